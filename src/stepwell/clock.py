@@ -1,0 +1,82 @@
+"""Engine time: microseconds since the Unix epoch that never run backwards.
+
+The wall clock is read once, when the engine opens; from then on time advances with a clock that no one can set. A wall clock
+that jumps, back or forth, therefore fires no timer early, late or twice. The file's last recorded time is the floor at
+the next open, so that time does not run backwards across restarts either.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final, Protocol
+
+from stepwell.errors import InvalidArgument
+from stepwell.retry import MAX_DURATION_SECONDS
+
+MICROSECONDS: Final = 1_000_000
+
+# CLOCK_BOOTTIME goes on while a Linux machine is suspended; on macOS CLOCK_MONOTONIC does. Without it a laptop's
+# timers would be late by its naps.
+_STEADY_CLOCK_ID: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class Clock(Protocol):
+    """Where an engine gets its time from."""
+
+    def now(self) -> int:
+        """Return microseconds since the Unix epoch; never less than at an earlier call."""
+        ...
+
+    def set_floor(self, at: int) -> None:
+        """Promise that `now` never returns less than `at`."""
+        ...
+
+    def seconds_until(self, at: int) -> float | None:
+        """Return how many real seconds to sleep before `now` reaches `at`; None when real time has no part in it."""
+        ...
+
+    def on_jump(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called, from any thread, whenever time moves other than by passing."""
+        ...
+
+
+class SystemClock:
+    """The machine's time, anchored to the wall clock once and steady afterwards."""
+
+    def __init__(self) -> None:
+        self._offset = time.time_ns() - time.clock_gettime_ns(_STEADY_CLOCK_ID)
+
+    def now(self) -> int:
+        """Return microseconds since the Unix epoch."""
+        return (time.clock_gettime_ns(_STEADY_CLOCK_ID) + self._offset) // 1000
+
+    def set_floor(self, at: int) -> None:
+        """Move the anchor forward where the wall clock was behind `at` (it was set back between two runs)."""
+        behind = at - self.now()
+        if behind > 0:
+            self._offset += behind * 1000
+
+    def seconds_until(self, at: int) -> float | None:
+        """Return the seconds from now to `at`, at least 0."""
+        return max(0.0, (at - self.now()) / MICROSECONDS)
+
+    def on_jump(self, callback: Callable[[], None]) -> None:
+        """Ignore `callback`: this clock only passes."""
+
+
+def to_seconds(duration: float | timedelta, what: str) -> float:
+    """Return `duration` (seconds or a timedelta) in seconds.
+
+    Raises `InvalidArgument`, naming `what`, for anything negative, infinite, longer than 100 years, or not a duration.
+    """
+    if isinstance(duration, timedelta):
+        seconds = duration.total_seconds()
+    elif isinstance(duration, (int, float)) and not isinstance(duration, bool):
+        seconds = float(duration)
+    else:
+        raise InvalidArgument(f"{what} must be seconds or a timedelta, not {type(duration).__name__} {duration!r}")
+    if not 0 <= seconds <= MAX_DURATION_SECONDS:
+        raise InvalidArgument(f"{what} must be between 0 seconds and 100 years, not {duration!r}")
+    return seconds

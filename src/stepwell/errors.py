@@ -1,0 +1,191 @@
+"""Every error a user can meet, as one tree.
+
+::
+
+    StepwellError
+    ├── DefinitionError            a workflow or step is declared or called wrongly
+    ├── InvalidArgument            an id, a duration, a name … is not acceptable
+    ├── SerializationError         a value cannot be written to, or read from, the file
+    │   └── PayloadTooLarge
+    ├── RunNotFound                no run has this id
+    ├── RunConflict                the id belongs to a run with another workflow or input
+    ├── RunEnded                   the run is over, so it takes no messages and makes no calls
+    ├── RunCancelled               `result()` of a cancelled run
+    ├── RunFailed                  `result()` of a failed run whose exception class is not imported here
+    │   └── RunDeadlineExceeded
+    ├── RunHalted                  the engine stopped the run, with a reason; repair it and resume
+    │   └── DeterminismError       the code no longer does what the journal recorded
+    ├── StepFailed                 a step failed with an exception class that is not imported here
+    ├── StepTimeout                an attempt, or all attempts together, took too long
+    ├── StepInterrupted            an at-most-once step was cut off by a crash; it was not repeated
+    ├── PermanentError             raised by a step: do not retry
+    ├── RetryLater                 raised by a step: retry, after this delay
+    ├── WorkflowIOError            workflow code did real I/O; that belongs in a step
+    ├── EngineClosed               the engine is closed, or belongs to the parent of a fork
+    └── StoreError                 the file, or the disk below it
+        ├── FileNotUsable          missing folder, read-only, not a Stepwell file, corrupt, network mount, …
+        ├── FileInUse              another engine has the file open
+        ├── SchemaTooNew           written by a newer Stepwell
+        ├── SecondSqliteError      another SQLite library of this process touched the file
+        ├── TransactionError       user code misused the transaction that it was lent
+        ├── StorageFull            the disk is full; nothing was written
+        ├── ClaimLost              this worker no longer owns what it tried to write
+        └── StoreFailed            the store stopped itself, to lose nothing
+
+A message says what happened, to which run, step or file, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class StepwellError(Exception):
+    """The root of the tree; catch it to catch everything that Stepwell itself raises."""
+
+
+class DefinitionError(StepwellError, TypeError):
+    """A workflow, step or transaction is declared, or called, in a way that cannot work."""
+
+
+class InvalidArgument(StepwellError, ValueError):
+    """An argument was refused before anything was written."""
+
+
+class SerializationError(StepwellError, TypeError):
+    """A value cannot be written to the file, or read from it as the annotated type.
+
+    `where` names the step, workflow or message; `path` is the place inside the value, as ``$.items[3].price``.
+    """
+
+    def __init__(self, message: str, *, where: str = "", path: str = "$") -> None:
+        super().__init__(message)
+        self.where = where
+        self.path = path
+
+
+class PayloadTooLarge(SerializationError):
+    """A value is larger than the engine's `max_payload_bytes`."""
+
+
+class RunNotFound(StepwellError, LookupError):
+    """No run in the file has this id."""
+
+
+class RunConflict(StepwellError):
+    """The id is taken by a run of another workflow, or of the same one with other input."""
+
+
+class RunEnded(StepwellError):
+    """The run is over; it accepts no messages, and code left over from it can do nothing durable."""
+
+
+class RunCancelled(StepwellError):
+    """The run was cancelled; the message carries the reason that was given."""
+
+
+class RunFailed(StepwellError):
+    """The run failed with an exception whose class is not imported in this process.
+
+    `type_name` is the qualified name that was recorded, `traceback_text` the recorded traceback.
+    """
+
+    def __init__(self, message: str, *, type_name: str = "", traceback_text: str = "") -> None:
+        super().__init__(message)
+        self.type_name = type_name
+        self.traceback_text = traceback_text
+
+
+class RunDeadlineExceeded(RunFailed, TimeoutError):
+    """The run did not end before its deadline, and was stopped."""
+
+
+class RunHalted(StepwellError):
+    """The engine stopped the run, for the reason in the message. Nothing is lost: repair the cause, then resume."""
+
+
+class DeterminismError(RunHalted):
+    """Replay found that the code does something else than the journal recorded.
+
+    `expected` is what the journal holds, `actual` what the code did, `location` is ``file:line`` of the code.
+    """
+
+    def __init__(self, message: str, *, expected: str = "", actual: str = "", location: str = "") -> None:
+        super().__init__(message)
+        self.expected = expected
+        self.actual = actual
+        self.location = location
+
+
+class StepFailed(StepwellError):
+    """A step failed with an exception whose class is not imported in this process.
+
+    `type_name` is the qualified name that was recorded, `traceback_text` the recorded traceback.
+    """
+
+    def __init__(self, message: str, *, type_name: str = "", traceback_text: str = "") -> None:
+        super().__init__(message)
+        self.type_name = type_name
+        self.traceback_text = traceback_text
+
+
+class StepTimeout(StepwellError, TimeoutError):
+    """An attempt of a step exceeded its `timeout`, or its attempts together the `deadline`."""
+
+
+class StepInterrupted(StepwellError):
+    """A step with ``delivery="at-most-once"`` was under way when the process died; it may or may not have acted."""
+
+
+class PermanentError(StepwellError):
+    """Raise it in a step to fail at once, whatever the retry policy says."""
+
+
+class RetryLater(StepwellError):
+    """Raise it in a step to have the next attempt after `delay` seconds instead of the policy's delay."""
+
+    def __init__(self, message: str = "", *, delay: float) -> None:
+        super().__init__(message)
+        self.retry_after = delay
+
+
+class WorkflowIOError(StepwellError):
+    """Workflow code opened a file or socket, started a thread or process, or slept for real. Move it into a step."""
+
+
+class EngineClosed(StepwellError):
+    """The engine is closed, failed, or was inherited through `fork`; open one in this process."""
+
+
+class StoreError(StepwellError):
+    """Something is wrong with the database file, or with the disk below it."""
+
+
+class FileNotUsable(StoreError):
+    """The path cannot be used as a Stepwell file; the message says why and what would help."""
+
+
+class FileInUse(StoreError):
+    """Another engine, here or in another process, has the file open."""
+
+
+class SchemaTooNew(StoreError):
+    """The file was written by a newer Stepwell; upgrade the package, the file is untouched."""
+
+
+class SecondSqliteError(StoreError):
+    """This process tried to reach the engine's file other than through the engine, which would break its locks."""
+
+
+class TransactionError(StoreError):
+    """User code tried something that a lent transaction does not allow: engine tables, COMMIT, use after its end."""
+
+
+class StorageFull(StoreError):
+    """The disk is full. Nothing was written; free some space and try again."""
+
+
+class ClaimLost(StoreError):
+    """The worker that tried to write is no longer the owner. What it holds in memory is stale and is dropped."""
+
+
+class StoreFailed(StoreError):
+    """The disk reported an error that makes further writes unsafe; the engine stopped. Restart it when the disk is well."""

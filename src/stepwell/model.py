@@ -1,0 +1,68 @@
+"""The nouns that the layers exchange: what a run, a message, a worker's claim look like when read from a store.
+
+All times are microseconds since the Unix epoch, UTC.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from stepwell.journal import Entry, Payload
+from stepwell.lifecycle import Status
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A worker's right to write, carried by each of its transactions.
+
+    `epoch` rises with every worker that opens the file and is never used twice; a store refuses the writes of an epoch
+    that has been fenced off with `ClaimLost`.
+    """
+
+    epoch: int
+
+
+class RunRecord(msgspec.Struct, frozen=True):
+    """A run as its row shows it.
+
+    `key` is the store's short internal number, `id` the user's name for the run. `wake_at` is when a waiting run wants
+    attention next, None for "only when something arrives". `reason` says why a run is pending, halted or cancelled.
+    `error` is a failure (see `stepwell.failure`). `owner` is the epoch of the worker that runs it.
+    """
+
+    key: int
+    id: str
+    workflow: str
+    status: Status
+    input: Payload
+    fingerprint: int
+    created_at: int
+    updated_at: int
+    result: Payload = None
+    error: Payload = None
+    reason: str | None = None
+    owner: int | None = None
+    wake_at: int | None = None
+    deadline_at: int | None = None
+    parent: int | None = None
+    parent_op: int | None = None
+    attached: bool = False
+    cancel_requested_at: int | None = None
+    cancel_reason: str | None = None
+    ended_at: int | None = None
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A message that was sent to a run and not received yet. `position` orders all messages of the file by sending."""
+
+    position: int
+    name: str
+    value: Payload
+    sent_at: int
+
+
+class RunSnapshot(msgspec.Struct, frozen=True):
+    """All that is needed to bring a run back to memory: its row, its journal in order, its messages in order."""
+
+    record: RunRecord
+    entries: list[Entry]
+    messages: list[Message]

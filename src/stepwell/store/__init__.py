@@ -1,0 +1,1 @@
+"""Where runs live: the protocol that a store fulfils, and the stores."""

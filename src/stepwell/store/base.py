@@ -1,0 +1,348 @@
+"""What the engine asks of a store.
+
+The write side is one call: `Store.commit` takes units, each a list of *changes* (frozen values that state a fact), and
+applies all of them in one transaction. The store decides nothing: times, states and ids come in with the changes. The
+read side is `Inspector`, which never writes. `stepwell.testing.contract` is the test suite that any store must pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+
+from stepwell.errors import StepwellError
+from stepwell.journal import Entry, Payload
+from stepwell.lifecycle import Status
+from stepwell.model import Claim, RunRecord, RunSnapshot
+
+# --- changes -----------------------------------------------------------------------------------------------------------
+
+
+class RunCreated(msgspec.Struct, frozen=True):
+    """A run was asked for. The result is `Created`; where the id exists already nothing is changed.
+
+    A run created ``running`` is owned by the writing worker at once.
+    """
+
+    id: str
+    workflow: str
+    input: Payload
+    fingerprint: int
+    status: Status
+    at: int
+    deadline_at: int | None = None
+    parent: int | None = None
+    parent_op: int | None = None
+    attached: bool = False
+    reason: str | None = None
+
+
+class RunMoved(msgspec.Struct, frozen=True):
+    """A run that has not ended changed its state, its next wake-up or its reason.
+
+    ``running`` makes the writing worker its owner, any other state leaves it without one. Raises `ClaimLost` where
+    another worker owns the run, or where it has ended.
+    """
+
+    run: int
+    status: Status
+    at: int
+    wake_at: int | None = None
+    reason: str | None = None
+
+
+class RunFinished(msgspec.Struct, frozen=True):
+    """A run ended: ``completed`` with `result`, ``failed`` with `error`, or ``cancelled`` with both unset.
+
+    The runs that watch it (see `WatchAdded`) and are waiting get `wake_at` set to `at`; the result is the list of the
+    keys of all its watchers. Its unreceived messages are deleted. Raises `ClaimLost` as `RunMoved` does.
+    """
+
+    run: int
+    status: Status
+    at: int
+    result: Payload = None
+    error: Payload = None
+    reason: str | None = None
+
+
+class RunWoken(msgspec.Struct, frozen=True):
+    """A waiting run should be looked at: its `wake_at` becomes `at` where it was later or unset. Others are untouched."""
+
+    run: int
+    at: int
+
+
+class CancelRequested(msgspec.Struct, frozen=True):
+    """Someone asked to cancel a run. The result is the run's `RunRecord` afterwards.
+
+    A run that has ended is left as it is; the first request's time and reason stay. A waiting run's `wake_at` becomes
+    `at`. Raises `RunNotFound`.
+    """
+
+    run_id: str
+    at: int
+    reason: str | None = None
+
+
+class ChildrenCancelled(msgspec.Struct, frozen=True):
+    """A parent ended: its attached children that have not ended get a cancel request. The result is their keys."""
+
+    parent: int
+    at: int
+    reason: str | None = None
+
+
+class MessageSent(msgspec.Struct, frozen=True):
+    """A message for a run. The result is `Sent`. A `key` that the run has seen before changes nothing.
+
+    A waiting run's `wake_at` becomes `at`. Raises `RunNotFound`, or `RunEnded` for a run that is over.
+    """
+
+    run_id: str
+    name: str
+    value: Payload
+    at: int
+    key: str | None = None
+
+
+class MessageTaken(msgspec.Struct, frozen=True):
+    """The run received the message at `position`; its value now stands in the journal. Its key stays known."""
+
+    run: int
+    position: int
+    at: int
+
+
+class ValuePublished(msgspec.Struct, frozen=True):
+    """The run published `value` under `key`, in place of what it published there before."""
+
+    run: int
+    key: str
+    value: Payload
+    at: int
+
+
+class WatchAdded(msgspec.Struct, frozen=True):
+    """`watcher`, a run that is not the parent of `run`, waits for the end of `run`. Saying it twice is harmless."""
+
+    run: int
+    watcher: int
+
+
+Change: TypeAlias = (
+    Entry
+    | RunCreated
+    | RunMoved
+    | RunFinished
+    | RunWoken
+    | CancelRequested
+    | ChildrenCancelled
+    | MessageSent
+    | MessageTaken
+    | ValuePublished
+    | WatchAdded
+)
+
+
+class Created(msgspec.Struct, frozen=True):
+    """What became of a `RunCreated`: the run's key and, where the id was taken, the run that has it."""
+
+    key: int
+    existing: RunRecord | None = None
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """What became of a `MessageSent`: the receiver's key and state, the message's position (0 for a duplicate)."""
+
+    run: int
+    status: Status
+    position: int
+
+
+# --- transactions ------------------------------------------------------------------------------------------------------
+
+
+class Lent(Protocol):
+    """A connection lent to user code for the length of one transaction.
+
+    It reaches the user's own tables only: the engine's tables, transaction control, ATTACH and PRAGMA are refused with
+    `TransactionError`, and so is any use after the transaction has ended or from another thread.
+    """
+
+    def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
+        """Run one or more statements and return all rows."""
+        ...
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any] | dict[str, Any]]) -> None:
+        """Run a statement once for each of `rows`."""
+        ...
+
+
+class Unit(msgspec.Struct):
+    """What is applied, or refused, together: a few changes that state one fact.
+
+    `body`, where set, runs first, inside the transaction: it is given the lent connection and returns the changes. What
+    it wrote to the user's tables stands only if it returns and the changes apply.
+    """
+
+    changes: list[Change]
+    body: Callable[[Lent], list[Change]] | None = None
+
+
+#: What became of one unit: the result of each of its changes (None for most), or the error for which it was refused.
+Outcome: TypeAlias = list[Any] | StepwellError
+
+
+class StoreTransaction(Protocol):
+    """A transaction of code outside of workflows (`engine.transaction()`), open until its context manager exits."""
+
+    lent: Lent
+
+    def apply(self, changes: Sequence[Change]) -> list[Any]:
+        """Apply `changes` inside the transaction and return their results; raises as the changes do, applying none."""
+        ...
+
+
+class WritersLock(Protocol):
+    """Who may write now: one at a time, in the order of asking."""
+
+    def acquire(self) -> None:
+        """Wait for the lock; for threads that may block."""
+        ...
+
+    def try_acquire(self, notify: Callable[[], None]) -> bool:
+        """Take the lock if it is free; else have `notify` called once (from any thread) when it is worth trying again."""
+        ...
+
+    def release(self) -> None:
+        """Give the lock to whoever waits longest."""
+        ...
+
+
+# --- the protocol ------------------------------------------------------------------------------------------------------
+
+
+class RunFilter(msgspec.Struct, frozen=True):
+    """Which runs `Inspector.list_runs` returns, newest first. Unset fields do not restrict.
+
+    `id_prefix` matches the beginning of the id; `before_key` continues a listing after the last key of a page.
+    """
+
+    status: tuple[Status, ...] | None = None
+    workflow: str | None = None
+    id_prefix: str | None = None
+    parent: int | None = None
+    created_after: int | None = None
+    created_before: int | None = None
+    before_key: int | None = None
+    limit: int = 100
+
+
+class Inspector(Protocol):
+    """The read side. Every call is one short read on a connection of its own; all are safe from any thread."""
+
+    def run_by_id(self, run_id: str) -> RunRecord | None:
+        """Return the run with this id, or None."""
+        ...
+
+    def run_by_key(self, key: int) -> RunRecord | None:
+        """Return the run with this key, or None."""
+        ...
+
+    def list_runs(self, run_filter: RunFilter) -> list[RunRecord]:
+        """Return the runs that match, newest first, at most `run_filter.limit`."""
+        ...
+
+    def journal(self, run: int, *, after: int = 0, limit: int = 1000) -> list[Entry]:
+        """Return entries of a run in order, those with a position above `after`."""
+        ...
+
+    def load(self, keys: Sequence[int]) -> list[RunSnapshot]:
+        """Return the snapshots of these runs, in this order, leaving out runs that do not exist."""
+        ...
+
+    def value(self, run: int, key: str) -> tuple[Payload, int] | None:
+        """Return what the run published last under `key` and when, or None."""
+        ...
+
+    def values(self, run: int) -> dict[str, Payload]:
+        """Return everything that the run has published, by key."""
+        ...
+
+    def running(self) -> list[int]:
+        """Return the keys of all ``running`` runs, oldest first."""
+        ...
+
+    def halted(self) -> list[int]:
+        """Return the keys of all ``halted`` runs, oldest first."""
+        ...
+
+    def due(self, now: int, limit: int) -> list[int]:
+        """Return keys of waiting runs whose `wake_at` is not after `now`, most overdue first."""
+        ...
+
+    def next_wake(self) -> int | None:
+        """Return the earliest `wake_at` of all waiting runs, or None."""
+        ...
+
+    def pending(self, workflows: Sequence[str], limit: int) -> list[int]:
+        """Return keys of pending runs of these workflows, oldest first."""
+        ...
+
+    def counts(self) -> dict[Status, int]:
+        """Return how many runs are in each state (states without runs are left out)."""
+        ...
+
+    def last_at(self) -> int:
+        """Return the time of the newest journal entry and run, 0 for an empty file: the floor of the clock."""
+        ...
+
+
+class Store(Protocol):
+    """A place that keeps runs. All methods but `inspector`'s are called with the writers' lock held, or at open and close."""
+
+    writers: WritersLock
+    inspector: Inspector
+    #: Names the place in messages: the path of the file, say.
+    location: str
+
+    def register(self, now: int) -> Claim:
+        """Enter a worker; return its claim, with an epoch above all earlier ones."""
+        ...
+
+    def recover(self, claim: Claim, now: int) -> int:
+        """Make the claim's worker the owner of every ``running`` run of earlier workers; return how many there were."""
+        ...
+
+    def fence(self, epoch: int, now: int) -> None:
+        """End the worker with this epoch: every later commit with its claim raises `ClaimLost`."""
+        ...
+
+    def commit(self, units: Sequence[Unit], claim: Claim) -> list[Outcome]:
+        """Apply all units in one transaction and make it durable; return one outcome for each unit.
+
+        A unit that is refused does not hinder the others. When this raises, nothing of any unit was applied:
+        `StorageFull` (try again later), `ClaimLost` (the worker was fenced), `StoreFailed` (the store is unusable now).
+        """
+        ...
+
+    def transaction(self, claim: Claim) -> AbstractContextManager[StoreTransaction]:
+        """Open a transaction for code outside of workflows. The caller holds the writers' lock for its length.
+
+        Leaving it normally commits; by an exception, rolls back. Raises as `commit` does.
+        """
+        ...
+
+    def purge(self, ended_before: int, limit: int, claim: Claim) -> int:
+        """Delete up to `limit` runs that ended before a time, with all that belongs to them; return how many."""
+        ...
+
+    def close(self, claim: Claim | None, now: int) -> None:
+        """Mark the worker as ended, fold the write-ahead log into the file and let go of it."""
+        ...
+
+
