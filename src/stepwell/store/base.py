@@ -24,7 +24,7 @@ from stepwell.model import Claim, RunRecord, RunSnapshot
 class RunCreated(msgspec.Struct, frozen=True):
     """A run was asked for. The result is `Created`; where the id exists already nothing is changed.
 
-    A run created ``running`` is owned by the writing worker at once.
+    A run created ``running`` is owned by the writing worker at once, and its `started_at` is `at`.
     """
 
     id: str
@@ -43,7 +43,7 @@ class RunCreated(msgspec.Struct, frozen=True):
 class RunMoved(msgspec.Struct, frozen=True):
     """A run that has not ended changed its state, its next wake-up or its reason.
 
-    ``running`` makes the writing worker its owner, any other state leaves it without one. Raises `ClaimLost` where
+    ``running`` makes the writing worker its owner (and sets `started_at` where it was unset), any other state leaves it without one. Raises `ClaimLost` where
     another worker owns the run, or where it has ended.
     """
 
