@@ -17,7 +17,7 @@ import msgspec
 Payload: TypeAlias = str | bytes | None
 
 #: What an operation is. One operation has one kind for all of its entries.
-OpKind = Literal["step", "timer", "receive", "send", "publish", "start", "result", "cancel"]
+OpKind = Literal["step", "timer", "receive", "send", "publish", "start", "result", "patch", "cancel"]
 
 EntryKind = Literal[
     "step",  # the step returned; `value` is its result
@@ -33,6 +33,7 @@ EntryKind = Literal[
     "child_failed",  # … could not be: its id is taken by another run; `value` is the failure
     "result",  # a child ended with a result; `value` is the result
     "result_failed",  # a child failed or was cancelled; `value` is the failure
+    "patched",  # the code passed `patched(name)` when it was new to the run
     "cancel",  # cancellation was requested; `name` is the reason; operation 0
 ]
 
@@ -51,6 +52,7 @@ OP_KIND_OF: Final[dict[EntryKind, OpKind]] = {
     "child_failed": "start",
     "result": "result",
     "result_failed": "result",
+    "patched": "patch",
     "cancel": "cancel",
 }
 
