@@ -1,0 +1,79 @@
+# Everything a developer runs. Each target makes the environment that it needs; a second run finds it ready.
+#
+#   make demo [SOURCE=dir] [DEMO_ARGS=…]    make test [TEST_ARGS=…]    make PYTHON=/path/to/python …
+
+# An interpreter named here makes the environment; otherwise `.ci/pythons` chooses one.
+PYTHON ?=
+SOURCE ?=
+DEMO_ARGS ?=
+TEST_ARGS ?=
+BENCH_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+
+# Stamps: an environment is as new as pyproject.toml, which names everything that is installed in it.
+CORE := $(VENV)/.core-installed
+DEV := $(VENV)/.dev-installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check lint types layers format bench clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: $(CORE)  ## index the standard library (or SOURCE=dir) durably, with two SIGKILLs on the way
+	@$(BIN)/python examples/index_source.py $(if $(SOURCE),--source "$(SOURCE)") $(DEMO_ARGS)
+
+test: $(DEV)  ## run the test suite on one Python
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+test-all:  ## run the test suite on every Python >= 3.11 found
+	@set -eu; list=$$(.ci/pythons); \
+	echo "$$list" | while read -r version path; do \
+	    echo "== Python $$version ($$path)"; \
+	    $(MAKE) --no-print-directory VENV=.venvs/$$version PYTHON="$$path" test </dev/null; \
+	done
+
+check: lint types layers  ## run every static check: style, types, layers
+
+lint: $(DEV)  ## check style and formatting
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(DEV)  ## check types with mypy and pyright, both strict
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+layers: $(DEV)  ## check that imports go down only
+	$(BIN)/python -m pytest -n 0 -q tests/test_layers.py
+
+format: $(DEV)  ## format the code and mend what ruff can mend
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: $(DEV)  ## measure, print a table, write bench/results/*.json
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+clean:  ## remove environments, caches and results
+	rm -rf .venv .venvs build dist bench/results .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@set -eu; python="$(PYTHON)"; \
+	if [ -z "$$python" ]; then list=$$(.ci/pythons); python=$$(echo "$$list" | sed -n '1s/^[^ ]* //p'); fi; \
+	echo "Making the environment $(VENV) with $$python"; \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Stepwell needs Python 3.11 or newer: " + sys.version)'; \
+	"$$python" -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# Order-only: the interpreter's link keeps the date of the interpreter, and must not outdate the stamps.
+$(CORE): pyproject.toml | $(VENV)/bin/python
+	@echo "Installing stepwell into $(VENV)"
+	@$(BIN)/python $(PIP_INSTALL) --editable .
+	@touch $@
+
+$(DEV): pyproject.toml | $(CORE)
+	@echo "Installing what tests and checks need into $(VENV)"
+	@$(BIN)/python $(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
