@@ -1,0 +1,343 @@
+"""Workflows, steps and transactions as inert objects: a function, a stable name, and options.
+
+Decorating does nothing but enter the object in a plain registry. Called outside a run, a definition is its function; called
+inside one, it asks the run (found through the running event loop) to make the call durable.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from asyncio.events import _get_running_loop
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, cast, overload
+
+from stepwell.clock import to_seconds
+from stepwell.errors import DefinitionError, InvalidArgument
+from stepwell.retry import NO_RETRY, Retry
+from stepwell.signature import Signature
+
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R")
+S = TypeVar("S")
+
+Delivery = Literal["at-least-once", "at-most-once"]
+
+#: The longest name of a workflow, step, message or published value, in characters.
+MAX_NAME_LENGTH: Final = 255
+
+
+class Host(Protocol):
+    """The run that the current code belongs to; `stepwell.execution.Execution` is the one that exists."""
+
+    def call(self, definition: Definition[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a durable call: a coroutine where the definition is async, else the result itself."""
+        ...
+
+
+def current_host() -> Host | None:
+    """Return the run whose code is executing on this thread, or None outside of workflow code.
+
+    Workflow code is recognised by its event loop, which no other code ever runs on.
+    """
+    return getattr(_get_running_loop(), "host", None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOptions:
+    """How a step is executed. `timeout_seconds` bounds one attempt, `deadline_seconds` all attempts and their delays."""
+
+    retry: Retry = NO_RETRY
+    timeout_seconds: float | None = None
+    deadline_seconds: float | None = None
+    delivery: Delivery = "at-least-once"
+
+
+class Definition(Generic[P, R]):
+    """What workflows and steps have in common: a function that is called durably inside a run.
+
+    `name` is what the file stores; `R` is what a call returns (a coroutine for an async function).
+    """
+
+    kind: str = "definition"
+
+    def __init__(self, function: Callable[P, R], name: str | None) -> None:
+        if not callable(function):
+            raise DefinitionError(f"@{self.kind} needs a function, not {function!r}")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise DefinitionError(
+                f"@{self.kind} {function.__qualname__}: a generator cannot be recorded; return a list instead of yielding"
+            )
+        self.function = function
+        self.name = check_name(name if name is not None else stable_name(function), f"the name of a {self.kind}")
+        self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
+        self._bound_to: object = None
+        self._is_bound = False
+        functools.update_wrapper(cast("Callable[P, R]", self), function)
+
+    @functools.cached_property
+    def signature(self) -> Signature:
+        """The parameters and the return type, resolved at first use."""
+        return Signature.of(self.function, skip_first=self._is_bound)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function; inside a run, durably."""
+        host = getattr(_get_running_loop(), "host", None)
+        if host is None:
+            return self.invoke(args, kwargs)
+        return cast("R", host.call(self, args, kwargs))
+
+    def invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        """Call the plain function, with the instance first where the definition is a bound method."""
+        if self._is_bound:
+            return cast("Callable[..., R]", self.function)(self._bound_to, *args, **kwargs)
+        return cast("Callable[..., R]", self.function)(*args, **kwargs)
+
+    def _copy(self) -> Self:
+        twin = self.__class__.__new__(self.__class__)
+        twin.__dict__.update(self.__dict__)
+        twin.__dict__.pop("signature", None)
+        return twin
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self: Definition[Concatenate[S, P], R], instance: S, owner: type) -> Definition[P, R]: ...
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        """Bind a definition that is declared inside a class to an instance; the instance itself is not recorded."""
+        if instance is None:
+            return self
+        bound = self._copy()
+        bound._bound_to = instance
+        bound._is_bound = True
+        return bound
+
+    def __repr__(self) -> str:
+        """Name the kind and the stable name."""
+        return f"<{self.kind} {self.name!r}>"
+
+
+class Step(Definition[P, R]):
+    """A function whose result is recorded once. Made by `step`."""
+
+    kind = "step"
+
+    def __init__(self, function: Callable[P, R], name: str | None, options: StepOptions) -> None:
+        super().__init__(function, name)
+        self.step_options = options
+
+    def options(
+        self,
+        *,
+        retry: Retry | None = None,
+        timeout: float | timedelta | None = None,
+        deadline: float | timedelta | None = None,
+        delivery: Delivery | None = None,
+    ) -> Self:
+        """Return the same step with other options for one call: ``await charge.options(timeout=5)(order)``.
+
+        Options that are not given stay as declared; see `step` for their meaning and the errors.
+        """
+        twin = self._copy()
+        old = self.step_options
+        given = step_options(retry, timeout, deadline, delivery or old.delivery)
+        twin.step_options = replace(
+            old,
+            retry=old.retry if retry is None else given.retry,
+            timeout_seconds=old.timeout_seconds if timeout is None else given.timeout_seconds,
+            deadline_seconds=old.deadline_seconds if deadline is None else given.deadline_seconds,
+            delivery=given.delivery,
+        )
+        return twin
+
+
+class Transaction(Step[P, R]):
+    """A step whose writes to the user's own tables commit together with its journal entry. Made by `transaction`."""
+
+    kind = "transaction"
+
+    def __init__(self, function: Callable[P, R], name: str | None, options: StepOptions) -> None:
+        super().__init__(function, name, options)
+        if self.is_async:
+            raise DefinitionError(
+                f"@transaction {function.__qualname__}: a transaction is a plain `def`, because it runs inside one database "
+                "transaction and must not wait; do the waiting in a step and pass the result in"
+            )
+
+    @functools.cached_property
+    def signature(self) -> Signature:
+        """The parameters without the connection, which the engine passes in, and the return type."""
+        return Signature.of(self.function, skip_first=True)
+
+
+class Workflow(Definition[P, R]):
+    """A function whose progress is durable. Made by `workflow`; started by an engine, or called by another workflow."""
+
+    kind = "workflow"
+
+
+def step_options(
+    retry: Retry | None,
+    timeout: float | timedelta | None,
+    deadline: float | timedelta | None,
+    delivery: Delivery,
+) -> StepOptions:
+    """Check the options as users write them and return them in one value."""
+    if retry is not None and not isinstance(retry, Retry):
+        raise InvalidArgument(f"retry must be a Retry(...), not {retry!r}")
+    if delivery not in ("at-least-once", "at-most-once"):
+        raise InvalidArgument(f"delivery must be 'at-least-once' or 'at-most-once', not {delivery!r}")
+    return StepOptions(
+        retry=retry or NO_RETRY,
+        timeout_seconds=None if timeout is None else _positive(timeout, "timeout of a step"),
+        deadline_seconds=None if deadline is None else _positive(deadline, "deadline of a step"),
+        delivery=delivery,
+    )
+
+
+def _positive(duration: float | timedelta, what: str) -> float:
+    seconds = to_seconds(duration, what)
+    if seconds == 0:
+        raise InvalidArgument(f"{what} must be more than 0")
+    return seconds
+
+
+def check_name(name: str, what: str) -> str:
+    """Return `name`, or raise `InvalidArgument` for one that is empty, too long, not text, or has control characters."""
+    if not isinstance(name, str):
+        raise InvalidArgument(f"{what} must be text, not {type(name).__name__} {name!r}")
+    if not name or len(name) > MAX_NAME_LENGTH:
+        raise InvalidArgument(f"{what} must have 1 to {MAX_NAME_LENGTH} characters, not {len(name)}")
+    if not name.isprintable():
+        raise InvalidArgument(f"{what} has control characters or lone surrogates: {name!r}")
+    return name
+
+
+def stable_name(function: Callable[..., Any]) -> str:
+    """Return ``module.qualname``; for a script run as ``__main__`` the module name that importing it would give."""
+    module = getattr(function, "__module__", None) or "unknown"
+    if module == "__main__":
+        module = _importable_main_name()
+    return f"{module}.{function.__qualname__}"
+
+
+def _importable_main_name() -> str:
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name:  # python -m package.module
+        return str(spec.name).removesuffix(".__main__")
+    path = getattr(main, "__file__", None)
+    return Path(path).stem if path else "__main__"
+
+
+_registry: Final[dict[str, Workflow[..., Any]]] = {}
+
+
+def registered_workflows() -> dict[str, Workflow[..., Any]]:
+    """Return every workflow that this process has defined, by name; the latest definition of a name counts."""
+    return dict(_registry)
+
+
+def _enter(definition: Workflow[P, R]) -> Workflow[P, R]:
+    _registry[definition.name] = definition
+    return definition
+
+
+# An async function's call returns Coroutine[Any, Any, T]; the overloads need nothing more, since R stands for it.
+
+
+@overload
+def workflow(function: Callable[P, R], /) -> Workflow[P, R]: ...
+
+
+@overload
+def workflow(*, name: str | None = None) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
+
+
+def workflow(function: Callable[P, R] | None = None, /, *, name: str | None = None) -> Any:
+    """Declare a workflow, from ``async def`` or ``def``.
+
+    `name` fixes what the file stores; without it, ``module.qualname`` (so moving the function would strand its runs).
+    Raises `DefinitionError` for what is no function, and `InvalidArgument` for an unusable name.
+    """
+    if function is not None:
+        return _enter(Workflow(function, name))
+    return lambda found: _enter(Workflow(found, name))
+
+
+@overload
+def step(function: Callable[P, R], /) -> Step[P, R]: ...
+
+
+@overload
+def step(
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: float | timedelta | None = None,
+    deadline: float | timedelta | None = None,
+    delivery: Delivery = "at-least-once",
+) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+
+
+def step(
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: float | timedelta | None = None,
+    deadline: float | timedelta | None = None,
+    delivery: Delivery = "at-least-once",
+) -> Any:
+    """Declare a step: a function that does I/O, or anything else that must not be repeated, inside workflows.
+
+    - `name`: what the file stores; without it, ``module.qualname``.
+    - `retry`: when to try again; without it, one attempt.
+    - `timeout`: seconds, or a timedelta, for one attempt; `deadline`: for all attempts with the delays between them.
+      Where time is up an async step is cancelled; a sync one cannot be stopped, and its late result is ignored.
+    - `delivery`: ``"at-most-once"`` records the intent first and raises `StepInterrupted` after a crash rather than repeat.
+
+    Raises `DefinitionError` for what is no function, and `InvalidArgument` for unusable options.
+    """
+    options = step_options(retry, timeout, deadline, delivery)
+    if function is not None:
+        return Step(function, name, options)
+    return lambda found: Step(found, name, options)
+
+
+@overload
+def transaction(function: Callable[Concatenate[Any, P], R], /) -> Transaction[P, R]: ...
+
+
+@overload
+def transaction(
+    *, name: str | None = None, retry: Retry | None = None
+) -> Callable[[Callable[Concatenate[Any, P], R]], Transaction[P, R]]: ...
+
+
+def transaction(
+    function: Callable[Concatenate[Any, P], R] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+) -> Any:
+    """Declare a transactional step: a plain function whose first parameter is the open connection.
+
+    Its writes to the user's own tables and its journal entry commit together, so they happen exactly once. An exception
+    rolls its writes back. It holds up every other writer while it runs: keep it to SQL. `name` and `retry` as in `step`.
+    """
+    options = step_options(retry, None, None, "at-least-once")
+    if function is not None:
+        return Transaction(cast("Callable[P, R]", function), name, options)
+    return lambda found: Transaction(cast("Callable[P, R]", found), name, options)
+
+

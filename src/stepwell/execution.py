@@ -1,0 +1,481 @@
+"""One run in memory: its code, driven by its journal.
+
+`begin` starts the code, `deliver` hands it one journal entry; each then lets the code run until it waits for something that
+has not been delivered. What the code asked for meanwhile is in `issued` (operations) and `withdrawn` (operations that the
+code no longer waits for); when it has ended, `outcome` says how. The first run and a replay differ in nothing but
+`replaying`, which silences the log.
+
+Pure: no clock, no I/O, no store. Time comes with the entries; randomness is seeded with the run's id.
+
+Replay is checked. Each operation is compared with the journal by kind, name and fingerprint when the code issues it, and each
+entry must find its operation when it is delivered. At the first difference the run is stopped (`halted`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import sys
+from collections.abc import Coroutine, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, TypeVar
+
+from stepwell.codec import Codec
+from stepwell.definition import Definition, Step, Workflow
+from stepwell.errors import (
+    DefinitionError,
+    DeterminismError,
+    RunEnded,
+    RunFailed,
+    RunHalted,
+    SerializationError,
+    StepFailed,
+    WorkflowIOError,
+)
+from stepwell.failure import decode_failure
+from stepwell.journal import FAILURES, OP_KIND_OF, UNDELIVERED, Entry, OpKind, Payload
+from stepwell.loop import DeterministicLoop, Handle, NeedsGreenletsError, block_on
+from stepwell.model import RunRecord
+
+T = TypeVar("T")
+
+_log: Final = logging.getLogger("stepwell")
+_PACKAGE: Final = str(Path(__file__).parent)
+_ASYNCIO: Final = str(Path(asyncio.__file__).parent)
+
+# How often code that is being closed may try durable operations before it is left suspended: an `except BaseException` in
+# an endless loop would spin for ever otherwise.
+_MAX_REFUSALS: Final = 100
+
+
+class Operation:
+    """Something durable that the code asked for and waits for. `detail` depends on the kind (see `stepwell.operations`)."""
+
+    __slots__ = ("annotation", "detail", "fingerprint", "future", "handle", "kind", "name", "number")
+
+    def __init__(self, number: int, kind: OpKind, name: str, fingerprint: int, annotation: Any, detail: Any) -> None:
+        self.number = number
+        self.kind: OpKind = kind
+        self.name = name
+        self.fingerprint = fingerprint
+        self.annotation = annotation
+        self.detail = detail
+        self.future: asyncio.Future[Any] | None = None
+        self.handle: Handle | None = None  # of a timer
+
+
+class StepCall:
+    """The detail of a step operation: what to execute."""
+
+    __slots__ = ("args", "definition", "kwargs")
+
+    def __init__(self, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.definition = definition
+        self.args = args
+        self.kwargs = kwargs
+
+
+class ChildStart:
+    """The detail of a start operation: which run to create. `child_id` is None where the engine shall choose it."""
+
+    __slots__ = ("attached", "child_id", "input", "workflow")
+
+    def __init__(self, workflow: str, payload: Payload, *, child_id: str | None, attached: bool) -> None:
+        self.workflow = workflow
+        self.input = payload
+        self.child_id = child_id
+        self.attached = attached
+
+
+class Outcome:
+    """How the code ended: with a `result`, with an `error`, or, both unset and `cancelled` true, by cancellation."""
+
+    __slots__ = ("cancelled", "error", "result")
+
+    def __init__(self, *, result: Any = None, error: BaseException | None = None, cancelled: bool = False) -> None:
+        self.result = result
+        self.error = error
+        self.cancelled = cancelled
+
+
+class Execution:
+    """A run's code in memory. Not thread-safe: all calls come from the engine's thread."""
+
+    def __init__(
+        self, record: RunRecord, definition: Workflow[..., Any], codec: Codec, *, greenlets: bool = False
+    ) -> None:
+        self.run_id = record.id
+        self.key = record.key
+        self.definition = definition
+        self.codec = codec
+        self.now = record.started_at or record.created_at
+        self.stopped = False
+        self.replaying = False
+        self.needs_greenlets = False
+        self.closed = False
+        self.halted: RunHalted | None = None
+        self.outcome: Outcome | None = None
+        self.pending: dict[int, Operation] = {}
+        self.issued: list[Operation] = []
+        self.withdrawn: list[Operation] = []
+        self.loop = DeterministicLoop(self, greenlets=greenlets or not definition.is_async)
+        self._input = record.input
+        self._seed = f"{record.id}:{record.created_at}"
+        self._random: random.Random | None = None
+        self._counter = 0
+        self._expected: dict[int, Entry] = {}
+        self._undelivered = 0  # entries that the replay under way has not delivered yet
+        self._refusals = 0
+        self._root: asyncio.Task[Any] | None = None
+
+    # --- driving -------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start the code and let it run until it waits."""
+        where = f"the input of workflow {self.definition.name!r} in run {self.run_id!r}"
+        try:
+            args, kwargs = self.codec.decode_arguments(self._input, self.definition.signature, where)
+        except SerializationError as error:
+            self._halt(RunHalted(f"{error}. The workflow's parameters no longer fit what the run was started with."))
+            return
+        self._input = None
+        self._root = self.loop.create_task(self._main(args, kwargs), name="main")
+        self._drain()
+
+    async def _main(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = self.definition.invoke(args, kwargs)
+        return await result if self.definition.is_async else result
+
+    def replay(self, entries: Sequence[Entry]) -> None:
+        """Start the code and deliver what the journal holds."""
+        for entry in entries:
+            self._expected.setdefault(entry.op, entry)
+        self._undelivered = len(entries)
+        self.replaying = bool(entries)
+        self.begin()
+        for entry in entries:
+            if self.stopped:
+                break
+            self._undelivered -= 1
+            self.deliver(entry)
+        self.replaying = False
+        self._expected = {}
+
+    def deliver(self, entry: Entry) -> None:
+        """Hand one entry to the code and let it run until it waits."""
+        if self.outcome is not None:
+            self._diverge(entry, "the workflow had ended")
+            return
+        self.now = max(self.now, entry.at)
+        if entry.kind in UNDELIVERED:
+            if entry.op not in self.pending:
+                self._diverge(entry, self._whereabouts())
+            return
+        if entry.kind == "cancel":
+            if self._root is not None:
+                self._root.cancel(entry.name or None)
+        else:
+            operation = self.pending.pop(entry.op, None)
+            if operation is None:
+                self._diverge(entry, self._whereabouts())
+                return
+            self._resolve(operation, entry)
+        self._drain()
+
+    def _resolve(self, operation: Operation, entry: Entry) -> None:
+        if operation.handle is not None:
+            self.loop.push(operation.handle)
+            return
+        future = operation.future
+        if future is None:  # a patch: nobody waits
+            return
+        if entry.kind in FAILURES:
+            future.set_exception(decode_failure(entry.value, StepFailed if entry.kind == "step_failed" else RunFailed))
+            return
+        try:
+            if operation.annotation is None:
+                value = entry.value
+            else:
+                value = self.codec.decode(entry.value, operation.annotation, self._where("the result of", operation))
+        except SerializationError as error:
+            self._halt(RunHalted(f"{error}. The type has changed since the value was recorded."))
+            return
+        future.set_result(value)
+
+    def _drain(self) -> None:
+        self.loop.drain()
+        root = self._root
+        if root is None or not root.done() or self.stopped:
+            return
+        if root.cancelled():
+            self.outcome = Outcome(cancelled=True)
+            return
+        error = root.exception()
+        self.outcome = Outcome(error=error) if error is not None else Outcome(result=root.result())
+
+    def cancel_soon(self) -> bool:
+        """Tell whether the code can still be cancelled."""
+        return self.outcome is None and not self.stopped
+
+    def close(self) -> None:
+        """Drop the code without letting it act: durable operations in its ``finally`` blocks do nothing.
+
+        Nothing of this is a cancellation, and nothing is recorded; the run goes on from its journal later.
+        """
+        self.closed = self.stopped = True
+        for operation in self.pending.values():
+            operation.future = operation.handle = None
+        self.pending.clear()
+        for task in self.loop.unfinished_tasks():
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own switch for this purpose
+            coroutine: Any = task.get_coro()
+            try:
+                coroutine.close()
+            except BaseException:  # noqa: BLE001, S110 - whatever the code does on its way out, it must not act
+                pass
+
+    # --- operations ----------------------------------------------------------------------------------------------
+
+    def issue(
+        self, kind: OpKind, name: str, fingerprint: int = 0, *, annotation: Any = None, detail: Any = None
+    ) -> Operation:
+        """Give the next number to an operation of the code; check it against the journal during replay."""
+        if self.stopped or self.outcome is not None:
+            self._refuse(kind, name)
+        self._counter = number = self._counter + 1
+        operation = Operation(number, kind, name, fingerprint, annotation, detail)
+        if self._expected:
+            self._check(operation)
+        self.pending[number] = operation
+        self.issued.append(operation)
+        return operation
+
+    async def perform(
+        self, kind: OpKind, name: str, fingerprint: int = 0, *, annotation: Any = None, detail: Any = None
+    ) -> Any:
+        """Issue an operation and wait for it; withdraw it when the waiting task is cancelled."""
+        future: asyncio.Future[Any] = asyncio.Future(loop=self.loop)
+        if self._refusals >= _MAX_REFUSALS:
+            await future  # for ever: see _MAX_REFUSALS
+        operation = self.issue(kind, name, fingerprint, annotation=annotation, detail=detail)
+        operation.future = future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self.withdraw(operation)
+            raise
+
+    def withdraw(self, operation: Operation) -> None:
+        """Note that the code no longer waits for an operation; what it delivers later is ignored."""
+        if self.pending.pop(operation.number, None) is not None and not self.replaying:
+            self.withdrawn.append(operation)
+
+    def call(self, definition: Definition[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a step or a child workflow: a coroutine where the definition is async, else the result, after blocking."""
+        coroutine = self.call_async(definition, args, kwargs)
+        return coroutine if definition.is_async else self.block_on(coroutine)
+
+    def call_async(
+        self, definition: Definition[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Coroutine[Any, Any, Any]:
+        """Return a coroutine that calls a step or a child workflow, whichever way it is declared."""
+        definition.signature.bind_check(args, kwargs)
+        if isinstance(definition, Step):
+            return self._call_step(definition, args, kwargs)
+        if isinstance(definition, Workflow):
+            return self._call_child(definition, args, kwargs)
+        raise DefinitionError(f"{definition!r} is neither a step nor a workflow")
+
+    async def _call_step(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        codec = self.codec
+        fingerprint = codec.fingerprint(args, kwargs, _StepWhere(step.name, self.run_id)) if args or kwargs else 0
+        args, kwargs = codec.private_copy(args, kwargs)
+        return await self.perform(
+            "step", step.name, fingerprint, annotation=step.signature.return_annotation, detail=StepCall(step, args, kwargs)
+        )
+
+    async def _call_child(self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        child_id = await self.start_child(workflow, args, kwargs, child_id=None, attached=True)
+        return await self.child_result(workflow, child_id, cancel_with_caller=True)
+
+    async def start_child(
+        self,
+        workflow: Workflow[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        child_id: str | None,
+        attached: bool,
+    ) -> str:
+        """Create a child run and return its id."""
+        workflow.signature.bind_check(args, kwargs)
+        where = f"the input of workflow {workflow.name!r}, a child of run {self.run_id!r}"
+        fingerprint = self.codec.fingerprint(args, kwargs, where) if args or kwargs else 0
+        payload = self.codec.encode_arguments(args, kwargs, where)
+        detail = ChildStart(workflow.name, payload, child_id=child_id, attached=attached)
+        result = await self.perform("start", workflow.name, fingerprint, annotation=str, detail=detail)
+        return str(result)
+
+    async def child_result(self, workflow: Workflow[..., Any], child_id: str, *, cancel_with_caller: bool) -> Any:
+        """Wait for the end of another run and return its result, or raise what it failed with.
+
+        `cancel_with_caller`: when the waiting task is cancelled, cancel the child as well.
+        """
+        return await self.perform(
+            "result", child_id, annotation=workflow.signature.return_annotation, detail=cancel_with_caller
+        )
+
+    def block_on(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Wait for an operation from plain code; see `stepwell.loop.block_on`."""
+        try:
+            return block_on(coroutine)
+        except NeedsGreenletsError:
+            self.needs_greenlets = self.stopped = True
+            raise
+
+    def patched(self, name: str) -> bool:
+        """Tell whether the run met `patched(name)` before, or meets it now as new code."""
+        number = self._counter + 1
+        recorded = self._expected.get(number)
+        if recorded is not None:
+            if recorded.kind != "patched" or recorded.name != name:
+                return False
+        elif self._undelivered:
+            return False
+        self.issue("patch", name)
+        return True
+
+    def random(self) -> random.Random:
+        """Return the run's own generator, which yields the same numbers in every replay."""
+        if self._random is None:
+            self._random = random.Random(self._seed)  # noqa: S311 - reproducible is the purpose
+        return self._random
+
+    # --- what the loop asks of its host --------------------------------------------------------------------------
+
+    def set_timer(self, handle: Handle, due: int) -> None:
+        """Make a timer an operation."""
+        if self._refusals >= _MAX_REFUSALS:
+            return  # never fires, so that whoever waits for it stays suspended
+        operation = self.issue("timer", "", detail=due)
+        operation.handle = handle
+        handle.operation = operation.number
+
+    def drop_timer(self, handle: Handle) -> None:
+        """Withdraw a timer's operation."""
+        operation = self.pending.get(handle.operation)
+        if operation is not None:
+            self.withdraw(operation)
+
+    def call_in_thread(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
+        """Make `asyncio.to_thread(step, …)` the step."""
+        if not isinstance(function, (Step, Workflow)) or function.is_async:
+            raise WorkflowIOError(
+                f"run {self.run_id!r}: asyncio.to_thread({getattr(function, '__qualname__', function)!r}) in workflow code "
+                f"({self.location()}): only a `def` step can be called in a thread; decorate the function with @step"
+            )
+        return self.call_async(function, args, kwargs)
+
+    def report(self, context: dict[str, Any]) -> None:
+        """Log a stray exception of the code, once."""
+        error = context.get("exception")
+        if not self.replaying and not self.stopped and not isinstance(error, (NeedsGreenletsError, GeneratorExit)):
+            _log.error("run %r: %s", self.run_id, context.get("message", "unhandled"), exc_info=error)
+
+    # --- divergence ----------------------------------------------------------------------------------------------
+
+    def _check(self, operation: Operation) -> None:
+        recorded = self._expected.get(operation.number)
+        if recorded is None:
+            return
+        kind = OP_KIND_OF[recorded.kind]
+        if kind != operation.kind or recorded.name != operation.name or recorded.fingerprint != operation.fingerprint:
+            actual = _describe(operation.kind, operation.name, operation.fingerprint)
+            self._diverge(recorded, actual, self.location())
+            raise self.halted or RunHalted(self.run_id)
+
+    def _diverge(self, recorded: Entry, actual: str, location: str | None = None) -> None:
+        expected = _describe(OP_KIND_OF[recorded.kind], recorded.name, recorded.fingerprint)
+        location = location or self._whereabouts()
+        self._halt(
+            DeterminismError(
+                f"run {self.run_id!r} of workflow {self.definition.name!r} no longer does what its journal recorded\n"
+                f"  operation: {recorded.op}\n"
+                f"  expected:  {expected}\n"
+                f"  actual:    {actual}\n"
+                f"  at:        {location}\n"
+                "Nothing was executed and nothing is lost. Restore the recorded order of operations in the code (guard "
+                "additions with `if patched(name):`), then resume the run or restart the engine.",
+                expected=expected,
+                actual=actual,
+                location=location,
+            )
+        )
+
+    def _halt(self, reason: RunHalted) -> None:
+        self.halted = self.halted or reason
+        self.stopped = True
+
+    def _refuse(self, kind: OpKind, name: str) -> None:
+        """Keep code that is over, or is being dropped, from doing anything durable."""
+        self._refusals += 1
+        raise RunEnded(
+            f"run {self.run_id!r}: {_describe(kind, name, 0)} was called after the run's code had ended or left memory; "
+            "it did nothing"
+        )
+
+    def location(self) -> str:
+        """Return ``file:line in function`` of the user's code that is executing now."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            filename = frame.f_code.co_filename
+            if not filename.startswith((_PACKAGE, _ASYNCIO)) and "<frozen" not in filename:
+                return f"{filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+            frame = frame.f_back
+        return "unknown"
+
+    def _whereabouts(self) -> str:
+        """Return where the main task waits, or that it has ended."""
+        if self._root is None or self._root.done():
+            return "the workflow had ended"
+        place = "unknown"
+        for filename, line, name in _awaits(self._root.get_coro()):
+            if not filename.startswith((_PACKAGE, _ASYNCIO)):
+                place = f"{filename}:{line} in {name}"
+        return f"the code waits at {place}"
+
+    def _where(self, what: str, operation: Operation) -> str:
+        return f"{what} {operation.kind} {operation.name!r} in run {self.run_id!r}"
+
+
+class _StepWhere:
+    """Text that is made only when an error needs it: every step call would pay for an f-string otherwise."""
+
+    __slots__ = ("run_id", "step")
+
+    def __init__(self, step: str, run_id: str) -> None:
+        self.step = step
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        return f"the arguments of step {self.step!r} in run {self.run_id!r}"
+
+
+def _describe(kind: str, name: str, fingerprint: int) -> str:
+    words: dict[str, str] = {"timer": "a timer", "cancel": "a cancellation", "result": "waiting for run", "patch": "patched"}
+    text = words.get(kind, kind)
+    if name:
+        text += f" {name!r}"
+    return f"{text} (arguments {fingerprint:08x})" if fingerprint else text
+
+
+def _awaits(coroutine: Any) -> Iterator[tuple[str, int, str]]:
+    """Yield file, line and function of each coroutine that waits for the next, outermost first."""
+    coroutine = getattr(coroutine, "_coroutine", coroutine)
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None)
+        if frame is not None:
+            yield frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname
+        coroutine = getattr(coroutine, "cr_await", None)

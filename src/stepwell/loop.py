@@ -1,0 +1,342 @@
+"""The deterministic event loop: asyncio without I/O and without a clock.
+
+It runs the code of one run and nothing else. Whatever asyncio builds on a loop (tasks, `gather`, `TaskGroup`, `timeout`, locks,
+queues) works as it is, and resolves in the same order whenever the same completions are delivered in the same order,
+because the ready queue is first in, first out and time stands still between deliveries.
+
+- A timer (`call_later`, `call_at`) becomes a durable operation of the host.
+- `run_in_executor` of a step becomes that step.
+- Everything that would reach outside raises `WorkflowIOError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import math
+import zlib
+from asyncio import events
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from typing import Any, Final, Protocol, TypeVar, cast
+
+from greenlet import getcurrent, greenlet
+
+from stepwell.errors import WorkflowIOError
+
+T = TypeVar("T")
+MICROSECONDS: Final = 1_000_000
+
+
+class LoopHost(Protocol):
+    """What the loop needs from the run that it serves."""
+
+    run_id: str
+    now: int  # the run's clock, microseconds since the epoch
+    stopped: bool  # true once the run must not execute another callback
+
+    def set_timer(self, handle: Handle, due: int) -> None:
+        """Make a timer durable; `handle` is pushed back with `DeterministicLoop.push` when it fires."""
+        ...
+
+    def drop_timer(self, handle: Handle) -> None:
+        """Forget a timer that the code cancelled."""
+        ...
+
+    def call_in_thread(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
+        """Make `asyncio.to_thread(step, …)` a durable call, or raise `WorkflowIOError` for what is not a step."""
+        ...
+
+    def report(self, context: dict[str, Any]) -> None:
+        """Log what asyncio would hand to an exception handler."""
+        ...
+
+
+class Handle:
+    """A callback that waits in the ready queue, or for a timer: asyncio's `Handle` and `TimerHandle` without the cost."""
+
+    __slots__ = ("_cancelled", "args", "callback", "context", "due", "loop", "operation")
+
+    def __init__(
+        self, loop: DeterministicLoop, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context
+    ) -> None:
+        self.loop = loop
+        self.callback = callback
+        self.args = args
+        self.context = context
+        self._cancelled = False
+        self.operation: int = 0  # of a timer: its number in the run
+        self.due: int = 0  # of a timer: microseconds since the epoch
+
+    def cancel(self) -> None:
+        """Never run the callback."""
+        if not self._cancelled:
+            self._cancelled = True
+            if self.operation:
+                self.loop.host.drop_timer(self)
+
+    def cancelled(self) -> bool:
+        """Tell whether `cancel` was called."""
+        return self._cancelled
+
+    def when(self) -> float:
+        """Return when a timer is due, in the loop's seconds."""
+        return self.due / MICROSECONDS
+
+
+class WorkflowTask(asyncio.Task[T]):
+    """A task whose hash is the same in every replay, so that sets of tasks iterate in the same order."""
+
+    __slots__ = ("_stable_hash",)
+
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        *,
+        loop: DeterministicLoop,
+        name: str,
+        context: contextvars.Context,
+        stable_hash: int,
+    ) -> None:
+        self._stable_hash = stable_hash
+        super().__init__(coroutine, loop=loop, name=name, context=context)
+
+    def __hash__(self) -> int:
+        """Return a number drawn from the run's id and the task's place in the run."""
+        return self._stable_hash
+
+
+class NeedsGreenletsError(BaseException):
+    """A blocking call was made in a run without greenlets. The worker starts the run's code anew, with them."""
+
+
+class GreenletCoroutine(Coroutine[Any, Any, T]):
+    """A coroutine that executes on a greenlet of its own, so that plain functions inside it can wait (see `block_on`)."""
+
+    __slots__ = ("_coroutine", "_greenlet")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], context: contextvars.Context) -> None:
+        self._coroutine = coroutine
+        self._greenlet = greenlet(self._drive)
+        # A new greenlet would start with an empty context; it shares its task's instead.
+        self._greenlet.gr_context = context
+
+    def _drive(self, value: Any) -> Any:
+        return _drive(self._coroutine, self._coroutine.send(value))
+
+    def send(self, value: Any) -> Any:
+        """Resume the coroutine on its greenlet until it waits again."""
+        return self._greenlet.switch(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise inside the coroutine, or inside the plain function in which it is blocked."""
+        if not self._greenlet and not self._greenlet.dead:  # not started yet
+            return self._coroutine.throw(*error)
+        return self._greenlet.throw(*error)
+
+    def close(self) -> None:
+        """Close the coroutine; where a plain function is blocked inside it, leave that with GreenletExit."""
+        if self._greenlet:
+            self._greenlet.throw()
+        else:
+            self._coroutine.close()
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        """Be awaitable like any coroutine."""
+        return self._coroutine.__await__()
+
+
+def _drive(coroutine: Coroutine[Any, Any, Any], yielded: Any) -> Any:
+    """Carry on a coroutine from inside a greenlet, handing what it waits for to the greenlet's parent."""
+    switch = cast("greenlet", getcurrent().parent).switch
+    while True:
+        try:
+            value = switch(yielded)
+        except BaseException as error:  # noqa: BLE001 - whatever is thrown in belongs to the coroutine
+            yielded = coroutine.throw(error)
+        else:
+            yielded = coroutine.send(value)
+
+
+def block_on(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Wait for a durable operation from plain code inside a run, letting the run's other tasks go on.
+
+    Raises `NeedsGreenletsError` where the current task does not execute on a greenlet.
+    """
+    if getcurrent().parent is None:
+        coroutine.close()
+        raise NeedsGreenletsError
+    try:
+        return cast("T", _drive(coroutine, coroutine.send(None)))
+    except StopIteration as end:
+        return cast("T", end.value)
+
+
+class DeterministicLoop(asyncio.AbstractEventLoop):
+    """The event loop of one run. Single-threaded; only `drain` executes code."""
+
+    def __init__(self, host: LoopHost, *, greenlets: bool) -> None:
+        self.host = host
+        self.greenlets = greenlets
+        self._ready: deque[Handle] = deque()
+        self._tasks_made = 0
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._prune_at = 16
+        self._hash_base = zlib.crc32(host.run_id.encode()) << 20
+        _order_sets_of_asyncio()
+
+    # --- executing -----------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Run callbacks until none is ready, or the host is stopped."""
+        outer = events._get_running_loop()
+        events._set_running_loop(self)
+        ready = self._ready
+        host = self.host
+        try:
+            while ready and not host.stopped:
+                handle = ready.popleft()
+                if not handle._cancelled:
+                    try:
+                        handle.context.run(handle.callback, *handle.args)
+                    except BaseException as error:  # noqa: BLE001 - a task keeps its own error; a bare callback has nobody else
+                        host.report({"message": "a callback raised", "exception": error})
+        finally:
+            events._set_running_loop(outer)
+
+    def push(self, handle: Handle) -> None:
+        """Put the handle of a timer that fired into the ready queue."""
+        handle.operation = 0
+        self._ready.append(handle)
+
+    # --- what asyncio asks of a loop -----------------------------------------------------------------------------
+
+    def call_soon(
+        self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> Any:
+        """Run `callback` after everything that is ready already."""
+        handle = Handle(self, callback, args, contextvars.copy_context() if context is None else context)
+        self._ready.append(handle)
+        return handle
+
+    def call_later(
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> Any:
+        """Run `callback` `delay` seconds from now, durably."""
+        return self._timer(self.host.now + math.ceil(delay * MICROSECONDS), callback, args, context)
+
+    def call_at(
+        self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> Any:
+        """Run `callback` at the time `when` of this loop's clock, durably."""
+        return self._timer(math.ceil(when * MICROSECONDS), callback, args, context)
+
+    def _timer(
+        self, due: int, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context | None
+    ) -> Handle:
+        handle = Handle(self, callback, args, contextvars.copy_context() if context is None else context)
+        handle.due = due
+        self.host.set_timer(handle, due)
+        return handle
+
+    def time(self) -> float:
+        """Return the run's clock in seconds since the epoch; it stands still while code executes."""
+        return self.host.now / MICROSECONDS
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """Return a plain future of this loop."""
+        return asyncio.Future(loop=self)
+
+    def create_task(
+        self, coro: Any, *, name: str | None = None, context: contextvars.Context | None = None, **_options: Any
+    ) -> asyncio.Task[Any]:
+        """Return a task; `name` defaults to the same text in every replay."""
+        self._tasks_made += 1
+        number = self._tasks_made
+        context = contextvars.copy_context() if context is None else context
+        task: asyncio.Task[Any] = WorkflowTask(
+            GreenletCoroutine(coro, context) if self.greenlets else coro,
+            loop=self,
+            name=name or f"task-{number}",
+            context=context,
+            stable_hash=self._hash_base + number,
+        )
+        self._tasks.append(task)
+        if len(self._tasks) > self._prune_at:
+            self._tasks = self.unfinished_tasks()
+            self._prune_at = max(16, 2 * len(self._tasks))
+        return task
+
+    def unfinished_tasks(self) -> list[asyncio.Task[Any]]:
+        """Return the tasks that have not ended, oldest first."""
+        return [task for task in self._tasks if not task.done()]
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        """Make `asyncio.to_thread(step, …)` durable; anything else raises `WorkflowIOError`."""
+        if executor is not None:
+            raise WorkflowIOError(f"run {self.host.run_id!r}: workflow code used an executor; call a step instead")
+        kwargs: dict[str, Any] = {}
+        # asyncio.to_thread passes partial(context.run, function, *args, **kwargs)
+        while isinstance(func, functools.partial):
+            args, kwargs, func = (*func.args, *args), {**func.keywords, **kwargs}, func.func
+        if isinstance(getattr(func, "__self__", None), contextvars.Context) and args:
+            func, args = args[0], args[1:]
+        return self.create_task(self.host.call_in_thread(func, args, kwargs))
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Hand a stray exception to the host's log."""
+        self.host.report(context)
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        """Hand a stray exception to the host's log."""
+        self.host.report(context)
+
+    def get_debug(self) -> bool:
+        """Return False: asyncio's debug mode measures real time."""
+        return False
+
+    def is_running(self) -> bool:
+        """Return True: code that asks is being run by this loop."""
+        return True
+
+    def is_closed(self) -> bool:
+        """Return False: the loop holds nothing that could be closed."""
+        return False
+
+
+def _forbidden(name: str) -> Callable[..., Any]:
+    def refuse(self: DeterministicLoop, *_args: Any, **_kwargs: Any) -> Any:
+        raise WorkflowIOError(
+            f"run {self.host.run_id!r}: workflow code used the event loop's {name}(), which reaches outside the run; "
+            "move that line into a step"
+        )
+
+    refuse.__name__ = name
+    refuse.__doc__ = "Raise `WorkflowIOError`."
+    return refuse
+
+
+# Everything of AbstractEventLoop that the class above does not define reaches outside: sockets, pipes, threads, signals.
+for _name in dir(asyncio.AbstractEventLoop):
+    if not _name.startswith("_") and _name not in vars(DeterministicLoop):
+        setattr(DeterministicLoop, _name, _forbidden(_name))
+DeterministicLoop.__abstractmethods__ = frozenset()
+
+
+def _ordered_set(items: Iterable[Any] = ()) -> Any:
+    """Stand in for `set` inside asyncio.tasks: keeps the order of `items` while workflow code executes."""
+    if isinstance(events._get_running_loop(), DeterministicLoop):
+        ordered = dict.fromkeys(items)
+        return ordered if ordered else set()
+    return set(items)
+
+
+def _order_sets_of_asyncio() -> None:
+    """Make `asyncio.as_completed` and `asyncio.wait` start coroutines in the order in which they were given.
+
+    Both pass their argument through ``set(...)``, whose order for coroutines depends on memory addresses. The name `set`
+    is looked up in the module first, so one module attribute mends every way of importing them. Outside of a
+    deterministic loop it behaves as before. See docs/adr/0003-asyncio-sets.md.
+    """
+    asyncio.tasks.__dict__.setdefault("set", _ordered_set)

@@ -1,0 +1,352 @@
+"""What workflow code calls besides its steps and asyncio: messages, values, children, time, randomness.
+
+Each name here is for ``async def`` workflows; `stepwell.sync` has the same names for ``def`` workflows, made from these.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random as _random
+import uuid
+from collections.abc import Callable, Coroutine, Iterable, MutableMapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Generic, TypeVar, TypeVarTuple, cast, overload
+
+from stepwell.clock import MICROSECONDS, to_seconds
+from stepwell.context import StepInfo, current_step
+from stepwell.definition import Step, Workflow, check_name, current_host
+from stepwell.errors import InvalidArgument, StepwellError
+from stepwell.execution import Execution
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+D = TypeVar("D")
+
+#: The longest id of a run, in characters.
+MAX_ID_LENGTH: Final = 255
+
+
+def check_id(run_id: str, what: str = "the id of a run") -> str:
+    """Return `run_id`, or raise `InvalidArgument` for one that is empty, too long, not text, or not printable."""
+    return check_name(run_id, what)
+
+
+def execution(what: str) -> Execution:
+    """Return the run that the current code belongs to; raise `StepwellError` outside of workflow code."""
+    host = current_host()
+    if host is None:
+        raise StepwellError(
+            f"{what} was called outside of a workflow. Inside a step, or in code that no workflow runs, use the engine's "
+            "own methods (engine.send, engine.start, …) instead"
+        )
+    return cast("Execution", host)
+
+
+# --- time --------------------------------------------------------------------------------------------------------------
+
+
+async def sleep_until(when: datetime) -> None:
+    """Wait, durably, until `when`, an aware datetime; return at once where that has passed."""
+    run = execution("sleep_until()")
+    if not isinstance(when, datetime) or when.tzinfo is None:
+        raise InvalidArgument(f"sleep_until() needs a datetime with a time zone, not {when!r}")
+    seconds = when.timestamp()
+    if seconds * MICROSECONDS <= run.now:
+        return
+    to_seconds(seconds - run.now / MICROSECONDS, "the time until `when`")
+    future = run.loop.create_future()
+    handle = run.loop.call_at(seconds, _set_unless_done, future)
+    try:
+        await future
+    finally:
+        handle.cancel()
+
+
+def _set_unless_done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def now() -> datetime:
+    """Return the current time, UTC. In a workflow it is the time of what the run heard last, the same in every replay."""
+    host = current_host()
+    if host is None:
+        return datetime.now(UTC)
+    return datetime.fromtimestamp(cast("Execution", host).now / MICROSECONDS, UTC)
+
+
+# --- randomness --------------------------------------------------------------------------------------------------------
+
+
+def random() -> float:
+    """Return a number from 0 up to, not including, 1; in a workflow the same in every replay."""
+    host = current_host()
+    return _random.random() if host is None else cast("Execution", host).random().random()  # noqa: S311
+
+
+def uuid4() -> uuid.UUID:
+    """Return a random UUID; in a workflow the same in every replay."""
+    host = current_host()
+    if host is None:
+        return uuid.uuid4()
+    return uuid.UUID(int=cast("Execution", host).random().getrandbits(128), version=4)
+
+
+# --- messages and values -----------------------------------------------------------------------------------------------
+
+
+@overload
+async def receive(name: str, type: type[T], *, timeout: None = None) -> T: ...  # noqa: ASYNC109
+@overload
+async def receive(name: str, type: type[T], *, timeout: float | timedelta, default: D) -> T | D: ...  # noqa: ASYNC109
+@overload
+async def receive(name: str, type: type[T], *, timeout: float | timedelta | None) -> T | None: ...  # noqa: ASYNC109
+@overload
+async def receive(name: str, type: Any = Any, *, timeout: float | timedelta | None = None, default: Any = None) -> Any: ...  # noqa: ASYNC109
+
+
+async def receive(  # noqa: ASYNC109 - the timeout is part of the durable operation's interface
+    name: str, type: Any = Any, *, timeout: float | timedelta | None = None, default: Any = None
+) -> Any:
+    """Wait for the next message called `name` and return its value, as `type`.
+
+    Messages of one name arrive in the order in which they were sent, each exactly once. After `timeout` (seconds or a
+    timedelta) without one, return `default`; use `asyncio.timeout` for an exception instead.
+    """
+    run = execution("receive()")
+    check_name(name, "the name of a message")
+    waiting = run.perform("receive", name, annotation=type)
+    if timeout is None:
+        return await waiting
+    try:
+        seconds = to_seconds(timeout, "timeout of receive()")
+    except InvalidArgument:
+        waiting.close()
+        raise
+    try:
+        async with asyncio.timeout(seconds):
+            return await waiting
+    except TimeoutError:
+        return default
+
+
+async def send(run_id: str, name: str, value: object = None, *, key: str | None = None) -> None:
+    """Send a message to another run, exactly once, together with the progress of this one.
+
+    `key`: a second message with the same key to the same run is dropped. Raises `RunNotFound`, and `RunEnded` for a run
+    that is over.
+    """
+    run = execution("send()")
+    check_id(run_id)
+    check_name(name, "the name of a message")
+    if key is not None:
+        check_name(key, "the key of a message")
+    payload = run.codec.encode(value, f"the message {name!r} from run {run.run_id!r} to run {run_id!r}")
+    fingerprint = run.codec.fingerprint((run_id, value, key), {}, name)
+    await run.perform("send", name, fingerprint, detail=MessageDetail(run_id, payload, key))
+
+
+async def publish(key: str, value: object) -> None:
+    """Publish a value under `key`, in place of an earlier one; `Run.value` reads it, or waits for it."""
+    run = execution("publish()")
+    check_name(key, "the key of a published value")
+    payload = run.codec.encode(value, f"the value published as {key!r} by run {run.run_id!r}")
+    await run.perform("publish", key, run.codec.fingerprint((value,), {}, key), detail=ValueDetail(payload))
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDetail:
+    """The detail of a send operation."""
+
+    run_id: str
+    value: str | bytes | None
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelDetail:
+    """The detail of a send operation that cancels another run."""
+
+    run_id: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ValueDetail:
+    """The detail of a publish operation."""
+
+    value: str | bytes | None
+
+
+# --- children ----------------------------------------------------------------------------------------------------------
+
+
+class ChildRun(Generic[T]):
+    """A child run that was started by `start`. `id` names it to the whole file."""
+
+    def __init__(self, run_id: str, definition: Workflow[..., Any]) -> None:
+        self.id = run_id
+        self._definition = definition
+
+    async def result(self) -> T:
+        """Wait for the child's end and return its result; raises what it failed with, or `RunCancelled`."""
+        run = execution("ChildRun.result()")
+        return cast("T", await run.child_result(self._definition, self.id, cancel_with_caller=False))
+
+    async def send(self, name: str, value: object = None, *, key: str | None = None) -> None:
+        """Send the child a message; see `stepwell.send`."""
+        await send(self.id, name, value, key=key)
+
+    async def cancel(self, reason: str | None = None) -> None:
+        """Ask the child to stop; it ends in its own time."""
+        run = execution("ChildRun.cancel()")
+        await run.perform("send", "cancel", detail=CancelDetail(self.id, reason))
+
+
+@overload
+async def start(
+    workflow: Callable[[*Ts], Coroutine[Any, Any, T]],
+    /,
+    *args: *Ts,
+    id: str | None = None,  # noqa: A002
+    detached: bool = False,
+) -> ChildRun[T]: ...
+
+
+@overload
+async def start(
+    workflow: Callable[[*Ts], T],
+    /,
+    *args: *Ts,
+    id: str | None = None,  # noqa: A002
+    detached: bool = False,
+) -> ChildRun[T]: ...
+
+
+async def start(
+    workflow: Callable[..., Any],
+    /,
+    *args: Any,
+    id: str | None = None,  # noqa: A002 - the public name of a run's id everywhere
+    detached: bool = False,
+) -> ChildRun[Any]:
+    """Start a child run and return its handle at once; to wait for the child right away, just call its workflow.
+
+    `id`: the child's id; without it, the parent's id and a number. An attached child is cancelled when its parent ends;
+    a `detached` one goes on. Raises `RunConflict` where the id is taken by a run of another workflow or other input.
+    """
+    run = execution("start()")
+    if not isinstance(workflow, Workflow):
+        raise InvalidArgument(f"start() needs a @workflow, not {workflow!r}")
+    if id is not None:
+        check_id(id)
+    child_id = await run.start_child(workflow, args, {}, child_id=id, attached=not detached)
+    return ChildRun(child_id, workflow)
+
+
+@overload
+async def map(
+    function: Callable[[T], Coroutine[Any, Any, D]],
+    items: Iterable[T],
+    /,
+    *,
+    limit: int | None = None,
+) -> list[D]: ...
+
+
+@overload
+async def map(function: Callable[[T], D], items: Iterable[T], /, *, limit: int | None = None) -> list[D]: ...
+
+
+async def map(function: Callable[[Any], Any], items: Iterable[Any], /, *, limit: int | None = None) -> list[Any]:
+    """Call a step or a workflow on each of `items`, at most `limit` at a time, and return the results in order.
+
+    The first failure cancels what is under way and is raised, alone.
+    """
+    run = execution("map()")
+    if not isinstance(function, (Step, Workflow)):
+        raise InvalidArgument(f"map() needs a @step or a @workflow, not {function!r}")
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise InvalidArgument(f"limit of map() must be a whole number of at least 1, not {limit!r}")
+    work = list(items)
+    results: list[Any] = [None] * len(work)
+    queue = iter(range(len(work)))
+
+    async def take() -> None:
+        for index in queue:
+            results[index] = await run.call_async(function, (work[index],), {})
+
+    tasks = [run.loop.create_task(take()) for _ in range(min(limit or len(work), len(work)))]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+    return results
+
+
+# --- code that changes under running runs ------------------------------------------------------------------------------
+
+
+def patched(name: str) -> bool:
+    """Tell whether this run takes the new path of a change to the workflow's code.
+
+    Guard what you add, remove or reorder with ``if patched("what-changed"):``. Runs that had passed this place
+    before the change get False for ever and replay as they were recorded; all others get True, which is recorded.
+    """
+    run = execution("patched()")
+    return run.patched(check_name(name, "the name of a patch"))
+
+
+# --- who am I ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What `current` returns in workflow code."""
+
+    run_id: str
+    workflow: str
+    replaying: bool
+
+
+def current() -> RunContext | StepInfo:
+    """Return what is executing: a `RunContext` in workflow code, a `StepInfo` in a step.
+
+    Raises `StepwellError` anywhere else.
+    """
+    host = current_host()
+    if host is not None:
+        run = cast("Execution", host)
+        return RunContext(run.run_id, run.definition.name, run.replaying)
+    info = current_step()
+    if info is None:
+        raise StepwellError("current() was called outside of workflows and steps")
+    return info
+
+
+class ReplaySilentLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger for workflow code: says everything once, and nothing again on replay."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name that logging gave it
+        """Return False during replay."""
+        host = current_host()
+        if host is not None and cast("Execution", host).replaying:
+            return False
+        return self.logger.isEnabledFor(level)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Add the run's id to the record, as ``run_id``."""
+        host = current_host()
+        run_id = None if host is None else cast("Execution", host).run_id
+        kwargs["extra"] = {"run_id": run_id, **(kwargs.get("extra") or {})}
+        return msg, kwargs
+
+
+def get_logger(name: str) -> ReplaySilentLogger:
+    """Return a logger that is silent on replay and adds ``run_id`` to each record; works outside of runs as well."""
+    return ReplaySilentLogger(logging.getLogger(name), {})

@@ -1,0 +1,164 @@
+"""A run in memory as the worker sees it: its code, its steps under way, what it waits for."""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappop, heappush
+from typing import Any
+
+from stepwell.definition import Step
+from stepwell.execution import Execution, Operation, StepCall
+from stepwell.journal import Entry, Payload
+from stepwell.lifecycle import Status
+from stepwell.model import Message, RunRecord
+
+
+class Attempts:
+    """One step call and its attempts. Times are microseconds since the epoch.
+
+    `number` is the attempt under way or due next, from 1; `retry_at` is set while the call waits for it.
+    """
+
+    __slots__ = (
+        "args",
+        "attempt",
+        "definition",
+        "first_started_at",
+        "fingerprint",
+        "kwargs",
+        "operation",
+        "retry_at",
+        "run_id",
+        "run_key",
+        "started_at",
+        "visible",
+    )
+
+    def __init__(self, run: Resident, operation: Operation, call: StepCall, now: int) -> None:
+        self.run_key = run.key
+        self.run_id = run.id
+        self.operation = operation.number
+        self.fingerprint = operation.fingerprint
+        self.definition: Step[..., Any] = call.definition
+        self.args = call.args
+        self.kwargs = call.kwargs
+        self.attempt = 1
+        self.first_started_at = now
+        self.started_at = now
+        self.retry_at: int | None = None
+        self.visible = False  # the journal shows that this attempt is under way
+
+
+class History:
+    """What the journal says of the earlier attempts of one step call."""
+
+    __slots__ = ("attempts", "first_started_at", "retry_at", "started")
+
+    def __init__(self) -> None:
+        self.attempts = 0  # that failed
+        self.first_started_at = 0
+        self.retry_at = 0
+        self.started = False  # an attempt was recorded as under way, with no outcome
+
+
+class Resident:
+    """A run in memory."""
+
+    __slots__ = (
+        "active",
+        "armed",
+        "calls",
+        "cancel_reason",
+        "cancelling",
+        "deadline_at",
+        "deliverable",
+        "execution",
+        "finished",
+        "has_children",
+        "history",
+        "id",
+        "inbox",
+        "key",
+        "parent",
+        "receivers",
+        "sending",
+        "status",
+        "timers",
+        "wake_at",
+        "work",
+    )
+
+    def __init__(self, record: RunRecord, execution: Execution) -> None:
+        self.key = record.key
+        self.id = record.id
+        self.parent = record.parent
+        self.status: Status = record.status
+        self.wake_at = record.wake_at
+        self.deadline_at = record.deadline_at
+        self.execution = execution
+        self.calls: dict[int, Attempts] = {}
+        self.active = 0  # calls that are under way, not waiting for a retry
+        self.timers: list[tuple[int, int]] = []  # heap of (due, operation), with leftovers of withdrawn operations
+        self.armed: int | None = None  # the due time that the worker's heap knows
+        self.receivers: dict[str, deque[Operation]] = {}
+        self.inbox: dict[str, deque[Message]] = {}
+        self.sending: dict[str, int] = {}  # messages by name that are written but not committed yet
+        self.deliverable: deque[Entry] = deque()  # outcomes of operations that need no waiting
+        self.history: dict[int, History] = {}
+        self.has_children = False
+        self.cancelling = False  # a cancellation was delivered
+        self.cancel_reason: str | None = None
+        self.finished = False
+        self.work: Any = None  # the uncommitted Work that touches this run
+
+    def add_timer(self, due: int, operation: int) -> None:
+        """Remember that `operation` (a timer, or a step that waits for its next attempt) is due."""
+        heappush(self.timers, (due, operation))
+
+    def next_due(self) -> int | None:
+        """Return when the run wants attention next, or None."""
+        timers = self.timers
+        pending = self.execution.pending
+        while timers and timers[0][1] not in pending:
+            heappop(timers)
+        due = timers[0][0] if timers else None
+        if self.deadline_at is not None and not self.cancelling and (due is None or self.deadline_at < due):
+            return self.deadline_at
+        return due
+
+    def pop_due(self, now: int) -> int | None:
+        """Remove and return an operation that is due, the longest due first; None when there is none."""
+        self.next_due()
+        if self.timers and self.timers[0][0] <= now:
+            return heappop(self.timers)[1]
+        return None
+
+    def match_message(self) -> tuple[Operation, Message] | None:
+        """Remove and return a waiting receiver with the first message for it, or None."""
+        for name, receivers in self.receivers.items():
+            messages = self.inbox.get(name)
+            if not messages:
+                continue
+            while receivers and receivers[0].number not in self.execution.pending:
+                receivers.popleft()
+            if receivers:
+                operation, message = receivers.popleft(), messages.popleft()
+                if not messages:
+                    del self.inbox[name]
+                if not receivers:
+                    del self.receivers[name]
+                return operation, message
+        return None
+
+    def waits_for(self, name: str) -> Operation | None:
+        """Return the operation that would receive a message called `name` right now, or None."""
+        receivers = self.receivers.get(name)
+        while receivers:
+            if receivers[0].number in self.execution.pending:
+                return receivers[0]
+            receivers.popleft()
+        return None
+
+    def put_message(self, name: str, value: Payload, position: int, sent_at: int) -> None:
+        """Add a committed message, in order of sending."""
+        self.inbox.setdefault(name, deque()).append(Message(position, name, value, sent_at))

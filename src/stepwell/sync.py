@@ -1,0 +1,140 @@
+"""The operations for ``def`` workflows: the same names as in `stepwell`, blocking instead of awaited.
+
+Nothing is written twice: each is the async operation, carried to its end on the run's greenlet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar, TypeVarTuple, overload
+
+from stepwell import operations
+from stepwell.clock import to_seconds
+from stepwell.definition import Step, Workflow
+from stepwell.errors import InvalidArgument
+from stepwell.operations import current, now, patched, random, uuid4
+
+T = TypeVar("T")
+D = TypeVar("D")
+Ts = TypeVarTuple("Ts")
+
+__all__ = [
+    "ChildRun",
+    "call",
+    "current",
+    "map",
+    "now",
+    "patched",
+    "publish",
+    "random",
+    "receive",
+    "send",
+    "sleep",
+    "sleep_until",
+    "start",
+    "uuid4",
+]
+
+
+def _wait(what: str, coroutine: Coroutine[Any, Any, T]) -> T:
+    try:
+        run = operations.execution(what)
+    except BaseException:
+        coroutine.close()
+        raise
+    return run.block_on(coroutine)
+
+
+def sleep(duration: float | timedelta) -> None:
+    """Wait, durably, for `duration` (seconds or a timedelta)."""
+    seconds = to_seconds(duration, "the duration of sleep()")
+    _wait("sync.sleep()", asyncio.sleep(seconds))
+
+
+def sleep_until(when: datetime) -> None:
+    """Wait, durably, until `when`; see `stepwell.sleep_until`."""
+    _wait("sync.sleep_until()", operations.sleep_until(when))
+
+
+@overload
+def receive(name: str, type: type[T], *, timeout: None = None) -> T: ...
+@overload
+def receive(name: str, type: type[T], *, timeout: float | timedelta, default: D) -> T | D: ...
+@overload
+def receive(name: str, type: type[T], *, timeout: float | timedelta | None) -> T | None: ...
+@overload
+def receive(name: str, type: Any = Any, *, timeout: float | timedelta | None = None, default: Any = None) -> Any: ...
+
+
+def receive(name: str, type: Any = Any, *, timeout: float | timedelta | None = None, default: Any = None) -> Any:
+    """Wait for the next message called `name`; see `stepwell.receive`."""
+    return _wait("sync.receive()", operations.receive(name, type, timeout=timeout, default=default))
+
+
+def send(run_id: str, name: str, value: object = None, *, key: str | None = None) -> None:
+    """Send a message to another run; see `stepwell.send`."""
+    _wait("sync.send()", operations.send(run_id, name, value, key=key))
+
+
+def publish(key: str, value: object) -> None:
+    """Publish a value; see `stepwell.publish`."""
+    _wait("sync.publish()", operations.publish(key, value))
+
+
+class ChildRun(Generic[T]):
+    """A child run that was started by `start`. `id` names it to the whole file."""
+
+    def __init__(self, child: operations.ChildRun[T]) -> None:
+        self.id = child.id
+        self._child = child
+
+    def result(self) -> T:
+        """Wait for the child's end and return its result; raises what it failed with, or `RunCancelled`."""
+        return _wait("ChildRun.result()", self._child.result())
+
+    def send(self, name: str, value: object = None, *, key: str | None = None) -> None:
+        """Send the child a message; see `stepwell.send`."""
+        _wait("ChildRun.send()", self._child.send(name, value, key=key))
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Ask the child to stop; it ends in its own time."""
+        _wait("ChildRun.cancel()", self._child.cancel(reason))
+
+
+@overload
+def start(
+    workflow: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts, id: str | None = None, detached: bool = False
+) -> ChildRun[T]: ...
+@overload
+def start(workflow: Callable[[*Ts], T], /, *args: *Ts, id: str | None = None, detached: bool = False) -> ChildRun[T]: ...
+
+
+def start(
+    workflow: Callable[..., Any], /, *args: Any, id: str | None = None, detached: bool = False
+) -> ChildRun[Any]:
+    """Start a child run; see `stepwell.start`."""
+    child = _wait("sync.start()", operations.start(workflow, *args, id=id, detached=detached))
+    return ChildRun(child)
+
+
+@overload
+def map(
+    function: Callable[[T], Coroutine[Any, Any, D]], items: Iterable[T], /, *, limit: int | None = None
+) -> list[D]: ...
+@overload
+def map(function: Callable[[T], D], items: Iterable[T], /, *, limit: int | None = None) -> list[D]: ...
+
+
+def map(function: Callable[[Any], Any], items: Iterable[Any], /, *, limit: int | None = None) -> list[Any]:
+    """Call a step or a workflow on each of `items`; see `stepwell.map`."""
+    return _wait("sync.map()", operations.map(function, items, limit=limit))
+
+
+def call(function: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts) -> T:
+    """Call an ``async def`` step or workflow from a ``def`` workflow and wait for its result."""
+    run = operations.execution("sync.call()")
+    if not isinstance(function, Workflow | Step):
+        raise InvalidArgument(f"sync.call() needs a @step or a @workflow, not {function!r}")
+    return run.block_on(run.call_async(function, args, {}))
