@@ -1,0 +1,76 @@
+"""What the demo shows: a progress bar on a terminal, a line each quarter elsewhere, and the closing report."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass, field
+
+from indexer.analysis import Report
+from indexer.verdict import Verdict
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the indexing is; `kills` are the counts at which a worker was killed, shown as ``x`` in the bar."""
+
+    total: int
+    kills: list[int] = field(default_factory=list[int])
+    _shown: int = -1
+
+    def show(self, done: int) -> None:
+        """Draw the bar anew on a terminal; elsewhere print a line whenever another quarter is done."""
+        if sys.stdout.isatty():
+            text = f" {done:,} of {self.total:,} files"
+            width = max(10, min(60, shutil.get_terminal_size().columns - len(text) - 4))
+            cells = ["#" if cell < done * width // self.total else "-" for cell in range(width)]
+            for kill in self.kills:
+                cells[min(kill * width // self.total, width - 1)] = "x"
+            sys.stdout.write(f"\r\x1b[K[{''.join(cells)}]{text}")
+            sys.stdout.flush()
+        elif done * 4 // self.total > self._shown:
+            self._shown = done * 4 // self.total
+            print(f"  {done:,} of {self.total:,} files", flush=True)
+
+    def finish(self) -> None:
+        """End the line of the bar."""
+        if sys.stdout.isatty():
+            print()
+
+    def say(self, line: str) -> None:
+        """Print a line of its own, in place of the bar."""
+        print(f"\r\x1b[K{line}" if sys.stdout.isatty() else line, flush=True)
+
+
+def print_report(report: Report) -> None:
+    """Print what was found in the sources."""
+    print()
+    print(
+        f"{report.files:,} files, {report.size_bytes / 1e6:.1f} MB, {report.lines:,} lines, {report.functions:,} functions,"
+        f" {report.classes:,} classes, {report.import_statements:,} imports of {len(report.imports):,} modules"
+    )
+    largest = [f"{module.path} ({module.lines:,} lines)" for module in report.largest[:3]]
+    print(f"  largest        {', '.join(largest)}")
+    print(f"  most imported  {', '.join(f'{name} ({files:,} files)' for name, files in report.most_imported()[:6])}")
+    for problem in report.problems[:3]:
+        print(f"  problem        {problem.path} {problem.reason}")
+    if len(report.problems) > 3:
+        print(f"  problem        … and {len(report.problems) - 3:,} more; all are counted, none is left out")
+
+
+def print_verdict(verdict: Verdict, kills: list[int], total: int, seconds: float) -> None:
+    """Print what was proven, and last whether all of it held."""
+    points = " and ".join(f"{kill:,} ({kill * 100 // total} %)" for kill in kills)
+    recoveries = " and ".join(
+        "none before the next kill" if seconds is None else f"{seconds:.3f} s" for seconds in verdict.recoveries_seconds
+    )
+    print()
+    print(f"killed             {len(kills)} times with SIGKILL, at {points} of {total:,} recorded files")
+    print(f"recovered in       {recoveries}, from opening the file to the first newly recorded step")
+    print(f"not run again      {verdict.kept - verdict.rerun:,} of the {verdict.kept:,} steps that a kill found recorded")
+    print(f"repeated           {verdict.repeated:,} steps that a kill cut off before their result was recorded")
+    for failure in verdict.failures:
+        print(f"FAILED             {failure}")
+    if not verdict.failures:
+        print("report             equal to that of an uninterrupted run")
+        print(f"all held           in {seconds:.1f} s")
