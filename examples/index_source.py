@@ -42,7 +42,10 @@ def main() -> int:
         print(f"The demo failed: {error}", file=sys.stderr)
         held = False
     if not held:
-        print(f"Repeat it with the same kill points: add --seed {seed} (make demo DEMO_ARGS='--seed {seed}')", file=sys.stderr)
+        print(
+            f"Repeat it with the same kill points: add --seed {seed} (make demo DEMO_ARGS='--seed {seed}')",
+            file=sys.stderr,
+        )
     return 0 if held else 1
 
 

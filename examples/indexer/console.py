@@ -67,7 +67,9 @@ def print_verdict(verdict: Verdict, kills: list[int], total: int, seconds: float
     print()
     print(f"killed             {len(kills)} times with SIGKILL, at {points} of {total:,} recorded files")
     print(f"recovered in       {recoveries}, from opening the file to the first newly recorded step")
-    print(f"not run again      {verdict.kept - verdict.rerun:,} of the {verdict.kept:,} steps that a kill found recorded")
+    print(
+        f"not run again      {verdict.kept - verdict.rerun:,} of the {verdict.kept:,} steps that a kill found recorded"
+    )
     print(f"repeated           {verdict.repeated:,} steps that a kill cut off before their result was recorded")
     for failure in verdict.failures:
         print(f"FAILED             {failure}")

@@ -162,7 +162,9 @@ def _run_with_kills(site: Site, progress: Progress, chance: random.Random) -> tu
         recorded = len(ledger.read_recorded(site.database))
         workers.append(Worker(worker.process.pid, opening_at, recorded))
         progress.kills.append(recorded)
-        progress.say(f"  killed worker {worker.process.pid} at {recorded:,} of {progress.total:,} files; starting another")
+        progress.say(
+            f"  killed worker {worker.process.pid} at {recorded:,} of {progress.total:,} files; starting another"
+        )
     with site.worker() as worker:
         _watch(worker, site, progress, until=lambda _: False)
         report = worker.report()

@@ -69,7 +69,9 @@ def judge(evidence: Evidence) -> Verdict:
         failures.append(f"{len(foreign)} recorded files are not in the tree, such as {foreign[0]}")
     unexecuted = sorted(set(paths) - {execution.path for execution in evidence.executions})
     if unexecuted:
-        failures.append(f"{len(unexecuted)} results are recorded of files that were never read, such as {unexecuted[0]}")
+        failures.append(
+            f"{len(unexecuted)} results are recorded of files that were never read, such as {unexecuted[0]}"
+        )
     if evidence.report != evidence.uninterrupted:
         failures.append("the report differs from that of the uninterrupted run (were the sources edited meanwhile?)")
     return Verdict(
