@@ -10,9 +10,8 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
 
-#: From the top down. Modules in one line do not import each other. A name stands for the modules below it as well, unless
-#: they have a line of their own; within such a package the order is free. A package without a line of its own for
-#: its `__init__` is meant as a whole.
+#: From the top down. Names in one line do not import each other. A name stands for all modules below it that have no
+#: line of their own, and among those the order is free; only the root package stands for nothing but itself.
 LAYERS: list[list[str]] = [
     ["stepwell.cli", "stepwell.ui"],
     ["stepwell.testing"],
@@ -97,12 +96,12 @@ def chance(path: Path) -> Iterator[tuple[str, int]]:
         if annotation is not None
         for part in ast.walk(annotation)
     }
+    exempt = seeded | annotations
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "random":
             yield "random", node.lineno
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "random":
-            if id(node) not in seeded | annotations:
-                yield ast.unparse(node), node.lineno
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "random" and id(node) not in exempt:
+            yield ast.unparse(node), node.lineno
 
 
 def violations(source: Path, layers: list[list[str]], pure: list[str], impure: list[str]) -> list[str]:

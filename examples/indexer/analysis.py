@@ -1,7 +1,7 @@
 """What is learnt from Python source files, and how it adds up.
 
 Nothing here knows of workflows. All values are plain dataclasses, so that they can be steps' arguments and results.
-A file that cannot be read or parsed still yields `FileFacts`, with the reason in `problem`: nothing is left out silently.
+A file that cannot be read or parsed still yields `FileFacts`, with the reason in `problem`: nothing is left out.
 """
 
 from __future__ import annotations
@@ -116,9 +116,11 @@ def find_packages(root: Path, without: Iterable[str] = ()) -> Listing:
     for place, subdirectories, names in os.walk(root, onerror=unreadable):
         directory = Path(place)
         subdirectories[:] = sorted(name for name in subdirectories if name not in left_out)
-        for name in subdirectories:
-            if (directory / name).is_symlink():
-                problems.append(Problem(_relative(directory / name, root), "is a link to a directory; not followed"))
+        problems += [
+            Problem(_relative(directory / name, root), "is a link to a directory; not followed")
+            for name in subdirectories
+            if (directory / name).is_symlink()
+        ]
         files = sorted(_relative(directory / name, root) for name in names if name.endswith(".py"))
         if files:
             packages.append(Package(str(root), _relative(directory, root).replace(os.sep, "."), files))

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from indexer.analysis import Report
 from indexer.verdict import Verdict
 
+#: How many lines of a long list are shown.
+SHOWN = 3
+
 
 @dataclass(slots=True)
 class Progress:
@@ -45,17 +48,16 @@ class Progress:
 def print_report(report: Report) -> None:
     """Print what was found in the sources."""
     print()
-    print(
-        f"{report.files:,} files, {report.size_bytes / 1e6:.1f} MB, {report.lines:,} lines, {report.functions:,} functions,"
-        f" {report.classes:,} classes, {report.import_statements:,} imports of {len(report.imports):,} modules"
-    )
-    largest = [f"{module.path} ({module.lines:,} lines)" for module in report.largest[:3]]
+    print(f"{report.files:,} files, {report.size_bytes / 1e6:.1f} MB, {report.lines:,} lines")
+    print(f"{report.functions:,} functions, {report.classes:,} classes, {report.import_statements:,} import statements")
+    largest = [f"{module.path} ({module.lines:,} lines)" for module in report.largest[:SHOWN]]
+    most_imported = [f"{name} ({files:,} files)" for name, files in report.most_imported()[:SHOWN]]
     print(f"  largest        {', '.join(largest)}")
-    print(f"  most imported  {', '.join(f'{name} ({files:,} files)' for name, files in report.most_imported()[:6])}")
-    for problem in report.problems[:3]:
+    print(f"  most imported  {', '.join(most_imported)}")
+    for problem in report.problems[:SHOWN]:
         print(f"  problem        {problem.path} {problem.reason}")
-    if len(report.problems) > 3:
-        print(f"  problem        … and {len(report.problems) - 3:,} more; all are counted, none is left out")
+    if len(report.problems) > SHOWN:
+        print(f"  problem        … and {len(report.problems) - SHOWN:,} more; all are counted, none is left out")
 
 
 def print_verdict(verdict: Verdict, kills: list[int], total: int, seconds: float) -> None:

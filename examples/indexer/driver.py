@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+
 from indexer import ledger
 from indexer.analysis import Report, find_packages
 from indexer.console import Progress, print_report, print_verdict

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import apsw
 import msgspec
+
 from indexer.worker import Event
 from indexer.workflows import index_file
 

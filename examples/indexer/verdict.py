@@ -23,7 +23,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that was observed. `recorded` and `executions` are in their order of time; `files` are all files of the tree."""
+    """All that was observed. `recorded` and `executions` are in the order of time; `files` is the whole tree."""
 
     files: frozenset[str]
     workers: list[Worker]
@@ -37,8 +37,8 @@ class Evidence:
 class Verdict:
     """What the evidence shows.
 
-    `kept` counts the results that were in the journal at the last kill, `rerun` how many of them were executed again all
-    the same, `repeated` the executions that had to be made again because a kill came before their result was recorded.
+    `kept` counts the results that were in the journal at the last kill, `rerun` how many of them were executed again
+    all the same, `repeated` the executions that a kill made necessary because it came before their result was recorded.
     `recoveries_seconds` are, for each restart, the seconds from opening the file to the first newly recorded step; None
     where the next kill came before one. `failures` are sentences; none means that everything held.
     """

@@ -13,6 +13,7 @@ import warnings
 from typing import Literal
 
 import msgspec
+
 from indexer.analysis import Report
 from indexer.workflows import Job, index_tree
 from stepwell import Engine
