@@ -1,0 +1,147 @@
+"""What type checkers must say about the public API: accepted by mypy --strict and by pyright in strict mode.
+
+Never run. Each line that is wrong on purpose carries an ignore for both checkers; an ignore that is not needed is an
+error itself (`warn_unused_ignores`, `reportUnnecessaryTypeIgnoreComment`), so a promise cannot be lost in silence.
+"""
+
+# pyright: strict, reportUnnecessaryTypeIgnoreComment=true, reportUnusedCoroutine=false
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import assert_type
+
+import stepwell
+from stepwell import AsyncEngine, Engine, Retry, receive, step, sync, transaction, workflow
+
+
+@dataclass
+class Order:
+    number: str
+
+
+@dataclass
+class Receipt:
+    cents: int
+
+
+@step(retry=Retry(attempts=5, delay=1.0, backoff=2.0), timeout=30)
+async def charge(order: Order, cents: int = 100) -> Receipt:
+    return Receipt(cents)
+
+
+@step
+def ship(order: Order, *, express: bool = False) -> str:
+    return order.number
+
+
+@transaction
+def book(connection: object, order: Order) -> int:
+    return 1
+
+
+@workflow
+async def checkout(order: Order) -> str:
+    receipt = await charge(order, cents=5)
+    assert_type(receipt, Receipt)
+    assert_type(ship(order, express=True), str)
+    assert_type(book(order), int)
+    return str(receipt.cents)
+
+
+@workflow(name="billing")
+def billing(order: Order, times: int) -> int:
+    assert_type(sync.receive("approval", bool), bool)
+    assert_type(sync.receive("approval", bool, timeout=5), bool | None)
+    assert_type(sync.map(ship, [order]), list[str])
+    assert_type(sync.map(charge, [order], limit=2), list[Receipt])
+    assert_type(sync.call(charge, order), Receipt)
+    assert_type(sync.start(checkout, order).result(), str)
+    sync.sleep(timedelta(days=1))
+    return times
+
+
+@workflow
+async def nightly() -> None: ...
+
+
+# --- steps and workflows keep their parameters and results ------------------------------------------------------------
+
+
+async def steps_keep_their_signature(order: Order) -> None:
+    await charge("order")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await charge(order, 5, 6)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await charge(order, euros=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    ship(order, True)  # type: ignore[misc]  # pyright: ignore[reportCallIssue]
+    book()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    assert_type(await charge.options(timeout=5, retry=Retry(attempts=2))(order), Receipt)
+    await charge.options(timeout=5)("order")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await checkout(order), str)
+    assert_type(billing(order, 2), int)
+    assert_type(await asyncio.to_thread(ship, order), str)
+    results = await asyncio.gather(charge(order), checkout(order))
+    assert_type(results, tuple[Receipt, str])
+
+
+class Mailer:
+    @step
+    async def mail(self, address: str) -> bool:
+        return bool(address)
+
+
+async def methods_are_steps_too(mailer: Mailer) -> None:
+    assert_type(await mailer.mail("ada@example.com"), bool)
+    await mailer.mail(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# --- operations -------------------------------------------------------------------------------------------------------
+
+
+@workflow
+async def operations(order: Order) -> None:
+    assert_type(await receive("approval", bool), bool)
+    assert_type(await receive("approval", bool, timeout=timedelta(days=3)), bool | None)
+    assert_type(await receive("approval", bool, timeout=3, default="none"), bool | str)
+    assert_type(await stepwell.map(charge, [order], limit=3), list[Receipt])
+    assert_type(await stepwell.map(ship, [order]), list[str])
+    assert_type(await stepwell.map(checkout, [order]), list[str])
+    await stepwell.map(ship, ["order"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    child = await stepwell.start(checkout, order, id="child")
+    assert_type(await child.result(), str)
+    await stepwell.send("order-42", "approval", True, key="once")
+    await stepwell.publish("progress", 0.5)
+    await stepwell.sleep_until(datetime.fromisoformat("2030-01-01T00:00:00+00:00"))
+    assert_type(stepwell.now(), datetime)
+    assert_type(stepwell.random(), float)
+    assert_type(stepwell.uuid4(), uuid.UUID)
+
+
+# --- the engine -------------------------------------------------------------------------------------------------------
+
+
+def engine_gives_typed_runs(order: Order) -> None:
+    with Engine("orders.db", workflows=[checkout, billing], durability="full") as engine:
+        run = engine.start(checkout, order, id="order-42")
+        assert_type(run, stepwell.Run[str])
+        assert_type(run.result(timeout=60), str)
+        assert_type(run.id, str)
+        assert_type(engine.start(billing, order, 2).result(), int)
+        assert_type(engine.start(nightly).result(), None)
+        engine.send("order-42", "approval", True, key="once")
+        engine.start(checkout)  # type: ignore[call-arg, arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+        engine.start(checkout, "order")  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+        engine.start(billing, order)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+        engine.start(billing, order, "2")  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+        Engine("orders.db", durability="some")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def async_engine_gives_typed_runs(order: Order) -> None:
+    async with AsyncEngine("orders.db") as engine:
+        run = await engine.start(checkout, order, id="order-42")
+        assert_type(run, stepwell.AsyncRun[str])
+        assert_type(await run.result(timeout=60), str)
+        await engine.send("order-42", "approval", True)
+        await engine.start(checkout, "order")  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
