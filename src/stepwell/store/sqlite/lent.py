@@ -1,0 +1,173 @@
+"""The writer's connection in the hands of user code, for the length of one call.
+
+SQLite asks an authorizer about everything that a statement would do while it compiles the statement. `Gate` is that
+authorizer: installed once (installing one makes SQLite recompile every statement), it lets everything pass except while
+user code's SQL is being executed. That SQL never comes from, nor goes into, the connection's statement cache: a cached
+statement is not compiled again, so the authorizer would not be asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from threading import get_ident
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import apsw
+
+from stepwell.errors import TransactionError
+from stepwell.store.base import Change
+from stepwell.store.sqlite.faults import TransactionGone, concerns_all
+
+if TYPE_CHECKING:
+    from stepwell.store.sqlite.writer import Writer
+
+_PREFIX: Final = "stepwell_"
+
+_REFUSED_ACTIONS: Final[dict[int, tuple[str, str]]] = {
+    apsw.SQLITE_TRANSACTION: ("BEGIN, COMMIT and ROLLBACK", "the engine commits; raise an exception to roll back"),
+    apsw.SQLITE_SAVEPOINT: ("SAVEPOINT", "raise an exception to undo everything"),
+    apsw.SQLITE_ATTACH: ("ATTACH", "a transaction over two files is not atomic; keep the tables in this file"),
+    apsw.SQLITE_DETACH: ("DETACH", "the engine's file stays attached"),
+    apsw.SQLITE_PRAGMA: ("PRAGMA", "the engine's guarantees rest on its settings"),
+    apsw.SQLITE_ANALYZE: ("ANALYZE", "it would change the plans of the engine's queries"),
+    apsw.SQLITE_CREATE_TEMP_TABLE: ("TEMP tables", "the connection outlives the call; use an ordinary table"),
+    apsw.SQLITE_CREATE_TEMP_INDEX: ("TEMP indexes", "the connection outlives the call; use an ordinary table"),
+    apsw.SQLITE_CREATE_TEMP_VIEW: ("TEMP views", "the connection outlives the call; use an ordinary view"),
+    apsw.SQLITE_CREATE_TEMP_TRIGGER: ("TEMP triggers", "the connection outlives the call; use an ordinary trigger"),
+}
+
+#: Actions whose second name is a table; for the others it is a column, a module or nothing.
+_SECOND_IS_TABLE: Final = frozenset(
+    {
+        apsw.SQLITE_CREATE_INDEX,
+        apsw.SQLITE_CREATE_TRIGGER,
+        apsw.SQLITE_DROP_INDEX,
+        apsw.SQLITE_DROP_TRIGGER,
+        apsw.SQLITE_ALTER_TABLE,
+    }
+)
+
+
+class Gate:
+    """The authorizer of one connection; a context manager around the execution of user code's SQL."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._closed_to_users = False
+        #: What was refused last, for the error's message.
+        self.refused = ""
+        connection.authorizer = self._authorize
+
+    def __enter__(self) -> None:
+        self._closed_to_users = True
+        self.refused = ""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._closed_to_users = False
+
+    def _authorize(
+        self, action: int, first: str | None, second: str | None, _database: str | None, _source: str | None
+    ) -> int:
+        if not self._closed_to_users:
+            return apsw.SQLITE_OK
+        if action in _REFUSED_ACTIONS:
+            what, advice = _REFUSED_ACTIONS[action]
+            self.refused = f"{what}: {advice}"
+            return apsw.SQLITE_DENY
+        if action == apsw.SQLITE_FUNCTION:
+            if (second or "").lower() != "load_extension":
+                return apsw.SQLITE_OK
+            self.refused = "load_extension(): it would run foreign code on the engine's connection"
+            return apsw.SQLITE_DENY
+        for name in (first, second if action in _SECOND_IS_TABLE else None):
+            if name is not None and _is_ours(name):
+                self.refused = f"{name}: it is the engine's; use the engine's calls, or tables of your own"
+                return apsw.SQLITE_DENY
+        return apsw.SQLITE_OK
+
+
+def _is_ours(name: str) -> bool:
+    # A UNIQUE constraint's index is named sqlite_autoindex_<table>_<n>.
+    return name.lower().removeprefix("sqlite_autoindex_").startswith(_PREFIX)
+
+
+class SqliteLent:
+    """A `stepwell.store.base.Lent` on the writer's connection."""
+
+    def __init__(
+        self, connection: apsw.Connection, gate: Gate, savepoint: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._connection = connection
+        self._gate = gate
+        self._savepoint = savepoint
+        self._thread = get_ident()
+        self._ended = False
+        #: The error, if any, that ended the whole transaction while user code had the connection.
+        self.fault: Exception | None = None
+
+    def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
+        """Run one or more statements and return all rows.
+
+        Raises `TransactionError` for what is refused; SQLite's own errors (a violated constraint, say) come through as apsw
+        raises them.
+        """
+        self.check()
+        try:
+            with self._gate:
+                return self._connection.execute(sql, parameters, can_cache=False).fetchall()
+        except apsw.Error as error:
+            self._raise(error)
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any] | dict[str, Any]]) -> None:
+        """Run a statement once for each of `rows`; raises as `execute` does."""
+        self.check()
+        materialised = list(rows)  # a generator is user code too; it must not run with the gate closed
+        try:
+            with self._gate:
+                self._connection.executemany(sql, materialised, can_cache=False).fetchall()
+        except apsw.Error as error:
+            self._raise(error)
+
+    def savepoint(self) -> AbstractContextManager[None]:
+        """For the engine: undo what user code wrote inside the block when the block raises, and go on."""
+        self.check()
+        return self._savepoint()
+
+    def end(self) -> None:
+        """Take the connection back."""
+        self._ended = True
+
+    def check(self) -> None:
+        """Raise `TransactionError` where the connection may not be used, or not any more."""
+        if self._ended:
+            raise TransactionError(
+                "the transaction is over, so its connection cannot be used any more; do all SQL before the function returns"
+            )
+        if get_ident() != self._thread:
+            raise TransactionError(
+                "the connection of a transaction belongs to the thread that it was lent to; run the SQL there"
+            )
+        if self.fault is not None:
+            raise TransactionError(f"the transaction was ended by an earlier error: {self.fault}") from self.fault
+
+    def _raise(self, error: apsw.Error) -> NoReturn:
+        if concerns_all(error):
+            self.fault = error
+        elif not self._connection.in_transaction:
+            self.fault = TransactionGone(f"the transaction was rolled back by {error}")
+        if isinstance(error, apsw.AuthError):
+            raise TransactionError(f"a transaction may not use {self._gate.refused or error}") from error
+        raise error
+
+
+class SqliteTransaction:
+    """A `stepwell.store.base.StoreTransaction`."""
+
+    def __init__(self, writer: Writer, lent: SqliteLent) -> None:
+        self._writer = writer
+        self.lent = lent
+
+    def apply(self, changes: Sequence[Change]) -> list[Any]:
+        """Apply all of `changes`, or raise and apply none; the transaction stays open either way."""
+        return self._writer.apply_inside(changes, self.lent)

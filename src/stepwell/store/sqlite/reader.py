@@ -1,0 +1,214 @@
+"""The read side: short reads on a small pool of connections that cannot write.
+
+No cursor outlives a call: an open one holds a snapshot, and a held snapshot keeps the write-ahead log growing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Final
+
+import apsw
+import msgspec
+
+from stepwell.errors import EngineClosed
+from stepwell.journal import Entry, Payload
+from stepwell.lifecycle import Status
+from stepwell.model import Message, RunRecord, RunSnapshot
+from stepwell.store.base import RunFilter
+from stepwell.store.sqlite.changes import record_of
+from stepwell.store.sqlite.faults import translate
+from stepwell.store.sqlite.queries import load
+
+if TYPE_CHECKING:
+    from stepwell.store.sqlite.opening import Database
+
+_SQL: Final = load("queries_read.sql")
+_NO_KEY: Final = 2**63 - 1
+#: Runs per snapshot in `load`: bounds how long a read holds the log, and the memory that it takes.
+_LOAD_CHUNK: Final = 500
+#: The states that the index stepwell_runs_by_status holds.
+_INDEXED: Final[frozenset[Status]] = frozenset({"running", "pending", "halted", "failed"})
+_LAST_CHARACTER: Final = chr(sys.maxunicode)
+
+_Row = tuple[Any, ...]
+
+
+class SqliteInspector:
+    """A `stepwell.store.base.Inspector` on a SQLite file. Up to `max_idle` connections are kept open between calls."""
+
+    def __init__(self, database: Database, *, max_idle: int = 4) -> None:
+        self._database = database
+        self._max_idle = max_idle
+        self._mutex = threading.Lock()
+        self._idle: list[apsw.Connection] = []
+        self._closed = False
+
+    def close(self) -> None:
+        """Close the idle connections; those in use follow when their call ends."""
+        with self._mutex:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    # --- runs ----------------------------------------------------------------------------------------------------------
+
+    def run_by_id(self, run_id: str) -> RunRecord | None:
+        """Return the run with this id, or None."""
+        return next(map(record_of, self._rows("run_by_id", (run_id,))), None)
+
+    def run_by_key(self, key: int) -> RunRecord | None:
+        """Return the run with this key, or None."""
+        return next(map(record_of, self._rows("run_by_key", (key,))), None)
+
+    def list_runs(self, run_filter: RunFilter) -> list[RunRecord]:
+        """Return the runs that match, newest first, at most `run_filter.limit`.
+
+        Children, id prefixes and the states that need attention are found by an index. Anything else is found by walking
+        back from the newest run, which is quick where matches are not rare.
+        """
+        statuses = run_filter.status
+        if statuses is not None and run_filter.parent is None and set(statuses) <= _INDEXED:
+            found = [self._rows("runs_listed_by_status", _parameters(run_filter, status)) for status in set(statuses)]
+            newest_first = heapq.merge(*found, key=lambda row: -row[0])
+            return [record_of(row) for row in islice(newest_first, run_filter.limit)]
+        name = "runs_listed"
+        if run_filter.parent is not None:
+            name = "runs_listed_by_parent"
+        elif run_filter.id_prefix:
+            name = "runs_listed_by_prefix"
+        encoded = None if statuses is None else _as_json(statuses)
+        return [record_of(row) for row in self._rows(name, _parameters(run_filter, encoded))]
+
+    def counts(self) -> dict[Status, int]:
+        """Return how many runs are in each state (states without runs are left out)."""
+        return dict(self._rows("counts"))
+
+    # --- what a run was told, and says ----------------------------------------------------------------------------------
+
+    def journal(self, run: int, *, after: int = 0, limit: int = 1000) -> list[Entry]:
+        """Return entries of a run in order, those with a position above `after`."""
+        return [Entry(*row) for row in self._rows("journal", (run, after, limit))]
+
+    def load(self, keys: Sequence[int]) -> list[RunSnapshot]:
+        """Return the snapshots of these runs, in this order, leaving out runs that do not exist.
+
+        Each snapshot is consistent in itself.
+        """
+        chunks = (keys[start : start + _LOAD_CHUNK] for start in range(0, len(keys), _LOAD_CHUNK))
+        return list(chain.from_iterable(self._load_chunk(chunk) for chunk in chunks))
+
+    def _load_chunk(self, keys: Sequence[int]) -> list[RunSnapshot]:
+        encoded = (_as_json(keys),)
+        with self._connection() as connection:
+            execute = connection.cursor().execute
+            execute(_SQL["read_begun"])
+            runs = execute(_SQL["loaded_runs"], encoded).fetchall()
+            entries = execute(_SQL["loaded_entries"], encoded).fetchall()
+            messages = execute(_SQL["loaded_messages"], encoded).fetchall()
+            execute(_SQL["read_ended"])
+        snapshots = {row[0]: RunSnapshot(record_of(row), [], []) for row in runs}
+        for row in entries:
+            snapshots[row[0]].entries.append(Entry(*row))
+        for run, *fields in messages:
+            snapshots[run].messages.append(Message(*fields))
+        return [snapshots[key] for key in keys if key in snapshots]
+
+    def value(self, run: int, key: str) -> tuple[Payload, int] | None:
+        """Return what the run published last under `key` and when, or None."""
+        return next(iter(self._rows("value", (run, key))), None)
+
+    def values(self, run: int) -> dict[str, Payload]:
+        """Return everything that the run has published, by key."""
+        return dict(self._rows("values_of_run", (run,)))
+
+    # --- work ------------------------------------------------------------------------------------------------------------
+
+    def running(self) -> list[int]:
+        """Return the keys of all ``running`` runs, oldest first."""
+        return _firsts(self._rows("running"))
+
+    def halted(self) -> list[int]:
+        """Return the keys of all ``halted`` runs, oldest first."""
+        return _firsts(self._rows("halted"))
+
+    def due(self, now: int, limit: int) -> list[int]:
+        """Return keys of waiting runs whose `wake_at` is not after `now`, most overdue first."""
+        return _firsts(self._rows("due", (now, limit)))
+
+    def next_wake(self) -> int | None:
+        """Return the earliest `wake_at` of all waiting runs, or None."""
+        return next(iter(_firsts(self._rows("next_wake"))), None)
+
+    def pending(self, workflows: Sequence[str], limit: int) -> list[int]:
+        """Return keys of pending runs of these workflows, oldest first."""
+        found = [_firsts(self._rows("pending", (workflow, limit))) for workflow in set(workflows)]
+        return list(islice(heapq.merge(*found), limit))
+
+    def last_at(self) -> int:
+        """Return the time of the newest journal entry, run, message or worker, 0 for an empty file."""
+        return _firsts(self._rows("last_at"))[0]
+
+    # --- connections -------------------------------------------------------------------------------------------------------
+
+    def _rows(self, name: str, parameters: _Row = ()) -> list[_Row]:
+        with self._connection() as connection:
+            return connection.execute(_SQL[name], parameters).fetchall()
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[apsw.Connection]:
+        """Lend a connection for one read. One that met an error is not used again."""
+        self._database.check_process()
+        self._database.check_identity()
+        connection = self._take()
+        try:
+            yield connection
+        except apsw.Error as error:
+            connection.close(force=True)
+            raise translate(error, self._database.path) from error
+        except BaseException:
+            connection.close(force=True)
+            raise
+        with self._mutex:
+            if not self._closed and len(self._idle) < self._max_idle:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _take(self) -> apsw.Connection:
+        with self._mutex:
+            if self._closed:
+                raise EngineClosed(f"{self._database.path}: the store is closed; open the engine again to read")
+            if self._idle:
+                return self._idle.pop()  # the last one used has the warmest cache
+        return self._database.connect_reader()
+
+
+def _parameters(run_filter: RunFilter, status: str | None) -> _Row:
+    """Return the parameters that all the listing queries share."""
+    prefix = run_filter.id_prefix or None
+    return (
+        status,
+        run_filter.workflow,
+        prefix,
+        None if prefix is None else prefix + _LAST_CHARACTER,
+        run_filter.parent,
+        run_filter.created_after,
+        run_filter.created_before,
+        _NO_KEY if run_filter.before_key is None else run_filter.before_key,
+        run_filter.limit,
+    )
+
+
+def _firsts(rows: Iterable[_Row]) -> list[Any]:
+    return [row[0] for row in rows]
+
+
+def _as_json(values: Sequence[Any]) -> str:
+    return msgspec.json.encode(list(values)).decode()

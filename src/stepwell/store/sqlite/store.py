@@ -1,0 +1,181 @@
+"""The store that keeps runs in one SQLite file: opening, workers, and the two sides put together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Final, Literal, TypeVar
+
+import apsw
+import msgspec
+
+from stepwell.errors import StoreFailed
+from stepwell.model import Claim
+from stepwell.store.base import Outcome, StoreTransaction, Unit
+from stepwell.store.sqlite.changes import Evidence
+from stepwell.store.sqlite.opening import Database, open_database
+from stepwell.store.sqlite.queries import load
+from stepwell.store.sqlite.reader import SqliteInspector
+from stepwell.store.sqlite.writer import WAL_LIMIT_BYTES, Writer
+from stepwell.store.sqlite.writers_lock import FairLock
+
+_SQL: Final = load("queries_write.sql")
+#: The deletions of a purge; children of the foreign keys first.
+_PURGE: Final = (
+    "journals_purged",
+    "messages_purged",
+    "values_purged",
+    "watches_purged",
+    "watchings_purged",
+    "runs_purged",
+)
+
+_T = TypeVar("_T")
+
+
+class SqliteStore:
+    """A `stepwell.store.base.Store` in one SQLite file.
+
+    `SqliteStore.open` is the usual way in; the constructor takes a `Database` that is open already and owns it from then
+    on. `wal_limit_bytes` is the size above which a commit copies the write-ahead log into the file.
+    """
+
+    def __init__(self, database: Database, *, wal_limit_bytes: int = WAL_LIMIT_BYTES) -> None:
+        self.location: str = database.path
+        self.writers = FairLock()
+        self.inspector = SqliteInspector(database)
+        self._database = database
+        self._connection = database.writer
+        self._writer = Writer(database, wal_limit_bytes=wal_limit_bytes)
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        durability: Literal["full", "normal"] = "full",
+        wal_limit_bytes: int = WAL_LIMIT_BYTES,
+    ) -> SqliteStore:
+        """Open the file at `path`, creating or migrating it; raises `StoreError`'s subclasses where it cannot be used."""
+        return cls(open_database(path, durability=durability), wal_limit_bytes=wal_limit_bytes)
+
+    @property
+    def wal_bytes(self) -> int:
+        """The size of the write-ahead log on the disk; a metric."""
+        return self._writer.wal_bytes
+
+    # --- workers -----------------------------------------------------------------------------------------------------------
+
+    def register(self, now: int) -> Claim:
+        """Enter this process as a worker; return its claim, with an epoch above all earlier ones."""
+
+        def insert() -> tuple[Claim, Evidence]:
+            rows = self._execute("worker_registered", (os.getpid(), os.uname().nodename, now)).fetchall()
+            epoch: int = rows[0][0]
+            return Claim(epoch), (_SQL["evidence_of_worker"], (epoch,))
+
+        return self._write(None, insert)
+
+    def recover(self, claim: Claim, now: int) -> int:
+        """Make the claim's worker the owner of every ``running`` run of earlier workers; return how many there were.
+
+        Earlier workers that did not end in order are fenced.
+        """
+
+        def take_over() -> tuple[int, None]:
+            self._execute("earlier_workers_fenced", (claim.epoch, now))
+            self._execute("runs_recovered", (claim.epoch,))
+            return self._connection.changes(), None
+
+        return self._write(claim, take_over)
+
+    def fence(self, epoch: int, now: int) -> None:
+        """End the worker with this epoch: every later commit with its claim raises `ClaimLost`."""
+
+        def fence() -> tuple[None, Evidence]:
+            self._execute("worker_fenced", (epoch, now))
+            return None, (_SQL["evidence_of_fence"], (epoch,))
+
+        self._write(None, fence)
+
+    # --- writing -------------------------------------------------------------------------------------------------------------
+
+    def commit(self, units: Sequence[Unit], claim: Claim) -> list[Outcome]:
+        """Apply all units in one transaction and make it durable; see `Store.commit`.
+
+        The body of a unit runs before its changes are applied, in a savepoint of its own, and never twice.
+        """
+        return self._writer.commit(units, claim)
+
+    def transaction(self, claim: Claim) -> AbstractContextManager[StoreTransaction]:
+        """Open a transaction for code outside of workflows; see `Store.transaction`."""
+        return self._writer.transaction(claim)
+
+    def purge(self, ended_before: int, limit: int, claim: Claim) -> int:
+        """Delete up to `limit` runs that ended before a time, the longest ended first; return how many.
+
+        A child whose parent has not ended stays: the parent may still ask for its result.
+        """
+
+        def delete() -> tuple[int, None]:
+            keys = [key for (key,) in self._execute("purgeable", (ended_before, limit))]
+            encoded = msgspec.json.encode(keys).decode()
+            if keys:
+                for name in _PURGE:
+                    self._execute(name, (encoded,))
+            return len(keys), None
+
+        return self._write(claim, delete)
+
+    def close(self, claim: Claim | None, now: int) -> None:
+        """Mark the worker as ended, fold the write-ahead log into the file and let go of it; harmless when repeated.
+
+        The file is let go of in any case. Raises `StoreFailed` where the log cannot be folded for an error of the disk; a
+        reader of another program is none: the log stays then, and nothing is lost. In a forked child raises `EngineClosed`
+        and touches nothing.
+        """
+        if self._closed:
+            return
+        self._database.check_process()
+        self._closed = True
+        try:
+            if self._writer.failed is None and claim is not None:
+                self._write(None, lambda: self._end_worker(claim, now))
+            self.inspector.close()
+            if self._writer.failed is None:
+                self._fold_log()
+        finally:
+            self.inspector.close()
+            self._connection.set_wal_hook(None)
+            self._connection.authorizer = None
+            self._database.close()
+
+    def _end_worker(self, claim: Claim, now: int) -> tuple[None, None]:
+        self._execute("worker_ended", (claim.epoch, now))
+        return None, None
+
+    def _fold_log(self) -> None:
+        try:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except (apsw.BusyError, apsw.FullError):
+            return
+        except apsw.Error as error:
+            raise StoreFailed(
+                f"{self.location}: the write-ahead log could not be folded into the file ({error}). Nothing is lost as long "
+                "as the file and its -wal file stay together; check the disk, then start the engine again"
+            ) from error
+
+    def _write(self, claim: Claim | None, action: Callable[[], tuple[_T, Evidence | None]]) -> _T:
+        """Run `action` in a transaction of its own; it returns the result and, where needed, evidence of itself."""
+        self._writer.begin(claim)
+        try:
+            result, evidence = action()
+        except Exception as error:
+            raise self._writer.abandon(error) from error
+        self._writer.finish(claim, evidence)
+        return result
+
+    def _execute(self, name: str, parameters: tuple[object, ...]) -> apsw.Cursor:
+        return self._connection.execute(_SQL[name], parameters)

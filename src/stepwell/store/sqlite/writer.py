@@ -1,0 +1,394 @@
+"""The write side: transactions, units and their outcomes, the three results of a COMMIT, checkpoints of the log.
+
+One connection writes. A transaction is `begin`, changes by `Applier`, `finish`; whatever goes wrong in between goes
+through `abandon`, after which nothing of the transaction is in the file.
+
+A COMMIT that raises has three possible results: committed, not committed, unknown. With the error, SQLite has dropped
+the transaction from its view, but the commit record may be in the log all the same, and the next process to open the
+file would find it. So the log is folded into the file (TRUNCATE), which throws away what this connection
+does not count as committed; then the evidence that the transaction left is looked up. Where the log cannot be folded,
+the result stays unknown and the store stops for good.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final
+
+import apsw
+
+from stepwell.errors import ClaimLost, StoreError, StoreFailed, TransactionError
+from stepwell.model import Claim
+from stepwell.store.base import Change, Outcome, Unit
+from stepwell.store.sqlite.changes import Applier, Evidence
+from stepwell.store.sqlite.faults import TransactionGone, concerns_all, is_corruption, refusal, translate
+from stepwell.store.sqlite.lent import Gate, SqliteLent, SqliteTransaction
+from stepwell.store.sqlite.queries import load
+
+if TYPE_CHECKING:
+    from stepwell.store.sqlite.opening import Database
+
+_SQL: Final = load("queries_write.sql")
+
+#: The log is copied into the file by a commit that leaves it larger than this.
+WAL_LIMIT_BYTES: Final = 4 * 1024 * 1024
+#: How many times the limit the log may reach before the writer insists that it starts afresh.
+_STUCK_FACTOR: Final = 16
+_FRAME_HEADER_BYTES: Final = 24
+_ENDED_BY_USER: Final = (
+    "SQL of user code ended the transaction (ON CONFLICT ROLLBACK, OR ROLLBACK or RAISE(ROLLBACK)); nothing was written. "
+    "Use ABORT in its place, which undoes the statement alone"
+)
+
+
+class Writer:
+    """Writes through `database.writer`. Every method is called with the writers' lock held."""
+
+    def __init__(self, database: Database, *, wal_limit_bytes: int = WAL_LIMIT_BYTES) -> None:
+        self._database = database
+        self._connection = database.writer
+        self._location = database.path
+        self.applier = Applier(self._connection)
+        self.gate = Gate(self._connection)
+        #: Why the store has stopped for good, once it has.
+        self.failed: StoreFailed | None = None
+        self._changes_before = 0
+        page_bytes: int = self._rows(_SQL["page_size"])[0][0] + _FRAME_HEADER_BYTES
+        self._limit_pages = max(1, wal_limit_bytes // page_bytes)
+        self._wal_pages = 0
+        self._checkpoint_at = self._limit_pages
+        self._connection.set_wal_hook(self._on_commit)
+
+    # --- one transaction -----------------------------------------------------------------------------------------------
+
+    def begin(self, claim: Claim | None) -> None:
+        """Open a transaction for the worker with `claim`; raise `ClaimLost` where it may not write any more."""
+        self.check_usable()
+        self.applier.begin(0 if claim is None else claim.epoch)
+        self._changes_before = self._connection.total_changes()
+        try:
+            self._connection.execute(_SQL["begin"])
+            if claim is not None and not self._rows(_SQL["worker_may_write"], (claim.epoch,)):
+                raise ClaimLost(self._why_claim_is_lost(claim))
+        except (apsw.Error, ClaimLost) as error:
+            raise self.abandon(error) from error
+
+    def finish(self, claim: Claim | None, evidence: Evidence | None = None) -> None:
+        """Make the transaction durable. `evidence` proves it where the changes themselves do not.
+
+        Raises only when nothing of the transaction is in the file, or, as `StoreFailed`, when that cannot be known.
+        """
+        try:
+            self.applier.flush()
+            evidence = evidence or self.applier.evidence
+            if evidence is None and claim is not None and self._connection.total_changes() != self._changes_before:
+                traces: int = self._rows(_SQL["trace_left"], (claim.epoch,))[0][0]
+                evidence = _SQL["evidence_of_trace"], (claim.epoch, traces)
+        except Exception as error:
+            raise self.abandon(error) from error
+        try:
+            self._connection.execute(_SQL["commit"])
+        except Exception as error:
+            self._settle(error, evidence)
+        self._checkpoint()
+
+    def abandon(self, error: BaseException) -> StoreError:
+        """Roll the transaction back because of `error`; return what to raise for it."""
+        self.applier.drop_entries()
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute(_SQL["rollback"])
+        except apsw.Error as second:
+            self.failed = StoreFailed(
+                f"{self._location}: rolling back after {error!r} failed with {second!r}. The engine stopped; restart it"
+            )
+            return self.failed
+        if not isinstance(error, Exception):
+            return StoreError(f"{self._location}: interrupted by {error!r}; the transaction was rolled back")
+        fault = translate(error, self._location)
+        if is_corruption(error) and isinstance(fault, StoreFailed):
+            self.failed = fault
+        elif isinstance(error, apsw.IOError):
+            self._fold_log(error)
+            return self.failed or fault
+        return fault
+
+    def check_usable(self) -> None:
+        """Raise where nothing may be written any more: after a failure, in a forked child, to a replaced file."""
+        if self.failed is not None:
+            raise StoreFailed(str(self.failed)) from self.failed
+        self._database.check_process()
+        self._database.check_identity()
+
+    def _why_claim_is_lost(self, claim: Claim) -> str:
+        rows = self._rows(_SQL["worker_state"], (claim.epoch,))
+        if not rows:
+            return f"{self._location}: there is no worker {claim.epoch} in this file; was another one put in its place?"
+        fenced, pid, host = rows[0]
+        how = "was fenced off: another worker took over its runs" if fenced else "has ended"
+        return f"{self._location}: worker {claim.epoch} (process {pid} on {host}) {how}; nothing was written"
+
+    # --- the result of a COMMIT ------------------------------------------------------------------------------------------
+
+    def _settle(self, error: Exception, evidence: Evidence | None) -> None:
+        """Find out what became of a COMMIT that raised; return if it stands, raise if it does not."""
+        if self._connection.in_transaction:
+            raise self.abandon(error) from error
+        if isinstance(error, apsw.FullError):
+            # With no room to fold the log the next commit overwrites the remains; a full disk must not stop the store.
+            with contextlib.suppress(StoreError, apsw.Error):
+                self._database.truncate_wal()
+        else:
+            self._fold_log(error)
+        if self.failed is None and self._is_proved(evidence):
+            return
+        fault = self.failed or translate(error, self._location)
+        if isinstance(fault, StoreFailed):
+            self.failed = fault
+        raise fault from error
+
+    def _is_proved(self, evidence: Evidence | None) -> bool:
+        if evidence is None:
+            return False
+        try:
+            return bool(self._rows(*evidence))
+        except apsw.Error as error:
+            self._stop(error, error)
+            return False
+
+    def _fold_log(self, error: Exception) -> None:
+        """Fold the log into the file after a disk error; where that fails too, the store stops for good.
+
+        After a failed fsync the kernel may have dropped what it could not write, and says so only once. To go on, or to close
+        and reopen, would build on pages that are not on the disk. Folding writes and syncs every page once more.
+        """
+        try:
+            self._database.truncate_wal()
+        except (StoreError, apsw.Error) as second:
+            self._stop(error, second)
+
+    def _stop(self, error: Exception, second: Exception) -> None:
+        self.failed = StoreFailed(
+            f"{self._location}: the disk reported an error ({error}), and then another one ({second}). The engine stopped, to "
+            "lose nothing: what was acknowledged is in the file and its -wal file, the last transaction may or may not be. "
+            "Check the disk, keep both files together, then start the engine again"
+        )
+
+    # --- units ---------------------------------------------------------------------------------------------------------------
+
+    def commit(self, units: Sequence[Unit], claim: Claim) -> list[Outcome]:
+        """Apply all units in one transaction, each for itself; see `Store.commit`."""
+        outcomes: list[Outcome | None] = [None] * len(units)
+        while True:
+            left = [index for index, outcome in enumerate(outcomes) if outcome is None]
+            self.begin(claim)
+            try:
+                applied = self._apply_units([units[index] for index in left], claim)
+            except _BodyEndedTransaction as ended:
+                self.abandon(ended)
+                _refuse_bodies(outcomes, units, left, ended.index)
+                continue
+            except Exception as error:
+                raise self.abandon(error) from error
+            except BaseException as error:
+                self.abandon(error)
+                raise
+            self.finish(claim)
+            for index, outcome in zip(left, applied, strict=True):
+                outcomes[index] = outcome
+            return [outcome for outcome in outcomes if outcome is not None]
+
+    def _apply_units(self, units: list[Unit], claim: Claim) -> list[Outcome]:
+        """Apply units in order: those with a body each in a savepoint, those between two of them first as one."""
+        if all(unit.body is None for unit in units):
+            try:
+                return self._apply_together(units)
+            except Exception as error:
+                if self._is_over(error):
+                    raise
+                self.abandon(error)
+            self.begin(claim)
+            return [self._apply_alone(unit) for unit in units]
+        outcomes: list[Outcome] = []
+        for has_body, group in groupby(units, lambda unit: unit.body is not None):
+            if has_body:
+                for unit in group:
+                    outcomes.append(self._run_body(unit, len(outcomes)))
+            else:
+                outcomes += self._apply_segment(list(group))
+        return outcomes
+
+    def _apply_together(self, units: list[Unit]) -> list[Outcome]:
+        # No savepoint: with one, SQLite would copy every page that it touches.
+        apply = self.applier.apply
+        outcomes: list[Outcome] = [apply(unit.changes) for unit in units]
+        self.applier.flush()
+        return outcomes
+
+    def _apply_segment(self, units: list[Unit]) -> list[Outcome]:
+        # Bodies ran before in this transaction and must not run twice, so it cannot be rolled back as a whole.
+        try:
+            with self.savepoint():
+                return self._apply_together(units)
+        except Exception as error:
+            if self._is_over(error):
+                raise
+        return [self._apply_alone(unit) for unit in units]
+
+    def _apply_alone(self, unit: Unit) -> Outcome:
+        try:
+            with self.savepoint():
+                results = self.applier.apply(unit.changes)
+                self.applier.flush()
+                return results
+        except Exception as error:
+            if self._is_over(error):
+                raise
+            return refusal(error, unit.changes, self._location)
+
+    def _run_body(self, unit: Unit, index: int) -> Outcome:
+        lent = SqliteLent(self._connection, self.gate, self.savepoint)
+        changes = list(unit.changes)
+        try:
+            with self.savepoint():
+                changes += self._call_body(unit, lent)
+                results = self.applier.apply(changes)
+                self.applier.flush()
+                return results
+        except TransactionGone as error:
+            raise _BodyEndedTransaction(index) from error
+        except Exception as error:
+            if self._is_over(error):
+                raise
+            return refusal(error, changes, self._location)
+
+    def _call_body(self, unit: Unit, lent: SqliteLent) -> list[Change]:
+        try:
+            return unit.body(lent) if unit.body is not None else []
+        finally:
+            lent.end()
+            if lent.fault is not None:
+                # Whatever the body made of it: a full disk is not the failure of a step.
+                raise lent.fault
+
+    @contextlib.contextmanager
+    def transaction(self, claim: Claim) -> Iterator[SqliteTransaction]:
+        """Open a transaction for code outside of workflows; see `Store.transaction`."""
+        self.begin(claim)
+        lent = SqliteLent(self._connection, self.gate, self.savepoint)
+        try:
+            yield SqliteTransaction(self, lent)
+        except BaseException as error:
+            lent.end()
+            self.abandon(lent.fault or error)
+            raise
+        lent.end()
+        if isinstance(lent.fault, TransactionGone):
+            self.abandon(lent.fault)
+            raise TransactionError(_ENDED_BY_USER) from lent.fault
+        if lent.fault is not None:
+            raise self.abandon(lent.fault) from lent.fault
+        self.finish(claim)
+
+    def apply_inside(self, changes: Sequence[Change], lent: SqliteLent) -> list[Any]:
+        """Apply all of `changes` in the transaction that `lent` belongs to, or raise and apply none."""
+        lent.check()
+        try:
+            with self.savepoint():
+                results = self.applier.apply(changes)
+                self.applier.flush()
+                return results
+        except Exception as error:
+            if self._is_over(error):
+                lent.fault = error
+                raise translate(error, self._location) from error
+            raise refusal(error, changes, self._location) from error
+
+    def _is_over(self, error: Exception) -> bool:
+        return concerns_all(error) or not self._connection.in_transaction
+
+    @contextlib.contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo, when the block raises, what was written inside it; the transaction goes on."""
+        evidence = self.applier.evidence
+        self._connection.execute(_SQL["savepoint"])
+        try:
+            yield
+        except BaseException:
+            self.applier.drop_entries()
+            self.applier.evidence = evidence
+            if self._connection.in_transaction:
+                self._connection.execute(_SQL["savepoint_undone"])
+                self._connection.execute(_SQL["savepoint_kept"])
+            raise
+        self._connection.execute(_SQL["savepoint_kept"])
+
+    def _rows(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+        return self._connection.execute(statement, parameters).fetchall()
+
+    # --- the log ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def wal_bytes(self) -> int:
+        """The size of the write-ahead log on the disk."""
+        try:
+            return os.stat(self._location + "-wal").st_size
+        except FileNotFoundError:
+            return 0
+
+    def _on_commit(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        if pages < self._wal_pages:  # the log started afresh
+            self._checkpoint_at = self._limit_pages
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _checkpoint(self) -> None:
+        """Copy a large log into the file, so that the next commit can start it afresh.
+
+        The transaction before it is durable already: nothing that goes wrong here is its failure, so this never raises.
+        """
+        if self._wal_pages < self._checkpoint_at:
+            return
+        # Where a reader keeps the log from starting afresh, try again only after it has grown by the limit once more.
+        self._checkpoint_at = self._wal_pages + self._limit_pages
+        stuck = self._wal_pages > _STUCK_FACTOR * self._limit_pages
+        try:
+            if stuck:
+                self._restart_log()
+            else:
+                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except (apsw.BusyError, apsw.FullError):
+            return
+        except apsw.Error as error:
+            self._fold_log(error)
+
+    def _restart_log(self) -> None:
+        # A checkpoint that insists waits for readers as long as the busy timeout says; writers must not wait with it.
+        (timeout_milliseconds,) = self._rows(_SQL["busy_timeout"])[0]
+        self._connection.set_busy_timeout(0)
+        try:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        finally:
+            self._connection.set_busy_timeout(timeout_milliseconds)
+
+
+class _BodyEndedTransaction(Exception):
+    """The body of the unit at `index` ended the transaction of all units."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(index)
+        self.index = index
+
+
+def _refuse_bodies(outcomes: list[Outcome | None], units: Sequence[Unit], left: list[int], culprit: int) -> None:
+    """Refuse the unit at `left[culprit]`, and those before it whose bodies have run and must not run again."""
+    for index in left[:culprit]:
+        if units[index].body is not None:
+            outcomes[index] = StoreError(
+                "nothing of this unit was written: the SQL of another one ended the transaction that both were part of. "
+                "It may be retried"
+            )
+    outcomes[left[culprit]] = TransactionError(_ENDED_BY_USER)
