@@ -44,3 +44,30 @@ def test_the_checkout_run_twice_executes_no_step_twice(tmp_path: Path) -> None:
 
 def test_the_checkout_runs_without_arguments() -> None:
     assert run_checkout()[-1] == "order-43: refused"
+
+
+def first_program(document: str) -> str:
+    """Return the first Python program of a document, with its waits shortened."""
+    text = (EXAMPLES.parent / document).read_text(encoding="utf-8")
+    return text.split("```python\n")[1].split("```")[0].replace("asyncio.sleep(10)", "asyncio.sleep(0.05)")
+
+
+def run_twice(program: str, directory: Path) -> list[str]:
+    (directory / "program.py").write_text(program)
+    outputs = []
+    for _ in range(2):
+        command = [sys.executable, "program.py"]
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        outputs.append(done.stdout)
+    return outputs
+
+
+def test_the_program_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
+    assert run_twice(first_program("README.md"), tmp_path) == ["order-42 paid 42.00\n"] * 2
+
+
+def test_the_program_of_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
+    first, second = run_twice(first_program("docs/tutorial/first-workflow.md"), tmp_path)
+    assert first.splitlines() == ["charging book", "waiting", "shipping book", "parcel of book, paid 42.00"]
+    assert second.splitlines() == ["parcel of book, paid 42.00"]
