@@ -19,10 +19,14 @@ class Progress:
 
     total: int
     kills: list[int] = field(default_factory=list[int])
-    _shown: int = -1
+    _done: int = -1
+    _quarter: int = -1
 
     def show(self, done: int) -> None:
         """Draw the bar anew on a terminal; elsewhere print a line whenever another quarter is done."""
+        if done == self._done:
+            return
+        self._done = done
         if sys.stdout.isatty():
             text = f" {done:,} of {self.total:,} files"
             width = max(10, min(60, shutil.get_terminal_size().columns - len(text) - 4))
@@ -31,8 +35,8 @@ class Progress:
                 cells[min(kill * width // self.total, width - 1)] = "x"
             sys.stdout.write(f"\r\x1b[K[{''.join(cells)}]{text}")
             sys.stdout.flush()
-        elif done * 4 // self.total > self._shown:
-            self._shown = done * 4 // self.total
+        elif done * 4 // self.total > self._quarter:
+            self._quarter = done * 4 // self.total
             print(f"  {done:,} of {self.total:,} files", flush=True)
 
     def finish(self) -> None:

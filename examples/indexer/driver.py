@@ -126,6 +126,7 @@ def demonstrate(root: Path, without: list[str], directory: Path, seed: int) -> b
         raise DemoError(f"there are no .py files below {root}")
     left_out = f" (without {', '.join(without)})" if without else ""
     print(f"Indexing {total:,} files in {len(listing.packages):,} packages of {root}{left_out}")
+    print("An uninterrupted run of the same job goes on beside it, in a process and a file of its own, for comparison")
     job, pace_seconds = Job(str(root), without), 0.0
     if total < SMALL_TREE:
         job, pace_seconds = replace(job, packages_at_once=1, files_at_once=1), min(0.1, 4 / total)
