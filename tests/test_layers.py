@@ -18,8 +18,10 @@ LAYERS: list[list[str]] = [
     ["stepwell"],  # the public names, nothing else
     ["stepwell.async_engine", "stepwell.engine"],
     ["stepwell.handles"],
-    ["stepwell.core", "stepwell.runner"],
+    ["stepwell.core"],
+    ["stepwell.purity", "stepwell.runner", "stepwell.watchdog"],
     ["stepwell.worker"],
+    ["stepwell.steps"],
     ["stepwell.activation"],
     ["stepwell.work"],
     ["stepwell.store.sqlite"],
@@ -30,9 +32,10 @@ LAYERS: list[list[str]] = [
     ["stepwell.execution"],
     ["stepwell.loop", "stepwell.context"],
     ["stepwell.definition"],
-    ["stepwell.signature"],
     ["stepwell.failure"],
     ["stepwell.codec"],
+    ["stepwell.signature", "stepwell.decoders"],
+    ["stepwell.shapes"],
     ["stepwell.model"],
     ["stepwell.journal", "stepwell.lifecycle"],
     ["stepwell.clock"],
@@ -41,7 +44,15 @@ LAYERS: list[list[str]] = [
 ]
 
 #: The pure part, and what it must not import: the clock, the operating system, threads, a store that exists.
-PURE = ["stepwell.activation", "stepwell.execution", "stepwell.loop", "stepwell.resident", "stepwell.worker"]
+PURE = [
+    "stepwell.activation",
+    "stepwell.execution",
+    "stepwell.loop",
+    "stepwell.resident",
+    "stepwell.steps",
+    "stepwell.work",
+    "stepwell.worker",
+]
 IMPURE = ["time", "os", "threading", "socket", "subprocess", "secrets", "apsw", "sqlite3", "stepwell.store.sqlite"]
 
 
@@ -116,7 +127,7 @@ def violations(source: Path, layers: list[list[str]], pure: list[str], impure: l
             continue
         if module in pure:
             found += [f"{place}:{line}: {module} is pure and must not use {name}" for name, line in chance(path)]
-        for imported, line in imports(module, path, known):
+        for imported, line in sorted(set(imports(module, path, known)), key=lambda found: found[1]):
             if module in pure and any(imported == name or imported.startswith(f"{name}.") for name in impure):
                 found.append(f"{place}:{line}: {module} is pure and must not import {imported}")
             other = layer_of(imported, layers) if imported in known else None
