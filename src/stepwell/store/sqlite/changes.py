@@ -40,14 +40,14 @@ from stepwell.store.base import (
 from stepwell.store.sqlite.queries import Ladder, ladder, load
 
 _SQL: Final = load("queries_write.sql")
+_ATTACHED: Final = RunRecord.__struct_fields__.index("attached")  # a truth value, which SQLite keeps as 0 or 1
 _ENTRY_FIELDS: Final = 9  # without the position, which the file assigns
 _APPEND: Final[Ladder] = ladder(_SQL["entry_appended"], (256, 32, 4, 1))
 _RUN_CREATED: Final = _SQL["run_created"]
 _RUN_MOVED: Final = _SQL["run_moved"]
 _RUN_FINISHED: Final = _SQL["run_finished"]
+_RUN_TIES: Final = _SQL["run_ties"]
 _RUN_WOKEN: Final = _SQL["run_woken"]
-_MESSAGES_DELETED: Final = _SQL["unreceived_messages_deleted"]
-_WATCHERS_REMOVED: Final = _SQL["watchers_removed"]
 
 #: A query and its parameters that yield a row if, and only if, the transaction was committed.
 Evidence: TypeAlias = tuple[str, tuple[Any, ...]]
@@ -55,7 +55,7 @@ Evidence: TypeAlias = tuple[str, tuple[Any, ...]]
 
 def record_of(row: Sequence[Any]) -> RunRecord:
     """Return the record for a row whose columns are the fields of `RunRecord` in order."""
-    return RunRecord(*row[:16], row[16] != 0, *row[17:])
+    return RunRecord(*row[:_ATTACHED], row[_ATTACHED] != 0, *row[_ATTACHED + 1 :])
 
 
 class Applier:
@@ -66,7 +66,7 @@ class Applier:
         self._execute = connection.cursor().execute
         self._epoch = 0
         self._entries: list[tuple[Any, ...]] = []
-        #: Proof that this transaction was committed, where it added a row that is still there.
+        #: Proof that this transaction was committed, where it added a row that still stands.
         self.evidence: Evidence | None = None
         self._handlers: dict[type, Callable[[Any], Any]] = {
             RunCreated: self._run_created,
@@ -150,16 +150,21 @@ class Applier:
     def _run_finished(self, change: RunFinished) -> list[int]:
         if change.status not in ENDED:
             raise IllegalTransition(f"run {change.run} cannot finish as {change.status!r}")
-        rows = self._execute(
+        ties = self._row(_RUN_TIES, (change.run,))
+        self._execute(
             _RUN_FINISHED,
             (change.run, change.status, change.at, change.result, change.error, change.reason, self._epoch),
-        ).fetchall()
-        if not rows:
+        )
+        if not self._connection.changes():
             self._refuse(change.run, change.status)
-        parent = rows[0][0]
-        self._execute(_MESSAGES_DELETED, (change.run,))
-        self._forget_message_evidence()
-        watchers: set[int] = {watcher for (watcher,) in self._execute(_WATCHERS_REMOVED, (change.run,))}
+        parent, has_messages, is_watched = ties
+        if has_messages:
+            self._execute(_SQL["unreceived_messages_deleted"], (change.run,))
+            self._forget_message_evidence()
+        watchers: set[int] = set()
+        if is_watched:
+            watchers.update(watcher for (watcher,) in self._execute(_SQL["watchers"], (change.run,)))
+            self._execute(_SQL["watchers_removed"], (change.run,))
         if parent is not None:
             watchers.add(parent)
         for watcher in watchers:

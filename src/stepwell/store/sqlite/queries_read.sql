@@ -11,22 +11,22 @@ COMMIT;
 
 -- name: run_by_id
 -- ?1 id.
-SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, result, error, reason, owner, wake_at,
-    deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
+SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
 FROM stepwell_runs WHERE id = ?1;
 
 -- name: run_by_key
 -- ?1 key.
-SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, result, error, reason, owner, wake_at,
-    deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
+SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
 FROM stepwell_runs WHERE key = ?1;
 
 -- name: runs_listed
 -- Walks back from the newest run until enough match. The parameters of this and the next three:
 -- ?1 statuses as a JSON array or NULL, ?2 workflow or NULL, ?3 id at least or NULL, ?4 id below or NULL,
 -- ?5 parent or NULL, ?6 created after or NULL, ?7 created before or NULL, ?8 key below, ?9 limit.
-SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, result, error, reason, owner, wake_at,
-    deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
+SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
 FROM stepwell_runs
 WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
     AND (?2 IS NULL OR workflow = ?2)
@@ -39,8 +39,8 @@ ORDER BY key DESC LIMIT ?9;
 
 -- name: runs_listed_by_parent
 -- The children of one run, by their index.
-SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, result, error, reason, owner, wake_at,
-    deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
+SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
 FROM stepwell_runs
 WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
     AND (?2 IS NULL OR workflow = ?2)
@@ -53,8 +53,8 @@ ORDER BY key DESC LIMIT ?9;
 
 -- name: runs_listed_by_prefix
 -- Runs whose id begins in some way, by the index on the id.
-SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, result, error, reason, owner, wake_at,
-    deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
+SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
 FROM stepwell_runs
 WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
     AND (?2 IS NULL OR workflow = ?2)
@@ -68,8 +68,8 @@ ORDER BY key DESC LIMIT ?9;
 -- name: runs_listed_by_status
 -- Runs in one of the states that stepwell_runs_by_status holds; ?1 is one status here. The second line repeats the
 -- index's condition, by which SQLite knows that it may use it.
-SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, result, error, reason, owner, wake_at,
-    deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
+SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
 FROM stepwell_runs
 WHERE status = ?1
     AND (status = 'running' OR status = 'pending' OR status = 'halted' OR status = 'failed')
@@ -88,8 +88,8 @@ FROM stepwell_journal WHERE run = ?1 AND position > ?2 ORDER BY position LIMIT ?
 
 -- name: loaded_runs
 -- ?1 keys as a JSON array.
-SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, result, error, reason, owner, wake_at,
-    deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
+SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
 FROM stepwell_runs WHERE key IN (SELECT value FROM json_each(?1));
 
 -- name: loaded_entries
@@ -122,7 +122,8 @@ SELECT key FROM stepwell_runs WHERE status = 'waiting' AND wake_at IS NOT NULL A
 ORDER BY wake_at, key LIMIT ?2;
 
 -- name: next_wake
-SELECT wake_at FROM stepwell_runs WHERE status = 'waiting' AND wake_at IS NOT NULL ORDER BY wake_at LIMIT 1;
+-- ?1 after.
+SELECT wake_at FROM stepwell_runs WHERE status = 'waiting' AND wake_at IS NOT NULL AND wake_at > ?1 ORDER BY wake_at LIMIT 1;
 
 -- name: pending
 -- ?1 workflow, ?2 limit. By workflow, so that a million runs of a workflow that no worker has do not stand in the way.

@@ -142,9 +142,9 @@ class SqliteInspector:
         """Return keys of waiting runs whose `wake_at` is not after `now`, most overdue first."""
         return _firsts(self._rows("due", (now, limit)))
 
-    def next_wake(self) -> int | None:
-        """Return the earliest `wake_at` of all waiting runs, or None."""
-        return next(iter(_firsts(self._rows("next_wake"))), None)
+    def next_wake(self, after: int = 0) -> int | None:
+        """Return the earliest `wake_at` above `after` of all waiting runs, or None."""
+        return next(iter(_firsts(self._rows("next_wake", (after,)))), None)
 
     def pending(self, workflows: Sequence[str], limit: int) -> list[int]:
         """Return keys of pending runs of these workflows, oldest first."""

@@ -22,6 +22,8 @@ CREATE TABLE stepwell_runs (
     created_at INTEGER NOT NULL,
     -- When the state was last changed, or a cancellation requested.
     updated_at INTEGER NOT NULL,
+    -- When it first moved to running; the run's own clock begins there.
+    started_at INTEGER,
     result ANY,
     error ANY,
     -- Why the run is pending, halted or cancelled.
@@ -39,6 +41,7 @@ CREATE TABLE stepwell_runs (
     cancel_requested_at INTEGER,
     cancel_reason TEXT,
     ended_at INTEGER,
+    CHECK (status <> 'running' OR started_at IS NOT NULL),
     -- Exactly a running run has an owner; only a waiting one has something to wait for.
     CHECK ((status = 'running') = (owner IS NOT NULL)),
     CHECK (wake_at IS NULL OR status = 'waiting'),
@@ -146,6 +149,7 @@ SELECT
     run.reason AS reason,
     strftime('%Y-%m-%dT%H:%M:%fZ', run.created_at / 1e6, 'unixepoch') AS created_at,
     strftime('%Y-%m-%dT%H:%M:%fZ', run.updated_at / 1e6, 'unixepoch') AS updated_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', run.started_at / 1e6, 'unixepoch') AS started_at,
     strftime('%Y-%m-%dT%H:%M:%fZ', run.wake_at / 1e6, 'unixepoch') AS wake_at,
     strftime('%Y-%m-%dT%H:%M:%fZ', run.deadline_at / 1e6, 'unixepoch') AS deadline_at,
     strftime('%Y-%m-%dT%H:%M:%fZ', run.cancel_requested_at / 1e6, 'unixepoch') AS cancel_requested_at,

@@ -1,0 +1,32 @@
+"""The behaviour that every store must have, as tests; for this package's store and for yours.
+
+Derive a class in a test module, say how your store is opened, and pytest runs everything::
+
+    import pytest
+
+    pytest.register_assert_rewrite("stepwell.testing")  # before the import: failures then show their values
+
+    from stepwell.testing.contract import StoreContract
+
+
+    class TestMyStore(StoreContract):
+        def open_store(self, place: Path) -> Store:
+            return MyStore(place / "runs.db")
+
+Two stores that are opened one after the other at the same `place` (an empty directory, or a name for a schema) must see the
+same runs. Needs pytest and hypothesis.
+"""
+
+from __future__ import annotations
+
+from stepwell.testing.contract_changes import ChangeContract
+from stepwell.testing.contract_kit import NOW, Worker, step
+from stepwell.testing.contract_properties import StoreProperties
+from stepwell.testing.contract_reads import ReadContract
+from stepwell.testing.contract_workers import WorkerContract
+
+__all__ = ["NOW", "StoreContract", "Worker", "step"]
+
+
+class StoreContract(ChangeContract, ReadContract, WorkerContract, StoreProperties):
+    """All of the contract. Derive from it and implement `open_store`; see the module."""

@@ -1,0 +1,105 @@
+"""What the parts of the store contract share: a worker for short tests, and the fixtures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from stepwell.errors import StepwellError
+from stepwell.journal import Entry
+from stepwell.lifecycle import ENDED, Status
+from stepwell.model import RunRecord
+from stepwell.store.base import (
+    Change,
+    Created,
+    Outcome,
+    RunCreated,
+    RunFinished,
+    RunMoved,
+    Store,
+    Unit,
+)
+
+#: 2025-11-22, in microseconds; the tests count on from here.
+NOW: Final = 1_763_800_000_000_000
+
+
+class Worker:
+    """A registered worker of a store, for short tests: applies changes and raises what refuses them."""
+
+    def __init__(self, store: Store, now: int = NOW) -> None:
+        self.store = store
+        self.read = store.inspector
+        with self.writing():
+            self.claim = store.register(now)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the writers' lock, as every caller of a store must."""
+        self.store.writers.acquire()
+        try:
+            yield
+        finally:
+            self.store.writers.release()
+
+    def commit(self, *units: Unit) -> list[Outcome]:
+        """Commit units; return their outcomes."""
+        with self.writing():
+            return self.store.commit(units, self.claim)
+
+    def apply(self, *changes: Change) -> list[Any]:
+        """Commit changes as one unit; return their results or raise the error that refused them."""
+        (outcome,) = self.commit(Unit(list(changes)))
+        if isinstance(outcome, StepwellError):
+            raise outcome
+        return outcome
+
+    def create(self, run_id: str, status: Status = "running", **fields: Any) -> int:
+        """Create a run of the workflow ``shop.checkout``, by way of ``running`` where it cannot begin in `status`."""
+        first: Status = status if status == "pending" else "running"
+        fields = {"workflow": "shop.checkout", "input": "[1]", "fingerprint": 7, "at": NOW, **fields}
+        (created,) = self.apply(RunCreated(id=run_id, status=first, **fields))
+        assert isinstance(created, Created)
+        if status == "failed":
+            self.apply(RunFinished(created.key, status, fields["at"], error="{}"))
+        elif status in ENDED:
+            self.apply(RunFinished(created.key, status, fields["at"]))
+        elif status != first:
+            self.apply(RunMoved(created.key, status, fields["at"], reason="why" if status == "halted" else None))
+        return created.key
+
+    def record(self, key: int) -> RunRecord:
+        """Return the record of a run that exists."""
+        record = self.read.run_by_key(key)
+        assert record is not None
+        return record
+
+
+def step(run: int, op: int, **fields: Any) -> Entry:
+    """Return the journal entry of a step that returned."""
+    fields = {"kind": "step", "name": "shop.pay", "fingerprint": 0xFFFFFFFF, "at": NOW + op, "value": "1", **fields}
+    return Entry(run=run, op=op, attempt=1, started_at=NOW, **fields)
+
+
+class StoreFixtures:
+    """The fixtures of the contract; `open_store` is for the derived class to implement."""
+
+    def open_store(self, place: Path) -> Store:
+        """Return the store at `place`, made when there is none."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[Store]:
+        """Return an empty store."""
+        store = self.open_store(tmp_path)
+        yield store
+        store.close(None, NOW)
+
+    @pytest.fixture
+    def worker(self, store: Store) -> Worker:
+        """Return a worker of the empty store."""
+        return Worker(store)

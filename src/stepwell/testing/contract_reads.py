@@ -1,0 +1,129 @@
+"""The part of a store's contract about the read side.
+
+See `stepwell.testing.contract` for how to run it.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from stepwell.journal import Entry
+from stepwell.lifecycle import STATUSES, Status
+from stepwell.model import RunRecord
+from stepwell.store.base import (
+    MessageSent,
+    RunFilter,
+    RunMoved,
+    Unit,
+)
+from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
+
+
+class ReadContract(StoreFixtures):
+    """What `Inspector` finds."""
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def test_the_journal_is_in_order_and_can_be_paged(self, worker: Worker) -> None:
+        key, other = worker.create("a"), worker.create("b")
+        entries = [step(run, op, value=f"{op}") for op in range(1, 301) for run in (key, other)]
+        worker.commit(*(Unit([entry]) for entry in entries))
+        read = worker.read.journal(key)
+        assert [entry.op for entry in read] == list(range(1, 301))
+        assert [entry.position for entry in read] == sorted({entry.position for entry in read})
+        page = worker.read.journal(key, after=read[9].position, limit=5)
+        assert page == read[10:15]
+        assert page[0] == Entry(key, 11, "step", "shop.pay", 0xFFFFFFFF, NOW + 11, "11", 1, NOW, page[0].position)
+
+    def test_runs_load_in_the_order_asked_for_with_what_belongs_to_each(self, worker: Worker) -> None:
+        keys = [worker.create(f"r{number}") for number in range(5)]
+        for op in (1, 2):
+            worker.commit(*(Unit([step(key, op, value=f"{key}/{op}")]) for key in keys))
+        worker.apply(MessageSent("r3", "m", None, NOW))
+        asked = [keys[3], keys[0] + 999, keys[1], keys[4]]
+        loaded = worker.read.load(asked)
+        assert [snapshot.record for snapshot in loaded] == [worker.record(keys[index]) for index in (3, 1, 4)]
+        assert [[entry.value for entry in snapshot.entries] for snapshot in loaded] == [
+            [f"{keys[index]}/1", f"{keys[index]}/2"] for index in (3, 1, 4)
+        ]
+        assert [len(snapshot.messages) for snapshot in loaded] == [1, 0, 0]
+        assert worker.read.load([]) == []
+
+    def test_due_runs_come_most_overdue_first_and_no_others(self, worker: Worker) -> None:
+        assert worker.read.next_wake() is None
+        keys = [worker.create(f"r{number}") for number in range(4)]
+        for key, delay in zip(keys, (30, 10, 20, 40), strict=True):
+            worker.apply(RunMoved(key, "waiting", NOW, wake_at=NOW + delay))
+        worker.create("never", "waiting")
+        assert worker.read.next_wake() == NOW + 10
+        assert worker.read.next_wake(after=NOW + 10) == NOW + 20
+        assert worker.read.next_wake(after=NOW + 40) is None
+        assert worker.read.due(NOW + 9, 10) == []
+        assert worker.read.due(NOW + 30, 10) == [keys[1], keys[2], keys[0]]
+        assert worker.read.due(NOW + 30, 2) == [keys[1], keys[2]]
+        worker.apply(RunMoved(keys[1], "running", NOW + 11))
+        assert worker.read.next_wake() == NOW + 20
+
+    def test_running_halted_and_pending_runs_are_found_oldest_first(self, worker: Worker) -> None:
+        by_status = {status: [worker.create(f"{status}{n}", status) for n in range(2)] for status in STATUSES}
+        foreign = worker.create("foreign", "pending", workflow="other")
+        assert worker.read.running() == by_status["running"]
+        assert worker.read.halted() == by_status["halted"]
+        assert worker.read.pending(["shop.checkout"], 10) == by_status["pending"]
+        assert worker.read.pending(["other", "shop.checkout"], 10) == [*by_status["pending"], foreign]
+        assert worker.read.pending(["other", "shop.checkout"], 1) == by_status["pending"][:1]
+        assert worker.read.pending([], 10) == []
+        assert worker.read.counts() == {status: 3 if status == "pending" else 2 for status in STATUSES}
+
+    @pytest.mark.parametrize(
+        ("run_filter", "expected"),
+        [
+            (RunFilter(), "f e d c b a"),
+            (RunFilter(limit=2), "f e"),
+            (RunFilter(status=("failed",)), "e c"),
+            (RunFilter(status=("running", "failed")), "e c a"),
+            (RunFilter(status=("running", "failed"), limit=2), "e c"),
+            (RunFilter(status=("completed", "failed")), "e d c"),
+            (RunFilter(status=("failed",), workflow="other"), "e"),
+            (RunFilter(status=()), ""),
+            (RunFilter(workflow="other"), "f e"),
+            (RunFilter(id_prefix="order-"), "d c b"),
+            (RunFilter(id_prefix="order-", status=("failed",)), "c"),
+            (RunFilter(id_prefix="order_"), ""),
+            (RunFilter(created_after=NOW + 1, created_before=NOW + 4), "d c"),
+        ],
+    )
+    def test_runs_are_listed_newest_first_by_any_filter(
+        self, worker: Worker, run_filter: RunFilter, expected: str
+    ) -> None:
+        statuses: list[Status] = ["running", "waiting", "failed", "completed", "failed", "cancelled"]
+        prefixes = ["", "order-", "order-", "order-", "", ""]
+        keys = {
+            worker.create(
+                prefixes[n] + "abcdef"[n], statuses[n], at=NOW + n, workflow="other" if n > 3 else "shop.checkout"
+            ): "abcdef"[n]
+            for n in range(6)
+        }
+        assert " ".join(keys[record.key] for record in worker.read.list_runs(run_filter)) == expected
+
+    def test_listings_go_on_after_a_page_and_find_children(self, worker: Worker) -> None:
+        parent = worker.create("p")
+        keys = [worker.create(f"c{n}", parent=parent, parent_op=n) for n in range(5)]
+        keys_of = [record.key for record in worker.read.list_runs(RunFilter(parent=parent))]
+        assert keys_of == keys[::-1]
+        for base in (RunFilter(parent=parent), RunFilter(status=("running",)), RunFilter(), RunFilter(id_prefix="c")):
+            page = RunFilter(**{name: getattr(base, name) for name in base.__struct_fields__} | {"before_key": keys[2]})
+            assert [record.key for record in worker.read.list_runs(page)][:2] == [keys[1], keys[0]]
+
+    def test_reads_work_from_any_thread_while_a_transaction_is_open(self, worker: Worker) -> None:
+        key = worker.create("a")
+        seen: list[RunRecord | None] = []
+        with worker.writing(), worker.store.transaction(worker.claim) as tx:
+            tx.apply([RunMoved(key, "waiting", NOW + 1)])
+            thread = threading.Thread(target=lambda: seen.append(worker.read.run_by_key(key)))
+            thread.start()
+            thread.join()
+        assert seen[0] is not None
+        assert seen[0].status == "running"
