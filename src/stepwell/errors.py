@@ -14,7 +14,8 @@
     ├── RunFailed                  `result()` of a failed run whose exception class is not imported here
     │   └── RunDeadlineExceeded
     ├── RunHalted                  the engine stopped the run, with a reason; repair it and resume
-    │   └── DeterminismError       the code no longer does what the journal recorded
+    │   ├── DeterminismError       the code no longer does what the journal recorded
+    │   └── ResultNotSerializable  a step acted, but what it returned cannot be kept
     ├── StepFailed                 a step failed with an exception class that is not imported here
     ├── StepTimeout                an attempt, or all attempts together, took too long
     ├── StepInterrupted            an at-most-once step was cut off by a crash; it was not repeated
@@ -113,6 +114,13 @@ class DeterminismError(RunHalted):
         self.expected = expected
         self.actual = actual
         self.location = location
+
+
+class ResultNotSerializable(RunHalted, SerializationError):
+    """A step, or the workflow, returned what cannot be written to the file; the run waits for the code to be mended."""
+
+    def __init__(self, message: str, *, where: str = "", path: str = "$") -> None:
+        SerializationError.__init__(self, message, where=where, path=path)
 
 
 class StepFailed(StepwellError):

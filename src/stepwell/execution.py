@@ -110,7 +110,8 @@ class Execution:
         self.key = record.key
         self.definition = definition
         self.codec = codec
-        self.now = record.started_at or record.created_at
+        self.started_at = record.started_at or record.created_at
+        self.now = self.started_at
         self.stopped = False
         self.replaying = False
         self.needs_greenlets = False

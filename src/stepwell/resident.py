@@ -32,6 +32,7 @@ class Attempts:
         "run_key",
         "started_at",
         "visible",
+        "wanted",
     )
 
     def __init__(self, run: Resident, operation: Operation, call: StepCall, now: int) -> None:
@@ -46,6 +47,7 @@ class Attempts:
         self.first_started_at = now
         self.started_at = now
         self.retry_at: int | None = None
+        self.wanted = True  # false once nobody waits for the result
         self.visible = False  # the journal shows that this attempt is under way
 
 
@@ -79,6 +81,7 @@ class Resident:
         "id",
         "inbox",
         "key",
+        "opened",
         "parent",
         "receivers",
         "sending",
@@ -105,6 +108,7 @@ class Resident:
         self.sending: dict[str, int] = {}  # messages by name that are written but not committed yet
         self.deliverable: deque[Entry] = deque()  # outcomes of operations that need no waiting
         self.history: dict[int, History] = {}
+        self.opened = 0  # the highest number of an operation that was acted upon
         self.has_children = False
         self.cancelling = False  # a cancellation was delivered
         self.cancel_reason: str | None = None

@@ -285,8 +285,8 @@ class Inspector(Protocol):
         """Return keys of waiting runs whose `wake_at` is not after `now`, most overdue first."""
         ...
 
-    def next_wake(self) -> int | None:
-        """Return the earliest `wake_at` of all waiting runs, or None."""
+    def next_wake(self, after: int = 0) -> int | None:
+        """Return the earliest `wake_at` above `after` of all waiting runs, or None."""
         ...
 
     def pending(self, workflows: Sequence[str], limit: int) -> list[int]:

@@ -4,7 +4,8 @@ SQLite ignores a pragma that it does not know or whose value it does not underst
 counts only when SQLite, asked, says the same.
 """
 
-# pyright: reportUnknownMemberType=false -- apsw's stubs name a type of Python 3.12
+# apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
+# pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
 

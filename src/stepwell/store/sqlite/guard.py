@@ -180,8 +180,8 @@ def _refuse_watched(
         # A path of any type, or a descriptor: closing one made by other means would drop the locks just the same.
         found = stat(target)  # type: ignore[arg-type]
     except (OSError, ValueError, TypeError):
-        if isinstance(target, (str, bytes, os.PathLike)):
-            _refuse_name(event, os.fsdecode(target))
+        if isinstance(target, (str, bytes)) or hasattr(target, "__fspath__"):
+            _refuse_name(event, os.fsdecode(target))  # type: ignore[arg-type]
         return
     hit = watched.get((found.st_dev, found.st_ino))
     if hit is not None:

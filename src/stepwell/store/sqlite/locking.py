@@ -125,6 +125,8 @@ def acquire(path: str, database_path: str) -> FileLock:
 
 def check_free(database_path: str, identity: Identity | None) -> None:
     """Raise where an engine of this process, or of the process it was forked from, has the file `identity` open."""
+    if identity is None:
+        return
     if identity in _held:
         raise FileInUse(_in_this_process(database_path, _held[identity]))
     if identity in _inherited:

@@ -13,14 +13,15 @@ would renumber rowids of the user's tables), checked, and renamed into place onl
 """
 
 # ruff: noqa: PTH105, PTH108, PTH112, PTH118, PTH120, PTH123, PTH208 -- SQLite's paths are strings
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false -- apsw's stubs name a type of Python 3.12
+# apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import apsw
 
@@ -170,7 +171,7 @@ def _check_copy(partial: str, version: int) -> None:
     try:
         # The copy's header says WAL, as the original's does; without it the backup is one file that needs no other.
         mode = copy.pragma("journal_mode", "DELETE")
-        verdict = copy.execute("PRAGMA quick_check(1)").fetchall()
+        verdict: list[tuple[Any, ...]] = copy.execute("PRAGMA quick_check(1)").fetchall()
         if mode != "delete" or verdict != [("ok",)] or version_of(copy) != version:
             raise FileNotUsable(
                 f"The backup before the migration, {partial!r}, is not sound ({verdict[0][0]}), so the file is damaged "

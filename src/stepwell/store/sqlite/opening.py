@@ -10,7 +10,8 @@ exist: that would drop SQLite's locks (see `guard`). So even the header of a str
 """
 
 # ruff: noqa: PTH116, PTH120, PTH208 -- SQLite's paths are strings
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false -- apsw's stubs name a type of Python 3.12
+# apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import apsw
 
@@ -382,7 +383,7 @@ def _truncate_wal(writer: apsw.Connection, path: str) -> None:
 
 def _touch_tables(writer: apsw.Connection) -> None:
     """Read a row of each of the engine's tables: a file that was cut off shows now, not in the midst of work."""
-    names = writer.execute(
+    names: list[tuple[Any, ...]] = writer.execute(
         "SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'stepwell\\_%' ESCAPE '\\'"
     ).fetchall()
     for (name,) in names:

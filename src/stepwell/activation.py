@@ -1,0 +1,480 @@
+"""From what a run's code asked for to changes and effects.
+
+`Activator.settle` is called after each delivery. It turns the operations that the code issued into changes (a child to create, a
+message to send) and effects (a step to execute), delivers at once what needs no waiting, and in the end writes down
+what state the run rests in. All of it is one unit of work, hence one commit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from stepwell.definition import Transaction
+from stepwell.errors import (
+    ResultNotSerializable,
+    RunCancelled,
+    RunConflict,
+    RunDeadlineExceeded,
+    RunEnded,
+    RunHalted,
+    RunNotFound,
+    SerializationError,
+    StepInterrupted,
+    StepwellError,
+)
+from stepwell.execution import ChildStart, Operation, Outcome, StepCall
+from stepwell.failure import encode_failure
+from stepwell.journal import Entry, EntryKind, Payload
+from stepwell.lifecycle import ENDED, Status, check_transition
+from stepwell.operations import CancelDetail, MessageDetail, ValueDetail
+from stepwell.resident import Attempts, Resident
+from stepwell.store.base import (
+    CancelRequested,
+    ChildrenCancelled,
+    Created,
+    MessageSent,
+    MessageTaken,
+    RunCreated,
+    RunFinished,
+    RunMoved,
+    RunWoken,
+    Sent,
+    ValuePublished,
+    WatchAdded,
+)
+from stepwell.work import RunOver, Work
+
+if TYPE_CHECKING:
+    from stepwell.codec import Codec
+    from stepwell.model import RunRecord
+
+#: The cancellation reason that stands for the run's deadline, in the journal as well.
+DEADLINE_REASON: Final = "the run's deadline has passed"
+
+# How many deliveries one activation may make to itself (publishing in a loop, say) before it is committed and others get
+# their turn.
+_MAX_DELIVERIES: Final = 1000
+
+
+class Runs(Protocol):
+    """What settling one run needs to know of, and do to, the others: the worker."""
+
+    now: int
+    codec: Codec
+
+    def resident(self, run_id: str) -> Resident | None:
+        """Return a run that is in memory and has not ended."""
+        ...
+
+    def find(self, run_id: str) -> RunRecord | None:
+        """Read a run from the store."""
+        ...
+
+    def being_created(self, run_id: str) -> RunCreated | None:
+        """Return the change of the batch under way that creates this run, or None."""
+        ...
+
+    def admits(self, workflow: str) -> bool:
+        """Tell whether a new run of this workflow may run at once."""
+        ...
+
+    def watch(self, run_id: str, watcher: int, operation: int) -> None:
+        """Have the end of a run delivered to an operation of another."""
+        ...
+
+    def child_created(self, change: RunCreated, created: Created) -> None:
+        """Bring a new run to life, after the commit."""
+        ...
+
+    def message_committed(self, change: MessageSent, sent: Sent) -> None:
+        """Hand a message to its receiver, after the commit."""
+        ...
+
+    def cancel_committed(self, record: RunRecord) -> None:
+        """Deliver a cancellation, after the commit."""
+        ...
+
+    def children_cancelled(self, keys: list[int]) -> None:
+        """Deliver cancellations to children, after the commit."""
+        ...
+
+    def transaction_due(self, run: Resident, attempts: Attempts) -> None:
+        """Run a transactional step in a unit of its own, after the commit."""
+        ...
+
+    def publish_committed(self, run: int, key: str, value: Payload) -> None:
+        """Tell those who wait for a value, after the commit."""
+        ...
+
+    def ended(self, run: Resident, over: RunOver, work: Work) -> None:
+        """Drop an ended run from memory and tell its watchers, within the same unit."""
+        ...
+
+    def halted(self, run: Resident) -> None:
+        """Drop a halted run from memory."""
+        ...
+
+    def restart(self, run: Resident) -> None:
+        """Start the run's code anew, on greenlets."""
+        ...
+
+    def resting(self, run: Resident) -> None:
+        """Note the run's next due time, and whether it may leave memory."""
+        ...
+
+    def resume_soon(self, run: Resident) -> None:
+        """Settle the run again, as an event of its own."""
+        ...
+
+    def reopen(self, run: Resident, operation: Operation) -> None:
+        """Open an operation again, after the commit."""
+        ...
+
+    def woken(self, key: int) -> None:
+        """Bring a run that is not in memory back, after the commit."""
+        ...
+
+
+class Activator:
+    """Settles runs. Holds no state of its own; see the module."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+
+    # --- the loop ------------------------------------------------------------------------------------------------
+
+    def deliver(self, run: Resident, entry: Entry, work: Work) -> None:
+        """Record an entry and hand it to the run's code; `settle` must follow."""
+        work.changes.append(entry)
+        run.execution.deliver(entry)
+
+    def settle(self, run: Resident, work: Work) -> None:
+        """Carry the run on until it waits for something from outside, or has ended."""
+        execution = run.execution
+        deliveries = 0
+        while True:
+            if execution.stopped:
+                if execution.needs_greenlets:
+                    self._runs.restart(run)
+                    execution = run.execution
+                    continue
+                self._stopped(run, work)
+                return
+            if execution.issued:
+                issued, execution.issued = execution.issued, []
+                for operation in issued:
+                    run.opened = max(run.opened, operation.number)
+                    if operation.number in execution.pending:
+                        self._open(run, operation, work)
+            if execution.withdrawn:
+                withdrawn, execution.withdrawn = execution.withdrawn, []
+                for operation in withdrawn:
+                    self._withdraw(run, operation, work)
+            if execution.outcome is not None:
+                self._finish(run, execution.outcome, work)
+                return
+            entry = self._next_entry(run, work)
+            if entry is None:
+                break
+            deliveries += 1
+            self.deliver(run, entry, work)
+            if deliveries >= _MAX_DELIVERIES:
+                self._runs.resume_soon(run)
+                break
+        self._rest(run, work)
+
+    def _next_entry(self, run: Resident, work: Work) -> Entry | None:
+        while run.deliverable:
+            entry = run.deliverable.popleft()
+            if entry.op in run.execution.pending:
+                return entry
+        if run.receivers and run.inbox:
+            match = run.match_message()
+            if match is not None:
+                operation, message = match
+                work.changes.append(MessageTaken(run.key, message.position, self._runs.now))
+                return self.entry(run, operation, "message", message.value)
+        return None
+
+    def entry(self, run: Resident, operation: Operation, kind: EntryKind, value: Payload = None) -> Entry:
+        """Make the entry that answers an operation."""
+        return Entry(run.key, operation.number, kind, operation.name, operation.fingerprint, self._runs.now, value)
+
+    def _rest(self, run: Resident, work: Work) -> None:
+        due = run.next_due()
+        if run.active or run.deliverable:
+            status: Status = "running"
+            wake_at = None
+        else:
+            status, wake_at = "waiting", due
+        if status != run.status or wake_at != run.wake_at:
+            check_transition(run.id, run.status, status)
+            work.changes.append(RunMoved(run.key, status, self._runs.now, wake_at))
+            run.status, run.wake_at = status, wake_at
+        self._runs.resting(run)
+
+    # --- operations ----------------------------------------------------------------------------------------------
+
+    def _open(self, run: Resident, operation: Operation, work: Work) -> None:
+        match operation.kind:
+            case "step":
+                self._open_step(run, operation, operation.detail, work)
+            case "timer":
+                run.add_timer(operation.detail, operation.number)
+            case "receive":
+                run.receivers.setdefault(operation.name, deque()).append(operation)
+            case "publish":
+                self._publish(run, operation, operation.detail, work)
+            case "send":
+                self._send(run, operation, work)
+            case "start":
+                self._start(run, operation, operation.detail, work)
+            case "result":
+                self._await_result(run, operation, work)
+            case "patch":
+                run.deliverable.append(self.entry(run, operation, "patched"))
+            case _:
+                raise AssertionError(operation.kind)
+
+    def _open_step(self, run: Resident, operation: Operation, call: StepCall, work: Work) -> None:
+        attempts = Attempts(run, operation, call, self._runs.now)
+        run.calls[operation.number] = attempts
+        history = run.history.pop(operation.number, None)
+        if history is not None:
+            attempts.attempt = history.attempts + 1
+            attempts.first_started_at = history.first_started_at or self._runs.now
+            if history.started and call.definition.step_options.delivery == "at-most-once":
+                error = StepInterrupted(
+                    f"step {operation.name!r} of run {run.id!r} was under way when the process died; it is delivered at most "
+                    "once, so it was not repeated. Find out whether it took effect, then decide in the workflow"
+                )
+                del run.calls[operation.number]
+                run.deliverable.append(self.entry(run, operation, "step_failed", encode_failure(error)))
+                return
+            if history.retry_at > self._runs.now:
+                attempts.retry_at = history.retry_at
+                run.add_timer(history.retry_at, operation.number)
+                return
+        self.dispatch(run, attempts, work)
+
+    def dispatch(self, run: Resident, attempts: Attempts, work: Work) -> None:
+        """Have an attempt executed after the commit."""
+        run.active += 1
+        attempts.retry_at = None
+        attempts.started_at = self._runs.now
+        definition = attempts.definition
+        if isinstance(definition, Transaction):
+            work.after.append(lambda: self._runs.transaction_due(run, attempts))
+            return
+        if definition.step_options.delivery == "at-most-once":
+            attempts.visible = True
+            work.changes.append(self.started_entry(attempts))
+        work.steps.append(attempts)
+
+    def started_entry(self, attempts: Attempts) -> Entry:
+        """Make the entry that shows an attempt under way."""
+        return Entry(
+            attempts.run_key,
+            attempts.operation,
+            "step_started",
+            attempts.definition.name,
+            attempts.fingerprint,
+            self._runs.now,
+            None,
+            attempts.attempt,
+            attempts.started_at,
+        )
+
+    def _publish(self, run: Resident, operation: Operation, detail: ValueDetail, work: Work) -> None:
+        work.changes.append(ValuePublished(run.key, operation.name, detail.value, self._runs.now))
+        work.after.append(lambda: self._runs.publish_committed(run.key, operation.name, detail.value))
+        run.deliverable.append(self.entry(run, operation, "published"))
+
+    def _send(self, run: Resident, operation: Operation, work: Work) -> None:
+        detail: MessageDetail | CancelDetail = operation.detail
+        error = self._cannot_reach(run, detail.run_id)
+        if isinstance(detail, CancelDetail):
+            if not isinstance(error, RunNotFound):
+                self._request_cancel(detail.run_id, detail.reason, work)
+                error = None
+        elif error is None:
+            change = MessageSent(detail.run_id, operation.name, detail.value, self._runs.now, detail.key)
+            target = self._runs.resident(detail.run_id)
+            if target is not None:
+                target.sending[operation.name] = target.sending.get(operation.name, 0) + 1
+            work.expect(change, lambda sent: self._runs.message_committed(change, sent))
+        if error is None:
+            run.deliverable.append(self.entry(run, operation, "sent"))
+        else:
+            run.deliverable.append(self.entry(run, operation, "send_failed", encode_failure(error)))
+
+    def _request_cancel(self, run_id: str, reason: str | None, work: Work) -> None:
+        work.expect(CancelRequested(run_id, self._runs.now, reason), self._runs.cancel_committed)
+
+    def _cannot_reach(self, sender: Resident, run_id: str) -> StepwellError | None:
+        if self._runs.resident(run_id) is not None or self._runs.being_created(run_id) is not None:
+            return None
+        record = self._runs.find(run_id)
+        if record is None:
+            return RunNotFound(f"run {sender.id!r} sent to run {run_id!r}, which does not exist; start it first")
+        if record.status in ENDED:
+            return RunEnded(f"run {sender.id!r} sent to run {run_id!r}, which is {record.status}")
+        return None
+
+    def _start(self, run: Resident, operation: Operation, detail: ChildStart, work: Work) -> None:
+        run.has_children = True
+        child_id = detail.child_id
+        if child_id is None:
+            child_id = f"{run.id}/{operation.number}"
+        elif self._runs.being_created(child_id) is not None:
+            work.after.append(lambda: self._runs.reopen(run, operation))
+            return
+        elif (existing := self._runs.find(child_id)) is not None:
+            run.deliverable.append(self._existing_child(run, operation, existing))
+            return
+        now = self._runs.now
+        admitted = self._runs.admits(detail.workflow)
+        change = RunCreated(
+            child_id,
+            detail.workflow,
+            detail.input,
+            operation.fingerprint,
+            "running" if admitted else "pending",
+            now,
+            parent=run.key,
+            parent_op=operation.number,
+            attached=detail.attached,
+        )
+        work.expect(change, lambda created: self._runs.child_created(change, created))
+        run.deliverable.append(self.entry(run, operation, "child", self._runs.codec.encode(child_id, "an id")))
+
+    def _existing_child(self, run: Resident, operation: Operation, existing: RunRecord) -> Entry:
+        detail: ChildStart = operation.detail
+        if existing.workflow == detail.workflow and existing.fingerprint == operation.fingerprint:
+            return self.entry(run, operation, "child", self._runs.codec.encode(existing.id, "an id"))
+        error = RunConflict(
+            f"run {run.id!r} started a child with the id {existing.id!r}, which belongs to a run of another workflow or with "
+            "other input; choose another id"
+        )
+        return self.entry(run, operation, "child_failed", encode_failure(error))
+
+    def _await_result(self, run: Resident, operation: Operation, work: Work) -> None:
+        child_id = operation.name
+        child = self._runs.resident(child_id)
+        creation = self._runs.being_created(child_id)
+        if creation is not None:
+            if creation.parent != run.key:
+                work.after.append(lambda: self._runs.reopen(run, operation))
+                return
+        elif child is None:
+            record = self._runs.find(child_id)
+            if record is None:
+                error = RunNotFound(f"run {run.id!r} waits for run {child_id!r}, which does not exist")
+                run.deliverable.append(self.entry(run, operation, "result_failed", encode_failure(error)))
+                return
+            if record.status in ENDED:
+                over = RunOver(record.key, record.id, record.status, record.result, record.error, record.reason)
+                run.deliverable.append(self.result_entry(run, operation, over))
+                return
+            if record.parent != run.key:
+                work.changes.append(WatchAdded(record.key, run.key))
+        elif child is not None and child.parent != run.key:
+            work.changes.append(WatchAdded(child.key, run.key))
+        self._runs.watch(child_id, run.key, operation.number)
+
+    def result_entry(self, run: Resident, operation: Operation, over: RunOver) -> Entry:
+        """Make the entry that tells a run how another one ended."""
+        if over.status == "completed":
+            return self.entry(run, operation, "result", over.result)
+        if over.status == "failed":
+            return self.entry(run, operation, "result_failed", over.error)
+        reason = f": {over.reason}" if over.reason else ""
+        error = RunCancelled(f"run {over.id!r} was cancelled{reason}")
+        return self.entry(run, operation, "result_failed", encode_failure(error))
+
+    def _withdraw(self, run: Resident, operation: Operation, work: Work) -> None:
+        if operation.kind == "step":
+            attempts = run.calls.pop(operation.number, None)
+            if attempts is not None and attempts.retry_at is None:
+                run.active -= 1
+                self._drop(attempts, work)
+        elif operation.kind == "result" and operation.detail:
+            self._request_cancel(operation.name, f"run {run.id!r} no longer waits for it", work)
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def _stopped(self, run: Resident, work: Work) -> None:
+        reason = run.execution.halted or RunHalted(f"run {run.id!r} stopped for no recorded reason")
+        self.halt(run, reason, work)
+
+    def halt(self, run: Resident, reason: BaseException, work: Work) -> None:
+        """Stop a run, repairably: its journal stays as it is, what the failed activation wanted is dropped."""
+        text = f"{type(reason).__name__}: {reason}"
+        check_transition(run.id, run.status, "halted")
+        work.changes.append(RunMoved(run.key, "halted", self._runs.now, None, text))
+        self._drop_all(run, work)
+        work.over.append(RunOver(run.key, run.id, "halted", None, None, text))
+        run.status = "halted"
+        self._runs.halted(run)
+
+    def _finish(self, run: Resident, outcome: Outcome, work: Work) -> None:
+        result: Payload = None
+        error: Payload = None
+        reason: str | None = None
+        status: Status = "completed"
+        if outcome.cancelled:
+            reason = run.cancel_reason if run.cancelling else "the workflow raised CancelledError"
+            status = "cancelled"
+            if reason == DEADLINE_REASON:
+                status = "failed"
+                error = encode_failure(RunDeadlineExceeded(f"run {run.id!r} did not end before its deadline"))
+        elif outcome.error is not None:
+            status = "failed"
+            error = encode_failure(outcome.error)
+        else:
+            definition = run.execution.definition
+            where = f"the result of workflow {definition.name!r} in run {run.id!r}"
+            try:
+                annotation = definition.signature.return_annotation
+                result, _ = self._runs.codec.converter(annotation).roundtrip(outcome.result, where)
+            except SerializationError as problem:
+                reason = ResultNotSerializable(
+                    f"{problem} All its steps are recorded. Mend the workflow, then resume the run (or restart the engine).",
+                    where=where,
+                    path=problem.path,
+                )
+                self.halt(run, reason, work)
+                return
+        check_transition(run.id, run.status, status)
+        now = self._runs.now
+        over = RunOver(run.key, run.id, status, result, error, reason)
+
+        def watchers_woken(keys: Any) -> None:
+            for key in keys or ():
+                self._runs.woken(key)
+
+        work.expect(RunFinished(run.key, status, now, result, error, reason), watchers_woken)
+        if run.has_children:
+            work.expect(
+                ChildrenCancelled(run.key, now, f"its parent, run {run.id!r}, has ended"), self._runs.children_cancelled
+            )
+        self._drop_all(run, work)
+        work.over.append(over)
+        run.status = status
+        self._runs.ended(run, over, work)
+
+    def _drop_all(self, run: Resident, work: Work) -> None:
+        for attempts in run.calls.values():
+            if attempts.retry_at is None:
+                self._drop(attempts, work)
+        run.calls.clear()
+
+    def _drop(self, attempts: Attempts, work: Work) -> None:
+        attempts.wanted = False
+        work.drops.append(attempts)
+
+    def wake_parent(self, key: int, work: Work) -> None:
+        """Make a parent that is not in memory look at its children, durably."""
+        work.changes.append(RunWoken(key, self._runs.now))
+        work.after.append(lambda: self._runs.woken(key))

@@ -1,0 +1,374 @@
+"""The engine for asyncio code, and its run handles: `stepwell.engine`, awaited.
+
+The engine's own thread does the work; the caller's loop executes the async steps, and is never blocked by a commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, TypeVarTuple, cast, overload
+
+from stepwell.client import Client, Durability, Enlisted, Options, StartMessage, in_transaction
+from stepwell.clock import Clock, to_seconds
+from stepwell.codec import MAX_PAYLOAD_BYTES
+from stepwell.definition import Workflow, check_name
+from stepwell.engine import CLOSE_TIMEOUT_SECONDS
+from stepwell.errors import EngineClosed
+from stepwell.handles import JournalEntry, RunInfo, outcome
+from stepwell.lifecycle import Status
+from stepwell.work import RunOver
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class _Answers:
+    """Carries replies from the engine's thread to the caller's loop, all of one turn at once."""
+
+    def __init__(self, client: Client, loop: asyncio.AbstractEventLoop) -> None:
+        self._client = client
+        self._loop = loop
+        self._ready: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+
+    def reply_to(self, future: asyncio.Future[Any]) -> Callable[[Any, BaseException | None], None]:
+        def reply(value: Any, error: BaseException | None, /) -> None:
+            if threading.get_ident() != self._client.core.thread.ident:
+                _resolve([(future, value, error)])  # refused at once, on the caller's own thread
+                return
+            if not self._ready:
+                self._client.core.at_flush(self._flush)
+            self._ready.append((future, value, error))
+
+        return reply
+
+    def _flush(self) -> None:
+        ready, self._ready = self._ready, []
+        try:
+            self._loop.call_soon_threadsafe(_resolve, ready)
+        except RuntimeError:  # the caller's loop is closed: nobody is left to hear it
+            return
+
+
+def _resolve(ready: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
+    for future, value, error in ready:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+
+
+class AsyncEngine:
+    """Runs durable workflows; `stepwell.Engine` for asyncio, with the same options.
+
+    It belongs to the event loop in which it is opened: by ``async with``, or by the first call. Async steps execute on
+    that loop.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        workflows: Iterable[Workflow[..., Any]] | None = None,
+        durability: Durability = "full",
+        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+        max_waiting_in_memory: int = 1_000,
+        max_running: int = 10_000,
+        step_threads: int = 32,
+        clock: Clock | None = None,
+    ) -> None:
+        self._path = path
+        self._options = Options(
+            workflows=workflows,
+            durability=durability,
+            max_payload_bytes=max_payload_bytes,
+            max_waiting_in_memory=max_waiting_in_memory,
+            max_running=max_running,
+            step_threads=step_threads,
+            clock=clock,
+        )
+        self._open: Client | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._answers: _Answers | None = None
+        self._closed = False
+
+    def _opened(self) -> Client:
+        loop = asyncio.get_running_loop()
+        if self._open is None:
+            if self._closed:
+                raise EngineClosed(f"{os.fspath(self._path)}: the engine is closed; open another one")
+            self._loop = loop
+            self._open = Client(self._path, self._options, loop)
+            self._answers = _Answers(self._open, loop)
+        elif self._loop is not loop:
+            raise EngineClosed(
+                f"{os.fspath(self._path)}: this engine belongs to another event loop; open one engine in each loop"
+            )
+        return self._open
+
+    async def __aenter__(self) -> Self:
+        """Open the file and return the engine."""
+        self._opened()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the engine."""
+        await self.close()
+
+    async def close(self, timeout: float | timedelta = CLOSE_TIMEOUT_SECONDS) -> None:  # noqa: ASYNC109
+        """Stop, giving steps under way `timeout` to end; see `stepwell.Engine.close`."""
+        client, self._open = self._open, None
+        self._closed = True
+        if client is not None:
+            # In a thread, because steps under way need this loop to come to their end.
+            await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, client.close, timeout))
+
+    async def _ask(self, event: Callable[..., None], *args: Any) -> Any:
+        client = self._opened()
+        client.check_usable()
+        assert self._answers is not None
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        reply = self._answers.reply_to(future)
+        client.core.request(event, *args, reply=reply)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            client.core.post(lambda: client.core.forget(reply))
+            raise
+
+    async def _wait(  # noqa: ANN202
+        self,
+        what: str,
+        timeout: float | timedelta | None,  # noqa: ASYNC109
+        event: Callable[..., None],
+        *args: Any,
+    ) -> Any:
+        if timeout is None:
+            return await self._ask(event, *args)
+        seconds = to_seconds(timeout, "timeout")
+        waiting = asyncio.ensure_future(self._ask(event, *args))
+        done, _ = await asyncio.wait([waiting], timeout=seconds)
+        if done:
+            return waiting.result()
+        waiting.cancel()
+        raise TimeoutError(f"{what} after {seconds:g} s; it goes on, so you can wait again")
+
+    @overload
+    async def start(
+        self,
+        workflow: Callable[[*Ts], Coroutine[Any, Any, T]],
+        /,
+        *args: *Ts,
+        id: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        messages: Sequence[StartMessage] = (),
+    ) -> AsyncRun[T]: ...
+
+    @overload
+    async def start(
+        self,
+        workflow: Callable[[*Ts], T],
+        /,
+        *args: *Ts,
+        id: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        messages: Sequence[StartMessage] = (),
+    ) -> AsyncRun[T]: ...
+
+    async def start(
+        self,
+        workflow: Callable[..., Any],
+        /,
+        *args: Any,
+        id: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        messages: Sequence[StartMessage] = (),
+    ) -> AsyncRun[Any]:
+        """Start a run; see `stepwell.Engine.start`."""
+        client = self._opened()
+        run = client.creation(workflow, args, kwargs, id, deadline)
+        await self._ask(client.core.start_run, run, client.messages(run.id, messages))
+        return AsyncRun(self, run.id, cast("Workflow[..., Any]", workflow))
+
+    async def get(self, id: str) -> AsyncRun[Any]:
+        """Return the handle of a run; raises `RunNotFound`."""
+        client = self._opened()
+        record = client.record(id)
+        return AsyncRun(self, record.id, client.definition_of(record))
+
+    async def list(
+        self,
+        *,
+        status: Status | Sequence[Status] | None = None,
+        workflow: Workflow[..., Any] | str | None = None,
+        id_prefix: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> builtins.list[AsyncRun[Any]]:
+        """Return the handles of the runs that match all filters, newest first; see `stepwell.Engine.list`."""
+        client = self._opened()
+        records = client.list_records(status, workflow, id_prefix, limit, before)
+        return [AsyncRun(self, record.id, client.definition_of(record)) for record in records]
+
+    async def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
+        """Send the run a message; see `stepwell.Engine.send`."""
+        client = self._opened()
+        await self._ask(client.core.send, id, client.message(id, name, value, key))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncTransaction]:
+        """Open a transaction; see `stepwell.Engine.transaction`. Other tasks go on; other writers wait."""
+        client = self._opened()
+        client.check_usable()
+        core = client.core
+        await _acquire(core.store.writers.try_acquire)
+        try:
+            core.check_open()
+            token = in_transaction.set(in_transaction.get() | {id(client)})
+            try:
+                with core.store.transaction(core.claimed()) as opened:
+                    enlisted = Enlisted(client, opened.apply)
+                    yield AsyncTransaction(self, opened.lent, enlisted)
+            finally:
+                in_transaction.reset(token)
+        finally:
+            core.store.writers.release()
+        client.after_transaction(enlisted.events)
+
+
+async def _acquire(try_acquire: Callable[[Callable[[], None]], bool]) -> None:
+    """Take the writers' lock without blocking the loop."""
+    loop = asyncio.get_running_loop()
+    while True:
+        free = loop.create_future()
+
+        def notify(free: asyncio.Future[None] = free) -> None:
+            loop.call_soon_threadsafe(_resolve, [(free, None, None)])
+
+        if try_acquire(notify):
+            return
+        await free
+
+
+class AsyncTransaction:
+    """A transaction of code outside of workflows; see `AsyncEngine.transaction`."""
+
+    def __init__(self, engine: AsyncEngine, lent: Any, enlisted: Enlisted) -> None:
+        self._engine = engine
+        self._lent = lent
+        self._enlisted = enlisted
+
+    async def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
+        """Execute SQL on the caller's own tables and return all rows."""
+        return cast("list[tuple[Any, ...]]", self._lent.execute(sql, parameters))
+
+    async def executemany(self, sql: str, rows: Iterable[Sequence[Any] | Mapping[str, Any]]) -> None:
+        """Execute SQL once for each of `rows`."""
+        self._lent.executemany(sql, rows)
+
+    @overload
+    async def start(
+        self,
+        workflow: Callable[[*Ts], Coroutine[Any, Any, T]],
+        /,
+        *args: *Ts,
+        id: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        messages: Sequence[StartMessage] = (),
+    ) -> AsyncRun[T]: ...
+
+    @overload
+    async def start(
+        self,
+        workflow: Callable[[*Ts], T],
+        /,
+        *args: *Ts,
+        id: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        messages: Sequence[StartMessage] = (),
+    ) -> AsyncRun[T]: ...
+
+    async def start(
+        self,
+        workflow: Callable[..., Any],
+        /,
+        *args: Any,
+        id: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        messages: Sequence[StartMessage] = (),
+    ) -> AsyncRun[Any]:
+        """Start a run if, and only if, the transaction commits; see `stepwell.Engine.start`."""
+        client = self._engine._opened()
+        run = client.creation(workflow, args, kwargs, id, deadline)
+        self._enlisted.start(run, client.messages(run.id, messages))
+        return AsyncRun(self._engine, run.id, cast("Workflow[..., Any]", workflow))
+
+    async def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
+        """Send a message if, and only if, the transaction commits; see `stepwell.Engine.send`."""
+        self._enlisted.send(id, self._engine._opened().message(id, name, value, key))
+
+
+class AsyncRun(Generic[T]):
+    """A handle of a run; `stepwell.Run`, awaited."""
+
+    def __init__(self, engine: AsyncEngine, run_id: str, definition: Workflow[..., Any] | None) -> None:
+        self.id = run_id
+        self._engine = engine
+        self._definition = definition
+
+    async def result(self, timeout: float | timedelta | None = None) -> T:  # noqa: ASYNC109
+        """Wait for the run's end and return its result; raises as `stepwell.Run.result` does."""
+        client = self._engine._opened()
+        over: RunOver = await self._engine._wait(
+            f"run {self.id!r} has not ended", timeout, client.core.wait_for_run, self.id
+        )
+        return cast("T", outcome(over, self._definition, client.codec))
+
+    async def info(self) -> RunInfo:
+        """Return the facts about the run as they are now."""
+        return self._engine._opened().info(self.id)
+
+    async def cancel(self, reason: str | None = None) -> None:
+        """Ask the run to stop; see `stepwell.Run.cancel`."""
+        await self._engine._ask(self._engine._opened().core.cancel, self.id, reason)
+
+    async def resume(self) -> None:
+        """Try a halted run again; see `stepwell.Run.resume`."""
+        await self._engine._ask(self._engine._opened().core.resume, self.id)
+
+    async def send(self, name: str, value: object = None, *, key: str | None = None) -> None:
+        """Send the run a message; see `stepwell.Engine.send`."""
+        await self._engine.send(self.id, name, value, key=key)
+
+    async def value(self, key: str, timeout: float | timedelta | None = None) -> Any:  # noqa: ASYNC109
+        """Return what the run published last under `key`, or wait for it; see `stepwell.Run.value`."""
+        check_name(key, "the key of a published value")
+        client = self._engine._opened()
+        payload = await self._engine._wait(
+            f"run {self.id!r} has not published {key!r}", timeout, client.core.wait_for_value, self.id, key
+        )
+        return client.codec.decode(payload, Any, f"the value {key!r} of run {self.id!r}")
+
+    async def journal(self) -> builtins.list[JournalEntry]:
+        """Return everything that the run was told so far, in order."""
+        return self._engine._opened().journal(self.id)
+
+    def __repr__(self) -> str:
+        """Show the id."""
+        return f"<AsyncRun {self.id!r}>"

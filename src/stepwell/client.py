@@ -1,0 +1,305 @@
+"""What `Engine` and `AsyncEngine` share: options, opening, and requests in the form that the core takes.
+
+Nothing here waits. The engines differ only in how they wait for the answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from datetime import datetime, timedelta
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeAlias, cast
+
+from stepwell import definition as _definition
+from stepwell.clock import MICROSECONDS, Clock, SystemClock, to_seconds
+from stepwell.codec import MAX_PAYLOAD_BYTES, Codec
+from stepwell.core import Core
+from stepwell.definition import Workflow, check_name
+from stepwell.errors import EngineClosed, InvalidArgument, RunNotFound, TransactionError
+from stepwell.handles import JournalEntry, RunInfo
+from stepwell.lifecycle import STATUSES, Status
+from stepwell.model import RunRecord
+from stepwell.operations import check_id
+from stepwell.store.base import RunCreated, RunFilter, Store
+from stepwell.worker import Limits, Message
+
+Durability = Literal["full", "normal"]
+
+#: A message that goes with a start: its name and value, or name, value and key.
+StartMessage: TypeAlias = tuple[str, object] | tuple[str, object, str]
+
+#: The engines in whose `transaction()` block the current code is; asking such an engine to write would wait for itself.
+in_transaction: Final[ContextVar[frozenset[int]]] = ContextVar("stepwell_in_transaction", default=frozenset())
+
+
+class Options:
+    """The checked options of an engine; see `stepwell.Engine`."""
+
+    def __init__(
+        self,
+        *,
+        workflows: Iterable[Workflow[..., Any]] | None,
+        durability: Durability,
+        max_payload_bytes: int,
+        max_waiting_in_memory: int,
+        max_running: int,
+        step_threads: int,
+        clock: Clock | None,
+    ) -> None:
+        if durability not in ("full", "normal"):
+            raise InvalidArgument(f"durability must be 'full' or 'normal', not {durability!r}")
+        self.durability = durability
+        self.workflows = _served(workflows)
+        self.max_payload_bytes = _at_least(max_payload_bytes, 1, "max_payload_bytes")
+        self.limits = Limits(
+            running=_at_least(max_running, 1, "max_running"),
+            waiting=_at_least(max_waiting_in_memory, 0, "max_waiting_in_memory"),
+        )
+        self.step_threads = _at_least(step_threads, 1, "step_threads")
+        self.clock = clock
+
+
+def _served(workflows: Iterable[Workflow[..., Any]] | None) -> Mapping[str, Workflow[..., Any]]:
+    if workflows is None:
+        return MappingProxyType(_definition._registry)
+    chosen = list(workflows)
+    for workflow in chosen:
+        if not isinstance(workflow, Workflow):
+            raise InvalidArgument(f"workflows must be a list of @workflow objects, not {workflow!r}")
+    return {workflow.name: workflow for workflow in chosen}
+
+
+def _at_least(number: int, least: int, what: str) -> int:
+    if not isinstance(number, int) or isinstance(number, bool) or number < least:
+        raise InvalidArgument(f"{what} must be a whole number of at least {least}, not {number!r}")
+    return number
+
+
+def open_store(path: str | os.PathLike[str], durability: Durability) -> Store:
+    """Open the store that `path` names, and begin to watch workflow code for I/O."""
+    if isinstance(path, str) and path.startswith(("postgres://", "postgresql://")):
+        raise InvalidArgument(f"{path.split('@')[-1]!r}: PostgreSQL is not supported yet; give the path of a file")
+    # Imported here and not at the top: `import stepwell` must stay cheap for those who only define workflows.
+    from stepwell import purity
+    from stepwell.store.sqlite.guard import add_listener
+    from stepwell.store.sqlite.store import SqliteStore
+
+    store = SqliteStore.open(path, durability=durability)
+    purity.listen(add_listener)
+    return store
+
+
+_open_cores: Final[weakref.WeakSet[Core]] = weakref.WeakSet()
+
+
+class Client:
+    """An open engine, seen from its callers: makes requests, reads facts. Safe from any thread."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], options: Options, step_loop: asyncio.AbstractEventLoop | None
+    ) -> None:
+        store = open_store(path, options.durability)
+        try:
+            self.codec = Codec(max_payload_bytes=options.max_payload_bytes)
+            self.workflows = options.workflows
+            self.clock: Clock = options.clock or SystemClock()
+            self.core = Core(
+                store,
+                self.codec,
+                self.clock,
+                options.workflows,
+                limits=options.limits,
+                step_threads=options.step_threads,
+                step_loop=step_loop,
+            )
+            self.core.start()
+        except BaseException:
+            store.close(None, 0)
+            raise
+        self.store = store
+        self._pid = os.getpid()
+        _open_cores.add(self.core)
+
+    def check_usable(self) -> None:
+        """Raise where a request could never be answered: in a forked child, or inside an open transaction."""
+        if os.getpid() != self._pid:
+            raise EngineClosed(
+                f"{self.store.location}: this engine belongs to process {self._pid}; process {os.getpid()} inherited it through "
+                "fork and cannot use it. Open an engine of its own after the fork"
+            )
+        if id(self) in in_transaction.get():
+            raise TransactionError(
+                "inside `with engine.transaction() as tx:` use tx.start and tx.send; the engine itself cannot write or answer "
+                "before the block has ended"
+            )
+
+    # --- requests ------------------------------------------------------------------------------------------------
+
+    def creation(
+        self,
+        workflow: object,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any] | None,
+        run_id: str | None,
+        deadline: float | timedelta | datetime | None,
+    ) -> RunCreated:
+        """Return the change that creates a run; raises for anything about it that is not acceptable."""
+        if not isinstance(workflow, Workflow):
+            raise InvalidArgument(
+                f"start() needs a @workflow as its first argument, not {workflow!r}; decorate the function with @workflow"
+            )
+        named = dict(kwargs or {})
+        workflow.signature.bind_check(args, named)
+        run_id = new_id() if run_id is None else check_id(run_id)
+        where = f"the input of workflow {workflow.name!r} for run {run_id!r}"
+        payload = self.codec.encode_arguments(args, named, where)
+        fingerprint = self.codec.fingerprint(args, named, where) if args or named else 0
+        now = self.clock.now()
+        return RunCreated(
+            run_id, workflow.name, payload, fingerprint, "running", now, deadline_at=_deadline_at(deadline, now)
+        )
+
+    def message(self, run_id: str, name: str, value: object, key: str | None) -> Message:
+        """Return a message for a run, encoded; raises for anything about it that is not acceptable."""
+        check_id(run_id)
+        check_name(name, "the name of a message")
+        if key is not None:
+            check_name(key, "the key of a message")
+        return Message(name, self.codec.encode(value, f"the message {name!r} to run {run_id!r}"), key)
+
+    def messages(self, run_id: str, messages: Sequence[StartMessage]) -> list[Message]:
+        """Return the messages that go with a start, encoded."""
+        return [
+            self.message(run_id, message[0], message[1], cast("str", message[2]) if len(message) > 2 else None)  # noqa: PLR2004
+            for message in messages
+        ]
+
+    # --- facts ---------------------------------------------------------------------------------------------------
+
+    def record(self, run_id: str) -> RunRecord:
+        """Return a run's row; raises `RunNotFound`."""
+        if os.getpid() != self._pid:
+            self.check_usable()
+        record = self.store.inspector.run_by_id(check_id(run_id))
+        if record is None:
+            raise RunNotFound(f"{self.store.location} has no run {run_id!r}; start it, or look for it with list()")
+        return record
+
+    def info(self, run_id: str) -> RunInfo:
+        """Return the facts about a run."""
+        return RunInfo.of(self.record(run_id))
+
+    def journal(self, run_id: str) -> list[JournalEntry]:
+        """Return a run's journal, in order."""
+        key = self.record(run_id).key
+        entries: list[JournalEntry] = []
+        after = 0
+        while page := self.store.inspector.journal(key, after=after):
+            entries += [JournalEntry.of(entry, self.codec) for entry in page]
+            after = page[-1].position
+        return entries
+
+    def list_records(
+        self,
+        status: Status | Sequence[Status] | None,
+        workflow: Workflow[..., Any] | str | None,
+        id_prefix: str | None,
+        limit: int,
+        before: str | None,
+    ) -> list[RunRecord]:
+        """Return the rows of the runs that match, newest first."""
+        wanted: tuple[Status, ...] | None = None
+        if status is not None:
+            wanted = cast("tuple[Status, ...]", (status,) if isinstance(status, str) else tuple(status))
+            for name in wanted:
+                if name not in STATUSES:
+                    raise InvalidArgument(f"status must be one of {', '.join(STATUSES)}, not {name!r}")
+        return self.store.inspector.list_runs(
+            RunFilter(
+                status=wanted,
+                workflow=workflow.name if isinstance(workflow, Workflow) else workflow,
+                id_prefix=id_prefix,
+                before_key=None if before is None else self.record(before).key,
+                limit=_at_least(limit, 1, "limit"),
+            )
+        )
+
+    def definition_of(self, record: RunRecord) -> Workflow[..., Any] | None:
+        """Return the workflow of a run where this process has it."""
+        return self.workflows.get(record.workflow) or _definition._registry.get(record.workflow)
+
+    # --- transactions --------------------------------------------------------------------------------------------
+
+    def after_transaction(self, events: list[Callable[[], None]]) -> None:
+        """Bring to life what a committed transaction started and sent."""
+        for event in events:
+            self.core.post(event)
+
+    def close(self, timeout: float | timedelta) -> None:
+        """Close the engine; see `stepwell.Engine.close`."""
+        if os.getpid() != self._pid:
+            return
+        self.core.close(to_seconds(timeout, "timeout of close()"))
+        _open_cores.discard(self.core)
+
+
+class Enlisted:
+    """What `tx.start` and `tx.send` do inside an open transaction, and what must happen after its commit."""
+
+    def __init__(self, client: Client, apply: Callable[[Sequence[Any]], list[Any]]) -> None:
+        self._client = client
+        self._apply = apply
+        self.events: list[Callable[[], None]] = []
+
+    def start(self, run: RunCreated, messages: list[Message]) -> None:
+        """Create a run and send it messages; raises `RunConflict`."""
+        worker = self._client.core.worker
+        if run.workflow not in self._client.workflows:
+            run = worker.as_pending(run)
+        created = self._apply([run])[0]
+        worker.check_conflict(run, created)
+        self.events.append(partial(worker.child_created, run, created))
+        for message in messages:
+            self.send(run.id, message)
+
+    def send(self, run_id: str, message: Message) -> None:
+        """Send a message; raises `RunNotFound` and `RunEnded`."""
+        from stepwell.store.base import MessageSent
+
+        change = MessageSent(run_id, message.name, message.value, self._client.clock.now(), message.key)
+        sent = self._apply([change])[0]
+        self.events.append(partial(self._client.core.worker.message_committed, change, sent))
+
+
+def _deadline_at(deadline: float | timedelta | datetime | None, now: int) -> int | None:
+    if deadline is None:
+        return None
+    if isinstance(deadline, datetime):
+        if deadline.tzinfo is None:
+            raise InvalidArgument(f"deadline needs a time zone: {deadline!r}")
+        return int(deadline.timestamp() * MICROSECONDS)
+    return now + int(to_seconds(deadline, "deadline of a run") * MICROSECONDS)
+
+
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def new_id() -> str:
+    """Return an id that sorts by the time of its making (to the millisecond) and is unique by 80 random bits.
+
+    The layout is ULID's (https://github.com/ulid/spec): 48 bits of milliseconds and 80 of randomness in Crockford's base 32.
+    """
+    number = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def default_limits() -> tuple[int, int, int, int]:
+    """Return the defaults of max_payload_bytes, max_waiting_in_memory, max_running and step_threads."""
+    return MAX_PAYLOAD_BYTES, Limits().waiting, Limits().running, 32

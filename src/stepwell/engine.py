@@ -1,0 +1,346 @@
+"""The engine for code that does not use asyncio, and its run handles. `stepwell.async_engine` is the twin that awaits."""
+
+from __future__ import annotations
+
+import builtins
+import os
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, Generic, Self, TypeVar, TypeVarTuple, cast, overload
+
+from stepwell.client import Client, Durability, Enlisted, Options, StartMessage, in_transaction
+from stepwell.clock import Clock, to_seconds
+from stepwell.codec import MAX_PAYLOAD_BYTES
+from stepwell.definition import Workflow, check_name
+from stepwell.handles import JournalEntry, RunInfo, outcome
+from stepwell.lifecycle import Status
+from stepwell.work import RunOver
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+#: How long `close` gives steps under way, in seconds.
+CLOSE_TIMEOUT_SECONDS: Final = 5.0
+
+
+class _Answer:
+    """A reply that a thread waits for."""
+
+    def __init__(self) -> None:
+        self._future: Future[Any] = Future()
+
+    def __call__(self, value: Any, error: BaseException | None, /) -> None:
+        if error is None:
+            self._future.set_result(value)
+        else:
+            self._future.set_exception(error)
+
+    def wait(self, timeout: float | None) -> Any:
+        return self._future.result(timeout)
+
+
+class Engine:
+    """Runs durable workflows whose state is the SQLite file at `path`; made if missing. Thread-safe.
+
+    - `workflows`: the workflows to serve; None serves every workflow that this process defines.
+    - `durability`: ``"full"`` survives power loss; ``"normal"`` survives the death of the process, but may lose the last moments at
+      power loss.
+    - `max_payload_bytes`: the limit for one argument list, result, message or value.
+    - `max_waiting_in_memory`: how many waiting runs stay in memory for a quick reaction; the others are read again when something
+      happens to them.
+    - `max_running`: how many runs may be under way at once; further ones are pending.
+    - `step_threads`: how many ``def`` steps execute at once.
+    - `clock`: where time comes from; for tests.
+
+    Opening it continues all runs that were under way. Use it as a context manager, or call `close`. Raises `FileNotUsable`,
+    `FileInUse` or `SchemaTooNew` where the file cannot be used, `InvalidArgument` for unusable options.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        workflows: Iterable[Workflow[..., Any]] | None = None,
+        durability: Durability = "full",
+        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+        max_waiting_in_memory: int = 1_000,
+        max_running: int = 10_000,
+        step_threads: int = 32,
+        clock: Clock | None = None,
+    ) -> None:
+        options = Options(
+            workflows=workflows,
+            durability=durability,
+            max_payload_bytes=max_payload_bytes,
+            max_waiting_in_memory=max_waiting_in_memory,
+            max_running=max_running,
+            step_threads=step_threads,
+            clock=clock,
+        )
+        self._client = Client(path, options, None)
+
+    def __enter__(self) -> Self:
+        """Return the engine."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the engine."""
+        self.close()
+
+    def close(self, timeout: float | timedelta = CLOSE_TIMEOUT_SECONDS) -> None:
+        """Stop: take no more work, give steps under way `timeout` (seconds or a timedelta) to end, and close the file.
+
+        Steps that need longer are cancelled, or, in threads, abandoned; they are executed again by the next engine. Runs
+        that have not ended go on with the next engine. Calling it again does nothing.
+        """
+        self._client.close(timeout)
+
+    def _ask(self, event: Callable[..., None], *args: Any) -> Any:
+        self._client.check_usable()
+        answer = _Answer()
+        self._client.core.request(event, *args, reply=answer)
+        return answer.wait(None)
+
+    def _wait(self, what: str, timeout: float | timedelta | None, event: Callable[..., None], *args: Any) -> Any:
+        self._client.check_usable()
+        seconds = None if timeout is None else to_seconds(timeout, "timeout")
+        answer = _Answer()
+        self._client.core.request(event, *args, reply=answer)
+        try:
+            return answer.wait(seconds)
+        except TimeoutError:
+            if answer._future.done():  # the run itself failed with a TimeoutError
+                raise
+            self._client.core.post(lambda: self._client.core.forget(answer))
+            raise TimeoutError(f"{what} after {seconds:g} s; it goes on, so you can wait again") from None
+
+    @overload
+    def start(
+        self,
+        workflow: Callable[[*Ts], Coroutine[Any, Any, T]],
+        /,
+        *args: *Ts,
+        id: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        messages: Sequence[StartMessage] = (),
+    ) -> Run[T]: ...
+
+    @overload
+    def start(
+        self,
+        workflow: Callable[[*Ts], T],
+        /,
+        *args: *Ts,
+        id: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        messages: Sequence[StartMessage] = (),
+    ) -> Run[T]: ...
+
+    def start(
+        self,
+        workflow: Callable[..., Any],
+        /,
+        *args: Any,
+        id: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        messages: Sequence[StartMessage] = (),
+    ) -> Run[Any]:
+        """Start a run of `workflow` with `args` (and `kwargs`); when this returns, the run survives power loss.
+
+        - `id`: the run's name; the same id again gives the same run, never a second one. Without it, one is generated that sorts by time.
+        - `deadline`: seconds or a timedelta from now, or an aware datetime, after which the run is stopped and fails.
+        - `messages`: (name, value) or (name, value, key), sent to the run in the same transaction.
+
+        Raises `RunConflict` where the id belongs to a run with another workflow or input, `SerializationError` for arguments that cannot be
+        recorded, `DefinitionError` for arguments that do not fit, `InvalidArgument`, `StorageFull`.
+        """
+        client = self._client
+        run = client.creation(workflow, args, kwargs, id, deadline)
+        self._ask(client.core.start_run, run, client.messages(run.id, messages))
+        return Run(self, run.id, cast("Workflow[..., Any]", workflow))
+
+    def get(self, id: str) -> Run[Any]:
+        """Return the handle of a run; raises `RunNotFound`."""
+        record = self._client.record(id)
+        return Run(self, record.id, self._client.definition_of(record))
+
+    def list(
+        self,
+        *,
+        status: Status | Sequence[Status] | None = None,
+        workflow: Workflow[..., Any] | str | None = None,
+        id_prefix: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> builtins.list[Run[Any]]:
+        """Return the handles of the runs that match all filters, newest first.
+
+        `before`: the id of the last run of the page before, to continue after it.
+        """
+        records = self._client.list_records(status, workflow, id_prefix, limit, before)
+        return [Run(self, record.id, self._client.definition_of(record)) for record in records]
+
+    def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
+        """Send the run a message; when this returns, it is recorded and will be received once.
+
+        `key`: a second message with the same key to the same run is dropped. Raises `RunNotFound` (a message needs a run: start it first,
+        or with ``start(messages=…)``), `RunEnded`, `SerializationError`, `StorageFull`.
+        """
+        self._ask(self._client.core.send, id, self._client.message(id, name, value, key))
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Open a transaction on the file, for the caller's own tables and for starting and sending, all or nothing.
+
+        It holds up every other writer: keep it short. Leaving the block commits; an exception rolls back.
+        Raises `TransactionError` for what a lent connection must not do, `StorageFull`.
+        """
+        client = self._client
+        client.check_usable()
+        core = client.core
+        with core.writing():
+            core.check_open()
+            token = in_transaction.set(in_transaction.get() | {id(client)})
+            try:
+                with core.store.transaction(core.claimed()) as opened:
+                    enlisted = Enlisted(client, opened.apply)
+                    yield Transaction(self, opened.lent, enlisted)
+            finally:
+                in_transaction.reset(token)
+        client.after_transaction(enlisted.events)
+
+
+class Transaction:
+    """A transaction of code outside of workflows; see `Engine.transaction`."""
+
+    def __init__(self, engine: Engine, lent: Any, enlisted: Enlisted) -> None:
+        self._engine = engine
+        self._lent = lent
+        self._enlisted = enlisted
+
+    def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
+        """Execute SQL on the caller's own tables and return all rows."""
+        return cast("list[tuple[Any, ...]]", self._lent.execute(sql, parameters))
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any] | Mapping[str, Any]]) -> None:
+        """Execute SQL once for each of `rows`."""
+        self._lent.executemany(sql, rows)
+
+    @overload
+    def start(
+        self,
+        workflow: Callable[[*Ts], Coroutine[Any, Any, T]],
+        /,
+        *args: *Ts,
+        id: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        messages: Sequence[StartMessage] = (),
+    ) -> Run[T]: ...
+
+    @overload
+    def start(
+        self,
+        workflow: Callable[[*Ts], T],
+        /,
+        *args: *Ts,
+        id: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        messages: Sequence[StartMessage] = (),
+    ) -> Run[T]: ...
+
+    def start(
+        self,
+        workflow: Callable[..., Any],
+        /,
+        *args: Any,
+        id: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        messages: Sequence[StartMessage] = (),
+    ) -> Run[Any]:
+        """Start a run if, and only if, the transaction commits; see `Engine.start`."""
+        client = self._engine._client
+        run = client.creation(workflow, args, kwargs, id, deadline)
+        self._enlisted.start(run, client.messages(run.id, messages))
+        return Run(self._engine, run.id, cast("Workflow[..., Any]", workflow))
+
+    def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
+        """Send a message if, and only if, the transaction commits; see `Engine.send`."""
+        self._enlisted.send(id, self._engine._client.message(id, name, value, key))
+
+
+class Run(Generic[T]):
+    """A handle of a run. `id` names it; `workflow` is its workflow's name where this process knows it."""
+
+    def __init__(self, engine: Engine, run_id: str, definition: Workflow[..., Any] | None) -> None:
+        self.id = run_id
+        self._engine = engine
+        self._definition = definition
+
+    @property
+    def workflow(self) -> str:
+        """The name of the run's workflow."""
+        return self._definition.name if self._definition is not None else self.info().workflow
+
+    @property
+    def status(self) -> Status:
+        """The run's state now; see `stepwell.lifecycle`."""
+        return self.info().status
+
+    def result(self, timeout: float | timedelta | None = None) -> T:
+        """Wait for the run's end and return its result.
+
+        Raises the workflow's own exception where it failed (`RunFailed` where that class is not imported here), `RunCancelled`, `RunHalted` where it
+        needs a repair, `TimeoutError` after `timeout` (seconds or a timedelta), `EngineClosed`.
+        """
+        core = self._engine._client.core
+        over: RunOver = self._engine._wait(
+            f"run {self.id!r} has not ended", timeout, core.wait_for_run, self.id
+        )
+        return cast("T", outcome(over, self._definition, self._engine._client.codec))
+
+    def info(self) -> RunInfo:
+        """Return the facts about the run as they are now."""
+        return self._engine._client.info(self.id)
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Ask the run to stop; when this returns, the request is recorded. A run that has ended is left as it is."""
+        self._engine._ask(self._engine._client.core.cancel, self.id, reason)
+
+    def resume(self) -> None:
+        """Try a halted run again, with the code as it is now; other runs are left as they are."""
+        self._engine._ask(self._engine._client.core.resume, self.id)
+
+    def send(self, name: str, value: object = None, *, key: str | None = None) -> None:
+        """Send the run a message; see `Engine.send`."""
+        self._engine.send(self.id, name, value, key=key)
+
+    def value(self, key: str, timeout: float | timedelta | None = None) -> Any:
+        """Return what the run published last under `key`; wait for it where there is nothing yet.
+
+        Raises `RunEnded` where the run ended without publishing it, `TimeoutError` after `timeout`.
+        """
+        check_name(key, "the key of a published value")
+        client = self._engine._client
+        payload = self._engine._wait(
+            f"run {self.id!r} has not published {key!r}", timeout, client.core.wait_for_value, self.id, key
+        )
+        return client.codec.decode(payload, Any, f"the value {key!r} of run {self.id!r}")
+
+    def journal(self) -> builtins.list[JournalEntry]:
+        """Return everything that the run was told so far, in order."""
+        return self._engine._client.journal(self.id)
+
+    def __repr__(self) -> str:
+        """Show the id."""
+        return f"<Run {self.id!r}>"

@@ -1,0 +1,153 @@
+"""What users see of a run from outside: facts about it, its journal, its end. Shared by both engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from stepwell.clock import MICROSECONDS
+from stepwell.codec import Codec
+from stepwell.definition import Workflow
+from stepwell.errors import DeterminismError, ResultNotSerializable, RunCancelled, RunFailed, RunHalted
+from stepwell.failure import decode_failure, failure_summary
+from stepwell.journal import FAILURES, AttemptFailure, Entry, EntryKind, Payload
+from stepwell.lifecycle import Status
+from stepwell.model import RunRecord
+from stepwell.work import RunOver
+
+_decode_attempt = msgspec.json.Decoder(AttemptFailure).decode
+
+
+def to_datetime(at: int | None) -> datetime | None:
+    """Return microseconds since the epoch as an aware datetime, UTC; None for None."""
+    return None if at is None else datetime.fromtimestamp(at / MICROSECONDS, UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """A run at one moment. Times are aware datetimes, UTC.
+
+    `reason` says why a run is pending, halted or cancelled; `error` is the type and message that a failed run ended with;
+    `wake_at` is when a waiting run goes on by itself, None for "only when something arrives".
+    """
+
+    id: str
+    workflow: str
+    status: Status
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    wake_at: datetime | None
+    deadline_at: datetime | None
+    cancel_requested_at: datetime | None
+    reason: str | None
+    error: str | None
+
+    @classmethod
+    def of(cls, record: RunRecord) -> RunInfo:
+        """Make it from a row."""
+        error = None
+        if record.error is not None:
+            type_name, message = failure_summary(record.error)
+            error = f"{type_name}: {message}"
+        created_at, updated_at = to_datetime(record.created_at), to_datetime(record.updated_at)
+        assert created_at is not None
+        assert updated_at is not None
+        return cls(
+            id=record.id,
+            workflow=record.workflow,
+            status=record.status,
+            created_at=created_at,
+            updated_at=updated_at,
+            started_at=to_datetime(record.started_at),
+            ended_at=to_datetime(record.ended_at),
+            wake_at=to_datetime(record.wake_at),
+            deadline_at=to_datetime(record.deadline_at),
+            cancel_requested_at=to_datetime(record.cancel_requested_at),
+            reason=record.reason or record.cancel_reason,
+            error=error,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """One line of a run's journal, decoded.
+
+    `operation` numbers the operations of the run; `value` is what was delivered, as plain JSON data; `error` is the type and
+    message of a failure; `attempt` and `started_at` are set for steps.
+    """
+
+    position: int
+    operation: int
+    kind: EntryKind
+    name: str
+    at: datetime
+    value: Any
+    error: str | None
+    attempt: int | None
+    started_at: datetime | None
+
+    @classmethod
+    def of(cls, entry: Entry, codec: Codec) -> JournalEntry:
+        """Make it from a row."""
+        at = to_datetime(entry.at)
+        assert at is not None
+        value: Any = None
+        error: str | None = None
+        if entry.kind in FAILURES:
+            error = _summary(entry.value)
+        elif entry.kind == "attempt_failed":
+            error = _summary(bytes(_decode_attempt(entry.value or "").failure).decode())
+        else:
+            value = codec.decode(entry.value, Any, f"the journal entry {entry.position}")
+        return cls(
+            position=entry.position,
+            operation=entry.op,
+            kind=entry.kind,
+            name=entry.name,
+            at=at,
+            value=value,
+            error=error,
+            attempt=entry.attempt or None,
+            started_at=to_datetime(entry.started_at or None),
+        )
+
+
+def _summary(failure: Payload) -> str:
+    type_name, message = failure_summary(failure)
+    return f"{type_name}: {message}"
+
+
+def outcome(over: RunOver, definition: Workflow[..., Any] | None, codec: Codec) -> Any:
+    """Return what a run ended with, typed by its workflow, or raise what it ended with."""
+    match over.status:
+        case "completed":
+            annotation = Any if definition is None else definition.signature.return_annotation
+            return codec.decode(over.result, annotation, f"the result of run {over.id!r}")
+        case "failed":
+            raise decode_failure(over.error, RunFailed)
+        case "cancelled":
+            reason = f": {over.reason}" if over.reason else ""
+            raise RunCancelled(f"run {over.id!r} was cancelled{reason}")
+        case _:
+            raise halted_error(over.reason or f"RunHalted: run {over.id!r} is {over.status}")
+
+
+def halted_error(reason: str) -> RunHalted:
+    """Return the error that a halted run's reason (its class name, a colon, its message) stands for."""
+    name, _, message = reason.partition(": ")
+    if name == "DeterminismError":
+        parts = dict(line.strip().split(":", 1) for line in message.splitlines()[1:] if line.startswith("  "))
+        return DeterminismError(
+            message,
+            expected=parts.get("expected", "").strip(),
+            actual=parts.get("actual", "").strip(),
+            location=parts.get("at", "").strip(),
+        )
+    if name == "ResultNotSerializable":
+        return ResultNotSerializable(message)
+    return RunHalted(message if name == "RunHalted" else reason)
