@@ -116,9 +116,10 @@ class GreenletCoroutine(Coroutine[Any, Any, T]):
 
     __slots__ = ("_coroutine", "_greenlet")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T], context: contextvars.Context) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, T], context: contextvars.Context, hub: greenlet) -> None:
         self._coroutine = coroutine
-        self._greenlet = greenlet(self._drive)
+        # The hub is the greenlet that drains the loop; by default it would be whichever task made this one.
+        self._greenlet = greenlet(self._drive, hub)
         # A new greenlet would start with an empty context; it shares its task's instead.
         self._greenlet.gr_context = context
 
@@ -179,6 +180,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def __init__(self, host: LoopHost, *, greenlets: bool) -> None:
         self.host = host
         self.greenlets = greenlets
+        self._hub = getcurrent()
         self._ready: deque[Handle] = deque()
         self._tasks_made = 0
         self._tasks: list[asyncio.Task[Any]] = []
@@ -256,7 +258,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         number = self._tasks_made
         context = contextvars.copy_context() if context is None else context
         task: asyncio.Task[Any] = WorkflowTask(
-            GreenletCoroutine(coro, context) if self.greenlets else coro,
+            GreenletCoroutine(coro, context, self._hub) if self.greenlets else coro,
             loop=self,
             name=name or f"task-{number}",
             context=context,

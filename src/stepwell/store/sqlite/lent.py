@@ -38,6 +38,8 @@ _REFUSED_ACTIONS: Final[dict[int, tuple[str, str]]] = {
     apsw.SQLITE_CREATE_TEMP_TRIGGER: ("TEMP triggers", "the connection outlives the call; use an ordinary trigger"),
 }
 
+_READS: Final = frozenset({apsw.SQLITE_SELECT, apsw.SQLITE_READ, apsw.SQLITE_FUNCTION, apsw.SQLITE_RECURSIVE})
+
 #: Actions whose second name is a table; for the others it is a column, a module or nothing.
 _SECOND_IS_TABLE: Final = frozenset(
     {
@@ -57,6 +59,8 @@ class Gate:
         self._closed_to_users = False
         #: What was refused last, for the error's message.
         self.refused = ""
+        #: Whether user code's SQL did more than read, since this was last set to False.
+        self.has_written = False
         connection.authorizer = self._authorize
 
     def __enter__(self) -> None:
@@ -71,6 +75,8 @@ class Gate:
     ) -> int:
         if not self._closed_to_users:
             return apsw.SQLITE_OK
+        if action not in _READS:
+            self.has_written = True
         if action in _REFUSED_ACTIONS:
             what, advice = _REFUSED_ACTIONS[action]
             self.refused = f"{what}: {advice}"

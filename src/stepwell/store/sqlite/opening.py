@@ -56,7 +56,8 @@ _open: set[Database] = set()
 #: Connections of the parent, in a forked child: kept here and never touched, for closing one would run SQLite's
 #: clean-up on the parent's files.
 _inherited: list[apsw.Connection] = []
-_install_lock = threading.Lock()
+#: Opening is one at a time in a process: half-open files of another thread would look like a stranger's.
+_opening_lock = threading.Lock()
 _fork_handler_installed = False
 
 
@@ -186,19 +187,10 @@ def open_database(
     real = paths.resolve(path)
     mounts.check_mount(real)
     scripts = migrate.load_migrations(migrations)
-    _install_fork_handler()
     try:
-        identity = Identity.of(real)
-        locking.check_free(real, identity)
-        if identity is not None:
-            _refuse_open_descriptors(real)
-        _look_before_writing(real, scripts[-1].number)
-        lock = locking.acquire(real + paths.LOCK_SUFFIX, real)
-        try:
-            return _open_locked(real, durability, lock, scripts)
-        except BaseException:
-            lock.release()
-            raise
+        with _opening_lock:
+            _install_fork_handler()
+            return _open_free(real, durability, scripts)
     except apsw.Error as error:
         raise translate(error, real) from error
     except OSError as error:
@@ -213,6 +205,20 @@ def check_platform(platform: str) -> None:
             f"platform {platform!r} is not known to have them, so the file is not opened. Use Linux or macOS (on "
             "Windows: WSL 2, with the file inside its own disk)."
         )
+
+
+def _open_free(path: str, durability: Durability, scripts: tuple[migrate.Migration, ...]) -> Database:
+    identity = Identity.of(path)
+    locking.check_free(path, identity)
+    if identity is not None:
+        _refuse_open_descriptors(path)
+    _look_before_writing(path, scripts[-1].number)
+    lock = locking.acquire(path + paths.LOCK_SUFFIX, path)
+    try:
+        return _open_locked(path, durability, lock, scripts)
+    except BaseException:
+        lock.release()
+        raise
 
 
 def _open_locked(
@@ -417,15 +423,14 @@ def _identity(path: str) -> Identity:
 
 def _install_fork_handler() -> None:
     global _fork_handler_installed  # noqa: PLW0603 -- handlers belong to the process, so this does
-    with _install_lock:
-        if not _fork_handler_installed:
-            os.register_at_fork(after_in_child=_after_fork_in_child)
-            _fork_handler_installed = True
+    if not _fork_handler_installed:
+        os.register_at_fork(after_in_child=_after_fork_in_child)
+        _fork_handler_installed = True
 
 
 def _after_fork_in_child() -> None:
-    global _install_lock  # noqa: PLW0603 -- another thread of the parent may have held it
-    _install_lock = threading.Lock()
+    global _opening_lock  # noqa: PLW0603 -- a thread that only the parent has may hold it
+    _opening_lock = threading.Lock()
     locking.after_fork_in_child()
     guard.after_fork_in_child()
     connections = [connection for database in _open for connection in database.connections()]

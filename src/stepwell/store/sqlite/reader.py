@@ -165,9 +165,9 @@ class SqliteInspector:
     def _connection(self) -> Iterator[apsw.Connection]:
         """Lend a connection for one read. One that met an error is not used again."""
         self._database.check_process()
-        self._database.check_identity()
         connection = self._take()
         try:
+            self._database.check_identity()
             yield connection
         except apsw.Error as error:
             connection.close(force=True)

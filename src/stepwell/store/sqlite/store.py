@@ -147,6 +147,7 @@ class SqliteStore:
             if self._writer.failed is None:
                 self._fold_log()
         finally:
+            self._writer.closed = True
             self.inspector.close()
             self._connection.set_wal_hook(None)
             self._connection.authorizer = None

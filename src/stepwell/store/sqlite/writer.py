@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import apsw
 
-from stepwell.errors import ClaimLost, StoreError, StoreFailed, TransactionError
+from stepwell.errors import ClaimLost, EngineClosed, StoreError, StoreFailed, TransactionError
 from stepwell.model import Claim
 from stepwell.store.base import Change, Outcome, Unit
 from stepwell.store.sqlite.changes import Applier, Evidence
@@ -55,6 +55,7 @@ class Writer:
         self.gate = Gate(self._connection)
         #: Why the store has stopped for good, once it has.
         self.failed: StoreFailed | None = None
+        self.closed = False
         self._changes_before = 0
         page_bytes: int = self._rows(_SQL["page_size"])[0][0] + _FRAME_HEADER_BYTES
         self._limit_pages = max(1, wal_limit_bytes // page_bytes)
@@ -68,6 +69,7 @@ class Writer:
         """Open a transaction for the worker with `claim`; raise `ClaimLost` where it may not write any more."""
         self.check_usable()
         self.applier.begin(0 if claim is None else claim.epoch)
+        self.gate.has_written = False
         self._changes_before = self._connection.total_changes()
         try:
             self._connection.execute(_SQL["begin"])
@@ -84,7 +86,7 @@ class Writer:
         try:
             self.applier.flush()
             evidence = evidence or self.applier.evidence
-            if evidence is None and claim is not None and self._connection.total_changes() != self._changes_before:
+            if evidence is None and claim is not None and self._has_changes():
                 traces: int = self._rows(_SQL["trace_left"], (claim.epoch,))[0][0]
                 evidence = _SQL["evidence_of_trace"], (claim.epoch, traces)
         except Exception as error:
@@ -94,6 +96,10 @@ class Writer:
         except Exception as error:
             self._settle(error, evidence)
         self._checkpoint()
+
+    def _has_changes(self) -> bool:
+        # SQLite does not count CREATE TABLE and its like among the changes, but the gate sees them.
+        return self.gate.has_written or self._connection.total_changes() != self._changes_before
 
     def abandon(self, error: BaseException) -> StoreError:
         """Roll the transaction back because of `error`; return what to raise for it."""
@@ -117,7 +123,9 @@ class Writer:
         return fault
 
     def check_usable(self) -> None:
-        """Raise where nothing may be written any more: after a failure, in a forked child, to a replaced file."""
+        """Raise where nothing may be written any more: after a failure or `close`, in a fork, to a replaced file."""
+        if self.closed:
+            raise EngineClosed(f"{self._location}: the store is closed; open the engine again to write")
         if self.failed is not None:
             raise StoreFailed(str(self.failed)) from self.failed
         self._database.check_process()
@@ -141,7 +149,7 @@ class Writer:
             # With no room to fold the log the next commit overwrites the remains; a full disk must not stop the store.
             with contextlib.suppress(StoreError, apsw.Error):
                 self._database.truncate_wal()
-        else:
+        elif not is_corruption(error):
             self._fold_log(error)
         if self.failed is None and self._is_proved(evidence):
             return
