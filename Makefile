@@ -44,7 +44,7 @@ lint: $(DEV)  ## check style and formatting
 
 types: $(DEV)  ## check types with mypy and pyright, both strict
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 layers: $(DEV)  ## check that imports go down only
 	$(BIN)/python -m pytest -n 0 -q tests/test_layers.py

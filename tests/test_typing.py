@@ -23,6 +23,6 @@ def test_mypy_strict_accepts_the_promised_types_and_needs_every_ignore() -> None
 
 
 def test_pyright_strict_accepts_the_promised_types_and_needs_every_ignore() -> None:
-    command = [sys.executable, "-m", "pyright", PROMISES]
+    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, PROMISES]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout + found.stderr

@@ -9,10 +9,15 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+#: Some releases of CPython, 3.11.7 for one, count the depth of all parsers of a process in one place, so that two threads
+#: that parse at the same time can end in a SystemError (CPython issue 106905). Under the GIL, taking turns costs nothing.
+_parser = threading.Lock()
 
 #: How many entries the lists of a report have.
 TOP = 10
@@ -135,7 +140,8 @@ def analyse(source: SourceFile) -> FileFacts:
         return FileFacts(source.path, problem=f"cannot be read: {error.strerror or type(error).__name__}")
     size_bytes, lines, sha256 = len(content), len(content.splitlines()), hashlib.sha256(content).hexdigest()
     try:
-        tree = ast.parse(content, filename=source.path)
+        with _parser:
+            tree = ast.parse(content, filename=source.path)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
         return FileFacts(source.path, size_bytes, lines, sha256=sha256, problem=f"cannot be parsed: {reason}")

@@ -75,7 +75,7 @@ async def steps_keep_their_signature(order: Order) -> None:
     await charge("order")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await charge(order, 5, 6)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await charge(order, euros=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    ship(order, True)  # type: ignore[misc]  # pyright: ignore[reportCallIssue]
+    ship(order, True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     book()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     assert_type(await charge.options(timeout=5, retry=Retry(attempts=2))(order), Receipt)
     await charge.options(timeout=5)("order")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -108,7 +108,7 @@ async def operations(order: Order) -> None:
     assert_type(await stepwell.map(charge, [order], limit=3), list[Receipt])
     assert_type(await stepwell.map(ship, [order]), list[str])
     assert_type(await stepwell.map(checkout, [order]), list[str])
-    await stepwell.map(ship, ["order"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    await stepwell.map(ship, ["order"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
     child = await stepwell.start(checkout, order, id="child")
     assert_type(await child.result(), str)
     await stepwell.send("order-42", "approval", True, key="once")
@@ -134,7 +134,7 @@ def engine_gives_typed_runs(order: Order) -> None:
         engine.start(checkout)  # type: ignore[call-arg, arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
         engine.start(checkout, "order")  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
         engine.start(billing, order)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
-        engine.start(billing, order, "2")  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+        engine.start(billing, order, "2")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue, reportArgumentType]
         Engine("orders.db", durability="some")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
