@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-pytest.register_assert_rewrite("stepwell.testing")
-
 from stepwell.store.base import Store
 from stepwell.store.sqlite import SqliteStore
 from stepwell.testing.contract import StoreContract

@@ -2,10 +2,6 @@
 
 Derive a class in a test module, say how your store is opened, and pytest runs everything::
 
-    import pytest
-
-    pytest.register_assert_rewrite("stepwell.testing")  # before the import: failures then show their values
-
     from stepwell.testing.contract import StoreContract
 
 
@@ -18,6 +14,13 @@ same runs. Needs pytest and hypothesis.
 """
 
 from __future__ import annotations
+
+import pytest
+
+# Before they are imported: failures show the values then.
+pytest.register_assert_rewrite(
+    *(f"stepwell.testing.contract_{part}" for part in ("changes", "kit", "properties", "reads", "workers"))
+)
 
 from stepwell.testing.contract_changes import ChangeContract
 from stepwell.testing.contract_kit import NOW, Worker, step

@@ -138,7 +138,9 @@ class Applier:
 
     def _run_moved(self, change: RunMoved) -> None:
         if change.status in ENDED:
-            raise IllegalTransition(f"run {change.run} cannot be moved to {change.status!r}: that is what RunFinished does")
+            raise IllegalTransition(
+                f"run {change.run} cannot be moved to {change.status!r}: that is what RunFinished does"
+            )
         owner = self._epoch if change.status == "running" else None
         self._execute(
             _RUN_MOVED,
@@ -210,7 +212,9 @@ class Applier:
         if status in ENDED:
             if change.key is not None and self._row(_SQL["message_key_seen"], (run, change.key)):
                 return Sent(run, status, 0)
-            raise RunEnded(f"run {change.run_id!r} has ended ({status}); message {change.name!r} cannot be received any more")
+            raise RunEnded(
+                f"run {change.run_id!r} has ended ({status}); message {change.name!r} cannot be received any more"
+            )
         self._execute(_SQL["message_sent"], (run, change.name, change.value, change.key, change.at))
         if not self._connection.changes():
             return Sent(run, status, 0)

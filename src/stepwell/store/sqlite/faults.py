@@ -65,7 +65,9 @@ def translate(error: Exception, location: str) -> StoreError:
                 "program (a database browser with an open transaction, say), then try again"
             )
         case apsw.ReadOnlyError() | apsw.CantOpenError():
-            return StoreError(f"{location}: the file cannot be written ({detail}). Nothing was written; check its rights")
+            return StoreError(
+                f"{location}: the file cannot be written ({detail}). Nothing was written; check its rights"
+            )
         case apsw.IOError():
             return StoreError(
                 f"{location}: the disk reported an error ({detail}). The transaction was rolled back and may be retried"

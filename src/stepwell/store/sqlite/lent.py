@@ -162,8 +162,8 @@ class SqliteLent:
             self.fault = error
         elif not self._connection.in_transaction:
             self.fault = TransactionGone(f"the transaction was rolled back by {error}")
-        if isinstance(error, apsw.AuthError):
-            raise TransactionError(f"a transaction may not use {self._gate.refused or error}") from error
+        if self._gate.refused:
+            raise TransactionError(f"a transaction may not use {self._gate.refused}") from error
         raise error
 
 

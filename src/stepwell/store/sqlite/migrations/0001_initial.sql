@@ -76,6 +76,7 @@ CREATE TABLE stepwell_journal (
         kind = 'step' OR kind = 'timer' OR kind = 'child' OR kind = 'result' OR kind = 'message' OR kind = 'sent'
         OR kind = 'published' OR kind = 'attempt_failed' OR kind = 'step_failed' OR kind = 'step_started'
         OR kind = 'cancel' OR kind = 'result_failed' OR kind = 'child_failed' OR kind = 'send_failed'
+        OR kind = 'patched'
     ),
     name TEXT NOT NULL,
     -- CRC-32 of the operation's arguments: replay compares it to notice changed code.
