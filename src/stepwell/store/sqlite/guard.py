@@ -23,7 +23,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from stepwell.errors import FileNotUsable, SecondSqliteError
 
@@ -181,7 +181,7 @@ def _refuse_watched(
         found = stat(target)  # type: ignore[arg-type]
     except (OSError, ValueError, TypeError):
         if isinstance(target, (str, bytes)) or hasattr(target, "__fspath__"):
-            _refuse_name(event, os.fsdecode(target))  # type: ignore[arg-type]
+            _refuse_name(event, os.fsdecode(cast("str | bytes", target)))
         return
     hit = watched.get((found.st_dev, found.st_ino))
     if hit is not None:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import sys
 import threading
 from typing import Final, NamedTuple
@@ -166,7 +167,7 @@ def _lock(descriptor: int, path: str, database_path: str) -> None:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, LOCK_BASE)
     except (BlockingIOError, PermissionError):
         # POSIX allows either errno for "taken".
-        holder = os.pread(descriptor, 400, 0).decode("utf-8", "replace").strip() or "another process"
+        holder = _describe_holder(descriptor)
         raise FileInUse(
             f"{database_path!r} is open in another engine: {holder}. One engine at a time can have a file. Stop that "
             "process, or let it do the work; its lock is free the moment it ends. (`fuser` on the lock file shows it "
@@ -177,6 +178,32 @@ def _lock(descriptor: int, path: str, database_path: str) -> None:
             f"The file system of {path!r} does not lock byte ranges ({error.strerror}), without which the file cannot "
             "be kept intact. Put it on a local disk."
         ) from error
+
+
+def _describe_holder(descriptor: int) -> str:
+    """Return who has the lock: the text in the file where it is the holder's, else what the kernel knows."""
+    text = os.pread(descriptor, 400, 0).decode("utf-8", "replace").strip()
+    pid = _pid_of_holder(descriptor)
+    if pid <= 0:
+        # Unknown here, as the holder is in another container: its own words must do.
+        return text or "another process"
+    # Else the text is an earlier holder's: the present one has not written its own yet, or could not.
+    return text if text.startswith(f"process {pid} ") else f"process {pid}"
+
+
+def _pid_of_holder(descriptor: int) -> int:
+    """Return the process that has the lock, as the kernel says (fcntl(2), F_GETLK); 0 where it does not."""
+    assert sys.platform != "win32", "opening refuses Windows before it comes here"
+    # struct flock: type, whence, start, length, pid on Linux; start, length, pid, type, whence on macOS.
+    layout, values = ("qqihh", (LOCK_BASE, 1, 0, fcntl.F_WRLCK, os.SEEK_SET))
+    if sys.platform == "linux":
+        layout, values = ("hhqqi", (fcntl.F_WRLCK, os.SEEK_SET, LOCK_BASE, 1, 0))
+    try:
+        answer = struct.unpack_from(layout, fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(layout + "0q", *values)))
+    except OSError:
+        return 0
+    kind, pid = (answer[0], answer[4]) if sys.platform == "linux" else (answer[3], answer[2])
+    return int(pid) if kind != fcntl.F_UNLCK else 0
 
 
 def _write_holder(descriptor: int) -> None:
