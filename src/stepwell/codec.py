@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import copy
 import re
+import threading
 import zlib
 from typing import Any, Final, NoReturn
 
 import msgspec
 
 from stepwell.decoders import Decoders, encode_hook, show, sorting_encode_hook, split_reason
-from stepwell.errors import PayloadTooLarge, SerializationError
+from stepwell.errors import DefinitionError, PayloadTooLarge, SerializationError
 from stepwell.journal import Payload
 from stepwell.shapes import (
     ATOMS,
@@ -118,6 +119,7 @@ class Converter:
             reason, inner = "it is nested too deeply", "$"
         elif isinstance(error, (ValueError, TypeError)):
             reason, inner = split_reason(error)
+            reason = reason[:1].lower() + reason[1:]
         else:
             reason, inner = f"{type_name(type(error))}: {error}", "$"
         if isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError):
@@ -131,7 +133,7 @@ class Converter:
         if found is not MISSING and "got `" in reason:
             # Name the type that the code used, not the type that its JSON has.
             reason = re.sub("got `[^`]*`", lambda _: f"got `{type_name(class_of(found))}`", reason, count=1)
-        reason = reason[:1].lower() + reason[1:].replace("`null`", "`None`")
+        reason = reason.replace("`null`", "`None`")
         raise SerializationError(
             f"Cannot deliver {where} as {show(self.annotation)}: {reason}, at {path}{inner[1:]}. "
             "Make the value and the annotation agree",
@@ -155,6 +157,7 @@ class Codec:
         #: JSON up to this size needs no look at its size; `finish` looks at the rest.
         self.plain_bytes = min(max_payload_bytes, compress_above_bytes)
         self._decoders = Decoders()
+        self._making = threading.Lock()  # one thread must not use what another is still making
         self._converters: dict[Any, Converter] = {}
 
     def converter(self, annotation: Any) -> Converter:
@@ -165,10 +168,12 @@ class Codec:
         try:
             return self._converters[annotation]
         except KeyError:
-            converter = self._converters[annotation] = Converter(self, annotation, self._decoders)
+            with self._making:
+                converter = self._converters[annotation] = Converter(self, annotation, self._decoders)
             return converter
         except TypeError:  # an annotation without a hash, such as Annotated[int, []]
-            return Converter(self, annotation, self._decoders)
+            with self._making:
+                return Converter(self, annotation, self._decoders)
 
     def encode(self, value: object, where: object) -> Payload:
         """Return the payload of `value`.
@@ -188,7 +193,17 @@ class Codec:
 
     def decode(self, payload: Payload, annotation: Any, where: object) -> Any:
         """Return the value of `payload` as `annotation` says; raises `SerializationError` where it does not fit."""
-        return self.converter(annotation).decode(payload, where)
+        try:
+            converter = self._converters[annotation]
+        except (KeyError, TypeError):
+            converter = self._new_converter(annotation, where)
+        return converter.decode(payload, where)
+
+    def _new_converter(self, annotation: Any, where: object) -> Converter:
+        try:
+            return self.converter(annotation)
+        except DefinitionError as error:  # whoever reads a value is prepared for one kind of error
+            raise SerializationError(f"Cannot deliver {where}: {error}", where=str(where)) from error
 
     def finish(self, value: object, data: bytes, where: object) -> Payload:
         """Check the JSON of `value` for size and for what JSON cannot express, and return its payload."""
@@ -203,8 +218,8 @@ class Codec:
             path = find_not_finite(value)
             if path is not None:
                 raise SerializationError(
-                    f"Cannot record {where}: {path} is {at_path(value, path)!r}, which JSON does not have. "
-                    "Record None, or text, for what is not a number",
+                    f"Cannot record {where}: {path} is NaN or infinite, which JSON cannot express. "
+                    "Record None, or text, in its place",
                     where=str(where),
                     path=path,
                 )
@@ -258,7 +273,7 @@ class Codec:
                 where=str(where),
                 path=path,
             )
-        return self.converter(annotation).decode(raw, where, path)
+        return self._new_converter(annotation, where).decode(raw, where, path)
 
     def fingerprint(self, args: tuple[Any, ...], kwargs: dict[str, Any], where: object) -> int:
         """Return the CRC-32 of the arguments' JSON, with everything unordered sorted; 0 where there are no arguments.

@@ -13,9 +13,11 @@ in the file tells them apart, and that is an error: a value must never come back
 from __future__ import annotations
 
 import dataclasses
+import enum
 import functools
 import inspect
 import pathlib
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -84,6 +86,13 @@ def _decode_pydantic(model: Any, data: bytes) -> Any:
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
+class _Lenient(type):
+    """The type of placeholders: msgspec checks that what a hook returns is an instance of what was asked for."""
+
+    def __instancecheck__(cls, _instance: object) -> bool:
+        return True
+
+
 class Decoders:
     """Makes decoders for annotations, and remembers how to read the types that it had to replace."""
 
@@ -116,6 +125,8 @@ class Decoders:
         reader = self._readers.get(annotation)
         if reader is not None:
             return reader(value)
+        if annotation is object:
+            return value
         if isinstance(annotation, type):
             if is_pydantic_model(annotation):
                 return _decode_pydantic(annotation, msgspec.json.encode(value))
@@ -159,10 +170,14 @@ class Decoders:
                 return self._accepted(origin[replaced])
         if isinstance(annotation, type) and _is_record(annotation):
             return self._record(annotation, refusal)
+        if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+            placeholder = self._placeholder(annotation)
+            self._readers[placeholder] = functools.partial(_read_enum, list(annotation))
+            return placeholder
         raise refusal
 
     def _placeholder(self, annotation: Any) -> type:
-        placeholder = type("Placeholder", (), {})
+        placeholder = _Lenient("Placeholder", (), {})
         self._placeholders[annotation] = placeholder
         return placeholder
 
@@ -176,7 +191,7 @@ class Decoders:
             return self._accepted(rest)
         placeholder = self._placeholder(annotation)
         try:
-            members = [(type_name(arg) if isinstance(arg, type) else show(arg), self.decoder(arg)) for arg in objects]
+            members = [(show(arg), self.decoder(arg)) for arg in objects]
             if others:
                 rest = typing.Union[tuple(others)]  # noqa: UP007 - made at run time
                 members.append((show(rest), self._build(rest)))
@@ -253,7 +268,7 @@ def _read_union(members: list[tuple[str, Callable[[str | bytes], Any]]], value: 
     reasons: list[str] = []
     for name, decode in members:
         try:
-            candidate = decode(data)
+            candidate = _completed(decode(data))
             again = _encode(candidate)
         except Exception as error:  # noqa: BLE001 - classes of users may raise anything while they are made
             reasons.append(f"{name}: {plain_reason(error)}")
@@ -276,6 +291,15 @@ def _read_union(members: list[tuple[str, Callable[[str | bytes], Any]]], value: 
         return wider[0]
     names = " | ".join(name for name, _ in members)
     raise ValueError(f"Expected `{names}`, got `{_json_type(value)}` ({'; '.join(reasons)})")
+
+
+def _completed(candidate: Any) -> Any:
+    """Set its defaults on a dataclass instance: msgspec leaves them to the class, and does not write them then."""
+    if dataclasses.is_dataclass(candidate) and hasattr(candidate, "__dict__"):
+        for field in dataclasses.fields(candidate):
+            if field.name not in candidate.__dict__ and hasattr(candidate, field.name):
+                object.__setattr__(candidate, field.name, getattr(candidate, field.name))
+    return candidate
 
 
 def _equal(again: bytes, value: Any) -> bool:
@@ -301,6 +325,15 @@ def _holds(again: Any, value: Any) -> bool:
         before, after = items_of(value), items_of(again)
         return len(before) == len(after) and all(map(_holds, after, before))
     return _encode(again) == _encode(value)
+
+
+def _read_enum(members: list[enum.Enum], value: Any) -> enum.Enum:
+    """Read an enumeration whose values are neither all texts nor all integers."""
+    data = _encode_sorted(value)
+    for member in members:
+        if _encode_sorted(member) == data:
+            return member
+    raise ValueError(f"Invalid enum value {data.decode()}")
 
 
 def _read_record(cls: Any, decode: Callable[[bytes], Any], defaults: dict[str, bool], value: Any) -> Any:
@@ -344,7 +377,9 @@ def _default_of(field: Any, made: Any) -> Any:
 
 def show(annotation: Any) -> str:
     """Return an annotation as it stands in source code, nearly."""
-    return annotation.__qualname__ if type(annotation) is type else str(annotation).replace("typing.", "")
+    if isinstance(annotation, type):
+        return annotation.__qualname__
+    return re.sub(r"\b(typing|__main__)\.", "", str(annotation))
 
 
 def split_reason(error: Exception) -> tuple[str, str]:

@@ -173,8 +173,8 @@ def find_culprit(value: Any, encode: Callable[[Any], bytes], error: Exception) -
             try:
                 encode({key: None})
             except Exception:  # noqa: BLE001 - hooks of user classes may raise anything
-                reason = f"has the key {_short(key)}, a {type_name(type(key))}"
-                return Culprit(_shown(path), reason, "Use strings or numbers as keys")
+                kind = "text with lone surrogates" if isinstance(key, str) else f"a {type_name(class_of(key))}"
+                return Culprit(_shown(path), f"has the key {_short(key)}, {kind}", "Use text or numbers as keys")
     return Culprit(_shown(path), *_explain(value, error))
 
 
@@ -209,14 +209,14 @@ def _explain(value: Any, error: Exception) -> tuple[str, str]:
         return "is text with lone surrogates, which UTF-8 cannot hold", "Clean it, or record `bytes`"
     if isinstance(value, int):
         return f"is an integer of more than {sys.get_int_max_str_digits()} digits", "Record it as text: `hex(n)`"
-    if isinstance(value, Iterator) or inspect.isasyncgen(value):
-        return f"{is_a}, which can be read only once", "Return a list of its items"
     if isinstance(value, type) or inspect.isroutine(value) or inspect.ismodule(value):
         return f"{is_a}, which is code", "Record its name, or the data that it works on"
     if isinstance(value, BaseException):
         return f"{is_a}, an exception", "Raise it, or record `str(error)`"
     if hasattr(value, "fileno") or hasattr(value, "acquire") or type(value).__module__ in ("_thread", "_io", "socket"):
         return f"{is_a}, which lives in this process only", "Open it inside the step that uses it"
+    if isinstance(value, Iterator) or inspect.isasyncgen(value):
+        return f"{is_a}, which can be read only once", "Return a list of its items"
     if fields_of(value) or type(value) in ATOMS or isinstance(value, (dict, *ARRAYS)):
         return f"{is_a} that cannot be encoded ({error})", "Change it so that it can be written as JSON"
     return (

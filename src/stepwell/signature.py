@@ -81,6 +81,8 @@ class Signature:
         required_by_name = any(
             p.kind is inspect.Parameter.KEYWORD_ONLY and p.default is inspect.Parameter.empty for p in parameters
         )
+        takes_any_name = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+        self._shadowed = {p.name for p in positional if takes_any_name and p.kind is inspect.Parameter.POSITIONAL_ONLY}
         is_open = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
         self._least = sum(p.default is inspect.Parameter.empty for p in positional)
         self._most = -1 if required_by_name else sys.maxsize if is_open else len(positional)
@@ -100,7 +102,8 @@ class Signature:
         elif count < len(self._names_after) and kwargs.keys() == self._names_after[count]:
             return
         try:
-            self.parameters.bind(*args, **kwargs)
+            # Some versions of Python let `bind` take a positional-only parameter by name where there are **kwargs.
+            self.parameters.bind(*args, **{name: kwargs[name] for name in kwargs if name not in self._shadowed})
         except TypeError as error:
             shown = self.parameters.replace(return_annotation=inspect.Signature.empty)
             raise DefinitionError(f"{self.name}{shown} cannot be called like this: {error}") from None
