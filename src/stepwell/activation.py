@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from stepwell.definition import Transaction
 from stepwell.errors import (
     ResultNotSerializable,
     RunCancelled,
@@ -163,9 +162,13 @@ class Activator:
                 return
             if execution.issued:
                 issued, execution.issued = execution.issued, []
+                run.opened = issued[-1].number
                 for operation in issued:
-                    run.opened = max(run.opened, operation.number)
-                    if operation.number in execution.pending:
+                    if operation.number not in execution.pending:
+                        continue
+                    if operation.kind == "step":
+                        self._open_step(run, operation, operation.detail, work)
+                    else:
                         self._open(run, operation, work)
             if execution.withdrawn:
                 withdrawn, execution.withdrawn = execution.withdrawn, []
@@ -174,6 +177,8 @@ class Activator:
             if execution.outcome is not None:
                 self._finish(run, execution.outcome, work)
                 return
+            if not run.deliverable and not (run.receivers and run.inbox):
+                break
             entry = self._next_entry(run, work)
             if entry is None:
                 break
@@ -202,7 +207,7 @@ class Activator:
         return Entry(run.key, operation.number, kind, operation.name, operation.fingerprint, self._runs.now, value)
 
     def _rest(self, run: Resident, work: Work) -> None:
-        due = run.next_due()
+        due = run.next_due() if run.timers or run.deadline_at is not None else None
         if run.active or run.deliverable:
             status: Status = "running"
             wake_at = None
@@ -212,14 +217,14 @@ class Activator:
             check_transition(run.id, run.status, status)
             work.changes.append(RunMoved(run.key, status, self._runs.now, wake_at))
             run.status, run.wake_at = status, wake_at
+        elif status == "running" and due == run.armed:
+            return
         self._runs.resting(run)
 
     # --- operations ----------------------------------------------------------------------------------------------
 
     def _open(self, run: Resident, operation: Operation, work: Work) -> None:
         match operation.kind:
-            case "step":
-                self._open_step(run, operation, operation.detail, work)
             case "timer":
                 run.add_timer(operation.detail, operation.number)
             case "receive":
@@ -240,7 +245,7 @@ class Activator:
     def _open_step(self, run: Resident, operation: Operation, call: StepCall, work: Work) -> None:
         attempts = Attempts(run, operation, call, self._runs.now)
         run.calls[operation.number] = attempts
-        history = run.history.pop(operation.number, None)
+        history = run.history.pop(operation.number, None) if run.history else None
         if history is not None:
             attempts.attempt = history.attempts + 1
             attempts.first_started_at = history.first_started_at or self._runs.now
@@ -264,8 +269,8 @@ class Activator:
         attempts.retry_at = None
         attempts.started_at = self._runs.now
         definition = attempts.definition
-        if isinstance(definition, Transaction):
-            work.after.append(lambda: self._runs.transaction_due(run, attempts))
+        if definition.kind == "transaction":
+            work.extra.after.append(lambda: self._runs.transaction_due(run, attempts))
             return
         if definition.step_options.delivery == "at-most-once":
             attempts.visible = True
@@ -288,7 +293,7 @@ class Activator:
 
     def _publish(self, run: Resident, operation: Operation, detail: ValueDetail, work: Work) -> None:
         work.changes.append(ValuePublished(run.key, operation.name, detail.value, self._runs.now))
-        work.after.append(lambda: self._runs.publish_committed(run.key, operation.name, detail.value))
+        work.extra.after.append(lambda: self._runs.publish_committed(run.key, operation.name, detail.value))
         run.deliverable.append(self.entry(run, operation, "published"))
 
     def _send(self, run: Resident, operation: Operation, work: Work) -> None:
@@ -328,7 +333,7 @@ class Activator:
         if child_id is None:
             child_id = f"{run.id}/{operation.number}"
         elif self._runs.being_created(child_id) is not None:
-            work.after.append(lambda: self._runs.reopen(run, operation))
+            work.extra.after.append(lambda: self._runs.reopen(run, operation))
             return
         elif (existing := self._runs.find(child_id)) is not None:
             run.deliverable.append(self._existing_child(run, operation, existing))
@@ -365,7 +370,7 @@ class Activator:
         creation = self._runs.being_created(child_id)
         if creation is not None:
             if creation.parent != run.key:
-                work.after.append(lambda: self._runs.reopen(run, operation))
+                work.extra.after.append(lambda: self._runs.reopen(run, operation))
                 return
         elif child is None:
             record = self._runs.find(child_id)
@@ -414,7 +419,7 @@ class Activator:
         check_transition(run.id, run.status, "halted")
         work.changes.append(RunMoved(run.key, "halted", self._runs.now, None, text))
         self._drop_all(run, work)
-        work.over.append(RunOver(run.key, run.id, "halted", None, None, text))
+        work.extra.over.append(RunOver(run.key, run.id, "halted", None, None, text))
         run.status = "halted"
         self._runs.halted(run)
 
@@ -436,8 +441,7 @@ class Activator:
             definition = run.execution.definition
             where = f"the result of workflow {definition.name!r} in run {run.id!r}"
             try:
-                annotation = definition.signature.return_annotation
-                result, _ = self._runs.codec.converter(annotation).roundtrip(outcome.result, where)
+                result, _ = definition.converter(self._runs.codec).roundtrip(outcome.result, where)
             except SerializationError as problem:
                 reason = ResultNotSerializable(
                     f"{problem} All its steps are recorded. Mend the workflow, then resume the run (or restart the engine).",
@@ -460,7 +464,7 @@ class Activator:
                 ChildrenCancelled(run.key, now, f"its parent, run {run.id!r}, has ended"), self._runs.children_cancelled
             )
         self._drop_all(run, work)
-        work.over.append(over)
+        work.extra.over.append(over)
         run.status = status
         self._runs.ended(run, over, work)
 
@@ -472,9 +476,9 @@ class Activator:
 
     def _drop(self, attempts: Attempts, work: Work) -> None:
         attempts.wanted = False
-        work.drops.append(attempts)
+        work.extra.drops.append(attempts)
 
     def wake_parent(self, key: int, work: Work) -> None:
         """Make a parent that is not in memory look at its children, durably."""
         work.changes.append(RunWoken(key, self._runs.now))
-        work.after.append(lambda: self._runs.woken(key))
+        work.extra.after.append(lambda: self._runs.woken(key))

@@ -140,8 +140,9 @@ class Core:
             event = inbox.popleft()
             try:
                 event()
-            except Exception as error:  # noqa: BLE001 - one run's defect must not stop the others
-                self._broken(event, error)
+            except Exception as error:  # noqa: BLE001 - see _fail
+                self._fail(error)
+                return
         try:
             self._commit()
             worker.evict()
@@ -169,19 +170,20 @@ class Core:
             self._worker.put_back(works)
             return
         try:
-            plain = [work for work in works if not work.transactions]
+            plain = [work for work in works if not work.calls_transactions]
             if plain:
                 self._commit_together(plain)
-            for work in works:
-                if work.transactions:
-                    self._commit_together([work])
+            if len(plain) != len(works):
+                for work in works:
+                    if work.calls_transactions:
+                        self._commit_together([work])
         finally:
             self.store.writers.release()
 
     def _commit_together(self, works: list[Work]) -> None:
         assert self.claim is not None
         worker = self._worker
-        written = [work for work in works if work.changes or work.transactions]
+        written = [work for work in works if work.changes or work.calls_transactions]
         if written:
             try:
                 outcomes = self.store.commit([worker.unit(work) for work in written], self.claim)
@@ -190,10 +192,12 @@ class Core:
                 return
             for work, outcome in zip(written, outcomes, strict=True):
                 worker.settled(work, outcome)
-        for work in works:
-            if not work.changes and not work.transactions:
-                worker.settled(work, [])
+        if len(written) != len(works):
+            for work in works:
+                if not work.changes and not work.calls_transactions:
+                    worker.settled(work, [])
         self._full_until = 0.0
+        worker.run_steps()
 
     # --- trouble -------------------------------------------------------------------------------------------------
 
@@ -212,15 +216,6 @@ class Core:
         if not self._closing and not self._scheduled:
             self.wake()
 
-    def _broken(self, event: Callable[[], None], error: Exception) -> None:
-        """Halt the run whose event the engine could not handle; without one, stop the engine."""
-        attempts = event.args[0] if isinstance(event, partial) and event.args else None
-        if isinstance(attempts, Attempts):
-            _log.critical("run %r: the engine failed to handle a step's end", attempts.run_id, exc_info=error)
-            self._guarded(partial(self._worker.halt_broken, attempts.run_key, error))
-        else:
-            self._fail(error)
-
     def _fail(self, error: Exception) -> None:
         """Stop serving: whoever waits is told, and the file stays as the last commit left it."""
         if self.failure is not None:
@@ -237,7 +232,7 @@ class Core:
         self._run_waiters.clear()
         self._value_waiters.clear()
         for work in self._worker.take():
-            for reply in (*work.failing, *(reply for reply, _ in work.replies)):
+            for reply in work.waiting_callers():
                 reply(None, self.failure)
         self._refuse_inbox()
 
@@ -246,7 +241,7 @@ class Core:
         while self._inbox:
             event = self._inbox.popleft()
             reply = event.args[-1] if isinstance(event, partial) and event.args else None
-            if callable(reply) and not isinstance(reply, (Attempts, StepOutcome)):
+            if callable(reply):
                 reply(None, failure)
         self._flush()
 
@@ -292,8 +287,7 @@ class Core:
         """Execute attempts: async ones on the loop, sync ones in threads."""
         if self._closing:
             return
-        for attempt in attempts:
-            self._flight[attempt] = None
+        self._flight.update(dict.fromkeys(attempts))
         coroutines = [attempt for attempt in attempts if attempt.definition.is_async]
         if len(coroutines) != len(attempts):
             plain = [attempt for attempt in attempts if not attempt.definition.is_async]
@@ -322,13 +316,20 @@ class Core:
         except RuntimeError:
             _log.warning("%s: the loop of the async steps is closed; they go on with the next engine", self.store.location)
 
-    def _finished(self, attempts: Attempts, outcome: StepOutcome) -> None:
-        """Take the end of an attempt; from any thread."""
-        self.post(partial(self._step_finished, attempts, outcome))
+    def _finished(self, ended: Sequence[tuple[Attempts, StepOutcome]]) -> None:
+        """Take the ends of attempts; from any thread."""
+        self.post(partial(self._steps_finished, ended))
 
-    def _step_finished(self, attempts: Attempts, outcome: StepOutcome) -> None:
-        self._flight.pop(attempts, None)
-        self._worker.step_finished(attempts, outcome)
+    def _steps_finished(self, ended: Sequence[tuple[Attempts, StepOutcome]]) -> None:
+        flight = self._flight
+        step_finished = self._worker.step_finished
+        for attempts, outcome in ended:
+            flight.pop(attempts, None)
+            try:
+                step_finished(attempts, outcome)
+            except Exception as error:  # noqa: BLE001 - one run's defect must not stop the others
+                _log.critical("run %r: the engine failed to handle a step's end", attempts.run_id, exc_info=error)
+                self._guarded(partial(self._worker.halt_broken, attempts.run_key, error))
 
     def run_over(self, over: list[RunOver]) -> None:
         """Tell whoever waits for these runs."""

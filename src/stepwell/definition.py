@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 from stepwell.clock import to_seconds
+from stepwell.codec import Codec, Converter
 from stepwell.errors import DefinitionError, InvalidArgument
 from stepwell.retry import NO_RETRY, Retry
 from stepwell.signature import Signature
@@ -78,12 +79,20 @@ class Definition(Generic[P, R]):
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
         self._bound_to: object = None
         self._is_bound = False
+        self._converter: tuple[Codec, Converter] | None = None
         functools.update_wrapper(cast("Callable[P, R]", self), function)
 
     @functools.cached_property
     def signature(self) -> Signature:
         """The parameters and the return type, resolved at first use."""
         return Signature.of(self.function, skip_first=self._is_bound)
+
+    def converter(self, codec: Codec) -> Converter:
+        """Return what encodes and decodes the results, as the return annotation says."""
+        known = self._converter
+        if known is None or known[0] is not codec:
+            known = self._converter = (codec, codec.converter(self.signature.return_annotation))
+        return known[1]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function; inside a run, durably."""

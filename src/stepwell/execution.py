@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final, TypeVar
 
-from stepwell.codec import Codec
+from stepwell.codec import Codec, Converter
 from stepwell.definition import Definition, Step, Workflow
 from stepwell.errors import (
     DefinitionError,
@@ -53,17 +53,23 @@ _MAX_REFUSALS: Final = 100
 class Operation:
     """Something durable that the code asked for and waits for. `detail` depends on the kind (see `stepwell.operations`)."""
 
-    __slots__ = ("annotation", "detail", "fingerprint", "future", "handle", "kind", "name", "number")
+    __slots__ = ("converter", "detail", "fingerprint", "future", "handle", "kind", "name", "number")
 
-    def __init__(self, number: int, kind: OpKind, name: str, fingerprint: int, annotation: Any, detail: Any) -> None:
+    def __init__(
+        self, number: int, kind: OpKind, name: str, fingerprint: int, converter: Converter | None, detail: Any
+    ) -> None:
         self.number = number
         self.kind: OpKind = kind
         self.name = name
         self.fingerprint = fingerprint
-        self.annotation = annotation
+        self.converter = converter  # of what is delivered; None where that is nothing
         self.detail = detail
         self.future: asyncio.Future[Any] | None = None
         self.handle: Handle | None = None  # of a timer
+
+    def __str__(self) -> str:
+        """Name what is delivered, for messages of the codec."""
+        return f"the result of {self.kind} {self.name!r}"
 
 
 class StepCall:
@@ -169,14 +175,16 @@ class Execution:
         if self.outcome is not None:
             self._diverge(entry, "the workflow had ended")
             return
-        self.now = max(self.now, entry.at)
-        if entry.kind in UNDELIVERED:
+        if entry.at > self.now:
+            self.now = entry.at
+        kind = entry.kind
+        if kind == "cancel":
+            if self._root is not None:
+                self._root.cancel(entry.name or None)
+        elif kind in UNDELIVERED:
             if entry.op not in self.pending:
                 self._diverge(entry, self._whereabouts())
             return
-        if entry.kind == "cancel":
-            if self._root is not None:
-                self._root.cancel(entry.name or None)
         else:
             operation = self.pending.pop(entry.op, None)
             if operation is None:
@@ -195,13 +203,16 @@ class Execution:
         if entry.kind in FAILURES:
             future.set_exception(decode_failure(entry.value, StepFailed if entry.kind == "step_failed" else RunFailed))
             return
+        converter = operation.converter
+        if converter is None:
+            future.set_result(None)
+            return
         try:
-            if operation.annotation is None:
-                value = entry.value
-            else:
-                value = self.codec.decode(entry.value, operation.annotation, self._where("the result of", operation))
+            value = converter.decode(entry.value, operation)
         except SerializationError as error:
-            self._halt(RunHalted(f"{error}. The type has changed since the value was recorded."))
+            self._halt(
+                RunHalted(f"run {self.run_id!r}: {error} The type has changed since the value was recorded; change it back.")
+            )
             return
         future.set_result(value)
 
@@ -240,13 +251,13 @@ class Execution:
     # --- operations ----------------------------------------------------------------------------------------------
 
     def issue(
-        self, kind: OpKind, name: str, fingerprint: int = 0, *, annotation: Any = None, detail: Any = None
+        self, kind: OpKind, name: str, fingerprint: int = 0, converter: Converter | None = None, detail: Any = None
     ) -> Operation:
         """Give the next number to an operation of the code; check it against the journal during replay."""
         if self.stopped or self.outcome is not None:
             self._refuse(kind, name)
         self._counter = number = self._counter + 1
-        operation = Operation(number, kind, name, fingerprint, annotation, detail)
+        operation = Operation(number, kind, name, fingerprint, converter, detail)
         if self._expected:
             self._check(operation)
         self.pending[number] = operation
@@ -254,13 +265,13 @@ class Execution:
         return operation
 
     async def perform(
-        self, kind: OpKind, name: str, fingerprint: int = 0, *, annotation: Any = None, detail: Any = None
+        self, kind: OpKind, name: str, fingerprint: int = 0, converter: Converter | None = None, detail: Any = None
     ) -> Any:
         """Issue an operation and wait for it; withdraw it when the waiting task is cancelled."""
         future: asyncio.Future[Any] = asyncio.Future(loop=self.loop)
         if self._refusals >= _MAX_REFUSALS:
             await future  # for ever: see _MAX_REFUSALS
-        operation = self.issue(kind, name, fingerprint, annotation=annotation, detail=detail)
+        operation = self.issue(kind, name, fingerprint, converter, detail)
         operation.future = future
         try:
             return await future
@@ -291,11 +302,11 @@ class Execution:
 
     async def _call_step(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         codec = self.codec
-        fingerprint = codec.fingerprint(args, kwargs, _StepWhere(step.name, self.run_id)) if args or kwargs else 0
-        args, kwargs = codec.private_copy(args, kwargs)
-        return await self.perform(
-            "step", step.name, fingerprint, annotation=step.signature.return_annotation, detail=StepCall(step, args, kwargs)
-        )
+        fingerprint = 0
+        if args or kwargs:
+            fingerprint = codec.fingerprint(args, kwargs, _StepWhere(step.name, self.run_id))
+            args, kwargs = codec.private_copy(args, kwargs)
+        return await self.perform("step", step.name, fingerprint, step.converter(codec), StepCall(step, args, kwargs))
 
     async def _call_child(self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         child_id = await self.start_child(workflow, args, kwargs, child_id=None, attached=True)
@@ -316,7 +327,7 @@ class Execution:
         fingerprint = self.codec.fingerprint(args, kwargs, where) if args or kwargs else 0
         payload = self.codec.encode_arguments(args, kwargs, where)
         detail = ChildStart(workflow.name, payload, child_id=child_id, attached=attached)
-        result = await self.perform("start", workflow.name, fingerprint, annotation=str, detail=detail)
+        result = await self.perform("start", workflow.name, fingerprint, self.codec.converter(str), detail)
         return str(result)
 
     async def child_result(self, workflow: Workflow[..., Any], child_id: str, *, cancel_with_caller: bool) -> Any:
@@ -324,9 +335,7 @@ class Execution:
 
         `cancel_with_caller`: when the waiting task is cancelled, cancel the child as well.
         """
-        return await self.perform(
-            "result", child_id, annotation=workflow.signature.return_annotation, detail=cancel_with_caller
-        )
+        return await self.perform("result", child_id, 0, workflow.converter(self.codec), cancel_with_caller)
 
     def block_on(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Wait for an operation from plain code; see `stepwell.loop.block_on`."""
@@ -360,7 +369,7 @@ class Execution:
         """Make a timer an operation."""
         if self._refusals >= _MAX_REFUSALS:
             return  # never fires, so that whoever waits for it stays suspended
-        operation = self.issue("timer", "", detail=due)
+        operation = self.issue("timer", "", 0, None, due)
         operation.handle = handle
         handle.operation = operation.number
 
@@ -446,9 +455,6 @@ class Execution:
             if not filename.startswith((_PACKAGE, _ASYNCIO)):
                 place = f"{filename}:{line} in {name}"
         return f"the code waits at {place}"
-
-    def _where(self, what: str, operation: Operation) -> str:
-        return f"{what} {operation.kind} {operation.name!r} in run {self.run_id!r}"
 
 
 class _StepWhere:

@@ -117,7 +117,7 @@ async def receive(  # noqa: ASYNC109 - the timeout is part of the durable operat
     """
     run = execution("receive()")
     check_name(name, "the name of a message")
-    waiting = run.perform("receive", name, annotation=type)
+    waiting = run.perform("receive", name, 0, run.codec.converter(type))
     if timeout is None:
         return await waiting
     try:
@@ -145,7 +145,7 @@ async def send(run_id: str, name: str, value: object = None, *, key: str | None 
         check_name(key, "the key of a message")
     payload = run.codec.encode(value, f"the message {name!r} from run {run.run_id!r} to run {run_id!r}")
     fingerprint = run.codec.fingerprint((run_id, value, key), {}, name)
-    await run.perform("send", name, fingerprint, detail=MessageDetail(run_id, payload, key))
+    await run.perform("send", name, fingerprint, None, MessageDetail(run_id, payload, key))
 
 
 async def publish(key: str, value: object) -> None:
@@ -153,7 +153,7 @@ async def publish(key: str, value: object) -> None:
     run = execution("publish()")
     check_name(key, "the key of a published value")
     payload = run.codec.encode(value, f"the value published as {key!r} by run {run.run_id!r}")
-    await run.perform("publish", key, run.codec.fingerprint((value,), {}, key), detail=ValueDetail(payload))
+    await run.perform("publish", key, run.codec.fingerprint((value,), {}, key), None, ValueDetail(payload))
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +202,7 @@ class ChildRun(Generic[T]):
     async def cancel(self, reason: str | None = None) -> None:
         """Ask the child to stop; it ends in its own time."""
         run = execution("ChildRun.cancel()")
-        await run.perform("send", "cancel", detail=CancelDetail(self.id, reason))
+        await run.perform("send", "cancel", 0, None, CancelDetail(self.id, reason))
 
 
 @overload

@@ -26,6 +26,7 @@ class Attempts:
         "first_started_at",
         "fingerprint",
         "kwargs",
+        "name",
         "operation",
         "retry_at",
         "run_id",
@@ -40,6 +41,7 @@ class Attempts:
         self.run_id = run.id
         self.operation = operation.number
         self.fingerprint = operation.fingerprint
+        self.name = operation.name
         self.definition: Step[..., Any] = call.definition
         self.args = call.args
         self.kwargs = call.kwargs
@@ -49,6 +51,11 @@ class Attempts:
         self.retry_at: int | None = None
         self.wanted = True  # false once nobody waits for the result
         self.visible = False  # the journal shows that this attempt is under way
+
+
+    def __str__(self) -> str:
+        """Name the result, for messages of the codec."""
+        return f"the result of step {self.name!r} in run {self.run_id!r}"
 
 
 class History:

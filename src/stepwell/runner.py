@@ -11,7 +11,7 @@ import asyncio
 import queue
 import threading
 from asyncio import tasks
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextvars import Context, copy_context
 from typing import Any, Final
 
@@ -22,8 +22,8 @@ from stepwell.errors import StepTimeout
 from stepwell.resident import Attempts
 from stepwell.steps import StepOutcome, record_result
 
-#: What a runner calls with each finished attempt, from whichever thread it finished on.
-Finished = Callable[[Attempts, StepOutcome], None]
+#: What a runner calls with finished attempts, from whichever thread they finished on.
+Finished = Callable[[Sequence[tuple[Attempts, StepOutcome]]], None]
 
 #: Idle lanes that are kept for reuse.
 _MAX_IDLE_LANES: Final = 256
@@ -178,13 +178,20 @@ class AsyncLanes:
         self._finished = finished
         self._idle: list[_Lane] = []
         self._busy: dict[Attempts, _Lane] = {}
+        self._at_once: list[tuple[Attempts, StepOutcome]] | None = None  # collects ends while `start` executes
 
     def start(self, batch: Iterable[Attempts]) -> None:
         """Begin to execute attempts."""
-        for attempts in batch:
-            lane = self._idle.pop() if self._idle else _Lane(self)
-            self._busy[attempts] = lane
-            lane.begin(attempts)
+        ended = self._at_once = []
+        try:
+            for attempts in batch:
+                lane = self._idle.pop() if self._idle else _Lane(self)
+                self._busy[attempts] = lane
+                lane.begin(attempts)
+        finally:
+            self._at_once = None
+        if ended:
+            self._finished(ended)
 
     def done(self, lane: _Lane, attempts: Attempts, outcome: StepOutcome) -> None:
         """Take a lane back whose step has ended."""
@@ -193,7 +200,10 @@ class AsyncLanes:
             self._idle.append(lane)
         else:
             lane.stop()
-        self._finished(attempts, outcome)
+        if self._at_once is not None:
+            self._at_once.append((attempts, outcome))
+        else:
+            self._finished([(attempts, outcome)])
 
     def drop(self, batch: Iterable[Attempts]) -> None:
         """Cancel attempts that are still under way."""
@@ -252,7 +262,7 @@ class ThreadLanes:
             if info is not None and not info.cancelled:
                 outcome = copy_context().run(self._call, attempts, info)
                 self._busy.pop(attempts, None)
-                self._finished(attempts, outcome)
+                self._finished([(attempts, outcome)])
             else:
                 self._busy.pop(attempts, None)
             with self._lock:
@@ -275,7 +285,7 @@ class ThreadLanes:
         info = self._busy.pop(attempts, None)
         if info is not None:
             info.cancel()
-            self._finished(attempts, StepOutcome(error=_timed_out(attempts)))
+            self._finished([(attempts, StepOutcome(error=_timed_out(attempts)))])
 
     def drop(self, batch: Iterable[Attempts]) -> None:
         """Tell attempts that nobody wants their result."""

@@ -39,24 +39,10 @@ class Savepoint(Protocol):
         ...
 
 
-class ResultWhere:
-    """Names a step's result in error messages; made per step, turned into text only when an error needs it."""
-
-    __slots__ = ("_attempts",)
-
-    def __init__(self, attempts: Attempts) -> None:
-        self._attempts = attempts
-
-    def __str__(self) -> str:
-        """Return the text."""
-        return f"the result of step {self._attempts.definition.name!r} in run {self._attempts.run_id!r}"
-
-
 def record_result(codec: Codec, attempts: Attempts, result: Any) -> StepOutcome:
     """Encode what a step returned, and make sure that it reads back as the annotated type."""
-    annotation = attempts.definition.signature.return_annotation
     try:
-        payload, _ = codec.converter(annotation).roundtrip(result, ResultWhere(attempts))
+        payload, _ = attempts.definition.converter(codec).roundtrip(result, attempts)
     except SerializationError as error:
         return StepOutcome(refused=error)
     return StepOutcome(payload)
@@ -71,13 +57,26 @@ class Steps:
 
     def finished(self, run: Resident, attempts: Attempts, outcome: StepOutcome, work: Work, now: int) -> bool:
         """Record how an attempt ended. Return whether the run's code has something to go on with."""
-        operation = run.execution.pending[attempts.operation]
         run.active -= 1
-        if outcome.error is None and outcome.refused is None:
-            del run.calls[attempts.operation]
-            entry = self._entry(attempts, operation, "step", outcome.value, now)
-            self._activator.deliver(run, entry, work)
+        value, error, refused = outcome
+        number = attempts.operation
+        if error is None and refused is None:
+            del run.calls[number]
+            entry = Entry(
+                attempts.run_key,
+                number,
+                "step",
+                attempts.name,
+                attempts.fingerprint,
+                now,
+                value,
+                attempts.attempt,
+                attempts.started_at,
+            )
+            work.changes.append(entry)
+            run.execution.deliver(entry)
             return True
+        operation = run.execution.pending[number]
         if outcome.refused is not None:
             self._refuse(run, attempts, operation, outcome.refused, work, now)
             return False

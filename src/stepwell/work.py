@@ -57,38 +57,78 @@ class Outside(Protocol):
 
 
 class Work:
-    """Changes of one unit, and what follows from their commit."""
+    """Changes of one unit, and what follows from their commit.
 
-    __slots__ = ("after", "changes", "drops", "failing", "handlers", "over", "replies", "residents", "steps", "transactions")
+    There is one for every step of every run, so the lists that most works leave empty are made when they are needed.
+    """
+
+    __slots__ = ("_extra", "changes", "residents", "steps")
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
-        self.transactions: list[tuple[Resident, Attempts]] = []  # steps to call inside the unit's transaction
         self.residents: list[Resident] = []
-        self.handlers: list[tuple[Change, Callable[[Any], None]]] = []  # who wants the result of a change
         self.steps: list[Attempts] = []
+        self._extra: Extra | None = None
+
+    @property
+    def extra(self) -> Extra:
+        """What only some works have, made at first use."""
+        if self._extra is None:
+            self._extra = Extra()
+        return self._extra
+
+    @property
+    def has_extra(self) -> bool:
+        """Tell whether there is anything in `extra`."""
+        return self._extra is not None
+
+    @property
+    def calls_transactions(self) -> bool:
+        """Tell whether the unit calls transactional steps."""
+        return self._extra is not None and bool(self._extra.transactions)
+
+    def waiting_callers(self) -> list[Reply]:
+        """Return who must be told when the work is refused."""
+        if self._extra is None:
+            return []
+        return [*self._extra.failing, *(reply for reply, _ in self._extra.replies)]
+
+    def expect(self, change: Change, handler: Callable[[Any], None]) -> None:
+        """Add a change whose result `handler` gets after the commit."""
+        self.changes.append(change)
+        self.extra.handlers.append((change, handler))
+
+    def absorb(self, other: Work) -> None:
+        """Take over another work, because one run is touched by both."""
+        self.changes += other.changes
+        self.steps += other.steps
+        for run in other.residents:
+            run.work = self
+        self.residents += other.residents
+        if other.has_extra:
+            self.extra.absorb(other.extra)
+
+
+class Extra:
+    """The rarer consequences of a work."""
+
+    __slots__ = ("after", "drops", "failing", "handlers", "over", "replies", "transactions")
+
+    def __init__(self) -> None:
+        self.handlers: list[tuple[Change, Callable[[Any], None]]] = []  # who wants the result of a change
         self.drops: list[Attempts] = []
         self.over: list[RunOver] = []
         self.after: list[Callable[[], None]] = []
         self.replies: list[tuple[Reply, Any]] = []
         self.failing: list[Reply] = []  # told only where the work is refused; a handler tells them otherwise
+        self.transactions: list[tuple[Resident, Attempts]] = []  # steps to call inside the unit's transaction
 
-    def expect(self, change: Change, handler: Callable[[Any], None]) -> None:
-        """Add a change whose result `handler` gets after the commit."""
-        self.changes.append(change)
-        self.handlers.append((change, handler))
-
-    def absorb(self, other: Work) -> None:
-        """Take over another work, because one run is touched by both."""
-        self.changes += other.changes
+    def absorb(self, other: Extra) -> None:
+        """Take over what another work leads to."""
         self.handlers += other.handlers
-        self.steps += other.steps
         self.drops += other.drops
         self.over += other.over
         self.after += other.after
         self.replies += other.replies
         self.failing += other.failing
-        for run in other.residents:
-            run.work = self
-        self.residents += other.residents
         self.transactions += other.transactions

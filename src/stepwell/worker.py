@@ -96,6 +96,7 @@ class Worker:
         self._watchers: dict[str, list[tuple[int, int]]] = {}  # run id -> (waiting run, its operation)
         self._creating: dict[str, RunCreated] = {}
         self._works: list[Work] = []
+        self._steps_to_run: list[Attempts] = []
         self._cascade: list[tuple[int, int, RunOver]] = []  # ends to deliver within the work under way
         self._greenlets: set[str] = set()  # workflows that block in the middle of async code
         self._parked_due: int | None = None  # no run outside of memory is due before this; None: none is
@@ -135,7 +136,7 @@ class Worker:
         """Refuse requests that touch no run in memory; keep the rest for another try."""
         kept = []
         for work in works:
-            if work.transactions:
+            if work.calls_transactions:
                 # Their functions were called, but nothing of it stands: read the runs again when there is space.
                 for run in work.residents:
                     self._forget(run)
@@ -165,11 +166,11 @@ class Worker:
 
     def unit(self, work: Work) -> Unit:
         """Return what the store is to apply for a work."""
-        if not work.transactions:
+        if not work.calls_transactions:
             return Unit(work.changes)
 
         def body(lent: Lent) -> list[Change]:
-            for run, attempts in work.transactions:
+            for run, attempts in work.extra.transactions:
                 if not attempts.wanted or self._residents.get(run.key) is not run:
                     continue
                 self._join(run, work)
@@ -184,28 +185,40 @@ class Worker:
 
     def settled(self, work: Work, outcome: Outcome) -> None:
         """Release what a work led to, or forget it where it was refused."""
-        self._forget_uncommitted(work)
+        if work.has_extra:
+            self._forget_uncommitted(work)
         if isinstance(outcome, StepwellError):
             self._refused(work, outcome)
             return
-        if work.handlers:
+        if work.has_extra:
+            self._release(work, outcome)
+        for attempts in work.steps:
+            if attempts.wanted:
+                self._steps_to_run.append(attempts)
+
+    def _release(self, work: Work, outcome: Sequence[Any]) -> None:
+        extra = work.extra
+        if extra.handlers:
             results = {id(change): result for change, result in zip(work.changes, outcome, strict=True)}
-            for change, handler in work.handlers:
+            for change, handler in extra.handlers:
                 handler(results[id(change)])
-        for reply, value in work.replies:
+        for reply, value in extra.replies:
             reply(value, None)
-        if work.over:
-            self._outside.run_over(work.over)
-        for call in work.after:
+        if extra.over:
+            self._outside.run_over(extra.over)
+        for call in extra.after:
             call()
-        if work.drops:
-            self._outside.drop_steps(work.drops)
-        steps = [attempts for attempts in work.steps if attempts.wanted]
-        if steps:
+        if extra.drops:
+            self._outside.drop_steps(extra.drops)
+
+    def run_steps(self) -> None:
+        """Have the steps executed that the commits since the last call made safe."""
+        if self._steps_to_run:
+            steps, self._steps_to_run = self._steps_to_run, []
             self._outside.run_steps(steps)
 
     def _refused(self, work: Work, error: StepwellError) -> None:
-        for reply in (*work.failing, *(reply for reply, _ in work.replies)):
+        for reply in work.waiting_callers():
             reply(None, error)
         lost = [run for run in work.residents if run.key in self._residents or run.finished]
         for run in lost:
@@ -222,10 +235,10 @@ class Worker:
                 self._lone_work().changes.append(RunMoved(run.key, "halted", self.now, None, reason))
 
     def _forget_uncommitted(self, work: Work) -> None:
-        for over in work.over:
+        for over in work.extra.over:
             self._ending.pop(over.key, None)
         if self._creating:
-            for change, _ in work.handlers:
+            for change, _ in work.extra.handlers:
                 if isinstance(change, RunCreated):
                     self._creating.pop(change.id, None)
 
@@ -274,7 +287,7 @@ class Worker:
     def start(self, run: RunCreated, messages: Sequence[Message], reply: Reply) -> None:
         """Create a run, or find the one that has its id, and send it `messages`; replies with the run's key."""
         work = self._lone_work()
-        work.failing.append(reply)
+        work.extra.failing.append(reply)
         work.expect(run, lambda created: self._started(run, created, reply))
         self._creating[run.id] = run
         for message in messages:
@@ -314,7 +327,7 @@ class Worker:
             if receiver is not None:
                 # Someone waits for it: it goes into the journal without a stop in the message table.
                 work = self._work_of(run)
-                work.replies.append((reply, None))
+                work.extra.replies.append((reply, None))
                 entry = self._activator.entry(run, receiver, "message", message.value)
                 self._activator.deliver(run, entry, work)
                 self._settle(run, work)
@@ -324,7 +337,7 @@ class Worker:
         if run is not None:
             run.sending[message.name] = run.sending.get(message.name, 0) + 1
         work.expect(change, lambda sent: self.message_committed(change, sent))
-        work.replies.append((reply, None))
+        work.extra.replies.append((reply, None))
 
     def cancel(self, run_id: str, reason: str | None, reply: Reply) -> None:
         """Ask a run to stop; replies when the request is recorded, or with `RunNotFound`."""
@@ -337,7 +350,7 @@ class Worker:
             work = self._work_of(run)
             work.changes.append(change)
             self._cancel(run, reason, work)
-        work.replies.append((reply, None))
+        work.extra.replies.append((reply, None))
 
     def resume(self, run_id: str, reply: Reply) -> None:
         """Try a halted run again, with the code as it is now."""
@@ -419,7 +432,7 @@ class Worker:
         """Give a transactional step a unit whose body calls it."""
         if not attempts.wanted or run.key not in self._residents:
             return
-        self._work_of(run).transactions.append((run, attempts))
+        self._work_of(run).extra.transactions.append((run, attempts))
 
     def show_long_steps(self, attempts: Iterable[Attempts]) -> None:
         """Record that these attempts are under way, so that someone who reads the file sees them."""
@@ -486,7 +499,7 @@ class Worker:
         work = self._lone_work()
         work.changes.append(RunFinished(record.key, "cancelled", self.now, reason=record.cancel_reason))
         over = RunOver(record.key, record.id, "cancelled", None, None, record.cancel_reason)
-        work.over.append(over)
+        work.extra.over.append(over)
         self._tell_watchers(record.id, record.parent, over, work)
 
     def _load_due(self) -> None:
