@@ -22,11 +22,14 @@ def run_checkout(*arguments: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+def results(lines: list[str]) -> list[str]:
+    return [line for line in lines if line.startswith("order-")]
+
+
 def test_the_checkout_ships_what_is_approved_and_refunds_what_is_not(tmp_path: Path) -> None:
     lines = run_checkout(str(tmp_path / "orders.db"))
-    assert lines[-2:] == ["order-42: parcel-of-order-42", "order-43: refused"]
-    steps = sorted(line.strip() for line in lines[:-2])
-    assert steps == [
+    assert results(lines) == ["order-42: parcel-of-order-42", "order-43: refused"]
+    assert sorted(line.strip() for line in lines if line.startswith("  ")) == [
         "audit    order-42",
         "charge   order-42: 42.00",
         "charge   order-43: 9.00",
@@ -39,7 +42,7 @@ def test_the_checkout_ships_what_is_approved_and_refunds_what_is_not(tmp_path: P
 def test_the_checkout_run_twice_executes_no_step_twice(tmp_path: Path) -> None:
     first = run_checkout(str(tmp_path / "orders.db"))
     second = run_checkout(str(tmp_path / "orders.db"))
-    assert second == first[-2:]
+    assert second == results(first)
 
 
 def test_the_checkout_runs_without_arguments() -> None:

@@ -16,7 +16,9 @@ LAYERS: list[list[str]] = [
     ["stepwell.cli", "stepwell.ui"],
     ["stepwell.testing"],
     ["stepwell"],  # the public names, nothing else
-    ["stepwell.async_engine", "stepwell.engine"],
+    ["stepwell.async_engine"],
+    ["stepwell.engine"],
+    ["stepwell.client"],
     ["stepwell.handles"],
     ["stepwell.core"],
     ["stepwell.purity", "stepwell.runner", "stepwell.watchdog"],

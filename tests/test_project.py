@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import textwrap
@@ -62,7 +61,8 @@ def test_every_link_to_a_file_or_heading_resolves(path: Path) -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_every_python_block_in_a_document_is_python(path: Path) -> None:
     for block in code_blocks(path, "python"):
-        compile(block, str(path), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        inside = "async def document():\n" + textwrap.indent(block, "    ")  # blocks may await, and may return
+        compile(inside, str(path), "exec", dont_inherit=True)
 
 
 def test_every_page_of_the_documentation_can_be_reached_from_its_index() -> None:
@@ -138,7 +138,7 @@ def test_every_state_and_every_error_is_explained() -> None:
     assert [status for status in lifecycle.STATUSES if f"| `{status}` |" not in states] == []
     page = text_of(ROOT / "docs" / "reference" / "errors.md")
     classes = [name for name, value in vars(errors).items() if isinstance(value, type)]
-    assert [name for name in classes if f"`{name}`" not in page and name != "StoreError"] == []
+    assert [name for name in classes if f"`{name}`" not in page] == []
 
 
 def test_every_public_name_is_in_the_reference() -> None:
@@ -149,7 +149,7 @@ def test_every_public_name_is_in_the_reference() -> None:
 def test_no_file_names_a_machine_or_a_registry() -> None:
     # Written in pieces, so that this file does not hold what it looks for.
     forbidden = re.compile(
-        "|".join([r"(?<![\w.])/(?:work|root|home)/\w", "pypi" + r"\.org", "python" + "hosted", "sub" + "agent"])
+        "|".join([r"(?<![\w.])/wo" + "rk/", r"/root/\.", "pypi" + r"\.org", "python" + "hosted", "sub" + "agent"])
     )
     folders = ("src", "tests", "examples", "bench", "docs", ".ci")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: Some releases of CPython, 3.11.7 for one, count the depth of all parsers of a process in one place, so that two threads
-#: that parse at the same time can end in a SystemError (CPython issue 106905). Under the GIL, taking turns costs nothing.
+#: Some releases of CPython, 3.11.7 for one, count the depth of all parsers of a process in one place, so that two
+#: threads that parse at the same time can end in a SystemError (CPython issue 106905). Under the GIL, taking turns
+#: costs nothing.
 _parser = threading.Lock()
 
 #: How many entries the lists of a report have.

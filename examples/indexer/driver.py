@@ -5,13 +5,14 @@ An uninterrupted run of the same job goes on beside it in a process and a file o
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,8 +22,8 @@ import msgspec
 from indexer import ledger
 from indexer.analysis import Report, find_packages
 from indexer.console import Progress, print_report, print_verdict
-from indexer.ledger import Event
 from indexer.verdict import Evidence, Worker, judge
+from indexer.worker import Event
 from indexer.workflows import EXECUTIONS_VARIABLE, PACE_VARIABLE, Job
 
 #: Where the two kills may fall, as shares of all files.
@@ -158,7 +159,7 @@ def _run_with_kills(site: Site, progress: Progress, chance: random.Random) -> tu
         if progress.kills:  # a tree of a few files: the next kill comes at least one file later, if there is one
             point = max(point, min(progress.kills[-1] + 1, progress.total - 1))
         with site.worker() as worker:
-            _watch(worker, site, progress, until=lambda recorded, point=point: recorded >= point)
+            _watch(worker, site, progress, until=point)
             opening_at = worker.events()["opening"].at
             worker.kill()
         recorded = len(ledger.read_recorded(site.database))
@@ -168,22 +169,22 @@ def _run_with_kills(site: Site, progress: Progress, chance: random.Random) -> tu
             f"  killed worker {worker.process.pid} at {recorded:,} of {progress.total:,} files; starting another"
         )
     with site.worker() as worker:
-        _watch(worker, site, progress, until=lambda _: False)
+        _watch(worker, site, progress)
         report = worker.report()
         workers.append(Worker(worker.process.pid, worker.events()["opening"].at))
     progress.finish()
     return workers, report
 
 
-def _watch(worker: WorkerProcess, site: Site, progress: Progress, until: Callable[[int], bool]) -> None:
-    """Show the worker's progress until it is done, or until the condition holds for the count of recorded files."""
+def _watch(worker: WorkerProcess, site: Site, progress: Progress, until: float = math.inf) -> None:
+    """Show the worker's progress until it is done, or until so many files are recorded."""
     last, last_at = -1, time.monotonic()
     while True:
         events = worker.events()
         if "opened" in events:
             recorded = ledger.count_recorded(site.database)
             progress.show(recorded)
-            if until(recorded) or "done" in events:
+            if recorded >= until or "done" in events:
                 return
             if recorded != last:
                 last, last_at = recorded, time.monotonic()

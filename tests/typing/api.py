@@ -134,7 +134,7 @@ def engine_gives_typed_runs(order: Order) -> None:
         engine.start(checkout)  # type: ignore[call-arg, arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
         engine.start(checkout, "order")  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
         engine.start(billing, order)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
-        engine.start(billing, order, "2")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue, reportArgumentType]
+        engine.start(billing, order, "2")  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportCallIssue, reportArgumentType]
         Engine("orders.db", durability="some")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
