@@ -1,4 +1,4 @@
-"""What the writer makes of errors: a COMMIT that raises, a full disk, a failed sync, user SQL that ends the transaction."""
+"""What the writer makes of errors: a COMMIT that raises, a full disk, a failed sync, user SQL that rolls back."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MIGRATION = Path(__file__).parents[1] / "src/stepwell/store/sqlite/migrations/00
 
 
 class FaultyDisk(apsw.VFS):
-    """A file system whose writes and syncs raise `error` while it is set; `only` restricts that to names with this end."""
+    """A file system whose writes or syncs raise `error` while it is set, for files whose names end in `only`."""
 
     def __init__(self) -> None:
         self.name = f"faulty-{uuid.uuid4()}"
@@ -119,7 +119,7 @@ def worker(disk: FaultyDisk, database: Path) -> Iterator[Worker]:
 
 
 def rows(worker: Worker, sql: str) -> list[Any]:
-    return cast("Any", worker.store)._connection.execute(sql).fetchall()
+    return cast("list[Any]", cast("Any", worker.store)._connection.execute(sql).fetchall())
 
 
 def test_a_failed_sync_that_the_log_survives_rolls_back_and_the_store_goes_on(
@@ -251,7 +251,8 @@ def test_a_transaction_that_changes_nothing_writes_nothing(worker: Worker) -> No
     assert worker.store.wal_bytes == before  # type: ignore[attr-defined]
 
 
-# --- bodies ------------------------------------------------------------------------------------------------------------
+# --- bodies
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_body_whose_sql_rolls_everything_back_is_refused_and_the_units_without_bodies_stand(worker: Worker) -> None:
@@ -332,7 +333,8 @@ def test_refusals_name_the_run_but_not_the_payload(worker: Worker) -> None:
         worker.apply(RunMoved(77, "waiting", NOW))
 
 
-# --- the log -----------------------------------------------------------------------------------------------------------
+# --- the log
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_log_is_folded_when_it_passes_its_limit_and_starts_afresh(database: Path) -> None:

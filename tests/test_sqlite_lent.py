@@ -152,12 +152,16 @@ def test_a_generator_of_rows_may_itself_use_the_engine(worker: Worker) -> None:
 
 
 def test_sql_that_rolls_back_ends_the_transaction_with_advice(worker: Worker) -> None:
-    with pytest.raises(TransactionError, match="Use ABORT"), worker.store.transaction(worker.claim) as tx:  # noqa: PT012
-        tx.lent.execute("INSERT INTO orders (item) VALUES ('tea')")
-        with pytest.raises(apsw.ConstraintError):
-            tx.lent.execute("INSERT OR ROLLBACK INTO orders (item) VALUES ('tea')")
-        with pytest.raises(TransactionError, match="earlier error"):
-            tx.lent.execute("SELECT 1")
+    def roll_back() -> None:
+        with worker.store.transaction(worker.claim) as tx:
+            tx.lent.execute("INSERT INTO orders (item) VALUES ('tea')")
+            with pytest.raises(apsw.ConstraintError):
+                tx.lent.execute("INSERT OR ROLLBACK INTO orders (item) VALUES ('tea')")
+            with pytest.raises(TransactionError, match="earlier error"):
+                tx.lent.execute("SELECT 1")
+
+    with pytest.raises(TransactionError, match="Use ABORT"):
+        roll_back()
     with worker.store.transaction(worker.claim) as tx:
         assert tx.lent.execute("SELECT * FROM orders") == []
 

@@ -9,8 +9,8 @@ Derive a class in a test module, say how your store is opened, and pytest runs e
         def open_store(self, place: Path) -> Store:
             return MyStore(place / "runs.db")
 
-Two stores that are opened one after the other at the same `place` (an empty directory, or a name for a schema) must see the
-same runs. Needs pytest and hypothesis.
+Two stores that are opened one after the other at the same `place` (an empty directory, or a name for a schema) must see
+the same runs. Needs pytest and hypothesis.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ pytest.register_assert_rewrite(
     *(f"stepwell.testing.contract_{part}" for part in ("changes", "kit", "properties", "reads", "workers"))
 )
 
-from stepwell.testing.contract_changes import ChangeContract
-from stepwell.testing.contract_kit import NOW, Worker, step
-from stepwell.testing.contract_properties import StoreProperties
-from stepwell.testing.contract_reads import ReadContract
-from stepwell.testing.contract_workers import WorkerContract
+from stepwell.testing.contract_changes import ChangeContract  # noqa: E402
+from stepwell.testing.contract_kit import NOW, Worker, step  # noqa: E402
+from stepwell.testing.contract_properties import StoreProperties  # noqa: E402
+from stepwell.testing.contract_reads import ReadContract  # noqa: E402
+from stepwell.testing.contract_workers import WorkerContract  # noqa: E402
 
 __all__ = ["NOW", "StoreContract", "Worker", "step"]
 

@@ -5,6 +5,7 @@ See `stepwell.testing.contract` for how to run it.
 
 from __future__ import annotations
 
+from typing import Any
 
 import pytest
 
@@ -181,21 +182,23 @@ class ChangeContract(StoreFixtures):
 
     def test_illegal_changes_are_refused(self, worker: Worker) -> None:
         running, pending = worker.create("a"), worker.create("b", "pending")
-        for change in (
+        impossible: list[Change] = [
             RunMoved(running, "completed", NOW),
             RunFinished(running, "waiting", NOW),
             RunFinished(pending, "completed", NOW),
             RunCreated("c", "w", None, 1, "completed", NOW),
-        ):
+        ]
+        for change in impossible:
             with pytest.raises(IllegalTransition):
                 worker.apply(change)
-        for change in (
+        contradictory: list[Change] = [
             RunMoved(running, "running", NOW, wake_at=NOW),
             RunMoved(running, "halted", NOW, reason=None),
             RunFinished(running, "failed", NOW, result="1"),
             RunFinished(running, "completed", NOW, error="{}"),
             MessageTaken(running, 12345, NOW),
-        ):
+        ]
+        for change in contradictory:
             with pytest.raises(StoreError):
                 worker.apply(change)
         assert worker.record(running).status == "running"
@@ -236,7 +239,7 @@ class ChangeContract(StoreFixtures):
 
     def test_the_end_of_a_parent_cancels_its_living_attached_children(self, worker: Worker) -> None:
         parent = worker.create("p")
-        tie = {"parent": parent, "parent_op": 1}
+        tie: dict[str, Any] = {"parent": parent, "parent_op": 1}
         waiting = worker.create("waiting", "waiting", attached=True, **tie)
         running = worker.create("running", attached=True, **tie)
         over = worker.create("over", "completed", attached=True, **tie)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepwell.errors import StepwellError
+from stepwell.lifecycle import STATUSES, Status
 from stepwell.store.base import (
     CancelRequested,
     Change,
@@ -38,54 +39,42 @@ _MESSAGES: Final = 3
 #: Makes a change, given the keys of the runs there are and the positions of the messages sent to them.
 _Make = Callable[[list[int], list[list[int]]], Change]
 
-_run = st.integers(0, _RUNS - 1)
-_at = st.integers(NOW, NOW + 50)
-_status = st.sampled_from(["pending", "running", "waiting", "halted", "completed", "failed", "cancelled"])
+_statuses: Final[st.SearchStrategy[Status]] = st.sampled_from(STATUSES)
 
-_changes: st.SearchStrategy[_Make] = st.one_of(
-    st.builds(lambda r, op: lambda keys, _: step(keys[r], op), _run, st.integers(1, 9)),
-    st.builds(lambda r: lambda keys, _: step(keys[r] + 1000, 1), _run),
-    st.builds(
-        lambda n, s, at: lambda _, __: RunCreated(f"new{n}", "w", None, n, s, at), st.integers(0, 2), _status, _at
-    ),
-    st.builds(
-        lambda r, s, at, wake: lambda keys, _: RunMoved(keys[r], s, at, wake_at=wake, reason="why"),
-        _run,
-        _status,
-        _at,
-        st.none() | _at,
-    ),
-    st.builds(
-        lambda r, s, at: lambda keys, _: RunFinished(keys[r], s, at, error="{}" if s == "failed" else None),
-        _run,
-        _status,
-        _at,
-    ),
-    st.builds(lambda r, at: lambda keys, _: RunWoken(keys[r], at), _run, _at),
-    st.builds(lambda r, at: lambda _, __: CancelRequested(f"run{r}", at, "why"), _run, _at),
-    st.builds(lambda r, at: lambda keys, _: ChildrenCancelled(keys[r], at, "why"), _run, _at),
-    st.builds(
-        lambda r, key, at: lambda _, __: MessageSent(f"run{r}", "m", "1", at, key),
-        _run,
-        st.sampled_from([None, "k0", "new"]),
-        _at,
-    ),
-    st.builds(
-        lambda r, n, at: lambda keys, sent: MessageTaken(keys[r], sent[r][n], at),
-        _run,
-        st.integers(0, _MESSAGES - 1),
-        _at,
-    ),
-    st.builds(lambda r, v, at: lambda keys, _: ValuePublished(keys[r], "k", v, at), _run, st.sampled_from("12"), _at),
-    st.builds(lambda r, w: lambda keys, _: WatchAdded(keys[r], keys[w]), _run, _run),
-)
+
+@st.composite
+def _changes(draw: st.DrawFn) -> _Make:
+    """Draw a change of any type, legal or not."""
+    run, other = draw(st.integers(0, _RUNS - 1)), draw(st.integers(0, _RUNS - 1))
+    number, at = draw(st.integers(0, _MESSAGES - 1)), draw(st.integers(NOW, NOW + 50))
+    wake_at = draw(st.none() | st.integers(NOW, NOW + 50))
+    status, key = draw(_statuses), draw(st.sampled_from([None, "k1", "new"]))
+    error = "{}" if status == "failed" else None
+    makers: list[_Make] = [
+        lambda keys, _: step(keys[run], number + 1),
+        lambda keys, _: step(keys[run] + 1000, 1),
+        lambda _, __: RunCreated(f"new{number}", "w", None, number, status, at),
+        lambda keys, _: RunMoved(keys[run], status, at, wake_at=wake_at, reason="why"),
+        lambda keys, _: RunFinished(keys[run], status, at, error=error),
+        lambda keys, _: RunWoken(keys[run], at),
+        lambda _, __: CancelRequested(f"run{run}", at, "why"),
+        lambda keys, _: ChildrenCancelled(keys[run], at, "why"),
+        lambda _, __: MessageSent(f"run{run}", "m", "1", at, key),
+        lambda keys, sent: MessageTaken(keys[run], sent[other][number], at),
+        lambda keys, sent: MessageTaken(keys[run], sent[run][number], at),
+        lambda keys, _: ValuePublished(keys[run], "k", f"{number}", at),
+        lambda keys, _: WatchAdded(keys[run], keys[other]),
+    ]
+    return draw(st.sampled_from(makers))
 
 
 class StoreProperties(StoreFixtures):
     """What holds for any batch of units."""
 
     @settings(max_examples=60)
-    @given(units=st.lists(st.lists(_changes, min_size=1, max_size=3), max_size=12), bodies=st.sets(st.integers(0, 11)))
+    @given(
+        units=st.lists(st.lists(_changes(), min_size=1, max_size=3), max_size=12), bodies=st.sets(st.integers(0, 11))
+    )
     def test_units_have_the_same_outcome_and_effect_together_and_one_by_one(
         self, units: list[list[_Make]], bodies: set[int]
     ) -> None:
@@ -106,10 +95,8 @@ class StoreProperties(StoreFixtures):
             _with_body([make(keys, sent) for make in unit]) if index in bodies else Unit([m(keys, sent) for m in unit])
             for index, unit in enumerate(units)
         ]
-        if one_by_one:
-            outcomes = [outcome for unit in made for outcome in worker.commit(unit)]
-        else:
-            outcomes = worker.commit(*made)
+        batches = [[unit] for unit in made] if one_by_one else [made]
+        outcomes = [outcome for batch in batches for outcome in worker.commit(*batch)]
         seen = _all_that_can_be_seen(worker, keys)
         worker.store.close(worker.claim, NOW)
         return [_kind(outcome) for outcome in outcomes], seen
@@ -128,7 +115,7 @@ def _all_that_can_be_seen(worker: Worker, keys: list[int]) -> Any:
     read = worker.read
     new = [record for n in range(3) if (record := read.run_by_id(f"new{n}")) is not None]
     names = {key: f"run{n}" for n, key in enumerate(keys)} | {record.key: record.id for record in new}
-    runs = []
+    runs: list[Any] = []
     for snapshot in read.load(list(names)):
         parent = names.get(snapshot.record.parent or 0)
         runs.append(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 
+import msgspec
 import pytest
 
 from stepwell.journal import Entry
@@ -114,7 +115,7 @@ class ReadContract(StoreFixtures):
         keys_of = [record.key for record in worker.read.list_runs(RunFilter(parent=parent))]
         assert keys_of == keys[::-1]
         for base in (RunFilter(parent=parent), RunFilter(status=("running",)), RunFilter(), RunFilter(id_prefix="c")):
-            page = RunFilter(**{name: getattr(base, name) for name in base.__struct_fields__} | {"before_key": keys[2]})
+            page = msgspec.structs.replace(base, before_key=keys[2])
             assert [record.key for record in worker.read.list_runs(page)][:2] == [keys[1], keys[0]]
 
     def test_reads_work_from_any_thread_while_a_transaction_is_open(self, worker: Worker) -> None:

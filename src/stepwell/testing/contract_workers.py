@@ -151,11 +151,15 @@ class WorkerContract(StoreFixtures):
     def test_a_transaction_that_raises_leaves_nothing(self, worker: Worker) -> None:
         with worker.writing(), worker.store.transaction(worker.claim) as tx:
             tx.lent.execute("CREATE TABLE orders (id INTEGER)")
-        with pytest.raises(ValueError, match="changed my mind"), worker.writing():  # noqa: PT012
-            with worker.store.transaction(worker.claim) as tx:
+
+        def change_my_mind() -> None:
+            with worker.writing(), worker.store.transaction(worker.claim) as tx:
                 tx.lent.execute("INSERT INTO orders VALUES (1)")
                 tx.apply([RunCreated("a", "w", None, 1, "pending", NOW)])
                 raise ValueError("changed my mind")
+
+        with pytest.raises(ValueError, match="changed my mind"):
+            change_my_mind()
         assert worker.read.run_by_id("a") is None
         with worker.writing(), worker.store.transaction(worker.claim) as tx:
             assert tx.lent.execute("SELECT id FROM orders") == []

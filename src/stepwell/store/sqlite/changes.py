@@ -1,13 +1,16 @@
 """Applies changes: which SQL states which fact.
 
 An `Applier` belongs to the writer's connection and is used inside one transaction at a time. Journal entries are
-gathered and inserted many at a time by `flush`, everything else is executed as it comes. No change reads entries, so the
-order between the two does not matter; the order among the entries is kept, for it is the order of their positions.
+gathered and inserted many at a time by `flush`, everything else is executed as it comes. No change reads entries, so
+the order between the two does not matter; the order among the entries is kept, for it is the order of their positions.
 
-Why entries are gathered (measured on 2 cores, 1,000 entries): apsw lets go of the GIL for each call of `sqlite3_step`. Beside
-a thread that computes, each release can cost the interpreter's switch interval of 5 ms; `executemany` took 1.3 s, an
-insert of 256 rows takes one step. Without contention it is the fastest as well: 2.0 µs a row against 2.5.
+Why entries are gathered (measured on 2 cores, 1,000 entries): apsw lets go of the GIL for each call of `sqlite3_step`.
+Beside a thread that computes, each release can cost the interpreter's switch interval of 5 ms; `executemany` took 1.3
+s, an insert of 256 rows takes one step. Without contention it is the fastest as well: 2.0 µs a row against 2.5.
 """
+
+# apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -55,7 +58,9 @@ Evidence: TypeAlias = tuple[str, tuple[Any, ...]]
 
 def record_of(row: Sequence[Any]) -> RunRecord:
     """Return the record for a row whose columns are the fields of `RunRecord` in order."""
-    return RunRecord(*row[:_ATTACHED], row[_ATTACHED] != 0, *row[_ATTACHED + 1 :])
+    fields = list(row)
+    fields[_ATTACHED] = fields[_ATTACHED] != 0
+    return RunRecord(*fields)
 
 
 class Applier:
@@ -116,7 +121,8 @@ class Applier:
         run, op, kind, _, _, at, *_ = rows[-1]
         self.evidence = _SQL["evidence_of_entry"], (self._connection.last_insert_rowid(), run, op, kind, at)
 
-    # --- runs ----------------------------------------------------------------------------------------------------------
+    # --- runs
+    # ----------------------------------------------------------------------------------------------------------
 
     def _run_created(self, change: RunCreated) -> Created:
         if change.status not in ("pending", "running"):
@@ -202,7 +208,8 @@ class Applier:
         check_transition(run_id, status, target)
         raise StoreError(f"run {run_id!r} could not be moved from {status!r} to {target!r}")
 
-    # --- messages, values, watches --------------------------------------------------------------------------------------
+    # --- messages, values, watches
+    # --------------------------------------------------------------------------------------
 
     def _message_sent(self, change: MessageSent) -> Sent:
         state = self._row(_SQL["run_state_by_id"], (change.run_id,))

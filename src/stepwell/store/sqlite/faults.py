@@ -56,8 +56,8 @@ def translate(error: Exception, location: str) -> StoreError:
             return StorageFull(f"{location}: the disk is full. Nothing was written; free some space, then try again")
         case apsw.CorruptError() | apsw.NotADBError():
             return StoreFailed(
-                f"{location}: the file is damaged ({detail}). The engine stopped, to do no further harm. Stop all workers, "
-                "copy the file together with its -wal file, and restore the newest backup"
+                f"{location}: the file is damaged ({detail}). The engine stopped, to do no further harm. Stop all "
+                "workers, copy the file together with its -wal file, and restore the newest backup"
             )
         case apsw.BusyError() | apsw.LockedError():
             return StoreError(

@@ -6,6 +6,9 @@ user code's SQL is being executed. That SQL never comes from, nor goes into, the
 statement is not compiled again, so the authorizer would not be asked.
 """
 
+# apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import apsw
 
 from stepwell.errors import TransactionError
-from stepwell.store.base import Change
+from stepwell.store.base import Change, Lent
 from stepwell.store.sqlite.faults import TransactionGone, concerns_all
 
 if TYPE_CHECKING:
@@ -115,8 +118,8 @@ class SqliteLent:
     def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
         """Run one or more statements and return all rows.
 
-        Raises `TransactionError` for what is refused; SQLite's own errors (a violated constraint, say) come through as apsw
-        raises them.
+        Raises `TransactionError` for what is refused; SQLite's own errors (a violated constraint, say) come through as
+        apsw raises them.
         """
         self.check()
         try:
@@ -148,7 +151,8 @@ class SqliteLent:
         """Raise `TransactionError` where the connection may not be used, or not any more."""
         if self._ended:
             raise TransactionError(
-                "the transaction is over, so its connection cannot be used any more; do all SQL before the function returns"
+                "the transaction is over, so its connection cannot be used any more; do all SQL before the "
+                "function returns"
             )
         if get_ident() != self._thread:
             raise TransactionError(
@@ -172,8 +176,9 @@ class SqliteTransaction:
 
     def __init__(self, writer: Writer, lent: SqliteLent) -> None:
         self._writer = writer
-        self.lent = lent
+        self._lent = lent
+        self.lent: Lent = lent
 
     def apply(self, changes: Sequence[Change]) -> list[Any]:
         """Apply all of `changes`, or raise and apply none; the transaction stays open either way."""
-        return self._writer.apply_inside(changes, self.lent)
+        return self._writer.apply_inside(changes, self._lent)

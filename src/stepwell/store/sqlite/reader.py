@@ -3,13 +3,16 @@
 No cursor outlives a call: an open one holds a snapshot, and a held snapshot keeps the write-ahead log growing.
 """
 
+# apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import contextlib
 import heapq
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -57,7 +60,8 @@ class SqliteInspector:
         for connection in idle:
             connection.close()
 
-    # --- runs ----------------------------------------------------------------------------------------------------------
+    # --- runs
+    # ----------------------------------------------------------------------------------------------------------
 
     def run_by_id(self, run_id: str) -> RunRecord | None:
         """Return the run with this id, or None."""
@@ -70,8 +74,8 @@ class SqliteInspector:
     def list_runs(self, run_filter: RunFilter) -> list[RunRecord]:
         """Return the runs that match, newest first, at most `run_filter.limit`.
 
-        Children, id prefixes and the states that need attention are found by an index. Anything else is found by walking
-        back from the newest run, which is quick where matches are not rare.
+        Children, id prefixes and the states that need attention are found by an index. Anything else is found by
+        walking back from the newest run, which is quick where matches are not rare.
         """
         statuses = run_filter.status
         if statuses is not None and run_filter.parent is None and set(statuses) <= _INDEXED:
@@ -90,7 +94,8 @@ class SqliteInspector:
         """Return how many runs are in each state (states without runs are left out)."""
         return dict(self._rows("counts"))
 
-    # --- what a run was told, and says ----------------------------------------------------------------------------------
+    # --- what a run was told, and says
+    # ----------------------------------------------------------------------------------
 
     def journal(self, run: int, *, after: int = 0, limit: int = 1000) -> list[Entry]:
         """Return entries of a run in order, those with a position above `after`."""
@@ -109,9 +114,9 @@ class SqliteInspector:
         with self._connection() as connection:
             execute = connection.cursor().execute
             execute(_SQL["read_begun"])
-            runs = execute(_SQL["loaded_runs"], encoded).fetchall()
-            entries = execute(_SQL["loaded_entries"], encoded).fetchall()
-            messages = execute(_SQL["loaded_messages"], encoded).fetchall()
+            runs: list[Any] = execute(_SQL["loaded_runs"], encoded).fetchall()
+            entries: list[Any] = execute(_SQL["loaded_entries"], encoded).fetchall()
+            messages: list[Any] = execute(_SQL["loaded_messages"], encoded).fetchall()
             execute(_SQL["read_ended"])
         snapshots = {row[0]: RunSnapshot(record_of(row), [], []) for row in runs}
         for row in entries:
@@ -128,7 +133,8 @@ class SqliteInspector:
         """Return everything that the run has published, by key."""
         return dict(self._rows("values_of_run", (run,)))
 
-    # --- work ------------------------------------------------------------------------------------------------------------
+    # --- work
+    # ------------------------------------------------------------------------------------------------------------
 
     def running(self) -> list[int]:
         """Return the keys of all ``running`` runs, oldest first."""
@@ -153,16 +159,18 @@ class SqliteInspector:
 
     def last_at(self) -> int:
         """Return the time of the newest journal entry, run, message or worker, 0 for an empty file."""
-        return _firsts(self._rows("last_at"))[0]
+        (at,) = _firsts(self._rows("last_at"))
+        return int(at)
 
-    # --- connections -------------------------------------------------------------------------------------------------------
+    # --- connections
+    # -------------------------------------------------------------------------------------------------------
 
     def _rows(self, name: str, parameters: _Row = ()) -> list[_Row]:
         with self._connection() as connection:
             return connection.execute(_SQL[name], parameters).fetchall()
 
     @contextlib.contextmanager
-    def _connection(self) -> Iterator[apsw.Connection]:
+    def _connection(self) -> Generator[apsw.Connection, None, None]:
         """Lend a connection for one read. One that met an error is not used again."""
         self._database.check_process()
         connection = self._take()

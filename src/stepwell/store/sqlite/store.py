@@ -1,18 +1,21 @@
 """The store that keeps runs in one SQLite file: opening, workers, and the two sides put together."""
 
+# apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import apsw
 import msgspec
 
 from stepwell.errors import StoreFailed
 from stepwell.model import Claim
-from stepwell.store.base import Outcome, StoreTransaction, Unit
+from stepwell.store.base import Inspector, Outcome, StoreTransaction, Unit, WritersLock
 from stepwell.store.sqlite.changes import Evidence
 from stepwell.store.sqlite.opening import Database, open_database
 from stepwell.store.sqlite.queries import load
@@ -37,14 +40,15 @@ _T = TypeVar("_T")
 class SqliteStore:
     """A `stepwell.store.base.Store` in one SQLite file.
 
-    `SqliteStore.open` is the usual way in; the constructor takes a `Database` that is open already and owns it from then
-    on. `wal_limit_bytes` is the size above which a commit copies the write-ahead log into the file.
+    `SqliteStore.open` is the usual way in; the constructor takes a `Database` that is open already and owns it from
+    then on. `wal_limit_bytes` is the size above which a commit copies the write-ahead log into the file.
     """
 
     def __init__(self, database: Database, *, wal_limit_bytes: int = WAL_LIMIT_BYTES) -> None:
         self.location: str = database.path
-        self.writers = FairLock()
-        self.inspector = SqliteInspector(database)
+        self.writers: WritersLock = FairLock()
+        self._reader = SqliteInspector(database)
+        self.inspector: Inspector = self._reader
         self._database = database
         self._connection = database.writer
         self._writer = Writer(database, wal_limit_bytes=wal_limit_bytes)
@@ -58,7 +62,7 @@ class SqliteStore:
         durability: Literal["full", "normal"] = "full",
         wal_limit_bytes: int = WAL_LIMIT_BYTES,
     ) -> SqliteStore:
-        """Open the file at `path`, creating or migrating it; raises `StoreError`'s subclasses where it cannot be used."""
+        """Open the file at `path`, creating or migrating it; raises a `StoreError` where it cannot be used."""
         return cls(open_database(path, durability=durability), wal_limit_bytes=wal_limit_bytes)
 
     @property
@@ -66,13 +70,14 @@ class SqliteStore:
         """The size of the write-ahead log on the disk; a metric."""
         return self._writer.wal_bytes
 
-    # --- workers -----------------------------------------------------------------------------------------------------------
+    # --- workers
+    # -----------------------------------------------------------------------------------------------------------
 
     def register(self, now: int) -> Claim:
         """Enter this process as a worker; return its claim, with an epoch above all earlier ones."""
 
         def insert() -> tuple[Claim, Evidence]:
-            rows = self._execute("worker_registered", (os.getpid(), os.uname().nodename, now)).fetchall()
+            rows: list[Any] = self._execute("worker_registered", (os.getpid(), os.uname().nodename, now)).fetchall()
             epoch: int = rows[0][0]
             return Claim(epoch), (_SQL["evidence_of_worker"], (epoch,))
 
@@ -100,7 +105,8 @@ class SqliteStore:
 
         self._write(None, fence)
 
-    # --- writing -------------------------------------------------------------------------------------------------------------
+    # --- writing
+    # -------------------------------------------------------------------------------------------------------------
 
     def commit(self, units: Sequence[Unit], claim: Claim) -> list[Outcome]:
         """Apply all units in one transaction and make it durable; see `Store.commit`.
@@ -132,9 +138,9 @@ class SqliteStore:
     def close(self, claim: Claim | None, now: int) -> None:
         """Mark the worker as ended, fold the write-ahead log into the file and let go of it; harmless when repeated.
 
-        The file is let go of in any case. Raises `StoreFailed` where the log cannot be folded for an error of the disk; a
-        reader of another program is none: the log stays then, and nothing is lost. In a forked child raises `EngineClosed`
-        and touches nothing.
+        The file is let go of in any case. Raises `StoreFailed` where the log cannot be folded for an error of the disk;
+        a reader of another program is none: the log stays then, and nothing is lost. In a forked child raises
+        `EngineClosed` and touches nothing.
         """
         if self._closed:
             return
@@ -143,12 +149,12 @@ class SqliteStore:
         try:
             if self._writer.failed is None and claim is not None:
                 self._write(None, lambda: self._end_worker(claim, now))
-            self.inspector.close()
+            self._reader.close()
             if self._writer.failed is None:
                 self._fold_log()
         finally:
             self._writer.closed = True
-            self.inspector.close()
+            self._reader.close()
             self._connection.set_wal_hook(None)
             self._connection.authorizer = None
             self._database.close()
@@ -164,8 +170,8 @@ class SqliteStore:
             return
         except apsw.Error as error:
             raise StoreFailed(
-                f"{self.location}: the write-ahead log could not be folded into the file ({error}). Nothing is lost as long "
-                "as the file and its -wal file stay together; check the disk, then start the engine again"
+                f"{self.location}: the write-ahead log could not be folded into the file ({error}). Nothing is lost as "
+                "long as the file and its -wal file stay together; check the disk, then start the engine again"
             ) from error
 
     def _write(self, claim: Claim | None, action: Callable[[], tuple[_T, Evidence | None]]) -> _T:

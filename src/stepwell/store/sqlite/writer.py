@@ -10,19 +10,22 @@ does not count as committed; then the evidence that the transaction left is look
 the result stays unknown and the store stops for good.
 """
 
+# apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import apsw
 
 from stepwell.errors import ClaimLost, EngineClosed, StoreError, StoreFailed, TransactionError
 from stepwell.model import Claim
-from stepwell.store.base import Change, Outcome, Unit
+from stepwell.store.base import Change, Outcome, StoreTransaction, Unit
 from stepwell.store.sqlite.changes import Applier, Evidence
 from stepwell.store.sqlite.faults import TransactionGone, concerns_all, is_corruption, refusal, translate
 from stepwell.store.sqlite.lent import Gate, SqliteLent, SqliteTransaction
@@ -39,8 +42,8 @@ WAL_LIMIT_BYTES: Final = 4 * 1024 * 1024
 _STUCK_FACTOR: Final = 16
 _FRAME_HEADER_BYTES: Final = 24
 _ENDED_BY_USER: Final = (
-    "SQL of user code ended the transaction (ON CONFLICT ROLLBACK, OR ROLLBACK or RAISE(ROLLBACK)); nothing was written. "
-    "Use ABORT in its place, which undoes the statement alone"
+    "SQL of user code ended the transaction (ON CONFLICT ROLLBACK, OR ROLLBACK or RAISE(ROLLBACK)); nothing was "
+    "written. Use ABORT in its place, which undoes the statement alone"
 )
 
 
@@ -63,7 +66,8 @@ class Writer:
         self._checkpoint_at = self._limit_pages
         self._connection.set_wal_hook(self._on_commit)
 
-    # --- one transaction -----------------------------------------------------------------------------------------------
+    # --- one transaction
+    # -----------------------------------------------------------------------------------------------
 
     def begin(self, claim: Claim | None) -> None:
         """Open a transaction for the worker with `claim`; raise `ClaimLost` where it may not write any more."""
@@ -93,7 +97,7 @@ class Writer:
             raise self.abandon(error) from error
         try:
             self._connection.execute(_SQL["commit"])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the commit may have happened
             self._settle(error, evidence)
         self._checkpoint()
 
@@ -139,7 +143,8 @@ class Writer:
         how = "was fenced off: another worker took over its runs" if fenced else "has ended"
         return f"{self._location}: worker {claim.epoch} (process {pid} on {host}) {how}; nothing was written"
 
-    # --- the result of a COMMIT ------------------------------------------------------------------------------------------
+    # --- the result of a COMMIT
+    # ------------------------------------------------------------------------------------------
 
     def _settle(self, error: Exception, evidence: Evidence | None) -> None:
         """Find out what became of a COMMIT that raised; return if it stands, raise if it does not."""
@@ -170,8 +175,8 @@ class Writer:
     def _fold_log(self, error: Exception) -> None:
         """Fold the log into the file after a disk error; where that fails too, the store stops for good.
 
-        After a failed fsync the kernel may have dropped what it could not write, and says so only once. To go on, or to close
-        and reopen, would build on pages that are not on the disk. Folding writes and syncs every page once more.
+        After a failed fsync the kernel may have dropped what it could not write, and says so only once. To go on, or to
+        close and reopen, would build on pages that are not on the disk. Folding writes and syncs every page once more.
         """
         try:
             self._database.truncate_wal()
@@ -180,12 +185,13 @@ class Writer:
 
     def _stop(self, error: Exception, second: Exception) -> None:
         self.failed = StoreFailed(
-            f"{self._location}: the disk reported an error ({error}), and then another one ({second}). The engine stopped, to "
-            "lose nothing: what was acknowledged is in the file and its -wal file, the last transaction may or may not be. "
-            "Check the disk, keep both files together, then start the engine again"
+            f"{self._location}: the disk reported an error ({error}), and then another one ({second}). The engine "
+            "stopped, to lose nothing: what was acknowledged is in the file and its -wal file, the last transaction "
+            "may or may not be. Check the disk, keep both files together, then start the engine again"
         )
 
-    # --- units ---------------------------------------------------------------------------------------------------------------
+    # --- units
+    # ---------------------------------------------------------------------------------------------------------------
 
     def commit(self, units: Sequence[Unit], claim: Claim) -> list[Outcome]:
         """Apply all units in one transaction, each for itself; see `Store.commit`."""
@@ -283,7 +289,7 @@ class Writer:
                 raise lent.fault
 
     @contextlib.contextmanager
-    def transaction(self, claim: Claim) -> Iterator[SqliteTransaction]:
+    def transaction(self, claim: Claim) -> Generator[StoreTransaction, None, None]:
         """Open a transaction for code outside of workflows; see `Store.transaction`."""
         self.begin(claim)
         lent = SqliteLent(self._connection, self.gate, self.savepoint)
@@ -319,7 +325,7 @@ class Writer:
         return concerns_all(error) or not self._connection.in_transaction
 
     @contextlib.contextmanager
-    def savepoint(self) -> Iterator[None]:
+    def savepoint(self) -> Generator[None, None, None]:
         """Undo, when the block raises, what was written inside it; the transaction goes on."""
         evidence = self.applier.evidence
         self._connection.execute(_SQL["savepoint"])
@@ -337,13 +343,14 @@ class Writer:
     def _rows(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
         return self._connection.execute(statement, parameters).fetchall()
 
-    # --- the log ---------------------------------------------------------------------------------------------------------
+    # --- the log
+    # ---------------------------------------------------------------------------------------------------------
 
     @property
     def wal_bytes(self) -> int:
         """The size of the write-ahead log on the disk."""
         try:
-            return os.stat(self._location + "-wal").st_size
+            return Path(self._location + "-wal").stat().st_size
         except FileNotFoundError:
             return 0
 
@@ -396,7 +403,7 @@ def _refuse_bodies(outcomes: list[Outcome | None], units: Sequence[Unit], left: 
     for index in left[:culprit]:
         if units[index].body is not None:
             outcomes[index] = StoreError(
-                "nothing of this unit was written: the SQL of another one ended the transaction that both were part of. "
-                "It may be retried"
+                "nothing of this unit was written: the SQL of another one ended the transaction that both were part "
+                "of. It may be retried"
             )
     outcomes[left[culprit]] = TransactionError(_ENDED_BY_USER)

@@ -1,12 +1,13 @@
 """Who may write: one at a time, in the order of asking.
 
-Two kinds wait: threads, which block, and event loops, which must not and are notified. A thread that is next gets the lock
-handed over. A loop that is next finds it *reserved*: only a `try_acquire` gets it then, so that threads that come and
-go cannot starve the loop. A loop may have changed its mind, though, or be busy; so a thread that waits for a reservation breaks
-it after `_RESERVED_SECONDS`, and where only loops wait all of them are notified, so that none depends on another one.
+Two kinds wait: threads, which block, and event loops, which must not and are notified. A thread that is next gets the
+lock handed over. A loop that is next finds it *reserved*: only a `try_acquire` gets it then, so that threads that come
+and go cannot starve the loop. A loop may have changed its mind, though, or be busy; so a thread that waits for a
+reservation breaks it after `_RESERVED_SECONDS`, and where only loops wait all of them are notified, so that none
+depends on another one.
 
-Invariant, whenever the mutex is free: if the lock is free, nobody waits; if it is reserved, a loop was notified since the
-last release, and every thread that waits looks again by itself.
+Invariant, whenever the mutex is free: if the lock is free, nobody waits; if it is reserved, a loop was notified since
+the last release, and every thread that waits looks again by itself.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ class FairLock:
     def try_acquire(self, notify: Callable[[], None]) -> bool:
         """Take the lock and return True; else return False and have `notify` called once when to try again.
 
-        `notify` is called from the thread that releases the lock and must not block. While it is waiting to be called, the
-        same (equal) `notify` is not entered again.
+        `notify` is called from the thread that releases the lock and must not block. While it is waiting to be called,
+        the same (equal) `notify` is not entered again.
         """
         with self._mutex:
             if self._state != "held":
@@ -100,7 +101,7 @@ class FairLock:
         return notified
 
     def _await(self, waiter: _Thread, seen: int) -> None:
-        """Block until `waiter` has the lock; break a reservation that is still the one numbered `seen` after the time."""
+        """Block until `waiter` has the lock; break a reservation that is still number `seen` after the time."""
         while not waiter.granted.wait(timeout=_RESERVED_SECONDS):
             notified: list[Callable[[], None]] = []
             with self._mutex:
