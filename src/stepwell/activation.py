@@ -74,6 +74,10 @@ class Runs(Protocol):
         """Return the change of the batch under way that creates this run, or None."""
         ...
 
+    def creating(self, change: RunCreated) -> None:
+        """Note that the batch under way creates a run, for `being_created`."""
+        ...
+
     def admits(self, workflow: str) -> bool:
         """Tell whether a new run of this workflow may run at once."""
         ...
@@ -351,6 +355,7 @@ class Activator:
             parent_op=operation.number,
             attached=detail.attached,
         )
+        self._runs.creating(change)
         work.expect(change, lambda created: self._runs.child_created(change, created))
         run.deliverable.append(self.entry(run, operation, "child", self._runs.codec.encode(child_id, "an id")))
 

@@ -584,6 +584,10 @@ class Worker:
         """Return the change of the batch under way that creates this run, or None."""
         return self._creating.get(run_id)
 
+    def creating(self, change: RunCreated) -> None:
+        """Note that the batch under way creates a run, for `being_created`."""
+        self._creating[change.id] = change
+
     def admits(self, workflow: str) -> bool:
         """Tell whether a new run of this workflow may run at once."""
         return workflow in self._workflows and self._running() < self._limits.running and not self.draining
