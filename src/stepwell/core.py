@@ -73,11 +73,11 @@ class Core:
         self._step_loop = step_loop
         self._lanes = AsyncLanes(step_loop or self._loop, codec, self._finished)
         self._threads = ThreadLanes(codec, self._finished, step_threads)
-        self._flight: dict[Attempts, None] = {}  # attempts under way, oldest first
         self._timer: asyncio.TimerHandle | None = None
         self._long_timer: asyncio.TimerHandle | None = None
         self._run_waiters: dict[str, list[Reply]] = {}
         self._value_waiters: dict[tuple[int, str], list[Reply]] = {}
+        self._idle_waiters: list[Reply] = []
         self._full_until: float = 0.0
         self._after_flush: list[Callable[[], None]] = []
         self.thread = threading.Thread(target=self._main, name="stepwell", daemon=True)
@@ -155,6 +155,8 @@ class Core:
             if not self._scheduled and not self._waiting_for_space():
                 self.wake()
         self._set_timer()
+        if self._idle_waiters:
+            self._tell_if_idle()
 
     def _guarded(self, call: Callable[[], None]) -> None:
         try:
@@ -226,7 +228,7 @@ class Core:
             self.failure = EngineClosed(f"the engine stopped because of a defect of its own: {type(error).__name__}: {error}")
             self.failure.__cause__ = error
         _log.critical("%s: the engine stopped", self.store.location, exc_info=error)
-        for replies in (*self._run_waiters.values(), *self._value_waiters.values()):
+        for replies in (*self._run_waiters.values(), *self._value_waiters.values(), self._idle_waiters):
             for reply in replies:
                 reply(None, self.failure)
         self._run_waiters.clear()
@@ -254,6 +256,10 @@ class Core:
         due = self._worker.next_due()
         if due is None or self._closing:
             return
+        if due <= self._worker.now:  # of a run that was just read: a clock that stands still would never say so
+            if not self._scheduled:
+                self.wake()
+            return
         seconds = self.clock.seconds_until(due)
         if seconds is not None:
             # A microsecond more, because the loop's clock may be a little ahead of the engine's.
@@ -267,18 +273,17 @@ class Core:
     def _look_for_long_steps(self) -> None:
         self._long_timer = None
         limit = self.clock.now() - int(_LONG_STEP_SECONDS * MICROSECONDS)
-        found: list[Attempts] = []
-        for attempts in self._flight:
-            if attempts.started_at > limit:
-                break
-            if not attempts.visible:
-                found.append(attempts)
+        found = [attempts for attempts in self._under_way() if attempts.started_at <= limit and not attempts.visible]
         if found:
             self.post(partial(self._worker.show_long_steps, found))
-        self._watch_flight()
+        self._watch_steps()
 
-    def _watch_flight(self) -> None:
-        if self._flight and self._long_timer is None and not self._closing:
+    def _under_way(self) -> list[Attempts]:
+        return [attempts for attempts in (*self._lanes.busy(), *self._threads.busy()) if attempts.wanted]
+
+    def _watch_steps(self) -> None:
+        # Steps on another loop may not have begun yet, so the timer is set for them in any case, once a second at most.
+        if self._long_timer is None and not self._closing and (self._step_loop is not None or self._under_way()):
             self._long_timer = self._loop.call_later(_LONG_STEP_SECONDS, self._look_for_long_steps)
 
     # --- what the worker has done outside (see `stepwell.work.Outside`) ---------------------------------------------
@@ -287,7 +292,6 @@ class Core:
         """Execute attempts: async ones on the loop, sync ones in threads."""
         if self._closing:
             return
-        self._flight.update(dict.fromkeys(attempts))
         coroutines = [attempt for attempt in attempts if attempt.definition.is_async]
         if len(coroutines) != len(attempts):
             plain = [attempt for attempt in attempts if not attempt.definition.is_async]
@@ -295,16 +299,14 @@ class Core:
             for attempt in plain:
                 limit = self._threads.time_limit(attempt)
                 if limit is not None:
-                    self._loop.call_later(limit, self._threads.expire, attempt)
+                    self._loop.call_later(limit, self._threads.expire, attempt, attempt.attempt)
         if coroutines:
             self._on_step_loop(self._lanes.start, coroutines)
-        self._watch_flight()
+        self._watch_steps()
 
     def drop_steps(self, attempts: list[Attempts]) -> None:
         """Cancel async attempts, and tell sync ones."""
-        for attempt in attempts:
-            self._flight.pop(attempt, None)
-        self._threads.drop(attempts)
+        # Threads see for themselves that the attempt is not wanted any more.
         self._on_step_loop(self._lanes.drop, attempts)
 
     def _on_step_loop(self, call: Callable[[list[Attempts]], None], attempts: list[Attempts]) -> None:
@@ -321,10 +323,8 @@ class Core:
         self.post(partial(self._steps_finished, ended))
 
     def _steps_finished(self, ended: Sequence[tuple[Attempts, StepOutcome]]) -> None:
-        flight = self._flight
         step_finished = self._worker.step_finished
         for attempts, outcome in ended:
-            flight.pop(attempts, None)
             try:
                 step_finished(attempts, outcome)
             except Exception as error:  # noqa: BLE001 - one run's defect must not stop the others
@@ -412,8 +412,25 @@ class Core:
         else:
             self._value_waiters.setdefault((record.key, key), []).append(reply)
 
+    def when_idle(self, reply: Reply) -> None:
+        """Reply once nothing is to be done, with the time at which that changes by itself, or None; an event."""
+        self._idle_waiters.append(reply)
+
+    def _tell_if_idle(self) -> None:
+        due = self._worker.next_due()
+        overdue = due is not None and due <= self.clock.now()
+        if self._flight or self._inbox or self._worker.has_work or overdue:
+            return
+        replies, self._idle_waiters = self._idle_waiters, []
+        for reply in replies:
+            reply(due, None)
+        self._flush()
+
     def forget(self, reply: Reply) -> None:
         """Drop a reply that nobody waits for any more; an event."""
+        if reply in self._idle_waiters:
+            self._idle_waiters.remove(reply)
+            return
         for waiters in (self._run_waiters, self._value_waiters):
             for place, replies in list(waiters.items()):  # type: ignore[attr-defined]  # both are dicts of lists
                 if reply in replies:
@@ -472,8 +489,7 @@ class Core:
 
     def _drain(self, deadline: float, drained: threading.Event) -> None:
         self._closing = self._worker.draining = True
-        waits = [attempts for attempts in self._flight if attempts.wanted]
-        if waits and self._loop.time() < deadline and self.failure is None:
+        if self._under_way() and self._loop.time() < deadline and self.failure is None:
             self._loop.call_later(0.01, self.post, partial(self._drain, deadline, drained))
             return
         # One more turn commits what the last steps brought; nothing new was started since.
@@ -484,7 +500,7 @@ class Core:
             self.later(partial(self._end, drained))
             return
         self.failure = self.failure or EngineClosed(f"{self.store.location}: the engine is closed; open another one")
-        for replies in (*self._run_waiters.values(), *self._value_waiters.values()):
+        for replies in (*self._run_waiters.values(), *self._value_waiters.values(), self._idle_waiters):
             for reply in replies:
                 reply(None, self.failure)
         self._threads.close()

@@ -1,0 +1,148 @@
+"""An engine for tests: time passes on demand, and the process can be made to "die" without dying."""
+
+# What a process's death takes away is private to its owners; taking it away from outside is the purpose here.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import timedelta
+from typing import Any, Final, Self
+
+from stepwell.client import Client, Options
+from stepwell.clock import MICROSECONDS, Clock, to_seconds
+from stepwell.core import Core
+from stepwell.engine import Engine
+from stepwell.errors import EngineClosed, InvalidArgument, StoreFailed
+from stepwell.store.sqlite.store import SqliteStore
+from stepwell.testing.clock import VirtualClock
+
+#: How long `TestEngine.idle` waits for steps under way, in real seconds.
+IDLE_TIMEOUT_SECONDS: Final = 10.0
+
+# What died stays here for good: were it collected, `finally` blocks of its code would run, which a death does not let
+# them.
+_dead: Final[list[Core]] = []
+
+
+class TestEngine(Engine):
+    """A `stepwell.Engine` on a `VirtualClock`, with the same options, for tests.
+
+    Timers, retries and deadlines of runs follow `clock`, which moves only by `advance`. What executes in real time
+    stays so: the steps themselves, and the `timeout` of a step. `crash` and `reopen` show what a run does when its
+    process dies; handles of runs stay usable across both.
+    """
+
+    __test__ = False  # the name begins as those of test classes do; pytest shall not collect it
+
+    def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None, **options: Any) -> None:
+        self._path = path
+        self._given: dict[str, Any] = {**options, "clock": clock or VirtualClock()}
+        super().__init__(path, **self._given)
+
+    @property
+    def clock(self) -> VirtualClock:
+        """The engine's clock; raises `InvalidArgument` where the engine was opened with one of another kind."""
+        clock = self._client.clock
+        if not isinstance(clock, VirtualClock):
+            raise InvalidArgument(f"this engine was opened with {clock!r}, which only its owner can move")
+        return clock
+
+    def idle(self, timeout: float | timedelta = IDLE_TIMEOUT_SECONDS) -> Self:
+        """Wait until the engine has nothing to do: no step under way, nothing due. Return the engine.
+
+        Raises `TimeoutError`, naming the steps under way, after `timeout` (real seconds or a timedelta).
+        """
+        self._idle(timeout)
+        return self
+
+    def _idle(self, timeout: float | timedelta) -> int | None:
+        core = self._client.core
+        try:
+            due: int | None = self._wait("the engine is not idle", timeout, core.when_idle)
+        except TimeoutError:
+            steps = [f"{attempts.definition.name!r} of run {attempts.run_id!r}" for attempts in list(core._flight)]
+            under_way = ", ".join(steps) or "none"
+            seconds = to_seconds(timeout, "timeout")
+            raise TimeoutError(f"the engine is not idle after {seconds:g} s; steps under way: {under_way}") from None
+        return due
+
+    def advance(self, duration: float | timedelta, *, timeout: float | timedelta = IDLE_TIMEOUT_SECONDS) -> None:
+        """Let `duration` (seconds or a timedelta) pass, stopping wherever something is due until that is done.
+
+        A run that sleeps a day ten times has ended after ``advance(timedelta(days=10))``. `timeout` as in `idle`, for
+        each stop.
+        """
+        clock = self.clock
+        target = clock.now() + round(to_seconds(duration, "the time to advance by") * MICROSECONDS)
+        while True:
+            due = self._idle(timeout)
+            if due is None or due > target:
+                break
+            clock.set_floor(due)
+            self._client.core.wake()
+        clock.set_floor(target)
+        clock.advance(0)
+        self._idle(timeout)
+
+    def crash(self) -> None:
+        """Stop as if the process had died: nothing more is written or tidied up, no ``finally`` of any code runs.
+
+        What was committed stays in the file, for `reopen`. ``def`` steps under way cannot be stopped; their results are
+        lost. Threads that wait for results get `EngineClosed`.
+        """
+        self._client.check_usable()
+        _abandon(self._client)
+
+    def reopen(self, **options: Any) -> Self:
+        """Open the file again, after `crash`, `close`, or else in place of `close`; return the engine.
+
+        `options` change those that were given at first: another `clock`, other `workflows`, ….
+        """
+        self.close()
+        self._given.update(options)
+        arguments = {**_defaults(), **self._given}
+        self._client = Client(self._path, Options(**arguments), None)
+        return self
+
+
+def _defaults() -> dict[str, Any]:
+    return dict(Engine.__init__.__kwdefaults__ or {})
+
+
+def _abandon(client: Client) -> None:
+    core, store = client.core, client.store
+    if core._stopped.is_set():
+        return
+    core.failure = EngineClosed(f"{store.location}: the engine has crashed; reopen it")
+    core._watchdog.stop()
+    _stop_thread(core)
+    _dead.append(core)
+    for replies in (*core._run_waiters.values(), *core._value_waiters.values(), core._idle_waiters):
+        for reply in replies:
+            reply(None, core.failure)
+    core._refuse_inbox()
+    for run in core.worker._residents.values():
+        run.execution.stopped = True
+        _silence(run.execution.loop.unfinished_tasks())
+    assert isinstance(store, SqliteStore)
+    # A store that has failed lets go of the file, and writes nothing into it.
+    store._writer.failed = StoreFailed(f"{store.location}: the engine has crashed")
+    store.close(None, 0)
+
+
+def _stop_thread(core: Core) -> None:
+    loop = core._loop
+
+    def stop() -> None:
+        _silence(asyncio.all_tasks(loop))
+        loop.stop()
+
+    loop.call_soon_threadsafe(stop)
+    core._stopped.wait()
+
+
+def _silence(tasks: Any) -> None:
+    for task in tasks:
+        task._log_destroy_pending = False  # asyncio's own switch for tasks that are dropped on purpose
