@@ -127,7 +127,11 @@ class ValuePublished(msgspec.Struct, frozen=True):
 
 
 class WatchAdded(msgspec.Struct, frozen=True):
-    """`watcher`, a run that is not the parent of `run`, waits for the end of `run`. Saying it twice is harmless."""
+    """`watcher`, a run that is not the parent of `run`, waits for the end of `run`. Saying it twice is harmless.
+
+    The result is the `Status` of `run`: where it has ended already, nothing is kept and no wake-up will come. Raises
+    `RunNotFound`.
+    """
 
     run: int
     watcher: int
@@ -185,8 +189,8 @@ class Lent(Protocol):
 class Unit(msgspec.Struct):
     """What is applied, or refused, together: a few changes that state one fact.
 
-    `body`, where set, runs first, inside the transaction: it is given the lent connection and returns the changes. What
-    it wrote to the user's tables stands only if it returns and the changes apply.
+    `body`, where set, runs first, inside the transaction: it is given the lent connection and returns changes that are
+    applied after `changes`. What it wrote to the user's tables stands only if it returns and the changes apply.
     """
 
     changes: list[Change]

@@ -52,18 +52,23 @@ WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
 ORDER BY key DESC LIMIT ?9;
 
 -- name: runs_listed_by_prefix
--- Runs whose id begins in some way, by the index on the id.
+-- Runs whose id begins in some way, by the index on the id. The keys are sorted first and the rows fetched afterwards:
+-- with a prefix that many runs have, sorting whole rows took seconds.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
 FROM stepwell_runs
-WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
-    AND (?2 IS NULL OR workflow = ?2)
-    AND id >= ?3 AND id < ?4
-    AND (?5 IS NULL OR parent = ?5)
-    AND (?6 IS NULL OR created_at > ?6)
-    AND (?7 IS NULL OR created_at < ?7)
-    AND +key < ?8
-ORDER BY key DESC LIMIT ?9;
+WHERE key IN (
+    SELECT run.key FROM stepwell_runs AS run
+    WHERE (?1 IS NULL OR run.status IN (SELECT value FROM json_each(?1)))
+        AND (?2 IS NULL OR run.workflow = ?2)
+        AND run.id >= ?3 AND run.id < ?4
+        AND (?5 IS NULL OR run.parent = ?5)
+        AND (?6 IS NULL OR run.created_at > ?6)
+        AND (?7 IS NULL OR run.created_at < ?7)
+        AND +run.key < ?8
+    ORDER BY run.key DESC LIMIT ?9
+)
+ORDER BY key DESC;
 
 -- name: runs_listed_by_status
 -- Runs in one of the states that stepwell_runs_by_status holds; ?1 is one status here. The second line repeats the
