@@ -12,7 +12,7 @@ import apsw
 import pytest
 
 from stepwell.errors import FileNotUsable, SchemaTooNew, StorageFull, StoreError
-from stepwell.store.sqlite import migrate, paths
+from stepwell.store.sqlite import connecting, migrate, paths
 from stepwell.store.sqlite.migrate import APPLICATION_ID, load_migrations
 from stepwell.store.sqlite.opening import Database, open_database
 
@@ -222,6 +222,18 @@ def test_the_scripts_of_the_package_make_a_file(path: str) -> None:
     database.close()
 
 
+def test_foreign_keys_are_on_again_after_a_migration_and_after_one_that_failed(path: str, folder: Folder) -> None:
+    fill(path, folder(INITIAL))
+    connection = connecting.connect(path, "rw")
+    with pytest.raises(FileNotUsable):
+        migrate.migrate(connection, path, load_migrations(folder(INITIAL, "nonsense")))
+    assert connection.pragma("foreign_keys") == 1
+    connection.pragma("foreign_keys", 0)
+    assert migrate.migrate(connection, path, load_migrations(folder(INITIAL, SECOND))) == 1
+    assert connection.pragma("foreign_keys") == 1
+    connection.close()
+
+
 CONCURRENT = """
 import sys
 from stepwell.store.sqlite import connecting, migrate
@@ -254,8 +266,8 @@ def test_of_several_migrations_at_once_one_does_the_work_even_without_the_engine
 
 
 #: Kills a process that opens a file when it comes to its first, second, third … line of the modules named, each time on
-#: a fresh copy of the file, and then opens the file in yet another process. All are forks of a process that itself never
-#: opens a database.
+#: a fresh copy of the file, and then opens the file in yet another process. All are forks of a process that never opens
+#: a database itself.
 KILL_EVERYWHERE = """
 import glob, os, shutil, signal, sys
 from stepwell.store.sqlite import migrate, opening, locking, paths

@@ -26,7 +26,7 @@ from stepwell.errors import (
     SecondSqliteError,
     StoreFailed,
 )
-from stepwell.store.sqlite import connecting, locking, opening
+from stepwell.store.sqlite import connecting, locking, opening, paths
 from stepwell.store.sqlite.connecting import check_library
 from stepwell.store.sqlite.migrate import APPLICATION_ID
 from stepwell.store.sqlite.opening import Database, check_platform, open_database
@@ -468,25 +468,27 @@ def test_a_second_engine_in_the_process_is_refused_under_any_name(folder: Path, 
     assert open_(folder / "link.db").path == str(folder / "orders.db")
 
 
-def test_threads_that_race_to_open_a_file_leave_one_winner(folder: Path, migrations: str) -> None:
+@pytest.mark.parametrize("attempt", range(5))
+def test_threads_that_race_to_open_a_file_leave_one_winner(folder: Path, migrations: str, attempt: int) -> None:
     barrier = threading.Barrier(4)
     results: list[Database | BaseException] = []
 
-    def attempt() -> None:
+    def race() -> None:
         barrier.wait()
         try:
-            results.append(open_database(folder / "orders.db", migrations=migrations))
+            results.append(open_database(folder / f"orders-{attempt}.db", migrations=migrations))
         except BaseException as error:  # noqa: BLE001 -- the test looks at it
             results.append(error)
 
-    threads = [threading.Thread(target=attempt) for _ in range(4)]
+    threads = [threading.Thread(target=race) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     winners = [result for result in results if isinstance(result, Database)]
+    for winner in winners:
+        winner.close()
     assert len(winners) == 1
-    winners[0].close()
     assert [type(result) for result in results if result not in winners] == [FileInUse] * 3
 
 
@@ -609,6 +611,17 @@ def test_a_checkpoint_that_does_not_empty_the_log_is_an_error_that_says_so(
     assert os.stat(database.path + "-wal").st_size == 0
 
 
+def test_a_checkpoint_that_only_says_it_emptied_the_log_is_not_believed(
+    folder: Path, open_: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = open_(folder / "orders.db")
+    with monkeypatch.context() as patch:
+        patch.setattr(paths, "size_bytes", lambda _path: 4128)
+        with pytest.raises(StoreFailed, match="not empty after a checkpoint"):
+            database.truncate_wal()
+    database.truncate_wal()
+
+
 # --- the file moved under us ------------------------------------------------------------------------------------------
 
 
@@ -637,6 +650,7 @@ def test_a_file_that_vanishes_or_is_replaced_is_noticed(folder: Path, open_: Ope
 FORK = """
 import gc, os, sys
 from stepwell.errors import EngineClosed, FileNotUsable
+from stepwell.store.sqlite import guard
 from stepwell.store.sqlite.opening import open_database
 path, migrations = sys.argv[1:3]
 database = open_database(path, migrations=migrations)
@@ -654,10 +668,11 @@ if pid == 0:
         open_database(path, migrations=migrations)
     except FileNotUsable as error:
         print("child:", error, flush=True)
+    other = open_database(path + "2", migrations=migrations)
     # Another process may read the file by other means; this one is as good as any.
     open(path, "rb").close()
-    other = open_database(path + "2", migrations=migrations)
     other.close()
+    assert not guard._listeners
     database.close()
     del database, reader, call
     gc.collect()

@@ -178,7 +178,7 @@ def _refuse_watched(
     target = args[0]
     try:
         # A path of any type, or a descriptor: closing one made by other means would drop the locks just the same.
-        found = stat(target)  # type: ignore[arg-type]
+        found = stat(cast("str", target))
     except (OSError, ValueError, TypeError):
         if isinstance(target, (str, bytes)) or hasattr(target, "__fspath__"):
             _refuse_name(event, os.fsdecode(cast("str | bytes", target)))
