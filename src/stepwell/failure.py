@@ -17,14 +17,11 @@ Every exception that a run sees went through here, the first time as well as on 
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
-import decimal
-import math
 import sys
 import traceback
 import types
-import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
@@ -33,7 +30,7 @@ import msgspec
 from stepwell.codec import inflate
 from stepwell.errors import RunFailed, SerializationError, StepFailed
 from stepwell.journal import Payload
-from stepwell.shapes import class_of, items_of, mapping_of
+from stepwell.shapes import Budget, NotPlainError, class_of, from_plain, items_of, mapping_of, to_plain
 
 MAX_FAILURE_BYTES: Final = 64 * 1024
 
@@ -42,22 +39,17 @@ Fallback: TypeAlias = type[StepFailed] | type[RunFailed]
 #: The first line of the note that carries the recorded traceback.
 TRACEBACK_HEADER: Final = "Recorded by Stepwell, traceback (most recent call last):"
 
-# What is kept at most: exceptions along causes, members of a group, frames, characters of a traceback and of a text.
+# What is kept at most: exceptions in all, and one below the other; notes and frames of each; characters of a traceback
+# and of any other text.
 _CHAIN_DEPTH: Final = 6
-_GROUP_MEMBERS: Final = 50
+_EXCEPTIONS: Final = 100
+_NOTES: Final = 20
 _FRAMES: Final = 40
 _TRACEBACK_CHARS: Final = 12_000
 _TEXT_CHARS: Final = 8_000
 
-# … and values inside arguments and attributes, how many and how deep, and bits of an integer there: far below those
-# that Python still converts to text.
-_VALUES: Final = 500
-_VALUE_DEPTH: Final = 12
-_INTEGER_BITS: Final = 4096
 
-_UNSET: Final = object()
-
-_ENGINE_DIRECTORY: Final = str(Path(__file__).parent)
+_ENGINE_DIRECTORY: Final = str(Path(__file__).parent / "_")[:-1]
 
 
 class _Record(msgspec.Struct, omit_defaults=True):
@@ -95,7 +87,7 @@ def encode_failure(error: BaseException, *, max_bytes: int = MAX_FAILURE_BYTES) 
 
     Never raises for any exception: what cannot be recorded is left out, from the least important on.
     """
-    record = _record(error, _CHAIN_DEPTH, set())
+    record = _record(error, _Room(), frozenset())
     data = _encode(record)
     for shorten in _SHORTENINGS:
         if len(data) <= max_bytes:
@@ -135,28 +127,41 @@ def _read(payload: Payload | msgspec.Raw, decode: Callable[[Any], Any]) -> Any:
 # --- recording -------------------------------------------------------------------------------------------------------
 
 
-def _record(error: BaseException, depth: int, above: set[int]) -> _Record:
-    above = above | {id(error)}
+class _Room:
+    """How many exceptions may still be recorded, along all causes and groups together."""
+
+    def __init__(self) -> None:
+        self.left = _EXCEPTIONS
+
+
+def _record(error: BaseException, room: _Room, above: frozenset[int]) -> _Record:
+    room.left -= 1
+    above |= {id(error)}
     if isinstance(error, (StepFailed, RunFailed)) and type(error) in (StepFailed, RunFailed) and error.type_name:
         record = _Record(error.type_name, _text_of(error))
     else:
         record = _Record(_name_of(class_of(error)), _text_of(error))
         _add_state(record, error)
-    notes, remote = _notes_of(error)
-    record.notes = notes
+    record.notes, remote = _notes_of(error)
     record.traceback = _traceback_of(error, remote)
     record.suppress_context = error.__suppress_context__
-    if depth > 0:
-        if error.__cause__ is not None and id(error.__cause__) not in above:
-            record.cause = _record(error.__cause__, depth - 1, above)
-        elif error.__context__ is not None and not error.__suppress_context__ and id(error.__context__) not in above:
-            record.context = _record(error.__context__, depth - 1, above)
-        if isinstance(error, BaseExceptionGroup):
-            record.group_message = _clean(str(cast("Any", error).message))
-            inner: tuple[BaseException, ...] = cast("Any", error).exceptions
-            members = [member for member in inner if id(member) not in above]
-            record.members = [_record(member, depth - 1, above) for member in members[:_GROUP_MEMBERS]]
+
+    def inner(other: BaseException | None) -> _Record | None:
+        if other is None or id(other) in above or len(above) > _CHAIN_DEPTH or room.left <= 0:
+            return None
+        return _record(other, room, above)
+
+    record.cause = inner(error.__cause__)
+    if error.__cause__ is None and not error.__suppress_context__:
+        record.context = inner(error.__context__)
+    if isinstance(error, BaseExceptionGroup):
+        record.group_message = _clean(str(error.message))
+        record.members = [member for member in map(inner, _members_of(error)) if member is not None]
     return record
+
+
+def _members_of(group: Any) -> tuple[BaseException, ...]:
+    return cast("tuple[BaseException, ...]", group.exceptions)
 
 
 def _name_of(cls: Any) -> str:
@@ -178,7 +183,7 @@ def _clean(text: str) -> str:
 
 
 def _add_state(record: _Record, error: BaseException) -> None:
-    budget = _Budget()
+    budget = Budget()
     args = _plain_list(error.args, budget)
     record.args = args
     init, state = _reduced(error)
@@ -186,24 +191,24 @@ def _add_state(record: _Record, error: BaseException) -> None:
         # OSError keeps the file name beside `args`; classes with a `__reduce__` of their own say what made them.
         record.init = _plain_list(init, budget)
     for name, value in state.items():
-        if name.startswith("__"):  # the notes, which have their own place
+        if not isinstance(name, str) or name.startswith("__"):  # the notes, which have their own place
             continue
         try:
-            record.attributes[name] = _to_plain(value, budget)
-        except _NotPlainError:
+            record.attributes[name] = to_plain(value, budget)
+        except NotPlainError:
             continue
 
 
-def _plain_list(values: tuple[Any, ...], budget: _Budget) -> list[Any] | None:
+def _plain_list(values: tuple[Any, ...], budget: Budget) -> list[Any] | None:
     try:
-        return [_to_plain(value, budget) for value in values]
-    except _NotPlainError:
+        return [to_plain(value, budget) for value in values]
+    except NotPlainError:
         return None
 
 
-def _reduced(error: BaseException) -> tuple[tuple[Any, ...] | None, dict[str, Any]]:
+def _reduced(error: BaseException) -> tuple[tuple[Any, ...] | None, dict[Any, Any]]:
     """Return what the exception says that it is made from, if it does, and its attributes by name."""
-    state: dict[str, Any] = {}
+    state: dict[Any, Any] = {}
     init: tuple[Any, ...] | None = None
     try:
         reduced: Any = error.__reduce__()
@@ -217,9 +222,11 @@ def _reduced(error: BaseException) -> tuple[tuple[Any, ...] | None, dict[str, An
             state.update(mapping_of(parts[2]))
     for cls in type(error).__mro__:
         for name, member in vars(cls).items():
-            if isinstance(member, types.MemberDescriptorType) and cls.__module__ != "builtins":  # __slots__
-                value = getattr(error, name, _UNSET)
-                if value is not _UNSET:
+            # __slots__, and what classes written in C keep outside of `__dict__`: the file name of an OSError, say.
+            # `obj` of an AttributeError is whatever the program happened to hold.
+            if isinstance(member, types.MemberDescriptorType) and name not in ("obj", "exceptions"):
+                value = getattr(error, name, None)
+                if value is not None:
                     state[name] = value
     state.update(error.__dict__)
     return init, state
@@ -232,10 +239,10 @@ def _notes_of(error: BaseException) -> tuple[list[str], str]:
     found: Any = getattr(error, "__notes__", ())
     for note in items_of(found) if isinstance(found, (list, tuple)) else ():
         if isinstance(note, str) and note.startswith(TRACEBACK_HEADER):
-            remote = note.removeprefix(TRACEBACK_HEADER).lstrip("\n")
+            remote = note.removeprefix(f"{TRACEBACK_HEADER}\n")
         else:
             notes.append(_clean(str(note)))
-    return notes[:_GROUP_MEMBERS], remote
+    return notes[:_NOTES], remote
 
 
 def _traceback_of(error: BaseException, remote: str) -> str:
@@ -295,116 +302,6 @@ def _drop_all_but_text(record: _Record) -> None:
 _SHORTENINGS: Final = (_drop_inner_tracebacks, _drop_values, _drop_inner, _drop_all_but_text)
 
 
-# --- plain values ----------------------------------------------------------------------------------------------------
-
-# Unlike the codec, this knows no annotations, so types are written down: JSON's own types stand for themselves, others
-# are {"$": name of the type, "value": …}, and so are dicts that have the key "$" or a key that is no text. Subclasses
-# of str, int and float (enumerations, say) are kept as plain text and numbers. Everything else is not plain.
-
-_TAGGED: Final[dict[type, str]] = {
-    bytes: "bytes",
-    dt.datetime: "datetime",
-    dt.date: "date",
-    dt.time: "time",
-    dt.timedelta: "timedelta",
-    decimal.Decimal: "Decimal",
-    uuid.UUID: "UUID",
-}
-_TYPE_OF_TAG: Final = {name: cls for cls, name in _TAGGED.items()}
-_CONTAINERS: Final[dict[type, str]] = {tuple: "tuple", set: "set", frozenset: "frozenset"}
-_CONTAINER_OF_TAG: Final[dict[str, Callable[[Iterable[Any]], Any]]] = {
-    "tuple": tuple,
-    "set": set,
-    "frozenset": frozenset,
-}
-
-
-class _NotPlainError(Exception):
-    """The value is not made of plain values, or of too many."""
-
-
-class _Budget:
-    """How many plain values may still be kept of one exception."""
-
-    def __init__(self) -> None:
-        self.left = _VALUES
-
-    def spend(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise _NotPlainError
-
-
-def _to_plain(value: Any, budget: _Budget, depth: int = _VALUE_DEPTH) -> Any:
-    budget.spend()
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return _plain_text(value)
-    if isinstance(value, int):
-        if value.bit_length() > _INTEGER_BITS:
-            raise _NotPlainError
-        return int(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else {"$": "float", "value": str(float(value))}
-    cls = class_of(value)
-    if depth == 0:
-        raise _NotPlainError
-    if cls is list:
-        return [_to_plain(item, budget, depth - 1) for item in items_of(value)]
-    if cls is dict:
-        return _plain_dict(mapping_of(value), budget, depth)
-    if cls in _CONTAINERS:
-        items = [_to_plain(item, budget, depth - 1) for item in items_of(value)]
-        if cls is not tuple:
-            items.sort(key=_encode)
-        return {"$": _CONTAINERS[cls], "value": items}
-    if cls in _TAGGED:
-        try:
-            return {"$": _TAGGED[cls], "value": msgspec.to_builtins(value)}
-        except (ValueError, TypeError, OverflowError):
-            raise _NotPlainError from None
-    raise _NotPlainError
-
-
-def _plain_text(value: str) -> str:
-    text = str.__str__(value)
-    if len(text) > _TEXT_CHARS:
-        raise _NotPlainError
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise _NotPlainError from None
-    return text
-
-
-def _plain_dict(value: dict[Any, Any], budget: _Budget, depth: int) -> Any:
-    if "$" not in value and all(type(key) is str for key in value):
-        return {_plain_text(key): _to_plain(item, budget, depth - 1) for key, item in value.items()}
-    pairs = [[_to_plain(key, budget, depth - 1), _to_plain(item, budget, depth - 1)] for key, item in value.items()]
-    return {"$": "dict", "value": pairs}
-
-
-def _from_plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_from_plain(item) for item in items_of(value)]
-    if not isinstance(value, dict):
-        return value
-    mapping = mapping_of(value)
-    if "$" not in mapping:
-        return {key: _from_plain(item) for key, item in mapping.items()}
-    tag = mapping["$"]
-    content: Any = mapping["value"]
-    if tag == "float":
-        return float(content)
-    if tag == "dict":
-        return {_from_plain(key): _from_plain(item) for key, item in content}
-    if tag in _CONTAINER_OF_TAG:
-        return _CONTAINER_OF_TAG[tag](_from_plain(item) for item in content)
-    cls: Any = _TYPE_OF_TAG[tag]
-    return msgspec.convert(content, cls)
-
-
 # --- coming back -----------------------------------------------------------------------------------------------------
 
 #: Classes that come back. CancelledError is no `Exception`, but how asyncio says that a task was cancelled.
@@ -418,15 +315,14 @@ def _restore(record: _Record, fallback: Fallback) -> BaseException:
     error = _rebuilt(record, fallback)
     if error is None:
         error = fallback(record.message, type_name=record.type, traceback_text=record.traceback)
-    for note in record.notes:
-        BaseException.add_note(error, note)
-    if record.traceback:
-        BaseException.add_note(error, f"{TRACEBACK_HEADER}\n{record.traceback}")
-    if record.cause is not None:
-        error.__cause__ = _restore(record.cause, fallback)
-    if record.context is not None:
-        error.__context__ = _restore(record.context, fallback)
-    error.__suppress_context__ = record.suppress_context
+    notes = [*record.notes, f"{TRACEBACK_HEADER}\n{record.traceback}"] if record.traceback else record.notes
+    if notes:
+        error.__dict__["__notes__"] = list(notes)
+    cause = None if record.cause is None else _restore(record.cause, fallback)
+    context = None if record.context is None else _restore(record.context, fallback)
+    BaseException.__setattr__(error, "__cause__", cause)  # not as `error.__cause__ = …`: see `_take_state`
+    BaseException.__setattr__(error, "__context__", context)
+    BaseException.__setattr__(error, "__suppress_context__", record.suppress_context)
     return error
 
 
@@ -434,18 +330,20 @@ def _rebuilt(record: _Record, fallback: Fallback) -> BaseException | None:
     cls = _imported_class(record.type)
     if cls is None or issubclass(cls, _REFUSED) or not issubclass(cls, _ALLOWED):
         return None
-    if issubclass(cls, BaseExceptionGroup):
-        return _rebuilt_group(cls, record, fallback)
     try:
-        args = None if record.args is None else tuple(_from_plain(value) for value in record.args)
-        init = args if record.init is None else tuple(_from_plain(value) for value in record.init)
-        attributes = {name: _from_plain(value) for name, value in record.attributes.items()}
+        args = None if record.args is None else tuple(from_plain(value) for value in record.args)
+        init = args if record.init is None else tuple(from_plain(value) for value in record.init)
+        attributes = {name: from_plain(value) for name, value in record.attributes.items()}
     except Exception:  # noqa: BLE001 - a damaged value must not hide the failure that it belongs to
         return None
-    for make in (_by_calling, _without_init, _with_text_only):
-        error = make(cls, record.message, args, init)
-        if error is not None and _take_state(error, args, attributes) and _says(error, record.message):
-            return error
+    if issubclass(cls, BaseExceptionGroup):
+        return _rebuilt_group(cls, record, attributes, fallback)
+    # The class and the text are what a handler and a reader need; attributes that spoil the text are given up.
+    for kept in (attributes, {}) if attributes else (attributes,):
+        for error, own_args in _candidates(cls, args, init, record.message):
+            _take_state(error, own_args, kept)
+            if _text_of(error) == record.message:
+                return error
     return None
 
 
@@ -473,62 +371,56 @@ def _imported_class(name: str) -> Any:
 _Args: TypeAlias = tuple[Any, ...] | None
 
 
-def _by_calling(cls: Any, _message: str, _args: _Args, init: _Args) -> BaseException | None:
-    if init is None:
-        return None
-    try:
-        error = cls(*init)
-    except Exception:  # noqa: BLE001 - its `__init__` may take other arguments than it hands to Exception
-        return None
-    return error if type(error) is cls else None
+class _Told(str):
+    """The text of an exception that tells the `repr` of its argument, as `KeyError` does."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
 
 
-def _without_init(cls: Any, _message: str, args: _Args, _init: _Args) -> BaseException | None:
-    return None if args is None else _bare(cls, args)
+def _candidates(cls: Any, args: _Args, init: _Args, message: str) -> Iterator[tuple[BaseException, _Args]]:
+    """Yield instances of `cls`, each with the `args` to give it, the most faithful first.
+
+    By calling the class, if it takes what was recorded; else without its `__init__`, which may take something else than
+    it hands to `Exception`: with the recorded `args`, and at last with nothing but the text.
+    """
+    if init is not None:
+        with suppress(Exception):
+            error = cls(*init)
+            if type(error) is cls:
+                yield error, args
+    for bare in (args, (message,), (_Told(message),)):
+        if bare is not None:
+            with suppress(Exception):  # some classes cannot be made without `__init__`
+                error = cls.__new__(cls)
+                if type(error) is cls:
+                    yield error, bare
 
 
-def _with_text_only(cls: Any, message: str, _args: _Args, _init: _Args) -> BaseException | None:
-    return _bare(cls, (message,))
+def _take_state(error: BaseException, args: _Args, attributes: dict[str, Any]) -> None:
+    """Give the exception its recorded attributes, and no others: what `__init__` guessed from `args` may be wrong.
 
-
-def _bare(cls: Any, args: tuple[Any, ...]) -> BaseException | None:
-    try:
-        error = cls.__new__(cls)
-        error.args = args
-    except Exception:  # noqa: BLE001 - some classes cannot be made this way
-        return None
-    return error if type(error) is cls else None
-
-
-def _take_state(error: BaseException, args: _Args, attributes: dict[str, Any]) -> bool:
-    """Give the exception its recorded attributes, and no others: what `__init__` guessed from them may be wrong."""
-    try:
-        error.__dict__.clear()
-        for name, value in attributes.items():
-            member = next((vars(cls)[name] for cls in type(error).__mro__ if name in vars(cls)), None)
-            if isinstance(member, (types.MemberDescriptorType, types.GetSetDescriptorType)):
+    Past any `__setattr__` of its class, which may refuse (frozen dataclasses do) or act.
+    """
+    error.__dict__.clear()
+    if args is not None:
+        BaseException.__setattr__(error, "args", args)
+    for name, value in attributes.items():
+        member = next((vars(cls)[name] for cls in type(error).__mro__ if name in vars(cls)), None)
+        if isinstance(member, types.MemberDescriptorType):
+            with suppress(AttributeError, TypeError):  # read-only, or of a fixed type
                 member.__set__(error, value)
-            else:
-                error.__dict__[name] = value
-        if args is not None:
-            error.args = args
-    except Exception:  # noqa: BLE001 - a read-only attribute, say
-        return False
-    return True
+        else:
+            error.__dict__[name] = value
 
 
-def _says(error: BaseException, message: str) -> bool:
-    return _text_of(error) == message
-
-
-def _rebuilt_group(cls: Any, record: _Record, fallback: Fallback) -> BaseException | None:
+def _rebuilt_group(cls: Any, record: _Record, attributes: dict[str, Any], fallback: Fallback) -> BaseException | None:
     members = [_restore(member, fallback) for member in record.members]
     if not members or record.group_message is None:
         return None
     for make in (cls, BaseExceptionGroup):  # the latter makes an ExceptionGroup where it can
-        try:
+        with suppress(Exception):  # a class of the user's may take other arguments
             error: BaseException = make(record.group_message, members)
-        except Exception:  # noqa: BLE001, S112 - a class of the user's with other arguments
-            continue
-        return error
+            _take_state(error, None, attributes)
+            return error
     return None

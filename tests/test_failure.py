@@ -1,0 +1,609 @@
+"""Exceptions go into the file and come back as what they were, as far as that is safe."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import json
+import pickle
+import subprocess
+import sys
+import traceback
+import types
+import uuid
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepwell import errors
+from stepwell.errors import RunFailed, SerializationError, StepFailed
+from stepwell.failure import TRACEBACK_HEADER, decode_failure, encode_failure, failure_summary
+
+
+class Plain(Exception):
+    pass
+
+
+class Coded(Exception):
+    """Takes something else than it hands on; pickle fails on it when it is read."""
+
+    def __init__(self, code: int, *, detail: str) -> None:
+        super().__init__(f"failed with {code}")
+        self.code = code
+        self.detail = detail
+
+
+class Wrapping(Exception):
+    """Takes the text that it hands on for something else."""
+
+    def __init__(self, order: str) -> None:
+        super().__init__(f"order {order} failed")
+        self.order = order
+
+
+class Misled(Exception):
+    """Has the same text whatever it is made from."""
+
+    def __init__(self, cause: object) -> None:
+        super().__init__("failed")
+        self.origin = cause
+
+
+class Slotted(Exception):
+    __slots__ = ("code",)
+
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"code {self.code}"
+
+
+class Described(Exception):
+    def __init__(self, parts: dict[str, int]) -> None:
+        super().__init__(parts)
+        self.parts = parts
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.parts.items())
+
+
+@dataclasses.dataclass
+class Declined(Exception):
+    code: int
+    at: dt.datetime
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+class MissingInput(FileNotFoundError):
+    def __init__(self, name: str) -> None:
+        super().__init__(2, "no such input", name)
+
+
+class Reduced(Exception):
+    def __init__(self, left: int, right: int) -> None:
+        super().__init__(f"{left}/{right}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        left, right = str(self).split("/")
+        return type(self), (int(left), int(right))
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class Problem(enum.StrEnum):
+    DECLINED = "declined"
+
+
+def there_and_back(error: BaseException, fallback: Any = StepFailed) -> BaseException:
+    return decode_failure(encode_failure(error), fallback)
+
+
+def state(error: BaseException) -> tuple[Any, ...]:
+    attributes = {name: value for name, value in vars(error).items() if name != "__notes__"}
+    return type(error), str(error), error.args, attributes
+
+
+FAILURES: list[BaseException] = [
+    ValueError("bad"),
+    ValueError(),
+    ValueError("two", "parts"),
+    KeyError("key"),
+    KeyError(("tuple", 1)),
+    Plain("text"),
+    Plain(1, 2.5, None, [True, {"a": "b"}]),
+    Plain((1, (2, b"\xff")), {1: {2}}, frozenset({"x"}), {"$": "tricky"}, float("inf")),
+    Plain(decimal.Decimal("1.50"), uuid.UUID(int=1), dt.timedelta(days=-1, microseconds=3)),
+    Plain(dt.datetime(2024, 1, 1, tzinfo=dt.UTC), dt.date(2024, 1, 1), dt.time(1, 2, 3)),
+    Plain("x" * 7000),
+    Coded(7, detail="deep"),
+    Wrapping("7"),
+    Slotted(7),
+    Described({"a": 1}),
+    Declined(3, dt.datetime(2024, 1, 1, tzinfo=dt.UTC)),
+    Frozen(3),
+    Reduced(1, 2),
+    FileNotFoundError(2, "No such file", "/a/b"),
+    OSError(2, "No such file", "/a", None, "/b"),
+    FileNotFoundError(2, "No such file", Path("/a/b")),
+    MissingInput("orders"),
+    ImportError("no", name="shop", path="/shop.py"),
+    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+    SyntaxError("bad", ("f.py", 1, 2, "x ==", 1, 3)),
+    TimeoutError("late"),
+    asyncio.CancelledError("why"),
+    errors.RetryLater("busy", delay=3.5),
+    errors.SerializationError("no", where="there", path="$.a"),
+    errors.StepTimeout("late"),
+    errors.RunFailed("gone", traceback_text="x"),
+    errors.RunDeadlineExceeded("late", type_name="", traceback_text=""),
+]
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
+def test_an_exception_comes_back_with_type_text_arguments_and_attributes(error: BaseException) -> None:
+    back = there_and_back(error)
+    assert state(back) == state(error)
+    assert type(back) is type(error)
+    for name in ("errno", "filename", "filename2", "name", "path", "lineno", "code", "object"):
+        assert getattr(back, name, None) == getattr(error, name, None)
+    assert encode_failure(back) == encode_failure(error)
+
+
+def test_an_exception_that_does_not_unpickle_comes_back_all_the_same() -> None:
+    error = Coded(7, detail="deep")
+    with pytest.raises(TypeError):
+        pickle.loads(pickle.dumps(error))
+    back = there_and_back(error)
+    assert isinstance(back, Coded)
+    assert (back.code, back.detail, str(back)) == (7, "deep", "failed with 7")
+
+
+def test_what_is_no_plain_value_is_left_out_and_never_guessed() -> None:
+    back = there_and_back(Misled(object()))
+    assert isinstance(back, Misled)
+    assert str(back) == "failed"
+    assert not hasattr(back, "origin")
+
+
+def test_nothing_is_recorded_of_what_an_exception_refers_to() -> None:
+    class Request:
+        def __repr__(self) -> str:
+            return "Authorization: secret"
+
+    error = Plain("refused")
+    error.request = Request()  # type: ignore[attr-defined]
+    error.response = {"request": Request()}  # type: ignore[attr-defined]
+    password = "secret"
+    try:
+        raise error from Misled(Request())
+    except Plain as caught:
+        text = encode_failure(caught)
+    assert password not in text.replace('password = "secret"', "")
+    assert "Authorization" not in text
+
+
+def test_attributes_that_would_spoil_the_text_are_given_up_before_the_class() -> None:
+    error = OSError(5, "broken", object())
+    back = there_and_back(error)
+    assert type(back) is OSError
+    assert str(back) == str(error)
+
+
+def test_arguments_that_are_no_plain_values_leave_the_text() -> None:
+    back = there_and_back(Plain("text", object))
+    assert type(back) is Plain
+    assert str(back) == str(Plain("text", object))
+
+
+def test_enumerations_among_the_arguments_become_plain_once_and_stay_so() -> None:
+    first = there_and_back(Plain(Problem.DECLINED))
+    assert first.args == ("declined",)
+    assert type(first.args[0]) is str
+    assert state(there_and_back(first)) == state(first)
+
+
+def test_an_exception_whose_text_cannot_be_told_is_recorded() -> None:
+    text = encode_failure(Mute("x"))
+    assert failure_summary(text) == (f"{Mute.__module__}.Mute", "<its text cannot be told: str() raised RuntimeError>")
+    assert type(decode_failure(text, StepFailed)) is Mute
+
+
+def test_text_that_utf8_cannot_hold_is_escaped() -> None:
+    back = there_and_back(Plain("a\ud800b"))
+    assert str(back) == "a\\ud800b"
+    assert state(there_and_back(back)) == state(back)
+
+
+# --- the class -------------------------------------------------------------------------------------------------------
+
+
+def shop_module() -> types.ModuleType:
+    module = types.ModuleType("shop_errors")
+    source = """
+class Declined(Exception):
+    pass
+class Outer:
+    class Inner(Exception):
+        pass
+    not_a_class = 5
+def __getattr__(name):
+    raise AssertionError(f"asked for {name}")
+calls = []
+def function(*args):
+    calls.append(args)
+class NotAnError:
+    def __init__(self, *args):
+        calls.append(args)
+"""
+    exec(source, vars(module))
+    return module
+
+
+def test_a_class_that_is_not_imported_gives_the_fallback_with_the_same_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = shop_module()
+    monkeypatch.setitem(sys.modules, "shop_errors", module)
+    error = module.Declined("no funds")
+    text = encode_failure(error)
+    assert type(decode_failure(text, StepFailed)) is module.Declined
+    assert type(there_and_back(module.Outer.Inner("x"))) is module.Outer.Inner
+
+    monkeypatch.delitem(sys.modules, "shop_errors")
+    for fallback in (StepFailed, RunFailed):
+        back = decode_failure(text, fallback)
+        assert type(back) is fallback
+        assert str(back) == "no funds"
+        assert back.type_name == "shop_errors.Declined"
+    assert "shop_errors" not in sys.modules
+
+
+def test_a_fallback_keeps_the_name_of_the_class_and_can_become_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = shop_module()
+    back = there_and_back(module.Declined("no funds"))
+    assert isinstance(back, StepFailed)
+    again = there_and_back(back, RunFailed)
+    assert isinstance(again, RunFailed)
+    assert (again.type_name, str(again)) == ("shop_errors.Declined", "no funds")
+    text = encode_failure(again)
+    monkeypatch.setitem(sys.modules, "shop_errors", module)
+    assert type(decode_failure(text, StepFailed)) is module.Declined
+
+
+NOT_AN_EXCEPTION = [
+    "shop_errors.function",
+    "shop_errors.NotAnError",
+    "shop_errors.missing",
+    "shop_errors.Outer.not_a_class",
+    "shop_errors.Outer.__init__",
+    "shop_errors",
+    "builtins.exec",
+    "os.system",
+    "int",
+    "",
+    ".",
+    "a..b",
+    "tests.<locals>.X",
+]
+
+
+@pytest.mark.parametrize("name", NOT_AN_EXCEPTION)
+def test_a_name_that_is_no_exception_class_is_never_called(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = shop_module()
+    monkeypatch.setitem(sys.modules, "shop_errors", module)
+    back = decode_failure(json.dumps({"type": name, "message": "x", "args": ["echo"]}), StepFailed)
+    assert type(back) is StepFailed
+    assert module.calls == []
+
+
+def test_nothing_is_imported_for_an_exception() -> None:
+    program = """
+import sys
+from stepwell.errors import StepFailed
+from stepwell.failure import decode_failure
+before = set(sys.modules)
+for name in ("wave.Error", "zipfile.BadZipFile", "xml.parsers.expat.ExpatError"):
+    error = decode_failure('{"type":"%s","message":"m","args":["m"]}' % name, StepFailed)
+    assert type(error) is StepFailed and error.type_name == name, error
+assert set(sys.modules) == before, set(sys.modules) - before
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+STEERING: list[type[BaseException]] = [
+    SystemExit,
+    KeyboardInterrupt,
+    GeneratorExit,
+    StopIteration,
+    StopAsyncIteration,
+    BaseException,
+]
+
+
+@pytest.mark.parametrize("cls", STEERING)
+def test_what_steers_the_interpreter_comes_back_as_the_fallback(cls: type[BaseException]) -> None:
+    back = there_and_back(cls("x"))
+    assert type(back) is StepFailed
+    assert (back.type_name, str(back)) == (cls.__name__, "x")
+    subclass = type("Sub", (cls,), {"__module__": __name__})
+    globals()["Sub"] = subclass
+    assert type(there_and_back(subclass("x"))) is StepFailed
+
+
+def test_a_class_that_cannot_be_made_from_outside_gives_the_fallback() -> None:
+    class Model(pydantic.BaseModel):
+        number: int
+
+    with pytest.raises(pydantic.ValidationError) as caught:
+        Model(number="x")  # type: ignore[arg-type]
+    back = there_and_back(caught.value)
+    assert isinstance(back, StepFailed)
+    assert str(back) == str(caught.value)
+
+
+def test_a_constructor_that_exits_does_not_stop_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object) -> None:
+        raise RuntimeError
+
+    text = encode_failure(Plain("x"))
+    monkeypatch.setattr(Plain, "__init__", refuse)
+    assert type(decode_failure(text, StepFailed)) is Plain
+
+
+# --- causes, groups, notes, traceback --------------------------------------------------------------------------------
+
+
+def raise_chain() -> None:
+    try:
+        try:
+            raise KeyError("first")
+        except KeyError as error:
+            raise Wrapping("7") from error
+    except Wrapping:
+        raise Plain("last")  # noqa: B904 - the context is what is tested
+
+
+def caught(call: Callable[[], None]) -> BaseException:
+    try:
+        call()
+    except BaseException as error:  # noqa: BLE001
+        return error
+    raise AssertionError
+
+
+def test_cause_and_context_come_along() -> None:
+    back = there_and_back(caught(raise_chain))
+    context = back.__context__
+    assert isinstance(context, Wrapping)
+    assert isinstance(context.__cause__, KeyError)
+    assert context.__suppress_context__
+    assert not back.__suppress_context__
+    shown = "".join(traceback.format_exception(back))
+    assert "direct cause" in shown
+    assert "During handling" in shown
+
+
+def test_a_suppressed_context_is_not_recorded() -> None:
+    error = caught(raise_chain)
+    error.__suppress_context__ = True
+    back = there_and_back(error)
+    assert back.__context__ is None
+    assert back.__suppress_context__
+
+
+def test_causes_in_a_circle_and_without_end_are_cut() -> None:
+    first, second = Plain("first"), Plain("second")
+    first.__cause__, second.__cause__ = second, first
+    back = there_and_back(first)
+    assert isinstance(back.__cause__, Plain)
+    assert back.__cause__.__cause__ is None
+
+    error = Plain("0")
+    for number in range(5000):
+        following = Plain(str(number))
+        following.__cause__, error = error, following
+    assert len(encode_failure(error)) < 20_000
+
+
+def test_a_group_comes_back_with_its_members() -> None:
+    error = ExceptionGroup("several", [Plain("a"), ExceptionGroup("inner", [Coded(1, detail="d")])])
+    error.add_note("a note")
+    back = there_and_back(error)
+    assert isinstance(back, ExceptionGroup)
+    assert str(back) == str(error)
+    assert back.__notes__ == ["a note"]
+    plain, inner = back.exceptions
+    assert isinstance(inner, ExceptionGroup)
+    assert type(plain) is Plain
+    assert isinstance(inner.exceptions[0], Coded)
+    assert encode_failure(back) == encode_failure(error)
+
+
+def test_a_group_with_a_cancellation_comes_back() -> None:
+    back = there_and_back(BaseExceptionGroup("several", [asyncio.CancelledError(), Plain("a"), SystemExit(3)]))
+    assert isinstance(back, BaseExceptionGroup)
+    assert [type(member) for member in back.exceptions] == [asyncio.CancelledError, Plain, StepFailed]
+
+
+def test_a_group_of_groups_of_groups_is_cut() -> None:
+    error: Exception = Plain("x")
+    for _ in range(4):
+        error = ExceptionGroup("g", [error] * 12)
+    assert len(encode_failure(error, max_bytes=10**9)) < 100_000
+    assert isinstance(there_and_back(error), ExceptionGroup)
+
+
+def test_a_group_class_with_other_arguments_comes_back_as_a_plain_group() -> None:
+    class Odd(ExceptionGroup[Exception]):
+        def __new__(cls, members: list[Exception]) -> Self:
+            return super().__new__(cls, "odd", members)
+
+    globals()["Odd"] = Odd
+    Odd.__qualname__ = "Odd"
+    back = there_and_back(Odd([Plain("a")]))
+    assert type(back) is ExceptionGroup
+    assert str(back) == "odd (1 sub-exception)"
+
+
+def test_notes_come_along_in_order() -> None:
+    error = Plain("x")
+    error.add_note("first")
+    error.add_note("second")
+    assert there_and_back(error).__notes__ == ["first", "second"]
+
+
+def test_the_traceback_is_shown_as_a_note_and_the_text_is_unchanged() -> None:
+    error = caught(raise_chain)
+    back = there_and_back(error)
+    (note,) = back.__notes__
+    assert note.startswith(TRACEBACK_HEADER)
+    assert 'raise Plain("last")' in note
+    assert "in raise_chain" in note
+    assert str(back) == str(error) == "last"
+    assert note in "".join(traceback.format_exception(back))
+
+
+def test_a_traceback_that_came_through_a_file_is_kept_once_and_continued() -> None:
+    def raise_again() -> None:
+        raise back
+
+    error = caught(raise_chain)
+    back = there_and_back(error)
+    assert encode_failure(back) == encode_failure(error)
+    (note,) = there_and_back(caught(raise_again)).__notes__
+    assert note.count(TRACEBACK_HEADER) == 1
+    assert note.index("in raise_chain") < note.index("in raise_again")
+
+
+def test_the_fallback_has_the_traceback_as_text_too() -> None:
+    back = there_and_back(caught(lambda: sys.exit(3)))
+    assert isinstance(back, StepFailed)
+    assert "sys.exit(3)" in back.traceback_text
+
+
+def test_frames_of_the_engine_are_left_out() -> None:
+    def read() -> None:
+        decode_failure("{", StepFailed)
+
+    error = caught(read)
+    text = json.loads(encode_failure(error))["traceback"]
+    assert "decode_failure" in text  # the line that called it
+    assert "failure.py" not in text.replace("test_failure.py", "")
+
+
+def test_the_traceback_of_an_endless_recursion_is_bounded() -> None:
+    def recurse() -> None:
+        recurse()
+
+    text = encode_failure(caught(recurse))
+    assert len(text) < 20_000
+    assert type(decode_failure(text, StepFailed)) is RecursionError
+
+
+# --- size and damage -------------------------------------------------------------------------------------------------
+
+
+def test_a_failure_is_cut_to_size_but_keeps_name_and_text() -> None:
+    error = Plain("text")
+    error.payload = ["x" * 1000] * 300  # type: ignore[attr-defined]
+    for _ in range(10):
+        error.add_note("n" * 5000)
+    error.__cause__ = Plain("y" * 7000)
+    for limit in (64 * 1024, 10_000, 2000, 300):
+        text = encode_failure(error, max_bytes=limit)
+        assert len(text) <= limit
+        back = decode_failure(text, StepFailed)
+        assert (type(back), str(back)) == (Plain, "text")
+
+
+def test_a_long_text_is_cut_and_stays_as_it_is_then() -> None:
+    back = there_and_back(Plain("x" * 1_000_000))
+    assert len(str(back)) < 10_000
+    assert state(there_and_back(back)) == state(back)
+
+
+def test_a_summary_tells_type_and_text() -> None:
+    assert failure_summary(encode_failure(ValueError("bad"))) == ("ValueError", "bad")
+    assert failure_summary(encode_failure(Plain("bad"))) == (f"{__name__}.Plain", "bad")
+
+
+def test_a_compressed_failure_and_its_bytes_are_read() -> None:
+    text = encode_failure(Plain("bad"))
+    assert str(decode_failure(text.encode(), StepFailed)) == "bad"
+    assert str(decode_failure(b"\x01" + zlib.compress(text.encode()), StepFailed)) == "bad"
+
+
+@pytest.mark.parametrize("payload", [None, "", "{", "[]", "{}", '{"type":1,"message":""}', b"\x01x", b"\x09"])
+def test_a_damaged_failure_is_an_error_not_a_surprise(payload: Any) -> None:
+    with pytest.raises(SerializationError, match="a recorded failure"):
+        decode_failure(payload, StepFailed)
+    with pytest.raises(SerializationError, match="a recorded failure"):
+        failure_summary(payload)
+
+
+@pytest.mark.parametrize(
+    "value", [{"$": "os.system", "value": "x"}, {"$": "tuple"}, {"$": []}, {"$": "Decimal", "value": []}]
+)
+def test_a_damaged_value_in_a_failure_gives_the_fallback(value: object) -> None:
+    text = json.dumps({"type": "ValueError", "message": "bad", "args": [value]})
+    assert type(decode_failure(text, StepFailed)) is StepFailed
+
+
+# --- properties ------------------------------------------------------------------------------------------------------
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary()
+    | st.decimals(allow_nan=False)
+    | st.datetimes().map(lambda time: time.replace(fold=0))  # ISO 8601 has no fold
+    | st.timedeltas()
+    | st.uuids(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text() | st.just("$") | st.integers(), inner, max_size=3)
+    ),
+    max_leaves=10,
+)
+
+
+@given(st.lists(VALUES, max_size=3), st.dictionaries(st.sampled_from("abc"), VALUES))
+def test_what_the_first_execution_sees_is_what_every_replay_sees(args: list[Any], attributes: dict[str, Any]) -> None:
+    error = Plain(*args)
+    vars(error).update(attributes)
+    back = there_and_back(error)
+    assert state(back) == state(error)
+    assert repr(back.args) == repr(error.args)
+    assert encode_failure(back) == encode_failure(error)
+
+
+@given(st.lists(VALUES | st.builds(object), max_size=3))
+def test_an_exception_with_any_arguments_settles_after_one_trip(args: list[Any]) -> None:
+    for cls in (Plain, ValueError, KeyError, OSError, Misled):
+        try:
+            error = cls(*args)
+        except TypeError:
+            continue
+        back = there_and_back(error)
+        assert type(back) is type(error)
+        assert state(there_and_back(back)) == state(back)
