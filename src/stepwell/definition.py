@@ -26,6 +26,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 S = TypeVar("S")
+# Of a method before it is bound; the class's own P and R would stand for the bound one.
+Q = ParamSpec("Q")
+U = TypeVar("U")
 
 Delivery = Literal["at-least-once", "at-most-once"]
 
@@ -117,7 +120,7 @@ class Definition(Generic[P, R]):
     def __get__(self, instance: None, owner: type) -> Self: ...
 
     @overload
-    def __get__(self: Definition[Concatenate[S, P], R], instance: S, owner: type) -> Definition[P, R]: ...
+    def __get__(self: Definition[Concatenate[S, Q], U], instance: S, owner: type) -> Definition[Q, U]: ...
 
     def __get__(self, instance: object, owner: type) -> Any:
         """Bind a definition that is declared inside a class to an instance; the instance itself is not recorded."""
@@ -141,6 +144,16 @@ class Step(Definition[P, R]):
     def __init__(self, function: Callable[P, R], name: str | None, options: StepOptions) -> None:
         super().__init__(function, name)
         self.step_options = options
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self: Step[Concatenate[S, Q], U], instance: S, owner: type) -> Step[Q, U]: ...
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        """Bind a step that is declared inside a class to an instance; the instance itself is not recorded."""
+        return super().__get__(instance, owner)
 
     def options(
         self,
