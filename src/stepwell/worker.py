@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 from msgspec.structs import replace
 
 from stepwell.activation import DEADLINE_REASON, Activator
+from stepwell.attempts import Attempts
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
 from stepwell.errors import ClaimLost, RunConflict, StepwellError
@@ -27,8 +28,8 @@ from stepwell.execution import Execution, Operation
 from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import ENDED
 from stepwell.model import RunRecord, RunSnapshot
-from stepwell.resident import Attempts, Resident
-from stepwell.steps import StepOutcome, Steps, attempt_history
+from stepwell.resident import Resident
+from stepwell.steps import Steps, attempt_history
 from stepwell.store.base import (
     CancelRequested,
     Change,
@@ -41,7 +42,6 @@ from stepwell.store.base import (
     RunFinished,
     RunMoved,
     Sent,
-    Unit,
 )
 from stepwell.work import Outside, Reply, RunOver, Work
 
@@ -111,8 +111,9 @@ class Worker:
         """Return the works of the batch that ends here."""
         works, self._works = self._works, []
         for work in works:
-            for run in work.residents:
-                if run.work is work:
+            if work.run is not None:
+                work.run.work = None
+                for run in work.others:
                     run.work = None
         return works
 
@@ -164,33 +165,45 @@ class Worker:
         reason = f"{type(error).__name__}: the engine failed to handle this run: {error}"
         self._lone_work().changes.append(RunMoved(key, "halted", self.now, None, reason))
 
-    def unit(self, work: Work) -> Unit:
-        """Return what the store is to apply for a work."""
-        if not work.calls_transactions:
-            return Unit(work.changes)
+    def prepare(self, work: Work) -> None:
+        """Make the unit of a work with transactional steps call them, inside the transaction."""
 
         def body(lent: Lent) -> list[Change]:
+            work.changes = planned = list(work.changes)
             for run, attempts in work.extra.transactions:
                 if not attempts.wanted or self._residents.get(run.key) is not run:
                     continue
                 self._join(run, work)
-                outcome = self._steps.call_transaction(self.codec, attempts, lent)
-                if self._steps.finished(run, attempts, outcome, work, self.now):
-                    self._settle(run, work)
+                self._steps.call_transaction(self.codec, attempts, lent)
+                self.step_finished(attempts)
             for run in work.residents:
                 run.work = None
-            return work.changes
+            return planned
 
-        return Unit([], body)
+        if work.body is None:
+            planned_before, work.changes = work.changes, []
+            work.body = lambda lent: body(lent)
+            work.planned = planned_before
+
+    def settle(self, works: Sequence[Work], outcomes: Sequence[Outcome]) -> None:
+        """Release what committed works led to, or forget those that were refused."""
+        steps = self._steps_to_run
+        for work, outcome in zip(works, outcomes, strict=True):
+            if work.rare is None and isinstance(outcome, list):
+                for attempts in work.steps:
+                    if attempts.wanted:
+                        steps.append(attempts)
+            else:
+                self.settled(work, outcome)
 
     def settled(self, work: Work, outcome: Outcome) -> None:
         """Release what a work led to, or forget it where it was refused."""
-        if work.has_extra:
+        if work.rare is not None:
             self._forget_uncommitted(work)
         if isinstance(outcome, StepwellError):
             self._refused(work, outcome)
             return
-        if work.has_extra:
+        if work.rare is not None:
             self._release(work, outcome)
         for attempts in work.steps:
             if attempts.wanted:
@@ -249,9 +262,7 @@ class Worker:
     def _work_of(self, run: Resident) -> Work:
         work: Work | None = run.work
         if work is None:
-            work = Work()
-            work.residents.append(run)
-            run.work = work
+            run.work = work = Work([], None, run)
             self._works.append(work)
         return work
 
@@ -259,19 +270,23 @@ class Worker:
         """Make `run` part of `work`; where it has a work of its own already, the two become one."""
         other: Work | None = run.work
         if other is None:
-            run.work = work
-            work.residents.append(run)
+            work.add_run(run)
         elif other is not work:
             work.absorb(other)
             self._works.remove(other)
 
     def _lone_work(self) -> Work:
-        work = Work()
+        work = Work([])
         self._works.append(work)
         return work
 
     def _settle(self, run: Resident, work: Work) -> None:
         self._activator.settle(run, work)
+        if self._cascade:
+            self._deliver_ends(work)
+
+    def _deliver_ends(self, work: Work) -> None:
+        """Tell the watchers of runs that ended within this work, and theirs in turn."""
         while self._cascade:
             key, number, over = self._cascade.pop()
             watcher = self._residents.get(key)
@@ -371,14 +386,15 @@ class Worker:
 
     def advance(self) -> None:
         """Deliver everything that is due at `now`."""
+        # Parked runs first: fired in the next turn only, they could have left memory again before that, for ever.
+        if self._parked_due is not None and self._parked_due <= self.now:
+            self._load_due()
         while self._due and self._due[0][0] <= self.now:
             due, key = heappop(self._due)
             run = self._residents.get(key)
             if run is not None and run.armed == due:
                 run.armed = None
                 self._fire(run)
-        if self._parked_due is not None and self._parked_due <= self.now:
-            self._load_due()
 
     def next_due(self) -> int | None:
         """Return when `advance` has something to do next, or None."""
@@ -419,14 +435,36 @@ class Worker:
 
     # --- steps ---------------------------------------------------------------------------------------------------
 
-    def step_finished(self, attempts: Attempts, outcome: StepOutcome) -> None:
-        """Record the outcome of an attempt and carry the run on."""
+    def step_finished(self, attempts: Attempts) -> None:
+        """Record how an attempt ended, and carry the run on."""
         run = self._residents.get(attempts.run_key)
-        if run is None or not attempts.wanted or run.calls.get(attempts.operation) is not attempts:
+        number = attempts.operation
+        if run is None or not attempts.wanted or run.calls.get(number) is not attempts:
             return
-        work = self._work_of(run)
-        if self._steps.finished(run, attempts, outcome, work, self.now):
-            self._settle(run, work)
+        work: Work = run.work or self._work_of(run)
+        if attempts.error is None and attempts.refused is None:
+            run.active -= 1
+            del run.calls[number]
+            entry = Entry(
+                attempts.run_key,
+                number,
+                "step",
+                attempts.name,
+                attempts.fingerprint,
+                self.now,
+                attempts.value,
+                attempts.attempt,
+                attempts.started_at,
+            )
+            work.changes.append(entry)
+            run.execution.deliver(entry)
+        else:
+            self._steps.failed(run, attempts, work, self.now)
+            if run.status == "halted":
+                return
+        self._activator.settle(run, work)
+        if self._cascade:
+            self._deliver_ends(work)
 
     def transaction_due(self, run: Resident, attempts: Attempts) -> None:
         """Give a transactional step a unit whose body calls it."""
