@@ -75,6 +75,7 @@ class Core:
         self._threads = ThreadLanes(codec, self._finished, step_threads)
         self._timer: asyncio.TimerHandle | None = None
         self._long_timer: asyncio.TimerHandle | None = None
+        self._dispatched = 0  # attempts handed out whose end has not come back
         self._run_waiters: dict[str, list[Reply]] = {}
         self._value_waiters: dict[tuple[int, str], list[Reply]] = {}
         self._idle_waiters: list[Reply] = []
@@ -292,6 +293,7 @@ class Core:
         """Execute attempts: async ones on the loop, sync ones in threads."""
         if self._closing:
             return
+        self._dispatched += len(attempts)
         coroutines = [attempt for attempt in attempts if attempt.definition.is_async]
         if len(coroutines) != len(attempts):
             plain = [attempt for attempt in attempts if not attempt.definition.is_async]
@@ -323,6 +325,7 @@ class Core:
         self.post(partial(self._steps_finished, ended))
 
     def _steps_finished(self, ended: Sequence[tuple[Attempts, StepOutcome]]) -> None:
+        self._dispatched -= len(ended)
         step_finished = self._worker.step_finished
         for attempts, outcome in ended:
             try:
@@ -419,7 +422,7 @@ class Core:
     def _tell_if_idle(self) -> None:
         due = self._worker.next_due()
         overdue = due is not None and due <= self.clock.now()
-        if self._flight or self._inbox or self._worker.has_work or overdue:
+        if self._dispatched or self._inbox or self._worker.has_work or overdue:
             return
         replies, self._idle_waiters = self._idle_waiters, []
         for reply in replies:

@@ -39,7 +39,7 @@ MAX_NAME_LENGTH: Final = 255
 class Host(Protocol):
     """The run that the current code belongs to; `stepwell.execution.Execution` is the one that exists."""
 
-    def call(self, definition: Definition[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a durable call: a coroutine where the definition is async, else the result itself."""
         ...
 
