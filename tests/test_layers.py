@@ -33,6 +33,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.operations"],
     ["stepwell.execution"],
     ["stepwell.loop", "stepwell.context"],
+    ["stepwell.attempts"],
     ["stepwell.definition"],
     ["stepwell.failure"],
     ["stepwell.codec"],
@@ -48,6 +49,7 @@ LAYERS: list[list[str]] = [
 #: The pure part, and what it must not import: the clock, the operating system, threads, a store that exists.
 PURE = [
     "stepwell.activation",
+    "stepwell.attempts",
     "stepwell.execution",
     "stepwell.loop",
     "stepwell.resident",
