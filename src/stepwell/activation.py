@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from stepwell.attempts import Attempts
 from stepwell.errors import (
     ResultNotSerializable,
     RunCancelled,
@@ -22,12 +23,12 @@ from stepwell.errors import (
     StepInterrupted,
     StepwellError,
 )
-from stepwell.execution import ChildStart, Operation, Outcome, StepCall
+from stepwell.execution import ChildStart, Operation, Outcome
 from stepwell.failure import encode_failure
 from stepwell.journal import Entry, EntryKind, Payload
 from stepwell.lifecycle import ENDED, Status, check_transition
 from stepwell.operations import CancelDetail, MessageDetail, ValueDetail
-from stepwell.resident import Attempts, Resident
+from stepwell.resident import Resident
 from stepwell.store.base import (
     CancelRequested,
     ChildrenCancelled,
@@ -171,7 +172,13 @@ class Activator:
                     if operation.number not in execution.pending:
                         continue
                     if operation.kind == "step":
-                        self._open_step(run, operation, operation.detail, work)
+                        attempts = operation.detail
+                        run.calls[operation.number] = attempts
+                        attempts.first_started_at = self._runs.now
+                        if run.history and operation.number in run.history:
+                            self._continue_step(run, operation, attempts, work)
+                        else:
+                            self.dispatch(run, attempts, work)
                     else:
                         self._open(run, operation, work)
             if execution.withdrawn:
@@ -246,26 +253,23 @@ class Activator:
             case _:
                 raise AssertionError(operation.kind)
 
-    def _open_step(self, run: Resident, operation: Operation, call: StepCall, work: Work) -> None:
-        attempts = Attempts(run, operation, call, self._runs.now)
-        run.calls[operation.number] = attempts
-        history = run.history.pop(operation.number, None) if run.history else None
-        if history is not None:
-            attempts.attempt = history.attempts + 1
-            attempts.first_started_at = history.first_started_at or self._runs.now
-            if history.started and call.definition.step_options.delivery == "at-most-once":
-                error = StepInterrupted(
-                    f"step {operation.name!r} of run {run.id!r} was under way when the process died; it is delivered at most "
-                    "once, so it was not repeated. Find out whether it took effect, then decide in the workflow"
-                )
-                del run.calls[operation.number]
-                run.deliverable.append(self.entry(run, operation, "step_failed", encode_failure(error)))
-                return
-            if history.retry_at > self._runs.now:
-                attempts.retry_at = history.retry_at
-                run.add_timer(history.retry_at, operation.number)
-                return
-        self.dispatch(run, attempts, work)
+    def _continue_step(self, run: Resident, operation: Operation, attempts: Attempts, work: Work) -> None:
+        """Go on with a step that was tried before the run was read from its journal."""
+        history = run.history.pop(operation.number)
+        attempts.attempt = history.attempts + 1
+        attempts.first_started_at = history.first_started_at or self._runs.now
+        if history.started and attempts.definition.step_options.delivery == "at-most-once":
+            error = StepInterrupted(
+                f"step {operation.name!r} of run {run.id!r} was under way when the process died; it is delivered at most once, "
+                "so it was not repeated. Find out whether it took effect, then decide in the workflow"
+            )
+            del run.calls[operation.number]
+            run.deliverable.append(self.entry(run, operation, "step_failed", encode_failure(error)))
+        elif history.retry_at > self._runs.now:
+            attempts.retry_at = history.retry_at
+            run.add_timer(history.retry_at, operation.number)
+        else:
+            self.dispatch(run, attempts, work)
 
     def dispatch(self, run: Resident, attempts: Attempts, work: Work) -> None:
         """Have an attempt executed after the commit."""

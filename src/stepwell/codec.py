@@ -117,7 +117,7 @@ class Converter:
     def _refuse(self, error: Exception, where: object, value: object = MISSING, path: str = "$") -> NoReturn:
         if isinstance(error, RecursionError):
             reason, inner = "it is nested too deeply", "$"
-        elif isinstance(error, (ValueError, TypeError)):
+        elif isinstance(error, (ValueError, TypeError, msgspec.MsgspecError)):
             reason, inner = split_reason(error)
             reason = reason[:1].lower() + reason[1:]
         else:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
+from stepwell.attempts import Attempts
 from stepwell.clock import MICROSECONDS, Clock
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
@@ -25,9 +26,7 @@ from stepwell.errors import EngineClosed, RunEnded, RunNotFound, StepwellError, 
 from stepwell.journal import Payload
 from stepwell.lifecycle import ENDED
 from stepwell.model import Claim
-from stepwell.resident import Attempts
 from stepwell.runner import AsyncLanes, ThreadLanes
-from stepwell.steps import StepOutcome
 from stepwell.store.base import RunCreated, Store
 from stepwell.watchdog import Watchdog
 from stepwell.work import Reply, RunOver, Work
@@ -179,6 +178,7 @@ class Core:
             if len(plain) != len(works):
                 for work in works:
                     if work.calls_transactions:
+                        self._worker.prepare(work)
                         self._commit_together([work])
         finally:
             self.store.writers.release()
@@ -186,19 +186,17 @@ class Core:
     def _commit_together(self, works: list[Work]) -> None:
         assert self.claim is not None
         worker = self._worker
-        written = [work for work in works if work.changes or work.calls_transactions]
+        written = [work for work in works if work.changes or work.body]
         if written:
             try:
-                outcomes = self.store.commit([worker.unit(work) for work in written], self.claim)
+                outcomes = self.store.commit(written, self.claim)
             except StorageFull as error:
                 self._disk_is_full(works, error)
                 return
-            for work, outcome in zip(written, outcomes, strict=True):
-                worker.settled(work, outcome)
+            worker.settle(written, outcomes)
         if len(written) != len(works):
-            for work in works:
-                if not work.changes and not work.calls_transactions:
-                    worker.settled(work, [])
+            rest = [work for work in works if not work.changes and not work.body]
+            worker.settle(rest, [[]] * len(rest))
         self._full_until = 0.0
         worker.run_steps()
 
@@ -320,16 +318,16 @@ class Core:
         except RuntimeError:
             _log.warning("%s: the loop of the async steps is closed; they go on with the next engine", self.store.location)
 
-    def _finished(self, ended: Sequence[tuple[Attempts, StepOutcome]]) -> None:
+    def _finished(self, ended: Sequence[Attempts]) -> None:
         """Take the ends of attempts; from any thread."""
         self.post(partial(self._steps_finished, ended))
 
-    def _steps_finished(self, ended: Sequence[tuple[Attempts, StepOutcome]]) -> None:
+    def _steps_finished(self, ended: Sequence[Attempts]) -> None:
         self._dispatched -= len(ended)
         step_finished = self._worker.step_finished
-        for attempts, outcome in ended:
+        for attempts in ended:
             try:
-                step_finished(attempts, outcome)
+                step_finished(attempts)
             except Exception as error:  # noqa: BLE001 - one run's defect must not stop the others
                 _log.critical("run %r: the engine failed to handle a step's end", attempts.run_id, exc_info=error)
                 self._guarded(partial(self._worker.halt_broken, attempts.run_key, error))

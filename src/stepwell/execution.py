@@ -22,10 +22,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final, TypeVar
 
+import msgspec
+
+from stepwell.attempts import Attempts
 from stepwell.codec import Codec, Converter
-from stepwell.definition import Definition, Step, Workflow
+from stepwell.definition import Step, Workflow
 from stepwell.errors import (
-    DefinitionError,
     DeterminismError,
     RunEnded,
     RunFailed,
@@ -50,37 +52,25 @@ _ASYNCIO: Final = str(Path(asyncio.__file__).parent)
 _MAX_REFUSALS: Final = 100
 
 
-class Operation:
-    """Something durable that the code asked for and waits for. `detail` depends on the kind (see `stepwell.operations`)."""
+class Operation(msgspec.Struct, eq=False):
+    """Something durable that the code asked for and waits for.
 
-    __slots__ = ("converter", "detail", "fingerprint", "future", "handle", "kind", "name", "number")
+    `detail` depends on the kind: the `Attempts` of a step, the due time of a timer, for the others see `stepwell.operations`.
+    `converter` reads what is delivered; it is None where that is nothing. A timer has a `handle`, the others a `future`.
+    """
 
-    def __init__(
-        self, number: int, kind: OpKind, name: str, fingerprint: int, converter: Converter | None, detail: Any
-    ) -> None:
-        self.number = number
-        self.kind: OpKind = kind
-        self.name = name
-        self.fingerprint = fingerprint
-        self.converter = converter  # of what is delivered; None where that is nothing
-        self.detail = detail
-        self.future: asyncio.Future[Any] | None = None
-        self.handle: Handle | None = None  # of a timer
+    number: int
+    kind: OpKind
+    name: str
+    fingerprint: int
+    converter: Converter | None
+    detail: Any
+    future: asyncio.Future[Any] | None = None
+    handle: Handle | None = None
 
     def __str__(self) -> str:
         """Name what is delivered, for messages of the codec."""
         return f"the result of {self.kind} {self.name!r}"
-
-
-class StepCall:
-    """The detail of a step operation: what to execute."""
-
-    __slots__ = ("args", "definition", "kwargs")
-
-    def __init__(self, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.definition = definition
-        self.args = args
-        self.kwargs = kwargs
 
 
 class ChildStart:
@@ -191,7 +181,10 @@ class Execution:
                 self._diverge(entry, self._whereabouts())
                 return
             self._resolve(operation, entry)
-        self._drain()
+        self.loop.drain()
+        root = self._root
+        if root is not None and root.done() and not self.stopped:
+            self._end(root)
 
     def _resolve(self, operation: Operation, entry: Entry) -> None:
         if operation.handle is not None:
@@ -221,6 +214,9 @@ class Execution:
         root = self._root
         if root is None or not root.done() or self.stopped:
             return
+        self._end(root)
+
+    def _end(self, root: asyncio.Task[Any]) -> None:
         if root.cancelled():
             self.outcome = Outcome(cancelled=True)
             return
@@ -284,29 +280,51 @@ class Execution:
         if self.pending.pop(operation.number, None) is not None and not self.replaying:
             self.withdrawn.append(operation)
 
-    def call(self, definition: Definition[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(
+        self,
+        definition: Step[..., Any] | Workflow[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
         """Call a step or a child workflow: a coroutine where the definition is async, else the result, after blocking."""
-        coroutine = self.call_async(definition, args, kwargs)
+        definition.signature.bind_check(args, kwargs)
+        if isinstance(definition, Step):
+            coroutine = self._call_step(definition, args, kwargs)
+        else:
+            coroutine = self._call_child(definition, args, kwargs)
         return coroutine if definition.is_async else self.block_on(coroutine)
 
     def call_async(
-        self, definition: Definition[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        definition: Step[..., Any] | Workflow[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Coroutine[Any, Any, Any]:
         """Return a coroutine that calls a step or a child workflow, whichever way it is declared."""
         definition.signature.bind_check(args, kwargs)
         if isinstance(definition, Step):
             return self._call_step(definition, args, kwargs)
-        if isinstance(definition, Workflow):
-            return self._call_child(definition, args, kwargs)
-        raise DefinitionError(f"{definition!r} is neither a step nor a workflow")
+        return self._call_child(definition, args, kwargs)
 
     async def _call_step(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # This is `perform` once more, in line, because every step of every run passes here.
         codec = self.codec
         fingerprint = 0
         if args or kwargs:
             fingerprint = codec.fingerprint(args, kwargs, _StepWhere(step.name, self.run_id))
             args, kwargs = codec.private_copy(args, kwargs)
-        return await self.perform("step", step.name, fingerprint, step.converter(codec), StepCall(step, args, kwargs))
+        future: asyncio.Future[Any] = asyncio.Future(loop=self.loop)
+        if self._refusals >= _MAX_REFUSALS:
+            await future  # for ever: see _MAX_REFUSALS
+        attempts = Attempts(self.key, self.run_id, step, step.name, fingerprint, args, kwargs)
+        operation = self.issue("step", step.name, fingerprint, step.converter(codec), attempts)
+        attempts.operation = operation.number
+        operation.future = future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self.withdraw(operation)
+            raise
 
     async def _call_child(self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         child_id = await self.start_child(workflow, args, kwargs, child_id=None, attached=True)

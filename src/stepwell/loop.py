@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from typing import Any, Final, Protocol, TypeVar, cast
 
+import msgspec
 from greenlet import getcurrent, greenlet
 
 from stepwell.errors import WorkflowIOError
@@ -53,32 +54,30 @@ class LoopHost(Protocol):
         ...
 
 
-class Handle:
-    """A callback that waits in the ready queue, or for a timer: asyncio's `Handle` and `TimerHandle` without the cost."""
+class Handle(msgspec.Struct, eq=False):
+    """A callback that waits in the ready queue, or for a timer: asyncio's `Handle` and `TimerHandle` without the cost.
 
-    __slots__ = ("_cancelled", "args", "callback", "context", "due", "loop", "operation")
+    `operation` is a timer's number in the run, `due` its time in microseconds since the epoch; both are 0 otherwise.
+    """
 
-    def __init__(
-        self, loop: DeterministicLoop, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context
-    ) -> None:
-        self.loop = loop
-        self.callback = callback
-        self.args = args
-        self.context = context
-        self._cancelled = False
-        self.operation: int = 0  # of a timer: its number in the run
-        self.due: int = 0  # of a timer: microseconds since the epoch
+    loop: DeterministicLoop
+    callback: Callable[..., Any]
+    args: tuple[Any, ...]
+    context: contextvars.Context
+    operation: int = 0
+    due: int = 0
+    is_cancelled: bool = False
 
     def cancel(self) -> None:
         """Never run the callback."""
-        if not self._cancelled:
-            self._cancelled = True
+        if not self.is_cancelled:
+            self.is_cancelled = True
             if self.operation:
                 self.loop.host.drop_timer(self)
 
     def cancelled(self) -> bool:
         """Tell whether `cancel` was called."""
-        return self._cancelled
+        return self.is_cancelled
 
     def when(self) -> float:
         """Return when a timer is due, in the loop's seconds."""
@@ -199,7 +198,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         try:
             while ready and not host.stopped:
                 handle = ready.popleft()
-                if not handle._cancelled:
+                if not handle.is_cancelled:
                     try:
                         handle.context.run(handle.callback, *handle.args)
                     except BaseException as error:  # noqa: BLE001 - a task keeps its own error; a bare callback has nobody else

@@ -6,68 +6,11 @@ from collections import deque
 from heapq import heappop, heappush
 from typing import Any
 
-from stepwell.definition import Step
-from stepwell.execution import Execution, Operation, StepCall
+from stepwell.attempts import Attempts, History
+from stepwell.execution import Execution, Operation
 from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import Status
 from stepwell.model import Message, RunRecord
-
-
-class Attempts:
-    """One step call and its attempts. Times are microseconds since the epoch.
-
-    `number` is the attempt under way or due next, from 1; `retry_at` is set while the call waits for it.
-    """
-
-    __slots__ = (
-        "args",
-        "attempt",
-        "definition",
-        "first_started_at",
-        "fingerprint",
-        "kwargs",
-        "name",
-        "operation",
-        "retry_at",
-        "run_id",
-        "run_key",
-        "started_at",
-        "visible",
-        "wanted",
-    )
-
-    def __init__(self, run: Resident, operation: Operation, call: StepCall, now: int) -> None:
-        self.run_key = run.key
-        self.run_id = run.id
-        self.operation = operation.number
-        self.fingerprint = operation.fingerprint
-        self.name = operation.name
-        self.definition: Step[..., Any] = call.definition
-        self.args = call.args
-        self.kwargs = call.kwargs
-        self.attempt = 1
-        self.first_started_at = now
-        self.started_at = now
-        self.retry_at: int | None = None
-        self.wanted = True  # false once nobody waits for the result
-        self.visible = False  # the journal shows that this attempt is under way
-
-
-    def __str__(self) -> str:
-        """Name the result, for messages of the codec."""
-        return f"the result of step {self.name!r} in run {self.run_id!r}"
-
-
-class History:
-    """What the journal says of the earlier attempts of one step call."""
-
-    __slots__ = ("attempts", "first_started_at", "retry_at", "started")
-
-    def __init__(self) -> None:
-        self.attempts = 0  # that failed
-        self.first_started_at = 0
-        self.retry_at = 0
-        self.started = False  # an attempt was recorded as under way, with no outcome
 
 
 class Resident:

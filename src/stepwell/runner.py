@@ -13,26 +13,21 @@ import threading
 from asyncio import tasks
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, Final
 
+from stepwell.attempts import Attempts
 from stepwell.clock import MICROSECONDS
 from stepwell.codec import Codec
-from stepwell.context import StepInfo, enter_step
+from stepwell.context import enter_step
 from stepwell.errors import StepTimeout
-from stepwell.resident import Attempts
-from stepwell.steps import StepOutcome, record_result
+from stepwell.steps import record_result
 
 #: What a runner calls with finished attempts, from whichever thread they finished on.
-Finished = Callable[[Sequence[tuple[Attempts, StepOutcome]]], None]
+Finished = Callable[[Sequence[Attempts]], None]
 
 #: Idle lanes that are kept for reuse.
 _MAX_IDLE_LANES: Final = 256
-
-
-def _info(attempts: Attempts) -> StepInfo:
-    return StepInfo(
-        attempts.run_id, attempts.definition.name, attempts.operation, attempts.attempt, attempts.started_at
-    )
 
 
 def _time_limit(attempts: Attempts) -> float | None:
@@ -54,86 +49,62 @@ def _timed_out(attempts: Attempts) -> StepTimeout:
 
 
 class _Lane:
-    """A task that carries async steps, one after another."""
+    """A task that carries async steps which wait, one after another."""
 
     def __init__(self, lanes: AsyncLanes) -> None:
         self._lanes = lanes
         self._parked: asyncio.Future[None] | None = None
+        self._attempts: Attempts | None = None
         self._coroutine: Any = None
+        self._context: Any = None
         self._yielded: Any = None
         self._carrying = False  # the task itself is inside the step, so cancelling the task reaches the step
         self._cancel_first = False
+        self._timed_out = False
         self._timer: asyncio.TimerHandle | None = None
-        self.timed_out = False
-        self.attempts: Attempts | None = None
-        self._context: Context = copy_context()
-        self._task = lanes.loop.create_task(self._carry())
+        self.task = lanes.loop.create_task(self._carry())
 
-    def begin(self, attempts: Attempts) -> None:
-        """Execute the step up to where it first waits; called outside of any task."""
-        self.attempts = attempts
-        self.timed_out = False
-        self._context = context = copy_context()
-        loop = self._lanes.loop
-        tasks._enter_task(loop, self._task)
-        try:
-            self._coroutine = attempts.definition.invoke(attempts.args, attempts.kwargs)
-            self._yielded = context.run(_first_stretch, _info(attempts), self._coroutine)
-        except StopIteration as end:
-            outcome = record_result(self._lanes.codec, attempts, end.value)
-        except BaseException as error:  # noqa: BLE001 - whatever a step raises is its attempt's outcome
-            outcome = StepOutcome(error=error)
-        else:
-            outcome = None
-        finally:
-            tasks._leave_task(loop, self._task)
-        if outcome is not None:
-            self._finish(outcome)
-            return
+    def take_over(self, attempts: Attempts, coroutine: Any, context: Context, yielded: Any) -> None:
+        """Go on with a step that waits for `yielded`."""
+        self._attempts, self._coroutine, self._context, self._yielded = attempts, coroutine, context, yielded
+        self._timed_out = self._cancel_first = False
         limit = _time_limit(attempts)
         if limit is not None:
-            self._timer = loop.call_later(limit, self._time_out)
+            self._timer = self._lanes.loop.call_later(limit, self._time_out)
         if self._parked is not None and not self._parked.done():
             self._parked.set_result(None)
 
-    def _finish(self, outcome: StepOutcome) -> None:
-        attempts = self.attempts
-        assert attempts is not None
-        self.attempts = self._coroutine = self._yielded = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if isinstance(outcome.error, asyncio.CancelledError) and self.timed_out:
-            outcome = StepOutcome(error=_timed_out(attempts))
-        self._lanes.done(self, attempts, outcome)
-
     def _time_out(self) -> None:
-        self.timed_out = True
+        self._timed_out = True
         self.cancel()
 
     def cancel(self) -> None:
         """Raise CancelledError in the step where it waits."""
         if self._carrying:
-            self._task.cancel()
+            self.task.cancel()
         else:
             self._cancel_first = True
 
     async def _carry(self) -> None:
         while not self._lanes.closed:
-            if self._coroutine is None:
+            attempts = self._attempts
+            if attempts is None:
                 self._parked = self._lanes.loop.create_future()
                 await self._parked
                 continue
             try:
                 result = await self
-            except BaseException as error:  # noqa: BLE001 - see begin
-                outcome = StepOutcome(error=error)
+            except BaseException as error:  # noqa: BLE001 - whatever a step raises is its attempt's outcome
+                late = self._timed_out and isinstance(error, asyncio.CancelledError)
+                attempts.error = _timed_out(attempts) if late else error
             else:
-                assert self.attempts is not None
-                outcome = record_result(self._lanes.codec, self.attempts, result)
-            while self._task.cancelling():
-                self._task.uncancel()
-            self._finish(outcome)
+                record_result(self._lanes.codec, attempts, result)
+            while self.task.cancelling():
+                self.task.uncancel()
+            if self._timer is not None:
+                self._timer.cancel()
+            self._attempts = self._coroutine = self._context = self._yielded = self._timer = None
+            self._lanes.ended(self, attempts)
 
     def __await__(self) -> Generator[Any, Any, Any]:
         """Go on with the step from where its first stretch ended."""
@@ -141,7 +112,6 @@ class _Lane:
         self._carrying = True
         try:
             if self._cancel_first:
-                self._cancel_first = False
                 if isinstance(yielded, asyncio.Future):
                     yielded._asyncio_future_blocking = False
                     yielded.cancel()
@@ -158,18 +128,16 @@ class _Lane:
         finally:
             self._carrying = False
 
-    def stop(self) -> None:
-        """End the lane's task."""
-        self._task.cancel()
 
-
-def _first_stretch(info: StepInfo, coroutine: Any) -> Any:
-    enter_step(info)
-    return coroutine.send(None)
+def _first_stretch(attempts: Attempts) -> tuple[Any, Any]:
+    """Begin a step in its own context; return its coroutine and what that waits for. Ends with StopIteration otherwise."""
+    enter_step(attempts)
+    coroutine: Any = attempts.definition.invoke(attempts.args, attempts.kwargs)
+    return coroutine, coroutine.send(None)
 
 
 class AsyncLanes:
-    """Executes async steps on one event loop. All methods are for that loop's thread."""
+    """Executes async steps on one event loop. All methods but `busy` are for that loop's thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, codec: Codec, finished: Finished) -> None:
         self.loop = loop
@@ -178,32 +146,45 @@ class AsyncLanes:
         self._finished = finished
         self._idle: list[_Lane] = []
         self._busy: dict[Attempts, _Lane] = {}
-        self._at_once: list[tuple[Attempts, StepOutcome]] | None = None  # collects ends while `start` executes
 
-    def start(self, batch: Iterable[Attempts]) -> None:
-        """Begin to execute attempts."""
-        ended = self._at_once = []
+    def start(self, batch: Sequence[Attempts]) -> None:
+        """Begin to execute attempts; called outside of any task."""
+        ended: list[Attempts] = []
+        loop, codec = self.loop, self.codec
+        lane = self._idle.pop() if self._idle else _Lane(self)
+        tasks._enter_task(loop, lane.task)
         try:
             for attempts in batch:
-                lane = self._idle.pop() if self._idle else _Lane(self)
+                context = copy_context()
+                try:
+                    coroutine, yielded = context.run(_first_stretch, attempts)
+                except StopIteration as end:
+                    record_result(codec, attempts, end.value)
+                    ended.append(attempts)
+                    continue
+                except BaseException as error:  # noqa: BLE001 - whatever a step raises is its attempt's outcome
+                    attempts.error = error
+                    ended.append(attempts)
+                    continue
                 self._busy[attempts] = lane
-                lane.begin(attempts)
+                lane.take_over(attempts, coroutine, context, yielded)
+                tasks._leave_task(loop, lane.task)
+                lane = self._idle.pop() if self._idle else _Lane(self)
+                tasks._enter_task(loop, lane.task)
         finally:
-            self._at_once = None
+            tasks._leave_task(loop, lane.task)
+            self._idle.append(lane)
         if ended:
             self._finished(ended)
 
-    def done(self, lane: _Lane, attempts: Attempts, outcome: StepOutcome) -> None:
+    def ended(self, lane: _Lane, attempts: Attempts) -> None:
         """Take a lane back whose step has ended."""
         self._busy.pop(attempts, None)
         if len(self._idle) < _MAX_IDLE_LANES and not self.closed:
             self._idle.append(lane)
         else:
-            lane.stop()
-        if self._at_once is not None:
-            self._at_once.append((attempts, outcome))
-        else:
-            self._finished([(attempts, outcome)])
+            lane.task.cancel()
+        self._finished([attempts])
 
     def drop(self, batch: Iterable[Attempts]) -> None:
         """Cancel attempts that are still under way."""
@@ -212,13 +193,17 @@ class AsyncLanes:
             if lane is not None:
                 lane.cancel()
 
+    def busy(self) -> list[Attempts]:
+        """Return the attempts under way, oldest first; from any thread."""
+        return list(self._busy)
+
     def close(self) -> None:
         """Cancel everything and end the lanes."""
         self.closed = True
         for lane in list(self._busy.values()):
             lane.cancel()
         for lane in self._idle:
-            lane.stop()
+            lane.task.cancel()
         self._idle.clear()
 
 
@@ -232,71 +217,83 @@ class ThreadLanes:
         self._codec = codec
         self._finished = finished
         self._limit = limit
-        self._queue: queue.SimpleQueue[Attempts | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Attempts, int] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
         self._unserved = 0  # queued attempts minus idle threads
-        self._busy: dict[Attempts, StepInfo] = {}
+        self._busy: dict[Attempts, int] = {}  # which attempt of each call is under way; others' results are ignored
 
     def start(self, batch: Iterable[Attempts]) -> None:
         """Queue attempts for execution."""
         for attempts in batch:
-            self._busy[attempts] = _info(attempts)
+            self._busy[attempts] = attempts.attempt
             with self._lock:
                 self._unserved += 1
                 grow = self._unserved > 0 and self._threads < self._limit
                 if grow:
                     self._threads += 1
-            self._queue.put(attempts)
+                    self._unserved -= 1  # the new thread serves it
+            self._queue.put((attempts, attempts.attempt))
             if grow:
                 threading.Thread(target=self._serve, name=f"stepwell-step-{self._threads}", daemon=True).start()
 
     def _serve(self) -> None:
-        with self._lock:
-            self._unserved -= 1  # this thread is idle
         while True:
-            attempts = self._queue.get()
-            if attempts is None:
+            job = self._queue.get()
+            if job is None:
                 return
-            info = self._busy.get(attempts)
-            if info is not None and not info.cancelled:
-                outcome = copy_context().run(self._call, attempts, info)
-                self._busy.pop(attempts, None)
-                self._finished([(attempts, outcome)])
-            else:
-                self._busy.pop(attempts, None)
+            attempts, number = job
+            end = self._end_of_unwanted
+            if attempts.wanted and self._busy.get(attempts) == number:
+                end = copy_context().run(self._call, attempts)
+            if self._take(attempts, number):
+                end(attempts)
+                self._finished([attempts])
             with self._lock:
                 self._unserved -= 1
 
-    def _call(self, attempts: Attempts, info: StepInfo) -> StepOutcome:
-        enter_step(info)
+    def _take(self, attempts: Attempts, number: int) -> bool:
+        """Remove an attempt from those under way; False where that has happened already."""
+        with self._lock:
+            if self._busy.get(attempts) != number:
+                return False
+            del self._busy[attempts]
+            return True
+
+    def _call(self, attempts: Attempts) -> Callable[[Attempts], None]:
+        """Execute an attempt; return what records its end, which must not happen once the attempt is given up."""
+        enter_step(attempts)
         try:
             result = attempts.definition.invoke(attempts.args, attempts.kwargs)
         except BaseException as error:  # noqa: BLE001 - whatever a step raises is its attempt's outcome
-            return StepOutcome(error=error)
-        return record_result(self._codec, attempts, result)
+            return partial(_record_error, error)
+        return partial(self._record, result)
+
+    def _record(self, result: object, attempts: Attempts) -> None:
+        record_result(self._codec, attempts, result)
+
+    def _end_of_unwanted(self, attempts: Attempts) -> None:
+        attempts.error = asyncio.CancelledError()
 
     def time_limit(self, attempts: Attempts) -> float | None:
         """Return the seconds after which `expire` must be called, or None."""
         return _time_limit(attempts)
 
-    def expire(self, attempts: Attempts) -> None:
-        """Give up on an attempt that takes too long: it is told, and its result will be ignored."""
-        info = self._busy.pop(attempts, None)
-        if info is not None:
-            info.cancel()
-            self._finished([(attempts, StepOutcome(error=_timed_out(attempts)))])
+    def expire(self, attempts: Attempts, number: int) -> None:
+        """Give up on an attempt that takes too long; its result will be ignored."""
+        if self._take(attempts, number):
+            attempts.error = _timed_out(attempts)
+            self._finished([attempts])
 
-    def drop(self, batch: Iterable[Attempts]) -> None:
-        """Tell attempts that nobody wants their result."""
-        for attempts in batch:
-            info = self._busy.get(attempts)
-            if info is not None:
-                info.cancel()
+    def busy(self) -> list[Attempts]:
+        """Return the attempts that are queued or under way, oldest first."""
+        return list(self._busy)
 
     def close(self) -> None:
         """Let idle threads end; busy ones end after their step."""
-        for info in list(self._busy.values()):
-            info.cancel()
         for _ in range(self._threads):
             self._queue.put(None)
+
+
+def _record_error(error: BaseException, attempts: Attempts) -> None:
+    attempts.error = error

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from stepwell.activation import Activator
+from stepwell.attempts import Attempts, History
 from stepwell.clock import MICROSECONDS
 from stepwell.codec import Codec
 from stepwell.errors import ResultNotSerializable, SerializationError
-from stepwell.execution import Operation
 from stepwell.failure import encode_failure
 from stepwell.journal import AttemptFailure, Entry, EntryKind, Payload
-from stepwell.resident import Attempts, History, Resident
+from stepwell.resident import Resident
 from stepwell.retry import next_delay
 from stepwell.store.base import Lent
 from stepwell.work import Work
 
 _encode = msgspec.json.encode
 _decode_attempt = msgspec.json.Decoder(AttemptFailure).decode
-
-
-class StepOutcome(NamedTuple):
-    """How an attempt ended: with a `value`, with an `error`, or with a result that cannot be recorded (`refused`)."""
-
-    value: Payload = None
-    error: BaseException | None = None
-    refused: SerializationError | None = None
 
 
 class Savepoint(Protocol):
@@ -39,13 +31,12 @@ class Savepoint(Protocol):
         ...
 
 
-def record_result(codec: Codec, attempts: Attempts, result: Any) -> StepOutcome:
+def record_result(codec: Codec, attempts: Attempts, result: Any) -> None:
     """Encode what a step returned, and make sure that it reads back as the annotated type."""
     try:
-        payload, _ = attempts.definition.converter(codec).roundtrip(result, attempts)
+        attempts.value = attempts.definition.converter(codec).roundtrip(result, attempts)[0]
     except SerializationError as error:
-        return StepOutcome(refused=error)
-    return StepOutcome(payload)
+        attempts.refused = error
 
 
 class Steps:
@@ -55,44 +46,27 @@ class Steps:
         self._activator = activator
         self._chance = chance
 
-    def finished(self, run: Resident, attempts: Attempts, outcome: StepOutcome, work: Work, now: int) -> bool:
-        """Record how an attempt ended. Return whether the run's code has something to go on with."""
+    def failed(self, run: Resident, attempts: Attempts, work: Work, now: int) -> None:
+        """Record an attempt that ended without a result, and what follows: another attempt, an exception, or a halt."""
         run.active -= 1
-        value, error, refused = outcome
-        number = attempts.operation
-        if error is None and refused is None:
-            del run.calls[number]
-            entry = Entry(
-                attempts.run_key,
-                number,
-                "step",
-                attempts.name,
-                attempts.fingerprint,
-                now,
-                value,
-                attempts.attempt,
-                attempts.started_at,
-            )
-            work.changes.append(entry)
-            run.execution.deliver(entry)
-            return True
-        operation = run.execution.pending[number]
-        if outcome.refused is not None:
-            self._refuse(run, attempts, operation, outcome.refused, work, now)
-            return False
-        assert outcome.error is not None
-        retry_at = self._retry_at(attempts, outcome.error, now)
-        failure = encode_failure(outcome.error)
+        if attempts.refused is not None:
+            self._refuse(run, attempts, attempts.refused, work, now)
+            return
+        error = attempts.error
+        assert error is not None
+        retry_at = self._retry_at(attempts, error, now)
+        failure = encode_failure(error)
         if retry_at is None:
             del run.calls[attempts.operation]
-            self._activator.deliver(run, self._entry(attempts, operation, "step_failed", failure, now), work)
-            return True
-        self._record_failed_attempt(attempts, operation, failure, retry_at, work, now)
+            attempts.wanted = False  # a thread that still executes it is told
+            self._activator.deliver(run, _entry(attempts, "step_failed", failure, now), work)
+            return
+        self._record_failed_attempt(attempts, failure, retry_at, work, now)
         attempts.attempt += 1
         attempts.retry_at = retry_at
         attempts.visible = False
+        attempts.error = None
         run.add_timer(retry_at, attempts.operation)
-        return True
 
     def _retry_at(self, attempts: Attempts, error: BaseException, now: int) -> int | None:
         options = attempts.definition.step_options
@@ -107,22 +81,21 @@ class Steps:
         return retry_at
 
     def _record_failed_attempt(
-        self, attempts: Attempts, operation: Operation, failure: str, retry_at: int, work: Work, now: int
+        self, attempts: Attempts, failure: str, retry_at: int, work: Work, now: int
     ) -> None:
         value = _encode(AttemptFailure(msgspec.Raw(failure.encode()), retry_at, attempts.first_started_at)).decode()
-        work.changes.append(self._entry(attempts, operation, "attempt_failed", value, now))
+        work.changes.append(_entry(attempts, "attempt_failed", value, now))
 
     def _refuse(
         self,
         run: Resident,
         attempts: Attempts,
-        operation: Operation,
         error: SerializationError,
         work: Work,
         now: int,
     ) -> None:
         """Stop the run: the step acted, but its result cannot be kept. Calling it again by itself would act twice."""
-        self._record_failed_attempt(attempts, operation, encode_failure(error), now, work, now)
+        self._record_failed_attempt(attempts, encode_failure(error), now, work, now)
         del run.calls[attempts.operation]
         reason = ResultNotSerializable(
             f"{error} The step has acted, but its result is not recorded. Mend the step, then resume the run (or restart the "
@@ -132,39 +105,32 @@ class Steps:
         )
         self._activator.halt(run, reason, work)
 
-    def _entry(self, attempts: Attempts, operation: Operation, kind: EntryKind, value: Payload, now: int) -> Entry:
-        return Entry(
-            attempts.run_key,
-            attempts.operation,
-            kind,
-            operation.name,
-            operation.fingerprint,
-            now,
-            value,
-            attempts.attempt,
-            attempts.started_at,
-        )
-
-    def call_transaction(self, codec: Codec, attempts: Attempts, lent: Lent) -> StepOutcome:
+    def call_transaction(self, codec: Codec, attempts: Attempts, lent: Lent) -> None:
         """Call a transactional step inside the open transaction; undo what it wrote where it fails."""
         savepoint: Any = lent
         try:
             with savepoint.savepoint():
                 result = attempts.definition.function(lent, *attempts.args, **attempts.kwargs)
-                outcome = record_result(codec, attempts, result)
-                if outcome.refused is not None:
-                    raise _Undo(outcome)
-        except _Undo as undo:
-            return undo.outcome
-        except Exception as error:  # noqa: BLE001 - whatever the user's function raises is the attempt's outcome
-            return StepOutcome(error=error)
-        return outcome
+                record_result(codec, attempts, result)
+                if attempts.refused is not None:
+                    raise attempts.refused
+        except BaseException as error:  # noqa: BLE001 - whatever the user's function raises is the attempt's outcome
+            if error is not attempts.refused:
+                attempts.error = error
 
 
-class _Undo(Exception):  # noqa: N818 - not an error, a way out of the savepoint
-    def __init__(self, outcome: StepOutcome) -> None:
-        super().__init__()
-        self.outcome = outcome
+def _entry(attempts: Attempts, kind: EntryKind, value: Payload, now: int) -> Entry:
+    return Entry(
+        attempts.run_key,
+        attempts.operation,
+        kind,
+        attempts.name,
+        attempts.fingerprint,
+        now,
+        value,
+        attempts.attempt,
+        attempts.started_at,
+    )
 
 
 def attempt_history(entries: Sequence[Entry]) -> dict[int, History]:

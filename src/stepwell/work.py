@@ -9,8 +9,9 @@ import msgspec
 
 from stepwell.journal import Payload
 from stepwell.lifecycle import Status
-from stepwell.resident import Attempts, Resident
-from stepwell.store.base import Change
+from stepwell.attempts import Attempts
+from stepwell.resident import Resident
+from stepwell.store.base import Change, Unit
 
 
 class RunOver(msgspec.Struct, frozen=True):
@@ -56,72 +57,78 @@ class Outside(Protocol):
         ...
 
 
-class Work:
-    """Changes of one unit, and what follows from their commit.
+class Work(Unit, eq=False):
+    """A unit for the store, and what follows from its commit.
 
-    There is one for every step of every run, so the lists that most works leave empty are made when they are needed.
+    There is one for every step of every run, so what most works do not have is made when it is needed. `run` is the first
+    run that the work touches, None where it touches none in memory; `others` are those that joined it.
     """
 
-    __slots__ = ("_extra", "changes", "residents", "steps")
-
-    def __init__(self) -> None:
-        self.changes: list[Change] = []
-        self.residents: list[Resident] = []
-        self.steps: list[Attempts] = []
-        self._extra: Extra | None = None
+    run: Resident | None = None
+    others: list[Resident] = []
+    steps: list[Attempts] = []
+    rare: Extra | None = None
 
     @property
     def extra(self) -> Extra:
         """What only some works have, made at first use."""
-        if self._extra is None:
-            self._extra = Extra()
-        return self._extra
+        if self.rare is None:
+            self.rare = Extra()
+        return self.rare
 
     @property
-    def has_extra(self) -> bool:
-        """Tell whether there is anything in `extra`."""
-        return self._extra is not None
+    def residents(self) -> list[Resident]:
+        """The runs in memory that the work touches."""
+        return [] if self.run is None else [self.run, *self.others]
 
     @property
     def calls_transactions(self) -> bool:
         """Tell whether the unit calls transactional steps."""
-        return self._extra is not None and bool(self._extra.transactions)
+        return self.rare is not None and bool(self.rare.transactions)
 
     def waiting_callers(self) -> list[Reply]:
         """Return who must be told when the work is refused."""
-        if self._extra is None:
+        if self.rare is None:
             return []
-        return [*self._extra.failing, *(reply for reply, _ in self._extra.replies)]
+        return [*self.rare.failing, *(reply for reply, _ in self.rare.replies)]
 
     def expect(self, change: Change, handler: Callable[[Any], None]) -> None:
         """Add a change whose result `handler` gets after the commit."""
         self.changes.append(change)
         self.extra.handlers.append((change, handler))
 
+    def add_run(self, run: Resident) -> None:
+        """Make `run` part of the work."""
+        run.work = self
+        if self.run is None:
+            self.run = run
+        else:
+            self.others.append(run)
+
     def absorb(self, other: Work) -> None:
         """Take over another work, because one run is touched by both."""
         self.changes += other.changes
         self.steps += other.steps
         for run in other.residents:
-            run.work = self
-        self.residents += other.residents
-        if other.has_extra:
-            self.extra.absorb(other.extra)
+            self.add_run(run)
+        if other.rare is not None:
+            self.extra.absorb(other.rare)
 
 
-class Extra:
-    """The rarer consequences of a work."""
+class Extra(msgspec.Struct, eq=False):
+    """The rarer consequences of a work.
 
-    __slots__ = ("after", "drops", "failing", "handlers", "over", "replies", "transactions")
+    `handlers` want the result of a change; `failing` are told only where the work is refused, because a handler tells them
+    otherwise; `transactions` are the steps to call inside the unit's transaction.
+    """
 
-    def __init__(self) -> None:
-        self.handlers: list[tuple[Change, Callable[[Any], None]]] = []  # who wants the result of a change
-        self.drops: list[Attempts] = []
-        self.over: list[RunOver] = []
-        self.after: list[Callable[[], None]] = []
-        self.replies: list[tuple[Reply, Any]] = []
-        self.failing: list[Reply] = []  # told only where the work is refused; a handler tells them otherwise
-        self.transactions: list[tuple[Resident, Attempts]] = []  # steps to call inside the unit's transaction
+    handlers: list[tuple[Change, Callable[[Any], None]]] = []
+    drops: list[Attempts] = []
+    over: list[RunOver] = []
+    after: list[Callable[[], None]] = []
+    replies: list[tuple[Reply, Any]] = []
+    failing: list[Reply] = []
+    transactions: list[tuple[Resident, Attempts]] = []
 
     def absorb(self, other: Extra) -> None:
         """Take over what another work leads to."""

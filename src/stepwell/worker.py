@@ -169,21 +169,17 @@ class Worker:
         """Make the unit of a work with transactional steps call them, inside the transaction."""
 
         def body(lent: Lent) -> list[Change]:
-            work.changes = planned = list(work.changes)
+            before = len(work.changes)
             for run, attempts in work.extra.transactions:
-                if not attempts.wanted or self._residents.get(run.key) is not run:
-                    continue
-                self._join(run, work)
-                self._steps.call_transaction(self.codec, attempts, lent)
-                self.step_finished(attempts)
+                if attempts.wanted and self._residents.get(run.key) is run:
+                    self._join(run, work)
+                    self._steps.call_transaction(self.codec, attempts, lent)
+                    self.step_finished(attempts)
             for run in work.residents:
                 run.work = None
-            return planned
+            return work.changes[before:]
 
-        if work.body is None:
-            planned_before, work.changes = work.changes, []
-            work.body = lambda lent: body(lent)
-            work.planned = planned_before
+        work.body = body
 
     def settle(self, works: Sequence[Work], outcomes: Sequence[Outcome]) -> None:
         """Release what committed works led to, or forget those that were refused."""

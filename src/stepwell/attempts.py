@@ -1,0 +1,58 @@
+"""One call of a step and its attempts: what is to be executed, and how the latest attempt ended.
+
+Made by the execution when the code calls the step, completed by the worker, executed by a runner. There is one for every step
+of every run, hence a `msgspec.Struct`: it is made in a third of the time that a class with slots takes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from stepwell.definition import Step
+from stepwell.errors import SerializationError
+from stepwell.journal import Payload
+
+
+class Attempts(msgspec.Struct, eq=False):
+    """Times are microseconds since the epoch.
+
+    `attempt` is the number of the attempt under way or due next, from 1; `retry_at` is set while the call waits for it.
+    `wanted` turns false once nobody waits for the result, `visible` true once the journal shows the attempt under way.
+    The attempt ended with a `value`, with an `error`, or with a result that cannot be recorded (`refused`).
+    """
+
+    run_key: int
+    run_id: str
+    definition: Step[..., Any]
+    name: str
+    fingerprint: int
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    operation: int = 0
+    attempt: int = 1
+    first_started_at: int = 0
+    started_at: int = 0
+    retry_at: int | None = None
+    wanted: bool = True
+    visible: bool = False
+    value: Payload = None
+    error: BaseException | None = None
+    refused: SerializationError | None = None
+
+    def __str__(self) -> str:
+        """Name the result, for messages of the codec."""
+        return f"the result of step {self.name!r} in run {self.run_id!r}"
+
+
+class History:
+    """What the journal says of the earlier attempts of one step call."""
+
+    __slots__ = ("attempts", "first_started_at", "retry_at", "started")
+
+    def __init__(self) -> None:
+        self.attempts = 0  # that failed
+        self.first_started_at = 0
+        self.retry_at = 0
+        self.started = False  # an attempt was recorded as under way, with no outcome
