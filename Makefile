@@ -1,6 +1,6 @@
 # Everything a developer runs. Each target makes the environment that it needs; a second run finds it ready.
 #
-#   make demo [SOURCE=dir] [DEMO_ARGS=…]    make test [TEST_ARGS=…]    make PYTHON=/path/to/python …
+#   make demo [SOURCE=dir] [DEMO_ARGS=…]    make test [TEST_ARGS=…]    make bench [PEERS=dbos]    make PYTHON=/path/to/python …
 
 # An interpreter named here makes the environment; otherwise `.ci/pythons` chooses one.
 PYTHON ?=
@@ -8,6 +8,7 @@ SOURCE ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+PEERS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -53,8 +54,8 @@ format: $(DEV)  ## format the code and mend what ruff can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: $(DEV)  ## measure, print a table, write bench/results/*.json
-	$(BIN)/python -m bench $(BENCH_ARGS)
+bench: $(CORE)  ## measure, print a table, write bench/results/*.json (PEERS=dbos: beside DBOS)
+	$(BIN)/python -m bench $(addprefix --peer ,$(PEERS)) $(BENCH_ARGS)
 
 clean:  ## remove environments, caches and results
 	rm -rf .venv .venvs build dist bench/results .mypy_cache .ruff_cache .pytest_cache .hypothesis

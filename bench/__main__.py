@@ -1,0 +1,95 @@
+"""``python -m bench [W1 …] [--peer dbos]``: measure, print a table, write JSON to ``bench/results``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench import baseline, report
+from bench.workloads import STEPWELL, TINY, WORKLOADS, Figure, System
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure as the command line says; return the exit code: 1 where a promise was broken, whatever the figures."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}; default: all")
+    parser.add_argument("--peer", action="append", default=[], choices=["dbos"], help="measure another engine as well")
+    parser.add_argument("--tiny", action="store_true", help="only see that everything works; the figures mean nothing")
+    parser.add_argument("--results", type=Path, default=Path(__file__).with_name("results"), help="where the JSON goes")
+    parser.add_argument("--directory", type=Path, help="on the disk to measure; default: that of the results")
+    options = parser.parse_args(arguments)
+    wanted: list[str] = [name.upper() for name in options.workloads] or list(WORKLOADS)
+    if unknown := set(wanted) - set(WORKLOADS):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; choose from {', '.join(WORKLOADS)}")
+    place: Path = options.directory or options.results
+    place.mkdir(parents=True, exist_ok=True)
+    systems = [STEPWELL, *(_peer(name) for name in options.peer)]
+    if options.tiny:
+        systems = [replace(system, sizes=TINY) for system in systems]
+    load_before = report.load()
+    _say(f"Load average {load_before[0]} on {os.cpu_count()} CPUs; other work on the machine makes figures worse")
+    with tempfile.TemporaryDirectory(prefix="stepwell-bench-", dir=place) as temporary:
+        raw = baseline.summary(Path(temporary) / "raw.db", *((20, 1) if options.tiny else (1_000, 50)))
+        figures = {system.name: _measure(system, wanted, Path(temporary)) for system in systems}
+    facts: dict[str, Any] = {
+        "command": ["python", "-m", "bench", *(sys.argv[1:] if arguments is None else arguments)],
+        "machine": report.machine(place),
+        "load_before": load_before,
+        "load_after": report.load(),
+        "tiny": options.tiny,
+    }
+    notes = [f"{system.name}: {system.note}" for system in systems if system.note]
+    _print(figures, raw, facts, notes)
+    path = report.write(options.results, report.to_json(figures, raw, facts, notes))
+    print(f"\nWritten to {path}")
+    return 0
+
+
+def _peer(name: str) -> System:
+    assert name == "dbos"
+    from bench.peers.dbos import install  # noqa: PLC0415 - nothing of a peer is imported that was not asked for
+
+    return install(_say)
+
+
+def _measure(system: System, wanted: Sequence[str], folder: Path) -> list[Figure]:
+    figures: list[Figure] = []
+    for name in wanted:
+        workload = WORKLOADS[name]
+        began = time.perf_counter()
+        if name in system.without:
+            continue
+        place = folder / f"{system.name}-{name}"
+        place.mkdir()
+        figures += workload(system, place)
+        _say(f"{system.name} {name} took {time.perf_counter() - began:.1f} s")
+    return figures
+
+
+def _print(
+    figures: Mapping[str, Sequence[Figure]], raw: dict[str, float], facts: dict[str, Any], notes: Sequence[str]
+) -> None:
+    ours, *others = figures
+    print()
+    print(report.table(figures[ours], {name: figures[name] for name in others}))
+    print()
+    print("Raw apsw on this disk: " + ", ".join(f"{name} {report.number(value)}" for name, value in raw.items()))
+    print("Machine: " + ", ".join(f"{name} {value}" for name, value in facts["machine"].items()))
+    print(f"Load average before {facts['load_before']}, after {facts['load_after']}")
+    for note in notes:
+        print(note)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,391 @@
+"""The workloads: what is measured, in which processes, beside which baseline, and what is to be reached.
+
+Each one works for any engine that has the phases of `bench.inside`: `System` says how to start them. W3 is missing:
+it needs queues and several workers.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from bench import baseline
+from bench.measure import Facts, Process, in_turns, occupied_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How much of everything. A figure of other sizes than these is no figure of the workload."""
+
+    rounds: int = 9
+    steps: int = 100
+    burst_runs: int = 1_000
+    burst_rounds: int = 5
+    parked_first: int = 20_000
+    parked: int = 100_000
+    midway_runs: int = 1_000
+    answers: int = 50
+    grown_runs: int = 2_000
+    starts: int = 15
+    restarts: int = 3
+
+
+TINY = Sizes(
+    rounds=1,
+    steps=5,
+    burst_runs=5,
+    burst_rounds=1,
+    parked_first=10,
+    parked=30,
+    midway_runs=5,
+    answers=2,
+    grown_runs=5,
+    starts=1,
+    restarts=1,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """An engine to measure: its interpreter, the module with its phases, the package it imports, its small program."""
+
+    name: str
+    python: str = sys.executable
+    module: str
+    package: str
+    program: Path
+    sizes: Sizes = field(default_factory=Sizes)
+    #: What the user should know of the sizes, where they are not those of the workload.
+    note: str = ""
+    #: The workloads that it is not measured on.
+    without: frozenset[str] = frozenset()
+
+    @contextmanager
+    def phase(self, name: str, **options: object) -> Iterator[Process]:
+        """Execute a phase in a fresh process."""
+        with Process([self.python, "-m", self.module, name, json.dumps(options)]) as process:
+            yield process
+
+    def facts(self, name: str, **options: object) -> Facts:
+        """Execute a phase to its end and return what it tells."""
+        with self.phase(name, **options) as process:
+            facts = process.hear()
+            process.wait()
+        return facts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One measured figure beside its baseline.
+
+    `value` and `baseline` have the unit `unit`; both are medians over rounds; `ratio` is the median of the ratios of
+    value to baseline, round by round. `at_most` or `at_least` is what the value is to reach, `ratio_at_most` or
+    `ratio_at_least` what the ratio is to reach.
+    """
+
+    workload: str
+    what: str
+    unit: str
+    value: float
+    baseline_is: str
+    baseline: float | None
+    ratio: float | None
+    at_most: float | None = None
+    at_least: float | None = None
+    ratio_at_most: float | None = None
+    ratio_at_least: float | None = None
+    rounds: list[float] = field(default_factory=list)
+    baseline_rounds: list[float] = field(default_factory=list)
+
+    @property
+    def reached(self) -> bool | None:
+        """Tell whether all that is to be reached is; None where nothing is."""
+        verdicts = [
+            *(self.value <= limit for limit in (self.at_most,) if limit is not None),
+            *(self.value >= limit for limit in (self.at_least,) if limit is not None),
+            *(self.ratio is not None and self.ratio <= limit for limit in (self.ratio_at_most,) if limit is not None),
+            *(self.ratio is not None and self.ratio >= limit for limit in (self.ratio_at_least,) if limit is not None),
+        ]
+        return all(verdicts) if verdicts else None
+
+
+def figure(
+    workload: str, what: str, unit: str, subject: list[float], baseline_is: str, raw: list[float], **limits: float
+) -> Figure:
+    """Make a figure of what was measured in turns."""
+    pairs = list(zip(subject, raw, strict=True)) if len(subject) == len(raw) else [(median(subject), median(raw))]
+    return Figure(
+        workload=workload,
+        what=what,
+        unit=unit,
+        value=median(subject),
+        baseline_is=baseline_is,
+        baseline=median(raw),
+        ratio=median(value / other for value, other in pairs),
+        rounds=subject,
+        baseline_rounds=raw,
+        **limits,
+    )
+
+
+def _milliseconds(seconds: list[float]) -> list[float]:
+    return [1e3 * value for value in seconds]
+
+
+def w1(system: System, folder: Path) -> list[Figure]:
+    """One run, steps in sequence: the time from one step to the next, beside a single INSERT with its COMMIT."""
+    names = {
+        "async": "p50 per async step",
+        "def": "p50 per def step, def workflow",
+        "asyncio": "p50 per async step, AsyncEngine",
+    }
+    facts = system.facts("sequence", directory=str(folder), steps=system.sizes.steps, rounds=system.sizes.rounds)
+    return [
+        figure(
+            "W1",
+            names[kind],
+            "ms",
+            _milliseconds(measured["subject"]),
+            "INSERT+COMMIT",
+            _milliseconds(measured["raw"]),
+            ratio_at_most=1.5,
+        )
+        for kind, measured in facts.items()
+    ]
+
+
+def w2(system: System, folder: Path) -> list[Figure]:
+    """Many runs of ten steps at once: steps a second from first start to last end, beside the bare prototype."""
+    names = {"asyncio": "steps/s, AsyncEngine and gather", "transaction": "steps/s, Engine and one transaction"}
+    facts = system.facts(
+        "burst", directory=str(folder), runs=system.sizes.burst_runs, steps=10, rounds=system.sizes.burst_rounds
+    )
+    return [
+        figure(
+            "W2",
+            names[kind],
+            "/s",
+            measured["subject"],
+            "bare prototype",
+            measured["raw"],
+            at_least=40_000,
+            ratio_at_least=0.5,
+        )
+        for kind, measured in facts.items()
+    ]
+
+
+def w4(system: System, folder: Path) -> list[Figure]:
+    """Many parked runs: the memory of each; the time from opening their file to first results, after kill and close."""
+    with system.phase(
+        "park", directory=str(folder), first=system.sizes.parked_first, parked=system.sizes.parked
+    ) as process:
+        memory = process.hear()
+        process.hear()
+        process.kill()
+    # Only the first opening is one after a kill; each one ends with an orderly close.
+    killed = system.facts("unpark", directory=str(folder))
+    closed = [system.facts("unpark", directory=str(folder)) for _ in range(system.sizes.restarts)]
+    figures = [
+        Figure(
+            workload="W4",
+            what=what,
+            unit="bytes",
+            value=memory[name],
+            baseline_is="",
+            baseline=None,
+            ratio=None,
+            at_most=100,
+        )
+        for name, what in {
+            "bytes_per_parked": "memory per parked run",
+            "bytes_per_sleeping": "memory per sleeping run",
+            "bytes_per_waiting": "memory per run waiting for a message",
+        }.items()
+    ]
+    for name, what in {"new_run": "result of a new run", "parked_run": "result of a message to a parked run"}.items():
+        for how, restarts in {"kill": [killed], "close": closed}.items():
+            figures.append(
+                figure(
+                    "W4",
+                    f"opening to {what}, after a {how}",
+                    "ms",
+                    _milliseconds([facts[name] for facts in restarts]),
+                    "open, INSERT+COMMIT",
+                    _milliseconds([facts["raw"] for facts in restarts]),
+                    at_most=500,
+                )
+            )
+    return figures
+
+
+def w5(system: System, folder: Path) -> list[Figure]:
+    """Runs in the middle of their steps, SIGKILL, restart: the time from opening to the last result.
+
+    Raises `RuntimeError` if a recorded step is repeated, or one is missing.
+    """
+    restarts = []
+    runs, steps = system.sizes.midway_runs, 10
+    for number in range(system.sizes.restarts):
+        place = folder / f"restart-{number}"
+        place.mkdir()
+        with system.phase("midway", directory=str(place), runs=runs, steps=steps) as process:
+            process.hear()
+            process.kill()
+        facts = system.facts("finish", directory=str(place), runs=runs, steps=steps)
+        if facts["repeated"]:
+            raise RuntimeError(f"W5: {facts['repeated']} recorded steps were executed again after the kill")
+        if facts["executed"] != runs * (steps - steps // 2):
+            raise RuntimeError(f"W5: {facts['executed']} steps were executed after the kill, which is not the rest")
+        restarts.append(facts)
+    raw = _milliseconds([facts["raw"] for facts in restarts])
+    return [
+        figure(
+            "W5",
+            "opening to all runs done",
+            "ms",
+            _milliseconds([facts["done"] for facts in restarts]),
+            "prototype, the same steps",
+            raw,
+            at_most=500,
+        ),
+        figure(
+            "W5",
+            "opening",
+            "ms",
+            _milliseconds([facts["opened"] for facts in restarts]),
+            "prototype, the same steps",
+            raw,
+        ),
+    ]
+
+
+def w6(system: System, folder: Path) -> list[Figure]:
+    """A message to a waiting run and its answer back: the time from sending to having it."""
+    names = {
+        "result": "message to result, p50",
+        "def": "message to result, def workflow, p50",
+        "value": "message to published value, p50",
+        "parked": "message to result, run not in memory, p50",
+        "asyncio": "message to result, AsyncEngine, p50",
+    }
+    facts = system.facts("answers", directory=str(folder), count=system.sizes.answers, rounds=system.sizes.rounds)
+    return [
+        figure(
+            "W6",
+            names[kind],
+            "ms",
+            _milliseconds(measured["subject"]),
+            "INSERT+COMMIT",
+            _milliseconds(measured["raw"]),
+            at_most=1.0,
+        )
+        for kind, measured in facts.items()
+    ]
+
+
+def w7(system: System, folder: Path) -> list[Figure]:
+    """The growth of the checkpointed file by each small step, its share of the run's row included."""
+    figures = []
+    runs = system.sizes.grown_runs
+    raw = baseline.bytes_per_row(folder / "raw.db")
+    for steps, count in ((10, runs), (100, max(1, runs // 10))):
+        place = folder / f"of-{steps}"
+        place.mkdir()
+        system.facts("grow", directory=str(place), runs=max(1, count // 10), steps=steps)
+        before = occupied_bytes(place / "runs.db")
+        system.facts("grow", directory=str(place), runs=count, steps=steps)
+        grown = (occupied_bytes(place / "runs.db") - before) / (count * steps)
+        what = f"file per step, runs of {steps} steps"
+        figures.append(figure("W7", what, "bytes", [grown], "bare row", [raw], at_most=250))
+    return figures
+
+
+_RAW_PROGRAM = """
+import sys
+import apsw
+connection = apsw.Connection(sys.argv[1])
+connection.pragma("journal_mode", "wal")
+connection.pragma("synchronous", "full")
+connection.execute("CREATE TABLE log (value)")
+connection.execute("INSERT INTO log VALUES (42)")
+print('@bench {}', flush=True)
+"""
+
+
+def w8(system: System, folder: Path) -> list[Figure]:
+    """Import, and the time from the start of a process to its first result; beside an interpreter that does nothing."""
+    fresh = (folder / f"cold-{number}.db" for number in range(10**6))
+
+    def until_first_word(*arguments: str) -> float:
+        began = time.perf_counter()
+        with Process([system.python, *arguments]) as process:
+            process.hear()
+            return time.perf_counter() - began
+
+    word = "print('@bench {}', flush=True)"
+    imports = in_turns(
+        system.sizes.starts,
+        raw=lambda: until_first_word("-c", word),
+        subject=lambda: until_first_word("-c", f"import {system.package}; {word}"),
+    )
+    existing = str(folder / "existing.db")
+    cold = in_turns(
+        system.sizes.starts,
+        raw=lambda: until_first_word("-c", _RAW_PROGRAM, str(next(fresh))),
+        subject=lambda: until_first_word(str(system.program), str(next(fresh))),
+        again=lambda: until_first_word(str(system.program), existing),
+    )
+    net = [subject - raw for subject, raw in zip(imports["subject"], imports["raw"], strict=True)]
+    nothing, raw_name = _milliseconds(imports["raw"]), "python -c pass"
+    program, program_name = _milliseconds(cold["raw"]), "cold apsw INSERT"
+    return [
+        figure(
+            "W8",
+            "process that imports the package",
+            "ms",
+            _milliseconds(imports["subject"]),
+            raw_name,
+            nothing,
+        ),
+        figure("W8", "import of the package alone", "ms", _milliseconds(net), raw_name, nothing, at_most=80),
+        figure(
+            "W8",
+            "process start to first result, new file",
+            "ms",
+            _milliseconds(cold["subject"]),
+            program_name,
+            program,
+            at_most=200,
+        ),
+        figure(
+            "W8",
+            "process start to first result, existing file",
+            "ms",
+            _milliseconds(cold["again"]),
+            program_name,
+            program,
+            at_most=200,
+        ),
+    ]
+
+
+WORKLOADS: dict[str, Callable[[System, Path], list[Figure]]] = {
+    "W1": w1,
+    "W2": w2,
+    "W4": w4,
+    "W5": w5,
+    "W6": w6,
+    "W7": w7,
+    "W8": w8,
+}
+
+STEPWELL = System(
+    name="stepwell", module="bench.inside", package="stepwell", program=Path(__file__).with_name("cold.py")
+)
