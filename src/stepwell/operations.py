@@ -113,7 +113,8 @@ async def receive(  # noqa: ASYNC109 - the timeout is part of the durable operat
     """Wait for the next message called `name` and return its value, as `type`.
 
     Messages of one name arrive in the order in which they were sent, each exactly once. After `timeout` (seconds or a
-    timedelta) without one, return `default`; use `asyncio.timeout` for an exception instead.
+    timedelta) without one, return `default`; use `asyncio.timeout` for an exception instead. A `timeout` of 0 takes what is
+    there already.
     """
     run = execution("receive()")
     check_name(name, "the name of a message")
@@ -125,11 +126,26 @@ async def receive(  # noqa: ASYNC109 - the timeout is part of the durable operat
     except InvalidArgument:
         waiting.close()
         raise
+    if seconds == 0:
+        return await _receive_now(run, waiting, default)
     try:
         async with asyncio.timeout(seconds):
             return await waiting
     except TimeoutError:
         return default
+
+
+async def _receive_now(run: Execution, waiting: Coroutine[Any, Any, T], default: D) -> T | D:
+    """Return the message that is there already, or `default`; `asyncio.timeout(0)` would not even look for one."""
+    expired = run.loop.create_future()
+    handle = run.loop.call_later(0, _set_unless_done, expired)
+    receiver = run.loop.create_task(waiting)
+    try:
+        await asyncio.wait([receiver, expired], return_when=asyncio.FIRST_COMPLETED)
+        return receiver.result() if receiver.done() else default
+    finally:
+        handle.cancel()
+        receiver.cancel()
 
 
 async def send(run_id: str, name: str, value: object = None, *, key: str | None = None) -> None:
