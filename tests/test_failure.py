@@ -7,6 +7,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import importlib.util
 import json
 import pickle
 import subprocess
@@ -324,6 +325,23 @@ for name in ("wave.Error", "zipfile.BadZipFile", "xml.parsers.expat.ExpatError")
 assert set(sys.modules) == before, set(sys.modules) - before
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_module_that_waits_to_be_loaded_is_not_loaded_for_an_exception(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "waiting.py"
+    file.write_text("raise AssertionError('loaded')")
+    spec = importlib.util.spec_from_file_location("waiting", file)
+    assert spec is not None
+    assert spec.loader is not None
+    loader = importlib.util.LazyLoader(spec.loader)
+    spec.loader = loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "waiting", module)
+    loader.exec_module(module)
+    back = decode_failure('{"type":"waiting.Error","message":"m","args":["m"]}', StepFailed)
+    assert type(back) is StepFailed
 
 
 STEERING: list[type[BaseException]] = [
