@@ -460,22 +460,25 @@ class Activator:
                 self.halt(run, reason, work)
                 return
         check_transition(run.id, run.status, status)
-        now = self._runs.now
         over = RunOver(run.key, run.id, status, result, error, reason)
+        self.record_end(over, work, has_children=run.has_children)
+        self._drop_all(run, work)
+        run.status = status
+        self._runs.ended(run, over, work)
+
+    def record_end(self, over: RunOver, work: Work, *, has_children: bool) -> None:
+        """Write down that a run has ended, and what that means for the runs around it."""
+        now = self._runs.now
 
         def watchers_woken(keys: Any) -> None:
             for key in keys or ():
                 self._runs.woken(key)
 
-        work.expect(RunFinished(run.key, status, now, result, error, reason), watchers_woken)
-        if run.has_children:
-            work.expect(
-                ChildrenCancelled(run.key, now, f"its parent, run {run.id!r}, has ended"), self._runs.children_cancelled
-            )
-        self._drop_all(run, work)
+        work.expect(RunFinished(over.key, over.status, now, over.result, over.error, over.reason), watchers_woken)
+        if has_children:
+            reason = f"its parent, run {over.id!r}, has ended"
+            work.expect(ChildrenCancelled(over.key, now, reason), self._runs.children_cancelled)
         work.extra.over.append(over)
-        run.status = status
-        self._runs.ended(run, over, work)
 
     def _drop_all(self, run: Resident, work: Work) -> None:
         for attempts in run.calls.values():
