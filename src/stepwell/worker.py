@@ -354,13 +354,17 @@ class Worker:
         """Ask a run to stop; replies when the request is recorded, or with `RunNotFound`."""
         change = CancelRequested(run_id, self.now, reason)
         run = self.resident(run_id)
-        if run is None or run.status == "halted":
-            work = self._lone_work()
-            work.expect(change, self.cancel_committed)
-        else:
+        if run is not None and run.status != "halted":
             work = self._work_of(run)
             work.changes.append(change)
             self._cancel(run, reason, work)
+        elif (record := self.find(run_id)) is not None and record.status == "halted":
+            work = self._lone_work()
+            work.changes.append(change)
+            self._cancel_unstarted(replace(record, cancel_reason=record.cancel_reason or reason), work)
+        else:
+            work = self._lone_work()
+            work.expect(change, self.cancel_committed)
         work.extra.replies.append((reply, None))
 
     def resume(self, run_id: str, reply: Reply) -> None:
@@ -496,7 +500,7 @@ class Worker:
         if record.status in ENDED or record.id in self._keys:
             return
         if record.cancel_requested_at is not None and record.status == "pending" and not snapshot.entries:
-            self._cancel_unstarted(record)
+            self._cancel_unstarted(record, self._lone_work())
             return
         definition = self._workflows.get(record.workflow)
         if definition is None:
@@ -529,12 +533,13 @@ class Worker:
         if record.status != "pending" or record.reason != reason:
             self._lone_work().changes.append(RunMoved(record.key, "pending", self.now, None, reason))
 
-    def _cancel_unstarted(self, record: RunRecord) -> None:
-        work = self._lone_work()
-        work.changes.append(RunFinished(record.key, "cancelled", self.now, reason=record.cancel_reason))
+    def _cancel_unstarted(self, record: RunRecord, work: Work) -> None:
+        """End a run whose code has no part in it: it never ran, or is halted."""
         over = RunOver(record.key, record.id, "cancelled", None, None, record.cancel_reason)
-        work.extra.over.append(over)
+        self._activator.record_end(over, work, has_children=record.started_at is not None)
+        self._ending[record.key] = over
         self._tell_watchers(record.id, record.parent, over, work)
+        self._deliver_ends(work)
 
     def _load_due(self) -> None:
         keys = self._inspector.due(self.now, _LOAD_CHUNK)
@@ -684,7 +689,7 @@ class Worker:
         if run is not None:
             self._cancel(run, record.cancel_reason, self._work_of(run))
         elif record.status == "halted":
-            self._cancel_unstarted(record)
+            self._cancel_unstarted(record, self._lone_work())
         elif record.status in ("waiting", "pending"):
             self.load_later(record.key)
 
