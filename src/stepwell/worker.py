@@ -499,7 +499,7 @@ class Worker:
         record = snapshot.record
         if record.status in ENDED or record.id in self._keys:
             return
-        if record.cancel_requested_at is not None and record.status == "pending" and not snapshot.entries:
+        if record.cancel_requested_at is not None and _has_no_say(snapshot):
             self._cancel_unstarted(record, self._lone_work())
             return
         definition = self._workflows.get(record.workflow)
@@ -764,6 +764,13 @@ class Worker:
     def woken(self, key: int) -> None:
         """Bring a run that is not in memory back."""
         self.load_later(key)
+
+
+def _has_no_say(snapshot: RunSnapshot) -> bool:
+    """Tell whether a run whose cancellation was requested ends without its code hearing of it."""
+    if snapshot.record.status == "halted":
+        return all(entry.kind != "cancel" for entry in snapshot.entries)
+    return snapshot.record.status == "pending" and not snapshot.entries
 
 
 def _no_workflow(name: str) -> str:
