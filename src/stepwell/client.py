@@ -25,10 +25,11 @@ from stepwell.definition import Workflow, check_name
 from stepwell.errors import EngineClosed, InvalidArgument, RunNotFound, TransactionError
 from stepwell.handles import JournalEntry, RunInfo
 from stepwell.lifecycle import STATUSES, Status
+from stepwell.loading import Limits
 from stepwell.model import RunRecord
 from stepwell.operations import check_id
 from stepwell.store.base import RunCreated, RunFilter, Store
-from stepwell.worker import Limits, Message
+from stepwell.worker import Message
 
 Durability = Literal["full", "normal"]
 

@@ -25,12 +25,13 @@ from stepwell.definition import Workflow
 from stepwell.errors import EngineClosed, RunEnded, RunNotFound, StepwellError, StorageFull, StoreError
 from stepwell.journal import Payload
 from stepwell.lifecycle import ENDED
+from stepwell.loading import Limits
 from stepwell.model import Claim
 from stepwell.runner import AsyncLanes, ThreadLanes
 from stepwell.store.base import RunCreated, Store
 from stepwell.watchdog import Watchdog
 from stepwell.work import Reply, RunOver, Work
-from stepwell.worker import Limits, Message, Worker
+from stepwell.worker import Message, Worker
 
 _log: Final = logging.getLogger("stepwell")
 
@@ -94,7 +95,7 @@ class Core:
         if recovered:
             _log.info("%s: %d runs were under way when the last engine stopped; they go on", self.store.location, recovered)
         self.clock.on_jump(self.wake)
-        self.post(self._worker.recover)
+        self.post(self._worker.loader.recover)
         self.thread.start()
         self._watchdog.start()
 
@@ -132,7 +133,7 @@ class Core:
             return
         worker = self._worker
         worker.now = max(worker.now, self.clock.now())
-        due = worker.next_due()
+        due = worker.memory.next_due()
         if due is not None and due <= worker.now:
             self._guarded(worker.advance)
         inbox = self._inbox
@@ -146,12 +147,12 @@ class Core:
         try:
             self._commit()
             worker.evict()
-            self._guarded(worker.admit)
+            self._guarded(worker.loader.admit)
         except Exception as error:  # noqa: BLE001 - see _fail
             self._fail(error)
             return
         self._flush()
-        if inbox or worker.has_work:
+        if inbox or worker.batch:
             if not self._scheduled and not self._waiting_for_space():
                 self.wake()
         self._set_timer()
@@ -165,11 +166,11 @@ class Core:
             self._fail(error)
 
     def _commit(self) -> None:
-        works = self._worker.take()
+        works = self._worker.batch.take()
         if not works:
             return
         if self._waiting_for_space() or not self.store.writers.try_acquire(self.wake):
-            self._worker.put_back(works)
+            self._worker.batch.put_back(works)
             return
         try:
             plain = [work for work in works if not work.calls_transactions]
@@ -232,7 +233,7 @@ class Core:
                 reply(None, self.failure)
         self._run_waiters.clear()
         self._value_waiters.clear()
-        for work in self._worker.take():
+        for work in self._worker.batch.take():
             for reply in work.waiting_callers():
                 reply(None, self.failure)
         self._refuse_inbox()
@@ -252,7 +253,7 @@ class Core:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = self._worker.next_due()
+        due = self._worker.memory.next_due()
         if due is None or self._closing:
             return
         if due <= self._worker.now:  # of a run that was just read: a clock that stands still would never say so
@@ -418,9 +419,9 @@ class Core:
         self._idle_waiters.append(reply)
 
     def _tell_if_idle(self) -> None:
-        due = self._worker.next_due()
+        due = self._worker.memory.next_due()
         overdue = due is not None and due <= self.clock.now()
-        if self._dispatched or self._inbox or self._worker.has_work or overdue:
+        if self._dispatched or self._inbox or self._worker.batch or overdue:
             return
         replies, self._idle_waiters = self._idle_waiters, []
         for reply in replies:
@@ -497,7 +498,7 @@ class Core:
         self.later(partial(self._end, drained))
 
     def _end(self, drained: threading.Event) -> None:
-        if self._worker.has_work and self.failure is None and not self._waiting_for_space():
+        if self._worker.batch and self.failure is None and not self._waiting_for_space():
             self.later(partial(self._end, drained))
             return
         self.failure = self.failure or EngineClosed(f"{self.store.location}: the engine is closed; open another one")

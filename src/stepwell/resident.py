@@ -116,3 +116,7 @@ class Resident:
     def put_message(self, name: str, value: Payload, position: int, sent_at: int) -> None:
         """Add a committed message, in order of sending."""
         self.inbox.setdefault(name, deque()).append(Message(position, name, value, sent_at))
+
+    def can_leave(self) -> bool:
+        """Tell whether nothing but what the store holds would be lost if the run left memory now."""
+        return self.work is None and not self.deliverable and not self.sending

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import msgspec
 
+from stepwell.attempts import Attempts
 from stepwell.journal import Payload
 from stepwell.lifecycle import Status
-from stepwell.attempts import Attempts
 from stepwell.resident import Resident
 from stepwell.store.base import Change, Unit
 

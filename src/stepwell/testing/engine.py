@@ -49,6 +49,11 @@ class TestEngine(Engine):
             raise InvalidArgument(f"this engine was opened with {clock!r}, which only its owner can move")
         return clock
 
+    @property
+    def in_memory(self) -> frozenset[str]:
+        """The ids of the runs that are in memory; exact only while the engine is idle."""
+        return frozenset(run.id for run in list(self._client.core.worker.memory.runs.values()))
+
     def idle(self, timeout: float | timedelta = IDLE_TIMEOUT_SECONDS) -> Self:
         """Wait until the engine has nothing to do: no step under way, nothing due. Return the engine.
 
@@ -123,7 +128,7 @@ def _abandon(client: Client) -> None:
         for reply in replies:
             reply(None, core.failure)
     core._refuse_inbox()
-    for run in core.worker._residents.values():
+    for run in core.worker.memory.runs.values():
         run.execution.stopped = True
         _silence(run.execution.loop.unfinished_tasks())
     assert isinstance(store, SqliteStore)

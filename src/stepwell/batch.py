@@ -1,0 +1,89 @@
+"""The works of the batch under way: what will be committed together next.
+
+A run that is touched by several events of one batch has one work, so that its changes stand or fall together; where a
+work comes to touch a run that has a work already, the two become one.
+"""
+
+from __future__ import annotations
+
+from stepwell.attempts import Attempts
+from stepwell.resident import Resident
+from stepwell.store.base import RunCreated
+from stepwell.work import RunOver, Work
+
+
+class Batch:
+    """Collects works. Also knows what they will do to runs that others may ask about before the commit."""
+
+    def __init__(self) -> None:
+        self._works: list[Work] = []
+        self.creating: dict[str, RunCreated] = {}  # by run id: runs that uncommitted works create
+        self.ending: dict[int, RunOver] = {}  # by run key: runs that uncommitted works end
+        self.steps: list[Attempts] = []  # made safe by commits, not handed out yet
+
+    def __bool__(self) -> bool:
+        """Tell whether there is something to commit."""
+        return bool(self._works)
+
+    def __contains__(self, work: Work) -> bool:
+        """Tell whether a work has not been taken yet."""
+        return work in self._works
+
+    def work_of(self, run: Resident) -> Work:
+        """Return the run's work, a new one where it has none."""
+        work: Work | None = run.work
+        if work is None:
+            run.work = work = Work([], None, run)
+            self._works.append(work)
+        return work
+
+    def lone_work(self) -> Work:
+        """Return a new work that touches no run in memory."""
+        work = Work([])
+        self._works.append(work)
+        return work
+
+    def join(self, run: Resident, work: Work) -> None:
+        """Make `run` part of `work`; where it has a work of its own already, the two become one."""
+        other: Work | None = run.work
+        if other is None:
+            work.add_run(run)
+        elif other is not work:
+            work.absorb(other)
+            self._works.remove(other)
+
+    def take(self) -> list[Work]:
+        """Return the works; the next event begins a new batch."""
+        works, self._works = self._works, []
+        for work in works:
+            if work.run is not None:
+                work.run.work = None
+                for run in work.others:
+                    run.work = None
+        return works
+
+    def put_back(self, works: list[Work]) -> None:
+        """Take works back that could not be committed now; what happens to their runs meanwhile joins them."""
+        for work in works:
+            for run in work.residents:
+                other: Work | None = run.work
+                if other is not None and other is not work:
+                    work.absorb(other)
+                    self._works.remove(other)
+                run.work = work
+        self._works = works + self._works
+
+    def discard(self, work: Work) -> None:
+        """Drop a work that must not be committed."""
+        self._works.remove(work)
+        for run in work.residents:
+            run.work = None
+
+    def forget(self, work: Work) -> None:
+        """Forget what a work was going to create and end: it is committed, or refused."""
+        for over in work.extra.over:
+            self.ending.pop(over.key, None)
+        if self.creating:
+            for change, _ in work.extra.handlers:
+                if isinstance(change, RunCreated):
+                    self.creating.pop(change.id, None)

@@ -1,0 +1,126 @@
+"""Which runs are in memory, which of them may leave it, when each is due, and who waits for whose end.
+
+Bookkeeping only: nothing here decides what happens to a run.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from heapq import heappop, heappush
+from itertools import islice
+
+from stepwell.resident import Resident
+
+
+class Memory:
+    """The runs in memory. `parked_due` is a time before which no run outside of memory is due; None: none ever is."""
+
+    def __init__(self) -> None:
+        self.parked_due: int | None = None
+        self.runs: dict[int, Resident] = {}
+        self._keys: dict[str, int] = {}  # by run id
+        self._waiting: OrderedDict[int, Resident] = OrderedDict()  # at rest, least recently used first
+        self._due: list[tuple[int, int]] = []  # heap of (due, key), with leftovers
+        self._watchers: dict[str, list[tuple[int, int]]] = {}  # run id -> (waiting run, its operation)
+
+    def __contains__(self, key: int) -> bool:
+        """Tell whether the run with this key is in memory."""
+        return key in self.runs
+
+    def by_id(self, run_id: str) -> Resident | None:
+        """Return the run with this id, or None."""
+        key = self._keys.get(run_id)
+        return None if key is None else self.runs[key]
+
+    def enter(self, run: Resident) -> None:
+        """Add a run."""
+        self.runs[run.key] = run
+        self._keys[run.id] = run.key
+
+    def remove(self, run: Resident) -> None:
+        """Take a run out, with what it watches."""
+        if self.runs.get(run.key) is run:
+            del self.runs[run.key]
+            self._keys.pop(run.id, None)
+        self._waiting.pop(run.key, None)
+        for operation in run.execution.pending.values():
+            if operation.kind == "result":
+                self._unwatch(operation.name, run.key)
+
+    def running(self) -> int:
+        """Return how many runs are not at rest."""
+        return len(self.runs) - len(self._waiting)
+
+    # --- rest ----------------------------------------------------------------------------------------------------
+
+    def rest(self, run: Resident) -> None:
+        """Note that a run waits, or runs, and when it is due."""
+        self.arm(run)
+        if run.status == "waiting":
+            self._waiting[run.key] = run
+            self._waiting.move_to_end(run.key)
+        else:
+            self._waiting.pop(run.key, None)
+
+    def beyond(self, limit: int) -> list[Resident]:
+        """Return the waiting runs beyond `limit` that can leave memory now, least recently used first."""
+        excess = len(self._waiting) - limit
+        if excess <= 0:
+            return []
+        return [run for run in islice(self._waiting.values(), excess) if run.can_leave()]
+
+    def park(self, run: Resident) -> None:
+        """Take a waiting run out; from now on the store says when it is due."""
+        if run.wake_at is not None and (self.parked_due is None or run.wake_at < self.parked_due):
+            self.parked_due = run.wake_at
+        self.remove(run)
+
+    # --- due times -----------------------------------------------------------------------------------------------
+
+    def arm(self, run: Resident) -> None:
+        """Note when a run is due."""
+        due = run.next_due()
+        if due != run.armed:
+            run.armed = due
+            if due is not None:
+                heappush(self._due, (due, run.key))
+
+    def pop_due(self, now: int) -> Resident | None:
+        """Return a run that is due, the longest due first; None when there is none. It must be armed again."""
+        while self._due and self._due[0][0] <= now:
+            due, key = heappop(self._due)
+            run = self.runs.get(key)
+            if run is not None and run.armed == due:
+                run.armed = None
+                return run
+        return None
+
+    def next_due(self) -> int | None:
+        """Return when the first run, in memory or outside, is due; None: never."""
+        while self._due:
+            due, key = self._due[0]
+            run = self.runs.get(key)
+            if run is not None and run.armed == due:
+                break
+            heappop(self._due)
+        resident_due = self._due[0][0] if self._due else None
+        if self.parked_due is None or (resident_due is not None and resident_due < self.parked_due):
+            return resident_due
+        return self.parked_due
+
+    # --- watching ------------------------------------------------------------------------------------------------
+
+    def watch(self, run_id: str, watcher: int, operation: int) -> None:
+        """Note that an operation of the run `watcher` waits for the end of another run."""
+        self._watchers.setdefault(run_id, []).append((watcher, operation))
+
+    def pop_watchers(self, run_id: str) -> list[tuple[int, int]]:
+        """Return who waits for the end of a run, and forget it."""
+        return self._watchers.pop(run_id, [])
+
+    def _unwatch(self, run_id: str, watcher: int) -> None:
+        left = [entry for entry in self._watchers.get(run_id, ()) if entry[0] != watcher]
+        if left:
+            self._watchers[run_id] = left
+        else:
+            self._watchers.pop(run_id, None)
