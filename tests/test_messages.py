@@ -140,7 +140,7 @@ def test_a_message_reaches_a_run_that_is_parked_out_of_memory(database: Path) ->
     with TestEngine(database, max_waiting_in_memory=0) as engine:
         runs = [engine.start(one, "go", id=f"run-{number}") for number in range(20)]
         engine.idle()
-        assert not engine._client.core.worker._residents
+        assert not engine.in_memory
         for number, run in enumerate(runs):
             run.send("go", number)
         assert [run.result(10) for run in runs] == list(range(20))
