@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     load_before = report.load()
     _say(f"Load average {load_before[0]} on {os.cpu_count()} CPUs; other work on the machine makes figures worse")
     with tempfile.TemporaryDirectory(prefix="stepwell-bench-", dir=place) as temporary:
-        raw = baseline.summary(Path(temporary) / "raw.db", *((20, 1) if options.tiny else (1_000, 50)))
+        raw = baseline.summary(Path(temporary) / "raw.db", *((20, 1, 5) if options.tiny else (1_000, 50, 1_000)))
         figures = {system.name: _measure(system, wanted, Path(temporary)) for system in systems}
     facts: dict[str, Any] = {
         "command": ["python", "-m", "bench", *(sys.argv[1:] if arguments is None else arguments)],

@@ -1,21 +1,37 @@
 """The raw baselines: what the same disk and the same Python do without an engine.
 
-They use SQLite in the mode in which the engine uses it (WAL, synchronous=FULL, checkpoints by hand), and one table of
-the plainest kind. Their checkpoints are not part of the measured time.
+They use SQLite in the mode in which the engine uses it (WAL, synchronous=FULL, checkpoints by hand). Their checkpoints
+are not part of the measured time. Single and group commits append to a table of the plainest kind; the prototype
+writes rows that hold what a journal must: without that, it would be no prototype of an engine.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time_ns
 
 import apsw
 
-from bench.measure import p50, percentile
+from bench.measure import in_turns, p50, percentile
 
 _INSERT = "INSERT INTO log (run, seq, value) VALUES (?, ?, ?)"
+_RECORD = """
+INSERT INTO journal (run, op, kind, name, fingerprint, at, value, attempt, started_at)
+VALUES (?, ?, 'step', 'bench.noop', 0, ?, ?, 1, ?)
+"""
+_TABLES = """
+CREATE TABLE IF NOT EXISTS log (position INTEGER PRIMARY KEY, run INTEGER, seq INTEGER, value TEXT);
+CREATE TABLE IF NOT EXISTS journal (
+    position INTEGER PRIMARY KEY, run INTEGER NOT NULL, op INTEGER NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL,
+    fingerprint INTEGER NOT NULL, at INTEGER NOT NULL, value ANY, attempt INTEGER NOT NULL, started_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS journal_by_run ON journal (run);
+"""
+
+Row = tuple[int, int, int, str, int] | tuple[int, int, str]
 
 
 def connect(path: Path) -> apsw.Connection:
@@ -26,9 +42,7 @@ def connect(path: Path) -> apsw.Connection:
     connection.pragma("wal_autocheckpoint", 0)
     assert connection.pragma("journal_mode") == "wal"
     assert connection.pragma("synchronous") == 2
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS log (position INTEGER PRIMARY KEY, run INTEGER, seq INTEGER, value TEXT)"
-    )
+    connection.execute(_TABLES)
     return connection
 
 
@@ -66,17 +80,18 @@ def group_commits(connection: apsw.Connection, groups: int, rows: int = 1_000) -
 class _GroupCommit:
     """Appends rows; whatever is there when the loop comes round is one transaction."""
 
-    def __init__(self, connection: apsw.Connection, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, connection: apsw.Connection, loop: asyncio.AbstractEventLoop, sql: str) -> None:
         self._connection = connection
         self._loop = loop
-        self._rows: list[tuple[int, int, str]] = []
+        self._sql = sql
+        self._rows: list[Row] = []
         self._waiting: list[asyncio.Future[None]] = []
 
-    def append(self, run: int, number: int, value: str) -> asyncio.Future[None]:
+    def append(self, row: Row) -> asyncio.Future[None]:
         if not self._rows:
             self._loop.call_soon(self._commit)
         recorded = self._loop.create_future()
-        self._rows.append((run, number, value))
+        self._rows.append(row)
         self._waiting.append(recorded)
         return recorded
 
@@ -84,7 +99,7 @@ class _GroupCommit:
         rows, waiting = self._rows, self._waiting
         self._rows, self._waiting = [], []
         with self._connection:
-            self._connection.executemany(_INSERT, rows)
+            self._connection.executemany(self._sql, rows)
         for recorded in waiting:
             recorded.set_result(None)
 
@@ -93,24 +108,32 @@ async def _noop(number: int) -> int:
     return number
 
 
-async def _run(log: _GroupCommit, run: int, steps: int) -> int:
-    value = 0
+async def _recorded_run(log: _GroupCommit, run: int, steps: int) -> None:
+    for number in range(steps):
+        started_at = time_ns() // 1_000
+        value = await _noop(number)
+        await log.append((run, number, time_ns() // 1_000, json.dumps(value), started_at))
+
+
+async def _plain_run(log: _GroupCommit, run: int, steps: int) -> None:
     for number in range(steps):
         value = await _noop(number)
-        await log.append(run, number, str(value))
-    return value
+        await log.append((run, number, str(value)))
 
 
-def prototype(connection: apsw.Connection, runs: int, steps: int) -> float:
+def prototype(connection: apsw.Connection, runs: int, steps: int, *, plain: bool = False) -> float:
     """Return the steps a second of `runs` coroutines whose results are recorded in group commits.
 
-    The bare asyncio prototype: what remains of an engine without ids, replay, codec, states or output gate.
+    The bare asyncio prototype: what remains of an engine without ids, replay, states or output gate. Each step leaves a
+    row with its run, number, kind, name, two times and result as JSON, found by an index on the run; where `plain`, it
+    leaves three columns without an index.
     """
+    sql, coroutine = (_INSERT, _plain_run) if plain else (_RECORD, _recorded_run)
 
     async def everything() -> float:
-        log = _GroupCommit(connection, asyncio.get_running_loop())
+        log = _GroupCommit(connection, asyncio.get_running_loop(), sql)
         began = perf_counter()
-        await asyncio.gather(*(_run(log, run, steps) for run in range(runs)))
+        await asyncio.gather(*(coroutine(log, run, steps) for run in range(runs)))
         return runs * steps / (perf_counter() - began)
 
     checkpoint(connection)
@@ -140,17 +163,24 @@ def bytes_per_row(path: Path, groups: int = 10, rows: int = 1_000) -> float:
     return grown
 
 
-def summary(path: Path, single: int, groups: int) -> dict[str, float]:
-    """Return what this disk can do: single commits and group commits of 1,000 rows."""
+def summary(path: Path, single: int, groups: int, runs: int) -> dict[str, float]:
+    """Return what this machine can do: single commits, group commits of 1,000 rows, and both prototypes."""
     connection = connect(path)
     single_commits(connection, min(single, 50))
     seconds = single_commits(connection, single)
     rows = group_commits(connection, groups)
+    prototypes = in_turns(
+        5,
+        journal=lambda: prototype(connection, runs, 10),
+        plain=lambda: prototype(connection, runs, 10, plain=True),
+    )
     connection.close()
     return {
         "insert_commit_p50_ms": p50(seconds) * 1e3,
         "insert_commit_p99_ms": percentile(seconds, 99) * 1e3,
         "group_commit_1000_rows_per_second": rows,
+        "prototype_steps_per_second": p50(prototypes["journal"]),
+        "prototype_with_plain_rows_steps_per_second": p50(prototypes["plain"]),
     }
 
 

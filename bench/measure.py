@@ -109,20 +109,33 @@ def serve(phases: Mapping[str, Callable[..., Facts]]) -> None:
 # --- the measuring process -------------------------------------------------------------------------------------------
 
 
+#: Where measured processes keep their bytecode. What pip installs is compiled already; a working tree may not be, and
+#: where the environment forbids to write bytecode, each process would compile every module again.
+_BYTECODE: Final = Path(__file__).parent / "results" / "bytecode"
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of measured processes."""
+    environment = os.environ | {"PYTHONPYCACHEPREFIX": str(_BYTECODE)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    paths = [str(Path(__file__).parent.parent), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    return environment
+
+
 class Process:
     """A measured process; leaving the context, however it happens, leaves no process behind."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = list(command)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
-        path = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env=os.environ | {"PYTHONPATH": path},
+            env=_environment(),
         )
         self._patience = threading.Timer(PATIENCE_SECONDS, self._process.kill)
         self._patience.daemon = True

@@ -29,6 +29,7 @@ class Sizes:
     burst_rounds: int = 5
     parked_first: int = 20_000
     parked: int = 100_000
+    parked_beyond: int = 40_000
     midway_runs: int = 1_000
     answers: int = 50
     grown_runs: int = 2_000
@@ -43,6 +44,7 @@ TINY = Sizes(
     burst_rounds=1,
     parked_first=10,
     parked=30,
+    parked_beyond=10,
     midway_runs=5,
     answers=2,
     grown_runs=5,
@@ -93,9 +95,9 @@ class Figure:
     what: str
     unit: str
     value: float
-    baseline_is: str
-    baseline: float | None
-    ratio: float | None
+    baseline_is: str = ""
+    baseline: float | None = None
+    ratio: float | None = None
     at_most: float | None = None
     at_least: float | None = None
     ratio_at_most: float | None = None
@@ -183,31 +185,23 @@ def w2(system: System, folder: Path) -> list[Figure]:
 
 def w4(system: System, folder: Path) -> list[Figure]:
     """Many parked runs: the memory of each; the time from opening their file to first results, after kill and close."""
-    with system.phase(
-        "park", directory=str(folder), first=system.sizes.parked_first, parked=system.sizes.parked
-    ) as process:
+    sizes = system.sizes
+    counts = {"first": sizes.parked_first, "parked": sizes.parked, "beyond": sizes.parked_beyond}
+    with system.phase("park", directory=str(folder), **counts) as process:
         memory = process.hear()
         process.hear()
         process.kill()
     # Only the first opening is one after a kill; each one ends with an orderly close.
     killed = system.facts("unpark", directory=str(folder))
-    closed = [system.facts("unpark", directory=str(folder)) for _ in range(system.sizes.restarts)]
+    closed = [system.facts("unpark", directory=str(folder)) for _ in range(sizes.restarts)]
     figures = [
-        Figure(
-            workload="W4",
-            what=what,
-            unit="bytes",
-            value=memory[name],
-            baseline_is="",
-            baseline=None,
-            ratio=None,
-            at_most=100,
+        Figure(workload="W4", what=what, unit=unit, value=value, at_most=limit)
+        for what, unit, value, limit in (
+            (f"memory per run beyond {sizes.parked:,}", "bytes", memory["bytes_per_run_beyond"], 100),
+            (f"memory per run from {sizes.parked_first:,} to there", "bytes", memory["bytes_per_run"], None),
+            (f"memory of the process with {sizes.parked:,}", "MB", memory["resident_bytes"] / 1e6, None),
+            ("runs started and parked a second", "/s", memory["runs_per_second"], None),
         )
-        for name, what in {
-            "bytes_per_parked": "memory per parked run",
-            "bytes_per_sleeping": "memory per sleeping run",
-            "bytes_per_waiting": "memory per run waiting for a message",
-        }.items()
     ]
     for name, what in {"new_run": "result of a new run", "parked_run": "result of a message to a parked run"}.items():
         for how, restarts in {"kill": [killed], "close": closed}.items():

@@ -47,6 +47,8 @@ def test_the_results_tell_the_machine_its_load_and_the_raw_baseline(tmp_path: Pa
         "insert_commit_p50_ms",
         "insert_commit_p99_ms",
         "group_commit_1000_rows_per_second",
+        "prototype_steps_per_second",
+        "prototype_with_plain_rows_steps_per_second",
     }
     assert data["tiny"] is True
     assert data["command"][:4] == ["python", "-m", "bench", "W1"]
@@ -100,7 +102,7 @@ def test_a_figure_compares_round_by_round_and_knows_whether_it_reached_its_targe
     both = figure("W2", "it", "/s", [10.0], "raw", [30.0], at_least=5, ratio_at_least=0.5)
     assert both.reached is False
     assert target(both) == ">= 5, >= 0.5 x"
-    bare = Figure(workload="W", what="", unit="", value=1.0, baseline_is="", baseline=None, ratio=None)
+    bare = Figure(workload="W", what="", unit="", value=1.0)
     assert bare.reached is None
 
 
