@@ -125,7 +125,7 @@ class AsyncEngine:
         """Close the engine."""
         await self.close()
 
-    async def close(self, timeout: float | timedelta = CLOSE_TIMEOUT_SECONDS) -> None:  # noqa: ASYNC109
+    async def close(self, timeout: float | timedelta = CLOSE_TIMEOUT_SECONDS) -> None:
         """Stop, giving steps under way `timeout` to end; see `stepwell.Engine.close`."""
         client, self._open = self._open, None
         self._closed = True
@@ -146,10 +146,10 @@ class AsyncEngine:
             client.core.post(lambda: client.core.forget(reply))
             raise
 
-    async def _wait(  # noqa: ANN202
+    async def _wait(
         self,
         what: str,
-        timeout: float | timedelta | None,  # noqa: ASYNC109
+        timeout: float | timedelta | None,
         event: Callable[..., None],
         *args: Any,
     ) -> Any:
@@ -189,9 +189,9 @@ class AsyncEngine:
 
     async def start(
         self,
-        workflow: Callable[..., Any],
+        workflow: Callable[[*Ts], Any],
         /,
-        *args: Any,
+        *args: *Ts,
         id: str | None = None,
         kwargs: Mapping[str, Any] | None = None,
         deadline: float | timedelta | datetime | None = None,
@@ -305,9 +305,9 @@ class AsyncTransaction:
 
     async def start(
         self,
-        workflow: Callable[..., Any],
+        workflow: Callable[[*Ts], Any],
         /,
-        *args: Any,
+        *args: *Ts,
         id: str | None = None,
         kwargs: Mapping[str, Any] | None = None,
         deadline: float | timedelta | datetime | None = None,
@@ -332,7 +332,7 @@ class AsyncRun(Generic[T]):
         self._engine = engine
         self._definition = definition
 
-    async def result(self, timeout: float | timedelta | None = None) -> T:  # noqa: ASYNC109
+    async def result(self, timeout: float | timedelta | None = None) -> T:
         """Wait for the run's end and return its result; raises as `stepwell.Run.result` does."""
         client = self._engine._opened()
         over: RunOver = await self._engine._wait(
@@ -356,7 +356,7 @@ class AsyncRun(Generic[T]):
         """Send the run a message; see `stepwell.Engine.send`."""
         await self._engine.send(self.id, name, value, key=key)
 
-    async def value(self, key: str, timeout: float | timedelta | None = None) -> Any:  # noqa: ASYNC109
+    async def value(self, key: str, timeout: float | timedelta | None = None) -> Any:
         """Return what the run published last under `key`, or wait for it; see `stepwell.Run.value`."""
         check_name(key, "the key of a published value")
         client = self._engine._opened()

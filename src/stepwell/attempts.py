@@ -1,7 +1,7 @@
 """One call of a step and its attempts: what is to be executed, and how the latest attempt ended.
 
-Made by the execution when the code calls the step, completed by the worker, executed by a runner. There is one for every step
-of every run, hence a `msgspec.Struct`: it is made in a third of the time that a class with slots takes.
+Made by the execution when the code calls the step, completed by the worker, executed by a runner. There is one for
+every step of every run, hence a `msgspec.Struct`: it is made in a third of the time that a class with slots takes.
 """
 
 from __future__ import annotations

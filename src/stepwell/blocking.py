@@ -1,8 +1,8 @@
 """Whether a workflow's code is likely to call a ``def`` step, which must be able to wait in the middle of plain code.
 
-Such code executes on greenlets, which cost about 3 us a step and 10 us a task, so that code without them should not. The
-guess looks at the names that the code mentions. Where it is wrong, nothing breaks: a blocking call without a greenlet
-starts the run's code anew, on greenlets, from its journal (`Worker.restart`).
+Such code executes on greenlets, which cost about 3 us a step and 10 us a task, so that code without them should not.
+The guess looks at the names that the code mentions. Where it is wrong, nothing breaks: a blocking call without a
+greenlet starts the run's code anew, on greenlets, from its journal (`Worker.restart`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from stepwell.definition import Definition
 
@@ -19,7 +19,7 @@ _MAX_DEPTH: Final = 4
 
 
 def mentions_blocking_calls(function: Callable[..., Any]) -> bool:
-    """Tell whether `function`, or a helper that it mentions, mentions a ``def`` step or workflow, or `stepwell.sync`."""
+    """Tell whether `function`, or a helper of it, mentions a ``def`` step or workflow, or `stepwell.sync`."""
     return _mentions(inspect.unwrap(function), _MAX_DEPTH, set())
 
 
@@ -29,16 +29,16 @@ def _mentions(function: object, depth: int, seen: set[int]) -> bool:
     seen.add(id(function))
     if (function.__module__ or "").startswith(("stepwell.", "asyncio")):
         return False
-    for value in _mentioned(function):
-        if isinstance(value, Definition):
-            if not value.is_async:
-                return True
-        elif isinstance(value, ModuleType):
-            if value.__name__ == "stepwell.sync":
-                return True
-        elif isinstance(value, FunctionType):
-            if value.__module__ == "stepwell.sync" or (depth and _mentions(value, depth - 1, seen)):
-                return True
+    return any(_is_blocking(value, depth, seen) for value in _mentioned(function))
+
+
+def _is_blocking(value: object, depth: int, seen: set[int]) -> bool:
+    if isinstance(value, Definition):
+        return not cast("Definition[..., Any]", value).is_async
+    if isinstance(value, ModuleType):
+        return value.__name__ == "stepwell.sync"
+    if isinstance(value, FunctionType):
+        return value.__module__ == "stepwell.sync" or (depth > 0 and _mentions(value, depth - 1, seen))
     return False
 
 

@@ -14,21 +14,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from functools import partial
-from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, cast
 
-from stepwell import definition as _definition
 from stepwell.clock import MICROSECONDS, Clock, SystemClock, to_seconds
 from stepwell.codec import MAX_PAYLOAD_BYTES, Codec
 from stepwell.core import Core
-from stepwell.definition import Workflow, check_name
+from stepwell.definition import Workflow, check_name, registered_workflows
 from stepwell.errors import EngineClosed, InvalidArgument, RunNotFound, TransactionError
 from stepwell.handles import JournalEntry, RunInfo
 from stepwell.lifecycle import STATUSES, Status
 from stepwell.loading import Limits
 from stepwell.model import RunRecord
 from stepwell.operations import check_id
-from stepwell.store.base import RunCreated, RunFilter, Store
+from stepwell.store.base import MessageSent, RunCreated, RunFilter, Store
 from stepwell.worker import Message
 
 Durability = Literal["full", "normal"]
@@ -69,7 +67,7 @@ class Options:
 
 def _served(workflows: Iterable[Workflow[..., Any]] | None) -> Mapping[str, Workflow[..., Any]]:
     if workflows is None:
-        return MappingProxyType(_definition._registry)
+        return registered_workflows()
     chosen = list(workflows)
     for workflow in chosen:
         if not isinstance(workflow, Workflow):
@@ -132,13 +130,13 @@ class Client:
         """Raise where a request could never be answered: in a forked child, or inside an open transaction."""
         if os.getpid() != self._pid:
             raise EngineClosed(
-                f"{self.store.location}: this engine belongs to process {self._pid}; process {os.getpid()} inherited it through "
-                "fork and cannot use it. Open an engine of its own after the fork"
+                f"{self.store.location}: this engine belongs to process {self._pid}; process {os.getpid()} inherited "
+                "it through fork and cannot use it. Open an engine of its own after the fork"
             )
         if id(self) in in_transaction.get():
             raise TransactionError(
-                "inside `with engine.transaction() as tx:` use tx.start and tx.send; the engine itself cannot write or answer "
-                "before the block has ended"
+                "inside `with engine.transaction() as tx:` use tx.start and tx.send; the engine itself cannot write or "
+                "answer before the block has ended"
             )
 
     # --- requests ------------------------------------------------------------------------------------------------
@@ -154,7 +152,8 @@ class Client:
         """Return the change that creates a run; raises for anything about it that is not acceptable."""
         if not isinstance(workflow, Workflow):
             raise InvalidArgument(
-                f"start() needs a @workflow as its first argument, not {workflow!r}; decorate the function with @workflow"
+                f"start() needs a @workflow as its first argument, not {workflow!r}; "
+                "decorate the function with @workflow"
             )
         named = dict(kwargs or {})
         workflow.signature.bind_check(args, named)
@@ -234,7 +233,7 @@ class Client:
 
     def definition_of(self, record: RunRecord) -> Workflow[..., Any] | None:
         """Return the workflow of a run where this process has it."""
-        return self.workflows.get(record.workflow) or _definition._registry.get(record.workflow)
+        return self.workflows.get(record.workflow) or registered_workflows().get(record.workflow)
 
     # --- transactions --------------------------------------------------------------------------------------------
 
@@ -272,8 +271,6 @@ class Enlisted:
 
     def send(self, run_id: str, message: Message) -> None:
         """Send a message; raises `RunNotFound` and `RunEnded`."""
-        from stepwell.store.base import MessageSent
-
         change = MessageSent(run_id, message.name, message.value, self._client.clock.now(), message.key)
         sent = self._apply([change])[0]
         self.events.append(partial(self._client.core.worker.message_committed, change, sent))
@@ -295,7 +292,8 @@ _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 def new_id() -> str:
     """Return an id that sorts by the time of its making (to the millisecond) and is unique by 80 random bits.
 
-    The layout is ULID's (https://github.com/ulid/spec): 48 bits of milliseconds and 80 of randomness in Crockford's base 32.
+    The layout is ULID's (https://github.com/ulid/spec): 48 bits of milliseconds and 80 of randomness in Crockford's
+    base 32.
     """
     number = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
     return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))

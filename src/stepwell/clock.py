@@ -1,8 +1,8 @@
 """Engine time: microseconds since the Unix epoch that never run backwards.
 
-The wall clock is read once, when the engine opens; from then on time advances with a clock that no one can set. A wall clock
-that jumps, back or forth, therefore fires no timer early, late or twice. The file's last recorded time is the floor at
-the next open, so that time does not run backwards across restarts either.
+The wall clock is read once, when the engine opens; from then on time advances with a clock that no one can set. A wall
+clock that jumps, back or forth, therefore fires no timer early, late or twice. The file's last recorded time is the
+floor at the next open, so that time does not run backwards across restarts either.
 """
 
 from __future__ import annotations

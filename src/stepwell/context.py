@@ -24,7 +24,8 @@ class Attempt(Protocol):
 class StepInfo:
     """What `current` returns in a step.
 
-    `run_id` and `step` name the run and the step, `operation` is the number of the call in its run, `attempt` counts from 1.
+    `run_id` and `step` name the run and the step, `operation` is the number of the call in its run, `attempt` counts
+    from 1.
     """
 
     __slots__ = ("_attempt", "attempt", "operation", "run_id", "started_at", "step")

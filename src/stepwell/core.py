@@ -1,9 +1,9 @@
 """The engine's thread: events in, one commit, effects out.
 
-Everything that happens to runs happens in `_pump`, on one thread with one event loop: it takes what is queued, lets the worker
-turn it into works, commits them in one transaction, and releases what follows. There is no delay to gather a group: while
-one commit is under way, the next group gathers by itself. Committing on this thread rather than on one of its own saves
-two hand-overs of 25-35 us for every step of a sequence.
+Everything that happens to runs happens in `_pump`, on one thread with one event loop: it takes what is queued, lets the
+worker turn it into works, commits them in one transaction, and releases what follows. There is no delay to gather a
+group: while one commit is under way, the next group gathers by itself. Committing on this thread rather than on one of
+its own saves two hand-overs of 25-35 us for every step of a sequence.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ _MAX_TIMER_SECONDS: Final = 60.0
 
 
 class Core:
-    """One engine's thread and all that lives on it. `post` and what is documented as such may be used from any thread."""
+    """One engine's thread and all that lives on it.
+
+    `post`, and whatever else says so, may be used from any thread.
+    """
 
     def __init__(
         self,
@@ -93,7 +96,9 @@ class Core:
         self.claim = self.store.register(now)
         recovered = self.store.recover(self.claim, now)
         if recovered:
-            _log.info("%s: %d runs were under way when the last engine stopped; they go on", self.store.location, recovered)
+            _log.info(
+                "%s: %d runs were under way when the last engine stopped; they go on", self.store.location, recovered
+            )
         self.clock.on_jump(self.wake)
         self.post(self._worker.loader.recover)
         self.thread.start()
@@ -152,9 +157,8 @@ class Core:
             self._fail(error)
             return
         self._flush()
-        if inbox or worker.batch:
-            if not self._scheduled and not self._waiting_for_space():
-                self.wake()
+        if (inbox or worker.batch) and not self._scheduled and not self._waiting_for_space():
+            self.wake()
         self._set_timer()
         if self._idle_waiters:
             self._tell_if_idle()
@@ -225,7 +229,9 @@ class Core:
         if isinstance(error, StoreError):
             self.failure = error
         else:
-            self.failure = EngineClosed(f"the engine stopped because of a defect of its own: {type(error).__name__}: {error}")
+            self.failure = EngineClosed(
+                f"the engine stopped because of a defect of its own: {type(error).__name__}: {error}"
+            )
             self.failure.__cause__ = error
         _log.critical("%s: the engine stopped", self.store.location, exc_info=error)
         for replies in (*self._run_waiters.values(), *self._value_waiters.values(), self._idle_waiters):
@@ -317,7 +323,9 @@ class Core:
         try:
             self._step_loop.call_soon_threadsafe(call, attempts)
         except RuntimeError:
-            _log.warning("%s: the loop of the async steps is closed; they go on with the next engine", self.store.location)
+            _log.warning(
+                "%s: the loop of the async steps is closed; they go on with the next engine", self.store.location
+            )
 
     def _finished(self, ended: Sequence[Attempts]) -> None:
         """Take the ends of attempts; from any thread."""
@@ -442,7 +450,9 @@ class Core:
                     return
 
     def _full(self) -> StorageFull:
-        return StorageFull(f"{self.store.location}: the disk is full; nothing was written. Free some space and try again")
+        return StorageFull(
+            f"{self.store.location}: the disk is full; nothing was written. Free some space and try again"
+        )
 
     def at_flush(self, call: Callable[[], None]) -> None:
         """Have `call` called at the end of the current turn; on the engine's thread."""
@@ -476,7 +486,10 @@ class Core:
     # --- the end -------------------------------------------------------------------------------------------------
 
     def close(self, timeout: float) -> None:
-        """Stop taking work, give steps under way `timeout` seconds to end, and let go of the file; from another thread."""
+        """Stop taking work, give steps under way `timeout` seconds to end, and let go of the file.
+
+        To be called from another thread.
+        """
         if self._stopped.is_set() or not self.thread.is_alive():
             return
         drained = threading.Event()
@@ -514,5 +527,3 @@ class Core:
 
 def _will_not_publish(run_id: str, key: str, status: str) -> RunEnded:
     return RunEnded(f"run {run_id!r} is {status} and never published {key!r}")
-
-

@@ -1,7 +1,7 @@
 """Workflows, steps and transactions as inert objects: a function, a stable name, and options.
 
-Decorating does nothing but enter the object in a plain registry. Called outside a run, a definition is its function; called
-inside one, it asks the run (found through the running event loop) to make the call durable.
+Decorating does nothing but enter the object in a plain registry. Called outside a run, a definition is its function;
+called inside one, it asks the run (found through the running event loop) to make the call durable.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import functools
 import inspect
 import sys
 from asyncio.events import _get_running_loop
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 from stepwell.clock import to_seconds
@@ -54,7 +55,10 @@ def current_host() -> Host | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOptions:
-    """How a step is executed. `timeout_seconds` bounds one attempt, `deadline_seconds` all attempts and their delays."""
+    """How a step is executed.
+
+    `timeout_seconds` bounds one attempt, `deadline_seconds` all attempts and the delays between them.
+    """
 
     retry: Retry = NO_RETRY
     timeout_seconds: float | None = None
@@ -75,7 +79,8 @@ class Definition(Generic[P, R]):
             raise DefinitionError(f"@{self.kind} needs a function, not {function!r}")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise DefinitionError(
-                f"@{self.kind} {function.__qualname__}: a generator cannot be recorded; return a list instead of yielding"
+                f"@{self.kind} {function.__qualname__}: a generator cannot be recorded; "
+                "return a list instead of yielding"
             )
         self.function = function
         self.name = check_name(name if name is not None else stable_name(function), f"the name of a {self.kind}")
@@ -110,9 +115,9 @@ class Definition(Generic[P, R]):
             return cast("Callable[..., R]", self.function)(self._bound_to, *args, **kwargs)
         return cast("Callable[..., R]", self.function)(*args, **kwargs)
 
-    def _copy(self) -> Self:
+    def _copy(self, **changed: object) -> Self:
         twin = self.__class__.__new__(self.__class__)
-        twin.__dict__.update(self.__dict__)
+        twin.__dict__.update(self.__dict__, **changed)
         twin.__dict__.pop("signature", None)
         return twin
 
@@ -126,10 +131,7 @@ class Definition(Generic[P, R]):
         """Bind a definition that is declared inside a class to an instance; the instance itself is not recorded."""
         if instance is None:
             return self
-        bound = self._copy()
-        bound._bound_to = instance
-        bound._is_bound = True
-        return bound
+        return self._copy(_bound_to=instance, _is_bound=True)
 
     def __repr__(self) -> str:
         """Name the kind and the stable name."""
@@ -189,8 +191,8 @@ class Transaction(Step[P, R]):
         super().__init__(function, name, options)
         if self.is_async:
             raise DefinitionError(
-                f"@transaction {function.__qualname__}: a transaction is a plain `def`, because it runs inside one database "
-                "transaction and must not wait; do the waiting in a step and pass the result in"
+                f"@transaction {function.__qualname__}: a transaction is a plain `def`, because it runs inside one "
+                "database transaction and must not wait; do the waiting in a step and pass the result in"
             )
 
     @functools.cached_property
@@ -232,7 +234,7 @@ def _positive(duration: float | timedelta, what: str) -> float:
 
 
 def check_name(name: str, what: str) -> str:
-    """Return `name`, or raise `InvalidArgument` for one that is empty, too long, not text, or has control characters."""
+    """Return `name`; raise `InvalidArgument` for one that is empty, too long, not text, or has control characters."""
     if not isinstance(name, str):
         raise InvalidArgument(f"{what} must be text, not {type(name).__name__} {name!r}")
     if not name or len(name) > MAX_NAME_LENGTH:
@@ -262,9 +264,9 @@ def _importable_main_name() -> str:
 _registry: Final[dict[str, Workflow[..., Any]]] = {}
 
 
-def registered_workflows() -> dict[str, Workflow[..., Any]]:
-    """Return every workflow that this process has defined, by name; the latest definition of a name counts."""
-    return dict(_registry)
+def registered_workflows() -> Mapping[str, Workflow[..., Any]]:
+    """Return a live view of the workflows that this process has defined, by name; the latest of a name counts."""
+    return MappingProxyType(_registry)
 
 
 def _enter(definition: Workflow[P, R]) -> Workflow[P, R]:
@@ -325,7 +327,8 @@ def step(
     - `retry`: when to try again; without it, one attempt.
     - `timeout`: seconds, or a timedelta, for one attempt; `deadline`: for all attempts with the delays between them.
       Where time is up an async step is cancelled; a sync one cannot be stopped, and its late result is ignored.
-    - `delivery`: ``"at-most-once"`` records the intent first and raises `StepInterrupted` after a crash rather than repeat.
+    - `delivery`: ``"at-most-once"`` records the intent first and raises `StepInterrupted` after a crash rather than
+      repeat.
 
     Raises `DefinitionError` for what is no function, and `InvalidArgument` for unusable options.
     """
@@ -355,11 +358,10 @@ def transaction(
     """Declare a transactional step: a plain function whose first parameter is the open connection.
 
     Its writes to the user's own tables and its journal entry commit together, so they happen exactly once. An exception
-    rolls its writes back. It holds up every other writer while it runs: keep it to SQL. `name` and `retry` as in `step`.
+    rolls its writes back. It holds up every other writer while it runs: keep it to SQL. `name` and `retry` as in
+    `step`.
     """
     options = step_options(retry, None, None, "at-least-once")
     if function is not None:
         return Transaction(cast("Callable[P, R]", function), name, options)
     return lambda found: Transaction(cast("Callable[P, R]", found), name, options)
-
-

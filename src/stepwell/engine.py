@@ -1,4 +1,4 @@
-"""The engine for code that does not use asyncio, and its run handles. `stepwell.async_engine` is the twin that awaits."""
+"""The engine for code that does not use asyncio, and its run handles. `stepwell.async_engine` is the awaited twin."""
 
 from __future__ import annotations
 
@@ -41,22 +41,26 @@ class _Answer:
     def wait(self, timeout: float | None) -> Any:
         return self._future.result(timeout)
 
+    def has_come(self) -> bool:
+        return self._future.done()
+
 
 class Engine:
     """Runs durable workflows whose state is the SQLite file at `path`; made if missing. Thread-safe.
 
     - `workflows`: the workflows to serve; None serves every workflow that this process defines.
-    - `durability`: ``"full"`` survives power loss; ``"normal"`` survives the death of the process, but may lose the last moments at
-      power loss.
+    - `durability`: ``"full"`` survives power loss; ``"normal"`` survives the death of the process, but may lose the
+      last moments at power loss.
     - `max_payload_bytes`: the limit for one argument list, result, message or value.
-    - `max_waiting_in_memory`: how many waiting runs stay in memory for a quick reaction; the others are read again when something
-      happens to them.
+    - `max_waiting_in_memory`: how many waiting runs stay in memory for a quick reaction; the others are read again when
+      something happens to them.
     - `max_running`: how many runs may be under way at once; further ones are pending.
     - `step_threads`: how many ``def`` steps execute at once.
     - `clock`: where time comes from; for tests.
 
-    Opening it continues all runs that were under way. Use it as a context manager, or call `close`. Raises `FileNotUsable`,
-    `FileInUse` or `SchemaTooNew` where the file cannot be used, `InvalidArgument` for unusable options.
+    Opening it continues all runs that were under way. Use it as a context manager, or call `close`. Raises
+    `FileNotUsable`, `FileInUse` or `SchemaTooNew` where the file cannot be used, `InvalidArgument` for unusable
+    options.
     """
 
     def __init__(
@@ -95,8 +99,8 @@ class Engine:
     def close(self, timeout: float | timedelta = CLOSE_TIMEOUT_SECONDS) -> None:
         """Stop: take no more work, give steps under way `timeout` (seconds or a timedelta) to end, and close the file.
 
-        Steps that need longer are cancelled, or, in threads, abandoned; they are executed again by the next engine. Runs
-        that have not ended go on with the next engine. Calling it again does nothing.
+        Steps that need longer are cancelled, or, in threads, abandoned; they are executed again by the next engine.
+        Runs that have not ended go on with the next engine. Calling it again does nothing.
         """
         self._client.close(timeout)
 
@@ -114,7 +118,7 @@ class Engine:
         try:
             return answer.wait(seconds)
         except TimeoutError:
-            if answer._future.done():  # the run itself failed with a TimeoutError
+            if answer.has_come():  # the run itself failed with a TimeoutError
                 raise
             self._client.core.post(lambda: self._client.core.forget(answer))
             raise TimeoutError(f"{what} after {seconds:g} s; it goes on, so you can wait again") from None
@@ -145,9 +149,9 @@ class Engine:
 
     def start(
         self,
-        workflow: Callable[..., Any],
+        workflow: Callable[[*Ts], Any],
         /,
-        *args: Any,
+        *args: *Ts,
         id: str | None = None,
         kwargs: Mapping[str, Any] | None = None,
         deadline: float | timedelta | datetime | None = None,
@@ -155,12 +159,14 @@ class Engine:
     ) -> Run[Any]:
         """Start a run of `workflow` with `args` (and `kwargs`); when this returns, the run survives power loss.
 
-        - `id`: the run's name; the same id again gives the same run, never a second one. Without it, one is generated that sorts by time.
+        - `id`: the run's name; the same id again gives the same run, never a second one. Without it, one is generated
+          that sorts by time.
         - `deadline`: seconds or a timedelta from now, or an aware datetime, after which the run is stopped and fails.
         - `messages`: (name, value) or (name, value, key), sent to the run in the same transaction.
 
-        Raises `RunConflict` where the id belongs to a run with another workflow or input, `SerializationError` for arguments that cannot be
-        recorded, `DefinitionError` for arguments that do not fit, `InvalidArgument`, `StorageFull`.
+        Raises `RunConflict` where the id belongs to a run with another workflow or input, `SerializationError` for
+        arguments that cannot be recorded, `DefinitionError` for arguments that do not fit, `InvalidArgument`,
+        `StorageFull`.
         """
         client = self._client
         run = client.creation(workflow, args, kwargs, id, deadline)
@@ -191,8 +197,8 @@ class Engine:
     def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
         """Send the run a message; when this returns, it is recorded and will be received once.
 
-        `key`: a second message with the same key to the same run is dropped. Raises `RunNotFound` (a message needs a run: start it first,
-        or with ``start(messages=…)``), `RunEnded`, `SerializationError`, `StorageFull`.
+        `key`: a second message with the same key to the same run is dropped. Raises `RunNotFound` (a message needs a
+        run: start it first, or with ``start(messages=…)``), `RunEnded`, `SerializationError`, `StorageFull`.
         """
         self._ask(self._client.core.send, id, self._client.message(id, name, value, key))
 
@@ -260,9 +266,9 @@ class Transaction:
 
     def start(
         self,
-        workflow: Callable[..., Any],
+        workflow: Callable[[*Ts], Any],
         /,
-        *args: Any,
+        *args: *Ts,
         id: str | None = None,
         kwargs: Mapping[str, Any] | None = None,
         deadline: float | timedelta | datetime | None = None,
@@ -300,13 +306,12 @@ class Run(Generic[T]):
     def result(self, timeout: float | timedelta | None = None) -> T:
         """Wait for the run's end and return its result.
 
-        Raises the workflow's own exception where it failed (`RunFailed` where that class is not imported here), `RunCancelled`, `RunHalted` where it
-        needs a repair, `TimeoutError` after `timeout` (seconds or a timedelta), `EngineClosed`.
+        Raises the workflow's own exception where it failed (`RunFailed` where that class is not imported here),
+        `RunCancelled`, `RunHalted` where it needs a repair, `TimeoutError` after `timeout` (seconds or a timedelta),
+        `EngineClosed`.
         """
         core = self._engine._client.core
-        over: RunOver = self._engine._wait(
-            f"run {self.id!r} has not ended", timeout, core.wait_for_run, self.id
-        )
+        over: RunOver = self._engine._wait(f"run {self.id!r} has not ended", timeout, core.wait_for_run, self.id)
         return cast("T", outcome(over, self._definition, self._engine._client.codec))
 
     def info(self) -> RunInfo:

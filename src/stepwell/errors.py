@@ -196,4 +196,4 @@ class ClaimLost(StoreError):
 
 
 class StoreFailed(StoreError):
-    """The disk reported an error that makes further writes unsafe; the engine stopped. Restart it when the disk is well."""
+    """The disk reported an error that makes writes unsafe; the engine stopped. Restart it when the disk is well."""

@@ -30,8 +30,8 @@ def to_datetime(at: int | None) -> datetime | None:
 class RunInfo:
     """A run at one moment. Times are aware datetimes, UTC.
 
-    `reason` says why a run is pending, halted or cancelled; `error` is the type and message that a failed run ended with;
-    `wake_at` is when a waiting run goes on by itself, None for "only when something arrives".
+    `reason` says why a run is pending, halted or cancelled; `error` is the type and message that a failed run ended
+    with; `wake_at` is when a waiting run goes on by itself, None for "only when something arrives".
     """
 
     id: str
@@ -77,8 +77,8 @@ class RunInfo:
 class JournalEntry:
     """One line of a run's journal, decoded.
 
-    `operation` numbers the operations of the run; `value` is what was delivered, as plain JSON data; `error` is the type and
-    message of a failure; `attempt` and `started_at` are set for steps.
+    `operation` numbers the operations of the run; `value` is what was delivered, as plain JSON data; `error` is the
+    type and message of a failure; `attempt` and `started_at` are set for steps.
     """
 
     position: int

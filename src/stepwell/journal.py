@@ -85,7 +85,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 class AttemptFailure(msgspec.Struct, frozen=True):
     """What an ``attempt_failed`` entry holds.
 
-    `failure` is one of `stepwell.failure`; `retry_at` is when the next attempt is due, `first_started_at` when the first began.
+    `failure` is one of `stepwell.failure`; `retry_at` is when the next attempt is due, `first_started_at` when the
+    first began.
     """
 
     failure: msgspec.Raw

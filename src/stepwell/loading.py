@@ -189,19 +189,29 @@ class Loader:
         self.load(keys)
 
     def restart(self, run: Resident) -> None:
-        """Start the run's code anew, on greenlets, from its journal; what the interrupted activation led to is discarded."""
+        """Start the run's code anew, on greenlets, from its journal.
+
+        What the interrupted activation led to is discarded.
+        """
         worker = self._worker
         old = run.execution
         self._greenlets[old.definition.name] = (old.definition, True)
         snapshot = self._inspector.load([run.key])[0]
-        uncommitted = [change for change in worker.batch.work_of(run).changes if isinstance(change, Entry) and change.run == run.key]
+        uncommitted = [
+            change
+            for change in worker.batch.work_of(run).changes
+            if isinstance(change, Entry) and change.run == run.key
+        ]
         record = replace(snapshot.record, started_at=old.started_at)
         run.execution = execution = Execution(record, old.definition, worker.codec, greenlets=True)
-        execution.replay([*snapshot.entries, *uncommitted])
+        execution.replay([*snapshot.entries, *uncommitted], restarted=True)
+        execution.withdrawn = [*old.withdrawn, *execution.withdrawn]
         # What the old execution had asked for before the interrupted activation is under way already.
         execution.issued = [operation for operation in execution.issued if operation.number > run.opened]
         run.receivers = {
-            name: deque(execution.pending[waiting.number] for waiting in receivers if waiting.number in execution.pending)
+            name: deque(
+                execution.pending[waiting.number] for waiting in receivers if waiting.number in execution.pending
+            )
             for name, receivers in run.receivers.items()
         }
         old.close()

@@ -25,9 +25,9 @@ class RunRecord(msgspec.Struct, frozen=True):
     """A run as its row shows it.
 
     `key` is the store's short internal number, `id` the user's name for the run. `wake_at` is when a waiting run wants
-    attention next, None for "only when something arrives". `started_at` is when it first moved to ``running``: the run's clock
-    begins there. `reason` says why a run is pending, halted or cancelled.
-    `error` is a failure (see `stepwell.failure`). `owner` is the epoch of the worker that runs it.
+    attention next, None for "only when something arrives". `started_at` is when it first moved to ``running``: the
+    run's clock begins there. `reason` says why a run is pending, halted or cancelled. `error` is a failure (see
+    `stepwell.failure`). `owner` is the epoch of the worker that runs it.
     """
 
     key: int

@@ -1,6 +1,7 @@
 """What workflow code calls besides its steps and asyncio: messages, values, children, time, randomness.
 
-Each name here is for ``async def`` workflows; `stepwell.sync` has the same names for ``def`` workflows, made from these.
+Each name here is for ``async def`` workflows; `stepwell.sync` has the same names for ``def`` workflows, made from
+these.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ def execution(what: str) -> Execution:
     host = current_host()
     if host is None:
         raise StepwellError(
-            f"{what} was called outside of a workflow. Inside a step, or in code that no workflow runs, use the engine's "
-            "own methods (engine.send, engine.start, …) instead"
+            f"{what} was called outside of a workflow. Inside a step, or in code that no workflow runs, use the "
+            "engine's own methods (engine.send, engine.start, …) instead"
         )
     return cast("Execution", host)
 
 
-# --- time --------------------------------------------------------------------------------------------------------------
+# --- time -------------------------------------------------------------------------------------------------------------
 
 
 async def sleep_until(when: datetime) -> None:
@@ -70,14 +71,14 @@ def _set_unless_done(future: asyncio.Future[None]) -> None:
 
 
 def now() -> datetime:
-    """Return the current time, UTC. In a workflow it is the time of what the run heard last, the same in every replay."""
+    """Return the current time, UTC; in a workflow the time of what the run heard last, the same in every replay."""
     host = current_host()
     if host is None:
         return datetime.now(UTC)
     return datetime.fromtimestamp(cast("Execution", host).now / MICROSECONDS, UTC)
 
 
-# --- randomness --------------------------------------------------------------------------------------------------------
+# --- randomness -------------------------------------------------------------------------------------------------------
 
 
 def random() -> float:
@@ -94,27 +95,27 @@ def uuid4() -> uuid.UUID:
     return uuid.UUID(int=cast("Execution", host).random().getrandbits(128), version=4)
 
 
-# --- messages and values -----------------------------------------------------------------------------------------------
+# --- messages and values ----------------------------------------------------------------------------------------------
 
 
 @overload
-async def receive(name: str, type: type[T], *, timeout: None = None) -> T: ...  # noqa: ASYNC109
+async def receive(name: str, type: type[T], *, timeout: None = None) -> T: ...
 @overload
-async def receive(name: str, type: type[T], *, timeout: float | timedelta, default: D) -> T | D: ...  # noqa: ASYNC109
+async def receive(name: str, type: type[T], *, timeout: float | timedelta, default: D) -> T | D: ...
 @overload
-async def receive(name: str, type: type[T], *, timeout: float | timedelta | None) -> T | None: ...  # noqa: ASYNC109
+async def receive(name: str, type: type[T], *, timeout: float | timedelta | None) -> T | None: ...
 @overload
-async def receive(name: str, type: Any = Any, *, timeout: float | timedelta | None = None, default: Any = None) -> Any: ...  # noqa: ASYNC109
-
-
-async def receive(  # noqa: ASYNC109 - the timeout is part of the durable operation's interface
+async def receive(
     name: str, type: Any = Any, *, timeout: float | timedelta | None = None, default: Any = None
-) -> Any:
+) -> Any: ...
+
+
+async def receive(name: str, type: Any = Any, *, timeout: float | timedelta | None = None, default: Any = None) -> Any:
     """Wait for the next message called `name` and return its value, as `type`.
 
     Messages of one name arrive in the order in which they were sent, each exactly once. After `timeout` (seconds or a
-    timedelta) without one, return `default`; use `asyncio.timeout` for an exception instead. A `timeout` of 0 takes what is
-    there already.
+    timedelta) without one, return `default`; use `asyncio.timeout` for an exception instead. A `timeout` of 0 takes
+    what is there already.
     """
     run = execution("receive()")
     check_name(name, "the name of a message")
@@ -196,7 +197,7 @@ class ValueDetail:
     value: str | bytes | None
 
 
-# --- children ----------------------------------------------------------------------------------------------------------
+# --- children ---------------------------------------------------------------------------------------------------------
 
 
 class ChildRun(Generic[T]):
@@ -226,7 +227,7 @@ async def start(
     workflow: Callable[[*Ts], Coroutine[Any, Any, T]],
     /,
     *args: *Ts,
-    id: str | None = None,  # noqa: A002
+    id: str | None = None,
     detached: bool = False,
 ) -> ChildRun[T]: ...
 
@@ -236,16 +237,16 @@ async def start(
     workflow: Callable[[*Ts], T],
     /,
     *args: *Ts,
-    id: str | None = None,  # noqa: A002
+    id: str | None = None,
     detached: bool = False,
 ) -> ChildRun[T]: ...
 
 
 async def start(
-    workflow: Callable[..., Any],
+    workflow: Callable[[*Ts], Any],
     /,
-    *args: Any,
-    id: str | None = None,  # noqa: A002 - the public name of a run's id everywhere
+    *args: *Ts,
+    id: str | None = None,
     detached: bool = False,
 ) -> ChildRun[Any]:
     """Start a child run and return its handle at once; to wait for the child right away, just call its workflow.
@@ -305,7 +306,7 @@ async def map(function: Callable[[Any], Any], items: Iterable[Any], /, *, limit:
     return results
 
 
-# --- code that changes under running runs ------------------------------------------------------------------------------
+# --- code that changes under running runs -----------------------------------------------------------------------------
 
 
 def patched(name: str) -> bool:
@@ -318,7 +319,7 @@ def patched(name: str) -> bool:
     return run.patched(check_name(name, "the name of a patch"))
 
 
-# --- who am I ----------------------------------------------------------------------------------------------------------
+# --- who am I ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ class Retry:
     """How often and how a step is tried again.
 
     `attempts` counts all tries, the first included. The delay before try n+1 is ``delay * backoff ** (n - 1)`` seconds,
-    at most `max_delay`, and is shortened at random by up to the share `jitter` (0 to 1) to spread a crowd.
-    Only exceptions of the classes in `on` are retried, and, where `when` is given, only those for which it returns true.
-    An exception with a numeric attribute `retry_after` (seconds), such as `RetryLater`, sets its own delay;
+    at most `max_delay`, and is shortened at random by up to the share `jitter` (0 to 1) to spread a crowd. Only
+    exceptions of the classes in `on` are retried, and, where `when` is given, only those for which it returns true. An
+    exception with a numeric attribute `retry_after` (seconds), such as `RetryLater`, sets its own delay;
     `PermanentError` is never retried.
     """
 

@@ -108,11 +108,13 @@ def start(
     workflow: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts, id: str | None = None, detached: bool = False
 ) -> ChildRun[T]: ...
 @overload
-def start(workflow: Callable[[*Ts], T], /, *args: *Ts, id: str | None = None, detached: bool = False) -> ChildRun[T]: ...
+def start(
+    workflow: Callable[[*Ts], T], /, *args: *Ts, id: str | None = None, detached: bool = False
+) -> ChildRun[T]: ...
 
 
 def start(
-    workflow: Callable[..., Any], /, *args: Any, id: str | None = None, detached: bool = False
+    workflow: Callable[[*Ts], Any], /, *args: *Ts, id: str | None = None, detached: bool = False
 ) -> ChildRun[Any]:
     """Start a child run; see `stepwell.start`."""
     child = _wait("sync.start()", operations.start(workflow, *args, id=id, detached=detached))

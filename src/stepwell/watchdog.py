@@ -1,7 +1,7 @@
 """A second pair of eyes on the engine's thread: names the code that keeps it busy.
 
-Once a second it looks at what the thread executes. Where it is the same run's code, or the same step's, as a second ago, nothing
-else of the engine makes progress, and a warning says which code it is and where.
+Once a second it looks at what the thread executes. Where it is the same run's code, or the same step's, as a second
+ago, nothing else of the engine makes progress, and a warning says which code it is and where.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Watchdog:
         if outermost is not None and outermost is self._last and outermost is not self._reported:
             self._reported = outermost
             _log.warning(
-                "%s has kept the engine's thread busy for over %g s, and nothing else can go on. Move what takes time into a "
-                "step (a `def` step runs in a thread).\n%s",
+                "%s has kept the engine's thread busy for over %g s, and nothing else can go on. Move what takes time "
+                "into a step (a `def` step runs in a thread).\n%s",
                 _culprit(frame),
                 _PERIOD_SECONDS,
                 "".join(traceback.format_stack(frame, limit=8)),

@@ -34,7 +34,7 @@ class Reply(Protocol):
 
 
 class Outside(Protocol):
-    """What the worker needs done once a commit has made it safe. The engine does it; a simulator may do it otherwise."""
+    """What the worker needs done once a commit has made it safe; a simulator may do it otherwise than the engine."""
 
     def run_steps(self, attempts: list[Attempts]) -> None:
         """Execute attempts of steps; each ends in `Worker.step_finished`."""
@@ -60,8 +60,8 @@ class Outside(Protocol):
 class Work(Unit, eq=False):
     """A unit for the store, and what follows from its commit.
 
-    There is one for every step of every run, so what most works do not have is made when it is needed. `run` is the first
-    run that the work touches, None where it touches none in memory; `others` are those that joined it.
+    There is one for every step of every run, so what most works do not have is made when it is needed. `run` is the
+    first run that the work touches, None where it touches none in memory; `others` are those that joined it.
     """
 
     run: Resident | None = None
@@ -118,8 +118,8 @@ class Work(Unit, eq=False):
 class Extra(msgspec.Struct, eq=False):
     """The rarer consequences of a work.
 
-    `handlers` want the result of a change; `failing` are told only where the work is refused, because a handler tells them
-    otherwise; `transactions` are the steps to call inside the unit's transaction.
+    `handlers` want the result of a change; `failing` are told only where the work is refused, because a handler tells
+    them otherwise; `transactions` are the steps to call inside the unit's transaction.
     """
 
     handlers: list[tuple[Change, Callable[[Any], None]]] = []

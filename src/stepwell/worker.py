@@ -1,9 +1,9 @@
 """The worker: which runs are in memory, what reaches them, what becomes of it.
 
-Every method that takes an event turns it into `Work`, by way of the `Activator`. The engine collects the works of a batch with `take`,
-commits them in one transaction, and hands the outcomes back to `settled`, which releases the effects. Nothing leaves
-the worker before the commit that justifies it (the output gate), and a work whose unit was refused is forgotten together with the
-runs it touched: they are read from the file again.
+Every method that takes an event turns it into `Work`, by way of the `Activator`. The engine collects the works of a
+batch with `take`, commits them in one transaction, and hands the outcomes back to `settled`, which releases the
+effects. Nothing leaves the worker before the commit that justifies it (the output gate), and a work whose unit was
+refused is forgotten together with the runs it touched: they are read from the file again.
 
 No clock (`now` is set by the engine), no threads, no I/O but reads of the store.
 """
@@ -27,7 +27,7 @@ from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import ENDED
 from stepwell.loading import Limits, Loader, no_workflow
 from stepwell.memory import Memory
-from stepwell.model import RunRecord, RunSnapshot
+from stepwell.model import RunRecord
 from stepwell.resident import Resident
 from stepwell.steps import Steps
 from stepwell.store.base import (
@@ -201,6 +201,7 @@ class Worker:
         self._outside.later(lambda: self.loader.load([key]))
 
     def settle_run(self, run: Resident, work: Work) -> None:
+        """Carry a run on until it waits, and tell whoever waits for runs that ended on the way."""
         self.activator.settle(run, work)
         if self._ends:
             self.deliver_ends(work)
@@ -245,8 +246,8 @@ class Worker:
             return
         what = "another workflow" if existing.workflow != run.workflow else "other input"
         raise RunConflict(
-            f"run {run.id!r} exists already, with {what} ({existing.workflow!r}, {existing.status}); it was not started again. "
-            f"Choose another id, or get the run with get({run.id!r})"
+            f"run {run.id!r} exists already, with {what} ({existing.workflow!r}, {existing.status}); it was not started "
+            f"again. Choose another id, or get the run with get({run.id!r})"
         )
 
     def as_pending(self, run: RunCreated) -> RunCreated:
@@ -299,6 +300,7 @@ class Worker:
         reply(None, None)
 
     def deliver_cancel(self, run: Resident, reason: str | None, work: Work) -> None:
+        """Tell a run that it is cancelled, once."""
         if run.cancelling or run.finished:
             return
         run.cancelling = True
@@ -490,6 +492,7 @@ class Worker:
         self.tell_watchers(run.id, run.parent, over, work)
 
     def tell_watchers(self, run_id: str, parent: int | None, over: RunOver, work: Work) -> None:
+        """Note who is to hear of a run's end; `deliver_ends` tells them."""
         for key, operation in self.memory.pop_watchers(run_id):
             self._ends.append((key, operation, over))
         if parent is not None and parent not in self.memory:
@@ -524,10 +527,3 @@ class Worker:
     def woken(self, key: int) -> None:
         """Bring a run that is not in memory back."""
         self.load_later(key)
-
-
-def _has_no_say(snapshot: RunSnapshot) -> bool:
-    """Tell whether a run whose cancellation was requested ends without its code hearing of it."""
-    if snapshot.record.status == "halted":
-        return all(entry.kind != "cancel" for entry in snapshot.entries)
-    return snapshot.record.status == "pending" and not snapshot.entries

@@ -18,7 +18,7 @@ from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import Status
 from stepwell.model import Claim, RunRecord, RunSnapshot
 
-# --- changes -----------------------------------------------------------------------------------------------------------
+# --- changes ----------------------------------------------------------------------------------------------------------
 
 
 class RunCreated(msgspec.Struct, frozen=True):
@@ -43,8 +43,8 @@ class RunCreated(msgspec.Struct, frozen=True):
 class RunMoved(msgspec.Struct, frozen=True):
     """A run that has not ended changed its state, its next wake-up or its reason.
 
-    ``running`` makes the writing worker its owner (and sets `started_at` where it was unset), any other state leaves it without one. Raises `ClaimLost` where
-    another worker owns the run, or where it has ended.
+    ``running`` makes the writing worker its owner (and sets `started_at` where it was unset), any other state leaves it
+    without one. Raises `ClaimLost` where another worker owns the run, or where it has ended.
     """
 
     run: int
@@ -70,7 +70,7 @@ class RunFinished(msgspec.Struct, frozen=True):
 
 
 class RunWoken(msgspec.Struct, frozen=True):
-    """A waiting run should be looked at: its `wake_at` becomes `at` where it was later or unset. Others are untouched."""
+    """A waiting run should be looked at: `wake_at` becomes `at` where it was later or unset. Others are untouched."""
 
     run: int
     at: int
@@ -167,7 +167,7 @@ class Sent(msgspec.Struct, frozen=True):
     position: int
 
 
-# --- transactions ------------------------------------------------------------------------------------------------------
+# --- transactions -----------------------------------------------------------------------------------------------------
 
 
 class Lent(Protocol):
@@ -219,7 +219,7 @@ class WritersLock(Protocol):
         ...
 
     def try_acquire(self, notify: Callable[[], None]) -> bool:
-        """Take the lock if it is free; else have `notify` called once (from any thread) when it is worth trying again."""
+        """Take the lock if it is free; else have `notify` called once, from any thread, when to try again."""
         ...
 
     def release(self) -> None:
@@ -227,7 +227,7 @@ class WritersLock(Protocol):
         ...
 
 
-# --- the protocol ------------------------------------------------------------------------------------------------------
+# --- the protocol -----------------------------------------------------------------------------------------------------
 
 
 class RunFilter(msgspec.Struct, frozen=True):
@@ -307,7 +307,10 @@ class Inspector(Protocol):
 
 
 class Store(Protocol):
-    """A place that keeps runs. All methods but `inspector`'s are called with the writers' lock held, or at open and close."""
+    """A place that keeps runs.
+
+    All methods but `inspector`'s are called with the writers' lock held, or at open and close.
+    """
 
     writers: WritersLock
     inspector: Inspector
@@ -348,5 +351,3 @@ class Store(Protocol):
     def close(self, claim: Claim | None, now: int) -> None:
         """Mark the worker as ended, fold the write-ahead log into the file and let go of it."""
         ...
-
-
