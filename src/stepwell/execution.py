@@ -46,6 +46,9 @@ T = TypeVar("T")
 _log: Final = logging.getLogger("stepwell")
 _PACKAGE: Final = str(Path(__file__).parent)
 _ASYNCIO: Final = str(Path(asyncio.__file__).parent)
+_STANDARD_LIBRARY: Final = str(Path(asyncio.__file__).parents[1])
+#: Where installed packages are; often inside the folder above.
+_INSTALLED: Final = ("site-packages", "dist-packages")
 
 # How often code that is being closed may try durable operations before it is left suspended: an `except BaseException` in
 # an endless loop would spin for ever otherwise.
@@ -125,6 +128,8 @@ class Execution:
         self._expected: dict[int, Entry] = {}
         self._undelivered = 0  # entries that the replay under way has not delivered yet
         self._refusals = 0
+        self._has_waited = record.status == "waiting"  # so the code was executed up to where it waits now
+        self._silent_until_blocked = False
         self._root: asyncio.Task[Any] | None = None
 
     # --- driving -------------------------------------------------------------------------------------------------
@@ -145,12 +150,16 @@ class Execution:
         result = self.definition.invoke(args, kwargs)
         return await result if self.definition.is_async else result
 
-    def replay(self, entries: Sequence[Entry]) -> None:
-        """Start the code and deliver what the journal holds."""
+    def replay(self, entries: Sequence[Entry], *, restarted: bool = False) -> None:
+        """Start the code and deliver what the journal holds.
+
+        `restarted`: the same was just done without greenlets, as far as the first blocking call.
+        """
         for entry in entries:
             self._expected.setdefault(entry.op, entry)
         self._undelivered = len(entries)
-        self.replaying = bool(entries)
+        self.replaying = bool(entries) or self._has_waited or restarted
+        self._silent_until_blocked = restarted
         self.begin()
         for entry in entries:
             if self.stopped:
@@ -165,8 +174,7 @@ class Execution:
         if self.outcome is not None:
             self._diverge(entry, "the workflow had ended")
             return
-        if entry.at > self.now:
-            self.now = entry.at
+        self.now = max(self.now, entry.at)
         kind = entry.kind
         if kind == "cancel":
             if self._root is not None:
@@ -204,7 +212,9 @@ class Execution:
             value = converter.decode(entry.value, operation)
         except SerializationError as error:
             self._halt(
-                RunHalted(f"run {self.run_id!r}: {error} The type has changed since the value was recorded; change it back.")
+                RunHalted(
+                    f"run {self.run_id!r}: {error} The type has changed since the value was recorded; change it back."
+                )
             )
             return
         future.set_result(value)
@@ -357,6 +367,8 @@ class Execution:
 
     def block_on(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Wait for an operation from plain code; see `stepwell.loop.block_on`."""
+        if self._silent_until_blocked:
+            self._silent_until_blocked = self.replaying = False
         try:
             return block_on(coroutine)
         except NeedsGreenletsError:
@@ -455,14 +467,23 @@ class Execution:
         )
 
     def location(self) -> str:
-        """Return ``file:line in function`` of the user's code that is executing now."""
+        """Return ``file:line in function`` of the user's code that is executing now.
+
+        That is the innermost code that is neither Stepwell's, nor Python's, nor of an installed package; where all of
+        it is installed, the outermost.
+        """
+        found = "unknown"
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             filename = frame.f_code.co_filename
-            if not filename.startswith((_PACKAGE, _ASYNCIO)) and "<frozen" not in filename:
-                return f"{filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+            installed = any(folder in filename for folder in _INSTALLED)
+            own = filename.startswith(_PACKAGE) or "<frozen" in filename
+            if not own and (installed or not filename.startswith(_STANDARD_LIBRARY)):
+                found = f"{filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+                if not installed:
+                    break
             frame = frame.f_back
-        return "unknown"
+        return found
 
     def _whereabouts(self) -> str:
         """Return where the main task waits, or that it has ended."""
@@ -489,7 +510,12 @@ class _StepWhere:
 
 
 def _describe(kind: str, name: str, fingerprint: int) -> str:
-    words: dict[str, str] = {"timer": "a timer", "cancel": "a cancellation", "result": "waiting for run", "patch": "patched"}
+    words: dict[str, str] = {
+        "timer": "a timer",
+        "cancel": "a cancellation",
+        "result": "waiting for run",
+        "patch": "patched",
+    }
     text = words.get(kind, kind)
     if name:
         text += f" {name!r}"

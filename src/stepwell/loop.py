@@ -53,6 +53,10 @@ class LoopHost(Protocol):
         """Log what asyncio would hand to an exception handler."""
         ...
 
+    def location(self) -> str:
+        """Return ``file:line in function`` of the code that is executing now."""
+        ...
+
 
 class Handle(msgspec.Struct, eq=False):
     """A callback that waits in the ready queue, or for a timer: asyncio's `Handle` and `TimerHandle` without the cost.
@@ -213,9 +217,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     # --- what asyncio asks of a loop -----------------------------------------------------------------------------
 
-    def call_soon(
-        self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
-    ) -> Any:
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:
         """Run `callback` after everything that is ready already."""
         handle = Handle(self, callback, args, contextvars.copy_context() if context is None else context)
         self._ready.append(handle)
@@ -276,7 +278,10 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         """Make `asyncio.to_thread(step, …)` durable; anything else raises `WorkflowIOError`."""
         if executor is not None:
-            raise WorkflowIOError(f"run {self.host.run_id!r}: workflow code used an executor; call a step instead")
+            raise WorkflowIOError(
+                f"run {self.host.run_id!r}: workflow code used an executor at {self.host.location()}; call a step "
+                "instead"
+            )
         kwargs: dict[str, Any] = {}
         # asyncio.to_thread passes partial(context.run, function, *args, **kwargs)
         while isinstance(func, functools.partial):
@@ -309,8 +314,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 def _forbidden(name: str) -> Callable[..., Any]:
     def refuse(self: DeterministicLoop, *_args: Any, **_kwargs: Any) -> Any:
         raise WorkflowIOError(
-            f"run {self.host.run_id!r}: workflow code used the event loop's {name}(), which reaches outside the run; "
-            "move that line into a step"
+            f"run {self.host.run_id!r}: workflow code used the event loop's {name}(), which reaches outside the run, "
+            f"at {self.host.location()}; move that line into a step"
         )
 
     refuse.__name__ = name
@@ -329,7 +334,7 @@ def _ordered_set(items: Iterable[Any] = ()) -> Any:
     """Stand in for `set` inside asyncio.tasks: keeps the order of `items` while workflow code executes."""
     if isinstance(events._get_running_loop(), DeterministicLoop):
         ordered = dict.fromkeys(items)
-        return ordered if ordered else set()
+        return ordered or set()
     return set(items)
 
 
