@@ -249,7 +249,8 @@ class Activator:
             case "result":
                 self._await_result(run, operation, work)
             case "patch":
-                run.deliverable.append(self.entry(run, operation, "patched"))
+                # Ahead of all others: what is committed after the code has passed it must never lack it.
+                run.deliverable.appendleft(self.entry(run, operation, "patched"))
             case _:
                 raise AssertionError(operation.kind)
 
