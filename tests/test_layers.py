@@ -21,7 +21,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.client"],
     ["stepwell.handles"],
     ["stepwell.core"],
-    ["stepwell.purity", "stepwell.runner", "stepwell.watchdog"],
+    ["stepwell.purity", "stepwell.runner", "stepwell.waiting", "stepwell.watchdog"],
     ["stepwell.worker"],
     ["stepwell.loading"],
     ["stepwell.steps"],

@@ -9,7 +9,7 @@ import asyncio
 import builtins
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -143,7 +143,7 @@ class AsyncEngine:
         try:
             return await future
         except asyncio.CancelledError:
-            client.core.post(lambda: client.core.forget(reply))
+            client.core.post(lambda: client.core.waiters.forget(reply))
             raise
 
     async def _wait(
@@ -229,7 +229,7 @@ class AsyncEngine:
         await self._ask(client.core.send, id, client.message(id, name, value, key))
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncTransaction]:
+    async def transaction(self) -> AsyncGenerator[AsyncTransaction]:
         """Open a transaction; see `stepwell.Engine.transaction`. Other tasks go on; other writers wait."""
         client = self._opened()
         client.check_usable()
@@ -249,14 +249,19 @@ class AsyncEngine:
         client.after_transaction(enlisted.events)
 
 
+def _resolve_one(free: asyncio.Future[None]) -> None:
+    if not free.done():
+        free.set_result(None)
+
+
 async def _acquire(try_acquire: Callable[[Callable[[], None]], bool]) -> None:
     """Take the writers' lock without blocking the loop."""
     loop = asyncio.get_running_loop()
     while True:
-        free = loop.create_future()
+        free: asyncio.Future[None] = loop.create_future()
 
         def notify(free: asyncio.Future[None] = free) -> None:
-            loop.call_soon_threadsafe(_resolve, [(free, None, None)])
+            loop.call_soon_threadsafe(_resolve_one, free)
 
         if try_acquire(notify):
             return
@@ -336,7 +341,7 @@ class AsyncRun(Generic[T]):
         """Wait for the run's end and return its result; raises as `stepwell.Run.result` does."""
         client = self._engine._opened()
         over: RunOver = await self._engine._wait(
-            f"run {self.id!r} has not ended", timeout, client.core.wait_for_run, self.id
+            f"run {self.id!r} has not ended", timeout, client.core.waiters.run, self.id
         )
         return cast("T", outcome(over, self._definition, client.codec))
 
@@ -361,7 +366,7 @@ class AsyncRun(Generic[T]):
         check_name(key, "the key of a published value")
         client = self._engine._opened()
         payload = await self._engine._wait(
-            f"run {self.id!r} has not published {key!r}", timeout, client.core.wait_for_value, self.id, key
+            f"run {self.id!r} has not published {key!r}", timeout, client.core.waiters.value, self.id, key
         )
         return client.codec.decode(payload, Any, f"the value {key!r} of run {self.id!r}")
 

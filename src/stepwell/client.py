@@ -54,7 +54,7 @@ class Options:
     ) -> None:
         if durability not in ("full", "normal"):
             raise InvalidArgument(f"durability must be 'full' or 'normal', not {durability!r}")
-        self.durability = durability
+        self.durability: Durability = durability
         self.workflows = _served(workflows)
         self.max_payload_bytes = _at_least(max_payload_bytes, 1, "max_payload_bytes")
         self.limits = Limits(
@@ -75,7 +75,7 @@ def _served(workflows: Iterable[Workflow[..., Any]] | None) -> Mapping[str, Work
     return {workflow.name: workflow for workflow in chosen}
 
 
-def _at_least(number: int, least: int, what: str) -> int:
+def _at_least(number: object, least: int, what: str) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or number < least:
         raise InvalidArgument(f"{what} must be a whole number of at least {least}, not {number!r}")
     return number
@@ -177,7 +177,7 @@ class Client:
     def messages(self, run_id: str, messages: Sequence[StartMessage]) -> list[Message]:
         """Return the messages that go with a start, encoded."""
         return [
-            self.message(run_id, message[0], message[1], cast("str", message[2]) if len(message) > 2 else None)  # noqa: PLR2004
+            self.message(run_id, message[0], message[1], None if len(message) == 2 else message[2])  # noqa: PLR2004 - see StartMessage
             for message in messages
         ]
 

@@ -66,7 +66,7 @@ class SystemClock:
         """Ignore `callback`: this clock only passes."""
 
 
-def to_seconds(duration: float | timedelta, what: str) -> float:
+def to_seconds(duration: object, what: str) -> float:
     """Return `duration` (seconds or a timedelta) in seconds.
 
     Raises `InvalidArgument`, naming `what`, for anything negative, infinite, longer than 100 years, or not a duration.

@@ -14,7 +14,7 @@ import logging
 import random
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -22,13 +22,13 @@ from stepwell.attempts import Attempts
 from stepwell.clock import MICROSECONDS, Clock
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
-from stepwell.errors import EngineClosed, RunEnded, RunNotFound, StepwellError, StorageFull, StoreError
+from stepwell.errors import EngineClosed, StepwellError, StorageFull, StoreError
 from stepwell.journal import Payload
-from stepwell.lifecycle import ENDED
 from stepwell.loading import Limits
 from stepwell.model import Claim
 from stepwell.runner import AsyncLanes, ThreadLanes
 from stepwell.store.base import RunCreated, Store
+from stepwell.waiting import Waiters
 from stepwell.watchdog import Watchdog
 from stepwell.work import Reply, RunOver, Work
 from stepwell.worker import Message, Worker
@@ -73,15 +73,13 @@ class Core:
         self._closing = False
         self._stopped = threading.Event()
         self.worker = self._worker = Worker(store.inspector, codec, workflows, self, limits, random.random)
+        self.waiters = Waiters(store, self._worker.memory)
         self._step_loop = step_loop
         self._lanes = AsyncLanes(step_loop or self._loop, codec, self._finished)
         self._threads = ThreadLanes(codec, self._finished, step_threads)
         self._timer: asyncio.TimerHandle | None = None
         self._long_timer: asyncio.TimerHandle | None = None
         self._dispatched = 0  # attempts handed out whose end has not come back
-        self._run_waiters: dict[str, list[Reply]] = {}
-        self._value_waiters: dict[tuple[int, str], list[Reply]] = {}
-        self._idle_waiters: list[Reply] = []
         self._full_until: float = 0.0
         self._after_flush: list[Callable[[], None]] = []
         self.thread = threading.Thread(target=self._main, name="stepwell", daemon=True)
@@ -160,8 +158,15 @@ class Core:
         if (inbox or worker.batch) and not self._scheduled and not self._waiting_for_space():
             self.wake()
         self._set_timer()
-        if self._idle_waiters:
-            self._tell_if_idle()
+        if self.waiters.idle and self._is_idle():
+            self.waiters.tell_idle(worker.memory.next_due())
+            self._flush()
+
+    def _is_idle(self) -> bool:
+        if self._dispatched or self._inbox or self._worker.batch:
+            return False
+        due = self._worker.memory.next_due()
+        return due is None or due > self.clock.now()
 
     def _guarded(self, call: Callable[[], None]) -> None:
         try:
@@ -201,7 +206,8 @@ class Core:
             worker.settle(written, outcomes)
         if len(written) != len(works):
             rest = [work for work in works if not work.changes and not work.body]
-            worker.settle(rest, [[]] * len(rest))
+            nothing: list[list[Any]] = [[]] * len(rest)
+            worker.settle(rest, nothing)
         self._full_until = 0.0
         worker.run_steps()
 
@@ -234,11 +240,7 @@ class Core:
             )
             self.failure.__cause__ = error
         _log.critical("%s: the engine stopped", self.store.location, exc_info=error)
-        for replies in (*self._run_waiters.values(), *self._value_waiters.values(), self._idle_waiters):
-            for reply in replies:
-                reply(None, self.failure)
-        self._run_waiters.clear()
-        self._value_waiters.clear()
+        self.waiters.refuse(self.failure)
         for work in self._worker.batch.take():
             for reply in work.waiting_callers():
                 reply(None, self.failure)
@@ -343,18 +345,11 @@ class Core:
 
     def run_over(self, over: list[RunOver]) -> None:
         """Tell whoever waits for these runs."""
-        for end in over:
-            for reply in self._run_waiters.pop(end.id, ()):
-                reply(end, None)
-            if self._value_waiters and end.status in ENDED:
-                for place in [place for place in self._value_waiters if place[0] == end.key]:
-                    for reply in self._value_waiters.pop(place):
-                        reply(None, _will_not_publish(end.id, place[1], end.status))
+        self.waiters.run_over(over)
 
     def published(self, run: int, key: str, value: Payload) -> None:
         """Tell whoever waits for this value."""
-        for reply in self._value_waiters.pop((run, key), ()):
-            reply(value, None)
+        self.waiters.published(run, key, value)
 
     def later(self, call: Callable[[], None]) -> None:
         """Queue an event from within another."""
@@ -395,60 +390,6 @@ class Core:
         """Try a halted run again; an event."""
         self._worker.resume(run_id, reply)
 
-    def wait_for_run(self, run_id: str, reply: Reply) -> None:
-        """Reply with the `RunOver` of a run as soon as there is one; an event."""
-        if self._worker.resident(run_id) is None:
-            record = self.store.inspector.run_by_id(run_id)
-            if record is None:
-                reply(None, RunNotFound(f"{self.store.location} has no run {run_id!r}"))
-                return
-            if record.status in ENDED or record.status == "halted":
-                over = RunOver(record.key, run_id, record.status, record.result, record.error, record.reason)
-                reply(over, None)
-                return
-        self._run_waiters.setdefault(run_id, []).append(reply)
-
-    def wait_for_value(self, run_id: str, key: str, reply: Reply) -> None:
-        """Reply with the value that a run publishes, or has published, under `key`; an event."""
-        record = self.store.inspector.run_by_id(run_id)
-        if record is None:
-            reply(None, RunNotFound(f"{self.store.location} has no run {run_id!r}"))
-            return
-        found = self.store.inspector.value(record.key, key)
-        if found is not None:
-            reply(found[0], None)
-        elif record.status in ENDED:
-            reply(None, _will_not_publish(run_id, key, record.status))
-        else:
-            self._value_waiters.setdefault((record.key, key), []).append(reply)
-
-    def when_idle(self, reply: Reply) -> None:
-        """Reply once nothing is to be done, with the time at which that changes by itself, or None; an event."""
-        self._idle_waiters.append(reply)
-
-    def _tell_if_idle(self) -> None:
-        due = self._worker.memory.next_due()
-        overdue = due is not None and due <= self.clock.now()
-        if self._dispatched or self._inbox or self._worker.batch or overdue:
-            return
-        replies, self._idle_waiters = self._idle_waiters, []
-        for reply in replies:
-            reply(due, None)
-        self._flush()
-
-    def forget(self, reply: Reply) -> None:
-        """Drop a reply that nobody waits for any more; an event."""
-        if reply in self._idle_waiters:
-            self._idle_waiters.remove(reply)
-            return
-        for waiters in (self._run_waiters, self._value_waiters):
-            for place, replies in list(waiters.items()):  # type: ignore[attr-defined]  # both are dicts of lists
-                if reply in replies:
-                    replies.remove(reply)
-                    if not replies:
-                        del waiters[place]
-                    return
-
     def _full(self) -> StorageFull:
         return StorageFull(
             f"{self.store.location}: the disk is full; nothing was written. Free some space and try again"
@@ -475,7 +416,7 @@ class Core:
         return self.claim
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self) -> Generator[None]:
         """Hold the writers' lock, waiting for it; for threads other than the engine's."""
         self.store.writers.acquire()
         try:
@@ -515,15 +456,9 @@ class Core:
             self.later(partial(self._end, drained))
             return
         self.failure = self.failure or EngineClosed(f"{self.store.location}: the engine is closed; open another one")
-        for replies in (*self._run_waiters.values(), *self._value_waiters.values(), self._idle_waiters):
-            for reply in replies:
-                reply(None, self.failure)
+        self.waiters.refuse(self.failure)
         self._threads.close()
         self._on_step_loop(lambda _: self._lanes.close(), [])
         self._worker.close()
         self._flush()
         drained.set()
-
-
-def _will_not_publish(run_id: str, key: str, status: str) -> RunEnded:
-    return RunEnded(f"run {run_id!r} is {status} and never published {key!r}")

@@ -15,7 +15,20 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, cast, overload
+from typing import (
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeGuard,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from stepwell.clock import to_seconds
 from stepwell.codec import Codec, Converter
@@ -153,7 +166,7 @@ class Step(Definition[P, R]):
     @overload
     def __get__(self: Step[Concatenate[S, Q], U], instance: S, owner: type) -> Step[Q, U]: ...
 
-    def __get__(self, instance: object, owner: type) -> Any:
+    def __get__(self, instance: Any, owner: type) -> Any:
         """Bind a step that is declared inside a class to an instance; the instance itself is not recorded."""
         return super().__get__(instance, owner)
 
@@ -205,6 +218,16 @@ class Workflow(Definition[P, R]):
     """A function whose progress is durable. Made by `workflow`; started by an engine, or called by another workflow."""
 
     kind = "workflow"
+
+
+def is_workflow(value: object) -> TypeGuard[Workflow[..., Any]]:
+    """Tell whether `value` is what `workflow` makes."""
+    return isinstance(value, Workflow)
+
+
+def is_durable(value: object) -> TypeGuard[Step[..., Any] | Workflow[..., Any]]:
+    """Tell whether `value` is a step, a transaction or a workflow: what a run calls durably."""
+    return isinstance(value, (Step, Workflow))
 
 
 def step_options(
@@ -269,11 +292,6 @@ def registered_workflows() -> Mapping[str, Workflow[..., Any]]:
     return MappingProxyType(_registry)
 
 
-def _enter(definition: Workflow[P, R]) -> Workflow[P, R]:
-    _registry[definition.name] = definition
-    return definition
-
-
 # An async function's call returns Coroutine[Any, Any, T]; the overloads need nothing more, since R stands for it.
 
 
@@ -291,9 +309,13 @@ def workflow(function: Callable[P, R] | None = None, /, *, name: str | None = No
     `name` fixes what the file stores; without it, ``module.qualname`` (so moving the function would strand its runs).
     Raises `DefinitionError` for what is no function, and `InvalidArgument` for an unusable name.
     """
-    if function is not None:
-        return _enter(Workflow(function, name))
-    return lambda found: _enter(Workflow(found, name))
+
+    def declare(found: Callable[P, R]) -> Workflow[P, R]:
+        declared = Workflow(found, name)
+        _registry[declared.name] = declared
+        return declared
+
+    return declare if function is None else declare(function)
 
 
 @overload
@@ -333,9 +355,11 @@ def step(
     Raises `DefinitionError` for what is no function, and `InvalidArgument` for unusable options.
     """
     options = step_options(retry, timeout, deadline, delivery)
-    if function is not None:
-        return Step(function, name, options)
-    return lambda found: Step(found, name, options)
+
+    def declare(found: Callable[P, R]) -> Step[P, R]:
+        return Step(found, name, options)
+
+    return declare if function is None else declare(function)
 
 
 @overload
@@ -362,6 +386,8 @@ def transaction(
     `step`.
     """
     options = step_options(retry, None, None, "at-least-once")
-    if function is not None:
-        return Transaction(cast("Callable[P, R]", function), name, options)
-    return lambda found: Transaction(cast("Callable[P, R]", found), name, options)
+
+    def declare(found: Callable[Concatenate[Any, P], R]) -> Transaction[P, R]:
+        return Transaction(cast("Callable[P, R]", found), name, options)
+
+    return declare if function is None else declare(function)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -120,7 +120,7 @@ class Engine:
         except TimeoutError:
             if answer.has_come():  # the run itself failed with a TimeoutError
                 raise
-            self._client.core.post(lambda: self._client.core.forget(answer))
+            self._client.core.post(lambda: self._client.core.waiters.forget(answer))
             raise TimeoutError(f"{what} after {seconds:g} s; it goes on, so you can wait again") from None
 
     @overload
@@ -203,7 +203,7 @@ class Engine:
         self._ask(self._client.core.send, id, self._client.message(id, name, value, key))
 
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def transaction(self) -> Generator[Transaction]:
         """Open a transaction on the file, for the caller's own tables and for starting and sending, all or nothing.
 
         It holds up every other writer: keep it short. Leaving the block commits; an exception rolls back.
@@ -311,7 +311,7 @@ class Run(Generic[T]):
         `EngineClosed`.
         """
         core = self._engine._client.core
-        over: RunOver = self._engine._wait(f"run {self.id!r} has not ended", timeout, core.wait_for_run, self.id)
+        over: RunOver = self._engine._wait(f"run {self.id!r} has not ended", timeout, core.waiters.run, self.id)
         return cast("T", outcome(over, self._definition, self._engine._client.codec))
 
     def info(self) -> RunInfo:
@@ -338,7 +338,7 @@ class Run(Generic[T]):
         check_name(key, "the key of a published value")
         client = self._engine._client
         payload = self._engine._wait(
-            f"run {self.id!r} has not published {key!r}", timeout, client.core.wait_for_value, self.id, key
+            f"run {self.id!r} has not published {key!r}", timeout, client.core.waiters.value, self.id, key
         )
         return client.codec.decode(payload, Any, f"the value {key!r} of run {self.id!r}")
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, TypeVar, TypeVarTuple, cast, overload
 
 from stepwell.clock import MICROSECONDS, to_seconds
 from stepwell.context import StepInfo, current_step
-from stepwell.definition import Step, Workflow, check_name, current_host
+from stepwell.definition import Workflow, check_name, current_host, is_durable, is_workflow
 from stepwell.errors import InvalidArgument, StepwellError
 from stepwell.execution import Execution
 
@@ -51,9 +51,7 @@ def execution(what: str) -> Execution:
 async def sleep_until(when: datetime) -> None:
     """Wait, durably, until `when`, an aware datetime; return at once where that has passed."""
     run = execution("sleep_until()")
-    if not isinstance(when, datetime) or when.tzinfo is None:
-        raise InvalidArgument(f"sleep_until() needs a datetime with a time zone, not {when!r}")
-    seconds = when.timestamp()
+    seconds = _timestamp(when)
     if seconds * MICROSECONDS <= run.now:
         return
     to_seconds(seconds - run.now / MICROSECONDS, "the time until `when`")
@@ -63,6 +61,12 @@ async def sleep_until(when: datetime) -> None:
         await future
     finally:
         handle.cancel()
+
+
+def _timestamp(when: object) -> float:
+    if not isinstance(when, datetime) or when.tzinfo is None:
+        raise InvalidArgument(f"sleep_until() needs a datetime with a time zone, not {when!r}")
+    return when.timestamp()
 
 
 def _set_unless_done(future: asyncio.Future[None]) -> None:
@@ -255,7 +259,7 @@ async def start(
     a `detached` one goes on. Raises `RunConflict` where the id is taken by a run of another workflow or other input.
     """
     run = execution("start()")
-    if not isinstance(workflow, Workflow):
+    if not is_workflow(workflow):
         raise InvalidArgument(f"start() needs a @workflow, not {workflow!r}")
     if id is not None:
         check_id(id)
@@ -283,11 +287,10 @@ async def map(function: Callable[[Any], Any], items: Iterable[Any], /, *, limit:
     The first failure cancels what is under way and is raised, alone.
     """
     run = execution("map()")
-    if not isinstance(function, (Step, Workflow)):
+    if not is_durable(function):
         raise InvalidArgument(f"map() needs a @step or a @workflow, not {function!r}")
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise InvalidArgument(f"limit of map() must be a whole number of at least 1, not {limit!r}")
     work = list(items)
+    at_once = len(work) if limit is None else _checked_limit(limit)
     results: list[Any] = [None] * len(work)
     queue = iter(range(len(work)))
 
@@ -295,7 +298,7 @@ async def map(function: Callable[[Any], Any], items: Iterable[Any], /, *, limit:
         for index in queue:
             results[index] = await run.call_async(function, (work[index],), {})
 
-    tasks = [run.loop.create_task(take()) for _ in range(min(limit or len(work), len(work)))]
+    tasks = [run.loop.create_task(take()) for _ in range(min(at_once, len(work)))]
     try:
         await asyncio.gather(*tasks)
     except BaseException:
@@ -304,6 +307,12 @@ async def map(function: Callable[[Any], Any], items: Iterable[Any], /, *, limit:
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
     return results
+
+
+def _checked_limit(limit: object) -> int:
+    if not isinstance(limit, int) or limit < 1:
+        raise InvalidArgument(f"limit of map() must be a whole number of at least 1, not {limit!r}")
+    return limit
 
 
 # --- code that changes under running runs -----------------------------------------------------------------------------

@@ -11,6 +11,10 @@ from stepwell.errors import InvalidArgument, PermanentError
 MAX_DURATION_SECONDS = 3_155_760_000.0
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value >= 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     """How often and how a step is tried again.
@@ -33,7 +37,7 @@ class Retry:
     def __post_init__(self) -> None:
         """Refuse a policy that could not be followed."""
         checks = {
-            "attempts must be a whole number of at least 1": isinstance(self.attempts, int) and self.attempts >= 1,
+            "attempts must be a whole number of at least 1": _is_count(self.attempts),
             "delay must be from 0 to 100 years, in seconds": 0 <= self.delay <= MAX_DURATION_SECONDS,
             "backoff must be at least 1": self.backoff >= 1,
             "max_delay must be from 0 to 100 years, in seconds": 0 <= self.max_delay <= MAX_DURATION_SECONDS,

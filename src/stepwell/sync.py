@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar, TypeVarTuple, overload
+from typing import Any, Generic, TypeVar, TypeVarTuple, cast, overload
 
 from stepwell import operations
 from stepwell.clock import to_seconds
-from stepwell.definition import Step, Workflow
+from stepwell.definition import is_durable
 from stepwell.errors import InvalidArgument
 from stepwell.operations import current, now, patched, random, uuid4
 
@@ -137,6 +137,6 @@ def map(function: Callable[[Any], Any], items: Iterable[Any], /, *, limit: int |
 def call(function: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts) -> T:
     """Call an ``async def`` step or workflow from a ``def`` workflow and wait for its result."""
     run = operations.execution("sync.call()")
-    if not isinstance(function, Workflow | Step):
+    if not is_durable(function):
         raise InvalidArgument(f"sync.call() needs a @step or a @workflow, not {function!r}")
-    return run.block_on(run.call_async(function, args, {}))
+    return cast("T", run.block_on(run.call_async(function, args, {})))

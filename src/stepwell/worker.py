@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
@@ -89,7 +90,7 @@ class Worker:
 
     def disk_full(self, works: list[Work], error: StepwellError) -> None:
         """Refuse requests that touch no run in memory; keep the rest for another try."""
-        kept = []
+        kept: list[Work] = []
         for work in works:
             if work.calls_transactions:
                 # Their functions were called, but nothing of it stands: read the runs again when there is space.
@@ -228,7 +229,7 @@ class Worker:
         self.batch.creating[run.id] = run
         for message in messages:
             change = MessageSent(run.id, message.name, message.value, self.now, message.key)
-            work.expect(change, lambda sent, change=change: self.message_committed(change, sent))
+            work.expect(change, partial(self.message_committed, change))
 
     def _started(self, run: RunCreated, created: Created, reply: Reply) -> None:
         try:

@@ -65,7 +65,7 @@ class TestEngine(Engine):
     def _idle(self, timeout: float | timedelta) -> int | None:
         core = self._client.core
         try:
-            due: int | None = self._wait("the engine is not idle", timeout, core.when_idle)
+            due: int | None = self._wait("the engine is not idle", timeout, core.waiters.when_idle)
         except TimeoutError:
             steps = [f"{attempts.definition.name!r} of run {attempts.run_id!r}" for attempts in core._under_way()]
             under_way = ", ".join(steps) or "none"
@@ -124,9 +124,7 @@ def _abandon(client: Client) -> None:
     core._watchdog.stop()
     _stop_thread(core)
     _dead.append(core)
-    for replies in (*core._run_waiters.values(), *core._value_waiters.values(), core._idle_waiters):
-        for reply in replies:
-            reply(None, core.failure)
+    core.waiters.refuse(core.failure)
     core._refuse_inbox()
     for run in core.worker.memory.runs.values():
         run.execution.stopped = True
