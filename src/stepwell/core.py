@@ -136,31 +136,36 @@ class Core:
             return
         worker = self._worker
         worker.now = max(worker.now, self.clock.now())
-        due = worker.memory.next_due()
-        if due is not None and due <= worker.now:
-            self._guarded(worker.advance)
-        inbox = self._inbox
-        for _ in range(min(len(inbox), _MAX_BATCH)):
-            event = inbox.popleft()
-            try:
-                event()
-            except Exception as error:  # noqa: BLE001 - see _fail
-                self._fail(error)
-                return
+        with worker.loop.entered():
+            self._handle_events()
+        if self.failure is not None:
+            return
         try:
             self._commit()
-            worker.evict()
-            self._guarded(worker.loader.admit)
+            with worker.loop.entered():
+                worker.evict()
+                worker.loader.admit()
         except Exception as error:  # noqa: BLE001 - see _fail
             self._fail(error)
             return
         self._flush()
-        if (inbox or worker.batch) and not self._scheduled and not self._waiting_for_space():
+        if (self._inbox or worker.batch) and not self._scheduled and not self._waiting_for_space():
             self.wake()
         self._set_timer()
         if self.waiters.idle and self._is_idle():
             self.waiters.tell_idle(worker.memory.next_due())
             self._flush()
+
+    def _handle_events(self) -> None:
+        worker, inbox = self._worker, self._inbox
+        try:
+            due = worker.memory.next_due()
+            if due is not None and due <= worker.now:
+                worker.advance()
+            for _ in range(min(len(inbox), _MAX_BATCH)):
+                inbox.popleft()()
+        except Exception as error:  # noqa: BLE001 - see _fail
+            self._fail(error)
 
     def _is_idle(self) -> bool:
         if self._dispatched or self._inbox or self._worker.batch:
@@ -203,7 +208,8 @@ class Core:
             except StorageFull as error:
                 self._disk_is_full(works, error)
                 return
-            worker.settle(written, outcomes)
+            with worker.loop.entered():
+                worker.settle(written, outcomes)
         if len(written) != len(works):
             rest = [work for work in works if not work.changes and not work.body]
             nothing: list[list[Any]] = [[]] * len(rest)

@@ -16,6 +16,7 @@ from stepwell.definition import Workflow
 from stepwell.execution import Execution
 from stepwell.journal import Entry
 from stepwell.lifecycle import ENDED
+from stepwell.loop import DeterministicLoop
 from stepwell.memory import Memory
 from stepwell.model import RunRecord, RunSnapshot
 from stepwell.resident import Resident
@@ -39,6 +40,7 @@ class Owner(Protocol):
 
     now: int
     codec: Codec
+    loop: DeterministicLoop
     memory: Memory
     batch: Batch
     activator: Activator
@@ -79,7 +81,7 @@ class Loader:
         known = self._greenlets.get(definition.name)
         if known is None or known[0] is not definition:
             known = self._greenlets[definition.name] = (definition, mentions_blocking_calls(definition.function))
-        return Execution(record, definition, self._worker.codec, greenlets=known[1])
+        return Execution(record, definition, self._worker.codec, greenlets=known[1], loop=self._worker.loop)
 
     def begin(self, change: RunCreated, key: int, definition: Workflow[..., Any]) -> None:
         """Bring a run to memory that was created just now, and start its code."""
@@ -203,7 +205,9 @@ class Loader:
             if isinstance(change, Entry) and change.run == run.key
         ]
         record = replace(snapshot.record, started_at=old.started_at)
-        run.execution = execution = Execution(record, old.definition, worker.codec, greenlets=True)
+        run.execution = execution = Execution(
+            record, old.definition, worker.codec, greenlets=True, loop=worker.loop
+        )
         execution.replay([*snapshot.entries, *uncommitted], restarted=True)
         execution.withdrawn = [*old.withdrawn, *execution.withdrawn]
         # What the old execution had asked for before the interrupted activation is under way already.

@@ -18,7 +18,8 @@ import math
 import zlib
 from asyncio import events
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Protocol, TypeVar, cast
 
 import msgspec
@@ -64,7 +65,7 @@ class Handle(msgspec.Struct, eq=False):
     `operation` is a timer's number in the run, `due` its time in microseconds since the epoch; both are 0 otherwise.
     """
 
-    loop: DeterministicLoop
+    strand: Strand
     callback: Callable[..., Any]
     args: tuple[Any, ...]
     context: contextvars.Context
@@ -77,7 +78,7 @@ class Handle(msgspec.Struct, eq=False):
         if not self.is_cancelled:
             self.is_cancelled = True
             if self.operation:
-                self.loop.host.drop_timer(self)
+                self.strand.host.drop_timer(self)
 
     def cancelled(self) -> bool:
         """Tell whether `cancel` was called."""
@@ -91,7 +92,9 @@ class Handle(msgspec.Struct, eq=False):
 class WorkflowTask(asyncio.Task[T]):
     """A task whose hash is the same in every replay, so that sets of tasks iterate in the same order."""
 
-    __slots__ = ("_stable_hash",)
+    __slots__ = ("_stable_hash", "strand")
+
+    strand: Strand
 
     def __init__(
         self,
@@ -177,57 +180,136 @@ def block_on(coroutine: Coroutine[Any, Any, T]) -> T:
         return cast("T", end.value)
 
 
-class DeterministicLoop(asyncio.AbstractEventLoop):
-    """The event loop of one run. Single-threaded; only `drain` executes code."""
+class Strand:
+    """What one run has on the loop that it shares with others: the callbacks that are ready, and its tasks."""
+
+    __slots__ = ("_hash_base", "_prune_at", "_tasks", "_tasks_made", "greenlets", "host", "hub", "ready")
 
     def __init__(self, host: LoopHost, *, greenlets: bool) -> None:
         self.host = host
         self.greenlets = greenlets
-        self._hub = getcurrent()
-        self._ready: deque[Handle] = deque()
+        self.hub = getcurrent()
+        self.ready: deque[Handle] = deque()
         self._tasks_made = 0
         self._tasks: list[asyncio.Task[Any]] = []
         self._prune_at = 16
         self._hash_base = zlib.crc32(host.run_id.encode()) << 20
+
+    def next_task(self) -> tuple[int, int]:
+        """Return the number of the next task, and its hash."""
+        self._tasks_made += 1
+        return self._tasks_made, self._hash_base + self._tasks_made
+
+    def add_task(self, task: asyncio.Task[Any]) -> None:
+        """Keep a task for `unfinished_tasks`."""
+        self._tasks.append(task)
+        if len(self._tasks) > self._prune_at:
+            self._tasks = self.unfinished_tasks()
+            self._prune_at = max(16, 2 * len(self._tasks))
+
+    def unfinished_tasks(self) -> list[asyncio.Task[Any]]:
+        """Return the tasks that have not ended, oldest first."""
+        return [task for task in self._tasks if not task.done()]
+
+    def push(self, handle: Handle) -> None:
+        """Put the handle of a timer that fired into the ready queue."""
+        handle.operation = 0
+        self.ready.append(handle)
+
+
+class DeterministicLoop(asyncio.AbstractEventLoop):
+    """The event loop of workflow code; only `drain` and `close` execute code.
+
+    One loop serves all runs of a thread, one at a time: making it the thread's running loop costs half a microsecond and, in
+    Python 3.11, a system call, so it is done once for a batch of deliveries (`entered`). `strand` is the run that callbacks
+    belong to; `host` is that run while its code executes, and None otherwise.
+    """
+
+    def __init__(self) -> None:
+        self.host: LoopHost | None = None
+        self.strand: Strand | None = None
+        self._is_entered = False
         _order_sets_of_asyncio()
 
     # --- executing -----------------------------------------------------------------------------------------------
 
-    def drain(self) -> None:
-        """Run callbacks until none is ready, or the host is stopped."""
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Make this the thread's running loop for many calls of `drain`."""
         outer = events._get_running_loop()
         events._set_running_loop(self)
-        ready = self._ready
-        host = self.host
+        self._is_entered = True
+        try:
+            yield
+        finally:
+            self._is_entered = False
+            events._set_running_loop(outer)
+
+    def drain(self, strand: Strand) -> None:
+        """Run a run's callbacks until none is ready, or its host is stopped."""
+        if not self._is_entered:
+            with self.entered():
+                self.drain(strand)
+            return
+        host = strand.host
+        self.strand = strand
+        self.host = host
+        ready = strand.ready
         try:
             while ready and not host.stopped:
                 handle = ready.popleft()
                 if not handle.is_cancelled:
                     try:
                         handle.context.run(handle.callback, *handle.args)
-                    except BaseException as error:  # noqa: BLE001 - a task keeps its own error; a bare callback has nobody else
+                    except BaseException as error:  # noqa: BLE001 - a task keeps its own; a bare callback has nobody else
                         host.report({"message": "a callback raised", "exception": error})
         finally:
-            events._set_running_loop(outer)
+            self.host = None
 
-    def push(self, handle: Handle) -> None:
-        """Put the handle of a timer that fired into the ready queue."""
-        handle.operation = 0
-        self._ready.append(handle)
+    def spawn(self, strand: Strand, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Make the main task of a run."""
+        self.strand = strand
+        return self.create_task(coroutine, name="main")
+
+    def close_strand(self, strand: Strand) -> None:
+        """Close what a run's tasks were executing. Its host must be stopped, so that nothing durable happens on the way."""
+        if not self._is_entered:
+            with self.entered():
+                self.close_strand(strand)
+            return
+        self.strand = strand
+        self.host = strand.host
+        try:
+            for task in strand.unfinished_tasks():
+                task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own switch for this purpose
+                coroutine: Any = task.get_coro()
+                try:
+                    coroutine.close()
+                except BaseException:  # noqa: BLE001, S110 - whatever the code does on its way out, it must not act
+                    pass
+        finally:
+            self.host = None
+
+    def _here(self) -> Strand:
+        strand = self.strand
+        if strand is None:
+            raise WorkflowIOError("the loop of workflow code was used outside of any run")
+        return strand
 
     # --- what asyncio asks of a loop -----------------------------------------------------------------------------
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:
         """Run `callback` after everything that is ready already."""
-        handle = Handle(self, callback, args, contextvars.copy_context() if context is None else context)
-        self._ready.append(handle)
+        strand = self.strand or self._here()
+        handle = Handle(strand, callback, args, contextvars.copy_context() if context is None else context)
+        strand.ready.append(handle)
         return handle
 
     def call_later(
         self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
     ) -> Any:
         """Run `callback` `delay` seconds from now, durably."""
-        return self._timer(self.host.now + math.ceil(delay * MICROSECONDS), callback, args, context)
+        return self._timer(self._here().host.now + math.ceil(delay * MICROSECONDS), callback, args, context)
 
     def call_at(
         self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
@@ -238,14 +320,15 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def _timer(
         self, due: int, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context | None
     ) -> Handle:
-        handle = Handle(self, callback, args, contextvars.copy_context() if context is None else context)
+        strand = self._here()
+        handle = Handle(strand, callback, args, contextvars.copy_context() if context is None else context)
         handle.due = due
-        self.host.set_timer(handle, due)
+        strand.host.set_timer(handle, due)
         return handle
 
     def time(self) -> float:
         """Return the run's clock in seconds since the epoch; it stands still while code executes."""
-        return self.host.now / MICROSECONDS
+        return self._here().host.now / MICROSECONDS
 
     def create_future(self) -> asyncio.Future[Any]:
         """Return a plain future of this loop."""
@@ -255,31 +338,26 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self, coro: Any, *, name: str | None = None, context: contextvars.Context | None = None, **_options: Any
     ) -> asyncio.Task[Any]:
         """Return a task; `name` defaults to the same text in every replay."""
-        self._tasks_made += 1
-        number = self._tasks_made
+        strand = self._here()
+        number, stable_hash = strand.next_task()
         context = contextvars.copy_context() if context is None else context
-        task: asyncio.Task[Any] = WorkflowTask(
-            GreenletCoroutine(coro, context, self._hub) if self.greenlets else coro,
+        task: WorkflowTask[Any] = WorkflowTask(
+            GreenletCoroutine(coro, context, strand.hub) if strand.greenlets else coro,
             loop=self,
             name=name or f"task-{number}",
             context=context,
-            stable_hash=self._hash_base + number,
+            stable_hash=stable_hash,
         )
-        self._tasks.append(task)
-        if len(self._tasks) > self._prune_at:
-            self._tasks = self.unfinished_tasks()
-            self._prune_at = max(16, 2 * len(self._tasks))
+        task.strand = strand
+        strand.add_task(task)
         return task
-
-    def unfinished_tasks(self) -> list[asyncio.Task[Any]]:
-        """Return the tasks that have not ended, oldest first."""
-        return [task for task in self._tasks if not task.done()]
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         """Make `asyncio.to_thread(step, …)` durable; anything else raises `WorkflowIOError`."""
+        host = self._here().host
         if executor is not None:
             raise WorkflowIOError(
-                f"run {self.host.run_id!r}: workflow code used an executor at {self.host.location()}; call a step "
+                f"run {host.run_id!r}: workflow code used an executor at {host.location()}; call a step "
                 "instead"
             )
         kwargs: dict[str, Any] = {}
@@ -288,15 +366,16 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             args, kwargs, func = (*func.args, *args), {**func.keywords, **kwargs}, func.func
         if isinstance(getattr(func, "__self__", None), contextvars.Context) and args:
             func, args = args[0], args[1:]
-        return self.create_task(self.host.call_in_thread(func, args, kwargs))
+        return self.create_task(host.call_in_thread(func, args, kwargs))
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Hand a stray exception to the host's log."""
-        self.host.report(context)
+        """Hand a stray exception to the log of the run that it belongs to."""
+        strand = getattr(context.get("task") or context.get("future"), "strand", None)
+        host = self.host if strand is None else strand.host
+        if host is not None:
+            host.report(context)
 
-    def default_exception_handler(self, context: dict[str, Any]) -> None:
-        """Hand a stray exception to the host's log."""
-        self.host.report(context)
+    default_exception_handler = call_exception_handler
 
     def get_debug(self) -> bool:
         """Return False: asyncio's debug mode measures real time."""
@@ -313,9 +392,10 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
 def _forbidden(name: str) -> Callable[..., Any]:
     def refuse(self: DeterministicLoop, *_args: Any, **_kwargs: Any) -> Any:
+        host = self._here().host
         raise WorkflowIOError(
-            f"run {self.host.run_id!r}: workflow code used the event loop's {name}(), which reaches outside the run, "
-            f"at {self.host.location()}; move that line into a step"
+            f"run {host.run_id!r}: workflow code used the event loop's {name}(), which reaches outside the run, "
+            f"at {host.location()}; move that line into a step"
         )
 
     refuse.__name__ = name

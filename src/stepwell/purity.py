@@ -65,11 +65,12 @@ _listening = False
 def refuse_io(event: str, args: tuple[object, ...]) -> None:
     """Raise `WorkflowIOError` for an audit event that workflow code caused."""
     loop = _get_running_loop()
-    if not isinstance(loop, DeterministicLoop) or _is_time_zone(args) or _is_allowed():
+    host = loop.host if isinstance(loop, DeterministicLoop) else None
+    if host is None or _is_time_zone(args) or _is_allowed():
         return
     subject = f" {args[0]!r}" if args and isinstance(args[0], (str, bytes, int, float)) else ""
     raise WorkflowIOError(
-        f"run {loop.host.run_id!r}: workflow code reached outside ({event}{subject}) at {loop.host.location()}. A "
+        f"run {host.run_id!r}: workflow code reached outside ({event}{subject}) at {host.location()}. A "
         "workflow is replayed, so this would happen again on every recovery: move that line into a @step"
     )
 

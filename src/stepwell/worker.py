@@ -27,6 +27,7 @@ from stepwell.execution import Operation
 from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import ENDED
 from stepwell.loading import Limits, Loader, no_workflow
+from stepwell.loop import DeterministicLoop
 from stepwell.memory import Memory
 from stepwell.model import RunRecord
 from stepwell.resident import Resident
@@ -79,6 +80,7 @@ class Worker:
         self._limits = limits
         self.activator = Activator(self)
         self._steps = Steps(self.activator, chance)
+        self.loop = DeterministicLoop()
         self.memory = Memory()
         self.loader = Loader(self, inspector, workflows, limits)
         self.batch = Batch()
