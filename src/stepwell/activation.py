@@ -1,8 +1,8 @@
 """From what a run's code asked for to changes and effects.
 
-`Activator.settle` is called after each delivery. It turns the operations that the code issued into changes (a child to create, a
-message to send) and effects (a step to execute), delivers at once what needs no waiting, and in the end writes down
-what state the run rests in. All of it is one unit of work, hence one commit.
+`Activator.settle` is called after each delivery. It turns the operations that the code issued into changes (a child to
+create, a message to send) and effects (a step to execute), delivers at once what needs no waiting, and in the end
+writes down what state the run rests in. All of it is one unit of work, hence one commit.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 #: The cancellation reason that stands for the run's deadline, in the journal as well.
 DEADLINE_REASON: Final = "the run's deadline has passed"
 
-# How many deliveries one activation may make to itself (publishing in a loop, say) before it is committed and others get
-# their turn.
+# How many deliveries one activation may make to itself (publishing in a loop, say) before it is committed and others
+# get their turn.
 _MAX_DELIVERIES: Final = 1000
 
 
@@ -261,8 +261,8 @@ class Activator:
         attempts.first_started_at = history.first_started_at or self._runs.now
         if history.started and attempts.definition.step_options.delivery == "at-most-once":
             error = StepInterrupted(
-                f"step {operation.name!r} of run {run.id!r} was under way when the process died; it is delivered at most once, "
-                "so it was not repeated. Find out whether it took effect, then decide in the workflow"
+                f"step {operation.name!r} of run {run.id!r} was under way when the process died; it is delivered at "
+                "most once, so it was not repeated. Find out whether it took effect, then decide in the workflow"
             )
             del run.calls[operation.number]
             run.deliverable.append(self.entry(run, operation, "step_failed", encode_failure(error)))
@@ -369,8 +369,8 @@ class Activator:
         if existing.workflow == detail.workflow and existing.fingerprint == operation.fingerprint:
             return self.entry(run, operation, "child", self._runs.codec.encode(existing.id, "an id"))
         error = RunConflict(
-            f"run {run.id!r} started a child with the id {existing.id!r}, which belongs to a run of another workflow or with "
-            "other input; choose another id"
+            f"run {run.id!r} started a child with the id {existing.id!r}, which belongs to a run of another workflow "
+            "or with other input; choose another id"
         )
         return self.entry(run, operation, "child_failed", encode_failure(error))
 
@@ -389,12 +389,12 @@ class Activator:
                 run.deliverable.append(self.entry(run, operation, "result_failed", encode_failure(error)))
                 return
             if record.status in ENDED:
-                over = RunOver(record.key, record.id, record.status, record.result, record.error, record.reason)
+                over = RunOver.of(record)
                 run.deliverable.append(self.result_entry(run, operation, over))
                 return
             if record.parent != run.key:
                 work.changes.append(WatchAdded(record.key, run.key))
-        elif child is not None and child.parent != run.key:
+        elif child.parent != run.key:
             work.changes.append(WatchAdded(child.key, run.key))
         self._runs.watch(child_id, run.key, operation.number)
 
@@ -453,12 +453,13 @@ class Activator:
             try:
                 result, _ = definition.converter(self._runs.codec).roundtrip(outcome.result, where)
             except SerializationError as problem:
-                reason = ResultNotSerializable(
-                    f"{problem} All its steps are recorded. Mend the workflow, then resume the run (or restart the engine).",
+                unfit = ResultNotSerializable(
+                    f"{problem} All its steps are recorded. Mend the workflow, then resume the run (or restart the "
+                    "engine).",
                     where=where,
                     path=problem.path,
                 )
-                self.halt(run, reason, work)
+                self.halt(run, unfit, work)
                 return
         check_transition(run.id, run.status, status)
         over = RunOver(run.key, run.id, status, result, error, reason)

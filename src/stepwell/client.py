@@ -17,16 +17,17 @@ from functools import partial
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from stepwell.clock import MICROSECONDS, Clock, SystemClock, to_seconds
-from stepwell.codec import MAX_PAYLOAD_BYTES, Codec
+from stepwell.codec import Codec
 from stepwell.core import Core
 from stepwell.definition import Workflow, check_name, registered_workflows
 from stepwell.errors import EngineClosed, InvalidArgument, RunNotFound, TransactionError
 from stepwell.handles import JournalEntry, RunInfo
-from stepwell.lifecycle import STATUSES, Status
+from stepwell.lifecycle import ENDED, STATUSES, Status
 from stepwell.loading import Limits
 from stepwell.model import RunRecord
 from stepwell.operations import check_id
 from stepwell.store.base import MessageSent, RunCreated, RunFilter, Store
+from stepwell.work import RunOver
 from stepwell.worker import Message
 
 Durability = Literal["full", "normal"]
@@ -68,11 +69,15 @@ class Options:
 def _served(workflows: Iterable[Workflow[..., Any]] | None) -> Mapping[str, Workflow[..., Any]]:
     if workflows is None:
         return registered_workflows()
-    chosen = list(workflows)
-    for workflow in chosen:
+    if not isinstance(workflows, Iterable):
+        raise InvalidArgument(f"workflows must be a list of @workflow objects, not {workflows!r}")
+    chosen: dict[str, Workflow[..., Any]] = {}
+    for workflow in workflows:
         if not isinstance(workflow, Workflow):
             raise InvalidArgument(f"workflows must be a list of @workflow objects, not {workflow!r}")
-    return {workflow.name: workflow for workflow in chosen}
+        if chosen.setdefault(workflow.name, workflow) is not workflow:
+            raise InvalidArgument(f"workflows has two of the name {workflow.name!r}; give one of them another name=")
+    return chosen
 
 
 def _at_least(number: object, least: int, what: str) -> int:
@@ -192,6 +197,14 @@ class Client:
             raise RunNotFound(f"{self.store.location} has no run {run_id!r}; start it, or look for it with list()")
         return record
 
+    def end_of(self, run_id: str) -> RunOver | None:
+        """Return how a run ended; None where it has not ended, or does not exist."""
+        self.check_usable()
+        record = self.store.inspector.run_by_id(run_id)
+        if record is None or record.status not in ENDED:
+            return None
+        return RunOver.of(record)
+
     def info(self, run_id: str) -> RunInfo:
         """Return the facts about a run."""
         return RunInfo.of(self.record(run_id))
@@ -221,10 +234,14 @@ class Client:
             for name in wanted:
                 if name not in STATUSES:
                     raise InvalidArgument(f"status must be one of {', '.join(STATUSES)}, not {name!r}")
+        if isinstance(workflow, Workflow):
+            workflow = workflow.name
+        elif workflow is not None and not isinstance(workflow, str):
+            raise InvalidArgument(f"workflow must be a @workflow or the name of one, not {workflow!r}")
         return self.store.inspector.list_runs(
             RunFilter(
                 status=wanted,
-                workflow=workflow.name if isinstance(workflow, Workflow) else workflow,
+                workflow=workflow,
                 id_prefix=id_prefix,
                 before_key=None if before is None else self.record(before).key,
                 limit=_at_least(limit, 1, "limit"),
@@ -265,6 +282,8 @@ class Enlisted:
             run = worker.as_pending(run)
         created = self._apply([run])[0]
         worker.check_conflict(run, created)
+        if created.existing is not None:
+            return  # with the messages that it was given then
         self.events.append(partial(worker.child_created, run, created))
         for message in messages:
             self.send(run.id, message)
@@ -286,19 +305,6 @@ def _deadline_at(deadline: float | timedelta | datetime | None, now: int) -> int
     return now + int(to_seconds(deadline, "deadline of a run") * MICROSECONDS)
 
 
-_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
-
-
 def new_id() -> str:
-    """Return an id that sorts by the time of its making (to the millisecond) and is unique by 80 random bits.
-
-    The layout is ULID's (https://github.com/ulid/spec): 48 bits of milliseconds and 80 of randomness in Crockford's
-    base 32.
-    """
-    number = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
-    return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
-
-
-def default_limits() -> tuple[int, int, int, int]:
-    """Return the defaults of max_payload_bytes, max_waiting_in_memory, max_running and step_threads."""
-    return MAX_PAYLOAD_BYTES, Limits().waiting, Limits().running, 32
+    """Return an id that sorts by the time of its making: 12 hexadecimal digits of milliseconds, 16 random ones."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"

@@ -36,7 +36,7 @@ class Waiters:
                 reply(None, self._not_found(run_id))
                 return
             if record.status in ENDED or record.status == "halted":
-                over = RunOver(record.key, run_id, record.status, record.result, record.error, record.reason)
+                over = RunOver.of(record)
                 reply(over, None)
                 return
         self._of_runs.setdefault(run_id, []).append(reply)

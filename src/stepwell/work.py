@@ -10,6 +10,7 @@ import msgspec
 from stepwell.attempts import Attempts
 from stepwell.journal import Payload
 from stepwell.lifecycle import Status
+from stepwell.model import RunRecord
 from stepwell.resident import Resident
 from stepwell.store.base import Change, Unit
 
@@ -23,6 +24,11 @@ class RunOver(msgspec.Struct, frozen=True):
     result: Payload
     error: Payload
     reason: str | None
+
+    @classmethod
+    def of(cls, record: RunRecord) -> RunOver:
+        """Make it from the row of a run that has ended or is halted."""
+        return cls(record.key, record.id, record.status, record.result, record.error, record.reason)
 
 
 class Reply(Protocol):
@@ -65,8 +71,8 @@ class Work(Unit, eq=False):
     """
 
     run: Resident | None = None
-    others: list[Resident] = []
-    steps: list[Attempts] = []
+    others: list[Resident] = []  # noqa: RUF012 - a struct makes a new list for each of its objects
+    steps: list[Attempts] = []  # noqa: RUF012 - as above
     rare: Extra | None = None
 
     @property
