@@ -378,10 +378,11 @@ def test_the_engine_itself_is_refused_inside_a_transaction_with_advice(engine: T
 
 
 def test_a_step_that_uses_the_engine_meanwhile_is_not_mistaken_for_the_transaction(engine: TestEngine) -> None:
-    inside, sent = threading.Event(), threading.Event()
+    began, inside, sent = threading.Event(), threading.Event(), threading.Event()
 
     @step
     def tell() -> None:
+        began.set()
         inside.wait(10)
         sent.set()
         engine.send("hears", "word", "from a step")
@@ -392,6 +393,7 @@ def test_a_step_that_uses_the_engine_meanwhile_is_not_mistaken_for_the_transacti
 
     hears = engine.start(collect, 1, id="hears")
     teller = engine.start(tells)
+    assert began.wait(10)
     with engine.transaction() as tx:
         inside.set()
         assert sent.wait(10)
