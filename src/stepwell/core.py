@@ -137,8 +137,8 @@ class Core:
         worker = self._worker
         worker.now = max(worker.now, self.clock.now())
         with worker.loop.entered():
-            self._handle_events()
-        if self.failure is not None:
+            handled = self._handle_events()
+        if not handled:
             return
         try:
             self._commit()
@@ -156,7 +156,8 @@ class Core:
             self.waiters.tell_idle(worker.memory.next_due())
             self._flush()
 
-    def _handle_events(self) -> None:
+    def _handle_events(self) -> bool:
+        """Take what is due and what is queued; False where the engine failed at it."""
         worker, inbox = self._worker, self._inbox
         try:
             due = worker.memory.next_due()
@@ -166,6 +167,8 @@ class Core:
                 inbox.popleft()()
         except Exception as error:  # noqa: BLE001 - see _fail
             self._fail(error)
+            return False
+        return True
 
     def _is_idle(self) -> bool:
         if self._dispatched or self._inbox or self._worker.batch:

@@ -1,14 +1,14 @@
 """One run in memory: its code, driven by its journal.
 
-`begin` starts the code, `deliver` hands it one journal entry; each then lets the code run until it waits for something that
-has not been delivered. What the code asked for meanwhile is in `issued` (operations) and `withdrawn` (operations that the
-code no longer waits for); when it has ended, `outcome` says how. The first run and a replay differ in nothing but
-`replaying`, which silences the log.
+`begin` starts the code, `deliver` hands it one journal entry; each then lets the code run until it waits for something
+that has not been delivered. What the code asked for meanwhile is in `issued` (operations) and `withdrawn` (operations
+that the code no longer waits for); when it has ended, `outcome` says how. The first run and a replay differ in nothing
+but `replaying`, which silences the log.
 
 Pure: no clock, no I/O, no store. Time comes with the entries; randomness is seeded with the run's id.
 
-Replay is checked. Each operation is compared with the journal by kind, name and fingerprint when the code issues it, and each
-entry must find its operation when it is delivered. At the first difference the run is stopped (`halted`).
+Replay is checked. Each operation is compared with the journal by kind, name and fingerprint when the code issues it,
+and each entry must find its operation when it is delivered. At the first difference the run is stopped (`halted`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import msgspec
 
 from stepwell.attempts import Attempts
 from stepwell.codec import Codec, Converter
-from stepwell.definition import Step, Workflow
+from stepwell.definition import Step, Workflow, is_durable
 from stepwell.errors import (
     DeterminismError,
     RunEnded,
@@ -50,16 +50,17 @@ _STANDARD_LIBRARY: Final = str(Path(asyncio.__file__).parents[1])
 #: Where installed packages are; often inside the folder above.
 _INSTALLED: Final = ("site-packages", "dist-packages")
 
-# How often code that is being closed may try durable operations before it is left suspended: an `except BaseException` in
-# an endless loop would spin for ever otherwise.
+# How often code that is being closed may try durable operations before it is left suspended: an `except BaseException`
+# in an endless loop would spin for ever otherwise.
 _MAX_REFUSALS: Final = 100
 
 
 class Operation(msgspec.Struct, eq=False):
     """Something durable that the code asked for and waits for.
 
-    `detail` depends on the kind: the `Attempts` of a step, the due time of a timer, for the others see `stepwell.operations`.
-    `converter` reads what is delivered; it is None where that is nothing. A timer has a `handle`, the others a `future`.
+    `detail` depends on the kind: the `Attempts` of a step, the due time of a timer, for the others see
+    `stepwell.operations`. `converter` reads what is delivered; it is None where that is nothing. A timer has a
+    `handle`, the others a `future`.
     """
 
     number: int
@@ -126,7 +127,7 @@ class Execution:
         self.pending: dict[int, Operation] = {}
         self.issued: list[Operation] = []
         self.withdrawn: list[Operation] = []
-        self.loop = loop or DeterministicLoop()
+        self.loop = loop or DeterministicLoop.create()
         self.strand = Strand(self, greenlets=greenlets or not definition.is_async)
         self._input = record.input
         self._seed = f"{record.id}:{record.created_at}"
@@ -299,7 +300,7 @@ class Execution:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """Call a step or a child workflow: a coroutine where the definition is async, else the result, after blocking."""
+        """Call a step or a child workflow: return a coroutine where it is async, else block until there is a result."""
         definition.signature.bind_check(args, kwargs)
         if isinstance(definition, Step):
             coroutine = self._call_step(definition, args, kwargs)
@@ -414,10 +415,11 @@ class Execution:
 
     def call_in_thread(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
         """Make `asyncio.to_thread(step, …)` the step."""
-        if not isinstance(function, (Step, Workflow)) or function.is_async:
+        if not is_durable(function) or function.is_async:
+            name = getattr(function, "__qualname__", function)
             raise WorkflowIOError(
-                f"run {self.run_id!r}: asyncio.to_thread({getattr(function, '__qualname__', function)!r}) in workflow code "
-                f"({self.location()}): only a `def` step can be called in a thread; decorate the function with @step"
+                f"run {self.run_id!r}: asyncio.to_thread({name!r}) in workflow code ({self.location()}): "
+                "only a `def` step can be called in a thread; decorate the function with @step"
             )
         return self.call_async(function, args, kwargs)
 
@@ -465,8 +467,8 @@ class Execution:
         """Keep code that is over, or is being dropped, from doing anything durable."""
         self._refusals += 1
         raise RunEnded(
-            f"run {self.run_id!r}: {_describe(kind, name, 0)} was called after the run's code had ended or left memory; "
-            "it did nothing"
+            f"run {self.run_id!r}: {_describe(kind, name, 0)} was called after the run's code had ended or left "
+            "memory; it did nothing"
         )
 
     def location(self) -> str:

@@ -1,8 +1,8 @@
 """The deterministic event loop: asyncio without I/O and without a clock.
 
-It runs the code of one run and nothing else. Whatever asyncio builds on a loop (tasks, `gather`, `TaskGroup`, `timeout`, locks,
-queues) works as it is, and resolves in the same order whenever the same completions are delivered in the same order,
-because the ready queue is first in, first out and time stands still between deliveries.
+It runs the code of one run and nothing else. Whatever asyncio builds on a loop (tasks, `gather`, `TaskGroup`,
+`timeout`, locks, queues) works as it is, and resolves in the same order whenever the same completions are delivered in
+the same order, because the ready queue is first in, first out and time stands still between deliveries.
 
 - A timer (`call_later`, `call_at`) becomes a durable operation of the host.
 - `run_in_executor` of a step becomes that step.
@@ -18,9 +18,9 @@ import math
 import zlib
 from asyncio import events
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, Final, Protocol, TypeVar, cast
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from contextlib import contextmanager, suppress
+from typing import Any, Final, Protocol, Self, TypeVar, TypeVarTuple, cast
 
 import msgspec
 from greenlet import getcurrent, greenlet
@@ -28,6 +28,7 @@ from greenlet import getcurrent, greenlet
 from stepwell.errors import WorkflowIOError
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 MICROSECONDS: Final = 1_000_000
 
 
@@ -118,7 +119,7 @@ class NeedsGreenletsError(BaseException):
 
 
 class GreenletCoroutine(Coroutine[Any, Any, T]):
-    """A coroutine that executes on a greenlet of its own, so that plain functions inside it can wait (see `block_on`)."""
+    """A coroutine that executes on a greenlet of its own, so that plain functions inside it can `block_on` others."""
 
     __slots__ = ("_coroutine", "_greenlet")
 
@@ -217,12 +218,22 @@ class Strand:
         self.ready.append(handle)
 
 
+def _unwrap(function: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """Return what is called in the end, and with what: `asyncio.to_thread` passes ``partial(context.run, step, …)``."""
+    kwargs: dict[str, Any] = {}
+    while isinstance(function, functools.partial):
+        args, kwargs, function = (*function.args, *args), {**function.keywords, **kwargs}, function.func
+    if isinstance(getattr(function, "__self__", None), contextvars.Context) and args:
+        function, args = args[0], args[1:]
+    return function, args, kwargs
+
+
 class DeterministicLoop(asyncio.AbstractEventLoop):
     """The event loop of workflow code; only `drain` and `close` execute code.
 
-    One loop serves all runs of a thread, one at a time: making it the thread's running loop costs half a microsecond and, in
-    Python 3.11, a system call, so it is done once for a batch of deliveries (`entered`). `strand` is the run that callbacks
-    belong to; `host` is that run while its code executes, and None otherwise.
+    One loop serves all runs of a thread, one at a time: making it the thread's running loop costs half a microsecond
+    and, in Python 3.11, a system call, so it is done once for a batch of deliveries (`entered`). `strand` is the run
+    that callbacks belong to; `host` is that run while its code executes, and None otherwise.
     """
 
     def __init__(self) -> None:
@@ -231,10 +242,15 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self._is_entered = False
         _order_sets_of_asyncio()
 
+    @classmethod
+    def create(cls) -> Self:
+        """Return a loop. Type checkers take the class for abstract: most of its methods are made below."""
+        return cls()
+
     # --- executing -----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
+    def entered(self) -> Generator[None]:
         """Make this the thread's running loop for many calls of `drain`."""
         outer = events._get_running_loop()
         events._set_running_loop(self)
@@ -261,7 +277,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
                 if not handle.is_cancelled:
                     try:
                         handle.context.run(handle.callback, *handle.args)
-                    except BaseException as error:  # noqa: BLE001 - a task keeps its own; a bare callback has nobody else
+                    except BaseException as error:  # noqa: BLE001 - a task keeps its own; this is a bare callback's
                         host.report({"message": "a callback raised", "exception": error})
         finally:
             self.host = None
@@ -272,7 +288,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         return self.create_task(coroutine, name="main")
 
     def close_strand(self, strand: Strand) -> None:
-        """Close what a run's tasks were executing. Its host must be stopped, so that nothing durable happens on the way."""
+        """Close what a run's tasks were executing; its host is stopped, so nothing durable happens on the way."""
         if not self._is_entered:
             with self.entered():
                 self.close_strand(strand)
@@ -280,13 +296,11 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self.strand = strand
         self.host = strand.host
         try:
+            task: Any
             for task in strand.unfinished_tasks():
-                task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own switch for this purpose
-                coroutine: Any = task.get_coro()
-                try:
-                    coroutine.close()
-                except BaseException:  # noqa: BLE001, S110 - whatever the code does on its way out, it must not act
-                    pass
+                task._log_destroy_pending = False  # asyncio's own switch for this purpose
+                with suppress(BaseException):  # whatever the code does on its way out, it must not act
+                    task.get_coro().close()
         finally:
             self.host = None
 
@@ -298,7 +312,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     # --- what asyncio asks of a loop -----------------------------------------------------------------------------
 
-    def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> Any:
         """Run `callback` after everything that is ready already."""
         strand = self.strand or self._here()
         handle = Handle(strand, callback, args, contextvars.copy_context() if context is None else context)
@@ -306,13 +322,13 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         return handle
 
     def call_later(
-        self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+        self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> Any:
         """Run `callback` `delay` seconds from now, durably."""
         return self._timer(self._here().host.now + math.ceil(delay * MICROSECONDS), callback, args, context)
 
     def call_at(
-        self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> Any:
         """Run `callback` at the time `when` of this loop's clock, durably."""
         return self._timer(math.ceil(when * MICROSECONDS), callback, args, context)
@@ -352,21 +368,14 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         strand.add_task(task)
         return task
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Callable[[*Ts], object], *args: *Ts) -> Any:
         """Make `asyncio.to_thread(step, …)` durable; anything else raises `WorkflowIOError`."""
         host = self._here().host
         if executor is not None:
             raise WorkflowIOError(
-                f"run {host.run_id!r}: workflow code used an executor at {host.location()}; call a step "
-                "instead"
+                f"run {host.run_id!r}: workflow code used an executor at {host.location()}; call a step instead"
             )
-        kwargs: dict[str, Any] = {}
-        # asyncio.to_thread passes partial(context.run, function, *args, **kwargs)
-        while isinstance(func, functools.partial):
-            args, kwargs, func = (*func.args, *args), {**func.keywords, **kwargs}, func.func
-        if isinstance(getattr(func, "__self__", None), contextvars.Context) and args:
-            func, args = args[0], args[1:]
-        return self.create_task(host.call_in_thread(func, args, kwargs))
+        return self.create_task(host.call_in_thread(*_unwrap(func, args)))
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Hand a stray exception to the log of the run that it belongs to."""
@@ -403,26 +412,25 @@ def _forbidden(name: str) -> Callable[..., Any]:
     return refuse
 
 
-# Everything of AbstractEventLoop that the class above does not define reaches outside: sockets, pipes, threads, signals.
+# Everything of AbstractEventLoop that the class above does not define reaches outside: sockets, pipes, threads,
+# signals.
 for _name in dir(asyncio.AbstractEventLoop):
     if not _name.startswith("_") and _name not in vars(DeterministicLoop):
         setattr(DeterministicLoop, _name, _forbidden(_name))
-DeterministicLoop.__abstractmethods__ = frozenset()
 
 
 def _ordered_set(items: Iterable[Any] = ()) -> Any:
     """Stand in for `set` inside asyncio.tasks: keeps the order of `items` while workflow code executes."""
     if isinstance(events._get_running_loop(), DeterministicLoop):
-        ordered = dict.fromkeys(items)
-        return ordered or set()
+        return dict.fromkeys(items) or set[Any]()
     return set(items)
 
 
 def _order_sets_of_asyncio() -> None:
     """Make `asyncio.as_completed` and `asyncio.wait` start coroutines in the order in which they were given.
 
-    Both pass their argument through ``set(...)``, whose order for coroutines depends on memory addresses. The name `set`
-    is looked up in the module first, so one module attribute mends every way of importing them. Outside of a
+    Both pass their argument through ``set(...)``, whose order for coroutines depends on memory addresses. The name
+    `set` is looked up in the module first, so one module attribute mends every way of importing them. Outside of a
     deterministic loop it behaves as before. See docs/adr/0003-asyncio-sets.md.
     """
     asyncio.tasks.__dict__.setdefault("set", _ordered_set)

@@ -112,7 +112,8 @@ def _raise_missing_events() -> None:
     """Have older Pythons raise the audit events that newer ones raise: for threads from 3.12, for sleep from 3.13."""
     if sys.version_info < (3, 12):
         start = _audited("_thread.start_new_thread", _thread.start_new_thread)
-        _thread.start_new_thread = threading._start_new_thread = start  # type: ignore[attr-defined]
+        module: Any = threading  # which has imported the function already
+        _thread.start_new_thread = module._start_new_thread = start
     if sys.version_info < (3, 13):
         time.sleep = _audited("time.sleep", time.sleep)
 

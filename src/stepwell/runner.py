@@ -1,8 +1,8 @@
 """Executing steps: async ones on an event loop, sync ones in threads.
 
-An async step that never waits costs no task and no turn of the loop: its first stretch is executed on the spot, in the name of an
-idle task (a *lane*), which takes over only when the step waits for something. `asyncio.current_task()`, and with
-it `asyncio.timeout` and cancellation, work from the first line on.
+An async step that never waits costs no task and no turn of the loop: its first stretch is executed on the spot, in the
+name of an idle task (a *lane*), which takes over only when the step waits for something. `asyncio.current_task()`, and
+with it `asyncio.timeout` and cancellation, work from the first line on.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MAX_IDLE_LANES: Final = 256
 
 
 def _time_limit(attempts: Attempts) -> float | None:
-    """Return how many seconds this attempt may take: its timeout, or what is left until the deadline of all attempts."""
+    """Return how many seconds this attempt may take: its timeout, or what is left of the deadline of all attempts."""
     options = attempts.definition.step_options
     limit = options.timeout_seconds
     if options.deadline_seconds is not None:
@@ -130,7 +130,7 @@ class _Lane:
 
 
 def _first_stretch(attempts: Attempts) -> tuple[Any, Any]:
-    """Begin a step in its own context; return its coroutine and what that waits for. Ends with StopIteration otherwise."""
+    """Begin a step in its own context; return its coroutine and what that waits for, or raise its StopIteration."""
     enter_step(attempts)
     coroutine: Any = attempts.definition.invoke(attempts.args, attempts.kwargs)
     return coroutine, coroutine.send(None)
@@ -243,7 +243,7 @@ class ThreadLanes:
             if job is None:
                 return
             attempts, number = job
-            end = self._end_of_unwanted
+            end: Callable[[Attempts], None] = self._end_of_unwanted
             if attempts.wanted and self._busy.get(attempts) == number:
                 end = copy_context().run(self._call, attempts)
             if self._take(attempts, number):

@@ -80,9 +80,7 @@ class Steps:
                 return None
         return retry_at
 
-    def _record_failed_attempt(
-        self, attempts: Attempts, failure: str, retry_at: int, work: Work, now: int
-    ) -> None:
+    def _record_failed_attempt(self, attempts: Attempts, failure: str, retry_at: int, work: Work, now: int) -> None:
         value = _encode(AttemptFailure(msgspec.Raw(failure.encode()), retry_at, attempts.first_started_at)).decode()
         work.changes.append(_entry(attempts, "attempt_failed", value, now))
 
@@ -98,8 +96,8 @@ class Steps:
         self._record_failed_attempt(attempts, encode_failure(error), now, work, now)
         del run.calls[attempts.operation]
         reason = ResultNotSerializable(
-            f"{error} The step has acted, but its result is not recorded. Mend the step, then resume the run (or restart the "
-            "engine): the step will be executed once more.",
+            f"{error} The step has acted, but its result is not recorded. Mend the step, then resume the run (or "
+            "restart the engine): the step will be executed once more.",
             where=error.where,
             path=error.path,
         )
@@ -108,9 +106,10 @@ class Steps:
     def call_transaction(self, codec: Codec, attempts: Attempts, lent: Lent) -> None:
         """Call a transactional step inside the open transaction; undo what it wrote where it fails."""
         savepoint: Any = lent
+        function: Callable[..., Any] = attempts.definition.function
         try:
             with savepoint.savepoint():
-                result = attempts.definition.function(lent, *attempts.args, **attempts.kwargs)
+                result = function(lent, *attempts.args, **attempts.kwargs)
                 record_result(codec, attempts, result)
                 if attempts.refused is not None:
                     raise attempts.refused

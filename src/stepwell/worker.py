@@ -80,7 +80,7 @@ class Worker:
         self._limits = limits
         self.activator = Activator(self)
         self._steps = Steps(self.activator, chance)
-        self.loop = DeterministicLoop()
+        self.loop = DeterministicLoop.create()
         self.memory = Memory()
         self.loader = Loader(self, inspector, workflows, limits)
         self.batch = Batch()
@@ -249,8 +249,8 @@ class Worker:
             return
         what = "another workflow" if existing.workflow != run.workflow else "other input"
         raise RunConflict(
-            f"run {run.id!r} exists already, with {what} ({existing.workflow!r}, {existing.status}); it was not started "
-            f"again. Choose another id, or get the run with get({run.id!r})"
+            f"run {run.id!r} exists already, with {what} ({existing.workflow!r}, {existing.status}); it was not "
+            f"started again. Choose another id, or get the run with get({run.id!r})"
         )
 
     def as_pending(self, run: RunCreated) -> RunCreated:
