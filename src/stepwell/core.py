@@ -22,12 +22,12 @@ from stepwell.attempts import Attempts
 from stepwell.clock import MICROSECONDS, Clock
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
-from stepwell.errors import EngineClosed, StepwellError, StorageFull, StoreError
+from stepwell.errors import EngineClosed, RunConflict, StepwellError, StorageFull, StoreError
 from stepwell.journal import Payload
 from stepwell.loading import Limits
 from stepwell.model import Claim
 from stepwell.runner import AsyncLanes, ThreadLanes
-from stepwell.store.base import RunCreated, Store
+from stepwell.store.base import Created, RunCreated, Store
 from stepwell.waiting import Waiters
 from stepwell.watchdog import Watchdog
 from stepwell.work import Reply, RunOver, Work
@@ -378,6 +378,12 @@ class Core:
         if self._waiting_for_space():
             reply(None, self._full())
             return
+        if messages and (existing := self._worker.find(run.id)) is not None:
+            try:  # a start that is refused sends nothing; one that finds its run sends the messages to it
+                self._worker.check_conflict(run, Created(existing.key, existing))
+            except RunConflict as error:
+                reply(None, error)
+                return
         served = self._worker.admits(run.workflow)
         self._worker.start(run if served else self._worker.as_pending(run), messages, reply)
 

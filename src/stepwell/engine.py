@@ -162,7 +162,8 @@ class Engine:
         - `id`: the run's name; the same id again gives the same run, never a second one. Without it, one is generated
           that sorts by time.
         - `deadline`: seconds or a timedelta from now, or an aware datetime, after which the run is stopped and fails.
-        - `messages`: (name, value) or (name, value, key), sent to the run in the same transaction.
+        - `messages`: (name, value) or (name, value, key), sent in the same transaction to the run, new or found. With a
+          key, repeating the start does not repeat the message.
 
         Raises `RunConflict` where the id belongs to a run with another workflow or input, `SerializationError` for
         arguments that cannot be recorded, `DefinitionError` for arguments that do not fit, `InvalidArgument`,
