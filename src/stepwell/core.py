@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import random
 import threading
@@ -70,6 +71,8 @@ class Core:
         self._inbox: deque[Callable[[], None]] = deque()
         self._loop = asyncio.new_event_loop()
         self._scheduled = False
+        # Runs must not see the context variables of whoever happens to wake the engine.
+        self._context = contextvars.Context()
         self._closing = False
         self._stopped = threading.Event()
         self.worker = self._worker = Worker(store.inspector, codec, workflows, self, limits, random.random)
@@ -123,9 +126,9 @@ class Core:
         self._scheduled = True
         try:
             if threading.get_ident() == self.thread.ident:
-                self._loop.call_soon(self._pump)
+                self._loop.call_soon(self._pump, context=self._context)
             else:
-                self._loop.call_soon_threadsafe(self._pump)
+                self._loop.call_soon_threadsafe(self._pump, context=self._context)
         except RuntimeError:  # the loop is closed: the engine is, too
             self._scheduled = False
 
