@@ -1,63 +1,172 @@
-"""Durable workflows for Python whose whole state is one SQLite file."""
+"""Durable workflows for Python whose whole state is one SQLite file.
 
-from stepwell import sync
-from stepwell.async_engine import AsyncEngine, AsyncRun, AsyncTransaction
-from stepwell.clock import Clock
-from stepwell.context import StepInfo
-from stepwell.definition import Step, Transaction, Workflow, step, transaction, workflow
-from stepwell.engine import Engine, Run
-from stepwell.errors import (
-    ClaimLost,
-    DefinitionError,
-    DeterminismError,
-    EngineClosed,
-    FileInUse,
-    FileNotUsable,
-    InvalidArgument,
-    PayloadTooLarge,
-    PermanentError,
-    ResultNotSerializable,
-    RetryLater,
-    RunCancelled,
-    RunConflict,
-    RunDeadlineExceeded,
-    RunEnded,
-    RunFailed,
-    RunHalted,
-    RunNotFound,
-    SchemaTooNew,
-    SecondSqliteError,
-    SerializationError,
-    StepFailed,
-    StepInterrupted,
-    StepTimeout,
-    StepwellError,
-    StorageFull,
-    StoreError,
-    StoreFailed,
-    TransactionError,
-    WorkflowIOError,
-)
-from stepwell.handles import JournalEntry, RunInfo
-from stepwell.operations import (
-    ChildRun,
-    RunContext,
-    current,
-    get_logger,
-    map,
-    now,
-    patched,
-    publish,
-    random,
-    receive,
-    send,
-    sleep_until,
-    start,
-    uuid4,
-)
-from stepwell.retry import Retry
+The public names, nothing else. Each is imported when it is first used, so that a program that only defines workflows, or a
+command line that only prints its help, does not wait for asyncio and SQLite.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stepwell import sync
+    from stepwell.async_engine import AsyncEngine, AsyncRun, AsyncTransaction
+    from stepwell.clock import Clock
+    from stepwell.context import StepInfo
+    from stepwell.definition import (
+        Step,
+        Transaction,
+        Workflow,
+        step,
+        transaction,
+        workflow,
+    )
+    from stepwell.engine import Engine, Run
+    from stepwell.errors import (
+        ClaimLost,
+        DefinitionError,
+        DeterminismError,
+        EngineClosed,
+        FileInUse,
+        FileNotUsable,
+        InvalidArgument,
+        PayloadTooLarge,
+        PermanentError,
+        ResultNotSerializable,
+        RetryLater,
+        RunCancelled,
+        RunConflict,
+        RunDeadlineExceeded,
+        RunEnded,
+        RunFailed,
+        RunHalted,
+        RunNotFound,
+        SchemaTooNew,
+        SecondSqliteError,
+        SerializationError,
+        StepFailed,
+        StepInterrupted,
+        StepTimeout,
+        StepwellError,
+        StorageFull,
+        StoreError,
+        StoreFailed,
+        TransactionError,
+        WorkflowIOError,
+    )
+    from stepwell.handles import JournalEntry, RunInfo
+    from stepwell.operations import (
+        ChildRun,
+        RunContext,
+        current,
+        get_logger,
+        map,
+        now,
+        patched,
+        publish,
+        random,
+        receive,
+        send,
+        sleep_until,
+        start,
+        uuid4,
+    )
+    from stepwell.retry import Retry
 
 __version__ = "0.1.0"
+
+#: Where each public name is defined, by module.
+_HOMES = {
+    "stepwell.async_engine": (
+        "AsyncEngine",
+        "AsyncRun",
+        "AsyncTransaction",
+    ),
+    "stepwell.clock": ("Clock",),
+    "stepwell.context": ("StepInfo",),
+    "stepwell.definition": (
+        "Step",
+        "Transaction",
+        "Workflow",
+        "step",
+        "transaction",
+        "workflow",
+    ),
+    "stepwell.engine": (
+        "Engine",
+        "Run",
+    ),
+    "stepwell.errors": (
+        "ClaimLost",
+        "DefinitionError",
+        "DeterminismError",
+        "EngineClosed",
+        "FileInUse",
+        "FileNotUsable",
+        "InvalidArgument",
+        "PayloadTooLarge",
+        "PermanentError",
+        "ResultNotSerializable",
+        "RetryLater",
+        "RunCancelled",
+        "RunConflict",
+        "RunDeadlineExceeded",
+        "RunEnded",
+        "RunFailed",
+        "RunHalted",
+        "RunNotFound",
+        "SchemaTooNew",
+        "SecondSqliteError",
+        "SerializationError",
+        "StepFailed",
+        "StepInterrupted",
+        "StepTimeout",
+        "StepwellError",
+        "StorageFull",
+        "StoreError",
+        "StoreFailed",
+        "TransactionError",
+        "WorkflowIOError",
+    ),
+    "stepwell.handles": (
+        "JournalEntry",
+        "RunInfo",
+    ),
+    "stepwell.operations": (
+        "ChildRun",
+        "RunContext",
+        "current",
+        "get_logger",
+        "map",
+        "now",
+        "patched",
+        "publish",
+        "random",
+        "receive",
+        "send",
+        "sleep_until",
+        "start",
+        "uuid4",
+    ),
+    "stepwell.retry": ("Retry",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use (PEP 562)."""
+    if name == "sync":
+        return import_module("stepwell.sync")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'stepwell' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "AsyncEngine",
