@@ -1,7 +1,7 @@
 """Durable workflows for Python whose whole state is one SQLite file.
 
-The public names, nothing else. Each is imported when it is first used, so that a program that only defines workflows, or a
-command line that only prints its help, does not wait for asyncio and SQLite.
+The public names, nothing else. Each is imported when it is first used, so that a program that only defines workflows,
+or a command line that only prints its help, does not wait for asyncio and SQLite.
 """
 
 from importlib import import_module
