@@ -552,7 +552,7 @@ def test_options_change_one_call_and_leave_the_step_as_it_is(engine: TestEngine)
 
 def test_options_that_are_not_given_stay_as_declared() -> None:
     policy = Retry(attempts=7)
-    declared = step(retry=policy, timeout=5, deadline=50, delivery="at-most-once")(lambda: None)
+    declared = step(name="nothing", retry=policy, timeout=5, deadline=50, delivery="at-most-once")(lambda: None)
     changed = declared.options(timeout=9).step_options
     assert (changed.retry, changed.timeout_seconds, changed.deadline_seconds) == (policy, 9, 50)
     assert changed.delivery == "at-most-once"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from stepwell.attempts import Attempts
 from stepwell.errors import (
+    DefinitionError,
     ResultNotSerializable,
     RunCancelled,
     RunConflict,
@@ -452,12 +453,12 @@ class Activator:
             where = f"the result of workflow {definition.name!r} in run {run.id!r}"
             try:
                 result, _ = definition.converter(self._runs.codec).roundtrip(outcome.result, where)
-            except SerializationError as problem:
+            except (SerializationError, DefinitionError) as problem:
                 unfit = ResultNotSerializable(
                     f"{problem} All its steps are recorded. Mend the workflow, then resume the run (or restart the "
                     "engine).",
                     where=where,
-                    path=problem.path,
+                    path=getattr(problem, "path", "$"),
                 )
                 self.halt(run, unfit, work)
                 return

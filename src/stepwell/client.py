@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from stepwell.clock import MICROSECONDS, Clock, SystemClock, to_seconds
 from stepwell.codec import Codec
 from stepwell.core import Core
 from stepwell.definition import Workflow, check_name, registered_workflows
-from stepwell.errors import EngineClosed, InvalidArgument, RunNotFound, TransactionError
+from stepwell.errors import EngineClosed, InvalidArgument, RunNotFound, TransactionError, WorkflowIOError
 from stepwell.handles import JournalEntry, RunInfo
 from stepwell.lifecycle import ENDED, STATUSES, Status
 from stepwell.loading import Limits
@@ -132,11 +133,21 @@ class Client:
         _open_cores.add(self.core)
 
     def check_usable(self) -> None:
-        """Raise where a request could never be answered: in a forked child, or inside an open transaction."""
+        """Raise where a request could never be answered.
+
+        That is in a forked child, inside an open transaction, and on the engine's own thread, which would wait for
+        itself.
+        """
         if os.getpid() != self._pid:
             raise EngineClosed(
                 f"{self.store.location}: this engine belongs to process {self._pid}; process {os.getpid()} inherited "
                 "it through fork and cannot use it. Open an engine of its own after the fork"
+            )
+        if threading.get_ident() == self.core.thread.ident:
+            raise WorkflowIOError(
+                "the engine was called from workflow code, an async step or a @transaction, on the thread on which it "
+                "would have to answer. In a workflow use stepwell.start, stepwell.send, …; in an async step `await "
+                "asyncio.to_thread(engine.send, …)`, or make it a `def` step"
             )
         if id(self) in in_transaction.get():
             raise TransactionError(
@@ -162,6 +173,7 @@ class Client:
             )
         named = dict(kwargs or {})
         workflow.signature.bind_check(args, named)
+        workflow.converter(self.codec)  # raises where no result could ever be read
         run_id = new_id() if run_id is None else check_id(run_id)
         where = f"the input of workflow {workflow.name!r} for run {run_id!r}"
         payload = self.codec.encode_arguments(args, named, where)

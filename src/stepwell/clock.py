@@ -74,7 +74,8 @@ def to_seconds(duration: object, what: str) -> float:
     if isinstance(duration, timedelta):
         seconds = duration.total_seconds()
     elif isinstance(duration, (int, float)) and not isinstance(duration, bool):
-        seconds = float(duration)
+        # The bounds come first: not every integer has a float.
+        seconds = float(duration) if 0 <= duration <= MAX_DURATION_SECONDS else -1.0
     else:
         raise InvalidArgument(f"{what} must be seconds or a timedelta, not {type(duration).__name__} {duration!r}")
     if not 0 <= seconds <= MAX_DURATION_SECONDS:

@@ -76,7 +76,7 @@ class Core:
         self._closing = False
         self._stopped = threading.Event()
         self.worker = self._worker = Worker(store.inspector, codec, workflows, self, limits, random.random)
-        self.waiters = Waiters(store, self._worker.memory)
+        self.waiters = Waiters(store, self._worker.memory, self._worker.batch)
         self._step_loop = step_loop
         self._lanes = AsyncLanes(step_loop or self._loop, codec, self._finished)
         self._threads = ThreadLanes(codec, self._finished, step_threads)

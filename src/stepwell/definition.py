@@ -88,13 +88,15 @@ class Definition(Generic[P, R]):
     kind: str = "definition"
 
     def __init__(self, function: Callable[P, R], name: str | None) -> None:
-        if not callable(function):
+        if not _is_function(function):
             raise DefinitionError(f"@{self.kind} needs a function, not {function!r}")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise DefinitionError(
-                f"@{self.kind} {function.__qualname__}: a generator cannot be recorded; "
+                f"@{self.kind} {getattr(function, '__qualname__', function)}: a generator cannot be recorded; "
                 "return a list instead of yielding"
             )
+        if name is None and not _has_name(function):
+            raise DefinitionError(f"@{self.kind} {function!r} has no name of its own, so give it one: name=…")
         self.function = function
         self.name = check_name(name if name is not None else stable_name(function), f"the name of a {self.kind}")
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
@@ -265,6 +267,14 @@ def check_name(name: str, what: str) -> str:
     if not name.isprintable():
         raise InvalidArgument(f"{what} has control characters or lone surrogates: {name!r}")
     return name
+
+
+def _is_function(thing: object) -> bool:
+    return callable(thing) and not isinstance(thing, type)
+
+
+def _has_name(function: Callable[..., Any]) -> bool:
+    return not getattr(function, "__qualname__", "<lambda>").endswith("<lambda>")
 
 
 def stable_name(function: Callable[..., Any]) -> str:

@@ -38,6 +38,12 @@ A message says what happened, to which run, step or file, and what to do next.
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Final
+
+#: About 100 years, as `stepwell.retry.MAX_DURATION_SECONDS`.
+_LONGEST_SECONDS: Final = 3_155_760_000.0
+
 
 class StepwellError(Exception):
     """The root of the tree; catch it to catch everything that Stepwell itself raises."""
@@ -148,11 +154,17 @@ class PermanentError(StepwellError):
 
 
 class RetryLater(StepwellError):
-    """Raise it in a step to have the next attempt after `delay` seconds instead of the policy's delay."""
+    """Raise it in a step to have the next attempt after `delay` (seconds or a timedelta) instead of the policy's delay.
 
-    def __init__(self, message: str = "", *, delay: float) -> None:
+    Raises `InvalidArgument` for a delay that is negative or no duration.
+    """
+
+    def __init__(self, message: str = "", *, delay: float | timedelta) -> None:
         super().__init__(message)
-        self.retry_after = delay
+        seconds: object = delay.total_seconds() if isinstance(delay, timedelta) else delay
+        if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 <= seconds <= _LONGEST_SECONDS:
+            raise InvalidArgument(f"RetryLater: delay must be from 0 seconds to 100 years, not {delay!r}")
+        self.retry_after = float(seconds)
 
 
 class WorkflowIOError(StepwellError):

@@ -355,6 +355,7 @@ class Execution:
     ) -> str:
         """Create a child run and return its id."""
         workflow.signature.bind_check(args, kwargs)
+        workflow.converter(self.codec)  # raises where no result could ever be read
         where = f"the input of workflow {workflow.name!r}, a child of run {self.run_id!r}"
         fingerprint = self.codec.fingerprint(args, kwargs, where) if args or kwargs else 0
         payload = self.codec.encode_arguments(args, kwargs, where)

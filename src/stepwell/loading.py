@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
@@ -23,6 +24,8 @@ from stepwell.resident import Resident
 from stepwell.steps import attempt_history
 from stepwell.store.base import Inspector, RunCreated, RunMoved
 from stepwell.work import RunOver, Work
+
+_log: Final = logging.getLogger("stepwell")
 
 #: How many runs are read from the store at a time.
 _LOAD_CHUNK: Final = 500
@@ -48,6 +51,10 @@ class Owner(Protocol):
 
     def settle_run(self, run: Resident, work: Work) -> None:
         """Carry a run on until it waits."""
+        ...
+
+    def halt_broken(self, key: int, error: Exception) -> None:
+        """Halt a run that the engine failed to handle."""
         ...
 
     def deliver_cancel(self, run: Resident, reason: str | None, work: Work) -> None:
@@ -121,7 +128,11 @@ class Loader:
         wanted = [key for key in keys if key not in worker.memory and key not in worker.batch.ending]
         for at in range(0, len(wanted), _LOAD_CHUNK):
             for snapshot in self._inspector.load(wanted[at : at + _LOAD_CHUNK]):
-                self._load(snapshot)
+                try:
+                    self._load(snapshot)
+                except Exception as error:  # noqa: BLE001 - one run that cannot be read must not keep the others from running
+                    _log.critical("run %r: the engine failed to read it", snapshot.record.id, exc_info=error)
+                    worker.halt_broken(snapshot.record.key, error)
 
     def _load(self, snapshot: RunSnapshot) -> None:
         worker = self._worker
@@ -205,9 +216,7 @@ class Loader:
             if isinstance(change, Entry) and change.run == run.key
         ]
         record = replace(snapshot.record, started_at=old.started_at)
-        run.execution = execution = Execution(
-            record, old.definition, worker.codec, greenlets=True, loop=worker.loop
-        )
+        run.execution = execution = Execution(record, old.definition, worker.codec, greenlets=True, loop=worker.loop)
         execution.replay([*snapshot.entries, *uncommitted], restarted=True)
         execution.withdrawn = [*old.withdrawn, *execution.withdrawn]
         # What the old execution had asked for before the interrupted activation is under way already.

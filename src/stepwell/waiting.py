@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from stepwell.batch import Batch
 from stepwell.errors import RunEnded, RunNotFound, StepwellError
 from stepwell.journal import Payload
 from stepwell.lifecycle import ENDED
@@ -19,11 +20,15 @@ K = TypeVar("K")
 
 
 class Waiters:
-    """The replies of one engine that are still to come. `memory` knows the runs that have not ended."""
+    """The replies of one engine that are still to come.
 
-    def __init__(self, store: Store, memory: Memory) -> None:
+    `memory` knows runs that have not ended, `batch` those that have, but whose end is not committed yet.
+    """
+
+    def __init__(self, store: Store, memory: Memory, batch: Batch) -> None:
         self._store = store
         self._memory = memory
+        self._batch = batch
         self._of_runs: dict[str, list[Reply]] = {}
         self._of_values: dict[tuple[int, str], list[Reply]] = {}
         self.idle: list[Reply] = []
@@ -35,7 +40,8 @@ class Waiters:
             if record is None:
                 reply(None, self._not_found(run_id))
                 return
-            if record.status in ENDED or record.status == "halted":
+            # A run that was halted, and ended when it was tried again, is told of when that is committed.
+            if record.status in ENDED or (record.status == "halted" and record.key not in self._batch.ending):
                 over = RunOver.of(record)
                 reply(over, None)
                 return

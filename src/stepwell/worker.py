@@ -108,16 +108,17 @@ class Worker:
     def halt_broken(self, key: int, error: Exception) -> None:
         """Halt a run whose event the engine failed to handle; what that event led to is dropped."""
         run = self.memory.runs.get(key)
-        if run is None:
-            return
-        work: Work | None = run.work
+        work: Work | None = None if run is None else run.work
         if work is not None and work in self.batch:
             self.batch.discard(work)
             for other in work.residents:
                 self._forget(other)
                 if other is not run:
                     self.load_later(other.key)
-        self._forget(run)
+            for reply in work.waiting_callers():
+                reply(None, StepwellError(f"nothing was written, because the engine failed to handle the run: {error}"))
+        if run is not None:
+            self._forget(run)
         reason = f"{type(error).__name__}: the engine failed to handle this run: {error}"
         self.batch.lone_work().changes.append(RunMoved(key, "halted", self.now, None, reason))
 
@@ -205,7 +206,11 @@ class Worker:
 
     def settle_run(self, run: Resident, work: Work) -> None:
         """Carry a run on until it waits, and tell whoever waits for runs that ended on the way."""
-        self.activator.settle(run, work)
+        try:
+            self.activator.settle(run, work)
+        except Exception as error:  # noqa: BLE001 - one run's defect must not stop the others
+            _log.critical("run %r: the engine failed to handle it", run.id, exc_info=error)
+            self.halt_broken(run.key, error)
         if self._ends:
             self.deliver_ends(work)
 
