@@ -170,10 +170,10 @@ class Worker:
                 handler(results[id(change)])
         for reply, value in extra.replies:
             reply(value, None)
-        if extra.over:
-            self._outside.run_over(extra.over)
         for call in extra.after:
             call()
+        if extra.over:  # after what the runs published last, which someone may wait for
+            self._outside.run_over(extra.over)
         if extra.drops:
             self._outside.drop_steps(extra.drops)
 
