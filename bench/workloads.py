@@ -55,12 +55,14 @@ TINY = Sizes(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """An engine to measure: its interpreter, the module with its phases, the package it imports, its small program."""
+    """An engine to measure: its interpreter, the module with its phases, what is imported, its small program."""
 
     name: str
     python: str = sys.executable
     module: str
     package: str
+    #: What a program with a workflow imports, as a statement.
+    imports: str
     program: Path
     sizes: Sizes = field(default_factory=Sizes)
     #: What the user should know of the sizes, where they are not those of the workload.
@@ -278,7 +280,8 @@ def w6(system: System, folder: Path) -> list[Figure]:
             _milliseconds(measured["subject"]),
             "INSERT+COMMIT",
             _milliseconds(measured["raw"]),
-            at_most=1.0,
+            # The limit is that of a run in memory; one that is not is read first.
+            **({} if kind == "parked" else {"at_most": 1.0}),
         )
         for kind, measured in facts.items()
     ]
@@ -327,7 +330,8 @@ def w8(system: System, folder: Path) -> list[Figure]:
     imports = in_turns(
         system.sizes.starts,
         raw=lambda: until_first_word("-c", word),
-        subject=lambda: until_first_word("-c", f"import {system.package}; {word}"),
+        package=lambda: until_first_word("-c", f"import {system.package}; {word}"),
+        names=lambda: until_first_word("-c", f"{system.imports}; {word}"),
     )
     existing = str(folder / "existing.db")
     cold = in_turns(
@@ -336,19 +340,15 @@ def w8(system: System, folder: Path) -> list[Figure]:
         subject=lambda: until_first_word(str(system.program), str(next(fresh))),
         again=lambda: until_first_word(str(system.program), existing),
     )
-    net = [subject - raw for subject, raw in zip(imports["subject"], imports["raw"], strict=True)]
     nothing, raw_name = _milliseconds(imports["raw"]), "python -c pass"
     program, program_name = _milliseconds(cold["raw"]), "cold apsw INSERT"
+
+    def beyond_nothing(name: str) -> list[float]:
+        return [value - raw for value, raw in zip(_milliseconds(imports[name]), nothing, strict=True)]
+
     return [
-        figure(
-            "W8",
-            "process that imports the package",
-            "ms",
-            _milliseconds(imports["subject"]),
-            raw_name,
-            nothing,
-        ),
-        figure("W8", "import of the package alone", "ms", _milliseconds(net), raw_name, nothing, at_most=80),
+        figure("W8", "import of the package", "ms", beyond_nothing("package"), raw_name, nothing, at_most=80),
+        figure("W8", "import of what a program names", "ms", beyond_nothing("names"), raw_name, nothing),
         figure(
             "W8",
             "process start to first result, new file",
@@ -381,5 +381,9 @@ WORKLOADS: dict[str, Callable[[System, Path], list[Figure]]] = {
 }
 
 STEPWELL = System(
-    name="stepwell", module="bench.inside", package="stepwell", program=Path(__file__).with_name("cold.py")
+    name="stepwell",
+    module="bench.inside",
+    package="stepwell",
+    imports="from stepwell import Engine, step, workflow",
+    program=Path(__file__).with_name("cold.py"),
 )

@@ -48,6 +48,7 @@ def install(say: Callable[[str], None]) -> System:
         python=str(python),
         module="bench.peers.dbos.inside",
         package="dbos",
+        imports="from dbos import DBOS",
         program=Path(__file__).with_name("cold.py"),
         sizes=SIZES,
         note=f"DBOS {number} on SQLite; {NOTE}",
