@@ -27,9 +27,9 @@ from stepwell.lifecycle import ENDED, STATUSES, Status
 from stepwell.loading import Limits
 from stepwell.model import RunRecord
 from stepwell.operations import check_id
+from stepwell.requests import Message, check_conflict
 from stepwell.store.base import MessageSent, RunCreated, RunFilter, Store
 from stepwell.work import RunOver
-from stepwell.worker import Message
 
 Durability = Literal["full", "normal"]
 
@@ -291,9 +291,9 @@ class Enlisted:
         """Create a run and send it messages; raises `RunConflict`."""
         worker = self._client.core.worker
         if run.workflow not in self._client.workflows:
-            run = worker.as_pending(run)
+            run = self._client.core.requests.as_pending(run)
         created = self._apply([run])[0]
-        worker.check_conflict(run, created)
+        check_conflict(run, created)
         if created.existing is not None:
             return  # with the messages that it was given then
         self.events.append(partial(worker.child_created, run, created))

@@ -27,12 +27,13 @@ from stepwell.errors import EngineClosed, RunConflict, StepwellError, StorageFul
 from stepwell.journal import Payload
 from stepwell.loading import Limits
 from stepwell.model import Claim
+from stepwell.requests import Message, Requests, check_conflict
 from stepwell.runner import AsyncLanes, ThreadLanes
 from stepwell.store.base import Created, RunCreated, Store
 from stepwell.waiting import Waiters
 from stepwell.watchdog import Watchdog
 from stepwell.work import Reply, RunOver, Work
-from stepwell.worker import Message, Worker
+from stepwell.worker import Worker
 
 _log: Final = logging.getLogger("stepwell")
 
@@ -76,6 +77,7 @@ class Core:
         self._closing = False
         self._stopped = threading.Event()
         self.worker = self._worker = Worker(store.inspector, codec, workflows, self, limits, random.random)
+        self.requests = Requests(self._worker, store.inspector, workflows)
         self.waiters = Waiters(store, self._worker.memory, self._worker.batch)
         self._step_loop = step_loop
         self._lanes = AsyncLanes(step_loop or self._loop, codec, self._finished)
@@ -383,30 +385,30 @@ class Core:
             return
         if messages and (existing := self._worker.find(run.id)) is not None:
             try:  # a start that is refused sends nothing; one that finds its run sends the messages to it
-                self._worker.check_conflict(run, Created(existing.key, existing))
+                check_conflict(run, Created(existing.key, existing))
             except RunConflict as error:
                 reply(None, error)
                 return
         served = self._worker.admits(run.workflow)
-        self._worker.start(run if served else self._worker.as_pending(run), messages, reply)
+        self.requests.start(run if served else self.requests.as_pending(run), messages, reply)
 
     def send(self, run_id: str, message: Message, reply: Reply) -> None:
         """Send a message; an event."""
         if self._waiting_for_space():
             reply(None, self._full())
             return
-        self._worker.send(run_id, message, reply)
+        self.requests.send(run_id, message, reply)
 
     def cancel(self, run_id: str, reason: str | None, reply: Reply) -> None:
         """Ask a run to stop; an event."""
         if self._waiting_for_space():
             reply(None, self._full())
             return
-        self._worker.cancel(run_id, reason, reply)
+        self.requests.cancel(run_id, reason, reply)
 
     def resume(self, run_id: str, reply: Reply) -> None:
         """Try a halted run again; an event."""
-        self._worker.resume(run_id, reply)
+        self.requests.resume(run_id, reply)
 
     def _full(self) -> StorageFull:
         return StorageFull(

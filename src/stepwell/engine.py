@@ -312,10 +312,10 @@ class Run(Generic[T]):
         `EngineClosed`.
         """
         client = self._engine._client
-        # A look at the file costs less than asking the engine's thread, and those who wait for many runs find most ended.
-        over: RunOver | None = client.end_of(self.id)
-        if over is None:
-            over = self._engine._wait(f"run {self.id!r} has not ended", timeout, client.core.waiters.run, self.id)
+        # A look at the file costs less than asking the engine's thread, and who waits for many runs finds most ended.
+        over: RunOver = client.end_of(self.id) or self._engine._wait(
+            f"run {self.id!r} has not ended", timeout, client.core.waiters.run, self.id
+        )
         return cast("T", outcome(over, self._definition, client.codec))
 
     def info(self) -> RunInfo:

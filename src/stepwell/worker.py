@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from msgspec.structs import replace
 
@@ -22,18 +21,17 @@ from stepwell.attempts import Attempts
 from stepwell.batch import Batch
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
-from stepwell.errors import ClaimLost, RunConflict, StepwellError
+from stepwell.errors import ClaimLost, StepwellError
 from stepwell.execution import Operation
 from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import ENDED
-from stepwell.loading import Limits, Loader, no_workflow
+from stepwell.loading import Limits, Loader
 from stepwell.loop import DeterministicLoop
 from stepwell.memory import Memory
 from stepwell.model import RunRecord
 from stepwell.resident import Resident
 from stepwell.steps import Steps
 from stepwell.store.base import (
-    CancelRequested,
     Change,
     Created,
     Inspector,
@@ -44,20 +42,12 @@ from stepwell.store.base import (
     RunMoved,
     Sent,
 )
-from stepwell.work import Outside, Reply, RunOver, Work
+from stepwell.work import Outside, RunOver, Work
 
 _log: Final = logging.getLogger("stepwell")
 
 #: After how many refused writes in a row a run is halted instead of read again.
 _MAX_REFUSALS: Final = 3
-
-
-class Message(NamedTuple):
-    """A message as a caller hands it in."""
-
-    name: str
-    value: Payload
-    key: str | None
 
 
 class Worker:
@@ -225,87 +215,6 @@ class Worker:
             self.batch.join(watcher, work)
             self.activator.deliver(watcher, self.activator.result_entry(watcher, operation, over), work)
             self.activator.settle(watcher, work)
-
-    # --- requests from outside -----------------------------------------------------------------------------------
-
-    def start(self, run: RunCreated, messages: Sequence[Message], reply: Reply) -> None:
-        """Create a run, or find the one that has its id, and send it `messages`; replies with the run's key."""
-        work = self.batch.lone_work()
-        work.extra.failing.append(reply)
-        work.expect(run, lambda created: self._started(run, created, reply))
-        self.batch.creating[run.id] = run
-        for message in messages:
-            change = MessageSent(run.id, message.name, message.value, self.now, message.key)
-            work.expect(change, partial(self.message_committed, change))
-
-    def _started(self, run: RunCreated, created: Created, reply: Reply) -> None:
-        try:
-            self.check_conflict(run, created)
-        except RunConflict as error:
-            reply(None, error)
-            return
-        reply(created.key, None)
-        self.child_created(run, created)
-
-    def check_conflict(self, run: RunCreated, created: Created) -> None:
-        """Raise `RunConflict` where the id of a start belongs to a run of another workflow or with other input."""
-        existing = created.existing
-        if existing is None or (existing.workflow == run.workflow and existing.fingerprint == run.fingerprint):
-            return
-        what = "another workflow" if existing.workflow != run.workflow else "other input"
-        raise RunConflict(
-            f"run {run.id!r} exists already, with {what} ({existing.workflow!r}, {existing.status}); it was not "
-            f"started again. Choose another id, or get the run with get({run.id!r})"
-        )
-
-    def as_pending(self, run: RunCreated) -> RunCreated:
-        """Return the same start for a run that cannot run at once."""
-        reason = None if run.workflow in self._workflows else no_workflow(run.workflow)
-        return replace(run, status="pending", reason=reason)
-
-    def send(self, run_id: str, message: Message, reply: Reply) -> None:
-        """Send a message; replies when it is recorded, or with `RunNotFound` or `RunEnded`."""
-        run = self.resident(run_id)
-        if run is not None and message.key is None and not run.sending.get(message.name):
-            receiver = run.waits_for(message.name)
-            if receiver is not None:
-                # Someone waits for it: it goes into the journal without a stop in the message table.
-                work = self.batch.work_of(run)
-                work.extra.replies.append((reply, None))
-                entry = self.activator.entry(run, receiver, "message", message.value)
-                self.activator.deliver(run, entry, work)
-                self.settle_run(run, work)
-                return
-        work = self.batch.lone_work()
-        change = MessageSent(run_id, message.name, message.value, self.now, message.key)
-        if run is not None:
-            run.sending[message.name] = run.sending.get(message.name, 0) + 1
-        work.expect(change, lambda sent: self.message_committed(change, sent))
-        work.extra.replies.append((reply, None))
-
-    def cancel(self, run_id: str, reason: str | None, reply: Reply) -> None:
-        """Ask a run to stop; replies when the request is recorded, or with `RunNotFound`."""
-        change = CancelRequested(run_id, self.now, reason)
-        run = self.resident(run_id)
-        if run is not None and run.status != "halted":
-            work = self.batch.work_of(run)
-            work.changes.append(change)
-            self.deliver_cancel(run, reason, work)
-        elif (record := self.find(run_id)) is not None and record.status == "halted":
-            work = self.batch.lone_work()
-            work.changes.append(change)
-            self.loader.cancel_unstarted(replace(record, cancel_reason=record.cancel_reason or reason), work)
-        else:
-            work = self.batch.lone_work()
-            work.expect(change, self.cancel_committed)
-        work.extra.replies.append((reply, None))
-
-    def resume(self, run_id: str, reply: Reply) -> None:
-        """Try a halted run again, with the code as it is now."""
-        record = self._inspector.run_by_id(run_id)
-        if record is not None and record.status == "halted":
-            self.loader.load([record.key])
-        reply(None, None)
 
     def deliver_cancel(self, run: Resident, reason: str | None, work: Work) -> None:
         """Tell a run that it is cancelled, once."""

@@ -1,0 +1,117 @@
+"""What callers ask of the engine: to start runs, to send messages, to cancel and resume.
+
+Each method is one event. It adds to the batch what the request changes, and replies once that is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from stepwell.definition import Workflow
+from stepwell.errors import RunConflict
+from stepwell.journal import Payload
+from stepwell.loading import no_workflow
+from stepwell.store.base import CancelRequested, Created, Inspector, MessageSent, RunCreated
+from stepwell.work import Reply
+from stepwell.worker import Worker
+
+
+class Message(NamedTuple):
+    """A message as a caller hands it in."""
+
+    name: str
+    value: Payload
+    key: str | None
+
+
+class Requests:
+    """Turns requests into work for a worker; belongs to the worker's thread."""
+
+    def __init__(self, worker: Worker, inspector: Inspector, workflows: Mapping[str, Workflow[..., Any]]) -> None:
+        self._worker = worker
+        self._inspector = inspector
+        self._workflows = workflows
+
+    def start(self, run: RunCreated, messages: Sequence[Message], reply: Reply) -> None:
+        """Create a run, or find the one that has its id, and send it `messages`; replies with the run's key."""
+        work = self._worker.batch.lone_work()
+        work.extra.failing.append(reply)
+        work.expect(run, lambda created: self._started(run, created, reply))
+        self._worker.batch.creating[run.id] = run
+        for message in messages:
+            change = MessageSent(run.id, message.name, message.value, self._worker.now, message.key)
+            work.expect(change, partial(self._worker.message_committed, change))
+
+    def _started(self, run: RunCreated, created: Created, reply: Reply) -> None:
+        try:
+            check_conflict(run, created)
+        except RunConflict as error:
+            reply(None, error)
+            return
+        reply(created.key, None)
+        self._worker.child_created(run, created)
+
+    def as_pending(self, run: RunCreated) -> RunCreated:
+        """Return the same start for a run that cannot run at once."""
+        reason = None if run.workflow in self._workflows else no_workflow(run.workflow)
+        return replace(run, status="pending", reason=reason)
+
+    def send(self, run_id: str, message: Message, reply: Reply) -> None:
+        """Send a message; replies when it is recorded, or with `RunNotFound` or `RunEnded`."""
+        run = self._worker.resident(run_id)
+        if run is not None and message.key is None and not run.sending.get(message.name):
+            receiver = run.waits_for(message.name)
+            if receiver is not None:
+                # Someone waits for it: it goes into the journal without a stop in the message table.
+                work = self._worker.batch.work_of(run)
+                work.extra.replies.append((reply, None))
+                entry = self._worker.activator.entry(run, receiver, "message", message.value)
+                self._worker.activator.deliver(run, entry, work)
+                self._worker.settle_run(run, work)
+                return
+        work = self._worker.batch.lone_work()
+        change = MessageSent(run_id, message.name, message.value, self._worker.now, message.key)
+        if run is not None:
+            run.sending[message.name] = run.sending.get(message.name, 0) + 1
+        work.expect(change, lambda sent: self._worker.message_committed(change, sent))
+        work.extra.replies.append((reply, None))
+
+    def cancel(self, run_id: str, reason: str | None, reply: Reply) -> None:
+        """Ask a run to stop; replies when the request is recorded, or with `RunNotFound`."""
+        change = CancelRequested(run_id, self._worker.now, reason)
+        run = self._worker.resident(run_id)
+        if run is not None and run.status != "halted":
+            work = self._worker.batch.work_of(run)
+            work.changes.append(change)
+            self._worker.deliver_cancel(run, reason, work)
+        elif (record := self._worker.find(run_id)) is not None and record.status == "halted":
+            work = self._worker.batch.lone_work()
+            work.changes.append(change)
+            self._worker.loader.cancel_unstarted(replace(record, cancel_reason=record.cancel_reason or reason), work)
+        else:
+            work = self._worker.batch.lone_work()
+            work.expect(change, self._worker.cancel_committed)
+        work.extra.replies.append((reply, None))
+
+    def resume(self, run_id: str, reply: Reply) -> None:
+        """Try a halted run again, with the code as it is now."""
+        record = self._inspector.run_by_id(run_id)
+        if record is not None and record.status == "halted":
+            self._worker.loader.load([record.key])
+        reply(None, None)
+
+
+def check_conflict(run: RunCreated, created: Created) -> None:
+    """Raise `RunConflict` where the id of a start belongs to a run of another workflow or with other input."""
+    existing = created.existing
+    if existing is None or (existing.workflow == run.workflow and existing.fingerprint == run.fingerprint):
+        return
+    what = "another workflow" if existing.workflow != run.workflow else "other input"
+    raise RunConflict(
+        f"run {run.id!r} exists already, with {what} ({existing.workflow!r}, {existing.status}); it was not "
+        f"started again. Choose another id, or get the run with get({run.id!r})"
+    )
