@@ -83,6 +83,7 @@ class AsyncEngine:
         max_waiting_in_memory: int = 1_000,
         max_running: int = 10_000,
         step_threads: int = 32,
+        retention: float | timedelta | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._path = path
@@ -93,6 +94,7 @@ class AsyncEngine:
             max_waiting_in_memory=max_waiting_in_memory,
             max_running=max_running,
             step_threads=step_threads,
+            retention=retention,
             clock=clock,
         )
         self._open: Client | None = None
@@ -227,6 +229,11 @@ class AsyncEngine:
         """Send the run a message; see `stepwell.Engine.send`."""
         client = self._opened()
         await self._ask(client.core.send, id, client.message(id, name, value, key))
+
+    async def purge(self, older_than: float | timedelta) -> int:
+        """Delete runs that ended long ago; see `stepwell.Engine.purge`."""
+        client = self._opened()
+        return cast("int", await self._ask(client.core.purge, client.purge_before(older_than)))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncTransaction]:

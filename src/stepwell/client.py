@@ -6,6 +6,8 @@ Nothing here waits. The engines differ only in how they wait for the answers.
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import os
 import secrets
 import threading
@@ -52,6 +54,7 @@ class Options:
         max_waiting_in_memory: int,
         max_running: int,
         step_threads: int,
+        retention: float | timedelta | None,
         clock: Clock | None,
     ) -> None:
         if durability not in ("full", "normal"):
@@ -64,7 +67,12 @@ class Options:
             waiting=_at_least(max_waiting_in_memory, 0, "max_waiting_in_memory"),
         )
         self.step_threads = _at_least(step_threads, 1, "step_threads")
+        self.retention = None if retention is None else _microseconds(retention, "retention")
         self.clock = clock
+
+
+def _microseconds(duration: float | timedelta, what: str) -> int:
+    return int(to_seconds(duration, what) * MICROSECONDS)
 
 
 def _served(workflows: Iterable[Workflow[..., Any]] | None) -> Mapping[str, Workflow[..., Any]]:
@@ -104,6 +112,14 @@ def open_store(path: str | os.PathLike[str], durability: Durability) -> Store:
 _open_cores: Final[weakref.WeakSet[Core]] = weakref.WeakSet()
 
 
+@atexit.register
+def _close_what_is_open() -> None:
+    """Fold the write-ahead logs of engines that nobody closed; a process that cannot even do that loses nothing."""
+    for core in list(_open_cores):
+        with contextlib.suppress(Exception):
+            core.close(0.0)
+
+
 class Client:
     """An open engine, seen from its callers: makes requests, reads facts. Safe from any thread."""
 
@@ -123,6 +139,7 @@ class Client:
                 limits=options.limits,
                 step_threads=options.step_threads,
                 step_loop=step_loop,
+                retention=options.retention,
             )
             self.core.start()
         except BaseException:
@@ -197,6 +214,10 @@ class Client:
             self.message(run_id, message[0], message[1], None if len(message) == 2 else message[2])  # noqa: PLR2004 - see StartMessage
             for message in messages
         ]
+
+    def purge_before(self, older_than: float | timedelta) -> int:
+        """Return the time before which a run must have ended to be purged."""
+        return self.clock.now() - _microseconds(older_than, "older_than")
 
     # --- facts ---------------------------------------------------------------------------------------------------
 

@@ -43,6 +43,11 @@ _MAX_BATCH: Final = 2000
 _LONG_STEP_SECONDS: Final = 1.0
 #: How long to wait before a commit is tried again on a full disk, in seconds.
 _FULL_DISK_RETRY_SECONDS: Final = 0.25
+#: How much longer than asked for `close` waits for the engine's thread, in seconds: for the commit under way.
+_CLOSE_GRACE_SECONDS: Final = 10.0
+#: How many ended runs are deleted in one transaction, and how often, in seconds, old ones are looked for.
+_PURGE_CHUNK: Final = 500
+_PURGE_PERIOD_SECONDS: Final = 600.0
 #: The longest uninterrupted wait of the timer, in seconds; bounds what a suspended machine can cost.
 _MAX_TIMER_SECONDS: Final = 60.0
 
@@ -63,6 +68,7 @@ class Core:
         limits: Limits,
         step_threads: int,
         step_loop: asyncio.AbstractEventLoop | None,
+        retention: int | None,
     ) -> None:
         self.store = store
         self.codec = codec
@@ -75,7 +81,9 @@ class Core:
         # Runs must not see the context variables of whoever happens to wake the engine.
         self._context = contextvars.Context()
         self._closing = False
+        self._drained = threading.Event()
         self._stopped = threading.Event()
+        self._retention = retention
         self.worker = self._worker = Worker(store.inspector, codec, workflows, self, limits, random.random)
         self.requests = Requests(self._worker, store.inspector, workflows)
         self.waiters = Waiters(store, self._worker.memory, self._worker.batch)
@@ -104,6 +112,8 @@ class Core:
             )
         self.clock.on_jump(self.wake)
         self.post(self._worker.loader.recover)
+        if self._retention is not None:
+            self.post(partial(self._purge_now_and_then, self._retention))
         self.thread.start()
         self._watchdog.start()
 
@@ -259,6 +269,7 @@ class Core:
             for reply in work.waiting_callers():
                 reply(None, self.failure)
         self._refuse_inbox()
+        self._loop.call_soon(self._let_go)
 
     def _refuse_inbox(self) -> None:
         failure = self.failure or EngineClosed("the engine is closed")
@@ -268,6 +279,34 @@ class Core:
             if callable(reply):
                 reply(None, failure)
         self._flush()
+
+    # --- retention -----------------------------------------------------------------------------------------------
+
+    def purge(self, ended_before: int, reply: Reply, purged: int = 0) -> None:
+        """Delete the runs that ended before a time, some at a time; replies with their number; an event."""
+        if self._closing or self._waiting_for_space():
+            reply(purged, None)
+            return
+        if not self.store.writers.try_acquire(self.wake):
+            self.later(partial(self.purge, ended_before, reply, purged))
+            return
+        try:
+            count = self.store.purge(ended_before, _PURGE_CHUNK, self.claimed())
+        except StorageFull as error:
+            reply(None, error)
+            return
+        finally:
+            self.store.writers.release()
+        if count == _PURGE_CHUNK:
+            self.later(partial(self.purge, ended_before, reply, purged + count))
+        else:
+            reply(purged + count, None)
+
+    def _purge_now_and_then(self, retention: int) -> None:
+        def again(_count: Any, _error: BaseException | None) -> None:
+            self._loop.call_later(_PURGE_PERIOD_SECONDS, self.post, partial(self._purge_now_and_then, retention))
+
+        self.purge(self.clock.now() - retention, again)
 
     # --- timers --------------------------------------------------------------------------------------------------
 
@@ -453,32 +492,37 @@ class Core:
         """
         if self._stopped.is_set() or not self.thread.is_alive():
             return
-        drained = threading.Event()
-        self.post(partial(self._drain, self._loop.time() + timeout, drained))
-        drained.wait(timeout + 10)
+        if self.failure is None:
+            self.post(partial(self._drain, self._loop.time() + timeout))
+        self._drained.wait(timeout + _CLOSE_GRACE_SECONDS)
         self._watchdog.stop()
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._loop.stop)
-        self._stopped.wait(10)
+        self._stopped.wait(_CLOSE_GRACE_SECONDS)
         with self.writing():
             self.store.close(self.claim, self.clock.now())
 
-    def _drain(self, deadline: float, drained: threading.Event) -> None:
+    def _drain(self, deadline: float) -> None:
         self._closing = self._worker.draining = True
-        if self._under_way() and self._loop.time() < deadline and self.failure is None:
-            self._loop.call_later(0.01, self.post, partial(self._drain, deadline, drained))
+        if self._under_way() and self._loop.time() < deadline:
+            self._loop.call_later(0.01, self.post, partial(self._drain, deadline))
             return
         # One more turn commits what the last steps brought; nothing new was started since.
-        self.later(partial(self._end, drained))
+        self.later(self._end)
 
-    def _end(self, drained: threading.Event) -> None:
-        if self._worker.batch and self.failure is None and not self._waiting_for_space():
-            self.later(partial(self._end, drained))
+    def _end(self) -> None:
+        if self._worker.batch and not self._waiting_for_space():
+            self.later(self._end)
             return
-        self.failure = self.failure or EngineClosed(f"{self.store.location}: the engine is closed; open another one")
+        self.failure = EngineClosed(f"{self.store.location}: the engine is closed; open another one")
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Tell whoever still waits, and drop what executes and what is in memory."""
+        assert self.failure is not None
         self.waiters.refuse(self.failure)
         self._threads.close()
         self._on_step_loop(lambda _: self._lanes.close(), [])
         self._worker.close()
         self._flush()
-        drained.set()
+        self._drained.set()

@@ -56,6 +56,7 @@ class Engine:
       something happens to them.
     - `max_running`: how many runs may be under way at once; further ones are pending.
     - `step_threads`: how many ``def`` steps execute at once.
+    - `retention`: how long after its end a run is kept, in seconds or as a timedelta; None keeps runs for ever.
     - `clock`: where time comes from; for tests.
 
     Opening it continues all runs that were under way. Use it as a context manager, or call `close`. Raises
@@ -73,6 +74,7 @@ class Engine:
         max_waiting_in_memory: int = 1_000,
         max_running: int = 10_000,
         step_threads: int = 32,
+        retention: float | timedelta | None = None,
         clock: Clock | None = None,
     ) -> None:
         options = Options(
@@ -82,6 +84,7 @@ class Engine:
             max_waiting_in_memory=max_waiting_in_memory,
             max_running=max_running,
             step_threads=step_threads,
+            retention=retention,
             clock=clock,
         )
         self._client = Client(path, options, None)
@@ -202,6 +205,15 @@ class Engine:
         run: start it first, or with ``start(messages=…)``), `RunEnded`, `SerializationError`, `StorageFull`.
         """
         self._ask(self._client.core.send, id, self._client.message(id, name, value, key))
+
+    def purge(self, older_than: float | timedelta) -> int:
+        """Delete the runs that ended more than `older_than` (seconds or a timedelta) ago; return how many there were.
+
+        With them go their journals and values, and their ids become free. A child stays as long as its parent has not
+        ended. `retention` does the same by itself.
+        """
+        client = self._client
+        return cast("int", self._ask(client.core.purge, client.purge_before(older_than)))
 
     @contextmanager
     def transaction(self) -> Generator[Transaction]:
