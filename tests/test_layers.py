@@ -34,7 +34,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.sync"],
     ["stepwell.operations"],
     ["stepwell.execution"],
-    ["stepwell.loop", "stepwell.context"],
+    ["stepwell.loop", "stepwell.context", "stepwell.whereabouts"],
     ["stepwell.attempts"],
     ["stepwell.blocking"],
     ["stepwell.definition"],
@@ -62,6 +62,7 @@ PURE = [
     "stepwell.resident",
     "stepwell.steps",
     "stepwell.waiting",
+    "stepwell.whereabouts",
     "stepwell.work",
     "stepwell.worker",
 ]

@@ -16,10 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import sys
-from collections.abc import Coroutine, Iterator, Sequence
-from pathlib import Path
-from types import FrameType
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -40,15 +37,11 @@ from stepwell.failure import decode_failure
 from stepwell.journal import FAILURES, OP_KIND_OF, UNDELIVERED, Entry, OpKind, Payload
 from stepwell.loop import DeterministicLoop, Handle, NeedsGreenletsError, Strand, block_on
 from stepwell.model import RunRecord
+from stepwell.whereabouts import executing_at, waiting_at
 
 T = TypeVar("T")
 
 _log: Final = logging.getLogger("stepwell")
-_PACKAGE: Final = str(Path(__file__).parent)
-_ASYNCIO: Final = str(Path(asyncio.__file__).parent)
-_STANDARD_LIBRARY: Final = str(Path(asyncio.__file__).parents[1])
-#: Where installed packages are; often inside the folder above.
-_INSTALLED: Final = ("site-packages", "dist-packages")
 
 # How often code that is being closed may try durable operations before it is left suspended: an `except BaseException`
 # in an endless loop would spin for ever otherwise.
@@ -473,33 +466,14 @@ class Execution:
         )
 
     def location(self) -> str:
-        """Return ``file:line in function`` of the user's code that is executing now.
-
-        That is the innermost code that is neither Stepwell's, nor Python's, nor of an installed package; where all of
-        it is installed, the outermost.
-        """
-        found = "unknown"
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None:
-            filename = frame.f_code.co_filename
-            installed = any(folder in filename for folder in _INSTALLED)
-            own = filename.startswith(_PACKAGE) or "<frozen" in filename
-            if not own and (installed or not filename.startswith(_STANDARD_LIBRARY)):
-                found = f"{filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
-                if not installed:
-                    break
-            frame = frame.f_back
-        return found
+        """Return ``file:line in function`` of the user's code that is executing now."""
+        return executing_at()
 
     def _whereabouts(self) -> str:
         """Return where the main task waits, or that it has ended."""
         if self._root is None or self._root.done():
             return "the workflow had ended"
-        place = "unknown"
-        for filename, line, name in _awaits(self._root.get_coro()):
-            if not filename.startswith((_PACKAGE, _ASYNCIO)):
-                place = f"{filename}:{line} in {name}"
-        return f"the code waits at {place}"
+        return f"the code waits at {waiting_at(self._root.get_coro())}"
 
 
 class _StepWhere:
@@ -526,13 +500,3 @@ def _describe(kind: str, name: str, fingerprint: int) -> str:
     if name:
         text += f" {name!r}"
     return f"{text} (arguments {fingerprint:08x})" if fingerprint else text
-
-
-def _awaits(coroutine: Any) -> Iterator[tuple[str, int, str]]:
-    """Yield file, line and function of each coroutine that waits for the next, outermost first."""
-    coroutine = getattr(coroutine, "_coroutine", coroutine)
-    while coroutine is not None:
-        frame = getattr(coroutine, "cr_frame", None)
-        if frame is not None:
-            yield frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname
-        coroutine = getattr(coroutine, "cr_await", None)

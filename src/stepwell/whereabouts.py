@@ -1,0 +1,54 @@
+"""Where the user's code is: the ``file:line in function`` that messages show.
+
+The user's code is what is neither Stepwell's, nor Python's, nor of an installed package.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+_PACKAGE: Final = str(Path(__file__).parent)
+_ASYNCIO: Final = str(Path(asyncio.__file__).parent)
+_STANDARD_LIBRARY: Final = str(Path(asyncio.__file__).parents[1])
+#: Where installed packages are; often inside the folder above.
+_INSTALLED: Final = ("site-packages", "dist-packages")
+
+
+def executing_at() -> str:
+    """Return the innermost line of the user's code that is executing now; where all is installed, the outermost."""
+    found = "unknown"
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        filename = frame.f_code.co_filename
+        installed = any(folder in filename for folder in _INSTALLED)
+        own = filename.startswith(_PACKAGE) or "<frozen" in filename
+        if not own and (installed or not filename.startswith(_STANDARD_LIBRARY)):
+            found = f"{filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+            if not installed:
+                break
+        frame = frame.f_back
+    return found
+
+
+def waiting_at(coroutine: Any) -> str:
+    """Return the innermost line of the user's code at which a suspended coroutine waits."""
+    place = "unknown"
+    for filename, line, name in _awaits(coroutine):
+        if not filename.startswith((_PACKAGE, _ASYNCIO)):
+            place = f"{filename}:{line} in {name}"
+    return place
+
+
+def _awaits(coroutine: Any) -> Iterator[tuple[str, int, str]]:
+    """Yield file, line and function of each coroutine that waits for the next, outermost first."""
+    coroutine = getattr(coroutine, "_coroutine", coroutine)
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None)
+        if frame is not None:
+            yield frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname
+        coroutine = getattr(coroutine, "cr_await", None)
