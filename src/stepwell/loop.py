@@ -25,7 +25,8 @@ from typing import Any, Final, Protocol, Self, TypeVar, TypeVarTuple, cast
 import msgspec
 from greenlet import getcurrent, greenlet
 
-from stepwell.errors import WorkflowIOError
+from stepwell.errors import InvalidArgument, WorkflowIOError
+from stepwell.retry import MAX_DURATION_SECONDS
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -325,13 +326,20 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> Any:
         """Run `callback` `delay` seconds from now, durably."""
-        return self._timer(self._here().host.now + math.ceil(delay * MICROSECONDS), callback, args, context)
+        host = self._here().host
+        if not delay <= MAX_DURATION_SECONDS:  # so that NaN fails as well
+            raise _too_long(delay, host)
+        return self._timer(host.now + math.ceil(max(delay, 0.0) * MICROSECONDS), callback, args, context)
 
     def call_at(
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> Any:
         """Run `callback` at the time `when` of this loop's clock, durably."""
-        return self._timer(math.ceil(when * MICROSECONDS), callback, args, context)
+        host = self._here().host
+        delay = when - host.now / MICROSECONDS
+        if not delay <= MAX_DURATION_SECONDS:
+            raise _too_long(delay, host)
+        return self._timer(math.ceil(max(when, 0.0) * MICROSECONDS), callback, args, context)
 
     def _timer(
         self, due: int, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context | None
@@ -417,6 +425,13 @@ def _forbidden(name: str) -> Callable[..., Any]:
 for _name in dir(asyncio.AbstractEventLoop):
     if not _name.startswith("_") and _name not in vars(DeterministicLoop):
         setattr(DeterministicLoop, _name, _forbidden(_name))
+
+
+def _too_long(seconds: float, host: LoopHost) -> InvalidArgument:
+    return InvalidArgument(
+        f"run {host.run_id!r}: workflow code set a timer of {seconds:g} seconds at {host.location()}; a timer is at most "
+        "100 years long"
+    )
 
 
 def _ordered_set(items: Iterable[Any] = ()) -> Any:
