@@ -243,7 +243,7 @@ class Core:
     def _disk_is_full(self, works: list[Work], error: StorageFull) -> None:
         """Refuse what callers asked for, keep what runs did, and try again until there is space."""
         if not self._full_until:
-            _log.error("%s: %s. Work goes on by itself when there is space", self.store.location, error)
+            _log.error("%s. Work goes on by itself when there is space", error)
         self._worker.disk_full(works, error)
         self._full_until = self._loop.time() + _FULL_DISK_RETRY_SECONDS
         self._loop.call_later(_FULL_DISK_RETRY_SECONDS, self._retry_full_disk)
