@@ -455,7 +455,7 @@ class Activator:
                 result, _ = definition.converter(self._runs.codec).roundtrip(outcome.result, where)
             except (SerializationError, DefinitionError) as problem:
                 unfit = ResultNotSerializable(
-                    f"{problem} All its steps are recorded. Mend the workflow, then resume the run (or restart the "
+                    f"{problem}. All its steps are recorded. Mend the workflow, then resume the run (or restart the "
                     "engine).",
                     where=where,
                     path=getattr(problem, "path", "$"),

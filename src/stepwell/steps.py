@@ -96,7 +96,7 @@ class Steps:
         self._record_failed_attempt(attempts, encode_failure(error), now, work, now)
         del run.calls[attempts.operation]
         reason = ResultNotSerializable(
-            f"{error} The step has acted, but its result is not recorded. Mend the step, then resume the run (or "
+            f"{error}. The step has acted, but its result is not recorded. Mend the step, then resume the run (or "
             "restart the engine): the step will be executed once more.",
             where=error.where,
             path=error.path,
