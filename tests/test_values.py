@@ -1,0 +1,201 @@
+"""Published values: read from outside, waited for, exactly what the run said last."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwell import (
+    AsyncEngine,
+    InvalidArgument,
+    RunCancelled,
+    RunEnded,
+    RunNotFound,
+    SerializationError,
+    publish,
+    receive,
+    step,
+    sync,
+    workflow,
+)
+from stepwell.testing import TestEngine
+
+
+@workflow
+async def reports(steps: int) -> None:
+    for number in range(steps):
+        await publish("progress", {"done": number})
+        await asyncio.sleep(1)
+
+
+def test_the_last_published_value_is_read(engine: TestEngine) -> None:
+    run = engine.start(reports, 3)
+    for number in range(3):
+        assert run.value("progress", 10) == {"done": number}
+        engine.advance(1)
+    run.result(10)
+    assert run.value("progress") == {"done": 2}
+
+
+def test_a_value_survives_crashes_and_the_end_of_its_run(engine: TestEngine) -> None:
+    run = engine.start(reports, 2)
+    engine.idle()
+    engine.crash()
+    engine.reopen()
+    assert run.value("progress") == {"done": 0}
+    engine.advance(5)
+    engine.crash()
+    engine.reopen()
+    assert run.value("progress") == {"done": 1}
+
+
+def test_keys_do_not_mix_nor_do_runs(engine: TestEngine) -> None:
+    @workflow
+    async def says(what: str) -> None:
+        await publish("a", what)
+        await publish("b", what * 2)
+
+    runs = [engine.start(says, what) for what in ("x", "y")]
+    assert [[run.value(key, 10) for key in ("a", "b")] for run in runs] == [["x", "xx"], ["y", "yy"]]
+
+
+def test_many_wait_for_a_value_that_comes_later(engine: TestEngine) -> None:
+    @workflow
+    async def later() -> None:
+        await receive("go on")
+        await publish("a", 1)
+        await receive("end")
+
+    run = engine.start(later)
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(run.value, "a", 10) for _ in range(8)]
+        run.send("go on")
+        assert [each.result() for each in waiting] == [1] * 8
+
+
+def test_a_value_that_is_published_with_the_runs_end_reaches_those_who_wait(engine: TestEngine) -> None:
+    @workflow
+    async def last_words() -> None:
+        await receive("go on")
+        await publish("a", 1)
+
+    for _ in range(20):
+        run = engine.start(last_words)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(run.value, "a", 10)
+            run.send("go on")
+            assert waiting.result() == 1
+
+
+def test_a_run_that_ends_without_the_value_says_so_to_those_who_wait(engine: TestEngine) -> None:
+    @workflow
+    async def silent() -> None:
+        await receive("go on")
+
+    run = engine.start(silent, id="silent")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(run.value, "a", 10)
+        run.send("go on")
+        with pytest.raises(RunEnded, match=r"'silent'.*'a'"):
+            waiting.result()
+    with pytest.raises(RunEnded, match="'a'"):
+        run.value("a")
+
+
+def test_a_cancelled_run_keeps_what_it_published(engine: TestEngine) -> None:
+    run = engine.start(reports, 10)
+    engine.advance(3)
+    run.cancel()
+    with pytest.raises(RunCancelled):
+        run.result(10)
+    assert run.value("progress") == {"done": 3}
+
+
+def test_waiting_for_a_value_times_out_and_can_be_repeated(engine: TestEngine) -> None:
+    @workflow
+    async def later() -> None:
+        await receive("go on")
+        await publish("a", None)
+        await receive("end")
+
+    run = engine.start(later)
+    with pytest.raises(TimeoutError, match="'a'"):
+        run.value("a", 0.01)
+    run.send("go on")
+    assert run.value("a", 10) is None
+
+
+def test_what_cannot_be_published_is_refused_in_the_workflow_and_named(engine: TestEngine) -> None:
+    @workflow
+    async def bad() -> None:
+        await publish("thing", {"deep": [object()]})
+
+    with pytest.raises(SerializationError, match="'thing'") as caught:
+        engine.start(bad).result(10)
+    assert "deep" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a\tb", 5])
+def test_a_key_that_is_no_name_is_refused(engine: TestEngine, key: Any) -> None:
+    @workflow
+    async def bad() -> None:
+        await publish(key, 1)
+
+    run = engine.start(bad)
+    with pytest.raises(InvalidArgument, match="key of a published value"):
+        run.result(10)
+    with pytest.raises(InvalidArgument, match="key of a published value"):
+        run.value(key)
+
+
+def test_sync_workflows_publish_too(engine: TestEngine) -> None:
+    @workflow
+    def plain() -> None:
+        sync.publish("a", [1, 2])
+
+    assert engine.start(plain).value("a", 10) == [1, 2]
+
+
+def test_steps_see_what_their_run_published_before(engine: TestEngine) -> None:
+    @step
+    def look() -> Any:
+        return engine.get("run").value("a", 10)
+
+    @workflow
+    async def looks() -> Any:
+        await publish("a", 5)
+        return look()
+
+    assert engine.start(looks, id="run").result(10) == 5
+
+
+def test_values_of_unknown_runs_are_refused(engine: TestEngine, tmp_path: Path) -> None:
+    run = engine.start(reports, 1, id="only here")
+    with TestEngine(tmp_path / "other.db") as other:
+        run._engine = other
+        with pytest.raises(RunNotFound, match="only here"):
+            run.value("progress", 1)
+
+
+def test_the_async_engine_reads_and_waits_for_values(database: Path) -> None:
+    @workflow
+    async def later() -> None:
+        await receive("go on")
+        await publish("a", 1)
+        await receive("end")
+
+    async def main() -> None:
+        async with AsyncEngine(database) as engine:
+            run = await engine.start(later)
+            with pytest.raises(TimeoutError):
+                await run.value("a", 0.01)
+            waiting = asyncio.create_task(run.value("a", 10))
+            await run.send("go on")
+            assert await waiting == 1
+            assert await run.value("a") == 1
+
+    asyncio.run(main())
