@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -337,3 +338,17 @@ def test_outside_of_a_run_a_plain_workflow_is_the_plain_function() -> None:
         return left + right
 
     assert adds(1, right=2) == 3
+
+
+# Python says that the coroutine was never awaited; so does the error.
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_plain_workflow_that_returns_a_coroutine_is_told(engine: TestEngine) -> None:
+    @workflow
+    def forgets() -> Any:
+        return act_async("x")
+
+    with pytest.raises(StepwellError, match="forgets"):
+        engine.start(forgets).result(10)
+    gc.collect()
+    assert executed == []
