@@ -18,7 +18,7 @@ import math
 import zlib
 from asyncio import events
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, Protocol, Self, TypeVar, TypeVarTuple, cast
 
@@ -115,6 +115,28 @@ class WorkflowTask(asyncio.Task[T]):
         return self._stable_hash
 
 
+def _awaited(coroutine: Any) -> Iterator[Any]:
+    """Yield a task's coroutine, the one that it awaits, and so on."""
+    if isinstance(coroutine, GreenletCoroutine):
+        yield coroutine
+        coroutine = coroutine.inner
+    while hasattr(coroutine, "cr_frame"):
+        yield coroutine
+        coroutine = coroutine.cr_await
+
+
+def _keep_for_ever(coroutine: object) -> None:
+    """Keep code that swallowed its end from ever being collected.
+
+    The collector would try to close it again, at any time and in any thread, outside of this loop: there, an endless
+    ``try … except BaseException`` never waits, so it would never give the thread back. A plain reference would not last
+    to the end of the process.
+    """
+    import ctypes  # noqa: PLC0415 - rarely needed, and takes time to load
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(coroutine))
+
+
 class NeedsGreenletsError(BaseException):
     """A blocking call was made in a run without greenlets. The worker starts the run's code anew, with them."""
 
@@ -150,6 +172,16 @@ class GreenletCoroutine(Coroutine[Any, Any, T]):
             self._greenlet.throw()
         else:
             self._coroutine.close()
+
+    @property
+    def is_closed(self) -> bool:
+        """Tell whether nothing of the greenlet is left to be executed."""
+        return not self._greenlet
+
+    @property
+    def inner(self) -> Coroutine[Any, Any, T]:
+        """The coroutine that executes on the greenlet."""
+        return self._coroutine
 
     def __await__(self) -> Generator[Any, Any, T]:
         """Be awaitable like any coroutine."""
@@ -212,6 +244,11 @@ class Strand:
     def unfinished_tasks(self) -> list[asyncio.Task[Any]]:
         """Return the tasks that have not ended, oldest first."""
         return [task for task in self._tasks if not task.done()]
+
+    def forget_tasks(self) -> None:
+        """Let go of all tasks; nothing of the run executes any more."""
+        self._tasks = []
+        self.ready.clear()
 
     def push(self, handle: Handle) -> None:
         """Put the handle of a timer that fired into the ready queue."""
@@ -300,10 +337,16 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             task: Any
             for task in strand.unfinished_tasks():
                 task._log_destroy_pending = False  # asyncio's own switch for this purpose
+                coroutine = task.get_coro()
+                awaited = list(_awaited(coroutine))
                 with suppress(BaseException):  # whatever the code does on its way out, it must not act
-                    task.get_coro().close()
+                    coroutine.close()
+                for each in awaited:
+                    if not each.is_closed if isinstance(each, GreenletCoroutine) else each.cr_frame is not None:
+                        _keep_for_ever(each)
         finally:
-            self.host = None
+            strand.forget_tasks()
+            self.host = self.strand = None
 
     def _here(self) -> Strand:
         strand = self.strand
