@@ -30,7 +30,7 @@ import msgspec
 from stepwell.codec import inflate
 from stepwell.errors import RunFailed, SerializationError, StepFailed
 from stepwell.journal import Payload
-from stepwell.shapes import Budget, NotPlainError, class_of, from_plain, items_of, mapping_of, to_plain
+from stepwell.shapes import Budget, NotPlainError, class_of, from_plain, items_of, mapping_of, to_plain, type_name
 
 MAX_FAILURE_BYTES: Final = 64 * 1024
 
@@ -87,7 +87,10 @@ def encode_failure(error: BaseException, *, max_bytes: int = MAX_FAILURE_BYTES) 
 
     Never raises for any exception: what cannot be recorded is left out, from the least important on.
     """
-    record = _record(error, _Room(), frozenset())
+    try:
+        record = _record(error, _Room(), frozenset())
+    except Exception as defect:  # noqa: BLE001 - a class may do anything when it is looked at
+        record = _Record(type_name(type(error)), f"(cannot be looked at: it raises {type_name(type(defect))})")
     data = _encode(record)
     for shorten in _SHORTENINGS:
         if len(data) <= max_bytes:
@@ -312,9 +315,18 @@ _REFUSED: Final = (StopIteration, StopAsyncIteration, GeneratorExit, KeyboardInt
 
 
 def _restore(record: _Record, fallback: Fallback) -> BaseException:
-    error = _rebuilt(record, fallback)
-    if error is None:
-        error = fallback(record.message, type_name=record.type, traceback_text=record.traceback)
+    try:
+        error = _rebuilt(record, fallback)
+        if error is not None:
+            return _completed(error, record, fallback)
+    except Exception:  # noqa: BLE001, S110 - a class may do anything when it is looked at
+        pass
+    return _completed(
+        fallback(record.message, type_name=record.type, traceback_text=record.traceback), record, fallback
+    )
+
+
+def _completed(error: BaseException, record: _Record, fallback: Fallback) -> BaseException:
     notes = [*record.notes, f"{TRACEBACK_HEADER}\n{record.traceback}"] if record.traceback else record.notes
     if notes:
         error.__dict__["__notes__"] = list(notes)

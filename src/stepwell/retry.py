@@ -84,15 +84,25 @@ def next_delay(policy: Retry, attempt: int, error: BaseException, chance: float)
         return None
     if policy.when is not None and not _wants(policy.when, error):
         return None
-    own = getattr(error, "retry_after", None)
-    if isinstance(own, (int, float)) and 0 <= own <= MAX_DURATION_SECONDS:
-        return float(own)
+    own = _own_delay(error)
+    if own is not None:
+        return own
     longest = _seconds(policy.max_delay)
     try:
         full = min(longest, _seconds(policy.delay) * float(policy.backoff) ** (attempt - 1))
     except OverflowError:
         full = longest if policy.delay else 0.0
     return full * (1 - policy.jitter * chance)
+
+
+def _own_delay(error: BaseException) -> float | None:
+    try:
+        own: object = getattr(error, "retry_after", None)
+    except Exception:  # noqa: BLE001 - a property may raise anything
+        return None
+    if not isinstance(own, (int, float)) or not 0 <= own <= MAX_DURATION_SECONDS:
+        return None
+    return float(own)
 
 
 def _wants(when: Callable[[BaseException], bool], error: BaseException) -> bool:

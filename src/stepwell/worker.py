@@ -109,8 +109,15 @@ class Worker:
                 reply(None, StepwellError(f"nothing was written, because the engine failed to handle the run: {error}"))
         if run is not None:
             self._forget(run)
-        reason = f"{type(error).__name__}: the engine failed to handle this run: {error}"
-        self.batch.lone_work().changes.append(RunMoved(key, "halted", self.now, None, reason))
+        self._halt_unread(key, f"{type(error).__name__}: the engine failed to handle this run: {error}")
+
+    def _halt_unread(self, key: int, reason: str) -> None:
+        record = self._inspector.run_by_key(key)
+        if record is None or record.status in ENDED:
+            return
+        work = self.batch.lone_work()
+        work.changes.append(RunMoved(key, "halted", self.now, None, reason))
+        work.extra.over.append(RunOver(key, record.id, "halted", None, None, reason))
 
     def prepare(self, work: Work) -> None:
         """Make the unit of a work with transactional steps call them, inside the transaction."""
@@ -188,7 +195,7 @@ class Worker:
                 self.load_later(run.key)
             else:
                 reason = f"{type(error).__name__}: its writes were refused {_MAX_REFUSALS} times: {error}"
-                self.batch.lone_work().changes.append(RunMoved(run.key, "halted", self.now, None, reason))
+                self._halt_unread(run.key, reason)
 
     def load_later(self, key: int) -> None:
         """Bring a run to memory in an event of its own."""
