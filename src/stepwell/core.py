@@ -163,10 +163,12 @@ class Core:
         except Exception as error:  # noqa: BLE001 - see _fail
             self._fail(error)
             return
+        self._set_timer()
+        # What wakes other threads comes last: they need the interpreter, and would only wait for this thread to rest.
         self._flush()
+        worker.run_steps()
         if (self._inbox or worker.batch) and not self._scheduled and not self._waiting_for_space():
             self.wake()
-        self._set_timer()
         if self.waiters.idle and self._is_idle():
             self.waiters.tell_idle(worker.memory.next_due())
             self._flush()
@@ -233,7 +235,6 @@ class Core:
             nothing: list[list[Any]] = [[]] * len(rest)
             worker.settle(rest, nothing)
         self._full_until = 0.0
-        worker.run_steps()
 
     # --- trouble -------------------------------------------------------------------------------------------------
 

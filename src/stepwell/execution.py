@@ -354,8 +354,7 @@ class Execution:
         codec = self.codec
         fingerprint = 0
         if args or kwargs:
-            fingerprint = codec.fingerprint(args, kwargs, _StepWhere(step.name, self.run_id))
-            args, kwargs = codec.private_copy(args, kwargs)
+            fingerprint, args, kwargs = codec.seal(args, kwargs, _StepWhere(step.name, self.run_id))
         future: asyncio.Future[Any] = asyncio.Future(loop=self.loop)
         if self._refusals >= _MAX_REFUSALS:
             await future  # for ever: see _MAX_REFUSALS

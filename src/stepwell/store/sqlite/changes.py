@@ -98,6 +98,9 @@ class Applier:
 
     def apply(self, changes: Sequence[Change]) -> list[Any]:
         """Apply changes in order and return their results. Entries become rows with the next `flush`."""
+        if len(changes) == 1 and type(changes[0]) is Entry:  # the commonest unit of all: a step of a run that goes on
+            self._entries.append(astuple(changes[0])[:_ENTRY_FIELDS])
+            return [None]
         results: list[Any] = []
         for change in changes:
             if type(change) is Entry:
