@@ -282,8 +282,8 @@ class Execution:
             operation.future = operation.handle = None
         self.pending.clear()
         self.loop.close_strand(self.strand)
-        # Without these two the run would be a cycle, which waits for the garbage collector: with a thousand runs at once
-        # that is a tenth of all time.
+        # Without these two the run would be a cycle, which waits for the garbage collector: with a thousand runs at
+        # once that is a tenth of all time.
         self._root = None
         del self.strand
 

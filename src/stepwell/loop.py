@@ -115,14 +115,21 @@ class WorkflowTask(asyncio.Task[T]):
         return self._stable_hash
 
 
-def _awaited(coroutine: Any) -> Iterator[Any]:
+def _awaited(outermost: Any) -> Iterator[Any]:
     """Yield a task's coroutine, the one that it awaits, and so on."""
-    if isinstance(coroutine, GreenletCoroutine):
-        yield coroutine
-        coroutine = coroutine.inner
+    coroutine = outermost
+    if isinstance(outermost, GreenletCoroutine):
+        yield outermost
+        coroutine = cast("Any", outermost).inner
     while hasattr(coroutine, "cr_frame"):
         yield coroutine
         coroutine = coroutine.cr_await
+
+
+def _is_closed(coroutine: Any) -> bool:
+    if isinstance(coroutine, GreenletCoroutine):
+        return coroutine.is_closed
+    return coroutine.cr_frame is None
 
 
 def _keep_for_ever(coroutine: object) -> None:
@@ -342,7 +349,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
                 with suppress(BaseException):  # whatever the code does on its way out, it must not act
                     coroutine.close()
                 for each in awaited:
-                    if not each.is_closed if isinstance(each, GreenletCoroutine) else each.cr_frame is not None:
+                    if not _is_closed(each):
                         _keep_for_ever(each)
         finally:
             strand.forget_tasks()
@@ -472,8 +479,8 @@ for _name in dir(asyncio.AbstractEventLoop):
 
 def _too_long(seconds: float, host: LoopHost) -> InvalidArgument:
     return InvalidArgument(
-        f"run {host.run_id!r}: workflow code set a timer of {seconds:g} seconds at {host.location()}; a timer is at most "
-        "100 years long"
+        f"run {host.run_id!r}: workflow code set a timer of {seconds:g} seconds at {host.location()}; a timer is at "
+        "most 100 years long"
     )
 
 
