@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 import threading
@@ -278,6 +279,57 @@ def test_the_plugin_offers_an_engine_and_its_clock_and_is_silent_under_strict_wa
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
     assert "warning" not in done.stdout
+
+
+PRELUDE = """
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from stepwell import receive, step, workflow
+
+charges = []
+
+
+@dataclass
+class Order:
+    id: str
+
+
+@step
+async def charge(order: Order) -> None:
+    charges.append(order.id)
+
+
+@step
+def ship(order: Order) -> str:
+    return f"parcel-of-{order.id}"
+
+
+async def old_checkout(order: Order) -> str:
+    await charge(order)
+    await asyncio.sleep(24 * 3600)
+    if not await receive("approval", bool, timeout=timedelta(days=3)):
+        return "refused"
+    return ship(order)
+
+
+async def new_checkout(order: Order) -> str:
+    result = await old_checkout(order)
+    return result.lower()
+
+
+checkout = workflow(old_checkout)
+"""
+
+
+def test_the_examples_of_the_how_to_page_pass(tmp_path: Path) -> None:
+    page = Path(__file__).parents[1] / "docs" / "how-to" / "test-workflows.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    for number, block in enumerate(blocks):
+        (tmp_path / f"test_{number}.py").write_text(PRELUDE + block)
+    done = run_pytest(tmp_path, "-p", "no:stepwell", "-p", "stepwell.testing.plugin")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{sum(block.count('def test_') for block in blocks)} passed" in done.stdout
 
 
 def test_the_plugin_costs_nothing_where_it_is_not_used(tmp_path: Path) -> None:
