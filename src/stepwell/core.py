@@ -250,7 +250,7 @@ class Core:
         self._loop.call_later(_FULL_DISK_RETRY_SECONDS, self._retry_full_disk)
 
     def _retry_full_disk(self) -> None:
-        if not self._closing and not self._scheduled:
+        if not self._scheduled:
             self.wake()
 
     def _fail(self, error: Exception) -> None:
@@ -512,7 +512,7 @@ class Core:
         self.later(self._end)
 
     def _end(self) -> None:
-        if self._worker.batch and not self._waiting_for_space():
+        if self._worker.batch and not self._full_until:
             self.later(self._end)
             return
         self.failure = EngineClosed(f"{self.store.location}: the engine is closed; open another one")

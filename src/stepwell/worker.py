@@ -86,6 +86,9 @@ class Worker:
         for work in works:
             if work.calls_transactions:
                 # Their functions were called, but nothing of it stands: read the runs again when there is space.
+                self.batch.forget(work)
+                for reply in work.waiting_callers():
+                    reply(None, error)
                 for run in work.residents:
                     self._forget(run)
                     self.load_later(run.key)

@@ -297,7 +297,9 @@ class Writer:
             yield SqliteTransaction(self, lent)
         except BaseException as error:
             lent.end()
-            self.abandon(lent.fault or error)
+            told = self.abandon(lent.fault or error)
+            if error is lent.fault:
+                raise told from error
             raise
         lent.end()
         if isinstance(lent.fault, TransactionGone):
