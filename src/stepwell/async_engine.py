@@ -13,9 +13,9 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mappi
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, TypeVarTuple, cast, overload
+from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
-from stepwell.client import Client, Durability, Enlisted, Options, StartMessage, in_transaction
+from stepwell.client import Client, Durability, Enlisted, Options, StartMessage, StartOptions, in_transaction
 from stepwell.clock import Clock, to_seconds
 from stepwell.codec import MAX_PAYLOAD_BYTES
 from stepwell.definition import Workflow, check_name
@@ -167,26 +167,12 @@ class AsyncEngine:
 
     @overload
     async def start(
-        self,
-        workflow: Callable[[*Ts], Coroutine[Any, Any, T]],
-        /,
-        *args: *Ts,
-        id: str | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        deadline: float | timedelta | datetime | None = None,
-        messages: Sequence[StartMessage] = (),
+        self, workflow: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts, **options: Unpack[StartOptions]
     ) -> AsyncRun[T]: ...
 
     @overload
     async def start(
-        self,
-        workflow: Callable[[*Ts], T],
-        /,
-        *args: *Ts,
-        id: str | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        deadline: float | timedelta | datetime | None = None,
-        messages: Sequence[StartMessage] = (),
+        self, workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StartOptions]
     ) -> AsyncRun[T]: ...
 
     async def start(
@@ -293,26 +279,12 @@ class AsyncTransaction:
 
     @overload
     async def start(
-        self,
-        workflow: Callable[[*Ts], Coroutine[Any, Any, T]],
-        /,
-        *args: *Ts,
-        id: str | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        deadline: float | timedelta | datetime | None = None,
-        messages: Sequence[StartMessage] = (),
+        self, workflow: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts, **options: Unpack[StartOptions]
     ) -> AsyncRun[T]: ...
 
     @overload
     async def start(
-        self,
-        workflow: Callable[[*Ts], T],
-        /,
-        *args: *Ts,
-        id: str | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        deadline: float | timedelta | datetime | None = None,
-        messages: Sequence[StartMessage] = (),
+        self, workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StartOptions]
     ) -> AsyncRun[T]: ...
 
     async def start(

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
 from stepwell.clock import MICROSECONDS, Clock, SystemClock, to_seconds
 from stepwell.codec import Codec
@@ -40,6 +40,15 @@ StartMessage: TypeAlias = tuple[str, object] | tuple[str, object, str]
 
 #: The engines in whose `transaction()` block the current code is; asking such an engine to write would wait for itself.
 in_transaction: Final[ContextVar[frozenset[int]]] = ContextVar("stepwell_in_transaction", default=frozenset())
+
+
+class StartOptions(TypedDict, total=False):
+    """The keyword arguments of `start`, for the overloads that type its result; see `stepwell.Engine.start`."""
+
+    id: str | None
+    kwargs: Mapping[str, Any] | None
+    deadline: float | timedelta | datetime | None
+    messages: Sequence[StartMessage]
 
 
 class Options:

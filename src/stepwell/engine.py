@@ -9,9 +9,9 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, TypeVarTuple, cast, overload
+from typing import Any, Final, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
-from stepwell.client import Client, Durability, Enlisted, Options, StartMessage, in_transaction
+from stepwell.client import Client, Durability, Enlisted, Options, StartMessage, StartOptions, in_transaction
 from stepwell.clock import Clock, to_seconds
 from stepwell.codec import MAX_PAYLOAD_BYTES
 from stepwell.definition import Workflow, check_name
@@ -128,27 +128,11 @@ class Engine:
 
     @overload
     def start(
-        self,
-        workflow: Callable[[*Ts], Coroutine[Any, Any, T]],
-        /,
-        *args: *Ts,
-        id: str | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        deadline: float | timedelta | datetime | None = None,
-        messages: Sequence[StartMessage] = (),
+        self, workflow: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts, **options: Unpack[StartOptions]
     ) -> Run[T]: ...
 
     @overload
-    def start(
-        self,
-        workflow: Callable[[*Ts], T],
-        /,
-        *args: *Ts,
-        id: str | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        deadline: float | timedelta | datetime | None = None,
-        messages: Sequence[StartMessage] = (),
-    ) -> Run[T]: ...
+    def start(self, workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StartOptions]) -> Run[T]: ...
 
     def start(
         self,
@@ -255,27 +239,11 @@ class Transaction:
 
     @overload
     def start(
-        self,
-        workflow: Callable[[*Ts], Coroutine[Any, Any, T]],
-        /,
-        *args: *Ts,
-        id: str | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        deadline: float | timedelta | datetime | None = None,
-        messages: Sequence[StartMessage] = (),
+        self, workflow: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts, **options: Unpack[StartOptions]
     ) -> Run[T]: ...
 
     @overload
-    def start(
-        self,
-        workflow: Callable[[*Ts], T],
-        /,
-        *args: *Ts,
-        id: str | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        deadline: float | timedelta | datetime | None = None,
-        messages: Sequence[StartMessage] = (),
-    ) -> Run[T]: ...
+    def start(self, workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StartOptions]) -> Run[T]: ...
 
     def start(
         self,
