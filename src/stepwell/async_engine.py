@@ -237,9 +237,10 @@ class AsyncEngine:
                     yield AsyncTransaction(self, opened.lent, enlisted)
             finally:
                 in_transaction.reset(token)
+            # Before others may write: see `Worker.message_sent_outside`.
+            client.after_transaction(enlisted.events)
         finally:
             core.store.writers.release()
-        client.after_transaction(enlisted.events)
 
 
 def _resolve_one(free: asyncio.Future[None]) -> None:

@@ -326,7 +326,7 @@ class Enlisted:
         check_conflict(run, created)
         if created.existing is not None:
             return  # with the messages that it was given then
-        self.events.append(partial(worker.child_created, run, created))
+        self.events.append(partial(worker.started_outside, run, created))
         for message in messages:
             self.send(run.id, message)
 
@@ -334,7 +334,7 @@ class Enlisted:
         """Send a message; raises `RunNotFound` and `RunEnded`."""
         change = MessageSent(run_id, message.name, message.value, self._client.clock.now(), message.key)
         sent = self._apply([change])[0]
-        self.events.append(partial(self._client.core.worker.message_committed, change, sent))
+        self.events.append(partial(self._client.core.worker.message_sent_outside, change, sent))
 
 
 def _deadline_at(deadline: float | timedelta | datetime | None, now: int) -> int | None:

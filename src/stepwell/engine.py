@@ -218,7 +218,8 @@ class Engine:
                     yield Transaction(self, opened.lent, enlisted)
             finally:
                 in_transaction.reset(token)
-        client.after_transaction(enlisted.events)
+            # Before others may write: see `Worker.message_sent_outside`.
+            client.after_transaction(enlisted.events)
 
 
 class Transaction:

@@ -157,6 +157,7 @@ class Loader:
             run.status, run.wake_at = "running", None
         run.history = attempt_history(snapshot.entries)
         execution.replay(snapshot.entries)
+        run.loaded_messages = frozenset(message.position for message in snapshot.messages)
         for message in snapshot.messages:
             run.put_message(message.name, message.value, message.position, message.sent_at)
         for entry in snapshot.entries:

@@ -31,6 +31,7 @@ class Resident:
         "id",
         "inbox",
         "key",
+        "loaded_messages",
         "opened",
         "parent",
         "receivers",
@@ -55,6 +56,7 @@ class Resident:
         self.armed: int | None = None  # the due time that the worker's heap knows
         self.receivers: dict[str, deque[Operation]] = {}
         self.inbox: dict[str, deque[Message]] = {}
+        self.loaded_messages: frozenset[int] = frozenset()  # positions of those that came with the run from the store
         self.sending: dict[str, int] = {}  # messages by name that are written but not committed yet
         self.deliverable: deque[Entry] = deque()  # outcomes of operations that need no waiting
         self.history: dict[int, History] = {}
@@ -115,7 +117,11 @@ class Resident:
 
     def put_message(self, name: str, value: Payload, position: int, sent_at: int) -> None:
         """Add a committed message, in order of sending."""
-        self.inbox.setdefault(name, deque()).append(Message(position, name, value, sent_at))
+        inbox = self.inbox.setdefault(name, deque())
+        place = len(inbox)
+        while place and inbox[place - 1].position > position:
+            place -= 1
+        inbox.insert(place, Message(position, name, value, sent_at))
 
     def can_leave(self) -> bool:
         """Tell whether nothing but what the store holds would be lost if the run left memory now."""

@@ -388,6 +388,26 @@ class Worker:
             run.put_message(change.name, change.value, sent.position, change.at)
             self.settle_run(run, self.batch.work_of(run))
 
+    def message_sent_outside(self, change: MessageSent, sent: Sent) -> None:
+        """Hand over a message that a transaction of the user's sent, unless it was read from the store meanwhile.
+
+        The event is queued before the transaction lets go of the writers' lock. So no other commit comes between the two,
+        and a run that got the message from the store is still the same resident.
+        """
+        run = self.memory.runs.get(sent.run)
+        if run is None:
+            self.message_committed(change, sent)
+        elif sent.position and sent.position not in run.loaded_messages:
+            run.put_message(change.name, change.value, sent.position, change.at)
+            self.settle_run(run, self.batch.work_of(run))
+
+    def started_outside(self, change: RunCreated, created: Created) -> None:
+        """Bring a run to life that a transaction of the user's started, with what others have sent it since."""
+        if created.existing is None and change.status == "running":
+            self.loader.load([created.key])
+        else:
+            self.child_created(change, created)
+
     def cancel_committed(self, record: RunRecord) -> None:
         """Deliver a cancellation."""
         if record.status in ENDED:
