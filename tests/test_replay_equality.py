@@ -25,9 +25,10 @@ from hypothesis import strategies as st
 
 import stepwell
 from stepwell import Retry, patched, publish, receive, send, sleep_until, step, workflow
+from stepwell.calls import ChildStart, Operation, Outcome
 from stepwell.clock import MICROSECONDS
 from stepwell.codec import Codec
-from stepwell.execution import ChildStart, Execution, Operation, Outcome
+from stepwell.execution import Execution
 from stepwell.failure import encode_failure
 from stepwell.journal import AttemptFailure, Entry, EntryKind, Payload
 from stepwell.model import RunRecord

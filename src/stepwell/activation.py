@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from stepwell.attempts import Attempts
+from stepwell.calls import ChildStart, Operation, Outcome
 from stepwell.errors import (
     DefinitionError,
     ResultNotSerializable,
@@ -24,7 +25,6 @@ from stepwell.errors import (
     StepInterrupted,
     StepwellError,
 )
-from stepwell.execution import ChildStart, Operation, Outcome
 from stepwell.failure import encode_failure
 from stepwell.journal import Entry, EntryKind, Payload
 from stepwell.lifecycle import ENDED, Status, check_transition

@@ -23,12 +23,12 @@ from stepwell.attempts import Attempts
 from stepwell.clock import MICROSECONDS, Clock
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
+from stepwell.dispatch import LONG_STEP_SECONDS, Dispatch
 from stepwell.errors import EngineClosed, RunConflict, StepwellError, StorageFull, StoreError
 from stepwell.journal import Payload
 from stepwell.loading import Limits
 from stepwell.model import Claim
 from stepwell.requests import Message, Requests, check_conflict
-from stepwell.runner import AsyncLanes, ThreadLanes
 from stepwell.store.base import Created, RunCreated, Store
 from stepwell.waiting import Waiters
 from stepwell.watchdog import Watchdog
@@ -39,8 +39,6 @@ _log: Final = logging.getLogger("stepwell")
 
 #: How many events go into one commit at most, so that a flood does not starve the loop.
 _MAX_BATCH: Final = 2000
-#: A step that takes longer than this is shown in the journal while it runs, in seconds.
-_LONG_STEP_SECONDS: Final = 1.0
 #: How long to wait before a commit is tried again on a full disk, in seconds.
 _FULL_DISK_RETRY_SECONDS: Final = 0.25
 #: How much longer than asked for `close` waits for the engine's thread, in seconds: for the commit under way.
@@ -87,12 +85,8 @@ class Core:
         self.worker = self._worker = Worker(store.inspector, codec, workflows, self, limits, random.random)
         self.requests = Requests(self._worker, store.inspector, workflows)
         self.waiters = Waiters(store, self._worker.memory, self._worker.batch)
-        self._step_loop = step_loop
-        self._lanes = AsyncLanes(step_loop or self._loop, codec, self._finished)
-        self._threads = ThreadLanes(codec, self._finished, step_threads)
+        self.steps = Dispatch(self._loop, step_loop, codec, step_threads, self._finished, self._long_steps)
         self._timer: asyncio.TimerHandle | None = None
-        self._long_timer: asyncio.TimerHandle | None = None
-        self._dispatched = 0  # attempts handed out whose end has not come back
         self._full_until: float = 0.0
         self._after_flush: list[Callable[[], None]] = []
         self.thread = threading.Thread(target=self._main, name="stepwell", daemon=True)
@@ -188,7 +182,7 @@ class Core:
         return True
 
     def _is_idle(self) -> bool:
-        if self._dispatched or self._inbox or self._worker.batch:
+        if self.steps.count or self._inbox or self._worker.batch:
             return False
         due = self._worker.memory.next_due()
         return due is None or due > self.clock.now()
@@ -332,63 +326,30 @@ class Core:
         if not self._scheduled:
             self.wake()
 
-    def _look_for_long_steps(self) -> None:
-        self._long_timer = None
-        limit = self.clock.now() - int(_LONG_STEP_SECONDS * MICROSECONDS)
-        found = [attempts for attempts in self._under_way() if attempts.started_at <= limit and not attempts.visible]
+    def _long_steps(self, under_way: list[Attempts]) -> None:
+        """Show in the journal which of the steps under way take long."""
+        limit = self.clock.now() - int(LONG_STEP_SECONDS * MICROSECONDS)
+        found = [attempts for attempts in under_way if attempts.started_at <= limit and not attempts.visible]
         if found:
             self.post(partial(self._worker.show_long_steps, found))
-        self._watch_steps()
-
-    def _under_way(self) -> list[Attempts]:
-        return [attempts for attempts in (*self._lanes.busy(), *self._threads.busy()) if attempts.wanted]
-
-    def _watch_steps(self) -> None:
-        # Steps on another loop may not have begun yet, so the timer is set for them in any case, once a second at most.
-        if self._long_timer is None and not self._closing and (self._step_loop is not None or self._under_way()):
-            self._long_timer = self._loop.call_later(_LONG_STEP_SECONDS, self._look_for_long_steps)
 
     # --- what the worker has done outside (see `stepwell.work.Outside`) ---------------------------------------------
 
     def run_steps(self, attempts: list[Attempts]) -> None:
-        """Execute attempts: async ones on the loop, sync ones in threads."""
-        if self._closing:
-            return
-        self._dispatched += len(attempts)
-        coroutines = [attempt for attempt in attempts if attempt.definition.is_async]
-        if len(coroutines) != len(attempts):
-            plain = [attempt for attempt in attempts if not attempt.definition.is_async]
-            self._threads.start(plain)
-            for attempt in plain:
-                limit = self._threads.time_limit(attempt)
-                if limit is not None:
-                    self._loop.call_later(limit, self._threads.expire, attempt, attempt.attempt)
-        if coroutines:
-            self._on_step_loop(self._lanes.start, coroutines)
-        self._watch_steps()
+        """Execute attempts, unless the engine is closing: then the next one does."""
+        if not self._closing:
+            self.steps.start(attempts)
 
     def drop_steps(self, attempts: list[Attempts]) -> None:
-        """Cancel async attempts, and tell sync ones."""
-        # Threads see for themselves that the attempt is not wanted any more.
-        self._on_step_loop(self._lanes.drop, attempts)
-
-    def _on_step_loop(self, call: Callable[[list[Attempts]], None], attempts: list[Attempts]) -> None:
-        if self._step_loop is None:
-            call(attempts)
-            return
-        try:
-            self._step_loop.call_soon_threadsafe(call, attempts)
-        except RuntimeError:
-            _log.warning(
-                "%s: the loop of the async steps is closed; they go on with the next engine", self.store.location
-            )
+        """Cancel attempts."""
+        self.steps.drop(attempts)
 
     def _finished(self, ended: Sequence[Attempts]) -> None:
         """Take the ends of attempts; from any thread."""
         self.post(partial(self._steps_finished, ended))
 
     def _steps_finished(self, ended: Sequence[Attempts]) -> None:
-        self._dispatched -= len(ended)
+        self.steps.count -= len(ended)
         step_finished = self._worker.step_finished
         for attempts in ended:
             try:
@@ -505,7 +466,7 @@ class Core:
 
     def _drain(self, deadline: float) -> None:
         self._closing = self._worker.draining = True
-        if self._under_way() and self._loop.time() < deadline:
+        if self.steps.under_way() and self._loop.time() < deadline:
             self._loop.call_later(0.01, self.post, partial(self._drain, deadline))
             return
         # One more turn commits what the last steps brought; nothing new was started since.
@@ -522,8 +483,7 @@ class Core:
         """Tell whoever still waits, and drop what executes and what is in memory."""
         assert self.failure is not None
         self.waiters.refuse(self.failure)
-        self._threads.close()
-        self._on_step_loop(lambda _: self._lanes.close(), [])
+        self.steps.close()
         self._worker.close()
         self._flush()
         self._drained.set()

@@ -19,9 +19,8 @@ import random
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
-import msgspec
-
 from stepwell.attempts import Attempts
+from stepwell.calls import ChildStart, Operation, Outcome
 from stepwell.codec import Codec, Converter
 from stepwell.definition import Step, Workflow, is_durable
 from stepwell.errors import (
@@ -34,8 +33,9 @@ from stepwell.errors import (
     WorkflowIOError,
 )
 from stepwell.failure import decode_failure
-from stepwell.journal import FAILURES, OP_KIND_OF, UNDELIVERED, Entry, OpKind, Payload
-from stepwell.loop import DeterministicLoop, Handle, NeedsGreenletsError, Strand, block_on
+from stepwell.greenlets import NeedsGreenletsError, block_on
+from stepwell.journal import FAILURES, OP_KIND_OF, UNDELIVERED, Entry, OpKind
+from stepwell.loop import DeterministicLoop, Handle, Strand
 from stepwell.model import RunRecord
 from stepwell.whereabouts import executing_at, waiting_at
 
@@ -46,51 +46,6 @@ _log: Final = logging.getLogger("stepwell")
 # How often code that is being closed may try durable operations before it is left suspended: an `except BaseException`
 # in an endless loop would spin for ever otherwise.
 _MAX_REFUSALS: Final = 100
-
-
-class Operation(msgspec.Struct, eq=False):
-    """Something durable that the code asked for and waits for.
-
-    `detail` depends on the kind: the `Attempts` of a step, the due time of a timer, for the others see
-    `stepwell.operations`. `converter` reads what is delivered; it is None where that is nothing. A timer has a
-    `handle`, the others a `future`.
-    """
-
-    number: int
-    kind: OpKind
-    name: str
-    fingerprint: int
-    converter: Converter | None
-    detail: Any
-    future: asyncio.Future[Any] | None = None
-    handle: Handle | None = None
-
-    def __str__(self) -> str:
-        """Name what is delivered, for messages of the codec."""
-        return f"the result of {self.kind} {self.name!r}"
-
-
-class ChildStart:
-    """The detail of a start operation: which run to create. `child_id` is None where the engine shall choose it."""
-
-    __slots__ = ("attached", "child_id", "input", "workflow")
-
-    def __init__(self, workflow: str, payload: Payload, *, child_id: str | None, attached: bool) -> None:
-        self.workflow = workflow
-        self.input = payload
-        self.child_id = child_id
-        self.attached = attached
-
-
-class Outcome:
-    """How the code ended: with a `result`, with an `error`, or, both unset and `cancelled` true, by cancellation."""
-
-    __slots__ = ("cancelled", "error", "result")
-
-    def __init__(self, *, result: Any = None, error: BaseException | None = None, cancelled: bool = False) -> None:
-        self.result = result
-        self.error = error
-        self.cancelled = cancelled
 
 
 class Execution:

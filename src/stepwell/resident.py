@@ -7,7 +7,8 @@ from heapq import heappop, heappush
 from typing import Any
 
 from stepwell.attempts import Attempts, History
-from stepwell.execution import Execution, Operation
+from stepwell.calls import Operation
+from stepwell.execution import Execution
 from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import Status
 from stepwell.model import Message, RunRecord

@@ -213,9 +213,12 @@ class ThreadLanes:
     (`concurrent.futures` joins its threads at exit.) Threads are made as needed, up to `limit`.
     """
 
-    def __init__(self, codec: Codec, finished: Finished, limit: int) -> None:
+    def __init__(
+        self, codec: Codec, finished: Finished, limit: int, bound: Callable[[Attempts, int, float], None]
+    ) -> None:
         self._codec = codec
         self._finished = finished
+        self._bound = bound  # called when an attempt with a time limit begins; must lead to `expire`
         self._limit = limit
         self._queue: queue.SimpleQueue[tuple[Attempts, int] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -263,6 +266,9 @@ class ThreadLanes:
     def _call(self, attempts: Attempts) -> Callable[[Attempts], None]:
         """Execute an attempt; return what records its end, which must not happen once the attempt is given up."""
         enter_step(attempts)
+        limit = _time_limit(attempts)
+        if limit is not None:
+            self._bound(attempts, attempts.attempt, limit)
         try:
             result = attempts.definition.invoke(attempts.args, attempts.kwargs)
         except BaseException as error:  # noqa: BLE001 - whatever a step raises is its attempt's outcome
@@ -274,10 +280,6 @@ class ThreadLanes:
 
     def _end_of_unwanted(self, attempts: Attempts) -> None:
         attempts.error = asyncio.CancelledError()
-
-    def time_limit(self, attempts: Attempts) -> float | None:
-        """Return the seconds after which `expire` must be called, or None."""
-        return _time_limit(attempts)
 
     def expire(self, attempts: Attempts, number: int) -> None:
         """Give up on an attempt that takes too long; its result will be ignored."""

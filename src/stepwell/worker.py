@@ -19,10 +19,10 @@ from msgspec.structs import replace
 from stepwell.activation import DEADLINE_REASON, Activator
 from stepwell.attempts import Attempts
 from stepwell.batch import Batch
+from stepwell.calls import Operation
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
 from stepwell.errors import ClaimLost, StepwellError
-from stepwell.execution import Operation
 from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import ENDED
 from stepwell.loading import Limits, Loader

@@ -67,7 +67,7 @@ class TestEngine(Engine):
         try:
             due: int | None = self._wait("the engine is not idle", timeout, core.waiters.when_idle)
         except TimeoutError:
-            steps = [f"{attempts.definition.name!r} of run {attempts.run_id!r}" for attempts in core._under_way()]
+            steps = [f"{attempts.definition.name!r} of run {attempts.run_id!r}" for attempts in core.steps.under_way()]
             under_way = ", ".join(steps) or "none"
             seconds = to_seconds(timeout, "timeout")
             raise TimeoutError(f"the engine is not idle after {seconds:g} s; steps under way: {under_way}") from None

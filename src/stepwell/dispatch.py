@@ -1,0 +1,98 @@
+"""Which steps are under way, and where: async ones on a loop, sync ones in threads.
+
+The loop of the async steps is the engine's own for an `Engine` and the caller's for an `AsyncEngine`; calls to another
+loop go through `call_soon_threadsafe`, all steps of a turn at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from stepwell.attempts import Attempts
+from stepwell.codec import Codec
+from stepwell.runner import AsyncLanes, ThreadLanes
+
+_log: Final = logging.getLogger("stepwell")
+
+#: A step that takes longer than this is shown in the journal while it runs, in seconds.
+LONG_STEP_SECONDS: Final = 1.0
+
+
+class Dispatch:
+    """Executes steps for one engine; for its thread. `finished` is called from whichever thread a step ends on.
+
+    `long_steps` is called, on the engine's thread, with the steps under way once a second while there are any.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        step_loop: asyncio.AbstractEventLoop | None,
+        codec: Codec,
+        threads: int,
+        finished: Callable[[Sequence[Attempts]], None],
+        long_steps: Callable[[list[Attempts]], None],
+    ) -> None:
+        self._loop = loop
+        self._step_loop = step_loop
+        self._long_steps = long_steps
+        self._long_timer: asyncio.TimerHandle | None = None
+        self._lanes = AsyncLanes(step_loop or loop, codec, finished)
+        self._threads = ThreadLanes(codec, finished, threads, self._bound)
+        self._closed = False
+        #: How many attempts were handed out whose end has not come back.
+        self.count = 0
+
+    def start(self, attempts: list[Attempts]) -> None:
+        """Execute attempts."""
+        if self._closed:
+            return
+        self.count += len(attempts)
+        coroutines = [attempt for attempt in attempts if attempt.definition.is_async]
+        if len(coroutines) != len(attempts):
+            self._threads.start([attempt for attempt in attempts if not attempt.definition.is_async])
+        if coroutines:
+            self._on_step_loop(self._lanes.start, coroutines)
+        self._watch()
+
+    def drop(self, attempts: list[Attempts]) -> None:
+        """Cancel async attempts; sync ones see for themselves that they are not wanted any more."""
+        self._on_step_loop(self._lanes.drop, attempts)
+
+    def under_way(self) -> list[Attempts]:
+        """Return the attempts that somebody waits for, oldest first."""
+        return [attempts for attempts in (*self._lanes.busy(), *self._threads.busy()) if attempts.wanted]
+
+    def close(self) -> None:
+        """Cancel what can be cancelled, and let go of the rest."""
+        self._closed = True
+        self._threads.close()
+        self._on_step_loop(lambda _: self._lanes.close(), [])
+
+    def _bound(self, attempts: Attempts, number: int, seconds: float) -> None:
+        """Give up on a sync attempt after some seconds; called from the thread that begins it."""
+        try:
+            self._loop.call_soon_threadsafe(self._loop.call_later, seconds, self._threads.expire, attempts, number)
+        except RuntimeError:  # the engine is closed; nobody waits for the attempt
+            return
+
+    def _on_step_loop(self, call: Callable[[list[Attempts]], None], attempts: list[Attempts]) -> None:
+        if self._step_loop is None:
+            call(attempts)
+            return
+        try:
+            self._step_loop.call_soon_threadsafe(call, attempts)
+        except RuntimeError:
+            _log.warning("the loop of the async steps is closed; their runs go on with the next engine")
+
+    def _watch(self) -> None:
+        if self._long_timer is None and self.count and not self._closed:
+            self._long_timer = self._loop.call_later(LONG_STEP_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._long_timer = None
+        self._long_steps(self.under_way())
+        self._watch()
