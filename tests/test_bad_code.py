@@ -542,3 +542,56 @@ def test_thousands_of_operations_without_a_wait_let_others_have_their_turn(engin
     assert engine.start(healthy, 1).result(timeout=5) == 2
     assert long.result(timeout=20) == 3000
     assert long.value("number") == 2999
+
+
+# --- blocking calls where none were expected --------------------------------------------------------------------------
+
+#: Hides a ``def`` step from the guess that decides whether a run begins on greenlets.
+HIDDEN = {"step": note_sync}
+hanging = threading.Event()
+
+
+@step
+async def hang() -> None:
+    hanging.set()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        executed.append("let go")
+
+
+@workflow
+async def hang_child() -> None:
+    await receive("never")
+
+
+@pytest.mark.parametrize("what", ["step", "child"])
+def test_what_is_cancelled_right_before_an_unexpected_blocking_call_is_cancelled_all_the_same(
+    engine: TestEngine, what: str
+) -> None:
+    @workflow
+    async def surprises() -> list[Any]:
+        task = asyncio.create_task(hang() if what == "step" else hang_child())
+        await asyncio.sleep(0)
+        await receive("go")
+        task.cancel()
+        await asyncio.sleep(0)
+        found = HIDDEN["step"]("found")
+        await receive("end")
+        return [found, task.cancelled()]
+
+    hanging.clear()
+    run = engine.start(surprises, id="run", messages=[])
+    if what == "step":
+        assert hanging.wait(10)
+    else:
+        engine.idle()
+    run.send("go")
+    engine.idle()
+    if what == "child":
+        with pytest.raises(RunCancelled, match="no longer waits"):
+            engine.get("run/1").result(timeout=5)
+    engine.reopen()
+    run.send("end")
+    assert run.result(timeout=5) == ["found", True]
+    assert sorted(executed) == (["found", "let go"] if what == "step" else ["found"])
