@@ -525,3 +525,13 @@ def test_the_async_engine_itself_is_refused_inside_its_transaction(tmp_path: Pat
             await run.result(10)
 
     asyncio.run(main())
+
+
+def test_a_transaction_called_on_an_instance_says_where_to_declare_it() -> None:
+    class Ledger:
+        @transaction
+        def book(self, tx: Any) -> None:
+            tx.execute("SELECT 1")
+
+    with pytest.raises(DefinitionError, match="Declare it outside of the class"):
+        _ = Ledger().book

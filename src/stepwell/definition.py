@@ -146,6 +146,11 @@ class Definition(Generic[P, R]):
         """Bind a definition that is declared inside a class to an instance; the instance itself is not recorded."""
         if instance is None:
             return self
+        if self.kind == "transaction":
+            raise DefinitionError(
+                f"@transaction {self.function.__qualname__} cannot be called on an instance: its first parameter is the "
+                "connection. Declare it outside of the class and pass what it needs as arguments"
+            )
         return self._copy(_bound_to=instance, _is_bound=True)
 
     def __repr__(self) -> str:
