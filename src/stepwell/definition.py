@@ -148,8 +148,8 @@ class Definition(Generic[P, R]):
             return self
         if self.kind == "transaction":
             raise DefinitionError(
-                f"@transaction {self.function.__qualname__} cannot be called on an instance: its first parameter is the "
-                "connection. Declare it outside of the class and pass what it needs as arguments"
+                f"@transaction {self.function.__qualname__} cannot be called on an instance: its first parameter is "
+                "the connection. Declare it outside of the class and pass what it needs as arguments"
             )
         return self._copy(_bound_to=instance, _is_bound=True)
 

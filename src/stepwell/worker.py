@@ -391,8 +391,8 @@ class Worker:
     def message_sent_outside(self, change: MessageSent, sent: Sent) -> None:
         """Hand over a message that a transaction of the user's sent, unless it was read from the store meanwhile.
 
-        The event is queued before the transaction lets go of the writers' lock. So no other commit comes between the two,
-        and a run that got the message from the store is still the same resident.
+        The event is queued before the transaction lets go of the writers' lock. So no other commit comes between the
+        two, and a run that got the message from the store is still the same resident.
         """
         run = self.memory.runs.get(sent.run)
         if run is None:
