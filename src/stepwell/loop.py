@@ -15,6 +15,7 @@ import asyncio
 import contextvars
 import functools
 import math
+import sys
 import zlib
 from asyncio import events
 from collections import deque
@@ -133,6 +134,31 @@ def _is_closed(coroutine: Any) -> bool:
     return coroutine.cr_frame is None
 
 
+def _close(coroutine: Any) -> None:
+    """Close a task's coroutine and what it awaits.
+
+    Code that waits on its way out (`TaskGroup` does) makes `close` fail: what awaited it is closed then, but not itself.
+    """
+    left = [coroutine]
+    for _ in range(_MAX_CLOSES):
+        awaited = [inner for each in left for inner in _awaited(each)]
+        for each in awaited:
+            with suppress(BaseException):  # whatever the code does on its way out, it must not act
+                each.close()
+        left = [each for each in awaited if not _is_closed(each)]
+        if not left:
+            return
+    for each in left:
+        _keep_for_ever(each)
+
+
+def _drop_generator(_generator: object) -> None:
+    """Let the collector free an async generator that the code abandoned, without executing its ``finally``.
+
+    When that happens is chance, so nothing of a run may follow from it.
+    """
+
+
 def _keep_for_ever(coroutine: object) -> None:
     """Keep code that swallowed its end from ever being collected.
 
@@ -143,6 +169,10 @@ def _keep_for_ever(coroutine: object) -> None:
     import ctypes  # noqa: PLC0415 - rarely needed, and takes time to load
 
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(coroutine))
+
+
+# How often code is closed that waits on its way out before it is taken for an endless loop.
+_MAX_CLOSES: Final = 10
 
 
 class Strand:
@@ -222,12 +252,15 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def entered(self) -> Generator[None]:
         """Make this the thread's running loop for many calls of `drain`."""
         outer = events._get_running_loop()
+        generator_hooks = sys.get_asyncgen_hooks()
         events._set_running_loop(self)
+        sys.set_asyncgen_hooks(None, _drop_generator)
         self._is_entered = True
         try:
             yield
         finally:
             self._is_entered = False
+            sys.set_asyncgen_hooks(*generator_hooks)
             events._set_running_loop(outer)
 
     def drain(self, strand: Strand) -> None:
@@ -268,13 +301,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             task: Any
             for task in strand.unfinished_tasks():
                 task._log_destroy_pending = False  # asyncio's own switch for this purpose
-                coroutine = task.get_coro()
-                awaited = list(_awaited(coroutine))
-                with suppress(BaseException):  # whatever the code does on its way out, it must not act
-                    coroutine.close()
-                for each in awaited:
-                    if not _is_closed(each):
-                        _keep_for_ever(each)
+                _close(task.get_coro())
         finally:
             strand.forget_tasks()
             self.host = self.strand = None
