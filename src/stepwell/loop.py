@@ -298,10 +298,16 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self.strand = strand
         self.host = strand.host
         try:
-            task: Any
-            for task in strand.unfinished_tasks():
-                task._log_destroy_pending = False  # asyncio's own switch for this purpose
-                _close(task.get_coro())
+            closed: set[Any] = set()
+            for _ in range(_MAX_CLOSES):  # what is closed may make further tasks on its way out
+                tasks = [task for task in strand.unfinished_tasks() if task not in closed]
+                if not tasks:
+                    break
+                closed.update(tasks)
+                task: Any
+                for task in tasks:
+                    task._log_destroy_pending = False  # asyncio's own switch for this purpose
+                    _close(task.get_coro())
         finally:
             strand.forget_tasks()
             self.host = self.strand = None
