@@ -137,7 +137,7 @@ def _is_closed(coroutine: Any) -> bool:
 def _close(coroutine: Any) -> None:
     """Close a task's coroutine and what it awaits.
 
-    Code that waits on its way out (`TaskGroup` does) makes `close` fail: what awaited it is closed then, but not itself.
+    Code that waits on its way out (`TaskGroup` does) makes `close` fail: what awaited it is closed then, but not it.
     """
     left = [coroutine]
     for _ in range(_MAX_CLOSES):
