@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import math
 import threading
 from collections.abc import Callable, Coroutine
@@ -20,9 +19,7 @@ from stepwell import (
     WorkflowIOError,
     publish,
     receive,
-    send,
     step,
-    sync,
     transaction,
     workflow,
 )
@@ -218,99 +215,6 @@ def test_a_retry_predicate_that_raises_ends_the_attempts_and_is_named(engine: Te
     assert executed == ["attempt"]
 
 
-# --- code that does not let go ----------------------------------------------------------------------------------------
-
-
-def never_lets_go() -> dict[str, Any]:
-    """Return workflows that catch everything, in an endless loop."""
-
-    @workflow(name="receiving")
-    async def receiving() -> None:
-        while True:
-            try:
-                await receive("never")
-            except BaseException:  # noqa: BLE001 - the mistake that is tested
-                await note("caught")
-
-    @workflow(name="sleeping")
-    async def sleeping() -> None:
-        itself = asyncio.current_task()  # a cycle: only the garbage collector could free this frame
-        while itself:
-            try:
-                await asyncio.sleep(3600)
-            except BaseException as error:  # noqa: BLE001 - as above
-                executed.append(type(error).__name__)
-
-    @workflow(name="stepping")
-    async def stepping() -> None:
-        while True:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                await note("finally")
-                continue  # noqa: B012 - as above
-
-    @workflow(name="blocking")
-    def blocking() -> None:
-        while True:
-            try:
-                sync.receive("never")
-            except BaseException:  # noqa: BLE001 - as above
-                note_sync("caught")
-
-    @workflow(name="publishing")
-    async def publishing() -> None:
-        try:
-            await receive("never")
-        finally:
-            await publish("key", "closing")
-            await send("watch", "go", "closing")
-            await stepwell.start(healthy, 1, id="stray")
-
-    return {each.name: each for each in (receiving, sleeping, stepping, blocking, publishing)}
-
-
-@pytest.mark.parametrize("name", ["receiving", "sleeping", "stepping", "blocking", "publishing"])
-def test_leaving_memory_is_nothing_that_code_can_act_upon(engine: TestEngine, name: str) -> None:
-    engine.reopen(max_waiting_in_memory=0)
-    run = engine.start(never_lets_go()[name], id="stubborn")
-    engine.idle()
-    for _ in range(3):
-        engine.advance(60)
-    before = run.journal()
-    assert before == []
-    engine.close()
-    gc.collect()
-    engine.reopen().idle()
-    assert run.journal() == before
-    assert run.info().status == "waiting"
-    assert [run.id for run in engine.list()] == ["stubborn"]
-    assert "caught" not in executed
-    assert "finally" not in executed
-    assert_alive(engine)
-
-
-@pytest.mark.parametrize("name", ["receiving", "sleeping", "blocking"])
-def test_code_that_swallows_its_cancellation_goes_on_and_hangs_nobody(engine: TestEngine, name: str) -> None:
-    run = engine.start(never_lets_go()[name], id="stubborn")
-    engine.idle()
-    run.cancel("please")
-    engine.idle()
-    assert run.info().status in ("waiting", "running")
-    assert executed == (["CancelledError"] if name == "sleeping" else ["caught"])
-    assert_alive(engine)
-
-
-def test_clean_up_of_a_cancelled_run_still_works(engine: TestEngine) -> None:
-    engine.start(never_lets_go()["receiving"], id="watch")
-    run = engine.start(never_lets_go()["publishing"], id="stubborn")
-    engine.idle()
-    run.cancel("please")
-    with pytest.raises(RunCancelled, match="please"):
-        run.result(timeout=5)
-    assert run.value("key") == "closing"
-
-
 # --- results that are none --------------------------------------------------------------------------------------------
 
 
@@ -435,7 +339,7 @@ def test_a_thread_started_by_a_step_may_call_steps_as_plain_functions_after_the_
 
 
 def test_the_engine_cannot_be_asked_from_its_own_thread_and_says_so_instead_of_hanging(engine: TestEngine) -> None:
-    target = engine.start(never_lets_go()["receiving"], id="target")
+    target = engine.start(hang_child, id="target")
     engine.idle()
 
     def ask() -> str:

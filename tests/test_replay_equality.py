@@ -568,7 +568,9 @@ def test_a_journal_of_the_real_engine_cut_anywhere_replays_to_the_same_end(
     world.record, world.journal = record, journal
     first = world.execution()
     first.replay(journal)
-    assert first.outcome is not None, first.halted
+    assert first.halted is None
+    assert first.outcome is not None
     assert CODEC.encode(first.outcome.result, "the result") == CODEC.encode(result, "the result")
     assert_every_cut_replays(world, first)
+    first.close()
     first.close()  # its unfinished tasks would be found by the garbage collector, in whichever test runs then
