@@ -535,3 +535,23 @@ def test_a_transaction_called_on_an_instance_says_where_to_declare_it() -> None:
 
     with pytest.raises(DefinitionError, match="Declare it outside of the class"):
         _ = Ledger().book
+
+
+@workflow
+async def takes_two() -> list[int]:
+    return [await receive("number", int), await receive("number", int)]
+
+
+def test_a_start_in_a_transaction_that_finds_its_run_sends_its_messages(engine: TestEngine) -> None:
+    run = engine.start(takes_two, id="run", messages=[("number", 1)])
+    with engine.transaction() as tx:
+        tx.start(takes_two, id="run", messages=[("number", 2)])
+    assert run.result(10) == [1, 2]
+
+
+def test_many_runs_of_one_transaction_begin_with_what_it_sent_them(engine: TestEngine) -> None:
+    with engine.transaction() as tx:
+        runs = [tx.start(takes_two, messages=[("number", number)]) for number in range(50)]
+        for run in runs:
+            tx.send(run.id, "number", 100)
+    assert [run.result(10) for run in runs] == [[number, 100] for number in range(50)]

@@ -238,7 +238,7 @@ class AsyncEngine:
             finally:
                 in_transaction.reset(token)
             # Before others may write: see `Worker.message_sent_outside`.
-            client.after_transaction(enlisted.events)
+            client.after_transaction(enlisted.events())
         finally:
             core.store.writers.release()
 

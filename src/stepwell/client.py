@@ -315,7 +315,8 @@ class Enlisted:
     def __init__(self, client: Client, apply: Callable[[Sequence[Any]], list[Any]]) -> None:
         self._client = client
         self._apply = apply
-        self.events: list[Callable[[], None]] = []
+        self._started: list[int] = []
+        self._events: list[Callable[[], None]] = []
 
     def start(self, run: RunCreated, messages: list[Message]) -> None:
         """Create a run and send it messages; raises `RunConflict`."""
@@ -324,9 +325,11 @@ class Enlisted:
             run = self._client.core.requests.as_pending(run)
         created = self._apply([run])[0]
         check_conflict(run, created)
-        if created.existing is not None:
-            return  # with the messages that it was given then
-        self.events.append(partial(worker.started_outside, run, created))
+        if created.existing is None:
+            if run.status == "running":
+                self._started.append(created.key)
+            else:
+                self._events.append(partial(worker.child_created, run, created))
         for message in messages:
             self.send(run.id, message)
 
@@ -334,7 +337,14 @@ class Enlisted:
         """Send a message; raises `RunNotFound` and `RunEnded`."""
         change = MessageSent(run_id, message.name, message.value, self._client.clock.now(), message.key)
         sent = self._apply([change])[0]
-        self.events.append(partial(self._client.core.worker.message_sent_outside, change, sent))
+        self._events.append(partial(self._client.core.worker.message_sent_outside, change, sent))
+
+    def events(self) -> list[Callable[[], None]]:
+        """Return what the engine's thread has to do after the commit."""
+        if not self._started:
+            return self._events
+        # All at once, and first: what the transaction sent them is read with them.
+        return [partial(self._client.core.worker.started_outside, self._started), *self._events]
 
 
 def _deadline_at(deadline: float | timedelta | datetime | None, now: int) -> int | None:

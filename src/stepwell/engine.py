@@ -219,7 +219,7 @@ class Engine:
             finally:
                 in_transaction.reset(token)
             # Before others may write: see `Worker.message_sent_outside`.
-            client.after_transaction(enlisted.events)
+            client.after_transaction(enlisted.events())
 
 
 class Transaction:

@@ -401,12 +401,9 @@ class Worker:
             run.put_message(change.name, change.value, sent.position, change.at)
             self.settle_run(run, self.batch.work_of(run))
 
-    def started_outside(self, change: RunCreated, created: Created) -> None:
-        """Bring a run to life that a transaction of the user's started, with what others have sent it since."""
-        if created.existing is None and change.status == "running":
-            self.loader.load([created.key])
-        else:
-            self.child_created(change, created)
+    def started_outside(self, keys: Sequence[int]) -> None:
+        """Bring runs to life that a transaction of the user's started, with what others have sent them since."""
+        self.loader.load(keys)
 
     def cancel_committed(self, record: RunRecord) -> None:
         """Deliver a cancellation."""
