@@ -319,7 +319,7 @@ def test_a_file_that_cannot_be_used_is_refused_by_its_name_and_left_alone(tmp_pa
         with pytest.raises(error, match=r"orders\.db"):
             Engine(folder / "orders.db")
     assert digest(folder) == before
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
 
 
 def test_a_missing_folder_is_refused_and_not_made(tmp_path: Path) -> None:

@@ -268,13 +268,13 @@ def test_a_thousand_waiting_runs_hold_no_thread_and_little_memory(database: Path
         before = threading.active_count()
         runs = [engine.start(waits if number % 2 else waits_sync, id=f"run-{number}") for number in range(1000)]
         engine.idle()
-        assert threading.active_count() == before
+        assert threading.active_count() <= before
         assert {run.info().status for run in runs[::100]} == {"waiting"}
         assert len(engine._client.core.worker.memory.runs) <= 50
         for number, run in enumerate(runs):
             run.send("go", number)
         assert [run.result(timeout=10) for run in runs] == list(range(1000))
-        assert threading.active_count() == before
+        assert threading.active_count() <= before
 
 
 def test_an_idle_engine_writes_nothing_and_hardly_computes(database: Path) -> None:
