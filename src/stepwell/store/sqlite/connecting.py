@@ -24,8 +24,8 @@ BUSY_TIMEOUT_SECONDS: Final = 5.0
 PAGE_SIZE_BYTES: Final = 4096
 #: What stays of the write-ahead log when SQLite resets it; the writer's checkpoints truncate it to nothing anyway.
 WAL_KEPT_BYTES: Final = 16 * 1024 * 1024
-#: Parked runs are rows, and rows that were written stay in this cache: with 16 MiB, 100,000 parked runs took 200 bytes of
-#: memory each, with 4 MiB 10, and neither the throughput nor the start-up changed beyond the noise.
+#: Parked runs are rows, and rows that were written stay in this cache: with 16 MiB, 100,000 parked runs took 200 bytes
+#: of memory each, with 4 MiB 10, and neither the throughput nor the start-up changed beyond the noise.
 WRITER_CACHE_KIBIBYTES: Final = 4 * 1024
 READER_CACHE_KIBIBYTES: Final = 4 * 1024
 
