@@ -221,10 +221,6 @@ class Execution:
         error = root.exception()
         self.outcome = Outcome(error=error) if error is not None else Outcome(result=root.result())
 
-    def cancel_soon(self) -> bool:
-        """Tell whether the code can still be cancelled."""
-        return self.outcome is None and not self.stopped
-
     def close(self) -> None:
         """Drop the code without letting it act: durable operations in its ``finally`` blocks do nothing.
 

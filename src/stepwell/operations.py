@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Iterable, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Generic, TypeVar, TypeVarTuple, cast, overload
+from typing import Any, Generic, TypeVar, TypeVarTuple, cast, overload
 
 from stepwell.clock import MICROSECONDS, to_seconds
 from stepwell.context import StepInfo, current_step
@@ -24,9 +24,6 @@ from stepwell.execution import Execution
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 D = TypeVar("D")
-
-#: The longest id of a run, in characters.
-MAX_ID_LENGTH: Final = 255
 
 
 def check_id(run_id: str, what: str = "the id of a run") -> str:

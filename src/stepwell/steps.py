@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -21,14 +21,6 @@ from stepwell.work import Work
 
 _encode = msgspec.json.encode
 _decode_attempt = msgspec.json.Decoder(AttemptFailure).decode
-
-
-class Savepoint(Protocol):
-    """What the body of a transactional step needs beside `Lent`."""
-
-    def savepoint(self) -> Any:
-        """Return a context manager that rolls back what was written inside it when it is left by an exception."""
-        ...
 
 
 def record_result(codec: Codec, attempts: Attempts, result: Any) -> None:

@@ -185,6 +185,10 @@ class Lent(Protocol):
         """Run a statement once for each of `rows`."""
         ...
 
+    def savepoint(self) -> AbstractContextManager[None]:
+        """Return a context manager that undoes what is written inside it when it is left by an exception."""
+        ...
+
 
 class Unit(msgspec.Struct):
     """What is applied, or refused, together: a few changes that state one fact.
