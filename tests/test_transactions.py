@@ -22,7 +22,9 @@ from stepwell import (
     RunEnded,
     RunNotFound,
     SerializationError,
+    StepInfo,
     TransactionError,
+    current,
     receive,
     step,
     transaction,
@@ -555,3 +557,19 @@ def test_many_runs_of_one_transaction_begin_with_what_it_sent_them(engine: TestE
         for run in runs:
             tx.send(run.id, "number", 100)
     assert [run.result(10) for run in runs] == [[number, 100] for number in range(50)]
+
+
+@transaction
+def names_itself(tx: Any) -> str:
+    tx.execute("SELECT 1")
+    info = current()
+    return info.idempotency_key if isinstance(info, StepInfo) else "no step"
+
+
+@workflow
+async def asks_for_the_name() -> str:
+    return names_itself()
+
+
+def test_a_transactional_step_knows_what_it_is(engine: TestEngine) -> None:
+    assert engine.start(asks_for_the_name, id="run").result(10) == "run:1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from stepwell.activation import Activator
 from stepwell.attempts import Attempts, History
 from stepwell.clock import MICROSECONDS
 from stepwell.codec import Codec
+from stepwell.context import enter_step
 from stepwell.errors import ResultNotSerializable, SerializationError
 from stepwell.failure import encode_failure
 from stepwell.journal import AttemptFailure, Entry, EntryKind, Payload
@@ -97,17 +99,22 @@ class Steps:
 
     def call_transaction(self, codec: Codec, attempts: Attempts, lent: Lent) -> None:
         """Call a transactional step inside the open transaction; undo what it wrote where it fails."""
-        savepoint: Any = lent
-        function: Callable[..., Any] = attempts.definition.function
         try:
-            with savepoint.savepoint():
-                result = function(lent, *attempts.args, **attempts.kwargs)
+            with lent.savepoint():
+                result = copy_context().run(_call_transaction, attempts, lent)
                 record_result(codec, attempts, result)
                 if attempts.refused is not None:
                     raise attempts.refused
         except BaseException as error:  # noqa: BLE001 - whatever the user's function raises is the attempt's outcome
             if error is not attempts.refused:
                 attempts.error = error
+
+
+def _call_transaction(attempts: Attempts, lent: Lent) -> Any:
+    """Call the user's function; in a context of its own, so that `current` knows the step."""
+    enter_step(attempts)
+    function: Callable[..., Any] = attempts.definition.function
+    return function(lent, *attempts.args, **attempts.kwargs)
 
 
 def _entry(attempts: Attempts, kind: EntryKind, value: Payload, now: int) -> Entry:
