@@ -12,7 +12,8 @@
     ├── RunEnded                   the run is over, so it takes no messages and makes no calls
     ├── RunCancelled               `result()` of a cancelled run
     ├── RunFailed                  `result()` of a failed run whose exception class is not imported here
-    │   └── RunDeadlineExceeded
+    │   ├── RunDeadlineExceeded
+    │   └── RunCrashed             the run killed the worker that carried it on, several times in a row
     ├── RunHalted                  the engine stopped the run, with a reason; repair it and resume
     │   ├── DeterminismError       the code no longer does what the journal recorded
     │   └── ResultNotSerializable  a step acted, but what it returned cannot be kept
@@ -103,6 +104,10 @@ class RunFailed(StepwellError):
 
 class RunDeadlineExceeded(RunFailed, TimeoutError):
     """The run did not end before its deadline, and was stopped."""
+
+
+class RunCrashed(RunFailed):
+    """The worker died each time that it carried this run on, without any progress; the run was given up."""
 
 
 class RunHalted(StepwellError):

@@ -5,10 +5,15 @@ All times are microseconds since the Unix epoch, UTC.
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import msgspec
 
 from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import Status
+
+
+MemberState: TypeAlias = Literal["active", "stopped", "dead"]
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -27,7 +32,8 @@ class RunRecord(msgspec.Struct, frozen=True):
     `key` is the store's short internal number, `id` the user's name for the run. `wake_at` is when a waiting run wants
     attention next, None for "only when something arrives". `started_at` is when it first moved to ``running``: the
     run's clock begins there. `reason` says why a run is pending, halted or cancelled. `error` is a failure (see
-    `stepwell.failure`). `owner` is the epoch of the worker that runs it.
+    `stepwell.failure`). `owner` is the epoch of the worker in whose memory it is. `crashes` counts the deaths of
+    workers in a row during which it was under way and made no progress.
     """
 
     key: int
@@ -51,6 +57,22 @@ class RunRecord(msgspec.Struct, frozen=True):
     cancel_requested_at: int | None = None
     cancel_reason: str | None = None
     ended_at: int | None = None
+    crashes: int = 0
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A worker that has not ended: a process (`pid`, on `host`) that has the file open, or had it when it died.
+
+    `state` is ``active``, ``stopped`` (SIGSTOP, a debugger) or ``dead``. `runs` is how many runs are in its memory.
+    """
+
+    epoch: int
+    pid: int
+    host: str
+    started_at: int
+    takes_work: bool
+    state: MemberState
+    runs: int
 
 
 class Message(msgspec.Struct, frozen=True):

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
 from stepwell.errors import StepwellError
 from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import Status
-from stepwell.model import Claim, RunRecord, RunSnapshot
+from stepwell.model import Claim, Member, Message, RunRecord, RunSnapshot
+
+#: From how many crashes in a row, without progress in between, a run is taken up only while no other such run is under
+#: way: so that the one that kills workers is found, and its neighbours are not blamed.
+SUSPECT_CRASHES: Final = 2
 
 # --- changes ----------------------------------------------------------------------------------------------------------
 
@@ -24,7 +28,8 @@ from stepwell.model import Claim, RunRecord, RunSnapshot
 class RunCreated(msgspec.Struct, frozen=True):
     """A run was asked for. The result is `Created`; where the id exists already nothing is changed.
 
-    A run created ``running`` is owned by the writing worker at once, and its `started_at` is `at`.
+    A run created ``running`` is owned by the writing worker at once, and its `started_at` is `at`. With `must_be_new`
+    an id that exists raises `RunConflict`: the writer looked before, and another worker was faster.
     """
 
     id: str
@@ -38,13 +43,15 @@ class RunCreated(msgspec.Struct, frozen=True):
     parent_op: int | None = None
     attached: bool = False
     reason: str | None = None
+    must_be_new: bool = False
 
 
 class RunMoved(msgspec.Struct, frozen=True):
     """A run that has not ended changed its state, its next wake-up or its reason.
 
-    ``running`` makes the writing worker its owner (and sets `started_at` where it was unset), any other state leaves it
-    without one. Raises `ClaimLost` where another worker owns the run, or where it has ended.
+    ``running`` and ``waiting`` make the writing worker its owner, or leave it so: the run is in its memory (``running``
+    also sets `started_at` where it was unset). Any other state leaves the run without an owner. Raises `ClaimLost`
+    where another worker owns the run, or where it has ended.
     """
 
     run: int
@@ -57,8 +64,8 @@ class RunMoved(msgspec.Struct, frozen=True):
 class RunFinished(msgspec.Struct, frozen=True):
     """A run ended: ``completed`` with `result`, ``failed`` with `error`, or ``cancelled`` with both unset.
 
-    The runs that watch it (see `WatchAdded`) and are waiting get `wake_at` set to `at`; the result is the list of the
-    keys of all its watchers. Its unreceived messages are deleted. Raises `ClaimLost` as `RunMoved` does.
+    The runs that watch it (see `WatchAdded`) are woken as by `RunWoken`; the result is the list of the keys of all its
+    watchers. Its unreceived messages are deleted. Raises `ClaimLost` as `RunMoved` does.
     """
 
     run: int
@@ -69,8 +76,56 @@ class RunFinished(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
+class RunsClaimed(msgspec.Struct, frozen=True):
+    """The writing worker wants these runs: it becomes the owner of those that have none and have not ended.
+
+    The result is the list of the keys that it owns now, in the order of `keys`; they are ``running`` (and have a
+    `started_at`), unless it owned them before, in which case they are as they were. What arrives from then on is noted
+    for the owner, so the snapshot must be read after the commit.
+    """
+
+    keys: list[int]
+    at: int
+
+
+class WorkTaken(msgspec.Struct, frozen=True):
+    """The writing worker wants work: up to `limit` runs of `workflows` without an owner that are due, or pending.
+
+    Due is a ``waiting`` run whose `wake_at` is not after `at`; a ``pending`` one must not stand in a queue. The longest
+    due come first, then pending ones by age. The result is the list of their keys; they are claimed as by
+    `RunsClaimed`. Of *suspects* (see `Store.bury`) at most one is taken, and only while none is under way anywhere.
+    """
+
+    workflows: list[str]
+    at: int
+    limit: int
+
+
+class RunsReleased(msgspec.Struct, frozen=True):
+    """These waiting runs leave the memory of the writing worker, which owns them: now anyone may claim them.
+
+    The result is the list of those for which something arrived that the worker has not seen; they stay its own.
+    """
+
+    keys: list[int]
+
+
+class NewsTaken(msgspec.Struct, frozen=True):
+    """The owner will look at these runs: forget that something arrived for them (see `RunWoken`)."""
+
+    keys: list[int]
+
+
 class RunWoken(msgspec.Struct, frozen=True):
-    """A waiting run should be looked at: `wake_at` becomes `at` where it was later or unset. Others are untouched."""
+    """Something arrived for a run that whoever carries it on should look at.
+
+    - A run without an owner that waits becomes due: its `wake_at` becomes `at` where it was later or unset.
+    - For a run that another worker owns a note is left (`Inspector.news`), and that worker is told after the commit.
+    - A run of the writing worker is left as it is: the worker knows. So is a run that is pending, halted or over.
+
+    `MessageSent`, `CancelRequested`, `ChildrenCancelled` and `RunFinished` (for watchers) do the same to the runs that
+    they concern.
+    """
 
     run: int
     at: int
@@ -79,8 +134,8 @@ class RunWoken(msgspec.Struct, frozen=True):
 class CancelRequested(msgspec.Struct, frozen=True):
     """Someone asked to cancel a run. The result is the run's `RunRecord` afterwards.
 
-    A run that has ended is left as it is; the first request's time and reason stay. A waiting run's `wake_at` becomes
-    `at`. Raises `RunNotFound`.
+    A run that has ended is left as it is; the first request's time and reason stay. The run is woken as by `RunWoken`.
+    Raises `RunNotFound`.
     """
 
     run_id: str
@@ -99,7 +154,7 @@ class ChildrenCancelled(msgspec.Struct, frozen=True):
 class MessageSent(msgspec.Struct, frozen=True):
     """A message for a run. The result is `Sent`. A `key` that the run has seen before changes nothing.
 
-    A waiting run's `wake_at` becomes `at`. Raises `RunNotFound`, or `RunEnded` for a run that is over.
+    The run is woken as by `RunWoken`. Raises `RunNotFound`, or `RunEnded` for a run that is over.
     """
 
     run_id: str
@@ -142,6 +197,10 @@ Change: TypeAlias = (
     | RunCreated
     | RunMoved
     | RunFinished
+    | RunsClaimed
+    | WorkTaken
+    | RunsReleased
+    | NewsTaken
     | RunWoken
     | CancelRequested
     | ChildrenCancelled
@@ -160,11 +219,12 @@ class Created(msgspec.Struct, frozen=True):
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """What became of a `MessageSent`: the receiver's key and state, the message's position (0 for a duplicate)."""
+    """What became of a `MessageSent`: the receiver's key, state and owner, the message's position (0: a duplicate)."""
 
     run: int
     status: Status
     position: int
+    owner: int | None = None
 
 
 # --- transactions -----------------------------------------------------------------------------------------------------
@@ -281,24 +341,32 @@ class Inspector(Protocol):
         """Return everything that the run has published, by key."""
         ...
 
-    def running(self) -> list[int]:
-        """Return the keys of all ``running`` runs, oldest first."""
+    def halted(self, workflows: Sequence[str]) -> list[int]:
+        """Return the keys of the ``halted`` runs of these workflows, oldest first."""
         ...
 
-    def halted(self) -> list[int]:
-        """Return the keys of all ``halted`` runs, oldest first."""
+    def has_work(self, workflows: Sequence[str], now: int) -> bool:
+        """Tell whether a `WorkTaken` with these values would take anything."""
         ...
 
-    def due(self, now: int, limit: int) -> list[int]:
-        """Return keys of waiting runs whose `wake_at` is not after `now`, most overdue first."""
+    def next_wake(self, workflows: Sequence[str]) -> int | None:
+        """Return the earliest `wake_at` of the waiting runs of these workflows that nobody owns, or None."""
         ...
 
-    def next_wake(self, after: int = 0) -> int | None:
-        """Return the earliest `wake_at` above `after` of all waiting runs, or None."""
+    def stranded(self, workflows: Sequence[str], now: int, limit: int) -> list[int]:
+        """Return keys of due runs that nobody owns and that belong to none of these workflows."""
         ...
 
-    def pending(self, workflows: Sequence[str], limit: int) -> list[int]:
-        """Return keys of pending runs of these workflows, oldest first."""
+    def news(self, epoch: int) -> list[int]:
+        """Return the keys of the runs of this worker for which something arrived that it was not told in its memory."""
+        ...
+
+    def messages_from_others(self, run: int, epoch: int, after: int) -> list[Message]:
+        """Return the unreceived messages of a run above a position that other workers than this one wrote, in order."""
+        ...
+
+    def ended_among(self, ids: Sequence[str]) -> list[RunRecord]:
+        """Return those of the runs with these ids that have ended."""
         ...
 
     def counts(self) -> dict[Status, int]:
@@ -310,10 +378,27 @@ class Inspector(Protocol):
         ...
 
 
-class Store(Protocol):
-    """A place that keeps runs.
+class News(NamedTuple):
+    """That something happened in another process.
 
-    All methods but `inspector`'s are called with the writers' lock held, or at open and close.
+    - ``work``: there may be runs to claim. ``mail``: something arrived for runs of this worker (`Inspector.news`).
+    - ``ends``: the runs with these `keys` ended or published a value; only where `Store.listen` was asked for.
+    - ``death``: a worker died; `Store.bury` is due.
+    - ``anything``: the store changed, or workers came or went, and nothing more is known. Told as well where a more
+      precise word was lost, so whoever acts on ``anything`` as on all of the others misses nothing.
+    - ``alive``: somebody asks whether the worker still works; `reply` must be called from where the work is done.
+    """
+
+    kind: Literal["work", "mail", "ends", "death", "anything", "alive"]
+    keys: tuple[int, ...] = ()
+    reply: Callable[[], None] | None = None
+
+
+class Store(Protocol):
+    """A place that keeps runs, for any number of workers in any number of processes.
+
+    All methods but `inspector`'s, `watch`, `listen` and `members` are called with the writers' lock held, or at open
+    and close. After each commit the store tells the workers of other processes whom it concerns (see `News`).
     """
 
     writers: WritersLock
@@ -321,16 +406,27 @@ class Store(Protocol):
     #: Names the place in messages: the path of the file, say.
     location: str
 
-    def register(self, now: int) -> Claim:
-        """Enter a worker; return its claim, with an epoch above all earlier ones."""
+    def register(self, now: int, *, takes_work: bool = True) -> Claim:
+        """Enter a worker; return its claim, with an epoch above all earlier ones.
+
+        `takes_work` says whether it claims runs at all; a mere client does not.
+        """
         ...
 
-    def recover(self, claim: Claim, now: int) -> int:
-        """Make the claim's worker the owner of every ``running`` run of earlier workers; return how many there were."""
+    def bury(self, claim: Claim, now: int) -> int:
+        """End the workers that are dead, and release their runs; return how many runs there were.
+
+        Dead is decided by the kernel, not by time. A released run has no owner; one that was ``running`` is ``waiting``
+        and due at `now`, and its count of crashes rises: it becomes 1 where the journal grew since the last crash. With
+        `SUSPECT_CRASHES` or more it is a suspect. The other workers are told that there is work.
+        """
         ...
 
-    def fence(self, epoch: int, now: int) -> None:
-        """End the worker with this epoch: every later commit with its claim raises `ClaimLost`."""
+    def fence(self, epoch: int, now: int) -> int:
+        """End the worker with this epoch, dead or not, and release its runs as `bury` does, without counting a crash.
+
+        Every later commit with its claim raises `ClaimLost`. Returns how many runs it had.
+        """
         ...
 
     def commit(self, units: Sequence[Unit], claim: Claim) -> list[Outcome]:
@@ -352,6 +448,25 @@ class Store(Protocol):
         """Delete up to `limit` runs that ended before a time, with all that belongs to them; return how many."""
         ...
 
+    def watch(self, callback: Callable[[News], None]) -> None:
+        """Have `callback` called, from a thread of the store's, with what happens in other processes."""
+        ...
+
+    def listen(self, on: bool) -> None:
+        """Say whether this worker wants to hear of ``ends``. Read the run's state after saying so, not before."""
+        ...
+
+    def members(self) -> list[Member]:
+        """Return the workers that have not ended, oldest first, with what the kernel says of their processes."""
+        ...
+
+    def answers(self, epoch: int, timeout_seconds: float) -> bool:
+        """Ask a worker whether it still works; False where no answer comes in time."""
+        ...
+
     def close(self, claim: Claim | None, now: int) -> None:
-        """Mark the worker as ended, fold the write-ahead log into the file and let go of it."""
+        """Mark the worker as ended, release its runs, fold the write-ahead log into the file and let go of it.
+
+        No crash is counted. The other workers are told that there is work.
+        """
         ...
