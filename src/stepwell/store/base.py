@@ -349,8 +349,8 @@ class Inspector(Protocol):
         """Tell whether a `WorkTaken` with these values would take anything."""
         ...
 
-    def next_wake(self, workflows: Sequence[str]) -> int | None:
-        """Return the earliest `wake_at` of the waiting runs of these workflows that nobody owns, or None."""
+    def next_wake(self, workflows: Sequence[str], after: int) -> int | None:
+        """Return the earliest `wake_at` above `after` of the waiting runs of these workflows that nobody owns."""
         ...
 
     def stranded(self, workflows: Sequence[str], now: int, limit: int) -> list[int]:
@@ -365,8 +365,8 @@ class Inspector(Protocol):
         """Return the unreceived messages of a run above a position that other workers than this one wrote, in order."""
         ...
 
-    def ended_among(self, ids: Sequence[str]) -> list[RunRecord]:
-        """Return those of the runs with these ids that have ended."""
+    def settled_among(self, ids: Sequence[str]) -> list[RunRecord]:
+        """Return those of the runs with these ids that have ended or are halted."""
         ...
 
     def counts(self) -> dict[Status, int]:
@@ -406,10 +406,18 @@ class Store(Protocol):
     #: Names the place in messages: the path of the file, say.
     location: str
 
+    def agree_on_clock(self, offset: int) -> int:
+        """Return the offset, in nanoseconds, of wall time to the machine's steady clock that all workers here use.
+
+        It is that of the first of them: `offset` where no other is alive.
+        """
+        ...
+
     def register(self, now: int, *, takes_work: bool = True) -> Claim:
         """Enter a worker; return its claim, with an epoch above all earlier ones.
 
-        `takes_work` says whether it claims runs at all; a mere client does not.
+        `takes_work` says whether it claims runs at all; a mere client does not. A process that was fenced registers
+        once more, on the same store.
         """
         ...
 
