@@ -1,6 +1,6 @@
 # Everything a developer runs. Each target makes the environment that it needs; a second run finds it ready.
 #
-#   make demo [SOURCE=dir] [DEMO_ARGS=…]    make test [TEST_ARGS=…]    make bench [PEERS=dbos]    make PYTHON=/path/to/python …
+#   make demo [SOURCE=dir] [DEMO_ARGS=…]    make test [TEST_ARGS=…]    make bench [PEERS=dbos]    make prove    make PYTHON=/path/to/python …
 
 # An interpreter named here makes the environment; otherwise `.ci/pythons` chooses one.
 PYTHON ?=
@@ -9,6 +9,9 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
 PEERS ?=
+NAME ?=
+CASES ?=
+PROOF_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,7 +22,7 @@ CORE := $(VENV)/.core-installed
 DEV := $(VENV)/.dev-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint types layers format bench clean
+.PHONY: help demo test test-all check lint types layers format bench prove proof images clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -57,8 +60,17 @@ format: $(DEV)  ## format the code and mend what ruff can mend
 bench: $(CORE)  ## measure, print a table, write bench/results/*.json (PEERS=dbos: beside DBOS)
 	$(BIN)/python -m bench $(addprefix --peer ,$(PEERS)) $(BENCH_ARGS)
 
+prove: $(CORE)  ## break the engine's world in every way that proof/ knows, and count what is lost
+	$(BIN)/python -m proof ci $(PROOF_ARGS)
+
+proof: $(CORE)  ## run one of these harnesses at any size: NAME=images [CASES=n]
+	$(BIN)/python -m proof $(NAME) $(addprefix --cases ,$(CASES)) $(PROOF_ARGS)
+
+images:  ## run crash images: [CASES=n]
+	$(MAKE) --no-print-directory proof NAME=images
+
 clean:  ## remove environments, caches and results
-	rm -rf .venv .venvs build dist bench/results .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venvs build dist bench/results proof/results .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:

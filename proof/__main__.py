@@ -1,0 +1,84 @@
+"""``python -m proof NAME``, ``python -m proof ci``, ``python -m proof table``: break the engine's world, and count."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, cast
+
+from proof.result import Harness, Result
+from proof.table import PAGE, read_results, rewrite
+
+#: The harnesses and their modules, in the order in which CI runs them.
+HARNESSES: Final[dict[str, str]] = {}
+
+RESULTS: Final = Path(__file__).with_name("results")
+#: After how long CI gives a harness up, in seconds: one that hangs is a failure, not a stopped pipeline.
+_CI_TIMEOUT_SECONDS: Final = 900.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; return the exit code: 1 where a promise was broken or a control not caught."""
+    parser = argparse.ArgumentParser(prog="python -m proof", description=__doc__)
+    parser.add_argument("what", choices=[*HARNESSES, "ci", "table"], help="a harness, all of them, or the docs' table")
+    parser.add_argument("--cases", type=int, help="how many cases; default: as many as in CI")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many processes; default: all CPUs")
+    parser.add_argument("--seed", type=int, default=1, help="what the cases follow from")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes, or comes from")
+    options = parser.parse_args(arguments)
+    if options.what == "table":
+        rewrite(PAGE, read_results(options.results))
+        return 0
+    if options.what == "ci":
+        return _ci(options.jobs, options.seed, options.results)
+    result = _run(options.what, options.cases, options.jobs, options.seed)
+    result.write(options.results)
+    print(result.summary(), flush=True)
+    return 0 if result.passed else 1
+
+
+def _run(name: str, cases: int | None, jobs: int, seed: int) -> Result:
+    harness = cast("Harness", importlib.import_module(HARNESSES[name]))
+    began = time.perf_counter()
+    result = harness.run(harness.CI_CASES if cases is None else cases, jobs, seed)
+    command = f"python -m proof {name}" + ("" if cases is None else f" --cases {cases}") + f" --seed {seed}"
+    return replace(
+        result,
+        name=name,
+        fault=harness.FAULT,
+        seconds=round(time.perf_counter() - began, 1),
+        command=command,
+        soak=harness.SOAK,
+    )
+
+
+def _ci(jobs: int, seed: int, results: Path) -> int:
+    """Run every harness at its CI size, one after the other, each in a process of its own and on all CPUs."""
+    began = time.perf_counter()
+    broken: list[str] = []
+    for name in HARNESSES:
+        # What an earlier run wrote must not pass for this one's.
+        (results / f"{name}.json").unlink(missing_ok=True)
+        command = [sys.executable, "-m", "proof", name, "--jobs", str(jobs), "--seed", str(seed)]
+        try:
+            code = subprocess.run(
+                [*command, "--results", str(results)], check=False, timeout=_CI_TIMEOUT_SECONDS
+            ).returncode
+        except subprocess.TimeoutExpired:
+            print(f"{name}: not done after {_CI_TIMEOUT_SECONDS:g} s", flush=True)
+            code = 1
+        if code:
+            broken.append(name)
+    print(f"{len(HARNESSES)} harnesses took {time.perf_counter() - began:.0f} s; failed: {', '.join(broken) or 'none'}")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
