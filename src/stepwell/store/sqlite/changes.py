@@ -1,8 +1,12 @@
 """Applies changes: which SQL states which fact.
 
 An `Applier` belongs to the writer's connection and is used inside one transaction at a time. Journal entries are
-gathered and inserted many at a time by `flush`, everything else is executed as it comes. No change reads entries, so
-the order between the two does not matter; the order among the entries is kept, for it is the order of their positions.
+gathered and inserted many at a time by `flush`, everything else is executed as it comes. Changes that read entries
+flush first, so the order between the two does not matter; the order among the entries is kept, for it is the order of
+their positions.
+
+Whom the changes concern in other processes is gathered in `Applier.told`, `ended` and `made_work`, for `telling` after
+the commit. What a refused unit left there stays: to be told too much is harmless.
 
 Why entries are gathered (measured on 2 cores, 1,000 entries): apsw lets go of the GIL for each call of `sqlite3_step`.
 Beside a thread that computes, each release can cost the interpreter's switch interval of 5 ms; `executemany` took 1.3
@@ -19,9 +23,10 @@ from itertools import chain
 from typing import Any, Final, NoReturn, TypeAlias
 
 import apsw
+import msgspec
 from msgspec.structs import astuple
 
-from stepwell.errors import ClaimLost, RunEnded, RunNotFound, StoreError
+from stepwell.errors import ClaimLost, RunConflict, RunEnded, RunNotFound, StoreError
 from stepwell.journal import Entry
 from stepwell.lifecycle import ENDED, IllegalTransition, Status, check_transition
 from stepwell.model import RunRecord
@@ -32,13 +37,17 @@ from stepwell.store.base import (
     Created,
     MessageSent,
     MessageTaken,
+    NewsTaken,
     RunCreated,
     RunFinished,
     RunMoved,
+    RunsClaimed,
+    RunsReleased,
     RunWoken,
     Sent,
     ValuePublished,
     WatchAdded,
+    WorkTaken,
 )
 from stepwell.store.sqlite.queries import Ladder, ladder, load
 
@@ -50,7 +59,10 @@ _RUN_CREATED: Final = _SQL["run_created"]
 _RUN_MOVED: Final = _SQL["run_moved"]
 _RUN_FINISHED: Final = _SQL["run_finished"]
 _RUN_TIES: Final = _SQL["run_ties"]
-_RUN_WOKEN: Final = _SQL["run_woken"]
+_RUN_STATE: Final = _SQL["run_state"]
+_RUN_MADE_DUE: Final = _SQL["run_made_due"]
+#: The states in which a run is in the memory of its owner.
+_RESIDENT: Final[frozenset[Status]] = frozenset({"running", "waiting"})
 
 #: A query and its parameters that yield a row if, and only if, the transaction was committed.
 Evidence: TypeAlias = tuple[str, tuple[Any, ...]]
@@ -71,12 +83,23 @@ class Applier:
         self._execute = connection.cursor().execute
         self._epoch = 0
         self._entries: list[tuple[Any, ...]] = []
+        #: The epochs of the workers for which a note was left.
+        self.told: set[int] = set()
+        #: The keys of the runs that ended, were halted, or published a value.
+        self.ended: list[int] = []
+        #: Whether there may be runs to claim that were not there before.
+        self.made_work = False
         #: Proof that this transaction was committed, where it added a row that still stands.
         self.evidence: Evidence | None = None
-        self._handlers: dict[type, Callable[[Any], Any]] = {
+        #: What applies each type of change and returns its result. Parts of the store add to it.
+        self.handlers: dict[type, Callable[[Any], Any]] = {
             RunCreated: self._run_created,
             RunMoved: self._run_moved,
             RunFinished: self._run_finished,
+            RunsClaimed: self._runs_claimed,
+            WorkTaken: self._work_taken,
+            RunsReleased: self._runs_released,
+            NewsTaken: self._news_taken,
             RunWoken: self._run_woken,
             CancelRequested: self._cancel_requested,
             ChildrenCancelled: self._children_cancelled,
@@ -91,6 +114,8 @@ class Applier:
         self._epoch = epoch
         self._entries = []
         self.evidence = None
+        if self.told or self.ended or self.made_work:
+            self.told, self.ended, self.made_work = set(), [], False
 
     def drop_entries(self) -> None:
         """Forget the entries gathered since the last flush; their unit was refused."""
@@ -107,7 +132,7 @@ class Applier:
                 self._entries.append(astuple(change)[:_ENTRY_FIELDS])
                 results.append(None)
             else:
-                results.append(self._handlers[type(change)](change))
+                results.append(self.handlers[type(change)](change))
         return results
 
     def flush(self) -> None:
@@ -141,8 +166,15 @@ class Applier:
         if self._connection.changes():
             key = self._connection.last_insert_rowid()
             self.evidence = _SQL["evidence_of_run"], (key, change.id)
+            if owner is None:
+                self.made_work = True
             return Created(key)
         existing = record_of(self._row(_SQL["run_record_by_id"], (change.id,)))
+        if change.must_be_new:
+            raise RunConflict(
+                f"there is a run {change.id!r} already (of {existing.workflow}, {existing.status}): another worker was "
+                "faster. Look at it, and start what is needed once more"
+            )
         return Created(existing.key, existing)
 
     def _run_moved(self, change: RunMoved) -> None:
@@ -150,13 +182,17 @@ class Applier:
             raise IllegalTransition(
                 f"run {change.run} cannot be moved to {change.status!r}: that is what RunFinished does"
             )
-        owner = self._epoch if change.status == "running" else None
+        owner = self._epoch if change.status in _RESIDENT else None
         self._execute(
             _RUN_MOVED,
             (change.run, change.status, change.at, change.wake_at, change.reason, owner, self._epoch),
         )
         if not self._connection.changes():
             self._refuse(change.run, change.status)
+        if owner is None:
+            self._execute(_SQL["wake_deleted"], (change.run,))
+            self.ended.append(change.run)
+            self.made_work = True
 
     def _run_finished(self, change: RunFinished) -> list[int]:
         if change.status not in ENDED:
@@ -168,10 +204,15 @@ class Applier:
         )
         if not self._connection.changes():
             self._refuse(change.run, change.status)
-        parent, has_messages, is_watched = ties
+        parent, has_messages, is_watched, has_news, is_suspect = ties
+        self.ended.append(change.run)
         if has_messages:
             self._execute(_SQL["unreceived_messages_deleted"], (change.run,))
             self._forget_message_evidence()
+        if has_news:
+            self._execute(_SQL["wake_deleted"], (change.run,))
+        if is_suspect:  # the next one may be taken up now
+            self.made_work = True
         watchers: set[int] = set()
         if is_watched:
             watchers.update(watcher for (watcher,) in self._execute(_SQL["watchers"], (change.run,)))
@@ -179,26 +220,27 @@ class Applier:
         if parent is not None:
             watchers.add(parent)
         for watcher in watchers:
-            self._execute(_RUN_WOKEN, (watcher, change.at))
+            self.wake(watcher, change.at)
         return sorted(watchers)
-
-    def _run_woken(self, change: RunWoken) -> None:
-        self._execute(_RUN_WOKEN, (change.run, change.at))
 
     def _cancel_requested(self, change: CancelRequested) -> RunRecord:
         rows = self._execute(_SQL["cancel_requested"], (change.run_id, change.at, change.reason)).fetchall()
         row = rows[0] if rows else self._row(_SQL["run_record_by_id"], (change.run_id,))
         if row is None:
             raise RunNotFound(f"no run has the id {change.run_id!r}: it was never started, or has been purged")
-        return record_of(row)
+        record = record_of(row)
+        self._tell_owner(record.key, record.status, record.owner)
+        return record
 
     def _children_cancelled(self, change: ChildrenCancelled) -> list[int]:
-        rows = self._execute(_SQL["children_cancelled"], (change.parent, change.at, change.reason))
-        return sorted(key for (key,) in rows)
+        rows = self._execute(_SQL["children_cancelled"], (change.parent, change.at, change.reason)).fetchall()
+        for key, status, owner in rows:
+            self._tell_owner(key, status, owner)
+        return sorted(key for key, _, _ in rows)
 
     def _refuse(self, run: int, target: Status) -> NoReturn:
         """Raise the reason for which a run could not be moved to `target` by this worker."""
-        state = self._row(_SQL["run_state"], (run,))
+        state = self._row(_RUN_STATE, (run,))
         if state is None:
             raise RunNotFound(f"no run has the key {run}: it was never started, or has been purged")
         run_id, status, owner = state
@@ -211,6 +253,75 @@ class Applier:
         check_transition(run_id, status, target)
         raise StoreError(f"run {run_id!r} could not be moved from {status!r} to {target!r}")
 
+    # --- owners
+    # --------------------------------------------------------------------------------------------------------
+
+    def _runs_claimed(self, change: RunsClaimed) -> list[int]:
+        self._claim(change.keys, change.at)
+        owned = set(self._keys("runs_owned", _json(change.keys), self._epoch))
+        return [key for key in dict.fromkeys(change.keys) if key in owned]
+
+    def _work_taken(self, change: WorkTaken) -> list[int]:
+        if change.limit <= 0:
+            return []
+        self.flush()
+        at, limit, workflows = change.at, change.limit, list(dict.fromkeys(change.workflows))
+        wanted = _json(workflows)
+        due: list[tuple[int, int]] = [
+            (wake_at, key) for workflow in workflows for wake_at, key in self._keys("due", workflow, at, limit)
+        ]
+        due_suspect = self._row(_SQL["suspect_due"], (wanted, at))
+        if due_suspect is not None:
+            due.append(due_suspect)
+        keys = [key for _, key in sorted(due)[:limit]]
+        if len(keys) < limit:
+            pending = [key for workflow in workflows for key in self._keys("pending", workflow, limit)]
+            if due_suspect is None and (suspect := self._row(_SQL["suspect_pending"], (wanted,))) is not None:
+                pending += suspect
+            keys += sorted(pending)[: limit - len(keys)]
+        if keys:
+            self._claim(keys, at)
+        return keys
+
+    def _claim(self, keys: list[int], at: int) -> None:
+        self._execute(_SQL["runs_claimed"], (_json(keys), at, self._epoch))
+
+    def _runs_released(self, change: RunsReleased) -> list[int]:
+        self.flush()
+        wanted = _json(change.keys)
+        self._execute(_SQL["runs_released"], (wanted, self._epoch))
+        kept = set(self._keys("runs_with_news", wanted, self._epoch))
+        return [key for key in dict.fromkeys(change.keys) if key in kept] if kept else []
+
+    def _news_taken(self, change: NewsTaken) -> None:
+        self._execute(_SQL["wakes_taken"], (_json(change.keys), self._epoch))
+
+    def _run_woken(self, change: RunWoken) -> None:
+        self.wake(change.run, change.at)
+
+    def wake(self, run: int, at: int) -> None:
+        """Have whoever carries a run on look at it; see `RunWoken`."""
+        state = self._row(_RUN_STATE, (run,))
+        if state is not None:
+            self._wake_known(run, state[1], state[2], at)
+
+    def _wake_known(self, run: int, status: Status, owner: int | None, at: int) -> None:
+        if owner is not None:
+            self._tell_owner(run, status, owner)
+        elif status == "waiting":
+            self._execute(_RUN_MADE_DUE, (run, at))
+            if self._connection.changes():
+                self.made_work = True
+
+    def _tell_owner(self, run: int, status: Status, owner: int | None) -> None:
+        """Leave a note for another worker that has the run in memory. A waiting run without an owner is due by now."""
+        if owner is None:
+            self.made_work = self.made_work or status == "waiting"
+        elif owner != self._epoch:
+            self._execute(_SQL["wake_noted"], (run,))
+            if self._connection.changes():  # else the owner has not yet read the note that is there
+                self.told.add(owner)
+
     # --- messages, values, watches
     # --------------------------------------------------------------------------------------
 
@@ -218,22 +329,21 @@ class Applier:
         state = self._row(_SQL["run_state_by_id"], (change.run_id,))
         if state is None:
             raise RunNotFound(f"no run has the id {change.run_id!r}; start it first, or send in the same transaction")
-        run, status = state
+        run, status, owner = state
         if status in ENDED:
             if change.key is not None and self._row(_SQL["message_key_seen"], (run, change.key)):
                 return Sent(run, status, 0)
             raise RunEnded(
                 f"run {change.run_id!r} has ended ({status}); message {change.name!r} cannot be received any more"
             )
-        self._execute(_SQL["message_sent"], (run, change.name, change.value, change.key, change.at))
+        self._execute(_SQL["message_sent"], (run, change.name, change.value, change.key, change.at, self._epoch))
         if not self._connection.changes():
-            return Sent(run, status, 0)
+            return Sent(run, status, 0, owner)
         position = self._connection.last_insert_rowid()
         if self.evidence is None:
             self.evidence = _SQL["evidence_of_message"], (position, run, change.at)
-        if status == "waiting":
-            self._execute(_RUN_WOKEN, (run, change.at))
-        return Sent(run, status, position)
+        self._wake_known(run, status, owner, change.at)
+        return Sent(run, status, position, owner)
 
     def _message_taken(self, change: MessageTaken) -> None:
         self._forget_message_evidence()
@@ -246,9 +356,10 @@ class Applier:
 
     def _value_published(self, change: ValuePublished) -> None:
         self._execute(_SQL["value_published"], (change.run, change.key, change.value, change.at))
+        self.ended.append(change.run)
 
     def _watch_added(self, change: WatchAdded) -> Status:
-        state = self._row(_SQL["run_state"], (change.run,))
+        state = self._row(_RUN_STATE, (change.run,))
         if state is None:
             raise RunNotFound(f"no run has the key {change.run}: it was never started, or has been purged")
         status: Status = state[1]
@@ -263,3 +374,11 @@ class Applier:
 
     def _row(self, statement: str, parameters: tuple[Any, ...]) -> Any:
         return next(iter(self._execute(statement, parameters).fetchall()), None)
+
+    def _keys(self, name: str, *parameters: Any) -> Any:
+        """Return what a query that yields one JSON array found."""
+        return msgspec.json.decode(self._row(_SQL[name], parameters)[0])
+
+
+def _json(values: Sequence[Any]) -> str:
+    return msgspec.json.encode(values).decode()

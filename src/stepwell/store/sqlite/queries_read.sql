@@ -12,13 +12,15 @@ COMMIT;
 -- name: run_by_id
 -- ?1 id.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
+    crashes
 FROM stepwell_runs WHERE id = ?1;
 
 -- name: run_by_key
 -- ?1 key.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
+    crashes
 FROM stepwell_runs WHERE key = ?1;
 
 -- name: runs_listed
@@ -26,7 +28,8 @@ FROM stepwell_runs WHERE key = ?1;
 -- ?1 statuses as a JSON array or NULL, ?2 workflow or NULL, ?3 id at least or NULL, ?4 id below or NULL,
 -- ?5 parent or NULL, ?6 created after or NULL, ?7 created before or NULL, ?8 key below, ?9 limit.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
+    crashes
 FROM stepwell_runs
 WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
     AND (?2 IS NULL OR workflow = ?2)
@@ -40,7 +43,8 @@ ORDER BY key DESC LIMIT ?9;
 -- name: runs_listed_by_parent
 -- The children of one run, by their index.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
+    crashes
 FROM stepwell_runs
 WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
     AND (?2 IS NULL OR workflow = ?2)
@@ -55,7 +59,8 @@ ORDER BY key DESC LIMIT ?9;
 -- Runs whose id begins in some way, by the index on the id. The keys are sorted first and the rows fetched afterwards:
 -- with a prefix that many runs have, sorting whole rows took seconds.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
+    crashes
 FROM stepwell_runs
 WHERE key IN (
     SELECT run.key FROM stepwell_runs AS run
@@ -74,10 +79,11 @@ ORDER BY key DESC;
 -- Runs in one of the states that stepwell_runs_by_status holds; ?1 is one status here. The second line repeats the
 -- index's condition, by which SQLite knows that it may use it.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
+    crashes
 FROM stepwell_runs
 WHERE status = ?1
-    AND (status = 'running' OR status = 'pending' OR status = 'halted' OR status = 'failed')
+    AND (status = 'pending' OR status = 'halted' OR status = 'failed')
     AND (?2 IS NULL OR workflow = ?2)
     AND (?3 IS NULL OR (id >= ?3 AND id < ?4))
     AND (?5 IS NULL OR parent = ?5)
@@ -85,6 +91,25 @@ WHERE status = ?1
     AND (?7 IS NULL OR created_at < ?7)
     AND key < ?8
 ORDER BY key DESC LIMIT ?9;
+
+-- name: runs_listed_running
+-- Running ones are among those with an owner, which are few: keys first, as above. ?1 is 'running'.
+SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
+    crashes
+FROM stepwell_runs
+WHERE key IN (
+    SELECT run.key FROM stepwell_runs AS run
+    WHERE run.owner IS NOT NULL AND run.status = ?1
+        AND (?2 IS NULL OR run.workflow = ?2)
+        AND (?3 IS NULL OR (run.id >= ?3 AND run.id < ?4))
+        AND (?5 IS NULL OR run.parent = ?5)
+        AND (?6 IS NULL OR run.created_at > ?6)
+        AND (?7 IS NULL OR run.created_at < ?7)
+        AND +run.key < ?8
+    ORDER BY run.key DESC LIMIT ?9
+)
+ORDER BY key DESC;
 
 -- name: journal
 -- ?1 run, ?2 after position, ?3 limit.
@@ -94,7 +119,8 @@ FROM stepwell_journal WHERE run = ?1 AND position > ?2 ORDER BY position LIMIT ?
 -- name: loaded_runs
 -- ?1 keys as a JSON array.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
+    crashes
 FROM stepwell_runs WHERE key IN (SELECT value FROM json_each(?1));
 
 -- name: loaded_entries
@@ -115,24 +141,107 @@ SELECT value, at FROM stepwell_values WHERE run = ?1 AND key = ?2;
 -- ?1 run.
 SELECT key, value FROM stepwell_values WHERE run = ?1 ORDER BY key;
 
--- name: running
-SELECT key FROM stepwell_runs WHERE status = 'running' ORDER BY key;
-
 -- name: halted
-SELECT key FROM stepwell_runs WHERE status = 'halted' ORDER BY key;
+-- ?1 workflows as a JSON array.
+SELECT key FROM stepwell_runs WHERE status = 'halted' AND workflow IN (SELECT value FROM json_each(?1)) ORDER BY key;
 
--- name: due
--- ?1 now, ?2 limit.
-SELECT key FROM stepwell_runs WHERE status = 'waiting' AND wake_at IS NOT NULL AND wake_at <= ?1
-ORDER BY wake_at, key LIMIT ?2;
+-- name: has_work
+-- ?1 workflows as a JSON array, ?2 now. Says what due, pending, suspect_due and suspect_pending would find.
+SELECT EXISTS (
+    SELECT 1 FROM json_each(?1) AS wanted CROSS JOIN stepwell_runs AS run
+    WHERE run.status = 'waiting' AND run.owner IS NULL AND run.wake_at IS NOT NULL AND run.crashes < 2
+        AND run.workflow = wanted.value AND run.wake_at <= ?2
+) OR EXISTS (
+    SELECT 1 FROM json_each(?1) AS wanted CROSS JOIN stepwell_runs AS run
+    WHERE run.status = 'pending' AND run.crashes < 2 AND run.workflow = wanted.value
+) OR EXISTS (
+    SELECT 1 FROM json_each(?1) AS wanted CROSS JOIN stepwell_runs AS run
+    WHERE run.crashes >= 2 AND run.ended_at IS NULL AND run.owner IS NULL
+        AND (run.status = 'pending' OR (run.status = 'waiting' AND run.wake_at <= ?2))
+        AND run.workflow = wanted.value
+) AND NOT EXISTS (
+    SELECT 1 FROM stepwell_runs AS busy
+    WHERE busy.crashes >= 2 AND busy.ended_at IS NULL AND busy.status = 'running' AND NOT EXISTS (
+        SELECT 1 FROM stepwell_journal AS entry WHERE entry.run = busy.key AND entry.position > busy.crash_position
+    )
+);
 
 -- name: next_wake
--- ?1 after.
-SELECT wake_at FROM stepwell_runs WHERE status = 'waiting' AND wake_at IS NOT NULL AND wake_at > ?1 ORDER BY wake_at LIMIT 1;
+-- ?1 workflows as a JSON array, ?2 after.
+SELECT min(wake_at) FROM (
+    SELECT (
+        SELECT run.wake_at FROM stepwell_runs AS run
+        WHERE run.status = 'waiting' AND run.owner IS NULL AND run.wake_at IS NOT NULL AND run.crashes < 2
+            AND run.workflow = wanted.value AND run.wake_at > ?2
+        ORDER BY run.wake_at LIMIT 1
+    ) AS wake_at FROM json_each(?1) AS wanted
+    UNION ALL
+    SELECT (
+        SELECT run.wake_at FROM stepwell_runs AS run
+        WHERE run.crashes >= 2 AND run.ended_at IS NULL AND run.status = 'waiting' AND run.owner IS NULL
+            AND run.workflow = wanted.value AND run.wake_at > ?2
+        ORDER BY run.wake_at LIMIT 1
+    ) FROM json_each(?1) AS wanted
+);
 
--- name: pending
--- ?1 workflow, ?2 limit. By workflow, so that a million runs of a workflow that no worker has do not stand in the way.
-SELECT key FROM stepwell_runs WHERE status = 'pending' AND workflow = ?1 ORDER BY key LIMIT ?2;
+-- name: stranded
+-- ?1 workflows as a JSON array, ?2 now, ?3 limit. Jumps from one workflow to the next in each index, so that it does not
+-- read the runs of the given ones.
+WITH RECURSIVE
+ordinary (workflow) AS (
+    SELECT min(run.workflow) FROM stepwell_runs AS run
+    WHERE run.status = 'waiting' AND run.owner IS NULL AND run.wake_at IS NOT NULL AND run.crashes < 2
+    UNION ALL
+    SELECT (
+        SELECT min(run.workflow) FROM stepwell_runs AS run
+        WHERE run.status = 'waiting' AND run.owner IS NULL AND run.wake_at IS NOT NULL AND run.crashes < 2
+            AND run.workflow > ordinary.workflow
+    ) FROM ordinary WHERE ordinary.workflow IS NOT NULL
+),
+suspect (workflow) AS (
+    SELECT min(run.workflow) FROM stepwell_runs AS run
+    WHERE run.crashes >= 2 AND run.ended_at IS NULL AND run.status = 'waiting' AND run.owner IS NULL
+    UNION ALL
+    SELECT (
+        SELECT min(run.workflow) FROM stepwell_runs AS run
+        WHERE run.crashes >= 2 AND run.ended_at IS NULL AND run.status = 'waiting' AND run.owner IS NULL
+            AND run.workflow > suspect.workflow
+    ) FROM suspect WHERE suspect.workflow IS NOT NULL
+)
+SELECT run.key FROM ordinary CROSS JOIN stepwell_runs AS run
+WHERE ordinary.workflow NOT IN (SELECT value FROM json_each(?1))
+    AND run.status = 'waiting' AND run.owner IS NULL AND run.wake_at IS NOT NULL AND run.crashes < 2
+    AND run.workflow = ordinary.workflow AND run.wake_at <= ?2
+UNION ALL
+SELECT run.key FROM suspect CROSS JOIN stepwell_runs AS run
+WHERE suspect.workflow NOT IN (SELECT value FROM json_each(?1))
+    AND run.crashes >= 2 AND run.ended_at IS NULL AND run.status = 'waiting' AND run.owner IS NULL
+    AND run.workflow = suspect.workflow AND run.wake_at <= ?2
+LIMIT ?3;
+
+-- name: news
+-- ?1 epoch.
+SELECT wake.run FROM stepwell_wakes AS wake JOIN stepwell_runs AS run ON run.key = wake.run
+WHERE run.owner = ?1 ORDER BY wake.run;
+
+-- name: messages_from_others
+-- ?1 run, ?2 epoch, ?3 after position.
+SELECT position, name, value, sent_at FROM stepwell_messages
+WHERE run = ?1 AND position > ?3 AND taken_at IS NULL AND sender IS NOT ?2 ORDER BY position;
+
+-- name: settled_among
+-- ?1 ids as a JSON array.
+SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
+    crashes
+FROM stepwell_runs WHERE id IN (SELECT value FROM json_each(?1)) AND (ended_at IS NOT NULL OR status = 'halted');
+
+-- name: workers_alive
+-- The workers that have not ended, by age, and how many runs each has in memory.
+SELECT worker.epoch, worker.pid, worker.host, worker.started_at, worker.takes_work, worker.slot, (
+    SELECT count(*) FROM stepwell_runs AS run WHERE run.owner = worker.epoch AND run.owner IS NOT NULL
+)
+FROM stepwell_workers AS worker WHERE worker.ended_at IS NULL ORDER BY worker.epoch;
 
 -- name: counts
 SELECT status, count(*) FROM stepwell_runs GROUP BY status;

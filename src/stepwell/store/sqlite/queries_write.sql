@@ -28,8 +28,8 @@ PRAGMA page_size;
 PRAGMA busy_timeout;
 
 -- name: worker_registered
--- ?1 pid, ?2 host, ?3 now. Returns the epoch.
-INSERT INTO stepwell_workers (pid, host, started_at) VALUES (?1, ?2, ?3) RETURNING epoch;
+-- ?1 pid, ?2 host, ?3 now, ?4 slot, ?5 takes_work. Returns the epoch.
+INSERT INTO stepwell_workers (pid, host, started_at, slot, takes_work) VALUES (?1, ?2, ?3, ?4, ?5) RETURNING epoch;
 
 -- name: worker_may_write
 -- ?1 epoch. A row unless the worker has ended or was fenced.
@@ -47,13 +47,38 @@ UPDATE stepwell_workers SET ended_at = ?2 WHERE epoch = ?1 AND ended_at IS NULL;
 -- ?1 epoch, ?2 now.
 UPDATE stepwell_workers SET fenced = 1, ended_at = coalesce(ended_at, ?2) WHERE epoch = ?1;
 
--- name: earlier_workers_fenced
--- ?1 epoch, ?2 now. The workers before this one that did not end in order; they must never write again.
-UPDATE stepwell_workers SET fenced = 1, ended_at = ?2 WHERE epoch < ?1 AND ended_at IS NULL;
+-- name: workers_not_ended
+-- The workers that live, or have died unnoticed, by age.
+SELECT epoch, slot FROM stepwell_workers WHERE ended_at IS NULL ORDER BY epoch;
 
--- name: runs_recovered
--- ?1 epoch. The new owner takes over what earlier workers were running.
-UPDATE stepwell_runs SET owner = ?1 WHERE status = 'running' AND owner < ?1;
+-- name: runs_of_worker_released
+-- ?1 epoch, ?2 now, ?3 1 where the worker crashed. Its runs are anyone's now. What it was running, or had not been told
+-- of, is due. A crash counts for what was running; a line in the journal since the last crash begins the count anew.
+UPDATE stepwell_runs SET
+    owner = NULL,
+    status = 'waiting',
+    updated_at = iif(status = 'running', ?2, updated_at),
+    wake_at = CASE
+        WHEN status = 'running' OR EXISTS (SELECT 1 FROM stepwell_wakes WHERE run = key) THEN min(coalesce(wake_at, ?2), ?2)
+        ELSE wake_at
+    END,
+    crashes = CASE
+        WHEN EXISTS (SELECT 1 FROM stepwell_journal WHERE run = key AND position > crash_position)
+            THEN (?3 AND status = 'running')
+        ELSE crashes + (?3 AND status = 'running')
+    END,
+    crash_position = CASE
+        WHEN ?3 AND status = 'running'
+            THEN coalesce((SELECT max(position) FROM stepwell_journal WHERE run = key), 0)
+        ELSE crash_position
+    END
+WHERE owner = ?1 AND owner IS NOT NULL;
+
+-- name: stale_wakes_deleted
+-- Notes for runs that have no owner any more, after a release.
+DELETE FROM stepwell_wakes WHERE run IN (
+    SELECT wake.run FROM stepwell_wakes AS wake JOIN stepwell_runs AS run ON run.key = wake.run WHERE run.owner IS NULL
+);
 
 -- name: trace_left
 -- ?1 epoch. Evidence for a transaction that adds no row. Returns the count.
@@ -101,7 +126,8 @@ ON CONFLICT (id) DO NOTHING;
 -- name: run_record_by_id
 -- ?1 id. The columns are the fields of model.RunRecord in their order, here and wherever a record is read.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
+    crashes
 FROM stepwell_runs WHERE id = ?1;
 
 -- name: run_state
@@ -110,7 +136,7 @@ SELECT id, status, owner FROM stepwell_runs WHERE key = ?1;
 
 -- name: run_state_by_id
 -- ?1 id.
-SELECT key, status FROM stepwell_runs WHERE id = ?1;
+SELECT key, status, owner FROM stepwell_runs WHERE id = ?1;
 
 -- name: run_moved
 -- ?1 run, ?2 status, ?3 at, ?4 wake_at, ?5 reason, ?6 the owner afterwards, ?7 epoch.
@@ -127,11 +153,14 @@ WHERE key = ?1 AND ended_at IS NULL AND (owner IS NULL OR owner = ?7)
     AND NOT (status = 'pending' AND ?2 = 'completed');
 
 -- name: run_ties
--- ?1 run. Its parent, whether it has messages, whether it is watched: most runs have none, and need no more statements.
+-- ?1 run. Its parent, whether it has messages, whether it is watched, whether there is a note for its owner, whether it
+-- is a suspect: most runs have none of it, and need no more statements.
 SELECT
     parent,
     EXISTS (SELECT 1 FROM stepwell_messages WHERE run = ?1),
-    EXISTS (SELECT 1 FROM stepwell_watches WHERE run = ?1)
+    EXISTS (SELECT 1 FROM stepwell_watches WHERE run = ?1),
+    EXISTS (SELECT 1 FROM stepwell_wakes WHERE run = ?1),
+    crashes >= 2
 FROM stepwell_runs WHERE key = ?1;
 
 -- name: unreceived_messages_deleted
@@ -146,9 +175,102 @@ SELECT watcher FROM stepwell_watches WHERE run = ?1;
 -- ?1 run.
 DELETE FROM stepwell_watches WHERE run = ?1;
 
--- name: run_woken
+-- name: run_made_due
 -- ?1 run, ?2 at.
-UPDATE stepwell_runs SET wake_at = ?2 WHERE key = ?1 AND status = 'waiting' AND (wake_at IS NULL OR wake_at > ?2);
+UPDATE stepwell_runs SET wake_at = ?2
+WHERE key = ?1 AND status = 'waiting' AND owner IS NULL AND (wake_at IS NULL OR wake_at > ?2);
+
+-- name: wake_noted
+-- ?1 run. For a run that another worker owns.
+INSERT INTO stepwell_wakes (run) VALUES (?1) ON CONFLICT DO NOTHING;
+
+-- name: wake_deleted
+-- ?1 run.
+DELETE FROM stepwell_wakes WHERE run = ?1;
+
+-- name: wakes_taken
+-- ?1 keys as a JSON array, ?2 epoch.
+DELETE FROM stepwell_wakes WHERE run IN (
+    SELECT run.key FROM stepwell_runs AS run WHERE run.key IN (SELECT value FROM json_each(?1)) AND run.owner = ?2
+);
+
+-- name: due
+-- ?1 workflow, ?2 now, ?3 limit. A JSON array of [wake_at, key], the longest due first. As one value, here and below:
+-- apsw lets go of the GIL for every row.
+SELECT json_group_array(json_array(wake_at, key)) FROM (
+    SELECT wake_at, key FROM stepwell_runs
+    WHERE status = 'waiting' AND owner IS NULL AND wake_at IS NOT NULL AND crashes < 2
+        AND workflow = ?1 AND wake_at <= ?2
+    ORDER BY wake_at, key LIMIT ?3
+);
+
+-- name: pending
+-- ?1 workflow, ?2 limit. A JSON array of keys by age.
+SELECT json_group_array(key) FROM (
+    SELECT key FROM stepwell_runs WHERE status = 'pending' AND crashes < 2 AND workflow = ?1 ORDER BY key LIMIT ?2
+);
+
+-- name: suspect_due
+-- ?1 workflows as a JSON array, ?2 now. The suspect that is due longest, unless one is under way: running, and without
+-- progress since its last crash.
+SELECT run.wake_at, run.key
+FROM json_each(?1) AS wanted CROSS JOIN stepwell_runs AS run ON run.key = (
+    SELECT one.key FROM stepwell_runs AS one
+    WHERE one.crashes >= 2 AND one.ended_at IS NULL AND one.status = 'waiting' AND one.owner IS NULL
+        AND one.workflow = wanted.value AND one.wake_at <= ?2
+    ORDER BY one.wake_at, one.key LIMIT 1
+)
+WHERE NOT EXISTS (
+    SELECT 1 FROM stepwell_runs AS busy
+    WHERE busy.crashes >= 2 AND busy.ended_at IS NULL AND busy.status = 'running' AND NOT EXISTS (
+        SELECT 1 FROM stepwell_journal AS entry WHERE entry.run = busy.key AND entry.position > busy.crash_position
+    )
+)
+ORDER BY run.wake_at, run.key LIMIT 1;
+
+-- name: suspect_pending
+-- ?1 workflows as a JSON array. The oldest pending suspect, unless one is under way.
+SELECT run.key
+FROM json_each(?1) AS wanted CROSS JOIN stepwell_runs AS run ON run.key = (
+    SELECT one.key FROM stepwell_runs AS one
+    WHERE one.crashes >= 2 AND one.ended_at IS NULL AND one.status = 'pending' AND one.owner IS NULL
+        AND one.workflow = wanted.value AND one.wake_at IS NULL
+    ORDER BY one.key LIMIT 1
+)
+WHERE NOT EXISTS (
+    SELECT 1 FROM stepwell_runs AS busy
+    WHERE busy.crashes >= 2 AND busy.ended_at IS NULL AND busy.status = 'running' AND NOT EXISTS (
+        SELECT 1 FROM stepwell_journal AS entry WHERE entry.run = busy.key AND entry.position > busy.crash_position
+    )
+)
+ORDER BY run.key LIMIT 1;
+
+-- name: runs_claimed
+-- ?1 keys as a JSON array, ?2 at, ?3 epoch.
+UPDATE stepwell_runs SET
+    owner = ?3, status = 'running', updated_at = ?2, wake_at = NULL, reason = NULL, started_at = coalesce(started_at, ?2)
+WHERE key IN (SELECT value FROM json_each(?1)) AND owner IS NULL AND ended_at IS NULL;
+
+-- name: runs_owned
+-- ?1 keys as a JSON array, ?2 epoch. A JSON array of those that the worker owns.
+SELECT json_group_array(key) FROM stepwell_runs WHERE key IN (SELECT value FROM json_each(?1)) AND owner = ?2;
+
+-- name: runs_released
+-- ?1 keys as a JSON array, ?2 epoch. Those with a note stay. One that made progress since its last crash, and was at
+-- peace since, is no suspect any more.
+UPDATE stepwell_runs SET
+    owner = NULL,
+    crashes = iif(
+        crashes > 0 AND EXISTS (SELECT 1 FROM stepwell_journal WHERE run = key AND position > crash_position), 0, crashes
+    )
+WHERE key IN (SELECT value FROM json_each(?1)) AND owner = ?2 AND status = 'waiting'
+    AND NOT EXISTS (SELECT 1 FROM stepwell_wakes WHERE run = key);
+
+-- name: runs_with_news
+-- ?1 keys as a JSON array, ?2 epoch. A JSON array of those that the worker owns and that there is a note for.
+SELECT json_group_array(run.key) FROM stepwell_runs AS run
+WHERE run.key IN (SELECT value FROM json_each(?1)) AND run.owner = ?2
+    AND EXISTS (SELECT 1 FROM stepwell_wakes WHERE run = run.key);
 
 -- name: cancel_requested
 -- ?1 id, ?2 at, ?3 reason. The first request's time and reason stay. Returns the record.
@@ -156,10 +278,11 @@ UPDATE stepwell_runs SET
     updated_at = ?2,
     cancel_reason = CASE WHEN cancel_requested_at IS NULL THEN ?3 ELSE cancel_reason END,
     cancel_requested_at = coalesce(cancel_requested_at, ?2),
-    wake_at = CASE WHEN status = 'waiting' THEN min(coalesce(wake_at, ?2), ?2) END
+    wake_at = CASE WHEN status = 'waiting' AND owner IS NULL THEN min(coalesce(wake_at, ?2), ?2) ELSE wake_at END
 WHERE id = ?1 AND ended_at IS NULL
 RETURNING key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at;
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
+    crashes;
 
 -- name: children_cancelled
 -- ?1 parent, ?2 at, ?3 reason. Returns the keys of the attached children that have not ended.
@@ -167,13 +290,13 @@ UPDATE stepwell_runs SET
     updated_at = ?2,
     cancel_reason = CASE WHEN cancel_requested_at IS NULL THEN ?3 ELSE cancel_reason END,
     cancel_requested_at = coalesce(cancel_requested_at, ?2),
-    wake_at = CASE WHEN status = 'waiting' THEN min(coalesce(wake_at, ?2), ?2) END
+    wake_at = CASE WHEN status = 'waiting' AND owner IS NULL THEN min(coalesce(wake_at, ?2), ?2) ELSE wake_at END
 WHERE parent = ?1 AND attached = 1 AND ended_at IS NULL
-RETURNING key;
+RETURNING key, status, owner;
 
 -- name: message_sent
--- ?1 run, ?2 name, ?3 value, ?4 key, ?5 sent_at. Nothing happens where the run has seen the key.
-INSERT INTO stepwell_messages (run, name, value, key, sent_at) VALUES (?1, ?2, ?3, ?4, ?5)
+-- ?1 run, ?2 name, ?3 value, ?4 key, ?5 sent_at, ?6 epoch. Nothing happens where the run has seen the key.
+INSERT INTO stepwell_messages (run, name, value, key, sent_at, sender) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
 ON CONFLICT (run, key) WHERE key IS NOT NULL DO NOTHING;
 
 -- name: message_key_seen

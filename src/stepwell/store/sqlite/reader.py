@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Generator, Iterable, Sequence
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import apsw
 import msgspec
@@ -28,24 +28,50 @@ from stepwell.store.sqlite.changes import record_of
 from stepwell.store.sqlite.faults import translate
 from stepwell.store.sqlite.queries import load
 
-if TYPE_CHECKING:
-    from stepwell.store.sqlite.opening import Database
-
 _SQL: Final = load("queries_read.sql")
 _NO_KEY: Final = 2**63 - 1
 #: Runs per snapshot in `load`: bounds how long a read holds the log, and the memory that it takes.
 _LOAD_CHUNK: Final = 500
-#: The states that the index stepwell_runs_by_status holds.
-_INDEXED: Final[frozenset[Status]] = frozenset({"running", "pending", "halted", "failed"})
+#: The states whose runs an index holds, and the query that lists them.
+_LISTED_BY: Final[dict[Status, str]] = {
+    "running": "runs_listed_running",
+    "pending": "runs_listed_by_status",
+    "halted": "runs_listed_by_status",
+    "failed": "runs_listed_by_status",
+}
 _LAST_CHARACTER: Final = chr(sys.maxunicode)
 
 _Row = tuple[Any, ...]
 
 
+class Readable(Protocol):
+    """An open file, as far as reading needs it: that of an engine (`opening.Database`), or one open for reading only.
+
+    The checks raise where the file must not be read any more.
+    """
+
+    @property
+    def path(self) -> str:
+        """The real path, for messages."""
+        ...
+
+    def check_process(self) -> None:
+        """Raise `EngineClosed` in a forked child."""
+        ...
+
+    def check_identity(self) -> None:
+        """Raise `FileNotUsable` where the file is not the one that was opened."""
+        ...
+
+    def connect_reader(self) -> apsw.Connection:
+        """Return a further connection that cannot write."""
+        ...
+
+
 class SqliteInspector:
     """A `stepwell.store.base.Inspector` on a SQLite file. Up to `max_idle` connections are kept open between calls."""
 
-    def __init__(self, database: Database, *, max_idle: int = 4) -> None:
+    def __init__(self, database: Readable, *, max_idle: int = 4) -> None:
         self._database = database
         self._max_idle = max_idle
         self._mutex = threading.Lock()
@@ -78,8 +104,8 @@ class SqliteInspector:
         walking back from the newest run, which is quick where matches are not rare.
         """
         statuses = run_filter.status
-        if statuses is not None and run_filter.parent is None and set(statuses) <= _INDEXED:
-            found = [self._rows("runs_listed_by_status", _parameters(run_filter, status)) for status in set(statuses)]
+        if statuses is not None and run_filter.parent is None and set(statuses) <= _LISTED_BY.keys():
+            found = [self._rows(_LISTED_BY[status], _parameters(run_filter, status)) for status in set(statuses)]
             newest_first = heapq.merge(*found, key=lambda row: -row[0])
             return [record_of(row) for row in islice(newest_first, run_filter.limit)]
         name = "runs_listed"
@@ -136,26 +162,41 @@ class SqliteInspector:
     # --- work
     # ------------------------------------------------------------------------------------------------------------
 
-    def running(self) -> list[int]:
-        """Return the keys of all ``running`` runs, oldest first."""
-        return _firsts(self._rows("running"))
+    def halted(self, workflows: Sequence[str]) -> list[int]:
+        """Return the keys of the ``halted`` runs of these workflows, oldest first."""
+        return _firsts(self._rows("halted", (_as_json(workflows),)))
 
-    def halted(self) -> list[int]:
-        """Return the keys of all ``halted`` runs, oldest first."""
-        return _firsts(self._rows("halted"))
+    def has_work(self, workflows: Sequence[str], now: int) -> bool:
+        """Tell whether a `WorkTaken` with these values would take anything."""
+        return _firsts(self._rows("has_work", (_as_json(workflows), now))) == [1]
 
-    def due(self, now: int, limit: int) -> list[int]:
-        """Return keys of waiting runs whose `wake_at` is not after `now`, most overdue first."""
-        return _firsts(self._rows("due", (now, limit)))
+    def next_wake(self, workflows: Sequence[str], after: int) -> int | None:
+        """Return the earliest `wake_at` above `after` of the waiting runs of these workflows that nobody owns."""
+        (wake_at,) = _firsts(self._rows("next_wake", (_as_json(workflows), after)))
+        return None if wake_at is None else int(wake_at)
 
-    def next_wake(self, after: int = 0) -> int | None:
-        """Return the earliest `wake_at` above `after` of all waiting runs, or None."""
-        return next(iter(_firsts(self._rows("next_wake", (after,)))), None)
+    def stranded(self, workflows: Sequence[str], now: int, limit: int) -> list[int]:
+        """Return keys of due runs that nobody owns and that belong to none of these workflows."""
+        return _firsts(self._rows("stranded", (_as_json(workflows), now, limit)))
 
-    def pending(self, workflows: Sequence[str], limit: int) -> list[int]:
-        """Return keys of pending runs of these workflows, oldest first."""
-        found = [_firsts(self._rows("pending", (workflow, limit))) for workflow in set(workflows)]
-        return list(islice(heapq.merge(*found), limit))
+    # --- news from other workers
+    # -----------------------------------------------------------------------------------------
+
+    def news(self, epoch: int) -> list[int]:
+        """Return the keys of the runs of this worker for which something arrived that it was not told in its memory."""
+        return _firsts(self._rows("news", (epoch,)))
+
+    def messages_from_others(self, run: int, epoch: int, after: int) -> list[Message]:
+        """Return the unreceived messages of a run above a position that other workers than this one wrote, in order."""
+        return [Message(*row) for row in self._rows("messages_from_others", (run, epoch, after))]
+
+    def settled_among(self, ids: Sequence[str]) -> list[RunRecord]:
+        """Return those of the runs with these ids that have ended or are halted."""
+        return [record_of(row) for row in self._rows("settled_among", (_as_json(ids),))]
+
+    def workers(self) -> list[tuple[Any, ...]]:
+        """Return (epoch, pid, host, started_at, takes_work, slot, runs) of the workers that have not ended, by age."""
+        return self._rows("workers_alive")
 
     def last_at(self) -> int:
         """Return the time of the newest journal entry, run, message or worker, 0 for an empty file."""

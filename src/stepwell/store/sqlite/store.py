@@ -14,12 +14,13 @@ import apsw
 import msgspec
 
 from stepwell.errors import StoreFailed
-from stepwell.model import Claim
-from stepwell.store.base import Inspector, Outcome, StoreTransaction, Unit, WritersLock
+from stepwell.model import Claim, Member
+from stepwell.store.base import Inspector, News, Outcome, StoreTransaction, Unit, WritersLock
 from stepwell.store.sqlite.changes import Evidence
 from stepwell.store.sqlite.opening import Database, open_database
 from stepwell.store.sqlite.queries import load
 from stepwell.store.sqlite.reader import SqliteInspector
+from stepwell.store.sqlite.telling import Alone, Seats
 from stepwell.store.sqlite.writer import WAL_LIMIT_BYTES, Writer
 from stepwell.store.sqlite.writers_lock import FairLock
 
@@ -51,7 +52,8 @@ class SqliteStore:
         self.inspector: Inspector = self._reader
         self._database = database
         self._connection = database.writer
-        self._writer = Writer(database, wal_limit_bytes=wal_limit_bytes)
+        self._seats: Seats = Alone()
+        self._writer = Writer(database, self._seats, wal_limit_bytes=wal_limit_bytes)
         self._closed = False
 
     @classmethod
@@ -73,37 +75,69 @@ class SqliteStore:
     # --- workers
     # -----------------------------------------------------------------------------------------------------------
 
-    def register(self, now: int) -> Claim:
-        """Enter this process as a worker; return its claim, with an epoch above all earlier ones."""
+    def agree_on_clock(self, offset: int) -> int:
+        return offset
 
-        def insert() -> tuple[Claim, Evidence]:
-            rows: list[Any] = self._execute("worker_registered", (os.getpid(), os.uname().nodename, now)).fetchall()
-            epoch: int = rows[0][0]
-            return Claim(epoch), (_SQL["evidence_of_worker"], (epoch,))
+    def register(self, now: int, *, takes_work: bool = True) -> Claim:
+        """Enter a worker; return its claim, with an epoch above all earlier ones; see `Store.register`.
 
-        return self._write(None, insert)
-
-    def recover(self, claim: Claim, now: int) -> int:
-        """Make the claim's worker the owner of every ``running`` run of earlier workers; return how many there were.
-
-        Earlier workers that did not end in order are fenced.
+        The seat in the lock file is taken before the row is there, and tells the epoch after it: so a row whose epoch
+        no process holds is that of a worker that died.
         """
+        slot = self._seats.take_seat()
 
-        def take_over() -> tuple[int, None]:
-            self._execute("earlier_workers_fenced", (claim.epoch, now))
-            self._execute("runs_recovered", (claim.epoch,))
-            return self._connection.changes(), None
+        def insert() -> tuple[int, Evidence]:
+            parameters = (os.getpid(), os.uname().nodename, now, slot, int(takes_work))
+            rows: list[Any] = self._execute("worker_registered", parameters).fetchall()
+            epoch: int = rows[0][0]
+            return epoch, (_SQL["evidence_of_worker"], (epoch,))
 
-        return self._write(claim, take_over)
+        epoch = self._write(None, insert)
+        self._seats.announce(epoch, takes_work=takes_work)
+        return Claim(epoch)
 
-    def fence(self, epoch: int, now: int) -> None:
-        """End the worker with this epoch: every later commit with its claim raises `ClaimLost`."""
+    def bury(self, claim: Claim, now: int) -> int:
+        """End the workers that are dead, and release their runs; return how many runs there were; see `Store.bury`."""
 
-        def fence() -> tuple[None, Evidence]:
+        def end_the_dead() -> tuple[int, None]:
+            workers: list[Any] = self._execute("workers_not_ended", ()).fetchall()
+            dead = [epoch for epoch, slot in workers if epoch != claim.epoch and not self._seats.is_seated(slot, epoch)]
+            for epoch in dead:
+                self._execute("worker_fenced", (epoch, now))
+            return sum(self._release_runs_of(epoch, now, crashed=True) for epoch in dead), None
+
+        return self._write(claim, end_the_dead)
+
+    def fence(self, epoch: int, now: int) -> int:
+        """End the worker with this epoch, dead or not, and release its runs; return how many; see `Store.fence`."""
+
+        def fence() -> tuple[int, Evidence]:
             self._execute("worker_fenced", (epoch, now))
-            return None, (_SQL["evidence_of_fence"], (epoch,))
+            self._writer.applier.told.add(epoch)  # should it live, it finds out what happened when it looks
+            return self._release_runs_of(epoch, now, crashed=False), (_SQL["evidence_of_fence"], (epoch,))
 
-        self._write(None, fence)
+        return self._write(None, fence)
+
+    def _release_runs_of(self, epoch: int, now: int, *, crashed: bool) -> int:
+        """Leave the runs of a worker to anyone who claims them; return how many there were."""
+        self._execute("runs_of_worker_released", (epoch, now, int(crashed)))
+        count = self._connection.changes()
+        if count:
+            self._execute("stale_wakes_deleted", ())
+            self._writer.applier.made_work = True
+        return count
+
+    def members(self) -> list[Member]:
+        return []
+
+    def watch(self, callback: Callable[[News], None]) -> None:
+        pass
+
+    def listen(self, on: bool) -> None:
+        pass
+
+    def answers(self, epoch: int, timeout_seconds: float) -> bool:
+        return True
 
     # --- writing
     # -------------------------------------------------------------------------------------------------------------
@@ -161,6 +195,7 @@ class SqliteStore:
 
     def _end_worker(self, claim: Claim, now: int) -> tuple[None, None]:
         self._execute("worker_ended", (claim.epoch, now))
+        self._release_runs_of(claim.epoch, now, crashed=False)
         return None, None
 
     def _fold_log(self) -> None:

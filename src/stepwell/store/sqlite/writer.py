@@ -30,6 +30,7 @@ from stepwell.store.sqlite.changes import Applier, Evidence
 from stepwell.store.sqlite.faults import TransactionGone, concerns_all, is_corruption, refusal, translate
 from stepwell.store.sqlite.lent import Gate, SqliteLent, SqliteTransaction
 from stepwell.store.sqlite.queries import load
+from stepwell.store.sqlite.telling import Seats, tell
 
 if TYPE_CHECKING:
     from stepwell.store.sqlite.opening import Database
@@ -50,8 +51,9 @@ _ENDED_BY_USER: Final = (
 class Writer:
     """Writes through `database.writer`. Every method is called with the writers' lock held."""
 
-    def __init__(self, database: Database, *, wal_limit_bytes: int = WAL_LIMIT_BYTES) -> None:
+    def __init__(self, database: Database, seats: Seats, *, wal_limit_bytes: int = WAL_LIMIT_BYTES) -> None:
         self._database = database
+        self._seats = seats
         self._connection = database.writer
         self._location = database.path
         self.applier = Applier(self._connection)
@@ -99,6 +101,7 @@ class Writer:
             self._connection.execute(_SQL["commit"])
         except Exception as error:  # noqa: BLE001 -- whatever it is, the commit may have happened
             self._settle(error, evidence)
+        tell(self._seats, self.applier)
         self._checkpoint()
 
     def _has_changes(self) -> bool:
