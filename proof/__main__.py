@@ -17,7 +17,9 @@ from proof.result import Harness, Result
 from proof.table import PAGE, read_results, rewrite
 
 #: The harnesses and their modules, in the order in which CI runs them.
-HARNESSES: Final[dict[str, str]] = {}
+HARNESSES: Final[dict[str, str]] = {
+    "images": "proof.images",
+}
 
 RESULTS: Final = Path(__file__).with_name("results")
 #: After how long CI gives a harness up, in seconds: one that hangs is a failure, not a stopped pipeline.
