@@ -57,6 +57,7 @@ _ENTRY_FIELDS: Final = 9  # without the position, which the file assigns
 _APPEND: Final[Ladder] = ladder(_SQL["entry_appended"], (256, 32, 4, 1))
 _RUN_CREATED: Final = _SQL["run_created"]
 _RUN_MOVED: Final = _SQL["run_moved"]
+_RUN_MOVED_BY_OWNER: Final = _SQL["run_moved_by_owner"]
 _RUN_FINISHED: Final = _SQL["run_finished"]
 _RUN_TIES: Final = _SQL["run_ties"]
 _RUN_STATE: Final = _SQL["run_state"]
@@ -183,6 +184,13 @@ class Applier:
                 f"run {change.run} cannot be moved to {change.status!r}: that is what RunFinished does"
             )
         owner = self._epoch if change.status in _RESIDENT else None
+        if owner is not None:
+            self._execute(
+                _RUN_MOVED_BY_OWNER,
+                (change.run, change.status, change.at, change.wake_at, change.reason, owner),
+            )
+            if self._connection.changes():
+                return
         self._execute(
             _RUN_MOVED,
             (change.run, change.status, change.at, change.wake_at, change.reason, owner, self._epoch),

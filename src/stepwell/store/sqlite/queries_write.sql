@@ -144,6 +144,13 @@ UPDATE stepwell_runs SET status = ?2, updated_at = ?3, wake_at = ?4, reason = ?5
     started_at = iif(?2 = 'running', coalesce(started_at, ?3), started_at)
 WHERE key = ?1 AND ended_at IS NULL AND (owner IS NULL OR owner = ?7);
 
+-- name: run_moved_by_owner
+-- ?1 run, ?2 status, ?3 at, ?4 wake_at, ?5 reason, ?6 epoch. The common case of run_moved: the run is in the worker's
+-- memory, and stays. Without the owner among what is set, its index is not touched.
+UPDATE stepwell_runs SET status = ?2, updated_at = ?3, wake_at = ?4, reason = ?5,
+    started_at = iif(?2 = 'running', coalesce(started_at, ?3), started_at)
+WHERE key = ?1 AND owner = ?6;
+
 -- name: run_finished
 -- ?1 run, ?2 status, ?3 at, ?4 result, ?5 error, ?6 reason, ?7 epoch. No RETURNING: it costs 6 us, and what is
 -- wanted is the row before (run_ties).
