@@ -45,6 +45,11 @@ Q = ParamSpec("Q")
 U = TypeVar("U")
 
 Delivery = Literal["at-least-once", "at-most-once"]
+Isolation = Literal["process"]
+
+#: The name under which a child process imports the script that its parent runs as ``__main__``; so does the module
+#: `multiprocessing` of the standard library, hence other code knows it.
+MAIN_IN_A_CHILD: Final = "__mp_main__"
 
 #: The longest name of a workflow, step, message or published value, in characters.
 MAX_NAME_LENGTH: Final = 255
@@ -70,13 +75,15 @@ def current_host() -> Host | None:
 class StepOptions:
     """How a step is executed.
 
-    `timeout_seconds` bounds one attempt, `deadline_seconds` all attempts and the delays between them.
+    `timeout_seconds` bounds one attempt, `deadline_seconds` all attempts and the delays between them. `isolate` says
+    where: ``"process"`` is a child process, None the engine's own process.
     """
 
     retry: Retry = NO_RETRY
     timeout_seconds: float | None = None
     deadline_seconds: float | None = None
     delivery: Delivery = "at-least-once"
+    isolate: Isolation | None = None
 
 
 class Definition(Generic[P, R]):
@@ -166,6 +173,10 @@ class Step(Definition[P, R]):
     def __init__(self, function: Callable[P, R], name: str | None, options: StepOptions) -> None:
         super().__init__(function, name)
         self.step_options = options
+        #: Whether attempts execute on an event loop: asked for every attempt, hence kept.
+        self.on_loop = self.is_async and options.isolate is None
+        if options.isolate is not None:
+            _check_isolated(self, bound=False)
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...
@@ -175,6 +186,8 @@ class Step(Definition[P, R]):
 
     def __get__(self, instance: Any, owner: type) -> Any:
         """Bind a step that is declared inside a class to an instance; the instance itself is not recorded."""
+        if instance is not None and self.step_options.isolate is not None:
+            _check_isolated(self, bound=True)
         return super().__get__(instance, owner)
 
     def options(
@@ -184,6 +197,7 @@ class Step(Definition[P, R]):
         timeout: float | timedelta | None = None,
         deadline: float | timedelta | None = None,
         delivery: Delivery | None = None,
+        isolate: Isolation | None = None,
     ) -> Self:
         """Return the same step with other options for one call: ``await charge.options(timeout=5)(order)``.
 
@@ -191,14 +205,18 @@ class Step(Definition[P, R]):
         """
         twin = self._copy()
         old = self.step_options
-        given = step_options(retry, timeout, deadline, delivery or old.delivery)
+        given = step_options(retry, timeout, deadline, delivery or old.delivery, isolate or old.isolate)
         twin.step_options = replace(
             old,
             retry=old.retry if retry is None else given.retry,
             timeout_seconds=old.timeout_seconds if timeout is None else given.timeout_seconds,
             deadline_seconds=old.deadline_seconds if deadline is None else given.deadline_seconds,
             delivery=given.delivery,
+            isolate=given.isolate,
         )
+        if given.isolate is not None:
+            twin.on_loop = False
+            _check_isolated(twin, bound=self._is_bound)
         return twin
 
 
@@ -219,6 +237,25 @@ class Transaction(Step[P, R]):
     def signature(self) -> Signature:
         """The parameters without the connection, which the engine passes in, and the return type."""
         return Signature.of(self.function, skip_first=True)
+
+
+def _check_isolated(definition: Step[..., Any], *, bound: bool) -> None:
+    """Raise `DefinitionError` where a child process could not find the function by its module and name."""
+    what = f"@step(isolate='process') {definition.name!r}"
+    if definition.kind == "transaction":
+        raise DefinitionError(f"{what}: a transaction needs the engine's own connection, so it cannot be isolated")
+    if bound:
+        raise DefinitionError(
+            f"{what} cannot be called on an instance, which another process does not have: make it a function, or a "
+            "@staticmethod, and pass what it needs as arguments"
+        )
+    function = definition.function
+    qualname = getattr(function, "__qualname__", "")
+    if not qualname or "<" in qualname:  # <locals>, <lambda>
+        raise DefinitionError(
+            f"{what}: a child process imports a step by its name, and cannot import {qualname or function!r}. Declare "
+            "it with `def` at the top level of a module"
+        )
 
 
 class Workflow(Definition[P, R]):
@@ -242,17 +279,21 @@ def step_options(
     timeout: float | timedelta | None,
     deadline: float | timedelta | None,
     delivery: Delivery,
+    isolate: Isolation | None = None,
 ) -> StepOptions:
     """Check the options as users write them and return them in one value."""
     if retry is not None and not isinstance(retry, Retry):
         raise InvalidArgument(f"retry must be a Retry(...), not {retry!r}")
     if delivery not in ("at-least-once", "at-most-once"):
         raise InvalidArgument(f"delivery must be 'at-least-once' or 'at-most-once', not {delivery!r}")
+    if isolate not in (None, "process"):
+        raise InvalidArgument(f"isolate must be 'process' or None, not {isolate!r}")
     return StepOptions(
         retry=retry or NO_RETRY,
         timeout_seconds=None if timeout is None else _positive(timeout, "timeout of a step"),
         deadline_seconds=None if deadline is None else _positive(deadline, "deadline of a step"),
         delivery=delivery,
+        isolate=isolate,
     )
 
 
@@ -285,13 +326,13 @@ def _has_name(function: Callable[..., Any]) -> bool:
 def stable_name(function: Callable[..., Any]) -> str:
     """Return ``module.qualname``; for a script run as ``__main__`` the module name that importing it would give."""
     module = getattr(function, "__module__", None) or "unknown"
-    if module == "__main__":
-        module = _importable_main_name()
+    if module in ("__main__", MAIN_IN_A_CHILD):
+        module = _importable_main_name(module)
     return f"{module}.{function.__qualname__}"
 
 
-def _importable_main_name() -> str:
-    main = sys.modules.get("__main__")
+def _importable_main_name(module: str) -> str:
+    main = sys.modules.get(module)
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name:  # python -m package.module
         return str(spec.name).removesuffix(".__main__")
@@ -345,6 +386,7 @@ def step(
     timeout: float | timedelta | None = None,
     deadline: float | timedelta | None = None,
     delivery: Delivery = "at-least-once",
+    isolate: Isolation | None = None,
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 
 
@@ -357,19 +399,24 @@ def step(
     timeout: float | timedelta | None = None,
     deadline: float | timedelta | None = None,
     delivery: Delivery = "at-least-once",
+    isolate: Isolation | None = None,
 ) -> Any:
     """Declare a step: a function that does I/O, or anything else that must not be repeated, inside workflows.
 
     - `name`: what the file stores; without it, ``module.qualname``.
     - `retry`: when to try again; without it, one attempt.
     - `timeout`: seconds, or a timedelta, for one attempt; `deadline`: for all attempts with the delays between them.
-      Where time is up an async step is cancelled; a sync one cannot be stopped, and its late result is ignored.
+      Where time is up an async step is cancelled; a sync one cannot be stopped, and its late result is ignored, unless
+      it is isolated.
     - `delivery`: ``"at-most-once"`` records the intent first and raises `StepInterrupted` after a crash rather than
       repeat.
+    - `isolate`: ``"process"`` executes it in a child process, on a core of its own: a timeout or a cancel ends it for
+      real, and a crash (`StepProcessDied`) is no more than a failed attempt. Arguments and result cross over as JSON.
+      Only for functions that can be imported by name.
 
-    Raises `DefinitionError` for what is no function, and `InvalidArgument` for unusable options.
+    Raises `DefinitionError` for what is no function, or cannot be isolated, and `InvalidArgument` for unusable options.
     """
-    options = step_options(retry, timeout, deadline, delivery)
+    options = step_options(retry, timeout, deadline, delivery, isolate)
 
     def declare(found: Callable[P, R]) -> Step[P, R]:
         return Step(found, name, options)

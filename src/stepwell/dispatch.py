@@ -1,4 +1,4 @@
-"""Which steps are under way, and where: async ones on a loop, sync ones in threads.
+"""Which steps are under way, and where: async ones on a loop, sync ones in threads, isolated ones in processes.
 
 The loop of the async steps is the engine's own for an `Engine` and the caller's for an `AsyncEngine`; calls to another
 loop go through `call_soon_threadsafe`, all steps of a turn at once.
@@ -13,6 +13,7 @@ from typing import Final
 
 from stepwell.attempts import Attempts
 from stepwell.codec import Codec
+from stepwell.processes import ProcessLanes
 from stepwell.runner import AsyncLanes, ThreadLanes
 
 _log: Final = logging.getLogger("stepwell")
@@ -24,6 +25,7 @@ LONG_STEP_SECONDS: Final = 1.0
 class Dispatch:
     """Executes steps for one engine; for its thread. `finished` is called from whichever thread a step ends on.
 
+    `threads` and `processes` bound how many steps execute in them at once; None: as many processes as there are CPUs.
     `long_steps` is called, on the engine's thread, with the steps under way once a second while there are any.
     """
 
@@ -35,6 +37,7 @@ class Dispatch:
         threads: int,
         finished: Callable[[Sequence[Attempts]], None],
         long_steps: Callable[[list[Attempts]], None],
+        processes: int | None = None,
     ) -> None:
         self._loop = loop
         self._step_loop = step_loop
@@ -42,6 +45,7 @@ class Dispatch:
         self._long_timer: asyncio.TimerHandle | None = None
         self._lanes = AsyncLanes(step_loop or loop, codec, finished)
         self._threads = ThreadLanes(codec, finished, threads, self._bound)
+        self._processes = ProcessLanes(loop, codec, finished, processes)
         self._closed = False
         #: How many attempts were handed out whose end has not come back.
         self.count = 0
@@ -51,26 +55,42 @@ class Dispatch:
         if self._closed:
             return
         self.count += len(attempts)
-        coroutines = [attempt for attempt in attempts if attempt.definition.is_async]
+        coroutines = [attempt for attempt in attempts if attempt.definition.on_loop]
         if len(coroutines) != len(attempts):
-            self._threads.start([attempt for attempt in attempts if not attempt.definition.is_async])
+            self._start_others([attempt for attempt in attempts if not attempt.definition.on_loop])
         if coroutines:
             self._on_step_loop(self._lanes.start, coroutines)
         self._watch()
 
+    def _start_others(self, attempts: list[Attempts]) -> None:
+        isolated = [attempt for attempt in attempts if attempt.definition.step_options.isolate is not None]
+        if len(isolated) != len(attempts):
+            self._threads.start([attempt for attempt in attempts if attempt.definition.step_options.isolate is None])
+        if isolated:
+            self._processes.start(isolated)
+
     def drop(self, attempts: list[Attempts]) -> None:
-        """Cancel async attempts; sync ones see for themselves that they are not wanted any more."""
+        """Cancel async attempts, end isolated ones; sync ones see for themselves that they are not wanted any more."""
+        self._processes.drop(attempts)
         self._on_step_loop(self._lanes.drop, attempts)
 
     def under_way(self) -> list[Attempts]:
         """Return the attempts that somebody waits for, oldest first."""
-        return [attempts for attempts in (*self._lanes.busy(), *self._threads.busy()) if attempts.wanted]
+        return [attempts for attempts in self._all_busy() if attempts.wanted]
+
+    def _all_busy(self) -> list[Attempts]:
+        return [*self._lanes.busy(), *self._threads.busy(), *self._processes.busy()]
 
     def close(self) -> None:
-        """Cancel what can be cancelled, and let go of the rest."""
+        """Cancel what can be cancelled, end the processes, and let go of the rest."""
         self._closed = True
         self._threads.close()
         self._on_step_loop(lambda _: self._lanes.close(), [])
+        self._processes.close()
+
+    def abandon(self) -> None:
+        """Kill the processes, as the death of this one would; for when the loop has stopped."""
+        self._processes.close(0.0)
 
     def _bound(self, attempts: Attempts, number: int, seconds: float) -> None:
         """Give up on a sync attempt after some seconds; called from the thread that begins it."""

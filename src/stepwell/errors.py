@@ -20,6 +20,7 @@
     ├── StepFailed                 a step failed with an exception class that is not imported here
     ├── StepTimeout                an attempt, or all attempts together, took too long
     ├── StepInterrupted            an at-most-once step was cut off by a crash; it was not repeated
+    ├── StepProcessDied            the child process of an isolated step crashed, or was killed
     ├── PermanentError             raised by a step: do not retry
     ├── RetryLater                 raised by a step: retry, after this delay
     ├── WorkflowIOError            workflow code did real I/O; that belongs in a step
@@ -152,6 +153,18 @@ class StepTimeout(StepwellError, TimeoutError):
 
 class StepInterrupted(StepwellError):
     """A step with ``delivery="at-most-once"`` was under way when the process died; it may or may not have acted."""
+
+
+class StepProcessDied(StepwellError):
+    """The child process of a step with ``isolate="process"`` ended before the step did; it may or may not have acted.
+
+    `exit_code` is what the process ended with, below 0 the number of the signal that killed it (-11: SIGSEGV); None
+    where it could not be started, or nobody knows.
+    """
+
+    def __init__(self, message: str, *, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class PermanentError(StepwellError):

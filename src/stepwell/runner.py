@@ -30,7 +30,7 @@ Finished = Callable[[Sequence[Attempts]], None]
 _MAX_IDLE_LANES: Final = 256
 
 
-def _time_limit(attempts: Attempts) -> float | None:
+def time_limit(attempts: Attempts) -> float | None:
     """Return how many seconds this attempt may take: its timeout, or what is left of the deadline of all attempts."""
     options = attempts.definition.step_options
     limit = options.timeout_seconds
@@ -41,10 +41,11 @@ def _time_limit(attempts: Attempts) -> float | None:
     return limit
 
 
-def _timed_out(attempts: Attempts) -> StepTimeout:
+def timed_out(attempts: Attempts) -> StepTimeout:
+    """Make the error of an attempt that took too long."""
     return StepTimeout(
         f"step {attempts.definition.name!r} of run {attempts.run_id!r}: attempt {attempts.attempt} took longer than "
-        f"{_time_limit(attempts):g} s"
+        f"{time_limit(attempts):g} s"
     )
 
 
@@ -68,7 +69,7 @@ class _Lane:
         """Go on with a step that waits for `yielded`."""
         self._attempts, self._coroutine, self._context, self._yielded = attempts, coroutine, context, yielded
         self._timed_out = self._cancel_first = False
-        limit = _time_limit(attempts)
+        limit = time_limit(attempts)
         if limit is not None:
             self._timer = self._lanes.loop.call_later(limit, self._time_out)
         if self._parked is not None and not self._parked.done():
@@ -96,7 +97,7 @@ class _Lane:
                 result = await self
             except BaseException as error:  # noqa: BLE001 - whatever a step raises is its attempt's outcome
                 late = self._timed_out and isinstance(error, asyncio.CancelledError)
-                attempts.error = _timed_out(attempts) if late else error
+                attempts.error = timed_out(attempts) if late else error
             else:
                 record_result(self._lanes.codec, attempts, result)
             while self.task.cancelling():
@@ -266,7 +267,7 @@ class ThreadLanes:
     def _call(self, attempts: Attempts) -> Callable[[Attempts], None]:
         """Execute an attempt; return what records its end, which must not happen once the attempt is given up."""
         enter_step(attempts)
-        limit = _time_limit(attempts)
+        limit = time_limit(attempts)
         if limit is not None:
             self._bound(attempts, attempts.attempt, limit)
         try:
@@ -284,7 +285,7 @@ class ThreadLanes:
     def expire(self, attempts: Attempts, number: int) -> None:
         """Give up on an attempt that takes too long; its result will be ignored."""
         if self._take(attempts, number):
-            attempts.error = _timed_out(attempts)
+            attempts.error = timed_out(attempts)
             self._finished([attempts])
 
     def busy(self) -> list[Attempts]:
