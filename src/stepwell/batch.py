@@ -33,7 +33,7 @@ class Batch:
         """Return the run's work, a new one where it has none."""
         work: Work | None = run.work
         if work is None:
-            run.work = work = Work([], None, run)
+            run.work = work = Work([], None, None, run)
             self._works.append(work)
         return work
 

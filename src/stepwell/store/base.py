@@ -17,6 +17,18 @@ from stepwell.errors import StepwellError
 from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import Status
 from stepwell.model import Claim, Member, Message, RunRecord, RunSnapshot
+from stepwell.store.queueing import (
+    Entered,
+    PermitAsked,
+    PermitReturned,
+    PermitsGranted,
+    PermitStarted,
+    QueueAdvanced,
+    QueueChanged,
+    QueueDeclared,
+    QueueFacts,
+    QueueTaken,
+)
 
 #: From how many crashes in a row, without progress in between, a run is taken up only while no other such run is under
 #: way: so that the one that kills workers is found, and its neighbours are not blamed.
@@ -30,6 +42,10 @@ class RunCreated(msgspec.Struct, frozen=True):
 
     A run created ``running`` is owned by the writing worker at once, and its `started_at` is `at`. With `must_be_new`
     an id that exists raises `RunConflict`: the writer looked before, and another worker was faster.
+
+    With `entry` the run, ``pending``, enters a queue, or an existing run takes its place: `Created.joined` says why.
+    `told` is appended to the journal of the parent, with the id of the run that there is now as its value; but not
+    where the start is to be refused (see `Created.refused`).
     """
 
     id: str
@@ -44,6 +60,8 @@ class RunCreated(msgspec.Struct, frozen=True):
     attached: bool = False
     reason: str | None = None
     must_be_new: bool = False
+    entry: Entered | None = None
+    told: Entry | None = None
 
 
 class RunMoved(msgspec.Struct, frozen=True):
@@ -208,14 +226,33 @@ Change: TypeAlias = (
     | MessageTaken
     | ValuePublished
     | WatchAdded
+    | QueueDeclared
+    | QueueChanged
+    | QueueAdvanced
+    | QueueTaken
+    | PermitAsked
+    | PermitsGranted
+    | PermitStarted
+    | PermitReturned
 )
+
+#: Why a start made no run of its own: a run with its dedup key has not ended; such a run still waited, and has the
+#: start's input now; a run that still waited collects the start's input.
+Joined: TypeAlias = Literal["attached", "debounced", "batched"]
 
 
 class Created(msgspec.Struct, frozen=True):
-    """What became of a `RunCreated`: the run's key and, where the id was taken, the run that has it."""
+    """What became of a `RunCreated`: the run's key and, where no run was created, the one that exists instead.
+
+    That run has the id, unless `joined` says what else it has to do with the start. `refused` says that the start must
+    not have it: it is of another workflow, was given other input under the same id, or has the dedup key of an entry
+    that attaches to none.
+    """
 
     key: int
     existing: RunRecord | None = None
+    joined: Joined | None = None
+    refused: bool = False
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -255,10 +292,14 @@ class Unit(msgspec.Struct):
 
     `body`, where set, runs first, inside the transaction: it is given the lent connection and returns changes that are
     applied after `changes`. What it wrote to the user's tables stands only if it returns and the changes apply.
+
+    `decide`, where set, runs last, inside the transaction: it sees what `changes` and the units before this one did to
+    the queues, and returns further changes. It may be called more than once, so it must not do anything else.
     """
 
     changes: list[Change]
     body: Callable[[Lent], list[Change]] | None = None
+    decide: Callable[[QueueFacts], list[Change]] | None = None
 
 
 #: What became of one unit: the result of each of its changes (None for most), or the error for which it was refused.
@@ -278,8 +319,8 @@ class StoreTransaction(Protocol):
 class WritersLock(Protocol):
     """Who may write now: one at a time, in the order of asking."""
 
-    def acquire(self) -> None:
-        """Wait for the lock; for threads that may block."""
+    def acquire(self, timeout_seconds: float | None = None) -> None:
+        """Wait for the lock; for threads that may block. Raises `StoreError`, naming the holder, when time is up."""
         ...
 
     def try_acquire(self, notify: Callable[[], None]) -> bool:

@@ -1,0 +1,198 @@
+"""What the engine asks of a store about queues and limits: the changes, and the facts to decide from.
+
+A queued run is a ``pending`` run with an *entry*; an attempt of a step that needs a permit of a limit is one as well,
+beside its run. An entry is delayed until its time comes, then waits in the line of its partition, and is running from
+when it is taken until the run ends, or the permit is returned. Who is taken is decided by `stepwell.queues`, inside the
+transaction, from the facts that the store reads there (`Unit.decide`); the store itself decides nothing.
+
+Times are microseconds since the Unix epoch, UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from stepwell.flow import FlowKind, QueueSettings
+
+
+class Entered(msgspec.Struct, frozen=True):
+    """How a new run stands in a queue; part of `RunCreated`, whose `status` is ``pending`` then.
+
+    - It waits from `ready_at` on, or at once. Entries of a partition are taken by priority, then in order of waiting.
+    - `dedup`: while a run of the queue with this key has not ended, no other is created (`Created.joined`); without
+      `attach` the start is refused then.
+    - `latest_at`, with `dedup`: a *debounced* entry. While it has not been taken, a start with its key and of its
+      workflow replaces the run's input and moves its `ready_at`, but not beyond the first one's `latest_at`. Once it
+      is taken its key is free again.
+    - `batch_size`: the run collects the inputs of starts of its workflow and partition, as `RunSnapshot.items`, until
+      there are this many items (`count` in this start) or `ready_at` has come.
+    """
+
+    queue: str
+    partition: str = ""
+    priority: int = 0
+    ready_at: int | None = None
+    dedup: str | None = None
+    attach: bool = True
+    latest_at: int | None = None
+    batch_size: int | None = None
+    count: int = 1
+
+
+class QueueDeclared(msgspec.Struct, frozen=True):
+    """Code says what a queue or limit bounds. Where the same was said before, changes made since then stay in force.
+
+    Raises `InvalidArgument` where the name belongs to one of the other kind.
+    """
+
+    name: str
+    kind: FlowKind
+    settings: QueueSettings
+    at: int
+
+
+class QueueChanged(msgspec.Struct, frozen=True):
+    """Someone changed what a queue or limit bounds, or paused or resumed it; None leaves as it is.
+
+    Raises `QueueNotFound`.
+    """
+
+    name: str
+    at: int
+    settings: QueueSettings | None = None
+    paused: bool | None = None
+
+
+class QueueAdvanced(msgspec.Struct, frozen=True):
+    """Time has come to `at`: entries that are due begin to wait, the longest due first, and old starts are forgotten.
+
+    At most `limit` entries begin to wait at a time.
+    """
+
+    queue: str
+    at: int
+    limit: int = 10_000
+
+
+class QueueTaken(msgspec.Struct, frozen=True):
+    """The writing worker takes these waiting runs of a queue, and owns them: they are ``running``.
+
+    `partitions` have had their turn, in this order. The result is the list of the keys that were taken: those that had
+    no owner and still waited.
+    """
+
+    queue: str
+    runs: list[int]
+    partitions: list[str]
+    at: int
+
+
+class PermitAsked(msgspec.Struct, frozen=True):
+    """An operation of a run waits for a permit of a limit. Where it has or awaits one already, nothing changes."""
+
+    run: int
+    op: int
+    limit: str
+    at: int
+    priority: int = 0
+
+
+class PermitsGranted(msgspec.Struct, frozen=True):
+    """These operations, each (run, op), get the permits that they wait for.
+
+    The result is the list of those whose runs the writing worker owns; the other runs are woken as by `RunWoken`.
+    """
+
+    limit: str
+    permits: list[tuple[int, int]]
+    at: int
+
+
+class PermitStarted(msgspec.Struct, frozen=True):
+    """The attempt that a permit was granted for started at `started_at`; matters to limits with a rate."""
+
+    run: int
+    op: int
+    started_at: int
+
+
+class PermitReturned(msgspec.Struct, frozen=True):
+    """An operation needs its permit no more, or no longer waits for one; harmless where it has none.
+
+    `started_at` is when the attempt started, None where it never did.
+    """
+
+    run: int
+    op: int
+    at: int
+    started_at: int | None = None
+
+
+class QueueState(msgspec.Struct, frozen=True):
+    """A queue or limit at one moment. The counts are those of its entries; times are microseconds since the epoch.
+
+    `starts` is how many starts its log holds, `unconfirmed` how many permits were granted under a rate whose attempts
+    have not been seen to start. `last_start_at` is the time of the newest start, 0 for none; `first_ready_at` is when
+    the first delayed entry is due.
+    """
+
+    name: str
+    kind: FlowKind
+    settings: QueueSettings
+    paused: bool
+    delayed: int
+    waiting: int
+    running: int
+    starts: int
+    unconfirmed: int
+    last_start_at: int
+    first_ready_at: int | None
+
+
+class Lane(NamedTuple):
+    """The waiting entries of one workflow in one partition of a queue: `waiting` in number.
+
+    `busy` entries of the partition, of whatever workflow, are running. The partition with the lowest `turn` is next.
+    """
+
+    turn: int
+    partition: str
+    workflow: str
+    waiting: int
+    busy: int
+
+
+class Head(NamedTuple):
+    """A waiting entry. Entries are taken by descending priority, then by ascending place."""
+
+    priority: int
+    place: int
+    run: int
+    op: int
+
+
+class QueueFacts(Protocol):
+    """What a decision about a queue is made from; valid inside the transaction, or the read, that it belongs to."""
+
+    def state(self, queue: str) -> QueueState | None:
+        """Return the queue or limit of this name, or None."""
+        ...
+
+    def workflows(self, queue: str) -> list[str]:
+        """Return the workflows that have open lanes: something waits, and its partition is not at its bound."""
+        ...
+
+    def lanes(self, queue: str, workflow: str, limit: int) -> list[Lane]:
+        """Return open lanes of a workflow in the order of their turns."""
+        ...
+
+    def heads(self, queue: str, lanes: Sequence[Lane], limit: int) -> list[list[Head]]:
+        """Return, for each lane, its first `limit` entries in the order in which they are taken."""
+        ...
+
+    def start_at(self, queue: str, index: int) -> int | None:
+        """Return the time of a start in the log, counted from 0 for the oldest, or None."""
+        ...
