@@ -137,7 +137,11 @@ class Runs(Protocol):
         ...
 
     def woken(self, key: int) -> None:
-        """Bring a run that is not in memory back, after the commit."""
+        """Bring a run that is not in memory back, after the commit, if nobody else has it."""
+        ...
+
+    def ended_meanwhile(self, run: Resident) -> None:
+        """Look, after the commit, whether what a run waits for has come about elsewhere."""
         ...
 
 
@@ -360,6 +364,7 @@ class Activator:
             parent=run.key,
             parent_op=operation.number,
             attached=detail.attached,
+            must_be_new=True,
         )
         self._runs.creating(change)
         work.expect(change, lambda created: self._runs.child_created(change, created))
@@ -394,10 +399,14 @@ class Activator:
                 run.deliverable.append(self.result_entry(run, operation, over))
                 return
             if record.parent != run.key:
-                work.changes.append(WatchAdded(record.key, run.key))
+                work.expect(WatchAdded(record.key, run.key), lambda status: self._watched(run, status))
         elif child.parent != run.key:
             work.changes.append(WatchAdded(child.key, run.key))
         self._runs.watch(child_id, run.key, operation.number)
+
+    def _watched(self, run: Resident, status: Status) -> None:
+        if status in ENDED:  # another worker ended it between the look and the commit
+            self._runs.ended_meanwhile(run)
 
     def result_entry(self, run: Resident, operation: Operation, over: RunOver) -> Entry:
         """Make the entry that tells a run how another one ended."""

@@ -21,7 +21,7 @@ from stepwell.codec import MAX_PAYLOAD_BYTES
 from stepwell.definition import Workflow, check_name
 from stepwell.engine import CLOSE_TIMEOUT_SECONDS
 from stepwell.errors import EngineClosed
-from stepwell.handles import JournalEntry, RunInfo, outcome
+from stepwell.handles import JournalEntry, RunInfo, WorkerInfo, outcome
 from stepwell.lifecycle import Status
 from stepwell.work import RunOver
 
@@ -43,7 +43,7 @@ class _Answers:
                 _resolve([(future, value, error)])  # refused at once, on the caller's own thread
                 return
             if not self._ready:
-                self._client.core.at_flush(self._flush)
+                self._client.core.machine.at_flush(self._flush)
             self._ready.append((future, value, error))
 
         return reply
@@ -82,8 +82,10 @@ class AsyncEngine:
         max_payload_bytes: int = MAX_PAYLOAD_BYTES,
         max_waiting_in_memory: int = 1_000,
         max_running: int = 10_000,
+        max_crashes: int = 5,
         step_threads: int = 32,
         retention: float | timedelta | None = None,
+        take_over_stalled_after: float | timedelta | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._path = path
@@ -93,8 +95,10 @@ class AsyncEngine:
             max_payload_bytes=max_payload_bytes,
             max_waiting_in_memory=max_waiting_in_memory,
             max_running=max_running,
+            max_crashes=max_crashes,
             step_threads=step_threads,
             retention=retention,
+            take_over_stalled_after=take_over_stalled_after,
             clock=clock,
         )
         self._open: Client | None = None
@@ -188,7 +192,7 @@ class AsyncEngine:
         """Start a run; see `stepwell.Engine.start`."""
         client = self._opened()
         run = client.creation(workflow, args, kwargs, id, deadline)
-        await self._ask(client.core.start_run, run, client.messages(run.id, messages))
+        await self._ask(client.core.machine.start_run, run, client.messages(run.id, messages))
         return AsyncRun(self, run.id, cast("Workflow[..., Any]", workflow))
 
     async def get(self, id: str) -> AsyncRun[Any]:
@@ -214,12 +218,20 @@ class AsyncEngine:
     async def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
         """Send the run a message; see `stepwell.Engine.send`."""
         client = self._opened()
-        await self._ask(client.core.send, id, client.message(id, name, value, key))
+        await self._ask(client.core.machine.send, id, client.message(id, name, value, key))
 
     async def purge(self, older_than: float | timedelta) -> int:
         """Delete runs that ended long ago; see `stepwell.Engine.purge`."""
         client = self._opened()
-        return cast("int", await self._ask(client.core.purge, client.purge_before(older_than)))
+        return cast("int", await self._ask(client.core.machine.purge, client.purge_before(older_than)))
+
+    async def workers(self) -> builtins.list[WorkerInfo]:
+        """Return the workers that have the file open; see `stepwell.Engine.workers`."""
+        return await asyncio.to_thread(self._opened().workers)
+
+    async def take_over(self, epoch: int) -> int:
+        """Take the runs of another worker; see `stepwell.Engine.take_over`."""
+        return await asyncio.to_thread(self._opened().take_over, epoch)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncTransaction]:
@@ -232,7 +244,7 @@ class AsyncEngine:
             core.check_open()
             token = in_transaction.set(in_transaction.get() | {id(client)})
             try:
-                with core.store.transaction(core.claimed()) as opened:
+                with core.store.transaction(core.machine.claimed()) as opened:
                     enlisted = Enlisted(client, opened.apply)
                     yield AsyncTransaction(self, opened.lent, enlisted)
             finally:
@@ -331,11 +343,11 @@ class AsyncRun(Generic[T]):
 
     async def cancel(self, reason: str | None = None) -> None:
         """Ask the run to stop; see `stepwell.Run.cancel`."""
-        await self._engine._ask(self._engine._opened().core.cancel, self.id, reason)
+        await self._engine._ask(self._engine._opened().core.machine.cancel, self.id, reason)
 
     async def resume(self) -> None:
         """Try a halted run again; see `stepwell.Run.resume`."""
-        await self._engine._ask(self._engine._opened().core.resume, self.id)
+        await self._engine._ask(self._engine._opened().core.machine.resume, self.id)
 
     async def send(self, name: str, value: object = None, *, key: str | None = None) -> None:
         """Send the run a message; see `stepwell.Engine.send`."""

@@ -24,12 +24,13 @@ from stepwell.codec import Codec
 from stepwell.core import Core
 from stepwell.definition import Workflow, check_name, registered_workflows
 from stepwell.errors import EngineClosed, InvalidArgument, RunNotFound, TransactionError, WorkflowIOError
-from stepwell.handles import JournalEntry, RunInfo
+from stepwell.handles import JournalEntry, RunInfo, WorkerInfo, WorkerState
 from stepwell.lifecycle import ENDED, STATUSES, Status
 from stepwell.loading import Limits
-from stepwell.model import RunRecord
+from stepwell.model import Member, RunRecord
 from stepwell.operations import check_id
 from stepwell.requests import Message, check_conflict
+from stepwell.stalls import ANSWER_SECONDS
 from stepwell.store.base import MessageSent, RunCreated, RunFilter, Store
 from stepwell.work import RunOver
 
@@ -40,6 +41,10 @@ StartMessage: TypeAlias = tuple[str, object] | tuple[str, object, str]
 
 #: The engines in whose `transaction()` block the current code is; asking such an engine to write would wait for itself.
 in_transaction: Final[ContextVar[frozenset[int]]] = ContextVar("stepwell_in_transaction", default=frozenset())
+
+
+#: The shortest `take_over_stalled_after`, in seconds.
+MIN_STALL_SECONDS: Final = 1.0
 
 
 class StartOptions(TypedDict, total=False):
@@ -62,21 +67,34 @@ class Options:
         max_payload_bytes: int,
         max_waiting_in_memory: int,
         max_running: int,
+        max_crashes: int,
         step_threads: int,
         retention: float | timedelta | None,
+        take_over_stalled_after: float | timedelta | None,
         clock: Clock | None,
     ) -> None:
         if durability not in ("full", "normal"):
             raise InvalidArgument(f"durability must be 'full' or 'normal', not {durability!r}")
         self.durability: Durability = durability
         self.workflows = _served(workflows)
+        #: Whether the engine carries runs on. One that was given an empty list is a mere client of others.
+        self.takes_work = workflows is None or bool(self.workflows)
         self.max_payload_bytes = _at_least(max_payload_bytes, 1, "max_payload_bytes")
         self.limits = Limits(
             running=_at_least(max_running, 1, "max_running"),
             waiting=_at_least(max_waiting_in_memory, 0, "max_waiting_in_memory"),
+            crashes=_at_least(max_crashes, 1, "max_crashes"),
         )
         self.step_threads = _at_least(step_threads, 1, "step_threads")
         self.retention = None if retention is None else _microseconds(retention, "retention")
+        self.stall_limit_seconds: float | None = None
+        if take_over_stalled_after is not None:
+            self.stall_limit_seconds = to_seconds(take_over_stalled_after, "take_over_stalled_after")
+            if self.stall_limit_seconds < MIN_STALL_SECONDS:
+                raise InvalidArgument(
+                    f"take_over_stalled_after must be at least {MIN_STALL_SECONDS:g} s: a worker that is merely busy "
+                    "would lose its runs"
+                )
         self.clock = clock
 
 
@@ -139,7 +157,7 @@ class Client:
         try:
             self.codec = Codec(max_payload_bytes=options.max_payload_bytes)
             self.workflows = options.workflows
-            self.clock: Clock = options.clock or SystemClock()
+            self.clock: Clock = options.clock or SystemClock.shared(store.agree_on_clock)
             self.core = Core(
                 store,
                 self.codec,
@@ -149,6 +167,8 @@ class Client:
                 step_threads=options.step_threads,
                 step_loop=step_loop,
                 retention=options.retention,
+                stall_limit_seconds=options.stall_limit_seconds,
+                takes_work=options.takes_work,
             )
             self.core.start()
         except BaseException:
@@ -294,6 +314,28 @@ class Client:
         """Return the workflow of a run where this process has it."""
         return self.workflows.get(record.workflow) or registered_workflows().get(record.workflow)
 
+    # --- workers -------------------------------------------------------------------------------------------------
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return the workers of the file; see `stepwell.Engine.workers`."""
+        self.check_usable()
+        return [WorkerInfo.of(member, self._state_of(member)) for member in self.store.members()]
+
+    def _state_of(self, member: Member) -> WorkerState:
+        if member.state == "dead" or member.epoch == self.core.machine.claimed().epoch:
+            return "dead" if member.state == "dead" else "active"
+        stopped = member.state == "stopped" or not self.store.answers(member.epoch, ANSWER_SECONDS)
+        return "stalled" if stopped else "active"
+
+    def take_over(self, epoch: int) -> int:
+        """Take the runs of another worker; see `stepwell.Engine.take_over`."""
+        self.check_usable()
+        if epoch == self.core.machine.claimed().epoch:
+            raise InvalidArgument(f"worker {epoch} is this engine itself; close it instead")
+        if all(member.epoch != epoch for member in self.store.members()):
+            raise InvalidArgument(f"{self.store.location} has no worker {epoch}, or it has ended; see workers()")
+        return self.core.take_over(epoch)
+
     # --- transactions --------------------------------------------------------------------------------------------
 
     def after_transaction(self, events: list[Callable[[], None]]) -> None:
@@ -322,7 +364,7 @@ class Enlisted:
         """Create a run and send it messages; raises `RunConflict`."""
         worker = self._client.core.worker
         if run.workflow not in self._client.workflows:
-            run = self._client.core.requests.as_pending(run)
+            run = self._client.core.machine.requests.as_pending(run)
         created = self._apply([run])[0]
         check_conflict(run, created)
         if created.existing is None:

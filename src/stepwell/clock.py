@@ -48,6 +48,13 @@ class SystemClock:
     def __init__(self) -> None:
         self._offset = time.time_ns() - time.clock_gettime_ns(_STEADY_CLOCK_ID)
 
+    @classmethod
+    def shared(cls, agree: Callable[[int], int]) -> SystemClock:
+        """Return a clock whose anchor is the one that all workers of a store use (see `Store.agree_on_clock`)."""
+        clock = cls()
+        clock._offset = agree(clock._offset)
+        return clock
+
     def now(self) -> int:
         """Return microseconds since the Unix epoch."""
         return (time.clock_gettime_ns(_STEADY_CLOCK_ID) + self._offset) // 1000

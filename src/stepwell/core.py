@@ -1,7 +1,6 @@
-"""The engine's thread: events in, one commit, effects out.
+"""The engine's thread: it drives the machine with real time, and executes steps.
 
-Everything that happens to runs happens in `_pump`, on one thread with one event loop: it takes what is queued, lets the
-worker turn it into works, commits them in one transaction, and releases what follows. There is no delay to gather a
+Everything that happens to runs happens in `_pump`, on one thread with one event loop. There is no delay to gather a
 group: while one commit is under way, the next group gathers by itself. Committing on this thread rather than on one of
 its own saves two hand-overs of 25-35 us for every step of a sequence.
 """
@@ -11,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import logging
 import random
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -24,28 +21,24 @@ from stepwell.clock import MICROSECONDS, Clock
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
 from stepwell.dispatch import LONG_STEP_SECONDS, Dispatch
-from stepwell.errors import EngineClosed, RunConflict, StepwellError, StorageFull, StoreError
-from stepwell.journal import Payload
+from stepwell.errors import EngineClosed
 from stepwell.loading import Limits
-from stepwell.model import Claim
-from stepwell.requests import Message, Requests, check_conflict
-from stepwell.store.base import Created, RunCreated, Store
-from stepwell.waiting import Waiters
+from stepwell.machine import Machine
+from stepwell.stalls import StallWatch
+from stepwell.store.base import News, Store
 from stepwell.watchdog import Watchdog
-from stepwell.work import Reply, RunOver, Work
-from stepwell.worker import Worker
+from stepwell.work import Reply
 
-_log: Final = logging.getLogger("stepwell")
-
-#: How many events go into one commit at most, so that a flood does not starve the loop.
-_MAX_BATCH: Final = 2000
 #: How long to wait before a commit is tried again on a full disk, in seconds.
 _FULL_DISK_RETRY_SECONDS: Final = 0.25
 #: How much longer than asked for `close` waits for the engine's thread, in seconds: for the commit under way.
 _CLOSE_GRACE_SECONDS: Final = 10.0
-#: How many ended runs are deleted in one transaction, and how often, in seconds, old ones are looked for.
-_PURGE_CHUNK: Final = 500
+#: How often, in seconds, runs that are older than the retention are looked for.
 _PURGE_PERIOD_SECONDS: Final = 600.0
+#: How long an engine that opens waits for the writers' lock, in seconds.
+_OPEN_PATIENCE_SECONDS: Final = 30.0
+#: How long taking over waits for the writers' lock, in seconds: the stalled worker itself may hold it.
+_TAKE_OVER_PATIENCE_SECONDS: Final = 5.0
 #: The longest uninterrupted wait of the timer, in seconds; bounds what a suspended machine can cost.
 _MAX_TIMER_SECONDS: Final = 60.0
 
@@ -67,49 +60,50 @@ class Core:
         step_threads: int,
         step_loop: asyncio.AbstractEventLoop | None,
         retention: int | None,
+        stall_limit_seconds: float | None,
+        takes_work: bool,
     ) -> None:
         self.store = store
-        self.codec = codec
         self.clock = clock
-        self.claim: Claim | None = None
-        self.failure: StepwellError | None = None
-        self._inbox: deque[Callable[[], None]] = deque()
         self._loop = asyncio.new_event_loop()
         self._scheduled = False
         # Runs must not see the context variables of whoever happens to wake the engine.
         self._context = contextvars.Context()
-        self._closing = False
         self._drained = threading.Event()
         self._stopped = threading.Event()
         self._retention = retention
-        self.worker = self._worker = Worker(store.inspector, codec, workflows, self, limits, random.random)
-        self.requests = Requests(self._worker, store.inspector, workflows)
-        self.waiters = Waiters(store, self._worker.memory, self._worker.batch)
+        self.machine = Machine(
+            store, codec, workflows, limits=limits, chance=random.random, driver=self, takes_work=takes_work
+        )
+        self.worker = self.machine.worker
+        self.waiters = self.machine.waiters
         self.steps = Dispatch(self._loop, step_loop, codec, step_threads, self._finished, self._long_steps)
         self._timer: asyncio.TimerHandle | None = None
-        self._full_until: float = 0.0
-        self._after_flush: list[Callable[[], None]] = []
         self.thread = threading.Thread(target=self._main, name="stepwell", daemon=True)
         self._watchdog = Watchdog(self.thread)
+        self._stalls: StallWatch | None = None
+        if stall_limit_seconds is not None:
+            self._stalls = StallWatch(store, stall_limit_seconds, self._epoch, self.take_over)
 
     # --- the thread ----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Register with the store, recover what was running, and begin to serve."""
+        """Register with the store, take up what is to be carried on, and begin to serve."""
         self.clock.set_floor(self.store.inspector.last_at())
-        now = self._worker.now = self.clock.now()
-        self.claim = self.store.register(now)
-        recovered = self.store.recover(self.claim, now)
-        if recovered:
-            _log.info(
-                "%s: %d runs were under way when the last engine stopped; they go on", self.store.location, recovered
-            )
+        self.store.writers.acquire()
+        try:
+            self.machine.open(self.clock.now())
+        finally:
+            self.store.writers.release()
         self.clock.on_jump(self.wake)
-        self.post(self._worker.loader.recover)
+        self.wake()
         if self._retention is not None:
             self.post(partial(self._purge_now_and_then, self._retention))
         self.thread.start()
+        self.store.watch(self._hear)
         self._watchdog.start()
+        if self._stalls is not None:
+            self._stalls.start()
 
     def _main(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -123,9 +117,12 @@ class Core:
 
     def post(self, event: Callable[[], None]) -> None:
         """Queue an event; from any thread."""
-        self._inbox.append(event)
+        self.machine.post(event)
         if not self._scheduled:
             self.wake()
+
+    def _hear(self, news: News) -> None:
+        self.post(partial(self.machine.hear, news))
 
     def wake(self) -> None:
         """Have the queue looked at; from any thread."""
@@ -140,168 +137,50 @@ class Core:
 
     def _pump(self) -> None:
         self._scheduled = False
-        if self.failure is not None:
-            self._refuse_inbox()
-            return
-        worker = self._worker
-        worker.now = max(worker.now, self.clock.now())
-        with worker.loop.entered():
-            handled = self._handle_events()
-        if not handled:
-            return
-        try:
-            self._commit()
-            with worker.loop.entered():
-                worker.evict()
-                worker.loader.admit()
-        except Exception as error:  # noqa: BLE001 - see _fail
-            self._fail(error)
+        machine = self.machine
+        machine.turn(self.clock.now())
+        if machine.failure is not None:
             return
         self._set_timer()
-        # What wakes other threads comes last: they need the interpreter, and would only wait for this thread to rest.
-        self._flush()
-        worker.run_steps()
-        if (self._inbox or worker.batch) and not self._scheduled and not self._waiting_for_space():
+        if not self._scheduled and machine.has_more():
             self.wake()
-        if self.waiters.idle and self._is_idle():
-            self.waiters.tell_idle(worker.memory.next_due())
-            self._flush()
+        if self.waiters.idle and not self.steps.count and machine.is_idle(self.clock.now()):
+            self.waiters.tell_idle(self.worker.memory.next_due())
+            machine.flush()
 
-    def _handle_events(self) -> bool:
-        """Take what is due and what is queued; False where the engine failed at it."""
-        worker, inbox = self._worker, self._inbox
-        try:
-            due = worker.memory.next_due()
-            if due is not None and due <= worker.now:
-                worker.advance()
-            for _ in range(min(len(inbox), _MAX_BATCH)):
-                inbox.popleft()()
-        except Exception as error:  # noqa: BLE001 - see _fail
-            self._fail(error)
-            return False
-        return True
-
-    def _is_idle(self) -> bool:
-        if self.steps.count or self._inbox or self._worker.batch:
-            return False
-        due = self._worker.memory.next_due()
-        return due is None or due > self.clock.now()
-
-    def _guarded(self, call: Callable[[], None]) -> None:
-        try:
-            call()
-        except Exception as error:  # noqa: BLE001 - see _fail
-            self._fail(error)
-
-    def _commit(self) -> None:
-        works = self._worker.batch.take()
-        if not works:
-            return
-        if self._waiting_for_space() or not self.store.writers.try_acquire(self.wake):
-            self._worker.batch.put_back(works)
-            return
-        try:
-            plain = [work for work in works if not work.calls_transactions]
-            if plain:
-                self._commit_together(plain)
-            if len(plain) != len(works):
-                for work in works:
-                    if work.calls_transactions:
-                        self._worker.prepare(work)
-                        self._commit_together([work])
-        finally:
-            self.store.writers.release()
-
-    def _commit_together(self, works: list[Work]) -> None:
-        assert self.claim is not None
-        worker = self._worker
-        written = [work for work in works if work.changes or work.body]
-        if written:
-            try:
-                outcomes = self.store.commit(written, self.claim)
-            except StorageFull as error:
-                self._disk_is_full(works, error)
-                return
-            with worker.loop.entered():
-                worker.settle(written, outcomes)
-        if len(written) != len(works):
-            rest = [work for work in works if not work.changes and not work.body]
-            nothing: list[list[Any]] = [[]] * len(rest)
-            worker.settle(rest, nothing)
-        self._full_until = 0.0
-
-    # --- trouble -------------------------------------------------------------------------------------------------
-
-    def _waiting_for_space(self) -> bool:
-        return self._loop.time() < self._full_until
-
-    def _disk_is_full(self, works: list[Work], error: StorageFull) -> None:
-        """Refuse what callers asked for, keep what runs did, and try again until there is space."""
-        if not self._full_until:
-            _log.error("%s. Work goes on by itself when there is space", error)
-        self._worker.disk_full(works, error)
-        self._full_until = self._loop.time() + _FULL_DISK_RETRY_SECONDS
+    def disk_full(self) -> None:
+        """Try again a little later."""
         self._loop.call_later(_FULL_DISK_RETRY_SECONDS, self._retry_full_disk)
 
     def _retry_full_disk(self) -> None:
+        self.machine.try_disk_again()
         if not self._scheduled:
             self.wake()
 
-    def _fail(self, error: Exception) -> None:
-        """Stop serving: whoever waits is told, and the file stays as the last commit left it."""
-        if self.failure is not None:
-            return
-        if isinstance(error, StoreError):
-            self.failure = error
-        else:
-            self.failure = EngineClosed(
-                f"the engine stopped because of a defect of its own: {type(error).__name__}: {error}"
-            )
-            self.failure.__cause__ = error
-        _log.critical("%s: the engine stopped", self.store.location, exc_info=error)
-        self.waiters.refuse(self.failure)
-        for work in self._worker.batch.take():
-            for reply in work.waiting_callers():
-                reply(None, self.failure)
-        self._refuse_inbox()
+    def failed(self) -> None:
+        """Let go of everything soon, outside of the turn that failed."""
         self._loop.call_soon(self._let_go)
-
-    def _refuse_inbox(self) -> None:
-        failure = self.failure or EngineClosed("the engine is closed")
-        while self._inbox:
-            event = self._inbox.popleft()
-            reply = event.args[-1] if isinstance(event, partial) and event.args else None
-            if callable(reply):
-                reply(None, failure)
-        self._flush()
-
-    # --- retention -----------------------------------------------------------------------------------------------
-
-    def purge(self, ended_before: int, reply: Reply, purged: int = 0) -> None:
-        """Delete the runs that ended before a time, some at a time; replies with their number; an event."""
-        if self._closing or self._waiting_for_space():
-            reply(purged, None)
-            return
-        if not self.store.writers.try_acquire(self.wake):
-            self.later(partial(self.purge, ended_before, reply, purged))
-            return
-        try:
-            count = self.store.purge(ended_before, _PURGE_CHUNK, self.claimed())
-        except StorageFull as error:
-            reply(None, error)
-            return
-        finally:
-            self.store.writers.release()
-        if count == _PURGE_CHUNK:
-            self.later(partial(self.purge, ended_before, reply, purged + count))
-        else:
-            reply(purged + count, None)
 
     def _purge_now_and_then(self, retention: int) -> None:
         def again(_count: Any, _error: BaseException | None) -> None:
             self._loop.call_later(_PURGE_PERIOD_SECONDS, self.post, partial(self._purge_now_and_then, retention))
 
-        self.purge(self.clock.now() - retention, again)
+        self.machine.purge(self.clock.now() - retention, again)
+
+    # --- other workers -------------------------------------------------------------------------------------------
+
+    def _epoch(self) -> int:
+        return self.machine.claimed().epoch
+
+    def take_over(self, epoch: int) -> int:
+        """Fence another worker and release its runs; return how many there were. Not for the engine's own thread."""
+        self.store.writers.acquire(_TAKE_OVER_PATIENCE_SECONDS)
+        try:
+            released = self.store.fence(epoch, self.clock.now())
+        finally:
+            self.store.writers.release()
+        self._hear(News("work"))
+        return released
 
     # --- timers --------------------------------------------------------------------------------------------------
 
@@ -309,10 +188,10 @@ class Core:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = self._worker.memory.next_due()
-        if due is None or self._closing:
+        due = self.worker.memory.next_due()
+        if due is None or self.machine.closing:
             return
-        if due <= self._worker.now:  # of a run that was just read: a clock that stands still would never say so
+        if due <= self.worker.now:  # of a run that was just read: a clock that stands still would never say so
             if not self._scheduled:
                 self.wake()
             return
@@ -326,19 +205,11 @@ class Core:
         if not self._scheduled:
             self.wake()
 
-    def _long_steps(self, under_way: list[Attempts]) -> None:
-        """Show in the journal which of the steps under way take long."""
-        limit = self.clock.now() - int(LONG_STEP_SECONDS * MICROSECONDS)
-        found = [attempts for attempts in under_way if attempts.started_at <= limit and not attempts.visible]
-        if found:
-            self.post(partial(self._worker.show_long_steps, found))
-
-    # --- what the worker has done outside (see `stepwell.work.Outside`) ---------------------------------------------
+    # --- steps ---------------------------------------------------------------------------------------------------
 
     def run_steps(self, attempts: list[Attempts]) -> None:
-        """Execute attempts, unless the engine is closing: then the next one does."""
-        if not self._closing:
-            self.steps.start(attempts)
+        """Execute attempts."""
+        self.steps.start(attempts)
 
     def drop_steps(self, attempts: list[Attempts]) -> None:
         """Cancel attempts."""
@@ -350,91 +221,32 @@ class Core:
 
     def _steps_finished(self, ended: Sequence[Attempts]) -> None:
         self.steps.count -= len(ended)
-        step_finished = self._worker.step_finished
-        for attempts in ended:
-            try:
-                step_finished(attempts)
-            except Exception as error:  # noqa: BLE001 - one run's defect must not stop the others
-                _log.critical("run %r: the engine failed to handle a step's end", attempts.run_id, exc_info=error)
-                self._guarded(partial(self._worker.halt_broken, attempts.run_key, error))
+        self.machine.steps_finished(ended)
 
-    def run_over(self, over: list[RunOver]) -> None:
-        """Tell whoever waits for these runs."""
-        self.waiters.run_over(over)
-
-    def published(self, run: int, key: str, value: Payload) -> None:
-        """Tell whoever waits for this value."""
-        self.waiters.published(run, key, value)
-
-    def later(self, call: Callable[[], None]) -> None:
-        """Queue an event from within another."""
-        self._inbox.append(call)
+    def _long_steps(self, under_way: list[Attempts]) -> None:
+        """Show in the journal which of the steps under way take long."""
+        limit = self.clock.now() - int(LONG_STEP_SECONDS * MICROSECONDS)
+        found = [attempts for attempts in under_way if attempts.started_at <= limit and not attempts.visible]
+        if found:
+            self.post(partial(self.worker.show_long_steps, found))
 
     # --- requests; from any thread ---------------------------------------------------------------------------------
 
     def request(self, event: Callable[..., None], *args: Any, reply: Reply) -> None:
         """Queue an event that ends in `reply`."""
-        if self._closing or self.failure is not None:
-            reply(None, self.failure or EngineClosed(f"{self.store.location}: the engine is closed; open another one"))
+        machine = self.machine
+        if machine.closing or machine.failure is not None:
+            reply(None, machine.failure or self._closed())
             return
         self.post(partial(event, *args, reply))
 
-    def start_run(self, run: RunCreated, messages: Sequence[Message], reply: Reply) -> None:
-        """Create a run; an event."""
-        if self._waiting_for_space():
-            reply(None, self._full())
-            return
-        if messages and (existing := self._worker.find(run.id)) is not None:
-            try:  # a start that is refused sends nothing; one that finds its run sends the messages to it
-                check_conflict(run, Created(existing.key, existing))
-            except RunConflict as error:
-                reply(None, error)
-                return
-        served = self._worker.admits(run.workflow)
-        self.requests.start(run if served else self.requests.as_pending(run), messages, reply)
-
-    def send(self, run_id: str, message: Message, reply: Reply) -> None:
-        """Send a message; an event."""
-        if self._waiting_for_space():
-            reply(None, self._full())
-            return
-        self.requests.send(run_id, message, reply)
-
-    def cancel(self, run_id: str, reason: str | None, reply: Reply) -> None:
-        """Ask a run to stop; an event."""
-        if self._waiting_for_space():
-            reply(None, self._full())
-            return
-        self.requests.cancel(run_id, reason, reply)
-
-    def resume(self, run_id: str, reply: Reply) -> None:
-        """Try a halted run again; an event."""
-        self.requests.resume(run_id, reply)
-
-    def _full(self) -> StorageFull:
-        return StorageFull(
-            f"{self.store.location}: the disk is full; nothing was written. Free some space and try again"
-        )
-
-    def at_flush(self, call: Callable[[], None]) -> None:
-        """Have `call` called at the end of the current turn; on the engine's thread."""
-        self._after_flush.append(call)
-
-    def _flush(self) -> None:
-        if self._after_flush:
-            calls, self._after_flush = self._after_flush, []
-            for call in calls:
-                call()
+    def _closed(self) -> EngineClosed:
+        return EngineClosed(f"{self.store.location}: the engine is closed; open another one")
 
     def check_open(self) -> None:
         """Raise where the engine is closed or has failed."""
-        if self._closing or self.failure is not None:
-            raise self.failure or EngineClosed(f"{self.store.location}: the engine is closed; open another one")
-
-    def claimed(self) -> Claim:
-        """Return the claim of the engine's worker."""
-        assert self.claim is not None
-        return self.claim
+        if self.machine.closing or self.machine.failure is not None:
+            raise self.machine.failure or self._closed()
 
     @contextlib.contextmanager
     def writing(self) -> Generator[None]:
@@ -454,36 +266,35 @@ class Core:
         """
         if self._stopped.is_set() or not self.thread.is_alive():
             return
-        if self.failure is None:
+        if self.machine.failure is None:
             self.post(partial(self._drain, self._loop.time() + timeout))
         self._drained.wait(timeout + _CLOSE_GRACE_SECONDS)
         self._watchdog.stop()
+        if self._stalls is not None:
+            self._stalls.stop()
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._stopped.wait(_CLOSE_GRACE_SECONDS)
         with self.writing():
-            self.store.close(self.claim, self.clock.now())
+            self.store.close(self.machine.claim, self.clock.now())
 
     def _drain(self, deadline: float) -> None:
-        self._closing = self._worker.draining = True
+        self.machine.closing = self.worker.draining = True
         if self.steps.under_way() and self._loop.time() < deadline:
             self._loop.call_later(0.01, self.post, partial(self._drain, deadline))
             return
         # One more turn commits what the last steps brought; nothing new was started since.
-        self.later(self._end)
+        self.machine.later(self._end)
 
     def _end(self) -> None:
-        if self._worker.batch and not self._full_until:
-            self.later(self._end)
+        if self.worker.batch and not self.machine.disk_is_full:
+            self.machine.later(self._end)
             return
-        self.failure = EngineClosed(f"{self.store.location}: the engine is closed; open another one")
+        self.machine.failure = self._closed()
         self._let_go()
 
     def _let_go(self) -> None:
         """Tell whoever still waits, and drop what executes and what is in memory."""
-        assert self.failure is not None
-        self.waiters.refuse(self.failure)
         self.steps.close()
-        self._worker.close()
-        self._flush()
+        self.machine.close()
         self._drained.set()

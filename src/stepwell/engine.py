@@ -15,7 +15,7 @@ from stepwell.client import Client, Durability, Enlisted, Options, StartMessage,
 from stepwell.clock import Clock, to_seconds
 from stepwell.codec import MAX_PAYLOAD_BYTES
 from stepwell.definition import Workflow, check_name
-from stepwell.handles import JournalEntry, RunInfo, outcome
+from stepwell.handles import JournalEntry, RunInfo, WorkerInfo, outcome
 from stepwell.lifecycle import Status
 from stepwell.work import RunOver
 
@@ -55,13 +55,17 @@ class Engine:
     - `max_waiting_in_memory`: how many waiting runs stay in memory for a quick reaction; the others are read again when
       something happens to them.
     - `max_running`: how many runs may be under way at once; further ones are pending.
+    - `max_crashes`: a run that was under way, without progress, at so many deaths of its worker in a row fails.
     - `step_threads`: how many ``def`` steps execute at once.
     - `retention`: how long after its end a run is kept, in seconds or as a timedelta; None keeps runs for ever.
+    - `take_over_stalled_after`: seconds, or a timedelta, after which the runs of another worker that does not answer
+      (it is stopped, or hangs) are taken over; None never does that by itself.
     - `clock`: where time comes from; for tests.
 
-    Opening it continues all runs that were under way. Use it as a context manager, or call `close`. Raises
-    `FileNotUsable`, `FileInUse` or `SchemaTooNew` where the file cannot be used, `InvalidArgument` for unusable
-    options.
+    Any number of processes may open the file, one engine each; every run is carried on by one of them at a time.
+    Opening continues the runs of workers that are gone. With ``workflows=[]`` the engine is a client: it starts, sends
+    and waits, and leaves the work to others. Use it as a context manager, or call `close`. Raises `FileNotUsable`,
+    `FileInUse` or `SchemaTooNew` where the file cannot be used, `InvalidArgument` for unusable options.
     """
 
     def __init__(
@@ -73,8 +77,10 @@ class Engine:
         max_payload_bytes: int = MAX_PAYLOAD_BYTES,
         max_waiting_in_memory: int = 1_000,
         max_running: int = 10_000,
+        max_crashes: int = 5,
         step_threads: int = 32,
         retention: float | timedelta | None = None,
+        take_over_stalled_after: float | timedelta | None = None,
         clock: Clock | None = None,
     ) -> None:
         options = Options(
@@ -83,8 +89,10 @@ class Engine:
             max_payload_bytes=max_payload_bytes,
             max_waiting_in_memory=max_waiting_in_memory,
             max_running=max_running,
+            max_crashes=max_crashes,
             step_threads=step_threads,
             retention=retention,
+            take_over_stalled_after=take_over_stalled_after,
             clock=clock,
         )
         self._client = Client(path, options, None)
@@ -158,7 +166,7 @@ class Engine:
         """
         client = self._client
         run = client.creation(workflow, args, kwargs, id, deadline)
-        self._ask(client.core.start_run, run, client.messages(run.id, messages))
+        self._ask(client.core.machine.start_run, run, client.messages(run.id, messages))
         return Run(self, run.id, cast("Workflow[..., Any]", workflow))
 
     def get(self, id: str) -> Run[Any]:
@@ -188,7 +196,7 @@ class Engine:
         `key`: a second message with the same key to the same run is dropped. Raises `RunNotFound` (a message needs a
         run: start it first, or with ``start(messages=…)``), `RunEnded`, `SerializationError`, `StorageFull`.
         """
-        self._ask(self._client.core.send, id, self._client.message(id, name, value, key))
+        self._ask(self._client.core.machine.send, id, self._client.message(id, name, value, key))
 
     def purge(self, older_than: float | timedelta) -> int:
         """Delete the runs that ended more than `older_than` (seconds or a timedelta) ago; return how many there were.
@@ -197,7 +205,23 @@ class Engine:
         ended. `retention` does the same by itself.
         """
         client = self._client
-        return cast("int", self._ask(client.core.purge, client.purge_before(older_than)))
+        return cast("int", self._ask(client.core.machine.purge, client.purge_before(older_than)))
+
+    def workers(self) -> builtins.list[WorkerInfo]:
+        """Return the workers that have the file open, this one among them, and those that died just now, oldest first.
+
+        A worker that does not answer within a second shows as ``stalled``.
+        """
+        return self._client.workers()
+
+    def take_over(self, epoch: int) -> int:
+        """Take the runs of another worker, a stalled one (see `workers`), and let others carry them on.
+
+        Whatever it still tries to write is refused; when it comes to, it goes on as a new worker. Returns how many runs
+        it had. Raises `InvalidArgument` where there is no such worker, `StoreError` where it was stopped in the midst
+        of a write, so that nobody can write until it is continued or killed.
+        """
+        return self._client.take_over(epoch)
 
     @contextmanager
     def transaction(self) -> Generator[Transaction]:
@@ -213,7 +237,7 @@ class Engine:
             core.check_open()
             token = in_transaction.set(in_transaction.get() | {id(client)})
             try:
-                with core.store.transaction(core.claimed()) as opened:
+                with core.store.transaction(core.machine.claimed()) as opened:
                     enlisted = Enlisted(client, opened.apply)
                     yield Transaction(self, opened.lent, enlisted)
             finally:
@@ -305,11 +329,11 @@ class Run(Generic[T]):
 
     def cancel(self, reason: str | None = None) -> None:
         """Ask the run to stop; when this returns, the request is recorded. A run that has ended is left as it is."""
-        self._engine._ask(self._engine._client.core.cancel, self.id, reason)
+        self._engine._ask(self._engine._client.core.machine.cancel, self.id, reason)
 
     def resume(self) -> None:
         """Try a halted run again, with the code as it is now; other runs are left as they are."""
-        self._engine._ask(self._engine._client.core.resume, self.id)
+        self._engine._ask(self._engine._client.core.machine.resume, self.id)
 
     def send(self, name: str, value: object = None, *, key: str | None = None) -> None:
         """Send the run a message; see `Engine.send`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -15,7 +15,7 @@ from stepwell.errors import DeterminismError, ResultNotSerializable, RunCancelle
 from stepwell.failure import decode_failure, failure_summary
 from stepwell.journal import FAILURES, AttemptFailure, Entry, EntryKind, Payload
 from stepwell.lifecycle import Status
-from stepwell.model import RunRecord
+from stepwell.model import Member, RunRecord
 from stepwell.work import RunOver
 
 _decode_attempt = msgspec.json.Decoder(AttemptFailure).decode
@@ -71,6 +71,33 @@ class RunInfo:
             reason=record.reason or record.cancel_reason,
             error=error,
         )
+
+
+WorkerState: TypeAlias = Literal["active", "stalled", "dead"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker at one moment: an engine, in process `pid` on `host`, that has the file open.
+
+    `epoch` is its number in the file. A ``stalled`` one does not answer; a ``dead`` one is about to be noticed by the
+    others. `takes_work` is false for a mere client. `runs` is how many runs it has in memory, under way or waiting.
+    """
+
+    epoch: int
+    pid: int
+    host: str
+    state: WorkerState
+    takes_work: bool
+    runs: int
+    started_at: datetime
+
+    @classmethod
+    def of(cls, member: Member, state: WorkerState) -> WorkerInfo:
+        """Make it from what the store knows."""
+        started_at = to_datetime(member.started_at)
+        assert started_at is not None
+        return cls(member.epoch, member.pid, member.host, state, member.takes_work, member.runs, started_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,9 @@ from stepwell.batch import Batch
 from stepwell.blocking import mentions_blocking_calls
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
+from stepwell.errors import RunCrashed
 from stepwell.execution import Execution
+from stepwell.failure import encode_failure
 from stepwell.journal import Entry
 from stepwell.lifecycle import ENDED
 from stepwell.loop import DeterministicLoop
@@ -22,7 +24,7 @@ from stepwell.memory import Memory
 from stepwell.model import RunRecord, RunSnapshot
 from stepwell.resident import Resident
 from stepwell.steps import attempt_history
-from stepwell.store.base import Inspector, RunCreated, RunMoved
+from stepwell.store.base import Inspector, RunCreated, RunMoved, RunsClaimed, RunsReleased, WorkTaken
 from stepwell.work import RunOver, Work
 
 _log: Final = logging.getLogger("stepwell")
@@ -32,10 +34,14 @@ _LOAD_CHUNK: Final = 500
 
 
 class Limits(NamedTuple):
-    """How much the worker keeps in memory: `running` runs at once, and `waiting` ones beside them."""
+    """How much the worker keeps in memory, and how much it bears.
+
+    `running` runs at once, and `waiting` ones beside them; a run that killed workers `crashes` times in a row fails.
+    """
 
     running: int = 10_000
     waiting: int = 1_000
+    crashes: int = 5
 
 
 class Owner(Protocol):
@@ -57,6 +63,10 @@ class Owner(Protocol):
         """Halt a run that the engine failed to handle."""
         ...
 
+    def load_soon(self, keys: Sequence[int]) -> None:
+        """Bring runs of this worker's to memory, in an event of their own."""
+        ...
+
     def deliver_cancel(self, run: Resident, reason: str | None, work: Work) -> None:
         """Tell a run that it is cancelled."""
         ...
@@ -74,15 +84,25 @@ class Loader:
     """Makes residents out of what the store holds. Acts for one worker, whose batch and memory it fills."""
 
     def __init__(
-        self, worker: Owner, inspector: Inspector, workflows: Mapping[str, Workflow[..., Any]], limits: Limits
+        self,
+        worker: Owner,
+        inspector: Inspector,
+        workflows: Mapping[str, Workflow[..., Any]],
+        limits: Limits,
+        *,
+        takes_work: bool = True,
     ) -> None:
         self._worker = worker
         self._inspector = inspector
         self._workflows = workflows
         self._limits = limits
         self._greenlets: dict[str, tuple[Workflow[..., Any], bool]] = {}
-        #: Whether pending runs may be in the store that `admit` has not seen.
-        self.pending_may_exist = True
+        self.takes_work = takes_work
+        #: Whether there may be work in the store that `look` had no room for.
+        self.work_may_exist = True
+        self._looking = False  # a `WorkTaken` is not committed yet
+        #: The keys of runs whose claim is not committed yet.
+        self.claiming: set[int] = set()
 
     def _execution(self, record: RunRecord, definition: Workflow[..., Any]) -> Execution:
         known = self._greenlets.get(definition.name)
@@ -116,11 +136,87 @@ class Loader:
         worker.settle_run(run, work)
 
     def recover(self) -> None:
-        """Bring back what was running when the last engine stopped, and try halted runs with today's code."""
+        """Take up what waits for a worker, try halted runs with today's code, and say which runs nobody here can run.
+
+        An event, the first one of an engine.
+        """
         worker = self._worker
-        worker.memory.parked_due = self._inspector.next_wake()
-        self.load(self._inspector.running())
-        self.load(self._inspector.halted())
+        if not self.takes_work:
+            return
+        served = list(self._workflows)
+        self.claim(self._inspector.halted(served))
+        for key in self._inspector.stranded(served, worker.now, _LOAD_CHUNK):
+            record = self._inspector.run_by_key(key)
+            if record is not None:
+                self._leave_pending(record)
+        self.look()
+
+    # --- claiming: first the claim is committed, then the run is read -------------------------------------------------
+
+    def look(self) -> None:
+        """Take runs that are due, or pending, and that nobody owns, as far as there is room; an event."""
+        worker = self._worker
+        if worker.draining or not self.takes_work:
+            worker.memory.parked_due = None
+            return
+        served = list(self._workflows)
+        worker.memory.parked_due = self._inspector.next_wake(served, worker.now)
+        self.work_may_exist = True
+        if not self._looking:
+            self._take(served)
+
+    def admit(self) -> None:
+        """Take what `look` had no room for, once there is some; call it after a commit."""
+        if self.work_may_exist and not self._looking and self.takes_work and not self._worker.draining:
+            self._take(list(self._workflows))
+
+    def _take(self, served: list[str]) -> None:
+        worker = self._worker
+        limit = min(self._limits.running - worker.memory.running(), _LOAD_CHUNK)
+        if limit <= 0:
+            return
+        self.work_may_exist = self._inspector.has_work(served, worker.now)
+        if not self.work_may_exist:
+            return
+        self._looking = True
+        work = worker.batch.lone_work()
+        work.extra.failing.append(self._not_taken)
+        work.expect(WorkTaken(served, worker.now, limit), lambda keys: self._taken(keys, limit))
+
+    def _taken(self, keys: list[int], limit: int) -> None:
+        self._looking = False
+        self.work_may_exist = len(keys) == limit
+        self.load(keys)
+
+    def _not_taken(self, _value: object, _error: BaseException | None) -> None:
+        self._looking = False
+        self.work_may_exist = True
+
+    def claim(self, keys: Sequence[int]) -> None:
+        """Bring runs to memory that nobody owns and whose workflows are served here."""
+        worker = self._worker
+        if worker.draining or not self.takes_work:
+            return
+        wanted: list[int] = []
+        for key in keys:
+            record = self._inspector.run_by_key(key) if key not in worker.memory else None
+            if record is not None and record.workflow in self._workflows and key not in self.claiming:
+                wanted.append(key)
+        if wanted:
+            self.claiming.update(wanted)
+            work = worker.batch.lone_work()
+            work.extra.failing.append(lambda _value, _error: self.claiming.difference_update(wanted))
+            work.expect(RunsClaimed(wanted, worker.now), lambda keys: self._claimed(wanted, keys))
+
+    def _claimed(self, wanted: list[int], keys: list[int]) -> None:
+        self.claiming.difference_update(wanted)
+        self.load(keys)
+
+    def release(self, keys: list[int]) -> None:
+        """Let others have waiting runs that have left memory; those that something arrived for come back."""
+        work = self._worker.batch.lone_work()
+        work.extra.failing.append(lambda _value, _error: self._worker.load_soon(keys))
+        work.expect(RunsReleased(keys), self.load)
 
     def load(self, keys: Sequence[int]) -> None:
         """Bring runs to memory, by replaying their journals."""
@@ -139,25 +235,24 @@ class Loader:
         record = snapshot.record
         if record.status in ENDED or worker.memory.by_id(record.id) is not None:
             return
-        if record.cancel_requested_at is not None and _has_no_say(snapshot):
+        if record.cancel_requested_at is not None and _never_ran(snapshot):
             self.cancel_unstarted(record, worker.batch.lone_work())
+            return
+        if record.crashes >= self._limits.crashes:
+            self._give_up(record)
             return
         definition = self._workflows.get(record.workflow)
         if definition is None:
             self._leave_pending(record)
             return
-        if record.started_at is None:
-            record = replace(record, started_at=worker.now)
         execution = self._execution(record, definition)
         run = Resident(record, execution)
         worker.memory.enter(run)
         work = worker.batch.work_of(run)
-        if record.status in ("pending", "halted"):
-            work.changes.append(RunMoved(run.key, "running", worker.now))
-            run.status, run.wake_at = "running", None
         run.history = attempt_history(snapshot.entries)
         execution.replay(snapshot.entries)
         run.loaded_messages = frozenset(message.position for message in snapshot.messages)
+        run.heard = max(run.loaded_messages, default=0)
         for message in snapshot.messages:
             run.put_message(message.name, message.value, message.position, message.sent_at)
         for entry in snapshot.entries:
@@ -177,30 +272,25 @@ class Loader:
 
     def cancel_unstarted(self, record: RunRecord, work: Work) -> None:
         """End a run whose code has no part in it: it never ran, or is halted."""
-        worker = self._worker
         over = RunOver(record.key, record.id, "cancelled", None, None, record.cancel_reason)
+        self._end_unheard(record, over, work)
+
+    def _give_up(self, record: RunRecord) -> None:
+        """Fail a run that is not to be tried again."""
+        error = RunCrashed(
+            f"run {record.id!r} was under way, and made no progress, each of the last {record.crashes} times that its "
+            "worker died, so it is not carried on any more. Find out what kills the process (memory, a crash in a "
+            "library: look at the worker's exit code), then start it again under another id"
+        )
+        over = RunOver(record.key, record.id, "failed", None, encode_failure(error), None)
+        self._end_unheard(record, over, self._worker.batch.lone_work())
+
+    def _end_unheard(self, record: RunRecord, over: RunOver, work: Work) -> None:
+        worker = self._worker
         worker.activator.record_end(over, work, has_children=record.started_at is not None)
         worker.batch.ending[record.key] = over
         worker.tell_watchers(record.id, record.parent, over, work)
         worker.deliver_ends(work)
-
-    def load_due(self) -> None:
-        """Bring the runs to memory that are due, and note when the next one is."""
-        worker = self._worker
-        keys = self._inspector.due(worker.now, _LOAD_CHUNK)
-        self.load(keys)
-        # Where more are due than one batch holds, the next call goes on with them.
-        worker.memory.parked_due = worker.now if len(keys) == _LOAD_CHUNK else self._inspector.next_wake(worker.now)
-
-    def admit(self) -> None:
-        """Let pending runs run while there is room."""
-        worker = self._worker
-        room = self._limits.running - worker.memory.running()
-        if room <= 0 or not self.pending_may_exist or worker.draining:
-            return
-        keys = self._inspector.pending(list(self._workflows), min(room, _LOAD_CHUNK))
-        self.pending_may_exist = len(keys) == min(room, _LOAD_CHUNK)
-        self.load(keys)
 
     def restart(self, run: Resident) -> None:
         """Start the run's code anew, on greenlets, from its journal.
@@ -236,8 +326,7 @@ def no_workflow(name: str) -> str:
     return f"no worker here has the workflow {name!r}; the run waits for one that does"
 
 
-def _has_no_say(snapshot: RunSnapshot) -> bool:
-    """Tell whether a run whose cancellation was requested ends without its code hearing of it."""
-    if snapshot.record.status == "halted":
-        return all(entry.kind != "cancel" for entry in snapshot.entries)
-    return snapshot.record.status == "pending" and not snapshot.entries
+def _never_ran(snapshot: RunSnapshot) -> bool:
+    """Tell whether the code of a run has never been executed: it was claimed just now, for the first time."""
+    record = snapshot.record
+    return not snapshot.entries and record.started_at == record.updated_at

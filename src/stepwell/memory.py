@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections import OrderedDict
 from heapq import heappop, heappush
 from itertools import islice
+from typing import Final
 
 from stepwell.resident import Resident
 
+#: The part of the limit by which waiting runs may exceed it until some leave.
+_BUNCH: Final = 8
+
 
 class Memory:
-    """The runs in memory. `parked_due` is a time before which no run outside of memory is due; None: none ever is."""
+    """The runs in memory. `parked_due` is when the next run that nobody owns is due, as far as is known."""
 
     def __init__(self) -> None:
         self.parked_due: int | None = None
@@ -63,9 +67,12 @@ class Memory:
             self._waiting.pop(run.key, None)
 
     def beyond(self, limit: int) -> list[Resident]:
-        """Return the waiting runs beyond `limit` that can leave memory now, least recently used first."""
+        """Return the waiting runs beyond `limit` that can leave memory now, least recently used first.
+
+        None, until there is a bunch of them: letting them go costs a commit.
+        """
         excess = len(self._waiting) - limit
-        if excess <= 0:
+        if excess <= limit // _BUNCH:
             return []
         return [run for run in islice(self._waiting.values(), excess) if run.can_leave()]
 

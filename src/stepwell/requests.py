@@ -15,7 +15,7 @@ from stepwell.definition import Workflow
 from stepwell.errors import RunConflict
 from stepwell.journal import Payload
 from stepwell.loading import no_workflow
-from stepwell.store.base import CancelRequested, Created, Inspector, MessageSent, RunCreated
+from stepwell.store.base import CancelRequested, Created, Inspector, MessageSent, RunCreated, RunMoved
 from stepwell.work import Reply
 from stepwell.worker import Worker
 
@@ -65,7 +65,7 @@ class Requests:
         run = self._worker.resident(run_id)
         if run is not None and message.key is None and not run.sending.get(message.name):
             receiver = run.waits_for(message.name)
-            if receiver is not None:
+            if receiver is not None and not self._worker.has_news(run):
                 # Someone waits for it: it goes into the journal without a stop in the message table.
                 work = self._worker.batch.work_of(run)
                 work.extra.replies.append((reply, None))
@@ -100,9 +100,15 @@ class Requests:
     def resume(self, run_id: str, reply: Reply) -> None:
         """Try a halted run again, with the code as it is now."""
         record = self._inspector.run_by_id(run_id)
-        if record is not None and record.status == "halted":
-            self._worker.loader.load([record.key])
-        reply(None, None)
+        if record is None or record.status != "halted":
+            reply(None, None)
+        elif record.workflow in self._workflows and self._worker.loader.takes_work:
+            self._worker.loader.claim([record.key])
+            reply(None, None)
+        else:  # a worker that has the workflow takes it up
+            work = self._worker.batch.lone_work()
+            work.changes.append(RunMoved(record.key, "pending", self._worker.now, None, no_workflow(record.workflow)))
+            work.extra.replies.append((reply, None))
 
 
 def check_conflict(run: RunCreated, created: Created) -> None:

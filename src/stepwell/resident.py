@@ -28,6 +28,7 @@ class Resident:
         "execution",
         "finished",
         "has_children",
+        "heard",
         "history",
         "id",
         "inbox",
@@ -58,6 +59,7 @@ class Resident:
         self.receivers: dict[str, deque[Operation]] = {}
         self.inbox: dict[str, deque[Message]] = {}
         self.loaded_messages: frozenset[int] = frozenset()  # positions of those that came with the run from the store
+        self.heard = 0  # the position of the last message from another worker that the run was given
         self.sending: dict[str, int] = {}  # messages by name that are written but not committed yet
         self.deliverable: deque[Entry] = deque()  # outcomes of operations that need no waiting
         self.history: dict[int, History] = {}

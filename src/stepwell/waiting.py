@@ -6,7 +6,8 @@ Everything here happens on the engine's thread, and each reply is called once.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Set as AbstractSet
+from typing import Final, TypeVar
 
 from stepwell.batch import Batch
 from stepwell.errors import RunEnded, RunNotFound, StepwellError
@@ -18,48 +19,93 @@ from stepwell.work import Reply, RunOver
 
 K = TypeVar("K")
 
+#: How many runs are looked at with one read.
+_LOOK_CHUNK: Final = 500
+
 
 class Waiters:
     """The replies of one engine that are still to come.
 
-    `memory` knows runs that have not ended, `batch` those that have, but whose end is not committed yet.
+    `memory` knows runs that have not ended, `batch` those that have, but whose end is not committed yet, `claiming` has
+    the keys of those that are about to be carried on. While anyone
+    waits, the store is asked to tell of ends in other processes, and asked before the run is looked at: what happens
+    between the two is told, what happened before is seen.
     """
 
-    def __init__(self, store: Store, memory: Memory, batch: Batch) -> None:
+    def __init__(self, store: Store, memory: Memory, batch: Batch, claiming: AbstractSet[int]) -> None:
         self._store = store
+        self._claiming = claiming
         self._memory = memory
         self._batch = batch
         self._of_runs: dict[str, list[Reply]] = {}
         self._of_values: dict[tuple[int, str], list[Reply]] = {}
+        self._ids: dict[int, str] = {}  # of the runs in `_of_runs`, by key
+        self._listening = False
         self.idle: list[Reply] = []
 
     def run(self, run_id: str, reply: Reply) -> None:
         """Reply with the `RunOver` of a run as soon as there is one; an event."""
-        if self._memory.by_id(run_id) is None:
+        self._listen()
+        run = self._memory.by_id(run_id)
+        if run is not None:
+            key = run.key
+        else:
             record = self._store.inspector.run_by_id(run_id)
             if record is None:
                 reply(None, self._not_found(run_id))
                 return
-            # A run that was halted, and ended when it was tried again, is told of when that is committed.
-            if record.status in ENDED or (record.status == "halted" and record.key not in self._batch.ending):
+            # Of a halted run that is tried again, or was and has ended, it is told when that is committed.
+            tried_again = record.key in self._batch.ending or record.key in self._claiming
+            if record.status in ENDED or (record.status == "halted" and not tried_again):
                 over = RunOver.of(record)
                 reply(over, None)
                 return
+            key = record.key
+        self._ids[key] = run_id
         self._of_runs.setdefault(run_id, []).append(reply)
 
     def value(self, run_id: str, key: str, reply: Reply) -> None:
         """Reply with the value that a run publishes, or has published, under `key`; an event."""
+        self._listen()
         record = self._store.inspector.run_by_id(run_id)
         if record is None:
             reply(None, self._not_found(run_id))
+        elif not self._tell_value(record.key, key, [reply]):
+            if record.status in ENDED:
+                reply(None, _will_not_publish(run_id, key, record.status))
+            else:
+                self._of_values.setdefault((record.key, key), []).append(reply)
+
+    def _tell_value(self, run: int, key: str, replies: list[Reply]) -> bool:
+        found = self._store.inspector.value(run, key)
+        for reply in replies if found is not None else ():
+            reply(found[0] if found is not None else None, None)
+        return found is not None
+
+    def _listen(self) -> None:
+        if not self._listening:
+            self._listening = True
+            self._store.listen(True)
+
+    def look(self, keys: set[int] | None) -> None:
+        """Look whether the runs with these keys, None for all, ended or published elsewhere; an event."""
+        if not self._of_runs and not self._of_values:
+            if keys is None and self._listening:
+                self._listening = False
+                self._store.listen(False)
             return
-        found = self._store.inspector.value(record.key, key)
-        if found is not None:
-            reply(found[0], None)
-        elif record.status in ENDED:
-            reply(None, _will_not_publish(run_id, key, record.status))
-        else:
-            self._of_values.setdefault((record.key, key), []).append(reply)
+        for key, name in [place for place in self._of_values if keys is None or place[0] in keys]:
+            if key not in self._memory and self._tell_value(key, name, self._of_values.get((key, name), [])):
+                del self._of_values[key, name]
+        wanted = self._ids if keys is None else self._ids.keys() & keys
+        ids = [self._ids[key] for key in wanted if key not in self._memory and key not in self._batch.ending]
+        for start in range(0, len(ids), _LOOK_CHUNK):
+            settled = self._store.inspector.settled_among(ids[start : start + _LOOK_CHUNK])
+            self.run_over([RunOver.of(record) for record in settled if record.key not in self._claiming])
+        for key in {place[0] for place in self._of_values if keys is None or place[0] in keys}:
+            record = self._store.inspector.run_by_key(key) if key not in self._memory else None
+            if record is not None and record.status in ENDED and key not in self._batch.ending:
+                self.run_over([RunOver.of(record)])
 
     def when_idle(self, reply: Reply) -> None:
         """Reply once nothing is to be done, with the time at which that changes by itself, or None; an event."""
@@ -68,6 +114,7 @@ class Waiters:
     def run_over(self, over: list[RunOver]) -> None:
         """Tell whoever waits for these runs, or for a value that they will not publish any more."""
         for end in over:
+            self._ids.pop(end.key, None)
             for reply in self._of_runs.pop(end.id, ()):
                 reply(end, None)
             if self._of_values and end.status in ENDED:
@@ -90,6 +137,7 @@ class Waiters:
         """Tell everyone that nothing will come any more, and why."""
         waiting = [*self._of_runs.values(), *self._of_values.values(), self.idle]
         self._of_runs, self._of_values, self.idle = {}, {}, []
+        self._ids.clear()
         for replies in waiting:
             for reply in replies:
                 reply(None, error)
@@ -98,8 +146,8 @@ class Waiters:
         """Drop a reply that nobody waits for any more; an event."""
         if reply in self.idle:
             self.idle.remove(reply)
-        elif not _drop(reply, self._of_runs):
-            _drop(reply, self._of_values)
+        elif not _drop(reply, self._of_values) and _drop(reply, self._of_runs):
+            self._ids = {key: run_id for key, run_id in self._ids.items() if run_id in self._of_runs}
 
     def _not_found(self, run_id: str) -> RunNotFound:
         return RunNotFound(f"{self._store.location} has no run {run_id!r}")

@@ -37,6 +37,7 @@ from stepwell.store.base import (
     Inspector,
     Lent,
     MessageSent,
+    NewsTaken,
     Outcome,
     RunCreated,
     RunMoved,
@@ -61,8 +62,11 @@ class Worker:
         outside: Outside,
         limits: Limits,
         chance: Callable[[], float],
+        *,
+        takes_work: bool = True,
     ) -> None:
         self.now = 0
+        self.epoch = 0
         self.codec = codec
         self._inspector = inspector
         self._workflows = workflows
@@ -72,7 +76,7 @@ class Worker:
         self._steps = Steps(self.activator, chance)
         self.loop = DeterministicLoop.create()
         self.memory = Memory()
-        self.loader = Loader(self, inspector, workflows, limits)
+        self.loader = Loader(self, inspector, workflows, limits, takes_work=takes_work)
         self.batch = Batch()
         self._ends: list[tuple[int, int, RunOver]] = []  # ends to deliver within the work under way
         self._refusals: dict[int, int] = {}
@@ -91,12 +95,27 @@ class Worker:
                     reply(None, error)
                 for run in work.residents:
                     self._forget(run)
-                    self.load_later(run.key)
+                    self.load_soon([run.key])
             elif work.residents:
                 kept.append(work)
             else:
                 self.settled(work, error)
         self.batch.put_back(kept)
+
+    def lose_everything(self, works: Iterable[Work], error: ClaimLost) -> list[Work]:
+        """Forget all runs, because they are not this worker's any more; return the works that can be written anew."""
+        kept: list[Work] = []
+        for work in (*works, *self.batch.take()):
+            if not work.residents and not work.calls_transactions:
+                kept.append(work)
+                continue
+            if work.rare is not None:
+                self.batch.forget(work)
+            for reply in work.waiting_callers():
+                reply(None, error)
+        self._ends.clear()
+        self.close()
+        return kept
 
     def halt_broken(self, key: int, error: Exception) -> None:
         """Halt a run whose event the engine failed to handle; what that event led to is dropped."""
@@ -107,7 +126,7 @@ class Worker:
             for other in work.residents:
                 self._forget(other)
                 if other is not run:
-                    self.load_later(other.key)
+                    self.load_soon([other.key])
             for reply in work.waiting_callers():
                 reply(None, StepwellError(f"nothing was written, because the engine failed to handle the run: {error}"))
         if run is not None:
@@ -195,14 +214,52 @@ class Worker:
             _log.error("run %r is read again, because a write was refused: %s", run.id, error)
             self._refusals[run.key] = self._refusals.get(run.key, 0) + 1
             if self._refusals[run.key] < _MAX_REFUSALS:
-                self.load_later(run.key)
+                self.load_soon([run.key])
             else:
                 reason = f"{type(error).__name__}: its writes were refused {_MAX_REFUSALS} times: {error}"
                 self._halt_unread(run.key, reason)
 
-    def load_later(self, key: int) -> None:
-        """Bring a run to memory in an event of its own."""
-        self._outside.later(lambda: self.loader.load([key]))
+    def load_soon(self, keys: Sequence[int]) -> None:
+        """Bring runs of this worker's to memory in an event of their own."""
+        self._outside.later(lambda: self.loader.load(keys))
+
+    def take_news(self) -> None:
+        """Look at what arrived from other workers for runs of this one; an event."""
+        keys = self._inspector.news(self.epoch)
+        if keys:
+            # First the note is removed, then what it told of is read: what comes in between leaves another one.
+            self.batch.lone_work().expect(NewsTaken(keys), lambda _: self._read_news(keys))
+
+    def _read_news(self, keys: Sequence[int]) -> None:
+        missing = [key for key in keys if key not in self.memory]
+        for key in keys:
+            run = self.memory.runs.get(key)
+            if run is not None:
+                self.look_again(run)
+        self.loader.load(missing)
+
+    def look_again(self, run: Resident) -> None:
+        """Give a run what other workers have written for it: messages, a cancellation, the ends of runs it awaits."""
+        work = self.batch.work_of(run)
+        for message in self._inspector.messages_from_others(run.key, self.epoch, run.heard):
+            run.heard = message.position
+            run.put_message(message.name, message.value, message.position, message.sent_at)
+        awaiting = [operation for operation in run.execution.pending.values() if operation.kind == "result"]
+        settled = self._inspector.settled_among([operation.name for operation in awaiting]) if awaiting else ()
+        over = {record.id: RunOver.of(record) for record in settled if record.status in ENDED}
+        for operation in awaiting:
+            if operation.name in over and operation.number in run.execution.pending and not run.finished:
+                self.activator.deliver(run, self.activator.result_entry(run, operation, over[operation.name]), work)
+                self.settle_run(run, work)
+        record = self._inspector.run_by_key(run.key)
+        if record is not None and record.cancel_requested_at is not None:
+            self.deliver_cancel(run, record.cancel_reason, work)
+        if self.memory.runs.get(run.key) is run:
+            self.settle_run(run, self.batch.work_of(run))
+
+    def has_news(self, run: Resident) -> bool:
+        """Tell whether something arrived for a run that it was not given yet."""
+        return run.key in self._inspector.news(self.epoch)
 
     def settle_run(self, run: Resident, work: Work) -> None:
         """Carry a run on until it waits, and tell whoever waits for runs that ended on the way."""
@@ -241,7 +298,7 @@ class Worker:
         """Deliver everything that is due at `now`."""
         # Parked runs first: fired in the next turn only, they could have left memory again before that, for ever.
         if self.memory.parked_due is not None and self.memory.parked_due <= self.now:
-            self.loader.load_due()
+            self.loader.look()
         while (run := self.memory.pop_due(self.now)) is not None:
             self._fire(run)
 
@@ -323,9 +380,12 @@ class Worker:
 
     def evict(self) -> None:
         """Let the waiting runs beyond the limit leave memory, least recently used first; call it after a commit."""
-        for run in self.memory.beyond(self._limits.waiting):
+        parked = self.memory.beyond(self._limits.waiting)
+        for run in parked:
             self.memory.park(run)
             self._forget(run)
+        if parked:
+            self.loader.release([run.key for run in parked])
 
     def close(self) -> None:
         """Drop every run from memory, without letting any of them act."""
@@ -368,7 +428,7 @@ class Worker:
             return
         definition = self._workflows.get(change.workflow)
         if change.status != "running" or definition is None:
-            self.loader.pending_may_exist = True
+            self.loader.work_may_exist = True
             return
         self.loader.begin(change, created.key, definition)
 
@@ -377,7 +437,7 @@ class Worker:
         run = self.memory.runs.get(sent.run)
         if run is None:
             if sent.position and sent.status == "waiting":
-                self.load_later(sent.run)
+                self.loader.claim([sent.run])
             return
         left = run.sending.get(change.name, 0) - 1
         if left > 0:
@@ -412,10 +472,10 @@ class Worker:
         run = self.memory.runs.get(record.key)
         if run is not None:
             self.deliver_cancel(run, record.cancel_reason, self.batch.work_of(run))
-        elif record.status == "halted":
+        elif record.status == "halted" or (record.status == "pending" and record.started_at is None):
             self.loader.cancel_unstarted(record, self.batch.lone_work())
-        elif record.status in ("waiting", "pending"):
-            self.load_later(record.key)
+        elif record.owner is None or record.owner == self.epoch:
+            self.loader.claim([record.key])
 
     def children_cancelled(self, keys: list[int]) -> None:
         """Deliver cancellations to children."""
@@ -469,5 +529,11 @@ class Worker:
             self._resume(run)
 
     def woken(self, key: int) -> None:
-        """Bring a run that is not in memory back."""
-        self.load_later(key)
+        """Bring a run that is not in memory back, if nobody else has it."""
+        if key not in self.memory:
+            self.loader.claim([key])
+
+    def ended_meanwhile(self, run: Resident) -> None:
+        """Look whether what a run waits for has come about elsewhere."""
+        if self.memory.runs.get(run.key) is run:
+            self.look_again(run)

@@ -120,12 +120,12 @@ def _abandon(client: Client) -> None:
     core, store = client.core, client.store
     if core._stopped.is_set():
         return
-    core.failure = EngineClosed(f"{store.location}: the engine has crashed; reopen it")
+    core.machine.failure = EngineClosed(f"{store.location}: the engine has crashed; reopen it")
     core._watchdog.stop()
     _stop_thread(core)
     _dead.append(core)
-    core.waiters.refuse(core.failure)
-    core._refuse_inbox()
+    core.waiters.refuse(core.machine.failure)
+    core.machine.refuse_inbox()
     for run in core.worker.memory.runs.values():
         run.execution.stopped = True
         _silence(run.execution.strand.unfinished_tasks())

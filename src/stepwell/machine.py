@@ -1,0 +1,411 @@
+"""The engine as a step function: events in, one commit, effects out.
+
+A `Machine` has no clock, no thread and no event loop: `turn` is told the time, takes what is queued, lets the worker
+turn it into works, commits them in one transaction, and releases what follows. `stepwell.core` drives it with a thread
+and real time; a simulator drives several of them with a virtual clock and a scripted store.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, Protocol
+
+from stepwell.attempts import Attempts
+from stepwell.codec import Codec
+from stepwell.definition import Workflow
+from stepwell.errors import ClaimLost, EngineClosed, RunConflict, StepwellError, StorageFull, StoreError
+from stepwell.journal import Payload
+from stepwell.loading import Limits
+from stepwell.model import Claim
+from stepwell.requests import Message, Requests, check_conflict
+from stepwell.store.base import Created, News, RunCreated, Store
+from stepwell.waiting import Waiters
+from stepwell.work import Reply, RunOver, Work
+from stepwell.worker import Worker
+
+_log: Final = logging.getLogger("stepwell")
+
+#: How many events go into one commit at most, so that a flood does not starve the rest.
+_MAX_BATCH: Final = 2000
+#: How many ended runs are deleted in one transaction.
+_PURGE_CHUNK: Final = 500
+
+
+class Driver(Protocol):
+    """What drives a machine, and carries out its effects."""
+
+    def wake(self) -> None:
+        """Have `Machine.turn` called soon; from any thread."""
+        ...
+
+    def run_steps(self, attempts: list[Attempts]) -> None:
+        """Execute attempts of steps; their ends come back through `Machine.steps_finished`."""
+        ...
+
+    def drop_steps(self, attempts: list[Attempts]) -> None:
+        """Cancel attempts whose results nobody wants any more."""
+        ...
+
+    def disk_full(self) -> None:
+        """Call `Machine.try_disk_again` some time later."""
+        ...
+
+    def failed(self) -> None:
+        """Take note that the machine stopped for good, with `Machine.failure`."""
+        ...
+
+
+class Machine:
+    """One worker, its requests and whoever waits for answers. Not thread-safe, but for `post`."""
+
+    def __init__(
+        self,
+        store: Store,
+        codec: Codec,
+        workflows: Mapping[str, Workflow[..., Any]],
+        *,
+        limits: Limits,
+        chance: Callable[[], float],
+        driver: Driver,
+        takes_work: bool = True,
+    ) -> None:
+        self.store = store
+        self.claim: Claim | None = None
+        self.failure: StepwellError | None = None
+        self.closing = False
+        self.disk_is_full = False
+        self._full_told = False
+        self.inbox: deque[Callable[[], None]] = deque()
+        self._driver = driver
+        self._takes_work = takes_work
+        self.worker = Worker(store.inspector, codec, workflows, self, limits, chance, takes_work=takes_work)
+        self.requests = Requests(self.worker, store.inspector, workflows)
+        self.waiters = Waiters(store, self.worker.memory, self.worker.batch, self.worker.loader.claiming)
+        self._after_flush: list[Callable[[], None]] = []
+        # What others have done since the last look; all of it is looked at in one event.
+        self._news: set[str] = set()
+        self._ended_elsewhere: set[int] | None = set()
+
+    def open(self, now: int) -> None:
+        """Register with the store, release what dead workers left behind, and queue what is to be taken up."""
+        self.worker.now = now
+        self.claim = self.store.register(now, takes_work=self._takes_work)
+        self.worker.epoch = self.claim.epoch
+        released = self.store.bury(self.claim, now)
+        if released:
+            _log.info("%s: %d runs were under way when their worker died; they go on", self.store.location, released)
+        self.inbox.append(self.worker.loader.recover)
+
+    def post(self, event: Callable[[], None]) -> None:
+        """Queue an event; from any thread. The driver must be woken."""
+        self.inbox.append(event)
+
+    # --- a turn --------------------------------------------------------------------------------------------------
+
+    def turn(self, now: int) -> None:
+        """Take what is due and what is queued, commit it, and let its effects out."""
+        if self.failure is not None:
+            self.refuse_inbox()
+            return
+        worker = self.worker
+        worker.now = max(worker.now, now)
+        try:
+            with worker.loop.entered():
+                self._handle_events()
+            self._commit()
+            if not self.disk_is_full:
+                with worker.loop.entered():
+                    worker.evict()
+                    worker.loader.admit()
+        except Exception as error:  # noqa: BLE001 - see fail
+            self.fail(error)
+            return
+        # What wakes other threads comes last: they need the interpreter, and would only wait for this thread to rest.
+        self.flush()
+        worker.run_steps()
+
+    def has_more(self) -> bool:
+        """Tell whether another turn should follow at once."""
+        return bool(self.inbox or self.worker.batch) and not self.disk_is_full
+
+    def is_idle(self, now: int) -> bool:
+        """Tell whether nothing is queued, uncommitted or due."""
+        if self.inbox or self.worker.batch:
+            return False
+        due = self.worker.memory.next_due()
+        return due is None or due > now
+
+    def _handle_events(self) -> None:
+        worker, inbox = self.worker, self.inbox
+        due = worker.memory.next_due()
+        if due is not None and due <= worker.now:
+            worker.advance()
+        for _ in range(min(len(inbox), _MAX_BATCH)):
+            inbox.popleft()()
+
+    def _commit(self) -> None:
+        works = self.worker.batch.take()
+        if not works:
+            return
+        if self.disk_is_full or not self.store.writers.try_acquire(self._driver.wake):
+            self.worker.batch.put_back(works)
+            return
+        plain = [work for work in works if not work.calls_transactions]
+        groups = [plain] if plain else []
+        if len(plain) != len(works):
+            groups += [[work] for work in works if work.calls_transactions]
+        try:
+            for index, group in enumerate(groups):
+                if group[0].calls_transactions:
+                    self.worker.prepare(group[0])
+                try:
+                    self._commit_together(group)
+                except ClaimLost as error:
+                    self._start_anew([work for left in groups[index:] for work in left], error)
+                    break
+        finally:
+            self.store.writers.release()
+
+    def _commit_together(self, works: list[Work]) -> None:
+        worker = self.worker
+        written = [work for work in works if work.changes or work.body]
+        if written:
+            try:
+                outcomes = self.store.commit(written, self.claimed())
+            except StorageFull as error:
+                self._disk_is_full(works, error)
+                return
+            self._full_told = False
+            with worker.loop.entered():
+                worker.settle(written, outcomes)
+        if len(written) != len(works):
+            rest = [work for work in works if not work.changes and not work.body]
+            nothing: list[list[Any]] = [[]] * len(rest)
+            worker.settle(rest, nothing)
+
+    def flush(self) -> None:
+        """Call what waits for the end of the turn."""
+        if self._after_flush:
+            calls, self._after_flush = self._after_flush, []
+            for call in calls:
+                call()
+
+    def at_flush(self, call: Callable[[], None]) -> None:
+        """Have `call` called at the end of the current turn."""
+        self._after_flush.append(call)
+
+    # --- trouble -------------------------------------------------------------------------------------------------
+
+    def _disk_is_full(self, works: list[Work], error: StorageFull) -> None:
+        """Refuse what callers asked for, keep what runs did, and try again until there is space."""
+        if not self._full_told:
+            _log.error("%s. Work goes on by itself when there is space", error)
+            self._full_told = True
+        self.worker.disk_full(works, error)
+        self.disk_is_full = True
+        self._driver.disk_full()
+
+    def try_disk_again(self) -> None:
+        """Try the commits that a full disk held up."""
+        self.disk_is_full = False
+
+    def _start_anew(self, works: list[Work], error: ClaimLost) -> None:
+        """Go on as a new worker: others took this one for lost, and carry its runs on.
+
+        What touches no run in memory (a start, a message) is written with the new claim; the rest belongs to runs that
+        are not this worker's any more. The writers' lock is held.
+        """
+        _log.warning("%s. It goes on as a new worker", error)
+        kept = self.worker.lose_everything(works, error)
+        self.claim = self.store.register(self.worker.now, takes_work=self._takes_work)
+        self.worker.epoch = self.claim.epoch
+        self.worker.batch.put_back(kept)
+        self.later(self.worker.loader.look)
+
+    def fail(self, error: Exception) -> None:
+        """Stop serving: whoever waits is told, and the file stays as the last commit left it."""
+        if self.failure is not None:
+            return
+        if isinstance(error, StoreError):
+            self.failure = error
+        else:
+            self.failure = EngineClosed(
+                f"the engine stopped because of a defect of its own: {type(error).__name__}: {error}"
+            )
+            self.failure.__cause__ = error
+        _log.critical("%s: the engine stopped", self.store.location, exc_info=error)
+        self.waiters.refuse(self.failure)
+        for work in self.worker.batch.take():
+            for reply in work.waiting_callers():
+                reply(None, self.failure)
+        self.refuse_inbox()
+        self._driver.failed()
+
+    def refuse_inbox(self) -> None:
+        """Tell the callers of queued requests that the engine does not serve any more."""
+        failure = self.failure or EngineClosed("the engine is closed")
+        while self.inbox:
+            event = self.inbox.popleft()
+            reply = event.args[-1] if isinstance(event, partial) and event.args else None
+            if callable(reply):
+                reply(None, failure)
+        self.flush()
+
+    # --- news from other processes ---------------------------------------------------------------------------------
+
+    def hear(self, news: News) -> None:
+        """Take note of news; an event. What is noted before the next look is looked at once."""
+        if news.reply is not None:
+            news.reply()
+            return
+        if not self._news:
+            self.later(self._look)
+        self._news.add(news.kind)
+        if not news.keys and news.kind in ("ends", "anything"):
+            self._ended_elsewhere = None  # any run may have ended
+        elif self._ended_elsewhere is not None:
+            self._ended_elsewhere.update(news.keys)
+
+    def _look(self) -> None:
+        news, self._news = self._news, set()
+        ended, self._ended_elsewhere = self._ended_elsewhere, set()
+        everything = "anything" in news
+        if (everything or "death" in news) and not self.closing:
+            self._look_at_members()
+        if everything or "mail" in news:
+            self.worker.take_news()
+        if everything or "work" in news:
+            self.worker.loader.look()
+        if everything or "ends" in news:
+            self.waiters.look(ended)
+
+    def _look_at_members(self) -> None:
+        """Release the runs of workers that are dead, and notice where this one was taken for lost."""
+        members = self.store.members()
+        fenced = all(member.epoch != self.claimed().epoch for member in members)
+        if not fenced and all(member.state != "dead" for member in members):
+            return
+        if self.disk_is_full or not self.store.writers.try_acquire(self._driver.wake):
+            self.hear(News("death"))
+            return
+        try:
+            if fenced:
+                lost = f"{self.store.location}: worker {self.claimed().epoch} was fenced: its runs were taken over"
+                self._start_anew([], ClaimLost(lost))
+            released = self.store.bury(self.claimed(), self.worker.now)
+        except (StorageFull, ClaimLost):  # the next look tries again
+            return
+        finally:
+            self.store.writers.release()
+        if released:
+            _log.warning("%s: a worker died; its %d runs go on elsewhere", self.store.location, released)
+        self.worker.loader.look()
+
+    # --- retention -----------------------------------------------------------------------------------------------
+
+    def purge(self, ended_before: int, reply: Reply, purged: int = 0) -> None:
+        """Delete the runs that ended before a time, some at a time; replies with their number; an event."""
+        if self.closing or self.disk_is_full:
+            reply(purged, None)
+            return
+        if not self.store.writers.try_acquire(self._driver.wake):
+            self.later(partial(self.purge, ended_before, reply, purged))
+            return
+        try:
+            count = self.store.purge(ended_before, _PURGE_CHUNK, self.claimed())
+        except (StorageFull, ClaimLost) as error:
+            reply(None, error)
+            return
+        finally:
+            self.store.writers.release()
+        if count == _PURGE_CHUNK:
+            self.later(partial(self.purge, ended_before, reply, purged + count))
+        else:
+            reply(purged + count, None)
+
+    # --- what the worker has done outside (see `stepwell.work.Outside`) ---------------------------------------------
+
+    def run_steps(self, attempts: list[Attempts]) -> None:
+        """Execute attempts, unless the engine is closing: then another one does."""
+        if not self.closing:
+            self._driver.run_steps(attempts)
+
+    def drop_steps(self, attempts: list[Attempts]) -> None:
+        """Cancel attempts."""
+        self._driver.drop_steps(attempts)
+
+    def steps_finished(self, ended: Sequence[Attempts]) -> None:
+        """Take the ends of attempts; an event."""
+        step_finished = self.worker.step_finished
+        for attempts in ended:
+            try:
+                step_finished(attempts)
+            except Exception as error:  # noqa: BLE001 - one run's defect must not stop the others
+                _log.critical("run %r: the engine failed to handle a step's end", attempts.run_id, exc_info=error)
+                self.worker.halt_broken(attempts.run_key, error)
+
+    def run_over(self, over: list[RunOver]) -> None:
+        """Tell whoever waits for these runs."""
+        self.waiters.run_over(over)
+
+    def published(self, run: int, key: str, value: Payload) -> None:
+        """Tell whoever waits for this value."""
+        self.waiters.published(run, key, value)
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Queue an event from within another."""
+        self.inbox.append(call)
+
+    # --- requests; each is an event ----------------------------------------------------------------------------------
+
+    def start_run(self, run: RunCreated, messages: Sequence[Message], reply: Reply) -> None:
+        """Create a run."""
+        if self.disk_is_full:
+            reply(None, self._full())
+            return
+        if messages and (existing := self.worker.find(run.id)) is not None:
+            try:  # a start that is refused sends nothing; one that finds its run sends the messages to it
+                check_conflict(run, Created(existing.key, existing))
+            except RunConflict as error:
+                reply(None, error)
+                return
+        served = self.worker.admits(run.workflow)
+        self.requests.start(run if served else self.requests.as_pending(run), messages, reply)
+
+    def send(self, run_id: str, message: Message, reply: Reply) -> None:
+        """Send a message."""
+        if self.disk_is_full:
+            reply(None, self._full())
+            return
+        self.requests.send(run_id, message, reply)
+
+    def cancel(self, run_id: str, reason: str | None, reply: Reply) -> None:
+        """Ask a run to stop."""
+        if self.disk_is_full:
+            reply(None, self._full())
+            return
+        self.requests.cancel(run_id, reason, reply)
+
+    def resume(self, run_id: str, reply: Reply) -> None:
+        """Try a halted run again."""
+        self.requests.resume(run_id, reply)
+
+    def _full(self) -> StorageFull:
+        return StorageFull(
+            f"{self.store.location}: the disk is full; nothing was written. Free some space and try again"
+        )
+
+    def claimed(self) -> Claim:
+        """Return the claim of the engine's worker."""
+        assert self.claim is not None
+        return self.claim
+
+    def close(self) -> None:
+        """Tell whoever still waits, and drop what is in memory."""
+        assert self.failure is not None
+        self.waiters.refuse(self.failure)
+        self.worker.close()
+        self.flush()
