@@ -1,33 +1,41 @@
-"""The lock file: one engine for one database, decided by the kernel.
+"""The lock file: who has a database open and who may write, decided by the kernel.
 
-Beside ``orders.db`` lies ``orders.db-lock``, empty but for a line that tells people who holds it. Who holds it is
-decided by POSIX byte-range locks on bytes far behind that line: a dead process's locks are gone at once, without a
-lease to run out, and a forked child does not inherit them. (`flock` and OFD locks stay with such a child; they are
-never used here.)
+Beside ``orders.db`` lies ``orders.db-lock``. All that processes must agree on is decided by POSIX byte-range locks on
+bytes far behind its content: a dead process's locks are gone at once, without a lease to run out, and a forked child
+does not inherit them. (`flock` and OFD locks stay with such a child; they are never used here.)
 
 ::
 
-    byte LOCK_BASE        the engine that has the file open (exclusive)
-    bytes above it        kept free for one byte for each worker, when several processes share the file
+    byte LOCK_BASE              the door: held while a process opens or closes the file, or sets the common clock
+    byte LOCK_BASE + 1, + 2     the writers' lock: its queue and itself (`writers_lock.SharedLock`)
+    byte LOCK_BASE + 16 + slot  one for each process that has the file open, for as long as it has (`membership`)
+
+What the file contains is described in `membership`. Whoever holds the door may then wait for no other of these locks,
+so that they cannot wait for one another in a circle.
 
 POSIX locks have traps, and each shapes this module:
 
 - They are lost when *any* descriptor of the file is closed in the process. So one function opens the file, once for
   each holder, `guard` keeps the rest of the process away from it, and it is not opened at all while it is held here.
-- They do not exclude within a process. So what is held here is also noted in a table of (device, inode).
-- A deleted lock file lets a second holder in. So the inode is compared after locking, the file is never deleted by the
-  engine, and `opening.Database.check_identity` looks whether it is still there.
+- They do not exclude within a process. So what is held here is also noted in a table of (device, inode), and threads
+  settle among themselves first who asks the kernel.
+- A deleted lock file lets a second set of holders in. So the inode is compared after locking, the file is never deleted
+  by the engine, and `opening.Database.check_identity` looks whether it is still there.
 """
 
 # ruff: noqa: PTH116 -- SQLite's paths are strings
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
 import sys
 import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from stepwell.errors import FileInUse, FileNotUsable
@@ -35,11 +43,26 @@ from stepwell.errors import FileInUse, FileNotUsable
 if sys.platform != "win32":
     import fcntl
 
-#: First byte of the locked range; the text at the start of the file is never near it.
+#: First byte of the locked range; the content of the file is never near it.
 LOCK_BASE: Final = 1 << 30
+#: The bytes of the writers' lock.
+QUEUE_BYTE: Final = LOCK_BASE + 1
+WRITE_BYTE: Final = LOCK_BASE + 2
+#: The byte of slot 0, and how many slots there are.
+SLOT_BASE: Final = LOCK_BASE + 16
+SLOTS: Final = 4096
+
+#: How long the door is waited for: an opening that folds in a log or migrates a file takes seconds at most, as a rule.
+DOOR_PATIENCE_SECONDS: Final = 10.0
+
+#: The part of the file, from its beginning, that tells people what it is.
+TEXT_BYTES: Final = 1024
 
 #: How often a lock file that is deleted between opening and locking is opened again before giving up.
 _ATTEMPTS: Final = 100
+#: Between two looks at a lock that cannot be waited for without a time limit.
+_FIRST_PAUSE_SECONDS: Final = 0.0002
+_LONGEST_PAUSE_SECONDS: Final = 0.005
 
 
 class Identity(NamedTuple):
@@ -58,6 +81,14 @@ class Identity(NamedTuple):
         return cls(found.st_dev, found.st_ino)
 
 
+class Holder(NamedTuple):
+    """A lock of another process: its first byte, how many bytes, and the process (0: not visible from here)."""
+
+    first: int
+    length: int
+    pid: int
+
+
 #: Files that an engine of this process holds (databases and lock files), with the path of the database.
 _held: dict[Identity, str] = {}
 #: Files that the parent held when this process was forked. SQLite's own tables in this process say that it holds locks
@@ -66,15 +97,20 @@ _inherited: dict[Identity, str] = {}
 _table_lock = threading.Lock()
 
 
-class FileLock:
-    """The lock on one database file, held until `release` or the death of the process."""
+class LockFile:
+    """The lock file of one open database, with the one descriptor of it that this process has.
+
+    `acquire` returns it with the door held. All its locks are gone after `release`, or the death of the process.
+    """
 
     def __init__(self, path: str, descriptor: int, identity: Identity, database_path: str) -> None:
         self.path = path
         self.identity = identity
-        self._descriptor = descriptor
-        self._database_path = database_path
+        self.database_path = database_path
+        #: -1 once released.
+        self.descriptor = descriptor
         self._identities = [identity]
+        self._door = threading.Lock()
 
     def claim(self, identity: Identity) -> None:
         """Note that the holder of this lock uses the database file `identity`, under whatever name.
@@ -83,44 +119,61 @@ class FileLock:
         """
         with _table_lock:
             if identity in _held:
-                raise FileInUse(_in_this_process(self._database_path, _held[identity]))
-            _held[identity] = self._database_path
+                raise FileInUse(_in_this_process(self.database_path, _held[identity]))
+            _held[identity] = self.database_path
             self._identities.append(identity)
 
+    def leave_door(self) -> None:
+        """Let the next process in; for the one that `acquire` gave the door to."""
+        unlock(self.descriptor, LOCK_BASE)
+
+    @contextmanager
+    def door(self, patience_seconds: float = DOOR_PATIENCE_SECONDS) -> Generator[None, None, None]:
+        """Hold the door. Raises `FileInUse`, naming the holder, where it is not free in time."""
+        with self._door:
+            _pass_door(self.descriptor, self.path, self.database_path, patience_seconds)
+            try:
+                yield
+            finally:
+                if self.descriptor >= 0:
+                    unlock(self.descriptor, LOCK_BASE)
+
     def release(self) -> None:
-        """Let go of the lock. Safe to call twice, and without effect in a forked child."""
+        """Let go of all locks. Safe to call twice, and without effect in a forked child."""
         with _table_lock:
-            if self._descriptor < 0 or _held.get(self.identity) is None:
+            if self.descriptor < 0 or _held.get(self.identity) is None:
                 return
-            os.close(self._descriptor)
-            self._descriptor = -1
+            os.close(self.descriptor)
+            self.descriptor = -1
             for identity in self._identities:
                 _held.pop(identity, None)
 
 
-def acquire(path: str, database_path: str) -> FileLock:
-    """Take the lock file at `path` (created with mode 0600 where it is missing) for the database at `database_path`.
+def acquire(path: str, database_path: str, patience_seconds: float = DOOR_PATIENCE_SECONDS) -> LockFile:
+    """Open the lock file at `path` (made with mode 0600 where it is missing) for the database at `database_path`.
 
-    Raises `FileInUse`, naming the holder, where it is taken; `FileNotUsable` where it cannot be created or locked. This
-    is the only function of the package that opens a lock file.
+    Returns with the door held. Raises `FileInUse`, naming the holder, where it is not free in time, or where an engine
+    of this process has the file; `FileNotUsable` where it cannot be made or locked. This is the only function of the
+    package that opens a lock file.
     """
-    with _table_lock:
-        for _ in range(_ATTEMPTS):
+    for _ in range(_ATTEMPTS):
+        with _table_lock:
             check_free(database_path, Identity.of(path))
             descriptor = _open(path)
-            try:
-                _lock(descriptor, path, database_path)
-                held = os.fstat(descriptor)
-                identity = Identity(held.st_dev, held.st_ino)
-                if Identity.of(path) == identity:
-                    _write_holder(descriptor)
-                    _held[identity] = database_path
-                    return FileLock(path, descriptor, identity, database_path)
-            except BaseException:
-                os.close(descriptor)
-                raise
-            # Deleted or replaced before it was locked: what is locked now is not the file that others will find.
-            os.close(descriptor)
+            found = os.fstat(descriptor)
+            lock = LockFile(path, descriptor, Identity(found.st_dev, found.st_ino), database_path)
+            # Noted before the door is waited for: closing a second descriptor would take the first one's locks along.
+            _held[lock.identity] = database_path
+        try:
+            _pass_door(descriptor, path, database_path, patience_seconds)
+            if Identity.of(path) == lock.identity:
+                _write_text(descriptor)
+                return lock
+        except BaseException:
+            lock.release()
+            raise
+        # Deleted or replaced before it was locked: what is locked now is not the file that others will find.
+        lock.release()
     raise FileInUse(f"The lock file {path!r} is deleted by someone as fast as it is made. Find out who does that.")
 
 
@@ -146,6 +199,90 @@ def after_fork_in_child() -> None:
     _held.clear()
 
 
+# --- locks on bytes ---------------------------------------------------------------------------------------------------
+
+
+def try_lock(descriptor: int, first: int, length: int = 1) -> bool:
+    """Lock `length` bytes from `first` for this process if nobody else has one of them; return whether it did."""
+    assert sys.platform != "win32", "opening refuses Windows before it comes here"
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, length, first)
+    except (BlockingIOError, PermissionError):
+        # POSIX allows either errno for "taken".
+        return False
+    return True
+
+
+def lock(descriptor: int, first: int) -> None:
+    """Lock the byte `first` for this process, however long that takes.
+
+    The kernel takes processes for what is threads here: where one thread waits for another process and a second thread
+    of that process waits for this one, it may see a circle (EDEADLK) where there is none. Then this looks again and
+    again instead.
+    """
+    assert sys.platform != "win32", "opening refuses Windows before it comes here"
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX, 1, first)
+    except OSError as error:
+        if error.errno != errno.EDEADLK:
+            raise
+        lock_within(descriptor, first, float("inf"))
+
+
+def lock_within(descriptor: int, first: int, patience_seconds: float) -> bool:
+    """Lock the byte `first` for this process; return False where that takes longer than `patience_seconds`."""
+    give_up_at = time.monotonic() + patience_seconds
+    pause_seconds = _FIRST_PAUSE_SECONDS
+    while not try_lock(descriptor, first):
+        if time.monotonic() >= give_up_at:
+            return False
+        time.sleep(pause_seconds)
+        pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+    return True
+
+
+def unlock(descriptor: int, first: int, length: int = 1) -> None:
+    """Let go of `length` bytes from `first`."""
+    assert sys.platform != "win32", "opening refuses Windows before it comes here"
+    fcntl.lockf(descriptor, fcntl.LOCK_UN, length, first)
+
+
+def holder(descriptor: int, first: int, length: int = 1) -> Holder | None:
+    """Return one of the other processes that have a lock on these bytes, None where there is none (F_GETLK)."""
+    assert sys.platform != "win32", "opening refuses Windows before it comes here"
+    if sys.platform == "linux":
+        # struct flock: type, whence, start, length, pid on Linux; start, length, pid, type, whence on macOS.
+        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, first, length, 0)
+        kind, _, start, extent, pid = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
+    else:
+        question = _FLOCK.pack(first, length, 0, fcntl.F_WRLCK, os.SEEK_SET)
+        start, extent, pid, kind, _ = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
+    return None if kind == fcntl.F_UNLCK else Holder(start, extent, max(pid, 0))
+
+
+def holders(descriptor: int, first: int, length: int) -> list[Holder]:
+    """Return all other processes that have a lock on these bytes, in the order of the bytes."""
+    if length <= 0:
+        return []
+    found = holder(descriptor, first, length)
+    if found is None:
+        return []
+    # The kernel names any one of them, not the first.
+    behind = found.first + found.length
+    return [
+        *holders(descriptor, first, found.first - first),
+        found,
+        *holders(descriptor, behind, first + length - behind),
+    ]
+
+
+#: Padded at its end as the C compiler does.
+_FLOCK: Final = struct.Struct("hhqqi0q" if sys.platform == "linux" else "qqihh0q")
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
 def _open(path: str) -> int:
     try:
         # Not through a symbolic link, and without waiting, should the name be a pipe.
@@ -161,59 +298,45 @@ def _open(path: str) -> int:
     return descriptor
 
 
-def _lock(descriptor: int, path: str, database_path: str) -> None:
-    assert sys.platform != "win32", "opening refuses Windows before it comes here"
+def _pass_door(descriptor: int, path: str, database_path: str, patience_seconds: float) -> None:
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, LOCK_BASE)
-    except (BlockingIOError, PermissionError):
-        # POSIX allows either errno for "taken".
-        holder = _describe_holder(descriptor)
-        raise FileInUse(
-            f"{database_path!r} is open in another engine: {holder}. One engine at a time can have a file. Stop that "
-            "process, or let it do the work; its lock is free the moment it ends. (`fuser` on the lock file shows it "
-            "as well.)"
-        ) from None
+        if lock_within(descriptor, LOCK_BASE, patience_seconds):
+            return
     except OSError as error:
         raise FileNotUsable(
             f"The file system of {path!r} does not lock byte ranges ({error.strerror}), without which the file cannot "
             "be kept intact. Put it on a local disk."
         ) from error
+    raise FileInUse(
+        f"{database_path!r} is being opened or closed by {_describe_holder(descriptor)}, for more than "
+        f"{patience_seconds:g} seconds now; meanwhile nobody else can. If it migrates a large file, wait for it and "
+        "try again; if it hangs, end it: its lock is free at that moment, and nothing is lost. (`fuser` on the lock "
+        "file shows it as well.)"
+    )
 
 
 def _describe_holder(descriptor: int) -> str:
-    """Return who has the lock: the text in the file where it is the holder's, else what the kernel knows."""
-    text = os.pread(descriptor, 400, 0).decode("utf-8", "replace").strip()
-    pid = _pid_of_holder(descriptor)
-    if pid <= 0:
+    """Return who has the door: the text in the file where it is the holder's, else what the kernel knows."""
+    text = os.pread(descriptor, TEXT_BYTES, 0).partition(b"\n")[0].decode("utf-8", "replace").strip("\0 ")
+    found = None
+    with suppress(OSError):
+        found = holder(descriptor, LOCK_BASE)
+    pid = found.pid if found is not None else 0
+    if pid == 0:
         # Unknown here, as the holder is in another container: its own words must do.
         return text or "another process"
-    # Else the text is an earlier holder's: the present one has not written its own yet, or could not.
+    # Else the text is another one's: the holder has not written its own yet, or could not, or closes the file.
     return text if text.startswith(f"process {pid} ") else f"process {pid}"
 
 
-def _pid_of_holder(descriptor: int) -> int:
-    """Return the process that has the lock, as the kernel says (fcntl(2), F_GETLK); 0 where it does not."""
-    assert sys.platform != "win32", "opening refuses Windows before it comes here"
-    # struct flock: type, whence, start, length, pid on Linux; start, length, pid, type, whence on macOS.
-    layout, values = ("qqihh", (LOCK_BASE, 1, 0, fcntl.F_WRLCK, os.SEEK_SET))
-    if sys.platform == "linux":
-        layout, values = ("hhqqi", (fcntl.F_WRLCK, os.SEEK_SET, LOCK_BASE, 1, 0))
-    try:
-        answer = struct.unpack_from(layout, fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(layout + "0q", *values)))
-    except OSError:
-        return 0
-    kind, pid = (answer[0], answer[4]) if sys.platform == "linux" else (answer[3], answer[2])
-    return int(pid) if kind != fcntl.F_UNLCK else 0
-
-
-def _write_holder(descriptor: int) -> None:
-    text = f"process {os.getpid()} on host {os.uname().nodename}\n"
-    try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, text.encode("utf-8", "replace"), 0)
-    except OSError:
-        # A full disk, most likely. The text is a courtesy; the lock holds without it.
-        return
+def _write_text(descriptor: int) -> None:
+    text = (
+        f"process {os.getpid()} on host {os.uname().nodename}\n"
+        "opened the database last. By this file Stepwell's processes know which of them have it open; leave it in place.\n"
+    )
+    # A courtesy, for which a full disk is no matter; the locks hold without it.
+    with suppress(OSError):
+        os.pwrite(descriptor, text.encode("utf-8", "replace")[:TEXT_BYTES].ljust(TEXT_BYTES, b"\0"), 0)
 
 
 def _in_this_process(path: str, held_path: str) -> str:

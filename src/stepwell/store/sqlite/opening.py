@@ -1,37 +1,41 @@
 """Open the database file so that nothing acknowledged can be lost, or refuse and say why.
 
 The order matters. First everything that can be seen without writing: the library, the platform, the path, the file
-system, whether the file is ours. Then the lock file, so that one engine has the file. Only then the file itself: made
-if need be (mode 0600), its settings set and read back, what an unclean exit left in the write-ahead log folded into the
-file, the schema brought up to date. From then on `guard` keeps the rest of the process away from the file.
-
-The process never closes a descriptor of the database that SQLite did not open itself while a connection to it may
-exist: that would drop SQLite's locks (see `guard`). So even the header of a strange file is read through SQLite.
+system, whether the file is ours (`judging`). Then the lock file's *door*, which one process at a time goes through.
+Only then the file itself: made if need be (mode 0600), its settings set and read back. Who is alone with the file folds
+what an unclean exit left in the write-ahead log into it, and brings the schema up to date; who is not finds both done,
+or is refused. With a slot of its own (`membership`) the process lets the next one in. From then on `guard` keeps the
+rest of the process away from the file.
 """
 
-# ruff: noqa: PTH116, PTH120, PTH208 -- SQLite's paths are strings
+# ruff: noqa: PTH116, PTH120 -- SQLite's paths are strings
 # apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
 
 import apsw
 
 from stepwell.errors import (
     EngineClosed,
+    FileInUse,
     FileNotUsable,
     InvalidArgument,
-    SecondSqliteError,
+    StorageFull,
+    StoreError,
     StoreFailed,
 )
-from stepwell.store.sqlite import guard, locking, migrate, mounts, paths
+from stepwell.store.sqlite import guard, judging, locking, migrate, mounts, paths
 from stepwell.store.sqlite.connecting import (
     PAGE_SIZE_BYTES,
     SYNCHRONOUS,
@@ -43,12 +47,15 @@ from stepwell.store.sqlite.connecting import (
     translate,
     writer_pragmas,
 )
-from stepwell.store.sqlite.locking import Identity
+from stepwell.store.sqlite.locking import DOOR_PATIENCE_SECONDS, Identity, LockFile
+from stepwell.store.sqlite.lookout import Version
+from stepwell.store.sqlite.membership import Membership, describe
+from stepwell.store.sqlite.writers_lock import SharedLock
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-#: How long `close` waits for a statement of another thread, which it interrupts.
+#: How long `close` waits for a statement of another thread, which it interrupts; and for the door.
 _CLOSE_PATIENCE_SECONDS: Final = 5.0
 
 #: The databases that are open in this process, for the handler that runs in a forked child.
@@ -62,14 +69,18 @@ _fork_handler_installed = False
 
 
 class Database:
-    """An open database file: the writer's connection, further readers, and the watch over both.
+    """An open database file: the writer's connection, further readers, the watch over both, and the other processes.
 
-    `path` is the real path; `writer` is in autocommit mode, with no authorizer. Its users serialise themselves.
+    `path` is the real path; `writer` is in autocommit mode, with no authorizer. Its users take turns by `writers`, the
+    lock that all threads and processes share. `membership` has a slot from the beginning; a seat, who registers.
     """
 
-    def __init__(self, path: str, writer: apsw.Connection, lock: locking.FileLock) -> None:
+    def __init__(self, path: str, writer: apsw.Connection, lock: LockFile, membership: Membership) -> None:
         self.path = path
         self.writer = writer
+        self.writers = SharedLock(lock)
+        self.membership = membership
+        membership.open_version = self._open_version
         self._lock = lock
         self._process_id = os.getpid()
         self._readers: list[apsw.Connection] = []
@@ -139,25 +150,47 @@ class Database:
     def close(self) -> None:
         """Close all connections and let go of the file. Safe to call twice; does nothing in a forked child.
 
-        A write-ahead log that is not empty stays for the next open to recover: closing never checkpoints in silence.
-        Raises `StoreFailed` where another thread keeps using a connection; the lock is kept in that case.
+        A write-ahead log that is not empty stays, for the others or the next open: closing never checkpoints in
+        silence. Raises `StoreFailed` where another thread keeps using a connection; the locks are kept in that case.
         """
         if os.getpid() != self._process_id:
             return
-        with self._readers_lock:
+        self.membership.stop_watching()
+        with self._readers_lock, ExitStack() as stack:
             if self._closed:
                 return
+            # Who opens the file meanwhile shall find this process there, or gone. If the door is stuck, go without.
+            with suppress(StoreError):
+                stack.enter_context(self._lock.door(_CLOSE_PATIENCE_SECONDS))
             for reader in self._readers:
                 _close_connection(reader, self.path)
             self._readers.clear()
-            if paths.size_bytes(self.path + paths.WAL_SUFFIX) == 0:
+            if paths.size_bytes(self.path + paths.WAL_SUFFIX) == 0 and self.membership.is_alone():
                 # Nothing to fold in: let SQLite remove the empty log and its index, so that one file is left.
                 self.writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             _close_connection(self.writer, self.path)
             self._closed = True
-        _open.discard(self)
-        self._watch.end()
-        self._lock.release()
+            self.membership.leave()
+            self.writers.close()
+            _open.discard(self)
+            self._watch.end()
+            self._lock.release()
+
+    @contextmanager
+    def _open_version(self) -> Generator[Version, None, None]:
+        """Lend a connection for reading SQLite's `data_version`, to the thread that enters."""
+        reader = self.connect_reader()
+
+        def version() -> int:
+            return int(reader.pragma("data_version"))
+
+        try:
+            yield version
+        finally:
+            with self._readers_lock:
+                if reader in self._readers:
+                    self._readers.remove(reader)
+            _close_connection(reader, self.path)
 
     def connections(self) -> list[apsw.Connection]:
         """Return all connections that were handed out."""
@@ -176,7 +209,7 @@ def open_database(
         InvalidArgument: an argument is of the wrong kind.
         FileNotUsable: the path, file, file system, platform or SQLite library will not do; the message says why.
         SchemaTooNew: a newer release wrote the file.
-        FileInUse: another engine, or a program that holds a lock, has it.
+        FileInUse: another engine of this process has it, older workers do, or a program that holds a lock.
         SecondSqliteError: this process has the file open otherwise than through `apsw`.
         StorageFull, StoreFailed: the disk is full, or reported an error.
     """
@@ -194,6 +227,10 @@ def open_database(
     except apsw.Error as error:
         raise translate(error, real) from error
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(
+                f"The disk of {real!r} is full. Free some space and try again; nothing was lost."
+            ) from error
         raise FileNotUsable(f"{real!r} cannot be opened: {error}.") from error
 
 
@@ -211,37 +248,63 @@ def _open_free(path: str, durability: Durability, scripts: tuple[migrate.Migrati
     identity = Identity.of(path)
     locking.check_free(path, identity)
     if identity is not None:
-        _refuse_open_descriptors(path)
-    _look_before_writing(path, scripts[-1].number)
-    lock = locking.acquire(path + paths.LOCK_SUFFIX, path)
+        judging.refuse_open_descriptors(path)
+    lock_path = path + paths.LOCK_SUFFIX
+    if Identity.of(lock_path) is None:
+        # No lock file may be left beside a file that is not ours.
+        try:
+            judging.look_before_writing(path, scripts[-1].number)
+        except (StoreError, apsw.Error):
+            # Another process may have begun to make the file meanwhile. Then it is judged again behind the door.
+            if Identity.of(lock_path) is None:
+                raise
+    lock = locking.acquire(lock_path, path, DOOR_PATIENCE_SECONDS)
     try:
-        return _open_locked(path, durability, lock, scripts)
+        membership = Membership(lock)
+        try:
+            database = _open_behind_door(path, durability, lock, membership, scripts)
+        except BaseException:
+            membership.leave()
+            raise
+        lock.leave_door()
     except BaseException:
         lock.release()
         raise
+    return database
 
 
-def _open_locked(
-    path: str, durability: Durability, lock: locking.FileLock, scripts: tuple[migrate.Migration, ...]
+def _open_behind_door(
+    path: str, durability: Durability, lock: LockFile, membership: Membership, scripts: tuple[migrate.Migration, ...]
 ) -> Database:
-    if Identity.of(path) is None:
-        _create(path)
+    others = membership.others_pids()
+    if others:
+        membership.check_others(Identity.of(path))
+    else:
+        judging.look_before_writing(path, scripts[-1].number)
+        if Identity.of(path) is None:
+            _create(path)
     wal_bytes = paths.size_bytes(path + paths.WAL_SUFFIX) or 0
     writer = connect(path, "rw")
     try:
-        contents = _read_contents(writer)
-        _judge(contents, path, scripts[-1].number)
+        contents = judging.read_contents(writer)
+        judging.judge(contents, path, scripts[-1].number)
+        if others and contents.version < scripts[-1].number:
+            raise FileInUse(_older_workers(path, contents.version, scripts[-1].number, others))
         # Copied up by an overlay file system or not: what the connection has open now is the file that counts.
-        lock.claim(_identity(path))
+        identity = _identity(path)
+        lock.claim(identity)
         if contents.is_empty:
             writer.pragma("page_size", PAGE_SIZE_BYTES)
         set_pragmas(writer, path, writer_pragmas(durability))
-        if wal_bytes:
-            _recover(writer, path)
-        migrate.migrate(writer, path, scripts)
-        set_pragmas(writer, path, {"foreign_keys": 1})
+        if not others:
+            if wal_bytes:
+                _recover(writer, path)
+            migrate.migrate(writer, path, scripts)
+            set_pragmas(writer, path, {"foreign_keys": 1})
+            membership.begin_afresh(identity)
         _touch_tables(writer)
-        database = Database(path, writer, lock)
+        membership.enter()
+        database = Database(path, writer, lock, membership)
     except BaseException:
         _close_connection(writer, path)
         raise
@@ -249,106 +312,12 @@ def _open_locked(
     return database
 
 
-# --- before the first write -------------------------------------------------------------------------------------------
-
-
-class _Contents(NamedTuple):
-    """What tells a file of ours from others."""
-
-    application_id: int
-    version: int
-    tables: int
-    tables_of_ours: int
-
-    @property
-    def is_empty(self) -> bool:
-        return self == (0, 0, 0, 0)
-
-
-def _look_before_writing(path: str, newest: int) -> None:
-    """Refuse a file that cannot be ours without touching it, or leaving a lock file beside it."""
-    if not paths.size_bytes(path):
-        if paths.size_bytes(path + paths.WAL_SUFFIX):
-            raise FileNotUsable(
-                f"{path!r} is missing or empty, but its write-ahead log {path + paths.WAL_SUFFIX!r} is not: the "
-                "database was deleted or moved without it. Put the two back together; if the data is not wanted, "
-                "delete the log as well."
-            )
-        return
-    # Immutable: no lock is taken, no log is read or made. What a log or journal would add is unknown then, so an
-    # unsound page means nothing while there is one; what makes a file somebody else's does not change through them.
-    logs = [path + suffix for suffix in (paths.WAL_SUFFIX, paths.JOURNAL_SUFFIX)]
-    unfinished = any(paths.size_bytes(log) is not None for log in logs)
-    connection = apsw.Connection(paths.uri(path, "immutable"), flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
-    try:
-        contents = _read_contents(connection)
-    except apsw.Error:
-        if not unfinished:
-            raise
-    else:
-        _judge(contents, path, newest)
-    finally:
-        connection.close()
-
-
-def _read_contents(connection: apsw.Connection) -> _Contents:
-    row = connection.execute(
-        "SELECT count(*), count(*) FILTER (WHERE name LIKE 'stepwell\\_%' ESCAPE '\\') FROM sqlite_schema"
-    ).fetchone()
-    assert row is not None
-    return _Contents(int(connection.pragma("application_id")), migrate.version_of(connection), *row)
-
-
-def _judge(contents: _Contents, path: str, newest: int) -> None:
-    if contents.is_empty:
-        return
-    if contents.application_id != migrate.APPLICATION_ID:
-        if contents.tables_of_ours:
-            raise FileNotUsable(
-                f"{path!r} holds Stepwell's tables but not its mark: application_id is {contents.application_id:#x}, "
-                f"not {migrate.APPLICATION_ID:#x}. A text dump loses the mark and the schema version. Use a copy made "
-                "with `VACUUM INTO` or SQLite's backup."
-            )
-        raise FileNotUsable(
-            f"{path!r} is an SQLite database, but not Stepwell's (application_id {contents.application_id:#x}, "
-            f"{contents.tables} tables and indexes). It was not touched. Give the engine a file of its own; tables "
-            "that shall commit together with workflows are created in that file, through `engine.transaction()`."
-        )
-    if contents.version == 0:
-        raise FileNotUsable(
-            f"{path!r} is marked as Stepwell's but has no schema version (user_version is 0): something overwrote it. "
-            "Restore a backup."
-        )
-    migrate.check_version(contents.version, newest, path)
-
-
-def _refuse_open_descriptors(path: str) -> None:
-    """Refuse a file that this process has open already, other than through `apsw`: the guard sees only later calls."""
-    ours = {
-        identity for suffix in ("", paths.SHM_SUFFIX, paths.LOCK_SUFFIX) if (identity := Identity.of(path + suffix))
-    }
-    for name in os.listdir("/dev/fd"):
-        try:
-            found = os.fstat(int(name))
-        except (OSError, ValueError):
-            continue
-        if (found.st_dev, found.st_ino) in ours and not _opened_by_apsw(path):
-            raise SecondSqliteError(
-                f"This process has {path!r} open already (descriptor {name}), through `open` or Python's `sqlite3`. "
-                "Closing that later would drop the engine's file locks and lose writes. Close it before the engine "
-                "opens the file."
-            )
-
-
-def _opened_by_apsw(path: str) -> bool:
-    wanted = Identity.of(path)
-    for connection in apsw.connections():
-        try:
-            if Identity.of(connection.filename) == wanted:
-                return True
-        except (apsw.Error, OSError, ValueError):
-            continue
-    return False
+def _older_workers(path: str, version: int, newest: int, others: list[int]) -> str:
+    return (
+        f"{path!r} has schema version {version} and is open in {describe(others)}; this release of Stepwell would "
+        f"bring it to version {newest}, which those processes cannot read. Stop the older workers first (they finish "
+        "what they are at on SIGTERM), then start this one; nothing is lost meanwhile."
+    )
 
 
 # --- the connection ---------------------------------------------------------------------------------------------------

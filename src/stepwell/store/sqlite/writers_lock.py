@@ -1,23 +1,33 @@
-"""Who may write: one at a time, in the order of asking.
+"""Who may write: one at a time, in the order of asking, over all threads, event loops and processes.
+
+First the threads and loops of one process settle who of them is next (`FairLock`); only that one asks the kernel, for
+POSIX locks do not tell threads apart. Between processes decides a `Turnstile` of two bytes of the lock file.
 
 Two kinds wait: threads, which block, and event loops, which must not and are notified. A thread that is next gets the
 lock handed over. A loop that is next finds it *reserved*: only a `try_acquire` gets it then, so that threads that come
 and go cannot starve the loop. A loop may have changed its mind, though, or be busy; so a thread that waits for a
 reservation breaks it after `_RESERVED_SECONDS`, and where only loops wait all of them are notified, so that none
-depends on another one.
+depends on another one. Where another process is writing, a helper thread waits in the loop's place, then reserves.
 
-Invariant, whenever the mutex is free: if the lock is free, nobody waits; if it is reserved, a loop was notified since
-the last release, and every thread that waits looks again by itself.
+Invariant of `FairLock`, whenever the mutex is free: if the lock is free, nobody waits; if it is reserved, a loop was
+notified since the last release, and every thread that waits looks again by itself.
 """
 
 from __future__ import annotations
 
+import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Literal
 
-#: How long a notified loop has the lock kept for it before a thread may break the reservation.
+from stepwell.errors import EngineClosed
+from stepwell.store.sqlite import locking
+from stepwell.store.sqlite.locking import QUEUE_BYTE, WRITE_BYTE, LockFile
+
+#: How long a notified loop has the lock kept for it before a thread, or another process, may have it.
 _RESERVED_SECONDS: Final = 0.02
 
 
@@ -39,23 +49,26 @@ class FairLock:
 
     def acquire(self) -> None:
         """Block until the lock is the caller's. The caller must not hold it already."""
-        waiter = _Thread()
+        self.acquire_within(None)
+
+    def acquire_within(self, patience_seconds: float | None) -> bool:
+        """Block until the lock is the caller's, and return True; False where that takes longer than given."""
         with self._mutex:
             if self._state == "free":
                 self._state = "held"
-                return
+                return True
+            waiter = _Thread()
             self._waiting.append(waiter)
             seen = self._reservation
+        give_up_at = None if patience_seconds is None else time.monotonic() + patience_seconds
         try:
-            self._await(waiter, seen)
+            if self._await(waiter, seen, give_up_at):
+                return True
         except BaseException:  # an interrupt must leave neither a dead waiter nor a lock that nobody releases
-            with self._mutex:
-                granted = waiter.granted.is_set()
-                if not granted:
-                    self._waiting.remove(waiter)
-            if granted:
+            if not self._leave_line(waiter):
                 self.release()
             raise
+        return not self._leave_line(waiter)
 
     def try_acquire(self, notify: Callable[[], None]) -> bool:
         """Take the lock and return True; else return False and have `notify` called once when to try again.
@@ -82,6 +95,36 @@ class FairLock:
         for notify in notified:
             notify()
 
+    def reserve(self, notify: Callable[[], None]) -> int:
+        """Turn the lock, which the caller holds, into a reservation for the loop of `notify`; return its number.
+
+        The caller then calls `notify`, and where nobody came, `lapse`.
+        """
+        with self._mutex:
+            self._state = "reserved"
+            self._reservation += 1
+            if notify in self._waiting:
+                self._waiting.remove(notify)
+            return self._reservation
+
+    def lapse(self, reservation: int, let_go: Callable[[], None]) -> None:
+        """End a reservation that is still the present one: call `let_go`, and pass the lock on."""
+        notified: list[Callable[[], None]] = []
+        with self._mutex:
+            if self._state == "reserved" and self._reservation == reservation:
+                let_go()
+                notified = self._pass_on()
+        for notify in notified:
+            notify()
+
+    def _leave_line(self, waiter: _Thread) -> bool:
+        """Take `waiter` out of the line; return False where it was granted the lock before that."""
+        with self._mutex:
+            if waiter.granted.is_set():
+                return False
+            self._waiting.remove(waiter)
+            return True
+
     def _pass_on(self) -> list[Callable[[], None]]:
         """Give the lock to the next in line; return whom to notify, outside of the mutex."""
         if not self._waiting:
@@ -100,9 +143,11 @@ class FairLock:
             self._waiting.clear()
         return notified
 
-    def _await(self, waiter: _Thread, seen: int) -> None:
-        """Block until `waiter` has the lock; break a reservation that is still number `seen` after the time."""
+    def _await(self, waiter: _Thread, seen: int, give_up_at: float | None) -> bool:
+        """Block until `waiter` has the lock or the time is up; break a reservation that outlived its time."""
         while not waiter.granted.wait(timeout=_RESERVED_SECONDS):
+            if give_up_at is not None and time.monotonic() >= give_up_at:
+                return False
             notified: list[Callable[[], None]] = []
             with self._mutex:
                 if self._state == "reserved" and self._reservation == seen:
@@ -110,3 +155,191 @@ class FairLock:
                 seen = self._reservation
             for notify in notified:
                 notify()
+        return True
+
+
+class Turnstile:
+    """Two bytes of the lock file that let one process write at a time, and the next one stand ready.
+
+    Who writes holds the write byte. Who is next holds the queue byte and waits for the write byte; so whoever has just
+    written finds the queue taken and cannot overtake. One thread of a process at a time may use it.
+    """
+
+    def __init__(self, lock_file: LockFile) -> None:
+        self._file = lock_file
+
+    def try_enter(self) -> bool:
+        """Enter where nobody writes or is next; return whether that was so."""
+        descriptor = self._file.descriptor
+        if not locking.try_lock(descriptor, QUEUE_BYTE, 2):
+            return False
+        locking.unlock(descriptor, QUEUE_BYTE)
+        return True
+
+    def enter(self) -> None:
+        """Enter, however long that takes."""
+        descriptor = self._file.descriptor
+        try:
+            locking.lock(descriptor, QUEUE_BYTE)
+            locking.lock(descriptor, WRITE_BYTE)
+            locking.unlock(descriptor, QUEUE_BYTE)
+        except BaseException:
+            self._leave_both(descriptor)
+            raise
+
+    def enter_within(self, patience_seconds: float) -> bool:
+        """Enter, or return False where that takes longer than `patience_seconds`."""
+        descriptor = self._file.descriptor
+        give_up_at = time.monotonic() + patience_seconds
+        entered = False
+        try:
+            entered = locking.lock_within(descriptor, QUEUE_BYTE, patience_seconds) and locking.lock_within(
+                descriptor, WRITE_BYTE, give_up_at - time.monotonic()
+            )
+            if entered:
+                locking.unlock(descriptor, QUEUE_BYTE)
+        finally:
+            if not entered:
+                self._leave_both(descriptor)
+        return entered
+
+    def leave(self) -> None:
+        """Let the next process in."""
+        locking.unlock(self._file.descriptor, WRITE_BYTE)
+
+    def holder(self) -> int | None:
+        """Return which other process writes, None where none does; 0 where the process is not visible from here."""
+        found = locking.holder(self._file.descriptor, WRITE_BYTE)
+        return None if found is None else found.pid
+
+    @staticmethod
+    def _leave_both(descriptor: int) -> None:
+        with suppress(OSError):
+            locking.unlock(descriptor, QUEUE_BYTE, 2)
+
+
+class SharedLock:
+    """A `stepwell.store.base.WritersLock` for the threads and loops of all processes that have the file open."""
+
+    def __init__(self, lock_file: LockFile) -> None:
+        self._line = FairLock()
+        self._turnstile = Turnstile(lock_file)
+        self._location = lock_file.database_path
+        # Whether the reservation in the line includes the turnstile. Only who holds the line reads or writes it.
+        self._kept = False
+        self._taken = threading.Event()
+        self._wanted: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._helper: threading.Thread | None = None
+        self._closed = False
+
+    def acquire(self) -> None:
+        """Block until the lock is the caller's. The caller must not hold it already."""
+        self._line.acquire()
+        if not self._takes_what_was_kept():
+            try:
+                self._check_open()
+                self._turnstile.enter()
+            except BaseException:
+                self._line.release()
+                raise
+
+    def acquire_within(self, patience_seconds: float) -> bool:
+        """As `acquire`, but return False where it takes longer: a process that writes may be stopped, see `holder`."""
+        give_up_at = time.monotonic() + patience_seconds
+        if not self._line.acquire_within(patience_seconds):
+            return False
+        if self._takes_what_was_kept():
+            return True
+        entered = False
+        try:
+            self._check_open()
+            entered = self._turnstile.enter_within(give_up_at - time.monotonic())
+        finally:
+            if not entered:
+                self._line.release()
+        return entered
+
+    def try_acquire(self, notify: Callable[[], None]) -> bool:
+        """Take the lock and return True; else return False and have `notify` called when to try again.
+
+        `notify` is called from any thread, once, and must not block. Who was notified has the lock kept for
+        `_RESERVED_SECONDS`, then it goes to the next.
+        """
+        if not self._line.try_acquire(notify):
+            return False
+        if self._takes_what_was_kept():
+            return True
+        try:
+            self._check_open()
+            if self._turnstile.try_enter():
+                return True
+        except BaseException:
+            self._line.release()
+            raise
+        # The line stays held, on behalf of the helper.
+        self._fetch(notify)
+        return False
+
+    def release(self) -> None:
+        """Pass the lock on: to the process that waits, or else to whoever waits longest in this one."""
+        if not self._closed:
+            self._turnstile.leave()
+        self._line.release()
+
+    def holder(self) -> int | None:
+        """Return which other process writes now, None where none does; 0 where it is not visible from here."""
+        return None if self._closed else self._turnstile.holder()
+
+    def close(self) -> None:
+        """End the helper. Whoever asks from now on gets `EngineClosed`; what is held may still be released."""
+        self._closed = True
+        self._wanted.put(None)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineClosed(f"{self._location}: the file is closed; open the engine again to write")
+
+    def _takes_what_was_kept(self) -> bool:
+        """Whether the helper has brought the turnstile already; called by whoever holds the line."""
+        if not self._kept:
+            return False
+        self._kept = False
+        self._taken.set()
+        return True
+
+    # --- the helper
+    # -----------------------------------------------------------------------------------------------------
+
+    def _fetch(self, notify: Callable[[], None]) -> None:
+        if self._helper is None:
+            self._helper = threading.Thread(target=self._help, name="stepwell-writers-lock", daemon=True)
+            self._helper.start()
+        self._wanted.put(notify)
+
+    def _help(self) -> None:
+        """Wait for the turnstile in place of loops, one at a time."""
+        while (notify := self._wanted.get()) is not None:
+            try:
+                self._turnstile.enter()
+            except (OSError, ValueError):
+                # Closed meanwhile, or the locks fail: who tries again is told so.
+                self._line.release()
+                _tell(notify)
+                continue
+            self._taken.clear()
+            self._kept = True
+            reservation = self._line.reserve(notify)
+            _tell(notify)
+            if not self._taken.wait(_RESERVED_SECONDS):
+                self._line.lapse(reservation, self._let_go)
+
+    def _let_go(self) -> None:
+        self._kept = False
+        with suppress(OSError, ValueError):
+            self._turnstile.leave()
+
+
+def _tell(notify: Callable[[], None]) -> None:
+    # A loop that was closed meanwhile says so in its own way; its reservation lapses.
+    with suppress(RuntimeError):
+        notify()
