@@ -241,7 +241,8 @@ class Applier:
         return record
 
     def _children_cancelled(self, change: ChildrenCancelled) -> list[int]:
-        rows = self._execute(_SQL["children_cancelled"], (change.parent, change.at, change.reason)).fetchall()
+        parameters = (change.parent, change.at, change.reason)
+        rows: list[Any] = self._execute(_SQL["children_cancelled"], parameters).fetchall()
         for key, status, owner in rows:
             self._tell_owner(key, status, owner)
         return sorted(key for key, _, _ in rows)

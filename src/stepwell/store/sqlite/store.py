@@ -20,9 +20,8 @@ from stepwell.store.sqlite.changes import Evidence
 from stepwell.store.sqlite.opening import Database, open_database
 from stepwell.store.sqlite.queries import load
 from stepwell.store.sqlite.reader import SqliteInspector
-from stepwell.store.sqlite.telling import Alone, Seats
+from stepwell.store.sqlite.telling import Members, listen_to
 from stepwell.store.sqlite.writer import WAL_LIMIT_BYTES, Writer
-from stepwell.store.sqlite.writers_lock import FairLock
 
 _SQL: Final = load("queries_write.sql")
 #: The deletions of a purge; children of the foreign keys first.
@@ -42,18 +41,21 @@ class SqliteStore:
     """A `stepwell.store.base.Store` in one SQLite file.
 
     `SqliteStore.open` is the usual way in; the constructor takes a `Database` that is open already and owns it from
-    then on. `wal_limit_bytes` is the size above which a commit copies the write-ahead log into the file.
+    then on. `wal_limit_bytes` is the size above which a commit copies the write-ahead log into the file; `members` stands
+    in for the database's membership, in tests.
     """
 
-    def __init__(self, database: Database, *, wal_limit_bytes: int = WAL_LIMIT_BYTES) -> None:
+    def __init__(
+        self, database: Database, *, wal_limit_bytes: int = WAL_LIMIT_BYTES, members: Members | None = None
+    ) -> None:
         self.location: str = database.path
-        self.writers: WritersLock = FairLock()
+        self.writers: WritersLock = database.writers
         self._reader = SqliteInspector(database)
         self.inspector: Inspector = self._reader
         self._database = database
         self._connection = database.writer
-        self._seats: Seats = Alone()
-        self._writer = Writer(database, self._seats, wal_limit_bytes=wal_limit_bytes)
+        self._members: Members = database.membership if members is None else members
+        self._writer = Writer(database, self._members, wal_limit_bytes=wal_limit_bytes)
         self._closed = False
 
     @classmethod
@@ -76,7 +78,11 @@ class SqliteStore:
     # -----------------------------------------------------------------------------------------------------------
 
     def agree_on_clock(self, offset: int) -> int:
-        return offset
+        """Return the nanoseconds from the steady clock to the wall clock that all workers here use.
+
+        They are those of the first one: `offset` where no other is alive.
+        """
+        return self._members.shared_offset(offset)
 
     def register(self, now: int, *, takes_work: bool = True) -> Claim:
         """Enter a worker; return its claim, with an epoch above all earlier ones; see `Store.register`.
@@ -84,7 +90,7 @@ class SqliteStore:
         The seat in the lock file is taken before the row is there, and tells the epoch after it: so a row whose epoch
         no process holds is that of a worker that died.
         """
-        slot = self._seats.take_seat()
+        slot = self._members.take_seat()
 
         def insert() -> tuple[int, Evidence]:
             parameters = (os.getpid(), os.uname().nodename, now, slot, int(takes_work))
@@ -93,7 +99,7 @@ class SqliteStore:
             return epoch, (_SQL["evidence_of_worker"], (epoch,))
 
         epoch = self._write(None, insert)
-        self._seats.announce(epoch, takes_work=takes_work)
+        self._members.announce(epoch, takes_work=takes_work)
         return Claim(epoch)
 
     def bury(self, claim: Claim, now: int) -> int:
@@ -101,7 +107,7 @@ class SqliteStore:
 
         def end_the_dead() -> tuple[int, None]:
             workers: list[Any] = self._execute("workers_not_ended", ()).fetchall()
-            dead = [epoch for epoch, slot in workers if epoch != claim.epoch and not self._seats.is_seated(slot, epoch)]
+            dead = [epoch for epoch, slot in workers if epoch != claim.epoch and not self._is_seated(slot, epoch)]
             for epoch in dead:
                 self._execute("worker_fenced", (epoch, now))
             return sum(self._release_runs_of(epoch, now, crashed=True) for epoch in dead), None
@@ -127,17 +133,39 @@ class SqliteStore:
             self._writer.applier.made_work = True
         return count
 
+    def _is_seated(self, slot: int | None, epoch: int) -> bool:
+        # A row without a slot was written by the first schema, whose workers are gone.
+        return slot is not None and self._members.is_seated(slot, epoch)
+
+    # --- other processes
+    # -----------------------------------------------------------------------------------------------------
+
     def members(self) -> list[Member]:
-        return []
+        """Return the workers that have not ended, oldest first, with what the kernel says of their processes."""
+        return [
+            Member(
+                epoch=epoch,
+                pid=pid,
+                host=host,
+                started_at=started_at,
+                takes_work=takes_work != 0,
+                state=self._members.state_of(slot) if self._is_seated(slot, epoch) else "dead",
+                runs=runs,
+            )
+            for epoch, pid, host, started_at, takes_work, slot, runs in self._reader.workers()
+        ]
 
     def watch(self, callback: Callable[[News], None]) -> None:
-        pass
+        """Have `callback` called, from a thread of the store's, with what happens in other processes."""
+        listen_to(self._members, callback)
 
     def listen(self, on: bool) -> None:
-        pass
+        """Say whether this worker wants to hear of ``ends``. Read the run's state after saying so, not before."""
+        self._members.listen(on)
 
     def answers(self, epoch: int, timeout_seconds: float) -> bool:
-        return True
+        """Ask a worker whether it still works; False where no answer comes in time."""
+        return self._members.ping(epoch, timeout_seconds)
 
     # --- writing
     # -------------------------------------------------------------------------------------------------------------
@@ -184,7 +212,7 @@ class SqliteStore:
             if self._writer.failed is None and claim is not None:
                 self._write(None, lambda: self._end_worker(claim, now))
             self._reader.close()
-            if self._writer.failed is None:
+            if self._writer.failed is None and not self._members.others():
                 self._fold_log()
         finally:
             self._writer.closed = True

@@ -1,96 +1,80 @@
-"""Telling the workers of other processes what a commit means for them.
-
-A word between processes is one byte, for ends with the keys of the runs behind it (8 bytes each, little-endian). It may
-be lost: whoever gets none looks at the file every now and then all the same, so words make things quick, not right.
+"""Telling the workers of other processes what a commit means for them, and the engine what others tell.
 
 Whom to tell is read after the commit. A worker says that it listens before it reads what it then waits for; so either
-its reading finds the commit, or the committer finds it listening.
+its reading finds the commit, or the committer finds it listening. Letters may be lost all the same (see `nudges`): they
+make things quick, the ticks of `lookout` make them right.
 """
+
+# ruff: noqa: D102 -- what the methods of the protocol do is said where they are
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+from stepwell.store.base import News
+from stepwell.store.sqlite import nudges
 
 if TYPE_CHECKING:
     from stepwell.store.sqlite.changes import Applier
-
-#: There may be runs to claim.
-WORK: Final = b"w"
-#: Something arrived for a run of the worker that is told.
-MAIL: Final = b"m"
-#: Runs ended, were halted, or published a value.
-ENDS: Final = b"e"
-#: With more keys than this the word says only that something did: a datagram has its limits.
-MOST_KEYS: Final = 1000
+    from stepwell.store.sqlite.lookout import Callback
+    from stepwell.store.sqlite.membership import Seat
 
 
-class Seat(NamedTuple):
-    """A worker of another process."""
+class Members(Protocol):
+    """What the store needs of `membership.Membership`, which says what each is for."""
 
-    slot: int
-    epoch: int
-    takes_work: bool
-    listens: bool
-
-
-class Seats(Protocol):
-    """What the store needs of `membership.Membership`."""
-
-    faulty: bool
-
+    @property
+    def faulty(self) -> bool: ...
+    def mark_fault(self) -> None: ...
+    def clear_fault(self) -> None: ...
     def take_seat(self) -> int: ...
     def announce(self, epoch: int, *, takes_work: bool) -> None: ...
-    def leave(self) -> None: ...
-    def others(self) -> Sequence[Seat]: ...
+    def listen(self, on: bool) -> None: ...
+    def others(self) -> list[Seat]: ...
     def is_seated(self, slot: int, epoch: int) -> bool: ...
-    def nudge(self, epoch: int, payload: bytes) -> None: ...
+    def state_of(self, slot: int) -> Literal["active", "stopped"]: ...
+    def nudge(self, kind: bytes, epochs: Iterable[int], keys: Sequence[int] = ()) -> None: ...
+    def watch(self, callback: Callback) -> None: ...
+    def answer_pings(self, post: Callable[[Callable[[], None]], None]) -> None: ...
+    def ping(self, epoch: int, timeout_seconds: float) -> bool: ...
+    def shared_offset(self, own_offset_ns: int) -> int: ...
 
 
-class Alone:
-    """Stands in for the membership until there is one: everybody else is dead."""
-
-    def __init__(self) -> None:
-        self.faulty = False
-        self._epochs: set[int] = set()
-
-    def take_seat(self) -> int:
-        return 0
-
-    def announce(self, epoch: int, *, takes_work: bool) -> None:
-        self._epochs.add(epoch)
-
-    def leave(self) -> None:
-        self._epochs.clear()
-
-    def others(self) -> Sequence[Seat]:
-        return ()
-
-    def is_seated(self, slot: int | None, epoch: int) -> bool:
-        return epoch in self._epochs
-
-    def nudge(self, epoch: int, payload: bytes) -> None:
-        pass
+_KINDS: Final[dict[bytes, Literal["work", "mail", "ends", "death"]]] = {
+    nudges.WORK: "work",
+    nudges.MAIL: "mail",
+    nudges.ENDED: "ends",
+    nudges.DIED: "death",
+}
+_ANYTHING: Final = News("anything")
 
 
-def tell(seats: Seats, applier: Applier) -> None:
-    """Tell the others what `applier` has gathered; after the commit."""
+def tell(members: Members, applier: Applier) -> None:
+    """Tell the others what `applier` gathered in the transaction that was just committed."""
     told, ended, made_work = applier.told, applier.ended, applier.made_work
     if not (told or ended or made_work):
         return
-    word = b""
-    for seat in seats.others():
-        if seat.epoch in told:
-            seats.nudge(seat.epoch, MAIL)
-        if made_work and seat.takes_work:
-            seats.nudge(seat.epoch, WORK)
-        if ended and seat.listens:
-            word = word or _ends(ended)
-            seats.nudge(seat.epoch, word)
+    others = members.others()
+    if not others:
+        return
+    if told:
+        members.nudge(nudges.MAIL, [seat.epoch for seat in others if seat.epoch in told])
+    if made_work:
+        members.nudge(nudges.WORK, [seat.epoch for seat in others if seat.takes_work])
+    if ended:
+        members.nudge(nudges.ENDED, [seat.epoch for seat in others if seat.listens], ended)
 
 
-def _ends(keys: list[int]) -> bytes:
-    if len(keys) > MOST_KEYS:
-        return ENDS
-    return ENDS + struct.pack(f"<{len(keys)}q", *keys)
+def listen_to(members: Members, callback: Callable[[News], None]) -> None:
+    """Have `callback` called with what others tell; see `Store.watch`."""
+
+    def hear(kind: bytes, keys: tuple[int, ...]) -> None:
+        word = _KINDS.get(kind)
+        if word is None or (word == "ends" and not keys):  # too many ends to name them
+            callback(_ANYTHING)
+        else:
+            callback(News(word, keys if word == "ends" else ()))
+
+    members.answer_pings(lambda reply: callback(News("alive", (), reply)))
+    members.watch(hear)

@@ -30,7 +30,7 @@ from stepwell.store.sqlite.changes import Applier, Evidence
 from stepwell.store.sqlite.faults import TransactionGone, concerns_all, is_corruption, refusal, translate
 from stepwell.store.sqlite.lent import Gate, SqliteLent, SqliteTransaction
 from stepwell.store.sqlite.queries import load
-from stepwell.store.sqlite.telling import Seats, tell
+from stepwell.store.sqlite.telling import Members, tell
 
 if TYPE_CHECKING:
     from stepwell.store.sqlite.opening import Database
@@ -51,9 +51,9 @@ _ENDED_BY_USER: Final = (
 class Writer:
     """Writes through `database.writer`. Every method is called with the writers' lock held."""
 
-    def __init__(self, database: Database, seats: Seats, *, wal_limit_bytes: int = WAL_LIMIT_BYTES) -> None:
+    def __init__(self, database: Database, members: Members, *, wal_limit_bytes: int = WAL_LIMIT_BYTES) -> None:
         self._database = database
-        self._seats = seats
+        self._members = members
         self._connection = database.writer
         self._location = database.path
         self.applier = Applier(self._connection)
@@ -74,6 +74,8 @@ class Writer:
     def begin(self, claim: Claim | None) -> None:
         """Open a transaction for the worker with `claim`; raise `ClaimLost` where it may not write any more."""
         self.check_usable()
+        if self._members.faulty:
+            self._mend()
         self.applier.begin(0 if claim is None else claim.epoch)
         self.gate.has_written = False
         self._changes_before = self._connection.total_changes()
@@ -101,7 +103,7 @@ class Writer:
             self._connection.execute(_SQL["commit"])
         except Exception as error:  # noqa: BLE001 -- whatever it is, the commit may have happened
             self._settle(error, evidence)
-        tell(self._seats, self.applier)
+        tell(self._members, self.applier)
         self._checkpoint()
 
     def _has_changes(self) -> bool:
@@ -186,7 +188,26 @@ class Writer:
         except (StoreError, apsw.Error) as second:
             self._stop(error, second)
 
+    def _mend(self) -> None:
+        """Fold the log into the file in place of another process whose disk failed it, and which could not.
+
+        What it committed last may stand in the log that everybody reads, and not on the disk. Folding writes and syncs
+        it once more; nothing may be built on it before that.
+        """
+        try:
+            self._database.truncate_wal()
+        except (StoreError, apsw.Error) as error:
+            self.failed = StoreFailed(
+                f"{self._location}: the disk failed another process of this file, and then this one as well, when it "
+                f"tried to save what the other had written ({error}). The engine stopped, to lose nothing. Check the "
+                "disk, keep the file and its -wal file together, then start the engines again"
+            )
+            raise self.failed from error
+        self._members.clear_fault()
+
     def _stop(self, error: Exception, second: Exception) -> None:
+        with contextlib.suppress(OSError):
+            self._members.mark_fault()
         self.failed = StoreFailed(
             f"{self._location}: the disk reported an error ({error}), and then another one ({second}). The engine "
             "stopped, to lose nothing: what was acknowledged is in the file and its -wal file, the last transaction "
