@@ -332,7 +332,7 @@ def _describe_holder(descriptor: int) -> str:
 def _write_text(descriptor: int) -> None:
     text = (
         f"process {os.getpid()} on host {os.uname().nodename}\n"
-        "opened the database last. By this file Stepwell's processes know which of them have it open; leave it in place.\n"
+        "opened the database last. By this file Stepwell's processes know which of them have it open.\n"
     )
     # A courtesy, for which a full disk is no matter; the locks hold without it.
     with suppress(OSError):

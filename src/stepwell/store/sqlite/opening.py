@@ -156,6 +156,7 @@ class Database:
         if os.getpid() != self._process_id:
             return
         self.membership.stop_watching()
+        self.writers.close()
         with self._readers_lock, ExitStack() as stack:
             if self._closed:
                 return
@@ -171,7 +172,6 @@ class Database:
             _close_connection(self.writer, self.path)
             self._closed = True
             self.membership.leave()
-            self.writers.close()
             _open.discard(self)
             self._watch.end()
             self._lock.release()

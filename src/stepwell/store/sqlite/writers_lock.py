@@ -29,6 +29,8 @@ from stepwell.store.sqlite.locking import QUEUE_BYTE, WRITE_BYTE, LockFile
 
 #: How long a notified loop has the lock kept for it before a thread, or another process, may have it.
 _RESERVED_SECONDS: Final = 0.02
+#: How long `close` waits for the helper, which waits for a process that may have been stopped.
+_CLOSE_PATIENCE_SECONDS: Final = 5.0
 
 
 class _Thread:
@@ -228,6 +230,7 @@ class SharedLock:
         # Whether the reservation in the line includes the turnstile. Only who holds the line reads or writes it.
         self._kept = False
         self._taken = threading.Event()
+        self._mutex = threading.Lock()
         self._wanted: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._helper: threading.Thread | None = None
         self._closed = False
@@ -235,7 +238,7 @@ class SharedLock:
     def acquire(self) -> None:
         """Block until the lock is the caller's. The caller must not hold it already."""
         self._line.acquire()
-        if not self._takes_what_was_kept():
+        if not (self._kept and self._take_over()):
             try:
                 self._check_open()
                 self._turnstile.enter()
@@ -248,7 +251,7 @@ class SharedLock:
         give_up_at = time.monotonic() + patience_seconds
         if not self._line.acquire_within(patience_seconds):
             return False
-        if self._takes_what_was_kept():
+        if self._kept and self._take_over():
             return True
         entered = False
         try:
@@ -267,7 +270,7 @@ class SharedLock:
         """
         if not self._line.try_acquire(notify):
             return False
-        if self._takes_what_was_kept():
+        if self._kept and self._take_over():
             return True
         try:
             self._check_open()
@@ -282,8 +285,12 @@ class SharedLock:
 
     def release(self) -> None:
         """Pass the lock on: to the process that waits, or else to whoever waits longest in this one."""
-        if not self._closed:
+        try:
             self._turnstile.leave()
+        except (OSError, ValueError):
+            # Closed meanwhile, and with the file all its locks are gone.
+            if not self._closed:
+                raise
         self._line.release()
 
     def holder(self) -> int | None:
@@ -291,18 +298,24 @@ class SharedLock:
         return None if self._closed else self._turnstile.holder()
 
     def close(self) -> None:
-        """End the helper. Whoever asks from now on gets `EngineClosed`; what is held may still be released."""
-        self._closed = True
-        self._wanted.put(None)
+        """End the helper. Whoever asks from now on gets `EngineClosed`; what is held may still be released.
+
+        Called before the lock file is closed: a helper that waited on would, in the end, let go of what the next engine
+        of this process holds on that file. It waits no longer than another process writes.
+        """
+        with self._mutex:
+            self._closed = True
+            self._wanted.put(None)
+        self._taken.set()
+        if self._helper is not None:
+            self._helper.join(_CLOSE_PATIENCE_SECONDS)
 
     def _check_open(self) -> None:
         if self._closed:
             raise EngineClosed(f"{self._location}: the file is closed; open the engine again to write")
 
-    def _takes_what_was_kept(self) -> bool:
-        """Whether the helper has brought the turnstile already; called by whoever holds the line."""
-        if not self._kept:
-            return False
+    def _take_over(self) -> bool:
+        """Take what the helper has brought and kept; called by whoever holds the line."""
         self._kept = False
         self._taken.set()
         return True
@@ -311,10 +324,15 @@ class SharedLock:
     # -----------------------------------------------------------------------------------------------------
 
     def _fetch(self, notify: Callable[[], None]) -> None:
-        if self._helper is None:
-            self._helper = threading.Thread(target=self._help, name="stepwell-writers-lock", daemon=True)
-            self._helper.start()
-        self._wanted.put(notify)
+        with self._mutex:
+            if not self._closed:
+                if self._helper is None:
+                    self._helper = threading.Thread(target=self._help, name="stepwell-writers-lock", daemon=True)
+                    self._helper.start()
+                self._wanted.put(notify)
+                return
+        self._line.release()
+        self._check_open()
 
     def _help(self) -> None:
         """Wait for the turnstile in place of loops, one at a time."""
@@ -327,6 +345,11 @@ class SharedLock:
                 _tell(notify)
                 continue
             self._taken.clear()
+            if self._closed:
+                self._let_go()
+                self._line.release()
+                _tell(notify)
+                continue
             self._kept = True
             reservation = self._line.reserve(notify)
             _tell(notify)
