@@ -1,15 +1,21 @@
-"""The SQLite store has the behaviour that every store must have."""
+"""The SQLite store has the behaviour that every store must have.
+
+The kernel knows processes only, so the workers of one test, which are in one process, have a stand-in for the
+membership; `test_sqlite_workers` is about real processes.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from stepwell.store.base import Store
-from stepwell.store.sqlite import SqliteStore
-from stepwell.testing.contract import StoreContract
+from stepwell.testing.contract import StoreContract, Worker
+from tests.members import company_of, open_with_company
 
 
 class TestSqliteStore(StoreContract):
     def open_store(self, place: Path) -> Store:
-        # Behaviour does not depend on the durability, and without a sync at every commit the suite is quick.
-        return SqliteStore.open(place / "contract.db", durability="normal")
+        return open_with_company(place / "contract.db")
+
+    def kill(self, worker: Worker) -> None:
+        company_of(worker).kill(worker.epoch)

@@ -9,8 +9,12 @@ Derive a class in a test module, say how your store is opened, and pytest runs e
         def open_store(self, place: Path) -> Store:
             return MyStore(place / "runs.db")
 
+        def kill(self, worker: Worker) -> None:
+            worker.store.forget_heartbeat(worker.epoch)
+
 Two stores that are opened one after the other at the same `place` (an empty directory, or a name for a schema) must see
-the same runs. Needs pytest and hypothesis.
+the same runs. The workers of a test are on one store; `kill` makes one of them dead in the eyes of the others. Needs
+pytest and hypothesis.
 """
 
 from __future__ import annotations
@@ -19,17 +23,24 @@ import pytest
 
 # Before they are imported: failures show the values then.
 pytest.register_assert_rewrite(
-    *(f"stepwell.testing.contract_{part}" for part in ("changes", "kit", "properties", "reads", "workers"))
+    *(
+        f"stepwell.testing.contract_{part}"
+        for part in ("changes", "claims", "deaths", "kit", "properties", "reads", "workers")
+    )
 )
 
 from stepwell.testing.contract_changes import ChangeContract  # noqa: E402
+from stepwell.testing.contract_claims import ClaimContract  # noqa: E402
+from stepwell.testing.contract_deaths import DeathContract  # noqa: E402
 from stepwell.testing.contract_kit import NOW, Worker, step  # noqa: E402
-from stepwell.testing.contract_properties import StoreProperties  # noqa: E402
+from stepwell.testing.contract_properties import StoreProperties, WorkProperties  # noqa: E402
 from stepwell.testing.contract_reads import ReadContract  # noqa: E402
 from stepwell.testing.contract_workers import WorkerContract  # noqa: E402
 
 __all__ = ["NOW", "StoreContract", "Worker", "step"]
 
 
-class StoreContract(ChangeContract, ReadContract, WorkerContract, StoreProperties):
-    """All of the contract. Derive from it and implement `open_store`; see the module."""
+class StoreContract(
+    ChangeContract, ClaimContract, DeathContract, ReadContract, WorkerContract, StoreProperties, WorkProperties
+):
+    """All of the contract. Derive from it and implement `open_store` and `kill`; see the module."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stepwell.errors import ClaimLost, RunEnded, RunNotFound, StoreError
+from stepwell.errors import ClaimLost, RunConflict, RunEnded, RunNotFound, StoreError
 from stepwell.lifecycle import ENDED, IllegalTransition, Status
 from stepwell.model import RunRecord
 from stepwell.store.base import (
@@ -131,6 +131,14 @@ class ChangeContract(StoreFixtures):
         assert created == Created(key, worker.record(key))
         assert worker.record(key).workflow == "shop.checkout"
 
+    def test_a_creation_that_must_be_new_is_refused_where_the_id_exists(self, worker: Worker) -> None:
+        worker.create("a")
+        first, second = (RunCreated(name, "w", None, 8, "pending", NOW, must_be_new=True) for name in "ba")
+        with pytest.raises(RunConflict, match="'a'"):
+            worker.apply(first, second)
+        assert worker.read.run_by_id("b") is None
+        worker.apply(first)
+
     def test_the_same_id_twice_in_one_commit_makes_one_run(self, worker: Worker) -> None:
         creation = RunCreated("a", "w", None, 1, "pending", NOW)
         first, second = worker.commit(Unit([creation]), Unit([creation]))
@@ -144,11 +152,13 @@ class ChangeContract(StoreFixtures):
         worker.apply(RunMoved(key, "waiting", NOW + 1, wake_at=NOW + 5, reason="sleeps"))
         record = worker.record(key)
         assert (record.status, record.updated_at, record.wake_at) == ("waiting", NOW + 1, NOW + 5)
-        assert (record.reason, record.owner) == ("sleeps", None)
+        assert (record.reason, record.owner) == ("sleeps", worker.epoch)
         worker.apply(RunMoved(key, "running", NOW + 2))
         record = worker.record(key)
         assert (record.status, record.wake_at, record.reason) == ("running", None, None)
-        assert record.owner == worker.claim.epoch
+        assert record.owner == worker.epoch
+        worker.apply(RunMoved(key, "halted", NOW + 3, reason="broken"))
+        assert worker.record(key).owner is None
 
     def test_a_run_starts_once(self, worker: Worker) -> None:
         key = worker.create("a", "pending")
@@ -205,8 +215,7 @@ class ChangeContract(StoreFixtures):
         assert worker.record(pending).status == "pending"
 
     def test_waking_only_ever_makes_a_waiting_run_wake_earlier(self, worker: Worker) -> None:
-        later, never, running = worker.create("a"), worker.create("b", "waiting"), worker.create("c")
-        worker.apply(RunMoved(later, "waiting", NOW, wake_at=NOW + 50))
+        later, never, running = worker.parked("a", wake_at=NOW + 50), worker.parked("b"), worker.create("c")
         worker.apply(*(RunWoken(key, NOW + 10) for key in (later, never, running)))
         assert [worker.record(key).wake_at for key in (later, never, running)] == [NOW + 10, NOW + 10, None]
         worker.apply(RunWoken(later, NOW + 20))
@@ -215,7 +224,7 @@ class ChangeContract(StoreFixtures):
     # --- cancelling --------------------------------------------------------------------------------------------------
 
     def test_a_cancel_request_wakes_a_waiting_run_and_the_first_one_stays(self, worker: Worker) -> None:
-        key = worker.create("a", "waiting")
+        key = worker.parked("a")
         (record,) = worker.apply(CancelRequested("a", NOW + 1, "first"))
         assert record == worker.record(key)
         assert (record.cancel_requested_at, record.cancel_reason, record.wake_at) == (NOW + 1, "first", NOW + 1)
@@ -240,7 +249,7 @@ class ChangeContract(StoreFixtures):
     def test_the_end_of_a_parent_cancels_its_living_attached_children(self, worker: Worker) -> None:
         parent = worker.create("p")
         tie: dict[str, Any] = {"parent": parent, "parent_op": 1}
-        waiting = worker.create("waiting", "waiting", attached=True, **tie)
+        waiting = worker.parked("waiting", attached=True, **tie)
         running = worker.create("running", attached=True, **tie)
         over = worker.create("over", "completed", attached=True, **tie)
         detached = worker.create("detached", **tie)
@@ -252,7 +261,7 @@ class ChangeContract(StoreFixtures):
     # --- messages, values, watches -----------------------------------------------------------------------------------
 
     def test_messages_are_kept_in_the_order_of_sending(self, worker: Worker) -> None:
-        key = worker.create("a", "waiting")
+        key = worker.parked("a")
         sent = [worker.apply(MessageSent("a", f"m{number}", str(number), NOW + number))[0] for number in range(3)]
         assert [(one.run, one.status) for one in sent] == [(key, "waiting")] * 3
         (snapshot,) = worker.read.load([key])
@@ -283,9 +292,9 @@ class ChangeContract(StoreFixtures):
         key = worker.create("a")
         message = MessageSent("a", "m", "1", NOW, key="once")
         (sent,) = worker.apply(message)
-        assert worker.apply(message) == [Sent(key, "running", 0)]
+        assert worker.apply(message) == [Sent(key, "running", 0, worker.epoch)]
         worker.apply(MessageTaken(key, sent.position, NOW + 1))
-        assert worker.apply(message) == [Sent(key, "running", 0)]
+        assert worker.apply(message) == [Sent(key, "running", 0, worker.epoch)]
         assert worker.read.load([key])[0].messages == []
         with pytest.raises(StoreError):
             worker.apply(MessageTaken(key, sent.position, NOW + 2))
@@ -319,8 +328,7 @@ class ChangeContract(StoreFixtures):
         assert worker.read.value(key, "z") is None
 
     def test_the_end_of_a_run_wakes_its_parent_and_its_watchers_that_wait(self, worker: Worker) -> None:
-        parent = worker.create("parent", "waiting")
-        waiting, busy = worker.create("waiting", "waiting"), worker.create("busy")
+        parent, waiting, busy = worker.parked("parent"), worker.parked("waiting"), worker.create("busy")
         child = worker.create("child", parent=parent, parent_op=1)
         for watcher in (busy, waiting, waiting):
             worker.apply(WatchAdded(child, watcher))

@@ -20,8 +20,10 @@ from stepwell.store.base import (
     RunCreated,
     RunFinished,
     RunMoved,
+    RunsReleased,
     Store,
     Unit,
+    WorkTaken,
 )
 
 #: 2025-11-22, in microseconds; the tests count on from here.
@@ -31,11 +33,16 @@ NOW: Final = 1_763_800_000_000_000
 class Worker:
     """A registered worker of a store, for short tests: applies changes and raises what refuses them."""
 
-    def __init__(self, store: Store, now: int = NOW) -> None:
+    def __init__(self, store: Store, now: int = NOW, *, takes_work: bool = True) -> None:
         self.store = store
         self.read = store.inspector
         with self.writing():
-            self.claim = store.register(now)
+            self.claim = store.register(now, takes_work=takes_work)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of its claim."""
+        return self.claim.epoch
 
     @contextmanager
     def writing(self) -> Generator[None, None, None]:
@@ -72,6 +79,31 @@ class Worker:
             self.apply(RunMoved(created.key, status, fields["at"], reason="why" if status == "halted" else None))
         return created.key
 
+    def parked(self, run_id: str, *, wake_at: int | None = None, **fields: Any) -> int:
+        """Create a run that waits and is in nobody's memory."""
+        key = self.create(run_id, **fields)
+        self.apply(RunMoved(key, "waiting", NOW, wake_at=wake_at))
+        assert self.apply(RunsReleased([key])) == [[]]
+        return key
+
+    def take(self, *workflows: str, at: int = NOW, limit: int = 10) -> list[int]:
+        """Take work of these workflows, by default of ``shop.checkout``; return the keys."""
+        wanted = list(workflows) or ["shop.checkout"]
+        had_work = self.read.has_work(wanted, at)
+        (keys,) = self.apply(WorkTaken(wanted, at, limit))
+        assert had_work is bool(keys)
+        taken: list[int] = keys
+        return taken
+
+    def bury(self, now: int = NOW) -> int:
+        """Bury dead workers."""
+        with self.writing():
+            return self.store.bury(self.claim, now)
+
+    def news(self) -> list[int]:
+        """Return the runs for which a note lies here."""
+        return self.read.news(self.epoch)
+
     def record(self, key: int) -> RunRecord:
         """Return the record of a run that exists."""
         record = self.read.run_by_key(key)
@@ -86,10 +118,14 @@ def step(run: int, op: int, **fields: Any) -> Entry:
 
 
 class StoreFixtures:
-    """The fixtures of the contract; `open_store` is for the derived class to implement."""
+    """The fixtures of the contract; `open_store` and `kill` are for the derived class to implement."""
 
     def open_store(self, place: Path) -> Store:
-        """Return the store at `place`, made when there is none."""
+        """Return the store at `place`, made when there is none. It must let several workers register side by side."""
+        raise NotImplementedError
+
+    def kill(self, worker: Worker) -> None:
+        """Have the worker's store believe that the worker's process is dead. Nothing else may happen."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -103,3 +139,8 @@ class StoreFixtures:
     def worker(self, store: Store) -> Worker:
         """Return a worker of the empty store."""
         return Worker(store)
+
+    @pytest.fixture
+    def other(self, worker: Worker) -> Worker:
+        """Return a second worker of the same store, registered after the first."""
+        return Worker(worker.store)

@@ -16,20 +16,26 @@ from hypothesis import strategies as st
 
 from stepwell.errors import StepwellError
 from stepwell.lifecycle import STATUSES, Status
+from stepwell.model import RunRecord
 from stepwell.store.base import (
+    SUSPECT_CRASHES,
     CancelRequested,
     Change,
     ChildrenCancelled,
     MessageSent,
     MessageTaken,
+    NewsTaken,
     Outcome,
     RunCreated,
     RunFinished,
     RunMoved,
+    RunsClaimed,
+    RunsReleased,
     RunWoken,
     Unit,
     ValuePublished,
     WatchAdded,
+    WorkTaken,
 )
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 
@@ -64,6 +70,10 @@ def _changes(draw: st.DrawFn) -> _Make:
         lambda keys, sent: MessageTaken(keys[run], sent[run][number], at),
         lambda keys, _: ValuePublished(keys[run], "k", f"{number}", at),
         lambda keys, _: WatchAdded(keys[run], keys[other]),
+        lambda keys, _: RunsClaimed([keys[other], keys[run]], at),
+        lambda _, __: WorkTaken(["shop.checkout", "w"], at, number),
+        lambda keys, _: RunsReleased([keys[run], keys[other]]),
+        lambda keys, _: NewsTaken([keys[run]]),
     ]
     return draw(st.sampled_from(makers))
 
@@ -83,10 +93,16 @@ class StoreProperties(StoreFixtures):
             assert self._apply(Path(other), units, set(), one_by_one=True) == together
 
     def _apply(self, place: Path, units: list[list[_Make]], bodies: set[int], *, one_by_one: bool) -> Any:
-        """Apply units to four runs, the last three of which are children of the first; return all that can be seen."""
+        """Apply units to four runs, the last three of which are children of the first; return all that can be seen.
+
+        The fourth one belongs to another worker, and the third one to nobody.
+        """
         worker = Worker(self.open_store(place))
+        other = Worker(worker.store)
         keys = [worker.create("run0")]
-        keys += [worker.create(f"run{n}", parent=keys[0], parent_op=n, attached=n > 1) for n in range(1, _RUNS)]
+        for n, owner in enumerate((worker, worker, other), 1):
+            keys.append(owner.create(f"run{n}", "waiting", parent=keys[0], parent_op=n, attached=n > 1))
+        worker.apply(RunsReleased([keys[2]]))
         sent = [
             [worker.apply(MessageSent(f"run{r}", "m", "1", NOW, f"k{n}" if n else None))[0].position for n in range(3)]
             for r in range(_RUNS)
@@ -100,6 +116,102 @@ class StoreProperties(StoreFixtures):
         seen = _all_that_can_be_seen(worker, keys)
         worker.store.close(worker.claim, NOW)
         return [_kind(outcome) for outcome in outcomes], seen
+
+
+class _Fate(msgspec.Struct, frozen=True):
+    """What happens to one run before work is looked for."""
+
+    status: Status
+    workflow: str
+    wake_at: int | None
+    crashes: int
+    steps: int
+    owned: bool
+
+
+_fates: Final = st.builds(
+    _Fate,
+    status=st.sampled_from(["running", "waiting", "waiting", "pending", "halted", "completed"]),
+    workflow=st.sampled_from("abc"),
+    wake_at=st.none() | st.integers(NOW, NOW + 6),
+    crashes=st.integers(0, SUSPECT_CRASHES + 1),
+    steps=st.integers(0, 1),
+    owned=st.booleans(),
+)
+
+
+class WorkProperties(StoreFixtures):
+    """What is taken is what the contract says, whatever the runs went through; and the read side foretells it."""
+
+    @settings(max_examples=80)
+    @given(
+        fates=st.lists(_fates, max_size=8),
+        wanted=st.lists(st.sampled_from("abx"), max_size=3),
+        at=st.integers(NOW, NOW + 6),
+        limit=st.integers(0, 5),
+    )
+    def test_exactly_the_work_there_is_can_be_taken(
+        self, fates: list[_Fate], wanted: list[str], at: int, limit: int
+    ) -> None:
+        with tempfile.TemporaryDirectory() as place:
+            worker = Worker(self.open_store(Path(place)))
+            keys = [self._undergo(worker, f"run{n}", fate) for n, fate in enumerate(fates)]
+            progressed = {key for key, fate in zip(keys, fates, strict=True) if fate.steps}
+            for _ in range(len(fates) + 1):  # until there is none
+                records = [worker.record(key) for key in keys]
+                expected = _work(records, progressed, wanted, at)
+                assert worker.read.has_work(wanted, at) is bool(expected)
+                assert worker.apply(WorkTaken(wanted, at, limit)) == [expected[:limit]]
+                later = [record.wake_at for record in records if _is_parked(record) and record.workflow in wanted]
+                next_wake = min((wake_at for wake_at in later if wake_at is not None and wake_at > at), default=None)
+                assert worker.read.next_wake(wanted, at) == next_wake
+            worker.store.close(worker.claim, NOW)
+
+    def _undergo(self, worker: Worker, run_id: str, fate: _Fate) -> int:
+        key = worker.create(run_id, "pending", workflow=fate.workflow)
+        for _ in range(fate.crashes):
+            victim = Worker(worker.store)
+            victim.apply(RunsClaimed([key], NOW))
+            self.kill(victim)
+            worker.bury(NOW)
+        worker.apply(RunsClaimed([key], NOW), *(step(key, op + 1) for op in range(fate.steps)))
+        if fate.status == "completed":
+            worker.apply(RunFinished(key, "completed", NOW))
+            return key
+        worker.apply(
+            RunMoved(key, fate.status, NOW, wake_at=fate.wake_at if fate.status == "waiting" else None, reason="why")
+        )
+        if not fate.owned:
+            worker.apply(RunsReleased([key]))
+        return key
+
+
+def _is_parked(record: RunRecord) -> bool:
+    return record.status == "waiting" and record.owner is None
+
+
+def _work(records: list[RunRecord], progressed: set[int], workflows: list[str], at: int) -> list[int]:
+    """Return the keys of all work there is, in the order in which it is taken."""
+    due = sorted(
+        (record.wake_at, record.key, record)
+        for record in records
+        if _is_parked(record) and record.wake_at is not None and record.wake_at <= at
+    )
+    candidates = [record for _, _, record in due] + [record for record in records if record.status == "pending"]
+    one_more = not any(
+        record.status == "running" and record.crashes >= SUSPECT_CRASHES and record.key not in progressed
+        for record in records
+    )
+    found: list[int] = []
+    for record in candidates:
+        if record.workflow not in workflows:
+            continue
+        if record.crashes >= SUSPECT_CRASHES:
+            if not one_more:
+                continue
+            one_more = False
+        found.append(record.key)
+    return found
 
 
 def _with_body(changes: list[Change]) -> Unit:
@@ -127,5 +239,9 @@ def _all_that_can_be_seen(worker: Worker, keys: list[int]) -> Any:
                 read.values(snapshot.record.key),
             )
         )
-    found = [[names[key] for key in found] for found in (read.running(), read.halted(), read.due(NOW + 100, 100))]
-    return runs, found, read.next_wake(), read.counts(), read.last_at()
+    workflows = ["shop.checkout", "w"]
+    lists = [read.halted(workflows), read.stranded([], NOW + 100, 100)]
+    lists += [read.news(epoch) for epoch in (worker.epoch, worker.epoch + 1)]
+    found = [sorted(names[key] for key in keys) for keys in lists]
+    noticed = read.has_work(workflows, NOW + 25), read.next_wake(workflows, NOW)
+    return runs, found, noticed, read.counts(), read.last_at()

@@ -17,6 +17,7 @@ from stepwell.store.base import (
     MessageSent,
     RunFilter,
     RunMoved,
+    RunsClaimed,
     Unit,
 )
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
@@ -52,31 +53,48 @@ class ReadContract(StoreFixtures):
         assert [len(snapshot.messages) for snapshot in loaded] == [1, 0, 0]
         assert worker.read.load([]) == []
 
-    def test_due_runs_come_most_overdue_first_and_no_others(self, worker: Worker) -> None:
-        assert worker.read.next_wake() is None
-        keys = [worker.create(f"r{number}") for number in range(4)]
-        for key, delay in zip(keys, (30, 10, 20, 40), strict=True):
-            worker.apply(RunMoved(key, "waiting", NOW, wake_at=NOW + delay))
-        worker.create("never", "waiting")
-        assert worker.read.next_wake() == NOW + 10
-        assert worker.read.next_wake(after=NOW + 10) == NOW + 20
-        assert worker.read.next_wake(after=NOW + 40) is None
-        assert worker.read.due(NOW + 9, 10) == []
-        assert worker.read.due(NOW + 30, 10) == [keys[1], keys[2], keys[0]]
-        assert worker.read.due(NOW + 30, 2) == [keys[1], keys[2]]
-        worker.apply(RunMoved(keys[1], "running", NOW + 11))
-        assert worker.read.next_wake() == NOW + 20
+    def test_the_next_wake_up_is_that_of_a_parked_run_of_the_workflows_asked_for(self, worker: Worker) -> None:
+        ours = ["shop.checkout", "other"]
+        assert worker.read.next_wake(ours, 0) is None
+        keys = [worker.parked(f"r{number}", wake_at=NOW + delay) for number, delay in enumerate((30, 10, 20))]
+        worker.parked("never")
+        worker.parked("other", wake_at=NOW + 25, workflow="other")
+        worker.parked("foreign", wake_at=NOW + 5, workflow="foreign")
+        resident = worker.create("resident")
+        worker.apply(RunMoved(resident, "waiting", NOW, wake_at=NOW + 1))
+        found = [worker.read.next_wake(ours, NOW + after) for after in (0, 10, 20, 25, 30)]
+        assert found == [NOW + 10, NOW + 20, NOW + 25, NOW + 30, None]
+        worker.apply(RunsClaimed([keys[1]], NOW + 11))
+        assert worker.read.next_wake(ours, 0) == NOW + 20
+        assert worker.read.next_wake([], 0) is None
 
-    def test_running_halted_and_pending_runs_are_found_oldest_first(self, worker: Worker) -> None:
-        by_status = {status: [worker.create(f"{status}{n}", status) for n in range(2)] for status in STATUSES}
-        foreign = worker.create("foreign", "pending", workflow="other")
-        assert worker.read.running() == by_status["running"]
-        assert worker.read.halted() == by_status["halted"]
-        assert worker.read.pending(["shop.checkout"], 10) == by_status["pending"]
-        assert worker.read.pending(["other", "shop.checkout"], 10) == [*by_status["pending"], foreign]
-        assert worker.read.pending(["other", "shop.checkout"], 1) == by_status["pending"][:1]
-        assert worker.read.pending([], 10) == []
-        assert worker.read.counts() == {status: 3 if status == "pending" else 2 for status in STATUSES}
+    def test_halted_runs_are_found_oldest_first_by_workflow(self, worker: Worker) -> None:
+        for status in STATUSES:
+            worker.create(f"{status}-other", status, workflow="other")
+        keys = [worker.create(f"h{number}", "halted") for number in range(2)]
+        assert worker.read.halted(["shop.checkout", "unknown"]) == keys
+        assert worker.read.halted([]) == []
+        assert worker.read.counts() == {status: 3 if status == "halted" else 1 for status in STATUSES}
+
+    def test_runs_that_are_due_for_nobody_are_found(self, worker: Worker) -> None:
+        names = ["a", "b", "c", "d", "e"]
+        keys = {name: worker.parked(name, wake_at=NOW + 5, workflow=name) for name in names}
+        worker.parked("later", wake_at=NOW + 6, workflow="a")
+        worker.create("pending", "pending", workflow="a")
+        worker.apply(RunsClaimed([keys["e"]], NOW))
+        assert sorted(worker.read.stranded(["b", "d"], NOW + 5, 10)) == [keys["a"], keys["c"]]
+        assert len(worker.read.stranded(["b"], NOW + 5, 2)) == 2
+        assert sorted(worker.read.stranded([], NOW + 5, 10)) == [keys[name] for name in "abcd"]
+        assert worker.read.stranded(names, NOW + 9, 10) == []
+        assert worker.read.stranded([], NOW + 4, 10) == []
+
+    def test_those_of_many_runs_that_have_ended_or_are_halted_are_found(self, worker: Worker) -> None:
+        settled: list[Status] = ["completed", "failed", "cancelled", "halted"]
+        keys = [worker.create(status, status) for status in STATUSES]
+        found = worker.read.settled_among([*STATUSES, "unknown"])
+        expected = [worker.record(key) for key, status in zip(keys, STATUSES, strict=True) if status in settled]
+        assert sorted(found, key=lambda record: record.key) == expected
+        assert worker.read.settled_among(["running"]) == worker.read.settled_among([]) == []
 
     @pytest.mark.parametrize(
         ("run_filter", "expected"),

@@ -20,6 +20,7 @@ from stepwell.store.base import (
     RunCreated,
     RunFinished,
     RunMoved,
+    RunsReleased,
     Store,
     Unit,
     ValuePublished,
@@ -62,33 +63,20 @@ class WorkerContract(StoreFixtures):
             store.commit([], Claim(999))
         store.writers.release()
 
-    def test_a_run_of_another_worker_can_be_neither_moved_nor_finished(self, store: Store) -> None:
-        owner, other = Worker(store), Worker(store)
-        run = owner.create("a")
-        for change in (RunMoved(run, "waiting", NOW), RunFinished(run, "completed", NOW)):
-            with pytest.raises(ClaimLost, match="'a'"):
-                other.apply(change)
-        owner.apply(RunMoved(run, "waiting", NOW))
+    def test_a_run_of_another_worker_can_be_neither_moved_nor_finished(self, worker: Worker, other: Worker) -> None:
+        for status in ("running", "waiting"):
+            run = worker.create(status, status)
+            for change in (RunMoved(run, "waiting", NOW), RunFinished(run, "completed", NOW)):
+                with pytest.raises(ClaimLost, match=f"'{status}'"):
+                    other.apply(change)
+        worker.apply(RunsReleased([run]))
         other.apply(RunMoved(run, "running", NOW))
-        with pytest.raises(ClaimLost, match="'a'"):
-            owner.apply(RunMoved(run, "waiting", NOW))
-
-    def test_recovery_takes_over_what_earlier_workers_were_running(self, tmp_path: Path) -> None:
-        earlier = Worker(self.open_store(tmp_path))
-        running, waiting = earlier.create("a"), earlier.create("b", "waiting")
-        later = Worker(earlier.store, NOW + 5)
-        with later.writing():
-            assert later.store.recover(later.claim, NOW + 5) == 1
-            assert later.store.recover(later.claim, NOW + 5) == 0
-        assert later.record(running).owner == later.claim.epoch
-        assert later.record(waiting).owner is None
-        with pytest.raises(ClaimLost):
-            earlier.apply(step(running, 1))
-        later.store.close(later.claim, NOW + 6)
+        with pytest.raises(ClaimLost, match="'waiting'"):
+            worker.apply(RunMoved(run, "waiting", NOW))
 
     def test_what_was_committed_is_there_after_closing_and_opening_again(self, tmp_path: Path) -> None:
         first = Worker(self.open_store(tmp_path))
-        run = first.create("a")
+        run = first.parked("a")
         first.apply(step(run, 1), ValuePublished(run, "k", "1", NOW), MessageSent("a", "m", "1", NOW))
         before = first.read.load([run])
         first.store.close(first.claim, NOW + 3)

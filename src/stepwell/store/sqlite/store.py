@@ -41,8 +41,8 @@ class SqliteStore:
     """A `stepwell.store.base.Store` in one SQLite file.
 
     `SqliteStore.open` is the usual way in; the constructor takes a `Database` that is open already and owns it from
-    then on. `wal_limit_bytes` is the size above which a commit copies the write-ahead log into the file; `members` stands
-    in for the database's membership, in tests.
+    then on. `wal_limit_bytes` is the size above which a commit copies the write-ahead log into the file. `members`
+    stands in for the database's membership, in tests.
     """
 
     def __init__(

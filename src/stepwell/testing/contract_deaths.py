@@ -1,0 +1,203 @@
+"""The part of a store's contract about workers that die, stall or close, and runs that kill their workers.
+
+See `stepwell.testing.contract` for how to run it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stepwell.errors import ClaimLost
+from stepwell.store.base import (
+    SUSPECT_CRASHES,
+    RunFinished,
+    RunMoved,
+    RunsClaimed,
+    RunsReleased,
+    RunWoken,
+    Store,
+)
+from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
+
+
+class DeathContract(StoreFixtures):
+    """What becomes of the runs of a worker that is gone."""
+
+    # --- deaths ------------------------------------------------------------------------------------------------------
+
+    def test_the_runs_of_a_dead_worker_are_anyones_and_what_it_was_running_is_due(
+        self, worker: Worker, other: Worker
+    ) -> None:
+        running, noted, waiting = other.create("a"), other.create("b", "waiting"), other.create("c")
+        other.apply(RunMoved(waiting, "waiting", NOW, wake_at=NOW + 50))
+        others = [other.create("d", "halted"), other.create("e", "pending"), other.parked("f", wake_at=NOW + 60)]
+        worker.apply(RunWoken(noted, NOW + 1))
+        before = [other.record(key) for key in others]
+        self.kill(other)
+        assert worker.bury(NOW + 9) == 3
+        due = [(record.status, record.owner, record.wake_at) for record in map(worker.record, (running, noted))]
+        assert due == [("waiting", None, NOW + 9)] * 2
+        assert (worker.record(waiting).owner, worker.record(waiting).wake_at) == (None, NOW + 50)
+        assert [worker.record(key) for key in others] == before
+        assert worker.take(at=NOW + 50, limit=3) == [running, noted, waiting]
+        assert worker.news() == []
+
+    def test_the_living_are_not_buried_and_the_dead_only_once(self, worker: Worker, other: Worker) -> None:
+        third = Worker(worker.store)
+        mine, theirs, lost = worker.create("a"), other.create("b"), third.create("c")
+        assert worker.bury() == 0
+        self.kill(third)
+        assert worker.bury() == 1
+        assert other.bury() == 0
+        assert [worker.record(key).owner for key in (mine, theirs, lost)] == [worker.epoch, other.epoch, None]
+        other.apply(step(theirs, 1))
+
+    def test_many_dead_are_buried_at_once(self, worker: Worker) -> None:
+        dead = [Worker(worker.store) for _ in range(3)]
+        runs = [one.create(f"r{n}") for n, one in enumerate(dead)]
+        for one in dead:
+            self.kill(one)
+        assert worker.bury(NOW) == 3
+        assert worker.take() == runs
+
+    def test_a_worker_that_was_buried_cannot_write_any_more(self, worker: Worker, other: Worker) -> None:
+        run = other.create("a")
+        self.kill(other)
+        worker.bury()
+        with pytest.raises(ClaimLost):
+            other.apply(step(run, 1))
+        assert worker.read.journal(run) == []
+
+    # --- crashes in a row --------------------------------------------------------------------------------------------
+
+    def _crash(self, worker: Worker, run: int, *, steps: int = 0) -> int:
+        """Have a new worker die while it runs `run`, after some steps; return the count of crashes."""
+        victim = Worker(worker.store)
+        assert victim.apply(RunsClaimed([run], NOW)) == [[run]]
+        for op in range(steps):
+            victim.apply(step(run, op + 1))
+        self.kill(victim)
+        worker.bury(NOW)
+        return worker.record(run).crashes
+
+    def test_crashes_are_counted_anew_after_progress(self, worker: Worker) -> None:
+        run = worker.parked("a")
+        assert [self._crash(worker, run) for _ in range(3)] == [1, 2, 3]
+        assert [self._crash(worker, run, steps=steps) for steps in (2, 0, 0, 1)] == [1, 2, 3, 1]
+
+    def test_a_run_that_only_waited_is_not_blamed(self, worker: Worker, other: Worker) -> None:
+        run = other.create("a", "waiting")
+        self.kill(other)
+        worker.bury()
+        assert worker.record(run).crashes == 0
+
+    def test_suspects_are_taken_one_at_a_time_and_hold_up_nobody_else(self, worker: Worker, other: Worker) -> None:
+        suspects = [worker.parked(f"s{n}") for n in range(3)]
+        for run in suspects:
+            for _ in range(SUSPECT_CRASHES):
+                self._crash(worker, run)
+        innocent = [worker.parked(f"i{n}", wake_at=NOW + n) for n in range(2)]
+        assert worker.take(at=NOW + 1) == [suspects[0], *innocent]
+        # While it is under way, without progress, no other worker takes the next one either.
+        assert other.take(at=NOW + 1) == []
+        worker.apply(RunFinished(suspects[0], "completed", NOW))
+        assert other.take(at=NOW + 1) == [suspects[1]]
+        assert worker.take(at=NOW + 1) == []
+        other.apply(step(suspects[1], 1))
+        assert worker.take(at=NOW + 1) == [suspects[2]]
+
+    def test_a_suspect_takes_its_turn_among_the_others(self, worker: Worker) -> None:
+        suspect = worker.parked("s")
+        for _ in range(SUSPECT_CRASHES):
+            self._crash(worker, suspect)
+        worker.apply(RunsClaimed([suspect], NOW), RunMoved(suspect, "waiting", NOW, wake_at=NOW + 5))
+        worker.apply(RunsReleased([suspect]))
+        runs = [worker.parked(f"r{n}", wake_at=NOW + at) for n, at in enumerate((4, 6))]
+        assert worker.read.next_wake(["shop.checkout"], NOW + 4) == NOW + 5
+        assert worker.take(at=NOW + 6, limit=2) == [runs[0], suspect]
+
+    def test_a_pending_suspect_is_taken_alone_as_well(self, worker: Worker) -> None:
+        runs = [worker.parked(f"s{n}") for n in range(2)]
+        for run in runs:
+            for _ in range(SUSPECT_CRASHES):
+                self._crash(worker, run)
+            worker.apply(RunMoved(run, "pending", NOW))
+        plain = worker.create("p", "pending")
+        assert worker.take() == [runs[0], plain]
+        assert worker.take() == []
+
+    def test_a_suspect_that_nobody_serves_is_stranded_like_any_other(self, worker: Worker) -> None:
+        run = worker.parked("s")
+        for _ in range(SUSPECT_CRASHES):
+            self._crash(worker, run)
+        assert worker.read.stranded(["another"], NOW, 10) == [run]
+        assert worker.read.stranded(["shop.checkout"], NOW, 10) == []
+
+    def test_a_run_that_made_progress_and_came_to_rest_is_no_suspect_any_more(self, worker: Worker) -> None:
+        run = worker.parked("s")
+        for _ in range(SUSPECT_CRASHES):
+            self._crash(worker, run)
+        worker.apply(RunsClaimed([run], NOW), RunMoved(run, "waiting", NOW), RunsReleased([run]))
+        assert worker.record(run).crashes == SUSPECT_CRASHES
+        worker.apply(RunsClaimed([run], NOW), step(run, 1), RunMoved(run, "waiting", NOW), RunsReleased([run]))
+        assert worker.record(run).crashes == 0
+
+    # --- fencing and closing -----------------------------------------------------------------------------------------
+
+    def test_a_fenced_worker_loses_its_runs_without_blame_and_goes_on_as_a_new_one(
+        self, worker: Worker, other: Worker
+    ) -> None:
+        run, waiting = other.create("a"), other.create("b", "waiting")
+        with worker.writing():
+            assert worker.store.fence(other.epoch, NOW + 3) == 2
+            assert worker.store.fence(other.epoch, NOW + 4) == 0
+        record = worker.record(run)
+        assert (record.status, record.wake_at, record.owner, record.crashes) == ("waiting", NOW + 3, None, 0)
+        assert worker.record(waiting).owner is None
+        assert worker.take(at=NOW + 3) == [run]
+        with pytest.raises(ClaimLost):
+            other.apply(step(run, 1))
+        again = Worker(other.store)
+        assert again.epoch > other.epoch
+        with pytest.raises(ClaimLost, match="'a'"):
+            again.apply(RunMoved(run, "waiting", NOW))
+        assert again.apply(RunsClaimed([waiting], NOW + 5)) == [[waiting]]
+        assert worker.bury() == 0
+
+    def test_closing_leaves_the_runs_to_others_without_blame(self, tmp_path: Path) -> None:
+        first = Worker(self.open_store(tmp_path))
+        running, waiting = first.create("a"), first.create("b", "waiting")
+        with first.writing():
+            first.store.close(first.claim, NOW + 3)
+        second = Worker(self.open_store(tmp_path))
+        assert second.bury(NOW + 8) == 0
+        record = second.record(running)
+        assert (record.status, record.owner, record.wake_at, record.crashes) == ("waiting", None, NOW + 3, 0)
+        assert (second.record(waiting).owner, second.record(waiting).wake_at) == (None, None)
+        assert second.take(at=NOW + 3) == [running]
+        second.store.close(second.claim, NOW)
+
+    # --- who there is ------------------------------------------------------------------------------------------------
+
+    def test_the_workers_that_have_not_ended_are_listed_with_what_they_hold(self, store: Store) -> None:
+        client, worker, dead, fenced = (
+            Worker(store, NOW, takes_work=False),
+            Worker(store, NOW + 1),
+            Worker(store, NOW + 2),
+            Worker(store, NOW + 3),
+        )
+        for who, count in ((worker, 2), (dead, 1)):
+            for n in range(count):
+                who.create(f"{who.epoch}-{n}", "waiting" if n else "running")
+        with worker.writing():
+            store.fence(fenced.epoch, NOW)
+        self.kill(dead)
+        assert [(m.epoch, m.started_at, m.takes_work, m.state, m.runs) for m in store.members()] == [
+            (client.epoch, NOW, False, "active", 0),
+            (worker.epoch, NOW + 1, True, "active", 2),
+            (dead.epoch, NOW + 2, True, "dead", 1),
+        ]
+        worker.bury()
+        assert [member.epoch for member in store.members()] == [client.epoch, worker.epoch]
