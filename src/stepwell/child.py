@@ -55,7 +55,7 @@ CRASH_REPORT: Final = b"F"
 HEADER_BYTES: Final = 5
 
 #: The exit code of a child that was told to end: what shells show of a process that SIGTERM has killed.
-_TOLD_TO_END: Final = 128 + signal.SIGTERM
+TOLD_TO_END: Final = 128 + signal.SIGTERM
 #: See prctl(2).
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -155,7 +155,7 @@ class Child:
         if call is not None:
             call.wanted = False
         if task is None:
-            raise SystemExit(_TOLD_TO_END)
+            raise SystemExit(TOLD_TO_END)
         task.cancel()
         task.get_loop().call_soon_threadsafe(_nothing)  # so that a loop that waits for events looks at the task
 
@@ -172,7 +172,7 @@ class Child:
             del args, kwargs
         except BaseException as error:  # noqa: BLE001 - whatever a step raises is its attempt's outcome
             if self._ending and isinstance(error, (SystemExit, asyncio.CancelledError)):
-                raise SystemExit(_TOLD_TO_END) from None
+                raise SystemExit(TOLD_TO_END) from None
             return FAILED, self._failure(error)
         try:
             value = definition.converter(self._codec).roundtrip(result, call)[0]
@@ -294,7 +294,7 @@ class Child:
             while left:
                 left = left[os.write(self._pipe, left) :]
         except BrokenPipeError:
-            os._exit(_TOLD_TO_END)  # nobody waits for an answer any more
+            os._exit(TOLD_TO_END)  # nobody waits for an answer any more
 
 
 def _nothing() -> None:
@@ -316,7 +316,7 @@ def _die_with(parent: int) -> None:
 
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent:  # it ended before that
-        os._exit(_TOLD_TO_END)
+        os._exit(TOLD_TO_END)
 
 
 def _end_with(lifeline: int) -> NoReturn:
@@ -324,7 +324,7 @@ def _end_with(lifeline: int) -> NoReturn:
     while os.read(lifeline, 1):
         pass
     os.killpg(0, signal.SIGKILL)
-    os._exit(_TOLD_TO_END)
+    os._exit(TOLD_TO_END)
 
 
 def main(pipe: int, lifeline: int, parent: int) -> None:

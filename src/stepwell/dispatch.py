@@ -81,6 +81,10 @@ class Dispatch:
     def _all_busy(self) -> list[Attempts]:
         return [*self._lanes.busy(), *self._threads.busy(), *self._processes.busy()]
 
+    def pids(self) -> list[int]:
+        """Return the ids of the processes in which isolated steps execute; from any thread."""
+        return self._processes.pids()
+
     def close(self) -> None:
         """Cancel what can be cancelled, end the processes, and let go of the rest."""
         self._closed = True

@@ -443,6 +443,8 @@ def _died(attempts: Attempts, code: int | None, how: str) -> StepProcessDied:
 def _how(code: int | None) -> str:
     if code is None:
         return "ended, and another part of this program took its exit code"
+    if code == wire.TOLD_TO_END:
+        return "was told to end by SIGTERM, which somebody else sent"
     if code >= 0:
         return f"ended with exit code {code} before the step did, as os._exit() does"
     try:
