@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.members import company_of, open_with_company
+
 from stepwell.store.base import Store
 from stepwell.testing.contract import StoreContract, Worker
-from tests.members import company_of, open_with_company
 
 
 class TestSqliteStore(StoreContract):

@@ -64,10 +64,10 @@ class WorkerContract(StoreFixtures):
         store.writers.release()
 
     def test_a_run_of_another_worker_can_be_neither_moved_nor_finished(self, worker: Worker, other: Worker) -> None:
-        for status in ("running", "waiting"):
-            run = worker.create(status, status)
-            for change in (RunMoved(run, "waiting", NOW), RunFinished(run, "completed", NOW)):
-                with pytest.raises(ClaimLost, match=f"'{status}'"):
+        running, run = worker.create("running"), worker.create("waiting", "waiting")
+        for key in (running, run):
+            for change in (RunMoved(key, "waiting", NOW), RunFinished(key, "completed", NOW)):
+                with pytest.raises(ClaimLost, match="ing'"):
                     other.apply(change)
         worker.apply(RunsReleased([run]))
         other.apply(RunMoved(run, "running", NOW))
