@@ -59,8 +59,8 @@ def parameters(function: Any) -> list[str]:
 
 STARTING = ["workflow", "*args", "id", "kwargs", "deadline", "messages"]
 OPTIONS = [
-    "path", "*", "workflows", "durability", "max_payload_bytes", "max_waiting_in_memory", "max_running", "step_threads",
-    "retention", "clock",
+    "path", "*", "workflows", "durability", "max_payload_bytes", "max_waiting_in_memory", "max_running", "max_crashes",
+    "step_threads", "step_processes", "retention", "take_over_stalled_after", "clock",
 ]  # fmt: skip
 SIGNATURES: dict[str, list[str]] = {
     "Engine": OPTIONS,

@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
+from stepwell.child import check_may_open
 from stepwell.clock import MICROSECONDS, Clock, SystemClock, to_seconds
 from stepwell.codec import Codec
 from stepwell.core import Core
@@ -69,6 +70,7 @@ class Options:
         max_running: int,
         max_crashes: int,
         step_threads: int,
+        step_processes: int | None,
         retention: float | timedelta | None,
         take_over_stalled_after: float | timedelta | None,
         clock: Clock | None,
@@ -86,6 +88,7 @@ class Options:
             crashes=_at_least(max_crashes, 1, "max_crashes"),
         )
         self.step_threads = _at_least(step_threads, 1, "step_threads")
+        self.step_processes = None if step_processes is None else _at_least(step_processes, 1, "step_processes")
         self.retention = None if retention is None else _microseconds(retention, "retention")
         self.stall_limit_seconds: float | None = None
         if take_over_stalled_after is not None:
@@ -126,6 +129,7 @@ def open_store(path: str | os.PathLike[str], durability: Durability) -> Store:
     """Open the store that `path` names, and begin to watch workflow code for I/O."""
     if isinstance(path, str) and path.startswith(("postgres://", "postgresql://")):
         raise InvalidArgument(f"{path.split('@')[-1]!r}: PostgreSQL is not supported yet; give the path of a file")
+    check_may_open()
     # Imported here and not at the top: `import stepwell` must stay cheap for those who only define workflows.
     from stepwell import purity
     from stepwell.store.sqlite.guard import add_listener
@@ -165,6 +169,7 @@ class Client:
                 options.workflows,
                 limits=options.limits,
                 step_threads=options.step_threads,
+                step_processes=options.step_processes,
                 step_loop=step_loop,
                 retention=options.retention,
                 stall_limit_seconds=options.stall_limit_seconds,

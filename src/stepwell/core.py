@@ -58,6 +58,7 @@ class Core:
         *,
         limits: Limits,
         step_threads: int,
+        step_processes: int | None,
         step_loop: asyncio.AbstractEventLoop | None,
         retention: int | None,
         stall_limit_seconds: float | None,
@@ -77,7 +78,9 @@ class Core:
         )
         self.worker = self.machine.worker
         self.waiters = self.machine.waiters
-        self.steps = Dispatch(self._loop, step_loop, codec, step_threads, self._finished, self._long_steps)
+        self.steps = Dispatch(
+            self._loop, step_loop, codec, step_threads, self._finished, self._long_steps, step_processes
+        )
         self._timer: asyncio.TimerHandle | None = None
         self.thread = threading.Thread(target=self._main, name="stepwell", daemon=True)
         self._watchdog = Watchdog(self.thread)

@@ -57,6 +57,7 @@ class Engine:
     - `max_running`: how many runs may be under way at once; further ones are pending.
     - `max_crashes`: a run that was under way, without progress, at so many deaths of its worker in a row fails.
     - `step_threads`: how many ``def`` steps execute at once.
+    - `step_processes`: how many steps with ``isolate="process"`` execute at once; None: as many as there are CPUs.
     - `retention`: how long after its end a run is kept, in seconds or as a timedelta; None keeps runs for ever.
     - `take_over_stalled_after`: seconds, or a timedelta, after which the runs of another worker that does not answer
       (it is stopped, or hangs) are taken over; None never does that by itself.
@@ -79,6 +80,7 @@ class Engine:
         max_running: int = 10_000,
         max_crashes: int = 5,
         step_threads: int = 32,
+        step_processes: int | None = None,
         retention: float | timedelta | None = None,
         take_over_stalled_after: float | timedelta | None = None,
         clock: Clock | None = None,
@@ -91,6 +93,7 @@ class Engine:
             max_running=max_running,
             max_crashes=max_crashes,
             step_threads=step_threads,
+            step_processes=step_processes,
             retention=retention,
             take_over_stalled_after=take_over_stalled_after,
             clock=clock,

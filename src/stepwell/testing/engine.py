@@ -123,6 +123,7 @@ def _abandon(client: Client) -> None:
     core.machine.failure = EngineClosed(f"{store.location}: the engine has crashed; reopen it")
     core._watchdog.stop()
     _stop_thread(core)
+    core.steps.abandon()
     _dead.append(core)
     core.waiters.refuse(core.machine.failure)
     core.machine.refuse_inbox()
