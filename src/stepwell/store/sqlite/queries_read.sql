@@ -99,7 +99,7 @@ SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, st
     crashes
 FROM stepwell_runs
 WHERE key IN (
-    SELECT run.key FROM stepwell_runs AS run
+    SELECT run.key FROM stepwell_runs AS run INDEXED BY stepwell_runs_by_owner
     WHERE run.owner IS NOT NULL AND run.status = ?1
         AND (?2 IS NULL OR run.workflow = ?2)
         AND (?3 IS NULL OR (run.id >= ?3 AND run.id < ?4))
@@ -156,8 +156,11 @@ SELECT EXISTS (
     WHERE run.status = 'pending' AND run.crashes < 2 AND run.workflow = wanted.value
 ) OR EXISTS (
     SELECT 1 FROM json_each(?1) AS wanted CROSS JOIN stepwell_runs AS run
-    WHERE run.crashes >= 2 AND run.ended_at IS NULL AND run.owner IS NULL
-        AND (run.status = 'pending' OR (run.status = 'waiting' AND run.wake_at <= ?2))
+    WHERE run.crashes >= 2 AND run.ended_at IS NULL AND run.status = 'waiting' AND run.owner IS NULL
+        AND run.workflow = wanted.value AND run.wake_at <= ?2
+    UNION ALL
+    SELECT 1 FROM json_each(?1) AS wanted CROSS JOIN stepwell_runs AS run
+    WHERE run.crashes >= 2 AND run.ended_at IS NULL AND run.status = 'pending' AND run.owner IS NULL
         AND run.workflow = wanted.value
 ) AND NOT EXISTS (
     SELECT 1 FROM stepwell_runs AS busy
@@ -221,7 +224,7 @@ LIMIT ?3;
 
 -- name: news
 -- ?1 epoch.
-SELECT wake.run FROM stepwell_wakes AS wake JOIN stepwell_runs AS run ON run.key = wake.run
+SELECT wake.run FROM stepwell_wakes AS wake CROSS JOIN stepwell_runs AS run ON run.key = wake.run
 WHERE run.owner = ?1 ORDER BY wake.run;
 
 -- name: messages_from_others

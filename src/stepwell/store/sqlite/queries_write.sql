@@ -76,9 +76,7 @@ WHERE owner = ?1 AND owner IS NOT NULL;
 
 -- name: stale_wakes_deleted
 -- Notes for runs that have no owner any more, after a release.
-DELETE FROM stepwell_wakes WHERE run IN (
-    SELECT wake.run FROM stepwell_wakes AS wake JOIN stepwell_runs AS run ON run.key = wake.run WHERE run.owner IS NULL
-);
+DELETE FROM stepwell_wakes WHERE (SELECT owner FROM stepwell_runs WHERE key = run) IS NULL;
 
 -- name: trace_left
 -- ?1 epoch. Evidence for a transaction that adds no row. Returns the count.

@@ -89,7 +89,8 @@ ALTER TABLE stepwell_runs_anew RENAME TO stepwell_runs;
 -- of them stand in nobody's way; the bound is stepwell.store.base.SUSPECT_CRASHES.
 CREATE INDEX stepwell_runs_by_wake ON stepwell_runs (workflow, wake_at)
     WHERE status = 'waiting' AND owner IS NULL AND wake_at IS NOT NULL AND crashes < 2;
-CREATE INDEX stepwell_runs_pending ON stepwell_runs (workflow) WHERE status = 'pending' AND crashes < 2;
+-- The state is always the same here; named all the same, it makes SQLite prefer this index to that on states.
+CREATE INDEX stepwell_runs_pending ON stepwell_runs (workflow, status) WHERE status = 'pending' AND crashes < 2;
 CREATE INDEX stepwell_runs_suspect ON stepwell_runs (status, owner, workflow, wake_at)
     WHERE crashes >= 2 AND ended_at IS NULL;
 -- What is in memory somewhere, all running ones included.
@@ -98,6 +99,8 @@ CREATE INDEX stepwell_runs_by_status ON stepwell_runs (status)
     WHERE status = 'pending' OR status = 'halted' OR status = 'failed';
 CREATE INDEX stepwell_runs_by_parent ON stepwell_runs (parent) WHERE parent IS NOT NULL;
 CREATE INDEX stepwell_runs_by_end ON stepwell_runs (ended_at) WHERE ended_at IS NOT NULL;
+
+CREATE INDEX stepwell_workers_present ON stepwell_workers (ended_at) WHERE ended_at IS NULL;
 
 CREATE TABLE stepwell_wakes (
     -- Something arrived for a run that is in the memory of a worker which does not know of it: its messages, or the
