@@ -1,73 +1,45 @@
-"""One engine for one file, decided by the kernel: real processes race, die and fork."""
+"""The door and the bytes of the lock file, decided by the kernel: real processes hold them, race for them, die and fork."""
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
 from pathlib import Path
 
 import pytest
 
 from stepwell.errors import FileInUse, FileNotUsable
 from stepwell.store.sqlite import locking
-from stepwell.store.sqlite.locking import Identity
-from stepwell.store.sqlite.opening import open_database
+from stepwell.store.sqlite.locking import LOCK_BASE, SLOT_BASE, SLOTS, Identity
+from tests.processes import child, line, tell
 
-#: Takes the lock, says so, and holds it until its standard input ends.
+#: Takes the door, says so, and holds it until its standard input ends.
 HOLDER = """
 import sys
 from stepwell.store.sqlite import locking
-lock = locking.acquire(sys.argv[1], sys.argv[2])
+lock = locking.acquire(sys.argv[1], sys.argv[2], 0.01)
 print("held", flush=True)
 sys.stdin.read()
 """
 
-#: Opens the database when told to, and says whether it has it; then writes a row and holds the file until told to end.
-RACER = """
+#: Lets go of the door, locks the bytes that it is given, and says so; lets go when told to.
+LOCKER = """
 import sys
-from stepwell.errors import FileInUse
-from stepwell.store.sqlite.opening import open_database
-print("ready", flush=True)
+from stepwell.store.sqlite import locking
+lock = locking.acquire(sys.argv[1], "orders.db")
+lock.leave_door()
+for byte in sys.argv[2:]:
+    assert locking.try_lock(lock.descriptor, int(byte))
+print("held", flush=True)
 sys.stdin.readline()
-try:
-    database = open_database(sys.argv[1], migrations=sys.argv[2])
-except FileInUse as error:
-    print("refused", error, flush=True)
-else:
-    database.writer.execute("INSERT INTO stepwell_a (v) VALUES ('winner')")
-    print("won", flush=True)
-    sys.stdin.readline()
-    database.truncate_wal()
-    database.close()
+for byte in sys.argv[2:]:
+    locking.unlock(lock.descriptor, int(byte))
+print("free", flush=True)
+sys.stdin.readline()
 """
-
-
-@contextmanager
-def child(script: str, *args: object) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, args)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
-
-
-def tell(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    process.stdin.write("\n")
-    process.stdin.flush()
 
 
 @pytest.fixture
@@ -75,27 +47,33 @@ def lock_path(tmp_path: Path) -> str:
     return str(tmp_path / "orders.db-lock")
 
 
-@pytest.fixture
-def migrations(tmp_path: Path) -> str:
-    folder = tmp_path / "migrations"
-    folder.mkdir()
-    (folder / "0001_initial.sql").write_text("CREATE TABLE stepwell_a (id INTEGER PRIMARY KEY, v TEXT) STRICT;")
-    return str(folder)
-
-
-def test_a_second_process_is_refused_with_the_pid_of_the_first(lock_path: str) -> None:
+def test_a_process_that_stays_in_the_door_is_named_to_those_behind_it(lock_path: str) -> None:
     with child(HOLDER, lock_path, "orders.db") as holder:
         assert line(holder) == "held"
-        with pytest.raises(FileInUse, match=f"'orders.db' is open.*process {holder.pid} on host {os.uname().nodename}"):
-            locking.acquire(lock_path, "orders.db")
+        words = (
+            f"'orders.db' is being opened or closed by process {holder.pid} on host {os.uname().nodename}, .* 0.01 s"
+        )
+        with pytest.raises(FileInUse, match=words):
+            locking.acquire(lock_path, "orders.db", 0.01)
 
 
-def test_a_killed_process_gives_the_lock_back_at_once(lock_path: str) -> None:
+def test_the_door_is_waited_for(lock_path: str) -> None:
+    with child(HOLDER, lock_path, "orders.db") as holder:
+        assert line(holder) == "held"
+        got: list[locking.LockFile] = []
+        thread = threading.Thread(target=lambda: got.append(locking.acquire(lock_path, "orders.db", 30)))
+        thread.start()
+        holder.kill()
+        thread.join()
+    got[0].release()
+
+
+def test_a_killed_process_gives_the_door_back_at_once(lock_path: str) -> None:
     with child(HOLDER, lock_path, "orders.db") as holder:
         assert line(holder) == "held"
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-        locking.acquire(lock_path, "orders.db").release()
+        locking.acquire(lock_path, "orders.db", 0).release()
 
 
 def test_a_refused_attempt_does_not_shake_the_holder(lock_path: str) -> None:
@@ -103,7 +81,7 @@ def test_a_refused_attempt_does_not_shake_the_holder(lock_path: str) -> None:
         assert line(holder) == "held"
         for _ in range(3):
             with pytest.raises(FileInUse):
-                locking.acquire(lock_path, "orders.db")
+                locking.acquire(lock_path, "orders.db", 0)
 
 
 def test_a_second_holder_in_the_same_process_is_refused_and_the_kernels_lock_stays(lock_path: str) -> None:
@@ -117,7 +95,7 @@ def test_a_second_holder_in_the_same_process_is_refused_and_the_kernels_lock_sta
     lock.release()
 
 
-def test_a_released_lock_can_be_taken_again_and_its_file_stays(lock_path: str) -> None:
+def test_a_released_lock_file_can_be_taken_again_and_stays(lock_path: str) -> None:
     lock = locking.acquire(lock_path, "orders.db")
     inode = os.stat(lock_path).st_ino
     lock.release()
@@ -126,7 +104,7 @@ def test_a_released_lock_can_be_taken_again_and_its_file_stays(lock_path: str) -
     locking.acquire(lock_path, "orders.db").release()
 
 
-def test_the_lock_file_is_readable_for_its_owner_only(lock_path: str) -> None:
+def test_the_lock_file_is_readable_for_its_owner_only_and_tells_people_what_it_is(lock_path: str) -> None:
     before = os.umask(0)
     try:
         lock = locking.acquire(lock_path, "orders.db")
@@ -134,21 +112,24 @@ def test_the_lock_file_is_readable_for_its_owner_only(lock_path: str) -> None:
         os.umask(before)
     assert os.stat(lock_path).st_mode & 0o777 == 0o600
     lock.release()
+    text = Path(lock_path).read_bytes().rstrip(b"\0").decode()
+    assert text.splitlines()[0] == f"process {os.getpid()} on host {os.uname().nodename}"
+    assert "Stepwell" in text
 
 
 def test_a_lock_file_deleted_while_it_is_being_locked_is_not_trusted(
     lock_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_lock = locking._lock
+    real_pass = locking._pass_door
     deletions: list[int] = []
 
-    def lock_a_file_that_vanishes(descriptor: int, path: str, database_path: str) -> None:
-        real_lock(descriptor, path, database_path)
+    def pass_the_door_of_a_file_that_vanishes(descriptor: int, path: str, database_path: str, patience: float) -> None:
+        real_pass(descriptor, path, database_path, patience)
         if len(deletions) < 2:
             deletions.append(os.fstat(descriptor).st_ino)
             os.unlink(path)
 
-    monkeypatch.setattr(locking, "_lock", lock_a_file_that_vanishes)
+    monkeypatch.setattr(locking, "_pass_door", pass_the_door_of_a_file_that_vanishes)
     lock = locking.acquire(lock_path, "orders.db")
     assert len(deletions) == 2
     assert Identity.of(lock_path) == lock.identity
@@ -181,9 +162,10 @@ def test_a_lock_file_that_is_no_plain_file_is_refused(lock_path: str, tmp_path: 
         os.mkfifo(lock_path)
     with pytest.raises(FileNotUsable, match="plain file"):
         locking.acquire(lock_path, "orders.db")
+    assert not locking._held
 
 
-def test_a_forked_child_neither_inherits_the_lock_nor_can_let_go_of_it(lock_path: str) -> None:
+def test_a_forked_child_neither_inherits_the_locks_nor_can_let_go_of_them(lock_path: str) -> None:
     script = """
 import os, sys, subprocess
 from stepwell.store.sqlite import locking
@@ -191,34 +173,93 @@ lock = locking.acquire(sys.argv[1], "orders.db")
 os.register_at_fork(after_in_child=locking.after_fork_in_child)
 pid = os.fork()
 if pid == 0:
+    assert locking.holder(lock.descriptor, locking.LOCK_BASE).pid == os.getppid()
     lock.release()
-    os.close(lock._descriptor)
+    os.close(lock.descriptor)
     os._exit(0)
-os.waitpid(pid, 0)
-probe = "import sys; from stepwell.store.sqlite import locking; locking.acquire(sys.argv[1], 'orders.db')"
+assert os.waitpid(pid, 0)[1] == 0
+probe = "import sys; from stepwell.store.sqlite import locking; locking.acquire(sys.argv[1], 'orders.db', 0)"
 print(subprocess.run([sys.executable, "-c", probe, sys.argv[1]], stderr=subprocess.PIPE, text=True).stderr)
 """
     done = subprocess.run([sys.executable, "-c", script, lock_path], capture_output=True, text=True, check=True)
     assert "FileInUse" in done.stdout
 
 
-def test_processes_that_race_to_make_the_same_file_leave_one_winner_and_a_sound_file(
-    tmp_path: Path, migrations: str
-) -> None:
-    path = tmp_path / "orders.db"
-    with child(RACER, path, migrations) as a, child(RACER, path, migrations) as b, child(RACER, path, migrations) as c:
-        racers = [a, b, c]
-        assert [line(racer) for racer in racers] == ["ready"] * 3
-        for racer in racers:
-            tell(racer)
-        words = [line(racer) for racer in racers]
-        assert sorted(word.split()[0] for word in words) == ["refused", "refused", "won"]
-        winner = racers[words.index("won")]
-        # With a space where the winner has written who it is already, with a full stop where the kernel told it.
-        assert all(re.search(rf"process {winner.pid}[ .]", word) for word in words if word != "won")
-        tell(winner)
-        assert winner.wait() == 0
-    database = open_database(path, migrations=migrations)
-    assert database.writer.execute("SELECT v FROM stepwell_a").fetchall() == [("winner",)]
-    assert database.writer.pragma("integrity_check") == "ok"
-    database.close()
+def test_threads_of_a_process_go_through_the_door_one_at_a_time(lock_path: str) -> None:
+    lock = locking.acquire(lock_path, "orders.db")
+    lock.leave_door()
+    inside: list[int] = []
+
+    def go_through() -> None:
+        for _ in range(50):
+            with lock.door():
+                inside.append(1)
+                assert len(inside) == 1
+                os.sched_yield()
+                inside.pop()
+
+    threads = [threading.Thread(target=go_through) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert locking.holder(lock.descriptor, LOCK_BASE) is None
+    lock.release()
+
+
+def test_all_holders_of_a_range_are_found_whatever_the_order_they_came_in(lock_path: str) -> None:
+    bytes_of = [SLOT_BASE + 7, SLOT_BASE, SLOT_BASE + SLOTS - 1]
+    with (
+        child(LOCKER, lock_path, bytes_of[0]) as a,
+        child(LOCKER, lock_path, bytes_of[1]) as b,
+        child(LOCKER, lock_path, bytes_of[2], LOCK_BASE + 1) as c,
+    ):
+        assert [line(process) for process in (a, b, c)] == ["held"] * 3
+        lock = locking.acquire(lock_path, "orders.db")
+        assert locking.try_lock(lock.descriptor, SLOT_BASE + 1)
+        found = locking.holders(lock.descriptor, SLOT_BASE, SLOTS)
+        assert found == [(bytes_of[1], 1, b.pid), (bytes_of[0], 1, a.pid), (bytes_of[2], 1, c.pid)]
+        assert locking.holders(lock.descriptor, SLOT_BASE + 1, 6) == []
+        lock.release()
+
+
+def test_a_circle_that_the_kernel_sees_where_there_is_none_is_waited_out(lock_path: str) -> None:
+    # One thread of this process has byte 1000, another one waits for byte 1001; the other process has 1001 and wants
+    # 1000. To the kernel, which takes both threads for one, that is a deadlock; the first one lets go all the same.
+    script = """
+import sys, threading
+from stepwell.store.sqlite import locking
+lock = locking.acquire(sys.argv[1], "orders.db")
+lock.leave_door()
+locking.lock(lock.descriptor, 1001)
+print("has 1001", flush=True)
+sys.stdin.readline()
+real = locking.lock_within
+def lock_within(*args):
+    print("looks again and again", flush=True)
+    return real(*args)
+locking.lock_within = lock_within
+locking.lock(lock.descriptor, 1000)
+print("has 1000", flush=True)
+"""
+    with child(script, lock_path) as other:
+        assert line(other) == "has 1001"
+        lock = locking.acquire(lock_path, "orders.db")
+        lock.leave_door()
+        locking.lock(lock.descriptor, 1000)
+        waiting = threading.Thread(target=locking.lock, args=(lock.descriptor, 1001))
+        waiting.start()
+        inode = os.stat(lock_path).st_ino
+        while not any(f":{inode} 1001 1001" in found for found in waiters_in_the_kernel()):
+            os.sched_yield()
+        tell(other)
+        assert line(other) == "looks again and again"
+        locking.unlock(lock.descriptor, 1000)
+        assert line(other) == "has 1000"
+        other.wait()
+        waiting.join()
+        lock.release()
+
+
+def waiters_in_the_kernel() -> list[str]:
+    return [text for text in Path("/proc/locks").read_text().splitlines() if "->" in text]

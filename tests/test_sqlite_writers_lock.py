@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+import queue
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from stepwell.store.sqlite.writers_lock import FairLock
+from stepwell.errors import EngineClosed
+from stepwell.store.sqlite import locking
+from stepwell.store.sqlite.locking import QUEUE_BYTE, WRITE_BYTE
+from stepwell.store.sqlite.writers_lock import FairLock, SharedLock
+from tests.processes import Member, child, line, tell
 
 
 def wait_for_queue(lock: FairLock, length: int) -> None:
@@ -118,7 +126,7 @@ def test_an_interrupted_thread_leaves_the_line(monkeypatch: pytest.MonkeyPatch) 
     lock = FairLock()
     lock.acquire()
 
-    def interrupted(_waiter: object, _seen: int) -> None:
+    def interrupted(*_args: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(lock, "_await", interrupted)
@@ -132,7 +140,7 @@ def test_a_thread_that_is_interrupted_as_it_gets_the_lock_passes_it_on(monkeypat
     lock = FairLock()
     lock.acquire()
 
-    def interrupted(_waiter: object, _seen: int) -> None:
+    def interrupted(*_args: object) -> None:
         lock.release()  # hands the lock over to the waiter
         raise KeyboardInterrupt
 
@@ -145,3 +153,240 @@ def test_a_thread_that_is_interrupted_as_it_gets_the_lock_passes_it_on(monkeypat
 def test_releasing_a_lock_that_is_not_held_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="without being held"):
         FairLock().release()
+
+
+# --- between processes ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "orders.db")
+
+
+@pytest.fixture
+def shared(path: str) -> Iterator[SharedLock]:
+    lock_file = locking.acquire(path + "-lock", path)
+    lock_file.leave_door()
+    shared = SharedLock(lock_file)
+    yield shared
+    shared.close()
+    lock_file.release()
+
+
+#: Opens the lock file and evaluates what it is told, as `processes.MEMBER` does with a whole database.
+WRITER = """
+import os, sys, threading
+from stepwell.store.sqlite import locking
+from stepwell.store.sqlite.writers_lock import SharedLock
+lock_file = locking.acquire(sys.argv[1] + "-lock", sys.argv[1])
+lock_file.leave_door()
+writers = SharedLock(lock_file)
+def append(text):
+    descriptor = os.open(sys.argv[1], os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    os.write(descriptor, text.encode())
+    os.close(descriptor)
+print("open", flush=True)
+for line in sys.stdin:
+    print(repr(eval(line)), flush=True)
+"""
+
+
+@contextmanager
+def writer(path: str) -> Iterator[Member]:
+    with child(WRITER, path) as process:
+        assert line(process) == "open"
+        yield Member(process)
+
+
+def wait_until_it_is_next(shared: SharedLock, other: Member) -> None:
+    """Return when the other process stands in the turnstile."""
+    while True:
+        found = locking.holder(shared._turnstile._file.descriptor, QUEUE_BYTE)
+        if found is not None:
+            assert found.pid == other.pid
+            return
+        os.sched_yield()
+
+
+def test_processes_exclude_each_other(path: str) -> None:
+    # Without the lock, a counter that is read and written back loses counts.
+    count = """
+import sys
+from pathlib import Path
+from stepwell.store.sqlite import locking
+from stepwell.store.sqlite.writers_lock import SharedLock
+lock_file = locking.acquire(sys.argv[1] + "-lock", sys.argv[1])
+lock_file.leave_door()
+writers, counter = SharedLock(lock_file), Path(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(300):
+    writers.acquire()
+    counter.write_text(str(int(counter.read_text()) + 1))
+    writers.release()
+print("done", flush=True)
+"""
+    Path(path).write_text("0")
+    with child(count, path) as a, child(count, path) as b, child(count, path) as c:
+        assert [line(process) for process in (a, b, c)] == ["ready"] * 3
+        for process in (a, b, c):
+            tell(process)
+        assert [line(process) for process in (a, b, c)] == ["done"] * 3
+    assert Path(path).read_text() == "900"
+
+
+def test_whoever_has_just_written_cannot_overtake_the_process_that_waits(path: str, shared: SharedLock) -> None:
+    with writer(path) as other:
+        for _ in range(20):
+            Path(path).write_text("")
+            shared.acquire()
+            other.begin("(writers.acquire(), append('the other'), writers.release())")
+            wait_until_it_is_next(shared, other)
+            shared.release()
+            shared.acquire()
+            assert Path(path).read_text() == "the other"
+            shared.release()
+            other.end()
+
+
+def test_a_process_that_is_killed_while_it_writes_or_waits_holds_nobody_up(path: str, shared: SharedLock) -> None:
+    with writer(path) as holder:
+        holder.ask("writers.acquire()")
+        assert shared.holder() == holder.pid
+        told = threading.Event()
+        assert not shared.try_acquire(told.set)
+        holder.kill()
+        assert told.wait(30)
+        assert shared.try_acquire(told.set)
+    with writer(path) as waiting:
+        waiting.begin("writers.acquire()")
+        wait_until_it_is_next(shared, waiting)
+        waiting.kill()
+        shared.release()
+    assert shared.holder() is None
+    assert shared.acquire_within(0)
+    shared.release()
+
+
+def test_a_loop_is_told_when_the_other_process_lets_go_and_finds_the_lock_kept(path: str, shared: SharedLock) -> None:
+    with writer(path) as other:
+        other.ask("writers.acquire()")
+        told: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+        def notify() -> None:
+            told.put(threading.current_thread().name)
+
+        assert not shared.try_acquire(notify)
+        # Asking again meanwhile changes nothing.
+        assert not shared.try_acquire(notify)
+        assert told.empty()
+        other.ask("writers.release()")
+        assert told.get(timeout=30) == "stepwell-writers-lock"
+        assert shared.try_acquire(notify)
+        assert other.ask("writers.acquire_within(0)") is False
+        assert told.empty()
+        shared.release()
+        assert other.ask("writers.acquire_within(30)") is True
+
+
+def test_a_loop_that_does_not_come_back_loses_the_lock_to_the_other_process(path: str, shared: SharedLock) -> None:
+    with writer(path) as other:
+        other.ask("writers.acquire()")
+        told = threading.Event()
+        assert not shared.try_acquire(told.set)
+        other.ask("writers.release()")
+        assert told.wait(30)
+        assert other.ask("writers.acquire()") is None
+        other.ask("writers.release()")
+    shared.acquire()
+    shared.release()
+
+
+def test_a_loop_that_is_closed_meanwhile_harms_nobody(path: str, shared: SharedLock) -> None:
+    def closed() -> None:
+        raise RuntimeError("Event loop is closed")
+
+    with writer(path) as other:
+        for _ in range(2):
+            other.ask("writers.acquire()")
+            assert not shared.try_acquire(closed)
+            other.ask("writers.release()")
+            other.ask("writers.acquire()")
+            other.ask("writers.release()")
+
+
+def test_a_thread_gets_what_was_kept_for_a_loop_that_does_not_come_back(path: str, shared: SharedLock) -> None:
+    with writer(path) as other:
+        other.ask("writers.acquire()")
+        assert not shared.try_acquire(lambda: None)
+        got = threading.Event()
+
+        def work() -> None:
+            shared.acquire()
+            got.set()
+            shared.release()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        wait_for_queue(shared._line, 1)
+        other.ask("writers.release()")
+        assert got.wait(30)
+        thread.join()
+        assert other.ask("writers.acquire_within(30)") is True
+
+
+def test_a_writer_that_is_stopped_is_named_and_waited_for_no_longer_than_asked(path: str, shared: SharedLock) -> None:
+    with writer(path) as other:
+        other.ask("writers.acquire()")
+        other.stop()
+        assert not shared.acquire_within(0.01)
+        assert shared.holder() == other.pid
+        other.kill()
+    assert shared.acquire_within(0)
+    # Within the process, too.
+    assert not shared.acquire_within(0.01)
+    shared.release()
+
+
+def test_an_interrupted_process_leaves_the_turnstile(
+    path: str, shared: SharedLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_lock = locking.lock
+
+    def interrupted(descriptor: int, first: int) -> None:
+        if first == WRITE_BYTE:
+            raise KeyboardInterrupt
+        real_lock(descriptor, first)
+
+    monkeypatch.setattr(locking, "lock", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        shared.acquire()
+    with writer(path) as other:
+        assert other.ask("writers.acquire_within(0)") is True
+
+
+def test_after_close_nobody_gets_the_lock_and_the_helper_has_ended(path: str, shared: SharedLock) -> None:
+    with writer(path) as other:
+        other.ask("writers.acquire()")
+        told = threading.Event()
+        assert not shared.try_acquire(told.set)
+        closing = threading.Thread(target=shared.close)
+        closing.start()
+        other.ask("writers.release()")
+        closing.join()
+        assert told.wait(30)
+        assert shared._helper is not None
+        assert not shared._helper.is_alive()
+        assert other.ask("writers.acquire_within(30)") is True
+    for ask in (shared.acquire, lambda: shared.try_acquire(told.set), lambda: shared.acquire_within(1)):
+        with pytest.raises(EngineClosed, match=r"orders\.db: the file is closed"):
+            ask()
+
+
+def test_what_is_held_may_be_released_after_close(shared: SharedLock) -> None:
+    shared.acquire()
+    shared.close()
+    shared._turnstile._file.release()
+    shared.release()
+    with pytest.raises(EngineClosed):
+        shared.acquire()
