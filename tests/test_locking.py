@@ -1,4 +1,4 @@
-"""The door and the bytes of the lock file, decided by the kernel: real processes hold them, race for them, die and fork."""
+"""The door and the bytes of the lock file, which the kernel decides on: real processes race for them, die and fork."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.processes import child, line, tell
 
 from stepwell.errors import FileInUse, FileNotUsable
 from stepwell.store.sqlite import locking
 from stepwell.store.sqlite.locking import LOCK_BASE, SLOT_BASE, SLOTS, Identity
-from tests.processes import child, line, tell
 
 #: Takes the door, says so, and holds it until its standard input ends.
 HOLDER = """

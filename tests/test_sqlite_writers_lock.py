@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.processes import Member, child, line, tell
 
 from stepwell.errors import EngineClosed
 from stepwell.store.sqlite import locking
 from stepwell.store.sqlite.locking import QUEUE_BYTE, WRITE_BYTE
 from stepwell.store.sqlite.writers_lock import FairLock, SharedLock
-from tests.processes import Member, child, line, tell
 
 
 def wait_for_queue(lock: FairLock, length: int) -> None:
