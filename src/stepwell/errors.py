@@ -9,6 +9,8 @@
     │   └── PayloadTooLarge
     ├── RunNotFound                no run has this id
     ├── RunConflict                the id belongs to a run with another workflow or input
+    ├── DuplicateRun               a run with the same dedup key stands in the queue, or is under way
+    ├── QueueNotFound              the file knows no queue or limit of this name
     ├── RunEnded                   the run is over, so it takes no messages and makes no calls
     ├── RunCancelled               `result()` of a cancelled run
     ├── RunFailed                  `result()` of a failed run whose exception class is not imported here
@@ -81,6 +83,18 @@ class RunNotFound(StepwellError, LookupError):
 
 class RunConflict(StepwellError):
     """The id is taken by a run of another workflow, or of the same one with other input."""
+
+
+class DuplicateRun(StepwellError):
+    """A run of the queue with the same dedup key has not ended, and the queue refuses another; `run_id` names it."""
+
+    def __init__(self, message: str, *, run_id: str = "") -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class QueueNotFound(StepwellError, LookupError):
+    """The file knows no queue or limit of this name: nothing was ever started in it."""
 
 
 class RunEnded(StepwellError):

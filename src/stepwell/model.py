@@ -12,7 +12,6 @@ import msgspec
 from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import Status
 
-
 MemberState: TypeAlias = Literal["active", "stopped", "dead"]
 
 
@@ -33,7 +32,8 @@ class RunRecord(msgspec.Struct, frozen=True):
     attention next, None for "only when something arrives". `started_at` is when it first moved to ``running``: the
     run's clock begins there. `reason` says why a run is pending, halted or cancelled. `error` is a failure (see
     `stepwell.failure`). `owner` is the epoch of the worker in whose memory it is. `crashes` counts the deaths of
-    workers in a row during which it was under way and made no progress.
+    workers in a row during which it was under way and made no progress. `queue` is the queue that it was started in,
+    `queued` whether it still waits there for its turn.
     """
 
     key: int
@@ -58,6 +58,8 @@ class RunRecord(msgspec.Struct, frozen=True):
     cancel_reason: str | None = None
     ended_at: int | None = None
     crashes: int = 0
+    queue: str | None = None
+    queued: bool = False
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -84,9 +86,23 @@ class Message(msgspec.Struct, frozen=True):
     sent_at: int
 
 
+class Permit(msgspec.Struct, frozen=True):
+    """That an operation of a run waits for a permit of a limit, or has it (`granted`)."""
+
+    op: int
+    limit: str
+    granted: bool
+
+
 class RunSnapshot(msgspec.Struct, frozen=True):
-    """All that is needed to bring a run back to memory: its row, its journal in order, its messages in order."""
+    """All that is needed to bring a run back to memory: its row, its journal in order, its messages in order.
+
+    `permits` are those of its operations. A run that collected the inputs of several starts has them in `items`, in
+    order; its row has none then.
+    """
 
     record: RunRecord
     entries: list[Entry]
     messages: list[Message]
+    permits: list[Permit] = []
+    items: list[Payload] = []

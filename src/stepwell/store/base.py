@@ -27,6 +27,7 @@ from stepwell.store.queueing import (
     QueueChanged,
     QueueDeclared,
     QueueFacts,
+    QueueInspector,
     QueueTaken,
 )
 
@@ -351,7 +352,7 @@ class RunFilter(msgspec.Struct, frozen=True):
     limit: int = 100
 
 
-class Inspector(Protocol):
+class Inspector(QueueInspector, Protocol):
     """The read side. Every call is one short read on a connection of its own; all are safe from any thread."""
 
     def run_by_id(self, run_id: str) -> RunRecord | None:

@@ -11,6 +11,7 @@ Times are microseconds since the Unix epoch, UTC.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -195,4 +196,27 @@ class QueueFacts(Protocol):
 
     def start_at(self, queue: str, index: int) -> int | None:
         """Return the time of a start in the log, counted from 0 for the oldest, or None."""
+        ...
+
+
+class QueueInspector(Protocol):
+    """The read side of queues and limits; part of `stepwell.store.base.Inspector`."""
+
+    def queue_facts(self) -> AbstractContextManager[QueueFacts]:
+        """Return facts that agree with each other, for a short look; entries that became due may still be delayed."""
+        ...
+
+    def queues(self) -> list[QueueState]:
+        """Return all queues and limits, by name."""
+        ...
+
+    def oldest_wait(self, queue: str) -> int | None:
+        """Return since when the longest waiting entry of a queue or limit has waited, or None."""
+        ...
+
+    def queued_runs(self, queue: str, partition: str | None, after: int, limit: int) -> list[tuple[int, str]]:
+        """Return key and id of the runs with keys above `after` that are delayed or wait in a queue, by key.
+
+        A `partition` of None means all.
+        """
         ...

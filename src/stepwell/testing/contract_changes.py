@@ -128,7 +128,7 @@ class ChangeContract(StoreFixtures):
     def test_a_second_creation_with_an_id_changes_nothing_and_shows_the_first(self, worker: Worker) -> None:
         key = worker.create("a")
         (created,) = worker.apply(RunCreated("a", "other", None, 8, "pending", NOW + 1))
-        assert created == Created(key, worker.record(key))
+        assert created == Created(key, worker.record(key), refused=True)
         assert worker.record(key).workflow == "shop.checkout"
 
     def test_a_creation_that_must_be_new_is_refused_where_the_id_exists(self, worker: Worker) -> None:

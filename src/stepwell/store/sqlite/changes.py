@@ -35,6 +35,7 @@ from stepwell.store.base import (
     Change,
     ChildrenCancelled,
     Created,
+    Joined,
     MessageSent,
     MessageTaken,
     NewsTaken,
@@ -45,14 +46,18 @@ from stepwell.store.base import (
     RunsReleased,
     RunWoken,
     Sent,
+    Unit,
     ValuePublished,
     WatchAdded,
     WorkTaken,
 )
+from stepwell.store.queueing import Entered
+from stepwell.store.sqlite.entries import QUEUED_RUN_CREATED, Entries
 from stepwell.store.sqlite.queries import Ladder, ladder, load
 
 _SQL: Final = load("queries_write.sql")
 _ATTACHED: Final = RunRecord.__struct_fields__.index("attached")  # a truth value, which SQLite keeps as 0 or 1
+_QUEUED: Final = RunRecord.__struct_fields__.index("queued")  # as above
 _ENTRY_FIELDS: Final = 9  # without the position, which the file assigns
 _APPEND: Final[Ladder] = ladder(_SQL["entry_appended"], (256, 32, 4, 1))
 _RUN_CREATED: Final = _SQL["run_created"]
@@ -73,6 +78,7 @@ def record_of(row: Sequence[Any]) -> RunRecord:
     """Return the record for a row whose columns are the fields of `RunRecord` in order."""
     fields = list(row)
     fields[_ATTACHED] = fields[_ATTACHED] != 0
+    fields[_QUEUED] = fields[_QUEUED] != 0
     return RunRecord(*fields)
 
 
@@ -109,18 +115,22 @@ class Applier:
             ValuePublished: self._value_published,
             WatchAdded: self._watch_added,
         }
+        self.entries = Entries(connection, self.wake)
+        self.handlers.update(self.entries.handlers)
 
     def begin(self, epoch: int) -> None:
         """Forget what an earlier transaction left; the worker with `epoch` writes now."""
         self._epoch = epoch
         self._entries = []
         self.evidence = None
+        self.entries.begin(epoch)
         if self.told or self.ended or self.made_work:
             self.told, self.ended, self.made_work = set(), [], False
 
     def drop_entries(self) -> None:
         """Forget the entries gathered since the last flush; their unit was refused."""
         self._entries = []
+        self.entries.drop()
 
     def apply(self, changes: Sequence[Change]) -> list[Any]:
         """Apply changes in order and return their results. Entries become rows with the next `flush`."""
@@ -136,8 +146,16 @@ class Applier:
                 results.append(self.handlers[type(change)](change))
         return results
 
+    def apply_unit(self, unit: Unit) -> list[Any]:
+        """Apply a unit's changes, then those that it decides on; return the results of all."""
+        results = self.apply(unit.changes)
+        if unit.decide is not None:
+            results += self.apply(unit.decide(self.entries.facts))
+        return results
+
     def flush(self) -> None:
-        """Insert the gathered entries."""
+        """Insert the gathered entries, of the journal and of queues."""
+        self.entries.flush()
         rows = self._entries
         if not rows:
             return
@@ -154,6 +172,57 @@ class Applier:
     # ----------------------------------------------------------------------------------------------------------
 
     def _run_created(self, change: RunCreated) -> Created:
+        created = self._create(change) if change.entry is None else self._create_queued(change, change.entry)
+        if change.told is not None and not created.refused:
+            run_id = change.id if created.existing is None else created.existing.id
+            told = msgspec.structs.replace(change.told, value=_json(run_id))
+            self._entries.append(astuple(told)[:_ENTRY_FIELDS])
+        return created
+
+    def _create_queued(self, change: RunCreated, entry: Entered) -> Created:
+        """Create a run that stands in a queue, or find the one that takes its place."""
+        existing = self._row(_SQL["run_record_by_id"], (change.id,))
+        if existing is not None:
+            return self._existing(change, record_of(existing))
+        found: tuple[int, Joined] | None = None
+        if entry.batch_size is not None:
+            collecting = self.entries.find_collecting(entry, change.workflow)
+            if collecting is not None:
+                self.entries.collect(collecting[0], change.workflow, entry, change.input, collecting[1])
+                found = collecting[0], "batched"
+        elif entry.dedup is not None and (holder := self.entries.find_dedup(entry)) is not None:
+            run, workflow, state, latest_at = holder
+            found = run, "attached"
+            if latest_at is not None and workflow == change.workflow:
+                self.entries.replace_input(run, change.input, change.fingerprint, change.at)
+                if state == "delayed":
+                    self.entries.put_off(run, entry)
+                found = run, "debounced"
+        if found is not None:
+            record = record_of(self._row(_SQL["run_record_by_key"], (found[0],)))
+            refused = record.workflow != change.workflow or (found[1] == "attached" and not entry.attach)
+            return Created(record.key, record, found[1], refused)
+        key = self._insert_queued(change, entry)
+        self.evidence = _SQL["evidence_of_run"], (key, change.id)
+        return Created(key)
+
+    def _insert_queued(self, change: RunCreated, entry: Entered) -> int:
+        collects = entry.batch_size is not None
+        self._execute(
+            QUEUED_RUN_CREATED,
+            (
+                *(change.id, change.workflow, None if collects else change.input, change.fingerprint, change.at),
+                *(change.reason, change.deadline_at, change.parent, change.parent_op, int(change.attached)),
+                entry.queue,
+            ),
+        )
+        key = self._connection.last_insert_rowid()
+        self.entries.enter(key, change.workflow, entry, change.at)
+        if collects:
+            self.entries.collect(key, change.workflow, entry, change.input, 0)
+        return key
+
+    def _create(self, change: RunCreated) -> Created:
         if change.status not in ("pending", "running"):
             raise IllegalTransition(f"run {change.id!r} cannot begin as {change.status!r}")
         owner = self._epoch if change.status == "running" else None
@@ -170,13 +239,16 @@ class Applier:
             if owner is None:
                 self.made_work = True
             return Created(key)
-        existing = record_of(self._row(_SQL["run_record_by_id"], (change.id,)))
+        return self._existing(change, record_of(self._row(_SQL["run_record_by_id"], (change.id,))))
+
+    def _existing(self, change: RunCreated, existing: RunRecord) -> Created:
         if change.must_be_new:
             raise RunConflict(
                 f"there is a run {change.id!r} already (of {existing.workflow}, {existing.status}): another worker was "
                 "faster. Look at it, and start what is needed once more"
             )
-        return Created(existing.key, existing)
+        refused = existing.workflow != change.workflow or existing.fingerprint != change.fingerprint
+        return Created(existing.key, existing, refused=refused)
 
     def _run_moved(self, change: RunMoved) -> None:
         if change.status in ENDED:
@@ -199,6 +271,7 @@ class Applier:
             self._refuse(change.run, change.status)
         if owner is None:
             self._execute(_SQL["wake_deleted"], (change.run,))
+            self.entries.drop_permits(change.run, change.at)
             self.ended.append(change.run)
             self.made_work = True
 
@@ -212,13 +285,15 @@ class Applier:
         )
         if not self._connection.changes():
             self._refuse(change.run, change.status)
-        parent, has_messages, is_watched, has_news, is_suspect = ties
+        parent, has_messages, is_watched, has_news, is_suspect, has_entries = ties
         self.ended.append(change.run)
         if has_messages:
             self._execute(_SQL["unreceived_messages_deleted"], (change.run,))
             self._forget_message_evidence()
         if has_news:
             self._execute(_SQL["wake_deleted"], (change.run,))
+        if has_entries:
+            self.entries.run_over(change.run)
         if is_suspect:  # the next one may be taken up now
             self.made_work = True
         watchers: set[int] = set()

@@ -13,14 +13,14 @@ COMMIT;
 -- ?1 id.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes
+    crashes, queue, queued
 FROM stepwell_runs WHERE id = ?1;
 
 -- name: run_by_key
 -- ?1 key.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes
+    crashes, queue, queued
 FROM stepwell_runs WHERE key = ?1;
 
 -- name: runs_listed
@@ -29,7 +29,7 @@ FROM stepwell_runs WHERE key = ?1;
 -- ?5 parent or NULL, ?6 created after or NULL, ?7 created before or NULL, ?8 key below, ?9 limit.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes
+    crashes, queue, queued
 FROM stepwell_runs
 WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
     AND (?2 IS NULL OR workflow = ?2)
@@ -44,7 +44,7 @@ ORDER BY key DESC LIMIT ?9;
 -- The children of one run, by their index.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes
+    crashes, queue, queued
 FROM stepwell_runs
 WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
     AND (?2 IS NULL OR workflow = ?2)
@@ -60,7 +60,7 @@ ORDER BY key DESC LIMIT ?9;
 -- with a prefix that many runs have, sorting whole rows took seconds.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes
+    crashes, queue, queued
 FROM stepwell_runs
 WHERE key IN (
     SELECT run.key FROM stepwell_runs AS run
@@ -80,7 +80,7 @@ ORDER BY key DESC;
 -- index's condition, by which SQLite knows that it may use it.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes
+    crashes, queue, queued
 FROM stepwell_runs
 WHERE status = ?1
     AND (status = 'pending' OR status = 'halted' OR status = 'failed')
@@ -96,7 +96,7 @@ ORDER BY key DESC LIMIT ?9;
 -- Running ones are among those with an owner, which are few: keys first, as above. ?1 is 'running'.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes
+    crashes, queue, queued
 FROM stepwell_runs
 WHERE key IN (
     SELECT run.key FROM stepwell_runs AS run INDEXED BY stepwell_runs_by_owner
@@ -120,7 +120,7 @@ FROM stepwell_journal WHERE run = ?1 AND position > ?2 ORDER BY position LIMIT ?
 -- ?1 keys as a JSON array.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes
+    crashes, queue, queued
 FROM stepwell_runs WHERE key IN (SELECT value FROM json_each(?1));
 
 -- name: loaded_entries
@@ -153,7 +153,7 @@ SELECT EXISTS (
         AND run.workflow = wanted.value AND run.wake_at <= ?2
 ) OR EXISTS (
     SELECT 1 FROM json_each(?1) AS wanted CROSS JOIN stepwell_runs AS run
-    WHERE run.status = 'pending' AND run.crashes < 2 AND run.workflow = wanted.value
+    WHERE run.status = 'pending' AND run.queued = 0 AND run.crashes < 2 AND run.workflow = wanted.value
 ) OR EXISTS (
     SELECT 1 FROM json_each(?1) AS wanted CROSS JOIN stepwell_runs AS run
     WHERE run.crashes >= 2 AND run.ended_at IS NULL AND run.status = 'waiting' AND run.owner IS NULL
@@ -236,7 +236,7 @@ WHERE run = ?1 AND position > ?3 AND taken_at IS NULL AND sender IS NOT ?2 ORDER
 -- ?1 ids as a JSON array.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes
+    crashes, queue, queued
 FROM stepwell_runs WHERE id IN (SELECT value FROM json_each(?1)) AND (ended_at IS NOT NULL OR status = 'halted');
 
 -- name: workers_alive

@@ -125,8 +125,15 @@ ON CONFLICT (id) DO NOTHING;
 -- ?1 id. The columns are the fields of model.RunRecord in their order, here and wherever a record is read.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes
+    crashes, queue, queued
 FROM stepwell_runs WHERE id = ?1;
+
+-- name: run_record_by_key
+-- ?1 key.
+SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
+    crashes, queue, queued
+FROM stepwell_runs WHERE key = ?1;
 
 -- name: run_state
 -- ?1 key. For the message that refuses a change.
@@ -139,7 +146,7 @@ SELECT key, status, owner FROM stepwell_runs WHERE id = ?1;
 -- name: run_moved
 -- ?1 run, ?2 status, ?3 at, ?4 wake_at, ?5 reason, ?6 the owner afterwards, ?7 epoch.
 UPDATE stepwell_runs SET status = ?2, updated_at = ?3, wake_at = ?4, reason = ?5, owner = ?6,
-    started_at = iif(?2 = 'running', coalesce(started_at, ?3), started_at)
+    started_at = iif(?2 = 'running', coalesce(started_at, ?3), started_at), queued = iif(?2 = 'pending', queued, 0)
 WHERE key = ?1 AND ended_at IS NULL AND (owner IS NULL OR owner = ?7);
 
 -- name: run_moved_by_owner
@@ -153,19 +160,20 @@ WHERE key = ?1 AND owner = ?6;
 -- ?1 run, ?2 status, ?3 at, ?4 result, ?5 error, ?6 reason, ?7 epoch. No RETURNING: it costs 6 us, and what is
 -- wanted is the row before (run_ties).
 UPDATE stepwell_runs SET status = ?2, updated_at = ?3, ended_at = ?3, result = ?4, error = ?5, reason = ?6,
-    owner = NULL, wake_at = NULL
+    owner = NULL, wake_at = NULL, queued = 0
 WHERE key = ?1 AND ended_at IS NULL AND (owner IS NULL OR owner = ?7)
     AND NOT (status = 'pending' AND ?2 = 'completed');
 
 -- name: run_ties
 -- ?1 run. Its parent, whether it has messages, whether it is watched, whether there is a note for its owner, whether it
--- is a suspect: most runs have none of it, and need no more statements.
+-- is a suspect, whether it has a place in a queue or permits: most runs have none of it, and need no more statements.
 SELECT
     parent,
     EXISTS (SELECT 1 FROM stepwell_messages WHERE run = ?1),
     EXISTS (SELECT 1 FROM stepwell_watches WHERE run = ?1),
     EXISTS (SELECT 1 FROM stepwell_wakes WHERE run = ?1),
-    crashes >= 2
+    crashes >= 2,
+    EXISTS (SELECT 1 FROM stepwell_entries WHERE run = ?1)
 FROM stepwell_runs WHERE key = ?1;
 
 -- name: unreceived_messages_deleted
@@ -212,7 +220,8 @@ SELECT json_group_array(json_array(wake_at, key)) FROM (
 -- name: pending
 -- ?1 workflow, ?2 limit. A JSON array of keys by age.
 SELECT json_group_array(key) FROM (
-    SELECT key FROM stepwell_runs WHERE status = 'pending' AND crashes < 2 AND workflow = ?1 ORDER BY key LIMIT ?2
+    SELECT key FROM stepwell_runs
+    WHERE status = 'pending' AND queued = 0 AND crashes < 2 AND workflow = ?1 ORDER BY key LIMIT ?2
 );
 
 -- name: suspect_due
@@ -251,10 +260,10 @@ WHERE NOT EXISTS (
 ORDER BY run.key LIMIT 1;
 
 -- name: runs_claimed
--- ?1 keys as a JSON array, ?2 at, ?3 epoch.
+-- ?1 keys as a JSON array, ?2 at, ?3 epoch. A run that stands in a queue is taken in its turn only.
 UPDATE stepwell_runs SET
     owner = ?3, status = 'running', updated_at = ?2, wake_at = NULL, reason = NULL, started_at = coalesce(started_at, ?2)
-WHERE key IN (SELECT value FROM json_each(?1)) AND owner IS NULL AND ended_at IS NULL;
+WHERE key IN (SELECT value FROM json_each(?1)) AND owner IS NULL AND ended_at IS NULL AND queued = 0;
 
 -- name: runs_owned
 -- ?1 keys as a JSON array, ?2 epoch. A JSON array of those that the worker owns.
@@ -287,7 +296,7 @@ UPDATE stepwell_runs SET
 WHERE id = ?1 AND ended_at IS NULL
 RETURNING key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes;
+    crashes, queue, queued;
 
 -- name: children_cancelled
 -- ?1 parent, ?2 at, ?3 reason. Returns the keys of the attached children that have not ended.
@@ -353,6 +362,10 @@ DELETE FROM stepwell_watches WHERE run IN (SELECT value FROM json_each(?1));
 -- name: watchings_purged
 -- ?1 keys as a JSON array.
 DELETE FROM stepwell_watches WHERE watcher IN (SELECT value FROM json_each(?1));
+
+-- name: batch_items_purged
+-- ?1 keys as a JSON array.
+DELETE FROM stepwell_batch_items WHERE run IN (SELECT value FROM json_each(?1));
 
 -- name: runs_purged
 -- ?1 keys as a JSON array.

@@ -22,13 +22,18 @@ import msgspec
 from stepwell.errors import EngineClosed
 from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import Status
-from stepwell.model import Message, RunRecord, RunSnapshot
+from stepwell.model import Message, Permit, RunRecord, RunSnapshot
 from stepwell.store.base import RunFilter
+from stepwell.store.queueing import QueueFacts, QueueState
 from stepwell.store.sqlite.changes import record_of
+from stepwell.store.sqlite.facts import SqliteFacts, state_of
 from stepwell.store.sqlite.faults import translate
 from stepwell.store.sqlite.queries import load
 
 _SQL: Final = load("queries_read.sql")
+_QUEUE_SQL: Final = load("queries_queue.sql")
+_INPUT: Final = RunRecord.__struct_fields__.index("input")
+_QUEUE: Final = RunRecord.__struct_fields__.index("queue")
 _NO_KEY: Final = 2**63 - 1
 #: Runs per snapshot in `load`: bounds how long a read holds the log, and the memory that it takes.
 _LOAD_CHUNK: Final = 500
@@ -143,12 +148,20 @@ class SqliteInspector:
             runs: list[Any] = execute(_SQL["loaded_runs"], encoded).fetchall()
             entries: list[Any] = execute(_SQL["loaded_entries"], encoded).fetchall()
             messages: list[Any] = execute(_SQL["loaded_messages"], encoded).fetchall()
+            permits: list[Any] = execute(_QUEUE_SQL["loaded_permits"], encoded).fetchall()
+            items: list[Any] = []
+            if any(row[_INPUT] is None and row[_QUEUE] is not None for row in runs):
+                items = execute(_QUEUE_SQL["loaded_items"], encoded).fetchall()
             execute(_SQL["read_ended"])
-        snapshots = {row[0]: RunSnapshot(record_of(row), [], []) for row in runs}
+        snapshots = {row[0]: RunSnapshot(record_of(row), [], [], [], []) for row in runs}
         for row in entries:
             snapshots[row[0]].entries.append(Entry(*row))
         for run, *fields in messages:
             snapshots[run].messages.append(Message(*fields))
+        for run, op, limit, granted in permits:
+            snapshots[run].permits.append(Permit(op, limit, granted != 0))
+        for run, payload in items:
+            snapshots[run].items.append(payload)
         return [snapshots[key] for key in keys if key in snapshots]
 
     def value(self, run: int, key: str) -> tuple[Payload, int] | None:
@@ -202,6 +215,34 @@ class SqliteInspector:
         """Return the time of the newest journal entry, run, message or worker, 0 for an empty file."""
         (at,) = _firsts(self._rows("last_at"))
         return int(at)
+
+    # --- queues
+    # ----------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def queue_facts(self) -> Generator[QueueFacts, None, None]:
+        """Return facts that agree with each other, for a short look."""
+        with self._connection() as connection:
+            execute = connection.cursor().execute
+            execute(_SQL["read_begun"])
+            yield SqliteFacts(execute)
+            execute(_SQL["read_ended"])
+
+    def queues(self) -> list[QueueState]:
+        """Return all queues and limits, by name."""
+        with self._connection() as connection:
+            return [state_of(row) for row in connection.execute(_QUEUE_SQL["queue_states"]).fetchall()]
+
+    def oldest_wait(self, queue: str) -> int | None:
+        """Return since when the longest waiting entry of a queue or limit has waited, or None."""
+        with self._connection() as connection:
+            return next(iter(_firsts(connection.execute(_QUEUE_SQL["oldest_wait"], (queue,)).fetchall())), None)
+
+    def queued_runs(self, queue: str, partition: str | None, after: int, limit: int) -> list[tuple[int, str]]:
+        """Return key and id of runs that are delayed or wait in a queue, those with keys above `after`, by key."""
+        with self._connection() as connection:
+            rows: list[Any] = connection.execute(_QUEUE_SQL["queued_runs"], (queue, partition, after, limit)).fetchall()
+            return rows
 
     # --- connections
     # -------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ _PURGE: Final = (
     "values_purged",
     "watches_purged",
     "watchings_purged",
+    "batch_items_purged",
     "runs_purged",
 )
 

@@ -93,6 +93,7 @@ class Writer:
         """
         try:
             self.applier.flush()
+            self.applier.made_work = self.applier.made_work or self.applier.entries.made_work
             evidence = evidence or self.applier.evidence
             if evidence is None and claim is not None and self._has_changes():
                 traces: int = self._rows(_SQL["trace_left"], (claim.epoch,))[0][0]
@@ -261,8 +262,8 @@ class Writer:
 
     def _apply_together(self, units: list[Unit]) -> list[Outcome]:
         # No savepoint: with one, SQLite would copy every page that it touches.
-        apply = self.applier.apply
-        outcomes: list[Outcome] = [apply(unit.changes) for unit in units]
+        apply, apply_unit = self.applier.apply, self.applier.apply_unit
+        outcomes: list[Outcome] = [apply(unit.changes) if unit.decide is None else apply_unit(unit) for unit in units]
         self.applier.flush()
         return outcomes
 
@@ -279,7 +280,7 @@ class Writer:
     def _apply_alone(self, unit: Unit) -> Outcome:
         try:
             with self.savepoint():
-                results = self.applier.apply(unit.changes)
+                results = self.applier.apply_unit(unit)
                 self.applier.flush()
                 return results
         except Exception as error:
@@ -293,7 +294,7 @@ class Writer:
         try:
             with self.savepoint():
                 changes += self._call_body(unit, lent)
-                results = self.applier.apply(changes)
+                results = self.applier.apply_unit(Unit(changes, decide=unit.decide))
                 self.applier.flush()
                 return results
         except TransactionGone as error:

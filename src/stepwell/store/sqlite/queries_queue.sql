@@ -1,0 +1,255 @@
+-- The SQL of queues and limits. Read by queries.py; used by entries.py and queue_reader.py.
+-- Times are microseconds since the Unix epoch. "epoch" is that of the writing worker's claim.
+
+-- name: queue_known
+-- ?1 name. What entering and leaving need to know of it.
+SELECT kind, declared, concurrency, partition_concurrency, rate_per, paused, delayed, waiting, running, starts, tickets,
+    last_start_at
+FROM stepwell_queues WHERE name = ?1;
+
+-- name: queue_declared
+-- ?1 name, ?2 kind, ?3 declared, ?4 concurrency, ?5 per_worker, ?6 partition_concurrency, ?7 rate_limit, ?8 rate_per,
+-- ?9 at.
+INSERT INTO stepwell_queues
+    (name, kind, declared, concurrency, per_worker, partition_concurrency, rate_limit, rate_per, changed_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+ON CONFLICT (name) DO UPDATE SET declared = excluded.declared, concurrency = excluded.concurrency,
+    per_worker = excluded.per_worker, partition_concurrency = excluded.partition_concurrency,
+    rate_limit = excluded.rate_limit, rate_per = excluded.rate_per, changed_at = excluded.changed_at;
+
+-- name: queue_changed
+-- ?1 name, ?2 concurrency, ?3 per_worker, ?4 partition_concurrency, ?5 rate_limit, ?6 rate_per, ?7 at.
+UPDATE stepwell_queues SET concurrency = ?2, per_worker = ?3, partition_concurrency = ?4, rate_limit = ?5,
+    rate_per = ?6, changed_at = ?7
+WHERE name = ?1;
+
+-- name: queue_paused
+-- ?1 name, ?2 paused, ?3 at.
+UPDATE stepwell_queues SET paused = ?2, changed_at = ?3 WHERE name = ?1;
+
+-- name: lanes_bounded
+-- ?1 queue, ?2 partition_concurrency or NULL. Only partitions with something running can be at their bound.
+UPDATE stepwell_lanes INDEXED BY stepwell_lanes_busy SET blocked = (?2 IS NOT NULL AND busy >= ?2)
+WHERE queue = ?1 AND busy > 0;
+
+-- name: starts_forgotten
+-- ?1 queue, ?2 up to when.
+DELETE FROM stepwell_starts WHERE queue = ?1 AND at <= ?2;
+
+-- name: queue_counted
+-- ?1 name, ?2 delayed, ?3 waiting, ?4 running, ?5 starts, ?6 more that are unconfirmed, ?7 tickets, ?8 last_start_at.
+UPDATE stepwell_queues SET delayed = ?2, waiting = ?3, running = ?4, starts = ?5, unconfirmed = unconfirmed + ?6,
+    tickets = ?7, last_start_at = ?8
+WHERE name = ?1;
+
+-- name: lanes_grown
+-- ?1 [queue, partition, workflow, more waiting, turn] of each lane, as JSON. A new lane of a known partition is as the
+-- others. Returns the queues, and how much waits in the lanes now.
+INSERT INTO stepwell_lanes (queue, partition, workflow, waiting, busy, blocked, turn)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3,
+    coalesce((SELECT busy FROM stepwell_lanes WHERE queue = value ->> 0 AND partition = value ->> 1 LIMIT 1), 0),
+    coalesce((SELECT blocked FROM stepwell_lanes WHERE queue = value ->> 0 AND partition = value ->> 1 LIMIT 1), 0),
+    coalesce((SELECT turn FROM stepwell_lanes WHERE queue = value ->> 0 AND partition = value ->> 1 LIMIT 1),
+        value ->> 4)
+FROM json_each(?1) WHERE true
+ON CONFLICT (queue, partition, workflow) DO UPDATE SET waiting = waiting + excluded.waiting
+RETURNING queue, partition, workflow, waiting;
+
+-- name: lanes_shrunk
+-- ?1 [queue, partition, workflow, fewer waiting] of each lane, as JSON.
+UPDATE stepwell_lanes AS lane SET waiting = lane.waiting - (change.value ->> 3)
+FROM json_each(?1) AS change
+WHERE lane.queue = change.value ->> 0 AND lane.partition = change.value ->> 1 AND lane.workflow = change.value ->> 2;
+
+-- name: partitions_changed
+-- ?1 [queue, partition, more running, turn or null, partition_concurrency or null] of each partition, as JSON.
+UPDATE stepwell_lanes AS lane SET busy = lane.busy + (change.value ->> 2),
+    turn = coalesce(change.value ->> 3, lane.turn),
+    blocked = (change.value ->> 4 IS NOT NULL AND lane.busy + (change.value ->> 2) >= change.value ->> 4)
+FROM json_each(?1) AS change
+WHERE lane.queue = change.value ->> 0 AND lane.partition = change.value ->> 1;
+
+-- name: idle_lanes_deleted
+DELETE FROM stepwell_lanes INDEXED BY stepwell_lanes_idle WHERE waiting = 0 AND busy = 0 AND partition <> '';
+
+-- name: queued_run_created
+-- ?1 id, ?2 workflow, ?3 input, ?4 fingerprint, ?5 at, ?6 reason, ?7 deadline_at, ?8 parent, ?9 parent_op, ?10 attached,
+-- ?11 queue. Nothing happens where the id exists.
+INSERT INTO stepwell_runs
+    (id, workflow, status, input, fingerprint, created_at, updated_at, reason, deadline_at, parent, parent_op, attached,
+     queue, queued)
+VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 1)
+ON CONFLICT (id) DO NOTHING;
+
+-- name: entered
+-- The row is repeated by queries.ladder. OR FAIL for the reason given at entry_appended.
+INSERT OR FAIL INTO stepwell_entries
+    (run, op, queue, partition, workflow, priority, place, state, ready_at, dedup, latest_at, items)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: first_due
+-- ?1 queue. When the first delayed entry is due.
+SELECT min(ready_at) FROM stepwell_entries WHERE queue = ?1 AND state = 'delayed';
+
+-- name: entry_of_dedup
+-- ?1 queue, ?2 dedup. The run that has the key; whether its entry is debounced, and still waits.
+SELECT run, workflow, state, latest_at FROM stepwell_entries
+WHERE queue = ?1 AND dedup = ?2;
+
+-- name: entry_put_off
+-- ?1 run, ?2 ready_at. A debounced entry whose time has not come.
+UPDATE stepwell_entries SET ready_at = min(?2, latest_at) WHERE run = ?1 AND op = 0 AND state = 'delayed';
+
+-- name: input_replaced
+-- ?1 run, ?2 input, ?3 fingerprint, ?4 at.
+UPDATE stepwell_runs SET input = ?2, fingerprint = ?3, updated_at = ?4 WHERE key = ?1 AND queued = 1;
+
+-- name: entry_that_collects
+-- ?1 queue, ?2 workflow, ?3 partition.
+SELECT run, items FROM stepwell_entries
+WHERE queue = ?1 AND workflow = ?2 AND partition = ?3 AND items IS NOT NULL;
+
+-- name: item_collected
+-- ?1 run, ?2 input.
+INSERT INTO stepwell_batch_items (run, number, input)
+VALUES (?1, (SELECT 1 + coalesce(max(number), 0) FROM stepwell_batch_items WHERE run = ?1), ?2);
+
+-- name: items_counted
+-- ?1 run, ?2 items.
+UPDATE stepwell_entries SET items = ?2 WHERE run = ?1 AND op = 0;
+
+-- name: entry_ready
+-- ?1 [run, place] of each entry as JSON. Those that waited for their time, or for items, wait for their turn now.
+UPDATE stepwell_entries AS entry SET state = 'waiting', items = NULL, place = change.value ->> 1
+FROM json_each(?1) AS change
+WHERE entry.run = change.value ->> 0 AND entry.op = 0 AND entry.state = 'delayed';
+
+-- name: entries_due
+-- ?1 queue, ?2 now, ?3 limit.
+SELECT run, partition, workflow FROM stepwell_entries
+WHERE queue = ?1 AND state = 'delayed' AND ready_at <= ?2 ORDER BY ready_at, run LIMIT ?3;
+
+-- name: queued_runs_taken
+-- ?1 keys as a JSON array, ?2 at, ?3 epoch.
+UPDATE stepwell_runs SET status = 'running', queued = 0, owner = ?3, updated_at = ?2, reason = NULL,
+    started_at = coalesce(started_at, ?2)
+WHERE key IN (SELECT value FROM json_each(?1)) AND queued = 1;
+
+-- name: entries_taken
+-- ?1 runs as a JSON array.
+UPDATE stepwell_entries SET state = 'running', dedup = iif(latest_at IS NULL, dedup, NULL)
+WHERE run IN (SELECT value FROM json_each(?1)) AND op = 0 AND state = 'waiting'
+RETURNING partition, workflow;
+
+-- name: starts_logged
+-- ?1 queue, ?2 at, ?3 runs as a JSON array.
+INSERT INTO stepwell_starts (queue, at, run, op) SELECT ?1, ?2, value, 0 FROM json_each(?3);
+
+-- name: start_logged
+-- ?1 queue, ?2 at, ?3 run, ?4 op. The same attempt is logged once a microsecond at most.
+INSERT INTO stepwell_starts (queue, at, run, op) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING;
+
+-- name: entry_exists
+-- ?1 run, ?2 op.
+SELECT 1 FROM stepwell_entries WHERE run = ?1 AND op = ?2;
+
+-- name: permits_granted
+-- ?1 [run, op] of each as JSON, ?2 whether the limit has a rate.
+UPDATE stepwell_entries AS entry SET state = 'running', start_unknown = ?2
+FROM json_each(?1) AS permit
+WHERE entry.run = permit.value ->> 0 AND entry.op = permit.value ->> 1 AND entry.state = 'waiting';
+
+-- name: owners
+-- ?1 keys as a JSON array.
+SELECT key, owner FROM stepwell_runs WHERE key IN (SELECT value FROM json_each(?1));
+
+-- name: start_confirmed
+-- ?1 run, ?2 op. Returns the limit.
+UPDATE stepwell_entries SET start_unknown = 0 WHERE run = ?1 AND op = ?2 AND start_unknown = 1 RETURNING queue;
+
+-- name: entries_of_runs_left
+-- ?1 runs as a JSON array. They have ended: what they held is free.
+DELETE FROM stepwell_entries WHERE run IN (SELECT value FROM json_each(?1))
+RETURNING run, op, queue, partition, workflow, state, start_unknown;
+
+-- name: permits_left
+-- ?1 [run, op] of each as a JSON array.
+DELETE FROM stepwell_entries
+WHERE (run, op) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1)) AND op > 0
+RETURNING run, op, queue, partition, workflow, state, start_unknown;
+
+-- name: operations_with_permits
+-- ?1 run.
+SELECT op FROM stepwell_entries WHERE run = ?1 AND op > 0;
+
+-- name: queue_state
+-- ?1 name. The columns are the fields of QueueState, those of its settings in their place.
+SELECT name, kind, concurrency, per_worker, partition_concurrency, rate_limit, rate_per, paused, delayed, waiting,
+    running, starts, unconfirmed, last_start_at,
+    iif(delayed > 0, (SELECT min(ready_at) FROM stepwell_entries WHERE queue = name AND state = 'delayed'), NULL)
+FROM stepwell_queues WHERE name = ?1;
+
+-- name: queue_states
+-- The same, of all of them.
+SELECT name, kind, concurrency, per_worker, partition_concurrency, rate_limit, rate_per, paused, delayed, waiting,
+    running, starts, unconfirmed, last_start_at,
+    iif(delayed > 0, (SELECT min(ready_at) FROM stepwell_entries WHERE queue = name AND state = 'delayed'), NULL)
+FROM stepwell_queues ORDER BY name;
+
+-- name: open_workflows
+-- ?1 queue. Hops from workflow to workflow in the index, however many lanes each has.
+WITH RECURSIVE found (workflow) AS (
+    SELECT min(workflow) FROM stepwell_lanes WHERE queue = ?1 AND waiting > 0 AND blocked = 0
+    UNION ALL
+    SELECT (
+        SELECT min(workflow) FROM stepwell_lanes
+        WHERE queue = ?1 AND waiting > 0 AND blocked = 0 AND workflow > found.workflow
+    ) FROM found WHERE found.workflow IS NOT NULL
+)
+SELECT workflow FROM found WHERE workflow IS NOT NULL;
+
+-- name: open_lanes
+-- ?1 queue, ?2 workflow, ?3 limit.
+SELECT turn, partition, workflow, waiting, busy FROM stepwell_lanes
+WHERE queue = ?1 AND workflow = ?2 AND waiting > 0 AND blocked = 0 ORDER BY turn LIMIT ?3;
+
+-- name: heads_of_lane
+-- ?1 queue, ?2 workflow, ?3 partition, ?4 limit.
+SELECT priority, place, run, op FROM stepwell_entries
+WHERE queue = ?1 AND workflow = ?2 AND partition = ?3 AND state = 'waiting'
+ORDER BY priority DESC, place LIMIT ?4;
+
+-- name: heads_of_lanes
+-- ?1 queue, ?2 [workflow, partition] of each lane as JSON, ?3 limit for each. For each lane, by its index there, an
+-- array of its first entries.
+SELECT lane.key, (
+    SELECT json_group_array(json_array(head.priority, head.place, head.run, head.op)) FROM (
+        SELECT priority, place, run, op FROM stepwell_entries
+        WHERE queue = ?1 AND workflow = lane.value ->> 0 AND partition = lane.value ->> 1 AND state = 'waiting'
+        ORDER BY priority DESC, place LIMIT ?3
+    ) AS head
+) FROM json_each(?2) AS lane;
+
+-- name: start_at
+-- ?1 queue, ?2 index.
+SELECT at FROM stepwell_starts WHERE queue = ?1 ORDER BY at LIMIT 1 OFFSET ?2;
+
+-- name: oldest_wait
+-- ?1 queue. In the order of age, so that it stops at the first one.
+SELECT ready_at FROM stepwell_entries WHERE queue = ?1 AND state = 'waiting' ORDER BY run, op LIMIT 1;
+
+-- name: queued_runs
+-- ?1 queue, ?2 partition or NULL, ?3 after key, ?4 limit.
+SELECT entry.run, run.id FROM stepwell_entries AS entry JOIN stepwell_runs AS run ON run.key = entry.run
+WHERE entry.run > ?3 AND entry.op = 0 AND entry.queue = ?1 AND (?2 IS NULL OR entry.partition = ?2)
+    AND (entry.state = 'waiting' OR entry.state = 'delayed')
+ORDER BY entry.run LIMIT ?4;
+
+-- name: loaded_permits
+-- ?1 keys as a JSON array.
+SELECT run, op, queue, state = 'running' FROM stepwell_entries
+WHERE run IN (SELECT value FROM json_each(?1)) AND op > 0;
+
+-- name: loaded_items
+-- ?1 keys as a JSON array.
+SELECT run, input FROM stepwell_batch_items WHERE run IN (SELECT value FROM json_each(?1)) ORDER BY run, number;
