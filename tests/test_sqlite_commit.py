@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import apsw
 import pytest
+from tests.members import Company
 
 from stepwell.errors import (
     EngineClosed,
@@ -30,10 +31,10 @@ from stepwell.store.base import (
     ValuePublished,
 )
 from stepwell.store.sqlite import SqliteStore
+from stepwell.store.sqlite.migrate import load_migrations
 from stepwell.store.sqlite.opening import Database
+from stepwell.store.sqlite.writers_lock import FairLock
 from stepwell.testing.contract import NOW, Worker, step
-
-MIGRATION = Path(__file__).parents[1] / "src/stepwell/store/sqlite/migrations/0001_initial.sql"
 
 
 class FaultyDisk(apsw.VFS):
@@ -81,7 +82,12 @@ class OneConnection:
             "PRAGMA wal_autocheckpoint = 0; PRAGMA foreign_keys = on"
         ).fetchall()
         if not self.writer.table_exists("main", "stepwell_runs"):
-            self.writer.execute("BEGIN;" + MIGRATION.read_text() + "COMMIT")
+            self.writer.execute("PRAGMA foreign_keys = off").fetchall()
+            for migration in load_migrations():
+                self.writer.execute("BEGIN;" + migration.sql + "COMMIT").fetchall()
+            self.writer.execute("PRAGMA foreign_keys = on").fetchall()
+        self.writers = FairLock()
+        self.membership = Company()
 
     def connect_reader(self) -> apsw.Connection:
         raise NotImplementedError
@@ -183,6 +189,60 @@ def test_a_damaged_file_stops_the_store_with_advice(worker: Worker, disk: Faulty
     disk.error = None
     with pytest.raises(StoreFailed):
         worker.apply(step(1, 1))
+
+
+# --- the fault mark: what one process's disk did to a file is every process's matter
+# --------------------------------------------
+
+
+def test_a_store_whose_disk_failed_it_leaves_a_mark_for_the_other_processes(worker: Worker, disk: FaultyDisk) -> None:
+    members = cast("Company", cast("Any", worker.store)._members)
+    disk.error = apsw.IOError("no sync")
+    with pytest.raises(StoreFailed):
+        worker.apply(step(1, 1))
+    assert members.faulty
+
+
+def test_a_sync_that_failed_and_was_made_good_leaves_no_mark(worker: Worker, disk: FaultyDisk) -> None:
+    disk.error, disk.only = apsw.IOError("no sync"), "-wal"
+    disk.check = _once(disk)  # type: ignore[method-assign]
+    with pytest.raises(StoreError, match="may be retried"):
+        worker.apply(step(1, 1))
+    assert not cast("Company", cast("Any", worker.store)._members).faulty
+
+
+def test_nothing_is_written_after_the_mark_before_the_log_is_folded(
+    worker: Worker, disk: FaultyDisk, database: Path
+) -> None:
+    members = cast("Company", cast("Any", worker.store)._members)
+    worker.apply(step(1, 1))
+    log = database.with_name(database.name + "-wal")
+    before = log.stat().st_size
+    members.faulty = True
+    folded: list[int] = []
+    disk.check = lambda call, _name: folded.append(log.stat().st_size) if call == "sync" else None  # type: ignore[method-assign]
+    worker.apply(step(1, 2))
+    assert before > 0
+    # The first syncs are those of the fold, while the log is as the other process left it.
+    assert folded[0] == before
+    assert folded[-1] < before
+    assert not members.faulty
+    assert rows(worker, "SELECT op FROM stepwell_journal") == [(1,), (2,)]
+
+
+def test_a_log_that_cannot_be_folded_after_the_mark_stops_the_store(worker: Worker, disk: FaultyDisk) -> None:
+    members = cast("Company", cast("Any", worker.store)._members)
+    worker.apply(step(1, 1))
+    members.faulty = True
+    disk.error = apsw.IOError("no sync")
+    for _ in range(2):
+        with pytest.raises(StoreFailed, match="failed another process"):
+            worker.apply(step(1, 2))
+    disk.error = None
+    assert members.faulty
+    with pytest.raises(StoreFailed):
+        worker.apply(step(1, 2))
+    assert rows(worker, "SELECT op FROM stepwell_journal") == [(1,)]
 
 
 CHANGES: list[list[Change]] = [
