@@ -62,6 +62,10 @@ class Disk:
     def play(self, op: Op, random: Random | None = None) -> None:
         """Let one operation happen. `random` decides what a failed sync lost."""
         match op.kind:
+            case "given":
+                self._files[op.file] = _File()
+                self._files[op.file].safe.extend(op.data)
+                self._names[op.suffix] = op.file
             case "make":
                 self._files.setdefault(op.file, _File())
                 self._pending_names.append(op)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -29,12 +29,13 @@ SUFFIXES: Final = ("", "-wal", "-journal")
 #: Opened with this, a file's name is made safe by the first sync of the file.
 _LOGS: Final = apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_MAIN_JOURNAL
 
-Kind = Literal["make", "remove", "write", "truncate", "sync", "lose", "sync_folder", "fact"]
+Kind = Literal["given", "make", "remove", "write", "truncate", "sync", "lose", "sync_folder", "fact"]
 
 
 class Op(NamedTuple):
     """One line of the recording.
 
+    - ``given``: before the recording began, `suffix` named the file `file`, which held `data`, all of it on the disk.
     - ``make``, ``remove``: the name `suffix` begins, or ceases, to mean the file `file`. A new file has a new number.
     - ``write`` of `data` at `offset`; ``truncate`` to the size `offset`; ``sync`` of the file.
     - ``lose``: a sync failed, and the kernel forgot that what was written before it is not on the disk.
@@ -59,7 +60,11 @@ class Recording:
         self._files = 0
         self._names: dict[str, int] = {}
         for suffix in SUFFIXES:
-            self.notice(suffix)
+            # Nobody has the files open yet, so reading them drops no locks.
+            if (there := Path(path + suffix)).exists():
+                self.log.append(Op("given", self._files, suffix, data=there.read_bytes()))
+                self._names[suffix] = self._files
+                self._files += 1
 
     def acknowledge(self, fact: Fact) -> None:
         """Write down a fact that the engine acknowledged."""
@@ -76,15 +81,10 @@ class Recording:
         """Return the number of a file, writing down that it was made if that is new; -1 where there is none."""
         with self._lock:
             if suffix not in self._names:
-                path = Path(self.path + suffix)
-                if not path.exists():
+                if not Path(self.path + suffix).exists():
                     return -1
                 self._names[suffix] = self._files
                 self.log.append(Op("make", self._files, suffix))
-                if path.stat().st_size:
-                    # There before the recording began, so nobody has it open, and it is on the disk.
-                    self.log.append(Op("write", self._files, suffix, 0, path.read_bytes()))
-                    self.log += [Op("sync", self._files, suffix), Op("sync_folder")]
                 self._files += 1
             return self._names[suffix]
 
@@ -144,8 +144,8 @@ class RecordingFile(apsw.VFSFile):
 class RecordingVFS(apsw.VFS):
     """SQLite's own VFS, with a `Recording` of the files of one database."""
 
-    def __init__(self, recording: Recording, name: str = "stepwell-proof") -> None:
-        super().__init__(name, base="unix", makedefault=True)
+    def __init__(self, recording: Recording) -> None:
+        super().__init__("stepwell-proof", base="unix", makedefault=True)
         self._recording = recording
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
@@ -154,7 +154,12 @@ class RecordingVFS(apsw.VFS):
         suffix = self._recording.suffix_of(text)
         if suffix is None:
             return apsw.VFSFile("unix", name, flags)
-        return RecordingFile(self._recording, name, flags, suffix)
+        return self._open(self._recording, name, flags, suffix)
+
+    def _open(
+        self, recording: Recording, name: str | apsw.URIFilename | None, flags: list[int], suffix: str
+    ) -> RecordingFile:
+        return RecordingFile(recording, name, flags, suffix)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
         """Delete a file."""
@@ -165,10 +170,10 @@ class RecordingVFS(apsw.VFS):
 
 
 @contextmanager
-def recording(path: str) -> Generator[Recording]:
+def recording(path: str, make_vfs: Callable[[Recording], RecordingVFS] = RecordingVFS) -> Generator[Recording]:
     """Record what happens to the database at `path`, which nothing has open, until the block ends."""
     found = Recording(path)
-    vfs = RecordingVFS(found)
+    vfs = make_vfs(found)
     try:
         with folder_syncs(found):
             yield found

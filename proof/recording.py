@@ -12,10 +12,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-import apsw
-
 from proof.recorder import Op, recording
-from proof.shop import OBSERVER, PATIENCE_SECONDS, Client, Plan
+from proof.shop import OBSERVER, PATIENCE_SECONDS, TABLES, Client, Plan
 from stepwell.store.sqlite import migrate
 from stepwell.store.sqlite.opening import open_database
 from stepwell.store.sqlite.store import SqliteStore
@@ -33,8 +31,11 @@ class Life:
     log: list[Op]
 
 
-def record(seed: int, folder: Path) -> Life:
-    """Live a life that follows from `seed` in `folder`, which is used and emptied. How threads take turns does not."""
+def record(seed: int, folder: Path, *, broken: bool = False) -> Life:
+    """Live a life that follows from `seed` in `folder`, which is removed. How threads take turns does not follow.
+
+    The life of a `broken` engine may end early.
+    """
     logging.getLogger("stepwell").setLevel(logging.CRITICAL + 1)
     random = Random(seed)
     plan = Plan.of(random)
@@ -50,6 +51,9 @@ def record(seed: int, folder: Path) -> Life:
         engine = TestEngine(path, **options)
         try:
             _live(engine, plan, random)
+        except Exception:
+            if not broken:
+                raise
         finally:
             engine.close()
             OBSERVER.reset(None)
@@ -109,7 +113,10 @@ def small_logs(limit_bytes: int) -> Generator[None]:
 
 
 def make_old_file(path: str, plan: Plan) -> None:
-    """Make a file at `path` as the first release would have, in which the orders of `plan` wait to be taken up."""
+    """Make a file at `path` as the first release would have, in which the orders of `plan` wait to be taken up.
+
+    It was not closed in order: most of it is in its log.
+    """
     scripts = Path(path + "-scripts")
     scripts.mkdir()
     source = Path(migrate.__file__).with_name("migrations")
@@ -124,15 +131,10 @@ def make_old_file(path: str, plan: Plan) -> None:
     columns = "id, workflow, status, input, fingerprint, created_at, updated_at, reason"
     database.writer.execute(f"INSERT INTO main.stepwell_runs ({columns}) SELECT {columns} FROM modern.stepwell_runs")
     database.writer.execute("DETACH modern")
+    # The orders begin as soon as an engine opens the file.
+    for statement in TABLES:
+        database.writer.execute(statement)
     database.close()
-    _fold(path)
     shutil.rmtree(scripts)
     for suffix in ("", "-lock"):
         Path(modern + suffix).unlink()
-
-
-def _fold(path: str) -> None:
-    # A database that is closed without its engine leaves its log.
-    connection = apsw.Connection(path)
-    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    connection.close()

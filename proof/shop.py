@@ -52,10 +52,12 @@ PATIENCE_SECONDS: Final = 20.0
 TILL: Final = "till"
 #: Runs whose ids begin so are purged at some time.
 PASSING: Final = "passing-"
-_TABLES: Final = (
+#: Makes the tables of the user's.
+TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS account (name TEXT PRIMARY KEY, amount INTEGER NOT NULL) STRICT",
     "CREATE TABLE IF NOT EXISTS ledger (run TEXT, label TEXT, amount INTEGER, PRIMARY KEY (run, label)) STRICT",
     "CREATE TABLE IF NOT EXISTS placed (id TEXT PRIMARY KEY) STRICT",
+    f"INSERT OR IGNORE INTO account VALUES ('customers', {MONEY}), ('shop', 0)",
 )
 
 
@@ -270,16 +272,16 @@ class WrongEnd(Exception):
 class Client:
     """Does what a plan says on an engine; every method may be repeated, and tells the observer what it heard."""
 
-    def __init__(self, engine: TestEngine, plan: Plan) -> None:
+    def __init__(self, engine: TestEngine, plan: Plan, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self.engine = engine
         self.plan = plan
+        self.patience_seconds = patience_seconds
 
     def make_tables(self) -> None:
         """Make the user's tables."""
         with self.engine.transaction() as tx:
-            for statement in _TABLES:
+            for statement in TABLES:
                 tx.execute(statement)
-            tx.execute("INSERT OR IGNORE INTO account VALUES ('customers', ?), ('shop', 0)", (MONEY,))
         OBSERVER.tell("tables")
 
     def start_till(self) -> None:
@@ -344,7 +346,7 @@ class Client:
         """Wait for a run's end; raise `WrongEnd` where it is not the expected one."""
         expected = self.plan.expected()[run_id]
         try:
-            result: object = self.engine.get(run_id).result(timeout=PATIENCE_SECONDS)
+            result: object = self.engine.get(run_id).result(timeout=self.patience_seconds)
         except (RunCancelled, ValueError) as error:
             result = type(error)
         if result != expected:
@@ -365,12 +367,12 @@ class Client:
         for number in plan.orders:
             self.send_go(number)
         if plan.with_ends:
-            self.engine.idle(PATIENCE_SECONDS)
+            self.engine.idle(self.patience_seconds)
             self.cancel()
 
     def end_all(self) -> None:
         """Let time pass until all runs are over, and check how they ended."""
-        self.engine.advance(10_000, timeout=PATIENCE_SECONDS)
+        self.engine.advance(10_000, timeout=self.patience_seconds)
         there = {run.id for run in self.engine.list(id_prefix=PASSING, limit=1_000)}
         for run_id in self.plan.expected():
             if not run_id.startswith(PASSING) or run_id in there:

@@ -1,0 +1,420 @@
+"""Disk errors at the nth call: what was acknowledged stays, nothing hangs, and the engine goes on or says why not.
+
+The shop runs on a VFS that fails one call, the next few, or all until the disk is "released" a moment later: a write
+(whole or in part), a sync, a truncation, a read, the size of a file, a lock, opening, deleting; with an I/O error or,
+where a disk can be full, with that. A failed sync may have written part of what was pending, and the kernel then takes
+the rest for written ("lose" in `proof.disk`). What the engine does is looked at in this order:
+
+1. Calls return or raise a `StoreError` (`EngineClosed` once the engine has stopped), and none takes longer than
+   `_HANG_SECONDS`.
+2. After the release the same engine either carries everything to the end or refuses with such an error; it closes.
+3. The files as they are hold every fact that was acknowledged, and a new engine carries everything to the end.
+4. So it is with what the disk holds after a power loss, at the moment of the error and at the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from random import Random
+from types import FrameType
+from typing import Any, Final, Literal
+from unittest.mock import patch
+
+import apsw
+
+from proof import shop
+from proof.disk import Disk, Image
+from proof.pool import scratch, spread
+from proof.recorder import Op, Recording, RecordingFile, RecordingVFS, recording
+from proof.recording import small_logs
+from proof.result import Control, Result
+from proof.shop import OBSERVER, Client, Fact, Plan
+from stepwell import core
+from stepwell.errors import EngineClosed, StoreError
+from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.sqlite.writer import Writer
+from stepwell.testing import TestEngine
+
+FAULT: Final = "EIO and ENOSPC at the nth call, once or until released; power loss after it, failed syncs forgotten"
+CI_CASES: Final = 2_000
+SOAK: Final = "make proof NAME=disk-errors CASES=100000"
+
+Call = Literal["write", "sync", "truncate", "read", "size", "lock", "open", "delete"]
+#: How often each kind of call is the one that fails.
+_CALLS: Final[dict[Call, int]] = {
+    "write": 30, "sync": 30, "truncate": 8, "read": 12, "size": 6, "lock": 4, "open": 6, "delete": 4,
+}  # fmt: skip
+_CAN_BE_FULL: Final = frozenset({"write", "truncate", "open"})
+#: An engine, or one of its answers, that takes longer than this hangs.
+_HANG_SECONDS: Final = 5.0
+_CHUNK: Final = 50
+_FAILURES_TOLD: Final = 20
+_CONTROL_CASES: Final = 300
+
+
+# --- the fault --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Fault:
+    """Which calls fail: those of the kind `call` from the `at`-th on, `count` of them, or all for `seconds`."""
+
+    call: Call
+    at: int
+    is_full: bool = False
+    count: int = 1
+    seconds: float = 0.0
+    #: How much of a write that fails is done, 0 to 1.
+    done: float = 0.0
+    released: bool = False
+    hits: int = 0
+    calls: Counter[str] = field(default_factory=Counter)
+    #: How long the recording was when the first call failed.
+    position: int = 0
+    _began: float = 0.0
+
+    def strikes(self, call: Call, length: int) -> bool:
+        """Count a call, the recording being `length` long, and return whether it fails."""
+        self.calls[call] += 1
+        if self.released or call != self.call or self.calls[call] < self.at:
+            return False
+        if not self.hits:
+            self._began = time.monotonic()
+            self.position = length
+        over = time.monotonic() > self._began + self.seconds if self.seconds else self.hits >= self.count
+        self.hits += not over
+        return not over
+
+    def error(self) -> apsw.Error:
+        """Return what the failed call raises."""
+        if self.is_full:
+            return apsw.FullError("database or disk is full (injected)")
+        if self.call == "open":
+            return apsw.CantOpenError("unable to open database file (injected)")
+        return apsw.IOError("disk I/O error (injected)")
+
+
+class FaultyFile(RecordingFile):
+    """A file on a disk with a fault."""
+
+    def __init__(self, fault: Fault, found: Recording, name: Any, flags: list[int], suffix: str) -> None:
+        super().__init__(found, name, flags, suffix)
+        self._fault = fault
+
+    def _check(self, call: Call) -> None:
+        if self._fault.strikes(call, len(self._recording.log)):
+            raise self._fault.error()
+
+    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802 - apsw's names
+        """Write, or a part."""
+        if self._fault.strikes("write", len(self._recording.log)):
+            part = bytes(data)[: int(len(data) * self._fault.done)]
+            if part:
+                super().xWrite(part, offset)
+            raise self._fault.error()
+        super().xWrite(data, offset)
+
+    def xSync(self, flags: int) -> None:  # noqa: N802
+        """Sync, or fail so that the kernel forgets what is not on the disk."""
+        if self._fault.strikes("sync", len(self._recording.log)):
+            self._recording.add("lose", self._number, self._suffix)
+            raise self._fault.error()
+        super().xSync(flags)
+
+    def xTruncate(self, newsize: int) -> None:  # noqa: N802
+        """Truncate, or fail."""
+        self._check("truncate")
+        super().xTruncate(newsize)
+
+    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802
+        """Read, or fail."""
+        self._check("read")
+        return super().xRead(amount, offset)
+
+    def xFileSize(self) -> int:  # noqa: N802
+        """Return the size, or fail."""
+        self._check("size")
+        return super().xFileSize()
+
+    def xLock(self, level: int) -> None:  # noqa: N802
+        """Lock, or fail."""
+        self._check("lock")
+        super().xLock(level)
+
+
+class FaultyVFS(RecordingVFS):
+    """SQLite's VFS on a disk with a fault."""
+
+    def __init__(self, fault: Fault, found: Recording) -> None:
+        super().__init__(found)
+        self._fault = fault
+
+    def _open(self, recording: Recording, name: Any, flags: list[int], suffix: str) -> RecordingFile:
+        if self._fault.strikes("open", len(recording.log)):
+            raise self._fault.error()
+        return FaultyFile(self._fault, recording, name, flags, suffix)
+
+    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
+        """Delete, or fail."""
+        if self._fault.strikes("delete", len(self._recording.log)):
+            raise self._fault.error()
+        super().xDelete(filename, syncdir)
+
+
+# --- one case ---------------------------------------------------------------------------------------------------------
+
+
+class Hangs(Exception):
+    """Something took longer than `_HANG_SECONDS`."""
+
+
+@contextmanager
+def _no_longer_than(seconds: float) -> Generator[None]:
+    """Raise `Hangs` in the main thread where the block takes longer."""
+
+    def ring(_number: int, _frame: FrameType | None) -> None:
+        raise Hangs(f"no answer after {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class Case:
+    """The shop on a disk with a fault, in `folder`."""
+
+    def __init__(self, folder: Path, plan: Plan, fault: Fault, random: Random) -> None:
+        self._folder = folder
+        self._path = folder / "case.db"
+        self._plan = plan
+        self._fault = fault
+        self._random = random
+        self.wrong: list[str] = []
+        #: What became of the engine under the fault, for the statistics.
+        self.end = ""
+
+    def run(self) -> None:
+        """Run the case; afterwards `wrong` says what promises were broken."""
+        self._folder.mkdir()
+        try:
+            with recording(str(self._path), partial(FaultyVFS, self._fault)) as found:
+                self._live(found)
+            self._check_files(found.log)
+            self._check_power_loss(found.log)
+        except Hangs as hang:
+            self.wrong.append(f"hangs: {hang}")
+        finally:
+            OBSERVER.reset(None)
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _live(self, found: Recording) -> None:
+        OBSERVER.reset(found.acknowledge)
+        engine: TestEngine | None = None
+        client: Client | None = None
+        with _no_longer_than(_HANG_SECONDS):
+            try:
+                engine = TestEngine(self._path, max_waiting_in_memory=self._random.choice([0, 1_000]))
+                client = Client(engine, self._plan, 1.0)
+                client.do_all()
+                client.end_all()
+                self.end = "nothing seen"
+            except Exception as error:
+                self._judge(error, "under the fault", may_be_late=self._fault.hits > 0)
+                self.end = f"raised {type(error).__name__}"
+        self._fault.released = True
+        if engine is None or client is None:
+            self.end += ", did not open"
+            return
+        client.patience_seconds = _HANG_SECONDS
+        with _no_longer_than(_HANG_SECONDS):
+            try:
+                client.do_all()
+                client.end_all()
+                self.end += ", went on"
+            except Exception as error:
+                self._judge(error, "after the fault", may_be_late=False)
+                self.end += ", stopped"
+        with _no_longer_than(_HANG_SECONDS):
+            try:
+                engine.close()
+            except Exception as error:
+                self._judge(error, "closing", may_be_late=False)
+
+    def _judge(self, error: Exception, when: str, *, may_be_late: bool) -> None:
+        if isinstance(error, (StoreError, EngineClosed)) and "defect" not in str(error):
+            return
+        if may_be_late and isinstance(error, TimeoutError):
+            return
+        self.wrong.append(f"{when}: {type(error).__name__}: {error}")
+
+    def _check_files(self, log: list[Op]) -> None:
+        """Check the files as they are, and carry everything to the end with a new engine."""
+        facts = [op.fact for op in log if op.kind == "fact"]
+        self._check(self._path, facts, "the files", to_the_end=True)
+
+    def _check_power_loss(self, log: list[Op]) -> None:
+        """Check what the disk holds after a power loss: right after the error, a little later, and at the end."""
+        seed = self._random.random()
+        points = {self._fault.position + 1, len(log)}
+        points.add(self._random.randint(min(self._fault.position + 1, len(log)), len(log)))
+        # One disk for all points: what a failed sync lost is lost for good.
+        disk, random = Disk(), Random(seed)
+        facts: list[Fact] = []
+        last = self._random.choice(sorted(points))
+        for number, op in enumerate(log, 1):
+            if op.kind == "fact":
+                facts.append(op.fact)
+            disk.play(op, random)
+            if number in points:
+                for image in (disk.dropped(), disk.some(self._random)):
+                    path = self._lay_out(image)
+                    text = f"power loss at {number} of {len(log)}, {image.how}"
+                    self._check(path, facts, text, to_the_end=number == last and image.how != "dropped")
+
+    def _lay_out(self, image: Image) -> Path:
+        folder = self._folder / "image"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for suffix, content in image.files.items():
+            (folder / f"image.db{suffix}").write_bytes(content)
+        return folder / "image.db"
+
+    def _check(self, path: Path, facts: list[Fact], what: str, *, to_the_end: bool) -> None:
+        try:
+            with _no_longer_than(_HANG_SECONDS):
+                SqliteStore.open(path).close(None, 0)
+            held = shop.look_into(str(path))
+            wrong = held.wrong + [f"acknowledged, but lost: {fact}" for fact in shop.missing(held, facts)]
+            if not wrong and to_the_end:
+                with _no_longer_than(_HANG_SECONDS):
+                    wrong = shop.finish(str(path), self._plan, held)
+        except Hangs:
+            raise
+        except Exception as error:
+            wrong = [f"{type(error).__name__}: {error}"]
+        self.wrong += [f"{what}: {text}" for text in wrong]
+
+
+# --- many cases -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tally:
+    """What was seen."""
+
+    cases: int = 0
+    missed: int = 0
+    failures: int = 0
+    failed: list[str] = field(default_factory=list)
+    calls: Counter[str] = field(default_factory=Counter)
+    ends: Counter[str] = field(default_factory=Counter)
+
+
+def run(cases: int, jobs: int, seed: int) -> Result:
+    """Run `cases` cases; see `proof.result`."""
+    chunks = [(seed * 1_000_003 + start, min(_CHUNK, cases - start)) for start in range(0, cases, _CHUNK)]
+    total = Tally()
+    for tally in spread(_run_chunk, chunks, jobs):
+        total.cases += tally.cases
+        total.missed += tally.missed
+        total.failures += tally.failures
+        total.failed = (total.failed + tally.failed)[:_FAILURES_TOLD]
+        total.calls += tally.calls
+        total.ends += tally.ends
+    controls = spread(_run_control, [(name, seed) for name in _CONTROLS], jobs)
+    details: dict[str, Any] = {f"{call} failed": count for call, count in sorted(total.calls.items())}
+    details |= {f"engine {end}": count for end, count in total.ends.most_common()}
+    details["cases run again because the call was not reached"] = total.missed
+    if total.failed:
+        details["failed"] = total.failed
+    return Result("disk-errors", FAULT, total.cases, total.failures, details, controls, 0.0, "")
+
+
+def _run_chunk(task: tuple[int, int]) -> Tally:
+    seed, count = task
+    logging.getLogger("stepwell").setLevel(logging.CRITICAL + 1)
+    tally = Tally()
+    with scratch() as folder, small_logs(16_384), _quick_retries():
+        random = Random(seed)
+        plan = Plan(orders=(1,), placed=(11,), passing=1, wide=1)
+        usual = _usual_calls(folder / "usual", plan)
+        while tally.cases < count:
+            fault = _some_fault(random, usual)
+            case = Case(folder / str(tally.cases), plan, fault, random)
+            case.run()
+            if not fault.hits and not case.wrong:
+                tally.missed += 1
+                continue
+            tally.cases += 1
+            tally.calls[f"{fault.call}{' (full)' if fault.is_full else ''}"] += 1
+            tally.ends[case.end] += 1
+            if case.wrong:
+                tally.failures += 1
+                tally.failed.append(f"chunk {seed}, case {tally.cases}, {_words(fault)}: {'; '.join(case.wrong[:3])}")
+    return tally
+
+
+def _words(fault: Fault) -> str:
+    how_long = f"for {fault.seconds:.2f} s" if fault.seconds else f"{fault.count} times"
+    return f"{fault.call} {fault.at} {'full' if fault.is_full else 'EIO'} {how_long}"
+
+
+def _usual_calls(folder: Path, plan: Plan) -> Counter[str]:
+    """Return how many calls of each kind a life without a fault makes."""
+    fault = Fault("write", 0, released=True)
+    case = Case(folder, plan, fault, Random(0))
+    case.run()
+    if case.wrong:
+        raise RuntimeError(f"the shop fails on a sound disk: {case.wrong}")
+    return fault.calls
+
+
+def _some_fault(random: Random, usual: Counter[str]) -> Fault:
+    call = random.choices(list(_CALLS), list(_CALLS.values()))[0]
+    fault = Fault(call, random.randint(1, max(1, usual[call])), done=random.choice([0.0, 0.0, 0.5, 1.0]))
+    fault.is_full = call in _CAN_BE_FULL and random.random() < 0.5
+    if random.random() < 0.3:
+        fault.seconds = random.uniform(0.01, 0.15)
+    else:
+        fault.count = random.choice([1, 1, 1, 2, 3, 10])
+    return fault
+
+
+@contextmanager
+def _quick_retries() -> Generator[None]:
+    """Let engines try again soon on a full disk."""
+    with patch.object(core, "_FULL_DISK_RETRY_SECONDS", 0.02):
+        yield
+
+
+# --- controls ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _going_on_after_failed_sync() -> Generator[None]:
+    """Do not fold the log after an error: go on with what the kernel says is written."""
+    with patch.object(Writer, "_fold_log", lambda _self, _error: None):
+        yield
+
+
+_CONTROLS: Final[dict[str, Callable[[], Any]]] = {
+    "going on after a failed sync": _going_on_after_failed_sync,
+}
+
+
+def _run_control(task: tuple[str, int]) -> Control:
+    name, seed = task
+    raise NotImplementedError

@@ -1,0 +1,162 @@
+"""What happens in one simulated world, as data that follows from a seed and can be cut down piece by piece.
+
+The order of events beyond that (how long a step takes, which letter is lost, where two workers cross) is drawn while
+the world lives, from generators that are seeded with the plan's seed and a name, so that a cut elsewhere changes little.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any, Final
+
+from proof.sim.grammar import Grammar, Node
+
+#: When faults end and healing begins, in microseconds after the world's begin.
+HORIZON: Final = 3_000_000
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A place for a worker process: what those that start there, one after another, are like."""
+
+    serves: tuple[str, ...] = ("async", "sync")
+    waiting: int = 1000
+    running: int = 10_000
+    joins_at: int = 0
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something that is done from outside at a time: to the engines (a request) or to a place (a fault)."""
+
+    at: int
+    kind: str
+    target: str = ""
+    place: int = 0
+    number: int = 0
+    name: str = ""
+    flag: bool = False
+
+
+@dataclass(frozen=True)
+class Weather:
+    """How likely things are in this world; 0 turns them off. Times are in microseconds."""
+
+    lost: float = 0.0
+    doubled: float = 0.0
+    letter_delay: int = 1_000
+    crossing: float = 0.0
+    busy: float = 0.0
+    lag: int = 0
+    step_time: int = 10_000
+    turn_delay: int = 100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A world."""
+
+    seed: int
+    workers: tuple[Worker, ...]
+    runs: tuple[tuple[str, str, Node], ...]  # id, flavour, program
+    actions: tuple[Action, ...]
+    weather: Weather
+    chance: str = ""  # what the generators are seeded with, besides the seed
+
+    def but(self, **changes: Any) -> Plan:
+        """Return the plan with changes."""
+        return replace(self, **changes)
+
+
+_FAULTS: Final = (
+    *("crash", "crash", "crash_soon", "crash_soon", "crash_soon", "stall", "stall_soon", "fence", "leave"),
+    *("full", "unknown", "jump", "bury"),
+)
+
+
+@dataclass
+class _Maker:
+    chance: Random
+    actions: list[Action] = field(default_factory=list)
+
+    def add(self, at: int, kind: str, **fields: Any) -> None:
+        self.actions.append(Action(at, kind, **fields))
+
+    def faults(self, places: int) -> None:
+        chance = self.chance
+        wanted = [kind for kind in _FAULTS if chance.random() < 0.5]
+        for _ in range(chance.choice((0, 1, 2, 4, 8)) if wanted else 0):
+            kind = chance.choice(wanted)
+            at = chance.randint(0, HORIZON)
+            place = chance.randrange(places)
+            if kind in ("stall", "stall_soon"):
+                length = chance.choice((5_000, 200_000, 1_500_000))
+                self.add(at, kind, place=place, number=length)
+                if chance.random() < 0.5:
+                    self.add(at + chance.randint(0, length), "fence", place=place)
+            elif kind in ("crash_soon", "unknown"):
+                self.add(at, kind, place=place, number=chance.randint(0, 12), flag=chance.random() < 0.5)
+            elif kind == "jump":
+                self.add(at, kind, number=chance.choice((1_000, 3_600_000_000, 86_400_000_000)))
+            elif kind == "full":
+                self.add(at, kind, number=chance.choice((10_000, 400_000)))
+            else:
+                self.add(at, kind, place=place)
+
+    def requests(self, runs: list[tuple[str, str, Node]], grammar: Grammar) -> None:
+        chance = self.chance
+        together = chance.random() < 0.5
+        for run_id, _, _ in runs:
+            at = chance.randint(0, 20_000 if together else HORIZON // 2)
+            for _ in range(chance.choice((1, 1, 1, 2))):
+                self.add(at, "start", target=run_id)
+            for _ in range(chance.choice((0, 1, 1, 2))):
+                self.add(at + chance.randint(0, 500_000), "wait", target=run_id)
+            if chance.random() < 0.15:
+                self.add(at + chance.randint(0, 1_000_000), "cancel", target=run_id)
+        for target, name in grammar.messages:
+            for _ in range(chance.choice((0, 0, 1, 1, 2))):
+                key = chance.choice(("", "", "", "c0"))
+                kind = "send" if not key else "send_keyed"
+                self.add(chance.randint(0, HORIZON), kind, target=target, name=name if not key else f"{target}.keyed")
+
+
+def make(seed: int) -> Plan:
+    """Return the plan that follows from a seed."""
+    chance = Random(seed)
+    count = chance.choice((1, 2, 2, 3, 3, 4, 6))
+    ids = [f"r{index}" for index in range(count)]
+    grammar = Grammar(chance, list(ids), deep=chance.choice((0, 1, 2)))
+    runs: list[tuple[str, str, Node]] = []
+    for run_id in ids:
+        flavour = chance.choice(("async", "async", "async", "sync"))
+        runs.append((run_id, flavour, grammar.program(run_id, flavour, chance.choice((1, 2, 4, 6, 9)))))
+    maker = _Maker(chance)
+    maker.requests(runs, grammar)
+    places = chance.choice((1, 2, 2, 3, 3, 4))
+    maker.faults(places)
+    workers = tuple(_worker(chance, index) for index in range(places))
+    weather = Weather(
+        lost=chance.choice((0.0, 0.0, 0.2, 0.9)),
+        doubled=chance.choice((0.0, 0.2)),
+        letter_delay=chance.choice((50, 1_000, 30_000)),
+        crossing=chance.choice((0.0, 0.02, 0.1, 0.3)),
+        busy=chance.choice((0.0, 0.05, 0.3)),
+        lag=chance.choice((0, 0, 1_000, 50_000)),
+        step_time=chance.choice((100, 10_000, 300_000)),
+        turn_delay=chance.choice((10, 100, 5_000)),
+    )
+    return Plan(seed, workers, tuple(runs), tuple(sorted(maker.actions, key=lambda action: action.at)), weather)
+
+
+def _worker(chance: Random, index: int) -> Worker:
+    serves = ("async", "sync")
+    if index and chance.random() < 0.25:
+        serves = chance.choice((("async",), ("sync",), ()))
+    return Worker(
+        serves,
+        waiting=chance.choice((0, 0, 1, 3, 1000, 1000)),
+        running=chance.choice((1, 2, 5, 10_000, 10_000)),
+        joins_at=0 if index == 0 or chance.random() < 0.6 else chance.randint(0, HORIZON),
+    )

@@ -1,0 +1,454 @@
+"""A simulated worker process: a real `Machine` over a real store, driven by the world's clock.
+
+What `stepwell.core` does with a thread, a loop and timers, this does with events of the world. Every place where the
+real process reads the file, asks for the writers' lock, or commits is a *point*: there other workers may have their
+turn, and there the process may die or stall.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import Context, copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from proof.sim.database import SimDatabase
+from proof.sim.faults import Crash, Violation
+from proof.sim.plan import Worker
+from proof.sim.programs import WORKFLOWS
+from stepwell.attempts import Attempts
+from stepwell.codec import Codec
+from stepwell.context import enter_step
+from stepwell.errors import EngineClosed, StorageFull, StoreError, StoreFailed
+from stepwell.loading import Limits
+from stepwell.machine import Machine
+from stepwell.model import Claim
+from stepwell.steps import record_result
+from stepwell.store.base import News, Outcome, Unit
+from stepwell.store.sqlite import nudges
+from stepwell.store.sqlite.changes import Evidence
+from stepwell.store.sqlite.membership import Seat
+from stepwell.store.sqlite.store import SqliteStore
+
+if TYPE_CHECKING:
+    from proof.sim.world import World
+
+_T = TypeVar("_T")
+
+#: As `stepwell.core` has them, in microseconds.
+_FULL_DISK_RETRY: int = 250_000
+_DRAIN_RETRY: int = 10_000
+
+
+class SimLock:
+    """The writers' lock as one process sees it; the kernel's part is `World.lock_holder`."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._world = process.world
+
+    def acquire(self, timeout_seconds: float | None = None) -> None:  # noqa: ARG002 - part of the protocol
+        """Take the lock; callers look first whether it is free."""
+        assert self._world.lock_holder is None
+        self._world.lock_holder = self._process
+
+    def try_acquire(self, notify: Callable[[], None]) -> bool:
+        """Take the lock if it is free."""
+        world, process = self._world, self._process
+        process.point("lock")
+        if world.lock_holder is not None:
+            world.lock_waiters.append((process, notify))
+            return False
+        if process.chance.random() < world.plan.weather.busy:
+            world.at(process.chance.randint(10, 2_000), process, notify, "the lock may be free")
+            return False
+        world.lock_holder = process
+        return True
+
+    def release(self) -> None:
+        """Let the next one have it."""
+        if self._world.lock_holder is self._process:
+            self._world.release_lock()
+
+
+class SimMembers:
+    """The membership as one process sees it; the kernel's part is `World.seats`."""
+
+    faulty = False
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._world = process.world
+        self._slot = self._world.free_slot()
+        self.epoch = 0
+        self.takes_work = False
+        self.listens = False
+
+    def mark_fault(self) -> None:
+        """The simulated disk does not fail in that way."""
+
+    def clear_fault(self) -> None:
+        """As above."""
+
+    def take_seat(self) -> int:
+        """Return the slot of this process."""
+        return self._slot
+
+    def announce(self, epoch: int, *, takes_work: bool) -> None:
+        """Be seated as the worker with this epoch."""
+        self.epoch, self.takes_work = epoch, takes_work
+        self._world.seats[self._slot] = self
+        self._world.members_changed(self._process)
+
+    def leave(self) -> None:
+        """Give up the seat."""
+        if self._world.seats.get(self._slot) is self:
+            del self._world.seats[self._slot]
+            self._world.members_changed(self._process)
+
+    def listen(self, on: bool) -> None:
+        """Say whether ends are of interest."""
+        self.listens = on
+
+    def others(self) -> list[Seat]:
+        """Return the other members."""
+        return [
+            Seat(slot, members.epoch, members.takes_work, members.listens)
+            for slot, members in sorted(self._world.seats.items())
+            if members is not self
+        ]
+
+    def is_seated(self, slot: int, epoch: int) -> bool:
+        """Tell whether a worker lives."""
+        found = self._world.seats.get(slot)
+        return found is not None and found.epoch == epoch
+
+    def state_of(self, slot: int) -> Literal["active", "stopped"]:
+        """Tell whether a process is stalled."""
+        found = self._world.seats.get(slot)
+        return "stopped" if found is not None and found._process.is_stalled() else "active"
+
+    def nudge(self, kind: bytes, epochs: Iterable[int], keys: Sequence[int] = ()) -> None:
+        """Send letters."""
+        wanted = set(epochs)
+        for members in list(self._world.seats.values()):
+            if members.epoch in wanted and members is not self:
+                self._world.send_letter(self._process, members._process, kind, tuple(keys))
+
+    def watch(self, callback: Callable[[bytes, tuple[int, ...]], None]) -> None:
+        """Hear of others from now on."""
+        self._process.hears = callback
+
+    def answer_pings(self, post: Callable[[Callable[[], None]], None]) -> None:
+        """Nobody pings here."""
+
+    def ping(self, epoch: int, timeout_seconds: float) -> bool:  # noqa: ARG002 - part of the protocol
+        """Tell whether a worker answers."""
+        return True
+
+    def shared_offset(self, own_offset_ns: int) -> int:
+        """Return the offset of the clock that all share."""
+        return own_offset_ns
+
+
+class SimStore(SqliteStore):
+    """The real store, with points before and after each transaction, and outcomes that are not known."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.members_ = SimMembers(process)
+        database: Any = SimDatabase(process.world.arena, SimLock(process), self.members_, partial(process.point, "read"))
+        super().__init__(database, members=self.members_)
+
+    def commit(self, units: Sequence[Unit], claim: Claim) -> list[Outcome]:
+        """Commit, or fail as the world wants it."""
+        return self._transact(lambda: SqliteStore.commit(self, units, claim), claim)
+
+    def _write(self, claim: Claim | None, action: Callable[[], tuple[_T, Evidence | None]]) -> _T:
+        return self._transact(lambda: SqliteStore._write(self, claim, action), claim)
+
+    def _transact(self, transact: Callable[[], _T], claim: Claim | None) -> _T:
+        process, world = self.process, self.process.world
+        process.point("before a commit")
+        if world.disk_full_until > world.now:
+            raise StorageFull("the simulated disk is full")
+        unknown = process.takes_unknown()
+        if unknown == "lost":
+            self._stop("was not applied")
+        world.judge.before_commit(process, claim)
+        result = transact()
+        world.judge.after_commit(process, claim)
+        world.committed(process)
+        if unknown == "applied":
+            self._stop("was applied")
+        process.point("after a commit")
+        return result
+
+    def _stop(self, what: str) -> None:
+        self._writer.failed = StoreFailed(f"the simulated disk failed; the transaction {what}")
+        raise self._writer.failed
+
+
+class Process:
+    """One life of a worker process at a place. Implements `stepwell.machine.Driver`."""
+
+    def __init__(self, world: World, place: int, worker: Worker, life: int) -> None:
+        self.world = world
+        self.place = place
+        self.name = f"w{place}.{life}"
+        self.chance = world.generator(self.name)
+        self.alive = True
+        self.open = False
+        self.leaving = False
+        self.hears: Callable[[bytes, tuple[int, ...]], None] | None = None
+        self.stalled_until = 0
+        self.fuses: list[tuple[int, str, int, bool]] = []  # (points left, what then, number, flag)
+        self._unknown: tuple[int, str] | None = None
+        self._scheduled = False
+        self._timer = 0
+        self._latest = 0
+        self.under_way: dict[int, Attempts] = {}
+        self.tick_pending = False
+        self.crashed_in_turn = False
+        self.store = SimStore(self)
+        self.members = self.store.members_
+        workflows = {WORKFLOWS[flavour].name: WORKFLOWS[flavour] for flavour in worker.serves}
+        self.machine = Machine(
+            self.store,
+            world.codec,
+            workflows,
+            limits=Limits(worker.running, worker.waiting),
+            chance=self.chance.random,
+            driver=self,
+            takes_work=bool(workflows),
+        )
+        self.serves_all = len(workflows) == len(WORKFLOWS)
+
+    @property
+    def codec(self) -> Codec:
+        """What encodes values."""
+        return self.world.codec
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    def time(self) -> int:
+        """Return what the process takes for now: it may have been interrupted since it looked at the clock."""
+        lag = self.world.plan.weather.lag
+        now = self.world.now - (self.chance.randint(0, lag) if lag and not self.world.healing else 0)
+        self._latest = max(self._latest, now)
+        return self._latest
+
+    def is_stalled(self) -> bool:
+        """Tell whether the process gets no time."""
+        return self.stalled_until > self.world.now
+
+    # --- points ----------------------------------------------------------------------------------------------------
+
+    def point(self, what: str) -> None:
+        """Come to a place where the world may interfere."""
+        world = self.world
+        if not self.alive:
+            raise Violation("the dead do not act", f"{self.name} went on after its death: {what}")
+        if self.store._connection.in_transaction:
+            return
+        if self.fuses:
+            self._burn(what)
+        if world.crossings < 2 and world.plan.weather.crossing and self.chance.random() < world.plan.weather.crossing:
+            world.cross(self.chance.randint(1, 4))
+
+    def _burn(self, what: str) -> None:
+        left, kind, number, flag = self.fuses[0]
+        if left > 0:
+            self.fuses[0] = (left - 1, kind, number, flag)
+            return
+        del self.fuses[0]
+        if kind == "crash":
+            self.world.note(self, f"dies at a point: {what}")
+            raise Crash
+        self.world.note(self, f"stalls at a point, for {number} us: {what}")
+        self.stalled_until = self.world.now + number
+        self.world.cross(200, until=self.stalled_until)
+        self.stalled_until = 0
+
+    def takes_unknown(self) -> str:
+        """Return what becomes of this commit, where that is to stay unknown: ``applied``, ``lost``, or nothing."""
+        if self._unknown is None:
+            return ""
+        left, how = self._unknown
+        self._unknown = (left - 1, how) if left > 0 else None
+        return "" if left > 0 else how
+
+    def will_not_know(self, commits: int, how: str) -> None:
+        """Have the outcome of a commit unknown."""
+        self._unknown = (commits, how)
+
+    # --- the driver --------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Open the store and register; tried again while somebody else writes."""
+        world = self.world
+        if world.lock_holder is not None or world.disk_full_until > world.now:
+            world.at(1_000, self, self.start, "starts")
+            return
+        try:
+            self.store.writers.acquire()
+            try:
+                self.machine.open(self.time())
+            finally:
+                self.store.writers.release()
+        except StoreError as error:  # no room, or the disk failed: the process gives up
+            world.note(self, f"could not open: {error}")
+            world.dies(self)
+            return
+        self.open = True
+        world.note(self, f"is worker {self.members.epoch}")
+        self.wake()
+        world.at(self.chance.randint(1, 2_000), self, self._watch, "watches")
+
+    def _watch(self) -> None:
+        self.store.watch(self._hear)
+
+    def _hear(self, news: News) -> None:
+        self.post(partial(self.machine.hear, news))
+
+    def post(self, event: Callable[[], None]) -> None:
+        """Queue an event."""
+        self.machine.post(event)
+        self.wake()
+
+    def wake(self) -> None:
+        """Have a turn soon."""
+        if not self._scheduled and self.alive:
+            self._scheduled = True
+            self.world.at(self.chance.randint(1, self.world.plan.weather.turn_delay), self, self._pump, "turn")
+
+    def _pump(self) -> None:
+        self._scheduled = False
+        machine = self.machine
+        machine.turn(self.time())
+        if machine.failure is not None:
+            if not self.leaving:
+                self.world.failed(self)
+            return
+        self._set_timer()
+        if not self._scheduled and machine.has_more():
+            self.wake()
+        self.world.judge.after_turn(self)
+
+    def _set_timer(self) -> None:
+        self._timer += 1
+        due = self.machine.worker.memory.next_due()
+        if due is None or self.machine.closing:
+            return
+        if due <= self.machine.worker.now:
+            self.wake()
+            return
+        self.world.at(max(1, due - self.world.now), self, partial(self._on_timer, self._timer), "timer")
+
+    def _on_timer(self, number: int) -> None:
+        if number == self._timer:
+            self.wake()
+
+    def disk_full(self) -> None:
+        """Try again later."""
+        self.world.at(_FULL_DISK_RETRY, self, self._retry_full_disk, "tries the disk again")
+
+    def _retry_full_disk(self) -> None:
+        self.machine.try_disk_again()
+        self.wake()
+
+    def failed(self) -> None:
+        """Take note; see `_pump`."""
+
+    # --- steps -------------------------------------------------------------------------------------------------------
+
+    def run_steps(self, attempts: list[Attempts]) -> None:
+        """Execute attempts on the spot, and tell of it later."""
+        for attempt in attempts:
+            self.point("before a step")
+            value, error = copy_context().run(self._execute, attempt)
+            self.under_way[id(attempt)] = attempt
+            delay = self.chance.randint(1, self.world.plan.weather.step_time)
+            self.world.at(delay, self, partial(self._finish, attempt, attempt.attempt, value, error), "step ends")
+
+    def _execute(self, attempt: Attempts) -> tuple[Any, BaseException | None]:
+        loop = asyncio._get_running_loop()
+        asyncio._set_running_loop(None)
+        try:
+            enter_step(attempt)
+            called = attempt.definition.invoke(attempt.args, attempt.kwargs)
+            if attempt.definition.is_async:
+                try:
+                    called.send(None)
+                except StopIteration as end:
+                    return end.value, None
+            return called, None
+        except Exception as error:
+            return None, error
+        finally:
+            asyncio._set_running_loop(loop)
+
+    def _finish(self, attempt: Attempts, number: int, value: Any, error: BaseException | None) -> None:
+        self.under_way.pop(id(attempt), None)
+        if attempt.attempt != number:
+            return
+        if error is None:
+            record_result(self.codec, attempt, value)
+        else:
+            attempt.error = error
+        self.post(partial(self.machine.steps_finished, [attempt]))
+
+    def drop_steps(self, attempts: list[Attempts]) -> None:
+        """Let them end when they do: nobody listens."""
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Close in order, as `Core.close` does."""
+        if not self.leaving and self.open and self.machine.failure is None:
+            self.leaving = True
+            self.post(partial(self._drain, self.world.now + self.chance.choice((0, 20_000, 1_000_000))))
+
+    def _drain(self, deadline: int) -> None:
+        machine = self.machine
+        machine.closing = machine.worker.draining = True
+        if any(attempt.wanted for attempt in self.under_way.values()) and self.world.now < deadline:
+            self.world.at(_DRAIN_RETRY, self, partial(self.post, partial(self._drain, deadline)), "drains")
+            return
+        machine.later(self._end)
+
+    def _end(self) -> None:
+        machine = self.machine
+        if machine.worker.batch and not machine.disk_is_full:
+            machine.later(self._end)
+            return
+        machine.failure = EngineClosed("the simulated worker is closed")
+        machine.close()
+        self.world.at(1, self, self._close, "closes")
+
+    def _close(self) -> None:
+        if self.world.lock_holder is not None:
+            self.world.at(1_000, self, self._close, "closes")
+            return
+        self.store.writers.acquire()
+        try:
+            self.store.close(self.machine.claim, self.time())
+        except StoreError as error:
+            self.world.note(self, f"closing failed: {error}")
+        finally:
+            self.store.writers.release()
+        self.world.dies(self)
+
+    def end(self) -> None:
+        """Let go of what a dead process had in memory, without letting any of it act."""
+        self.alive = False
+        self.store._writer.applier.drop_entries()
+        if self.store._connection.in_transaction:
+            self.store._connection.execute("ROLLBACK")
+        with self.machine.worker.loop.entered():
+            self.machine.worker.close()
+        self.members.leave()
+
+
+_ = (Context, nudges)
