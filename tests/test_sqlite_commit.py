@@ -220,7 +220,12 @@ def test_nothing_is_written_after_the_mark_before_the_log_is_folded(
     before = log.stat().st_size
     members.faulty = True
     folded: list[int] = []
-    disk.check = lambda call, _name: folded.append(log.stat().st_size) if call == "sync" else None  # type: ignore[method-assign]
+
+    def note(call: str, name: str) -> None:
+        if call == "sync" and name:
+            folded.append(log.stat().st_size)
+
+    disk.check = note  # type: ignore[method-assign]
     worker.apply(step(1, 2))
     assert before > 0
     # The first syncs are those of the fold, while the log is as the other process left it.
@@ -399,11 +404,13 @@ def test_refusals_name_the_run_but_not_the_payload(worker: Worker) -> None:
 
 def test_the_log_is_folded_when_it_passes_its_limit_and_starts_afresh(database: Path) -> None:
     store = SqliteStore.open(database, durability="normal", wal_limit_bytes=100_000)
+    made = store.wal_bytes
     worker = Worker(store)
     run = worker.create("a")
     for op in range(100):
         worker.apply(step(run, op, value="x" * 5000))
-    assert store.wal_bytes < 150_000
+    # It does not grow beyond what making the tables took.
+    assert store.wal_bytes <= max(made, 150_000)
     assert database.stat().st_size > 500_000
     store.close(worker.claim, NOW)
 

@@ -1,0 +1,287 @@
+"""Workers in several processes on one SQLite file: claims, deaths, and what they tell each other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from tests.programs.store_worker import Heard, Remote
+
+from stepwell.errors import ClaimLost
+from stepwell.store.base import (
+    CancelRequested,
+    MessageSent,
+    NewsTaken,
+    RunCreated,
+    RunFinished,
+    RunMoved,
+    RunsClaimed,
+    RunsReleased,
+    RunWoken,
+    Unit,
+    ValuePublished,
+)
+from stepwell.store.sqlite import SqliteStore
+from stepwell.testing.contract import NOW, Worker, step
+
+Starter = Callable[..., Remote]
+
+
+@pytest.fixture
+def worker(database: Path) -> Iterator[Worker]:
+    """Return a worker of this process."""
+    worker = Worker(SqliteStore.open(database, durability="normal"))
+    yield worker
+    with worker.writing():
+        worker.store.close(worker.claim, NOW)
+
+
+@pytest.fixture
+def heard(worker: Worker) -> Heard:
+    """Return what this process is told by others."""
+    return Heard(cast("SqliteStore", worker.store))
+
+
+@pytest.fixture
+def start(database: Path) -> Iterator[Starter]:
+    """Return what starts a worker in another process."""
+    remotes: list[Remote] = []
+
+    def start(**options: bool) -> Remote:
+        remotes.append(Remote(database, **options))
+        return remotes[-1]
+
+    yield start
+    for remote in remotes:
+        remote.end()
+
+
+# --- claims
+# ------------------------------------------------------------------------------------------------------------
+
+
+def test_processes_that_take_work_at_once_share_it_without_a_run_twice_or_none(worker: Worker, start: Starter) -> None:
+    remotes = [start() for _ in range(3)]
+    units = [Unit([RunCreated(f"r{n}", "shop.checkout", None, 1, "pending", NOW)]) for n in range(600)]
+    keys = [cast("Any", outcome)[0].key for outcome in worker.commit(*units)]
+    for remote in remotes:
+        remote.send("take_all", 7)
+    taken = [remote.result() for remote in remotes]
+    assert sorted(key for part in taken for key in part) == keys
+    for remote, part in zip(remotes, taken, strict=True):
+        assert {worker.record(key).owner for key in part} <= {remote.epoch}
+
+
+def test_a_run_of_another_process_is_out_of_reach_until_it_is_released(worker: Worker, start: Starter) -> None:
+    remote = start()
+    run = remote.create("a", "waiting")
+    assert worker.apply(RunsClaimed([run], NOW)) == [[]]
+    with pytest.raises(ClaimLost, match=f"belongs to worker {remote.epoch}"):
+        worker.apply(RunMoved(run, "running", NOW))
+    assert remote.apply(RunsReleased([run])) == [[]]
+    assert worker.apply(RunsClaimed([run], NOW)) == [[run]]
+
+
+# --- deaths
+# ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_death_of_a_process_is_heard_and_its_runs_are_carried_on(
+    worker: Worker, heard: Heard, start: Starter
+) -> None:
+    remote = start()
+    run = remote.create("a")
+    assert [(member.epoch, member.state, member.runs) for member in worker.store.members()] == [
+        (worker.epoch, "active", 0),
+        (remote.epoch, "active", 1),
+    ]
+    assert worker.bury(NOW) == 0
+    killed_at = time.monotonic()
+    remote.kill()
+    heard.until("death")
+    assert [member.state for member in worker.store.members()] == ["active", "dead"]
+    assert worker.bury(NOW + 5) == 1
+    assert worker.take(at=NOW + 5) == [run]
+    # A few milliseconds where nothing else runs.
+    assert time.monotonic() - killed_at < 5
+    assert worker.record(run).crashes == 1
+    assert [member.epoch for member in worker.store.members()] == [worker.epoch]
+
+
+def test_a_worker_that_died_before_it_had_its_seat_is_buried(worker: Worker, start: Starter) -> None:
+    remote = start(registered=False)
+    remote.send("die_unseated")
+    remote.process.join(30)
+    assert [member.state for member in worker.store.members()] == ["active", "dead"]
+    worker.bury(NOW)
+    assert [member.state for member in worker.store.members()] == ["active"]
+
+
+def test_the_dead_that_the_last_process_left_behind_are_buried_by_the_next(database: Path, start: Starter) -> None:
+    remotes = [start() for _ in range(2)]
+    runs = [remote.create(f"r{n}") for n, remote in enumerate(remotes)]
+    for remote in remotes:
+        remote.kill()
+    worker = Worker(SqliteStore.open(database, durability="normal"))
+    assert worker.bury(NOW) == 2
+    assert worker.take() == runs
+    worker.store.close(worker.claim, NOW)
+
+
+def test_a_stopped_process_keeps_its_runs_until_it_is_fenced_and_then_writes_nothing_more(
+    worker: Worker, start: Starter
+) -> None:
+    remote = start()
+    run = remote.create("a")
+    remote.pause()
+    assert [member.state for member in worker.store.members()] == ["active", "stopped"]
+    assert worker.store.answers(remote.epoch, 0.2) is False
+    assert worker.bury(NOW) == 0
+    with worker.writing():
+        assert worker.store.fence(remote.epoch, NOW + 1) == 1
+    assert worker.take(at=NOW + 1) == [run]
+    remote.send("apply", step(run, 1))
+    remote.go_on()
+    with pytest.raises(ClaimLost, match="fenced"):
+        remote.result()
+    # It goes on as a new worker, by itself.
+    assert remote.register(True) > remote.epoch
+    assert worker.read.journal(run) == []
+    with pytest.raises(ClaimLost, match="'a'"):
+        remote.apply(RunMoved(run, "waiting", NOW))
+    assert worker.bury(NOW) == 0
+
+
+def test_a_fenced_worker_is_told_to_look(worker: Worker, start: Starter) -> None:
+    remote = start()
+    with worker.writing():
+        worker.store.fence(remote.epoch, NOW)
+    assert remote.until("mail")
+
+
+def test_closing_hands_the_runs_over_at_once(worker: Worker, heard: Heard, start: Starter) -> None:
+    remote = start()
+    run = remote.create("a")
+    remote.close()
+    heard.until("work")
+    assert worker.take(at=NOW + 3) == [run]
+    assert worker.record(run).crashes == 0
+
+
+# --- what is told
+# -------------------------------------------------------------------------------------------------------
+
+
+def test_work_is_told_to_those_who_take_it(worker: Worker, heard: Heard, start: Starter) -> None:
+    client = start(takes_work=False)
+    run = client.create("a", "pending")
+    heard.until("work")
+    assert worker.take() == [run]
+    # The client is told of its mail, and before that of no work.
+    parked = worker.parked("b")
+    worker.create("c", "pending")
+    own = client.create("d", "waiting")
+    worker.apply(RunWoken(own, NOW))
+    assert [kind for kind, _ in client.until("mail")] == ["mail"]
+    # And the other way round: a parked run that became due is work.
+    client.apply(MessageSent("b", "m", "1", NOW))
+    heard.until("work")
+    assert worker.take(limit=1) == [parked]
+
+
+@pytest.mark.parametrize(
+    "change", [MessageSent("a", "m", "1", NOW), CancelRequested("a", NOW)], ids=lambda change: type(change).__name__
+)
+def test_what_arrives_for_a_run_of_another_process_is_told_to_its_owner(
+    worker: Worker, heard: Heard, start: Starter, change: Any
+) -> None:
+    remote = start()
+    run = worker.create("a", "waiting")
+    remote.apply(change)
+    heard.until("mail")
+    assert worker.news() == [run]
+    # Taken first and read then: what comes later is told again.
+    worker.apply(NewsTaken([run]))
+    remote.apply(change)
+    heard.until("mail")
+    assert worker.news() == [run]
+
+
+def test_ends_and_values_are_told_to_who_listens(worker: Worker, heard: Heard, start: Starter) -> None:
+    remote = start()
+    runs = [remote.create(f"r{n}") for n in range(4)]
+    own = worker.create("own", "waiting")
+    remote.apply(RunFinished(runs[0], "completed", NOW))
+    remote.apply(RunWoken(own, NOW))
+    assert [news.kind for news in heard.until("mail")] == ["mail"]
+    worker.store.listen(True)
+    remote.apply(RunFinished(runs[1], "completed", NOW), ValuePublished(runs[2], "k", "1", NOW))
+    assert heard.until("ends")[-1].keys == (runs[1], runs[2])
+    remote.apply(RunMoved(runs[3], "halted", NOW, reason="why"))
+    assert heard.until("ends")[-1].keys == (runs[3],)
+    worker.store.listen(False)
+    worker.apply(NewsTaken([own]))
+    remote.apply(RunFinished(runs[3], "cancelled", NOW))
+    remote.apply(RunWoken(own, NOW))
+    assert "ends" not in [news.kind for news in heard.until("mail")]
+
+
+def test_what_a_transaction_of_user_code_did_is_told_as_well(worker: Worker, start: Starter) -> None:
+    remote = start()
+    run = remote.create("a", "waiting")
+    with worker.writing(), worker.store.transaction(worker.claim) as tx:
+        tx.apply([MessageSent("a", "m", "1", NOW)])
+    remote.until("mail")
+    assert remote.news() == [run]
+
+
+def test_a_change_that_nobody_was_told_of_is_noticed(heard: Heard, start: Starter) -> None:
+    remote = start()
+    run = remote.create("a")
+    # The first time, the coming of the process may have been what was noticed; the last time, only the change.
+    for op in range(4):
+        remote.apply(step(run, op))
+        heard.until("anything")
+
+
+def test_a_worker_answers_from_where_it_works(worker: Worker, start: Starter) -> None:
+    remote = start()
+    assert worker.store.answers(remote.epoch, 30) is True
+    assert worker.store.answers(remote.epoch + 99, 0.1) is False
+
+
+def test_all_processes_agree_on_a_clock(worker: Worker, start: Starter) -> None:
+    assert worker.store.agree_on_clock(123) == 123
+    assert start().agree_on_clock(456) == 123
+
+
+# --- the disk
+# -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_fault_of_one_process_is_mended_by_the_next_that_writes(
+    worker: Worker, start: Starter, database: Path
+) -> None:
+    remote = start()
+    run = remote.create("a")
+    remote.mark_fault()
+    log = database.with_name(database.name + "-wal")
+    before = log.stat().st_size
+    worker.create("b")
+    assert log.stat().st_size < before
+    members = cast("Any", worker.store)._members
+    assert members.faulty is False
+    remote.apply(step(run, 1))
+
+
+def test_two_processes_that_write_without_a_pause_both_get_on(worker: Worker, start: Starter) -> None:
+    remotes = [start() for _ in range(2)]
+    runs = [remote.create(f"r{n}") for n, remote in enumerate(remotes)]
+    for remote, run in zip(remotes, runs, strict=True):
+        remote.send("write_for", run, 0.5)
+    counts = [remote.result() for remote in remotes]
+    assert min(counts) > max(counts) / 4, counts
+    assert [len(worker.read.journal(run, limit=10**6)) for run in runs] == counts
