@@ -25,7 +25,7 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"stepwell.testing.contract_{part}"
-        for part in ("changes", "claims", "deaths", "kit", "properties", "reads", "workers")
+        for part in ("changes", "claims", "deaths", "kit", "properties", "queues", "reads", "workers")
     )
 )
 
@@ -34,6 +34,7 @@ from stepwell.testing.contract_claims import ClaimContract  # noqa: E402
 from stepwell.testing.contract_deaths import DeathContract  # noqa: E402
 from stepwell.testing.contract_kit import NOW, Worker, step  # noqa: E402
 from stepwell.testing.contract_properties import StoreProperties, WorkProperties  # noqa: E402
+from stepwell.testing.contract_queues import QueueContract, QueueProperties  # noqa: E402
 from stepwell.testing.contract_reads import ReadContract  # noqa: E402
 from stepwell.testing.contract_workers import WorkerContract  # noqa: E402
 
@@ -41,6 +42,14 @@ __all__ = ["NOW", "StoreContract", "Worker", "step"]
 
 
 class StoreContract(
-    ChangeContract, ClaimContract, DeathContract, ReadContract, WorkerContract, StoreProperties, WorkProperties
+    ChangeContract,
+    ClaimContract,
+    DeathContract,
+    QueueContract,
+    ReadContract,
+    WorkerContract,
+    QueueProperties,
+    StoreProperties,
+    WorkProperties,
 ):
     """All of the contract. Derive from it and implement `open_store` and `kill`; see the module."""

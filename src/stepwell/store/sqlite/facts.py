@@ -56,7 +56,7 @@ class SqliteFacts:
     def lanes(self, queue: str, workflow: str, limit: int) -> list[Lane]:
         """Return open lanes of a workflow in the order of their turns."""
         rows = self._rows(_SQL["open_lanes"], (queue, workflow, limit))
-        return [Lane(turn, partition, workflow, waiting, busy) for turn, partition, waiting, busy in rows]
+        return [Lane(*row) for row in rows]
 
     def heads(self, queue: str, lanes: Sequence[Lane], limit: int) -> list[list[Head]]:
         """Return, for each lane, its first `limit` entries in the order in which they are taken."""
