@@ -112,8 +112,9 @@ class Post:
 
     def ping(self, epoch: int, timeout_seconds: float) -> bool:
         """Return whether the member with `epoch` answers in time. May be called from any thread."""
-        number = secrets.randbits(62)
-        address = self.address_of(f"ping-{os.getpid()}-{number:x}")
+        number = secrets.randbits(32)
+        # Short: the whole path of a socket has room for 103 characters on macOS.
+        address = self.address_of(f"p{number:x}")
         try:
             mailbox = Mailbox(self._bind(address))
         except OSError:

@@ -13,6 +13,7 @@ import os
 import selectors
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 from stepwell.store.sqlite import locking
@@ -95,13 +96,11 @@ class Obituaries:
         return True
 
     def _open(self, pid: int) -> int | None:
-        if sys.platform != "linux" or not self._pidfds or pid == 0:
-            return None
-        try:
-            return os.pidfd_open(pid)
-        except OSError:
-            # Ended just now (the lock will tell), forbidden, or out of descriptors.
-            return None
+        if sys.platform == "linux" and self._pidfds and pid > 0:
+            # Refused where it ended just now (the lock will tell), where that is forbidden, or without descriptors.
+            with suppress(OSError):
+                return os.pidfd_open(pid)
+        return None
 
     def _holder(self, key: Key) -> int | None:
         found = locking.holder(self._file.descriptor, SLOT_BASE + key[0])
