@@ -324,7 +324,7 @@ def test_a_pending_run_is_cancelled_without_having_run(engine: TestEngine) -> No
 
 def test_an_unknown_run_cannot_be_cancelled(engine: TestEngine) -> None:
     with pytest.raises(RunNotFound, match="ghost"):
-        engine._ask(engine._client.core.cancel, "ghost", None)
+        engine._ask(engine._client.core.machine.cancel, "ghost", None)
 
 
 def test_an_ended_run_is_left_as_it_is(engine: TestEngine) -> None:

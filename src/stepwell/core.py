@@ -290,7 +290,7 @@ class Core:
         self.machine.later(self._end)
 
     def _end(self) -> None:
-        if self.worker.batch and not self.machine.disk_is_full:
+        if self.worker.batch and not self.machine.short_of_space:
             self.machine.later(self._end)
             return
         self.machine.failure = self._closed()

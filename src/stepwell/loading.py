@@ -101,7 +101,7 @@ class Loader:
         #: Whether there may be work in the store that `look` had no room for.
         self.work_may_exist = True
         self._looking = False  # a `WorkTaken` is not committed yet
-        #: The keys of runs whose claim is not committed yet.
+        #: The keys of runs that are about to be claimed and read.
         self.claiming: set[int] = set()
 
     def _execution(self, record: RunRecord, definition: Workflow[..., Any]) -> Execution:
@@ -186,22 +186,28 @@ class Loader:
     def _taken(self, keys: list[int], limit: int) -> None:
         self._looking = False
         self.work_may_exist = len(keys) == limit
-        self.load(keys)
+        self._worker.load_soon(keys)
 
     def _not_taken(self, _value: object, _error: BaseException | None) -> None:
         self._looking = False
         self.work_may_exist = True
 
     def claim(self, keys: Sequence[int]) -> None:
-        """Bring runs to memory that nobody owns and whose workflows are served here."""
+        """Bring runs to memory that nobody owns; those whose workflows are not served here are left to other workers."""
         worker = self._worker
         if worker.draining or not self.takes_work:
             return
         wanted: list[int] = []
         for key in keys:
-            record = self._inspector.run_by_key(key) if key not in worker.memory else None
-            if record is not None and record.workflow in self._workflows and key not in self.claiming:
+            if key in worker.memory or key in worker.batch.ending or key in self.claiming:
+                continue
+            record = self._inspector.run_by_key(key)
+            if record is None or record.status in ENDED:
+                continue
+            if record.workflow in self._workflows:
                 wanted.append(key)
+            elif record.owner is None:
+                self._leave_pending(record)
         if wanted:
             self.claiming.update(wanted)
             work = worker.batch.lone_work()
@@ -209,18 +215,20 @@ class Loader:
             work.expect(RunsClaimed(wanted, worker.now), lambda keys: self._claimed(wanted, keys))
 
     def _claimed(self, wanted: list[int], keys: list[int]) -> None:
-        self.claiming.difference_update(wanted)
-        self.load(keys)
+        self.claiming.difference_update(set(wanted).difference(keys))
+        # Not at once: what else the commit held, messages for these runs say, must be handed out first.
+        self._worker.load_soon(keys)
 
     def release(self, keys: list[int]) -> None:
         """Let others have waiting runs that have left memory; those that something arrived for come back."""
         work = self._worker.batch.lone_work()
         work.extra.failing.append(lambda _value, _error: self._worker.load_soon(keys))
-        work.expect(RunsReleased(keys), self.load)
+        work.expect(RunsReleased(keys), self._worker.load_soon)
 
     def load(self, keys: Sequence[int]) -> None:
         """Bring runs to memory, by replaying their journals."""
         worker = self._worker
+        self.claiming.difference_update(keys)
         wanted = [key for key in keys if key not in worker.memory and key not in worker.batch.ending]
         for at in range(0, len(wanted), _LOAD_CHUNK):
             for snapshot in self._inspector.load(wanted[at : at + _LOAD_CHUNK]):
@@ -234,9 +242,6 @@ class Loader:
         worker = self._worker
         record = snapshot.record
         if record.status in ENDED or worker.memory.by_id(record.id) is not None:
-            return
-        if record.cancel_requested_at is not None and _never_ran(snapshot):
-            self.cancel_unstarted(record, worker.batch.lone_work())
             return
         if record.crashes >= self._limits.crashes:
             self._give_up(record)
@@ -324,9 +329,3 @@ class Loader:
 def no_workflow(name: str) -> str:
     """Say why a run of an unknown workflow is pending."""
     return f"no worker here has the workflow {name!r}; the run waits for one that does"
-
-
-def _never_ran(snapshot: RunSnapshot) -> bool:
-    """Tell whether the code of a run has never been executed: it was claimed just now, for the first time."""
-    record = snapshot.record
-    return not snapshot.entries and record.started_at == record.updated_at

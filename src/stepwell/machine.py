@@ -76,8 +76,10 @@ class Machine:
         self.claim: Claim | None = None
         self.failure: StepwellError | None = None
         self.closing = False
+        #: Commits are held up until the disk is tried again.
         self.disk_is_full = False
-        self._full_told = False
+        #: The last commit found the disk full.
+        self.short_of_space = False
         self.inbox: deque[Callable[[], None]] = deque()
         self._driver = driver
         self._takes_work = takes_work
@@ -178,7 +180,7 @@ class Machine:
             except StorageFull as error:
                 self._disk_is_full(works, error)
                 return
-            self._full_told = False
+            self.short_of_space = False
             with worker.loop.entered():
                 worker.settle(written, outcomes)
         if len(written) != len(works):
@@ -201,9 +203,9 @@ class Machine:
 
     def _disk_is_full(self, works: list[Work], error: StorageFull) -> None:
         """Refuse what callers asked for, keep what runs did, and try again until there is space."""
-        if not self._full_told:
+        if not self.short_of_space:
             _log.error("%s. Work goes on by itself when there is space", error)
-            self._full_told = True
+            self.short_of_space = True
         self.worker.disk_full(works, error)
         self.disk_is_full = True
         self._driver.disk_full()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -221,14 +222,20 @@ class Worker:
 
     def load_soon(self, keys: Sequence[int]) -> None:
         """Bring runs of this worker's to memory in an event of their own."""
-        self._outside.later(lambda: self.loader.load(keys))
+        self._outside.later(partial(self._load_now, keys))
+
+    def _load_now(self, keys: Sequence[int]) -> None:
+        self.loader.load(keys)
+        # At once: by the next turn what was due could have left memory again, for ever.
+        self._fire_due()
 
     def take_news(self) -> None:
         """Look at what arrived from other workers for runs of this one; an event."""
         keys = self._inspector.news(self.epoch)
         if keys:
             # First the note is removed, then what it told of is read: what comes in between leaves another one.
-            self.batch.lone_work().expect(NewsTaken(keys), lambda _: self._read_news(keys))
+            after = partial(self._outside.later, partial(self._read_news, keys))
+            self.batch.lone_work().expect(NewsTaken(keys), lambda _: after())
 
     def _read_news(self, keys: Sequence[int]) -> None:
         missing = [key for key in keys if key not in self.memory]
@@ -296,9 +303,11 @@ class Worker:
 
     def advance(self) -> None:
         """Deliver everything that is due at `now`."""
-        # Parked runs first: fired in the next turn only, they could have left memory again before that, for ever.
         if self.memory.parked_due is not None and self.memory.parked_due <= self.now:
             self.loader.look()
+        self._fire_due()
+
+    def _fire_due(self) -> None:
         while (run := self.memory.pop_due(self.now)) is not None:
             self._fire(run)
 

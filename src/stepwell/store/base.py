@@ -98,9 +98,9 @@ class RunFinished(msgspec.Struct, frozen=True):
 class RunsClaimed(msgspec.Struct, frozen=True):
     """The writing worker wants these runs: it becomes the owner of those that have none and have not ended.
 
-    The result is the list of the keys that it owns now, in the order of `keys`; they are ``running`` (and have a
-    `started_at`), unless it owned them before, in which case they are as they were. What arrives from then on is noted
-    for the owner, so the snapshot must be read after the commit.
+    The result is the list of the keys that it owns now, in the order of `keys`. Those that were ``pending`` or
+    ``halted``, or are suspects (see `Store.bury`), become ``running``; the others stay as they were. What arrives from
+    then on is noted for the owner, so the snapshot must be read after the commit.
     """
 
     keys: list[int]

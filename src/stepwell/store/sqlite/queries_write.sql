@@ -260,9 +260,13 @@ WHERE NOT EXISTS (
 ORDER BY run.key LIMIT 1;
 
 -- name: runs_claimed
--- ?1 keys as a JSON array, ?2 at, ?3 epoch. A run that stands in a queue is taken in its turn only.
+-- ?1 keys as a JSON array, ?2 at, ?3 epoch. A run that stands in a queue is taken in its turn only. One that waits goes
+-- on waiting until its code says otherwise; a suspect counts as under way from here on.
 UPDATE stepwell_runs SET
-    owner = ?3, status = 'running', updated_at = ?2, wake_at = NULL, reason = NULL, started_at = coalesce(started_at, ?2)
+    owner = ?3,
+    status = iif(status = 'waiting' AND crashes < 2, 'waiting', 'running'),
+    wake_at = iif(status = 'waiting' AND crashes < 2, wake_at, NULL),
+    updated_at = ?2, reason = NULL, started_at = coalesce(started_at, ?2)
 WHERE key IN (SELECT value FROM json_each(?1)) AND owner IS NULL AND ended_at IS NULL AND queued = 0;
 
 -- name: runs_owned
