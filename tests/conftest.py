@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tests.commands import Desk
 
 from stepwell.testing import TestEngine
 
@@ -26,3 +27,11 @@ def engine(database: Path) -> Iterator[TestEngine]:
     """Yield an engine on a virtual clock; closed after the test."""
     with TestEngine(database) as engine:
         yield engine
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """Yield a folder with workflows, in which commands are run; those under way are killed after the test."""
+    desk = Desk(tmp_path)
+    yield desk
+    desk.clear()

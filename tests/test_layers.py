@@ -13,6 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 #: From the top down. Names in one line do not import each other. A name stands for all modules below it that have no
 #: line of their own, and among those the order is free; only the root package stands for nothing but itself.
 LAYERS: list[list[str]] = [
+    ["stepwell.__main__"],
     ["stepwell.cli", "stepwell.ui"],
     ["stepwell.testing"],
     ["stepwell"],  # the public names, nothing else
@@ -23,6 +24,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.core"],
     ["stepwell.dispatch", "stepwell.machine"],
     ["stepwell.processes"],
+    ["stepwell.spawning"],
     [
         "stepwell.purity",
         "stepwell.requests",

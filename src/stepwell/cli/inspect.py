@@ -1,0 +1,256 @@
+"""The commands that look into a file, and those that leave a request in it.
+
+What only looks reads as any SQLite tool may, beside running workers or without any. What changes something opens an
+engine that serves no workflow: the request is recorded, and a worker carries it out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from datetime import datetime
+from typing import Any, Final, cast
+
+import msgspec
+
+from stepwell.cli import FAILED, USAGE
+from stepwell.codec import Codec
+from stepwell.engine import Engine
+from stepwell.errors import InvalidArgument, RunNotFound, StepwellError
+from stepwell.handles import JournalEntry, RunInfo, WorkerInfo
+from stepwell.lifecycle import ENDED, STATUSES, Status
+from stepwell.model import RunRecord
+from stepwell.operations import check_id
+from stepwell.store.base import Inspector, RunFilter
+from stepwell.store.sqlite.looking import look_into
+
+#: How much of a value a line of the journal shows, in characters; `--json` shows all of it.
+_VALUE_CHARS: Final = 100
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry out a command; return the exit code."""
+    commands = {
+        "runs": _runs,
+        "show": _show,
+        "cancel": _cancel,
+        "resume": _resume,
+        "workers": _workers,
+        "takeover": _take_over,
+    }
+    try:
+        return commands[options.command](options)
+    except InvalidArgument as error:
+        print(f"stepwell {options.command}: {error}", file=sys.stderr)
+        return USAGE
+    except StepwellError as error:
+        print(f"stepwell {options.command}: {error}", file=sys.stderr)
+        return FAILED
+
+
+# --- looking ----------------------------------------------------------------------------------------------------------
+
+
+def _runs(options: argparse.Namespace) -> int:
+    wanted = None if options.status is None else cast("tuple[Status, ...]", tuple(options.status))
+    for status in wanted or ():
+        if status not in STATUSES:
+            raise InvalidArgument(f"--status must be one of {', '.join(STATUSES)}, not {status!r}")
+    run_filter = RunFilter(status=wanted, workflow=options.workflow, id_prefix=options.id_prefix, limit=options.limit)
+    with look_into(options.db) as inspector:
+        found = [RunInfo.of(record) for record in inspector.list_runs(run_filter)]
+    if options.json:
+        _print_json(found)
+    else:
+        rows = [(info.id, info.workflow, info.status, _time(info.created_at), _remark(info)) for info in found]
+        _print_table(("ID", "WORKFLOW", "STATUS", "CREATED", "REMARK"), rows)
+    return 0
+
+
+def _remark(info: RunInfo) -> str:
+    """Return what matters most about a run in its state, in one line."""
+    if info.error or info.reason:
+        return (info.error or info.reason or "").partition("\n")[0]
+    if info.cancel_requested_at is not None and info.status not in ENDED:
+        return "cancellation requested"
+    if info.wake_at is not None:
+        return f"until {_time(info.wake_at)}"
+    return ""
+
+
+def _show(options: argparse.Namespace) -> int:
+    codec = Codec()
+    with look_into(options.db) as inspector:
+        record = _record(inspector, options)
+        info = RunInfo.of(record)
+        facts: dict[str, Any] = {field.name: getattr(info, field.name) for field in fields(info)}
+        facts["input"] = codec.decode(record.input, Any, "the input")
+        if record.status == "completed":
+            facts["result"] = codec.decode(record.result, Any, "the result")
+        facts["published"] = {
+            key: codec.decode(value, Any, f"the value {key!r}")
+            for key, value in sorted(inspector.values(record.key).items())
+        }
+        entries = _entries(inspector, record.key, codec)
+    if options.json:
+        _print_json({**facts, "journal": entries})
+        return 0
+    _print_facts(facts)
+    print()
+    _print_table(("OP", "KIND", "NAME", "AT", "ATTEMPT", "VALUE"), [_journal_row(entry) for entry in entries])
+    return 0
+
+
+def _entries(inspector: Inspector, run: int, codec: Codec) -> list[JournalEntry]:
+    entries: list[JournalEntry] = []
+    after = 0
+    while page := inspector.journal(run, after=after):
+        entries += [JournalEntry.of(entry, codec) for entry in page]
+        after = page[-1].position
+    return entries
+
+
+def _journal_row(entry: JournalEntry) -> tuple[str, ...]:
+    value = entry.error if entry.error is not None else _short(entry.value)
+    return (
+        str(entry.operation),
+        entry.kind,
+        entry.name,
+        _time(entry.at),
+        "" if entry.attempt is None else str(entry.attempt),
+        value.partition("\n")[0],
+    )
+
+
+def _record(inspector: Inspector, options: argparse.Namespace) -> RunRecord:
+    record = inspector.run_by_id(check_id(options.run))
+    if record is None:
+        raise RunNotFound(f"{options.db} has no run {options.run!r}; `stepwell runs --db {options.db}` lists them")
+    return record
+
+
+def _workers(options: argparse.Namespace) -> int:
+    with _client(options) as engine:
+        own = engine._client.core.machine.claimed().epoch
+        found = [worker for worker in engine.workers() if worker.epoch != own]
+    if options.json:
+        _print_json(found)
+    else:
+        rows = [
+            (str(info.epoch), str(info.pid), info.host, _what(info), str(info.runs), _time(info.started_at))
+            for info in found
+        ]
+        _print_table(("EPOCH", "PID", "HOST", "STATE", "RUNS", "SINCE"), rows)
+    return 0
+
+
+def _what(info: WorkerInfo) -> str:
+    return info.state if info.takes_work else f"{info.state} (client)"
+
+
+# --- leaving a request ------------------------------------------------------------------------------------------------
+
+
+def _cancel(options: argparse.Namespace) -> int:
+    record = _look_at(options)
+    if record.status in ENDED:
+        print(f"stepwell cancel: run {record.id!r} is {record.status} already", file=sys.stderr)
+        return FAILED
+    with _client(options) as engine:
+        engine.get(record.id).cancel(options.reason)
+    print(f"run {record.id!r}: cancellation requested")
+    return 0
+
+
+def _resume(options: argparse.Namespace) -> int:
+    record = _look_at(options)
+    if record.status != "halted":
+        print(f"stepwell resume: run {record.id!r} is {record.status}; only a halted run is resumed", file=sys.stderr)
+        return FAILED
+    with _client(options) as engine:
+        engine.get(record.id).resume()
+    print(f"run {record.id!r}: a worker will try it again")
+    return 0
+
+
+def _take_over(options: argparse.Namespace) -> int:
+    with _client(options) as engine:
+        found = next((worker for worker in engine.workers() if worker.epoch == options.epoch), None)
+        if found is None:
+            raise InvalidArgument(
+                f"{options.db} has no worker {options.epoch} now; `stepwell workers --db {options.db}` lists them"
+            )
+        if not options.yes and not _agreed(found):
+            print("stepwell takeover: nothing was done", file=sys.stderr)
+            return FAILED
+        released = engine.take_over(options.epoch)
+    print(f"worker {options.epoch} is fenced; {_counted(released, 'run')} of it {'go' if released != 1 else 'goes'} on")
+    return 0
+
+
+def _agreed(worker: WorkerInfo) -> bool:
+    """Ask whether a worker is to be fenced; where nobody can be asked, the answer is no."""
+    question = (
+        f"Worker {worker.epoch} (process {worker.pid} on {worker.host}) is {worker.state} and has "
+        f"{_counted(worker.runs, 'run')}. Steps that it has under way will be executed again elsewhere. Go on? [y/N] "
+    )
+    print(question, end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _look_at(options: argparse.Namespace) -> RunRecord:
+    """Return the run that is meant. Looking first means that a wrong path neither makes a file nor changes one."""
+    with look_into(options.db) as inspector:
+        return _record(inspector, options)
+
+
+@contextmanager
+def _client(options: argparse.Namespace) -> Generator[Engine]:
+    """Open an engine that takes no work, on a file that is there and ours."""
+    with look_into(options.db):
+        pass
+    with Engine(options.db, workflows=[]) as engine:
+        yield engine
+
+
+# --- printing ---------------------------------------------------------------------------------------------------------
+
+
+def _print_json(value: object) -> None:
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def _print_facts(facts: Mapping[str, Any]) -> None:
+    shown = {name: _fact(value) for name, value in facts.items() if value is not None and value != {}}
+    width = max(map(len, shown)) + 2
+    for name, text in shown.items():
+        print(f"{name}:".ljust(width) + text.replace("\n", "\n" + " " * width))
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, datetime):
+        return _time(value)
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print columns as wide as their longest text; the last is not padded."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _time(at: datetime) -> str:
+    return at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
+
+
+def _short(value: object) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= _VALUE_CHARS else text[: _VALUE_CHARS - 1] + "…"
