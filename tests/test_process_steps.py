@@ -312,6 +312,27 @@ def test_a_process_that_cannot_be_started_fails_the_attempt(
     assert is_alive(result(engine, isolated.pid))
 
 
+def test_a_child_that_says_what_is_no_answer_is_ended(engine: TestEngine) -> None:
+    with pytest.raises(StepProcessDied, match="wrote to the descriptor that belongs to Stepwell"):
+        result(engine, isolated.write_into_the_pipe)
+
+
+def test_a_program_that_ignores_the_ends_of_children_hears_of_them_all_the_same(engine: TestEngine) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with pytest.raises(StepProcessDied, match="took its exit code") as caught:
+            result(engine, isolated.exit_with, 3)
+        assert caught.value.exit_code is None
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_when_memory_runs_out_the_kernel_shall_choose_a_child_before_the_worker(engine: TestEngine) -> None:
+    found = result(engine, isolated.oom_score)
+    own = isolated.oom_score()
+    assert found is None or (own is not None and found > own)
+
+
 # --- time is up -------------------------------------------------------------------------------------------------------
 
 
@@ -351,6 +372,20 @@ def test_a_step_that_is_ended_can_clean_up_and_knows_that_it_is_cancelled(
     run.cancel()
     until(lambda: not is_alive(process))
     assert (tmp_path / "told.clean").read_text() == "True"
+
+
+def test_a_signal_that_the_worker_blocks_reaches_its_children(database: Path, tmp_path: Path) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        engine = TestEngine(database)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with engine:
+        run = start(engine, isolated.clean_up, str(tmp_path / "told"))
+        process = told(tmp_path / "told")
+        run.cancel()
+        until(lambda: not is_alive(process))
+    assert (tmp_path / "told.clean").exists()
 
 
 def test_a_result_that_comes_although_time_is_up_is_kept(engine: TestEngine, tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ step by the name of its module and the name in it, hands over nothing but JSON a
 of the file. It ends by itself when its parent does: the kernel kills it (Linux), and a thread waits for the end of a
 pipe whose other end the parent holds.
 
-A frame is one byte of kind, four bytes of length (big-endian), and so many bytes. The parent sends `SETUP` once, then a
-`CALL` each time the child is idle; the child answers `LOADED` when it had to import the step first, and then one of
-`VALUE`, `NOTHING`, `PACKED`, `FAILED`, `REFUSED`. Text that begins with "F" instead of a kind is what `faulthandler`
-says of a crash: it writes to the same pipe.
+First comes the parent's `sys.path`, which `PROGRAM` reads, so that both find the same modules from the first import on.
+The rest are frames: one byte of kind, four bytes of length (big-endian), and so many bytes. The parent sends `SETUP`
+once, then a `CALL` each time the child is idle; the child answers `LOADED` when it had to import the step first, and
+then one of `VALUE`, `NOTHING`, `PACKED`, `FAILED`, `REFUSED`. Text that begins with "F" instead of a kind is what
+`faulthandler` says of a crash: it writes to the same pipe.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextvars import copy_context
+from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, Final, NoReturn, cast
 
@@ -34,6 +36,17 @@ from stepwell.context import enter_step
 from stepwell.definition import MAIN_IN_A_CHILD, Step
 from stepwell.errors import DefinitionError, SerializationError, StepwellError
 from stepwell.failure import encode_failure
+
+#: What the interpreter of a child executes. `size` is the length of the search path in bytes.
+PROGRAM: Final = """\
+import os, sys
+path = b""
+while len(path) < {size}:
+    path += os.read({pipe}, {size} - len(path)) or sys.exit()
+sys.path[:] = os.fsdecode(path).split(chr(0))
+from stepwell.child import main
+main({pipe}, {lifeline}, {parent})
+"""
 
 # From the parent.
 SETUP: Final = 1
@@ -58,12 +71,16 @@ HEADER_BYTES: Final = 5
 TOLD_TO_END: Final = 128 + signal.SIGTERM
 #: See prctl(2).
 _PR_SET_PDEATHSIG: Final = 1
+#: See proc_pid_oom_score_adj(5): as if it used so many thousandths of the machine's memory on top.
+_OOM_SCORE: Final = 300
 
 
 class Setup(msgspec.Struct):
-    """What a child has to know of its parent. `main_name` or `main_path` says what the parent runs as ``__main__``."""
+    """What a child has to know of its parent. `main_name` or `main_path` says what the parent runs as ``__main__``.
 
-    path: list[str]
+    Arguments and path are as `to_json` makes them.
+    """
+
     argv: list[str]
     main_name: str | None
     main_path: str | None
@@ -97,6 +114,16 @@ def header(kind: int, length: int) -> bytes:
     return kind.to_bytes(1) + length.to_bytes(4)
 
 
+def to_json(name: str) -> str:
+    """Return a name from the operating system, of whatever bytes, as text that JSON can hold."""
+    return os.fsencode(name).decode("latin-1")
+
+
+def from_json(text: str) -> str:
+    """Undo `to_json`."""
+    return os.fsdecode(text.encode("latin-1"))
+
+
 _decode_setup = msgspec.json.Decoder(Setup).decode
 _decode_call = msgspec.json.Decoder(Call).decode
 
@@ -126,8 +153,7 @@ class Child:
         if setup is None:
             raise SystemExit
         self._setup = _decode_setup(setup[1])
-        sys.path[:] = self._setup.path
-        sys.argv[:] = self._setup.argv
+        sys.argv[:] = map(from_json, self._setup.argv)
         self._codec = Codec(
             max_payload_bytes=self._setup.max_payload_bytes, compress_above_bytes=self._setup.compress_above_bytes
         )
@@ -254,7 +280,7 @@ class Child:
                 members = runpy.run_module(name, run_name=MAIN_IN_A_CHILD, alter_sys=True)
             else:
                 assert path is not None
-                members = runpy.run_path(path, run_name=MAIN_IN_A_CHILD)
+                members = runpy.run_path(from_json(path), run_name=MAIN_IN_A_CHILD)
         finally:
             _importing_main = False
         module = ModuleType(MAIN_IN_A_CHILD)
@@ -319,6 +345,14 @@ def _die_with(parent: int) -> None:
         os._exit(TOLD_TO_END)
 
 
+def _offer_as_victim() -> None:
+    """Have the kernel choose this process rather than the worker when memory runs out."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, ValueError):
+            path = Path("/proc/self/oom_score_adj")
+            path.write_text(str(min(1000, int(path.read_text()) + _OOM_SCORE)))
+
+
 def _end_with(lifeline: int) -> NoReturn:
     """Wait until the parent's end of the pipe is closed, and end this process and what it started."""
     while os.read(lifeline, 1):
@@ -330,6 +364,7 @@ def _end_with(lifeline: int) -> NoReturn:
 def main(pipe: int, lifeline: int, parent: int) -> None:
     """Be a child of process `parent`; the other two are descriptors."""
     _die_with(parent)
+    _offer_as_victim()
     for descriptor in (pipe, lifeline):
         os.set_inheritable(descriptor, False)  # processes that steps start must not keep them open
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the mask is inherited from whichever thread started the engine

@@ -5,26 +5,22 @@ holds none of the engine's locks, connections and threads. Whatever becomes of i
 attempt that has to end ends together with its process, and its end is reported when the process is gone, so that two
 attempts of one call never overlap.
 
-All of it happens on the engine's loop, which costs no hand-over between threads. Only starting a child, and waiting for
-its end, is left to a thread of its own: starting takes a millisecond or two, and Linux kills a child that asked for it
-(PR_SET_PDEATHSIG) when the *thread* that started it ends. That thread does not reap the child: until the loop has, the
-process id cannot come to mean another process, so signals hit the right one.
+All of it happens on the engine's loop, which costs no hand-over between threads; only starting a child and waiting for
+its end is left to a thread (`stepwell.spawning`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
+from functools import partial
 from typing import Any, Final, Literal
 
 import msgspec
@@ -35,78 +31,44 @@ from stepwell.codec import Codec
 from stepwell.errors import SerializationError, StepFailed, StepProcessDied, StepwellError
 from stepwell.failure import decode_failure
 from stepwell.runner import Finished, time_limit, timed_out
+from stepwell.spawning import ChildProcess
+
+_log: Final = logging.getLogger("stepwell")
 
 #: How long a child has to end after SIGTERM, until SIGKILL ends it, in seconds: for `finally` blocks.
 KILL_GRACE_SECONDS: Final = 1.0
 #: How long starting a child and importing the step's module may take, in seconds; not part of the step's timeout.
 START_SECONDS: Final = 120.0
 
+#: How long a process may take to end after SIGKILL, in seconds; longer only where the kernel itself hangs.
+_KILL_SECONDS: Final = 5.0
 _READ_BYTES: Final = 1 << 18
 #: What is kept of a crash report; the innermost frames come first in it.
 _REPORT_BYTES: Final = 4_000
-#: No limit: arguments of steps are not recorded, and need not be compressed for a pipe.
-_UNLIMITED: Final = sys.maxsize
-
-#: The engine's copy of the package is put first only for this import; `stepwell.child` then takes the parent's path.
-_PROGRAM: Final = (
-    "import sys; sys.path.insert(0, {path!r}); from stepwell.child import main; main({pipe}, {life}, {parent})"
-)
+#: Arguments of steps are not recorded, so only the format of the pipe limits them; they are not compressed.
+_ARGUMENTS_BYTES: Final = 1 << 31
 
 _encode = msgspec.json.encode
-#: The command line options of this interpreter: what `multiprocessing` asks for the same purpose.
-_interpreter_flags: Callable[[], list[str]] = vars(subprocess)["_args_from_interpreter_flags"]
 
 _Key = tuple[str, str, str]
+#: Why a child is ended here; "refused": it was gone before it took its call, "garbled": what it says is no answer.
+_Why = Literal["timeout", "start", "dropped", "refused", "garbled"]
 
 
-class _Child:
-    """One child process, as its parent sees it."""
+class _Child(ChildProcess):
+    """A child process and what it is busy with."""
 
-    def __init__(self) -> None:
-        self.pipe, self.their_pipe = socket.socketpair()
-        try:
-            self.their_lifeline, self.lifeline = os.pipe()
-        except OSError:
-            self.pipe.close()
-            self.their_pipe.close()
-            raise
-        self.pipe.setblocking(False)
+    def __init__(self, codec: Codec) -> None:
+        super().__init__(codec)
         self.received = bytearray()
         self.unsent = bytearray()
         #: Steps that it has imported.
         self.known: set[_Key] = set()
         self.attempts: Attempts | None = None
         self.has_answered = False
+        #: What ends it when its attempt takes too long, or does not end after SIGTERM.
         self.timer: asyncio.TimerHandle | None = None
-        #: Set once it has to end, or will; why, where that was decided here.
-        self.stopping = False
-        self.why: Literal["timeout", "start", "dropped", "refused"] | None = None
-        # Set by its thread.
-        self.process: subprocess.Popen[bytes] | None = None
-        self.failure: Exception | None = None
-        self.reaped_elsewhere = False
-        self.thread: threading.Thread | None = None
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process and to those that it started."""
-        if self.process is not None and self.process.returncode is None and not self.reaped_elsewhere:
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM where only zombies are left
-                os.killpg(self.process.pid, number)
-
-    def let_go(self) -> None:
-        """Close the pipes: an idle child ends by itself, any other is killed by its own thread."""
-        self.pipe.close()
-        if self.lifeline >= 0:
-            os.close(self.lifeline)
-            self.lifeline = -1
-
-    def reap(self) -> int | None:
-        """Take the exit code of a process that has ended, and kill what it left behind; None where nobody knows it."""
-        if self.process is None:
-            return None
-        self.signal(signal.SIGKILL)
-        code = self.process.wait()
-        return None if self.reaped_elsewhere else code
+        self.why: _Why | None = None
 
 
 class ProcessLanes:
@@ -120,7 +82,7 @@ class ProcessLanes:
         self._codec = codec
         self._finished = finished
         self._limit = limit or _cpus()
-        self._arguments = Codec(max_payload_bytes=_UNLIMITED, compress_above_bytes=_UNLIMITED)
+        self._arguments = Codec(max_payload_bytes=_ARGUMENTS_BYTES, compress_above_bytes=_ARGUMENTS_BYTES)
         self._queue: OrderedDict[Attempts, None] = OrderedDict()
         self._running: dict[Attempts, _Child] = {}
         self._children: list[_Child] = []
@@ -154,7 +116,7 @@ class ProcessLanes:
 
     def pids(self) -> list[int]:
         """Return the ids of the child processes."""
-        return [child.process.pid for child in self._children if child.process is not None]
+        return [child.pid for child in list(self._children) if child.pid is not None]
 
     def _serve(self) -> None:
         """Give queued attempts to idle processes, and to new ones."""
@@ -163,19 +125,19 @@ class ProcessLanes:
             attempts, _ = self._queue.popitem(last=False)
             if not attempts.wanted:
                 attempts.error = asyncio.CancelledError()
+                ended.append(attempts)
+                continue
+            try:
+                frame = self._frame(attempts)
+                child = self._take(_key(attempts)) or self._spawn()
+            except Exception as error:  # noqa: BLE001 - not JSON; out of descriptors; the attempt's in any case
+                if _is_shutdown(error):
+                    self._put_back(attempts)
+                    break
+                attempts.error = error if isinstance(error, StepwellError) else _not_started(attempts, error)
+                ended.append(attempts)
             else:
-                try:
-                    frame = self._frame(attempts)
-                    child = self._take(_key(attempts)) or self._spawn()
-                except OSError as error:  # out of descriptors, say
-                    attempts.error = _died(attempts, None, f"could not be started: {error}")
-                    attempts.error.__cause__ = error
-                except StepwellError as error:
-                    attempts.error = error
-                else:
-                    self._begin(child, attempts, frame)
-                    continue
-            ended.append(attempts)
+                self._begin(child, attempts, frame)
         if ended:
             self._finished(ended)
 
@@ -227,42 +189,18 @@ class ProcessLanes:
         return self._idle.pop() if self._idle else None
 
     def _spawn(self) -> _Child:
-        child = _Child()
-        child.thread = threading.Thread(target=self._carry, args=(child,), name="stepwell-process", daemon=True)
-        try:
-            child.thread.start()
-        except RuntimeError as error:
-            child.their_pipe.close()
-            os.close(child.their_lifeline)
-            child.let_go()
-            raise OSError(str(error)) from error
+        child = _Child(self._codec)
+        child.start(partial(self._tell_end, child))
         self._children.append(child)
         self._loop.add_reader(child.pipe, self._readable, child)
-        name, path = _main()
-        codec = self._codec
-        setup = _encode(
-            wire.Setup(list(sys.path), list(sys.argv), name, path, codec.max_payload_bytes, codec.compress_above_bytes)
-        )
-        self._send(child, wire.header(wire.SETUP, len(setup)) + setup)
+        self._send(child, child.greeting)
         return child
 
-    def _carry(self, child: _Child) -> None:
-        """Start the process and wait for its end; in a thread of its own."""
-        try:
-            child.process = _start(child.their_pipe.fileno(), child.their_lifeline)
-        except Exception as error:  # noqa: BLE001 - handed on as the attempt's
-            child.failure = error
-        finally:
-            child.their_pipe.close()
-            os.close(child.their_lifeline)
-        if child.process is not None:
-            if child.stopping:  # before there was a process that could be told
-                child.signal(signal.SIGKILL)
-            child.reaped_elsewhere = not _wait_for_end(child.process.pid)
-        with contextlib.suppress(RuntimeError):  # the loop is closed; `close` reaps
+    def _tell_end(self, child: _Child) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed; `close` has reaped it, or will
             self._loop.call_soon_threadsafe(self._ended, child)
 
-    def _stop(self, child: _Child, why: Literal["timeout", "start", "dropped", "refused"]) -> None:
+    def _stop(self, child: _Child, why: _Why) -> None:
         """Have a child end: SIGTERM now, SIGKILL after a grace."""
         child.why = child.why or why
         if child.stopping:
@@ -286,10 +224,9 @@ class ProcessLanes:
         code = child.reap()
         child.let_go()
         attempts = self._release(child)
-        if attempts is not None and (child.why == "refused" or isinstance(child.failure, RuntimeError)):
-            self._queue[attempts] = None  # it was never begun
-            self._queue.move_to_end(attempts, last=False)
-            if child.failure is not None:  # Python is shutting down; the next engine executes it
+        if attempts is not None and (child.why == "refused" or _is_shutdown(child.failure)):
+            self._put_back(attempts)
+            if child.failure is not None:
                 return
         elif attempts is not None:
             if not child.has_answered:
@@ -297,8 +234,16 @@ class ProcessLanes:
             self._finished([attempts])
         self._serve()
 
+    def _put_back(self, attempts: Attempts) -> None:
+        """Queue an attempt that was never begun; when Python is shutting down, for the next engine to execute it."""
+        self._queue[attempts] = None
+        self._queue.move_to_end(attempts, last=False)
+
     def close(self, grace_seconds: float = KILL_GRACE_SECONDS) -> None:
-        """End all processes and wait for that; idle ones end by themselves, busy ones get SIGTERM, then SIGKILL."""
+        """End all processes and wait for that; idle ones end by themselves, busy ones get SIGTERM, then SIGKILL.
+
+        Without a grace all of them get SIGKILL at once.
+        """
         self._closed = True
         for child in self._children:
             if child.timer is not None:
@@ -307,19 +252,19 @@ class ProcessLanes:
             self._loop.remove_writer(child.pipe)
             if child.attempts is not None:
                 child.stopping = True
-                child.signal(signal.SIGTERM)
+                child.signal(signal.SIGTERM if grace_seconds else signal.SIGKILL)
             with contextlib.suppress(OSError):
                 child.pipe.shutdown(socket.SHUT_RDWR)
         deadline = time.monotonic() + grace_seconds
         for child in self._children:
-            assert child.thread is not None
-            child.thread.join(max(0.0, deadline - time.monotonic()))
+            child.wait(max(0.0, deadline - time.monotonic()))
         for child in self._children:
-            assert child.thread is not None
-            while child.thread.is_alive():
-                child.signal(signal.SIGKILL)
-                child.thread.join(0.1)
-            child.reap()
+            child.stopping = True
+            child.signal(signal.SIGKILL)
+            if child.wait(_KILL_SECONDS):
+                child.reap()
+            else:
+                _log.error("process %s of an isolated step does not end after SIGKILL; it is left behind", child.pid)
             child.let_go()
         self._children.clear()
         self._idle.clear()
@@ -390,7 +335,11 @@ class ProcessLanes:
         if kind == wire.ENDING:
             child.stopping = True
             return
-        _take_answer(attempts, kind, body)
+        try:
+            _take_answer(attempts, kind, body)
+        except (ValueError, SerializationError):
+            self._stop(child, "garbled")
+            return
         child.has_answered = True
         if child.stopping:
             return  # the end of the process ends the attempt
@@ -407,12 +356,14 @@ def _take_answer(attempts: Attempts, kind: int, body: bytes) -> None:
         attempts.value = body.decode()
     elif kind == wire.PACKED:
         attempts.value = body
-    elif kind != wire.NOTHING:
+    elif kind in (wire.FAILED, wire.REFUSED):
         error = decode_failure(body, StepFailed)
         if kind == wire.REFUSED and isinstance(error, SerializationError):
             attempts.refused = error
         else:
             attempts.error = error
+    elif kind != wire.NOTHING:
+        raise ValueError(kind)
 
 
 def _end_of(child: _Child, attempts: Attempts, code: int | None) -> BaseException:
@@ -423,10 +374,10 @@ def _end_of(child: _Child, attempts: Attempts, code: int | None) -> BaseExceptio
         return asyncio.CancelledError()
     if child.why == "start":
         return _died(attempts, code, f"was ended: it had not imported the step after {START_SECONDS:g} s")
+    if child.why == "garbled":
+        return _died(attempts, code, "was ended: something in it wrote to the descriptor that belongs to Stepwell")
     if child.failure is not None:
-        error = _died(attempts, None, f"could not be started: {child.failure}")
-        error.__cause__ = child.failure
-        return error
+        return _not_started(attempts, child.failure)
     error = _died(attempts, code, _how(code))
     if child.received:
         error.add_note(bytes(child.received[:_REPORT_BYTES]).decode(errors="replace"))
@@ -438,6 +389,17 @@ def _died(attempts: Attempts, code: int | None, how: str) -> StepProcessDied:
         f"step {attempts.name!r} of run {attempts.run_id!r}: the process of attempt {attempts.attempt} {how}",
         exit_code=code,
     )
+
+
+def _is_shutdown(error: Exception | None) -> bool:
+    """Tell whether Python refuses further threads and processes because it is ending."""
+    return isinstance(error, RuntimeError) and "interpreter shutdown" in str(error)
+
+
+def _not_started(attempts: Attempts, cause: Exception) -> StepProcessDied:
+    error = _died(attempts, None, f"could not be started: {cause}")
+    error.__cause__ = cause
+    return error
 
 
 def _how(code: int | None) -> str:
@@ -466,40 +428,3 @@ def _cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _main() -> tuple[str | None, str | None]:
-    """Return the module name, or else the path, of what runs as ``__main__``."""
-    main = sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)
-    path = getattr(main, "__file__", None)
-    return getattr(spec, "name", None), None if path is None else str(Path(path).absolute())
-
-
-def _start(pipe: int, lifeline: int) -> subprocess.Popen[bytes]:
-    """Start an interpreter like this one. It leads a process group, so that what it starts can be ended with it."""
-    if not sys.executable:
-        raise OSError("this program does not know its Python interpreter: sys.executable is empty")
-    program = _PROGRAM.format(path=str(Path(__file__).parents[1]), pipe=pipe, life=lifeline, parent=os.getpid())
-    return subprocess.Popen(  # noqa: S603 - nothing of it comes from outside
-        [sys.executable, *_interpreter_flags(), "-c", program],
-        stdin=subprocess.DEVNULL,
-        pass_fds=(pipe, lifeline),
-        process_group=0,
-    )
-
-
-def _wait_for_end(pid: int) -> bool:
-    """Wait until a child process has ended, and leave it to be reaped; False where something else has reaped it."""
-    if sys.platform == "darwin":  # which has no waitid before Python 3.13
-        import select  # noqa: PLC0415 - for macOS only
-
-        with contextlib.suppress(OSError), contextlib.closing(select.kqueue()) as queue:  # ESRCH: it has ended already
-            event = select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
-            queue.control([event], 1)
-        return True
-    try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True

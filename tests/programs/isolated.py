@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -123,6 +124,23 @@ def inherited() -> list[list[int]]:
             continue
         found.append([facts.st_dev, facts.st_ino])
     return found
+
+
+@step(isolate="process")
+def oom_score() -> int | None:
+    path = Path("/proc/self/oom_score_adj")
+    return int(path.read_text()) if path.exists() else None
+
+
+@step(isolate="process")
+def write_into_the_pipe() -> None:
+    for name in os.listdir("/dev/fd"):
+        try:
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                os.write(int(name), b"\xff\0\0\0\0")
+        except OSError:
+            continue
+    spin("")
 
 
 # --- ends --------------------------------------------------------------------------------------------------------
