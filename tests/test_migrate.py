@@ -352,7 +352,8 @@ def test_the_making_of_a_file_killed_at_any_line_is_finished_by_the_next_open(fo
     new = folder(INITIAL, SECOND)
     work = tmp_path / "work"
     work.mkdir()
-    command = [sys.executable, "-c", KILL_EVERYWHERE, "", new, new, str(work), "opening", "locking", "connecting"]
+    modules = ["opening", "locking", "connecting", "judging", "membership"]
+    command = [sys.executable, "-c", KILL_EVERYWHERE, "", new, new, str(work), *modules]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 60

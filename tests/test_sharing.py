@@ -232,3 +232,91 @@ def test_a_full_disk_while_the_file_is_opened_is_told_as_one(
         open_(folder / "orders.db")
     monkeypatch.undo()
     open_(folder / "orders.db")
+
+
+#: Kills a process that opens the file, takes a seat, writes and closes, when it comes to its first, second, third …
+#: line of the modules named; a member stays all the time, and looks afterwards. All are forks of a process that never
+#: opens a database itself.
+KILL_EVERYWHERE = """
+import os, signal, sys
+from stepwell.store.sqlite import opening, locking, membership, writers_lock, judging, nudges
+path, migrations = sys.argv[1:]
+traced = {module.__file__ for module in (opening, locking, membership, writers_lock, judging, nudges)}
+
+def come_and_die(at):
+    seen = set()
+    def local(frame, event, arg):
+        if event == "line":
+            seen.add((frame.f_code.co_filename, frame.f_lineno))
+            if len(seen) == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return local
+    sys.settrace(lambda frame, event, arg: local if frame.f_code.co_filename in traced else None)
+    database = opening.open_database(path, migrations=migrations)
+    database.writers.acquire()
+    database.writer.execute("INSERT INTO stepwell_a (v) VALUES ('visitor')")
+    database.membership.announce(at + 1, takes_work=True)
+    database.membership.listen(True)
+    database.writers.release()
+    database.close()
+    sys.settrace(None)
+    os._exit(0)
+
+def stay():
+    database = opening.open_database(path, migrations=migrations)
+    database.membership.announce(1, takes_work=True)
+    os.write(to_parent, b"!")
+    while at := int.from_bytes(os.read(from_parent, 2), "big"):
+        assert database.membership.is_alone()
+        assert not any(database.membership.is_seated(slot, at + 1) for slot in range(4))
+        assert database.writers.acquire_within(0), "the writers' lock"
+        for _ in range(3):
+            database.check_identity()
+        database.writer.execute("INSERT INTO stepwell_a (v) VALUES ('keeper')")
+        database.writers.release()
+        database.membership.forget_view()
+        assert database.membership.others() == []
+        with database._lock.door(0):
+            pass
+        os.write(to_parent, b"!")
+    assert database.writer.pragma("integrity_check") == "ok"
+    database.close()
+    os._exit(0)
+
+from_parent, to_keeper = os.pipe()
+from_keeper, to_parent = os.pipe()
+keeper = os.fork()
+if keeper == 0:
+    try:
+        stay()
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+    os._exit(1)
+os.close(to_parent)
+os.read(from_keeper, 1)
+at, died = 0, 1
+while died:
+    at += 1
+    visitor = os.fork()
+    if visitor == 0:
+        try:
+            come_and_die(at)
+        finally:
+            os._exit(1)
+    died = os.waitpid(visitor, 0)[1]
+    assert os.WIFSIGNALED(died) or died == 0
+    os.write(to_keeper, at.to_bytes(2, "big"))
+    if not os.read(from_keeper, 1):
+        sys.exit(f"after a kill at line {at}")
+os.write(to_keeper, bytes(2))
+assert os.waitpid(keeper, 0)[1] == 0
+print(at)
+"""
+
+
+def test_a_process_killed_at_any_line_of_coming_and_going_harms_no_other(folder: Path, migrations: str) -> None:
+    command = [sys.executable, "-c", KILL_EVERYWHERE, folder / "orders.db", migrations]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 150
