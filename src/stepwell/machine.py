@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -168,6 +169,10 @@ class Machine:
                 except ClaimLost as error:
                     self._start_anew([work for left in groups[index:] for work in left], error)
                     break
+                except Exception:
+                    # Their callers still wait for an answer, which `fail` gives.
+                    self.worker.batch.put_back([work for left in groups[index + 1 :] for work in left])
+                    raise
         finally:
             self.store.writers.release()
 
@@ -180,6 +185,11 @@ class Machine:
             except StorageFull as error:
                 self._disk_is_full(works, error)
                 return
+            except ClaimLost:
+                raise
+            except Exception:
+                worker.batch.put_back(works)
+                raise
             self.short_of_space = False
             with worker.loop.entered():
                 worker.settle(written, outcomes)
@@ -242,7 +252,8 @@ class Machine:
         self.waiters.refuse(self.failure)
         for work in self.worker.batch.take():
             for reply in work.waiting_callers():
-                reply(None, self.failure)
+                with suppress(Exception):  # where the work failed half-way, some may have had their answer
+                    reply(None, self.failure)
         self.refuse_inbox()
         self._driver.failed()
 

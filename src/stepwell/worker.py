@@ -161,13 +161,19 @@ class Worker:
     def settle(self, works: Sequence[Work], outcomes: Sequence[Outcome]) -> None:
         """Release what committed works led to, or forget those that were refused."""
         steps = self.batch.steps
-        for work, outcome in zip(works, outcomes, strict=True):
+        pairs = iter(zip(works, outcomes, strict=True))
+        for work, outcome in pairs:
             if work.rare is None and isinstance(outcome, list):
                 for attempts in work.steps:
                     if attempts.wanted:
                         steps.append(attempts)
             else:
-                self.settled(work, outcome)
+                try:
+                    self.settled(work, outcome)
+                except Exception:
+                    # The engine stops; whoever waits for these, or for the rest of this one, is told so.
+                    self.batch.put_back([work, *(left for left, _ in pairs)])
+                    raise
 
     def settled(self, work: Work, outcome: Outcome) -> None:
         """Release what a work led to, or forget it where it was refused."""

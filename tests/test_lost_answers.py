@@ -1,0 +1,71 @@
+"""What an engine knows only in memory when it stops: answers that callers wait for, and news for runs that wait."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from stepwell import Engine, StoreError, receive, workflow
+from stepwell.loading import Loader
+from stepwell.store.base import MessageSent, Outcome, Unit
+from stepwell.store.sqlite.store import SqliteStore
+from stepwell.testing import TestEngine
+
+DEADLINE_SECONDS = 20
+
+
+@workflow
+async def listener() -> str:
+    return await receive("word", str)
+
+
+def refuse(*_: object) -> list[Outcome]:
+    raise StoreError("the disk reported an error")
+
+
+def ask_for_many(engine: Engine) -> None:
+    """Have many threads start runs, and see each hear of the error."""
+    with ThreadPoolExecutor() as threads:
+        asked = [threads.submit(engine.start, listener, id=f"run-{number}") for number in range(8)]
+        for answer in asked:
+            with pytest.raises(StoreError, match="the disk reported an error"):
+                answer.result(DEADLINE_SECONDS)
+
+
+def test_whoever_asked_for_what_could_not_be_committed_is_told_so(database: Path) -> None:
+    with Engine(database) as engine, patch.object(SqliteStore, "commit", refuse):
+        ask_for_many(engine)
+
+
+def test_whoever_asked_for_what_was_committed_but_could_not_be_begun_is_told_so(database: Path) -> None:
+    with Engine(database) as engine, patch.object(Loader, "begin", refuse):
+        ask_for_many(engine)
+
+
+def test_a_message_that_was_committed_just_before_the_worker_died_wakes_its_run(database: Path) -> None:
+    engine = TestEngine(database)
+    run = engine.start(listener, id="listener")
+    engine.idle()
+    commit = SqliteStore.commit
+    sent = False
+
+    def commits(store: SqliteStore, units: Sequence[Unit], claim: Any) -> list[Outcome]:
+        nonlocal sent
+        if sent:
+            raise StoreError("the worker dies here")
+        sent = any(isinstance(change, MessageSent) for unit in units for change in unit.changes)
+        return commit(store, units, claim)
+
+    with patch.object(SqliteStore, "commit", commits):
+        run.send("word", "hello", key="1")
+        with pytest.raises(StoreError):
+            run.result(DEADLINE_SECONDS)
+    engine.crash()
+    engine.reopen()
+    assert run.result(DEADLINE_SECONDS) == "hello"
+    engine.close()
