@@ -409,8 +409,8 @@ def test_the_log_is_folded_when_it_passes_its_limit_and_starts_afresh(database: 
     run = worker.create("a")
     for op in range(100):
         worker.apply(step(run, op, value="x" * 5000))
-    # It does not grow beyond what making the tables took.
-    assert store.wal_bytes <= max(made, 150_000)
+    # It does not grow far beyond what making the tables took.
+    assert store.wal_bytes < made + 100_000
     assert database.stat().st_size > 500_000
     store.close(worker.claim, NOW)
 

@@ -123,7 +123,8 @@ class WorkTaken(msgspec.Struct, frozen=True):
 class RunsReleased(msgspec.Struct, frozen=True):
     """These waiting runs leave the memory of the writing worker, which owns them: now anyone may claim them.
 
-    The result is the list of those for which something arrived that the worker has not seen; they stay its own.
+    The result is the list of those for which something arrived that the worker has not seen; they stay its own. One
+    that made progress since it was last blamed for a crash (see `Store.bury`) has its count of crashes set to 0.
     """
 
     keys: list[int]
@@ -139,8 +140,10 @@ class RunWoken(msgspec.Struct, frozen=True):
     """Something arrived for a run that whoever carries it on should look at.
 
     - A run without an owner that waits becomes due: its `wake_at` becomes `at` where it was later or unset.
+    - So does a waiting run of the writing worker. The worker knows, and says what the run waits for next; but should it
+      die before it has acted, whoever takes its runs over finds that this one has something to look at.
     - For a run that another worker owns a note is left (`Inspector.news`), and that worker is told after the commit.
-    - A run of the writing worker is left as it is: the worker knows. So is a run that is pending, halted or over.
+    - Nothing is done about a run that is running, pending, halted or over.
 
     `MessageSent`, `CancelRequested`, `ChildrenCancelled` and `RunFinished` (for watchers) do the same to the runs that
     they concern.
@@ -466,9 +469,11 @@ class Store(Protocol):
     def bury(self, claim: Claim, now: int) -> int:
         """End the workers that are dead, and release their runs; return how many runs there were.
 
-        Dead is decided by the kernel, not by time. A released run has no owner; one that was ``running`` is ``waiting``
-        and due at `now`, and its count of crashes rises: it becomes 1 where the journal grew since the last crash. With
-        `SUSPECT_CRASHES` or more it is a suspect. The other workers are told that there is work.
+        Dead is decided by the kernel, not by time. A released run has no owner; one that was ``running``, or that a note
+        lies here for, is ``waiting`` and due at `now`. One that was ``running`` or due has its count of crashes raised:
+        it becomes 1 where the journal grew since the last crash. (A run that is claimed goes on waiting until its code
+        has said something, and that may be what kills the worker.) With `SUSPECT_CRASHES` or more it is a suspect. The
+        other workers are told that there is work.
         """
         ...
 

@@ -60,12 +60,8 @@ class ClaimContract(StoreFixtures):
         assert other.apply(RunsClaimed([run], NOW + 2)) == [[run]]
         assert worker.apply(RunsClaimed([run], NOW + 3)) == [[]]
         record = worker.record(run)
-        assert (record.owner, record.status, record.wake_at, record.updated_at) == (
-            other.epoch,
-            "running",
-            None,
-            NOW + 2,
-        )
+        # It goes on waiting until its code says otherwise.
+        assert (record.owner, record.status, record.wake_at) == (other.epoch, "waiting", NOW + 5)
 
     def test_a_claim_gets_what_is_free_and_its_own_in_the_order_asked_for(self, worker: Worker, other: Worker) -> None:
         halted, pending = worker.create("halted", "halted"), worker.create("pending", "pending")
@@ -76,9 +72,9 @@ class ClaimContract(StoreFixtures):
         asked = [pending, own, foreign, ended, 9999, parked, halted]
         assert worker.apply(RunsClaimed(asked, NOW + 4)) == [[pending, own, parked, halted]]
         assert worker.record(own) == before
-        for key in (pending, parked, halted):
+        for key, status in ((pending, "running"), (parked, "waiting"), (halted, "running")):
             record = worker.record(key)
-            assert (record.status, record.owner, record.reason) == ("running", worker.epoch, None)
+            assert (record.status, record.owner, record.reason) == (status, worker.epoch, None)
         assert worker.record(pending).started_at == NOW + 4
         assert worker.record(parked).started_at == NOW
         assert worker.record(foreign).owner == other.epoch
@@ -108,7 +104,8 @@ class ClaimContract(StoreFixtures):
         assert worker.take("a", "b", at=NOW + 30, limit=2) == wanted[3:5]
         assert worker.take("b", "a", at=NOW + 30) == wanted[5:]
         assert worker.take("a", "b", at=NOW + 30) == []
-        assert {(worker.record(key).status, worker.record(key).owner) for key in wanted} == {("running", worker.epoch)}
+        assert {worker.record(key).owner for key in wanted} == {worker.epoch}
+        assert [worker.record(key).status for key in wanted] == ["waiting"] * 4 + ["running"] * 3
         assert worker.record(pending[0]).started_at == NOW + 30
         assert worker.record(later).owner is None
 
@@ -182,9 +179,20 @@ class ClaimContract(StoreFixtures):
         target = worker.create("target", status, parent=helper, parent_op=1, attached=True)
         worker.apply(*arrival(target, helper))
         assert worker.news() == []
-        assert worker.record(target).wake_at is None
         if status == "waiting":
             assert worker.apply(RunsReleased([target])) == [[]]
+
+    @_each_arrival
+    @pytest.mark.parametrize("status", ["running", "waiting"])
+    def test_what_a_worker_did_to_its_own_run_is_looked_at_though_it_dies_at_once(
+        self, worker: Worker, other: Worker, arrival: Callable[[int, int], list[Change]], status: Status
+    ) -> None:
+        helper = other.create("helper")
+        target = other.create("target", status, parent=helper, parent_op=1, attached=True)
+        other.apply(*arrival(target, helper))
+        self.kill(other)
+        worker.bury(NOW + 9)
+        assert target in worker.take(at=NOW + 9)
 
     @_each_arrival
     def test_what_arrives_for_a_run_that_nobody_owns_makes_it_due(

@@ -76,8 +76,7 @@ class DeathContract(StoreFixtures):
         """Have a new worker die while it runs `run`, after some steps; return the count of crashes."""
         victim = Worker(worker.store)
         assert victim.apply(RunsClaimed([run], NOW)) == [[run]]
-        for op in range(steps):
-            victim.apply(step(run, op + 1))
+        victim.apply(RunMoved(run, "running", NOW), *(step(run, op + 1) for op in range(steps)))
         self.kill(victim)
         worker.bury(NOW)
         return worker.record(run).crashes
@@ -88,10 +87,20 @@ class DeathContract(StoreFixtures):
         assert [self._crash(worker, run, steps=steps) for steps in (2, 0, 0, 1)] == [1, 2, 3, 1]
 
     def test_a_run_that_only_waited_is_not_blamed(self, worker: Worker, other: Worker) -> None:
-        run = other.create("a", "waiting")
+        runs = [other.create("a", "waiting"), other.create("b")]
+        other.apply(RunMoved(runs[1], "waiting", NOW, wake_at=NOW + 50))
         self.kill(other)
-        worker.bury()
-        assert worker.record(run).crashes == 0
+        worker.bury(NOW + 49)
+        assert [worker.record(run).crashes for run in runs] == [0, 0]
+
+    def test_a_run_that_was_taken_up_and_had_not_said_anything_yet_is_blamed(self, worker: Worker) -> None:
+        run = worker.parked("a", wake_at=NOW)
+        for crashes in (1, 2, 3):
+            victim = Worker(worker.store)
+            assert victim.take(at=NOW) == [run]
+            self.kill(victim)
+            worker.bury(NOW + 1)
+            assert worker.record(run).crashes == crashes
 
     def test_suspects_are_taken_one_at_a_time_and_hold_up_nobody_else(self, worker: Worker, other: Worker) -> None:
         suspects = [worker.parked(f"s{n}") for n in range(3)]

@@ -171,7 +171,7 @@ class WorkProperties(StoreFixtures):
         key = worker.create(run_id, "pending", workflow=fate.workflow)
         for _ in range(fate.crashes):
             victim = Worker(worker.store)
-            victim.apply(RunsClaimed([key], NOW))
+            victim.apply(RunsClaimed([key], NOW), RunMoved(key, "running", NOW))
             self.kill(victim)
             worker.bury(NOW)
         worker.apply(RunsClaimed([key], NOW), *(step(key, op + 1) for op in range(fate.steps)))

@@ -307,7 +307,8 @@ class Applier:
         return sorted(watchers)
 
     def _cancel_requested(self, change: CancelRequested) -> RunRecord:
-        rows = self._execute(_SQL["cancel_requested"], (change.run_id, change.at, change.reason)).fetchall()
+        parameters = (change.run_id, change.at, change.reason, self._epoch)
+        rows = self._execute(_SQL["cancel_requested"], parameters).fetchall()
         row = rows[0] if rows else self._row(_SQL["run_record_by_id"], (change.run_id,))
         if row is None:
             raise RunNotFound(f"no run has the id {change.run_id!r}: it was never started, or has been purged")
@@ -316,7 +317,7 @@ class Applier:
         return record
 
     def _children_cancelled(self, change: ChildrenCancelled) -> list[int]:
-        parameters = (change.parent, change.at, change.reason)
+        parameters = (change.parent, change.at, change.reason, self._epoch)
         rows: list[Any] = self._execute(_SQL["children_cancelled"], parameters).fetchall()
         for key, status, owner in rows:
             self._tell_owner(key, status, owner)
@@ -390,11 +391,11 @@ class Applier:
             self._wake_known(run, state[1], state[2], at)
 
     def _wake_known(self, run: int, status: Status, owner: int | None, at: int) -> None:
-        if owner is not None:
+        if owner is not None and owner != self._epoch:
             self._tell_owner(run, status, owner)
         elif status == "waiting":
             self._execute(_RUN_MADE_DUE, (run, at))
-            if self._connection.changes():
+            if owner is None and self._connection.changes():
                 self.made_work = True
 
     def _tell_owner(self, run: int, status: Status, owner: int | None) -> None:

@@ -64,11 +64,11 @@ UPDATE stepwell_runs SET
     END,
     crashes = CASE
         WHEN EXISTS (SELECT 1 FROM stepwell_journal WHERE run = key AND position > crash_position)
-            THEN (?3 AND status = 'running')
-        ELSE crashes + (?3 AND status = 'running')
+            THEN ?3 AND (status = 'running' OR ifnull(wake_at <= ?2, 0))
+        ELSE crashes + (?3 AND (status = 'running' OR ifnull(wake_at <= ?2, 0)))
     END,
     crash_position = CASE
-        WHEN ?3 AND status = 'running'
+        WHEN ?3 AND (status = 'running' OR wake_at <= ?2)
             THEN coalesce((SELECT max(position) FROM stepwell_journal WHERE run = key), 0)
         ELSE crash_position
     END
@@ -189,9 +189,9 @@ SELECT watcher FROM stepwell_watches WHERE run = ?1;
 DELETE FROM stepwell_watches WHERE run = ?1;
 
 -- name: run_made_due
--- ?1 run, ?2 at.
+-- ?1 run, ?2 at. For a run that nobody owns, or the writing worker: should that die before it acts, the run is due.
 UPDATE stepwell_runs SET wake_at = ?2
-WHERE key = ?1 AND status = 'waiting' AND owner IS NULL AND (wake_at IS NULL OR wake_at > ?2);
+WHERE key = ?1 AND status = 'waiting' AND (wake_at IS NULL OR wake_at > ?2);
 
 -- name: wake_noted
 -- ?1 run. For a run that another worker owns.
@@ -291,24 +291,28 @@ WHERE run.key IN (SELECT value FROM json_each(?1)) AND run.owner = ?2
     AND EXISTS (SELECT 1 FROM stepwell_wakes WHERE run = run.key);
 
 -- name: cancel_requested
--- ?1 id, ?2 at, ?3 reason. The first request's time and reason stay. Returns the record.
+-- ?1 id, ?2 at, ?3 reason, ?4 epoch. The first request's time and reason stay. Returns the record.
 UPDATE stepwell_runs SET
     updated_at = ?2,
     cancel_reason = CASE WHEN cancel_requested_at IS NULL THEN ?3 ELSE cancel_reason END,
     cancel_requested_at = coalesce(cancel_requested_at, ?2),
-    wake_at = CASE WHEN status = 'waiting' AND owner IS NULL THEN min(coalesce(wake_at, ?2), ?2) ELSE wake_at END
+    wake_at = CASE
+        WHEN status = 'waiting' AND (owner IS NULL OR owner = ?4) THEN min(coalesce(wake_at, ?2), ?2) ELSE wake_at
+    END
 WHERE id = ?1 AND ended_at IS NULL
 RETURNING key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
     crashes, queue, queued;
 
 -- name: children_cancelled
--- ?1 parent, ?2 at, ?3 reason. Returns the keys of the attached children that have not ended.
+-- ?1 parent, ?2 at, ?3 reason, ?4 epoch. Returns the keys of the attached children that have not ended.
 UPDATE stepwell_runs SET
     updated_at = ?2,
     cancel_reason = CASE WHEN cancel_requested_at IS NULL THEN ?3 ELSE cancel_reason END,
     cancel_requested_at = coalesce(cancel_requested_at, ?2),
-    wake_at = CASE WHEN status = 'waiting' AND owner IS NULL THEN min(coalesce(wake_at, ?2), ?2) ELSE wake_at END
+    wake_at = CASE
+        WHEN status = 'waiting' AND (owner IS NULL OR owner = ?4) THEN min(coalesce(wake_at, ?2), ?2) ELSE wake_at
+    END
 WHERE parent = ?1 AND attached = 1 AND ended_at IS NULL
 RETURNING key, status, owner;
 
