@@ -412,6 +412,28 @@ def test_runs_beyond_the_limit_of_running_ones_are_pending_and_get_their_turn(da
         assert [run.result(10) for run in runs] == list(range(10))
 
 
+def test_runs_that_others_started_are_taken_up_to_the_limit_of_running_ones(database: Path) -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    @step
+    def hold(number: int) -> int:
+        begun.set()
+        release.wait(20)
+        return number
+
+    @workflow
+    async def holds(number: int) -> int:
+        return hold(number)
+
+    with Engine(database, workflows=[]) as client:
+        ids = [client.start(holds, number).id for number in range(10)]
+    with Engine(database, workflows=[holds], max_running=2) as engine:
+        assert begun.wait(10)
+        assert len(engine.list(status="running")) == 2
+        release.set()
+        assert [engine.get(run_id).result(10) for run_id in ids] == list(range(10))
+
+
 def test_sync_steps_execute_at_most_so_many_at_once(database: Path) -> None:
     inside, most = 0, 0
     lock = threading.Lock()

@@ -172,7 +172,8 @@ class Loader:
 
     def _take(self, served: list[str]) -> None:
         worker = self._worker
-        limit = min(self._limits.running - worker.memory.running(), _LOAD_CHUNK)
+        # What was claimed comes to memory in an event of its own: it needs its room already.
+        limit = min(self._limits.running - worker.memory.running() - len(self.claiming), _LOAD_CHUNK)
         if limit <= 0:
             return
         self.work_may_exist = self._inspector.has_work(served, worker.now)
@@ -186,6 +187,7 @@ class Loader:
     def _taken(self, keys: list[int], limit: int) -> None:
         self._looking = False
         self.work_may_exist = len(keys) == limit
+        self.claiming.update(keys)
         self._worker.load_soon(keys)
 
     def _not_taken(self, _value: object, _error: BaseException | None) -> None:
@@ -193,7 +195,7 @@ class Loader:
         self.work_may_exist = True
 
     def claim(self, keys: Sequence[int]) -> None:
-        """Bring runs to memory that nobody owns; those whose workflows are not served here are left to other workers."""
+        """Bring runs to memory that nobody owns; those of other workflows are left to other workers."""
         worker = self._worker
         if worker.draining or not self.takes_work:
             return
