@@ -256,6 +256,8 @@ class Process:
             self._burn(what)
         if world.crossings < 2 and world.plan.weather.crossing and self.chance.random() < world.plan.weather.crossing:
             world.cross(self.chance.randint(1, 4))
+        if not self.alive:
+            raise Crash
 
     def _burn(self, what: str) -> None:
         left, kind, number, flag = self.fuses[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -238,7 +239,8 @@ async def _run_leaf(node: Node, me: Me) -> Node:
         case ["draw", number]:
             return ["draw", number, operations.random(), str(operations.uuid4())]
         case ["cancel", number, target]:
-            await operations.ChildRun[Any](target, program).cancel(f"node {number}")
+            with suppress(RunNotFound):
+                await operations.ChildRun[Any](target, program).cancel(f"node {number}")
             return ["cancel", number]
         case ["child", *_]:
             return await _run_child(node)
@@ -327,7 +329,8 @@ def _run_leaf_sync(node: Node, me: Me) -> Node:
         case ["draw", number]:
             return ["draw", number, sync.random(), str(sync.uuid4())]
         case ["cancel", number, target]:
-            sync.ChildRun(operations.ChildRun[Any](target, program)).cancel(f"node {number}")
+            with suppress(RunNotFound):
+                sync.ChildRun(operations.ChildRun[Any](target, program)).cancel(f"node {number}")
             return ["cancel", number]
         case ["child", *_]:
             return _run_child_sync(node)

@@ -1,0 +1,376 @@
+"""The judge: watches every commit, every step and every answer of a world, and says which promise was broken.
+
+What the file holds is read with SQL of its own, on a connection of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, Final
+
+from proof.sim import model
+from proof.sim.faults import Violation
+from proof.sim.programs import WORKFLOWS
+from stepwell.codec import inflate
+from stepwell.context import StepInfo
+from stepwell.execution import Execution
+from stepwell.journal import UNDELIVERED
+from stepwell.lifecycle import ENDED
+from stepwell.loop import DeterministicLoop
+from stepwell.model import Claim
+from stepwell.store.sqlite.reader import SqliteInspector
+
+if TYPE_CHECKING:
+    from proof.sim.process import Process
+    from proof.sim.world import Call, World
+
+_RUNS: Final = "SELECT key, id, status, owner, wake_at, workflow FROM stepwell_runs"
+_NEW_ENTRIES: Final = "SELECT position, run, op, kind, name, at FROM stepwell_journal WHERE position > ? ORDER BY position"
+_ENTRIES: Final = "SELECT run, op, kind, name, value FROM stepwell_journal ORDER BY position"
+_FINAL: Final = "SELECT 1 FROM stepwell_journal WHERE run = ? AND op = ? AND kind IN ('step', 'step_failed')"
+_STARTED: Final = "SELECT 1 FROM stepwell_journal WHERE run = ? AND op = ? AND attempt = ? AND kind = 'step_started'"
+_ALIVE: Final = "SELECT 1 FROM stepwell_workers WHERE epoch = ? AND ended_at IS NULL"
+_LOST_NOTES: Final = (
+    "SELECT wake.run FROM stepwell_wakes AS wake JOIN stepwell_runs AS run ON run.key = wake.run WHERE run.owner IS NULL"
+)
+
+
+class Judge:
+    """Knows what has happened, and what must not happen."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._connection = world.arena.reader
+        self._position = 0
+        self._answered: set[tuple[int, int]] = set()
+        self._status: dict[int, str] = {}
+        self._owners: dict[int, int | None] = {}
+        self.executions: Counter[tuple[str, int]] = Counter()
+        self._attempts: Counter[tuple[str, int, int]] = Counter()
+        self._numbers: dict[tuple[str, int], int] = {}
+        self._may_write = True
+        self.keys: dict[str, int] = {}
+        self.ids: dict[int, str] = {}
+
+    def _rows(self, sql: str, *parameters: Any) -> list[Any]:
+        return self._connection.execute(sql, parameters).fetchall()
+
+    # --- every commit --------------------------------------------------------------------------------------------------
+
+    def before_commit(self, process: Process, claim: Claim | None) -> None:
+        """Look at who is about to write."""
+        self._may_write = claim is None or bool(self._rows(_ALIVE, claim.epoch))
+
+    def after_commit(self, process: Process, claim: Claim | None) -> None:
+        """Look at what was written."""
+        if not self._may_write:
+            raise Violation("a fenced worker does not write", f"{process.name} wrote as worker {claim}")
+        entries = self._rows(_NEW_ENTRIES, self._position)
+        before = dict(self._owners)
+        for key, run_id, status, owner, _, _ in self._rows(_RUNS):
+            was = self._status.get(key)
+            if was in ENDED and status != was:
+                raise Violation("an end is the end", f"run {run_id} was {was} and is {status}")
+            if status == "halted":
+                reason = self._rows("SELECT reason FROM stepwell_runs WHERE key = ?", key)
+                raise Violation("no run is halted without need", f"run {run_id}: {reason[0][0]}")
+            self._status[key], self._owners[key] = status, owner
+            self.keys[run_id], self.ids[key] = key, run_id
+        for position, run, op, kind, name, at in entries:
+            self._position = position
+            self._world.note(process, f"records {kind} {name} for {self.ids[run]}:{op}")
+            if kind not in UNDELIVERED:
+                if (run, op) in self._answered:
+                    raise Violation("an operation has one outcome", f"{self.ids[run]}:{op} has a second one, {kind}")
+                self._answered.add((run, op))
+            epoch = process.members.epoch
+            if claim is not None and before.get(run, epoch) not in (None, epoch):
+                raise Violation("only the owner acts", f"{process.name} recorded {kind} for {self.ids[run]}, of another")
+            if at > self._world.now:
+                raise Violation("nothing happens in the future", f"{self.ids[run]}:{op} {kind} at {at}")
+        if self._rows(_LOST_NOTES):
+            raise Violation("a note has a reader", "there is a note for a run without an owner")
+
+    def after_turn(self, process: Process) -> None:
+        """Compare what is in a worker's memory with what the file says is in it."""
+        machine = process.machine
+        if not process.alive or machine.failure is not None or machine.claim is None:
+            return
+        epoch = machine.claim.epoch
+        if not self._rows(_ALIVE, epoch):
+            return
+        owned = {key for key, owner in self._owners.items() if owner == epoch}
+        held = set(machine.worker.memory.runs)
+        if not held <= owned:
+            names = [self.ids.get(key, "?") for key in held - owned]
+            raise Violation("what is in memory is owned", f"{process.name} has {names} in memory, which it does not own")
+        if held != owned and not machine.inbox and not machine.worker.batch:
+            names = [self.ids.get(key, "?") for key in owned - held]
+            raise Violation("what is owned is in memory", f"{process.name} owns {names}, and has forgotten them")
+
+    # --- steps ---------------------------------------------------------------------------------------------------------
+
+    def executed(self, process: Process, info: StepInfo, number: int, flavour: str) -> None:
+        """Look at a step that is executed just now."""
+        key = self.keys.get(info.run_id)
+        place = (info.run_id, info.operation)
+        what = f"{process.name} executes {info.run_id}:{info.operation}, attempt {info.attempt}"
+        self._world.note(process, f"executes node {number} ({flavour}), {info.run_id}:{info.operation}")
+        if key is None:
+            raise Violation("a step follows a commit", f"{what}, of a run that is not in the file")
+        if self._numbers.setdefault(place, number) != number:
+            raise Violation("an operation is one step", f"{what}: node {number}, before it was {self._numbers[place]}")
+        self.executions[place] += 1
+        self._attempts[*place, info.attempt] += 1
+        if flavour == "once" and self._attempts[*place, info.attempt] > 1:
+            raise Violation("at most once", what)
+        if flavour in ("tx", "txretry"):
+            return  # inside the transaction, which the file does not show yet
+        alive = self._rows(_ALIVE, process.members.epoch)
+        if self._rows(_FINAL, key, info.operation) and alive:
+            raise Violation("a recorded step is not executed again", what)
+        if flavour == "once" and not self._rows(_STARTED, key, info.operation, info.attempt):
+            raise Violation("at most once means that the intent is recorded", what)
+        if alive and self._owners.get(key) != process.members.epoch:
+            raise Violation("a step is executed by the owner", f"{what}; the owner is {self._owners.get(key)}")
+
+    # --- answers -------------------------------------------------------------------------------------------------------
+
+    def acknowledged(self, call: Call, value: Any) -> None:
+        """Look whether the file holds what a caller was told just now."""
+        action = call.action
+        rows = self._rows("SELECT status, result, cancel_requested_at, ended_at FROM stepwell_runs WHERE id = ?", action.target)
+        if not rows:
+            raise Violation("what is acknowledged is durable", f"{action.kind}: there is no run {action.target}")
+        status, result, cancelled_at, ended_at = rows[0]
+        if action.kind == "wait" and (status != value.status or result != value.result):
+            raise Violation("a result is that of the file", f"{action.target} is {status}, the caller was told {value}")
+        if action.kind == "cancel" and cancelled_at is None and ended_at is None:
+            raise Violation("what is acknowledged is durable", f"{action.target} shall be cancelled, the file says nothing")
+
+    # --- rest and end ----------------------------------------------------------------------------------------------------
+
+    def not_ended(self) -> list[str]:
+        """Return the ids of the runs that have not ended."""
+        return [run_id for run_id, in self._rows("SELECT id FROM stepwell_runs WHERE ended_at IS NULL ORDER BY key")]
+
+    def rested(self) -> None:
+        """The faults are over, and nothing happens any more: look whether anything should."""
+        for action in self._world.plan.actions:
+            if action.kind == "start" and action.target not in self.keys:
+                raise Violation("what is started runs", f"{action.target} is not in the file")
+        for run_id in self.not_ended():
+            self._check_blocked(run_id)
+        for call in self._world.calls:
+            if not call.settled and not (call.action.kind == "wait" and self._waits(call)):
+                raise Violation("callers are answered", f"{call.action} waits for ever")
+        if self._rows("SELECT 1 FROM stepwell_wakes"):
+            raise Violation("notes are read", "there are notes that nobody has taken")
+
+    def _waits(self, call: Call) -> bool:
+        return call.action.target not in self.keys or self._status[self.keys[call.action.target]] not in ENDED
+
+    def _check_blocked(self, run_id: str) -> None:
+        key = self.keys[run_id]
+        execution = self._replay(key)
+        if execution.outcome is not None or execution.stopped:
+            raise Violation("a run goes on", f"{run_id} has not ended, but its code has")
+        for operation in execution.pending.values():
+            if operation.kind == "receive":
+                waiting = self._rows(
+                    "SELECT 1 FROM stepwell_messages WHERE run = ? AND name = ? AND taken_at IS NULL", key, operation.name
+                )
+                if waiting:
+                    raise Violation("a message wakes its receiver", f"{run_id} waits for {operation.name}, which is there")
+            elif operation.kind == "result":
+                if self._status[self.keys[operation.name]] in ENDED:
+                    raise Violation("an end wakes who waits for it", f"{run_id} waits for {operation.name}")
+            else:
+                raise Violation("a run goes on", f"{run_id} waits for its {operation.kind} {operation.name} for ever")
+        if not execution.pending:
+            raise Violation("a run goes on", f"{run_id} waits for nothing")
+        execution.close()
+        if self._rows("SELECT 1 FROM stepwell_runs WHERE key = ? AND cancel_requested_at IS NOT NULL", key):
+            raise Violation("a cancellation reaches its run", f"{run_id} goes on")
+
+    def _replay(self, key: int, until: str | None = None) -> Execution:
+        inspector = SqliteInspector(_Reads(self._connection))  # type: ignore[arg-type]
+        (snapshot,) = inspector.load([key])
+        definition = next(one for one in WORKFLOWS.values() if one.name == snapshot.record.workflow)
+        execution = Execution(snapshot.record, definition, self._world.codec, greenlets=True, loop=DeterministicLoop.create())
+        entries = snapshot.entries
+        if until is not None:
+            entries = list(takewhile(lambda entry: entry.kind != until, entries))
+        execution.replay(entries)
+        if execution.halted is not None:
+            raise Violation("a journal replays", f"{snapshot.record.id}: {execution.halted}")
+        return execution
+
+    def ended(self) -> None:
+        """Everything has ended: compare each run with its program, and the runs with each other."""
+        left = self.not_ended()
+        if left:
+            raise Violation("a cancelled run ends", ", ".join(left))
+        entries: dict[int, list[Any]] = defaultdict(list)
+        for run, op, kind, name, value in self._rows(_ENTRIES):
+            entries[run].append((op, kind, name, _text(value)))
+        for row in self._rows(
+            "SELECT key, id, workflow, status, input, created_at, result, error, cancel_requested_at, parent, reason "
+            "FROM stepwell_runs ORDER BY key"
+        ):
+            self._check_run(row, entries[row[0]])
+        self._check_effects(entries)
+        self._check_children(entries)
+        self._check_messages(entries)
+        for call in self._world.calls:
+            if not call.settled and call.action.kind != "wait":
+                raise Violation("callers are answered", f"{call.action} waits for ever")
+
+    def _check_run(self, row: Any, entries: list[Any]) -> None:
+        key, run_id, _, status, encoded, created_at, result, error, cancelled_at, _, _ = row
+        node = json.loads(_text(encoded))["args"][0]
+        known = next((program for known_id, _, program in self._world.plan.runs if known_id == run_id), node)
+        if known != node:
+            raise Violation("a run has the input that it was started with", run_id)
+        execution = self._replay(key)
+        outcome = execution.outcome
+        never_ran = status == "cancelled" and not entries
+        if outcome is None and not never_ran:
+            raise Violation("a journal replays to the end", f"{run_id} is {status}, its journal is not at an end")
+        if status == "completed":
+            found = json.loads(_text(result))
+            if outcome is None or json.loads(json.dumps(outcome.result)) != found:
+                raise Violation("a journal replays to the same result", f"{run_id}: {found} and {outcome and outcome.result}")
+            if "value" not in model.outcomes(node):
+                raise Violation("the model", f"{run_id} cannot complete, but has: {node} {found}")
+            try:
+                model.check(node, found, model.Facts(run_id, created_at, self._world.losses > 0))
+            except model.UnfitError as problem:
+                raise Violation("the model", f"{run_id}: {problem}") from problem
+        elif status == "failed":
+            if "SimError" not in _text(error) or "raise" not in model.outcomes(node):
+                raise Violation("the model", f"{run_id} cannot fail, but has: {_text(error)[:500]}")
+        elif cancelled_at is None:
+            raise Violation("a run is cancelled because somebody said so", run_id)
+        heard = any(kind == "cancel" for _, kind, _, _ in entries)
+        if heard and status != "cancelled" and not model.cancel_may_be_lost(node):
+            raise Violation("a cancellation ends its run", f"{run_id} is {status}")
+        if heard and node[0] == "final" and not self._cleaned_up(key, run_id, node[2][1]):
+            raise Violation("clean-up is done on cancellation", f"{run_id} did not execute node {node[2][1]}")
+        execution.close()
+
+    def _cleaned_up(self, key: int, run_id: str, number: int) -> bool:
+        """Tell whether the last step of a cancelled run was executed, or itself cancelled."""
+        if any(found == number for (of_run, _), found in self._numbers.items() if of_run == run_id):
+            return True
+        execution = self._replay(key, until="cancel")
+        try:
+            return any(
+                operation.kind == "step" and operation.detail.args[0] == number
+                for operation in execution.pending.values()
+            )
+        finally:
+            execution.close()
+
+    def _check_effects(self, entries: dict[int, list[Any]]) -> None:
+        found = Counter((run, op) for run, op in self._rows("SELECT run, op FROM effects"))
+        recorded = {
+            (self.ids[run], op)
+            for run, of_run in entries.items()
+            for op, kind, name, _ in of_run
+            if kind == "step" and name.startswith("sim.tx")
+        }
+        for place in recorded | found.keys():
+            if found[place] != (place in recorded):
+                raise Violation(
+                    "a transactional step takes effect once", f"{place} did {found[place]} times, recorded: {place in recorded}"
+                )
+
+    def _check_children(self, entries: dict[int, list[Any]]) -> None:
+        rows = self._rows("SELECT key, id, status, result, parent, parent_op FROM stepwell_runs")
+        by_id = {row[1]: row for row in rows}
+        started: set[tuple[int, str]] = set()
+        for run, of_run in entries.items():
+            for _, kind, name, value in of_run:
+                if kind == "child":
+                    child = json.loads(value)
+                    started.add((run, child))
+                    if child not in by_id:
+                        raise Violation("a child exists", f"{self.ids[run]} was told of {child}, which does not exist")
+                elif kind == "result" and (by_id[name][2] != "completed" or _text(by_id[name][3]) != value):
+                    raise Violation("a parent hears what the child said", f"{self.ids[run]} heard {value} of {name}")
+                elif kind == "result_failed" and by_id[name][2] not in ("failed", "cancelled"):
+                    raise Violation("a parent hears how the child ended", f"{self.ids[run]} heard of a failure of {name}")
+        for _, run_id, _, _, parent, _ in rows:
+            if parent is not None and (parent, run_id) not in started and not self._withdraws(parent, entries[parent]):
+                raise Violation("a child is committed with its parent's journal", f"{run_id} of {self.ids[parent]}")
+
+    def _withdraws(self, run: int, entries: list[Any]) -> bool:
+        """Tell whether a run may have started a child, and dropped the task that started it before hearing of it."""
+        (encoded,) = self._rows("SELECT input FROM stepwell_runs WHERE key = ?", run)[0]
+        found = model.kinds(json.loads(_text(encoded))["args"][0])
+        return bool(found & {"race", "group", "limit"}) or any(kind == "cancel" for _, kind, _, _ in entries)
+
+    def _check_messages(self, entries: dict[int, list[Any]]) -> None:
+        sent: Counter[str] = Counter()
+        troubled: set[tuple[str, str]] = set()
+        for run, of_run in entries.items():
+            for _, kind, name, _ in of_run:
+                sent[name] += kind == "sent"
+                if kind == "send_failed":
+                    troubled.add((self.ids[run], name))
+        unknown: Counter[str] = Counter()
+        for call in self._world.calls:
+            if call.action.kind == "send":
+                sent[call.action.name] += call.outcome == "acknowledged"
+                unknown[call.action.name] += call.unknown
+        for run, of_run in entries.items():
+            heard: dict[tuple[str, str], list[int]] = defaultdict(list)
+            for _, kind, name, value in of_run:
+                if kind == "message":
+                    sender, number, count = json.loads(value)
+                    heard[sender, name].append(count if number else 0)
+                    if not name.startswith(f"{self.ids[run]}."):
+                        raise Violation("a message goes where it was sent", f"{self.ids[run]} heard {value}")
+            total: Counter[str] = Counter()
+            for (sender, name), counts in heard.items():
+                total[name] += len(counts)
+                if sorted(set(counts)) != counts:
+                    raise Violation("messages of one sender come in order, and once", f"{self.ids[run]}: {sender} {counts}")
+                keyed = name.endswith(".keyed")
+                if not keyed and (sender, name) not in troubled and counts != list(range(len(counts))):
+                    raise Violation("no message is lost before a later one", f"{self.ids[run]}: {sender} {name} {counts}")
+            for name, count in total.items():
+                if count > sent[name] + unknown[name]:
+                    raise Violation("a message is received once", f"{name}: {count} of {sent[name]}")
+
+    def closed(self) -> None:
+        """All workers have left in order."""
+        if self._rows("SELECT 1 FROM stepwell_runs WHERE owner IS NOT NULL"):
+            raise Violation("who leaves owns nothing", "there are runs with an owner")
+        if self._rows("SELECT 1 FROM stepwell_wakes"):
+            raise Violation("notes are read", "there are notes that nobody has taken")
+
+
+class _Reads:
+    """What an inspector needs of a database."""
+
+    path = "the simulated file"
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def connect_reader(self) -> Any:
+        return self._connection
+
+    def check_process(self) -> None:
+        """Nobody forks."""
+
+    def check_identity(self) -> None:
+        """Nobody replaces the file."""
+
+
+def _text(payload: Any) -> str:
+    return inflate(payload, "a payload") if isinstance(payload, bytes) else payload or "null"

@@ -1,0 +1,492 @@
+"""The simulated world: a virtual clock, a heap of events, worker processes, callers, and the kernel between them.
+
+Nothing here is left to chance or to the machine: every decision is drawn from generators that are seeded with the
+plan's seed, so the same plan lives the same life, event by event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import heapq
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import Any, Final
+
+from proof.sim.database import Arena
+from proof.sim.faults import Crash, Violation
+from proof.sim.judge import Judge
+from proof.sim.plan import HORIZON, Action, Plan, Worker
+from proof.sim.process import Process, SimMembers
+from proof.sim.programs import WORKFLOWS, outside
+from stepwell.codec import Codec
+from stepwell.context import StepInfo
+from stepwell.errors import ClaimLost, EngineClosed, RunEnded, RunNotFound, StepwellError, StorageFull
+from stepwell.lifecycle import ENDED
+from stepwell.requests import Message
+from stepwell.store.base import RunCreated
+from stepwell.store.sqlite import nudges
+
+#: When the world begins: 2025-11-22, in microseconds.
+BEGIN: Final = 1_763_800_000_000_000
+_TICK: Final = 100_000
+#: How many events a world may take: far more than any has needed. One that takes more goes round in circles.
+_MOST_EVENTS: Final = 60_000
+#: How long the world may take, in its own time, from the end of the faults to rest, and from the cancelling of
+#: everything to the end of everything, in microseconds.
+_HEALING: Final = 120_000_000
+
+
+@dataclass
+class Call:
+    """A request of a caller, sent to one process after another until one answers for good."""
+
+    action: Action
+    process: Process | None = None
+    answers: int = 0
+    settled: bool = False
+    outcome: str = ""  # "acknowledged", "refused" (nothing was done), or "unknown" for now
+    unknown: int = 0  # how many tries ended without a word
+    tries: int = 0
+
+
+@dataclass(frozen=True)
+class Note:
+    """One line of the world's history."""
+
+    at: int
+    who: str
+    what: str
+
+
+class World:
+    """One life of one plan. `live` raises `Violation` where a promise is broken."""
+
+    def __init__(self, plan: Plan, arena: Arena, codec: Codec, *, telling: bool = False) -> None:
+        self.plan = plan
+        self.arena = arena
+        self.codec = codec
+        self.now = BEGIN
+        self.healing = False
+        self.closing = False
+        self.crossings = 0
+        self.events = 0
+        self.history: list[Note] = []
+        self.telling = telling
+        self.chance = self.generator("world")
+        self.seats: dict[int, SimMembers] = {}
+        self.lock_holder: Process | None = None
+        self.lock_waiters: list[tuple[Process, Callable[[], None]]] = []
+        self.disk_full_until = 0
+        self.losses = 0  # of workers, by whatever cause
+        self.active: list[Process] = []
+        self.processes: list[Process] = []  # the living ones
+        self.calls: list[Call] = []
+        self.judge = Judge(self)
+        self._heap: list[tuple[int, int, int, Process | None, Callable[[], None], str]] = []
+        self._made = 0
+        self._lives = [0] * len(plan.workers)
+        self._waiting_for_news: set[Process] = set()
+        self._programs = {run_id: (flavour, program) for run_id, flavour, program in plan.runs}
+
+    def generator(self, name: str) -> Random:
+        """Return a generator of its own for a part of the world."""
+        return Random(f"{self.plan.seed}:{self.plan.chance}:{name}")
+
+    def note(self, who: Process | str, what: str) -> None:
+        """Write a line of history."""
+        if self.telling:
+            name = who if isinstance(who, str) else who.name
+            self.history.append(Note(self.now - BEGIN, "  " * max(0, len(self.active) - 1) + name, what))
+
+    # --- events ------------------------------------------------------------------------------------------------------
+
+    def at(self, delay: int, process: Process | None, call: Callable[[], None], what: str) -> None:
+        """Have something happen after a delay in microseconds, to a process, while it lives."""
+        self._made += 1
+        order = self.chance.getrandbits(16)
+        heapq.heappush(self._heap, (self.now + delay, order, self._made, process, call, what))
+
+    def _take(self, but: list[Process], until: int) -> bool:
+        """Let the next event happen that concerns none of these processes; False where there is none in time."""
+        aside: list[Any] = []
+        found: Any = None
+        while self._heap and self._heap[0][0] <= until:
+            event = heapq.heappop(self._heap)
+            process = event[3]
+            if process is not None and not process.alive:
+                continue
+            if process is not None and process in but:
+                aside.append(event)
+                continue
+            if process is not None and process.stalled_until > max(self.now, event[0]):
+                heapq.heappush(self._heap, (process.stalled_until, *event[1:]))
+                continue
+            found = event
+            break
+        for event in aside:
+            heapq.heappush(self._heap, event)
+        if found is None:
+            return False
+        self.events += 1
+        if self.events > _MOST_EVENTS:
+            raise Violation("the engine comes to rest", f"{_MOST_EVENTS} events, and no end")
+        self.now = max(self.now, found[0])
+        self._happen(found[3], found[4], found[5])
+        return True
+
+    def _happen(self, process: Process | None, call: Callable[[], None], what: str) -> None:
+        if process is None:
+            call()
+            return
+        if self.telling and what not in ("turn", "timer"):
+            self.note(process, what)
+        self.active.append(process)
+        try:
+            call()
+        except Crash:
+            if process.alive:
+                self.dies(process)
+            else:
+                process.end()
+        finally:
+            self.active.pop()
+
+    def cross(self, count: int, until: int | None = None) -> None:
+        """Give others a few turns while the process that is active is in the middle of something."""
+        loop = asyncio._get_running_loop()
+        asyncio._set_running_loop(None)
+        self.crossings += 1
+        busy = list(self.active)
+        try:
+            for _ in range(count):
+                if not self._take(busy, self.now + 5_000 if until is None else until):
+                    break
+        finally:
+            self.crossings -= 1
+            asyncio._set_running_loop(loop)
+        if until is not None:
+            self.now = max(self.now, until)
+
+    # --- the kernel --------------------------------------------------------------------------------------------------
+
+    def free_slot(self) -> int:
+        """Return the lowest slot that no living process has."""
+        taken = {process.members._slot for process in self.processes}
+        return next(slot for slot in range(len(taken) + 1) if slot not in taken)
+
+    def release_lock(self) -> None:
+        """Give the writers' lock to whoever asks next, and tell those who wait."""
+        self.lock_holder = None
+        waiters, self.lock_waiters = self.lock_waiters, []
+        told: set[Process] = set()
+        for process, notify in waiters:
+            if process.alive and process not in told:
+                told.add(process)
+                self.at(process.chance.randint(1, 50), process, notify, "the lock is free")
+
+    def send_letter(self, sender: Process, receiver: Process, kind: bytes, keys: tuple[int, ...]) -> None:
+        """Deliver a letter late, twice, or not at all."""
+        weather = self.plan.weather
+        if not self.healing and sender.chance.random() < weather.lost:
+            return
+        for _ in range(2 if sender.chance.random() < weather.doubled else 1):
+            delay = sender.chance.randint(1, weather.letter_delay)
+            self.at(delay, receiver, partial(self._deliver, receiver, kind, keys), "hears")
+
+    def _deliver(self, receiver: Process, kind: bytes, keys: tuple[int, ...]) -> None:
+        if receiver.hears is not None:
+            receiver.hears(kind, keys)
+        elif receiver.open:
+            self.at(2_000, receiver, partial(self._deliver, receiver, kind, keys), "hears")
+
+    def committed(self, writer: Process) -> None:
+        """Have the others notice a commit at their next tick."""
+        for process in self.processes:
+            if process is not writer:
+                self._tick(process)
+
+    def members_changed(self, who: Process) -> None:
+        """Have the others notice that a process came or went."""
+        for process in self.processes:
+            if process is not who and process.alive:
+                if not who.alive and (self.healing or self.chance.random() >= self.plan.weather.lost):
+                    delay = self.chance.randint(1, self.plan.weather.letter_delay)
+                    self.at(delay, process, partial(self._deliver, process, nudges.DIED, ()), "hears of a death")
+                self._tick(process)
+
+    def _tick(self, process: Process) -> None:
+        if not process.tick_pending and process.hears is not None:
+            process.tick_pending = True
+            phase = (self.now + hash(process.place) * 37_000) % _TICK
+            self.at(_TICK - phase, process, partial(self._ticks, process), "ticks")
+
+    def _ticks(self, process: Process) -> None:
+        process.tick_pending = False
+        self._deliver(process, nudges.ANYTHING, ())
+
+    # --- processes ---------------------------------------------------------------------------------------------------
+
+    def spawn(self, place: int) -> None:
+        """Start a worker process at a place, if there is none."""
+        if any(process.place == place for process in self.processes):
+            return
+        self._lives[place] += 1
+        worker = self.plan.workers[place] if not self.healing or place else Worker()
+        process = Process(self, place, worker, self._lives[place])
+        self.processes.append(process)
+        self.at(self.chance.randint(1, 1_000), process, process.start, "starts")
+
+    def dies(self, process: Process) -> None:
+        """End a process, as the kernel does: locks are free, letters have no receiver, nothing more is done."""
+        if not process.alive:
+            return
+        self.note(process, "is gone")
+        self.losses += 1
+        process.alive = False
+        self.processes.remove(process)
+        process.members.leave()
+        if process not in self.active[:-1]:  # else it is in the middle of something, and ends when it comes to itself
+            process.end()
+        if self.lock_holder is process:
+            self.release_lock()
+        for call in self.calls:
+            if call.process is process and not call.settled:
+                call.unknown += call.answers == 0
+                self._again(call)
+        if not self.closing and (not self.healing or not self.processes):
+            self.at(self.chance.choice((1, 10_000, 500_000)), None, partial(self.spawn, process.place), "respawn")
+
+    def failed(self, process: Process) -> None:
+        """A process whose engine stopped by itself is ended by its supervisor, some time later."""
+        failure = process.machine.failure
+        if isinstance(failure, EngineClosed):
+            raise Violation("the engine does not stop by a defect", str(failure)) from failure.__cause__
+        self.note(process, f"failed: {failure}")
+        with process.machine.worker.loop.entered():
+            process.machine.close()
+        self.at(self.chance.choice((1, 100_000)), process, partial(self.dies, process), "ends")
+
+    # --- actions -----------------------------------------------------------------------------------------------------
+
+    def _act(self, action: Action) -> None:
+        process = next((process for process in self.processes if process.place == action.place), None)
+        match action.kind:
+            case "start" | "wait" | "cancel" | "send" | "send_keyed":
+                call = Call(action)
+                self.calls.append(call)
+                self._try(call)
+            case "full":
+                self.note("disk", f"full for {action.number} us")
+                self.disk_full_until = max(self.disk_full_until, self.now + action.number)
+            case "jump":
+                self.note("clock", f"jumps by {action.number} us")
+                self.now += action.number
+            case _:
+                if process is not None and process.open:
+                    self._fault(action, process)
+
+    def _fault(self, action: Action, process: Process) -> None:
+        self.note(process, f"fault: {action.kind} {action.number} {action.flag}")
+        match action.kind:
+            case "crash":
+                self.dies(process)
+            case "crash_soon":
+                process.fuses.append((action.number, "crash", 0, False))
+            case "stall":
+                process.stalled_until = self.now + action.number
+            case "stall_soon":
+                process.fuses.append((self.chance.randint(0, 10), "stall", action.number, False))
+            case "unknown":
+                process.will_not_know(action.number, "applied" if action.flag else "lost")
+            case "leave":
+                process.leave()
+            case "bury":
+                self._deliver(process, nudges.DIED, ())
+            case "fence":
+                self._fence(process, 3)
+            case _:
+                raise AssertionError(action)
+
+    def _fence(self, victim: Process, tries: int) -> None:
+        """Have another worker take over; a command of the operator's."""
+        others = [process for process in self.processes if process is not victim and process.open and not process.leaving]
+        others = [process for process in others if process.machine.failure is None and not process.is_stalled()]
+        others = [process for process in others if process not in self.active]
+        if not others or not victim.alive or not tries:
+            return
+        chosen = self.chance.choice(others)
+        if self.lock_holder is not None:
+            self.at(1_000, None, partial(self._fence, victim, tries - 1), "fence")
+            return
+        self._happen(chosen, partial(self._take_over, chosen, victim), "takes over")
+
+    def _take_over(self, chosen: Process, victim: Process) -> None:
+        epoch = victim.members.epoch
+        chosen.store.writers.acquire()
+        try:
+            chosen.store.fence(epoch, chosen.time())
+        except StepwellError as error:
+            self.note(chosen, f"could not take over: {error}")
+            if chosen.store._writer.failed is not None:
+                chosen.machine.fail(error)
+                self.failed(chosen)
+            return
+        finally:
+            chosen.store.writers.release()
+        self.losses += 1
+        self.note(chosen, f"took over the runs of {victim.name}, worker {epoch}")
+        chosen.hears and chosen.hears(nudges.WORK, ())
+
+    # --- callers -----------------------------------------------------------------------------------------------------
+
+    def _again(self, call: Call) -> None:
+        call.process = None
+        if call.action.kind == "send" and call.unknown:
+            call.settled, call.outcome = True, "unknown"  # whoever repeats it may send it twice
+            return
+        self.at(self.chance.choice((100, 20_000)), None, partial(self._try, call), "tries again")
+
+    def _try(self, call: Call) -> None:
+        able = [process for process in self.processes if process.open and not process.leaving]
+        able = [process for process in able if process.machine.failure is None]
+        if call.settled:
+            return
+        call.tries += 1
+        if not able:
+            self.at(10_000, None, partial(self._try, call), "tries")
+            return
+        process = self.chance.choice(able)
+        call.process, call.answers = process, 0
+        action = call.action
+        self.note(process, f"asked to {action.kind} {action.target} {action.name}")
+        machine, reply = process.machine, partial(self._answered, call, process)
+        message = f"c{self.calls.index(call)}"
+        match action.kind:
+            case "start":
+                process.post(partial(machine.start_run, self._creation(action.target), [], reply))
+            case "wait":
+                process.post(partial(machine.waiters.run, action.target, reply))
+            case "cancel":
+                process.post(partial(machine.cancel, action.target, "asked for", reply))
+            case "send":
+                payload = json.dumps([message, 0, 0])
+                process.post(partial(machine.send, action.target, Message(action.name, payload, None), reply))
+            case _:
+                payload = json.dumps([message, 0, 0])
+                process.post(partial(machine.send, action.target, Message(action.name, payload, "c0"), reply))
+
+    def _creation(self, run_id: str) -> RunCreated:
+        flavour, program = self._programs[run_id]
+        definition = WORKFLOWS[flavour]
+        payload = self.codec.encode_arguments((program,), {}, run_id)
+        fingerprint = self.codec.fingerprint((program,), {}, run_id)
+        return RunCreated(run_id, definition.name, payload, fingerprint, "running", self.now)
+
+    def _answered(self, call: Call, process: Process, value: Any, error: BaseException | None) -> None:
+        if call.process is not process or call.settled:
+            if process.alive and call.process is process:
+                raise Violation("a caller is answered once", f"{call.action} was answered again: {value!r} {error!r}")
+            return
+        call.answers += 1
+        if call.answers > 1:
+            raise Violation("a caller is answered once", f"{call.action} was answered again: {value!r} {error!r}")
+        self.note(process, f"answers {call.action.kind} {call.action.target}: {value!r} {error!r}"[:200])
+        if error is None:
+            call.settled, call.outcome = True, "acknowledged"
+            self.judge.acknowledged(call, value)
+        elif isinstance(error, RunEnded) or (isinstance(error, RunNotFound) and call.action.kind != "wait"):
+            call.settled, call.outcome = True, "refused"
+        elif isinstance(error, (StorageFull, ClaimLost, EngineClosed, RunNotFound)):
+            if isinstance(error, RunNotFound) and call.tries > 50:
+                call.settled, call.outcome = True, "refused"
+            else:
+                self._again(call)
+        else:  # an unknown outcome
+            call.unknown += 1
+            self._again(call)
+
+    # --- steps -------------------------------------------------------------------------------------------------------
+
+    def executed(self, info: StepInfo, number: int, flavour: str) -> None:
+        """Take note that a step is executed; called by the step."""
+        self.judge.executed(self.active[-1], info, number, flavour)
+
+    # --- the life of the world -----------------------------------------------------------------------------------------
+
+    def live(self) -> None:
+        """Live from the beginning to the end."""
+        outside.world = self
+        for place, worker in enumerate(self.plan.workers):
+            self.at(worker.joins_at, None, partial(self.spawn, place), "joins")
+        for action in self.plan.actions:
+            self.at(action.at, None, partial(self._act, action), "action")
+        self._until(BEGIN + HORIZON)
+        self._heal()
+        self.judge.rested()
+        self.note("world", "everything is cancelled")
+        for run_id in self.judge.not_ended():
+            self.calls.append(Call(Action(0, "cancel", target=run_id)))
+            self._try(self.calls[-1])
+        self._rest("every run ends after it was cancelled")
+        self.judge.ended()
+        self.closing = True
+        for process in list(self.processes):
+            process.leave()
+        self._rest("workers leave")
+        if self.processes:
+            raise Violation("workers leave when asked", ", ".join(process.name for process in self.processes))
+        self.judge.closed()
+
+    def _until(self, limit: int) -> None:
+        while self._take([], limit):
+            pass
+        self.now = max(self.now, limit)
+
+    def _heal(self) -> None:
+        """End all faults, and let everything go on that can."""
+        self.healing = True
+        self.note("world", "the faults end")
+        self.disk_full_until = 0
+        for process in self.processes:
+            process.stalled_until = 0
+            process.fuses.clear()
+            process._unknown = None
+        if not any(process.serves_all and not process.leaving for process in self.processes):
+            for process in [process for process in self.processes if process.place == 0]:
+                self.dies(process)
+            self.spawn(0)
+        self._rest("everything that can end ends")
+
+    def _rest(self, invariant: str) -> None:
+        limit = self.now + _HEALING
+        while self._take([], limit):
+            pass
+        if self._heap:
+            raise Violation(invariant, f"after {_HEALING // 1_000_000} s there is still something to happen")
+
+
+def live(plan: Plan, arena: Arena, codec: Codec, *, telling: bool = False) -> tuple[World, Violation | None]:
+    """Live a plan; return the world at its end, and what was broken in it, if anything was."""
+    world = World(plan, arena, codec, telling=telling)
+    was_enabled = gc.isenabled()
+    gc.disable()
+    violation: Violation | None = None
+    try:
+        world.live()
+    except Violation as found:
+        violation = found
+    finally:
+        for process in list(world.processes):
+            process.alive = False
+            process.end()
+        arena.clear()
+        if was_enabled:
+            gc.enable()
+    return world, violation
+
+
+_ = (ENDED, field)
