@@ -143,7 +143,7 @@ class RunWoken(msgspec.Struct, frozen=True):
     - So does a waiting run of the writing worker. The worker knows, and says what the run waits for next; but should it
       die before it has acted, whoever takes its runs over finds that this one has something to look at.
     - For a run that another worker owns a note is left (`Inspector.news`), and that worker is told after the commit.
-    - Nothing is done about a run that is running, pending, halted or over.
+    - Nothing is done about a run of its own that is running, or about any that is pending, halted or over.
 
     `MessageSent`, `CancelRequested`, `ChildrenCancelled` and `RunFinished` (for watchers) do the same to the runs that
     they concern.
@@ -469,8 +469,8 @@ class Store(Protocol):
     def bury(self, claim: Claim, now: int) -> int:
         """End the workers that are dead, and release their runs; return how many runs there were.
 
-        Dead is decided by the kernel, not by time. A released run has no owner; one that was ``running``, or that a note
-        lies here for, is ``waiting`` and due at `now`. One that was ``running`` or due has its count of crashes raised:
+        Dead is decided by the kernel, not by time. A released run has no owner; one that was ``running``, or for which
+        there was news, is ``waiting`` and due at `now`. One that was ``running`` or due has its count of crashes raised:
         it becomes 1 where the journal grew since the last crash. (A run that is claimed goes on waiting until its code
         has said something, and that may be what kills the worker.) With `SUSPECT_CRASHES` or more it is a suspect. The
         other workers are told that there is work.
