@@ -20,6 +20,7 @@ from stepwell.model import Claim, Member, Message, RunRecord, RunSnapshot
 from stepwell.store.queueing import (
     Entered,
     PermitAsked,
+    PermitKept,
     PermitReturned,
     PermitsGranted,
     PermitStarted,
@@ -45,8 +46,8 @@ class RunCreated(msgspec.Struct, frozen=True):
     an id that exists raises `RunConflict`: the writer looked before, and another worker was faster.
 
     With `entry` the run, ``pending``, enters a queue, or an existing run takes its place: `Created.joined` says why.
-    `told` is appended to the journal of the parent, with the id of the run that there is now as its value; but not
-    where the start is to be refused (see `Created.refused`).
+    `told` is appended to the journal of the parent, with the id of the run that there is now as its value, after all
+    entries of the unit; but not where the start is to be refused (see `Created.refused`).
     """
 
     id: str
@@ -236,6 +237,7 @@ Change: TypeAlias = (
     | QueueTaken
     | PermitAsked
     | PermitsGranted
+    | PermitKept
     | PermitStarted
     | PermitReturned
 )
@@ -470,10 +472,10 @@ class Store(Protocol):
         """End the workers that are dead, and release their runs; return how many runs there were.
 
         Dead is decided by the kernel, not by time. A released run has no owner; one that was ``running``, or for which
-        there was news, is ``waiting`` and due at `now`. One that was ``running`` or due has its count of crashes raised:
-        it becomes 1 where the journal grew since the last crash. (A run that is claimed goes on waiting until its code
-        has said something, and that may be what kills the worker.) With `SUSPECT_CRASHES` or more it is a suspect. The
-        other workers are told that there is work.
+        there was news, is ``waiting`` and due at `now`. Where it was ``running`` or due, its count of crashes rises: it
+        becomes 1 where the journal grew since the last crash. (A run that is claimed goes on waiting until its code has
+        said something, and that may be what kills the worker.) With `SUSPECT_CRASHES` or more it is a suspect. The other
+        workers are told that there is work.
         """
         ...
 
