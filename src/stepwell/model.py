@@ -87,11 +87,16 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Permit(msgspec.Struct, frozen=True):
-    """That an operation of a run waits for a permit of a limit, or has it (`granted`)."""
+    """That an operation of a run waits for a permit of a limit, or has it (`granted`).
+
+    `holder` is the epoch of the worker that had the run in memory when the permit was granted, or that has kept it
+    since; None where none had, so that the attempt cannot have started.
+    """
 
     op: int
     limit: str
     granted: bool
+    holder: int | None = None
 
 
 class RunSnapshot(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from stepwell.flow import FlowKind, QueueSettings
+from stepwell.model import Permit
 
 
 class Entered(msgspec.Struct, frozen=True):
@@ -112,6 +113,13 @@ class PermitsGranted(msgspec.Struct, frozen=True):
     at: int
 
 
+class PermitKept(msgspec.Struct, frozen=True):
+    """The writing worker, which has taken up the run, will use the permit that an operation of it has."""
+
+    run: int
+    op: int
+
+
 class PermitStarted(msgspec.Struct, frozen=True):
     """The attempt that a permit was granted for started at `started_at`; matters to limits with a rate."""
 
@@ -123,7 +131,8 @@ class PermitStarted(msgspec.Struct, frozen=True):
 class PermitReturned(msgspec.Struct, frozen=True):
     """An operation needs its permit no more, or no longer waits for one; harmless where it has none.
 
-    `started_at` is when the attempt started, None where it never did.
+    `started_at` is when the attempt started, None where it never did. Nothing changes where another worker owns the
+    run: that worker may need the permit for the next attempt.
     """
 
     run: int
@@ -212,6 +221,10 @@ class QueueInspector(Protocol):
 
     def oldest_wait(self, queue: str) -> int | None:
         """Return since when the longest waiting entry of a queue or limit has waited, or None."""
+        ...
+
+    def permits(self, run: int) -> list[Permit]:
+        """Return the permits that operations of a run wait for, or have."""
         ...
 
     def queued_runs(self, queue: str, partition: str | None, after: int, limit: int) -> list[tuple[int, str]]:

@@ -470,7 +470,7 @@ class QueueContract(StoreFixtures):
         other = Worker(store)
         assert granted(other) == []
         assert other.read.news(worker.claim.epoch) == [run]
-        assert worker.read.load([run])[0].permits == [Permit(1, "limit", granted=True)]
+        assert worker.read.load([run])[0].permits == [Permit(1, "limit", granted=True, holder=worker.claim.epoch)]
         worker.apply(PermitReturned(run, 1, NOW), PermitAsked(parked, 1, "limit", NOW))
         assert worker.read.load([parked])[0].permits == [Permit(1, "limit", granted=False)]
 

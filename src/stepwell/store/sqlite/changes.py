@@ -90,6 +90,7 @@ class Applier:
         self._execute = connection.cursor().execute
         self._epoch = 0
         self._entries: list[tuple[Any, ...]] = []
+        self._told: list[tuple[Any, ...]] = []
         #: The epochs of the workers for which a note was left.
         self.told: set[int] = set()
         #: The keys of the runs that ended, were halted, or published a value.
@@ -129,7 +130,7 @@ class Applier:
 
     def drop_entries(self) -> None:
         """Forget the entries gathered since the last flush; their unit was refused."""
-        self._entries = []
+        self._entries, self._told = [], []
         self.entries.drop()
 
     def apply(self, changes: Sequence[Change]) -> list[Any]:
@@ -144,6 +145,9 @@ class Applier:
                 results.append(None)
             else:
                 results.append(self.handlers[type(change)](change))
+        if self._told:  # last: it is delivered after the commit, when all others of the unit have been
+            self._entries += self._told
+            self._told = []
         return results
 
     def apply_unit(self, unit: Unit) -> list[Any]:
@@ -176,7 +180,7 @@ class Applier:
         if change.told is not None and not created.refused:
             run_id = change.id if created.existing is None else created.existing.id
             told = msgspec.structs.replace(change.told, value=_json(run_id))
-            self._entries.append(astuple(told)[:_ENTRY_FIELDS])
+            self._told.append(astuple(told)[:_ENTRY_FIELDS])
         return created
 
     def _create_queued(self, change: RunCreated, entry: Entered) -> Created:

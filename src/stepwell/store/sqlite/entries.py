@@ -23,6 +23,7 @@ from stepwell.flow import QueueSettings
 from stepwell.store.queueing import (
     Entered,
     PermitAsked,
+    PermitKept,
     PermitReturned,
     PermitsGranted,
     PermitStarted,
@@ -93,6 +94,7 @@ class Entries:
             QueueTaken: self._taken,
             PermitAsked: self._permit_asked,
             PermitsGranted: self._permits_granted,
+            PermitKept: self._permit_kept,
             PermitStarted: self._permit_started,
             PermitReturned: self._permit_returned,
         }
@@ -339,6 +341,10 @@ class Entries:
             self._wake(run, change.at)
         return [permit for permit in change.permits if permit[0] in owned]
 
+    def _permit_kept(self, change: PermitKept) -> None:
+        self.flush()
+        self._execute(_SQL["permit_kept"], (change.run, change.op, self._epoch))
+
     def _permit_started(self, change: PermitStarted) -> None:
         self.flush()
         for (limit,) in self._rows(_SQL["start_confirmed"], (change.run, change.op)):
@@ -413,7 +419,7 @@ class Entries:
         if over:
             gone += self._rows(_SQL["entries_of_runs_left"], (to_json(over),))
         if returned:
-            gone += self._rows(_SQL["permits_left"], (to_json(list(returned)),))
+            gone += self._rows(_SQL["permits_left"], (to_json(list(returned)), self._epoch))
         for run, op, queue, partition, workflow, state, start_unknown in gone:
             known = self._touch(queue)
             if state == "running":

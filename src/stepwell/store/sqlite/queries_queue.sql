@@ -155,7 +155,8 @@ SELECT 1 FROM stepwell_entries WHERE run = ?1 AND op = ?2;
 
 -- name: permits_granted
 -- ?1 [run, op] of each as JSON, ?2 whether the limit has a rate.
-UPDATE stepwell_entries AS entry SET state = 'running', start_unknown = ?2
+UPDATE stepwell_entries AS entry SET state = 'running', start_unknown = ?2,
+    holder = (SELECT owner FROM stepwell_runs WHERE key = entry.run)
 FROM json_each(?1) AS permit
 WHERE entry.run = permit.value ->> 0 AND entry.op = permit.value ->> 1 AND entry.state = 'waiting';
 
@@ -172,10 +173,15 @@ UPDATE stepwell_entries SET start_unknown = 0 WHERE run = ?1 AND op = ?2 AND sta
 DELETE FROM stepwell_entries WHERE run IN (SELECT value FROM json_each(?1))
 RETURNING run, op, queue, partition, workflow, state, start_unknown;
 
+-- name: permit_kept
+-- ?1 run, ?2 op, ?3 epoch.
+UPDATE stepwell_entries SET holder = ?3 WHERE run = ?1 AND op = ?2 AND state = 'running';
+
 -- name: permits_left
--- ?1 [run, op] of each as a JSON array.
+-- ?1 [run, op] of each as a JSON array, ?2 epoch. Another worker that carries the run on may need it again.
 DELETE FROM stepwell_entries
 WHERE (run, op) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1)) AND op > 0
+    AND NOT EXISTS (SELECT 1 FROM stepwell_runs WHERE key = stepwell_entries.run AND owner <> ?2)
 RETURNING run, op, queue, partition, workflow, state, start_unknown;
 
 -- name: operations_with_permits
@@ -247,7 +253,7 @@ ORDER BY entry.run LIMIT ?4;
 
 -- name: loaded_permits
 -- ?1 keys as a JSON array.
-SELECT run, op, queue, state = 'running' FROM stepwell_entries
+SELECT run, op, queue, state = 'running', holder FROM stepwell_entries
 WHERE run IN (SELECT value FROM json_each(?1)) AND op > 0;
 
 -- name: loaded_items

@@ -158,8 +158,8 @@ class SqliteInspector:
             snapshots[row[0]].entries.append(Entry(*row))
         for run, *fields in messages:
             snapshots[run].messages.append(Message(*fields))
-        for run, op, limit, granted in permits:
-            snapshots[run].permits.append(Permit(op, limit, granted != 0))
+        for run, op, limit, granted, holder in permits:
+            snapshots[run].permits.append(Permit(op, limit, granted != 0, holder))
         for run, payload in items:
             snapshots[run].items.append(payload)
         return [snapshots[key] for key in keys if key in snapshots]
@@ -237,6 +237,12 @@ class SqliteInspector:
         """Return since when the longest waiting entry of a queue or limit has waited, or None."""
         with self._connection() as connection:
             return next(iter(_firsts(connection.execute(_QUEUE_SQL["oldest_wait"], (queue,)).fetchall())), None)
+
+    def permits(self, run: int) -> list[Permit]:
+        """Return the permits that operations of a run wait for, or have."""
+        with self._connection() as connection:
+            rows: list[Any] = connection.execute(_QUEUE_SQL["loaded_permits"], (_as_json([run]),)).fetchall()
+            return [Permit(op, limit, granted != 0, holder) for _, op, limit, granted, holder in rows]
 
     def queued_runs(self, queue: str, partition: str | None, after: int, limit: int) -> list[tuple[int, str]]:
         """Return key and id of runs that are delayed or wait in a queue, those with keys above `after`, by key."""

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Literal
 
-from stepwell.errors import EngineClosed
+from stepwell.errors import EngineClosed, FileInUse
 from stepwell.store.sqlite import locking
 from stepwell.store.sqlite.locking import QUEUE_BYTE, WRITE_BYTE, LockFile
 
@@ -235,8 +235,15 @@ class SharedLock:
         self._helper: threading.Thread | None = None
         self._closed = False
 
-    def acquire(self) -> None:
-        """Block until the lock is the caller's. The caller must not hold it already."""
+    def acquire(self, timeout_seconds: float | None = None) -> None:
+        """Block until the lock is the caller's. The caller must not hold it already.
+
+        Raises `FileInUse`, naming the holder, where it takes longer than `timeout_seconds`.
+        """
+        if timeout_seconds is not None:
+            if not self.acquire_within(timeout_seconds):
+                raise FileInUse(self._describe_holder(timeout_seconds))
+            return
         self._line.acquire()
         if not (self._kept and self._take_over()):
             try:
@@ -296,6 +303,14 @@ class SharedLock:
     def holder(self) -> int | None:
         """Return which other process writes now, None where none does; 0 where it is not visible from here."""
         return None if self._closed else self._turnstile.holder()
+
+    def _describe_holder(self, waited_seconds: float) -> str:
+        pid = self.holder()
+        who = f"process {pid}" if pid else "this process" if pid is None else "another process"
+        return (
+            f"{self._location!r}: {who} has been writing for more than {waited_seconds:g} s, and nobody else can write "
+            "meanwhile. If it is stopped, or hangs, continue it or kill it"
+        )
 
     def close(self) -> None:
         """End the helper. Whoever asks from now on gets `EngineClosed`; what is held may still be released.

@@ -51,6 +51,9 @@ CREATE TABLE stepwell_entries (
     items INTEGER CHECK (items >= 1),
     -- 1: it got a permit of a limit with a rate, and nobody has said when its attempt started. Counts as a start now.
     start_unknown INTEGER NOT NULL DEFAULT 0 CHECK (start_unknown = 0 OR (start_unknown = 1 AND state = 'running')),
+    -- Of a permit: the epoch of the worker that had the run in memory when it was granted, or kept. NULL: none had, so
+    -- the attempt cannot have started.
+    holder INTEGER,
     PRIMARY KEY (run, op),
     CHECK (items IS NULL OR state = 'delayed'),
     CHECK (latest_at IS NULL OR dedup IS NOT NULL OR state = 'running')
