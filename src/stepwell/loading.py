@@ -221,11 +221,20 @@ class Loader:
         # Not at once: what else the commit held, messages for these runs say, must be handed out first.
         self._worker.load_soon(keys)
 
-    def release(self, keys: list[int]) -> None:
+    def release(self, runs: Sequence[Resident]) -> None:
         """Let others have waiting runs that have left memory; those that something arrived for come back."""
-        work = self._worker.batch.lone_work()
-        work.extra.failing.append(lambda _value, _error: self._worker.load_soon(keys))
-        work.expect(RunsReleased(keys), self._worker.load_soon)
+        worker = self._worker
+        keys = [run.key for run in runs]
+        due = min((run.wake_at for run in runs if run.wake_at is not None), default=None)
+
+        def released(kept: list[int]) -> None:
+            worker.memory.parked(due)  # not earlier: what is not released yet, `look` would not find
+            if kept:
+                worker.load_soon(kept)
+
+        work = worker.batch.lone_work()
+        work.extra.failing.append(lambda _value, _error: worker.load_soon(keys))
+        work.expect(RunsReleased(keys), released)
 
     def load(self, keys: Sequence[int]) -> None:
         """Bring runs to memory, by replaying their journals."""

@@ -76,11 +76,10 @@ class Memory:
             return []
         return [run for run in islice(self._waiting.values(), excess) if run.can_leave()]
 
-    def park(self, run: Resident) -> None:
-        """Take a waiting run out; from now on the store says when it is due."""
-        if run.wake_at is not None and (self.parked_due is None or run.wake_at < self.parked_due):
-            self.parked_due = run.wake_at
-        self.remove(run)
+    def parked(self, due: int | None) -> None:
+        """Note that nobody owns a run any more that is due then."""
+        if due is not None and (self.parked_due is None or due < self.parked_due):
+            self.parked_due = due
 
     # --- due times -----------------------------------------------------------------------------------------------
 

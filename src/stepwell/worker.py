@@ -397,10 +397,9 @@ class Worker:
         """Let the waiting runs beyond the limit leave memory, least recently used first; call it after a commit."""
         parked = self.memory.beyond(self._limits.waiting)
         for run in parked:
-            self.memory.park(run)
             self._forget(run)
         if parked:
-            self.loader.release([run.key for run in parked])
+            self.loader.release(parked)
 
     def close(self) -> None:
         """Drop every run from memory, without letting any of them act."""
