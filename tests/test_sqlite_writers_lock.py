@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.processes import Member, child, line, tell
 
-from stepwell.errors import EngineClosed
+from stepwell.errors import EngineClosed, FileInUse
 from stepwell.store.sqlite import locking
 from stepwell.store.sqlite.locking import QUEUE_BYTE, WRITE_BYTE
 from stepwell.store.sqlite.writers_lock import FairLock, SharedLock
@@ -341,10 +341,14 @@ def test_a_writer_that_is_stopped_is_named_and_waited_for_no_longer_than_asked(p
         other.stop()
         assert not shared.acquire_within(0.01)
         assert shared.holder() == other.pid
+        with pytest.raises(FileInUse, match=f"process {other.pid} has been writing for more than 0.01 s"):
+            shared.acquire(0.01)
         other.kill()
-    assert shared.acquire_within(0)
+    shared.acquire(0)
     # Within the process, too.
     assert not shared.acquire_within(0.01)
+    with pytest.raises(FileInUse, match="this process has been writing"):
+        shared.acquire(0.01)
     shared.release()
 
 
