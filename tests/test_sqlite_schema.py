@@ -325,7 +325,7 @@ def test_the_views_show_times_names_and_durations(worker: Worker, connection: ap
             "parent",
             "waiting",
             "2025-11-22T08:26:40.000Z",
-            "2025-11-22T08:27:41.000Z",
+            "2025-11-22T08:26:42.000Z",
             None,
             None,
             "[1]",

@@ -471,11 +471,12 @@ class Store(Protocol):
     def bury(self, claim: Claim, now: int) -> int:
         """End the workers that are dead, and release their runs; return how many runs there were.
 
-        Dead is decided by the kernel, not by time. A released run has no owner; one that was ``running``, or for which
-        there was news, is ``waiting`` and due at `now`. Where it was ``running`` or due, its count of crashes rises: it
-        becomes 1 where the journal grew since the last crash. (A run that is claimed goes on waiting until its code has
-        said something, and that may be what kills the worker.) With `SUSPECT_CRASHES` or more it is a suspect. The
-        other workers are told that there is work.
+        Dead is decided by the kernel, not by time. A released run has no owner; one that was ``running`` is
+        ``waiting``; it is due at `now`, and so is one for which there was news, a message or a request to cancel it
+        that it may not have looked at. Where it was ``running`` or due, its count of crashes rises: it becomes 1 where
+        the journal grew since the last crash. (A run that is claimed goes on waiting until its code has said something,
+        and that may be what kills the worker.) With `SUSPECT_CRASHES` or more it is a suspect. The other workers are
+        told that there is work.
         """
         ...
 

@@ -194,6 +194,17 @@ class ClaimContract(StoreFixtures):
         worker.bury(NOW + 9)
         assert target in worker.take(at=NOW + 9)
 
+    @pytest.mark.parametrize("change", [MessageSent("a", "m", "1", NOW), CancelRequested("a", NOW)], ids=repr)
+    def test_what_a_worker_has_not_looked_at_yet_is_looked_at_after_it_whatever_else_it_did(
+        self, worker: Worker, other: Worker, change: Change
+    ) -> None:
+        run = other.create("a")
+        # The activation that is committed here began before the change came.
+        other.apply(change, RunMoved(run, "waiting", NOW))
+        self.kill(other)
+        worker.bury(NOW + 9)
+        assert worker.take(at=NOW + 9) == [run]
+
     @_each_arrival
     def test_what_arrives_for_a_run_that_nobody_owns_makes_it_due(
         self, worker: Worker, other: Worker, arrival: Callable[[int, int], list[Change]]

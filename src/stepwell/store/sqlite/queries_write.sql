@@ -52,14 +52,17 @@ UPDATE stepwell_workers SET fenced = 1, ended_at = coalesce(ended_at, ?2) WHERE 
 SELECT epoch, slot FROM stepwell_workers WHERE ended_at IS NULL ORDER BY epoch;
 
 -- name: runs_of_worker_released
--- ?1 epoch, ?2 now, ?3 1 where the worker crashed. Its runs are anyone's now. What it was running, or had not been told
--- of, is due. A crash counts for what was running; a line in the journal since the last crash begins the count anew.
+-- ?1 epoch, ?2 now, ?3 1 where the worker crashed. Its runs are anyone's now. What it was running is due, and whatever
+-- something came for that it may not have looked at. A crash counts for what was running; a line in the journal since the last crash begins the count anew.
 UPDATE stepwell_runs SET
     owner = NULL,
     status = 'waiting',
     updated_at = iif(status = 'running', ?2, updated_at),
     wake_at = CASE
-        WHEN status = 'running' OR EXISTS (SELECT 1 FROM stepwell_wakes WHERE run = key) THEN min(coalesce(wake_at, ?2), ?2)
+        WHEN status = 'running' OR cancel_requested_at IS NOT NULL
+            OR EXISTS (SELECT 1 FROM stepwell_wakes WHERE run = key)
+            OR EXISTS (SELECT 1 FROM stepwell_messages WHERE run = stepwell_runs.key AND taken_at IS NULL)
+            THEN min(coalesce(wake_at, ?2), ?2)
         ELSE wake_at
     END,
     crashes = CASE
