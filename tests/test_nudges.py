@@ -113,9 +113,12 @@ def test_letters_reach_a_member_under_its_new_epoch(path: str, migrations: str, 
     with member(path, migrations) as other, watching(database) as ear:
         database.membership.announce(5, takes_work=True)
         assert other.ask("membership.ping(5, 30)")
-        other.ask("membership.nudge(b'w', [5])")
+        database.membership.announce(6, takes_work=True)
+        assert other.ask("membership.ping(6, 30)")
+        other.ask("membership.nudge(b'w', [6])")
         ear.wait_for(WORK)
         assert not other.ask("membership.ping(1, 30)")
+        assert not other.ask("membership.ping(5, 30)")
 
 
 def test_a_letter_to_nobody_or_to_a_full_mailbox_neither_raises_nor_waits(

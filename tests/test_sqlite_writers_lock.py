@@ -287,6 +287,11 @@ def test_a_loop_is_told_when_the_other_process_lets_go_and_finds_the_lock_kept(p
         assert told.empty()
         shared.release()
         assert other.ask("writers.acquire_within(30)") is True
+        other.ask("writers.release()")
+        # What was kept is used up.
+        shared.acquire()
+        assert other.ask("writers.acquire_within(0)") is False
+        shared.release()
 
 
 def test_a_loop_that_does_not_come_back_loses_the_lock_to_the_other_process(path: str, shared: SharedLock) -> None:

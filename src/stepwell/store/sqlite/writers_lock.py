@@ -321,7 +321,6 @@ class SharedLock:
         with self._mutex:
             self._closed = True
             self._wanted.put(None)
-        self._taken.set()
         if self._helper is not None:
             self._helper.join(_CLOSE_PATIENCE_SECONDS)
 
@@ -360,11 +359,6 @@ class SharedLock:
                 _tell(notify)
                 continue
             self._taken.clear()
-            if self._closed:
-                self._let_go()
-                self._line.release()
-                _tell(notify)
-                continue
             self._kept = True
             reservation = self._line.reserve(notify)
             _tell(notify)
