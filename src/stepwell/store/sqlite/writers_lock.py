@@ -283,11 +283,11 @@ class SharedLock:
             self._check_open()
             if self._turnstile.try_enter():
                 return True
+            # The line stays held, on behalf of the helper.
+            self._fetch(notify)
         except BaseException:
             self._line.release()
             raise
-        # The line stays held, on behalf of the helper.
-        self._fetch(notify)
         return False
 
     def release(self) -> None:
@@ -339,14 +339,12 @@ class SharedLock:
 
     def _fetch(self, notify: Callable[[], None]) -> None:
         with self._mutex:
-            if not self._closed:
-                if self._helper is None:
-                    self._helper = threading.Thread(target=self._help, name="stepwell-writers-lock", daemon=True)
-                    self._helper.start()
-                self._wanted.put(notify)
-                return
-        self._line.release()
-        self._check_open()
+            self._check_open()
+            if self._helper is None:
+                helper = threading.Thread(target=self._help, name="stepwell-writers-lock", daemon=True)
+                helper.start()
+                self._helper = helper
+            self._wanted.put(notify)
 
     def _help(self) -> None:
         """Wait for the turnstile in place of loops, one at a time."""
