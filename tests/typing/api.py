@@ -38,6 +38,11 @@ def ship(order: Order, *, express: bool = False) -> str:
     return order.number
 
 
+@step(isolate="process", timeout=timedelta(minutes=1))
+def render(order: Order) -> bytes:
+    return b""
+
+
 @transaction
 def book(connection: object, order: Order) -> int:
     return 1
@@ -78,6 +83,9 @@ async def steps_keep_their_signature(order: Order) -> None:
     ship(order, True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     book()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     assert_type(await charge.options(timeout=5, retry=Retry(attempts=2))(order), Receipt)
+    assert_type(render(order), bytes)
+    assert_type(ship.options(isolate="process")(order), str)
+    ship.options(isolate="thread")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await charge.options(timeout=5)("order")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(await checkout(order), str)
     assert_type(billing(order, 2), int)
