@@ -19,6 +19,7 @@ from proof.table import PAGE, read_results, rewrite
 #: The harnesses and their modules, in the order in which CI runs them.
 HARNESSES: Final[dict[str, str]] = {
     "images": "proof.images",
+    "disk-errors": "proof.disk_errors",
 }
 
 RESULTS: Final = Path(__file__).with_name("results")

@@ -16,22 +16,19 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any, Final
-from unittest.mock import patch
 
-from proof import shop
+from proof import broken, shop
 from proof.disk import Disk, Image
 from proof.pool import scratch, spread
 from proof.recording import Life, record
 from proof.result import Control, Result
 from proof.shop import Fact, Held
-from stepwell.engine import Engine
-from stepwell.store.sqlite import connecting, paths
 from stepwell.store.sqlite.store import SqliteStore
 
 FAULT: Final = (
@@ -229,50 +226,13 @@ def _digest(image: Image) -> bytes:
     return total.digest()
 
 
-# --- controls: engines that are broken on purpose ---------------------------------------------------------------------
-
-
-@contextmanager
-def _acknowledging_before_commit() -> Generator[None]:
-    """Let `start`, `send` and `cancel` return as soon as the engine has heard of them."""
-    ask = Engine._ask
-
-    def asks(engine: Engine, event: Callable[..., None], *args: Any) -> Any:
-        if getattr(event, "__name__", "") in {"start_run", "send", "cancel"}:
-            engine._client.core.request(event, *args, reply=lambda _value, _error: None)
-            return None
-        return ask(engine, event, *args)
-
-    with patch.object(Engine, "_ask", asks):
-        yield
-
-
-@contextmanager
-def _normal_sold_as_full() -> Generator[None]:
-    """Ask SQLite for ``synchronous=NORMAL`` where FULL was promised, and expect to read that back."""
-    with patch.dict(connecting.SYNCHRONOUS, {"full": connecting.SYNCHRONOUS["normal"]}):
-        yield
-
-
-@contextmanager
-def _sharing_sectors() -> Generator[None]:
-    """Leave out ``psow=0``: commits then share sectors of the disk, and the next one can tear what was safe."""
-    uri, require = paths.uri, connecting._require
-
-    def requires(path: str, name: str, wanted: object, got: object) -> None:
-        if name != "psow":
-            require(path, name, wanted, got)
-
-    with ExitStack() as stack:
-        stack.enter_context(patch.object(paths, "uri", lambda path, mode: uri(path, mode).replace("psow=0", "psow=1")))
-        stack.enter_context(patch.object(connecting, "_require", requires))
-        yield
+# --- controls ---------------------------------------------------------------------------------------------------------
 
 
 _CONTROLS: Final = {
-    "acknowledge before commit": _acknowledging_before_commit,
-    "NORMAL sold as FULL": _normal_sold_as_full,
-    "commits that share a sector (psow=1)": _sharing_sectors,
+    "acknowledge before commit": broken.acknowledging_before_commit,
+    "NORMAL sold as FULL": broken.normal_sold_as_full,
+    "commits that share a sector (psow=1)": broken.sharing_sectors,
 }
 
 
