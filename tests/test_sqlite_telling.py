@@ -62,13 +62,13 @@ def test_what_concerns_nobody_else_is_told_to_nobody(worker: Worker) -> None:
 
 
 def test_work_is_told_to_takers_and_ends_to_listeners(worker: Worker) -> None:
-    work = (nudges.WORK, [TAKER], [])
+    work: tuple[bytes, list[int], list[int]] = (nudges.WORK, [TAKER], [])
     assert letters(worker, RunCreated("p", "w", None, 1, "pending", NOW)) == [work]
     parked = worker.parked("a")
     assert letters(worker, RunWoken(parked, NOW)) == [work]
     assert letters(worker, RunWoken(parked, NOW)) == []  # it is due already
     runs = [worker.create(f"r{n}") for n in range(3)]
-    ends = [RunFinished(runs[0], "completed", NOW), ValuePublished(runs[1], "k", "1", NOW)]
+    ends: list[Change] = [RunFinished(runs[0], "completed", NOW), ValuePublished(runs[1], "k", "1", NOW)]
     assert letters(worker, *ends) == [(nudges.ENDED, [LISTENER], runs[:2])]
     assert (nudges.ENDED, [LISTENER], [runs[2]]) in letters(worker, RunMoved(runs[2], "halted", NOW, reason="why"))
 
