@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import logging
 import random
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -21,13 +22,15 @@ from stepwell.clock import MICROSECONDS, Clock
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
 from stepwell.dispatch import LONG_STEP_SECONDS, Dispatch
-from stepwell.errors import EngineClosed
+from stepwell.errors import EngineClosed, StoreError
 from stepwell.loading import Limits
 from stepwell.machine import Machine
 from stepwell.stalls import StallWatch
 from stepwell.store.base import News, Store
 from stepwell.watchdog import Watchdog
 from stepwell.work import Reply
+
+_log: Final = logging.getLogger("stepwell")
 
 #: How long to wait before a commit is tried again on a full disk, in seconds.
 _FULL_DISK_RETRY_SECONDS: Final = 0.25
@@ -93,7 +96,7 @@ class Core:
     def start(self) -> None:
         """Register with the store, take up what is to be carried on, and begin to serve."""
         self.clock.set_floor(self.store.inspector.last_at())
-        self.store.writers.acquire()
+        self.store.writers.acquire(_OPEN_PATIENCE_SECONDS)
         try:
             self.machine.open(self.clock.now())
         finally:
@@ -278,8 +281,16 @@ class Core:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._stopped.wait(_CLOSE_GRACE_SECONDS)
-        with self.writing():
+        try:
+            self.store.writers.acquire(_CLOSE_GRACE_SECONDS)
+        except StoreError as error:  # a process that is stopped holds it; this one's end releases its runs just the same
+            _log.warning("%s. The engine ends without a last write; others take over its runs", error)
+            self.store.close(None, self.clock.now())
+            return
+        try:
             self.store.close(self.machine.claim, self.clock.now())
+        finally:
+            self.store.writers.release()
 
     def _drain(self, deadline: float) -> None:
         self.machine.closing = self.worker.draining = True

@@ -29,7 +29,7 @@
     ├── EngineClosed               the engine is closed, or belongs to the parent of a fork
     └── StoreError                 the file, or the disk below it
         ├── FileNotUsable          missing folder, read-only, not a Stepwell file, corrupt, network mount, …
-        ├── FileInUse              another engine has the file open
+        ├── FileInUse              another engine of this process has the file, or someone keeps it locked
         ├── SchemaTooNew           written by a newer Stepwell
         ├── SecondSqliteError      another SQLite library of this process touched the file
         ├── TransactionError       user code misused the transaction that it was lent
@@ -216,7 +216,7 @@ class FileNotUsable(StoreError):
 
 
 class FileInUse(StoreError):
-    """Another engine, here or in another process, has the file open."""
+    """The file cannot be had now: another engine of this process has it, workers of an older release, or a lock."""
 
 
 class SchemaTooNew(StoreError):
