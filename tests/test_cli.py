@@ -34,7 +34,7 @@ def test_a_worker_says_what_it_serves_and_a_signal_lets_the_steps_under_way_end(
     (desk.folder / "signal").touch()
     assert worker.end() == 0
     assert "every step under way had ended" in worker.output
-    assert [entry["value"] for entry in desk.read("show", "a")["journal"]] == ["signal"]
+    assert desk.read("show", "a")["result"] == "signal"
 
 
 def test_a_drain_gives_up_on_steps_after_its_time_and_says_that_they_are_executed_again(desk: Desk) -> None:
@@ -94,8 +94,12 @@ def test_a_worker_whose_engine_fails_ends_with_an_error(desk: Desk) -> None:
     [
         ([], {}),
         (
-            ["--max-running", "1", "--step-threads", "2", "--durability", "normal", "--take-over-stalled-after", "1.5"],
-            {"max_running": 1, "step_threads": 2, "durability": "normal", "take_over_stalled_after": 1.5},
+            ["--max-running", "1", "--step-threads", "2", "--step-processes", "3"],
+            {"max_running": 1, "step_threads": 2, "step_processes": 3},
+        ),
+        (
+            ["--durability", "normal", "--take-over-stalled-after", "1.5"],
+            {"durability": "normal", "take_over_stalled_after": 1.5},
         ),
     ],
 )
@@ -354,6 +358,18 @@ def test_a_request_that_makes_no_sense_is_an_error(
 def test_a_wrong_line_is_refused_with_the_usage(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main(*line) == 2
     assert "usage: stepwell" in capsys.readouterr().err
+
+
+def test_every_command_and_every_option_is_in_the_reference(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
+    assert run_main("--help") == 0
+    commands = re.findall(r"^    ([a-z]+) ", capsys.readouterr().out, re.MULTILINE)
+    assert {"worker", "runs"} <= set(commands)
+    for command in commands:
+        assert f"`stepwell {command}" in page
+        assert run_main(command, "--help") == 0
+        options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
+        assert options <= set(re.findall(r"--[a-z-]+", page)), command
 
 
 def test_an_unknown_state_is_refused_with_those_that_there_are(orders: str, capsys: pytest.CaptureFixture[str]) -> None:

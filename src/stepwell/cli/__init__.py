@@ -103,6 +103,9 @@ def _add_worker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     worker.add_argument("--max-running", type=_count, metavar="N", help="how many runs each may have under way at once")
     worker.add_argument("--step-threads", type=_count, metavar="N", help="how many `def` steps each executes at once")
     worker.add_argument(
+        "--step-processes", type=_count, metavar="N", help="how many steps with isolate='process' each executes at once"
+    )
+    worker.add_argument(
         "--durability",
         choices=("full", "normal"),
         help="full (default): commits survive power loss; normal: only the death of the process",

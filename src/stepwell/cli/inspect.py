@@ -187,7 +187,7 @@ def _take_over(options: argparse.Namespace) -> int:
             print("stepwell takeover: nothing was done", file=sys.stderr)
             return FAILED
         released = engine.take_over(options.epoch)
-    print(f"worker {options.epoch} is fenced; {_counted(released, 'run')} of it {'go' if released != 1 else 'goes'} on")
+    print(f"worker {options.epoch} is fenced; {_counted(released, 'run')} of it can go on elsewhere")
     return 0
 
 

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _engine_options(options: argparse.Namespace) -> dict[str, Any]:
     """Return the engine's options that were given; its own defaults stand for the others."""
-    names = ("durability", "max_running", "step_threads", "take_over_stalled_after")
+    names = ("durability", "max_running", "step_threads", "step_processes", "take_over_stalled_after")
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
@@ -81,12 +81,12 @@ class _Worker:
     ) -> None:
         self._engine = engine
         self._machine = engine._client.core.machine
-        self._name = f"stepwell worker {self._machine.claimed().epoch}"
         self._db: str = options.db
         self._drain_seconds: float = options.drain_timeout
         self._signals = signals
         self._channel = channel
-        self._level = self.GO_ON
+        # What signals alone say, and what the supervisor alone says; a signal that both heard of must not count twice.
+        self._by_signals = self._by_supervisor = self.GO_ON
         self._last_signal: int = signal.SIGTERM
         self._why = ""
         self._closed = False
@@ -95,6 +95,11 @@ class _Worker:
         self._selector.register(signals, selectors.EVENT_READ, self._take_signals)
         if channel is not None:
             self._selector.register(channel, selectors.EVENT_READ, self._hear_supervisor)
+
+    @property
+    def _name(self) -> str:
+        """Who speaks; a worker that was fenced has gone on under a new number."""
+        return f"stepwell worker {self._machine.claimed().epoch}"
 
     def serve(self) -> int:
         """Serve until told to stop; return the exit code."""
@@ -118,6 +123,10 @@ class _Worker:
 
     # --- being told ------------------------------------------------------------------------------------------------
 
+    @property
+    def _level(self) -> int:
+        return max(self._by_signals, self._by_supervisor)
+
     def _wait(self, seconds: float | None) -> None:
         for key, _ in self._selector.select(seconds):
             key.data()
@@ -126,7 +135,7 @@ class _Worker:
         for number in self._signals.arrived():
             self._last_signal = number
             self._why = self._why or signal.Signals(number).name
-            self._level = min(self._level + 1, self.AT_ONCE)
+            self._by_signals = min(self._by_signals + 1, self.AT_ONCE)
 
     def _hear_supervisor(self) -> None:
         assert self._channel is not None
@@ -140,7 +149,7 @@ class _Worker:
             self._selector.unregister(self._channel)
             self._why = self._why or "the supervisor is gone"
         self._why = self._why or "the supervisor said so"
-        self._level = max(self._level, self.AT_ONCE if AT_ONCE in word else self.DRAIN)
+        self._by_supervisor = max(self._by_supervisor, self.AT_ONCE if AT_ONCE in word else self.DRAIN)
 
     def _tell_supervisor(self, word: bytes) -> None:
         if self._channel is not None:
