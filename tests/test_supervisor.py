@@ -8,9 +8,10 @@ import subprocess
 import sys
 
 import pytest
-from tests.commands import Command, Desk
-from tests.programs.flows import file_appears, hanging
+from tests.commands import DEADLINE_SECONDS, Command, Desk
+from tests.programs.flows import file_appears, hanging, hears
 
+from stepwell import Engine
 from stepwell.cli.supervisor import LONG_LIFE_SECONDS, LONGEST_DELAY_SECONDS, Backoff
 
 SERVES = r"\(process (\d+)\) serves"
@@ -139,6 +140,23 @@ def test_a_first_worker_that_does_not_get_ready_ends_the_command_and_says_so_onc
     assert done.returncode == code
     assert done.stderr.count(expected) == 1
     assert "before it was ready" in done.stderr
+
+
+def test_a_worker_that_drains_leaves_its_waiting_runs_to_others_at_once(desk: Desk) -> None:
+    desk.start_runs(("a", file_appears, "signal"), ("b", hears))
+    draining = desk.worker()
+    draining.expect("waiting for signal")
+    draining.expect("listening")
+    other = desk.worker()
+    draining.signal(signal.SIGTERM)
+    draining.expect("drains")
+    with Engine(desk.database, workflows=[]) as engine:
+        engine.send("b", "word", "now")
+        assert engine.get("b").result(DEADLINE_SECONDS) == "now"
+    other.expect(f"heard now in {other.process.pid}")
+    (desk.folder / "signal").touch()
+    assert draining.end() == 0
+    assert "heard" not in draining.output
 
 
 def test_a_stalled_worker_is_shown_and_loses_its_runs_only_to_a_command(desk: Desk) -> None:

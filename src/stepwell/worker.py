@@ -394,8 +394,11 @@ class Worker:
         run.execution.close()
 
     def evict(self) -> None:
-        """Let the waiting runs beyond the limit leave memory, least recently used first; call it after a commit."""
-        parked = self.memory.beyond(self._limits.waiting)
+        """Let the waiting runs beyond the limit leave memory, least recently used first; call it after a commit.
+
+        While the engine drains, all of them leave: others can carry them on at once.
+        """
+        parked = self.memory.beyond(0 if self.draining else self._limits.waiting)
         for run in parked:
             self._forget(run)
         if parked:

@@ -8,7 +8,7 @@ import signal
 import threading
 from pathlib import Path
 
-from stepwell import step, workflow
+from stepwell import receive, step, workflow
 
 
 def say(*words: object) -> None:
@@ -60,6 +60,14 @@ def add(left: int, right: int) -> int:
 @workflow(name="file_appears")
 async def file_appears(name: str) -> str:
     return await wait_for(name)
+
+
+@workflow(name="hears")
+async def hears() -> str:
+    say("listening in", os.getpid())
+    heard = await receive("word", str)
+    say("heard", heard, "in", os.getpid())
+    return heard
 
 
 @workflow(name="hanging")
