@@ -20,6 +20,7 @@ from proof.table import PAGE, read_results, rewrite
 HARNESSES: Final[dict[str, str]] = {
     "images": "proof.images",
     "disk-errors": "proof.disk_errors",
+    "corrupt": "proof.corrupt",
 }
 
 RESULTS: Final = Path(__file__).with_name("results")

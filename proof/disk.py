@@ -15,6 +15,7 @@ never gets to the disk, although every program that reads the file sees it, and 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Final, NamedTuple
@@ -31,6 +32,14 @@ class Image(NamedTuple):
 
     how: str
     files: Files
+
+    def digest(self) -> bytes:
+        """Return what tells the files from others."""
+        total = hashlib.sha1()
+        for suffix, content in sorted(self.files.items()):
+            total.update(f"{suffix}:{len(content)}:".encode())
+            total.update(content)
+        return total.digest()
 
 
 class _File:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Generator
@@ -26,7 +25,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from random import Random
-from types import FrameType
 from typing import Any, Final, Literal
 from unittest.mock import patch
 
@@ -34,11 +32,12 @@ import apsw
 
 from proof import broken, shop
 from proof.disk import Disk, Image
+from proof.patience import Hangs, no_longer_than
 from proof.pool import scratch, spread
 from proof.recorder import Op, Recording, RecordingFile, RecordingVFS, recording
 from proof.recording import small_logs
 from proof.result import Control, Result
-from proof.shop import OBSERVER, Client, Fact, Plan
+from proof.shop import OBSERVER, Client, Fact, Held, Plan
 from stepwell import core
 from stepwell.errors import EngineClosed, StoreError
 from stepwell.store.sqlite.store import SqliteStore
@@ -175,26 +174,6 @@ class FaultyVFS(RecordingVFS):
 # --- one case ---------------------------------------------------------------------------------------------------------
 
 
-class Hangs(Exception):
-    """Something took longer than `_HANG_SECONDS`."""
-
-
-@contextmanager
-def _no_longer_than(seconds: float) -> Generator[None]:
-    """Raise `Hangs` in the main thread where the block takes longer."""
-
-    def ring(_number: int, _frame: FrameType | None) -> None:
-        raise Hangs(f"no answer after {seconds:g} s")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 class Case:
     """The shop on a disk with a fault, in `folder`."""
 
@@ -226,7 +205,7 @@ class Case:
         OBSERVER.reset(found.acknowledge)
         client: Client | None = None
         try:
-            with _no_longer_than(_HANG_SECONDS):
+            with no_longer_than(_HANG_SECONDS):
                 client = self._open(patience_seconds=1.0)
                 _do_everything(client)
             self.end = "nothing seen"
@@ -247,14 +226,14 @@ class Case:
         """Try again with the engine that met the fault, close it, and return whether it did everything."""
         client.patience_seconds = _HANG_SECONDS
         went_on = False
-        with _no_longer_than(_HANG_SECONDS):
+        with no_longer_than(_HANG_SECONDS):
             try:
                 if again:
                     _do_everything(client)
                 went_on = True
             except Exception as error:
                 self._judge(error, "after the fault", may_be_late=False)
-        with _no_longer_than(_HANG_SECONDS):
+        with no_longer_than(_HANG_SECONDS):
             try:
                 client.engine.close()
             except Exception as error:
@@ -263,7 +242,7 @@ class Case:
 
     def _begin_again(self) -> None:
         """Do everything with another engine, which may not close."""
-        with _no_longer_than(_HANG_SECONDS):
+        with no_longer_than(_HANG_SECONDS):
             try:
                 client = self._open(_HANG_SECONDS)
             except Exception as error:
@@ -297,15 +276,20 @@ class Case:
         disk, random = Disk(), Random(seed)
         facts: list[Fact] = []
         last = self._random.choice(sorted(points))
+        known: dict[bytes, Held] = {}
         for number, op in enumerate(log, 1):
             if op.kind == "fact":
                 facts.append(op.fact)
             disk.play(op, random)
             if number in points:
                 for image in (disk.dropped(), disk.some(self._random)):
-                    path = self._lay_out(image)
                     text = f"power loss at {number} of {len(log)}, {image.how}"
-                    self._check(path, facts, text, to_the_end=number == last and image.how != "dropped")
+                    to_the_end = number == last and image.how != "dropped"
+                    digest = image.digest()
+                    if digest in known and not to_the_end:
+                        self.wrong += [f"{text}: lost {fact}" for fact in shop.missing(known[digest], facts)]
+                    elif held := self._check(self._lay_out(image), facts, text, to_the_end=to_the_end):
+                        known[digest] = held
 
     def _lay_out(self, image: Image) -> Path:
         folder = self._folder / "image"
@@ -315,20 +299,23 @@ class Case:
             (folder / f"image.db{suffix}").write_bytes(content)
         return folder / "image.db"
 
-    def _check(self, path: Path, facts: list[Fact], what: str, *, to_the_end: bool) -> None:
+    def _check(self, path: Path, facts: list[Fact], what: str, *, to_the_end: bool) -> Held | None:
+        """Check files, and return what they hold; None where they cannot be used."""
+        held: Held | None = None
         try:
-            with _no_longer_than(_HANG_SECONDS):
+            with no_longer_than(_HANG_SECONDS):
                 SqliteStore.open(path).close(None, 0)
             held = shop.look_into(str(path))
             wrong = held.wrong + [f"acknowledged, but lost: {fact}" for fact in shop.missing(held, facts)]
             if not wrong and to_the_end:
-                with _no_longer_than(_HANG_SECONDS):
+                with no_longer_than(_HANG_SECONDS):
                     wrong = shop.finish(str(path), self._plan, held)
         except Hangs:
             raise
         except Exception as error:
             wrong = [f"{type(error).__name__}: {error}"]
         self.wrong += [f"{what}: {text}" for text in wrong]
+        return held
 
 
 def _do_everything(client: Client) -> None:

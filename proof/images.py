@@ -134,7 +134,7 @@ class Checker:
         return self.tally
 
     def _wrong_with(self, image: Image, facts: list[Fact], *, to_the_end: bool) -> list[str]:
-        digest = _digest(image)
+        digest = image.digest()
         if digest in self._recovered:
             # The same bytes as before, but more may have been acknowledged since.
             recovered = self._recovered[digest]
@@ -216,14 +216,6 @@ def _images(life: Life, random: Random, count: int) -> Iterator[tuple[Image, lis
                 yield disk.dropped(), facts
             if disk.pending:
                 yield disk.some(random), facts
-
-
-def _digest(image: Image) -> bytes:
-    total = hashlib.sha1()
-    for suffix, content in sorted(image.files.items()):
-        total.update(f"{suffix}:{len(content)}:".encode())
-        total.update(content)
-    return total.digest()
 
 
 # --- controls ---------------------------------------------------------------------------------------------------------

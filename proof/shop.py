@@ -412,12 +412,20 @@ class Held:
                 return fact not in self.facts
 
 
-def holding(connection: apsw.Connection) -> Held:
-    """Return what the file open on `connection` holds, and whether it is consistent in itself."""
+def integrity(connection: apsw.Connection) -> str:
+    """Return "ok", or what SQLite's integrity check finds first."""
+    rows = _rows(connection, "PRAGMA integrity_check(3)")
+    return " / ".join(str(row[0]) for row in rows)
+
+
+def holding(connection: apsw.Connection, *, damaged: bool = False) -> Held:
+    """Return what the file open on `connection` holds, and whether it is consistent in itself.
+
+    A `damaged` file is read as far as it can be read.
+    """
     held = Held()
-    rows = _rows(connection, "PRAGMA integrity_check")
-    if rows != [("ok",)]:
-        held.wrong.append(f"integrity_check: {rows[:3]}")
+    if not damaged and (verdict := integrity(connection)) != "ok":
+        held.wrong.append(f"integrity_check: {verdict}")
         return held
     held.wrong += [f"foreign_key_check: {row}" for row in _rows(connection, "PRAGMA foreign_key_check")[:3]]
     tables = {name for (name,) in _rows(connection, "SELECT name FROM sqlite_schema WHERE type = 'table'")}
