@@ -288,6 +288,9 @@ class ClaimContract(StoreFixtures):
             RunFinished(run, status, NOW) if status == "completed" else RunMoved(run, status, NOW, reason="why")
         )
         assert worker.news() == []
-        if status != "completed":
+        if status == "completed":
+            with worker.writing():
+                assert worker.store.purge(NOW + 1, 10, worker.claim) == 1
+        else:
             other.apply(RunsClaimed([run], NOW))
             assert other.news() == []
