@@ -485,7 +485,7 @@ def _hold_tables(connection: apsw.Connection, held: Held) -> None:
     booked = {(run, label) for run, label, _ in ledger}
     recorded = {(run, label) for run, label in held.recorded if label in {"pay", "stamp"}}
     if booked != recorded:
-        held.wrong.append(f"booked, but not recorded, or the other way: {sorted(booked ^ recorded)}")
+        held.wrong.append(f"booked, but not recorded, or the other way: {sorted(booked ^ recorded, key=repr)}")
     for (run_id,) in _rows(connection, "SELECT id FROM placed"):
         held.facts.add(("placed", run_id))
         if ("run", run_id) not in held.facts:

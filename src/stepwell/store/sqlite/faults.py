@@ -46,6 +46,14 @@ def is_corruption(error: BaseException) -> bool:
     return isinstance(error, (apsw.CorruptError, apsw.NotADBError))
 
 
+def damaged(detail: str, location: str) -> StoreFailed:
+    """Return the error for a file whose content can no longer be trusted."""
+    return StoreFailed(
+        f"{location}: the file is damaged ({detail}). The engine stopped, to do no further harm. Stop all workers, "
+        "copy the file together with its -wal file, and restore the newest backup"
+    )
+
+
 def translate(error: Exception, location: str) -> StoreError:
     """Return the error of ours for a transaction that `error` ended and that was rolled back."""
     detail = f"{error}" or type(error).__name__
@@ -55,10 +63,7 @@ def translate(error: Exception, location: str) -> StoreError:
         case apsw.FullError():
             return StorageFull(f"{location}: the disk is full. Nothing was written; free some space, then try again")
         case apsw.CorruptError() | apsw.NotADBError():
-            return StoreFailed(
-                f"{location}: the file is damaged ({detail}). The engine stopped, to do no further harm. Stop all "
-                "workers, copy the file together with its -wal file, and restore the newest backup"
-            )
+            return damaged(detail, location)
         case apsw.BusyError() | apsw.LockedError():
             return StoreError(
                 f"{location}: another program holds the file's write lock ({detail}). Nothing was written; close the "

@@ -27,7 +27,7 @@ from stepwell.store.base import RunFilter
 from stepwell.store.queueing import QueueFacts, QueueState
 from stepwell.store.sqlite.changes import record_of
 from stepwell.store.sqlite.facts import SqliteFacts, state_of
-from stepwell.store.sqlite.faults import translate
+from stepwell.store.sqlite.faults import damaged, translate
 from stepwell.store.sqlite.queries import load
 
 _SQL: Final = load("queries_read.sql")
@@ -268,6 +268,9 @@ class SqliteInspector:
         except apsw.Error as error:
             connection.close(force=True)
             raise translate(error, self._database.path) from error
+        except UnicodeDecodeError as error:
+            connection.close(force=True)
+            raise damaged(f"it holds text that is not UTF-8: {error}", self._database.path) from error
         except BaseException:
             connection.close(force=True)
             raise
