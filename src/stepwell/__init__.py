@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stepwell import sync
-    from stepwell.async_engine import AsyncEngine, AsyncRun, AsyncTransaction
+    from stepwell.async_engine import AsyncEngine, AsyncQueueHandle, AsyncRun, AsyncTransaction
     from stepwell.clock import Clock
     from stepwell.context import StepInfo
     from stepwell.definition import (
@@ -20,17 +20,19 @@ if TYPE_CHECKING:
         transaction,
         workflow,
     )
-    from stepwell.engine import Engine, Run
+    from stepwell.engine import Engine, QueueHandle, Run
     from stepwell.errors import (
         ClaimLost,
         DefinitionError,
         DeterminismError,
+        DuplicateRun,
         EngineClosed,
         FileInUse,
         FileNotUsable,
         InvalidArgument,
         PayloadTooLarge,
         PermanentError,
+        QueueNotFound,
         ResultNotSerializable,
         RetryLater,
         RunCancelled,
@@ -55,7 +57,8 @@ if TYPE_CHECKING:
         TransactionError,
         WorkflowIOError,
     )
-    from stepwell.handles import JournalEntry, RunInfo
+    from stepwell.flow import Batch, Limit, Queue, Rate
+    from stepwell.handles import JournalEntry, QueueInfo, RunInfo
     from stepwell.operations import (
         ChildRun,
         RunContext,
@@ -80,6 +83,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "stepwell.async_engine": (
         "AsyncEngine",
+        "AsyncQueueHandle",
         "AsyncRun",
         "AsyncTransaction",
     ),
@@ -95,18 +99,21 @@ _HOMES = {
     ),
     "stepwell.engine": (
         "Engine",
+        "QueueHandle",
         "Run",
     ),
     "stepwell.errors": (
         "ClaimLost",
         "DefinitionError",
         "DeterminismError",
+        "DuplicateRun",
         "EngineClosed",
         "FileInUse",
         "FileNotUsable",
         "InvalidArgument",
         "PayloadTooLarge",
         "PermanentError",
+        "QueueNotFound",
         "ResultNotSerializable",
         "RetryLater",
         "RunCancelled",
@@ -131,8 +138,15 @@ _HOMES = {
         "TransactionError",
         "WorkflowIOError",
     ),
+    "stepwell.flow": (
+        "Batch",
+        "Limit",
+        "Queue",
+        "Rate",
+    ),
     "stepwell.handles": (
         "JournalEntry",
+        "QueueInfo",
         "RunInfo",
     ),
     "stepwell.operations": (
@@ -174,21 +188,30 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "AsyncEngine",
+    "AsyncQueueHandle",
     "AsyncRun",
     "AsyncTransaction",
+    "Batch",
     "ChildRun",
     "ClaimLost",
     "Clock",
     "DefinitionError",
     "DeterminismError",
+    "DuplicateRun",
     "Engine",
     "EngineClosed",
     "FileInUse",
     "FileNotUsable",
     "InvalidArgument",
     "JournalEntry",
+    "Limit",
     "PayloadTooLarge",
     "PermanentError",
+    "Queue",
+    "QueueHandle",
+    "QueueInfo",
+    "QueueNotFound",
+    "Rate",
     "ResultNotSerializable",
     "Retry",
     "RetryLater",

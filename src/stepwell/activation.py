@@ -26,9 +26,12 @@ from stepwell.errors import (
     StepwellError,
 )
 from stepwell.failure import encode_failure
+from stepwell.flow import Entry as QueueEntry
 from stepwell.journal import Entry, EntryKind, Payload
 from stepwell.lifecycle import ENDED, Status, check_transition
 from stepwell.operations import CancelDetail, MessageDetail, ValueDetail
+from stepwell.permits import PermitDesk, Permits
+from stepwell.queues import entered
 from stepwell.resident import Resident
 from stepwell.store.base import (
     CancelRequested,
@@ -58,10 +61,9 @@ DEADLINE_REASON: Final = "the run's deadline has passed"
 _MAX_DELIVERIES: Final = 1000
 
 
-class Runs(Protocol):
+class Runs(PermitDesk, Protocol):
     """What settling one run needs to know of, and do to, the others: the worker."""
 
-    now: int
     codec: Codec
 
     def resident(self, run_id: str) -> Resident | None:
@@ -92,6 +94,10 @@ class Runs(Protocol):
         """Bring a new run to life, after the commit."""
         ...
 
+    def queued_child_created(self, run: Resident, change: RunCreated, created: Created) -> None:
+        """Tell a run which child it has in a queue, after the commit."""
+        ...
+
     def message_committed(self, change: MessageSent, sent: Sent) -> None:
         """Hand a message to its receiver, after the commit."""
         ...
@@ -106,6 +112,14 @@ class Runs(Protocol):
 
     def transaction_due(self, run: Resident, attempts: Attempts) -> None:
         """Run a transactional step in a unit of its own, after the commit."""
+        ...
+
+    def queue_touched(self, queue: str) -> None:
+        """Decide about a queue in the commit under way, because a run enters it."""
+        ...
+
+    def declare(self, name: str, work: Work) -> None:
+        """Make a queue known to the file in the same unit that needs it."""
         ...
 
     def publish_committed(self, run: int, key: str, value: Payload) -> None:
@@ -150,6 +164,7 @@ class Activator:
 
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
+        self.permits = Permits(runs)
 
     # --- the loop ------------------------------------------------------------------------------------------------
 
@@ -282,6 +297,11 @@ class Activator:
         run.active += 1
         attempts.retry_at = None
         attempts.started_at = self._runs.now
+        if attempts.definition.step_options.limit is None or self.permits.held(run, attempts, work):
+            self.execute(run, attempts, work)
+
+    def execute(self, run: Resident, attempts: Attempts, work: Work) -> None:
+        """Have an attempt that needs no permit, or has it, executed after the commit."""
         definition = attempts.definition
         if definition.kind == "transaction":
             work.extra.after.append(lambda: self._runs.transaction_due(run, attempts))
@@ -353,6 +373,9 @@ class Activator:
             run.deliverable.append(self._existing_child(run, operation, existing))
             return
         now = self._runs.now
+        if detail.entry is not None:
+            self._start_queued(run, operation, child_id, detail.entry, work)
+            return
         admitted = self._runs.admits(detail.workflow)
         change = RunCreated(
             child_id,
@@ -369,6 +392,30 @@ class Activator:
         self._runs.creating(change)
         work.expect(change, lambda created: self._runs.child_created(change, created))
         run.deliverable.append(self.entry(run, operation, "child", self._runs.codec.encode(child_id, "an id")))
+
+    def _start_queued(self, run: Resident, operation: Operation, child_id: str, entry: QueueEntry, work: Work) -> None:
+        """Start a child in a queue, where another run may take its place: which, is known with the commit."""
+        detail: ChildStart = operation.detail
+        now = self._runs.now
+        self._runs.declare(entry.queue.name, work)
+        told = self.entry(run, operation, "child")
+        change = RunCreated(
+            child_id,
+            detail.workflow,
+            detail.input,
+            operation.fingerprint,
+            "pending",
+            now,
+            parent=run.key,
+            parent_op=operation.number,
+            attached=detail.attached,
+            entry=entered(entry, now, count=detail.count),
+            told=told,
+        )
+        self._runs.creating(change)
+        self._runs.queue_touched(entry.queue.name)
+        work.changes.append(change)
+        work.extra.told.append((change, lambda created: self._runs.queued_child_created(run, change, created)))
 
     def _existing_child(self, run: Resident, operation: Operation, existing: RunRecord) -> Entry:
         detail: ChildStart = operation.detail
@@ -421,9 +468,13 @@ class Activator:
     def _withdraw(self, run: Resident, operation: Operation, work: Work) -> None:
         if operation.kind == "step":
             attempts = run.calls.pop(operation.number, None)
-            if attempts is not None and attempts.retry_at is None:
+            if attempts is not None and attempts.permit == "waiting":
+                self.permits.give_back(attempts, work, started=False)
+            elif attempts is not None and attempts.retry_at is None:
                 run.active -= 1
                 self._drop(attempts, work)
+                if attempts.permit == "asked" or attempts in work.steps:
+                    self.permits.give_back(attempts, work, started=False)
         elif operation.kind == "result" and operation.detail:
             self._request_cancel(operation.name, f"run {run.id!r} no longer waits for it", work)
 
@@ -494,6 +545,7 @@ class Activator:
 
     def _drop_all(self, run: Resident, work: Work) -> None:
         for attempts in run.calls.values():
+            self.permits.forget(attempts)
             if attempts.retry_at is None:
                 self._drop(attempts, work)
         run.calls.clear()

@@ -15,14 +15,26 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
-from stepwell.client import Client, Durability, Enlisted, Options, StartMessage, StartOptions, in_transaction
+from stepwell.client import (
+    Client,
+    Durability,
+    Enlisted,
+    Options,
+    QueueOptions,
+    StartMessage,
+    StartOptions,
+    flow_name,
+    in_transaction,
+)
 from stepwell.clock import Clock, to_seconds
 from stepwell.codec import MAX_PAYLOAD_BYTES
-from stepwell.definition import Workflow, check_name
+from stepwell.definition import Workflow
 from stepwell.engine import CLOSE_TIMEOUT_SECONDS
 from stepwell.errors import EngineClosed
-from stepwell.handles import JournalEntry, RunInfo, WorkerInfo, outcome
+from stepwell.flow import UNSET, Limit, Queue, QueueSettings, Rate, Unset, changed_settings
+from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, outcome
 from stepwell.lifecycle import Status
+from stepwell.names import check_name
 from stepwell.work import RunOver
 
 T = TypeVar("T")
@@ -87,6 +99,7 @@ class AsyncEngine:
         step_processes: int | None = None,
         retention: float | timedelta | None = None,
         take_over_stalled_after: float | timedelta | None = None,
+        queues: Iterable[Queue | str] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._path = path
@@ -101,6 +114,7 @@ class AsyncEngine:
             step_processes=step_processes,
             retention=retention,
             take_over_stalled_after=take_over_stalled_after,
+            queues=queues,
             clock=clock,
         )
         self._open: Client | None = None
@@ -190,12 +204,18 @@ class AsyncEngine:
         kwargs: Mapping[str, Any] | None = None,
         deadline: float | timedelta | datetime | None = None,
         messages: Sequence[StartMessage] = (),
+        queue: Queue | None = None,
+        priority: int = 0,
+        delay: float | timedelta | datetime | None = None,
+        dedup: str | None = None,
+        partition: str | None = None,
     ) -> AsyncRun[Any]:
         """Start a run; see `stepwell.Engine.start`."""
         client = self._opened()
-        run = client.creation(workflow, args, kwargs, id, deadline)
-        await self._ask(client.core.machine.start_run, run, client.messages(run.id, messages))
-        return AsyncRun(self, run.id, cast("Workflow[..., Any]", workflow))
+        options = QueueOptions(queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition)
+        run = client.creation(workflow, args, kwargs, id, deadline, client.entry(id, messages, options))
+        run_id = await self._ask(client.core.machine.start_run, run, client.messages(run.id, messages))
+        return AsyncRun(self, run_id, cast("Workflow[..., Any]", workflow))
 
     async def get(self, id: str) -> AsyncRun[Any]:
         """Return the handle of a run; raises `RunNotFound`."""
@@ -226,6 +246,14 @@ class AsyncEngine:
         """Delete runs that ended long ago; see `stepwell.Engine.purge`."""
         client = self._opened()
         return cast("int", await self._ask(client.core.machine.purge, client.purge_before(older_than)))
+
+    def queue(self, queue: Queue | Limit | str) -> AsyncQueueHandle:
+        """Return the handle of a queue or limit; see `stepwell.Engine.queue`."""
+        return AsyncQueueHandle(self, flow_name(queue))
+
+    async def queues(self) -> builtins.list[AsyncQueueHandle]:
+        """Return the handles of all queues and limits that the file knows, by name."""
+        return [AsyncQueueHandle(self, info.name) for info in self._opened().queues()]
 
     async def workers(self) -> builtins.list[WorkerInfo]:
         """Return the workers that have the file open; see `stepwell.Engine.workers`."""
@@ -311,16 +339,66 @@ class AsyncTransaction:
         kwargs: Mapping[str, Any] | None = None,
         deadline: float | timedelta | datetime | None = None,
         messages: Sequence[StartMessage] = (),
+        queue: Queue | None = None,
+        priority: int = 0,
+        delay: float | timedelta | datetime | None = None,
+        dedup: str | None = None,
+        partition: str | None = None,
     ) -> AsyncRun[Any]:
         """Start a run if, and only if, the transaction commits; see `stepwell.Engine.start`."""
         client = self._engine._opened()
-        run = client.creation(workflow, args, kwargs, id, deadline)
-        self._enlisted.start(run, client.messages(run.id, messages))
-        return AsyncRun(self._engine, run.id, cast("Workflow[..., Any]", workflow))
+        options = QueueOptions(queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition)
+        run = client.creation(workflow, args, kwargs, id, deadline, client.entry(id, messages, options))
+        run_id = self._enlisted.start(run, client.messages(run.id, messages))
+        return AsyncRun(self._engine, run_id, cast("Workflow[..., Any]", workflow))
 
     async def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
         """Send a message if, and only if, the transaction commits; see `stepwell.Engine.send`."""
         self._enlisted.send(id, self._engine._opened().message(id, name, value, key))
+
+
+class AsyncQueueHandle:
+    """A queue or limit in the file; `stepwell.QueueHandle`, awaited."""
+
+    def __init__(self, engine: AsyncEngine, name: str) -> None:
+        self.name = name
+        self._engine = engine
+
+    async def info(self) -> QueueInfo:
+        """Return the facts about it as they are now; raises `QueueNotFound`."""
+        return self._engine._opened().queue_info(self.name)
+
+    async def pause(self) -> None:
+        """Let nothing start from it until `resume`; what is under way goes on."""
+        await self._change(None, True)
+
+    async def resume(self) -> None:
+        """Let what waits start again."""
+        await self._change(None, False)
+
+    async def change(
+        self,
+        *,
+        concurrency: int | Unset | None = UNSET,
+        per_worker: int | Unset | None = UNSET,
+        partition_concurrency: int | Unset | None = UNSET,
+        rate: Rate | Unset | None = UNSET,
+    ) -> None:
+        """Change what it bounds; see `stepwell.QueueHandle.change`."""
+        await self._change(changed_settings(concurrency, per_worker, partition_concurrency, rate), None)
+
+    async def _change(self, settings: Callable[[QueueSettings], QueueSettings] | None, paused: bool | None) -> None:
+        machine = self._engine._opened().core.machine
+        await self._engine._ask(machine.change_queue, self.name, settings, paused)
+
+    async def cancel_waiting(self, *, partition: str | None = None, reason: str | None = None) -> int:
+        """Cancel the runs that wait in it, or in one partition of it; return how many there were."""
+        machine = self._engine._opened().core.machine
+        return cast("int", await self._engine._ask(machine.cancel_waiting, self.name, partition, reason))
+
+    def __repr__(self) -> str:
+        """Show the name."""
+        return f"<AsyncQueueHandle {self.name!r}>"
 
 
 class AsyncRun(Generic[T]):

@@ -6,13 +6,15 @@ every step of every run, hence a `msgspec.Struct`: it is made in a third of the 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from stepwell.definition import Step
 from stepwell.errors import SerializationError
 from stepwell.journal import Payload
+
+PermitState: TypeAlias = Literal["asked", "waiting", "held"] | None
 
 
 class Attempts(msgspec.Struct, eq=False):
@@ -21,6 +23,9 @@ class Attempts(msgspec.Struct, eq=False):
     `attempt` is the number of the attempt under way or due next, from 1; `retry_at` is set while the call waits for it.
     `wanted` turns false once nobody waits for the result, `visible` true once the journal shows the attempt under way.
     The attempt ended with a `value`, with an `error`, or with a result that cannot be recorded (`refused`).
+
+    Of a step with a limit `permit` says whether the attempt asks for a permit in the commit under way, waits for it, or
+    has it; `began_at` is when its execution really began, 0 until then, and `start_told` whether the store knows.
     """
 
     run_key: int
@@ -40,6 +45,9 @@ class Attempts(msgspec.Struct, eq=False):
     value: Payload = None
     error: BaseException | None = None
     refused: SerializationError | None = None
+    permit: PermitState = None
+    began_at: int = 0
+    start_told: bool = False
 
     def __str__(self) -> str:
         """Name the result, for messages of the codec."""

@@ -84,6 +84,6 @@ class Batch:
         for over in work.extra.over:
             self.ending.pop(over.key, None)
         if self.creating:
-            for change, _ in work.extra.handlers:
+            for change, _ in (*work.extra.handlers, *work.extra.told):
                 if isinstance(change, RunCreated):
                     self.creating.pop(change.id, None)

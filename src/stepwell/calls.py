@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from stepwell.codec import Converter
+from stepwell.flow import Entry
 from stepwell.journal import OpKind, Payload
 from stepwell.loop import Handle
 
@@ -35,15 +36,29 @@ class Operation(msgspec.Struct, eq=False):
 
 
 class ChildStart:
-    """The detail of a start operation: which run to create. `child_id` is None where the engine shall choose it."""
+    """The detail of a start operation: which run to create. `child_id` is None where the engine shall choose it.
 
-    __slots__ = ("attached", "child_id", "input", "workflow")
+    `entry` says how it stands in a queue, `count` how many items it brings to a batch.
+    """
 
-    def __init__(self, workflow: str, payload: Payload, *, child_id: str | None, attached: bool) -> None:
+    __slots__ = ("attached", "child_id", "count", "entry", "input", "workflow")
+
+    def __init__(
+        self,
+        workflow: str,
+        payload: Payload,
+        *,
+        child_id: str | None,
+        attached: bool,
+        entry: Entry | None = None,
+        count: int = 1,
+    ) -> None:
         self.workflow = workflow
         self.input = payload
         self.child_id = child_id
         self.attached = attached
+        self.entry = entry
+        self.count = count
 
 
 class Outcome:

@@ -23,16 +23,26 @@ from stepwell.child import check_may_open
 from stepwell.clock import MICROSECONDS, Clock, SystemClock, to_seconds
 from stepwell.codec import Codec
 from stepwell.core import Core
-from stepwell.definition import Workflow, check_name, registered_workflows
-from stepwell.errors import EngineClosed, InvalidArgument, RunNotFound, TransactionError, WorkflowIOError
-from stepwell.handles import JournalEntry, RunInfo, WorkerInfo, WorkerState
+from stepwell.definition import Workflow, registered_workflows
+from stepwell.names import check_name
+from stepwell.errors import (
+    EngineClosed,
+    InvalidArgument,
+    QueueNotFound,
+    RunNotFound,
+    TransactionError,
+    WorkflowIOError,
+)
+from stepwell.flow import Entry, Limit, Queue, batch_count, queue_entry, registered_flows
+from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, WorkerState
 from stepwell.lifecycle import ENDED, STATUSES, Status
 from stepwell.loading import Limits
 from stepwell.model import Member, RunRecord
 from stepwell.operations import check_id
-from stepwell.requests import Message, check_conflict
+from stepwell.queues import entered, refusal_of
+from stepwell.requests import Message
 from stepwell.stalls import ANSWER_SECONDS
-from stepwell.store.base import MessageSent, RunCreated, RunFilter, Store
+from stepwell.store.base import Change, Created, MessageSent, RunCreated, RunFilter, Store
 from stepwell.work import RunOver
 
 Durability = Literal["full", "normal"]
@@ -48,6 +58,16 @@ in_transaction: Final[ContextVar[frozenset[int]]] = ContextVar("stepwell_in_tran
 MIN_STALL_SECONDS: Final = 1.0
 
 
+class QueueOptions(TypedDict):
+    """Those keyword arguments of `start` that are about its place in a queue."""
+
+    queue: Queue | None
+    priority: int
+    delay: float | timedelta | datetime | None
+    dedup: str | None
+    partition: str | None
+
+
 class StartOptions(TypedDict, total=False):
     """The keyword arguments of `start`, for the overloads that type its result; see `stepwell.Engine.start`."""
 
@@ -55,6 +75,11 @@ class StartOptions(TypedDict, total=False):
     kwargs: Mapping[str, Any] | None
     deadline: float | timedelta | datetime | None
     messages: Sequence[StartMessage]
+    queue: Queue | None
+    priority: int
+    delay: float | timedelta | datetime | None
+    dedup: str | None
+    partition: str | None
 
 
 class Options:
@@ -73,12 +98,14 @@ class Options:
         step_processes: int | None,
         retention: float | timedelta | None,
         take_over_stalled_after: float | timedelta | None,
+        queues: Iterable[Queue | str] | None,
         clock: Clock | None,
     ) -> None:
         if durability not in ("full", "normal"):
             raise InvalidArgument(f"durability must be 'full' or 'normal', not {durability!r}")
         self.durability: Durability = durability
         self.workflows = _served(workflows)
+        self.queues = _served_queues(queues)
         #: Whether the engine carries runs on. One that was given an empty list is a mere client of others.
         self.takes_work = workflows is None or bool(self.workflows)
         self.max_payload_bytes = _at_least(max_payload_bytes, 1, "max_payload_bytes")
@@ -117,6 +144,19 @@ def _served(workflows: Iterable[Workflow[..., Any]] | None) -> Mapping[str, Work
         if chosen.setdefault(workflow.name, workflow) is not workflow:
             raise InvalidArgument(f"workflows has two of the name {workflow.name!r}; give one of them another name=")
     return chosen
+
+
+def _served_queues(queues: Iterable[Queue | str] | None) -> frozenset[str] | None:
+    if queues is None:
+        return None
+    if isinstance(queues, str) or not isinstance(queues, Iterable):
+        raise InvalidArgument(f"queues must be a list of Queue objects or their names, not {queues!r}")
+    return frozenset(flow_name(queue) for queue in queues)
+
+
+def flow_name(flow: object) -> str:
+    """Return the name of a queue or limit that was given as an object or by its name."""
+    return flow.name if isinstance(flow, (Queue, Limit)) else check_name(cast("str", flow), "the name of a queue")
 
 
 def _at_least(number: object, least: int, what: str) -> int:
@@ -174,6 +214,7 @@ class Client:
                 retention=options.retention,
                 stall_limit_seconds=options.stall_limit_seconds,
                 takes_work=options.takes_work,
+                queues=options.queues,
             )
             self.core.start()
         except BaseException:
@@ -215,6 +256,7 @@ class Client:
         kwargs: Mapping[str, Any] | None,
         run_id: str | None,
         deadline: float | timedelta | datetime | None,
+        entry: Entry | None,
     ) -> RunCreated:
         """Return the change that creates a run; raises for anything about it that is not acceptable."""
         if not isinstance(workflow, Workflow):
@@ -231,7 +273,14 @@ class Client:
         fingerprint = self.codec.fingerprint(args, named, where) if args or named else 0
         now = self.clock.now()
         return RunCreated(
-            run_id, workflow.name, payload, fingerprint, "running", now, deadline_at=_deadline_at(deadline, now)
+            run_id,
+            workflow.name,
+            payload,
+            fingerprint,
+            "running" if entry is None else "pending",
+            now,
+            deadline_at=_deadline_at(deadline, now),
+            entry=None if entry is None else entered(entry, now, count=batch_count(entry.queue, args, named)),
         )
 
     def message(self, run_id: str, name: str, value: object, key: str | None) -> Message:
@@ -252,6 +301,13 @@ class Client:
     def purge_before(self, older_than: float | timedelta) -> int:
         """Return the time before which a run must have ended to be purged."""
         return self.clock.now() - _microseconds(older_than, "older_than")
+
+    def entry(self, run_id: str | None, messages: Sequence[StartMessage], options: QueueOptions) -> Entry | None:
+        """Return how a start wants to stand in a queue; None where it goes into none."""
+        entry = queue_entry(run_id=run_id, **options)
+        if messages and entry is not None and (entry.dedup is not None or entry.queue.batch is not None):
+            raise InvalidArgument("messages cannot go with a start whose run may turn out to be another one")
+        return entry
 
     # --- facts ---------------------------------------------------------------------------------------------------
 
@@ -341,6 +397,25 @@ class Client:
             raise InvalidArgument(f"{self.store.location} has no worker {epoch}, or it has ended; see workers()")
         return self.core.take_over(epoch)
 
+    # --- queues --------------------------------------------------------------------------------------------------
+
+    def queue_info(self, name: str) -> QueueInfo:
+        """Return the facts about a queue or limit; raises `QueueNotFound` for one that nobody knows."""
+        for state in self.store.inspector.queues():
+            if state.name == name:
+                return QueueInfo.of(state, self.store.inspector.oldest_wait(name), self.clock.now())
+        flow = registered_flows().get(name)
+        if flow is None:
+            raise QueueNotFound(
+                f"{self.store.location} knows no queue or limit {name!r}; see queues() for those it knows"
+            )
+        return QueueInfo.of_declared(flow)
+
+    def queues(self) -> list[QueueInfo]:
+        """Return the facts about all queues and limits that the file knows."""
+        inspector, now = self.store.inspector, self.clock.now()
+        return [QueueInfo.of(state, inspector.oldest_wait(state.name), now) for state in inspector.queues()]
+
     # --- transactions --------------------------------------------------------------------------------------------
 
     def after_transaction(self, events: list[Callable[[], None]]) -> None:
@@ -365,13 +440,20 @@ class Enlisted:
         self._started: list[int] = []
         self._events: list[Callable[[], None]] = []
 
-    def start(self, run: RunCreated, messages: list[Message]) -> None:
-        """Create a run and send it messages; raises `RunConflict`."""
+    def start(self, run: RunCreated, messages: list[Message]) -> str:
+        """Create a run and send it messages; return the id of the run that there is. Raises as `Engine.start`."""
         worker = self._client.core.worker
-        if run.workflow not in self._client.workflows:
+        declaration: list[Change] = []
+        if run.entry is not None:
+            declaration = worker.turns.declaration(run.entry.queue, self._client.clock.now())
+        elif run.workflow not in self._client.workflows:
             run = self._client.core.machine.requests.as_pending(run)
-        created = self._apply([run])[0]
-        check_conflict(run, created)
+        created: Created = self._apply([*declaration, run])[-1]
+        refusal = refusal_of(run, created)
+        if refusal is not None:
+            raise refusal
+        if declaration and run.entry is not None:
+            self._events.append(partial(worker.turns.declared, run.entry.queue))
         if created.existing is None:
             if run.status == "running":
                 self._started.append(created.key)
@@ -379,6 +461,7 @@ class Enlisted:
                 self._events.append(partial(worker.child_created, run, created))
         for message in messages:
             self.send(run.id, message)
+        return run.id if created.existing is None else created.existing.id
 
     def send(self, run_id: str, message: Message) -> None:
         """Send a message; raises `RunNotFound` and `RunEnded`."""

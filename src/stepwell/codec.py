@@ -22,6 +22,7 @@ import copy
 import re
 import threading
 import zlib
+from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -62,6 +63,7 @@ class _Arguments(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True)
     kwargs: dict[str, msgspec.Raw] = {}
 
 
+_read_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _read_arguments = msgspec.json.Decoder(_Arguments).decode
 
 
@@ -239,6 +241,21 @@ class Codec:
         if kwargs:
             parts["kwargs"] = kwargs
         return self.encode(parts or None, where)
+
+    def join_arguments(self, payloads: Sequence[Payload], where: object) -> Payload:
+        """Return the input of a run that collects the inputs of several starts, each of which is one list.
+
+        Raises `SerializationError` where one of them is not.
+        """
+        items: list[msgspec.Raw] = []
+        for payload in payloads:
+            text = inflate(payload, where) if isinstance(payload, bytes) else payload or ""
+            try:
+                parts = _read_arguments(text)
+                items += _read_list(parts.args[0])
+            except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as error:
+                raise SerializationError(f"Cannot read {where}: it is not a list of items ({error})") from None
+        return msgspec.json.encode(_Arguments([msgspec.Raw(msgspec.json.encode(items))])).decode()
 
     def decode_arguments(
         self, payload: Payload, signature: Signature, where: object

@@ -23,6 +23,7 @@ from stepwell.codec import Codec
 from stepwell.definition import Workflow
 from stepwell.dispatch import LONG_STEP_SECONDS, Dispatch
 from stepwell.errors import EngineClosed, StoreError
+from stepwell.flow import registered_flows
 from stepwell.loading import Limits
 from stepwell.machine import Machine
 from stepwell.stalls import StallWatch
@@ -66,6 +67,7 @@ class Core:
         retention: int | None,
         stall_limit_seconds: float | None,
         takes_work: bool,
+        queues: frozenset[str] | None,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -77,13 +79,22 @@ class Core:
         self._stopped = threading.Event()
         self._retention = retention
         self.machine = Machine(
-            store, codec, workflows, limits=limits, chance=random.random, driver=self, takes_work=takes_work
+            store,
+            codec,
+            workflows,
+            limits=limits,
+            chance=random.random,
+            driver=self,
+            takes_work=takes_work,
+            flows=registered_flows(),
+            queues=queues,
         )
         self.worker = self.machine.worker
         self.waiters = self.machine.waiters
         self.steps = Dispatch(
             self._loop, step_loop, codec, step_threads, self._finished, self._long_steps, step_processes
         )
+        self.steps.watch_starts(self.clock.now, self._starts_seen)
         self._timer: asyncio.TimerHandle | None = None
         self.thread = threading.Thread(target=self._main, name="stepwell", daemon=True)
         self._watchdog = Watchdog(self.thread)
@@ -151,7 +162,7 @@ class Core:
         if not self._scheduled and machine.has_more():
             self.wake()
         if self.waiters.idle and not self.steps.count and machine.is_idle(self.clock.now()):
-            self.waiters.tell_idle(self.worker.memory.next_due())
+            self.waiters.tell_idle(self.worker.next_due())
             machine.flush()
 
     def disk_full(self) -> None:
@@ -194,7 +205,7 @@ class Core:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = self.worker.memory.next_due()
+        due = self.worker.next_due()
         if due is None or self.machine.closing:
             return
         if due <= self.worker.now:  # of a run that was just read: a clock that stands still would never say so
@@ -228,6 +239,10 @@ class Core:
     def _steps_finished(self, ended: Sequence[Attempts]) -> None:
         self.steps.count -= len(ended)
         self.machine.steps_finished(ended)
+
+    def _starts_seen(self, under_way: list[Attempts]) -> None:
+        """Tell the store which attempts under a rate have begun."""
+        self.post(partial(self.worker.turns.starts_seen, under_way))
 
     def _long_steps(self, under_way: list[Attempts]) -> None:
         """Show in the journal which of the steps under way take long."""
@@ -283,7 +298,9 @@ class Core:
         self._stopped.wait(_CLOSE_GRACE_SECONDS)
         try:
             self.store.writers.acquire(_CLOSE_GRACE_SECONDS)
-        except StoreError as error:  # a process that is stopped holds it; this one's end releases its runs just the same
+        except (
+            StoreError
+        ) as error:  # a process that is stopped holds it; this one's end releases its runs just the same
             _log.warning("%s. The engine ends without a last write; others take over its runs", error)
             self.store.close(None, self.clock.now())
             return

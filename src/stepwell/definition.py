@@ -33,6 +33,8 @@ from typing import (
 from stepwell.clock import to_seconds
 from stepwell.codec import Codec, Converter
 from stepwell.errors import DefinitionError, InvalidArgument
+from stepwell.flow import Limit
+from stepwell.names import check_name
 from stepwell.retry import NO_RETRY, Retry
 from stepwell.signature import Signature
 
@@ -50,9 +52,6 @@ Isolation = Literal["process"]
 #: The name under which a child process imports the script that its parent runs as ``__main__``; so does the module
 #: `multiprocessing` of the standard library, hence other code knows it.
 MAIN_IN_A_CHILD: Final = "__mp_main__"
-
-#: The longest name of a workflow, step, message or published value, in characters.
-MAX_NAME_LENGTH: Final = 255
 
 
 class Host(Protocol):
@@ -76,7 +75,7 @@ class StepOptions:
     """How a step is executed.
 
     `timeout_seconds` bounds one attempt, `deadline_seconds` all attempts and the delays between them. `isolate` says
-    where: ``"process"`` is a child process, None the engine's own process.
+    where: ``"process"`` is a child process, None the engine's own process. An attempt needs a permit of `limit`.
     """
 
     retry: Retry = NO_RETRY
@@ -84,6 +83,7 @@ class StepOptions:
     deadline_seconds: float | None = None
     delivery: Delivery = "at-least-once"
     isolate: Isolation | None = None
+    limit: Limit | None = None
 
 
 class Definition(Generic[P, R]):
@@ -198,6 +198,7 @@ class Step(Definition[P, R]):
         deadline: float | timedelta | None = None,
         delivery: Delivery | None = None,
         isolate: Isolation | None = None,
+        limit: Limit | None = None,
     ) -> Self:
         """Return the same step with other options for one call: ``await charge.options(timeout=5)(order)``.
 
@@ -205,7 +206,7 @@ class Step(Definition[P, R]):
         """
         twin = self._copy()
         old = self.step_options
-        given = step_options(retry, timeout, deadline, delivery or old.delivery, isolate or old.isolate)
+        given = step_options(retry, timeout, deadline, delivery or old.delivery, isolate or old.isolate, limit)
         twin.step_options = replace(
             old,
             retry=old.retry if retry is None else given.retry,
@@ -213,6 +214,7 @@ class Step(Definition[P, R]):
             deadline_seconds=old.deadline_seconds if deadline is None else given.deadline_seconds,
             delivery=given.delivery,
             isolate=given.isolate,
+            limit=old.limit if limit is None else limit,
         )
         if given.isolate is not None:
             twin.on_loop = False
@@ -280,6 +282,7 @@ def step_options(
     deadline: float | timedelta | None,
     delivery: Delivery,
     isolate: Isolation | None = None,
+    limit: Limit | None = None,
 ) -> StepOptions:
     """Check the options as users write them and return them in one value."""
     if retry is not None and not isinstance(retry, Retry):
@@ -288,12 +291,15 @@ def step_options(
         raise InvalidArgument(f"delivery must be 'at-least-once' or 'at-most-once', not {delivery!r}")
     if isolate not in (None, "process"):
         raise InvalidArgument(f"isolate must be 'process' or None, not {isolate!r}")
+    if limit is not None and not isinstance(limit, Limit):
+        raise InvalidArgument(f"limit must be a Limit(...), not {limit!r}")
     return StepOptions(
         retry=retry or NO_RETRY,
         timeout_seconds=None if timeout is None else _positive(timeout, "timeout of a step"),
         deadline_seconds=None if deadline is None else _positive(deadline, "deadline of a step"),
         delivery=delivery,
         isolate=isolate,
+        limit=limit,
     )
 
 
@@ -302,17 +308,6 @@ def _positive(duration: float | timedelta, what: str) -> float:
     if seconds == 0:
         raise InvalidArgument(f"{what} must be more than 0")
     return seconds
-
-
-def check_name(name: str, what: str) -> str:
-    """Return `name`; raise `InvalidArgument` for one that is empty, too long, not text, or has control characters."""
-    if not isinstance(name, str):
-        raise InvalidArgument(f"{what} must be text, not {type(name).__name__} {name!r}")
-    if not name or len(name) > MAX_NAME_LENGTH:
-        raise InvalidArgument(f"{what} must have 1 to {MAX_NAME_LENGTH} characters, not {len(name)}")
-    if not name.isprintable():
-        raise InvalidArgument(f"{what} has control characters or lone surrogates: {name!r}")
-    return name
 
 
 def _is_function(thing: object) -> bool:
@@ -387,6 +382,7 @@ def step(
     deadline: float | timedelta | None = None,
     delivery: Delivery = "at-least-once",
     isolate: Isolation | None = None,
+    limit: Limit | None = None,
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 
 
@@ -400,6 +396,7 @@ def step(
     deadline: float | timedelta | None = None,
     delivery: Delivery = "at-least-once",
     isolate: Isolation | None = None,
+    limit: Limit | None = None,
 ) -> Any:
     """Declare a step: a function that does I/O, or anything else that must not be repeated, inside workflows.
 
@@ -413,10 +410,12 @@ def step(
     - `isolate`: ``"process"`` executes it in a child process, on a core of its own: a timeout or a cancel ends it for
       real, and a crash (`StepProcessDied`) is no more than a failed attempt. Arguments and result cross over as JSON.
       Only for functions that can be imported by name.
+    - `limit`: a `Limit`; an attempt starts only with a permit of it. While it waits for one the run is ``waiting``, and
+      neither `timeout` nor `deadline` counts.
 
     Raises `DefinitionError` for what is no function, or cannot be isolated, and `InvalidArgument` for unusable options.
     """
-    options = step_options(retry, timeout, deadline, delivery, isolate)
+    options = step_options(retry, timeout, deadline, delivery, isolate, limit)
 
     def declare(found: Callable[P, R]) -> Step[P, R]:
         return Step(found, name, options)

@@ -14,12 +14,16 @@ from typing import Final
 from stepwell.attempts import Attempts
 from stepwell.codec import Codec
 from stepwell.processes import ProcessLanes
-from stepwell.runner import AsyncLanes, ThreadLanes
+from stepwell.runner import AsyncLanes, ThreadLanes, is_rated
 
 _log: Final = logging.getLogger("stepwell")
 
 #: A step that takes longer than this is shown in the journal while it runs, in seconds.
 LONG_STEP_SECONDS: Final = 1.0
+
+
+#: How soon the store is told that an attempt under a rate has begun, in seconds; most have ended by then.
+_START_TOLD_SECONDS: Final = 0.05
 
 
 class Dispatch:
@@ -47,14 +51,23 @@ class Dispatch:
         self._threads = ThreadLanes(codec, finished, threads, self._bound)
         self._processes = ProcessLanes(loop, codec, finished, processes)
         self._closed = False
+        self._starts_timer: asyncio.TimerHandle | None = None
+        self._starts_seen: Callable[[list[Attempts]], None] | None = None
         #: How many attempts were handed out whose end has not come back.
         self.count = 0
+
+    def watch_starts(self, now: Callable[[], int], seen: Callable[[list[Attempts]], None]) -> None:
+        """Note when attempts of steps under a rate begin, and have `seen` called soon with those under way."""
+        self._lanes.now = self._threads.now = self._processes.now = now
+        self._starts_seen = seen
 
     def start(self, attempts: list[Attempts]) -> None:
         """Execute attempts."""
         if self._closed:
             return
         self.count += len(attempts)
+        if self._starts_timer is None and any(is_rated(attempt) for attempt in attempts):
+            self._starts_timer = self._loop.call_later(_START_TOLD_SECONDS, self._tell_starts)
         coroutines = [attempt for attempt in attempts if attempt.definition.on_loop]
         if len(coroutines) != len(attempts):
             self._start_others([attempt for attempt in attempts if not attempt.definition.on_loop])
@@ -111,6 +124,15 @@ class Dispatch:
             self._step_loop.call_soon_threadsafe(call, attempts)
         except RuntimeError:
             _log.warning("the loop of the async steps is closed; their runs go on with the next engine")
+
+    def _tell_starts(self) -> None:
+        self._starts_timer = None
+        rated = [attempts for attempts in self.under_way() if is_rated(attempts) and not attempts.start_told]
+        began = [attempts for attempts in rated if attempts.began_at]
+        if began and self._starts_seen is not None:
+            self._starts_seen(began)
+        if len(began) != len(rated) and not self._closed:
+            self._starts_timer = self._loop.call_later(_START_TOLD_SECONDS, self._tell_starts)
 
     def _watch(self) -> None:
         if self._long_timer is None and self.count and not self._closed:

@@ -11,12 +11,24 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
-from stepwell.client import Client, Durability, Enlisted, Options, StartMessage, StartOptions, in_transaction
+from stepwell.client import (
+    Client,
+    Durability,
+    Enlisted,
+    Options,
+    QueueOptions,
+    StartMessage,
+    StartOptions,
+    flow_name,
+    in_transaction,
+)
 from stepwell.clock import Clock, to_seconds
 from stepwell.codec import MAX_PAYLOAD_BYTES
-from stepwell.definition import Workflow, check_name
-from stepwell.handles import JournalEntry, RunInfo, WorkerInfo, outcome
+from stepwell.definition import Workflow
+from stepwell.flow import UNSET, Limit, Queue, QueueSettings, Rate, Unset, changed_settings
+from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, outcome
 from stepwell.lifecycle import Status
+from stepwell.names import check_name
 from stepwell.work import RunOver
 
 T = TypeVar("T")
@@ -61,6 +73,7 @@ class Engine:
     - `retention`: how long after its end a run is kept, in seconds or as a timedelta; None keeps runs for ever.
     - `take_over_stalled_after`: seconds, or a timedelta, after which the runs of another worker that does not answer
       (it is stopped, or hangs) are taken over; None never does that by itself.
+    - `queues`: the queues to take runs from, as objects or names; None takes from all.
     - `clock`: where time comes from; for tests.
 
     Any number of processes may open the file, one engine each; every run is carried on by one of them at a time.
@@ -83,6 +96,7 @@ class Engine:
         step_processes: int | None = None,
         retention: float | timedelta | None = None,
         take_over_stalled_after: float | timedelta | None = None,
+        queues: Iterable[Queue | str] | None = None,
         clock: Clock | None = None,
     ) -> None:
         options = Options(
@@ -96,6 +110,7 @@ class Engine:
             step_processes=step_processes,
             retention=retention,
             take_over_stalled_after=take_over_stalled_after,
+            queues=queues,
             clock=clock,
         )
         self._client = Client(path, options, None)
@@ -154,6 +169,11 @@ class Engine:
         kwargs: Mapping[str, Any] | None = None,
         deadline: float | timedelta | datetime | None = None,
         messages: Sequence[StartMessage] = (),
+        queue: Queue | None = None,
+        priority: int = 0,
+        delay: float | timedelta | datetime | None = None,
+        dedup: str | None = None,
+        partition: str | None = None,
     ) -> Run[Any]:
         """Start a run of `workflow` with `args` (and `kwargs`); when this returns, the run survives power loss.
 
@@ -162,15 +182,20 @@ class Engine:
         - `deadline`: seconds or a timedelta from now, or an aware datetime, after which the run is stopped and fails.
         - `messages`: (name, value) or (name, value, key), sent in the same transaction to the run, new or found. With a
           key, repeating the start does not repeat the message.
+        - `queue`: the `Queue` in which the run waits for its turn; `priority`: higher goes first; `delay`: seconds, a
+          timedelta, or an aware datetime before which it does not begin to wait.
+        - `dedup`: a key; while a run of the queue with this key has not ended, the start returns that run, or raises
+          `DuplicateRun`, as the queue says. `partition`: a key; partitions of a queue take turns, and can be bounded.
 
         Raises `RunConflict` where the id belongs to a run with another workflow or input, `SerializationError` for
         arguments that cannot be recorded, `DefinitionError` for arguments that do not fit, `InvalidArgument`,
         `StorageFull`.
         """
         client = self._client
-        run = client.creation(workflow, args, kwargs, id, deadline)
-        self._ask(client.core.machine.start_run, run, client.messages(run.id, messages))
-        return Run(self, run.id, cast("Workflow[..., Any]", workflow))
+        options = QueueOptions(queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition)
+        run = client.creation(workflow, args, kwargs, id, deadline, client.entry(id, messages, options))
+        run_id = self._ask(client.core.machine.start_run, run, client.messages(run.id, messages))
+        return Run(self, run_id, cast("Workflow[..., Any]", workflow))
 
     def get(self, id: str) -> Run[Any]:
         """Return the handle of a run; raises `RunNotFound`."""
@@ -209,6 +234,14 @@ class Engine:
         """
         client = self._client
         return cast("int", self._ask(client.core.machine.purge, client.purge_before(older_than)))
+
+    def queue(self, queue: Queue | Limit | str) -> QueueHandle:
+        """Return the handle of a queue or limit, given as an object or by its name, to look at it and to change it."""
+        return QueueHandle(self, flow_name(queue))
+
+    def queues(self) -> builtins.list[QueueHandle]:
+        """Return the handles of all queues and limits that the file knows, by name."""
+        return [QueueHandle(self, info.name) for info in self._client.queues()]
 
     def workers(self) -> builtins.list[WorkerInfo]:
         """Return the workers that have the file open, this one among them, and those that died just now, oldest first.
@@ -282,16 +315,69 @@ class Transaction:
         kwargs: Mapping[str, Any] | None = None,
         deadline: float | timedelta | datetime | None = None,
         messages: Sequence[StartMessage] = (),
+        queue: Queue | None = None,
+        priority: int = 0,
+        delay: float | timedelta | datetime | None = None,
+        dedup: str | None = None,
+        partition: str | None = None,
     ) -> Run[Any]:
         """Start a run if, and only if, the transaction commits; see `Engine.start`."""
         client = self._engine._client
-        run = client.creation(workflow, args, kwargs, id, deadline)
-        self._enlisted.start(run, client.messages(run.id, messages))
-        return Run(self._engine, run.id, cast("Workflow[..., Any]", workflow))
+        options = QueueOptions(queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition)
+        run = client.creation(workflow, args, kwargs, id, deadline, client.entry(id, messages, options))
+        run_id = self._enlisted.start(run, client.messages(run.id, messages))
+        return Run(self._engine, run_id, cast("Workflow[..., Any]", workflow))
 
     def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
         """Send a message if, and only if, the transaction commits; see `Engine.send`."""
         self._enlisted.send(id, self._engine._client.message(id, name, value, key))
+
+
+class QueueHandle:
+    """A queue or limit in the file. `name` is the one that code gave it."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.name = name
+        self._engine = engine
+
+    def info(self) -> QueueInfo:
+        """Return the facts about it as they are now; raises `QueueNotFound`."""
+        return self._engine._client.queue_info(self.name)
+
+    def pause(self) -> None:
+        """Let nothing start from it until `resume`; what is under way goes on."""
+        self._change(None, True)
+
+    def resume(self) -> None:
+        """Let what waits start again."""
+        self._change(None, False)
+
+    def change(
+        self,
+        *,
+        concurrency: int | Unset | None = UNSET,
+        per_worker: int | Unset | None = UNSET,
+        partition_concurrency: int | Unset | None = UNSET,
+        rate: Rate | Unset | None = UNSET,
+    ) -> None:
+        """Change what it bounds, for all workers at once; None takes a bound away, what is not given stays.
+
+        What is under way goes on, also above a new bound. The change outlives restarts, until code declares other
+        bounds than it does now. Raises `QueueNotFound`, `InvalidArgument`.
+        """
+        self._change(changed_settings(concurrency, per_worker, partition_concurrency, rate), None)
+
+    def _change(self, settings: Callable[[QueueSettings], QueueSettings] | None, paused: bool | None) -> None:
+        self._engine._ask(self._engine._client.core.machine.change_queue, self.name, settings, paused)
+
+    def cancel_waiting(self, *, partition: str | None = None, reason: str | None = None) -> int:
+        """Cancel the runs that wait in it, or in one partition of it; return how many there were."""
+        machine = self._engine._client.core.machine
+        return cast("int", self._engine._ask(machine.cancel_waiting, self.name, partition, reason))
+
+    def __repr__(self) -> str:
+        """Show the name."""
+        return f"<QueueHandle {self.name!r}>"
 
 
 class Run(Generic[T]):

@@ -33,6 +33,8 @@ from stepwell.errors import (
     WorkflowIOError,
 )
 from stepwell.failure import decode_failure
+from stepwell.flow import Entry as QueueEntry
+from stepwell.flow import batch_count
 from stepwell.greenlets import NeedsGreenletsError, block_on
 from stepwell.journal import FAILURES, OP_KIND_OF, UNDELIVERED, Entry, OpKind
 from stepwell.loop import DeterministicLoop, Handle, Strand
@@ -331,6 +333,7 @@ class Execution:
         *,
         child_id: str | None,
         attached: bool,
+        entry: QueueEntry | None = None,
     ) -> str:
         """Create a child run and return its id."""
         workflow.signature.bind_check(args, kwargs)
@@ -338,7 +341,8 @@ class Execution:
         where = f"the input of workflow {workflow.name!r}, a child of run {self.run_id!r}"
         fingerprint = self.codec.fingerprint(args, kwargs, where) if args or kwargs else 0
         payload = self.codec.encode_arguments(args, kwargs, where)
-        detail = ChildStart(workflow.name, payload, child_id=child_id, attached=attached)
+        count = 1 if entry is None else batch_count(entry.queue, args, kwargs)
+        detail = ChildStart(workflow.name, payload, child_id=child_id, attached=attached, entry=entry, count=count)
         result = await self.perform("start", workflow.name, fingerprint, self.codec.converter(str), detail)
         return str(result)
 

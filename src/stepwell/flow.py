@@ -6,11 +6,11 @@ name, so that all workers heed the same bounds; an engine writes it there when i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast
 
 import msgspec
 
@@ -107,6 +107,21 @@ def settings_of(concurrency: Any, per_worker: Any, partition_concurrency: Any, r
         None if rate is None else rate.limit,
         None if rate is None else rate.per_microseconds,
     )
+
+
+def changed_settings(
+    concurrency: int | Unset | None,
+    per_worker: int | Unset | None,
+    partition_concurrency: int | Unset | None,
+    rate: Rate | Unset | None,
+) -> Callable[[QueueSettings], QueueSettings]:
+    """Check new bounds and return what applies them to others; raises `InvalidArgument`."""
+    given = {"concurrency": concurrency, "per_worker": per_worker, "partition_concurrency": partition_concurrency}
+    checked: dict[str, Any] = {name: _bound(bound, name) for name, bound in given.items() if bound is not UNSET}
+    if rate is not UNSET:
+        settings = settings_of(None, None, None, rate)
+        checked |= {"rate_limit": settings.rate_limit, "rate_per": settings.rate_per}
+    return lambda settings: msgspec.structs.replace(settings, **checked)
 
 
 class Queue:
@@ -235,6 +250,17 @@ def queue_entry(
         )
     after, ready_at = _start(delay)
     return Entry(queue, priority, after, ready_at, _key(dedup, "dedup"), _key(partition, "partition") or "")
+
+
+def batch_count(queue: Queue, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """Return how many items a start brings to a batch, 1 where the queue collects none; raises `InvalidArgument`."""
+    if queue.batch is None:
+        return 1
+    if kwargs or len(args) != 1 or not isinstance(args[0], (list, tuple)) or not args[0]:
+        raise InvalidArgument(
+            f"queue {queue.name!r} collects items: a start in it takes one argument, a list of one or more of them"
+        )
+    return len(cast("list[object]", args[0]))
 
 
 def _start(delay: float | timedelta | datetime | None) -> tuple[int, int | None]:

@@ -13,12 +13,18 @@ from stepwell.codec import Codec
 from stepwell.definition import Workflow
 from stepwell.errors import DeterminismError, ResultNotSerializable, RunCancelled, RunFailed, RunHalted
 from stepwell.failure import decode_failure, failure_summary
+from stepwell.flow import FlowKind, Limit, Queue, Rate
 from stepwell.journal import FAILURES, AttemptFailure, Entry, EntryKind, Payload
 from stepwell.lifecycle import Status
 from stepwell.model import Member, RunRecord
+from stepwell.store.queueing import QueueState
 from stepwell.work import RunOver
 
 _decode_attempt = msgspec.json.Decoder(AttemptFailure).decode
+
+
+def _place_of(record: RunRecord) -> str | None:
+    return f"it waits for its turn in queue {record.queue!r}" if record.queued else None
 
 
 def to_datetime(at: int | None) -> datetime | None:
@@ -68,7 +74,7 @@ class RunInfo:
             wake_at=to_datetime(record.wake_at),
             deadline_at=to_datetime(record.deadline_at),
             cancel_requested_at=to_datetime(record.cancel_requested_at),
-            reason=record.reason or record.cancel_reason,
+            reason=record.reason or record.cancel_reason or _place_of(record),
             error=error,
         )
 
@@ -98,6 +104,51 @@ class WorkerInfo:
         started_at = to_datetime(member.started_at)
         assert started_at is not None
         return cls(member.epoch, member.pid, member.host, state, member.takes_work, member.runs, started_at)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueInfo:
+    """A queue or limit at one moment.
+
+    `waiting` entries wait for their turn, `delayed` ones for their time, `running` ones have been taken and have not
+    ended (or are permits in use). `oldest_wait_seconds` is how long the run that was started first, of those that wait,
+    has waited for its turn. Bounds of None do not bound.
+    """
+
+    name: str
+    kind: FlowKind
+    paused: bool
+    waiting: int
+    delayed: int
+    running: int
+    oldest_wait_seconds: float | None
+    concurrency: int | None
+    per_worker: int | None
+    partition_concurrency: int | None
+    rate: Rate | None
+
+    @classmethod
+    def of(cls, state: QueueState, oldest_wait: int | None, now: int) -> QueueInfo:
+        """Make it from what the store holds; `oldest_wait` is since when the oldest entry waits."""
+        settings = state.settings
+        return cls(
+            name=state.name,
+            kind=state.kind,
+            paused=state.paused,
+            waiting=state.waiting,
+            delayed=state.delayed,
+            running=state.running,
+            oldest_wait_seconds=None if oldest_wait is None else max(0, now - oldest_wait) / MICROSECONDS,
+            concurrency=settings.concurrency,
+            per_worker=settings.per_worker,
+            partition_concurrency=settings.partition_concurrency,
+            rate=settings.rate,
+        )
+
+    @classmethod
+    def of_declared(cls, flow: Queue | Limit) -> QueueInfo:
+        """Make it for a queue or limit that was never used."""
+        return cls.of(QueueState(flow.name, flow.kind, flow.settings), None, 0)
 
 
 @dataclass(frozen=True, slots=True)

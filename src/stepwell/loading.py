@@ -25,6 +25,7 @@ from stepwell.model import RunRecord, RunSnapshot
 from stepwell.resident import Resident
 from stepwell.steps import attempt_history
 from stepwell.store.base import Inspector, RunCreated, RunMoved, RunsClaimed, RunsReleased, WorkTaken
+from stepwell.store.queueing import PermitReturned
 from stepwell.work import RunOver, Work
 
 _log: Final = logging.getLogger("stepwell")
@@ -65,6 +66,14 @@ class Owner(Protocol):
 
     def load_soon(self, keys: Sequence[int]) -> None:
         """Bring runs of this worker's to memory, in an event of their own."""
+        ...
+
+    def queue_touched(self, queue: str) -> None:
+        """Decide about a queue in the commit under way, because a run leaves it."""
+        ...
+
+    def limit_touched(self, limit: str) -> None:
+        """Decide about a limit in the commit under way, because a permit of it comes free."""
         ...
 
     def deliver_cancel(self, run: Resident, reason: str | None, work: Work) -> None:
@@ -204,7 +213,7 @@ class Loader:
             if key in worker.memory or key in worker.batch.ending or key in self.claiming:
                 continue
             record = self._inspector.run_by_key(key)
-            if record is None or record.status in ENDED:
+            if record is None or record.status in ENDED or record.queued:
                 continue
             if record.workflow in self._workflows:
                 wanted.append(key)
@@ -261,10 +270,12 @@ class Loader:
         if definition is None:
             self._leave_pending(record)
             return
+        record = self._with_items(snapshot)
         execution = self._execution(record, definition)
         run = Resident(record, execution)
         worker.memory.enter(run)
         work = worker.batch.work_of(run)
+        run.permits = {permit.op: permit for permit in snapshot.permits}
         run.history = attempt_history(snapshot.entries)
         execution.replay(snapshot.entries)
         run.loaded_messages = frozenset(message.position for message in snapshot.messages)
@@ -277,8 +288,26 @@ class Loader:
             elif entry.kind == "child":
                 run.has_children = True
         worker.settle_run(run, work)
+        if run.permits and run.key in worker.memory:
+            self._return_permits(run)
         if record.cancel_requested_at is not None and not run.cancelling and run.key in worker.memory:
             worker.deliver_cancel(run, record.cancel_reason, work)
+
+    def _with_items(self, snapshot: RunSnapshot) -> RunRecord:
+        """Return the record of a run; of one that has collected the inputs of several starts, with all of them."""
+        record = snapshot.record
+        if not snapshot.items:
+            return record
+        where = f"the input of workflow {record.workflow!r} for run {record.id!r}"
+        return replace(record, input=self._worker.codec.join_arguments(snapshot.items, where))
+
+    def _return_permits(self, run: Resident) -> None:
+        """Return the permits of operations that the code has given up, which a worker that died could not return."""
+        worker = self._worker
+        for permit in run.permits.values():
+            worker.batch.work_of(run).changes.append(PermitReturned(run.key, permit.op, worker.now, worker.now))
+            worker.limit_touched(permit.limit)
+        run.permits = {}
 
     def _leave_pending(self, record: RunRecord) -> None:
         worker = self._worker
@@ -303,6 +332,8 @@ class Loader:
 
     def _end_unheard(self, record: RunRecord, over: RunOver, work: Work) -> None:
         worker = self._worker
+        if record.queue is not None:
+            worker.queue_touched(record.queue)
         worker.activator.record_end(over, work, has_children=record.started_at is not None)
         worker.batch.ending[record.key] = over
         worker.tell_watchers(record.id, record.parent, over, work)
@@ -322,7 +353,7 @@ class Loader:
             for change in worker.batch.work_of(run).changes
             if isinstance(change, Entry) and change.run == run.key
         ]
-        record = replace(snapshot.record, started_at=old.started_at)
+        record = replace(self._with_items(snapshot), started_at=old.started_at)
         run.execution = execution = Execution(record, old.definition, worker.codec, greenlets=True, loop=worker.loop)
         execution.replay([*snapshot.entries, *uncommitted], restarted=True)
         execution.withdrawn = [*old.withdrawn, *execution.withdrawn]

@@ -12,15 +12,18 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from stepwell.attempts import Attempts
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
 from stepwell.errors import ClaimLost, EngineClosed, RunConflict, StepwellError, StorageFull, StoreError
+from stepwell.flow import Limit, Queue, QueueSettings
 from stepwell.journal import Payload
 from stepwell.loading import Limits
 from stepwell.model import Claim
+from stepwell.queue_requests import QueueRequests
 from stepwell.requests import Message, Requests, check_conflict
 from stepwell.store.base import Created, News, RunCreated, Store
 from stepwell.waiting import Waiters
@@ -72,6 +75,8 @@ class Machine:
         chance: Callable[[], float],
         driver: Driver,
         takes_work: bool = True,
+        flows: Mapping[str, Queue | Limit] = MappingProxyType({}),
+        queues: frozenset[str] | None = None,
     ) -> None:
         self.store = store
         self.claim: Claim | None = None
@@ -84,8 +89,19 @@ class Machine:
         self.inbox: deque[Callable[[], None]] = deque()
         self._driver = driver
         self._takes_work = takes_work
-        self.worker = Worker(store.inspector, codec, workflows, self, limits, chance, takes_work=takes_work)
+        self.worker = Worker(
+            store.inspector,
+            codec,
+            workflows,
+            self,
+            limits,
+            chance,
+            takes_work=takes_work,
+            flows=flows,
+            queues=queues,
+        )
         self.requests = Requests(self.worker, store.inspector, workflows)
+        self.queue_requests = QueueRequests(self.worker, store.inspector, self.later)
         self.waiters = Waiters(store, self.worker.memory, self.worker.batch, self.worker.loader.claiming)
         self._after_flush: list[Callable[[], None]] = []
         # What others have done since the last look; all of it is looked at in one event.
@@ -101,6 +117,8 @@ class Machine:
         if released:
             _log.info("%s: %d runs were under way when their worker died; they go on", self.store.location, released)
         self.inbox.append(self.worker.loader.recover)
+        if self._takes_work:
+            self.inbox += [self.worker.turns.declare_known, self.worker.turns.look]
 
     def post(self, event: Callable[[], None]) -> None:
         """Queue an event; from any thread. The driver must be woken."""
@@ -132,24 +150,26 @@ class Machine:
 
     def has_more(self) -> bool:
         """Tell whether another turn should follow at once."""
-        return bool(self.inbox or self.worker.batch) and not self.disk_is_full
+        return bool(self.inbox or self.worker.batch or self.worker.turns.is_pending()) and not self.disk_is_full
 
     def is_idle(self, now: int) -> bool:
         """Tell whether nothing is queued, uncommitted or due."""
-        if self.inbox or self.worker.batch:
+        if self.inbox or self.worker.batch or self.worker.turns.is_pending():
             return False
-        due = self.worker.memory.next_due()
+        due = self.worker.next_due()
         return due is None or due > now
 
     def _handle_events(self) -> None:
         worker, inbox = self.worker, self.inbox
-        due = worker.memory.next_due()
+        due = worker.next_due()
         if due is not None and due <= worker.now:
             worker.advance()
         for _ in range(min(len(inbox), _MAX_BATCH)):
             inbox.popleft()()
 
     def _commit(self) -> None:
+        if not self.disk_is_full:
+            self.worker.turns.decide()
         works = self.worker.batch.take()
         if not works:
             return
@@ -160,6 +180,10 @@ class Machine:
         groups = [plain] if plain else []
         if len(plain) != len(works):
             groups += [[work] for work in works if work.calls_transactions]
+            decisions = [work for work in plain if work.decide is not None]
+            if decisions:  # they must see what the others do
+                groups[0] = [work for work in plain if work.decide is None]
+                groups = [group for group in [*groups, decisions] if group]
         try:
             for index, group in enumerate(groups):
                 if group[0].calls_transactions:
@@ -178,7 +202,7 @@ class Machine:
 
     def _commit_together(self, works: list[Work]) -> None:
         worker = self.worker
-        written = [work for work in works if work.changes or work.body]
+        written = [work for work in works if work.is_written]
         if written:
             try:
                 outcomes = self.store.commit(written, self.claimed())
@@ -194,7 +218,7 @@ class Machine:
             with worker.loop.entered():
                 worker.settle(written, outcomes)
         if len(written) != len(works):
-            rest = [work for work in works if not work.changes and not work.body]
+            rest = [work for work in works if not work.is_written]
             nothing: list[list[Any]] = [[]] * len(rest)
             worker.settle(rest, nothing)
 
@@ -236,6 +260,7 @@ class Machine:
         self.worker.epoch = self.claim.epoch
         self.worker.batch.put_back(kept)
         self.later(self.worker.loader.look)
+        self.later(self.worker.turns.look)
 
     def fail(self, error: Exception) -> None:
         """Stop serving: whoever waits is told, and the file stays as the last commit left it."""
@@ -292,6 +317,7 @@ class Machine:
             self.worker.take_news()
         if everything or "work" in news:
             self.worker.loader.look()
+            self.worker.turns.look()
         if everything or "ends" in news:
             self.waiters.look(ended)
 
@@ -316,6 +342,7 @@ class Machine:
         if released:
             _log.warning("%s: a worker died; its %d runs go on elsewhere", self.store.location, released)
         self.worker.loader.look()
+        self.worker.turns.look()
 
     # --- retention -----------------------------------------------------------------------------------------------
 
@@ -385,8 +412,8 @@ class Machine:
             except RunConflict as error:
                 reply(None, error)
                 return
-        served = self.worker.admits(run.workflow)
-        self.requests.start(run if served else self.requests.as_pending(run), messages, reply)
+        at_once = run.entry is not None or self.worker.admits(run.workflow)
+        self.requests.start(run if at_once else self.requests.as_pending(run), messages, reply)
 
     def send(self, run_id: str, message: Message, reply: Reply) -> None:
         """Send a message."""
@@ -405,6 +432,22 @@ class Machine:
     def resume(self, run_id: str, reply: Reply) -> None:
         """Try a halted run again."""
         self.requests.resume(run_id, reply)
+
+    def change_queue(
+        self, name: str, settings: Callable[[QueueSettings], QueueSettings] | None, paused: bool | None, reply: Reply
+    ) -> None:
+        """Change what a queue or limit bounds, or pause or resume it."""
+        if self.disk_is_full:
+            reply(None, self._full())
+            return
+        self.queue_requests.change(name, settings, paused, reply)
+
+    def cancel_waiting(self, name: str, partition: str | None, reason: str | None, reply: Reply) -> None:
+        """Cancel what waits in a queue."""
+        if self.disk_is_full:
+            reply(None, self._full())
+            return
+        self.queue_requests.cancel_waiting(name, partition, reason, reply)
 
     def _full(self) -> StorageFull:
         return StorageFull(

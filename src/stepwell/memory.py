@@ -5,7 +5,7 @@ Bookkeeping only: nothing here decides what happens to a run.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from heapq import heappop, heappush
 from itertools import islice
 from typing import Final
@@ -26,6 +26,7 @@ class Memory:
         self._waiting: OrderedDict[int, Resident] = OrderedDict()  # at rest, least recently used first
         self._due: list[tuple[int, int]] = []  # heap of (due, key), with leftovers
         self._watchers: dict[str, list[tuple[int, int]]] = {}  # run id -> (waiting run, its operation)
+        self._of_queues: Counter[str] = Counter()
 
     def __contains__(self, key: int) -> bool:
         """Tell whether the run with this key is in memory."""
@@ -40,12 +41,16 @@ class Memory:
         """Add a run."""
         self.runs[run.key] = run
         self._keys[run.id] = run.key
+        if run.queue is not None:
+            self._of_queues[run.queue] += 1
 
     def remove(self, run: Resident) -> None:
         """Take a run out, with what it watches."""
         if self.runs.get(run.key) is run:
             del self.runs[run.key]
             self._keys.pop(run.id, None)
+            if run.queue is not None:
+                self._of_queues[run.queue] -= 1
         self._waiting.pop(run.key, None)
         for operation in run.execution.pending.values():
             if operation.kind == "result":
@@ -54,6 +59,10 @@ class Memory:
     def running(self) -> int:
         """Return how many runs are not at rest."""
         return len(self.runs) - len(self._waiting)
+
+    def of_queue(self, queue: str) -> int:
+        """Return how many runs are in memory that were taken from a queue."""
+        return self._of_queues[queue]
 
     # --- rest ----------------------------------------------------------------------------------------------------
 

@@ -13,13 +13,15 @@ import uuid
 from collections.abc import Callable, Coroutine, Iterable, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar, TypeVarTuple, cast, overload
+from typing import Any, Generic, TypedDict, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from stepwell.clock import MICROSECONDS, to_seconds
 from stepwell.context import StepInfo, current_step
-from stepwell.definition import Workflow, check_name, current_host, is_durable, is_workflow
+from stepwell.definition import Workflow, current_host, is_durable, is_workflow
 from stepwell.errors import InvalidArgument, StepwellError
 from stepwell.execution import Execution
+from stepwell.flow import Queue, queue_entry
+from stepwell.names import check_name
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -223,24 +225,26 @@ class ChildRun(Generic[T]):
         await run.perform("send", "cancel", 0, None, CancelDetail(self.id, reason))
 
 
-@overload
-async def start(
-    workflow: Callable[[*Ts], Coroutine[Any, Any, T]],
-    /,
-    *args: *Ts,
-    id: str | None = None,
-    detached: bool = False,
-) -> ChildRun[T]: ...
+class ChildOptions(TypedDict, total=False):
+    """The keyword arguments of `start`."""
+
+    id: str | None
+    detached: bool
+    queue: Queue | None
+    priority: int
+    delay: float | timedelta | datetime | None
+    dedup: str | None
+    partition: str | None
 
 
 @overload
 async def start(
-    workflow: Callable[[*Ts], T],
-    /,
-    *args: *Ts,
-    id: str | None = None,
-    detached: bool = False,
+    workflow: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts, **options: Unpack[ChildOptions]
 ) -> ChildRun[T]: ...
+
+
+@overload
+async def start(workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[ChildOptions]) -> ChildRun[T]: ...
 
 
 async def start(
@@ -249,18 +253,26 @@ async def start(
     *args: *Ts,
     id: str | None = None,
     detached: bool = False,
+    queue: Queue | None = None,
+    priority: int = 0,
+    delay: float | timedelta | datetime | None = None,
+    dedup: str | None = None,
+    partition: str | None = None,
 ) -> ChildRun[Any]:
     """Start a child run and return its handle at once; to wait for the child right away, just call its workflow.
 
     `id`: the child's id; without it, the parent's id and a number. An attached child is cancelled when its parent ends;
     a `detached` one goes on. Raises `RunConflict` where the id is taken by a run of another workflow or other input.
+
+    `queue` and what belongs to it: as for `stepwell.Engine.start`. The handle may be of a run that was there already.
     """
     run = execution("start()")
     if not is_workflow(workflow):
         raise InvalidArgument(f"start() needs a @workflow, not {workflow!r}")
     if id is not None:
         check_id(id)
-    child_id = await run.start_child(workflow, args, {}, child_id=id, attached=not detached)
+    entry = queue_entry(queue, priority=priority, delay=delay, dedup=dedup, partition=partition, run_id=id)
+    child_id = await run.start_child(workflow, args, {}, child_id=id, attached=not detached, entry=entry)
     return ChildRun(child_id, workflow)
 
 

@@ -19,7 +19,7 @@ import signal
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, Literal
 
@@ -30,7 +30,7 @@ from stepwell.attempts import Attempts
 from stepwell.codec import Codec
 from stepwell.errors import SerializationError, StepFailed, StepProcessDied, StepwellError
 from stepwell.failure import decode_failure
-from stepwell.runner import Finished, time_limit, timed_out
+from stepwell.runner import Finished, note_beginning, time_limit, timed_out
 from stepwell.spawning import ChildProcess
 
 _log: Final = logging.getLogger("stepwell")
@@ -79,6 +79,7 @@ class ProcessLanes:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, codec: Codec, finished: Finished, limit: int | None) -> None:
         self._loop = loop
+        self.now: Callable[[], int] | None = None
         self._codec = codec
         self._finished = finished
         self._limit = limit or _cpus()
@@ -165,6 +166,8 @@ class ProcessLanes:
         self._send(child, frame)
 
     def _limit_time(self, child: _Child, attempts: Attempts) -> None:
+        if attempts.permit is not None:
+            note_beginning(attempts, self.now)
         limit = time_limit(attempts)
         if limit is not None:
             child.timer = self._loop.call_later(limit, self._stop, child, "timeout")

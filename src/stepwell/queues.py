@@ -19,8 +19,9 @@ from typing import Final
 
 import msgspec
 
+from stepwell.errors import DuplicateRun, RunConflict, StepwellError
 from stepwell.flow import NEVER, Entry, QueueSettings
-from stepwell.store.base import Change
+from stepwell.store.base import Change, Created, RunCreated
 from stepwell.store.queueing import (
     Entered,
     Head,
@@ -77,6 +78,25 @@ def entered(entry: Entry, now: int, *, count: int = 1) -> Entered:
     )
 
 
+def refusal_of(change: RunCreated, created: Created) -> StepwellError | None:
+    """Return the error for a start that must not have the run that there is; None where all is well."""
+    existing = created.existing
+    if existing is None or not created.refused:
+        return None
+    if created.joined is not None and change.entry is not None:
+        what = "is" if existing.workflow == change.workflow else f"is of another workflow, {existing.workflow!r}, and"
+        return DuplicateRun(
+            f"run {existing.id!r} {what} in queue {change.entry.queue!r} under the dedup key {change.entry.dedup!r} "
+            "already; nothing was started. Wait for it, or choose another key",
+            run_id=existing.id,
+        )
+    what = "another workflow" if existing.workflow != change.workflow else "other input"
+    return RunConflict(
+        f"run {change.id!r} exists already, with {what} ({existing.workflow!r}, {existing.status}); it was not "
+        f"started again. Choose another id, or get the run with get({change.id!r})"
+    )
+
+
 def advance(queue: str, now: int) -> QueueAdvanced:
     """Return the change that must be applied before a decision: entries that are due begin to wait."""
     return QueueAdvanced(queue, now)
@@ -123,7 +143,8 @@ def grant(facts: QueueFacts, limit: str, now: int) -> Decision:
     changes: list[Change] = []
     if taken:
         changes.append(PermitsGranted(limit, [(head.run, head.op) for head in taken], at))
-    return Decision(changes, len(taken), left, _next_at(facts, state, len(taken), at, now, left=left))
+    more = left and len(taken) >= MAX_GRANTED
+    return Decision(changes, len(taken), more, _next_at(facts, state, len(taken), at, now, left=left))
 
 
 def _free(state: QueueState, room: int) -> int:

@@ -15,6 +15,7 @@ from stepwell.definition import Workflow
 from stepwell.errors import RunConflict
 from stepwell.journal import Payload
 from stepwell.loading import no_workflow
+from stepwell.queues import refusal_of
 from stepwell.store.base import CancelRequested, Created, Inspector, MessageSent, RunCreated, RunMoved
 from stepwell.work import Reply
 from stepwell.worker import Worker
@@ -37,9 +38,12 @@ class Requests:
         self._workflows = workflows
 
     def start(self, run: RunCreated, messages: Sequence[Message], reply: Reply) -> None:
-        """Create a run, or find the one that has its id, and send it `messages`; replies with the run's key."""
+        """Create a run, or find the one that has its id, and send it `messages`; replies with its id."""
         work = self._worker.batch.lone_work()
         work.extra.failing.append(reply)
+        if run.entry is not None:
+            self._worker.declare(run.entry.queue, work)
+            self._worker.queue_touched(run.entry.queue)
         work.expect(run, lambda created: self._started(run, created, reply))
         self._worker.batch.creating[run.id] = run
         for message in messages:
@@ -47,12 +51,11 @@ class Requests:
             work.expect(change, partial(self._worker.message_committed, change))
 
     def _started(self, run: RunCreated, created: Created, reply: Reply) -> None:
-        try:
-            check_conflict(run, created)
-        except RunConflict as error:
-            reply(None, error)
+        refusal = refusal_of(run, created)
+        if refusal is not None:
+            reply(None, refusal)
             return
-        reply(created.key, None)
+        reply(run.id if created.existing is None else created.existing.id, None)
         self._worker.child_created(run, created)
 
     def as_pending(self, run: RunCreated) -> RunCreated:

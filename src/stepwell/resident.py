@@ -11,7 +11,7 @@ from stepwell.calls import Operation
 from stepwell.execution import Execution
 from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import Status
-from stepwell.model import Message, RunRecord
+from stepwell.model import Message, Permit, RunRecord
 
 
 class Resident:
@@ -36,6 +36,8 @@ class Resident:
         "loaded_messages",
         "opened",
         "parent",
+        "permits",
+        "queue",
         "receivers",
         "sending",
         "status",
@@ -48,6 +50,7 @@ class Resident:
         self.key = record.key
         self.id = record.id
         self.parent = record.parent
+        self.queue = record.queue
         self.status: Status = record.status
         self.wake_at = record.wake_at
         self.deadline_at = record.deadline_at
@@ -63,6 +66,7 @@ class Resident:
         self.sending: dict[str, int] = {}  # messages by name that are written but not committed yet
         self.deliverable: deque[Entry] = deque()  # outcomes of operations that need no waiting
         self.history: dict[int, History] = {}
+        self.permits: dict[int, Permit] = {}  # by operation: what the store holds of a run that was read from it
         self.opened = 0  # the highest number of an operation that was acted upon
         self.has_children = False
         self.cancelling = False  # a cancellation was delivered

@@ -26,6 +26,8 @@ from stepwell.steps import record_result
 #: What a runner calls with finished attempts, from whichever thread they finished on.
 Finished = Callable[[Sequence[Attempts]], None]
 
+#: How much later than it was noted an attempt may begin: twice the interpreter's switch interval.
+_BEGINNING_MICROSECONDS: Final = 10_000
 #: Idle lanes that are kept for reuse.
 _MAX_IDLE_LANES: Final = 256
 
@@ -47,6 +49,22 @@ def timed_out(attempts: Attempts) -> StepTimeout:
         f"step {attempts.definition.name!r} of run {attempts.run_id!r}: attempt {attempts.attempt} took longer than "
         f"{time_limit(attempts):g} s"
     )
+
+
+def is_rated(attempts: Attempts) -> bool:
+    """Tell whether the store wants to know when an attempt begins."""
+    limit = attempts.definition.step_options.limit
+    return limit is not None and limit.settings.rate_limit is not None
+
+
+def note_beginning(attempts: Attempts, now: Callable[[], int] | None) -> None:
+    """Note when the execution of an attempt begins, if it has a permit.
+
+    The function is called a little later, by as much as the interpreter wants for others meanwhile; a rate must not be
+    exceeded by that.
+    """
+    if now is not None:
+        attempts.began_at = now() + _BEGINNING_MICROSECONDS
 
 
 class _Lane:
@@ -144,6 +162,7 @@ class AsyncLanes:
         self.loop = loop
         self.codec = codec
         self.closed = False
+        self.now: Callable[[], int] | None = None
         self._finished = finished
         self._idle: list[_Lane] = []
         self._busy: dict[Attempts, _Lane] = {}
@@ -157,6 +176,8 @@ class AsyncLanes:
         try:
             for attempts in batch:
                 context = copy_context()
+                if attempts.permit is not None:
+                    note_beginning(attempts, self.now)
                 try:
                     coroutine, yielded = context.run(_first_stretch, attempts)
                 except StopIteration as end:
@@ -217,6 +238,7 @@ class ThreadLanes:
     def __init__(
         self, codec: Codec, finished: Finished, limit: int, bound: Callable[[Attempts, int, float], None]
     ) -> None:
+        self.now: Callable[[], int] | None = None
         self._codec = codec
         self._finished = finished
         self._bound = bound  # called when an attempt with a time limit begins; must lead to `expire`
@@ -270,6 +292,8 @@ class ThreadLanes:
         limit = time_limit(attempts)
         if limit is not None:
             self._bound(attempts, attempts.attempt, limit)
+        if attempts.permit is not None:
+            note_beginning(attempts, self.now)
         try:
             result = attempts.definition.invoke(attempts.args, attempts.kwargs)
         except BaseException as error:  # noqa: BLE001 - whatever a step raises is its attempt's outcome

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar, TypeVarTuple, cast, overload
+from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from stepwell import operations
 from stepwell.clock import to_seconds
 from stepwell.definition import is_durable
 from stepwell.errors import InvalidArgument
-from stepwell.operations import current, now, patched, random, uuid4
+from stepwell.operations import ChildOptions, current, now, patched, random, uuid4
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -105,20 +105,15 @@ class ChildRun(Generic[T]):
 
 @overload
 def start(
-    workflow: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts, id: str | None = None, detached: bool = False
+    workflow: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts, **options: Unpack[ChildOptions]
 ) -> ChildRun[T]: ...
 @overload
-def start(
-    workflow: Callable[[*Ts], T], /, *args: *Ts, id: str | None = None, detached: bool = False
-) -> ChildRun[T]: ...
+def start(workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[ChildOptions]) -> ChildRun[T]: ...
 
 
-def start(
-    workflow: Callable[[*Ts], Any], /, *args: *Ts, id: str | None = None, detached: bool = False
-) -> ChildRun[Any]:
-    """Start a child run; see `stepwell.start`."""
-    child = _wait("sync.start()", operations.start(workflow, *args, id=id, detached=detached))
-    return ChildRun(child)
+def start(workflow: Callable[[*Ts], Any], /, *args: *Ts, **options: Unpack[ChildOptions]) -> ChildRun[Any]:
+    """Start a child run; see `stepwell.start` for the options."""
+    return ChildRun(_wait("sync.start()", operations.start(workflow, *args, **options)))
 
 
 @overload

@@ -83,6 +83,11 @@ class Work(Unit, eq=False):
         return self.rare
 
     @property
+    def is_written(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(self.changes) or self.body is not None or self.decide is not None
+
+    @property
     def residents(self) -> list[Resident]:
         """The runs in memory that the work touches."""
         return [] if self.run is None else [self.run, *self.others]
@@ -125,7 +130,9 @@ class Extra(msgspec.Struct, eq=False):
     """The rarer consequences of a work.
 
     `handlers` want the result of a change; `failing` are told only where the work is refused, because a handler tells
-    them otherwise; `transactions` are the steps to call inside the unit's transaction.
+    them otherwise; `transactions` are the steps to call inside the unit's transaction. `told` are handlers that deliver
+    what the commit has entered in a journal: they come before anything else that follows from the commit. `decided`
+    gets the results of the changes that the unit decided on.
     """
 
     handlers: list[tuple[Change, Callable[[Any], None]]] = []
@@ -134,6 +141,8 @@ class Extra(msgspec.Struct, eq=False):
     after: list[Callable[[], None]] = []
     replies: list[tuple[Reply, Any]] = []
     failing: list[Reply] = []
+    told: list[tuple[Change, Callable[[Any], None]]] = []
+    decided: Callable[[list[Any]], None] | None = None
     transactions: list[tuple[Resident, Attempts]] = []
 
     def absorb(self, other: Extra) -> None:
@@ -144,4 +153,5 @@ class Extra(msgspec.Struct, eq=False):
         self.after += other.after
         self.replies += other.replies
         self.failing += other.failing
+        self.told += other.told
         self.transactions += other.transactions

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -24,12 +25,15 @@ from stepwell.calls import Operation
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
 from stepwell.errors import ClaimLost, StepwellError
+from stepwell.failure import encode_failure
+from stepwell.flow import Limit, Queue
 from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import ENDED
 from stepwell.loading import Limits, Loader
 from stepwell.loop import DeterministicLoop
 from stepwell.memory import Memory
 from stepwell.model import RunRecord
+from stepwell.queues import refusal_of
 from stepwell.resident import Resident
 from stepwell.steps import Steps
 from stepwell.store.base import (
@@ -44,6 +48,7 @@ from stepwell.store.base import (
     RunMoved,
     Sent,
 )
+from stepwell.turns import Turns
 from stepwell.work import Outside, RunOver, Work
 
 _log: Final = logging.getLogger("stepwell")
@@ -65,6 +70,8 @@ class Worker:
         chance: Callable[[], float],
         *,
         takes_work: bool = True,
+        flows: Mapping[str, Queue | Limit] = MappingProxyType({}),
+        queues: frozenset[str] | None = None,
     ) -> None:
         self.now = 0
         self.epoch = 0
@@ -79,6 +86,7 @@ class Worker:
         self.memory = Memory()
         self.loader = Loader(self, inspector, workflows, limits, takes_work=takes_work)
         self.batch = Batch()
+        self.turns = Turns(self, inspector, workflows, flows, queues, takes_work=takes_work)
         self._ends: list[tuple[int, int, RunOver]] = []  # ends to deliver within the work under way
         self._refusals: dict[int, int] = {}
         self.draining = False
@@ -160,6 +168,7 @@ class Worker:
 
     def settle(self, works: Sequence[Work], outcomes: Sequence[Outcome]) -> None:
         """Release what committed works led to, or forget those that were refused."""
+        self._deliver_told(works, outcomes)
         steps = self.batch.steps
         pairs = iter(zip(works, outcomes, strict=True))
         for work, outcome in pairs:
@@ -174,6 +183,14 @@ class Worker:
                     # The engine stops; whoever waits for these, or for the rest of this one, is told so.
                     self.batch.put_back([work, *(left for left, _ in pairs)])
                     raise
+
+    def _deliver_told(self, works: Sequence[Work], outcomes: Sequence[Outcome]) -> None:
+        """Deliver what commits entered in journals: behind all that came before them, before all that comes now."""
+        for work, outcome in zip(works, outcomes, strict=True):
+            if work.rare is not None and work.rare.told and isinstance(outcome, list):
+                results = {id(change): result for change, result in zip(work.changes, outcome, strict=False)}
+                for change, handler in work.rare.told:
+                    handler(results[id(change)])
 
     def settled(self, work: Work, outcome: Outcome) -> None:
         """Release what a work led to, or forget it where it was refused."""
@@ -191,9 +208,11 @@ class Worker:
     def _release(self, work: Work, outcome: Sequence[Any]) -> None:
         extra = work.extra
         if extra.handlers:
-            results = {id(change): result for change, result in zip(work.changes, outcome, strict=True)}
+            results = {id(change): result for change, result in zip(work.changes, outcome, strict=False)}
             for change, handler in extra.handlers:
                 handler(results[id(change)])
+        if extra.decided is not None:
+            extra.decided(list(outcome[len(work.changes) :]))
         for reply, value in extra.replies:
             reply(value, None)
         for call in extra.after:
@@ -267,6 +286,7 @@ class Worker:
         record = self._inspector.run_by_key(run.key)
         if record is not None and record.cancel_requested_at is not None:
             self.deliver_cancel(run, record.cancel_reason, work)
+        self.turns.look_at_permits(run)
         if self.memory.runs.get(run.key) is run:
             self.settle_run(run, self.batch.work_of(run))
 
@@ -311,7 +331,13 @@ class Worker:
         """Deliver everything that is due at `now`."""
         if self.memory.parked_due is not None and self.memory.parked_due <= self.now:
             self.loader.look()
+        self.turns.advance()
         self._fire_due()
+
+    def next_due(self) -> int | None:
+        """Return when the worker has something to do, though nothing happens until then; None: never."""
+        due, decision_at = self.memory.next_due(), self.turns.next_at()
+        return decision_at if due is None or (decision_at is not None and decision_at < due) else due
 
     def _fire_due(self) -> None:
         while (run := self.memory.pop_due(self.now)) is not None:
@@ -341,6 +367,8 @@ class Worker:
         run = self.memory.runs.get(attempts.run_key)
         number = attempts.operation
         if run is None or not attempts.wanted or run.calls.get(number) is not attempts:
+            if attempts.permit == "held":  # only now is its execution over
+                self.activator.permits.give_back(attempts, self.batch.lone_work())
             return
         work: Work = run.work or self.batch.work_of(run)
         if attempts.error is None and attempts.refused is None:
@@ -358,6 +386,8 @@ class Worker:
                 attempts.started_at,
             )
             work.changes.append(entry)
+            if attempts.permit is not None:
+                self.activator.permits.give_back(attempts, work)
             run.execution.deliver(entry)
         else:
             self._steps.failed(run, attempts, work, self.now)
@@ -381,6 +411,34 @@ class Worker:
                 attempt.visible = True
                 self.batch.work_of(run).changes.append(self.activator.started_entry(attempt))
 
+    # --- queues and limits (see `stepwell.turns.Owner`, `stepwell.permits.PermitDesk`) ------------------------------
+
+    def room(self) -> int:
+        """Return how many more runs the worker may have under way; those that were claimed need theirs already."""
+        return self._limits.running - self.memory.running() - len(self.loader.claiming)
+
+    def runs_taken(self, keys: list[int]) -> None:
+        """Bring runs to memory that were taken from a queue."""
+        self.loader.claiming.update(keys)
+        self.load_soon(keys)
+
+    def declare(self, name: str, work: Work) -> None:
+        """Make a queue known to the file in the same unit that needs it."""
+        self.turns.declare(name, work)
+
+    def queue_touched(self, queue: str) -> None:
+        """Decide about a queue in the commit under way, because a run enters or leaves it."""
+        self.turns.touch(queue)
+
+    def limit_touched(self, limit: str) -> None:
+        """Decide about a limit in the commit under way, because a permit of it comes free."""
+        self.turns.touch_limit(limit)
+
+    def permit_asked(self, run: Resident, attempts: Attempts, limit: str, work: Work) -> None:
+        """Decide about a permit in the commit under way; make the limit known to the file before it is asked for."""
+        self.turns.declare(limit, work)
+        self.turns.ask(run, attempts, limit)
+
     # --- coming and going ----------------------------------------------------------------------------------------
 
     def _forget(self, run: Resident) -> None:
@@ -401,6 +459,8 @@ class Worker:
         parked = self.memory.beyond(0 if self.draining else self._limits.waiting)
         for run in parked:
             self._forget(run)
+            if run.queue is not None:
+                self.turns.touch(run.queue)
         if parked:
             self.loader.release(parked)
 
@@ -443,11 +503,29 @@ class Worker:
         """Bring a new run to life."""
         if created.existing is not None:
             return
+        if change.entry is not None:
+            self.turns.touch(change.entry.queue)
+            return
         definition = self._workflows.get(change.workflow)
         if change.status != "running" or definition is None:
             self.loader.work_may_exist = True
             return
         self.loader.begin(change, created.key, definition)
+
+    def queued_child_created(self, run: Resident, change: RunCreated, created: Created) -> None:
+        """Tell a run which child it has in a queue, or why it has none."""
+        operation = run.execution.pending.get(change.parent_op or 0)
+        if change.told is None or operation is None or self.memory.runs.get(run.key) is not run:
+            return
+        refusal = refusal_of(change, created)
+        work = self.batch.work_of(run)
+        if refusal is None:
+            run_id = change.id if created.existing is None else created.existing.id
+            run.execution.deliver(replace(change.told, value=self.codec.encode(run_id, "an id")))
+        else:
+            entry = self.activator.entry(run, operation, "child_failed", encode_failure(refusal))
+            self.activator.deliver(run, entry, work)
+        self.settle_run(run, work)
 
     def message_committed(self, change: MessageSent, sent: Sent) -> None:
         """Hand a message to its receiver."""
@@ -508,6 +586,8 @@ class Worker:
     def ended(self, run: Resident, over: RunOver, work: Work) -> None:
         """Drop an ended run from memory and tell its watchers, within the same unit."""
         run.finished = True
+        if run.queue is not None:
+            self.turns.touch(run.queue)
         self.batch.ending[run.key] = over
         self._forget(run)
         self.tell_watchers(run.id, run.parent, over, work)

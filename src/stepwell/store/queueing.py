@@ -152,14 +152,14 @@ class QueueState(msgspec.Struct, frozen=True):
     name: str
     kind: FlowKind
     settings: QueueSettings
-    paused: bool
-    delayed: int
-    waiting: int
-    running: int
-    starts: int
-    unconfirmed: int
-    last_start_at: int
-    first_ready_at: int | None
+    paused: bool = False
+    delayed: int = 0
+    waiting: int = 0
+    running: int = 0
+    starts: int = 0
+    unconfirmed: int = 0
+    last_start_at: int = 0
+    first_ready_at: int | None = None
 
 
 class Lane(NamedTuple):
