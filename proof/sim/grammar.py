@@ -10,6 +10,7 @@ A program is a node: a JSON list whose first element is its kind. `n` is a numbe
 ``["publish", n, key]``                 publish a value
 ``["draw", n]``                         `random()` and `uuid4()`
 ``["child", n, mode, flavour, p, id]``  start a child with program `p`: ``call`` it, ``await`` it, ``leave`` it, ``detach``
+``["join", n, target]``                 wait for the end of another run
 ``["cancel", n, target]``               cancel another run
 ``["fail", n]``                         raise `SimError`
 ``["seq", [p, …]]``                     one after the other
@@ -36,7 +37,7 @@ Node: TypeAlias = list[Any]
 ATTEMPTS: Final[dict[str, int]] = {"plain": 1, "retry": 3, "once": 1, "sync": 1, "tx": 1, "txretry": 3}
 #: The kinds whose parts run at once.
 TOGETHER: Final = frozenset({"all", "group", "race"})
-_MODES: Final = ("call", "call", "await", "leave", "detach")
+_MODES: Final = ("call", "call", "await", "await", "await", "leave", "detach")
 
 
 class Grammar:
@@ -51,9 +52,11 @@ class Grammar:
         self.messages: list[tuple[str, str]] = []  # (target, name) of what is received somewhere
         # Each plan prefers some kinds and has none of others: so that rare combinations are not rare everywhere.
         self._weights = {kind: chance.choice((0, 1, 1, 2, 4)) for kind in _LEAVES}
+        self._weights["fail"] = min(self._weights["fail"], 1)
         self._weights["step"] = max(self._weights["step"], 1)
         self._together = chance.choice((0.2, 0.5, 0.7))
         self._failing = chance.choice((0.0, 0.1, 0.3))
+        self._patient = chance.choice((0.0, 0.3, 0.8))
         self.slowest_ms = chance.choice((20, 200, 2_000))
 
     def number(self) -> int:
@@ -104,14 +107,16 @@ class Grammar:
 
     def _receive(self, run_id: str, _flavour: str, _depth: int) -> Node:
         name = f"{run_id}.{self._chance.choice('ab')}"
-        self.messages.append((run_id, name))
-        limit = None if self._chance.random() < 0.2 else self._chance.randint(0, 2 * self.slowest_ms)
+        if run_id in self.targets:  # the ids of other children are not known
+            self.messages.append((run_id, name))
+        limit = None if self._chance.random() < self._patient else self._chance.randint(0, 5 * self.slowest_ms)
         return ["recv", self.number(), name, limit]
 
     def _send(self, _run_id: str, _flavour: str, _depth: int) -> Node:
         target = self._chance.choice(self.targets)
-        known = [message for message in self.messages if message[0] == target]
-        name = self._chance.choice(known)[1] if known else f"{target}.a"
+        name = f"{target}.{self._chance.choice('aab')}"
+        if self.messages and self._chance.random() < 0.7:
+            target, name = self._chance.choice(self.messages)
         key = None
         if self._chance.random() < 0.2:
             key, name = f"k{self._chance.randint(0, 2)}", f"{target}.keyed"
@@ -129,8 +134,8 @@ class Grammar:
             return self._step(run_id, flavour, depth)
         number = self.number()
         mode = chance.choice(_MODES)
-        if mode != "call" and chance.random() < 0.4:
-            if not self._shared or chance.random() < 0.3:
+        if mode != "call" and chance.random() < 0.6:
+            if not self._shared or chance.random() < 0.25:
                 child_id = f"s{len(self._shared)}"
                 kind = chance.choice(("async", "sync"))
                 self._shared.append((child_id, kind, self.program(child_id, kind, chance.randint(1, 3), self._deep)))
@@ -141,6 +146,9 @@ class Grammar:
             return ["child", number, mode, kind, program, child_id]
         kind = chance.choice(("async", "async", "sync"))
         return ["child", number, mode, kind, self.program(run_id, kind, chance.randint(1, 4), depth + 1), None]
+
+    def _join(self, _run_id: str, _flavour: str, _depth: int) -> Node:
+        return ["join", self.number(), self._chance.choice(self.targets)]
 
     def _cancel(self, _run_id: str, _flavour: str, _depth: int) -> Node:
         return ["cancel", self.number(), self._chance.choice(self.targets)]
@@ -157,6 +165,7 @@ _LEAVES: Final[dict[str, Callable[[Grammar, str, str, int], Node]]] = {
     "publish": Grammar._publish,
     "draw": Grammar._draw,
     "child": Grammar._child,
+    "join": Grammar._join,
     "cancel": Grammar._cancel,
     "fail": Grammar._fail,
 }

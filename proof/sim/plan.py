@@ -13,7 +13,7 @@ from typing import Any, Final
 from proof.sim.grammar import Grammar, Node
 
 #: When faults end and healing begins, in microseconds after the world's begin.
-HORIZON: Final = 3_000_000
+_HORIZONS: Final = (100_000, 400_000, 1_000_000, 3_000_000)
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Plan:
     runs: tuple[tuple[str, str, Node], ...]  # id, flavour, program
     actions: tuple[Action, ...]
     weather: Weather
+    horizon: int  # when the faults end and healing begins
     chance: str = ""  # what the generators are seeded with, besides the seed
 
     def but(self, **changes: Any) -> Plan:
@@ -78,6 +79,7 @@ _FAULTS: Final = (
 @dataclass
 class _Maker:
     chance: Random
+    horizon: int
     actions: list[Action] = field(default_factory=list)
 
     def add(self, at: int, kind: str, **fields: Any) -> None:
@@ -88,10 +90,10 @@ class _Maker:
         wanted = [kind for kind in _FAULTS if chance.random() < 0.5]
         for _ in range(chance.choice((0, 1, 2, 4, 8)) if wanted else 0):
             kind = chance.choice(wanted)
-            at = chance.randint(0, HORIZON)
+            at = chance.randint(0, self.horizon)
             place = chance.randrange(places)
             if kind in ("stall", "stall_soon"):
-                length = chance.choice((5_000, 200_000, 1_500_000))
+                length = chance.choice((5_000, 100_000, self.horizon // 2))
                 self.add(at, kind, place=place, number=length)
                 if chance.random() < 0.5:
                     self.add(at + chance.randint(0, length), "fence", place=place)
@@ -108,35 +110,38 @@ class _Maker:
         chance = self.chance
         together = chance.random() < 0.5
         for run_id, _, _ in runs:
-            at = chance.randint(0, 20_000 if together else HORIZON // 2)
+            at = chance.randint(0, 20_000 if together else self.horizon // 2)
             for _ in range(chance.choice((1, 1, 1, 2))):
                 self.add(at, "start", target=run_id)
             for _ in range(chance.choice((0, 1, 1, 2))):
-                self.add(at + chance.randint(0, 500_000), "wait", target=run_id)
+                self.add(at + chance.randint(0, self.horizon // 4), "wait", target=run_id)
             if chance.random() < 0.15:
-                self.add(at + chance.randint(0, 1_000_000), "cancel", target=run_id)
+                self.add(at + chance.randint(0, self.horizon // 2), "cancel", target=run_id)
         for target, name in grammar.messages:
             for _ in range(chance.choice((0, 0, 1, 1, 2))):
                 key = chance.choice(("", "", "", "c0"))
                 kind = "send" if not key else "send_keyed"
-                self.add(chance.randint(0, HORIZON), kind, target=target, name=name if not key else f"{target}.keyed")
+                self.add(
+                    chance.randint(0, self.horizon), kind, target=target, name=name if not key else f"{target}.keyed"
+                )
 
 
 def make(seed: int) -> Plan:
     """Return the plan that follows from a seed."""
     chance = Random(seed)
-    count = chance.choice((1, 2, 2, 3, 3, 4, 6))
+    count = chance.choice((1, 2, 3, 3, 4, 5, 7))
     ids = [f"r{index}" for index in range(count)]
     grammar = Grammar(chance, list(ids), deep=chance.choice((0, 1, 2)))
     runs: list[tuple[str, str, Node]] = []
     for run_id in ids:
         flavour = chance.choice(("async", "async", "async", "sync"))
         runs.append((run_id, flavour, grammar.program(run_id, flavour, chance.choice((1, 2, 4, 6, 9)))))
-    maker = _Maker(chance)
+    horizon = chance.choice(_HORIZONS)
+    maker = _Maker(chance, horizon)
     maker.requests(runs, grammar)
     places = chance.choice((1, 2, 2, 3, 3, 4))
     maker.faults(places)
-    workers = tuple(_worker(chance, index) for index in range(places))
+    workers = tuple(_worker(chance, index, horizon) for index in range(places))
     weather = Weather(
         lost=chance.choice((0.0, 0.0, 0.2, 0.9)),
         doubled=chance.choice((0.0, 0.2)),
@@ -147,10 +152,12 @@ def make(seed: int) -> Plan:
         step_time=chance.choice((100, 10_000, 300_000)),
         turn_delay=chance.choice((10, 100, 5_000)),
     )
-    return Plan(seed, workers, tuple(runs), tuple(sorted(maker.actions, key=lambda action: action.at)), weather)
+    return Plan(
+        seed, workers, tuple(runs), tuple(sorted(maker.actions, key=lambda action: action.at)), weather, horizon
+    )
 
 
-def _worker(chance: Random, index: int) -> Worker:
+def _worker(chance: Random, index: int, horizon: int) -> Worker:
     serves = ("async", "sync")
     if index and chance.random() < 0.25:
         serves = chance.choice((("async",), ("sync",), ()))
@@ -158,5 +165,5 @@ def _worker(chance: Random, index: int) -> Worker:
         serves,
         waiting=chance.choice((0, 0, 1, 3, 1000, 1000)),
         running=chance.choice((1, 2, 5, 10_000, 10_000)),
-        joins_at=0 if index == 0 or chance.random() < 0.6 else chance.randint(0, HORIZON),
+        joins_at=0 if index == 0 or chance.random() < 0.6 else chance.randint(0, horizon),
     )

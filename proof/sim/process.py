@@ -17,6 +17,7 @@ from proof.sim.database import SimDatabase
 from proof.sim.faults import Crash, Violation
 from proof.sim.plan import Worker
 from proof.sim.programs import WORKFLOWS
+
 from stepwell.attempts import Attempts
 from stepwell.codec import Codec
 from stepwell.context import enter_step
@@ -158,7 +159,9 @@ class SimStore(SqliteStore):
     def __init__(self, process: Process) -> None:
         self.process = process
         self.members_ = SimMembers(process)
-        database: Any = SimDatabase(process.world.arena, SimLock(process), self.members_, partial(process.point, "read"))
+        database: Any = SimDatabase(
+            process.world.arena, SimLock(process), self.members_, partial(process.point, "read")
+        )
         super().__init__(database, members=self.members_)
 
     def commit(self, units: Sequence[Unit], claim: Claim) -> list[Outcome]:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 from proof.sim.grammar import Node
+
 from stepwell import operations, sync
 from stepwell.context import StepInfo
 from stepwell.definition import Workflow, step, transaction, workflow
@@ -127,8 +128,14 @@ class Me:
         return [self.id, number, self._sent[name] - 1]
 
 
+def _how(error: BaseException) -> str:
+    if isinstance(error, RunNotFound):
+        return "RunNotFound"
+    return "cancelled" if isinstance(error, RunCancelled) else "failed"
+
+
 def _ended(number: int, child_id: str, error: BaseException) -> Node:
-    return ["child", number, child_id, "cancelled" if isinstance(error, RunCancelled) else "failed"]
+    return ["child", number, child_id, _how(error)]
 
 
 # --- async --------------------------------------------------------------------------------------------------------------
@@ -242,6 +249,12 @@ async def _run_leaf(node: Node, me: Me) -> Node:
             with suppress(RunNotFound):
                 await operations.ChildRun[Any](target, program).cancel(f"node {number}")
             return ["cancel", number]
+        case ["join", number, target]:
+            try:
+                await operations.ChildRun[Any](target, program).result()
+            except (SimError, RunFailed, RunCancelled, RunNotFound) as error:
+                return ["join", number, _how(error)]
+            return ["join", number, "completed"]
         case ["child", *_]:
             return await _run_child(node)
         case _:
@@ -332,6 +345,12 @@ def _run_leaf_sync(node: Node, me: Me) -> Node:
             with suppress(RunNotFound):
                 sync.ChildRun(operations.ChildRun[Any](target, program)).cancel(f"node {number}")
             return ["cancel", number]
+        case ["join", number, target]:
+            try:
+                sync.ChildRun(operations.ChildRun[Any](target, program)).result()
+            except (SimError, RunFailed, RunCancelled, RunNotFound) as error:
+                return ["join", number, _how(error)]
+            return ["join", number, "completed"]
         case ["child", *_]:
             return _run_child_sync(node)
         case _:

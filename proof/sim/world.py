@@ -19,9 +19,10 @@ from typing import Any, Final
 from proof.sim.database import Arena
 from proof.sim.faults import Crash, Violation
 from proof.sim.judge import Judge
-from proof.sim.plan import HORIZON, Action, Plan, Worker
+from proof.sim.plan import Action, Plan, Worker
 from proof.sim.process import Process, SimMembers
 from proof.sim.programs import WORKFLOWS, outside
+
 from stepwell.codec import Codec
 from stepwell.context import StepInfo
 from stepwell.errors import ClaimLost, EngineClosed, RunEnded, RunNotFound, StepwellError, StorageFull
@@ -313,7 +314,9 @@ class World:
 
     def _fence(self, victim: Process, tries: int) -> None:
         """Have another worker take over; a command of the operator's."""
-        others = [process for process in self.processes if process is not victim and process.open and not process.leaving]
+        others = [
+            process for process in self.processes if process is not victim and process.open and not process.leaving
+        ]
         others = [process for process in others if process.machine.failure is None and not process.is_stalled()]
         others = [process for process in others if process not in self.active]
         if not others or not victim.alive or not tries:
@@ -424,7 +427,7 @@ class World:
             self.at(worker.joins_at, None, partial(self.spawn, place), "joins")
         for action in self.plan.actions:
             self.at(action.at, None, partial(self._act, action), "action")
-        self._until(BEGIN + HORIZON)
+        self._until(BEGIN + self.plan.horizon)
         self._heal()
         self.judge.rested()
         self.note("world", "everything is cancelled")
