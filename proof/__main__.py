@@ -21,6 +21,7 @@ HARNESSES: Final[dict[str, str]] = {
     "images": "proof.images",
     "disk-errors": "proof.disk_errors",
     "corrupt": "proof.corrupt",
+    "kill": "proof.kill",
 }
 
 RESULTS: Final = Path(__file__).with_name("results")

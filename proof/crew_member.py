@@ -1,0 +1,150 @@
+"""A nursery of worker processes: an interpreter that has all imported, and forks one for each line that it is given.
+
+A line is the JSON of an `Order`; the answer is the process's id. Nothing of an engine exists before the fork, so each
+process opens the file as a fresh one does, without the fifth of a second for imports. They die with the nursery.
+
+A process serves until it gets SIGTERM, then closes its engine. It ends with 1 where the engine stopped by itself.
+`CONTROLS` are the deliberately broken engines of the harnesses on real processes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from proof import orders
+from stepwell import Engine
+from stepwell.store.sqlite import locking, store, writer
+from stepwell.store.sqlite.lookout import Lookout
+from stepwell.store.sqlite.nudges import Mailbox
+
+#: prctl(2): what the kernel sends when the parent dies.
+_PR_SET_PDEATHSIG: Final = 1
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a process is to be: its name in the log, its file, the log, where its words go.
+
+    `options` are those of its engine; `forks` gives it a child that outlives it; `control` is how it is broken.
+    """
+
+    name: str
+    database: str
+    log: str
+    words: str
+    options: dict[str, Any] = field(default_factory=dict)
+    forks: bool = False
+    control: str = ""
+
+
+def main() -> None:
+    """Fork what the lines of standard input ask for."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in sys.stdin:
+        order = msgspec.json.decode(line, type=Order)
+        pid = os.fork()
+        if not pid:
+            _be(order)
+        sys.stdout.write(json.dumps(pid) + "\n")
+        sys.stdout.flush()
+
+
+def _be(order: Order) -> None:
+    code = 1
+    try:
+        # First, so that a signal finds its handler, or kills a process that has nothing yet.
+        stop = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        words = os.open(order.words, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for source, target in ((nothing, 0), (nothing, 1), (words, 2)):
+            os.dup2(source, target)
+        logging.basicConfig(format=f"{order.name}: %(message)s", level=logging.WARNING)
+        orders.LOG.open(order.log, order.name, forks=order.forks)
+        if order.control:
+            CONTROLS[order.control]()
+        with Engine(order.database, **order.options) as engine:
+            machine = engine._client.core.machine
+            while not stop.wait(0.2) and machine.failure is None:
+                pass
+            code = int(machine.failure is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+# --- deliberately broken engines --------------------------------------------------------------------------------------
+
+
+def _without_epochs() -> None:
+    """Let a worker that was fenced write on."""
+    writer._SQL["worker_may_write"] = "SELECT 1 FROM (SELECT ?1)"
+
+
+def _children_are_skipped() -> None:
+    """Leave the runs that another one started to their dead worker."""
+    text = store._SQL["runs_of_worker_released"]
+    store._SQL["runs_of_worker_released"] = text.replace("WHERE owner = ?1", "WHERE owner = ?1 AND parent IS NULL")
+
+
+def _deaf() -> None:
+    """Lose every letter, and do without the tick that makes up for lost ones."""
+    receive = Mailbox.receive
+
+    def lose(self: Mailbox) -> list[Any]:
+        receive(self)
+        return []
+
+    Mailbox.receive = lose  # type: ignore[method-assign]
+    Lookout._tick = lambda *_: None  # type: ignore[method-assign]
+
+
+def _locks_are_inherited() -> None:
+    """Hold locks that belong to the descriptor, which forked children have as well, and not to the process."""
+
+    def ofd(kind: int, command: int, descriptor: int, first: int, length: int) -> None:
+        question = locking._FLOCK.pack(kind, os.SEEK_SET, first, length, 0)
+        fcntl.fcntl(descriptor, command, question)
+
+    def try_lock(descriptor: int, first: int, length: int = 1) -> bool:
+        try:
+            ofd(fcntl.F_WRLCK, fcntl.F_OFD_SETLK, descriptor, first, length)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+    locking.try_lock = try_lock
+    locking.lock = lambda descriptor, first: ofd(fcntl.F_WRLCK, fcntl.F_OFD_SETLKW, descriptor, first, 1)
+    locking.unlock = lambda descriptor, first, length=1: ofd(
+        fcntl.F_UNLCK, fcntl.F_OFD_SETLK, descriptor, first, length
+    )
+
+
+CONTROLS: Final[dict[str, Callable[[], None]]] = {
+    "no epoch in writes": _without_epochs,
+    "recovery that skips a child": _children_are_skipped,
+    "wake-up lost without the fallback": _deaf,
+    "lock inherited by a child": _locks_are_inherited,
+}
+
+
+if __name__ == "__main__":
+    main()
