@@ -10,13 +10,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
-from tests.commands import COMMAND, Desk
+from tests.commands import COMMAND, DEADLINE_SECONDS, Desk
 from tests.programs.flows import failing, file_appears, forking, hanging, hanging_thread, sum_up
 
-from stepwell import Engine, __version__
+from stepwell import Engine, Queue, Rate, __version__
 from stepwell.cli import main
 from stepwell.errors import StoreError
 
@@ -283,7 +284,19 @@ def test_what_a_killed_worker_left_in_the_log_is_seen_and_stays(desk: Desk) -> N
     assert log.stat().st_size == size > 0
 
 
-@pytest.mark.parametrize("command", [["runs"], ["show", "a"], ["cancel", "a"], ["resume", "a"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["runs"],
+        ["show", "a"],
+        ["workers"],
+        ["queues"],
+        ["cancel", "a"],
+        ["resume", "a"],
+        ["takeover", "1"],
+        ["pause", "q"],
+    ],
+)
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -339,6 +352,52 @@ def test_a_request_that_makes_no_sense_is_an_error(
     assert expected in capsys.readouterr().err
 
 
+# --- queues -----------------------------------------------------------------------------------------------------------
+
+LINE = Queue("line", concurrency=2, rate=Rate(500, per=60))
+
+
+def test_a_queue_is_paused_and_opened_again_and_shows_what_waits_in_it(desk: Desk) -> None:
+    with Engine(desk.database, workflows=[]) as engine:
+        engine.start(sum_up, [1, 2], id="queued", queue=LINE)
+        engine.start(sum_up, [1, 2], id="late", queue=LINE, delay=3600)
+    done = desk.run("pause", "line")
+    assert (done.returncode, done.stdout) == (0, "queue 'line' is paused\n")
+    desk.worker()
+    with Engine(desk.database, workflows=[]) as engine:
+        assert engine.start(sum_up, [3]).result(DEADLINE_SECONDS) == 3  # the worker works
+        (queue,) = desk.read("queues")
+        shown = {name: queue[name] for name in ("name", "kind", "paused", "waiting", "delayed", "running")}
+        assert shown == {"name": "line", "kind": "queue", "paused": True, "waiting": 1, "delayed": 1, "running": 0}
+        header, row = (re.split(r"  +", line) for line in desk.run("queues").stdout.splitlines())
+        assert header == ["NAME", "KIND", "STATE", "WAITING", "DELAYED", "RUNNING", "OLDEST WAIT", "BOUNDS"]
+        assert row[:6] == ["line", "queue", "paused", "1", "1", "0"]
+        assert re.fullmatch(r"[0-9.]+ s", row[6])
+        assert row[7] == "concurrency 2, rate 500 in 60 s"
+        assert desk.run("unpause", "line").stdout == "queue 'line' is open\n"
+        assert engine.get("queued").result(DEADLINE_SECONDS) == 3
+
+
+def test_a_worker_takes_runs_from_the_queues_that_it_was_given_and_those_in_none(desk: Desk) -> None:
+    with Engine(desk.database, workflows=[]) as engine:
+        engine.start(sum_up, [1], id="elsewhere", queue=LINE)
+        engine.start(sum_up, [2], id="here", queue=Queue("other"))
+        worker = desk.worker("--queues", "other, another")
+        assert engine.get("here").result(DEADLINE_SECONDS) == 2
+        assert engine.start(sum_up, [3]).result(DEADLINE_SECONDS) == 3
+        assert engine.get("elsewhere").status == "pending"
+        worker.signal(signal.SIGTERM)
+        assert worker.end() == 0
+        desk.worker("--queues", "line")
+        assert engine.get("elsewhere").result(DEADLINE_SECONDS) == 1
+
+
+@pytest.mark.parametrize("command", ["pause", "unpause"])
+def test_an_unknown_queue_is_an_error(orders: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main(command, "nothing", "--db", orders) == 1
+    assert "'nothing'" in capsys.readouterr().err
+
+
 # --- the line ---------------------------------------------------------------------------------------------------------
 
 
@@ -375,6 +434,11 @@ def test_every_command_and_every_option_is_in_the_reference(capsys: pytest.Captu
 def test_an_unknown_state_is_refused_with_those_that_there_are(orders: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main("runs", "--db", orders, "--status", "lost") == 2
     assert "pending, running, waiting" in capsys.readouterr().err
+
+
+def test_the_package_installs_the_command() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["scripts"] == {"stepwell": f"{main.__module__}:{main.__name__}"}
 
 
 def test_help_and_version_are_answered_without_importing_the_engine() -> None:

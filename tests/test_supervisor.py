@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from tests.commands import DEADLINE_SECONDS, Command, Desk
@@ -151,6 +152,9 @@ def test_a_worker_that_drains_leaves_its_waiting_runs_to_others_at_once(desk: De
     draining.signal(signal.SIGTERM)
     draining.expect("drains")
     with Engine(desk.database, workflows=[]) as engine:
+        give_up_at = time.monotonic() + DEADLINE_SECONDS
+        while {worker.pid: worker.runs for worker in engine.workers()}[draining.process.pid] != 1:
+            assert time.monotonic() < give_up_at, "the run that waits was not let go of"
         engine.send("b", "word", "now")
         assert engine.get("b").result(DEADLINE_SECONDS) == "now"
     other.expect(f"heard now in {other.process.pid}")

@@ -89,6 +89,15 @@ def _parser() -> argparse.ArgumentParser:
     takeover = _add(commands, "takeover", "take the runs of a stalled worker, and let others carry them on")
     takeover.add_argument("epoch", type=_count, metavar="EPOCH", help="the worker's number, as `stepwell workers` says")
     takeover.add_argument("--yes", action="store_true", help="do not ask")
+
+    queues = _add(commands, "queues", "list the queues and limits of the file, and how full they are")
+    _add_json(queues)
+
+    pause = _add(commands, "pause", "let nothing start from a queue, or under a limit; what is under way goes on")
+    pause.add_argument("queue", metavar="QUEUE", help="the name of the queue or limit")
+
+    unpause = _add(commands, "unpause", "let what waits in a paused queue start again")
+    unpause.add_argument("queue", metavar="QUEUE", help="the name of the queue or limit")
     return parser
 
 
@@ -104,6 +113,9 @@ def _add_worker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     worker.add_argument("--step-threads", type=_count, metavar="N", help="how many `def` steps each executes at once")
     worker.add_argument(
         "--step-processes", type=_count, metavar="N", help="how many steps with isolate='process' each executes at once"
+    )
+    worker.add_argument(
+        "--queues", type=_names, metavar="A,B", help="the queues to take runs from, besides runs in none (default: all)"
     )
     worker.add_argument(
         "--durability",
@@ -150,6 +162,10 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
     return number
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _seconds(text: str) -> float:

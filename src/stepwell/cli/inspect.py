@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -17,10 +18,11 @@ from typing import Any, Final, cast
 import msgspec
 
 from stepwell.cli import FAILED, USAGE
+from stepwell.clock import to_seconds
 from stepwell.codec import Codec
 from stepwell.engine import Engine
 from stepwell.errors import InvalidArgument, RunNotFound, StepwellError
-from stepwell.handles import JournalEntry, RunInfo, WorkerInfo
+from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo
 from stepwell.lifecycle import ENDED, STATUSES, Status
 from stepwell.model import RunRecord
 from stepwell.operations import check_id
@@ -40,6 +42,9 @@ def run(options: argparse.Namespace) -> int:
         "resume": _resume,
         "workers": _workers,
         "takeover": _take_over,
+        "queues": _queues,
+        "pause": _pause,
+        "unpause": _pause,
     }
     try:
         return commands[options.command](options)
@@ -151,6 +156,37 @@ def _what(info: WorkerInfo) -> str:
     return info.state if info.takes_work else f"{info.state} (client)"
 
 
+def _queues(options: argparse.Namespace) -> int:
+    now = time.time_ns() // 1_000
+    with look_into(options.db) as inspector:
+        found = [QueueInfo.of(state, inspector.oldest_wait(state.name), now) for state in inspector.queues()]
+    if options.json:
+        _print_json(found)
+    else:
+        header = ("NAME", "KIND", "STATE", "WAITING", "DELAYED", "RUNNING", "OLDEST WAIT", "BOUNDS")
+        _print_table(header, [_queue_row(info) for info in found])
+    return 0
+
+
+def _queue_row(info: QueueInfo) -> tuple[str, ...]:
+    bounds = {
+        "concurrency": info.concurrency,
+        "per worker": info.per_worker,
+        "per partition": info.partition_concurrency,
+        "rate": None if info.rate is None else f"{info.rate.limit} in {to_seconds(info.rate.per, 'rate'):g} s",
+    }
+    return (
+        info.name,
+        info.kind,
+        "paused" if info.paused else "open",
+        str(info.waiting),
+        str(info.delayed),
+        str(info.running),
+        "" if info.oldest_wait_seconds is None else f"{info.oldest_wait_seconds:.1f} s",
+        ", ".join(f"{name} {bound}" for name, bound in bounds.items() if bound is not None),
+    )
+
+
 # --- leaving a request ------------------------------------------------------------------------------------------------
 
 
@@ -188,6 +224,17 @@ def _take_over(options: argparse.Namespace) -> int:
             return FAILED
         released = engine.take_over(options.epoch)
     print(f"worker {options.epoch} is fenced; {_counted(released, 'run')} of it can go on elsewhere")
+    return 0
+
+
+def _pause(options: argparse.Namespace) -> int:
+    with _client(options) as engine:
+        queue = engine.queue(options.queue)
+        if options.command == "pause":
+            queue.pause()
+        else:
+            queue.resume()
+    print(f"queue {options.queue!r} is {'paused' if options.command == 'pause' else 'open'}")
     return 0
 
 

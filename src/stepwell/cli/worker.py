@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _engine_options(options: argparse.Namespace) -> dict[str, Any]:
     """Return the engine's options that were given; its own defaults stand for the others."""
-    names = ("durability", "max_running", "step_threads", "step_processes", "take_over_stalled_after")
+    names = ("durability", "max_running", "step_threads", "step_processes", "take_over_stalled_after", "queues")
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
