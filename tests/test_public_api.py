@@ -14,8 +14,9 @@ import stepwell
 from stepwell import errors
 
 CLASSES = {
-    "AsyncEngine", "AsyncRun", "AsyncTransaction", "ChildRun", "Clock", "Engine", "JournalEntry", "Retry", "Run",
-    "RunContext", "RunInfo", "Step", "StepInfo", "Transaction", "Workflow",
+    "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Batch", "ChildRun", "Clock", "Engine",
+    "JournalEntry", "Limit", "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Run", "RunContext", "RunInfo", "Step",
+    "StepInfo", "Transaction", "Workflow",
 }  # fmt: skip
 FUNCTIONS = {
     "current", "get_logger", "map", "now", "patched", "publish", "random", "receive", "send", "sleep_until", "start",
@@ -57,24 +58,40 @@ def parameters(function: Any) -> list[str]:
     return found
 
 
-STARTING = ["workflow", "*args", "id", "kwargs", "deadline", "messages"]
+IN_A_QUEUE = ["queue", "priority", "delay", "dedup", "partition"]
+STARTING = ["workflow", "*args", "id", "kwargs", "deadline", "messages", *IN_A_QUEUE]
 OPTIONS = [
     "path", "*", "workflows", "durability", "max_payload_bytes", "max_waiting_in_memory", "max_running", "max_crashes",
-    "step_threads", "step_processes", "retention", "take_over_stalled_after", "clock",
+    "step_threads", "step_processes", "retention", "take_over_stalled_after", "queues", "clock",
 ]  # fmt: skip
 SIGNATURES: dict[str, list[str]] = {
     "Engine": OPTIONS,
     "AsyncEngine": OPTIONS,
     "Retry": ["*", "attempts", "delay", "backoff", "max_delay", "jitter", "on", "when"],
-    "step": ["function", "*", "name", "retry", "timeout", "deadline", "delivery", "isolate"],
+    "step": ["function", "*", "name", "retry", "timeout", "deadline", "delivery", "isolate", "limit"],
     "workflow": ["function", "*", "name"],
     "transaction": ["function", "*", "name", "retry"],
-    "Step.options": ["*", "retry", "timeout", "deadline", "delivery", "isolate"],
+    "Step.options": ["*", "retry", "timeout", "deadline", "delivery", "isolate", "limit"],
     "receive": ["name", "type", "*", "timeout", "default"],
     "send": ["run_id", "name", "value", "*", "key"],
     "publish": ["key", "value"],
     "sleep_until": ["when"],
-    "start": ["workflow", "*args", "id", "detached"],
+    "start": ["workflow", "*args", "id", "detached", *IN_A_QUEUE],
+    "Queue": [
+        "name",
+        "*",
+        "concurrency",
+        "per_worker",
+        "rate",
+        "partition_concurrency",
+        "on_duplicate",
+        "debounce",
+        "debounce_limit",
+        "batch",
+    ],  # fmt: skip
+    "Limit": ["name", "*", "concurrency", "rate"],
+    "Rate": ["limit", "per"],
+    "Batch": ["size", "within"],
     "map": ["function", "items", "*", "limit"],
     "now": [],
     "random": [],
@@ -106,7 +123,15 @@ OF_A_RUN = {
     "value": ["key", "timeout"],
     "journal": [],
 }
+OF_A_QUEUE = {
+    "info": [],
+    "pause": [],
+    "resume": [],
+    "change": ["*", "concurrency", "per_worker", "partition_concurrency", "rate"],
+    "cancel_waiting": ["*", "partition", "reason"],
+}
 for _prefix in ("", "Async"):
+    SIGNATURES |= {f"{_prefix}QueueHandle.{name}": expected for name, expected in OF_A_QUEUE.items()}
     SIGNATURES |= {f"{_prefix}Engine.{name}": expected for name, expected in OF_AN_ENGINE.items()}
     SIGNATURES |= {f"{_prefix}Run.{name}": expected for name, expected in OF_A_RUN.items()}
 for _name in ("receive", "send", "publish", "sleep_until", "start", "map", "now", "random", "uuid4", "patched"):
@@ -131,7 +156,11 @@ def test_the_async_engine_has_what_the_engine_has_awaited(name: str) -> None:
 
 
 def test_both_engines_and_both_handles_offer_the_same_methods() -> None:
-    pairs: list[tuple[type, type]] = [(stepwell.Engine, stepwell.AsyncEngine), (stepwell.Run, stepwell.AsyncRun)]
+    pairs: list[tuple[type, type]] = [
+        (stepwell.Engine, stepwell.AsyncEngine),
+        (stepwell.Run, stepwell.AsyncRun),
+        (stepwell.QueueHandle, stepwell.AsyncQueueHandle),
+    ]
     for plain_class, awaited_class in pairs:
         plain = {name for name in dir(plain_class) if not name.startswith("_")}
         awaited = {name for name in dir(awaited_class) if not name.startswith("_")}

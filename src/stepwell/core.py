@@ -43,6 +43,8 @@ _PURGE_PERIOD_SECONDS: Final = 600.0
 _OPEN_PATIENCE_SECONDS: Final = 30.0
 #: How long taking over waits for the writers' lock, in seconds: the stalled worker itself may hold it.
 _TAKE_OVER_PATIENCE_SECONDS: Final = 5.0
+#: How much later than it was noted an attempt may begin: twice the interpreter's switch interval.
+_BEGINNING_MICROSECONDS: Final = 10_000
 #: The longest uninterrupted wait of the timer, in seconds; bounds what a suspended machine can cost.
 _MAX_TIMER_SECONDS: Final = 60.0
 
@@ -94,7 +96,7 @@ class Core:
         self.steps = Dispatch(
             self._loop, step_loop, codec, step_threads, self._finished, self._long_steps, step_processes
         )
-        self.steps.watch_starts(self.clock.now, self._starts_seen)
+        self.steps.watch_starts(self._beginning, self._starts_seen)
         self._timer: asyncio.TimerHandle | None = None
         self.thread = threading.Thread(target=self._main, name="stepwell", daemon=True)
         self._watchdog = Watchdog(self.thread)
@@ -239,6 +241,15 @@ class Core:
     def _steps_finished(self, ended: Sequence[Attempts]) -> None:
         self.steps.count -= len(ended)
         self.machine.steps_finished(ended)
+
+    def _beginning(self) -> int:
+        """Return when an attempt begins for sure that begins now.
+
+        Its function is called a little later, by as much as the interpreter wants for others meanwhile; a rate must not
+        be exceeded by that.
+        """
+        now = self.clock.now()
+        return now if self.clock.seconds_until(now) is None else now + _BEGINNING_MICROSECONDS
 
     def _starts_seen(self, under_way: list[Attempts]) -> None:
         """Tell the store which attempts under a rate have begun."""

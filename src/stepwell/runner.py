@@ -26,8 +26,6 @@ from stepwell.steps import record_result
 #: What a runner calls with finished attempts, from whichever thread they finished on.
 Finished = Callable[[Sequence[Attempts]], None]
 
-#: How much later than it was noted an attempt may begin: twice the interpreter's switch interval.
-_BEGINNING_MICROSECONDS: Final = 10_000
 #: Idle lanes that are kept for reuse.
 _MAX_IDLE_LANES: Final = 256
 
@@ -58,13 +56,9 @@ def is_rated(attempts: Attempts) -> bool:
 
 
 def note_beginning(attempts: Attempts, now: Callable[[], int] | None) -> None:
-    """Note when the execution of an attempt begins, if it has a permit.
-
-    The function is called a little later, by as much as the interpreter wants for others meanwhile; a rate must not be
-    exceeded by that.
-    """
+    """Note when the execution of an attempt begins that has a permit."""
     if now is not None:
-        attempts.began_at = now() + _BEGINNING_MICROSECONDS
+        attempts.began_at = now()
 
 
 class _Lane:

@@ -14,6 +14,7 @@ from stepwell import operations
 from stepwell.clock import to_seconds
 from stepwell.definition import is_durable
 from stepwell.errors import InvalidArgument
+from stepwell.flow import Queue
 from stepwell.operations import ChildOptions, current, now, patched, random, uuid4
 
 T = TypeVar("T")
@@ -111,8 +112,22 @@ def start(
 def start(workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[ChildOptions]) -> ChildRun[T]: ...
 
 
-def start(workflow: Callable[[*Ts], Any], /, *args: *Ts, **options: Unpack[ChildOptions]) -> ChildRun[Any]:
-    """Start a child run; see `stepwell.start` for the options."""
+def start(
+    workflow: Callable[[*Ts], Any],
+    /,
+    *args: *Ts,
+    id: str | None = None,
+    detached: bool = False,
+    queue: Queue | None = None,
+    priority: int = 0,
+    delay: float | timedelta | datetime | None = None,
+    dedup: str | None = None,
+    partition: str | None = None,
+) -> ChildRun[Any]:
+    """Start a child run; see `stepwell.start`."""
+    options = ChildOptions(
+        id=id, detached=detached, queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition
+    )
     return ChildRun(_wait("sync.start()", operations.start(workflow, *args, **options)))
 
 
