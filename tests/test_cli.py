@@ -122,9 +122,7 @@ def test_options_of_the_worker_that_are_given_reach_the_engine(
 # --- modules ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "given", ["shop.flows", "shop/flows.py", "shop/flows", "./shop/flows.py", "{folder}/shop/flows.py"]
-)
+@pytest.mark.parametrize("given", ["shop.flows", "./shop/flows", "{folder}/shop/flows.py"])
 def test_a_module_is_given_by_name_or_by_path_and_its_workflows_have_the_same_names(desk: Desk, given: str) -> None:
     (desk.folder / "shop").mkdir()
     (desk.folder / "shop" / "__init__.py").touch()
