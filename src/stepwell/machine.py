@@ -87,6 +87,10 @@ class Machine:
         #: The last commit found the disk full.
         self.short_of_space = False
         self.inbox: deque[Callable[[], None]] = deque()
+        # Somebody else is writing, and will have the driver woken: until then another turn would change nothing. These
+        # events are tried again in the next one.
+        self._held_up = False
+        self._tried_again: list[Callable[[], None]] = []
         self._driver = driver
         self._takes_work = takes_work
         self.worker = Worker(
@@ -150,17 +154,22 @@ class Machine:
 
     def has_more(self) -> bool:
         """Tell whether another turn should follow at once."""
-        return bool(self.inbox or self.worker.batch or self.worker.turns.is_pending()) and not self.disk_is_full
+        if self.disk_is_full:
+            return False
+        return bool(self.inbox or (self.worker.batch and not self._held_up) or self.worker.turns.is_pending())
 
     def is_idle(self, now: int) -> bool:
         """Tell whether nothing is queued, uncommitted or due."""
-        if self.inbox or self.worker.batch or self.worker.turns.is_pending():
+        if self.inbox or self._tried_again or self.worker.batch or self.worker.turns.is_pending():
             return False
         due = self.worker.next_due()
         return due is None or due > now
 
     def _handle_events(self) -> None:
         worker, inbox = self.worker, self.inbox
+        if self._tried_again:
+            inbox.extend(self._tried_again)
+            self._tried_again.clear()
         due = worker.next_due()
         if due is not None and due <= worker.now:
             worker.advance()
@@ -171,9 +180,11 @@ class Machine:
         if not self.disk_is_full:
             self.worker.turns.decide()
         works = self.worker.batch.take()
+        self._held_up = False
         if not works:
             return
         if self.disk_is_full or not self.store.writers.try_acquire(self._driver.wake):
+            self._held_up = True
             self.worker.batch.put_back(works)
             return
         plain = [work for work in works if not work.calls_transactions]
@@ -285,6 +296,8 @@ class Machine:
     def refuse_inbox(self) -> None:
         """Tell the callers of queued requests that the engine does not serve any more."""
         failure = self.failure or EngineClosed("the engine is closed")
+        self.inbox.extend(self._tried_again)
+        self._tried_again.clear()
         while self.inbox:
             event = self.inbox.popleft()
             reply = event.args[-1] if isinstance(event, partial) and event.args else None
@@ -328,7 +341,7 @@ class Machine:
         if not fenced and all(member.state != "dead" for member in members):
             return
         if self.disk_is_full or not self.store.writers.try_acquire(self._driver.wake):
-            self.hear(News("death"))
+            self._tried_again.append(partial(self.hear, News("death")))
             return
         try:
             if fenced:
@@ -352,7 +365,7 @@ class Machine:
             reply(purged, None)
             return
         if not self.store.writers.try_acquire(self._driver.wake):
-            self.later(partial(self.purge, ended_before, reply, purged))
+            self._tried_again.append(partial(self.purge, ended_before, reply, purged=purged))
             return
         try:
             count = self.store.purge(ended_before, _PURGE_CHUNK, self.claimed())
@@ -362,7 +375,7 @@ class Machine:
         finally:
             self.store.writers.release()
         if count == _PURGE_CHUNK:
-            self.later(partial(self.purge, ended_before, reply, purged + count))
+            self.later(partial(self.purge, ended_before, reply, purged=purged + count))
         else:
             reply(purged + count, None)
 

@@ -1,0 +1,126 @@
+"""What an engine does while somebody else is writing: it waits to be told, and asks for nothing meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwell import workflow
+from stepwell.codec import Codec
+from stepwell.loading import Limits
+from stepwell.machine import Machine
+from stepwell.store.base import News, RunCreated
+from stepwell.store.sqlite import SqliteStore
+
+NOW = 1_700_000_000_000_000
+
+
+@workflow(name="nothing")
+async def nothing() -> None:
+    pass
+
+
+class Driver:
+    """Counts how often it was asked for a turn."""
+
+    def __init__(self) -> None:
+        self.woken = 0
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def run_steps(self, attempts: list[Any]) -> None:
+        raise NotImplementedError
+
+    drop_steps = run_steps
+
+    def disk_full(self) -> None:
+        raise NotImplementedError
+
+    def failed(self) -> None:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def driver() -> Driver:
+    return Driver()
+
+
+@pytest.fixture
+def machine(database: Path, driver: Driver) -> Iterator[Machine]:
+    store = SqliteStore.open(database)
+    limits = Limits(running=10, waiting=10, crashes=5)
+    machine = Machine(store, Codec(), {"nothing": nothing}, limits=limits, chance=lambda: 0.5, driver=driver)
+    store.writers.acquire()
+    machine.open(NOW)
+    store.writers.release()
+    while machine.has_more():
+        machine.turn(NOW)
+    yield machine
+    store.writers.acquire()
+    store.close(machine.claim, NOW)
+    store.writers.release()
+
+
+def test_a_commit_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_before(
+    machine: Machine, driver: Driver
+) -> None:
+    replies: list[Any] = []
+    creation = RunCreated("one", "nothing", None, 0, "running", NOW)
+    machine.post(lambda: machine.start_run(creation, [], lambda *reply: replies.append(reply)))
+    machine.store.writers.acquire()
+    machine.turn(NOW)
+    assert not machine.has_more()
+    assert not machine.is_idle(NOW)
+    assert (driver.woken, replies) == (0, [])
+    machine.store.writers.release()
+    assert driver.woken == 1
+    machine.turn(NOW)
+    assert [error for _, error in replies] == [None]
+
+
+def test_a_burial_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_before(
+    machine: Machine, driver: Driver
+) -> None:
+    # A worker that is entered, and whose seat nobody holds.
+    machine.store.writers.acquire()
+    dead = machine.store.register(NOW)
+    machine.claim = machine.store.register(NOW)
+    machine.post(lambda: machine.hear(News("death")))
+    machine.turn(NOW)
+    machine.turn(NOW)
+    assert not machine.has_more()
+    machine.store.writers.release()
+    assert driver.woken == 1
+    while not machine.is_idle(NOW):
+        machine.turn(NOW)
+    assert dead.epoch not in [member.epoch for member in machine.store.members()]
+
+
+def test_a_purge_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_before(
+    machine: Machine, driver: Driver
+) -> None:
+    replies: list[Any] = []
+    machine.store.writers.acquire()
+    machine.post(lambda: machine.purge(NOW, lambda *reply: replies.append(reply)))
+    machine.turn(NOW)
+    assert (machine.has_more(), driver.woken, replies) == (False, 0, [])
+    machine.store.writers.release()
+    assert driver.woken == 1
+    machine.turn(NOW)
+    assert replies == [(0, None)]
+
+
+def test_a_purge_that_waits_is_answered_when_the_engine_stops(machine: Machine) -> None:
+    replies: list[Any] = []
+    machine.store.writers.acquire()
+    machine.post(lambda: machine.purge(NOW, lambda *reply: replies.append(reply)))
+    machine.turn(NOW)
+    machine.store.writers.release()
+    driver = machine._driver
+    driver.failed = lambda: None  # type: ignore[method-assign]
+    machine.fail(RuntimeError("over"))
+    assert [value for value, _ in replies] == [None]
