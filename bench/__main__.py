@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import baseline, report
-from bench.workloads import STEPWELL, TINY, WORKLOADS, Figure, System
+from bench.figures import TINY, Figure, System
+from bench.workloads import STEPWELL, WORKLOADS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,15 +25,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tiny", action="store_true", help="only see that everything works; the figures mean nothing")
     parser.add_argument("--results", type=Path, default=Path(__file__).with_name("results"), help="where the JSON goes")
     parser.add_argument("--directory", type=Path, help="on the disk to measure; default: that of the results")
+    parser.add_argument("--runs", type=int, metavar="N", help="park N runs in W4, and enqueue N in backlog: a soak")
     options = parser.parse_args(arguments)
-    wanted: list[str] = [name.upper() for name in options.workloads] or list(WORKLOADS)
-    if unknown := set(wanted) - set(WORKLOADS):
-        parser.error(f"there is no {', '.join(sorted(unknown))}; choose from {', '.join(WORKLOADS)}")
+    known = {name.casefold(): name for name in WORKLOADS}
+    if unknown := [name for name in options.workloads if name.casefold() not in known]:
+        parser.error(f"there is no {', '.join(unknown)}; choose from {', '.join(WORKLOADS)}")
+    wanted = [known[name.casefold()] for name in options.workloads] or list(WORKLOADS)
     place: Path = options.directory or options.results
     place.mkdir(parents=True, exist_ok=True)
     systems = [STEPWELL, *(_peer(name) for name in options.peer)]
     if options.tiny:
         systems = [replace(system, sizes=TINY) for system in systems]
+    if options.runs is not None:
+        systems = [_soaked(system, options.runs) for system in systems]
     load_before = report.load()
     _say(f"Load average {load_before[0]} on {os.cpu_count()} CPUs; other work on the machine makes figures worse")
     with tempfile.TemporaryDirectory(prefix="stepwell-bench-", dir=place) as temporary:
@@ -50,6 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = report.write(options.results, report.to_json(figures, raw, facts, notes))
     print(f"\nWritten to {path}")
     return 0
+
+
+def _soaked(system: System, runs: int) -> System:
+    first = min(system.sizes.parked_first, runs // 2)
+    sizes = replace(system.sizes, parked_first=first, parked=runs, backlog=runs)
+    # A thousand a second is far less than is to be expected, even of a busy machine.
+    return replace(system, sizes=sizes, patience_seconds=system.patience_seconds + runs / 1_000)
 
 
 def _peer(name: str) -> System:

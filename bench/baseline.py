@@ -29,7 +29,18 @@ CREATE TABLE IF NOT EXISTS journal (
     fingerprint INTEGER NOT NULL, at INTEGER NOT NULL, value ANY, attempt INTEGER NOT NULL, started_at INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS journal_by_run ON journal (run);
+CREATE TABLE IF NOT EXISTS jobs (
+    id INTEGER PRIMARY KEY, state TEXT NOT NULL, name TEXT NOT NULL, arguments TEXT NOT NULL, result TEXT,
+    created_at INTEGER NOT NULL, started_at INTEGER, ended_at INTEGER
+) STRICT;
+CREATE INDEX IF NOT EXISTS jobs_waiting ON jobs (id) WHERE state = 'waiting';
 """
+_ENQUEUE = "INSERT INTO jobs (state, name, arguments, created_at) VALUES ('waiting', 'bench.noop', ?, ?)"
+_CLAIM = """
+UPDATE jobs SET state = 'running', started_at = ?
+WHERE id IN (SELECT id FROM jobs WHERE state = 'waiting' ORDER BY id LIMIT ?) RETURNING id, arguments
+"""
+_FINISH = "UPDATE jobs SET state = 'done', result = ?, ended_at = ? WHERE id = ?"
 
 Row = tuple[int, int, int, str, int] | tuple[int, int, str]
 
@@ -138,6 +149,28 @@ def prototype(connection: apsw.Connection, runs: int, steps: int, *, plain: bool
 
     checkpoint(connection)
     return asyncio.run(everything())
+
+
+def jobs_per_second(connection: apsw.Connection, count: int, batch: int = 250) -> float:
+    """Return the jobs a second that one worker does of those that wait in a table, `batch` claimed in a transaction.
+
+    What a home-made queue is: the results of a batch are recorded in the transaction that claims the next one.
+    """
+    now = time_ns() // 1_000
+    with connection:
+        connection.executemany(_ENQUEUE, [(json.dumps([number]), now) for number in range(count)])
+    checkpoint(connection)
+    done: list[tuple[str, int, int]] = []
+    remaining = count
+    began = perf_counter()
+    while remaining:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(_FINISH, done)
+        claimed = list(connection.execute(_CLAIM, (time_ns() // 1_000, batch)))
+        connection.execute("COMMIT")
+        remaining -= len(done)
+        done = [(json.dumps(json.loads(arguments)[0]), time_ns() // 1_000, key) for key, arguments in claimed]
+    return count / (perf_counter() - began)
 
 
 def open_and_commit(path: Path) -> float:

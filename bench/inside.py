@@ -319,7 +319,7 @@ def answers(directory: str, count: int, rounds: int) -> Facts:
         in_def = in_turns(rounds, raw=raw, subject=lambda: _ask_by_result(engine, answer_once_in_def, count))
         speaker = engine.start(answer_always)
         asked = iter(range(10**9))
-        by_value = in_turns(rounds, raw=raw, subject=lambda: _ask_by_value(speaker, asked, count))
+        by_value = in_turns(rounds, raw=raw, subject=lambda: ask_by_value(speaker, asked, count))
     with Engine(folder / "parked.db", max_waiting_in_memory=0) as engine:
         parked = in_turns(rounds, raw=raw, subject=lambda: _ask_by_result(engine, answer_once, count))
     in_asyncio = asyncio.run(_answers_in_asyncio(folder / "asyncio.db", count, rounds, raw))
@@ -330,17 +330,21 @@ def _ask_by_result(engine: Engine, flow: Callable[[], Any], count: int) -> float
     runs = [engine.start(flow) for _ in range(count)]
     while engine.list(status="running", limit=1):
         time.sleep(0.001)
-    seconds = []
-    for number, run in enumerate(runs):
-        began = perf_counter()
-        run.send("question", number)
-        answer = run.result()
-        seconds.append(perf_counter() - began)
-        assert answer == number + 1
-    return p50(seconds)
+    return p50([time_of_answer(run, number) for number, run in enumerate(runs)])
 
 
-def _ask_by_value(run: Run[None], asked: Iterator[int], count: int) -> float:
+def time_of_answer(run: Run[int], number: int) -> float:
+    """Return the seconds from asking a run to having its result."""
+    began = perf_counter()
+    run.send("question", number)
+    answer = run.result()
+    seconds = perf_counter() - began
+    assert answer == number + 1
+    return seconds
+
+
+def ask_by_value(run: Run[None], asked: Iterator[int], count: int) -> float:
+    """Return the median of the seconds from asking a run to having the answer that it publishes."""
     seconds = []
     for _ in range(count):
         number = next(asked)

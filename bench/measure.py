@@ -101,6 +101,14 @@ def stay() -> None:
     sys.stdin.read()
 
 
+def obey(orders: Mapping[str, Callable[..., Facts]]) -> None:
+    """Say that all is prepared; then do what the measuring process tells, line by line, until it hangs up."""
+    say({"ready": True})
+    for line in sys.stdin:
+        order, options = json.loads(line)
+        say(orders[order](**options))
+
+
 def serve(phases: Mapping[str, Callable[..., Facts]]) -> None:
     """Execute the phase that the command line names, with the options that it gives as JSON, and tell the result."""
     say(phases[sys.argv[1]](**json.loads(sys.argv[2])))
@@ -126,7 +134,7 @@ def _environment() -> dict[str, str]:
 class Process:
     """A measured process; leaving the context, however it happens, leaves no process behind."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._command = list(command)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._process = subprocess.Popen(
@@ -137,7 +145,7 @@ class Process:
             text=True,
             env=_environment(),
         )
-        self._patience = threading.Timer(PATIENCE_SECONDS, self._process.kill)
+        self._patience = threading.Timer(patience_seconds, self._process.kill)
         self._patience.daemon = True
         self._patience.start()
 
@@ -149,6 +157,17 @@ class Process:
                 facts: Facts = json.loads(line.removeprefix(_MARK))
                 return facts
         raise self._failed(self._process.wait())
+
+    def tell(self, order: str, **options: object) -> None:
+        """Give an order to a process that obeys; `hear` returns what comes of it."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([order, options]) + "\n")
+        self._process.stdin.flush()
+
+    def ask(self, order: str, **options: object) -> Facts:
+        """Give an order and return what comes of it."""
+        self.tell(order, **options)
+        return self.hear()
 
     def kill(self) -> None:
         """End it as a power switch would."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import apsw
 
-from bench.workloads import Figure
+from bench.figures import Figure
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,145 +1,18 @@
 """The workloads: what is measured, in which processes, beside which baseline, and what is to be reached.
 
-Each one works for any engine that has the phases of `bench.inside`: `System` says how to start them. W3 is missing:
-it needs queues and several workers.
+Each one works for any engine that has the phases of `bench.inside`: `System` says how to start them. The workloads that
+need several processes, and those of queues, are in `bench.several` and `bench.queues`.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
-from bench import baseline
-from bench.measure import Facts, Process, in_turns, occupied_bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """How much of everything. A figure of other sizes than these is no figure of the workload."""
-
-    rounds: int = 9
-    steps: int = 100
-    burst_runs: int = 1_000
-    burst_rounds: int = 5
-    parked_first: int = 20_000
-    parked: int = 100_000
-    parked_beyond: int = 40_000
-    midway_runs: int = 1_000
-    answers: int = 50
-    grown_runs: int = 2_000
-    starts: int = 15
-    restarts: int = 3
-
-
-TINY = Sizes(
-    rounds=1,
-    steps=5,
-    burst_runs=5,
-    burst_rounds=1,
-    parked_first=10,
-    parked=30,
-    parked_beyond=10,
-    midway_runs=5,
-    answers=2,
-    grown_runs=5,
-    starts=1,
-    restarts=1,
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class System:
-    """An engine to measure: its interpreter, the module with its phases, what is imported, its small program."""
-
-    name: str
-    python: str = sys.executable
-    module: str
-    package: str
-    #: What a program with a workflow imports, as a statement.
-    imports: str
-    program: Path
-    sizes: Sizes = field(default_factory=Sizes)
-    #: What the user should know of the sizes, where they are not those of the workload.
-    note: str = ""
-    #: The workloads that it is not measured on.
-    without: frozenset[str] = frozenset()
-
-    @contextmanager
-    def phase(self, name: str, **options: object) -> Iterator[Process]:
-        """Execute a phase in a fresh process."""
-        with Process([self.python, "-m", self.module, name, json.dumps(options)]) as process:
-            yield process
-
-    def facts(self, name: str, **options: object) -> Facts:
-        """Execute a phase to its end and return what it tells."""
-        with self.phase(name, **options) as process:
-            facts = process.hear()
-            process.wait()
-        return facts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """One measured figure beside its baseline.
-
-    `value` and `baseline` have the unit `unit`; both are medians over rounds; `ratio` is the median of the ratios of
-    value to baseline, round by round. `at_most` or `at_least` is what the value is to reach, `ratio_at_most` or
-    `ratio_at_least` what the ratio is to reach.
-    """
-
-    workload: str
-    what: str
-    unit: str
-    value: float
-    baseline_is: str = ""
-    baseline: float | None = None
-    ratio: float | None = None
-    at_most: float | None = None
-    at_least: float | None = None
-    ratio_at_most: float | None = None
-    ratio_at_least: float | None = None
-    rounds: list[float] = field(default_factory=list)
-    baseline_rounds: list[float] = field(default_factory=list)
-
-    @property
-    def reached(self) -> bool | None:
-        """Tell whether all that is to be reached is; None where nothing is."""
-        verdicts = [
-            *(self.value <= limit for limit in (self.at_most,) if limit is not None),
-            *(self.value >= limit for limit in (self.at_least,) if limit is not None),
-            *(self.ratio is not None and self.ratio <= limit for limit in (self.ratio_at_most,) if limit is not None),
-            *(self.ratio is not None and self.ratio >= limit for limit in (self.ratio_at_least,) if limit is not None),
-        ]
-        return all(verdicts) if verdicts else None
-
-
-def figure(
-    workload: str, what: str, unit: str, subject: list[float], baseline_is: str, raw: list[float], **limits: float
-) -> Figure:
-    """Make a figure of what was measured in turns."""
-    pairs = list(zip(subject, raw, strict=True)) if len(subject) == len(raw) else [(median(subject), median(raw))]
-    return Figure(
-        workload=workload,
-        what=what,
-        unit=unit,
-        value=median(subject),
-        baseline_is=baseline_is,
-        baseline=median(raw),
-        ratio=median(value / other for value, other in pairs),
-        rounds=subject,
-        baseline_rounds=raw,
-        **limits,
-    )
-
-
-def _milliseconds(seconds: list[float]) -> list[float]:
-    return [1e3 * value for value in seconds]
+from bench import baseline, queues, several
+from bench.figures import Figure, System, figure, milliseconds
+from bench.measure import Process, in_turns, occupied_bytes
 
 
 def w1(system: System, folder: Path) -> list[Figure]:
@@ -155,9 +28,9 @@ def w1(system: System, folder: Path) -> list[Figure]:
             "W1",
             names[kind],
             "ms",
-            _milliseconds(measured["subject"]),
+            milliseconds(measured["subject"]),
             "INSERT+COMMIT",
-            _milliseconds(measured["raw"]),
+            milliseconds(measured["raw"]),
             ratio_at_most=1.5,
         )
         for kind, measured in facts.items()
@@ -212,9 +85,9 @@ def w4(system: System, folder: Path) -> list[Figure]:
                     "W4",
                     f"opening to {what}, after a {how}",
                     "ms",
-                    _milliseconds([facts[name] for facts in restarts]),
+                    milliseconds([facts[name] for facts in restarts]),
                     "open, INSERT+COMMIT",
-                    _milliseconds([facts["raw"] for facts in restarts]),
+                    milliseconds([facts["raw"] for facts in restarts]),
                     at_most=500,
                 )
             )
@@ -240,13 +113,13 @@ def w5(system: System, folder: Path) -> list[Figure]:
         if facts["executed"] != runs * (steps - steps // 2):
             raise RuntimeError(f"W5: {facts['executed']} steps were executed after the kill, which is not the rest")
         restarts.append(facts)
-    raw = _milliseconds([facts["raw"] for facts in restarts])
+    raw = milliseconds([facts["raw"] for facts in restarts])
     return [
         figure(
             "W5",
             "opening to all runs done",
             "ms",
-            _milliseconds([facts["done"] for facts in restarts]),
+            milliseconds([facts["done"] for facts in restarts]),
             "prototype, the same steps",
             raw,
             at_most=500,
@@ -255,7 +128,7 @@ def w5(system: System, folder: Path) -> list[Figure]:
             "W5",
             "opening",
             "ms",
-            _milliseconds([facts["opened"] for facts in restarts]),
+            milliseconds([facts["opened"] for facts in restarts]),
             "prototype, the same steps",
             raw,
         ),
@@ -277,9 +150,9 @@ def w6(system: System, folder: Path) -> list[Figure]:
             "W6",
             names[kind],
             "ms",
-            _milliseconds(measured["subject"]),
+            milliseconds(measured["subject"]),
             "INSERT+COMMIT",
-            _milliseconds(measured["raw"]),
+            milliseconds(measured["raw"]),
             # The limit is that of a run in memory; one that is not is read first.
             **({} if kind == "parked" else {"at_most": 1.0}),
         )
@@ -340,11 +213,11 @@ def w8(system: System, folder: Path) -> list[Figure]:
         subject=lambda: until_first_word(str(system.program), str(next(fresh))),
         again=lambda: until_first_word(str(system.program), existing),
     )
-    nothing, raw_name = _milliseconds(imports["raw"]), "python -c pass"
-    program, program_name = _milliseconds(cold["raw"]), "cold apsw INSERT"
+    nothing, raw_name = milliseconds(imports["raw"]), "python -c pass"
+    program, program_name = milliseconds(cold["raw"]), "cold apsw INSERT"
 
     def beyond_nothing(name: str) -> list[float]:
-        return [value - raw for value, raw in zip(_milliseconds(imports[name]), nothing, strict=True)]
+        return [value - raw for value, raw in zip(milliseconds(imports[name]), nothing, strict=True)]
 
     return [
         figure("W8", "import of the package", "ms", beyond_nothing("package"), raw_name, nothing, at_most=80),
@@ -353,7 +226,7 @@ def w8(system: System, folder: Path) -> list[Figure]:
             "W8",
             "process start to first result, new file",
             "ms",
-            _milliseconds(cold["subject"]),
+            milliseconds(cold["subject"]),
             program_name,
             program,
             at_most=200,
@@ -362,7 +235,7 @@ def w8(system: System, folder: Path) -> list[Figure]:
             "W8",
             "process start to first result, existing file",
             "ms",
-            _milliseconds(cold["again"]),
+            milliseconds(cold["again"]),
             program_name,
             program,
             at_most=200,
@@ -373,11 +246,17 @@ def w8(system: System, folder: Path) -> list[Figure]:
 WORKLOADS: dict[str, Callable[[System, Path], list[Figure]]] = {
     "W1": w1,
     "W2": w2,
+    "W3": queues.w3,
     "W4": w4,
     "W5": w5,
     "W6": w6,
+    "W6x": several.w6x,
     "W7": w7,
     "W8": w8,
+    "backlog": queues.backlog,
+    "takeover": several.takeover,
+    "scaling": several.scaling,
+    "isolated": several.isolated,
 }
 
 STEPWELL = System(

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from bench import __main__ as command
+from bench.figures import TINY, Figure, System, figure
 from bench.measure import Facts, Process, in_turns, percentile
 from bench.report import target
-from bench.workloads import STEPWELL, TINY, WORKLOADS, Figure, System, figure, w5
+from bench.workloads import STEPWELL, WORKLOADS, w5
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.workloads import Sizes, System
+from bench.figures import Sizes, System
 
 ENVIRONMENT = Path(__file__).parents[3] / ".venvs" / "dbos"
 
