@@ -15,8 +15,8 @@ from stepwell import errors
 
 CLASSES = {
     "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Batch", "ChildRun", "Clock", "Engine",
-    "JournalEntry", "Limit", "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Run", "RunContext", "RunInfo", "Step",
-    "StepInfo", "Transaction", "Workflow",
+    "JournalEntry", "Limit", "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Run", "RunContext", "RunInfo",
+    "Step", "StepInfo", "Transaction", "Workflow",
 }  # fmt: skip
 FUNCTIONS = {
     "current", "get_logger", "map", "now", "patched", "publish", "random", "receive", "send", "sleep_until", "start",
@@ -64,6 +64,10 @@ OPTIONS = [
     "path", "*", "workflows", "durability", "max_payload_bytes", "max_waiting_in_memory", "max_running", "max_crashes",
     "step_threads", "step_processes", "retention", "take_over_stalled_after", "queues", "clock",
 ]  # fmt: skip
+QUEUE = [
+    "name", "*", "concurrency", "per_worker", "rate", "partition_concurrency", "on_duplicate", "debounce",
+    "debounce_limit", "batch",
+]  # fmt: skip
 SIGNATURES: dict[str, list[str]] = {
     "Engine": OPTIONS,
     "AsyncEngine": OPTIONS,
@@ -77,18 +81,7 @@ SIGNATURES: dict[str, list[str]] = {
     "publish": ["key", "value"],
     "sleep_until": ["when"],
     "start": ["workflow", "*args", "id", "detached", *IN_A_QUEUE],
-    "Queue": [
-        "name",
-        "*",
-        "concurrency",
-        "per_worker",
-        "rate",
-        "partition_concurrency",
-        "on_duplicate",
-        "debounce",
-        "debounce_limit",
-        "batch",
-    ],  # fmt: skip
+    "Queue": QUEUE,
     "Limit": ["name", "*", "concurrency", "rate"],
     "Rate": ["limit", "per"],
     "Batch": ["size", "within"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def started() -> list[Any]:
     return list(happened)
 
 
-# --- slots --------------------------------------------------------------------------------------------------------------
+# --- slots --------------------------------------------------------------------------------------------------------
 
 
 def test_no_more_runs_are_under_way_than_the_queue_allows(engine: TestEngine) -> None:
@@ -151,7 +152,7 @@ def test_a_full_worker_takes_what_it_has_room_for(engine: TestEngine) -> None:
     assert [run.result(10) for run in runs] == [str(number) for number in range(20)]
 
 
-# --- turns --------------------------------------------------------------------------------------------------------------
+# --- turns --------------------------------------------------------------------------------------------------------
 
 
 def test_higher_priority_goes_first_and_then_who_came_first(engine: TestEngine) -> None:
@@ -208,7 +209,7 @@ def test_a_worker_serves_the_queues_that_it_is_told_to(database: Path) -> None:
         assert there.result() == "there"
 
 
-# --- time ---------------------------------------------------------------------------------------------------------------
+# --- time ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_rate_bounds_the_starts_of_any_window(engine: TestEngine) -> None:
@@ -225,7 +226,7 @@ def test_a_rate_bounds_the_starts_of_any_window(engine: TestEngine) -> None:
     assert len(started()) == 4
     engine.advance(0.02)
     assert runs[4].result() == "4"
-    starts = sorted(run.info().started_at or datetime.min for run in runs)
+    starts = sorted(at for run in runs if (at := run.info().started_at) is not None)
     assert all(later - earlier >= timedelta(seconds=10) for earlier, later in zip(starts, starts[2:], strict=False))
 
 
@@ -254,7 +255,7 @@ def test_a_deadline_counts_while_the_run_waits(engine: TestEngine) -> None:
         late.result()
 
 
-# --- dedup, debounce, batch ---------------------------------------------------------------------------------------------
+# --- dedup, debounce, batch ---------------------------------------------------------------------------------------
 
 
 def test_a_dedup_key_gives_the_run_that_has_it(engine: TestEngine) -> None:
@@ -362,7 +363,7 @@ def test_queues_and_limits_that_cannot_be_kept_are_refused(make: Any) -> None:
         make()
 
 
-# --- from inside --------------------------------------------------------------------------------------------------------
+# --- from inside --------------------------------------------------------------------------------------------------
 
 
 @workflow
@@ -414,7 +415,7 @@ async def gather_of_both() -> list[str]:
         child = await start(job, name, queue=queue, dedup=name)
         return await child.result()
 
-    return await asyncio.gather(one("a"), job("b"), one("c"), one("a"))
+    return list(await asyncio.gather(one("a"), job("b"), one("c"), one("a")))
 
 
 def test_what_a_parent_was_told_is_told_in_the_same_order_again(engine: TestEngine) -> None:
@@ -451,9 +452,9 @@ def test_a_transaction_starts_runs_in_queues_or_none_at_all(engine: TestEngine) 
         run = tx.start(job, "a", queue=queue, dedup="k")
         assert tx.start(job, "b", queue=queue, dedup="k").id == run.id
     assert run.result() == "a"
-    with pytest.raises(ValueError, match="undo"), engine.transaction() as tx:
+    with suppress(ZeroDivisionError), engine.transaction() as tx:
         tx.start(job, "c", queue=queue)
-        raise ValueError("undo")
+        _ = 1 / 0
     engine.idle()
     assert started() == ["a"]
     with engine.transaction() as tx:
@@ -464,7 +465,7 @@ def test_a_transaction_starts_runs_in_queues_or_none_at_all(engine: TestEngine) 
     assert held.result() == "h"
 
 
-# --- the handle ---------------------------------------------------------------------------------------------------------
+# --- the handle ---------------------------------------------------------------------------------------------------
 
 
 def test_a_queue_tells_how_full_it_is(engine: TestEngine) -> None:
