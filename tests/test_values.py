@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from stepwell import (
     AsyncEngine,
@@ -22,7 +24,10 @@ from stepwell import (
     sync,
     workflow,
 )
+from stepwell.batch import Batch
+from stepwell.memory import Memory
 from stepwell.testing import TestEngine
+from stepwell.waiting import Waiters
 
 
 @workflow
@@ -199,3 +204,47 @@ def test_the_async_engine_reads_and_waits_for_values(database: Path) -> None:
             assert await run.value("a") == 1
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("waits_for_the_end_too", [False, True])
+def test_a_value_that_another_process_publishes_with_its_end_while_it_is_looked_for_arrives(
+    engine: TestEngine, *, waits_for_the_end_too: bool
+) -> None:
+    @workflow
+    async def ends_with_a_value() -> None:
+        await publish("last", "word")
+
+    run = engine.start(ends_with_a_value)
+    run.result(10)
+    ended = engine._client.record(run.id)
+
+    class Behind:
+        """Sees the commit of the value and the end from its second look at the file on."""
+
+        looks = 0
+
+        def _see(self, seen: Any, before: Any) -> Any:
+            self.looks += 1
+            return seen if self.looks > 2 else before
+
+        def run_by_id(self, _id: str) -> Any:
+            return replace(ended, status="running", ended_at=None)
+
+        def value(self, _run: int, _name: str) -> Any:
+            return self._see(('"word"',), None)
+
+        def run_by_key(self, _key: int) -> Any:
+            return self._see(ended, replace(ended, status="running", ended_at=None))
+
+        def settled_among(self, _ids: Any) -> Any:
+            return self._see([ended], [])
+
+    store: Any = SimpleNamespace(inspector=Behind(), listen=lambda _on: None, location="here")
+    waiters = Waiters(store, Memory(), Batch(), set())
+    told: list[Any] = []
+    waiters.value(ended.id, "last", lambda *reply: told.append(reply))
+    if waits_for_the_end_too:
+        waiters.run(ended.id, lambda *_: None)
+    waiters.look(None)
+    waiters.look(None)
+    assert told == [('"word"', None)]

@@ -94,18 +94,27 @@ class Waiters:
                 self._listening = False
                 self._store.listen(False)
             return
+        # Ends are read before values, and told after them: what a run published together with its end is found so.
+        over = self._ended_elsewhere(keys)
         for key, name in [place for place in self._of_values if keys is None or place[0] in keys]:
             if key not in self._memory and self._tell_value(key, name, self._of_values.get((key, name), [])):
                 del self._of_values[key, name]
+        self.run_over(over)
+
+    def _ended_elsewhere(self, keys: set[int] | None) -> list[RunOver]:
+        """Return how those of the runs with these keys ended, None for all, that anyone waits for."""
+        inspector = self._store.inspector
         wanted = self._ids if keys is None else self._ids.keys() & keys
         ids = [self._ids[key] for key in wanted if key not in self._memory and key not in self._batch.ending]
+        over: list[RunOver] = []
         for start in range(0, len(ids), _LOOK_CHUNK):
-            settled = self._store.inspector.settled_among(ids[start : start + _LOOK_CHUNK])
-            self.run_over([RunOver.of(record) for record in settled if record.key not in self._claiming])
+            settled = inspector.settled_among(ids[start : start + _LOOK_CHUNK])
+            over += [RunOver.of(record) for record in settled if record.key not in self._claiming]
         for key in {place[0] for place in self._of_values if keys is None or place[0] in keys}:
-            record = self._store.inspector.run_by_key(key) if key not in self._memory else None
+            record = inspector.run_by_key(key) if key not in self._memory else None
             if record is not None and record.status in ENDED and key not in self._batch.ending:
-                self.run_over([RunOver.of(record)])
+                over.append(RunOver.of(record))
+        return over
 
     def when_idle(self, reply: Reply) -> None:
         """Reply once nothing is to be done, with the time at which that changes by itself, or None; an event."""
