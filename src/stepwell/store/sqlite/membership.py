@@ -8,6 +8,7 @@ The content of the lock file, little endian::
 
     0       1,024 bytes of text, for people
     1,024   header: magic, layout (u32), device and inode of the database (u64 each), the clock's anchor (below)
+    2,048   the last commit (`lastcommit`)
     4,088   1 where the disk failed a member (the fault mark)
     4,096   the table: 16 bytes a slot, epoch (u64) and flags (u64)
 

@@ -35,7 +35,7 @@ from stepwell.errors import (
     StoreError,
     StoreFailed,
 )
-from stepwell.store.sqlite import guard, judging, locking, migrate, mounts, paths
+from stepwell.store.sqlite import guard, judging, lastcommit, locking, migrate, mounts, paths
 from stepwell.store.sqlite.connecting import (
     PAGE_SIZE_BYTES,
     SYNCHRONOUS,
@@ -47,6 +47,7 @@ from stepwell.store.sqlite.connecting import (
     translate,
     writer_pragmas,
 )
+from stepwell.store.sqlite.lastcommit import LastCommit
 from stepwell.store.sqlite.locking import DOOR_PATIENCE_SECONDS, Identity, LockFile
 from stepwell.store.sqlite.lookout import Version
 from stepwell.store.sqlite.membership import Membership, describe
@@ -81,6 +82,7 @@ class Database:
         self.writers = SharedLock(lock)
         self.membership = membership
         membership.open_version = self._open_version
+        self.last_commit = LastCommit(lock.descriptor, _identity(path), lastcommit.this_boot())
         self._lock = lock
         self._process_id = os.getpid()
         self._readers: list[apsw.Connection] = []
@@ -277,11 +279,12 @@ def _open_behind_door(
     path: str, durability: Durability, lock: LockFile, membership: Membership, scripts: tuple[migrate.Migration, ...]
 ) -> Database:
     others = membership.others_pids()
+    is_new = Identity.of(path) is None
     if others:
         membership.check_others(Identity.of(path))
     else:
         judging.look_before_writing(path, scripts[-1].number)
-        if Identity.of(path) is None:
+        if is_new:
             _create(path)
     wal_bytes = paths.size_bytes(path + paths.WAL_SUFFIX) or 0
     writer = connect(path, "rw")
@@ -293,6 +296,8 @@ def _open_behind_door(
         # Copied up by an overlay file system or not: what the connection has open now is the file that counts.
         identity = _identity(path)
         lock.claim(identity)
+        if not others and not is_new:
+            lastcommit.check(lock.descriptor, identity, lastcommit.this_boot(), writer, path)
         if contents.is_empty:
             writer.pragma("page_size", PAGE_SIZE_BYTES)
         set_pragmas(writer, path, writer_pragmas(durability))

@@ -68,7 +68,10 @@ class SqliteStore:
         wal_limit_bytes: int = WAL_LIMIT_BYTES,
     ) -> SqliteStore:
         """Open the file at `path`, creating or migrating it; raises a `StoreError` where it cannot be used."""
-        return cls(open_database(path, durability=durability), wal_limit_bytes=wal_limit_bytes)
+        database = open_database(path, durability=durability)
+        store = cls(database, wal_limit_bytes=wal_limit_bytes)
+        store._writer.last_commit = database.last_commit
+        return store
 
     @property
     def wal_bytes(self) -> int:

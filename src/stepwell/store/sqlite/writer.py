@@ -28,6 +28,7 @@ from stepwell.model import Claim
 from stepwell.store.base import Change, Outcome, StoreTransaction, Unit
 from stepwell.store.sqlite.changes import Applier, Evidence
 from stepwell.store.sqlite.faults import TransactionGone, concerns_all, is_corruption, refusal, translate
+from stepwell.store.sqlite.lastcommit import LastCommit
 from stepwell.store.sqlite.lent import Gate, SqliteLent, SqliteTransaction
 from stepwell.store.sqlite.queries import load
 from stepwell.store.sqlite.telling import Members, tell
@@ -54,6 +55,8 @@ class Writer:
     def __init__(self, database: Database, members: Members, *, wal_limit_bytes: int = WAL_LIMIT_BYTES) -> None:
         self._database = database
         self._members = members
+        #: Where the last commit is noted, if anywhere.
+        self.last_commit: LastCommit | None = None
         self._connection = database.writer
         self._location = database.path
         self.applier = Applier(self._connection)
@@ -100,10 +103,14 @@ class Writer:
                 evidence = _SQL["evidence_of_trace"], (claim.epoch, traces)
         except Exception as error:
             raise self.abandon(error) from error
+        if evidence is not None and self.last_commit is not None:
+            self.last_commit.forget()
         try:
             self._connection.execute(_SQL["commit"])
         except Exception as error:  # noqa: BLE001 -- whatever it is, the commit may have happened
             self._settle(error, evidence)
+        if evidence is not None and self.last_commit is not None:
+            self.last_commit.note(*evidence)
         tell(self._members, self.applier)
         self._checkpoint()
 
