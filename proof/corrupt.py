@@ -12,7 +12,8 @@ SQLite has no checksums of pages, so some damage cannot be told from data; it is
 - *other values*: bits of a value in a row were flipped, and what came out is a value as well. SQLite's integrity check
   finds nothing. Only checksums of the file system (ZFS, Btrfs, dm-integrity) tell.
 - *log cut short*: the log is checksummed, and ends for SQLite where a checksum is wrong or the file ends: that is what
-  a power loss looks like. The commits behind that place are gone, acknowledged or not; what is left is whole.
+  a power loss looks like. The commits behind that place are gone, acknowledged or not; what is left is whole. Since the
+  lock file remembers the last commit (`stepwell.store.sqlite.lastcommit`), that is refused; it is counted to see to it.
 - *check only*: what was missing or different is found by SQLite's integrity check, which reads everything; but no page
   that the engine read looked damaged.
 
@@ -37,6 +38,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
 from typing import Any, Final, Literal, NamedTuple, cast
+from unittest.mock import patch
 
 import apsw
 
@@ -47,7 +49,10 @@ from proof.recording import small_logs
 from proof.result import Control, Result
 from proof.shop import OBSERVER, PASSING, Client, Fact, Held, Plan
 from stepwell import RunCancelled, RunHalted
-from stepwell.errors import EngineClosed, SerializationError, StoreError
+from stepwell.errors import EngineClosed, SerializationError, StepwellError, StoreError
+from stepwell.store.sqlite import lastcommit
+from stepwell.store.sqlite.lastcommit import LastCommit
+from stepwell.store.sqlite.locking import Identity
 from stepwell.testing import TestEngine
 
 FAULT: Final = "bits flipped in, and ends cut off, the database, the log, the shared memory"
@@ -60,6 +65,7 @@ _BATCH: Final = 50
 _BASES: Final = 8
 _HANG_SECONDS: Final = 15.0
 _FAILURES_TOLD: Final = 20
+_CONTROL_CASES: Final = 16
 
 Outcome = Literal["correct", "refused", "halted", "other values", "log cut short", "check only", "failed"]
 _PLAN: Final = Plan(orders=(1, 2), placed=(11,), passing=2, wide=2)
@@ -141,6 +147,25 @@ def _damage(folder: Path, random: Random) -> Damage:
     return Damage(suffix, f"{kind} at {at}")
 
 
+def _keep_last_commit(base: Path, folder: Path) -> None:
+    """Have the lock file in `folder` remember what that in `base` does, as if the files had not been copied."""
+    boot = lastcommit.this_boot()
+    record = (base / "case.db-lock").read_bytes()[lastcommit.OFFSET :]
+    said = lastcommit.read(record, _identity(base), boot)
+    descriptor = os.open(folder / "case.db-lock", os.O_RDWR)
+    try:
+        if said is not None:
+            name, parameters = said
+            LastCommit(descriptor, _identity(folder), boot).note(lastcommit.STATEMENTS[name], tuple(parameters))
+    finally:
+        os.close(descriptor)
+
+
+def _identity(folder: Path) -> Identity:
+    found = (folder / "case.db").stat()
+    return Identity(found.st_dev, found.st_ino)
+
+
 def _size(folder: Path, suffix: str) -> int:
     path = folder / f"case.db{suffix}"
     return path.stat().st_size if path.exists() else 0
@@ -162,36 +187,35 @@ def _judge(folder: Path, damage: Damage) -> Seen:
     path = folder / "case.db"
     facts: list[Fact] = [tuple(fact) for fact in json.loads((folder / "facts.json").read_text(encoding="utf-8"))]
     verdict = _verdict_on_copy(folder)
+    unnoticed: Outcome = "check only" if verdict != "ok" else "other values"
     try:
         with no_longer_than(_HANG_SECONDS):
             ends = _carry(path)
     except Hangs as hang:
         return Seen("failed", str(hang))
     except Exception as error:
-        return _judge_error(error)
+        return _judge_error(error, unnoticed)
     try:
         # Facts last, so they must hold at the end as well.
         after = _look(path)
     except (apsw.Error, ValueError, LookupError) as error:
         # The engine had no need to read what this tripped over.
-        return Seen("other values" if verdict == "ok" else "check only", f"{type(error).__name__}: {error} ({verdict})")
+        return Seen(unnoticed, f"{type(error).__name__}: {error} ({verdict})")
     wrong = [f"lost {fact}" for fact in shop.missing(after, facts)] + after.wrong
     wrong += [f"{run_id}: {end}" for run_id, end in ends.items() if end not in {"well", "halted"}]
     words = "; ".join(wrong[:3])
     if not wrong:
         halted = [run_id for run_id, end in ends.items() if end == "halted"]
         return Seen("halted", ", ".join(halted)) if halted else Seen("correct", "")
-    if verdict != "ok":
-        return Seen("check only", f"{words} ({verdict})")
-    if damage.suffix == "-wal":
-        return Seen("log cut short", words)
-    return Seen("other values", words)
+    return Seen("log cut short" if damage.suffix == "-wal" else unnoticed, f"{words} ({verdict})")
 
 
-def _judge_error(error: Exception) -> Seen:
+def _judge_error(error: Exception, unnoticed: Outcome) -> Seen:
     words = f"{type(error).__name__}: {error}"
     if isinstance(error, (StoreError, EngineClosed)) and "defect" not in words:
         return Seen("refused", words)
+    if isinstance(error, StepwellError) and "defect" not in words:
+        return Seen(unnoticed, words)  # what the rows say is refused, for what they say: another workflow, say
     return Seen("failed", f"unclear: {words}")
 
 
@@ -291,7 +315,9 @@ def _batch(connection: Connection, bases: Path, numbers: list[int], seed: int) -
         for number in numbers:
             random = Random(f"{seed}-{number}")
             folder = scrap / str(number)
-            shutil.copytree(bases / f"base-{random.randrange(_BASES)}", folder)
+            base = bases / f"base-{random.randrange(_BASES)}"
+            shutil.copytree(base, folder)
+            _keep_last_commit(base, folder)
             damage = _damage(folder, random)
             name = {"": "database", "-wal": "log", "-shm": "shared memory"}[damage.suffix]
             words = f"{name}: case {number}, {damage.how}"
@@ -342,12 +368,35 @@ def run(cases: int, jobs: int, seed: int) -> Result:
         "refused with a clear error": counts["refused"],
         "single runs halted with a reason": counts["halted"],
         "cannot be noticed: another value in a row": counts["other values"],
-        "cannot be noticed: the log ends early, as after a power loss": counts["log cut short"],
+        "a log that ends early and was taken for whole": counts["log cut short"],
         "noticed by an integrity check only": counts["check only"],
         **{f"of {name}": count for name, count in sorted(tally.by_file.items())},
     }
     details |= {f"example of {outcome}": words for outcome, words in tally.examples.items()}
     if tally.failed:
         details["failed"] = tally.failed
-    controls: list[Control] = []
-    return Result("corrupt", FAULT, sum(counts.values()), counts["failed"], details, controls, 0.0, "")
+    controls = [_run_control(seed)]
+    failures = counts["failed"] + counts["log cut short"]
+    return Result("corrupt", FAULT, sum(counts.values()), failures, details, controls, 0.0, "")
+
+
+# --- the control ------------------------------------------------------------------------------------------------------
+
+
+def _run_control(seed: int) -> Control:
+    """Believe SQLite about where the log ends, and cut logs until a commit is lost without an error."""
+    name = "believe a log that was cut"
+    with scratch() as folder, patch.object(lastcommit, "check", lambda *_: None):
+        _make_bases(folder, seed)
+        for number in range(_CONTROL_CASES):
+            base, case = folder / f"base-{number % _BASES}", folder / f"case-{number}"
+            size = _size(base, "-wal")
+            if not size:
+                continue
+            shutil.copytree(base, case)
+            _keep_last_commit(base, case)
+            os.truncate(case / "case.db-wal", size // 2)
+            seen = _judge(case, Damage("-wal", "cut"))
+            if seen.outcome == "log cut short":
+                return Control(name, caught=True, how=f"log {number + 1} of {_CONTROL_CASES}: {seen.words}")
+    return Control(name, caught=False, how=f"{_CONTROL_CASES} logs cut, nothing lost")

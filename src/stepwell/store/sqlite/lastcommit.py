@@ -41,10 +41,11 @@ _HEAD: Final = struct.Struct("<I16sQQ")
 _NO_CHECKSUM: Final = bytes(_CHECKSUM.size)
 _UNKNOWN_BOOT: Final = bytes(16)
 
-_STATEMENTS: Final = {
+#: The queries that tell whether a commit is in the file, by name.
+STATEMENTS: Final = {
     name: statement for name, statement in load("queries_write.sql").items() if name.startswith("evidence_of_")
 }
-_NAMES: Final = {statement: name for name, statement in _STATEMENTS.items()}
+_NAMES: Final = {statement: name for name, statement in STATEMENTS.items()}
 
 
 class LastCommit:
@@ -92,14 +93,14 @@ def check(descriptor: int, identity: Identity, boot: bytes, connection: apsw.Con
 
     `descriptor` is that of the lock file, `identity` that of the database, which nobody else has open.
     """
-    said = _read(os.pread(descriptor, _CHECKSUM.size + _MAX_BYTES, OFFSET), identity, boot)
+    said = read(os.pread(descriptor, _CHECKSUM.size + _MAX_BYTES, OFFSET), identity, boot)
     if said is None:
         return
     name, parameters = said
-    if name not in _STATEMENTS:
+    if name not in STATEMENTS:
         return  # of a newer release
     try:
-        found: list[Any] = connection.execute(_STATEMENTS[name], tuple(parameters)).fetchall()
+        found: list[Any] = connection.execute(STATEMENTS[name], tuple(parameters)).fetchall()
     except apsw.SQLError:
         found = []  # there is not even the table
     if not found:
@@ -112,7 +113,7 @@ def check(descriptor: int, identity: Identity, boot: bytes, connection: apsw.Con
         )
 
 
-def _read(record: bytes, identity: Identity, boot: bytes) -> tuple[str, list[Any]] | None:
+def read(record: bytes, identity: Identity, boot: bytes) -> tuple[str, list[Any]] | None:
     """Return the evidence in a record; None where there is none that counts."""
     if len(record) < _CHECKSUM.size + _HEAD.size or boot == _UNKNOWN_BOOT:
         return None
