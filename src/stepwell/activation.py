@@ -239,7 +239,7 @@ class Activator:
 
     def _rest(self, run: Resident, work: Work) -> None:
         due = run.next_due() if run.timers or run.deadline_at is not None else None
-        if run.active or run.deliverable:
+        if run.active or run.deliverable or run.unsettled:
             status: Status = "running"
             wake_at = None
         else:
@@ -367,7 +367,7 @@ class Activator:
         if child_id is None:
             child_id = f"{run.id}/{operation.number}"
         elif self._runs.being_created(child_id) is not None:
-            work.extra.after.append(lambda: self._runs.reopen(run, operation))
+            self._reopen_later(run, operation, work)
             return
         elif (existing := self._runs.find(child_id)) is not None:
             run.deliverable.append(self._existing_child(run, operation, existing))
@@ -415,6 +415,7 @@ class Activator:
         self._runs.creating(change)
         self._runs.queue_touched(entry.queue.name)
         work.changes.append(change)
+        run.unsettled += 1
         work.extra.told.append((change, lambda created: self._runs.queued_child_created(run, change, created)))
 
     def _existing_child(self, run: Resident, operation: Operation, existing: RunRecord) -> Entry:
@@ -433,7 +434,7 @@ class Activator:
         creation = self._runs.being_created(child_id)
         if creation is not None:
             if creation.parent != run.key:
-                work.extra.after.append(lambda: self._runs.reopen(run, operation))
+                self._reopen_later(run, operation, work)
                 return
         elif child is None:
             record = self._runs.find(child_id)
@@ -446,14 +447,28 @@ class Activator:
                 run.deliverable.append(self.result_entry(run, operation, over))
                 return
             if record.parent != run.key:
+                run.unsettled += 1
                 work.expect(WatchAdded(record.key, run.key), lambda status: self._watched(run, status))
         elif child.parent != run.key:
             work.changes.append(WatchAdded(child.key, run.key))
         self._runs.watch(child_id, run.key, operation.number)
 
     def _watched(self, run: Resident, status: Status) -> None:
+        run.unsettled -= 1
         if status in ENDED:  # another worker ended it between the look and the commit
             self._runs.ended_meanwhile(run)
+        else:
+            self._runs.resume_soon(run)
+
+    def _reopen_later(self, run: Resident, operation: Operation, work: Work) -> None:
+        """Open an operation again after the commit, because it concerns a run that the same commit creates."""
+
+        def reopen() -> None:
+            run.unsettled -= 1
+            self._runs.reopen(run, operation)
+
+        run.unsettled += 1
+        work.extra.after.append(reopen)
 
     def result_entry(self, run: Resident, operation: Operation, over: RunOver) -> Entry:
         """Make the entry that tells a run how another one ended."""

@@ -42,6 +42,7 @@ class Resident:
         "sending",
         "status",
         "timers",
+        "unsettled",
         "wake_at",
         "work",
     )
@@ -67,6 +68,9 @@ class Resident:
         self.deliverable: deque[Entry] = deque()  # outcomes of operations that need no waiting
         self.history: dict[int, History] = {}
         self.permits: dict[int, Permit] = {}  # by operation: what the store holds of a run that was read from it
+        # Operations that go on only after the commit under way. Until then the run counts as running: should its worker
+        # die in between, the next one must look at it, although nothing that the run waits for is in the file yet.
+        self.unsettled = 0
         self.opened = 0  # the highest number of an operation that was acted upon
         self.has_children = False
         self.cancelling = False  # a cancellation was delivered

@@ -514,8 +514,12 @@ class Worker:
 
     def queued_child_created(self, run: Resident, change: RunCreated, created: Created) -> None:
         """Tell a run which child it has in a queue, or why it has none."""
+        run.unsettled -= 1
+        if self.memory.runs.get(run.key) is not run:
+            return
         operation = run.execution.pending.get(change.parent_op or 0)
-        if change.told is None or operation is None or self.memory.runs.get(run.key) is not run:
+        if change.told is None or operation is None:
+            self.resume_soon(run)
             return
         refusal = refusal_of(change, created)
         work = self.batch.work_of(run)
@@ -621,8 +625,9 @@ class Worker:
 
     def reopen(self, run: Resident, operation: Operation) -> None:
         """Open an operation again, after the commit."""
-        if self.memory.runs.get(run.key) is run and operation.number in run.execution.pending:
-            run.execution.issued.append(operation)
+        if self.memory.runs.get(run.key) is run:
+            if operation.number in run.execution.pending:
+                run.execution.issued.append(operation)
             self._resume(run)
 
     def woken(self, key: int) -> None:
