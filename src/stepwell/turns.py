@@ -289,7 +289,8 @@ class Turns:
 
     def look_at_permits(self, run: Resident) -> None:
         """Start the attempts of a run that another worker has granted permits to."""
-        if any(attempts.permit == "waiting" for attempts in run.calls.values()):
+        # One that asks in the commit under way may have been granted its permit before, in the line that it stood in.
+        if any(attempts.permit in ("asked", "waiting") for attempts in run.calls.values()):
             for permit in self._inspector.permits(run.key):
                 if permit.granted:
                     self.start(run.key, permit.op)
