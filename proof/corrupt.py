@@ -186,7 +186,7 @@ def _judge(folder: Path, damage: Damage) -> Seen:
     """Take the damaged file up, and say what came of it."""
     path = folder / "case.db"
     facts: list[Fact] = [tuple(fact) for fact in json.loads((folder / "facts.json").read_text(encoding="utf-8"))]
-    verdict = _verdict_on_copy(folder)
+    verdict, lost = _examine_copy(folder, facts)
     unnoticed: Outcome = "check only" if verdict != "ok" else "other values"
     try:
         with no_longer_than(_HANG_SECONDS):
@@ -196,12 +196,12 @@ def _judge(folder: Path, damage: Damage) -> Seen:
     except Exception as error:
         return _judge_error(error, unnoticed)
     try:
-        # Facts last, so they must hold at the end as well.
+        # Facts last, so those that were there must be there at the end as well.
         after = _look(path)
     except (apsw.Error, ValueError, LookupError) as error:
         # The engine had no need to read what this tripped over.
         return Seen(unnoticed, f"{type(error).__name__}: {error} ({verdict})")
-    wrong = [f"lost {fact}" for fact in shop.missing(after, facts)] + after.wrong
+    wrong = [f"lost {fact}" for fact in lost or shop.missing(after, facts)] + after.wrong
     wrong += [f"{run_id}: {end}" for run_id, end in ends.items() if end not in {"well", "halted"}]
     words = "; ".join(wrong[:3])
     if not wrong:
@@ -219,19 +219,23 @@ def _judge_error(error: Exception, unnoticed: Outcome) -> Seen:
     return Seen("failed", f"unclear: {words}")
 
 
-def _verdict_on_copy(folder: Path) -> str:
-    """Return what SQLite's integrity check makes of the files, without touching them."""
+def _examine_copy(folder: Path, facts: list[Fact]) -> tuple[str, list[Fact]]:
+    """Return what SQLite's integrity check makes of the damaged files, and which facts are gone, as far as it reads.
+
+    The client of the shop repeats what it asks for, so at the end nobody would see that a run was begun once more.
+    """
     for suffix in _SUFFIXES:
         if _size(folder, suffix):
             shutil.copy(folder / f"case.db{suffix}", folder / f"copy.db{suffix}")
     try:
         connection = apsw.Connection(str(folder / "copy.db"))
         try:
-            return shop.integrity(connection)
+            verdict = shop.integrity(connection)
+            return verdict, shop.missing(shop.holding(connection, damaged=True), facts)
         finally:
             connection.close()
-    except apsw.Error as error:
-        return f"{type(error).__name__}: {error}"
+    except (apsw.Error, ValueError, LookupError) as error:
+        return f"{type(error).__name__}: {error}", []
 
 
 def _look(path: Path) -> Held:
