@@ -11,6 +11,7 @@ BENCH_ARGS ?=
 PEERS ?=
 NAME ?=
 CASES ?=
+SEEDS ?= 2000
 PROOF_ARGS ?=
 
 VENV := .venv
@@ -22,7 +23,7 @@ CORE := $(VENV)/.core-installed
 DEV := $(VENV)/.dev-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint types layers format bench prove proof images clean
+.PHONY: help demo test test-all check lint types layers format bench prove proof sim images clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -65,6 +66,9 @@ prove: $(CORE)  ## break the engine's world in every way that proof/ knows, and 
 
 proof: $(CORE)  ## run one of these harnesses at any size: NAME=images [CASES=n]
 	$(BIN)/python -m proof $(NAME) $(addprefix --cases ,$(CASES)) $(PROOF_ARGS)
+
+sim:  ## live simulated worlds: [SEEDS=n]
+	$(MAKE) --no-print-directory proof NAME=sim CASES=$(SEEDS)
 
 images:  ## run crash images: [CASES=n]
 	$(MAKE) --no-print-directory proof NAME=images

@@ -18,6 +18,7 @@ from proof.table import PAGE, read_results, rewrite
 
 #: The harnesses and their modules, in the order in which CI runs them.
 HARNESSES: Final[dict[str, str]] = {
+    "sim": "proof.sim",
     "images": "proof.images",
     "disk-errors": "proof.disk_errors",
     "corrupt": "proof.corrupt",

@@ -17,7 +17,7 @@ from proof.sim.programs import WORKFLOWS
 from stepwell.codec import inflate
 from stepwell.context import StepInfo
 from stepwell.execution import Execution
-from stepwell.journal import UNDELIVERED
+from stepwell.journal import UNDELIVERED, Entry
 from stepwell.lifecycle import ENDED
 from stepwell.loop import DeterministicLoop
 from stepwell.model import Claim
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 _RUNS: Final = "SELECT key, id, status, owner, wake_at, workflow FROM stepwell_runs"
 _NEW_ENTRIES: Final = (
-    "SELECT position, run, op, kind, name, at FROM stepwell_journal WHERE position > ? ORDER BY position"
+    (
+    "SELECT position, run, op, kind, name, at, attempt FROM stepwell_journal WHERE position > ? ORDER BY position"
+)
 )
 _ENTRIES: Final = "SELECT run, op, kind, name, value FROM stepwell_journal ORDER BY position"
 _FINAL: Final = "SELECT 1 FROM stepwell_journal WHERE run = ? AND op = ? AND kind IN ('step', 'step_failed')"
@@ -46,6 +48,7 @@ class Judge:
         self._connection = world.arena.reader
         self._position = 0
         self._answered: set[tuple[int, int]] = set()
+        self._failed: Counter[tuple[int, int]] = Counter()
         self._status: dict[int, str] = {}
         self._owners: dict[int, int | None] = {}
         self.executions: Counter[tuple[str, int]] = Counter()
@@ -79,13 +82,17 @@ class Judge:
                 raise Violation("no run is halted without need", f"run {run_id}: {reason[0][0]}")
             self._status[key], self._owners[key] = status, owner
             self.keys[run_id], self.ids[key] = key, run_id
-        for position, run, op, kind, name, at in entries:
+        for position, run, op, kind, name, at, attempt in entries:
             self._position = position
             self._world.note(process, f"records {kind} {name} for {self.ids[run]}:{op}")
             if kind not in UNDELIVERED:
                 if (run, op) in self._answered:
                     raise Violation("an operation has one outcome", f"{self.ids[run]}:{op} has a second one, {kind}")
                 self._answered.add((run, op))
+            elif kind == "attempt_failed":
+                self._failed[run, op] += 1
+                if attempt != self._failed[run, op]:
+                    raise Violation("attempts are counted", f"{self.ids[run]}:{op} failed attempt {attempt} once more")
             epoch = process.members.epoch
             if claim is not None and before.get(run, epoch) not in (None, epoch):
                 raise Violation(
@@ -158,6 +165,10 @@ class Judge:
             raise Violation(
                 "what is acknowledged is durable", f"{action.target} shall be cancelled, the file says nothing"
             )
+
+    def ends(self) -> Counter[str]:
+        """Return how many runs there are in each state."""
+        return Counter(self._status.values())
 
     # --- rest and end ----------------------------------------------------------------------------------------------------
 
@@ -409,6 +420,18 @@ class Judge:
             raise Violation("who leaves owns nothing", "there are runs with an owner")
         if self._rows("SELECT 1 FROM stepwell_wakes"):
             raise Violation("notes are read", "there are notes that nobody has taken")
+
+
+class _Replay(Execution):
+    """A replay that looks at the clock."""
+
+    __slots__ = ()
+
+    def deliver(self, entry: Entry) -> None:
+        """Deliver an entry, a timer's only if it was due."""
+        if entry.kind == "timer" and entry.op in self.pending and self.pending[entry.op].detail > entry.at:
+            raise Violation("a timer is never early", f"{self.run_id}:{entry.op} at {entry.at}")
+        super().deliver(entry)
 
 
 class _Reads:

@@ -204,6 +204,7 @@ class Process:
         self.alive = True
         self.open = False
         self.leaving = False
+        self._closes = False
         self.hears: Callable[[bytes, tuple[int, ...]], None] | None = None
         self.stalled_until = 0
         self.fuses: list[tuple[int, str, int, bool]] = []  # (points left, what then, number, flag)
@@ -335,6 +336,8 @@ class Process:
         if machine.failure is not None:
             if not self.leaving:
                 self.world.failed(self)
+            elif not self._closes:
+                self._close_soon()
             return
         self._set_timer()
         if not self._scheduled and machine.has_more():
@@ -429,7 +432,12 @@ class Process:
             machine.later(self._end)
             return
         machine.failure = EngineClosed("the simulated worker is closed")
-        machine.close()
+        self._close_soon()
+
+    def _close_soon(self) -> None:
+        self._closes = True
+        with self.machine.worker.loop.entered():
+            self.machine.close()
         self.world.at(1, self, self._close, "closes")
 
     def _close(self) -> None:

@@ -82,6 +82,7 @@ class World:
         self.lock_holder: Process | None = None
         self.lock_waiters: list[tuple[Process, Callable[[], None]]] = []
         self.disk_full_until = 0
+        self.commits = 0
         self.losses = 0  # of workers, by whatever cause
         self.active: list[Process] = []
         self.processes: list[Process] = []  # the living ones
@@ -206,6 +207,7 @@ class World:
 
     def committed(self, writer: Process) -> None:
         """Have the others notice a commit at their next tick."""
+        self.commits += 1
         for process in self.processes:
             if process is not writer:
                 self._tick(process)

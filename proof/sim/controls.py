@@ -1,0 +1,149 @@
+"""Engines that are broken on purpose; each must be caught by some world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+from unittest.mock import patch
+
+from msgspec.structs import replace
+
+from proof.sim.plan import Plan
+from proof.sim.world import World
+from stepwell.activation import Activator
+from stepwell.execution import Execution
+from stepwell.journal import Entry
+from stepwell.loading import Loader
+from stepwell.machine import Machine
+from stepwell.memory import Memory
+from stepwell.model import RunSnapshot
+from stepwell.requests import Requests
+from stepwell.resident import Resident
+from stepwell.store.sqlite import changes, writer
+from stepwell.work import Work
+
+Same = Callable[[Plan], Plan]
+
+
+def _acknowledge_early(stack: ExitStack) -> None:
+    start = Requests.start
+
+    def broken(self: Requests, run: Any, messages: Any, reply: Any) -> None:
+        reply(0, None)
+        start(self, run, messages, lambda _value, _error: None)
+
+    stack.enter_context(patch.object(Requests, "start", broken))
+
+
+def _act_early(stack: ExitStack) -> None:
+    commit = Machine._commit_together
+
+    def broken(self: Machine, works: list[Work]) -> None:
+        for work in works:
+            self.run_steps(work.steps)
+            work.steps = []
+        commit(self, works)
+
+    stack.enter_context(patch.object(Machine, "_commit_together", broken))
+
+
+def _do_not_fence(stack: ExitStack) -> None:
+    stack.enter_context(patch.dict(writer._SQL, {"worker_may_write": "SELECT 1 WHERE ?1 > 0"}))
+
+
+def _fire_twice(stack: ExitStack) -> None:
+    deliver = Activator.deliver
+
+    def broken(self: Activator, run: Resident, entry: Entry, work: Work) -> None:
+        deliver(self, run, entry, work)
+        if entry.kind == "timer":
+            work.changes.append(entry)
+
+    stack.enter_context(patch.object(Activator, "deliver", broken))
+
+
+def _fire_early(stack: ExitStack) -> None:
+    pop_due, pop_run = Resident.pop_due, Memory.pop_due
+    stack.enter_context(patch.object(Resident, "pop_due", lambda self, now: pop_due(self, now + 5_000)))
+    stack.enter_context(patch.object(Memory, "pop_due", lambda self, now: pop_run(self, now + 5_000)))
+
+
+def _skip_children(stack: ExitStack) -> None:
+    load = Loader._load
+
+    def broken(self: Loader, snapshot: RunSnapshot) -> None:
+        if snapshot.record.parent is None:
+            load(self, snapshot)
+
+    stack.enter_context(patch.object(Loader, "_load", broken))
+
+
+def _replay_by_arrival(stack: ExitStack) -> None:
+    replay = Execution.replay
+
+    def broken(self: Execution, entries: Sequence[Entry], *, restarted: bool = False) -> None:
+        replay(self, sorted(entries, key=lambda entry: entry.op or 1 << 60), restarted=restarted)
+
+    stack.enter_context(patch.object(Execution, "replay", broken))
+
+
+def _lose_letters(stack: ExitStack) -> None:
+    def lost(self: World, *_arguments: Any) -> None:
+        """Neither letter nor tick arrives."""
+
+    stack.enter_context(patch.object(World, "send_letter", lost))
+    stack.enter_context(patch.object(World, "_tick", lost))
+
+
+def _leave_no_note(stack: ExitStack) -> None:
+    stack.enter_context(patch.object(changes.Applier, "_tell_owner", lambda *_arguments: None))
+
+
+def _release_with_news(stack: ExitStack) -> None:
+    sql = changes._SQL["runs_released"]
+    before, found, _ = sql.partition("AND NOT EXISTS (SELECT 1 FROM stepwell_wakes")
+    assert found
+    stack.enter_context(patch.dict(changes._SQL, {"runs_released": before}))
+
+
+def _claim_what_is_owned(stack: ExitStack) -> None:
+    sql = changes._SQL["runs_claimed"]
+    broken = sql.replace("owner IS NULL", "1")
+    assert broken != sql
+    stack.enter_context(patch.dict(changes._SQL, {"runs_claimed": broken}))
+
+
+def _forget_attempts(stack: ExitStack) -> None:
+    """A crash resets the count of attempts."""
+    load = Loader._load
+
+    def broken(self: Loader, snapshot: RunSnapshot) -> None:
+        kept = [entry for entry in snapshot.entries if entry.kind not in ("attempt_failed", "step_started")]
+        load(self, replace(snapshot, entries=kept))
+
+    stack.enter_context(patch.object(Loader, "_load", broken))
+
+
+CONTROLS: Final[dict[str, Callable[[ExitStack], None]]] = {
+    "acknowledge before commit": _acknowledge_early,
+    "a step starts before its commit": _act_early,
+    "no epoch in writes": _do_not_fence,
+    "a timer that fires twice": _fire_twice,
+    "a timer that fires 5 ms early": _fire_early,
+    "recovery that skips a child": _skip_children,
+    "replay in arrival order": _replay_by_arrival,
+    "wake-up lost without the fallback": _lose_letters,
+    "no note for the owner of a run": _leave_no_note,
+    "a run is parked although there is news": _release_with_news,
+    "a run is claimed although it has an owner": _claim_what_is_owned,
+    "a crash makes attempts forgotten": _forget_attempts,
+}
+
+
+@contextmanager
+def broken_engine(name: str) -> Generator[None]:
+    """Break the engine in the way that `name` of `CONTROLS` says."""
+    with ExitStack() as stack:
+        CONTROLS[name](stack)
+        yield
