@@ -482,16 +482,25 @@ def run_program(program: str, *arguments: object) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
 
 
-def test_a_second_process_is_refused_with_the_pid_of_the_first(engine: TestEngine, database: Path) -> None:
+def test_a_client_in_a_second_process_starts_runs_and_gets_their_results(engine: TestEngine, database: Path) -> None:
+    engine.start(doubles, 1)  # the file knows the workflow's name, the client has its code
     program = """
         import sys, stepwell
-        try:
-            stepwell.Engine(sys.argv[1])
-        except stepwell.FileInUse as error:
-            print(error)
+
+        @stepwell.workflow(name="tests.doubles.remote")
+        async def doubles(number: int) -> int: ...
+
+        with stepwell.Engine(sys.argv[1], workflows=[]) as client:
+            print(client.start(doubles, 21).result(10))
+            print([worker.takes_work for worker in client.workers()])
     """
-    assert f"process {os.getpid()} " in run_program(program, database)
-    assert engine.start(doubles, 1).result(10) == 2
+
+    @workflow(name="tests.doubles.remote")
+    async def remote(number: int) -> int:
+        return number * 2
+
+    assert remote.name == "tests.doubles.remote"
+    assert run_program(program, database).split("\n")[:2] == ["42", "[True, False]"]
 
 
 def use_in_child(engine: Engine, results: Any) -> None:

@@ -35,8 +35,8 @@ LAYERS: list[list[str]] = [
         "stepwell.watchdog",
     ],
     ["stepwell.worker"],
-    ["stepwell.loading", "stepwell.turns"],
-    ["stepwell.steps"],
+    ["stepwell.arrivals", "stepwell.loading", "stepwell.settling"],
+    ["stepwell.steps", "stepwell.turns"],
     ["stepwell.activation"],
     ["stepwell.batch", "stepwell.memory", "stepwell.permits"],
     ["stepwell.work", "stepwell.queues"],
@@ -68,6 +68,7 @@ LAYERS: list[list[str]] = [
 #: The pure part, and what it must not import: the clock, the operating system, threads, a store that exists.
 PURE = [
     "stepwell.activation",
+    "stepwell.arrivals",
     "stepwell.attempts",
     "stepwell.batch",
     "stepwell.calls",
@@ -82,6 +83,7 @@ PURE = [
     "stepwell.queues",
     "stepwell.requests",
     "stepwell.resident",
+    "stepwell.settling",
     "stepwell.steps",
     "stepwell.waiting",
     "stepwell.turns",

@@ -24,7 +24,7 @@ from stepwell.memory import Memory
 from stepwell.model import RunRecord, RunSnapshot
 from stepwell.resident import Resident
 from stepwell.steps import attempt_history
-from stepwell.store.base import Inspector, RunCreated, RunMoved, RunsClaimed, RunsReleased, WorkTaken
+from stepwell.store.base import SUSPECT_CRASHES, Inspector, RunCreated, RunMoved, RunsClaimed, RunsReleased, WorkTaken
 from stepwell.store.queueing import PermitReturned
 from stepwell.work import RunOver, Work
 
@@ -49,6 +49,7 @@ class Owner(Protocol):
     """The worker, as far as loading needs it."""
 
     now: int
+    epoch: int
     codec: Codec
     loop: DeterministicLoop
     memory: Memory
@@ -261,8 +262,8 @@ class Loader:
     def _load(self, snapshot: RunSnapshot) -> None:
         worker = self._worker
         record = snapshot.record
-        if record.status in ENDED or worker.memory.by_id(record.id) is not None:
-            return
+        if record.owner != worker.epoch or worker.memory.by_id(record.id) is not None:
+            return  # it ended meanwhile, or this worker was fenced: then it is another one's
         if record.crashes >= self._limits.crashes:
             self._give_up(record)
             return
@@ -275,6 +276,7 @@ class Loader:
         run = Resident(record, execution)
         worker.memory.enter(run)
         work = worker.batch.work_of(run)
+        run.suspect = record.crashes >= SUSPECT_CRASHES
         run.permits = {permit.op: permit for permit in snapshot.permits}
         run.history = attempt_history(snapshot.entries)
         execution.replay(snapshot.entries)

@@ -150,7 +150,7 @@ class Machine:
             return
         # What wakes other threads comes last: they need the interpreter, and would only wait for this thread to rest.
         self.flush()
-        worker.run_steps()
+        worker.settling.run_steps()
 
     def has_more(self) -> bool:
         """Tell whether another turn should follow at once."""
@@ -198,7 +198,7 @@ class Machine:
         try:
             for index, group in enumerate(groups):
                 if group[0].calls_transactions:
-                    self.worker.prepare(group[0])
+                    self.worker.settling.prepare(group[0])
                 try:
                     self._commit_together(group)
                 except ClaimLost as error:
@@ -227,11 +227,11 @@ class Machine:
                 raise
             self.short_of_space = False
             with worker.loop.entered():
-                worker.settle(written, outcomes)
+                worker.settling.settle(written, outcomes)
         if len(written) != len(works):
             rest = [work for work in works if not work.is_written]
             nothing: list[list[Any]] = [[]] * len(rest)
-            worker.settle(rest, nothing)
+            worker.settling.settle(rest, nothing)
 
     def flush(self) -> None:
         """Call what waits for the end of the turn."""
@@ -251,7 +251,7 @@ class Machine:
         if not self.short_of_space:
             _log.error("%s. Work goes on by itself when there is space", error)
             self.short_of_space = True
-        self.worker.disk_full(works, error)
+        self.worker.settling.disk_full(works, error)
         self.disk_is_full = True
         self._driver.disk_full()
 
@@ -327,7 +327,7 @@ class Machine:
         if (everything or "death" in news) and not self.closing:
             self._look_at_members()
         if everything or "mail" in news:
-            self.worker.take_news()
+            self.worker.arrivals.take()
         if everything or "work" in news:
             self.worker.loader.look()
             self.worker.turns.look()
@@ -383,7 +383,9 @@ class Machine:
 
     def run_steps(self, attempts: list[Attempts]) -> None:
         """Execute attempts, unless the engine is closing: then another one does."""
-        if not self.closing:
+        if self.closing:
+            self.worker.hand_over(attempts)
+        else:
             self._driver.run_steps(attempts)
 
     def drop_steps(self, attempts: list[Attempts]) -> None:

@@ -41,6 +41,7 @@ class Resident:
         "receivers",
         "sending",
         "status",
+        "suspect",
         "timers",
         "unsettled",
         "wake_at",
@@ -76,6 +77,7 @@ class Resident:
         self.cancelling = False  # a cancellation was delivered
         self.cancel_reason: str | None = None
         self.finished = False
+        self.suspect = False  # it was under way when workers died (see `stepwell.store.base.Store.bury`)
         self.work: Any = None  # the uncommitted Work that touches this run
 
     def add_timer(self, due: int, operation: int) -> None:

@@ -1,9 +1,8 @@
 """The worker: which runs are in memory, what reaches them, what becomes of it.
 
-Every method that takes an event turns it into `Work`, by way of the `Activator`. The engine collects the works of a
-batch with `take`, commits them in one transaction, and hands the outcomes back to `settled`, which releases the
-effects. Nothing leaves the worker before the commit that justifies it (the output gate), and a work whose unit was
-refused is forgotten together with the runs it touched: they are read from the file again.
+Every method that takes an event turns it into `Work`, by way of the `Activator`. The machine collects the works of a
+batch, commits them in one transaction, and hands the outcomes to `settling`, which releases the effects. `loader`
+claims runs and reads them, `turns` decides about queues, `arrivals` hands over what other workers wrote.
 
 No clock (`now` is set by the engine), no threads, no I/O but reads of the store.
 """
@@ -11,6 +10,7 @@ No clock (`now` is set by the engine), no threads, no I/O but reads of the store
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -19,12 +19,13 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from stepwell.activation import DEADLINE_REASON, Activator
+from stepwell.arrivals import Arrivals
 from stepwell.attempts import Attempts
 from stepwell.batch import Batch
 from stepwell.calls import Operation
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
-from stepwell.errors import ClaimLost, StepwellError
+from stepwell.errors import ClaimLost
 from stepwell.failure import encode_failure
 from stepwell.flow import Limit, Queue
 from stepwell.journal import Entry, Payload
@@ -35,15 +36,12 @@ from stepwell.memory import Memory
 from stepwell.model import RunRecord
 from stepwell.queues import refusal_of
 from stepwell.resident import Resident
+from stepwell.settling import Settling
 from stepwell.steps import Steps
 from stepwell.store.base import (
-    Change,
     Created,
     Inspector,
-    Lent,
     MessageSent,
-    NewsTaken,
-    Outcome,
     RunCreated,
     RunMoved,
     Sent,
@@ -52,9 +50,6 @@ from stepwell.turns import Turns
 from stepwell.work import Outside, RunOver, Work
 
 _log: Final = logging.getLogger("stepwell")
-
-#: After how many refused writes in a row a run is halted instead of read again.
-_MAX_REFUSALS: Final = 3
 
 
 class Worker:
@@ -87,163 +82,23 @@ class Worker:
         self.loader = Loader(self, inspector, workflows, limits, takes_work=takes_work)
         self.batch = Batch()
         self.turns = Turns(self, inspector, workflows, flows, queues, takes_work=takes_work)
+        self.settling = Settling(self, inspector, self._steps, outside)
+        self.arrivals = Arrivals(self, inspector, outside)
         self._ends: list[tuple[int, int, RunOver]] = []  # ends to deliver within the work under way
-        self._refusals: dict[int, int] = {}
         self.draining = False
 
-    # --- the batch -----------------------------------------------------------------------------------------------
-
-    def disk_full(self, works: list[Work], error: StepwellError) -> None:
-        """Refuse requests that touch no run in memory; keep the rest for another try."""
-        kept: list[Work] = []
-        for work in works:
-            if work.calls_transactions:
-                # Their functions were called, but nothing of it stands: read the runs again when there is space.
-                self.batch.forget(work)
-                for reply in work.waiting_callers():
-                    reply(None, error)
-                for run in work.residents:
-                    self._forget(run)
-                    self.load_soon([run.key])
-            elif work.residents:
-                kept.append(work)
-            else:
-                self.settled(work, error)
-        self.batch.put_back(kept)
+    # --- carrying runs on ------------------------------------------------------------------------------------------
 
     def lose_everything(self, works: Iterable[Work], error: ClaimLost) -> list[Work]:
         """Forget all runs, because they are not this worker's any more; return the works that can be written anew."""
-        kept: list[Work] = []
-        for work in (*works, *self.batch.take()):
-            if not work.residents and not work.calls_transactions:
-                kept.append(work)
-                continue
-            if work.rare is not None:
-                self.batch.forget(work)
-            for reply in work.waiting_callers():
-                reply(None, error)
+        kept = self.settling.drop(works, error)
         self._ends.clear()
         self.close()
         return kept
 
     def halt_broken(self, key: int, error: Exception) -> None:
-        """Halt a run whose event the engine failed to handle; what that event led to is dropped."""
-        run = self.memory.runs.get(key)
-        work: Work | None = None if run is None else run.work
-        if work is not None and work in self.batch:
-            self.batch.discard(work)
-            for other in work.residents:
-                self._forget(other)
-                if other is not run:
-                    self.load_soon([other.key])
-            for reply in work.waiting_callers():
-                reply(None, StepwellError(f"nothing was written, because the engine failed to handle the run: {error}"))
-        if run is not None:
-            self._forget(run)
-        self._halt_unread(key, f"{type(error).__name__}: the engine failed to handle this run: {error}")
-
-    def _halt_unread(self, key: int, reason: str) -> None:
-        record = self._inspector.run_by_key(key)
-        if record is None or record.status in ENDED:
-            return
-        work = self.batch.lone_work()
-        work.changes.append(RunMoved(key, "halted", self.now, None, reason))
-        work.extra.over.append(RunOver(key, record.id, "halted", None, None, reason))
-
-    def prepare(self, work: Work) -> None:
-        """Make the unit of a work with transactional steps call them, inside the transaction."""
-
-        def body(lent: Lent) -> list[Change]:
-            before = len(work.changes)
-            for run, attempts in work.extra.transactions:
-                if attempts.wanted and self.memory.runs.get(run.key) is run:
-                    self.batch.join(run, work)
-                    self._steps.call_transaction(self.codec, attempts, lent)
-                    self.step_finished(attempts)
-            for run in work.residents:
-                run.work = None
-            return work.changes[before:]
-
-        work.body = body
-
-    def settle(self, works: Sequence[Work], outcomes: Sequence[Outcome]) -> None:
-        """Release what committed works led to, or forget those that were refused."""
-        self._deliver_told(works, outcomes)
-        steps = self.batch.steps
-        pairs = iter(zip(works, outcomes, strict=True))
-        for work, outcome in pairs:
-            if work.rare is None and isinstance(outcome, list):
-                for attempts in work.steps:
-                    if attempts.wanted:
-                        steps.append(attempts)
-            else:
-                try:
-                    self.settled(work, outcome)
-                except Exception:
-                    # The engine stops; whoever waits for these, or for the rest of this one, is told so.
-                    self.batch.put_back([work, *(left for left, _ in pairs)])
-                    raise
-
-    def _deliver_told(self, works: Sequence[Work], outcomes: Sequence[Outcome]) -> None:
-        """Deliver what commits entered in journals: behind all that came before them, before all that comes now."""
-        for work, outcome in zip(works, outcomes, strict=True):
-            if work.rare is not None and work.rare.told and isinstance(outcome, list):
-                results = {id(change): result for change, result in zip(work.changes, outcome, strict=False)}
-                for change, handler in work.rare.told:
-                    handler(results[id(change)])
-
-    def settled(self, work: Work, outcome: Outcome) -> None:
-        """Release what a work led to, or forget it where it was refused."""
-        if work.rare is not None:
-            self.batch.forget(work)
-        if isinstance(outcome, StepwellError):
-            self._refused(work, outcome)
-            return
-        if work.rare is not None:
-            self._release(work, outcome)
-        for attempts in work.steps:
-            if attempts.wanted:
-                self.batch.steps.append(attempts)
-
-    def _release(self, work: Work, outcome: Sequence[Any]) -> None:
-        extra = work.extra
-        if extra.handlers:
-            results = {id(change): result for change, result in zip(work.changes, outcome, strict=False)}
-            for change, handler in extra.handlers:
-                handler(results[id(change)])
-        if extra.decided is not None:
-            extra.decided(list(outcome[len(work.changes) :]))
-        for reply, value in extra.replies:
-            reply(value, None)
-        for call in extra.after:
-            call()
-        if extra.over:  # after what the runs published last, which someone may wait for
-            self._outside.run_over(extra.over)
-        if extra.drops:
-            self._outside.drop_steps(extra.drops)
-
-    def run_steps(self) -> None:
-        """Have the steps executed that the commits since the last call made safe."""
-        if self.batch.steps:
-            steps, self.batch.steps = self.batch.steps, []
-            self._outside.run_steps(steps)
-
-    def _refused(self, work: Work, error: StepwellError) -> None:
-        for reply in work.waiting_callers():
-            reply(None, error)
-        lost = [run for run in work.residents if run.key in self.memory or run.finished]
-        for run in lost:
-            self._forget(run)
-        if isinstance(error, ClaimLost):
-            return
-        for run in lost:
-            _log.error("run %r is read again, because a write was refused: %s", run.id, error)
-            self._refusals[run.key] = self._refusals.get(run.key, 0) + 1
-            if self._refusals[run.key] < _MAX_REFUSALS:
-                self.load_soon([run.key])
-            else:
-                reason = f"{type(error).__name__}: its writes were refused {_MAX_REFUSALS} times: {error}"
-                self._halt_unread(run.key, reason)
+        """Halt a run whose event the engine failed to handle."""
+        self.settling.halt_broken(key, error)
 
     def load_soon(self, keys: Sequence[int]) -> None:
         """Bring runs of this worker's to memory in an event of their own."""
@@ -253,46 +108,6 @@ class Worker:
         self.loader.load(keys)
         # At once: by the next turn what was due could have left memory again, for ever.
         self._fire_due()
-
-    def take_news(self) -> None:
-        """Look at what arrived from other workers for runs of this one; an event."""
-        keys = self._inspector.news(self.epoch)
-        if keys:
-            # First the note is removed, then what it told of is read: what comes in between leaves another one.
-            after = partial(self._outside.later, partial(self._read_news, keys))
-            self.batch.lone_work().expect(NewsTaken(keys), lambda _: after())
-
-    def _read_news(self, keys: Sequence[int]) -> None:
-        missing = [key for key in keys if key not in self.memory]
-        for key in keys:
-            run = self.memory.runs.get(key)
-            if run is not None:
-                self.look_again(run)
-        self.loader.load(missing)
-
-    def look_again(self, run: Resident) -> None:
-        """Give a run what other workers have written for it: messages, a cancellation, the ends of runs it awaits."""
-        work = self.batch.work_of(run)
-        for message in self._inspector.messages_from_others(run.key, self.epoch, run.heard):
-            run.heard = message.position
-            run.put_message(message.name, message.value, message.position, message.sent_at)
-        awaiting = [operation for operation in run.execution.pending.values() if operation.kind == "result"]
-        settled = self._inspector.settled_among([operation.name for operation in awaiting]) if awaiting else ()
-        over = {record.id: RunOver.of(record) for record in settled if record.status in ENDED}
-        for operation in awaiting:
-            if operation.name in over and operation.number in run.execution.pending and not run.finished:
-                self.activator.deliver(run, self.activator.result_entry(run, operation, over[operation.name]), work)
-                self.settle_run(run, work)
-        record = self._inspector.run_by_key(run.key)
-        if record is not None and record.cancel_requested_at is not None:
-            self.deliver_cancel(run, record.cancel_reason, work)
-        self.turns.look_at_permits(run)
-        if self.memory.runs.get(run.key) is run:
-            self.settle_run(run, self.batch.work_of(run))
-
-    def has_news(self, run: Resident) -> bool:
-        """Tell whether something arrived for a run that it was not given yet."""
-        return run.key in self._inspector.news(self.epoch)
 
     def settle_run(self, run: Resident, work: Work) -> None:
         """Carry a run on until it waits, and tell whoever waits for runs that ended on the way."""
@@ -394,6 +209,8 @@ class Worker:
             if run.status == "halted":
                 return
         self.activator.settle(run, work)
+        if run.suspect:
+            self.loader.work_may_exist = True  # it makes progress, so the next suspect may be taken
         if self._ends:
             self.deliver_ends(work)
 
@@ -441,7 +258,7 @@ class Worker:
 
     # --- coming and going ----------------------------------------------------------------------------------------
 
-    def _forget(self, run: Resident) -> None:
+    def forget(self, run: Resident) -> None:
         """Take a run out of memory. What the file says of it stands."""
         self.memory.remove(run)
         dropped = [attempts for attempts in run.calls.values() if attempts.retry_at is None]
@@ -458,16 +275,27 @@ class Worker:
         """
         parked = self.memory.beyond(0 if self.draining else self._limits.waiting)
         for run in parked:
-            self._forget(run)
+            self.forget(run)
             if run.queue is not None:
                 self.turns.touch(run.queue)
         if parked:
             self.loader.release(parked)
 
+    def hand_over(self, attempts: Iterable[Attempts]) -> None:
+        """Leave runs whose next steps are not executed here any more to other workers; an event.
+
+        A run with other steps under way stays until they have ended.
+        """
+        for key, number in Counter(attempt.run_key for attempt in attempts).items():
+            run = self.memory.runs.get(key)
+            if run is not None and run.active == number and run.can_leave():
+                self.forget(run)
+                self.batch.lone_work().changes.append(RunMoved(key, "pending", self.now))
+
     def close(self) -> None:
         """Drop every run from memory, without letting any of them act."""
         for run in list(self.memory.runs.values()):
-            self._forget(run)
+            self.forget(run)
 
     # --- what the activator asks (see `stepwell.activation.Runs`) --------------------------------------------------
 
@@ -593,7 +421,7 @@ class Worker:
         if run.queue is not None:
             self.turns.touch(run.queue)
         self.batch.ending[run.key] = over
-        self._forget(run)
+        self.forget(run)
         self.tell_watchers(run.id, run.parent, over, work)
 
     def tell_watchers(self, run_id: str, parent: int | None, over: RunOver, work: Work) -> None:
@@ -609,7 +437,7 @@ class Worker:
 
     def halted(self, run: Resident) -> None:
         """Drop a halted run from memory."""
-        self._forget(run)
+        self.forget(run)
 
     def resting(self, run: Resident) -> None:
         """Note the run's next due time, and whether it may leave memory."""
@@ -638,4 +466,4 @@ class Worker:
     def ended_meanwhile(self, run: Resident) -> None:
         """Look whether what a run waits for has come about elsewhere."""
         if self.memory.runs.get(run.key) is run:
-            self.look_again(run)
+            self.arrivals.look_again(run)

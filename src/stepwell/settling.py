@@ -1,0 +1,220 @@
+"""What becomes of works: released after their commit, or forgotten where they were refused.
+
+Nothing leaves the worker before the commit that justifies it (the output gate). A work whose unit was refused is
+forgotten together with the runs it touched: they are read from the store again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Protocol
+
+from stepwell.attempts import Attempts
+from stepwell.batch import Batch
+from stepwell.codec import Codec
+from stepwell.errors import ClaimLost, StepwellError
+from stepwell.lifecycle import ENDED
+from stepwell.memory import Memory
+from stepwell.resident import Resident
+from stepwell.steps import Steps
+from stepwell.store.base import Change, Inspector, Lent, Outcome, RunMoved
+from stepwell.work import Outside, RunOver, Work
+
+_log: Final = logging.getLogger("stepwell")
+
+#: After how many refused writes in a row a run is halted instead of read again.
+_MAX_REFUSALS: Final = 3
+
+
+class Owner(Protocol):
+    """The worker, as far as its works need it."""
+
+    now: int
+    codec: Codec
+    memory: Memory
+    batch: Batch
+
+    def forget(self, run: Resident) -> None:
+        """Take a run out of memory."""
+        ...
+
+    def load_soon(self, keys: Sequence[int]) -> None:
+        """Bring runs of this worker's to memory, in an event of their own."""
+        ...
+
+    def step_finished(self, attempts: Attempts) -> None:
+        """Record how an attempt ended, and carry the run on."""
+        ...
+
+
+class Settling:
+    """Settles the works of one worker."""
+
+    def __init__(self, worker: Owner, inspector: Inspector, steps: Steps, outside: Outside) -> None:
+        self._worker = worker
+        self._inspector = inspector
+        self._steps = steps
+        self._outside = outside
+        self._batch = worker.batch
+        self._memory = worker.memory
+        self._refusals: dict[int, int] = {}  # by run key, in a row
+
+    def prepare(self, work: Work) -> None:
+        """Make the unit of a work with transactional steps call them, inside the transaction."""
+
+        def body(lent: Lent) -> list[Change]:
+            before = len(work.changes)
+            for run, attempts in work.extra.transactions:
+                if attempts.wanted and self._memory.runs.get(run.key) is run:
+                    self._batch.join(run, work)
+                    self._steps.call_transaction(self._worker.codec, attempts, lent)
+                    self._worker.step_finished(attempts)
+            for run in work.residents:
+                run.work = None
+            return work.changes[before:]
+
+        work.body = body
+
+    def settle(self, works: Sequence[Work], outcomes: Sequence[Outcome]) -> None:
+        """Release what committed works led to, or forget those that were refused."""
+        self._deliver_told(works, outcomes)
+        if self._refusals:
+            self._forget_refusals(works, outcomes)
+        steps = self._batch.steps
+        pairs = iter(zip(works, outcomes, strict=True))
+        for work, outcome in pairs:
+            if work.rare is None and isinstance(outcome, list):
+                for attempts in work.steps:
+                    if attempts.wanted:
+                        steps.append(attempts)
+            else:
+                try:
+                    self.settled(work, outcome)
+                except Exception:
+                    # The engine stops; whoever waits for these, or for the rest of this one, is told so.
+                    self._batch.put_back([work, *(left for left, _ in pairs)])
+                    raise
+
+    def _forget_refusals(self, works: Sequence[Work], outcomes: Sequence[Outcome]) -> None:
+        for work, outcome in zip(works, outcomes, strict=True):
+            if isinstance(outcome, list):
+                for run in work.residents:
+                    self._refusals.pop(run.key, None)
+
+    def _deliver_told(self, works: Sequence[Work], outcomes: Sequence[Outcome]) -> None:
+        """Deliver what commits entered in journals: behind all that came before them, before all that comes now."""
+        for work, outcome in zip(works, outcomes, strict=True):
+            if work.rare is not None and work.rare.told and isinstance(outcome, list):
+                results = {id(change): result for change, result in zip(work.changes, outcome, strict=False)}
+                for change, handler in work.rare.told:
+                    handler(results[id(change)])
+
+    def settled(self, work: Work, outcome: Outcome) -> None:
+        """Release what a work led to, or forget it where it was refused."""
+        if work.rare is not None:
+            self._batch.forget(work)
+        if isinstance(outcome, StepwellError):
+            self._refused(work, outcome)
+            return
+        if work.rare is not None:
+            self._release(work, outcome)
+        for attempts in work.steps:
+            if attempts.wanted:
+                self._batch.steps.append(attempts)
+
+    def _release(self, work: Work, outcome: Sequence[Any]) -> None:
+        extra = work.extra
+        if extra.handlers:
+            results = {id(change): result for change, result in zip(work.changes, outcome, strict=False)}
+            for change, handler in extra.handlers:
+                handler(results[id(change)])
+        if extra.decided is not None:
+            extra.decided(list(outcome[len(work.changes) :]))
+        for reply, value in extra.replies:
+            reply(value, None)
+        for call in extra.after:
+            call()
+        if extra.over:  # after what the runs published last, which someone may wait for
+            self._outside.run_over(extra.over)
+        if extra.drops:
+            self._outside.drop_steps(extra.drops)
+
+    def run_steps(self) -> None:
+        """Have the steps executed that the commits since the last call made safe."""
+        if self._batch.steps:
+            steps, self._batch.steps = self._batch.steps, []
+            self._outside.run_steps(steps)
+
+    def _refused(self, work: Work, error: StepwellError) -> None:
+        for reply in work.waiting_callers():
+            reply(None, error)
+        lost = [run for run in work.residents if run.key in self._memory or run.finished]
+        for run in lost:
+            self._worker.forget(run)
+        if isinstance(error, ClaimLost):
+            return
+        for run in lost:
+            _log.error("run %r is read again, because a write was refused: %s", run.id, error)
+            self._refusals[run.key] = self._refusals.get(run.key, 0) + 1
+            if self._refusals[run.key] < _MAX_REFUSALS:
+                self._worker.load_soon([run.key])
+            else:
+                reason = f"{type(error).__name__}: its writes were refused {_MAX_REFUSALS} times: {error}"
+                self._halt_unread(run.key, reason)
+
+    def disk_full(self, works: list[Work], error: StepwellError) -> None:
+        """Refuse requests that touch no run in memory; keep the rest for another try."""
+        kept: list[Work] = []
+        for work in works:
+            if work.calls_transactions:
+                # Their functions were called, but nothing of it stands: read the runs again when there is space.
+                self._batch.forget(work)
+                for reply in work.waiting_callers():
+                    reply(None, error)
+                for run in work.residents:
+                    self._worker.forget(run)
+                    self._worker.load_soon([run.key])
+            elif work.residents:
+                kept.append(work)
+            else:
+                self.settled(work, error)
+        self._batch.put_back(kept)
+
+    def drop(self, works: Iterable[Work], error: ClaimLost) -> list[Work]:
+        """Drop what concerns runs that are not this worker's any more; return the works that can be written anew."""
+        kept: list[Work] = []
+        for work in (*works, *self._batch.take()):
+            if not work.residents and not work.calls_transactions:
+                kept.append(work)
+                continue
+            if work.rare is not None:
+                self._batch.forget(work)
+            for reply in work.waiting_callers():
+                reply(None, error)
+        self._refusals.clear()
+        return kept
+
+    def halt_broken(self, key: int, error: Exception) -> None:
+        """Halt a run whose event the engine failed to handle; what that event led to is dropped."""
+        run = self._memory.runs.get(key)
+        work: Work | None = None if run is None else run.work
+        if work is not None and work in self._batch:
+            self._batch.discard(work)
+            for other in work.residents:
+                self._worker.forget(other)
+                if other is not run:
+                    self._worker.load_soon([other.key])
+            for reply in work.waiting_callers():
+                reply(None, StepwellError(f"nothing was written, because the engine failed to handle the run: {error}"))
+        if run is not None:
+            self._worker.forget(run)
+        self._halt_unread(key, f"{type(error).__name__}: the engine failed to handle this run: {error}")
+
+    def _halt_unread(self, key: int, reason: str) -> None:
+        record = self._inspector.run_by_key(key)
+        if record is None or record.status in ENDED:
+            return
+        work = self._batch.lone_work()
+        work.changes.append(RunMoved(key, "halted", self._worker.now, None, reason))
+        work.extra.over.append(RunOver(key, record.id, "halted", None, None, reason))
