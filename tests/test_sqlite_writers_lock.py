@@ -340,6 +340,20 @@ def test_a_thread_gets_what_was_kept_for_a_loop_that_does_not_come_back(path: st
         assert other.ask("writers.acquire_within(30)") is True
 
 
+def test_a_process_that_is_stopped_while_it_is_next_is_named(path: str, shared: SharedLock) -> None:
+    with writer(path) as other:
+        shared.acquire()
+        other.begin("writers.acquire()")
+        wait_until_it_is_next(shared, other)
+        other.stop()
+        # It is this process that writes, so far.
+        with pytest.raises(FileInUse, match="this process has been writing"):
+            shared.acquire(0.01)
+        shared.release()
+        with pytest.raises(FileInUse, match=f"process {other.pid} has been the next to write for more than 0.01 s"):
+            shared.acquire(0.01)
+
+
 def test_a_writer_that_is_stopped_is_named_and_waited_for_no_longer_than_asked(path: str, shared: SharedLock) -> None:
     with writer(path) as other:
         other.ask("writers.acquire()")

@@ -169,6 +169,8 @@ class Turnstile:
 
     def __init__(self, lock_file: LockFile) -> None:
         self._file = lock_file
+        #: This process writes.
+        self.is_inside = False
 
     def try_enter(self) -> bool:
         """Enter where nobody writes or is next; return whether that was so."""
@@ -176,6 +178,7 @@ class Turnstile:
         if not locking.try_lock(descriptor, QUEUE_BYTE, 2):
             return False
         locking.unlock(descriptor, QUEUE_BYTE)
+        self.is_inside = True
         return True
 
     def enter(self) -> None:
@@ -188,6 +191,7 @@ class Turnstile:
         except BaseException:
             self._leave_both(descriptor)
             raise
+        self.is_inside = True
 
     def enter_within(self, patience_seconds: float) -> bool:
         """Enter, or return False where that takes longer than `patience_seconds`."""
@@ -203,15 +207,22 @@ class Turnstile:
         finally:
             if not entered:
                 self._leave_both(descriptor)
+        self.is_inside = entered
         return entered
 
     def leave(self) -> None:
         """Let the next process in."""
+        self.is_inside = False
         locking.unlock(self._file.descriptor, WRITE_BYTE)
 
     def holder(self) -> int | None:
         """Return which other process writes, None where none does; 0 where the process is not visible from here."""
         found = locking.holder(self._file.descriptor, WRITE_BYTE)
+        return None if found is None else found.pid
+
+    def next_in_line(self) -> int | None:
+        """Return which other process is next; as `holder`. One that was stopped there lets nobody pass."""
+        found = locking.holder(self._file.descriptor, QUEUE_BYTE)
         return None if found is None else found.pid
 
     @staticmethod
@@ -305,10 +316,12 @@ class SharedLock:
         return None if self._closed else self._turnstile.holder()
 
     def _describe_holder(self, waited_seconds: float) -> str:
-        pid = self.holder()
+        pid, what = self.holder(), "been writing"
+        if pid is None and not self._turnstile.is_inside and not self._closed:
+            pid, what = self._turnstile.next_in_line(), "been the next to write"
         who = f"process {pid}" if pid else "this process" if pid is None else "another process"
         return (
-            f"{self._location!r}: {who} has been writing for more than {waited_seconds:g} s, and nobody else can write "
+            f"{self._location!r}: {who} has {what} for more than {waited_seconds:g} s, and nobody else can write "
             "meanwhile. If it is stopped, or hangs, continue it or kill it"
         )
 
