@@ -12,7 +12,7 @@ from typing import Final
 
 from stepwell.resident import Resident
 
-#: The part of the limit by which waiting runs may exceed it until some leave.
+#: The part of the limit that leaves at a time.
 _BUNCH: Final = 8
 
 
@@ -76,14 +76,14 @@ class Memory:
             self._waiting.pop(run.key, None)
 
     def beyond(self, limit: int) -> list[Resident]:
-        """Return the waiting runs beyond `limit` that can leave memory now, least recently used first.
+        """Return waiting runs that can leave memory now, where there are more than `limit`; least recently used first.
 
-        None, until there is a bunch of them: letting them go costs a commit.
+        A bunch of them at a time, because letting them go costs a commit.
         """
         excess = len(self._waiting) - limit
-        if excess <= limit // _BUNCH:
+        if excess <= 0:
             return []
-        return [run for run in islice(self._waiting.values(), excess) if run.can_leave()]
+        return [run for run in islice(self._waiting.values(), excess + limit // _BUNCH) if run.can_leave()]
 
     def parked(self, due: int | None) -> None:
         """Note that nobody owns a run any more that is due then."""
