@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 
-from stepwell import Engine, StoreError, receive, workflow
+from stepwell import Engine, Limit, StoreError, receive, step, workflow
 from stepwell.loading import Loader
 from stepwell.store.base import MessageSent, Outcome, Unit
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.testing import TestEngine
 
-DEADLINE_SECONDS = 20
+DEADLINE_SECONDS = 10
 
 
 @workflow
@@ -72,4 +74,37 @@ def test_a_message_that_was_committed_just_before_the_worker_died_wakes_its_run(
     engine.crash()
     engine.reopen()
     assert run.result(DEADLINE_SECONDS) == "hello"
+    engine.close()
+
+
+@step(limit=Limit("test_lost_answers.press", concurrency=1))
+async def press(number: int) -> int:
+    return number
+
+
+@workflow
+async def presses() -> int:
+    first, second, third = await asyncio.gather(press(1), press(2), press(3))
+    return first + second + third
+
+
+@pytest.mark.parametrize("commits", range(1, 12))
+def test_a_permit_that_was_granted_just_before_the_worker_died_is_not_lost(database: Path, commits: int) -> None:
+    """The worker dies after every number of commits: one of them grants the next permit, and nobody acts on it."""
+    commit = SqliteStore.commit
+    left = commits
+
+    def commits_some(store: SqliteStore, units: Sequence[Unit], claim: Any) -> list[Outcome]:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise StoreError("the worker dies here")
+        return commit(store, units, claim)
+
+    engine = TestEngine(database)
+    with patch.object(SqliteStore, "commit", commits_some), suppress(StoreError):
+        engine.start(presses, id="run").result(DEADLINE_SECONDS)
+    engine.crash()
+    engine.reopen()
+    assert engine.start(presses, id="run").result(DEADLINE_SECONDS) == 6
     engine.close()

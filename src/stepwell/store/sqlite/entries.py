@@ -77,7 +77,7 @@ class _Known:
 class Entries:
     """Applies the changes of queues and limits on the writer's connection; see the module.
 
-    `wake(run, at)` tells whoever carries on a run that another worker owns.
+    `wake(run, at)` has whoever carries a run on look at it.
     """
 
     def __init__(self, connection: apsw.Connection, wake: Callable[[int, int], None]) -> None:
@@ -337,7 +337,8 @@ class Entries:
         self._count_busy(change.limit, "", granted)
         runs = {run for run, _ in change.permits}
         owned = self._owned(to_json(sorted(runs)))
-        for run in sorted(runs - owned):
+        for run in sorted(runs):
+            # Those of this worker as well: should it die before it acts on the permit, the run is due.
             self._wake(run, change.at)
         return [permit for permit in change.permits if permit[0] in owned]
 
