@@ -365,7 +365,7 @@ def _run_chunk(task: tuple[int, int], *, only: Call | None = None) -> Tally:
     tally = Tally()
     with scratch() as folder, small_logs(16_384), _quick_retries():
         random = Random(seed)
-        plan = Plan(orders=(1,), placed=(11,), passing=1, wide=1)
+        plan = Plan(orders=(1,), placed=(11,), passing=1, wide=1, jobs=1)
         usual = _usual_calls(folder / "usual", plan)
         while tally.cases < count and not (tally.failures and only):
             fault = _some_fault(random, usual, only)

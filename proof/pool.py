@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import tempfile
@@ -26,7 +27,9 @@ def spread(function: Callable[[Item], Answer], items: Iterable[Item], jobs: int)
     listed = list(items)
     if jobs <= 1 or len(listed) <= 1:
         return [function(item) for item in listed]
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    # Should a process die of a signal, it says where.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=faulthandler.enable) as pool:
         return list(pool.map(function, listed))
 
 

@@ -68,7 +68,6 @@ def _live(engine: TestEngine, plan: Plan, random: Random) -> None:
     actions: list[Callable[[], object]] = [
         *(partial(client.start_passing, number) for number in range(plan.passing)),
         *(partial(client.start_order, number) for number in plan.orders),
-        # Queues: entries, limits and pauses belong here once the engine has them.
     ]
     _do(engine, actions, random)
     engine.advance(3_600, timeout=PATIENCE_SECONDS)
@@ -78,6 +77,7 @@ def _live(engine: TestEngine, plan: Plan, random: Random) -> None:
         *(partial(client.place_order, number) for number in plan.placed),
         *(partial(client.send_go, number) for number in plan.orders),
         *(partial(client.look, number) for number in plan.orders for _ in range(2)),
+        *(partial(client.start_job, number) for number in range(plan.jobs)),
         client.start_ends,
     ]
     _do(engine, actions, random)

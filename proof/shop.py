@@ -1,9 +1,9 @@
 """A small shop as the workload of the harnesses: what runs, what its client does, and how everything must end.
 
 Its runs use all that the engine offers: steps of every kind, retries, timers, messages both ways, children, published
-values, transactional steps on tables of the user's, starting from a transaction (an outbox), cancellation, failure,
-purging. Whatever happens on the way, the end is the same to the last row, because all that varies is how often a step
-is tried; so `finish` can take any file that a crash left, carry it to the end, and compare.
+values, transactional steps on tables of the user's, starting from a transaction (an outbox), queues and limits,
+cancellation, failure, purging. Whatever happens on the way, the end is the same to the last row, because all that
+varies is how often a step is tried; so `finish` can take any file that a crash left, carry it to the end, and compare.
 
 While it runs, the shop tells a `Witness` each **fact** that the engine acknowledged, at the moment when it did: a call
 that returned, or a step that was handed the result of an earlier one (which had to be durable by then). `holding` says
@@ -26,6 +26,9 @@ from typing import Any, Final, cast
 import apsw
 
 from stepwell import (
+    Limit,
+    Queue,
+    Rate,
     Retry,
     RunCancelled,
     RunEnded,
@@ -50,6 +53,9 @@ MONEY: Final = 100_000
 #: How long the client waits for anything, in real seconds: only an engine that hangs takes so long.
 PATIENCE_SECONDS: Final = 20.0
 TILL: Final = "till"
+#: Two jobs at once, one of each partition; and one in all has the use of the machine that `pressed` needs.
+JOBS: Final = Queue("proof.jobs", concurrency=2, partition_concurrency=1, rate=Rate(100, per=60))
+PRESS: Final = Limit("proof.press", concurrency=1)
 #: Runs whose ids begin so are purged at some time.
 PASSING: Final = "passing-"
 #: Makes the tables of the user's.
@@ -129,6 +135,13 @@ async def flaky(label: str, amount: int, after: list[str]) -> Done:
     OBSERVER.executes(label, after)
     if cast("Any", current()).attempt == 1:
         raise ConnectionError("the first try fails")
+    return Done(label, amount)
+
+
+@step(name="proof.pressed", limit=PRESS)
+async def pressed(label: str, amount: int, after: list[str]) -> Done:
+    """Do some work of which one is done at a time."""
+    OBSERVER.executes(label, after)
     return Done(label, amount)
 
 
@@ -220,6 +233,14 @@ async def passing(number: int) -> int:
     return (await work("only", number, [])).amount
 
 
+@workflow(name="proof.job")
+async def job(number: int) -> int:
+    """Be a job in a queue."""
+    first, second = await asyncio.gather(pressed("press", number, []), pressed("press-again", 1, []))
+    await asyncio.sleep(5)
+    return (await work("pack", first.amount + second.amount, ["press", "press-again"], 1)).amount
+
+
 # --- the client ------------------------------------------------------------------------------------------------------
 
 
@@ -233,6 +254,7 @@ class Plan:
     passing: int = 2
     wide: int = 2
     filler: int = 0
+    jobs: int = 2
     with_ends: bool = True
 
     @property
@@ -251,6 +273,8 @@ class Plan:
             ends |= {"doomed": RunCancelled, "failing": ValueError}
         for number in range(self.passing):
             ends[f"{PASSING}{number}"] = number
+        for number in range(self.jobs):
+            ends[f"job-{number}"] = number + 1
         return ends
 
     @classmethod
@@ -262,6 +286,7 @@ class Plan:
             passing=random.randint(1, 3),
             wide=random.randint(1, 4),
             filler=random.choice([0, 0, 3_000, 20_000]),
+            jobs=random.choice([0, 2, 5]),
         )
 
 
@@ -317,6 +342,20 @@ class Client:
         self.engine.start(passing, number, id=f"{PASSING}{number}")
         OBSERVER.tell("run", f"{PASSING}{number}")
 
+    def start_job(self, number: int) -> None:
+        """Put a job into the queue, some at once, some for later."""
+        self.engine.start(
+            job,
+            number,
+            id=f"job-{number}",
+            queue=JOBS,
+            priority=number % 2,
+            delay=number % 3 * 10 or None,
+            dedup=f"job-{number}",
+            partition=str(number % 2),
+        )
+        OBSERVER.tell("run", f"job-{number}")
+
     def start_ends(self) -> None:
         """Start the runs that do not complete."""
         for run_id, code in (("doomed", doomed), ("failing", failing)):
@@ -364,6 +403,8 @@ class Client:
             self.place_order(number)
         if plan.with_ends:
             self.start_ends()
+        for number in range(plan.jobs):
+            self.start_job(number)
         for number in plan.orders:
             self.send_go(number)
         if plan.with_ends:
@@ -440,6 +481,8 @@ def holding(connection: apsw.Connection, *, damaged: bool = False) -> Held:
         held.stages[ids[run]] = int(value)
     if "placed" in tables:
         _hold_tables(connection, held)
+    if "stepwell_entries" in tables:
+        _hold_queues(connection, held)
     return held
 
 
@@ -492,6 +535,24 @@ def _hold_tables(connection: apsw.Connection, held: Held) -> None:
             held.wrong.append(f"{run_id!r} was placed but not started")
         elif ("key", run_id, "go") not in held.facts:
             held.wrong.append(f"{run_id!r} was placed but not sent its message")
+
+
+def _hold_queues(connection: apsw.Connection, held: Held) -> None:
+    """Compare what the queues say of themselves with what stands in them."""
+    said = "SELECT name, delayed, waiting, running, ifnull(concurrency, 1000000) FROM stepwell_queues"
+    count = "SELECT count(*) FROM stepwell_entries WHERE queue = ? AND state = ?"
+    for name, *numbers, concurrency in _rows(connection, said):
+        found = [
+            connection.execute(count, (name, state)).fetchall()[0][0] for state in ("delayed", "waiting", "running")
+        ]
+        if numbers != found:
+            held.wrong.append(f"queue {name!r} says delayed, waiting, running are {numbers}; they are {found}")
+        if found[2] > concurrency:
+            held.wrong.append(f"{found[2]} have {name!r} at once, which allows {concurrency}")
+    over = (
+        "SELECT run.id FROM stepwell_entries JOIN stepwell_runs AS run ON run.key = run WHERE run.ended_at IS NOT NULL"
+    )
+    held.wrong += [f"run {run_id!r} has ended and stands in a queue" for (run_id,) in _rows(connection, over)]
 
 
 def _label(value: str | bytes) -> str:
