@@ -105,7 +105,8 @@ class PermitAsked(msgspec.Struct, frozen=True):
 class PermitsGranted(msgspec.Struct, frozen=True):
     """These operations, each (run, op), get the permits that they wait for.
 
-    The result is the list of those whose runs the writing worker owns; the other runs are woken as by `RunWoken`.
+    The result is the list of those whose runs the writing worker owns; the other runs are woken as by `RunWoken`. Its
+    own ones that wait become due: so they are looked at should the worker die before it starts the attempts.
     """
 
     limit: str

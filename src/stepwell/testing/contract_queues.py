@@ -474,6 +474,13 @@ class QueueContract(StoreFixtures):
         worker.apply(PermitReturned(run, 1, NOW), PermitAsked(parked, 1, "limit", NOW))
         assert worker.read.load([parked])[0].permits == [Permit(1, "limit", granted=False)]
 
+    def test_a_run_that_waits_is_due_with_its_permit_even_if_its_worker_dies(self, worker: Worker) -> None:
+        declare(worker, "limit", concurrency=1)
+        run = worker.create("a", "waiting")
+        worker.apply(PermitAsked(run, 1, "limit", NOW))
+        assert granted(worker, NOW + 3) == [(run, 1)]
+        assert worker.record(run).wake_at == NOW + 3
+
     def test_the_start_of_an_attempt_counts_from_when_it_happened(self, worker: Worker) -> None:
         declare(worker, "limit", rate_limit=1, rate_per=SECOND)
         first, second = worker.create("a"), worker.create("b")

@@ -336,7 +336,9 @@ class Entries:
         self._count_waiting(change.limit, "", "", -granted)
         self._count_busy(change.limit, "", granted)
         runs = {run for run, _ in change.permits}
-        owned = self._owned(to_json(sorted(runs)))
+        keys = to_json(sorted(runs))
+        owned = self._owned(keys)
+        self._execute(_SQL["own_runs_made_due"], (keys, change.at, self._epoch))
         for run in sorted(runs):
             # Those of this worker as well: should it die before it acts on the permit, the run is due.
             self._wake(run, change.at)
