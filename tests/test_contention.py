@@ -1,4 +1,4 @@
-"""What an engine does while somebody else is writing: it waits to be told, and asks for nothing meanwhile."""
+"""An engine beside others that write: it waits to be told, asks for nothing meanwhile, and misses nothing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from stepwell import workflow
+from stepwell import receive, workflow
 from stepwell.codec import Codec
 from stepwell.loading import Limits
 from stepwell.machine import Machine
-from stepwell.store.base import News, RunCreated
+from stepwell.store.base import MessageSent, News, RunCreated, Unit
 from stepwell.store.sqlite import SqliteStore
 
 NOW = 1_700_000_000_000_000
@@ -21,6 +21,11 @@ NOW = 1_700_000_000_000_000
 @workflow(name="nothing")
 async def nothing() -> None:
     pass
+
+
+@workflow(name="waits")
+async def waits() -> None:
+    await receive("go on")
 
 
 class Driver:
@@ -53,7 +58,9 @@ def driver() -> Driver:
 def machine(database: Path, driver: Driver) -> Iterator[Machine]:
     store = SqliteStore.open(database)
     limits = Limits(running=10, waiting=10, crashes=5)
-    machine = Machine(store, Codec(), {"nothing": nothing}, limits=limits, chance=lambda: 0.5, driver=driver)
+    machine = Machine(
+        store, Codec(), {"nothing": nothing, "waits": waits}, limits=limits, chance=lambda: 0.5, driver=driver
+    )
     store.writers.acquire()
     machine.open(NOW)
     store.writers.release()
@@ -124,3 +131,32 @@ def test_a_purge_that_waits_is_answered_when_the_engine_stops(machine: Machine) 
     driver.failed = lambda: None  # type: ignore[method-assign]
     machine.fail(RuntimeError("over"))
     assert [value for value, _ in replies] == [None]
+
+
+@pytest.mark.parametrize("draining", [False, True])
+def test_what_arrives_for_a_run_just_before_it_leaves_memory_is_not_missed(machine: Machine, *, draining: bool) -> None:
+    creation = RunCreated("one", "waits", None, 0, "running", NOW)
+    machine.post(lambda: machine.start_run(creation, [], lambda *_: None))
+    while not machine.is_idle(NOW):
+        machine.turn(NOW)
+    own = machine.claimed()
+    machine.store.writers.acquire()
+    other = machine.store.register(NOW)
+    machine.store.commit([Unit([MessageSent("one", "go on", None, NOW)])], other)
+    machine.store.writers.release()
+    assert machine.store.inspector.news(own.epoch)
+    # The note is removed in the turn after which the run leaves memory.
+    machine.post(lambda: machine.hear(News("mail")))
+    machine.turn(NOW)
+    if draining:
+        machine.worker.draining = True
+    else:
+        machine.worker._limits = machine.worker._limits._replace(waiting=0)
+    while not machine.is_idle(NOW):
+        machine.turn(NOW)
+    record = machine.store.inspector.run_by_id("one")
+    assert record is not None
+    if draining:
+        assert (record.status, record.owner, record.wake_at) == ("waiting", None, NOW)
+    else:
+        assert record.status == "completed"

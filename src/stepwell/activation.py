@@ -8,7 +8,7 @@ writes down what state the run rests in. All of it is one unit of work, hence on
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from stepwell.attempts import Attempts
 from stepwell.calls import ChildStart, Operation, Outcome
@@ -30,27 +30,25 @@ from stepwell.flow import Entry as QueueEntry
 from stepwell.journal import Entry, EntryKind, Payload
 from stepwell.lifecycle import ENDED, Status, check_transition
 from stepwell.operations import CancelDetail, MessageDetail, ValueDetail
-from stepwell.permits import PermitDesk, Permits
+from stepwell.permits import Permits
 from stepwell.queues import entered
 from stepwell.resident import Resident
+from stepwell.runs import Runs
 from stepwell.store.base import (
     CancelRequested,
     ChildrenCancelled,
-    Created,
     MessageSent,
     MessageTaken,
     RunCreated,
     RunFinished,
     RunMoved,
     RunWoken,
-    Sent,
     ValuePublished,
     WatchAdded,
 )
 from stepwell.work import RunOver, Work
 
 if TYPE_CHECKING:
-    from stepwell.codec import Codec
     from stepwell.model import RunRecord
 
 #: The cancellation reason that stands for the run's deadline, in the journal as well.
@@ -59,104 +57,6 @@ DEADLINE_REASON: Final = "the run's deadline has passed"
 # How many deliveries one activation may make to itself (publishing in a loop, say) before it is committed and others
 # get their turn.
 _MAX_DELIVERIES: Final = 1000
-
-
-class Runs(PermitDesk, Protocol):
-    """What settling one run needs to know of, and do to, the others: the worker."""
-
-    codec: Codec
-
-    def resident(self, run_id: str) -> Resident | None:
-        """Return a run that is in memory and has not ended."""
-        ...
-
-    def find(self, run_id: str) -> RunRecord | None:
-        """Read a run from the store."""
-        ...
-
-    def being_created(self, run_id: str) -> RunCreated | None:
-        """Return the change of the batch under way that creates this run, or None."""
-        ...
-
-    def creating(self, change: RunCreated) -> None:
-        """Note that the batch under way creates a run, for `being_created`."""
-        ...
-
-    def admits(self, workflow: str) -> bool:
-        """Tell whether a new run of this workflow may run at once."""
-        ...
-
-    def watch(self, run_id: str, watcher: int, operation: int) -> None:
-        """Have the end of a run delivered to an operation of another."""
-        ...
-
-    def child_created(self, change: RunCreated, created: Created) -> None:
-        """Bring a new run to life, after the commit."""
-        ...
-
-    def queued_child_created(self, run: Resident, change: RunCreated, created: Created) -> None:
-        """Tell a run which child it has in a queue, after the commit."""
-        ...
-
-    def message_committed(self, change: MessageSent, sent: Sent) -> None:
-        """Hand a message to its receiver, after the commit."""
-        ...
-
-    def cancel_committed(self, record: RunRecord) -> None:
-        """Deliver a cancellation, after the commit."""
-        ...
-
-    def children_cancelled(self, keys: list[int]) -> None:
-        """Deliver cancellations to children, after the commit."""
-        ...
-
-    def transaction_due(self, run: Resident, attempts: Attempts) -> None:
-        """Run a transactional step in a unit of its own, after the commit."""
-        ...
-
-    def queue_touched(self, queue: str) -> None:
-        """Decide about a queue in the commit under way, because a run enters it."""
-        ...
-
-    def declare(self, name: str, work: Work) -> None:
-        """Make a queue known to the file in the same unit that needs it."""
-        ...
-
-    def publish_committed(self, run: int, key: str, value: Payload) -> None:
-        """Tell those who wait for a value, after the commit."""
-        ...
-
-    def ended(self, run: Resident, over: RunOver, work: Work) -> None:
-        """Drop an ended run from memory and tell its watchers, within the same unit."""
-        ...
-
-    def halted(self, run: Resident) -> None:
-        """Drop a halted run from memory."""
-        ...
-
-    def restart(self, run: Resident) -> None:
-        """Start the run's code anew, on greenlets."""
-        ...
-
-    def resting(self, run: Resident) -> None:
-        """Note the run's next due time, and whether it may leave memory."""
-        ...
-
-    def resume_soon(self, run: Resident) -> None:
-        """Settle the run again, as an event of its own."""
-        ...
-
-    def reopen(self, run: Resident, operation: Operation) -> None:
-        """Open an operation again, after the commit."""
-        ...
-
-    def woken(self, key: int) -> None:
-        """Bring a run that is not in memory back, after the commit, if nobody else has it."""
-        ...
-
-    def ended_meanwhile(self, run: Resident) -> None:
-        """Look, after the commit, whether what a run waits for has come about elsewhere."""
-        ...
 
 
 class Activator:
@@ -569,7 +469,7 @@ class Activator:
         attempts.wanted = False
         work.extra.drops.append(attempts)
 
-    def wake_parent(self, key: int, work: Work) -> None:
-        """Make a parent that is not in memory look at its children, durably."""
+    def wake_absent(self, key: int, work: Work) -> None:
+        """Have a run that is not in memory look at what came for it, durably: a parent at its children, say."""
         work.changes.append(RunWoken(key, self._runs.now))
         work.extra.after.append(lambda: self._runs.woken(key))

@@ -37,10 +37,6 @@ class Owner(Protocol):
         """Tell a run that it is cancelled."""
         ...
 
-    def load_soon(self, keys: Sequence[int]) -> None:
-        """Bring runs of this worker's to memory, in an event of their own."""
-        ...
-
 
 class Arrivals:
     """Hands news to the runs in memory."""
@@ -66,7 +62,10 @@ class Arrivals:
             else:
                 self.look_again(run)
         if missing:
-            self._worker.load_soon(missing)
+            # They left memory since their notes were removed: anyone may carry them on, and has to know why.
+            work = self._worker.batch.lone_work()
+            for key in missing:
+                self._worker.activator.wake_absent(key, work)
 
     def pending_for(self, run: Resident) -> bool:
         """Tell whether something arrived for a run that it was not given yet."""

@@ -429,7 +429,7 @@ class Worker:
         for key, operation in self.memory.pop_watchers(run_id):
             self._ends.append((key, operation, over))
         if parent is not None and parent not in self.memory:
-            self.activator.wake_parent(parent, work)
+            self.activator.wake_absent(parent, work)
 
     def restart(self, run: Resident) -> None:
         """Start the run's code anew, on greenlets."""
