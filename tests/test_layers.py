@@ -38,6 +38,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.arrivals", "stepwell.loading", "stepwell.settling"],
     ["stepwell.steps", "stepwell.turns"],
     ["stepwell.activation"],
+    ["stepwell.runs"],
     ["stepwell.batch", "stepwell.memory", "stepwell.permits"],
     ["stepwell.work", "stepwell.queues"],
     ["stepwell.store.sqlite"],

@@ -297,7 +297,7 @@ class Worker:
         for run in list(self.memory.runs.values()):
             self.forget(run)
 
-    # --- what the activator asks (see `stepwell.activation.Runs`) --------------------------------------------------
+    # --- what the activator asks (see `stepwell.runs.Runs`) --------------------------------------------------
 
     def resident(self, run_id: str) -> Resident | None:
         """Return a run that is in memory and has not ended."""
