@@ -1,6 +1,6 @@
 # Everything a developer runs. Each target makes the environment that it needs; a second run finds it ready.
 #
-#   make demo [SOURCE=dir] [DEMO_ARGS=…]    make test [TEST_ARGS=…]    make bench [PEERS=dbos]    make prove    make PYTHON=/path/to/python …
+#   make demo [SOURCE=dir] [DEMO_ARGS=…]    make test [TEST_ARGS=…]    make bench [PEERS=dbos]    make bench-soak [RUNS=n]    make prove    make PYTHON=/path/to/python …
 
 # An interpreter named here makes the environment; otherwise `.ci/pythons` chooses one.
 PYTHON ?=
@@ -9,6 +9,7 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
 PEERS ?=
+RUNS ?= 1000000
 NAME ?=
 CASES ?=
 SEEDS ?= 2000
@@ -23,7 +24,7 @@ CORE := $(VENV)/.core-installed
 DEV := $(VENV)/.dev-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint types layers format bench prove proof sim images clean
+.PHONY: help demo test test-all check lint types layers format bench bench-soak prove proof sim images clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +61,9 @@ format: $(DEV)  ## format the code and mend what ruff can mend
 
 bench: $(CORE)  ## measure, print a table, write bench/results/*.json (PEERS=dbos: beside DBOS)
 	$(BIN)/python -m bench $(addprefix --peer ,$(PEERS)) $(BENCH_ARGS)
+
+bench-soak: $(CORE)  ## park a million runs, enqueue a million jobs (RUNS=n)
+	$(BIN)/python -m bench W4 backlog --runs $(RUNS) $(BENCH_ARGS)
 
 prove: $(CORE)  ## break the engine's world in every way that proof/ knows, and count what is lost
 	$(BIN)/python -m proof ci $(PROOF_ARGS)

@@ -34,7 +34,7 @@ class Sizes:
     job_rounds: int = 4
     idle_jobs: int = 25
     backlog: int = 20_000
-    taken: int = 300
+    taken: int = 100
     crew: int = 4
     kills: int = 20
     labours: int = 10
@@ -60,7 +60,7 @@ TINY = Sizes(
     job_rounds=1,
     idle_jobs=2,
     backlog=30,
-    taken=5,
+    taken=3,
     crew=2,
     kills=1,
     labours=2,

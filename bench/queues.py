@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from bench.figures import Figure, System, figure, milliseconds
@@ -10,7 +11,7 @@ from bench.measure import Facts, Process, in_turns, p50
 _KINDS = {"step": "jobs of one step", "bare": "jobs without a step"}
 
 
-class _Line:
+class Line:
     """A client, workers, and what they do with jobs of one kind."""
 
     def __init__(self, client: Process, workers: list[Process], kind: str, jobs: int) -> None:
@@ -65,13 +66,13 @@ def w3(system: System, folder: Path) -> list[Figure]:
             process.hear()
         figures: list[Figure] = []
         for kind in _KINDS:
-            figures += _rates(_Line(client, [first, second], kind, system.sizes.jobs), system.sizes.job_rounds)
+            figures += _rates(Line(client, [first, second], kind, system.sizes.jobs), system.sizes.job_rounds)
         for workers in ([first], [first, second]):
             figures += _starts(client, workers, system.sizes.idle_jobs, system.sizes.rounds)
     return figures
 
 
-def _rates(line: _Line, rounds: int) -> list[Figure]:
+def _rates(line: Line, rounds: int) -> list[Figure]:
     measured = in_turns(rounds, raw=line.raw, one=line.with_one, two=line.with_two)
     raw, one, two, what = measured["raw"], measured["one"], measured["two"], _KINDS[line.kind]
     return [
@@ -109,35 +110,46 @@ def _starts(client: Process, workers: list[Process], count: int, rounds: int) ->
 
 
 def backlog(system: System, folder: Path) -> list[Figure]:
-    """Very many entries in a queue: enqueuing them, and taking from it with few and with all of them waiting."""
+    """Very many entries in a queue: enqueuing them; and taking from it, in turns with a queue of few."""
     system = system.beside("jobs")
     sizes = system.sizes
+    # Some more are taken each time until the queue is paused.
+    few = max(100, 4 * (sizes.burst_rounds + 1) * sizes.taken)
     figures: list[Figure] = []
-    few = 2 * sizes.taken
     for partitions in (1, 1_000):
-        place = folder / f"partitions-{partitions}"
-        place.mkdir()
-        options = {"directory": str(place)}
-        system.facts("enqueuing", **options, count=few, partitions=partitions)
-        start = system.facts("taking", **options, count=sizes.taken)
-        rate = system.facts("enqueuing", **options, count=sizes.backlog, partitions=partitions)["rate"]
-        many = system.facts("taking", **options, count=sizes.taken)
+        rates: dict[int, list[float]] = {}
+        places: dict[int, str] = {}
+        for count in (few, few + sizes.backlog):
+            place = folder / f"{count}-of-{partitions}"
+            place.mkdir()
+            places[count] = str(place)
+            rates[count] = system.facts("enqueuing", directory=str(place), count=count, partitions=partitions)["rates"]
+        taken: dict[str, list[Facts]] = {"few": [], "many": []}
+
+        def take(name: str, place: str, found: dict[str, list[Facts]] = taken) -> float:
+            facts = system.facts("taking", directory=place, count=sizes.taken)
+            facts["interval"] = p50(facts["intervals"])
+            found[name].append(facts)
+            return float(facts["interval"])
+
+        few_place, many_place = places.values()
+        in_turns(sizes.burst_rounds, few=partial(take, "few", few_place), many=partial(take, "many", many_place))
         waiting = f"{sizes.backlog:,} waiting" + (f", {partitions:,} partitions" if partitions > 1 else "")
-        figures.append(Figure(workload="backlog", what=f"enqueued a second, {waiting}", unit="/s", value=rate))
-        figures += _compared(waiting, many, f"with {few:,}", start)
+        first, *_, last = rates[few + sizes.backlog]
+        figures.append(figure("backlog", f"enqueued a second, {waiting}", "/s", [last], "the first tenth", [first]))
+        figures += _compared(waiting, taken["many"][1:], f"with {few:,}", taken["few"][1:])
     return figures
 
 
-def _compared(waiting: str, many: Facts, raw_name: str, few: Facts) -> list[Figure]:
-    def compare(what: str, unit: str, value: float, raw: float, /, **limits: float) -> Figure:
-        return figure("backlog", f"{what}, {waiting}", unit, [value], raw_name, [raw], **limits)
+def _compared(waiting: str, many: list[Facts], raw_name: str, few: list[Facts]) -> list[Figure]:
+    def compare(what: str, unit: str, key: str, factor: float, **limits: float) -> Figure:
+        subject, raw = ([factor * facts[key] for facts in found] for found in (many, few))
+        return figure("backlog", f"{what}, {waiting}", unit, subject, raw_name, raw, **limits)
 
     return [
-        compare(
-            "job to next job, p50", "ms", *(1e3 * p50(facts["intervals"]) for facts in (many, few)), ratio_at_most=1.5
-        ),
-        compare("opening to first job", "ms", *(1e3 * facts["first"] for facts in (many, few)), at_most=500),
-        compare("pause", "ms", *(1e3 * facts["paused"] for facts in (many, few))),
-        compare("resume", "ms", *(1e3 * facts["resumed"] for facts in (many, few))),
-        compare("memory of the worker", "MB", *(facts["resident_bytes"] / 1e6 for facts in (many, few))),
+        compare("job to next job, p50", "ms", "interval", 1e3, ratio_at_most=1.5),
+        compare("opening to first job", "ms", "first", 1e3, at_most=500),
+        compare("pause", "ms", "paused", 1e3),
+        compare("resume", "ms", "resumed", 1e3),
+        compare("memory of the worker", "MB", "resident_bytes", 1e-6),
     ]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bench import __main__ as command
+from bench import baseline, several
 from bench.figures import TINY, Figure, System, figure
 from bench.measure import Facts, Process, in_turns, percentile
+from bench.queues import Line
 from bench.report import target
 from bench.workloads import STEPWELL, WORKLOADS, w5
 
@@ -73,6 +75,57 @@ def test_a_repeated_recorded_step_fails_the_benchmark(tmp_path: Path) -> None:
     facts = {field.name: getattr(STEPWELL, field.name) for field in fields(STEPWELL)}
     with pytest.raises(RuntimeError, match="1 recorded steps were executed again"):
         w5(Repeating(**{**facts, "sizes": TINY}), tmp_path)
+
+
+class Echo(Process):
+    """A measured process that answers what it is told to."""
+
+    def __init__(self, **answers: Facts) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+
+    def ask(self, order: str, **options: object) -> Facts:
+        self.asked.append(f"{order} {options['kind']}" if options else order)
+        return self.answers[order]
+
+
+def test_a_job_that_is_executed_twice_fails_the_benchmark() -> None:
+    client = Echo(enqueue={}, release={"seconds": 0.5})
+    first = Echo(start={}, stop={"executed": 60, "cpu_seconds": 0.1})
+    second = Echo(start={}, stop={"executed": 41, "cpu_seconds": 0.1})
+    with pytest.raises(RuntimeError, match="101 executions of 100 jobs"):
+        Line(client, [first, second], "step", 100).with_two()
+    assert Line(client, [first, second], "step", 60).with_one() == 120
+    assert client.asked == 2 * ["enqueue step", "release"]
+    assert second.asked == ["start", "stop"], "the second worker had no part in the other measurement"
+
+
+def test_a_run_that_does_not_go_on_after_the_kill_fails_the_benchmark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(several, "_PATIENCE_SECONDS", 0.0)
+    with pytest.raises(RuntimeError, match="2 runs do not go on after the kill"):
+        several.takeover(replace(STEPWELL, sizes=TINY), tmp_path)
+
+
+def test_a_soak_has_as_many_runs_as_it_is_told(tmp_path: Path) -> None:
+    names = [one["what"] for one in measure(tmp_path, "backlog", "--runs", "40")["systems"]["stepwell"]]
+    assert "enqueued a second, 40 waiting, 1,000 partitions" in names
+
+
+def test_a_home_made_queue_does_every_job_once(tmp_path: Path) -> None:
+    connection = baseline.connect(tmp_path / "raw.db")
+    assert baseline.jobs_per_second(connection, 25, batch=10) > 0
+    done = list(connection.execute("SELECT state, count(*), sum(json_extract(result, '$')) FROM jobs GROUP BY state"))
+    assert done == [("done", 25, sum(range(25)))]
+    connection.close()
+
+
+def test_a_measured_process_does_what_it_is_told_until_it_is_let_go() -> None:
+    script = "from bench.measure import obey; obey({'double': lambda number: {'result': 2 * number}})"
+    with Process([sys.executable, "-c", script]) as process:
+        assert process.hear() == {"ready": True}
+        assert process.ask("double", number=21) == {"result": 42}
 
 
 def test_subjects_are_measured_in_turns_after_a_warm_up_that_does_not_count() -> None:
