@@ -54,6 +54,10 @@ class Member:
                 raise TimeoutError(f"process {self.pid} does not stop")
             time.sleep(0.0002)
 
+    def is_stopped(self) -> bool:
+        """Return whether it stands still."""
+        return _state(Path(f"/proc/{self.pid}")) == "T"
+
     def go_on(self) -> None:
         """Let it run again."""
         self.send(signal.SIGCONT)
@@ -113,15 +117,15 @@ class Crew:
         self.end_orphans()
         self._nursery.communicate()
 
-    def hire(self) -> Member:
-        """Have another worker start; it may not have opened the file yet."""
+    def hire(self, **options: Any) -> Member:
+        """Have another worker start, with more options than the others; it may not have opened the file yet."""
         self._count += 1
         order = Order(
             f"{self._prefix}{self._count}",
             self.database,
             str(self.log),
             str(self.words),
-            self._options,
+            {**self._options, **options},
             self._forks,
             self._control,
         )

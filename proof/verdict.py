@@ -116,11 +116,11 @@ class Evidence:
             self.complaints.append(f"a note is left for run {run}")
 
 
-def judge(found: Evidence, *, excused: frozenset[str] = frozenset(), pids: Mapping[str, int]) -> list[str]:
-    """Return the broken promises, in words.
+def judge(found: Evidence, *, pids: Mapping[str, int]) -> list[str]:
+    """Return the broken promises, in words; `pids` are the processes of all workers.
 
-    `excused` are workers that were stopped with commits behind and steps ahead of them: what they begin later on, in
-    ignorance, is not recorded, and no engine could keep them from it. `pids` are the processes of all workers.
+    A worker that was fenced may begin steps until it finds out, because it had committed before it was stopped: no
+    engine could keep it from that. What comes of them must not be recorded.
     """
     complaints = [*found.complaints, *found.unsettled]
     executions: dict[tuple[str, int], list[Execution]] = defaultdict(list)
@@ -135,7 +135,7 @@ def judge(found: Evidence, *, excused: frozenset[str] = frozenset(), pids: Mappi
             for execution in executions[record.run, record.operation]
             if record.kind == "step" or execution.attempt == record.attempt
         ]
-        complaints += _judge_record(record, known, terms, excused)
+        complaints += _judge_record(record, known, terms)
     complaints += [
         f"run {run!r}: operation {number} is recorded {n} times" for (run, number), n in recorded.items() if n > 1
     ]
@@ -162,9 +162,7 @@ def _term_at(terms: Sequence[Term], at: int) -> Term | None:
     return terms[index - 1] if index else None
 
 
-def _judge_record(
-    record: Record, known: list[Execution], terms: Mapping[str, Sequence[Term]], excused: frozenset[str]
-) -> Iterable[str]:
+def _judge_record(record: Record, known: list[Execution], terms: Mapping[str, Sequence[Term]]) -> Iterable[str]:
     where = f"run {record.run!r}, operation {record.operation}, attempt {record.attempt}"
     by_token = {execution.token: execution for execution in known}
     own = by_token.get(record.token)
@@ -172,7 +170,7 @@ def _judge_record(
         yield f"{where}: recorded is {record.token}, which was never executed"
         return
     for execution in known:
-        if execution.worker in excused:
+        if _is_ignorant(execution, terms):
             continue
         if execution.began_at > record.at:
             late = execution.began_at - record.at
@@ -198,6 +196,18 @@ def _judge_executions(
     for (worker, attempt, epoch), count in repeated.items():
         if count > 1:
             yield f"run {run!r}, operation {number}, attempt {attempt}: executed {count} times by {worker} ({epoch})"
+
+
+def _is_ignorant(execution: Execution, terms: Mapping[str, Sequence[Term]]) -> bool:
+    """Return whether a worker began this after it was fenced, and before it came back as another one."""
+    term = _term_at(terms.get(execution.worker, ()), execution.began_at)
+    return term is not None and term.fenced and term.ended_at is not None and execution.began_at > term.ended_at
+
+
+def in_ignorance(found: Evidence, pids: Mapping[str, int]) -> int:
+    """Return how many executions began after their worker was fenced."""
+    terms = _terms(found, pids)
+    return sum(_is_ignorant(execution, terms) for execution in found.executions)
 
 
 def repetitions(found: Evidence) -> int:
