@@ -24,18 +24,27 @@ def simulator() -> Iterator[Simulator]:
 
 
 def broken_somewhere(
-    simulator: Simulator, runs: tuple[tuple[str, str, Node], ...], actions: tuple[Action, ...], points: int = 14
+    simulator: Simulator,
+    runs: tuple[tuple[str, str, Node], ...],
+    actions: tuple[Action, ...],
+    *faults: tuple[Action, ...],
+    workers: tuple[Worker, ...] = (Worker(),),
+    weather: Weather = Weather(),
+    seeds: int = 2,
 ) -> list[str]:
-    """Let the only worker die at each of the points that follow on 50 ms; return what broke."""
+    """Live the same world with each of the faults, and with several seeds; return what broke."""
     found: list[str] = []
-    for seed in range(2):
-        for point in range(points):
-            crash = Action(_FAULT_AT - 10, "crash_soon", number=point)
-            plan = Plan(seed, (Worker(),), runs, (*actions, crash), Weather(), 400_000)
+    for seed in range(seeds):
+        for fault in faults:
+            plan = Plan(seed, workers, runs, (*actions, *fault), weather, 400_000)
             violation = simulator.broken(plan)
             if violation is not None:
-                found.append(f"seed {seed}, point {point}: {violation}")
+                found.append(f"seed {seed}, {fault}: {violation}")
     return found
+
+
+#: The worker at place 0 dies at each of the points that follow on 50 ms.
+_CRASHES = tuple((Action(_FAULT_AT - 10, "crash_soon", number=point),) for point in range(14))
 
 
 def test_a_world_lives_the_same_life_whenever_it_is_lived(simulator: Simulator) -> None:
@@ -57,16 +66,49 @@ def test_an_engine_that_is_broken_on_purpose_is_caught(simulator: Simulator) -> 
 def test_a_run_that_waits_for_one_that_was_created_with_it_goes_on_after_a_crash(simulator: Simulator) -> None:
     runs = (("r0", "async", ["step", 1, "plain", 0]), ("r1", "async", ["join", 2, "r0"]))
     actions = (Action(_FAULT_AT, "start", "r0"), Action(_FAULT_AT, "start", "r1"))
-    assert broken_somewhere(simulator, runs, actions) == []
+    assert broken_somewhere(simulator, runs, actions, *_CRASHES) == []
 
 
 def test_a_message_to_a_waiting_run_is_received_after_a_crash(simulator: Simulator) -> None:
     runs = (("r0", "async", ["recv", 1, "r0.a", None]), ("r1", "sync", ["send", 2, "r0", "r0.a", None]))
     actions = (Action(0, "start", "r0"), Action(_FAULT_AT, "start", "r1"))
-    assert broken_somewhere(simulator, runs, actions) == []
+    assert broken_somewhere(simulator, runs, actions, *_CRASHES) == []
 
 
 def test_a_cancellation_by_another_run_arrives_after_a_crash(simulator: Simulator) -> None:
     runs = (("r0", "async", ["recv", 1, "r0.a", None]), ("r1", "sync", ["cancel", 2, "r0"]))
     actions = (Action(0, "start", "r0"), Action(_FAULT_AT, "start", "r1"))
-    assert broken_somewhere(simulator, runs, actions) == []
+    assert broken_somewhere(simulator, runs, actions, *_CRASHES) == []
+
+
+# The rest are worlds that the simulation found and cut down, by their seeds.
+
+
+def test_10585_the_end_of_a_run_that_another_worker_told_of_is_heard_after_a_crash(simulator: Simulator) -> None:
+    workers = (Worker(), Worker(running=2), Worker(waiting=0, running=2), Worker(()))
+    runs = (("r1", "sync", ["join", 6, "r2"]), ("r2", "async", ["recv", 12, "r2.a", 25]))
+    actions = (
+        Action(3_307, "start", "r2"),
+        Action(11_667, "start", "r1"),
+        Action(44_597, "crash_soon", place=1, number=8),
+    )
+    weather = Weather(crossing=0.3, turn_delay=5_000)
+    assert simulator.broken(Plan(10585, workers, runs, actions, weather, 100_000)) is None
+
+
+def test_13484_a_message_from_another_worker_is_received_after_a_full_disk(simulator: Simulator) -> None:
+    workers = (Worker(waiting=0), Worker(waiting=3))
+    sequence = ["seq", [["step", 6, "sync", 0], ["seq", [["step", 7, "retry", 0], ["recv", 10, "r1.a", None]]]]]
+    runs = (("r0", "sync", ["step", 2, "sync", 0]), ("r1", "async", sequence))
+    actions = (
+        Action(15_432, "start", "r1"),
+        Action(181_652, "start", "r0"),
+        Action(194_053, "crash_soon", place=2, number=6, flag=True),
+        Action(207_514, "full", number=400_000),
+        Action(216_107, "wait", "r0"),
+        Action(239_356, "stall_soon", place=2, number=200_000),
+        Action(324_802, "send_keyed", "r1", name="r1.keyed"),
+        Action(352_254, "send", "r1", name="r1.a"),
+    )
+    weather = Weather(lag=50_000, step_time=300_000)
+    assert simulator.broken(Plan(13484, workers, runs, actions, weather, 400_000)) is None

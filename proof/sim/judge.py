@@ -210,7 +210,7 @@ class Judge:
                         "a message wakes its receiver", f"{run_id} waits for {operation.name}, which is there"
                     )
             elif operation.kind == "result":
-                if self._status[self.keys[operation.name]] in ENDED:
+                if self._status.get(self.keys.get(operation.name, 0)) in ENDED:
                     raise Violation("an end wakes who waits for it", f"{run_id} waits for {operation.name}")
             else:
                 raise Violation("a run goes on", f"{run_id} waits for its {operation.kind} {operation.name} for ever")

@@ -314,6 +314,7 @@ class Process:
 
     def _watch(self) -> None:
         self.store.watch(self._hear)
+        self._hear(News("anything"))
 
     def _hear(self, news: News) -> None:
         self.post(partial(self.machine.hear, news))

@@ -39,6 +39,7 @@ _MOST_EVENTS: Final = 60_000
 #: How long the world may take, in its own time, from the end of the faults to rest, and from the cancelling of
 #: everything to the end of everything, in microseconds.
 _HEALING: Final = 120_000_000
+_CANCELLINGS: Final = 8
 
 
 @dataclass
@@ -238,7 +239,7 @@ class World:
         if any(process.place == place for process in self.processes):
             return
         self._lives[place] += 1
-        worker = self.plan.workers[place] if not self.healing or place else Worker()
+        worker = Worker() if self.healing else self.plan.workers[place]
         process = Process(self, place, worker, self._lives[place])
         self.processes.append(process)
         self.at(self.chance.randint(1, 1_000), process, process.start, "starts")
@@ -260,7 +261,7 @@ class World:
             if call.process is process and not call.settled:
                 call.unknown += call.answers == 0
                 self._again(call)
-        if not self.closing and (not self.healing or not self.processes):
+        if not self.closing and not (self.healing and self._is_served()):
             self.at(self.chance.choice((1, 10_000, 500_000)), None, partial(self.spawn, process.place), "respawn")
 
     def failed(self, process: Process) -> None:
@@ -406,7 +407,7 @@ class World:
         elif isinstance(error, RunEnded) or (isinstance(error, RunNotFound) and call.action.kind != "wait"):
             call.settled, call.outcome = True, "refused"
         elif isinstance(error, (StorageFull, ClaimLost, EngineClosed, RunNotFound)):
-            if isinstance(error, RunNotFound) and call.tries > 50:
+            if isinstance(error, RunNotFound) and call.tries > 8:
                 call.settled, call.outcome = True, "refused"
             else:
                 self._again(call)
@@ -433,10 +434,11 @@ class World:
         self._heal()
         self.judge.rested()
         self.note("world", "everything is cancelled")
-        for run_id in self.judge.not_ended():
-            self.calls.append(Call(Action(0, "cancel", target=run_id)))
-            self._try(self.calls[-1])
-        self._rest("every run ends after it was cancelled")
+        for _ in range(_CANCELLINGS):  # a run may go on for a while, and start others, because its child was cancelled
+            for run_id in self.judge.not_ended():
+                self.calls.append(Call(Action(0, "cancel", target=run_id)))
+                self._try(self.calls[-1])
+            self._rest("every run ends after it was cancelled")
         self.judge.ended()
         self.closing = True
         for process in list(self.processes):
@@ -460,11 +462,16 @@ class World:
             process.stalled_until = 0
             process.fuses.clear()
             process._unknown = None
-        if not any(process.serves_all and not process.leaving for process in self.processes):
+        if not self._is_served():
             for process in [process for process in self.processes if process.place == 0]:
                 self.dies(process)
             self.spawn(0)
         self._rest("everything that can end ends")
+
+    def _is_served(self) -> bool:
+        """Tell whether there is somebody who can carry on every run."""
+        able = [process for process in self.processes if process.serves_all and not process.leaving]
+        return any(process.machine.failure is None for process in able)
 
     def _rest(self, invariant: str) -> None:
         limit = self.now + _HEALING

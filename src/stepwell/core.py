@@ -120,6 +120,7 @@ class Core:
             self.post(partial(self._purge_now_and_then, self._retention))
         self.thread.start()
         self.store.watch(self._hear)
+        self._hear(News("anything"))  # for what others did since the first look, and told nobody
         self._watchdog.start()
         if self._stalls is not None:
             self._stalls.start()

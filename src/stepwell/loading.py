@@ -111,6 +111,9 @@ class Loader:
         #: Whether there may be work in the store that `look` had no room for.
         self.work_may_exist = True
         self._looking = False  # a `WorkTaken` is not committed yet
+        self._looked_meanwhile = False  # it was made before what is to be looked at now
+        self._releasing: set[int] = set()  # the keys of runs whose release is not committed yet
+        self._wanted_back: set[int] = set()  # those of them that somebody wanted meanwhile
         #: The keys of runs that are about to be claimed and read.
         self.claiming: set[int] = set()
 
@@ -172,7 +175,9 @@ class Loader:
         served = list(self._workflows)
         worker.memory.parked_due = self._inspector.next_wake(served, worker.now)
         self.work_may_exist = True
-        if not self._looking:
+        if self._looking:
+            self._looked_meanwhile = True
+        else:
             self._take(served)
 
     def admit(self) -> None:
@@ -196,7 +201,8 @@ class Loader:
 
     def _taken(self, keys: list[int], limit: int) -> None:
         self._looking = False
-        self.work_may_exist = len(keys) == limit
+        self.work_may_exist = len(keys) == limit or self._looked_meanwhile
+        self._looked_meanwhile = False
         self.claiming.update(keys)
         self._worker.load_soon(keys)
 
@@ -239,18 +245,35 @@ class Loader:
 
         def released(kept: list[int]) -> None:
             worker.memory.parked(due)  # not earlier: what is not released yet, `look` would not find
+            wanted_back = self._released(keys)
             if kept:
                 worker.load_soon(kept)
+            self.claim([key for key in wanted_back if key not in kept])
 
+        def not_released(_value: object, _error: BaseException | None) -> None:
+            self._released(keys)
+            worker.load_soon(keys)
+
+        self._releasing.update(keys)
         work = worker.batch.lone_work()
-        work.extra.failing.append(lambda _value, _error: worker.load_soon(keys))
+        work.extra.failing.append(not_released)
         work.expect(RunsReleased(keys), released)
+
+    def _released(self, keys: list[int]) -> list[int]:
+        """Note that a release is settled; return the keys of the runs that were wanted back meanwhile."""
+        wanted_back = [key for key in keys if key in self._wanted_back]
+        self._releasing.difference_update(keys)
+        self._wanted_back.difference_update(keys)
+        return wanted_back
 
     def load(self, keys: Sequence[int]) -> None:
         """Bring runs to memory, by replaying their journals."""
         worker = self._worker
         self.claiming.difference_update(keys)
+        # What is about to be released is not this worker's any more when that is committed.
+        self._wanted_back.update(key for key in keys if key in self._releasing)
         wanted = [key for key in keys if key not in worker.memory and key not in worker.batch.ending]
+        wanted = [key for key in wanted if key not in self._releasing]
         for at in range(0, len(wanted), _LOAD_CHUNK):
             for snapshot in self._inspector.load(wanted[at : at + _LOAD_CHUNK]):
                 try:

@@ -256,8 +256,9 @@ class Machine:
         self._driver.disk_full()
 
     def try_disk_again(self) -> None:
-        """Try the commits that a full disk held up."""
+        """Try the commits that a full disk held up; an event that was refused for it is found again by looking."""
         self.disk_is_full = False
+        self.hear(News("anything"))
 
     def _start_anew(self, works: list[Work], error: ClaimLost) -> None:
         """Go on as a new worker: others took this one for lost, and carry its runs on.

@@ -132,7 +132,10 @@ class RunsReleased(msgspec.Struct, frozen=True):
 
 
 class NewsTaken(msgspec.Struct, frozen=True):
-    """The owner will look at these runs: forget that something arrived for them (see `RunWoken`)."""
+    """The owner will look at these runs: forget that something arrived for them (see `RunWoken`).
+
+    Those that wait are due until they move: should the owner die before it has looked, the next one does.
+    """
 
     keys: list[int]
 

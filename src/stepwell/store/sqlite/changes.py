@@ -383,7 +383,9 @@ class Applier:
         return [key for key in dict.fromkeys(change.keys) if key in kept] if kept else []
 
     def _news_taken(self, change: NewsTaken) -> None:
-        self._execute(_SQL["wakes_taken"], (_json(change.keys), self._epoch))
+        wanted = _json(change.keys)
+        self._execute(_SQL["wakes_taken"], (wanted, self._epoch))
+        self._execute(_SQL["news_made_due"], (wanted, self._epoch))
 
     def _run_woken(self, change: RunWoken) -> None:
         self.wake(change.run, change.at)

@@ -210,6 +210,13 @@ DELETE FROM stepwell_wakes WHERE run IN (
     SELECT run.key FROM stepwell_runs AS run WHERE run.key IN (SELECT value FROM json_each(?1)) AND run.owner = ?2
 );
 
+-- name: news_made_due
+-- ?1 keys as a JSON array, ?2 epoch. What a note told of is not in the journal yet: should the owner die before that,
+-- the run must be due. Its next move sets the time anew.
+UPDATE stepwell_runs SET wake_at = updated_at
+WHERE key IN (SELECT value FROM json_each(?1)) AND owner = ?2 AND status = 'waiting'
+    AND (wake_at IS NULL OR wake_at > updated_at);
+
 -- name: due
 -- ?1 workflow, ?2 now, ?3 limit. A JSON array of [wake_at, key], the longest due first. As one value, here and below:
 -- apsw lets go of the GIL for every row.
