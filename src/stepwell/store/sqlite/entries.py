@@ -336,9 +336,7 @@ class Entries:
         self._count_waiting(change.limit, "", "", -granted)
         self._count_busy(change.limit, "", granted)
         runs = {run for run, _ in change.permits}
-        keys = to_json(sorted(runs))
-        owned = self._owned(keys)
-        self._execute(_SQL["own_runs_made_due"], (keys, change.at, self._epoch))
+        owned = self._owned(to_json(sorted(runs)))
         for run in sorted(runs):
             # Those of this worker as well: should it die before it acts on the permit, the run is due.
             self._wake(run, change.at)

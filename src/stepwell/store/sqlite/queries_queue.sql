@@ -164,12 +164,6 @@ WHERE entry.run = permit.value ->> 0 AND entry.op = permit.value ->> 1 AND entry
 -- ?1 keys as a JSON array.
 SELECT key, owner FROM stepwell_runs WHERE key IN (SELECT value FROM json_each(?1));
 
--- name: own_runs_made_due
--- ?1 keys as a JSON array, ?2 at, ?3 epoch. Should the worker die before it starts the attempts, the next one must look.
-UPDATE stepwell_runs SET wake_at = ?2
-WHERE key IN (SELECT value FROM json_each(?1)) AND owner = ?3 AND status = 'waiting'
-    AND (wake_at IS NULL OR wake_at > ?2);
-
 -- name: start_confirmed
 -- ?1 run, ?2 op. Returns the limit.
 UPDATE stepwell_entries SET start_unknown = 0 WHERE run = ?1 AND op = ?2 AND start_unknown = 1 RETURNING queue;
