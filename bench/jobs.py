@@ -118,7 +118,8 @@ def _enqueue(engine: Engine, queue: Queue, flow: Callable[[int], Any], count: in
     for at in range(0, count, 1_000):
         with engine.transaction() as tx:
             for number in range(at, min(at + 1_000, count)):
-                run = tx.start(flow, number, queue=queue, partition=f"tenant-{number % partitions}")
+                partition = f"tenant-{number % partitions}" if partitions > 1 else None
+                run = tx.start(flow, number, queue=queue, partition=partition)
     assert run is not None
     return run
 

@@ -76,14 +76,14 @@ def _rates(line: Line, rounds: int) -> list[Figure]:
     measured = in_turns(rounds, raw=line.raw, one=line.with_one, two=line.with_two)
     raw, one, two, what = measured["raw"], measured["one"], measured["two"], _KINDS[line.kind]
     return [
-        figure("W3", f"{what}/s, 1 worker", "/s", one, "jobs table", raw, at_least=10_000),
+        figure("W3", f"{what}/s, 1 worker", "/s", one, "home-made queue", raw, at_least=10_000),
         figure("W3", f"{what}/s, 2 workers", "/s", two, "1 worker", one, ratio_at_least=1.0),
         figure(
             "W3",
             f"{what}, CPU time of 1 worker for each",
             "us",
             [1e6 * seconds for seconds in line.cpu_seconds[-rounds:]],
-            "jobs table",
+            "home-made queue",
             [1e6 / rate for rate in raw],
         ),
     ]
