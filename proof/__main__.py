@@ -23,6 +23,8 @@ HARNESSES: Final[dict[str, str]] = {
     "disk-errors": "proof.disk_errors",
     "corrupt": "proof.corrupt",
     "kill": "proof.kill",
+    "stop": "proof.stop",
+    "queues": "proof.queues",
 }
 
 RESULTS: Final = Path(__file__).with_name("results")

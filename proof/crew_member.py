@@ -25,7 +25,7 @@ from typing import Any, Final
 import msgspec
 
 from proof import orders
-from stepwell import Engine
+from stepwell import Engine, queues, turns
 from stepwell.store.sqlite import locking, store, writer
 from stepwell.store.sqlite.lookout import Lookout
 from stepwell.store.sqlite.nudges import Mailbox
@@ -138,11 +138,36 @@ def _locks_are_inherited() -> None:
     )
 
 
+def _counted_outside() -> None:
+    """Decide about queues and limits from what was running when this process looked last."""
+    seen: dict[str, int] = {}
+
+    class Stale:
+        def __init__(self, facts: Any) -> None:
+            self._facts = facts
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._facts, name)
+
+        def state(self, queue: str) -> Any:
+            state = self._facts.state(queue)
+            before, seen[queue] = seen.get(queue, state.running), state.running
+            return msgspec.structs.replace(state, running=before)
+
+    decide = queues.take
+
+    def take(facts: Any, *args: Any, **options: Any) -> Any:
+        return decide(Stale(facts), *args, **options)
+
+    vars(turns)["take"] = take
+
+
 CONTROLS: Final[dict[str, Callable[[], None]]] = {
     "no epoch in writes": _without_epochs,
     "recovery that skips a child": _children_are_skipped,
     "wake-up lost without the fallback": _deaf,
     "lock inherited by a child": _locks_are_inherited,
+    "a queue limit counted outside the transaction": _counted_outside,
 }
 
 

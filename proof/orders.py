@@ -22,6 +22,9 @@ from random import Random
 from typing import Any, Final
 
 from stepwell import (
+    Limit,
+    Queue,
+    Rate,
     Retry,
     RunCancelled,
     StepInfo,
@@ -183,6 +186,22 @@ def book(tx: Any, label: int) -> str:
     return "book"
 
 
+#: What the queues and the limit of `proof.queues` bound.
+RATE: Final = Rate(20, per=0.5)
+NARROW: Final = Queue("narrow", concurrency=1)
+BRISK: Final = Queue("brisk", rate=RATE)
+CALLS: Final = Limit("calls", concurrency=2, rate=RATE)
+
+
+@step(name="call", limit=CALLS)
+async def call(text: str) -> list[str]:
+    """Do something that not many may do at once."""
+    token = LOG.begin(text)
+    await asyncio.sleep(random.uniform(0, LOG.longest_seconds))
+    LOG.end(token)
+    return [text, token]
+
+
 # --- workflows --------------------------------------------------------------------------------------------------------
 
 
@@ -206,6 +225,18 @@ async def reporter(text: str, parent: str) -> None:
 async def sleeper() -> None:
     """Wait for ever."""
     await receive("never")
+
+
+@workflow(name="job")
+async def job(text: str) -> str:
+    """Stand in a queue."""
+    return (await work(text))[0]
+
+
+@workflow(name="caller")
+async def caller(text: str) -> str:
+    """Have a step that stands in line."""
+    return (await call(text))[0]
 
 
 @workflow(name="order")

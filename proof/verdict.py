@@ -13,14 +13,14 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import apsw
 
 #: Steps that write to the log.
-_LOGGED: Final = frozenset({"work", "work_in_thread", "work_twice"})
+_LOGGED: Final = frozenset({"work", "work_in_thread", "work_twice", "call"})
 _TOKEN: Final = re.compile(r"\((\w+\.\d+)\)")
 
 
@@ -66,6 +66,8 @@ class Evidence:
     """What is known in the end. `offset` is the engine's time less the steady clock's, in microseconds."""
 
     executions: list[Execution] = field(default_factory=list)
+    #: When executions ended, by token.
+    ended: dict[str, int] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     terms: list[Term] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
@@ -73,6 +75,8 @@ class Evidence:
     #: How often each row of the user's table is there.
     ledger: Counter[tuple[str, int]] = field(default_factory=Counter)
     runs: dict[str, str] = field(default_factory=dict)
+    #: When runs moved to running first.
+    started: dict[str, int] = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)
 
     @classmethod
@@ -85,6 +89,8 @@ class Evidence:
                 if what == "B":
                     began_at = int(at) + offset
                     found.executions.append(Execution(run, int(operation), int(attempt), token, began_at, text))
+                elif what == "E":
+                    found.ended[token] = int(at) + offset
         connection = apsw.Connection(database, flags=apsw.SQLITE_OPEN_READONLY)
         try:
             found._read(connection)
@@ -106,9 +112,10 @@ class Evidence:
                 self.records.append(Record(run, operation, kind, attempt, token, at))
         workers = connection.execute("SELECT epoch, pid, started_at, ended_at, fenced FROM stepwell_workers")
         self.terms = [Term(epoch, pid, began, ended, bool(fenced)) for epoch, pid, began, ended, fenced in workers]
-        for run, status, workflow, owner in connection.execute("SELECT id, status, workflow, owner FROM stepwell_runs"):
+        sql = "SELECT id, status, workflow, owner, started_at FROM stepwell_runs"
+        for run, status, workflow, owner, started_at in connection.execute(sql):
             self.statuses[status] += 1
-            self.runs[run] = workflow
+            self.runs[run], self.started[run] = workflow, started_at
             if status not in ("completed", "cancelled") or owner is not None:
                 self.unsettled.append(f"run {run!r} ({workflow}) is {status}, owner {owner}")
         self.ledger.update((run, label) for run, label in connection.execute("SELECT run, label FROM ledger"))
@@ -234,6 +241,18 @@ def takeovers(found: Evidence, killed: Mapping[str, int]) -> list[float]:
             if died_at is not None and execution.token not in recorded and following.began_at > died_at:
                 first[execution.worker] = min(first.get(execution.worker, following.began_at), following.began_at)
     return sorted((at - killed[worker]) / 1000 for worker, at in first.items())
+
+
+def most_at_once(intervals: Iterable[tuple[int, int]]) -> int:
+    """Return how many of these intervals, each from a beginning to an end, overlap at most."""
+    events = sorted(event for began, ended in intervals for event in ((began, 1), (ended, -1)))
+    return max(accumulate(change for _, change in events), default=0)
+
+
+def tightest(times: Iterable[int], count: int) -> int:
+    """Return the shortest time in which `count` + 1 of these fell; a large number where there are not so many."""
+    ordered = sorted(times)
+    return min((later - earlier for earlier, later in zip(ordered, ordered[count:], strict=False)), default=2**62)
 
 
 def quantile(values: Sequence[float], share: float) -> float:
