@@ -44,8 +44,10 @@ SELECT fenced, pid, host FROM stepwell_workers WHERE epoch = ?1;
 UPDATE stepwell_workers SET ended_at = ?2 WHERE epoch = ?1 AND ended_at IS NULL;
 
 -- name: worker_fenced
--- ?1 epoch, ?2 now.
-UPDATE stepwell_workers SET fenced = 1, ended_at = coalesce(ended_at, ?2) WHERE epoch = ?1;
+-- ?1 epoch, ?2 now. Not before anything that was written until then: who fences may have read the clock some time ago.
+UPDATE stepwell_workers SET fenced = 1, ended_at = coalesce(ended_at, max(?2, coalesce((
+    SELECT max(at) FROM (SELECT at FROM stepwell_journal ORDER BY position DESC LIMIT 100)
+), 0))) WHERE epoch = ?1;
 
 -- name: workers_not_ended
 -- The workers that live, or have died unnoticed, by age.
