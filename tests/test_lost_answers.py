@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,6 +19,7 @@ from stepwell.loading import Loader
 from stepwell.store.base import MessageSent, Outcome, Unit
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.testing import TestEngine
+from stepwell.turns import Turns
 
 DEADLINE_SECONDS = 10
 
@@ -77,8 +80,12 @@ def test_a_message_that_was_committed_just_before_the_worker_died_wakes_its_run(
     engine.close()
 
 
+pressed: list[int] = []
+
+
 @step(limit=Limit("test_lost_answers.press", concurrency=1))
 async def press(number: int) -> int:
+    pressed.append(number)
     return number
 
 
@@ -107,4 +114,38 @@ def test_a_permit_that_was_granted_just_before_the_worker_died_is_not_lost(datab
     engine.crash()
     engine.reopen()
     assert engine.start(presses, id="run").result(DEADLINE_SECONDS) == 6
+    engine.close()
+
+
+@step
+async def long_step() -> None:
+    if len(pressed) < 2:  # until the worker dies
+        await asyncio.sleep(3600)
+
+
+@workflow
+async def busy() -> None:
+    await long_step()
+
+
+def test_a_permit_that_was_free_when_the_worker_died_is_granted_when_the_file_is_opened(database: Path) -> None:
+    pressed.clear()
+    decide = Turns.decide
+
+    def decide_until_pressed(turns: Turns) -> None:
+        if not pressed:
+            decide(turns)
+
+    engine = TestEngine(database)
+    with patch.object(Turns, "decide", decide_until_pressed):
+        other = engine.start(busy)  # is taken up in the commit that grants the permit
+        run = engine.start(presses, id="run")
+        give_up_at = time.monotonic() + DEADLINE_SECONDS
+        while (run.status != "waiting" or not run.journal()) and time.monotonic() < give_up_at:
+            threading.Event().wait(0.001)
+        engine.crash()
+    pressed.append(0)
+    engine.reopen().idle()
+    # Not by and by, when the fallback for lost letters looks.
+    assert (run.status, other.status) == ("completed", "completed")
     engine.close()
