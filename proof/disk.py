@@ -16,13 +16,18 @@ never gets to the disk, although every program that reads the file sees it, and 
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple
 
 from proof.recorder import Op
 
 SECTORS_BYTES: Final = (512, 4096)
+#: Images that failed are kept here.
+FAILED: Final = Path(__file__).with_name("results") / "failed-images"
 #: The files of an image: contents by suffix.
 Files = dict[str, bytes]
 
@@ -40,6 +45,16 @@ class Image(NamedTuple):
             total.update(f"{suffix}:{len(content)}:".encode())
             total.update(content)
         return total.digest()
+
+    def keep(self, name: str, text: str) -> None:
+        """Keep the files in a folder of that name, with a note, for whoever looks into what failed."""
+        place = FAILED / name
+        with suppress(OSError):
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir(parents=True)
+            for suffix, content in self.files.items():
+                (place / f"image.db{suffix}").write_bytes(content)
+            (place / "note.txt").write_text(text + "\n", encoding="utf-8")
 
 
 class _File:

@@ -184,6 +184,8 @@ class Case:
         self._fault = fault
         self._random = random
         self.wrong: list[str] = []
+        #: Whether images that fail are kept.
+        self.keeps = True
         #: What became of the engine under the fault, for the statistics.
         self.end = ""
 
@@ -288,8 +290,13 @@ class Case:
                     digest = image.digest()
                     if digest in known and not to_the_end:
                         self.wrong += [f"{text}: lost {fact}" for fact in shop.missing(known[digest], facts)]
-                    elif held := self._check(self._lay_out(image), facts, text, to_the_end=to_the_end):
+                        continue
+                    before = len(self.wrong)
+                    held = self._check(self._lay_out(image), facts, text, to_the_end=to_the_end)
+                    if held is not None:
                         known[digest] = held
+                    if len(self.wrong) > before and self.keeps:
+                        image.keep(f"{self._folder.parent.name}-{self._folder.name}", "; ".join(self.wrong))
 
     def _lay_out(self, image: Image) -> Path:
         folder = self._folder / "image"
@@ -370,6 +377,7 @@ def _run_chunk(task: tuple[int, int], *, only: Call | None = None) -> Tally:
         while tally.cases < count and not (tally.failures and only):
             fault = _some_fault(random, usual, only)
             case = Case(folder / str(tally.cases), plan, fault, random)
+            case.keeps = only is None
             case.run()
             if not fault.hits and not case.wrong:
                 tally.missed += 1

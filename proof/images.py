@@ -14,10 +14,8 @@ the disk may then hold (`proof.disk`) is a case; equal images of a life count on
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -48,8 +46,6 @@ _AGAIN_PERCENT: Final = 8
 _CONTROL_IMAGES: Final = 2_000
 _CONTROL_LIVES: Final = 4
 _FAILURES_TOLD: Final = 20
-#: Images that failed are kept here, with a note of what was wrong.
-FAILED: Final = Path(__file__).with_name("results") / "failed-images"
 
 
 @dataclass
@@ -181,17 +177,7 @@ class Checker:
             text = f"life {self._seed}, {image.how}: " + "; ".join(wrong[:3])
             self.tally.failed.append(text)
             if self.keeps:
-                self._keep(image, text)
-
-    def _keep(self, image: Image, text: str) -> None:
-        """Keep a failed image for whoever looks into it."""
-        place = FAILED / f"{self._seed}-{self.tally.failures}"
-        with suppress(OSError):
-            shutil.rmtree(place, ignore_errors=True)
-            place.mkdir(parents=True)
-            for suffix, content in image.files.items():
-                (place / f"image.db{suffix}").write_bytes(content)
-            (place / "note.txt").write_text(text + "\n", encoding="utf-8")
+                image.keep(f"{self._seed}-{self.tally.failures}", text)
 
 
 def _images(life: Life, random: Random, count: int) -> Iterator[tuple[Image, list[Fact]]]:
