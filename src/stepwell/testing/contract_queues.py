@@ -565,7 +565,7 @@ class _Race:
         else:
             assert not more
         due = self.line.next_start(workflows, self.now)
-        if due is not None and not full:
+        if due is not None and not full and not decision.more:  # where there is more, the next decision follows at once
             assert decision.next_at is not None
             assert self.now <= decision.next_at <= due
 
