@@ -110,9 +110,10 @@ def _live_and_die(folder: Path, seed: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _make_bases(folder: Path, seed: int) -> None:
+def make_bases(folder: Path, seed: int, count: int = _BASES) -> None:
+    """Make the files to damage."""
     context = multiprocessing.get_context("spawn")
-    for number in range(_BASES):
+    for number in range(count):
         base = folder / f"base-{number}"
         base.mkdir()
         process = context.Process(target=_live_and_die, args=(base, seed * 3 + number))
@@ -319,7 +320,7 @@ def _batch(connection: Connection, bases: Path, numbers: list[int], seed: int) -
         for number in numbers:
             random = Random(f"{seed}-{number}")
             folder = scrap / str(number)
-            base = bases / f"base-{random.randrange(_BASES)}"
+            base = random.choice(sorted(bases.iterdir()))
             shutil.copytree(base, folder)
             _keep_last_commit(base, folder)
             damage = _damage(folder, random)
@@ -330,7 +331,7 @@ def _batch(connection: Connection, bases: Path, numbers: list[int], seed: int) -
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _watch_batch(bases: Path, numbers: list[int], seed: int) -> list[tuple[str, Seen]]:
+def watch_batch(bases: Path, numbers: list[int], seed: int) -> list[tuple[str, Seen]]:
     """Run cases in child processes, one after the other; a case that takes its process down is counted as failed."""
     context = multiprocessing.get_context("spawn")
     found: list[tuple[str, Seen]] = []
@@ -361,9 +362,9 @@ def run(cases: int, jobs: int, seed: int) -> Result:
     """Damage files `cases` times; see `proof.result`."""
     tally = Tally()
     with scratch() as folder, ThreadPoolExecutor(jobs) as threads:
-        _make_bases(folder, seed)
+        make_bases(folder, seed)
         batches = [list(range(start, min(start + _BATCH, cases))) for start in range(0, cases, _BATCH)]
-        for found in threads.map(lambda numbers: _watch_batch(folder, numbers, seed), batches):
+        for found in threads.map(lambda numbers: watch_batch(folder, numbers, seed), batches):
             for damage, seen in found:
                 tally.add(damage, seen)
     counts = tally.outcomes
@@ -391,7 +392,7 @@ def _run_control(seed: int) -> Control:
     """Believe SQLite about where the log ends, and cut logs until a commit is lost without an error."""
     name = "believe a log that was cut"
     with scratch() as folder, patch.object(lastcommit, "check", lambda *_: None):
-        _make_bases(folder, seed)
+        make_bases(folder, seed)
         for number in range(_CONTROL_CASES):
             base, case = folder / f"base-{number % _BASES}", folder / f"case-{number}"
             size = _size(base, "-wal")

@@ -349,7 +349,7 @@ def run(cases: int, jobs: int, seed: int) -> Result:
     """Run `cases` cases; see `proof.result`."""
     chunks = [(seed * 1_000_003 + start, min(_CHUNK, cases - start)) for start in range(0, cases, _CHUNK)]
     total = Tally()
-    for tally in spread(_run_chunk, chunks, jobs):
+    for tally in spread(run_chunk, chunks, jobs):
         total.cases += tally.cases
         total.missed += tally.missed
         total.failures += tally.failures
@@ -365,7 +365,7 @@ def run(cases: int, jobs: int, seed: int) -> Result:
     return Result("disk-errors", FAULT, total.cases, total.failures, details, controls, 0.0, "")
 
 
-def _run_chunk(task: tuple[int, int], *, only: Call | None = None) -> Tally:
+def run_chunk(task: tuple[int, int], *, only: Call | None = None) -> Tally:
     """Run cases; where `only` calls of one kind shall fail, until something goes wrong."""
     seed, count = task
     logging.getLogger("stepwell").setLevel(logging.CRITICAL + 1)
@@ -435,7 +435,7 @@ _CONTROLS: Final[dict[str, Callable[[], AbstractContextManager[None]]]] = {
 def _run_control(task: tuple[str, int]) -> Control:
     name, seed = task
     with _CONTROLS[name]():
-        tally = _run_chunk((seed, _CONTROL_CASES), only="sync")
+        tally = run_chunk((seed, _CONTROL_CASES), only="sync")
     if tally.failed:
         return Control(name, caught=True, how=f"case {tally.cases}, {tally.failed[0]}")
     return Control(name, caught=False, how=f"{_CONTROL_CASES} cases, nothing lost")

@@ -74,9 +74,9 @@ def run(cases: int, jobs: int, seed: int) -> Result:
     """Check `cases` images; see `proof.result`."""
     shares = [min(_IMAGES_OF_LIFE, cases - start) for start in range(0, cases, _IMAGES_OF_LIFE)]
     total = Tally()
-    for tally in spread(_check_life, [(seed * 1_000_003 + index, share) for index, share in enumerate(shares)], jobs):
+    for tally in spread(check_life, [(seed * 1_000_003 + index, share) for index, share in enumerate(shares)], jobs):
         total.add(tally)
-    controls = spread(_run_control, [(name, seed) for name in _CONTROLS], jobs)
+    controls = spread(run_control, [(name, seed) for name in CONTROLS], jobs)
     details: dict[str, Any] = {
         "lives recorded": total.lives,
         "of them begun with a file of an older release": total.old_files,
@@ -91,7 +91,8 @@ def run(cases: int, jobs: int, seed: int) -> Result:
     return Result("images", FAULT, total.images, total.failures, details, controls, 0.0, "")
 
 
-def _check_life(task: tuple[int, int]) -> Tally:
+def check_life(task: tuple[int, int]) -> Tally:
+    """Record the life of a seed, and check a number of images of it."""
     seed, count = task
     with scratch() as folder:
         (folder / "life").mkdir()
@@ -207,20 +208,21 @@ def _images(life: Life, random: Random, count: int) -> Iterator[tuple[Image, lis
 # --- controls ---------------------------------------------------------------------------------------------------------
 
 
-_CONTROLS: Final = {
+CONTROLS: Final = {
     "acknowledge before commit": broken.acknowledging_before_commit,
     "NORMAL sold as FULL": broken.normal_sold_as_full,
     "commits that share a sector (psow=1)": broken.sharing_sectors,
 }
 
 
-def _run_control(task: tuple[str, int]) -> Control:
+def run_control(task: tuple[str, int]) -> Control:
+    """Check images of the lives of a broken engine, until something is lost."""
     name, seed = task
     for attempt in range(_CONTROL_LIVES):
         with scratch() as folder:
             (folder / "life").mkdir()
             (folder / "image").mkdir()
-            with _CONTROLS[name]():
+            with CONTROLS[name]():
                 life = record(seed + attempt, folder / "life", broken=True)
             checker = Checker(life, folder / "image", Random(seed), seed)
             checker.keeps = False
