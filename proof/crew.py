@@ -81,13 +81,21 @@ def _state(task: Path) -> str:
 class Crew:
     """The workers of one database, which is in `folder` with their log and their words. Use it as a context manager.
 
-    `options` are those of their engines; `forks`: each leaves a child behind; `control`: how they are broken.
+    `options` are those of their engines; `forks`: each leaves a child behind; `control`: how they are broken; `prefix`:
+    what their names begin with; `place`: another folder for the database.
     """
 
     def __init__(
-        self, folder: Path, options: Mapping[str, Any], *, forks: bool = False, control: str = "", prefix: str = "w"
+        self,
+        folder: Path,
+        options: Mapping[str, Any],
+        *,
+        forks: bool = False,
+        control: str = "",
+        prefix: str = "w",
+        place: Path | None = None,
     ) -> None:
-        self.database = str(folder / "orders.db")
+        self.database = str((place or folder) / "orders.db")
         self.log = folder / f"log-{prefix}"
         self.words = folder / "words"
         self.present: list[Member] = []
@@ -117,17 +125,21 @@ class Crew:
         self.end_orphans()
         self._nursery.communicate()
 
-    def hire(self, **options: Any) -> Member:
-        """Have another worker start, with more options than the others; it may not have opened the file yet."""
+    def hire(self, more: Mapping[str, Any] | None = None, **given: Any) -> Member:
+        """Have another worker start, which may not have opened the file yet.
+
+        `more` are options of its engine beside those of the crew, `given` fields of its `Order`.
+        """
         self._count += 1
         order = Order(
             f"{self._prefix}{self._count}",
             self.database,
             str(self.log),
             str(self.words),
-            {**self._options, **options},
+            {**self._options, **(more or {})},
             self._forks,
             self._control,
+            **given,
         )
         assert self._nursery.stdin is not None
         assert self._nursery.stdout is not None

@@ -17,15 +17,18 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from proof import orders
 from stepwell import Engine, queues, turns
+from stepwell.definition import registered_workflows
 from stepwell.store.sqlite import locking, store, writer
 from stepwell.store.sqlite.lookout import Lookout
 from stepwell.store.sqlite.nudges import Mailbox
@@ -38,7 +41,9 @@ _PR_SET_PDEATHSIG: Final = 1
 class Order:
     """What a process is to be: its name in the log, its file, the log, where its words go.
 
-    `options` are those of its engine; `forks` gives it a child that outlives it; `control` is how it is broken.
+    `options` are those of its engine, `serves` the names of its workflows where not all; `forks` gives it a child that
+    outlives it; `control` is how it is broken. `wall` is a file with the microseconds by which its wall clock is wrong,
+    at any time; `zone` is its time zone, `version` that of its code.
     """
 
     name: str
@@ -48,6 +53,10 @@ class Order:
     options: dict[str, Any] = field(default_factory=dict)
     forks: bool = False
     control: str = ""
+    serves: list[str] | None = None
+    wall: str = ""
+    zone: str = ""
+    version: int = 1
 
 
 def main() -> None:
@@ -77,9 +86,15 @@ def _be(order: Order) -> None:
             os.dup2(source, target)
         logging.basicConfig(format=f"{order.name}: %(message)s", level=logging.WARNING)
         orders.LOG.open(order.log, order.name, forks=order.forks)
+        orders.LOG.version = order.version
         if order.control:
             CONTROLS[order.control]()
-        with Engine(order.database, **order.options) as engine:
+        if order.wall:
+            _be_wrong(order.wall, order.zone)
+        options = dict(order.options)
+        if order.serves is not None:
+            options["workflows"] = [registered_workflows()[name] for name in order.serves]
+        with Engine(order.database, **options) as engine:
             machine = engine._client.core.machine
             while not stop.wait(0.2) and machine.failure is None:
                 pass
@@ -89,6 +104,18 @@ def _be(order: Order) -> None:
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _be_wrong(file: str, zone: str) -> None:
+    """Have a wall clock that anyone may set, by way of a file, and a time zone of one's own."""
+    os.environ["TZ"] = zone
+    time.tzset()
+    right = time.time_ns
+
+    def wrong() -> int:
+        return right() + int(Path(file).read_text()) * 1000
+
+    vars(time).update(time_ns=wrong, time=lambda: wrong() / 1e9)
 
 
 # --- deliberately broken engines --------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from proof.crew import Crew
 from proof.load import HANG_SECONDS, Load
 from proof.pool import scratch, spread
 from proof.result import Control, Result
-from proof.verdict import Evidence, judge, quantile, repetitions, takeovers
+from proof.verdict import Evidence, first_of, judge, quantile, repetitions, takeovers
 
 FAULT: Final = "SIGKILL of one of 4 workers under load, every few to 100 ms"
 CI_CASES: Final = 300
@@ -104,7 +104,7 @@ def _control(name: str, seed: int) -> Control:
     kills, hang_seconds = _CONTROLS[name]
     with scratch() as folder:
         found = _kill(folder, seed, kills, name, hang_seconds)
-    return Control(name, caught=bool(found.failures), how=(found.failures or ["nothing was noticed"])[0])
+    return Control(name, caught=bool(found.failures), how=first_of(found.failures))
 
 
 def _kill(folder: Path, seed: int, kills: int, control: str, hang_seconds: float) -> Round:

@@ -16,6 +16,7 @@ import asyncio
 import itertools
 import os
 import random
+import signal
 import time
 import warnings
 from random import Random
@@ -66,6 +67,8 @@ class Log:
         self.name = "nobody"
         #: The longest that a step takes, in seconds.
         self.longest_seconds = 0.004
+        #: The version of the code that this process runs; see `changing`.
+        self.version = 1
         self._numbers = itertools.count(1)
         self._forks = False
 
@@ -237,6 +240,27 @@ async def job(text: str) -> str:
 async def caller(text: str) -> str:
     """Have a step that stands in line."""
     return (await call(text))[0]
+
+
+@workflow(name="changing")
+async def changing(text: str) -> list[str]:
+    """Have other code in another version."""
+    first = await (work if LOG.version == 1 else work_twice)(text)
+    await receive("go on")
+    return [first[0], work_in_thread(text)[0]]
+
+
+@step(name="kill_the_worker")
+async def kill_the_worker() -> None:
+    """End the process that executes it."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    await asyncio.sleep(60)
+
+
+@workflow(name="deadly")
+async def deadly() -> None:
+    """End every process that carries it on."""
+    await kill_the_worker()
 
 
 @workflow(name="order")

@@ -24,7 +24,7 @@ from proof import orders
 from proof.crew import Crew
 from proof.pool import scratch
 from proof.result import Control, Result
-from proof.verdict import Evidence, judge, most_at_once, tightest
+from proof.verdict import Evidence, first_of, judge, most_at_once, tightest
 from stepwell import AsyncEngine, AsyncRun
 
 FAULT: Final = "4 processes on one queue, and SIGKILL: concurrency 1, rates"
@@ -84,7 +84,7 @@ def run(cases: int, jobs: int, seed: int) -> Result:
             f"tightest {orders.RATE.limit + 1} attempts as seen, ms (bound {per_ms:g})": rate.tightest_limit_ms,
             "failed": failures[:_FAILURES_TOLD],
         },
-        controls=[Control(_CONTROL, bool(broken.failures), (broken.failures or ["nothing was noticed"])[0])],
+        controls=[Control(_CONTROL, bool(broken.failures), first_of(broken.failures))],
         seconds=0.0,
         command="",
     )

@@ -24,7 +24,7 @@ from proof.crew import PATIENCE_SECONDS, Crew, Member
 from proof.load import HANG_SECONDS, Load
 from proof.pool import scratch, spread
 from proof.result import Control, Result
-from proof.verdict import Evidence, in_ignorance, judge
+from proof.verdict import Evidence, first_of, in_ignorance, judge
 from stepwell import core
 from stepwell.errors import InvalidArgument, StoreError
 
@@ -103,7 +103,7 @@ def _round(case: tuple[int, int]) -> Round:
 def _control(seed: int) -> Control:
     with scratch() as folder:
         found = _stop(folder, Round(seed, _CONTROL_CASES), _CONTROL, 10.0)
-    return Control(_CONTROL, caught=bool(found.failures), how=(found.failures or ["nothing was noticed"])[0])
+    return Control(_CONTROL, caught=bool(found.failures), how=first_of(found.failures))
 
 
 def _stop(folder: Path, found: Round, control: str, hang_seconds: float) -> Round:
@@ -141,7 +141,7 @@ class _Stops:
         await load.open()
         members = [crew.hire() for _ in range(WORKERS)]
         # A mere client, which nobody stops.
-        crew.hire(workflows=[], take_over_stalled_after=_STALL_SECONDS)
+        crew.hire({"take_over_stalled_after": _STALL_SECONDS}, serves=[])
         working = asyncio.ensure_future(load.run())
         await load.has_begun.wait()
         for number in range(self._found.cases):

@@ -177,7 +177,7 @@ def _judge_record(record: Record, known: list[Execution], terms: Mapping[str, Se
         yield f"{where}: recorded is {record.token}, which was never executed"
         return
     for execution in known:
-        if _is_ignorant(execution, terms):
+        if execution.token == own.token or _is_ignorant(execution, terms):
             continue
         if execution.began_at > record.at:
             late = execution.began_at - record.at
@@ -258,6 +258,11 @@ def tightest(times: Iterable[int], count: int) -> int:
 def quantile(values: Sequence[float], share: float) -> float:
     """Return the value below which `share` of the sorted `values` lie; 0 where there are none."""
     return round(values[min(len(values) - 1, int(share * len(values)))], 2) if values else 0.0
+
+
+def first_of(complaints: Sequence[str], limit: int = 160) -> str:
+    """Return the first complaint, or its beginning, for the table."""
+    return (complaints[0] if complaints else "nothing was noticed")[:limit]
 
 
 def shown(value: Any, limit: int = 200) -> str:
