@@ -112,3 +112,47 @@ def test_13484_a_message_from_another_worker_is_received_after_a_full_disk(simul
     )
     weather = Weather(lag=50_000, step_time=300_000)
     assert simulator.broken(Plan(13484, workers, runs, actions, weather, 400_000)) is None
+
+
+def test_17956_a_claim_lost_for_one_run_does_not_strand_the_others_of_the_same_unit(simulator: Simulator) -> None:
+    child = ["all", [["child", 7, "await", "sync", ["step", 8, "retry", 0], "s0"], ["cancel", 10, "s0"]]]
+    other = ["final", ["seq", [["publish", 12, "x"], ["draw", 13], ["cancel", 14, "r0"]]], ["step", 15, "plain", 0]]
+    parent = ["all", [["child", 6, "call", "async", child, None], ["child", 11, "await", "sync", other, None]]]
+    actions = (
+        Action(2_392, "fence", place=1),
+        Action(5_619, "start", "r0"),
+        Action(6_001, "start", "r1"),
+        Action(22_473, "wait", "r1"),
+        Action(27_504, "wait", "r0"),
+    )
+    runs = (("r0", "async", ["sleep", 1, 4]), ("r1", "async", parent))
+    weather = Weather(turn_delay=5_000)
+    workers = (Worker(running=1), Worker(running=5))
+    assert simulator.broken(Plan(17956, workers, runs, actions, weather, 100_000)) is None
+
+
+def test_24157_an_end_that_is_refused_was_told_to_nobody(simulator: Simulator) -> None:
+    race = ["race", [["join", 9, "r2"], ["step", 10, "txretry", 0]]]
+    runs = (
+        ("r0", "async", ["join", 4, "r1"]),
+        ("r1", "sync", ["send", 5, "r3", "r3.a", None]),
+        ("r3", "async", ["child", 11, "await", "async", race, "s0"]),
+    )
+    actions = (
+        Action(1_723, "start", "r3"),
+        Action(6_278, "start", "r0"),
+        Action(14_837, "start", "r1"),
+        Action(15_921, "cancel", "r3"),
+    )
+    plan = Plan(24157, (Worker(waiting=3, running=5),), runs, actions, Weather(crossing=0.3), 400_000)
+    assert simulator.broken(plan) is None
+
+
+def test_many_suspects_take_turns_on_one_worker(simulator: Simulator) -> None:
+    runs = tuple((f"r{index}", "async", ["sleep", index + 1, 50]) for index in range(4))
+    actions = (
+        *(Action(100, "start", run_id) for run_id, _, _ in runs),
+        *(Action(at, "crash_soon", number=8) for at in range(1_000, 40_000, 2_000)),
+    )
+    found = [simulator.broken(Plan(seed, (Worker(),), runs, actions, Weather(), 400_000)) for seed in range(30)]
+    assert [violation for violation in found if violation is not None] == []

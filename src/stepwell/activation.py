@@ -233,6 +233,9 @@ class Activator:
     def _send(self, run: Resident, operation: Operation, work: Work) -> None:
         detail: MessageDetail | CancelDetail = operation.detail
         error = self._cannot_reach(run, detail.run_id)
+        if isinstance(error, RunEnded) and isinstance(detail, MessageDetail) and self._runs.is_ending(detail.run_id):
+            self._reopen_later(run, operation, work)
+            return
         if isinstance(detail, CancelDetail):
             if not isinstance(error, RunNotFound):
                 self._request_cancel(detail.run_id, detail.reason, work)
@@ -343,6 +346,9 @@ class Activator:
                 run.deliverable.append(self.entry(run, operation, "result_failed", encode_failure(error)))
                 return
             if record.status in ENDED:
+                if self._runs.is_ending(child_id):
+                    self._reopen_later(run, operation, work)
+                    return
                 over = RunOver.of(record)
                 run.deliverable.append(self.result_entry(run, operation, over))
                 return
@@ -361,7 +367,10 @@ class Activator:
             self._runs.resume_soon(run)
 
     def _reopen_later(self, run: Resident, operation: Operation, work: Work) -> None:
-        """Open an operation again after the commit, because it concerns a run that the same commit creates."""
+        """Open an operation again after the commit, because it concerns a run that the same commit creates or ends.
+
+        That may be refused, while what is recorded of it here would stand.
+        """
 
         def reopen() -> None:
             run.unsettled -= 1

@@ -112,6 +112,7 @@ class Loader:
         self.work_may_exist = True
         self._looking = False  # a `WorkTaken` is not committed yet
         self._looked_meanwhile = False  # it was made before what is to be looked at now
+        self._suspects: set[int] = set()  # the keys of those that were brought to memory
         self._releasing: set[int] = set()  # the keys of runs whose release is not committed yet
         self._wanted_back: set[int] = set()  # those of them that somebody wanted meanwhile
         #: The keys of runs that are about to be claimed and read.
@@ -182,6 +183,11 @@ class Loader:
 
     def admit(self) -> None:
         """Take what `look` had no room for, once there is some; call it after a commit."""
+        if self._suspects:
+            # Only one is taken up at a time: when it has got on, or has left memory, it is the next one's turn.
+            self.work_may_exist = True
+            if not self._worker.batch:
+                self._suspects.intersection_update(self._worker.memory.runs)
         if self.work_may_exist and not self._looking and self.takes_work and not self._worker.draining:
             self._take(list(self._workflows))
 
@@ -287,6 +293,8 @@ class Loader:
         record = snapshot.record
         if record.owner != worker.epoch or worker.memory.by_id(record.id) is not None:
             return  # it ended meanwhile, or this worker was fenced: then it is another one's
+        if record.crashes >= SUSPECT_CRASHES:
+            self._suspects.add(record.key)
         if record.crashes >= self._limits.crashes:
             self._give_up(record)
             return

@@ -28,6 +28,10 @@ class Runs(PermitDesk, Protocol):
         """Read a run from the store."""
         ...
 
+    def is_ending(self, run_id: str) -> bool:
+        """Tell whether a run's end is part of the batch under way: it may still be refused."""
+        ...
+
     def being_created(self, run_id: str) -> RunCreated | None:
         """Return the change of the batch under way that creates this run, or None."""
         ...

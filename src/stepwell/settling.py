@@ -152,7 +152,8 @@ class Settling:
         lost = [run for run in work.residents if run.key in self._memory or run.finished]
         for run in lost:
             self._worker.forget(run)
-        if isinstance(error, ClaimLost):
+        if isinstance(error, ClaimLost):  # one of the runs that it concerned is another worker's; not all need be
+            self._worker.load_soon([run.key for run in lost])
             return
         for run in lost:
             _log.error("run %r is read again, because a write was refused: %s", run.id, error)

@@ -311,6 +311,13 @@ class Worker:
             return record
         return replace(record, status=over.status, result=over.result, error=over.error, reason=over.reason)
 
+    def is_ending(self, run_id: str) -> bool:
+        """Tell whether a run's end is part of the batch under way: it may still be refused."""
+        if not self.batch.ending:
+            return False
+        record = self._inspector.run_by_id(run_id)
+        return record is not None and record.key in self.batch.ending
+
     def being_created(self, run_id: str) -> RunCreated | None:
         """Return the change of the batch under way that creates this run, or None."""
         return self.batch.creating.get(run_id)
