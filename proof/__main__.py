@@ -25,6 +25,7 @@ HARNESSES: Final[dict[str, str]] = {
     "kill": "proof.kill",
     "stop": "proof.stop",
     "queues": "proof.queues",
+    "processes": "proof.processes",
 }
 
 RESULTS: Final = Path(__file__).with_name("results")
