@@ -347,7 +347,7 @@ class Process:
 
     def _set_timer(self) -> None:
         self._timer += 1
-        due = self.machine.worker.memory.next_due()
+        due = self.machine.worker.next_due()
         if due is None or self.machine.closing:
             return
         if due <= self.machine.worker.now:
