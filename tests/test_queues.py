@@ -514,6 +514,13 @@ def test_new_code_replaces_what_was_changed(engine: TestEngine) -> None:
     assert engine.queue("code").info().concurrency == 3
 
 
+def test_the_object_that_is_handed_in_counts_whatever_else_has_its_name(engine: TestEngine) -> None:
+    queue = Queue("twice", concurrency=2)
+    Queue("twice", concurrency=5)
+    engine.start(job, "a", queue=queue).result()
+    assert engine.queue("twice").info().concurrency == 2
+
+
 def test_nothing_starts_from_a_paused_queue(engine: TestEngine) -> None:
     queue = Queue("paused")
     engine.queue(queue).pause()

@@ -33,7 +33,7 @@ from stepwell.errors import (
     TransactionError,
     WorkflowIOError,
 )
-from stepwell.flow import Entry, Limit, Queue, batch_count, queue_entry, registered_flows
+from stepwell.flow import Entry, Limit, Queue, batch_count, queue_entry, registered_flows, used
 from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, WorkerState
 from stepwell.lifecycle import ENDED, STATUSES, Status
 from stepwell.loading import Limits
@@ -156,7 +156,9 @@ def _served_queues(queues: Iterable[Queue | str] | None) -> frozenset[str] | Non
 
 def flow_name(flow: object) -> str:
     """Return the name of a queue or limit that was given as an object or by its name."""
-    return flow.name if isinstance(flow, (Queue, Limit)) else check_name(cast("str", flow), "the name of a queue")
+    if isinstance(flow, (Queue, Limit)):
+        return used(flow).name
+    return check_name(cast("str", flow), "the name of a queue")
 
 
 def _at_least(number: object, least: int, what: str) -> int:

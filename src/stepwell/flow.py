@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -236,6 +236,7 @@ def queue_entry(
         return None
     if not isinstance(queue, Queue):
         raise InvalidArgument(f"queue must be a Queue(…), not {queue!r}")
+    used(queue)
     if not isinstance(priority, int) or isinstance(priority, bool) or not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
         raise InvalidArgument(
             f"priority must be a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}, not {priority!r}"
@@ -298,6 +299,7 @@ def _bound(number: object, what: str) -> int | None:
 
 
 _registry: Final[dict[str, Queue | Limit]] = {}
+AnyFlow = TypeVar("AnyFlow", Queue, Limit)
 
 
 def _register(flow: Queue | Limit) -> None:
@@ -307,6 +309,12 @@ def _register(flow: Queue | Limit) -> None:
     _registry[flow.name] = flow
 
 
+def used(flow: AnyFlow) -> AnyFlow:
+    """Make this object count where several were made of its name, because a caller handed it in; return it."""
+    _registry[flow.name] = flow
+    return flow
+
+
 def registered_flows() -> Mapping[str, Queue | Limit]:
-    """Return a live view of the queues and limits of this process, by name; the latest of a name counts."""
+    """Return a live view of the queues and limits of this process, by name; the latest made or used counts."""
     return MappingProxyType(_registry)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from stepwell.attempts import Attempts
+from stepwell.flow import used
 from stepwell.resident import Resident
 from stepwell.store.queueing import PermitAsked, PermitKept, PermitReturned
 from stepwell.work import Work
@@ -51,7 +52,7 @@ class Permits:
         elif known is not None and known.limit != limit.name:
             work.changes.append(PermitReturned(run.key, number, now))
         attempts.permit, attempts.began_at, attempts.start_told = "asked", 0, False
-        self._desk.permit_asked(run, attempts, limit.name, work)
+        self._desk.permit_asked(run, attempts, used(limit).name, work)
         work.changes.append(PermitAsked(run.key, number, limit.name, now))
         return False
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from stepwell import Engine, Limit, Queue, Rate, step, workflow
 
-ONE = Queue("one", concurrency=1)
-SLOW = Queue("slow", rate=Rate(20, per=0.5))
-FAIR = Queue("fair", concurrency=4, partition_concurrency=1)
-SINGLE = Limit("single", concurrency=1)
-RATED = Limit("rated", rate=Rate(10, per=0.25))
+ONE = Queue("turns.one", concurrency=1)
+SLOW = Queue("turns.slow", rate=Rate(20, per=0.5))
+FAIR = Queue("turns.fair", concurrency=4, partition_concurrency=1)
+SINGLE = Limit("turns.single", concurrency=1)
+RATED = Limit("turns.rated", rate=Rate(10, per=0.25))
 
 
 def write_down(what: str, began: int) -> None:
