@@ -313,8 +313,13 @@ class Machine:
         if news.reply is not None:
             news.reply()
             return
-        if not self._news:
+        self._note(news)
+        if self.inbox:  # more may have been heard meanwhile
             self.later(self._look)
+        else:
+            self._look()
+
+    def _note(self, news: News) -> None:
         self._news.add(news.kind)
         if not news.keys and news.kind in ("ends", "anything"):
             self._ended_elsewhere = None  # any run may have ended
