@@ -24,7 +24,6 @@ from stepwell.clock import MICROSECONDS, Clock, SystemClock, to_seconds
 from stepwell.codec import Codec
 from stepwell.core import Core
 from stepwell.definition import Workflow, registered_workflows
-from stepwell.names import check_name
 from stepwell.errors import (
     EngineClosed,
     InvalidArgument,
@@ -38,6 +37,7 @@ from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, Worke
 from stepwell.lifecycle import ENDED, STATUSES, Status
 from stepwell.loading import Limits
 from stepwell.model import Member, RunRecord
+from stepwell.names import check_name
 from stepwell.operations import check_id
 from stepwell.queues import entered, refusal_of
 from stepwell.requests import Message

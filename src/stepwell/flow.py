@@ -299,7 +299,7 @@ def _bound(number: object, what: str) -> int | None:
 
 
 _registry: Final[dict[str, Queue | Limit]] = {}
-AnyFlow = TypeVar("AnyFlow", Queue, Limit)
+AnyFlow = TypeVar("AnyFlow", bound=Queue | Limit)
 
 
 def _register(flow: Queue | Limit) -> None:

@@ -134,7 +134,8 @@ class Turns:
         if is_limit:
             decision = grant(facts, state.name, self._worker.now)
         else:
-            decision = take(facts, state.name, self._workflows, self._worker.now, room=1)
+            held = self._worker.memory.of_queue(state.name)
+            decision = take(facts, state.name, self._workflows, self._worker.now, room=1, held=held)
         due = state.first_ready_at is not None and state.first_ready_at <= self._worker.now
         if decision.taken or due:
             (self._limits if is_limit else self._queues).add(state.name)
