@@ -115,9 +115,9 @@ def test_13484_a_message_from_another_worker_is_received_after_a_full_disk(simul
 
 
 def test_17956_a_claim_lost_for_one_run_does_not_strand_the_others_of_the_same_unit(simulator: Simulator) -> None:
-    child = ["all", [["child", 7, "await", "sync", ["step", 8, "retry", 0], "s0"], ["cancel", 10, "s0"]]]
+    child = ["all", [["child", 7, "await", "sync", ["step", 8, "retry", 0], "s0", None], ["cancel", 10, "s0"]]]
     other = ["final", ["seq", [["publish", 12, "x"], ["draw", 13], ["cancel", 14, "r0"]]], ["step", 15, "plain", 0]]
-    parent = ["all", [["child", 6, "call", "async", child, None], ["child", 11, "await", "sync", other, None]]]
+    parent = ["all", [["child", 6, "call", "async", child, None, None], ["child", 11, "await", "sync", other, None, None]]]
     actions = (
         Action(2_392, "fence", place=1),
         Action(5_619, "start", "r0"),
@@ -136,7 +136,7 @@ def test_24157_an_end_that_is_refused_was_told_to_nobody(simulator: Simulator) -
     runs = (
         ("r0", "async", ["join", 4, "r1"]),
         ("r1", "sync", ["send", 5, "r3", "r3.a", None]),
-        ("r3", "async", ["child", 11, "await", "async", race, "s0"]),
+        ("r3", "async", ["child", 11, "await", "async", race, "s0", None]),
     )
     actions = (
         Action(1_723, "start", "r3"),
@@ -156,3 +156,20 @@ def test_many_suspects_take_turns_on_one_worker(simulator: Simulator) -> None:
     )
     found = [simulator.broken(Plan(seed, (Worker(),), runs, actions, Weather(), 400_000)) for seed in range(30)]
     assert [violation for violation in found if violation is not None] == []
+
+
+def test_290_a_queued_child_whose_start_was_dropped_is_no_hindrance_to_replay(simulator: Simulator) -> None:
+    child = ["child", 5, "leave", "sync", ["sleep", 6, 1505], None, ["sim.each", "", 0, 0]]
+    runs = (("r0", "async", ["seq", [["race", [["join", 4, "r1"], child]], ["sleep", 7, 50]]]),)
+    actions = (Action(17_486, "start", "r0"),)
+    assert broken_somewhere(simulator, runs, actions, *_CRASHES) == []
+
+
+def test_140_workers_that_have_their_share_of_a_queue_write_nothing(simulator: Simulator) -> None:
+    runs = tuple((f"r{index}", "async", ["recv", index + 1, f"r{index}.a", None]) for index in range(4))
+    actions = tuple(Action(100 * index, "start", f"r{index}") for index in range(4))
+    places = tuple((run_id, ["sim.each", "", 0, 0]) for run_id, _, _ in runs)
+    plan = Plan(140, (Worker(), Worker()), runs, actions, Weather(), 400_000, places)
+    world, violation = simulator.live(plan)
+    assert violation is None
+    assert world.commits < 60

@@ -160,4 +160,5 @@ def describe(plan: Plan) -> list[str]:
     lines = [f"worker place {index}: {worker}" for index, worker in enumerate(plan.workers)]
     lines += [f"run {run_id} ({flavour}): {program}" for run_id, flavour, program in plan.runs]
     lines += [f"at {action.at:,}: {action}" for action in plan.actions]
+    lines += [f"run {run_id} stands in a queue: {place}" for run_id, place in plan.places]
     return [*lines, f"{plan.weather}, faults end at {plan.horizon:,}"]

@@ -21,6 +21,7 @@ from stepwell.model import RunSnapshot
 from stepwell.requests import Requests
 from stepwell.resident import Resident
 from stepwell.store.sqlite import changes, writer
+from stepwell.turns import Turns
 from stepwell.work import Work
 
 Same = Callable[[Plan], Plan]
@@ -125,6 +126,18 @@ def _forget_attempts(stack: ExitStack) -> None:
     stack.enter_context(patch.object(Loader, "_load", broken))
 
 
+def _count_outside(stack: ExitStack) -> None:
+    """What may be taken is counted before the transaction that takes it."""
+    add = Turns._add
+
+    def broken(self: Turns, name: str, choose: Any, settled: Any, asked: Any) -> None:
+        with self._inspector.queue_facts() as facts:
+            early = choose(facts)
+        add(self, name, lambda _facts: early, settled, asked)
+
+    stack.enter_context(patch.object(Turns, "_add", broken))
+
+
 CONTROLS: Final[dict[str, Callable[[ExitStack], None]]] = {
     "acknowledge before commit": _acknowledge_early,
     "a step starts before its commit": _act_early,
@@ -138,6 +151,7 @@ CONTROLS: Final[dict[str, Callable[[ExitStack], None]]] = {
     "a run is parked although there is news": _release_with_news,
     "a run is claimed although it has an owner": _claim_what_is_owned,
     "a crash makes attempts forgotten": _forget_attempts,
+    "a queue limit counted outside the transaction": _count_outside,
 }
 
 

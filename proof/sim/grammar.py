@@ -9,7 +9,8 @@ A program is a node: a JSON list whose first element is its kind. `n` is a numbe
 ``["send", n, target, name, key]``      send the run `target` a message; `key` dedups, or is None
 ``["publish", n, key]``                 publish a value
 ``["draw", n]``                         `random()` and `uuid4()`
-``["child", n, mode, flavour, p, id]``  start a child with program `p`: ``call`` it, ``await`` it, ``leave`` it, ``detach``
+``["child", n, mode, flavour, p, …]``   start a child with program `p`: ``call`` it, ``await`` it, ``leave`` it, ``detach``
+                                        it; then its id or None, and its place in a queue or None
 ``["join", n, target]``                 wait for the end of another run
 ``["cancel", n, target]``               cancel another run
 ``["fail", n]``                         raise `SimError`
@@ -34,9 +35,11 @@ from typing import Any, Final, TypeAlias
 Node: TypeAlias = list[Any]
 
 #: The attempts that each flavour of step has.
-ATTEMPTS: Final[dict[str, int]] = {"plain": 1, "retry": 3, "once": 1, "sync": 1, "tx": 1, "txretry": 3}
+ATTEMPTS: Final[dict[str, int]] = {"plain": 1, "retry": 3, "once": 1, "sync": 1, "tx": 1, "txretry": 3, "limited": 2, "rated": 1}
 #: The kinds whose parts run at once.
 TOGETHER: Final = frozenset({"all", "group", "race"})
+#: The queues of `proof.sim.programs`.
+QUEUES: Final = ("sim.one", "sim.parts", "sim.rate", "sim.each")
 _MODES: Final = ("call", "call", "await", "await", "await", "leave", "detach")
 
 
@@ -54,6 +57,9 @@ class Grammar:
         self._weights = {kind: chance.choice((0, 1, 1, 2, 4)) for kind in _LEAVES}
         self._weights["fail"] = min(self._weights["fail"], 1)
         self._weights["step"] = max(self._weights["step"], 1)
+        self._flavours = tuple(flavour for flavour in ATTEMPTS if chance.random() < 0.7) or ("plain",)
+        self._queueing = chance.choice((0.0, 0.0, 0.3, 0.9))
+        self._queues = chance.sample(QUEUES, chance.randint(1, len(QUEUES)))
         self._together = chance.choice((0.2, 0.5, 0.7))
         self._failing = chance.choice((0.0, 0.1, 0.3))
         self._patient = chance.choice((0.0, 0.3, 0.8))
@@ -98,7 +104,7 @@ class Grammar:
     # --- leaves --------------------------------------------------------------------------------------------------
 
     def _step(self, _run_id: str, _flavour: str, _depth: int) -> Node:
-        flavour = self._chance.choice(tuple(ATTEMPTS))
+        flavour = self._chance.choice(self._flavours)
         fails = self._chance.randint(1, 3) if self._chance.random() < self._failing else 0
         return ["step", self.number(), flavour, fails]
 
@@ -143,9 +149,18 @@ class Grammar:
             child_id, kind, program = chance.choice(self._shared)
             if chance.random() < 0.05:
                 program = ["step", 0, "plain", 0]  # other input: a conflict
-            return ["child", number, mode, kind, program, child_id]
+            return ["child", number, mode, kind, program, child_id, None]
         kind = chance.choice(("async", "async", "sync"))
-        return ["child", number, mode, kind, self.program(run_id, kind, chance.randint(1, 4), depth + 1), None]
+        program = self.program(run_id, kind, chance.randint(1, 4), depth + 1)
+        return ["child", number, mode, kind, program, None, None if mode == "call" else self.place()]
+
+    def place(self) -> list[Any] | None:
+        """Return a place in a queue: its name, a partition, a priority, a delay in milliseconds; or None."""
+        chance = self._chance
+        if chance.random() >= self._queueing:
+            return None
+        delay = chance.randint(1, self.slowest_ms) if chance.random() < 0.2 else 0
+        return [chance.choice(self._queues), chance.choice(("", "a", "b")), chance.choice((0, 0, 1)), delay]
 
     def _join(self, _run_id: str, _flavour: str, _depth: int) -> Node:
         return ["join", self.number(), self._chance.choice(self.targets)]

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proof.sim import model
 from proof.sim.faults import Violation
+from proof.sim.flows import FlowJudge
 from proof.sim.programs import WORKFLOWS
 
+from stepwell.attempts import Attempts
 from stepwell.codec import inflate
 from stepwell.context import StepInfo
 from stepwell.execution import Execution
@@ -48,6 +50,7 @@ class Judge:
         self._connection = world.arena.reader
         self._position = 0
         self._answered: set[tuple[int, int]] = set()
+        self.flow = FlowJudge(world, self._rows)
         self._failed: Counter[tuple[int, int]] = Counter()
         self._status: dict[int, str] = {}
         self._owners: dict[int, int | None] = {}
@@ -100,6 +103,7 @@ class Judge:
                 )
             if at > self._world.now:
                 raise Violation("nothing happens in the future", f"{self.ids[run]}:{op} {kind} at {at}")
+        self.flow.after_commit(process)
         if self._rows(_LOST_NOTES):
             raise Violation("a note has a reader", "there is a note for a run without an owner")
 
@@ -148,6 +152,14 @@ class Judge:
         if alive and self._owners.get(key) != process.members.epoch:
             raise Violation("a step is executed by the owner", f"{what}; the owner is {self._owners.get(key)}")
 
+    def began(self, process: Process, attempt: Attempts) -> None:
+        """Look at an attempt that begins just now, and at the limit that it may have."""
+        self.flow.began(process, attempt)
+
+    def stopped(self, attempt: Attempts) -> None:
+        """Take note that an attempt has ended, or was cancelled."""
+        self.flow.stopped(attempt)
+
     # --- answers -------------------------------------------------------------------------------------------------------
 
     def acknowledged(self, call: Call, value: Any) -> None:
@@ -195,6 +207,8 @@ class Judge:
 
     def _check_blocked(self, run_id: str) -> None:
         key = self.keys[run_id]
+        if self.flow.stands_rightly(key):
+            return
         execution = self._replay(key)
         if execution.outcome is not None or execution.stopped:
             raise Violation("a run goes on", f"{run_id} has not ended, but its code has")

@@ -234,7 +234,7 @@ def _join(node: Node, result: Any, _facts: Facts) -> None:
 
 
 def _child(node: Node, result: Any, _facts: Facts) -> None:
-    _, number, mode, _, _, child_id = node
+    _, number, mode, _, _, child_id, _ = node
     _, found, named, how, *rest = result
     _require(found == number, node, result)
     if how == "conflict":

@@ -63,6 +63,7 @@ class Plan:
     actions: tuple[Action, ...]
     weather: Weather
     horizon: int  # when the faults end and healing begins
+    places: tuple[tuple[str, list[Any]], ...] = ()  # of runs that are started in queues; see `Grammar.place`
     chance: str = ""  # what the generators are seeded with, besides the seed
 
     def but(self, **changes: Any) -> Plan:
@@ -139,6 +140,7 @@ def make(seed: int) -> Plan:
     horizon = chance.choice(_HORIZONS)
     maker = _Maker(chance, horizon)
     maker.requests(runs, grammar)
+    in_queues = [(run_id, grammar.place()) for run_id in ids]
     places = chance.choice((1, 2, 2, 3, 3, 4))
     maker.faults(places)
     workers = tuple(_worker(chance, index, horizon) for index in range(places))
@@ -152,9 +154,9 @@ def make(seed: int) -> Plan:
         step_time=chance.choice((100, 10_000, 300_000)),
         turn_delay=chance.choice((10, 100, 5_000)),
     )
-    return Plan(
-        seed, workers, tuple(runs), tuple(sorted(maker.actions, key=lambda action: action.at)), weather, horizon
-    )
+    standing = tuple((run_id, place) for run_id, place in in_queues if place is not None)
+    actions = tuple(sorted(maker.actions, key=lambda action: action.at))
+    return Plan(seed, workers, tuple(runs), actions, weather, horizon, standing)
 
 
 def _worker(chance: Random, index: int, horizon: int) -> Worker:

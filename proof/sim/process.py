@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from proof.sim.database import SimDatabase
 from proof.sim.faults import Crash, Violation
 from proof.sim.plan import Worker
-from proof.sim.programs import WORKFLOWS
+from proof.sim.programs import FLOWS, WORKFLOWS
 
 from stepwell.attempts import Attempts
 from stepwell.codec import Codec
@@ -25,6 +25,7 @@ from stepwell.errors import EngineClosed, StorageFull, StoreError, StoreFailed
 from stepwell.loading import Limits
 from stepwell.machine import Machine
 from stepwell.model import Claim
+from stepwell.runner import is_rated
 from stepwell.steps import record_result
 from stepwell.store.base import News, Outcome, Unit
 from stepwell.store.sqlite import nudges
@@ -40,6 +41,7 @@ _T = TypeVar("_T")
 #: As `stepwell.core` has them, in microseconds.
 _FULL_DISK_RETRY: int = 250_000
 _DRAIN_RETRY: int = 10_000
+_START_TOLD: int = 20_000
 
 
 class SimLock:
@@ -226,6 +228,7 @@ class Process:
             chance=self.chance.random,
             driver=self,
             takes_work=bool(workflows),
+            flows=FLOWS,
         )
         self.serves_all = len(workflows) == len(WORKFLOWS)
 
@@ -376,7 +379,12 @@ class Process:
         """Execute attempts on the spot, and tell of it later."""
         for attempt in attempts:
             self.point("before a step")
+            attempt.began_at = self.world.now
+            self.world.judge.began(self, attempt)
             value, error = copy_context().run(self._execute, attempt)
+            if is_rated(attempt):
+                seen = partial(self.machine.worker.turns.starts_seen, [attempt])
+                self.world.at(_START_TOLD, self, partial(self.post, seen), "has seen a start")
             self.under_way[id(attempt)] = attempt
             delay = self.chance.randint(1, self.world.plan.weather.step_time)
             self.world.at(delay, self, partial(self._finish, attempt, attempt.attempt, value, error), "step ends")
@@ -400,6 +408,7 @@ class Process:
 
     def _finish(self, attempt: Attempts, number: int, value: Any, error: BaseException | None) -> None:
         self.under_way.pop(id(attempt), None)
+        self.world.judge.stopped(attempt)
         if attempt.attempt != number:
             return
         if error is None:
@@ -409,7 +418,9 @@ class Process:
         self.post(partial(self.machine.steps_finished, [attempt]))
 
     def drop_steps(self, attempts: list[Attempts]) -> None:
-        """Let them end when they do: nobody listens."""
+        """Let them end when they do: nobody listens; but what has a permit is cancelled, as the real one does."""
+        for attempt in attempts:
+            self.world.judge.stopped(attempt)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from stepwell import operations, sync
 from stepwell.context import StepInfo
 from stepwell.definition import Workflow, step, transaction, workflow
 from stepwell.errors import RunCancelled, RunConflict, RunEnded, RunFailed, RunNotFound, StepInterrupted
+from stepwell.flow import Limit, Queue, Rate
 from stepwell.operations import RunContext, current
 from stepwell.retry import Retry
 
@@ -27,6 +28,26 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 class SimError(Exception):
     """What fails on purpose."""
+
+
+LIMIT: Final = Limit("sim.limit", concurrency=1)
+RATED: Final = Limit("sim.rated", rate=Rate(2, per=0.05))
+_QUEUES: Final = (
+    Queue("sim.one", concurrency=1),
+    Queue("sim.parts", concurrency=3, partition_concurrency=1),
+    Queue("sim.rate", rate=Rate(2, per=0.1)),
+    Queue("sim.each", per_worker=1),
+)
+#: All of them by name.
+FLOWS: Final[dict[str, Queue | Limit]] = {flow.name: flow for flow in (LIMIT, RATED, *_QUEUES)}
+
+
+def in_queue(place: list[Any] | None) -> dict[str, Any]:
+    """Return the options of a start for a place in a queue; see `proof.sim.grammar.Grammar.place`."""
+    if place is None:
+        return {}
+    name, partition, priority, delay = place
+    return {"queue": FLOWS[name], "partition": partition or None, "priority": priority, "delay": delay / 1000 or None}
 
 
 class World(Protocol):
@@ -79,6 +100,18 @@ def plain_sync(number: int, fails: int) -> int:
     return _act(number, fails, "sync")
 
 
+@step(name="sim.limited", limit=LIMIT, retry=Retry(attempts=2, delay=0.02))
+async def limited(number: int, fails: int) -> int:
+    """Act alone in the world."""
+    return _act(number, fails, "limited")
+
+
+@step(name="sim.rated", limit=RATED)
+async def rated(number: int, fails: int) -> int:
+    """Act not too often."""
+    return _act(number, fails, "rated")
+
+
 def _write(lent: Any, number: int, fails: int, flavour: str) -> int:
     info = current()
     assert isinstance(info, StepInfo)
@@ -105,6 +138,8 @@ STEPS: Final[dict[str, Any]] = {
     "sync": plain_sync,
     "tx": written,
     "txretry": written_at_last,
+    "limited": limited,
+    "rated": rated,
 }
 
 
@@ -262,7 +297,7 @@ async def _run_leaf(node: Node, me: Me) -> Node:
 
 
 async def _run_child(node: Node) -> Node:
-    _, number, mode, flavour, part, child_id = node
+    _, number, mode, flavour, part, child_id, place = node
     definition = WORKFLOWS[flavour]
     if mode == "call":
         try:
@@ -271,7 +306,7 @@ async def _run_child(node: Node) -> Node:
         except (SimError, RunFailed, RunCancelled) as error:
             return _ended(number, "", error)
     try:
-        child = await operations.start(definition, part, id=child_id, detached=mode == "detach")
+        child = await operations.start(definition, part, id=child_id, detached=mode == "detach", **in_queue(place))
     except RunConflict:
         return ["child", number, child_id, "conflict"]
     if mode != "await":
@@ -358,7 +393,7 @@ def _run_leaf_sync(node: Node, me: Me) -> Node:
 
 
 def _run_child_sync(node: Node) -> Node:
-    _, number, mode, flavour, part, child_id = node
+    _, number, mode, flavour, part, child_id, place = node
     definition = WORKFLOWS[flavour]
     if mode == "call":
         try:
@@ -367,7 +402,7 @@ def _run_child_sync(node: Node) -> Node:
             return _ended(number, "", error)
         return ["child", number, None, "completed", value]
     try:
-        child: Any = sync.start(definition, part, id=child_id, detached=mode == "detach")
+        child: Any = sync.start(definition, part, id=child_id, detached=mode == "detach", **in_queue(place))
     except RunConflict:
         return ["child", number, child_id, "conflict"]
     if mode != "await":

@@ -46,8 +46,11 @@ def _cuts(plan: Plan) -> Iterator[Plan]:
     for run_id, _, _ in plan.runs:
         yield plan.but(
             runs=tuple(run for run in plan.runs if run[0] != run_id),
+            places=tuple(place for place in plan.places if place[0] != run_id),
             actions=tuple(action for action in plan.actions if action.target != run_id),
         )
+    for index in range(len(plan.places)):
+        yield plan.but(places=plan.places[:index] + plan.places[index + 1 :])
     if len(plan.workers) > 1:
         yield plan.but(workers=plan.workers[:-1])
     for index in range(len(plan.actions)):
@@ -79,4 +82,6 @@ def _smaller(node: Node) -> Iterator[Node]:
             yield [*node[:place], smaller, *node[place + 1 :]]
     elif kind == "child" and node[5] is None:
         for smaller in _smaller(node[4]):
-            yield [*node[:4], smaller, None]
+            yield [*node[:4], smaller, *node[5:]]
+        if node[6] is not None:
+            yield [*node[:6], None]

@@ -21,12 +21,14 @@ from proof.sim.faults import Crash, Violation
 from proof.sim.judge import Judge
 from proof.sim.plan import Action, Plan, Worker
 from proof.sim.process import Process, SimMembers
-from proof.sim.programs import WORKFLOWS, outside
+from proof.sim.programs import WORKFLOWS, in_queue, outside
 
 from stepwell.codec import Codec
 from stepwell.context import StepInfo
 from stepwell.errors import ClaimLost, EngineClosed, RunEnded, RunNotFound, StepwellError, StorageFull
+from stepwell.flow import queue_entry
 from stepwell.lifecycle import ENDED
+from stepwell.queues import entered
 from stepwell.requests import Message
 from stepwell.store.base import RunCreated
 from stepwell.store.sqlite import nudges
@@ -93,6 +95,7 @@ class World:
         self._made = 0
         self._lives = [0] * len(plan.workers)
         self._waiting_for_news: set[Process] = set()
+        self._places = dict(plan.places)
         self._programs = {run_id: (flavour, program) for run_id, flavour, program in plan.runs}
 
     def generator(self, name: str) -> Random:
@@ -390,7 +393,13 @@ class World:
         definition = WORKFLOWS[flavour]
         payload = self.codec.encode_arguments((program,), {}, run_id)
         fingerprint = self.codec.fingerprint((program,), {}, run_id)
-        return RunCreated(run_id, definition.name, payload, fingerprint, "running", self.now)
+        place = self._places.get(run_id)
+        if place is None:
+            return RunCreated(run_id, definition.name, payload, fingerprint, "running", self.now)
+        entry = queue_entry(**in_queue(place))
+        assert entry is not None
+        stands = entered(entry, self.now)
+        return RunCreated(run_id, definition.name, payload, fingerprint, "pending", self.now, entry=stands)
 
     def _answered(self, call: Call, process: Process, value: Any, error: BaseException | None) -> None:
         if call.process is not process or call.settled:

@@ -1,0 +1,134 @@
+"""The judge of queues and limits: that no bound is ever exceeded, that nobody overtakes, that no slot stays empty."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from proof.sim.faults import Violation
+from proof.sim.programs import FLOWS
+from stepwell.attempts import Attempts
+
+if TYPE_CHECKING:
+    from proof.sim.process import Process
+    from proof.sim.world import World
+
+_UNDER_WAY: Final = (
+    "SELECT run.key, run.queue, entry.partition, run.owner, run.started_at, entry.priority, entry.place, run.workflow "
+    "FROM stepwell_runs AS run JOIN stepwell_entries AS entry ON entry.run = run.key AND entry.op = 0 "
+    "WHERE run.queue IS NOT NULL AND run.queued = 0 AND run.ended_at IS NULL"
+)
+_WAITING: Final = (
+    "SELECT queue, partition, workflow, priority, place FROM stepwell_entries WHERE op = 0 AND state = 'waiting'"
+)
+_STANDING: Final = (
+    "SELECT run.queue, entry.partition, entry.state FROM stepwell_runs AS run "
+    "JOIN stepwell_entries AS entry ON entry.run = run.key AND entry.op = 0 WHERE run.key = ? AND run.queued = 1"
+)
+_ANY: Final = "SELECT 1 FROM stepwell_entries LIMIT 1"
+_ALIVE: Final = "SELECT 1 FROM stepwell_workers WHERE epoch = ? AND ended_at IS NULL"
+
+
+def check_rate(name: str, times: Sequence[int]) -> None:
+    """Raise where more starts lie in a window than the rate allows; the times are in microseconds."""
+    settings = FLOWS[name].settings
+    limit, per = settings.rate_limit, settings.rate_per
+    if limit is None or per is None:
+        return
+    ordered = sorted(times)
+    for first, last in zip(ordered, ordered[limit:], strict=False):
+        if last - first < per:
+            raise Violation("a rate is kept", f"{name}: {limit + 1} starts within {last - first} us")
+
+
+class FlowJudge:
+    """Watches the queues and limits of one world."""
+
+    def __init__(self, world: World, rows: Callable[..., list[Any]]) -> None:
+        self._world = world
+        self._rows = rows
+        self._taken: dict[int, int | None] = {}  # runs, and who has taken them from their queue
+        self._starts: dict[str, list[int]] = {}  # of the runs of each queue
+        self._executing: dict[str, dict[int, Process]] = {}  # by limit and attempt
+        self._begun: dict[str, list[int]] = {}  # the starts under each limit
+
+    # --- queues ------------------------------------------------------------------------------------------------------
+
+    def after_commit(self, process: Process) -> None:
+        """Count what is under way in each queue."""
+        if not self._rows(_ANY):
+            return
+        under_way = self._rows(_UNDER_WAY)
+        taken = [row for row in under_way if row[0] not in self._taken]
+        self._taken.update((row[0], row[3]) for row in taken)
+        for name, count in Counter(row[1] for row in under_way).items():
+            bound = FLOWS[name].settings.concurrency
+            if bound is not None and count > bound:
+                raise Violation("the concurrency of a queue is kept", f"{name}: {count} runs are under way")
+        for (name, partition), count in Counter((row[1], row[2]) for row in under_way).items():
+            bound = FLOWS[name].settings.partition_concurrency
+            if bound is not None and count > bound:
+                raise Violation("the concurrency of a partition is kept", f"{name} {partition!r}: {count} runs")
+        for row in taken:
+            self._check_taken(process, row, under_way)
+
+    def _check_taken(self, process: Process, row: Any, under_way: list[Any]) -> None:
+        _, name, partition, owner, started_at, priority, place, workflow = row
+        settings = FLOWS[name].settings
+        # What was taken over from a worker that died comes on top.
+        held = sum(other[1] == name and other[3] == owner == self._taken[other[0]] for other in under_way)
+        if settings.per_worker is not None and owner is not None and held > settings.per_worker:
+            raise Violation("a worker takes no more than its share", f"{process.name} has {held} of {name}")
+        starts = self._starts.setdefault(name, [])
+        starts.append(started_at)
+        check_rate(name, starts)
+        for other in self._rows(_WAITING):
+            if other[:3] == (name, partition, workflow) and (-other[3], other[4]) < (-priority, place):
+                raise Violation("nobody overtakes in a partition", f"{name} {partition!r}: place {place} before {other[4]}")
+
+    def stands_rightly(self, key: int) -> bool:
+        """Tell whether a run stands in a queue in which there is no room; raise where there is."""
+        rows = self._rows(_STANDING, key)
+        if not rows:
+            return False
+        name, partition, state = rows[0]
+        settings = FLOWS[name].settings
+        under_way = [row for row in self._rows(_UNDER_WAY) if row[1] == name]
+        full = settings.concurrency is not None and len(under_way) >= settings.concurrency
+        in_partition = sum(row[2] == partition for row in under_way)
+        full = full or (settings.partition_concurrency is not None and in_partition >= settings.partition_concurrency)
+        if settings.per_worker is not None:
+            held = Counter(row[3] for row in under_way)
+            full = full or all(
+                held[process.members.epoch] >= settings.per_worker
+                for process in self._world.processes
+                if process.serves_all
+            )
+        if not full:
+            raise Violation("a free slot is filled", f"run {key} is {state} in {name}, where there is room")
+        return True
+
+    # --- limits ------------------------------------------------------------------------------------------------------
+
+    def began(self, process: Process, attempt: Attempts) -> None:
+        """Look at an attempt that begins just now."""
+        limit = attempt.definition.step_options.limit
+        if limit is None or not self._rows(_ALIVE, process.members.epoch):
+            return  # without a limit; or of a worker that was fenced since it had its permit, and does not know it
+        executing = self._executing.setdefault(limit.name, {})
+        executing[id(attempt)] = process
+        others = {other for other in executing.values() if other.alive and self._rows(_ALIVE, other.members.epoch)}
+        count = sum(other in others for other in executing.values())
+        bound = limit.settings.concurrency
+        if bound is not None and count > bound:
+            raise Violation("the concurrency of a limit is kept", f"{limit.name}: {count} attempts are under way")
+        begun = self._begun.setdefault(limit.name, [])
+        begun.append(self._world.now)
+        check_rate(limit.name, begun)
+
+    def stopped(self, attempt: Attempts) -> None:
+        """Take note that an attempt has ended."""
+        limit = attempt.definition.step_options.limit
+        if limit is not None:
+            self._executing.get(limit.name, {}).pop(id(attempt), None)
