@@ -14,9 +14,9 @@ from unittest.mock import patch
 
 import pytest
 
-from stepwell import Engine, Limit, StoreError, receive, step, workflow
+from stepwell import Engine, Limit, Queue, StorageFull, StoreError, receive, step, workflow
 from stepwell.loading import Loader
-from stepwell.store.base import MessageSent, Outcome, Unit
+from stepwell.store.base import MessageSent, Outcome, RunFinished, Unit
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.testing import TestEngine
 from stepwell.turns import Turns
@@ -149,3 +149,27 @@ def test_a_permit_that_was_free_when_the_worker_died_is_granted_when_the_file_is
     # Not by and by, when the fallback for lost letters looks.
     assert (run.status, other.status) == ("completed", "completed")
     engine.close()
+
+
+@workflow
+async def job(number: int) -> int:
+    return number
+
+
+def test_a_turn_that_a_full_disk_prevented_is_taken_when_there_is_room(database: Path) -> None:
+    queue = Queue("test_lost_answers.jobs", concurrency=1)
+    commit = SqliteStore.commit
+    refused: list[int] = []
+
+    def commits(store: SqliteStore, units: Sequence[Unit], claim: Any) -> list[Outcome]:
+        """Refuse the first commit in which a job ends, and with it the decision whose turn is next."""
+        if not refused and any(isinstance(change, RunFinished) for unit in units for change in unit.changes):
+            refused.append(len(units))
+            raise StorageFull("the disk is full")
+        return commit(store, units, claim)
+
+    with TestEngine(database) as engine, patch.object(SqliteStore, "commit", commits):
+        with engine.transaction() as tx:
+            runs = [tx.start(job, number, queue=queue) for number in range(3)]
+        assert [run.result(DEADLINE_SECONDS) for run in runs] == [0, 1, 2]
+    assert refused

@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from stepwell.activation import Activator
 from stepwell.attempts import Attempts
 from stepwell.batch import Batch
+from stepwell.errors import StorageFull
 from stepwell.flow import Limit, Queue
 from stepwell.memory import Memory
 from stepwell.queues import Decision, advance, grant, take
@@ -178,14 +179,14 @@ class Turns:
             return
         for name in sorted(self._limits):
             asked = self._asked.pop(name, [])
-            self._add(name, partial(self._grant, name), partial(self._granted, name), asked)
+            self._add(name, partial(self._grant, name), partial(self._granted, name), asked, self._limits)
         self._limits.clear()
         room = min(worker.room(), MAX_TAKEN)
         if room <= 0:
             return
         for name in sorted(self._queues):
             held = worker.memory.of_queue(name)
-            self._add(name, partial(self._take, name, room, held), partial(self._taken, name), [])
+            self._add(name, partial(self._take, name, room, held), partial(self._taken, name), [], self._queues)
         self._queues.clear()
 
     def _take(self, name: str, room: int, held: int, facts: QueueFacts) -> Decision:
@@ -200,6 +201,7 @@ class Turns:
         choose: Callable[[QueueFacts], Decision],
         settled: Callable[[list[_Asked], Decision, Any], None],
         asked: list[_Asked],
+        due: set[str],
     ) -> None:
         batch = self._worker.batch
         older = self._deciding.pop(name, None)
@@ -218,11 +220,12 @@ class Turns:
             self._deciding.pop(name, None)
             settled(asked, made[0], results[0] if results else [])
 
-        def failed(_value: object, _error: BaseException | None) -> None:
+        def failed(_value: object, error: BaseException | None) -> None:
             self._deciding.pop(name, None)
             if asked:
                 self._asked.setdefault(name, []).extend(asked)
-                self._limits.add(name)
+            if asked or isinstance(error, StorageFull):  # what filled the disk says nothing about whose turn it is
+                due.add(name)
 
         work.changes.append(advance(name, self._worker.now))
         work.decide = decide
