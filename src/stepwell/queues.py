@@ -180,7 +180,7 @@ def _able(groups: list[list[Lane]], settings: QueueSettings) -> list[int]:
 def _shares(able: list[int], free: int) -> list[int]:
     """Deal `free` places to the partitions, one each in the order of their turns, again and again."""
     shares = [0] * len(able)
-    open_ones = [index for index, number in enumerate(able) if number]
+    open_ones: list[int] = [index for index, number in enumerate(able) if number]
     while free > 0 and open_ones:
         if free < len(open_ones):
             del open_ones[free:]

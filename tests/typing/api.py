@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import assert_type
 
 import stepwell
-from stepwell import AsyncEngine, Engine, Retry, receive, step, sync, transaction, workflow
+from stepwell import AsyncEngine, Engine, Limit, Queue, Rate, Retry, receive, step, sync, transaction, workflow
 
 
 @dataclass
@@ -36,6 +36,15 @@ async def charge(order: Order, cents: int = 100) -> Receipt:
 @step
 def ship(order: Order, *, express: bool = False) -> str:
     return order.number
+
+
+queue = Queue("orders", concurrency=3, rate=Rate(500, per=timedelta(minutes=1)))
+limit = Limit("api", concurrency=10)
+
+
+@step(limit=limit)
+async def call(order: Order) -> int:
+    return 1
 
 
 @step(isolate="process", timeout=timedelta(minutes=1))
@@ -65,6 +74,7 @@ def billing(order: Order, times: int) -> int:
     assert_type(sync.map(charge, [order], limit=2), list[Receipt])
     assert_type(sync.call(charge, order), Receipt)
     assert_type(sync.start(checkout, order).result(), str)
+    assert_type(sync.start(checkout, order, queue=queue, priority=1, dedup="k").result(), str)
     sync.sleep(timedelta(days=1))
     return times
 
@@ -153,3 +163,27 @@ async def async_engine_gives_typed_runs(order: Order) -> None:
         assert_type(await run.result(timeout=60), str)
         await engine.send("order-42", "approval", True)
         await engine.start(checkout, "order")  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+# --- queues -----------------------------------------------------------------------------------------------------------
+
+
+def queues_keep_the_type_of_what_is_started(engine: Engine, order: Order) -> None:
+    assert_type(engine.start(checkout, order, queue=queue, partition="a", delay=timedelta(hours=1)).result(), str)
+    assert_type(engine.queue(queue).info().waiting, int)
+    assert_type(engine.queue("orders").info().rate, Rate | None)
+    engine.queue(limit).change(concurrency=None, rate=Rate(1))
+    engine.queue(limit).change(concurrency="2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    engine.start(checkout, order, queue="orders")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    step(limit=queue)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+
+
+async def queues_of_an_async_engine(engine: AsyncEngine, order: Order) -> None:
+    run = await engine.start(checkout, order, queue=queue)
+    assert_type(await run.result(), str)
+    assert_type(await engine.queue(queue).cancel_waiting(), int)
+
+
+async def limited_steps_keep_their_type(order: Order) -> None:
+    assert_type(await call(order), int)
+    assert_type(await call.options(limit=limit)(order), int)

@@ -70,9 +70,9 @@ class Line:
 
     bounds: QueueSettings = field(default_factory=QueueSettings)
     paused: bool = False
-    entries: list[Place] = field(default_factory=list)
-    turns: dict[str, int] = field(default_factory=dict)
-    starts: list[int] = field(default_factory=list)
+    entries: list[Place] = field(default_factory=list[Place])
+    turns: dict[str, int] = field(default_factory=dict[str, int])
+    starts: list[int] = field(default_factory=list[int])
     count: int = 0
 
     def _next(self) -> int:
@@ -506,15 +506,15 @@ class QueueContract(StoreFixtures):
 # --- properties -------------------------------------------------------------------------------------------------------
 
 _bound = st.none() | st.integers(1, 3)
-_bounds = st.builds(
-    lambda concurrency, per_worker, partition, rate: QueueSettings(
-        concurrency, per_worker, partition, rate and rate[0], rate and rate[1]
-    ),
-    _bound,
-    _bound,
-    _bound,
-    st.none() | st.tuples(st.integers(1, 4), st.integers(1, 20)),
-)
+
+
+def _settings(
+    concurrency: int | None, per_worker: int | None, partition: int | None, rate: tuple[int, int] | None
+) -> QueueSettings:
+    return QueueSettings(concurrency, per_worker, partition, *(rate or (None, None)))
+
+
+_bounds = st.builds(_settings, _bound, _bound, _bound, st.none() | st.tuples(st.integers(1, 4), st.integers(1, 20)))
 _starts = st.tuples(
     st.sampled_from(["", "a", "b", "c"]), st.sampled_from(_ALL), st.integers(0, 2), st.sampled_from([0, 0, 0, 3, 12])
 )
@@ -645,7 +645,7 @@ class QueueProperties(StoreFixtures):
     ) -> None:
         with tempfile.TemporaryDirectory() as place:
             worker = Worker(self.open_store(Path(place)))
-            bounds = QueueSettings(concurrency, None, None, rate and rate[0], rate and rate[1])
+            bounds = _settings(concurrency, None, None, rate)
             worker.apply(QueueDeclared("limit", "limit", bounds, NOW))
             _Permits(worker, bounds).play(actions)
             worker.store.close(worker.claim, NOW)
