@@ -174,7 +174,12 @@ class Machine:
         if due is not None and due <= worker.now:
             worker.advance()
         for _ in range(min(len(inbox), _MAX_BATCH)):
-            inbox.popleft()()
+            event = inbox.popleft()
+            try:
+                event()
+            except Exception:
+                inbox.appendleft(event)  # its caller still waits for an answer, which `fail` gives
+                raise
 
     def _commit(self) -> None:
         if not self.disk_is_full:
@@ -303,7 +308,8 @@ class Machine:
             event = self.inbox.popleft()
             reply = event.args[-1] if isinstance(event, partial) and event.args else None
             if callable(reply):
-                reply(None, failure)
+                with suppress(Exception):  # where the event failed half-way, it may have had its answer
+                    reply(None, failure)
         self.flush()
 
     # --- news from other processes ---------------------------------------------------------------------------------

@@ -184,6 +184,8 @@ class Database:
         reader = self.connect_reader()
 
         def version() -> int:
+            # So that an engine that waits for others, and neither reads nor writes, notices when the file is gone.
+            self.check_identity()
             return int(reader.pragma("data_version"))
 
         try:
