@@ -490,7 +490,7 @@ def _disk_fills(folder: Path, seed: int) -> None:
     place = folder / "small"
     place.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "stepwell-proof", str(place)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=32m", "stepwell-proof", str(place)], capture_output=True, check=False
     )
     if mounted.returncode:
         raise Impossible(f"Impossible: mounting a tmpfs is refused: {mounted.stderr.decode().strip()}")
