@@ -173,3 +173,31 @@ def test_a_turn_that_a_full_disk_prevented_is_taken_when_there_is_room(database:
             runs = [tx.start(job, number, queue=queue) for number in range(3)]
         assert [run.result(DEADLINE_SECONDS) for run in runs] == [0, 1, 2]
     assert refused
+
+
+@step(limit=Limit("test_lost_answers.lathe", concurrency=1))
+async def turn_on_lathe(number: int) -> int:
+    pressed.append(number)
+    if len(pressed) == 1:  # until the worker dies
+        await asyncio.sleep(3600)
+    return number
+
+
+@workflow
+async def turned(number: int) -> int:
+    return await turn_on_lathe(number)
+
+
+def test_a_run_that_waits_for_a_permit_in_nobodys_memory_is_taken_up_by_whoever_grants_it(database: Path) -> None:
+    pressed.clear()
+    engine = TestEngine(database)
+    first = engine.start(turned, 1)
+    second = engine.start(turned, 2)
+    give_up_at = time.monotonic() + DEADLINE_SECONDS
+    while (second.status != "waiting" or not pressed) and time.monotonic() < give_up_at:
+        threading.Event().wait(0.001)
+    engine.crash()
+    engine.reopen().idle()
+    # Not by and by, when the fallback for lost letters looks.
+    assert (first.status, second.status) == ("completed", "completed")
+    engine.close()

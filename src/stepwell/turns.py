@@ -23,7 +23,7 @@ from stepwell.memory import Memory
 from stepwell.queues import Decision, advance, grant, take
 from stepwell.resident import Resident
 from stepwell.store.base import Change, Inspector
-from stepwell.store.queueing import PermitStarted, QueueDeclared, QueueFacts, QueueState
+from stepwell.store.queueing import PermitsGranted, PermitStarted, QueueDeclared, QueueFacts, QueueState
 from stepwell.work import Work
 
 #: How many runs are taken from one queue in one commit: other workers may want some as well.
@@ -52,6 +52,10 @@ class Owner(Protocol):
 
     def settle_run(self, run: Resident, work: Work) -> None:
         """Carry a run on until it waits."""
+        ...
+
+    def woken(self, key: int) -> None:
+        """Bring a run that is not in memory back, if nobody else has it."""
         ...
 
 
@@ -245,6 +249,13 @@ class Turns:
         self._note_next(name, "limit", decision.next_at)
         for key, operation in permits:
             self.start(key, operation)
+        granted = {
+            key for change in decision.changes if isinstance(change, PermitsGranted) for key, _ in change.permits
+        }
+        for key in sorted(granted.difference(key for key, _ in permits)):
+            record = self._inspector.run_by_key(key)
+            if record is not None and record.owner is None:  # then nobody else was told
+                self._worker.woken(key)
         for run, attempts in asked:
             if attempts.permit == "asked" and attempts.wanted:
                 self._await(run, attempts)
