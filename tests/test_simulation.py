@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-
 from proof.sim import Simulator
 from proof.sim.controls import broken_engine
 from proof.sim.grammar import Node
@@ -117,7 +116,10 @@ def test_13484_a_message_from_another_worker_is_received_after_a_full_disk(simul
 def test_17956_a_claim_lost_for_one_run_does_not_strand_the_others_of_the_same_unit(simulator: Simulator) -> None:
     child = ["all", [["child", 7, "await", "sync", ["step", 8, "retry", 0], "s0", None], ["cancel", 10, "s0"]]]
     other = ["final", ["seq", [["publish", 12, "x"], ["draw", 13], ["cancel", 14, "r0"]]], ["step", 15, "plain", 0]]
-    parent = ["all", [["child", 6, "call", "async", child, None, None], ["child", 11, "await", "sync", other, None, None]]]
+    parent = [
+        "all",
+        [["child", 6, "call", "async", child, None, None], ["child", 11, "await", "sync", other, None, None]],
+    ]
     actions = (
         Action(2_392, "fence", place=1),
         Action(5_619, "start", "r0"),
@@ -173,3 +175,13 @@ def test_140_workers_that_have_their_share_of_a_queue_write_nothing(simulator: S
     world, violation = simulator.live(plan)
     assert violation is None
     assert world.commits < 60
+
+
+def test_538_what_one_commit_told_a_run_of_two_children_is_told_at_once(simulator: Simulator) -> None:
+    def child(number: int) -> Node:
+        return ["child", number, "leave", "sync", ["step", number + 1, "plain", 0], None, ["sim.parts", "", 0, 0]]
+
+    both = ["all", [["seq", [child(number), ["publish", number + 2, "x"], child(number + 3)]] for number in (1, 11)]]
+    runs = (("r0", "async", ["seq", [both, ["sleep", 20, 50]]]),)
+    actions = (Action(_FAULT_AT - 20_000, "start", "r0"),)
+    assert broken_somewhere(simulator, runs, actions, *_CRASHES) == []

@@ -85,7 +85,9 @@ class FlowJudge:
         check_rate(name, starts)
         for other in self._rows(_WAITING):
             if other[:3] == (name, partition, workflow) and (-other[3], other[4]) < (-priority, place):
-                raise Violation("nobody overtakes in a partition", f"{name} {partition!r}: place {place} before {other[4]}")
+                raise Violation(
+                    "nobody overtakes in a partition", f"{name} {partition!r}: place {place} before {other[4]}"
+                )
 
     def stands_rightly(self, key: int) -> bool:
         """Tell whether a run stands in a queue in which there is no room; raise where there is."""

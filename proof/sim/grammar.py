@@ -35,7 +35,16 @@ from typing import Any, Final, TypeAlias
 Node: TypeAlias = list[Any]
 
 #: The attempts that each flavour of step has.
-ATTEMPTS: Final[dict[str, int]] = {"plain": 1, "retry": 3, "once": 1, "sync": 1, "tx": 1, "txretry": 3, "limited": 2, "rated": 1}
+ATTEMPTS: Final[dict[str, int]] = {
+    "plain": 1,
+    "retry": 3,
+    "once": 1,
+    "sync": 1,
+    "tx": 1,
+    "txretry": 3,
+    "limited": 2,
+    "rated": 1,
+}
 #: The kinds whose parts run at once.
 TOGETHER: Final = frozenset({"all", "group", "race"})
 #: The queues of `proof.sim.programs`.

@@ -17,7 +17,6 @@ from proof.sim.database import SimDatabase
 from proof.sim.faults import Crash, Violation
 from proof.sim.plan import Worker
 from proof.sim.programs import FLOWS, WORKFLOWS
-
 from stepwell.attempts import Attempts
 from stepwell.codec import Codec
 from stepwell.context import enter_step

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 from proof.sim.grammar import Node
-
 from stepwell import operations, sync
 from stepwell.context import StepInfo
 from stepwell.definition import Workflow, step, transaction, workflow

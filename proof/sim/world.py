@@ -22,7 +22,6 @@ from proof.sim.judge import Judge
 from proof.sim.plan import Action, Plan, Worker
 from proof.sim.process import Process, SimMembers
 from proof.sim.programs import WORKFLOWS, in_queue, outside
-
 from stepwell.codec import Codec
 from stepwell.context import StepInfo
 from stepwell.errors import ClaimLost, EngineClosed, RunEnded, RunNotFound, StepwellError, StorageFull

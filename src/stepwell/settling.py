@@ -47,6 +47,10 @@ class Owner(Protocol):
         """Record how an attempt ended, and carry the run on."""
         ...
 
+    def settle_told(self) -> None:
+        """Carry on the runs that were told which children they have."""
+        ...
+
 
 class Settling:
     """Settles the works of one worker."""
@@ -109,6 +113,7 @@ class Settling:
                 results = {id(change): result for change, result in zip(work.changes, outcome, strict=False)}
                 for change, handler in work.rare.told:
                     handler(results[id(change)])
+        self._worker.settle_told()
 
     def settled(self, work: Work, outcome: Outcome) -> None:
         """Release what a work led to, or forget it where it was refused."""

@@ -84,6 +84,7 @@ class Worker:
         self.turns = Turns(self, inspector, workflows, flows, queues, takes_work=takes_work)
         self.settling = Settling(self, inspector, self._steps, outside)
         self.arrivals = Arrivals(self, inspector, outside)
+        self._told: list[tuple[Resident, Entry | None]] = []  # runs that were told of children, and who was refused one
         self._ends: list[tuple[int, int, RunOver]] = []  # ends to deliver within the work under way
         self.draining = False
 
@@ -348,23 +349,34 @@ class Worker:
         self.loader.begin(change, created.key, definition)
 
     def queued_child_created(self, run: Resident, change: RunCreated, created: Created) -> None:
-        """Tell a run which child it has in a queue, or why it has none."""
+        """Tell a run which child it has in a queue, or why it has none; `settle_told` must follow.
+
+        The journal has what one commit told a run in one piece, so the run must not go on in between.
+        """
         run.unsettled -= 1
         if self.memory.runs.get(run.key) is not run:
             return
         operation = run.execution.pending.get(change.parent_op or 0)
-        if change.told is None or operation is None:
-            self.resume_soon(run)
-            return
-        refusal = refusal_of(change, created)
-        work = self.batch.work_of(run)
-        if refusal is None:
-            run_id = change.id if created.existing is None else created.existing.id
-            run.execution.deliver(replace(change.told, value=self.codec.encode(run_id, "an id")))
-        else:
-            entry = self.activator.entry(run, operation, "child_failed", encode_failure(refusal))
-            self.activator.deliver(run, entry, work)
-        self.settle_run(run, work)
+        refused: Entry | None = None
+        if change.told is not None and operation is not None:
+            refusal = refusal_of(change, created)
+            if refusal is None:
+                run_id = change.id if created.existing is None else created.existing.id
+                run.execution.deliver(replace(change.told, value=self.codec.encode(run_id, "an id")))
+            else:
+                refused = self.activator.entry(run, operation, "child_failed", encode_failure(refusal))
+        self._told.append((run, refused))
+
+    def settle_told(self) -> None:
+        """Carry on the runs that were told which children they have."""
+        told, self._told = self._told, []
+        for run, refused in told:
+            if self.memory.runs.get(run.key) is not run:
+                continue
+            work = self.batch.work_of(run)
+            if refused is not None and refused.op in run.execution.pending:
+                self.activator.deliver(run, refused, work)
+            self.settle_run(run, work)
 
     def message_committed(self, change: MessageSent, sent: Sent) -> None:
         """Hand a message to its receiver."""
