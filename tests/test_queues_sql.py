@@ -1,0 +1,89 @@
+"""The SQL of queues reads only what it returns: by indexes, however many entries wait."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from tests.members import open_with_company
+
+from stepwell.flow import QueueSettings
+from stepwell.queues import advance, take
+from stepwell.store.base import Change, RunCreated, Unit
+from stepwell.store.queueing import Entered, QueueDeclared, QueueFacts
+from stepwell.store.sqlite import queries
+from stepwell.testing.contract_kit import NOW, Worker
+
+QUEUE = queries.load("queries_queue.sql")
+#: These read a whole table on purpose: the one of the queues, which is small; and one that stops at the first row.
+WHOLE = {"queue_states", "oldest_wait", "queued_runs"}
+
+
+@pytest.fixture(name="worker")
+def _worker(database: Path) -> Iterator[Worker]:
+    worker = Worker(open_with_company(database))
+    yield worker
+    worker.store.close(worker.claim, NOW)
+
+
+def connection_of(worker: Worker) -> apsw.Connection:
+    store: Any = worker.store
+    connection: apsw.Connection = store._connection
+    return connection
+
+
+@pytest.mark.parametrize("name", sorted(QUEUE.keys() - WHOLE))
+def test_no_query_of_queues_reads_a_whole_table(worker: Worker, name: str) -> None:
+    sql = QUEUE[name]
+    count = max([int(number) for number in re.findall(r"\?(\d+)", sql)], default=sql.count("?"))
+    plan = connection_of(worker).execute(f"EXPLAIN QUERY PLAN {sql}", [None] * count).fetchall()
+    scans = [row[3] for row in plan if re.search(r"SCAN stepwell_", str(row[3])) and "lanes_idle" not in str(row[3])]
+    assert scans == []
+
+
+def test_a_decision_reads_as_much_as_it_takes(worker: Worker) -> None:
+    """A thousand blocked partitions, a thousand foreign runs and a long line do not make it read more."""
+
+    def steps_to_take(worker: Worker) -> int:
+        """Return how many instructions SQLite executed to decide about one run."""
+        connection = connection_of(worker)
+        before = 0
+
+        def decide(facts: QueueFacts) -> list[Change]:
+            nonlocal before
+            count = 0
+
+            def tick() -> bool:
+                nonlocal count
+                count += 1
+                return False
+
+            connection.set_progress_handler(tick, 10)
+            decision = take(facts, "q", ["w"], NOW, room=1)
+            connection.set_progress_handler(None)
+            before = count
+            assert decision.taken == 1
+            return decision.changes
+
+        worker.commit(Unit([advance("q", NOW)], decide=decide))
+        return before
+
+    def start(names: list[tuple[str, str, str]]) -> None:
+        worker.commit(
+            *(
+                Unit([RunCreated(run_id, workflow, None, 1, "pending", NOW, entry=Entered("q", partition))])
+                for run_id, workflow, partition in names
+            )
+        )
+
+    worker.apply(QueueDeclared("q", "queue", QueueSettings(partition_concurrency=1), NOW))
+    start([("a", "w", "first"), ("b", "w", "first")])
+    few = steps_to_take(worker)
+    start([(f"{name}{number}", "w", f"p{number}") for number in range(1000) for name in "rs"])
+    worker.commit(Unit([advance("q", NOW)], decide=lambda facts: take(facts, "q", ["w"], NOW, room=900).changes))
+    start([(f"f{number}", "foreign", "") for number in range(2000)])
+    assert steps_to_take(worker) < few + 30
