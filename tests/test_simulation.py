@@ -14,6 +14,9 @@ from proof.sim.plan import Action, Plan, Weather, Worker, make
 _FAULT_AT = 50_000
 
 
+_FAIR = Weather()
+
+
 @pytest.fixture
 def simulator() -> Iterator[Simulator]:
     log = logging.getLogger("stepwell")
@@ -28,7 +31,7 @@ def broken_somewhere(
     actions: tuple[Action, ...],
     *faults: tuple[Action, ...],
     workers: tuple[Worker, ...] = (Worker(),),
-    weather: Weather = Weather(),
+    weather: Weather = _FAIR,
     seeds: int = 2,
 ) -> list[str]:
     """Live the same world with each of the faults, and with several seeds; return what broke."""
@@ -185,3 +188,10 @@ def test_538_what_one_commit_told_a_run_of_two_children_is_told_at_once(simulato
     runs = (("r0", "async", ["seq", [both, ["sleep", 20, 50]]]),)
     actions = (Action(_FAULT_AT - 20_000, "start", "r0"),)
     assert broken_somewhere(simulator, runs, actions, *_CRASHES) == []
+
+
+def test_328_a_start_that_a_crash_left_in_doubt_counts_beside_the_next_one(simulator: Simulator) -> None:
+    rated = [["step", number, "rated", 0] for number in range(1, 5)]
+    runs = (("r0", "async", ["seq", rated]),)
+    actions = (Action(_FAULT_AT, "start", "r0"),)
+    assert broken_somewhere(simulator, runs, actions, *_CRASHES, weather=Weather(step_time=100)) == []

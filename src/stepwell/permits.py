@@ -47,8 +47,9 @@ class Permits:
                 attempts.permit = "held"
                 work.changes.append(PermitKept(run.key, number))
                 return True
-            # An attempt may have started with it, so this one is another start.
-            work.changes.append(PermitReturned(run.key, number, now, now))
+            # An attempt may have started with it, so this one is another start; not in the same microsecond, though,
+            # because the store takes two starts of one operation at one time for the same.
+            work.changes.append(PermitReturned(run.key, number, now, now - 1))
         elif known is not None and known.limit != limit.name:
             work.changes.append(PermitReturned(run.key, number, now))
         attempts.permit, attempts.began_at, attempts.start_told = "asked", 0, False
