@@ -316,7 +316,7 @@ print(at)
 
 
 def test_a_process_killed_at_any_line_of_coming_and_going_harms_no_other(folder: Path, migrations: str) -> None:
-    command = [sys.executable, "-c", KILL_EVERYWHERE, folder / "orders.db", migrations]
+    command = [sys.executable, "-c", KILL_EVERYWHERE, str(folder / "orders.db"), migrations]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 150

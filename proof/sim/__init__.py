@@ -29,7 +29,7 @@ from proof.sim.world import World, live
 from stepwell.codec import Codec
 
 FAULT: Final = (
-    "simulated worlds: crashes at any read and commit, unknown commits, full disk, stalls and take-overs, letters lost, "
+    "simulated worlds: crashes at any read and commit, unknown commits, full disk, stalls, take-overs, letters lost, "
     "late and doubled, clock jumps"
 )
 CI_CASES: Final = 2_000

@@ -130,10 +130,10 @@ def _count_outside(stack: ExitStack) -> None:
     """What may be taken is counted before the transaction that takes it."""
     add = Turns._add
 
-    def broken(self: Turns, name: str, choose: Any, settled: Any, asked: Any) -> None:
+    def broken(self: Turns, name: str, choose: Any, settled: Any, asked: Any, *rest: Any) -> None:
         with self._inspector.queue_facts() as facts:
             early = choose(facts)
-        add(self, name, lambda _facts: early, settled, asked)
+        add(self, name, lambda _facts: early, settled, asked, *rest)
 
     stack.enter_context(patch.object(Turns, "_add", broken))
 

@@ -4,7 +4,7 @@ It is one database in memory (SQLite's ``memdb``) with a connection for each wor
 `SimDatabase` stands in for `stepwell.store.sqlite.opening.Database`, so that the store above it is the real one, with
 its SQL, its transactions and its savepoints. What is left out is files: opening, locking, the log, checkpoints.
 
-Connections live as long as the process, one world after another: preparing their statements costs more than most worlds.
+Connections live as long as the process, one world after another: preparing statements costs more than most worlds.
 """
 
 from __future__ import annotations

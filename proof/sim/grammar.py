@@ -9,8 +9,8 @@ A program is a node: a JSON list whose first element is its kind. `n` is a numbe
 ``["send", n, target, name, key]``      send the run `target` a message; `key` dedups, or is None
 ``["publish", n, key]``                 publish a value
 ``["draw", n]``                         `random()` and `uuid4()`
-``["child", n, mode, flavour, p, …]``   start a child with program `p`: ``call`` it, ``await`` it, ``leave`` it, ``detach``
-                                        it; then its id or None, and its place in a queue or None
+``["child", n, mode, flavour, p, …]``   start a child with program `p`: ``call`` it, ``await`` it, ``leave`` it,
+                                        ``detach`` it; then its id or None, and its place in a queue or None
 ``["join", n, target]``                 wait for the end of another run
 ``["cancel", n, target]``               cancel another run
 ``["fail", n]``                         raise `SimError`

@@ -36,7 +36,10 @@ _ENTRIES: Final = "SELECT run, op, kind, name, value FROM stepwell_journal ORDER
 _FINAL: Final = "SELECT 1 FROM stepwell_journal WHERE run = ? AND op = ? AND kind IN ('step', 'step_failed')"
 _STARTED: Final = "SELECT 1 FROM stepwell_journal WHERE run = ? AND op = ? AND attempt = ? AND kind = 'step_started'"
 _ALIVE: Final = "SELECT 1 FROM stepwell_workers WHERE epoch = ? AND ended_at IS NULL"
-_LOST_NOTES: Final = "SELECT wake.run FROM stepwell_wakes AS wake JOIN stepwell_runs AS run ON run.key = wake.run WHERE run.owner IS NULL"
+_LOST_NOTES: Final = (
+    "SELECT wake.run FROM stepwell_wakes AS wake JOIN stepwell_runs AS run ON run.key = wake.run "
+    "WHERE run.owner IS NULL"
+)
 
 
 class Judge:
@@ -61,9 +64,9 @@ class Judge:
     def _rows(self, sql: str, *parameters: Any) -> list[Any]:
         return self._connection.execute(sql, parameters).fetchall()
 
-    # --- every commit --------------------------------------------------------------------------------------------------
+    # --- every commit -------------------------------------------------------------------------------------------------
 
-    def before_commit(self, process: Process, claim: Claim | None) -> None:
+    def before_commit(self, claim: Claim | None) -> None:
         """Look at who is about to write."""
         self._may_write = claim is None or bool(self._rows(_ALIVE, claim.epoch))
 
@@ -123,7 +126,7 @@ class Judge:
             names = [self.ids.get(key, "?") for key in owned - held]
             raise Violation("what is owned is in memory", f"{process.name} owns {names}, and has forgotten them")
 
-    # --- steps ---------------------------------------------------------------------------------------------------------
+    # --- steps --------------------------------------------------------------------------------------------------------
 
     def executed(self, process: Process, info: StepInfo, number: int, flavour: str) -> None:
         """Look at a step that is executed just now."""
@@ -157,7 +160,7 @@ class Judge:
         """Take note that an attempt has ended, or was cancelled."""
         self.flow.stopped(attempt)
 
-    # --- answers -------------------------------------------------------------------------------------------------------
+    # --- answers ------------------------------------------------------------------------------------------------------
 
     def acknowledged(self, call: Call, value: Any) -> None:
         """Look whether the file holds what a caller was told just now."""
@@ -179,7 +182,7 @@ class Judge:
         """Return how many runs there are in each state."""
         return Counter(self._status.values())
 
-    # --- rest and end ----------------------------------------------------------------------------------------------------
+    # --- rest and end -------------------------------------------------------------------------------------------------
 
     def not_ended(self) -> list[str]:
         """Return the ids of the runs that have not ended."""
@@ -232,7 +235,7 @@ class Judge:
             raise Violation("a cancellation reaches its run", f"{run_id} goes on")
 
     def _replay(self, key: int, until: str | None = None) -> Execution:
-        inspector = SqliteInspector(_Reads(self._connection))  # type: ignore[arg-type]
+        inspector = SqliteInspector(_Reads(self._connection))
         (snapshot,) = inspector.load([key])
         definition = next(one for one in WORKFLOWS.values() if one.name == snapshot.record.workflow)
         execution = Execution(

@@ -99,8 +99,10 @@ def cancel_may_be_lost(node: Node) -> bool:
 
 
 def may_cancel_itself(node: Node) -> bool:
-    """Tell whether a timeout may come out as a cancellation: in Python 3.11 and 3.12 that is so after a TaskGroup inside
-    it has failed, for the group leaves its task's count of cancellations one too high.
+    """Tell whether a timeout may come out as a cancellation.
+
+    In Python 3.11 and 3.12 that is so after a TaskGroup inside it has failed, for the group leaves its task's count of
+    cancellations one too high.
     """
     if sys.version_info >= (3, 13):
         return False

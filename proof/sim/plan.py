@@ -1,7 +1,7 @@
 """What happens in one simulated world, as data that follows from a seed and can be cut down piece by piece.
 
 The order of events beyond that (how long a step takes, which letter is lost, where two workers cross) is drawn while
-the world lives, from generators that are seeded with the plan's seed and a name, so that a cut elsewhere changes little.
+the world lives, from generators that are seeded with the plan's seed and a name: a cut elsewhere changes little.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def make(seed: int) -> Plan:
 
 
 def _worker(chance: Random, index: int, horizon: int) -> Worker:
-    serves = ("async", "sync")
+    serves: tuple[str, ...] = ("async", "sync")
     if index and chance.random() < 0.25:
         serves = chance.choice((("async",), ("sync",), ()))
     return Worker(

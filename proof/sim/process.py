@@ -180,7 +180,7 @@ class SimStore(SqliteStore):
         unknown = process.takes_unknown()
         if unknown == "lost":
             self._stop("was not applied")
-        world.judge.before_commit(process, claim)
+        world.judge.before_commit(claim)
         result = transact()
         world.judge.after_commit(process, claim)
         world.committed(process)
@@ -399,7 +399,7 @@ class Process:
                     called.send(None)
                 except StopIteration as end:
                     return end.value, None
-            return called, None
+            return called, None  # noqa: TRY300 - it belongs to what is tried, as the ends above do
         except Exception as error:
             return None, error
         finally:

@@ -429,7 +429,7 @@ class World:
         """Take note that a step is executed; called by the step."""
         self.judge.executed(self.active[-1], info, number, flavour)
 
-    # --- the life of the world -----------------------------------------------------------------------------------------
+    # --- the life of the world ----------------------------------------------------------------------------------------
 
     def live(self) -> None:
         """Live from the beginning to the end."""

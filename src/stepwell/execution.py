@@ -159,10 +159,10 @@ class Execution:
 
     def deliver(self, entry: Entry) -> None:
         """Hand one entry to the code and let it run until it waits."""
-        if entry.kind == "child" and entry.op <= self._counter:
-            # Of a child in a queue the store says which it is, after the commit: the code may be through with it by then.
-            if self.outcome is not None or entry.op not in self.pending:
-                return
+        # Of a child in a queue the store says which it is, after the commit: the code may be through with it by then.
+        known_child = entry.kind == "child" and entry.op <= self._counter
+        if known_child and (self.outcome is not None or entry.op not in self.pending):
+            return
         if self.outcome is not None:
             self._diverge(entry, "the workflow had ended")
             return

@@ -15,7 +15,7 @@ In the lock file (`membership`), from byte 2,048, little endian: CRC-32 of the r
 """
 
 # apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
