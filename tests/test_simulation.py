@@ -195,3 +195,17 @@ def test_328_a_start_that_a_crash_left_in_doubt_counts_beside_the_next_one(simul
     runs = (("r0", "async", ["seq", rated]),)
     actions = (Action(_FAULT_AT, "start", "r0"),)
     assert broken_somewhere(simulator, runs, actions, *_CRASHES, weather=Weather(step_time=100)) == []
+
+
+def test_50978_who_waits_at_a_worker_that_was_fenced_hears_how_the_run_ended_elsewhere(simulator: Simulator) -> None:
+    runs = (("r1", "sync", ["seq", [["sleep", 3, 8], ["recv", 5, "r1.a", 58]]]),)
+    actions = (
+        Action(17_391, "start", "r1"),
+        Action(36_160, "wait", "r1"),
+        Action(40_834, "stall", place=0, number=100_000),
+        Action(134_074, "fence", place=0),
+    )
+    workers = (Worker(waiting=1), Worker(joins_at=91_279))
+    weather = Weather(busy=0.6, crossing=0.02)
+    found = [simulator.broken(Plan(seed, workers, runs, actions, weather, 200_000)) for seed in range(8)]
+    assert [violation for violation in found if violation is not None] == []

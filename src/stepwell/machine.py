@@ -263,7 +263,7 @@ class Machine:
     def try_disk_again(self) -> None:
         """Try the commits that a full disk held up; an event that was refused for it is found again by looking."""
         self.disk_is_full = False
-        self.hear(News("anything"))
+        self._look_at_everything()
 
     def _start_anew(self, works: list[Work], error: ClaimLost) -> None:
         """Go on as a new worker: others took this one for lost, and carry its runs on.
@@ -276,8 +276,8 @@ class Machine:
         self.claim = self.store.register(self.worker.now, takes_work=self._takes_work)
         self.worker.epoch = self.claim.epoch
         self.worker.batch.put_back(kept)
-        self.later(self.worker.loader.look)
-        self.later(self.worker.turns.look)
+        # Also what callers wait for: runs that seemed to end here have ended elsewhere, which was told meanwhile.
+        self._look_at_everything()
 
     def fail(self, error: Exception) -> None:
         """Stop serving: whoever waits is told, and the file stays as the last commit left it."""
@@ -324,6 +324,11 @@ class Machine:
             self.later(self._look)
         else:
             self._look()
+
+    def _look_at_everything(self) -> None:
+        """Look, in an event of its own, at all that may have happened without this worker's knowing."""
+        self._note(News("anything"))
+        self.later(self._look)
 
     def _note(self, news: News) -> None:
         self._news.add(news.kind)
