@@ -38,6 +38,8 @@ _OPTIONS: Final[Mapping[str, Any]] = {
     "max_waiting_in_memory": 8,
 }
 _FAILURES_TOLD: Final = 20
+#: After how many runs a control that nobody has noticed goes unnoticed.
+_CONTROL_RUNS: Final = 500
 #: Names of the controls, how many kills each sees, and for how long its runs may hang, in seconds.
 _CONTROLS: Final = {
     "recovery that skips a child": (6, 4.0),
@@ -155,6 +157,9 @@ async def _under_load(
         assert victim.killed_at is not None
         killed[victim.name] = victim.killed_at
         hire()
+    if control:
+        # What is broken need not show at once.
+        await load.until(_CONTROL_RUNS)
     load.over = True
     await working
     found.failures += load.failures

@@ -43,6 +43,7 @@ class Load:
         self.over = False
         #: All workers are busy, or something failed.
         self.has_begun = asyncio.Event()
+        self._progress = asyncio.Event()
         self.messages = 0
         self.slowest_seconds = 0.0
         #: The engine's time less the steady clock's, in microseconds.
@@ -67,6 +68,12 @@ class Load:
         """Serve all customers until it is over, and their last runs have ended."""
         await asyncio.gather(*(self._serve(Random(f"{self._seed} {number}")) for number in range(self._customers)))
 
+    async def until(self, finished: int) -> None:
+        """Return when so many runs have ended, or something failed."""
+        while self.finished < finished and not self.failures:
+            self._progress.clear()
+            await self._progress.wait()
+
     async def _serve(self, chance: Random) -> None:
         while not self.over and not self.failures:
             number = next(self._numbers)
@@ -81,6 +88,7 @@ class Load:
             else:
                 self.finished += 1
                 self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - began)
+            self._progress.set()
             if self.finished >= self._customers or self.failures:
                 self.has_begun.set()
 

@@ -497,9 +497,13 @@ def _disk_fills(folder: Path, seed: int) -> None:
 
     async def act(_crew: Crew, load: Load) -> None:
         for _ in range(3):
-            refused = load.refused
+            refused, finished = load.refused, load.finished
             _fill(place / "filler")
-            await _until(lambda seen=refused: load.refused > seen or bool(load.failures), "nothing is refused")  # type: ignore[misc]
+            try:
+                await _until(lambda seen=refused: load.refused > seen or bool(load.failures), "nothing is refused")  # type: ignore[misc]
+            except Broken as error:
+                sizes = {path.name: path.stat().st_size for path in place.iterdir()}
+                raise Broken(f"{error}, and {load.finished - finished} runs ended meanwhile; {sizes}") from error
             await asyncio.sleep(0.3)
             (place / "filler").unlink()
             finished = load.finished

@@ -38,13 +38,13 @@ _ROUND: Final = 25
 #: Of how many stopped workers one is left to a worker that takes over by itself.
 _ONE_OF: Final = 10
 #: How long taking over waits for the writers' lock here, in seconds: a stopped worker has it now and then.
-_WRITER_SECONDS: Final = 1.0
+_WRITER_SECONDS: Final = 0.3
 #: How many runs are under way at once: not so many that most workers are stopped while they write.
 _CUSTOMERS: Final = 8
 _OPTIONS: Final[Mapping[str, Any]] = {"max_waiting_in_memory": 8, "max_crashes": 1000}
 _FAILURES_TOLD: Final = 20
 #: After how long a worker that does not answer is taken over, where nobody says so.
-_STALL_SECONDS: Final = 2.0
+_STALL_SECONDS: Final = 1.0
 _CONTROL: Final = "no epoch in writes"
 _CONTROL_CASES: Final = 15
 
