@@ -209,3 +209,31 @@ def test_50978_who_waits_at_a_worker_that_was_fenced_hears_how_the_run_ended_els
     weather = Weather(busy=0.6, crossing=0.02)
     found = [simulator.broken(Plan(seed, workers, runs, actions, weather, 200_000)) for seed in range(8)]
     assert [violation for violation in found if violation is not None] == []
+
+
+def test_5112_what_a_run_did_is_dropped_with_what_was_refused_before(simulator: Simulator) -> None:
+    limit = ["limit", 3, 101, ["all", [["cancel", 1, "r1"], ["fail", 2]]]]
+    joins = ["seq", [["join", 4, "r1"], ["send", 5, "r6", "r6.keyed", "k2"], ["sleep", 6, 145]]]
+    steps = ["seq", [["sleep", 7, 1], ["step", 8, "txretry", 0]]]
+    sends = ["seq", [["send", 15, "r6", "r6.keyed", "k1"], ["publish", 16, "x"], ["step", 17, "txretry", 0]]]
+    later = ["seq", [["sleep", 18, 88], ["send", 19, "r6", "r6.a", None], ["join", 20, "r4"]]]
+    runs = (
+        ("r0", "async", ["final", ["all", [limit, joins, steps]], ["step", 9, "plain", 0]]),
+        ("r1", "async", ["group", [["cancel", 10, "r1"], ["fail", 11]]]),
+        ("r2", "async", ["seq", [["cancel", 12, "r0"], ["cancel", 13, "r6"], ["step", 14, "txretry", 0]]]),
+        ("r3", "async", ["all", [sends, later]]),
+        ("r5", "sync", ["seq", [["publish", 28, "x"], ["fail", 29]]]),
+        ("r6", "async", ["final", ["cancel", 30, "r4"], ["step", 31, "plain", 0]]),
+    )
+    starts = ((393, "r3"), (393, "r3"), (1_690, "r0"), (4_143, "r5"), (17_763, "r6"), (17_763, "r6"))
+    starts += ((17_979, "r1"), (17_979, "r1"), (18_013, "r2"))
+    waits = ((1_145, "r3"), (11_519, "r5"))
+    actions = (
+        *(Action(at, "start", run_id) for at, run_id in starts),
+        *(Action(at, "wait", run_id) for at, run_id in waits),
+    )
+    places = (("r0", ["sim.one", "a", 0, 0]),)
+    weather = Weather(crossing=0.3, lag=50_000, step_time=100, turn_delay=5_000)
+    workers = (Worker(waiting=1),)
+    found = [simulator.broken(Plan(seed, workers, runs, actions, weather, 400_000, places)) for seed in range(60)]
+    assert [violation for violation in found if violation is not None] == []

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from proof.pool import spread
 from proof.result import Control, Result
-from proof.sim.controls import CONTROLS, broken_engine
+from proof.sim.controls import CONTROLS, broken_engine, world_for
 from proof.sim.database import Arena
 from proof.sim.faults import Violation
 from proof.sim.plan import Plan, make
@@ -134,7 +134,7 @@ def _run_control(wanted: tuple[str, int]) -> Control:
     simulator = Simulator()
     with broken_engine(name):
         for seed in range(first, first + _CONTROL_WORLDS):
-            violation = simulator.broken(make(seed))
+            violation = simulator.broken(world_for(name, make(seed)))
             if violation is not None:
                 return Control(name, caught=True, how=f"seed {seed}: {violation.invariant}")
     return Control(name, caught=False, how=f"nothing was seen in {_CONTROL_WORLDS} worlds")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
@@ -9,7 +10,7 @@ from unittest.mock import patch
 
 from msgspec.structs import replace
 
-from proof.sim.plan import Plan
+from proof.sim.plan import Plan, Worker
 from proof.sim.world import World
 from stepwell.activation import Activator
 from stepwell.execution import Execution
@@ -23,8 +24,6 @@ from stepwell.resident import Resident
 from stepwell.store.sqlite import changes, writer
 from stepwell.turns import Turns
 from stepwell.work import Work
-
-Same = Callable[[Plan], Plan]
 
 
 def _acknowledge_early(stack: ExitStack) -> None:
@@ -130,10 +129,27 @@ def _count_outside(stack: ExitStack) -> None:
     """What may be taken is counted before the transaction that takes it."""
     add = Turns._add
 
+    class Stale:
+        """Facts of which the counts are old."""
+
+        def __init__(self, facts: Any, known: Any) -> None:
+            self._facts = facts
+            self._known = known
+
+        def state(self, queue: str) -> Any:
+            now = self._facts.state(queue)
+            if now is None or self._known is None:
+                return now
+            old = self._known
+            return replace(now, running=min(now.running, old.running), starts=min(now.starts, old.starts))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._facts, name)
+
     def broken(self: Turns, name: str, choose: Any, settled: Any, asked: Any, *rest: Any) -> None:
         with self._inspector.queue_facts() as facts:
-            early = choose(facts)
-        add(self, name, lambda _facts: early, settled, asked, *rest)
+            known = facts.state(name)
+        add(self, name, lambda facts: choose(Stale(facts, known)), settled, asked, *rest)
 
     stack.enter_context(patch.object(Turns, "_add", broken))
 
@@ -161,3 +177,13 @@ def broken_engine(name: str) -> Generator[None]:
     with ExitStack() as stack:
         CONTROLS[name](stack)
         yield
+
+
+def world_for(name: str, plan: Plan) -> Plan:
+    """Return the plan in which a broken engine lives: where two workers must meet in a queue, all runs stand there."""
+    if name != "a queue limit counted outside the transaction":
+        return plan
+    places = tuple((run_id, ["sim.one", "", 0, 0]) for run_id, _, _ in plan.runs)
+    actions = tuple(dataclasses.replace(action, at=index) for index, action in enumerate(plan.actions))
+    weather = dataclasses.replace(plan.weather, crossing=0.5)
+    return plan.but(places=places, actions=actions, weather=weather, workers=(Worker(), Worker(), Worker()))

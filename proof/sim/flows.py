@@ -48,7 +48,7 @@ class FlowJudge:
     def __init__(self, world: World, rows: Callable[..., list[Any]]) -> None:
         self._world = world
         self._rows = rows
-        self._taken: dict[int, int | None] = {}  # runs, and who has taken them from their queue
+        self._taken: set[int] = set()
         self._starts: dict[str, list[int]] = {}  # of the runs of each queue
         self._executing: dict[str, dict[int, Process]] = {}  # by limit and attempt
         self._begun: dict[str, list[int]] = {}  # the starts under each limit
@@ -61,7 +61,7 @@ class FlowJudge:
             return
         under_way = self._rows(_UNDER_WAY)
         taken = [row for row in under_way if row[0] not in self._taken]
-        self._taken.update((row[0], row[3]) for row in taken)
+        self._taken.update(row[0] for row in taken)
         for name, count in Counter(row[1] for row in under_way).items():
             bound = FLOWS[name].settings.concurrency
             if bound is not None and count > bound:
@@ -70,16 +70,18 @@ class FlowJudge:
             bound = FLOWS[name].settings.partition_concurrency
             if bound is not None and count > bound:
                 raise Violation("the concurrency of a partition is kept", f"{name} {partition!r}: {count} runs")
+        memory = process.machine.worker.memory.runs
+        for name, count in Counter(row[1] for row in taken).items():
+            # Runs that were taken over, or parked, and come to memory just now, come on top of the share.
+            held = count + sum(row[1] == name and row[0] in memory for row in under_way)
+            bound = FLOWS[name].settings.per_worker
+            if bound is not None and held > bound:
+                raise Violation("a worker takes no more than its share", f"{process.name} has {held} of {name}")
         for row in taken:
-            self._check_taken(process, row, under_way)
+            self._check_taken(row)
 
-    def _check_taken(self, process: Process, row: Any, under_way: list[Any]) -> None:
-        _, name, partition, owner, started_at, priority, place, workflow = row
-        settings = FLOWS[name].settings
-        # What was taken over from a worker that died comes on top.
-        held = sum(other[1] == name and other[3] == owner == self._taken[other[0]] for other in under_way)
-        if settings.per_worker is not None and owner is not None and held > settings.per_worker:
-            raise Violation("a worker takes no more than its share", f"{process.name} has {held} of {name}")
+    def _check_taken(self, row: Any) -> None:
+        _, name, partition, _, started_at, priority, place, workflow = row
         starts = self._starts.setdefault(name, [])
         starts.append(started_at)
         check_rate(name, starts)

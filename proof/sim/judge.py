@@ -287,7 +287,7 @@ class Judge:
             if "value" not in model.outcomes(node):
                 raise Violation("the model", f"{run_id} cannot complete, but has: {node} {found}")
             try:
-                model.check(node, found, model.Facts(run_id, created_at, self._world.losses > 0))
+                model.check(node, found, model.Facts(run_id, created_at, self._world.losses + self._world.refusals > 0))
             except model.UnfitError as problem:
                 raise Violation("the model", f"{run_id}: {problem}") from problem
         elif status == "failed":

@@ -20,7 +20,7 @@ from proof.sim.programs import FLOWS, WORKFLOWS
 from stepwell.attempts import Attempts
 from stepwell.codec import Codec
 from stepwell.context import enter_step
-from stepwell.errors import EngineClosed, StorageFull, StoreError, StoreFailed
+from stepwell.errors import EngineClosed, StepwellError, StorageFull, StoreError, StoreFailed
 from stepwell.loading import Limits
 from stepwell.machine import Machine
 from stepwell.model import Claim
@@ -167,7 +167,9 @@ class SimStore(SqliteStore):
 
     def commit(self, units: Sequence[Unit], claim: Claim) -> list[Outcome]:
         """Commit, or fail as the world wants it."""
-        return self._transact(lambda: SqliteStore.commit(self, units, claim), claim)
+        outcomes = self._transact(lambda: SqliteStore.commit(self, units, claim), claim)
+        self.process.world.refusals += sum(isinstance(outcome, StepwellError) for outcome in outcomes)
+        return outcomes
 
     def _write(self, claim: Claim | None, action: Callable[[], tuple[_T, Evidence | None]]) -> _T:
         return self._transact(lambda: SqliteStore._write(self, claim, action), claim)

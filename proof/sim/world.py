@@ -85,6 +85,7 @@ class World:
         self.lock_waiters: list[tuple[Process, Callable[[], None]]] = []
         self.disk_full_until = 0
         self.commits = 0
+        self.refusals = 0  # of units: what they knew of is forgotten, as after a crash
         self.losses = 0  # of workers, by whatever cause
         self.active: list[Process] = []
         self.processes: list[Process] = []  # the living ones

@@ -75,7 +75,8 @@ class Settling:
                     self._steps.call_transaction(self._worker.codec, attempts, lent)
                     self._worker.step_finished(attempts)
             for run in work.residents:
-                run.work = None
+                if run.work is work:  # what an earlier commit of this turn led to has a work of its own
+                    run.work = None
             return work.changes[before:]
 
         work.body = body
@@ -155,6 +156,7 @@ class Settling:
         for reply in work.waiting_callers():
             reply(None, error)
         lost = [run for run in work.residents if run.key in self._memory or run.finished]
+        self._drop_newer(lost, error)
         for run in lost:
             self._worker.forget(run)
         if isinstance(error, ClaimLost):  # one of the runs that it concerned is another worker's; not all need be
@@ -168,6 +170,19 @@ class Settling:
             else:
                 reason = f"{type(error).__name__}: its writes were refused {_MAX_REFUSALS} times: {error}"
                 self._halt_unread(run.key, reason)
+
+    def _drop_newer(self, lost: list[Resident], error: StepwellError) -> None:
+        """Drop the works of the batch under way that build upon refused ones; `lost` gets the runs that they touch."""
+        for run in lost:  # which grows
+            newer: Work | None = run.work
+            if newer is None or newer not in self._batch:
+                continue
+            self._batch.discard(newer)
+            if newer.rare is not None:
+                self._batch.forget(newer)
+            lost += [other for other in newer.residents if other not in lost]
+            for reply in newer.waiting_callers():
+                reply(None, error)
 
     def disk_full(self, works: list[Work], error: StepwellError) -> None:
         """Refuse requests that touch no run in memory; keep the rest for another try."""
