@@ -273,7 +273,11 @@ class Machine:
         """
         _log.warning("%s. It goes on as a new worker", error)
         kept = self.worker.lose_everything(works, error)
-        self.claim = self.store.register(self.worker.now, takes_work=self._takes_work)
+        try:
+            self.claim = self.store.register(self.worker.now, takes_work=self._takes_work)
+        except StorageFull as full:  # when there is space, it looks at everything, and finds again that it was fenced
+            self._disk_is_full(kept, full)
+            return
         self.worker.epoch = self.claim.epoch
         self.worker.batch.put_back(kept)
         # Also what callers wait for: runs that seemed to end here have ended elsewhere, which was told meanwhile.
