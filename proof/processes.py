@@ -497,13 +497,9 @@ def _disk_fills(folder: Path, seed: int) -> None:
 
     async def act(_crew: Crew, load: Load) -> None:
         for _ in range(3):
-            refused, finished = load.refused, load.finished
+            refused = load.refused
             _fill(place / "filler")
-            try:
-                await _until(lambda seen=refused: load.refused > seen or bool(load.failures), "nothing is refused")  # type: ignore[misc]
-            except Broken as error:
-                sizes = {path.name: path.stat().st_size for path in place.iterdir()}
-                raise Broken(f"{error}, and {load.finished - finished} runs ended meanwhile; {sizes}") from error
+            await _until(lambda seen=refused: load.refused > seen or bool(load.failures), "nothing is refused")  # type: ignore[misc]
             await asyncio.sleep(0.3)
             (place / "filler").unlink()
             finished = load.finished
@@ -515,7 +511,11 @@ def _disk_fills(folder: Path, seed: int) -> None:
     with Crew(folder, _OPTIONS, place=place) as crew:
         load = Load(crew.database, seed, customers=_CUSTOMERS, tolerates=StorageFull)
         members = [crew.hire() for _ in range(3)]
-        asyncio.run(_live(crew, load, act))
+        try:
+            asyncio.run(_live(crew, load, act))
+        except Exception as error:
+            sizes = {path.name: path.stat().st_size for path in place.iterdir()}
+            raise Broken(f"{type(error).__name__}: {error}; {load.finished} runs ended, {sizes}") from error
         _end(crew, load, _pids(members))
 
 
