@@ -495,13 +495,20 @@ def _disk_fills(folder: Path, seed: int) -> None:
     if mounted.returncode:
         raise Impossible(f"Impossible: mounting a tmpfs is refused: {mounted.stderr.decode().strip()}")
 
-    async def act(_crew: Crew, load: Load) -> None:
+    async def act(crew: Crew, load: Load) -> None:
         for _ in range(3):
-            refused = load.refused
+            refused, said = load.refused, _size_bytes(crew.words) if crew.words.exists() else 0
+
+            def is_noticed(refused: int = refused, said: int = said) -> bool:
+                # By the client, or by workers, which say so; a client that only waits for them has no part in it.
+                return load.refused > refused or "is full" in crew.words.read_text()[said:] or bool(load.failures)
+
             _fill(place / "filler")
-            await _until(lambda seen=refused: load.refused > seen or bool(load.failures), "nothing is refused")  # type: ignore[misc]
-            await asyncio.sleep(0.3)
-            (place / "filler").unlink()
+            try:
+                await _until(is_noticed, "nobody notices that the disk is full")
+                await asyncio.sleep(0.3)
+            finally:
+                (place / "filler").unlink()
             finished = load.finished
             await _until(
                 lambda seen=finished: load.finished > seen + 20 or bool(load.failures),  # type: ignore[misc]
