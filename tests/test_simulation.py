@@ -237,3 +237,13 @@ def test_5112_what_a_run_did_is_dropped_with_what_was_refused_before(simulator: 
     workers = (Worker(waiting=1),)
     found = [simulator.broken(Plan(seed, workers, runs, actions, weather, 400_000, places)) for seed in range(60)]
     assert [violation for violation in found if violation is not None] == []
+
+
+def test_101444_the_start_of_an_attempt_counts_although_its_run_has_ended_meanwhile(simulator: Simulator) -> None:
+    race = ["race", [["sleep", 1, 15], ["step", 2, "rated", 0]]]
+    both = ["all", [["step", 3, "rated", 0], ["step", 4, "rated", 0]]]
+    runs = (("r0", "async", race), ("r1", "async", ["seq", [["sleep", 5, 18], both]]))
+    actions = (Action(0, "start", "r0"), Action(0, "start", "r1"))
+    weather = Weather(step_time=300_000)
+    found = [simulator.broken(Plan(seed, (Worker(),), runs, actions, weather, 400_000)) for seed in range(10)]
+    assert [violation for violation in found if violation is not None] == []

@@ -297,7 +297,7 @@ class Applier:
         if has_news:
             self._execute(_SQL["wake_deleted"], (change.run,))
         if has_entries:
-            self.entries.run_over(change.run)
+            self.entries.run_over(change.run, change.at)
         if is_suspect:  # the next one may be taken up now
             self.made_work = True
         watchers: set[int] = set()

@@ -105,7 +105,7 @@ class Entries:
         self._new: list[tuple[Any, ...]] = []
         self._new_keys: set[tuple[str, str] | tuple[int, int]] = set()  # for dedup; of permits
         self._first_due: dict[str, int] = {}
-        self._over: list[int] = []
+        self._over: dict[int, int] = {}  # runs that ended, and when
         self._returned: dict[tuple[int, int], PermitReturned] = {}
         self._lanes: dict[tuple[str, str, str], int] = {}
         self._partitions: dict[tuple[str, str], int] = {}
@@ -297,9 +297,9 @@ class Entries:
         if entry.dedup is not None:
             self._new_keys.add((entry.queue, entry.dedup))
 
-    def run_over(self, run: int) -> None:
-        """Take what an ended run has: its place in a queue, and its permits."""
-        self._over.append(run)
+    def run_over(self, run: int, at: int) -> None:
+        """Take what a run that ended at `at` has: its place in a queue, and its permits."""
+        self._over[run] = at
         self._dirty = True
 
     def drop_permits(self, run: int, at: int) -> None:
@@ -414,11 +414,11 @@ class Entries:
                 start += size
 
     def _delete(self) -> None:
-        over, self._over = self._over, []
+        over, self._over = self._over, {}
         returned, self._returned = self._returned, {}
         gone: list[Any] = []
         if over:
-            gone += self._rows(_SQL["entries_of_runs_left"], (to_json(over),))
+            gone += self._rows(_SQL["entries_of_runs_left"], (to_json(list(over)),))
         if returned:
             gone += self._rows(_SQL["permits_left"], (to_json(list(returned)), self._epoch))
         for run, op, queue, partition, workflow, state, start_unknown in gone:
@@ -435,8 +435,9 @@ class Entries:
             if start_unknown:
                 known.more_unconfirmed -= 1
                 change = returned.get((run, op))
-                if change is not None and change.started_at is not None:
-                    self._log_start(queue, run, op, change.started_at)
+                started_at = over.get(run) if change is None else change.started_at
+                if started_at is not None:  # of an ended run nobody says when: not later than its end
+                    self._log_start(queue, run, op, started_at)
 
     def _write_lanes(self) -> None:
         grown: list[tuple[Any, ...]] = []
