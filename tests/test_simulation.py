@@ -225,8 +225,8 @@ def test_5112_what_a_run_did_is_dropped_with_what_was_refused_before(simulator: 
         ("r5", "sync", ["seq", [["publish", 28, "x"], ["fail", 29]]]),
         ("r6", "async", ["final", ["cancel", 30, "r4"], ["step", 31, "plain", 0]]),
     )
-    starts = ((393, "r3"), (393, "r3"), (1_690, "r0"), (4_143, "r5"), (17_763, "r6"), (17_763, "r6"))
-    starts += ((17_979, "r1"), (17_979, "r1"), (18_013, "r2"))
+    early = ((393, "r3"), (393, "r3"), (1_690, "r0"), (4_143, "r5"), (17_763, "r6"), (17_763, "r6"))
+    starts = (*early, (17_979, "r1"), (17_979, "r1"), (18_013, "r2"))
     waits = ((1_145, "r3"), (11_519, "r5"))
     actions = (
         *(Action(at, "start", run_id) for at, run_id in starts),
