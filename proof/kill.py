@@ -142,24 +142,27 @@ async def _under_load(
         hire()
     working = asyncio.ensure_future(load.run())
     chance = Random(found.seed)
-    if control:
-        await load.has_begun.wait()
-    for _ in range(found.kills):
-        await asyncio.sleep(chance.uniform(0.002, LONGEST_PAUSE_SECONDS))
-        if load.failures:
-            break
-        for member in crew.fallen():
-            found.failures.append(f"worker {member.name} ended by itself: {_last_words(crew)}")
-            crew.remove(member)
+    try:
+        if control:
+            await load.has_begun.wait()
+        for _ in range(found.kills):
+            await asyncio.sleep(chance.uniform(0.002, LONGEST_PAUSE_SECONDS))
+            if load.failures:
+                break
+            for member in crew.fallen():
+                found.failures.append(f"worker {member.name} ended by itself: {_last_words(crew)}")
+                crew.remove(member)
+                hire()
+            victim = chance.choice(crew.present)
+            await asyncio.to_thread(crew.remove, victim)
+            assert victim.killed_at is not None
+            killed[victim.name] = victim.killed_at
             hire()
-        victim = chance.choice(crew.present)
-        await asyncio.to_thread(crew.remove, victim)
-        assert victim.killed_at is not None
-        killed[victim.name] = victim.killed_at
-        hire()
-    if control:
-        # What is broken need not show at once.
-        await load.until(_CONTROL_RUNS)
+        if control:
+            # What is broken need not show at once.
+            await load.until(_CONTROL_RUNS)
+    except Exception as error:  # of the harness itself: the client has to be closed all the same
+        found.failures.append(f"the harness failed: {type(error).__name__}: {error}")
     load.over = True
     await working
     found.failures += load.failures
