@@ -112,6 +112,46 @@ def test_whoever_takes_the_slot_of_a_dead_member_is_not_taken_for_it(path: str, 
             assert not second.ask(f"membership.is_seated({slot}, 4)")
 
 
+@pytest.mark.parametrize("end", ["database.close()", None])
+def test_the_table_is_never_again_what_it_was_before_a_member_came(
+    path: str, migrations: str, open_: Open, end: str | None
+) -> None:
+    membership = open_().membership
+    seen: list[bytes] = []
+
+    def pass_through(epoch: int | None, end: str | None) -> None:
+        """Have a process open the file, take a seat if it has an epoch, and close the file or be killed."""
+        with member(path, migrations) as other:
+            seen.append(membership.read_table())
+            if epoch is not None:
+                seat_of(other, epoch)
+                seen.append(membership.read_table())
+            if end is None:
+                other.kill()
+            else:
+                other.ask(end)
+            seen.append(membership.read_table())
+
+    pass_through(None, end)
+    # One that only reads takes no seat, and changes nothing that counts.
+    assert len(set(seen)) == 1
+    for epoch in (4, 9):
+        before = list(seen)
+        pass_through(epoch, end)
+        pass_through(None, end)
+        assert not set(seen[len(before) + 1 :]) & set(before)
+        assert membership.others() == []
+        assert not membership.is_seated(1, epoch)
+
+
+def test_whatever_stands_in_the_table_a_slot_can_be_taken(path: str, migrations: str, open_: Open) -> None:
+    membership = open_().membership
+    os.pwrite(membership._descriptor, b"\xff" * 16, TABLE_OFFSET + 16)
+    with member(path, migrations) as other:
+        assert seat_of(other, 5) == 1
+        assert [seat.epoch for seat in membership.others()] == [5]
+
+
 def test_a_process_that_registers_anew_has_its_new_seat_only(path: str, migrations: str, open_: Open) -> None:
     membership = open_().membership
     with member(path, migrations) as other:

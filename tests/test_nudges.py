@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import queue
@@ -11,8 +12,9 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from itertools import combinations_with_replacement, product
 from pathlib import Path
-from typing import Any
 
 import apsw
 import pytest
@@ -20,7 +22,7 @@ from tests.processes import Member, child, line, member
 
 from stepwell.store.sqlite import nudges
 from stepwell.store.sqlite.locking import SLOT_BASE, Identity, LockFile
-from stepwell.store.sqlite.lookout import Lookout
+from stepwell.store.sqlite.lookout import Callback, Lookout
 from stepwell.store.sqlite.nudges import ANYTHING, DIED, ENDED, MAIL, MAX_KEYS, MEMBERS, PONG, WORK, Post
 from stepwell.store.sqlite.obituaries import Obituaries
 from stepwell.store.sqlite.opening import Database, open_database
@@ -187,78 +189,165 @@ def test_what_happens_after_watch_has_returned_is_noticed_even_if_the_member_is_
         ear.wait_for(ANYTHING)
 
 
-class ScriptedTable:
-    """A table of members, as `lookout` sees it, that says what the test wants."""
+class Table:
+    """A file as `lookout` sees it: the table of members, who of them lives, and SQLite's `data_version`.
+
+    Before each look at it, what the test has planned for that look happens.
+    """
 
     def __init__(self) -> None:
         self.mailbox: nudges.Mailbox | None = None
-        self.table = b""
-        self.members: dict[tuple[int, int], bool] = {}
+        self.entries: dict[tuple[int, int], bool] = {}
+        self.living: set[tuple[int, int]] = set()
+        self.commits = 0
+        self.looks = 0
+        self.plan: dict[int, list[Callable[[], None]]] = {}
+
+    def look(self) -> None:
+        for happens in self.plan.get(self.looks, []):
+            happens()
+        self.looks += 1
 
     def read_table(self) -> bytes:
-        return self.table
+        self.look()
+        return repr(self.entries).encode()
 
-    def members_in(self, _table: bytes) -> dict[tuple[int, int], bool]:
-        return self.members
+    def version(self) -> int:
+        self.look()
+        return self.commits
+
+    def members_in(self, table: bytes) -> dict[tuple[int, int], bool]:
+        return dict(ast.literal_eval(table.decode()))
 
     def forget_view(self) -> None: ...
 
     def pinged(self, reply: Callable[[], None]) -> None: ...
 
+    def join(self, key: tuple[int, int] = (1, 2)) -> None:
+        self.entries[key] = True
+        self.living.add(key)
 
-class ScriptedObituaries(Obituaries):
-    """Believes that everybody lives."""
+    def commit(self) -> None:
+        self.commits += 1
 
-    def __init__(self) -> None:
-        self.members: dict[tuple[int, int], bool] = {}
+    def leave(self, key: tuple[int, int] = (1, 2)) -> None:
+        self.entries[key] = False
+        self.living.discard(key)
 
-    @property
-    def watches_nobody(self) -> bool:
-        return not any(self.members.values())
-
-    def update(self, members: Any) -> list[tuple[int, int]]:
-        self.members = dict(members)
-        return []
+    def die(self, key: tuple[int, int] = (1, 2)) -> None:
+        self.living.discard(key)
 
 
-def test_alone_with_the_file_nobody_is_roused_by_their_own_commits() -> None:
-    ear, table, obituaries = Ear(), ScriptedTable(), ScriptedObituaries()
-    lock_file = LockFile("", -1, Identity(0, 0), "orders.db")
+class TableObituaries(Obituaries):
+    """Asks the `Table` who lives."""
+
+    def __init__(self, table: Table, selector: selectors.BaseSelector) -> None:
+        super().__init__(LockFile("", -1, Identity(0, 0), "orders.db"), selector, pidfds=False)
+        self._table = table
+
+    def _holder(self, key: tuple[int, int]) -> int | None:
+        return 1 if key in self._table.living else None
+
+
+@contextmanager
+def looking_at(table: Table, hear: Callback) -> Iterator[tuple[Lookout, Obituaries]]:
+    """A lookout whose thread is the test."""
     post = Post(Identity(0, 0))
-    versions = iter(range(1, 99))
 
     def open_version() -> AbstractContextManager[Callable[[], int]]:
-        return nullcontext(lambda: 0)
+        return nullcontext(table.version)
 
-    lookout = Lookout(table, lock_file, post, open_version, ear)
+    lookout = Lookout(table, LockFile("", -1, Identity(0, 0), "orders.db"), post, open_version, hear)
+    with selectors.DefaultSelector() as selector:
+        yield lookout, TableObituaries(table, selector)
+    post.close()
+    os.close(lookout._bell)
+    os.close(lookout._rope)
 
-    def is_roused() -> bool:
-        lookout._tick(obituaries, lambda: next(versions))
-        return not ear.heard.empty() and ear.heard.get() == (ANYTHING, ())
 
-    def set_members(members: dict[tuple[int, int], bool]) -> None:
-        table.members, table.table = members, os.urandom(16)
+#: What a member does, in this order; the commit is told of by no letter.
+LIVES: dict[str, tuple[Callable[[Table], None], ...]] = {
+    "leaves": (Table.join, Table.commit, Table.leave),
+    "is killed": (Table.join, Table.commit, Table.die),
+    "stays": (Table.join, Table.commit),
+    "was there, and leaves": (Table.commit, Table.leave),
+    "was there, and is killed": (Table.commit, Table.die),
+}
+#: What the thread hears of between two ticks.
+LETTERS = ("nothing", "members", "death", "members death")
+#: The first look, and two ticks with what is heard before each, look at the file this often at most.
+LOOKS = 2 + 2 * 3
 
-    assert not is_roused()
-    assert not is_roused()
-    set_members({(1, 2): True})
-    assert is_roused()
-    assert is_roused()  # a commit, whoever's
-    set_members({(1, 2): False})
-    assert is_roused()
-    assert not is_roused()
-    # Came, committed and went between two ticks.
-    set_members({(1, 3): False})
-    assert is_roused()
+
+@pytest.mark.parametrize("letters", list(product(LETTERS, repeat=2)))
+@pytest.mark.parametrize("life", LIVES)
+def test_a_commit_is_noticed_whatever_the_thread_has_seen_of_its_member(life: str, letters: tuple[str, str]) -> None:
+    acts = LIVES[life]
+    for moments in combinations_with_replacement(range(LOOKS), len(acts)):
+        table = Table()
+        if life.startswith("was there"):
+            table.join()
+        for moment, act in zip(moments, acts, strict=True):
+            table.plan.setdefault(moment, []).append(partial(act, table))
+        noticed: list[int] = []
+
+        def hear(kind: bytes, _keys: tuple[int, ...], noticed: list[int] = noticed, table: Table = table) -> None:
+            if kind == ANYTHING:
+                noticed.append(table.commits)
+
+        with looking_at(table, hear) as (lookout, obituaries):
+            lookout._look_first(obituaries, table.version)
+            # What was committed by now, whoever asked for the watch reads in the file.
+            noticed.append(table.commits)
+            for letter in (*letters, "nothing", "nothing"):
+                if "members" in letter:
+                    lookout._look_at_members(obituaries)
+                if "death" in letter:
+                    obituaries.poll()
+                lookout._tick(obituaries, table.version)
+        assert table.commits == 1
+        assert noticed[-1] == 1, f"{moments}"
+
+
+def test_a_commit_is_noticed_when_the_file_could_not_be_read_before_it() -> None:
+    table = Table()
+    ear = Ear()
 
     def fails() -> int:
         raise apsw.BusyError("database is locked")
 
-    lookout._tick(obituaries, fails)
-    assert ear.heard.get(timeout=1) == (ANYTHING, ())
-    post.close()
-    os.close(lookout._bell)
-    os.close(lookout._rope)
+    with looking_at(table, ear) as (lookout, obituaries):
+        lookout._look_first(obituaries, table.version)
+        table.join()
+        lookout._tick(obituaries, fails)
+        assert ear.heard.get(timeout=1) == (ANYTHING, ())
+        table.commit()
+        table.die()
+        obituaries.poll()
+        lookout._tick(obituaries, table.version)
+        assert ear.heard.get(timeout=1) == (ANYTHING, ())
+
+
+def test_alone_with_the_file_nobody_is_roused_by_their_own_commits() -> None:
+    table = Table()
+    ear = Ear()
+
+    with looking_at(table, ear) as (lookout, obituaries):
+        lookout._look_first(obituaries, table.version)
+
+        def is_roused() -> bool:
+            table.commit()
+            lookout._tick(obituaries, table.version)
+            return not ear.heard.empty() and ear.heard.get() == (ANYTHING, ())
+
+        assert not is_roused()
+        assert not is_roused()
+        table.join()
+        assert is_roused()
+        assert is_roused()  # a commit, whoever's
+        table.leave()
+        assert is_roused()
+        assert not is_roused()
 
 
 def test_a_watch_that_cannot_read_the_file_says_so_at_once(database: Database) -> None:

@@ -3,7 +3,11 @@
 It sleeps until a letter comes (`nudges`), until a member dies (`obituaries`), or until the tick: ten times a second it
 compares SQLite's `data_version` and the table of members with what it saw last. A change counts as all letters at
 once, so a letter that is lost, or was never sent because its sender died, costs a tenth of a second and nothing else.
-Alone with the file it leaves `data_version` at that: what has changed is its own process's doing.
+
+Alone with the file it leaves `data_version` at that: what has changed is its own process's doing. Whoever writes is in
+the table first, and a table is never again what it was before a member came (`membership`). So it was alone from one
+tick to the next if and only if both found nobody alive, and found the same table. What the thread has heard in between
+does not count: a letter can show it a member that has left already, and whose commits no one has told of.
 """
 
 from __future__ import annotations
@@ -78,9 +82,11 @@ class Lookout:
         self._bell, self._rope = os.pipe()
         os.set_blocking(self._bell, False)
         self._mailbox: Mailbox | None = None
-        self._seen_version = 0
         self._seen_table = b""
-        self._was_alone = True
+        # As of the last tick.
+        self._ticked_version = 0
+        self._ticked_table = b""
+        self._was_alone = False
         self._thread = threading.Thread(target=self._run, name="stepwell-lookout", daemon=True)
 
     def start(self) -> None:
@@ -115,9 +121,8 @@ class Lookout:
                 obituaries = Obituaries(self._file, selector)
                 stack.callback(obituaries.close)
                 selector.register(self._bell, selectors.EVENT_READ)
-                self._seen_version = version()
                 self._use_mailbox(selector)
-                dead = self._look_at_members(obituaries)
+                dead = self._look_first(obituaries, version)
                 self._started.set()
                 self._tell_deaths(dead)
                 self._watch(selector, obituaries, version)
@@ -169,18 +174,25 @@ class Lookout:
         if present is not None:
             selector.register(present, selectors.EVENT_READ)
 
+    def _look_first(self, obituaries: Obituaries, version: Version) -> list[Key]:
+        """Take in how things stand, as the first tick shall compare them; return the members that are dead."""
+        self._ticked_version = version()
+        dead = self._look_at_members(obituaries)
+        self._ticked_table, self._was_alone = self._seen_table, obituaries.watches_nobody
+        return dead
+
     def _tick(self, obituaries: Obituaries, version: Version) -> None:
-        before = self._seen_table
         self._tell_deaths(self._look_at_members(obituaries))
-        changed = self._seen_table != before
+        is_alone = obituaries.watches_nobody
+        changed = self._seen_table != self._ticked_table
         try:
             seen = version()
         except Exception:  # noqa: BLE001 -- the file is locked or unreadable for a moment: better one look too many
             changed = True
         else:
-            is_alone = obituaries.watches_nobody
-            changed = changed or (seen != self._seen_version and not (is_alone and self._was_alone))
-            self._seen_version, self._was_alone = seen, is_alone
+            changed = changed or (seen != self._ticked_version and not (is_alone and self._was_alone))
+            self._ticked_version = seen
+        self._ticked_table, self._was_alone = self._seen_table, is_alone
         if changed:
             self._call(nudges.ANYTHING, ())
 

@@ -13,8 +13,9 @@ The content of the lock file, little endian::
     4,096   the table: 16 bytes a slot, epoch (u64) and flags (u64)
 
 The header is written with the door held; an entry by the member whose slot it is, its epoch with the writers' lock
-held; the fault mark by whoever has the writers' lock. A member that leaves clears its flags and leaves its epoch
-behind, so that the table is never again what it was before that member came.
+held; the fault mark by whoever has the writers' lock. The table is never again what it was before a member came: who
+leaves clears its flags and leaves its epoch behind, and who takes the slot next keeps that epoch in the upper bytes of
+the flags until it has one of its own. `lookout` depends on that.
 
 The anchor is the offset between the steady clock and the wall clock. The first member to ask writes its own, the
 others take it over for as long as any member lives, so that all processes have the same time. It is kept with a key of
@@ -58,6 +59,9 @@ _FLAGS_OFFSET: Final = 8
 _MEMBER: Final = 1
 _TAKES_WORK: Final = 2
 _LISTENS: Final = 4
+#: The flags are one byte; above it is the last epoch of the slot, while the present holder has none.
+_LAST_EPOCH_SHIFT: Final = 8
+_FLAGS_MASK: Final = 2**64 - 1
 
 _MAX_LISTED_PIDS: Final = 8
 
@@ -132,7 +136,7 @@ class Membership:
         for slot in range(SLOTS):
             if locking.try_lock(self._descriptor, SLOT_BASE + slot):
                 # Whoever had the slot before is dead from now on, for everybody who looks.
-                self._write(_ENTRY.pack(0, 0), TABLE_OFFSET + slot * _ENTRY.size)
+                self._write(_vacated(self._read_entry(slot)), TABLE_OFFSET + slot * _ENTRY.size)
                 self.slot = slot
                 return
         raise FileInUse(
@@ -215,10 +219,7 @@ class Membership:
         """Return whether the worker with `epoch` has its seat at `slot`; if not, it is dead or has left."""
         if slot == self.slot:
             return epoch == self.epoch
-        entry = os.pread(self._descriptor, _ENTRY.size, TABLE_OFFSET + slot * _ENTRY.size)
-        if len(entry) < _ENTRY.size:
-            return False
-        found, flags = _ENTRY.unpack(entry)
+        found, flags = self._read_entry(slot)
         return found == epoch and bool(flags & _MEMBER) and self._is_locked(slot)
 
     def pid_of(self, slot: int) -> int | None:
@@ -340,6 +341,12 @@ class Membership:
         else:
             self._post_reply(reply)
 
+    def _read_entry(self, slot: int) -> tuple[int, int]:
+        """Return the epoch and the flags at a slot, zeros where nobody ever had it."""
+        entry = os.pread(self._descriptor, _ENTRY.size, TABLE_OFFSET + slot * _ENTRY.size)
+        epoch, flags = _ENTRY.unpack(entry.ljust(_ENTRY.size, b"\0"))
+        return epoch, flags
+
     def _is_locked(self, slot: int) -> bool:
         return locking.holder(self._descriptor, SLOT_BASE + slot) is not None
 
@@ -357,6 +364,13 @@ def describe(pids: Sequence[int]) -> str:
     listed = ", ".join(f"process {pid}" if pid else "a process of another container" for pid in pids[:_MAX_LISTED_PIDS])
     more = len(pids) - _MAX_LISTED_PIDS
     return listed + (f" and {more} more" if more > 0 else "") if pids else "another process"
+
+
+def _vacated(entry: tuple[int, int]) -> bytes:
+    """Return the entry for a slot whose next holder is not seated yet: no epoch, and the last one in the flags."""
+    epoch, flags = entry
+    last = epoch or flags >> _LAST_EPOCH_SHIFT
+    return _ENTRY.pack(0, last << _LAST_EPOCH_SHIFT & _FLAGS_MASK)
 
 
 def _entries(table: bytes) -> Iterable[tuple[int, tuple[int, ...]]]:
