@@ -20,6 +20,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.async_engine"],
     ["stepwell.engine"],
     ["stepwell.client"],
+    ["stepwell.options"],
     ["stepwell.handles"],
     ["stepwell.core"],
     ["stepwell.dispatch", "stepwell.machine"],

@@ -13,14 +13,14 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
+from typing import Any, Final
 
 from stepwell.child import check_may_open
-from stepwell.clock import MICROSECONDS, Clock, SystemClock, to_seconds
+from stepwell.clock import Clock, SystemClock, to_seconds
 from stepwell.codec import Codec
 from stepwell.core import Core
 from stepwell.definition import Workflow, registered_workflows
@@ -32,139 +32,37 @@ from stepwell.errors import (
     TransactionError,
     WorkflowIOError,
 )
-from stepwell.flow import Entry, Limit, Queue, batch_count, queue_entry, registered_flows, used
+from stepwell.flow import Entry, batch_count, queue_entry, registered_flows
 from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, WorkerState
-from stepwell.lifecycle import ENDED, STATUSES, Status
-from stepwell.loading import Limits
+from stepwell.lifecycle import ENDED, Status
 from stepwell.model import Member, RunRecord
-from stepwell.names import check_name
+from stepwell.names import check_name, check_text
 from stepwell.operations import check_id
+from stepwell.options import (
+    Durability,
+    Options,
+    QueueOptions,
+    StartMessage,
+    at_least,
+    checked_kwargs,
+    checked_messages,
+    checked_statuses,
+    checked_workflow,
+    deadline_at,
+    duration_microseconds,
+)
 from stepwell.queues import entered, refusal_of
 from stepwell.requests import Message
 from stepwell.stalls import ANSWER_SECONDS
 from stepwell.store.base import Change, Created, MessageSent, RunCreated, RunFilter, Store
 from stepwell.work import RunOver
 
-Durability = Literal["full", "normal"]
-
-#: A message that goes with a start: its name and value, or name, value and key.
-StartMessage: TypeAlias = tuple[str, object] | tuple[str, object, str]
-
 #: The engines in whose `transaction()` block the current code is; asking such an engine to write would wait for itself.
 in_transaction: Final[ContextVar[frozenset[int]]] = ContextVar("stepwell_in_transaction", default=frozenset())
 
 
-#: The shortest `take_over_stalled_after`, in seconds.
-MIN_STALL_SECONDS: Final = 1.0
-
-
-class QueueOptions(TypedDict):
-    """Those keyword arguments of `start` that are about its place in a queue."""
-
-    queue: Queue | None
-    priority: int
-    delay: float | timedelta | datetime | None
-    dedup: str | None
-    partition: str | None
-
-
-class StartOptions(TypedDict, total=False):
-    """The keyword arguments of `start`, for the overloads that type its result; see `stepwell.Engine.start`."""
-
-    id: str | None
-    kwargs: Mapping[str, Any] | None
-    deadline: float | timedelta | datetime | None
-    messages: Sequence[StartMessage]
-    queue: Queue | None
-    priority: int
-    delay: float | timedelta | datetime | None
-    dedup: str | None
-    partition: str | None
-
-
-class Options:
-    """The checked options of an engine; see `stepwell.Engine`."""
-
-    def __init__(
-        self,
-        *,
-        workflows: Iterable[Workflow[..., Any]] | None,
-        durability: Durability,
-        max_payload_bytes: int,
-        max_waiting_in_memory: int,
-        max_running: int,
-        max_crashes: int,
-        step_threads: int,
-        step_processes: int | None,
-        retention: float | timedelta | None,
-        take_over_stalled_after: float | timedelta | None,
-        queues: Iterable[Queue | str] | None,
-        clock: Clock | None,
-    ) -> None:
-        if durability not in ("full", "normal"):
-            raise InvalidArgument(f"durability must be 'full' or 'normal', not {durability!r}")
-        self.durability: Durability = durability
-        self.workflows = _served(workflows)
-        self.queues = _served_queues(queues)
-        #: Whether the engine carries runs on. One that was given an empty list is a mere client of others.
-        self.takes_work = workflows is None or bool(self.workflows)
-        self.max_payload_bytes = _at_least(max_payload_bytes, 1, "max_payload_bytes")
-        self.limits = Limits(
-            running=_at_least(max_running, 1, "max_running"),
-            waiting=_at_least(max_waiting_in_memory, 0, "max_waiting_in_memory"),
-            crashes=_at_least(max_crashes, 1, "max_crashes"),
-        )
-        self.step_threads = _at_least(step_threads, 1, "step_threads")
-        self.step_processes = None if step_processes is None else _at_least(step_processes, 1, "step_processes")
-        self.retention = None if retention is None else _microseconds(retention, "retention")
-        self.stall_limit_seconds: float | None = None
-        if take_over_stalled_after is not None:
-            self.stall_limit_seconds = to_seconds(take_over_stalled_after, "take_over_stalled_after")
-            if self.stall_limit_seconds < MIN_STALL_SECONDS:
-                raise InvalidArgument(
-                    f"take_over_stalled_after must be at least {MIN_STALL_SECONDS:g} s: a worker that is merely busy "
-                    "would lose its runs"
-                )
-        self.clock = clock
-
-
-def _microseconds(duration: float | timedelta, what: str) -> int:
-    return int(to_seconds(duration, what) * MICROSECONDS)
-
-
-def _served(workflows: Iterable[Workflow[..., Any]] | None) -> Mapping[str, Workflow[..., Any]]:
-    if workflows is None:
-        return registered_workflows()
-    if not isinstance(workflows, Iterable):
-        raise InvalidArgument(f"workflows must be a list of @workflow objects, not {workflows!r}")
-    chosen: dict[str, Workflow[..., Any]] = {}
-    for workflow in workflows:
-        if not isinstance(workflow, Workflow):
-            raise InvalidArgument(f"workflows must be a list of @workflow objects, not {workflow!r}")
-        if chosen.setdefault(workflow.name, workflow) is not workflow:
-            raise InvalidArgument(f"workflows has two of the name {workflow.name!r}; give one of them another name=")
-    return chosen
-
-
-def _served_queues(queues: Iterable[Queue | str] | None) -> frozenset[str] | None:
-    if queues is None:
-        return None
-    if isinstance(queues, str) or not isinstance(queues, Iterable):
-        raise InvalidArgument(f"queues must be a list of Queue objects or their names, not {queues!r}")
-    return frozenset(flow_name(queue) for queue in queues)
-
-
-def flow_name(flow: object) -> str:
-    """Return the name of a queue or limit that was given as an object or by its name."""
-    if isinstance(flow, (Queue, Limit)):
-        return used(flow).name
-    return check_name(cast("str", flow), "the name of a queue")
-
-
-def _at_least(number: object, least: int, what: str) -> int:
-    if not isinstance(number, int) or isinstance(number, bool) or number < least:
-        raise InvalidArgument(f"{what} must be a whole number of at least {least}, not {number!r}")
-    return number
+#: The most runs that one call lists.
+_MAX_PAGE: Final = 2**31
 
 
 def open_store(path: str | os.PathLike[str], durability: Durability) -> Store:
@@ -266,12 +164,13 @@ class Client:
                 f"start() needs a @workflow as its first argument, not {workflow!r}; "
                 "decorate the function with @workflow"
             )
-        named = dict(kwargs or {})
+        named = checked_kwargs(kwargs)
         workflow.signature.bind_check(args, named)
         workflow.converter(self.codec)  # raises where no result could ever be read
         run_id = new_id() if run_id is None else check_id(run_id)
         where = f"the input of workflow {workflow.name!r} for run {run_id!r}"
         payload = self.codec.encode_arguments(args, named, where)
+        self.codec.check_arguments(payload, args, named, workflow.signature, where)
         fingerprint = self.codec.fingerprint(args, named, where) if args or named else 0
         now = self.clock.now()
         return RunCreated(
@@ -281,7 +180,7 @@ class Client:
             fingerprint,
             "running" if entry is None else "pending",
             now,
-            deadline_at=_deadline_at(deadline, now),
+            deadline_at=deadline_at(deadline, now),
             entry=None if entry is None else entered(entry, now, count=batch_count(entry.queue, args, named)),
         )
 
@@ -295,14 +194,11 @@ class Client:
 
     def messages(self, run_id: str, messages: Sequence[StartMessage]) -> list[Message]:
         """Return the messages that go with a start, encoded."""
-        return [
-            self.message(run_id, message[0], message[1], None if len(message) == 2 else message[2])  # noqa: PLR2004 - see StartMessage
-            for message in messages
-        ]
+        return [self.message(run_id, name, value, key) for name, value, key in checked_messages(messages)]
 
     def purge_before(self, older_than: float | timedelta) -> int:
         """Return the time before which a run must have ended to be purged."""
-        return self.clock.now() - _microseconds(older_than, "older_than")
+        return self.clock.now() - duration_microseconds(older_than, "older_than")
 
     def entry(self, run_id: str | None, messages: Sequence[StartMessage], options: QueueOptions) -> Entry | None:
         """Return how a start wants to stand in a queue; None where it goes into none."""
@@ -353,23 +249,13 @@ class Client:
         before: str | None,
     ) -> list[RunRecord]:
         """Return the rows of the runs that match, newest first."""
-        wanted: tuple[Status, ...] | None = None
-        if status is not None:
-            wanted = cast("tuple[Status, ...]", (status,) if isinstance(status, str) else tuple(status))
-            for name in wanted:
-                if name not in STATUSES:
-                    raise InvalidArgument(f"status must be one of {', '.join(STATUSES)}, not {name!r}")
-        if isinstance(workflow, Workflow):
-            workflow = workflow.name
-        elif workflow is not None and not isinstance(workflow, str):
-            raise InvalidArgument(f"workflow must be a @workflow or the name of one, not {workflow!r}")
         return self.store.inspector.list_runs(
             RunFilter(
-                status=wanted,
-                workflow=workflow,
-                id_prefix=id_prefix,
+                status=checked_statuses(status),
+                workflow=checked_workflow(workflow),
+                id_prefix=check_text(id_prefix, "id_prefix"),
                 before_key=None if before is None else self.record(before).key,
-                limit=_at_least(limit, 1, "limit"),
+                limit=min(at_least(limit, 1, "limit"), _MAX_PAGE),
             )
         )
 
@@ -477,16 +363,6 @@ class Enlisted:
             return self._events
         # All at once, and first: what the transaction sent them is read with them.
         return [partial(self._client.core.worker.started_outside, self._started), *self._events]
-
-
-def _deadline_at(deadline: float | timedelta | datetime | None, now: int) -> int | None:
-    if deadline is None:
-        return None
-    if isinstance(deadline, datetime):
-        if deadline.tzinfo is None:
-            raise InvalidArgument(f"deadline needs a time zone: {deadline!r}")
-        return int(deadline.timestamp() * MICROSECONDS)
-    return now + int(to_seconds(deadline, "deadline of a run") * MICROSECONDS)
 
 
 def new_id() -> str:

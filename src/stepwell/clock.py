@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 from stepwell.errors import InvalidArgument
@@ -71,6 +71,20 @@ class SystemClock:
 
     def on_jump(self, callback: Callable[[], None]) -> None:
         """Ignore `callback`: this clock only passes."""
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def microseconds_of(when: datetime) -> int:
+    """Return an aware datetime as engine time, exactly: a float of seconds would round the year 9999 into 10000."""
+    return (when - _EPOCH) // _MICROSECOND
+
+
+def datetime_of(at: int) -> datetime:
+    """Return engine time as a datetime in UTC, exactly."""
+    return _EPOCH + timedelta(microseconds=at)
 
 
 def to_seconds(duration: object, what: str) -> float:

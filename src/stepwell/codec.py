@@ -257,6 +257,25 @@ class Codec:
                 raise SerializationError(f"Cannot read {where}: it is not a list of items ({error})") from None
         return msgspec.json.encode(_Arguments([msgspec.Raw(msgspec.json.encode(items))])).decode()
 
+    def check_arguments(
+        self,
+        payload: Payload,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        signature: Signature,
+        where: object,
+    ) -> None:
+        """Raise `SerializationError` unless what was encoded can be read as the parameters are annotated.
+
+        So whoever starts a run learns it, and not whoever finds the run halted.
+        """
+        if not kwargs and all(
+            type(argument) in ATOMS and signature.annotation_at(index) is type(argument)
+            for index, argument in enumerate(args)
+        ):
+            return  # it is read as it was written
+        self.decode_arguments(payload, signature, where)
+
     def decode_arguments(
         self, payload: Payload, signature: Signature, where: object
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from stepwell.clock import MICROSECONDS
+from stepwell.clock import datetime_of
 from stepwell.errors import StepwellError
 
 
@@ -36,7 +35,7 @@ class StepInfo:
         self.step = attempt.name
         self.operation = attempt.operation
         self.attempt = attempt.attempt
-        self.started_at = datetime.fromtimestamp(attempt.started_at / MICROSECONDS, UTC)
+        self.started_at = datetime_of(attempt.started_at)
 
     @property
     def idempotency_key(self) -> str:

@@ -95,6 +95,8 @@ class Definition(Generic[P, R]):
     kind: str = "definition"
 
     def __init__(self, function: Callable[P, R], name: str | None) -> None:
+        if isinstance(function, Definition):
+            raise DefinitionError(f"@{self.kind} on {function!r}: a function is decorated once")
         if not _is_function(function):
             raise DefinitionError(f"@{self.kind} needs a function, not {function!r}")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -206,7 +208,14 @@ class Step(Definition[P, R]):
         """
         twin = self._copy()
         old = self.step_options
-        given = step_options(retry, timeout, deadline, delivery or old.delivery, isolate or old.isolate, limit)
+        given = step_options(
+            retry,
+            timeout,
+            deadline,
+            old.delivery if delivery is None else delivery,
+            old.isolate if isolate is None else isolate,
+            limit,
+        )
         twin.step_options = replace(
             old,
             retry=old.retry if retry is None else given.retry,

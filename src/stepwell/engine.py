@@ -11,24 +11,15 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
-from stepwell.client import (
-    Client,
-    Durability,
-    Enlisted,
-    Options,
-    QueueOptions,
-    StartMessage,
-    StartOptions,
-    flow_name,
-    in_transaction,
-)
+from stepwell.client import Client, Enlisted, in_transaction
 from stepwell.clock import Clock, to_seconds
 from stepwell.codec import MAX_PAYLOAD_BYTES
 from stepwell.definition import Workflow
-from stepwell.flow import UNSET, Limit, Queue, QueueSettings, Rate, Unset, changed_settings
+from stepwell.flow import UNSET, Limit, Queue, QueueSettings, Rate, Unset, changed_settings, check_key
 from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, outcome
 from stepwell.lifecycle import Status
-from stepwell.names import check_name
+from stepwell.names import check_name, check_text
+from stepwell.options import Durability, Options, QueueOptions, StartMessage, StartOptions, flow_name
 from stepwell.work import RunOver
 
 T = TypeVar("T")
@@ -372,8 +363,9 @@ class QueueHandle:
 
     def cancel_waiting(self, *, partition: str | None = None, reason: str | None = None) -> int:
         """Cancel the runs that wait in it, or in one partition of it; return how many there were."""
-        machine = self._engine._client.core.machine
-        return cast("int", self._engine._ask(machine.cancel_waiting, self.name, partition, reason))
+        request = self._engine._client.core.machine.cancel_waiting
+        chosen = check_key(partition, "partition"), check_text(reason, "reason")
+        return cast("int", self._engine._ask(request, self.name, *chosen))
 
     def __repr__(self) -> str:
         """Show the name."""
@@ -418,7 +410,7 @@ class Run(Generic[T]):
 
     def cancel(self, reason: str | None = None) -> None:
         """Ask the run to stop; when this returns, the request is recorded. A run that has ended is left as it is."""
-        self._engine._ask(self._engine._client.core.machine.cancel, self.id, reason)
+        self._engine._ask(self._engine._client.core.machine.cancel, self.id, check_text(reason, "reason"))
 
     def resume(self) -> None:
         """Try a halted run again, with the code as it is now; other runs are left as they are."""

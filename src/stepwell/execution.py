@@ -345,6 +345,10 @@ class Execution:
         where = f"the input of workflow {workflow.name!r}, a child of run {self.run_id!r}"
         fingerprint = self.codec.fingerprint(args, kwargs, where) if args or kwargs else 0
         payload = self.codec.encode_arguments(args, kwargs, where)
+        recorded = self._expected.get(self._counter + 1)
+        if recorded is None or recorded.name != workflow.name or OP_KIND_OF[recorded.kind] != "start":
+            # A child that exists may be of an older signature: that is no concern of its parent's.
+            self.codec.check_arguments(payload, args, kwargs, workflow.signature, where)
         count = 1 if entry is None else batch_count(entry.queue, args, kwargs)
         detail = ChildStart(workflow.name, payload, child_id=child_id, attached=attached, entry=entry, count=count)
         result = await self.perform("start", workflow.name, fingerprint, self.codec.converter(str), detail)

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
 
-from stepwell.clock import MICROSECONDS, to_seconds
+from stepwell.clock import MICROSECONDS, microseconds_of, to_seconds
 from stepwell.errors import InvalidArgument
 from stepwell.names import check_name
 
@@ -250,7 +250,7 @@ def queue_entry(
             f"queue {queue.name!r} debounces: a start needs dedup=, by which starts belong together, and no delay"
         )
     after, ready_at = _start(delay)
-    return Entry(queue, priority, after, ready_at, _key(dedup, "dedup"), _key(partition, "partition") or "")
+    return Entry(queue, priority, after, ready_at, check_key(dedup, "dedup"), check_key(partition, "partition") or "")
 
 
 def batch_count(queue: Queue, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
@@ -271,10 +271,11 @@ def _start(delay: float | timedelta | datetime | None) -> tuple[int, int | None]
         return round(to_seconds(delay, "delay of a start") * MICROSECONDS), None
     if delay.tzinfo is None:
         raise InvalidArgument(f"delay needs a time zone: {delay!r}")
-    return 0, max(0, round(delay.timestamp() * MICROSECONDS))
+    return 0, max(0, microseconds_of(delay))
 
 
-def _key(key: object, what: str) -> str | None:
+def check_key(key: object, what: str) -> str | None:
+    """Return a dedup key or partition, or None; raises `InvalidArgument`."""
     if key is None:
         return None
     if not isinstance(key, str):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from stepwell.clock import MICROSECONDS
+from stepwell.clock import MICROSECONDS, datetime_of
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
 from stepwell.errors import DeterminismError, ResultNotSerializable, RunCancelled, RunFailed, RunHalted
@@ -29,7 +29,7 @@ def _place_of(record: RunRecord) -> str | None:
 
 def to_datetime(at: int | None) -> datetime | None:
     """Return microseconds since the epoch as an aware datetime, UTC; None for None."""
-    return None if at is None else datetime.fromtimestamp(at / MICROSECONDS, UTC)
+    return None if at is None else datetime_of(at)
 
 
 @dataclass(frozen=True, slots=True)

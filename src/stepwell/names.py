@@ -19,3 +19,16 @@ def check_name(name: str, what: str) -> str:
     if not name.isprintable():
         raise InvalidArgument(f"{what} has control characters or lone surrogates: {name!r}")
     return name
+
+
+def check_text(text: str | None, what: str) -> str | None:
+    """Return `text`, or None; raise `InvalidArgument` for what is no text, or text that UTF-8 cannot hold."""
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise InvalidArgument(f"{what} must be text, not {type(text).__name__} {text!r}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{what} has lone surrogates, which UTF-8 cannot hold: {text!r}") from None
+    return text

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypedDict, TypeVar, TypeVarTuple, Unpack, cast, overload
 
-from stepwell.clock import MICROSECONDS, to_seconds
+from stepwell.clock import MICROSECONDS, datetime_of, to_seconds
 from stepwell.context import StepInfo, current_step
 from stepwell.definition import Workflow, current_host, is_durable, is_workflow
 from stepwell.errors import InvalidArgument, StepwellError
 from stepwell.execution import Execution
 from stepwell.flow import Queue, queue_entry
-from stepwell.names import check_name
+from stepwell.names import check_name, check_text
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -78,7 +78,7 @@ def now() -> datetime:
     host = current_host()
     if host is None:
         return datetime.now(UTC)
-    return datetime.fromtimestamp(cast("Execution", host).now / MICROSECONDS, UTC)
+    return datetime_of(cast("Execution", host).now)
 
 
 # --- randomness -------------------------------------------------------------------------------------------------------
@@ -222,6 +222,7 @@ class ChildRun(Generic[T]):
     async def cancel(self, reason: str | None = None) -> None:
         """Ask the child to stop; it ends in its own time."""
         run = execution("ChildRun.cancel()")
+        check_text(reason, "reason")
         await run.perform("send", "cancel", 0, None, CancelDetail(self.id, reason))
 
 

@@ -10,11 +10,12 @@ import os
 from datetime import timedelta
 from typing import Any, Final, Self
 
-from stepwell.client import Client, Options
+from stepwell.client import Client
 from stepwell.clock import MICROSECONDS, Clock, to_seconds
 from stepwell.core import Core
 from stepwell.engine import Engine
 from stepwell.errors import EngineClosed, InvalidArgument, StoreFailed
+from stepwell.options import Options
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.testing.clock import VirtualClock
 

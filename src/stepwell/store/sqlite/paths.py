@@ -98,6 +98,8 @@ def _check_spelling(name: str) -> None:
             f"{name!r} looks like a URI; give a plain path, the engine chooses SQLite's options itself. "
             f"(For a file that is really named so: {'./' + name!r}.)"
         )
+    if name.endswith("/"):
+        raise FileNotUsable(f"{name!r} names a folder. Give the path of a file, as {name + 'orders.db'!r}.")
     if "\0" in name:
         raise FileNotUsable(f"{name!r} contains a NUL character, which no file name can.")
     _check_encoding(name)
