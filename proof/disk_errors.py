@@ -425,7 +425,7 @@ def _some_fault(random: Random, usual: Counter[str], only: Call | None) -> Fault
 @contextmanager
 def _quick_retries() -> Generator[None]:
     """Let engines try again soon on a full disk."""
-    with patch.object(core, "_FULL_DISK_RETRY_SECONDS", 0.02):
+    with patch.object(core, "_STORE_RETRY_SECONDS", 0.02):
         yield
 
 

@@ -44,7 +44,7 @@ class Driver:
 
     drop_steps = run_steps
 
-    def disk_full(self) -> None:
+    def store_unavailable(self) -> None:
         raise NotImplementedError
 
     def failed(self) -> None:

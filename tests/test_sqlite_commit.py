@@ -17,6 +17,7 @@ from stepwell.errors import (
     StorageFull,
     StoreError,
     StoreFailed,
+    StoreUnavailable,
     TransactionError,
 )
 from stepwell.store.base import (
@@ -33,6 +34,7 @@ from stepwell.store.base import (
 from stepwell.store.sqlite import SqliteStore
 from stepwell.store.sqlite.migrate import load_migrations
 from stepwell.store.sqlite.opening import Database
+from stepwell.store.sqlite.writer import MAX_ERRORS_IN_A_ROW
 from stepwell.store.sqlite.writers_lock import FairLock
 from stepwell.testing.contract import NOW, Worker, step
 
@@ -170,6 +172,28 @@ def test_a_disk_that_stays_broken_stops_the_store_for_good(worker: Worker, disk:
     ):
         with pytest.raises(StoreFailed, match="disk"):
             attempt()
+
+
+def test_errors_that_pass_stop_the_store_when_they_come_in_a_row_without_end(worker: Worker, disk: FaultyDisk) -> None:
+    # Folding the log writes into the database, and goes well.
+    disk.calls, disk.only = ("write",), "-wal"
+    for round_ in range(2):
+        disk.error = apsw.IOError("bad sector")
+        for _ in range(MAX_ERRORS_IN_A_ROW - 1):
+            with pytest.raises(StoreUnavailable, match="may be retried"):
+                worker.apply(step(1, 99))
+        disk.error = None
+        worker.apply(step(1, round_))
+    disk.error = apsw.IOError("bad sector")
+    for _ in range(MAX_ERRORS_IN_A_ROW - 1):
+        with pytest.raises(StoreUnavailable):
+            worker.apply(step(1, 99))
+    with pytest.raises(StoreFailed, match=f"each of the last {MAX_ERRORS_IN_A_ROW} transactions"):
+        worker.apply(step(1, 99))
+    disk.error = None
+    with pytest.raises(StoreFailed, match="bad sector"):
+        worker.apply(step(1, 2))
+    assert rows(worker, "SELECT op FROM stepwell_journal") == [(0,), (1,)]
 
 
 def test_a_full_disk_refuses_the_commit_and_the_next_one_with_space_works(worker: Worker, disk: FaultyDisk) -> None:

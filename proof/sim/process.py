@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 #: As `stepwell.core` has them, in microseconds.
-_FULL_DISK_RETRY: int = 250_000
+_STORE_RETRY: int = 250_000
 _DRAIN_RETRY: int = 10_000
 _START_TOLD: int = 20_000
 
@@ -363,12 +363,12 @@ class Process:
         if number == self._timer:
             self.wake()
 
-    def disk_full(self) -> None:
+    def store_unavailable(self) -> None:
         """Try again later."""
-        self.world.at(_FULL_DISK_RETRY, self, self._retry_full_disk, "tries the disk again")
+        self.world.at(_STORE_RETRY, self, self._retry_store, "tries the disk again")
 
-    def _retry_full_disk(self) -> None:
-        self.machine.try_disk_again()
+    def _retry_store(self) -> None:
+        self.machine.try_store_again()
         self.wake()
 
     def failed(self) -> None:
@@ -441,7 +441,7 @@ class Process:
 
     def _end(self) -> None:
         machine = self.machine
-        if machine.worker.batch and not machine.disk_is_full:
+        if machine.worker.batch and machine.unavailable is None:
             machine.later(self._end)
             return
         machine.failure = EngineClosed("the simulated worker is closed")

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         StorageFull,
         StoreError,
         StoreFailed,
+        StoreUnavailable,
         TransactionError,
         WorkflowIOError,
     )
@@ -135,6 +136,7 @@ _HOMES = {
         "StorageFull",
         "StoreError",
         "StoreFailed",
+        "StoreUnavailable",
         "TransactionError",
         "WorkflowIOError",
     ),
@@ -239,6 +241,7 @@ __all__ = [
     "StorageFull",
     "StoreError",
     "StoreFailed",
+    "StoreUnavailable",
     "Transaction",
     "TransactionError",
     "Workflow",

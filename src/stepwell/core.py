@@ -34,7 +34,7 @@ from stepwell.work import Reply
 _log: Final = logging.getLogger("stepwell")
 
 #: How long to wait before a commit is tried again on a full disk, in seconds.
-_FULL_DISK_RETRY_SECONDS: Final = 0.25
+_STORE_RETRY_SECONDS: Final = 0.25
 #: How much longer than asked for `close` waits for the engine's thread, in seconds: for the commit under way.
 _CLOSE_GRACE_SECONDS: Final = 10.0
 #: How often, in seconds, runs that are older than the retention are looked for.
@@ -168,12 +168,12 @@ class Core:
             self.waiters.tell_idle(self.worker.next_due())
             machine.flush()
 
-    def disk_full(self) -> None:
+    def store_unavailable(self) -> None:
         """Try again a little later."""
-        self._loop.call_later(_FULL_DISK_RETRY_SECONDS, self._retry_full_disk)
+        self._loop.call_later(_STORE_RETRY_SECONDS, self._retry_store)
 
-    def _retry_full_disk(self) -> None:
-        self.machine.try_disk_again()
+    def _retry_store(self) -> None:
+        self.machine.try_store_again()
         if not self._scheduled:
             self.wake()
 
@@ -330,7 +330,7 @@ class Core:
         self.machine.later(self._end)
 
     def _end(self) -> None:
-        if self.worker.batch and not self.machine.short_of_space:
+        if self.worker.batch and not self.machine.is_held_back:
             self.machine.later(self._end)
             return
         self.machine.failure = self._closed()

@@ -33,7 +33,8 @@
         ├── SchemaTooNew           written by a newer Stepwell
         ├── SecondSqliteError      another SQLite library of this process touched the file
         ├── TransactionError       user code misused the transaction that it was lent
-        ├── StorageFull            the disk is full; nothing was written
+        ├── StoreUnavailable       nothing could be written just now; try again
+        │   └── StorageFull        the disk is full
         ├── ClaimLost              this worker no longer owns what it tried to write
         └── StoreFailed            the store stopped itself, to lose nothing
 
@@ -231,7 +232,14 @@ class TransactionError(StoreError):
     """User code tried something that a lent transaction does not allow: engine tables, COMMIT, use after its end."""
 
 
-class StorageFull(StoreError):
+class StoreUnavailable(StoreError):
+    """Nothing was written: the disk reported an error once, or another program keeps the file locked. Try again.
+
+    The engine itself tries again what runs did; where the disk goes on reporting errors, it stops with `StoreFailed`.
+    """
+
+
+class StorageFull(StoreUnavailable):
     """The disk is full. Nothing was written; free some space and try again."""
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from stepwell.attempts import Attempts
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
-from stepwell.errors import ClaimLost, EngineClosed, RunConflict, StepwellError, StorageFull, StoreError
+from stepwell.errors import ClaimLost, EngineClosed, RunConflict, StepwellError, StoreError, StoreUnavailable
 from stepwell.flow import Limit, Queue, QueueSettings
 from stepwell.journal import Payload
 from stepwell.loading import Limits
@@ -53,8 +53,8 @@ class Driver(Protocol):
         """Cancel attempts whose results nobody wants any more."""
         ...
 
-    def disk_full(self) -> None:
-        """Call `Machine.try_disk_again` some time later."""
+    def store_unavailable(self) -> None:
+        """Call `Machine.try_store_again` some time later."""
         ...
 
     def failed(self) -> None:
@@ -82,10 +82,10 @@ class Machine:
         self.claim: Claim | None = None
         self.failure: StepwellError | None = None
         self.closing = False
-        #: Commits are held up until the disk is tried again.
-        self.disk_is_full = False
-        #: The last commit found the disk full.
-        self.short_of_space = False
+        #: Why commits are held back until the store is tried again: the disk is full, or had an error, or is locked.
+        self.unavailable: StoreUnavailable | None = None
+        #: The last commit could not be made.
+        self.is_held_back = False
         self.inbox: deque[Callable[[], None]] = deque()
         # Somebody else is writing, and will have the driver woken: until then another turn would change nothing. These
         # events are tried again in the next one.
@@ -141,7 +141,7 @@ class Machine:
             with worker.loop.entered():
                 self._handle_events()
             self._commit()
-            if not self.disk_is_full:
+            if self.unavailable is None:
                 with worker.loop.entered():
                     worker.evict()
                     worker.loader.admit()
@@ -154,7 +154,7 @@ class Machine:
 
     def has_more(self) -> bool:
         """Tell whether another turn should follow at once."""
-        if self.disk_is_full:
+        if self.unavailable is not None:
             return False
         return bool(self.inbox or (self.worker.batch and not self._held_up) or self.worker.turns.is_pending())
 
@@ -182,13 +182,13 @@ class Machine:
                 raise
 
     def _commit(self) -> None:
-        if not self.disk_is_full:
+        if self.unavailable is None:
             self.worker.turns.decide()
         works = self.worker.batch.take()
         self._held_up = False
         if not works:
             return
-        if self.disk_is_full or not self.store.writers.try_acquire(self._driver.wake):
+        if self.unavailable is not None or not self.store.writers.try_acquire(self._driver.wake):
             self._held_up = True
             self.worker.batch.put_back(works)
             return
@@ -222,15 +222,15 @@ class Machine:
         if written:
             try:
                 outcomes = self.store.commit(written, self.claimed())
-            except StorageFull as error:
-                self._disk_is_full(works, error)
+            except StoreUnavailable as error:
+                self._hold_back(works, error)
                 return
             except ClaimLost:
                 raise
             except Exception:
                 worker.batch.put_back(works)
                 raise
-            self.short_of_space = False
+            self.is_held_back = False
             with worker.loop.entered():
                 worker.settling.settle(written, outcomes)
         if len(written) != len(works):
@@ -251,18 +251,18 @@ class Machine:
 
     # --- trouble -------------------------------------------------------------------------------------------------
 
-    def _disk_is_full(self, works: list[Work], error: StorageFull) -> None:
-        """Refuse what callers asked for, keep what runs did, and try again until there is space."""
-        if not self.short_of_space:
-            _log.error("%s. Work goes on by itself when there is space", error)
-            self.short_of_space = True
-        self.worker.settling.disk_full(works, error)
-        self.disk_is_full = True
-        self._driver.disk_full()
+    def _hold_back(self, works: list[Work], error: StoreUnavailable) -> None:
+        """Refuse what callers asked for, keep what runs did, and try again a little later."""
+        if not self.is_held_back:
+            _log.error("%s. Work goes on by itself when that is over", error)
+            self.is_held_back = True
+        self.worker.settling.hold_back(works, error)
+        self.unavailable = error
+        self._driver.store_unavailable()
 
-    def try_disk_again(self) -> None:
-        """Try the commits that a full disk held up; an event that was refused for it is found again by looking."""
-        self.disk_is_full = False
+    def try_store_again(self) -> None:
+        """Try the commits that were held back; an event that was refused for it is found again by looking."""
+        self.unavailable = None
         self._look_at_everything()
 
     def _start_anew(self, works: list[Work], error: ClaimLost) -> None:
@@ -275,8 +275,9 @@ class Machine:
         kept = self.worker.lose_everything(works, error)
         try:
             self.claim = self.store.register(self.worker.now, takes_work=self._takes_work)
-        except StorageFull as full:  # when there is space, it looks at everything, and finds again that it was fenced
-            self._disk_is_full(kept, full)
+        except StoreUnavailable as unavailable:
+            # When it is available it looks at everything, and finds again that it was fenced.
+            self._hold_back(kept, unavailable)
             return
         self.worker.epoch = self.claim.epoch
         self.worker.batch.put_back(kept)
@@ -361,7 +362,7 @@ class Machine:
         fenced = all(member.epoch != self.claimed().epoch for member in members)
         if not fenced and all(member.state != "dead" for member in members):
             return
-        if self.disk_is_full or not self.store.writers.try_acquire(self._driver.wake):
+        if self.unavailable is not None or not self.store.writers.try_acquire(self._driver.wake):
             self._tried_again.append(partial(self.hear, News("death")))
             return
         try:
@@ -369,7 +370,7 @@ class Machine:
                 lost = f"{self.store.location}: worker {self.claimed().epoch} was fenced: its runs were taken over"
                 self._start_anew([], ClaimLost(lost))
             released = self.store.bury(self.claimed(), self.worker.now)
-        except (StorageFull, ClaimLost):  # the next look tries again
+        except (StoreUnavailable, ClaimLost):  # the next look tries again
             return
         finally:
             self.store.writers.release()
@@ -382,7 +383,7 @@ class Machine:
 
     def purge(self, ended_before: int, reply: Reply, purged: int = 0) -> None:
         """Delete the runs that ended before a time, some at a time; replies with their number; an event."""
-        if self.closing or self.disk_is_full:
+        if self.closing or self.unavailable is not None:
             reply(purged, None)
             return
         if not self.store.writers.try_acquire(self._driver.wake):
@@ -390,7 +391,7 @@ class Machine:
             return
         try:
             count = self.store.purge(ended_before, _PURGE_CHUNK, self.claimed())
-        except (StorageFull, ClaimLost) as error:
+        except (StoreUnavailable, ClaimLost) as error:
             reply(None, error)
             return
         finally:
@@ -439,8 +440,8 @@ class Machine:
 
     def start_run(self, run: RunCreated, messages: Sequence[Message], reply: Reply) -> None:
         """Create a run."""
-        if self.disk_is_full:
-            reply(None, self._full())
+        if self.unavailable is not None:
+            reply(None, _copy(self.unavailable))
             return
         if messages and (existing := self.worker.find(run.id)) is not None:
             try:  # a start that is refused sends nothing; one that finds its run sends the messages to it
@@ -453,15 +454,15 @@ class Machine:
 
     def send(self, run_id: str, message: Message, reply: Reply) -> None:
         """Send a message."""
-        if self.disk_is_full:
-            reply(None, self._full())
+        if self.unavailable is not None:
+            reply(None, _copy(self.unavailable))
             return
         self.requests.send(run_id, message, reply)
 
     def cancel(self, run_id: str, reason: str | None, reply: Reply) -> None:
         """Ask a run to stop."""
-        if self.disk_is_full:
-            reply(None, self._full())
+        if self.unavailable is not None:
+            reply(None, _copy(self.unavailable))
             return
         self.requests.cancel(run_id, reason, reply)
 
@@ -473,22 +474,17 @@ class Machine:
         self, name: str, settings: Callable[[QueueSettings], QueueSettings] | None, paused: bool | None, reply: Reply
     ) -> None:
         """Change what a queue or limit bounds, or pause or resume it."""
-        if self.disk_is_full:
-            reply(None, self._full())
+        if self.unavailable is not None:
+            reply(None, _copy(self.unavailable))
             return
         self.queue_requests.change(name, settings, paused, reply)
 
     def cancel_waiting(self, name: str, partition: str | None, reason: str | None, reply: Reply) -> None:
         """Cancel what waits in a queue."""
-        if self.disk_is_full:
-            reply(None, self._full())
+        if self.unavailable is not None:
+            reply(None, _copy(self.unavailable))
             return
         self.queue_requests.cancel_waiting(name, partition, reason, reply)
-
-    def _full(self) -> StorageFull:
-        return StorageFull(
-            f"{self.store.location}: the disk is full; nothing was written. Free some space and try again"
-        )
 
     def claimed(self) -> Claim:
         """Return the claim of the engine's worker."""
@@ -501,3 +497,8 @@ class Machine:
         self.waiters.refuse(self.failure)
         self.worker.close()
         self.flush()
+
+
+def _copy(error: StoreUnavailable) -> StoreUnavailable:
+    """Return the error for one more caller: whoever raises it adds a traceback."""
+    return type(error)(str(error))

@@ -184,7 +184,7 @@ class Settling:
             for reply in newer.waiting_callers():
                 reply(None, error)
 
-    def disk_full(self, works: list[Work], error: StepwellError) -> None:
+    def hold_back(self, works: list[Work], error: StepwellError) -> None:
         """Refuse requests that touch no run in memory; keep the rest for another try."""
         kept: list[Work] = []
         for work in works:

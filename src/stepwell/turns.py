@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from stepwell.activation import Activator
 from stepwell.attempts import Attempts
 from stepwell.batch import Batch
-from stepwell.errors import StorageFull
+from stepwell.errors import StoreUnavailable
 from stepwell.flow import Limit, Queue
 from stepwell.memory import Memory
 from stepwell.queues import Decision, advance, grant, take
@@ -228,7 +228,7 @@ class Turns:
             self._deciding.pop(name, None)
             if asked:
                 self._asked.setdefault(name, []).extend(asked)
-            if asked or isinstance(error, StorageFull):  # what filled the disk says nothing about whose turn it is
+            if asked or isinstance(error, StoreUnavailable):  # a full disk says nothing about whose turn it is
                 due.add(name)
 
         work.changes.append(advance(name, self._worker.now))

@@ -494,7 +494,8 @@ class Store(Protocol):
         """Apply all units in one transaction and make it durable; return one outcome for each unit.
 
         A unit that is refused does not hinder the others. When this raises, nothing of any unit was applied:
-        `StorageFull` (try again later), `ClaimLost` (the worker was fenced), `StoreFailed` (the store is unusable now).
+        `StoreUnavailable` (try again later; a full disk is one), `ClaimLost` (the worker was fenced), `StoreFailed`
+        (the store is unusable now).
         """
         ...
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import apsw
 
-from stepwell.errors import StepwellError, StorageFull, StoreError, StoreFailed
+from stepwell.errors import StepwellError, StorageFull, StoreError, StoreFailed, StoreUnavailable
 from stepwell.store.base import Change
 
 _WHOLE: Final = (
@@ -65,7 +65,7 @@ def translate(error: Exception, location: str) -> StoreError:
         case apsw.CorruptError() | apsw.NotADBError():
             return damaged(detail, location)
         case apsw.BusyError() | apsw.LockedError():
-            return StoreError(
+            return StoreUnavailable(
                 f"{location}: another program holds the file's write lock ({detail}). Nothing was written; close the "
                 "program (a database browser with an open transaction, say), then try again"
             )
@@ -74,11 +74,21 @@ def translate(error: Exception, location: str) -> StoreError:
                 f"{location}: the file cannot be written ({detail}). Nothing was written; check its rights"
             )
         case apsw.IOError():
-            return StoreError(
+            return StoreUnavailable(
                 f"{location}: the disk reported an error ({detail}). The transaction was rolled back and may be retried"
             )
         case _:
             return StoreError(f"{location}: {type(error).__name__}: {detail}. The transaction was rolled back")
+
+
+def translate_read(error: apsw.Error, location: str) -> StoreError:
+    """Return the error of ours for a read that `error` ended."""
+    if isinstance(error, apsw.IOError):
+        return StoreError(
+            f"{location}: the disk reported an error while the file was read ({error}). What is in it was not touched; "
+            "check the disk"
+        )
+    return translate(error, location)
 
 
 def refusal(error: Exception, changes: Sequence[Change], location: str) -> StepwellError:

@@ -12,14 +12,15 @@ import contextlib
 import heapq
 import sys
 import threading
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
 from itertools import chain, islice
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import apsw
 import msgspec
 
-from stepwell.errors import EngineClosed
+from stepwell.errors import EngineClosed, StoreError
 from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import Status
 from stepwell.model import Message, Permit, RunRecord, RunSnapshot
@@ -27,7 +28,7 @@ from stepwell.store.base import RunFilter
 from stepwell.store.queueing import QueueFacts, QueueState
 from stepwell.store.sqlite.changes import record_of
 from stepwell.store.sqlite.facts import SqliteFacts, state_of
-from stepwell.store.sqlite.faults import damaged, translate
+from stepwell.store.sqlite.faults import damaged, translate_read
 from stepwell.store.sqlite.queries import load
 
 _SQL: Final = load("queries_read.sql")
@@ -46,7 +47,11 @@ _LISTED_BY: Final[dict[Status, str]] = {
 }
 _LAST_CHARACTER: Final = chr(sys.maxunicode)
 
+#: How often a read is tried that meets an error of the disk.
+_ATTEMPTS: Final = 3
+
 _Row = tuple[Any, ...]
+_T = TypeVar("_T")
 
 
 class Readable(Protocol):
@@ -141,28 +146,7 @@ class SqliteInspector:
         return list(chain.from_iterable(self._load_chunk(chunk) for chunk in chunks))
 
     def _load_chunk(self, keys: Sequence[int]) -> list[RunSnapshot]:
-        encoded = (_as_json(keys),)
-        with self._connection() as connection:
-            execute = connection.cursor().execute
-            execute(_SQL["read_begun"])
-            runs: list[Any] = execute(_SQL["loaded_runs"], encoded).fetchall()
-            entries: list[Any] = execute(_SQL["loaded_entries"], encoded).fetchall()
-            messages: list[Any] = execute(_SQL["loaded_messages"], encoded).fetchall()
-            permits: list[Any] = execute(_QUEUE_SQL["loaded_permits"], encoded).fetchall()
-            items: list[Any] = []
-            if any(row[_INPUT] is None and row[_QUEUE] is not None for row in runs):
-                items = execute(_QUEUE_SQL["loaded_items"], encoded).fetchall()
-            execute(_SQL["read_ended"])
-        snapshots = {row[0]: RunSnapshot(record_of(row), [], [], [], []) for row in runs}
-        for row in entries:
-            snapshots[row[0]].entries.append(Entry(*row))
-        for run, *fields in messages:
-            snapshots[run].messages.append(Message(*fields))
-        for run, op, limit, granted, holder in permits:
-            snapshots[run].permits.append(Permit(op, limit, granted != 0, holder))
-        for run, payload in items:
-            snapshots[run].items.append(payload)
-        return [snapshots[key] for key in keys if key in snapshots]
+        return self._read(partial(_load, keys))
 
     def value(self, run: int, key: str) -> tuple[Payload, int] | None:
         """Return what the run published last under `key` and when, or None."""
@@ -230,32 +214,42 @@ class SqliteInspector:
 
     def queues(self) -> list[QueueState]:
         """Return all queues and limits, by name."""
-        with self._connection() as connection:
-            return [state_of(row) for row in connection.execute(_QUEUE_SQL["queue_states"]).fetchall()]
+        return [state_of(row) for row in self._queue_rows("queue_states")]
 
     def oldest_wait(self, queue: str) -> int | None:
         """Return since when the longest waiting entry of a queue or limit has waited, or None."""
-        with self._connection() as connection:
-            return next(iter(_firsts(connection.execute(_QUEUE_SQL["oldest_wait"], (queue,)).fetchall())), None)
+        return next(iter(_firsts(self._queue_rows("oldest_wait", (queue,)))), None)
 
     def permits(self, run: int) -> list[Permit]:
         """Return the permits that operations of a run wait for, or have."""
-        with self._connection() as connection:
-            rows: list[Any] = connection.execute(_QUEUE_SQL["loaded_permits"], (_as_json([run]),)).fetchall()
-            return [Permit(op, limit, granted != 0, holder) for _, op, limit, granted, holder in rows]
+        rows = self._queue_rows("loaded_permits", (_as_json([run]),))
+        return [Permit(op, limit, granted != 0, holder) for _, op, limit, granted, holder in rows]
 
     def queued_runs(self, queue: str, partition: str | None, after: int, limit: int) -> list[tuple[int, str]]:
         """Return key and id of runs that are delayed or wait in a queue, those with keys above `after`, by key."""
-        with self._connection() as connection:
-            rows: list[Any] = connection.execute(_QUEUE_SQL["queued_runs"], (queue, partition, after, limit)).fetchall()
-            return rows
+        rows: list[Any] = self._queue_rows("queued_runs", (queue, partition, after, limit))
+        return rows
 
     # --- connections
     # -------------------------------------------------------------------------------------------------------
 
     def _rows(self, name: str, parameters: _Row = ()) -> list[_Row]:
+        return self._read(partial(_fetch, _SQL[name], parameters))
+
+    def _queue_rows(self, name: str, parameters: _Row = ()) -> list[_Row]:
+        return self._read(partial(_fetch, _QUEUE_SQL[name], parameters))
+
+    def _read(self, action: Callable[[apsw.Connection], _T]) -> _T:
+        """Return what `action` reads; where the disk reports an error, try with another connection."""
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                with self._connection() as connection:
+                    return action(connection)
+            except StoreError as error:
+                if not isinstance(error.__cause__, apsw.IOError):
+                    raise
         with self._connection() as connection:
-            return connection.execute(_SQL[name], parameters).fetchall()
+            return action(connection)
 
     @contextlib.contextmanager
     def _connection(self) -> Generator[apsw.Connection, None, None]:
@@ -267,7 +261,7 @@ class SqliteInspector:
             yield connection
         except apsw.Error as error:
             connection.close(force=True)
-            raise translate(error, self._database.path) from error
+            raise translate_read(error, self._database.path) from error
         except UnicodeDecodeError as error:
             connection.close(force=True)
             raise damaged(f"it holds text that is not UTF-8: {error}", self._database.path) from error
@@ -287,6 +281,35 @@ class SqliteInspector:
             if self._idle:
                 return self._idle.pop()  # the last one used has the warmest cache
         return self._database.connect_reader()
+
+
+def _fetch(statement: str, parameters: _Row, connection: apsw.Connection) -> list[_Row]:
+    return connection.execute(statement, parameters).fetchall()
+
+
+def _load(keys: Sequence[int], connection: apsw.Connection) -> list[RunSnapshot]:
+    """Return the snapshots of a few runs, in this order, consistent in themselves."""
+    encoded = (_as_json(keys),)
+    execute = connection.cursor().execute
+    execute(_SQL["read_begun"])
+    runs: list[Any] = execute(_SQL["loaded_runs"], encoded).fetchall()
+    entries: list[Any] = execute(_SQL["loaded_entries"], encoded).fetchall()
+    messages: list[Any] = execute(_SQL["loaded_messages"], encoded).fetchall()
+    permits: list[Any] = execute(_QUEUE_SQL["loaded_permits"], encoded).fetchall()
+    items: list[Any] = []
+    if any(row[_INPUT] is None and row[_QUEUE] is not None for row in runs):
+        items = execute(_QUEUE_SQL["loaded_items"], encoded).fetchall()
+    execute(_SQL["read_ended"])
+    snapshots = {row[0]: RunSnapshot(record_of(row), [], [], [], []) for row in runs}
+    for row in entries:
+        snapshots[row[0]].entries.append(Entry(*row))
+    for run, *fields in messages:
+        snapshots[run].messages.append(Message(*fields))
+    for run, op, limit, granted, holder in permits:
+        snapshots[run].permits.append(Permit(op, limit, granted != 0, holder))
+    for run, payload in items:
+        snapshots[run].items.append(payload)
+    return [snapshots[key] for key in keys if key in snapshots]
 
 
 def _parameters(run_filter: RunFilter, status: str | None) -> _Row:

@@ -8,6 +8,10 @@ the transaction from its view, but the commit record may be in the log all the s
 file would find it. So the log is folded into the file (TRUNCATE), which throws away what this connection
 does not count as committed; then the evidence that the transaction left is looked up. Where the log cannot be folded,
 the result stays unknown and the store stops for good.
+
+An error of the disk before the COMMIT, or at one that turns out not to stand, leaves nothing behind once the log is
+folded: it is `StoreUnavailable`, and the next transaction may go well. A disk that fails `MAX_ERRORS_IN_A_ROW` of them
+does not get well by trying.
 """
 
 # apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
@@ -42,6 +46,8 @@ _SQL: Final = load("queries_write.sql")
 WAL_LIMIT_BYTES: Final = 4 * 1024 * 1024
 #: How many times the limit the log may reach before the writer insists that it starts afresh.
 _STUCK_FACTOR: Final = 16
+#: After so many transactions that failed for an error of the disk, and none that did not, the store stops for good.
+MAX_ERRORS_IN_A_ROW: Final = 10
 _FRAME_HEADER_BYTES: Final = 24
 _ENDED_BY_USER: Final = (
     "SQL of user code ended the transaction (ON CONFLICT ROLLBACK, OR ROLLBACK or RAISE(ROLLBACK)); nothing was "
@@ -64,6 +70,7 @@ class Writer:
         #: Why the store has stopped for good, once it has.
         self.failed: StoreFailed | None = None
         self.closed = False
+        self._errors_in_a_row = 0
         self._changes_before = 0
         page_bytes: int = self._rows(_SQL["page_size"])[0][0] + _FRAME_HEADER_BYTES
         self._limit_pages = max(1, wal_limit_bytes // page_bytes)
@@ -109,6 +116,7 @@ class Writer:
             self._connection.execute(_SQL["commit"])
         except Exception as error:  # noqa: BLE001 -- whatever it is, the commit may have happened
             self._settle(error, evidence)
+        self._errors_in_a_row = 0
         if evidence is not None and self.last_commit is not None:
             self.last_commit.note(*evidence)
         tell(self._members, self.applier)
@@ -136,8 +144,19 @@ class Writer:
             self.failed = fault
         elif isinstance(error, apsw.IOError):
             self._fold_log(error)
+            self._count(error)
             return self.failed or fault
         return fault
+
+    def _count(self, error: Exception) -> None:
+        """Take note of an error of the disk that left nothing behind; stop for good where there were too many."""
+        self._errors_in_a_row += 1
+        if self._errors_in_a_row >= MAX_ERRORS_IN_A_ROW and self.failed is None:
+            self.failed = StoreFailed(
+                f"{self._location}: the disk reported an error ({error}), as it did in each of the last "
+                f"{self._errors_in_a_row} transactions. The engine stopped; what was acknowledged is in the file, and "
+                "nothing of those transactions. Check the disk, then start the engine again"
+            )
 
     def check_usable(self) -> None:
         """Raise where nothing may be written any more: after a failure or `close`, in a fork, to a replaced file."""
@@ -171,6 +190,8 @@ class Writer:
             self._fold_log(error)
         if self.failed is None and self._is_proved(evidence):
             return
+        if isinstance(error, apsw.IOError):
+            self._count(error)
         fault = self.failed or translate(error, self._location)
         if isinstance(fault, StoreFailed):
             self.failed = fault
