@@ -25,6 +25,7 @@ from stepwell.store.base import (
     ValuePublished,
 )
 from stepwell.store.sqlite import SqliteStore
+from stepwell.store.sqlite import store as store_module
 from stepwell.testing.contract import NOW, Worker, step
 
 Starter = Callable[..., Remote]
@@ -57,6 +58,37 @@ def start(database: Path) -> Iterator[Starter]:
     yield start
     for remote in remotes:
         remote.end()
+
+
+# --- rows
+# --------------------------------------------------------------------------------------------------------------
+
+
+def test_of_the_workers_that_have_ended_the_newest_are_remembered(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "KEPT_WORKERS", 5)
+    store = cast("SqliteStore", worker.store)
+
+    def epochs() -> list[int]:
+        return [epoch for (epoch,) in store._connection.execute("SELECT epoch FROM stepwell_workers ORDER BY epoch")]
+
+    with worker.writing():
+        fenced = store.register(NOW)
+        store.fence(fenced.epoch, NOW)
+        last = fenced
+        for _ in range(30):
+            last = store.register(NOW)
+            store.fence(last.epoch, NOW)
+        # This worker has not ended, however old it is.
+        assert epochs() == [worker.claim.epoch, *range(last.epoch - 4, last.epoch + 1)]
+        with pytest.raises(ClaimLost, match="ended long ago"):
+            store.commit([Unit([RunCreated("late", "w", None, 1, "pending", NOW)])], fenced)
+    worker.create("a")
+    with worker.writing():
+        # An epoch is never used again, even where no row tells that it was.
+        store._connection.execute("DELETE FROM stepwell_workers WHERE epoch > 1")
+        assert store.register(NOW).epoch == last.epoch + 1
 
 
 # --- claims

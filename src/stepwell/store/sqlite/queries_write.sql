@@ -31,6 +31,13 @@ PRAGMA busy_timeout;
 -- ?1 pid, ?2 host, ?3 now, ?4 slot, ?5 takes_work. Returns the epoch.
 INSERT INTO stepwell_workers (pid, host, started_at, slot, takes_work) VALUES (?1, ?2, ?3, ?4, ?5) RETURNING epoch;
 
+-- name: workers_forgotten
+-- ?1 epoch, ?2 how many. Of the workers up to that epoch those that have ended, the oldest first. AUTOINCREMENT remembers
+-- the epochs that were used, and a worker without a row may write no more than one that has ended.
+DELETE FROM stepwell_workers WHERE epoch IN (
+    SELECT epoch FROM stepwell_workers WHERE epoch <= ?1 AND ended_at IS NOT NULL ORDER BY epoch LIMIT ?2
+);
+
 -- name: worker_may_write
 -- ?1 epoch. A row unless the worker has ended or was fenced.
 SELECT 1 FROM stepwell_workers WHERE epoch = ?1 AND ended_at IS NULL;

@@ -24,6 +24,10 @@ from stepwell.store.sqlite.telling import Members, listen_to
 from stepwell.store.sqlite.writer import WAL_LIMIT_BYTES, Writer
 
 _SQL: Final = load("queries_write.sql")
+#: So many of the newest workers keep their rows when they have ended, for whoever wants to know what went on.
+KEPT_WORKERS: Final = 1_000
+#: Rows of ended workers that a registration deletes at most: one leaves one behind, so a few are enough.
+_MAX_FORGOTTEN: Final = 100
 #: The deletions of a purge; children of the foreign keys first.
 _PURGE: Final = (
     "journals_purged",
@@ -100,6 +104,7 @@ class SqliteStore:
             parameters = (os.getpid(), os.uname().nodename, now, slot, int(takes_work))
             rows: list[Any] = self._execute("worker_registered", parameters).fetchall()
             epoch: int = rows[0][0]
+            self._execute("workers_forgotten", (epoch - KEPT_WORKERS, _MAX_FORGOTTEN))
             return epoch, (_SQL["evidence_of_worker"], (epoch,))
 
         epoch = self._write(None, insert)

@@ -170,7 +170,10 @@ class Writer:
     def _why_claim_is_lost(self, claim: Claim) -> str:
         rows = self._rows(_SQL["worker_state"], (claim.epoch,))
         if not rows:
-            return f"{self._location}: there is no worker {claim.epoch} in this file; was another one put in its place?"
+            return (
+                f"{self._location}: there is no worker {claim.epoch} in this file: it has ended long ago, or another "
+                "file was put in the place of its own"
+            )
         fenced, pid, host = rows[0]
         how = "was fenced off: another worker took over its runs" if fenced else "has ended"
         return f"{self._location}: worker {claim.epoch} (process {pid} on {host}) {how}; nothing was written"
