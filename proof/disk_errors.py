@@ -16,6 +16,7 @@ the rest for written ("lose" in `proof.disk`). What the engine does is looked at
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 import time
@@ -166,6 +167,12 @@ class FaultyVFS(RecordingVFS):
         if self._fault.strikes("open", len(recording.log)):
             raise self._fault.error()
         return FaultyFile(self._fault, recording, name, flags, suffix)
+
+    def lengthen(self, begin: int, end: int) -> None:
+        """Write zeros to the log, or fail."""
+        if self._fault.strikes("write", len(self._recording.log)):
+            raise OSError(errno.ENOSPC if self._fault.is_full else errno.EIO, "injected")
+        super().lengthen(begin, end)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
         """Delete, or fail."""

@@ -19,10 +19,12 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
+from unittest.mock import patch
 
 import apsw
 
 from proof.shop import Fact
+from stepwell.store.sqlite import logroom
 
 #: The files of a database by the end of their names, "" for the database itself.
 SUFFIXES: Final = ("", "-wal", "-journal")
@@ -161,6 +163,11 @@ class RecordingVFS(apsw.VFS):
     ) -> RecordingFile:
         return RecordingFile(recording, name, flags, suffix)
 
+    def lengthen(self, begin: int, end: int) -> None:
+        """Write zeros behind the end of the log, as `stepwell.store.sqlite.logroom` does past SQLite."""
+        number = self._recording.notice("-wal")
+        self._recording.add("write", number, "-wal", begin, bytes(end - begin))
+
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
         """Delete a file."""
         super().xDelete(filename, syncdir)
@@ -175,10 +182,25 @@ def recording(path: str, make_vfs: Callable[[Recording], RecordingVFS] = Recordi
     found = Recording(path)
     vfs = make_vfs(found)
     try:
-        with folder_syncs(found):
+        with folder_syncs(found), log_room(found, vfs):
             yield found
     finally:
         vfs.unregister()
+
+
+@contextmanager
+def log_room(found: Recording, vfs: RecordingVFS) -> Generator[None]:
+    """Have the VFS hear of the zeros that the engine writes to the log of the database."""
+    write_zeros = logroom.write_zeros
+    log = Path(found.path + "-wal")
+
+    def listening(descriptor: int, begin: int, end: int) -> None:
+        if log.exists() and os.path.samestat(os.fstat(descriptor), log.stat()):
+            vfs.lengthen(begin, end)
+        write_zeros(descriptor, begin, end)
+
+    with patch.object(logroom, "write_zeros", listening):
+        yield
 
 
 @contextmanager

@@ -73,6 +73,13 @@ class _FaultyFile(apsw.VFSFile):
         super().xWrite(data, offset)
 
 
+class NoRoom:
+    """Stands in for `LogRoom` where the log is not what the test is about."""
+
+    def make(self, _needed_bytes: int, _limit_bytes: int) -> int:
+        return 0
+
+
 class OneConnection:
     """Stands in for `Database`, for disks that a second connection cannot share."""
 
@@ -90,6 +97,7 @@ class OneConnection:
             self.writer.execute("PRAGMA foreign_keys = on").fetchall()
         self.writers = FairLock()
         self.membership = Company()
+        self.log_room = NoRoom()
 
     def connect_reader(self) -> apsw.Connection:
         raise NotImplementedError

@@ -121,6 +121,7 @@ class SimDatabase:
         self.writer = arena.writer()
         self.writers = writers
         self.membership = membership
+        self.log_room = self
         self._reader = _Cursor(arena.reader, self.writer, point)
 
     def connect_reader(self) -> Any:
@@ -135,6 +136,10 @@ class SimDatabase:
 
     def truncate_wal(self) -> None:
         """There is no log."""
+
+    def make(self, _needed_bytes: int, _limit_bytes: int) -> int:
+        """There is no log, so no room is wanted in it."""
+        return 0
 
     def close(self) -> None:
         """Leave."""

@@ -49,6 +49,7 @@ from stepwell.store.sqlite.connecting import (
 )
 from stepwell.store.sqlite.lastcommit import LastCommit
 from stepwell.store.sqlite.locking import DOOR_PATIENCE_SECONDS, Identity, LockFile
+from stepwell.store.sqlite.logroom import LogRoom
 from stepwell.store.sqlite.lookout import Version
 from stepwell.store.sqlite.membership import Membership, describe
 from stepwell.store.sqlite.writers_lock import SharedLock
@@ -91,6 +92,7 @@ class Database:
         files = (path, path + paths.WAL_SUFFIX, path + paths.SHM_SUFFIX, lock.path)
         #: What must stay where it is: a second file under one of these names is what other processes would use.
         self._identity, *beside = [(name, _identity(name)) for name in files]
+        self.log_room = LogRoom(path + paths.WAL_SUFFIX)
         self._beside = itertools.cycle(beside)
         self._watch = guard.Watch(path)
 
@@ -172,6 +174,7 @@ class Database:
                 # Nothing to fold in: let SQLite remove the empty log and its index, so that one file is left.
                 self.writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             _close_connection(self.writer, self.path)
+            self.log_room.close()
             self._closed = True
             self.membership.leave()
             _open.discard(self)

@@ -41,9 +41,13 @@ if TYPE_CHECKING:
     from stepwell.store.sqlite.opening import Database
 
 _SQL: Final = load("queries_write.sql")
+_BEGIN: Final = _SQL["begin"]
+_COMMIT: Final = _SQL["commit"]
 
 #: The log is copied into the file by a commit that leaves it larger than this.
 WAL_LIMIT_BYTES: Final = 4 * 1024 * 1024
+#: How many pages the next commits shall find room for in the log; what most of them write is a few.
+_ROOM_PAGES: Final = 16
 #: How many times the limit the log may reach before the writer insists that it starts afresh.
 _STUCK_FACTOR: Final = 16
 #: After so many transactions that failed for an error of the disk, and none that did not, the store stops for good.
@@ -64,6 +68,7 @@ class Writer:
         #: Where the last commit is noted, if anywhere.
         self.last_commit: LastCommit | None = None
         self._connection = database.writer
+        self._execute = self._connection.cursor().execute
         self._location = database.path
         self.applier = Applier(self._connection)
         self.gate = Gate(self._connection)
@@ -72,9 +77,13 @@ class Writer:
         self.closed = False
         self._errors_in_a_row = 0
         self._changes_before = 0
-        page_bytes: int = self._rows(_SQL["page_size"])[0][0] + _FRAME_HEADER_BYTES
-        self._limit_pages = max(1, wal_limit_bytes // page_bytes)
+        # What the version of the file was after the last commit for a claim, and the epoch of that: while it is the
+        # same, nobody else has written, so the claim still holds.
+        self._proved: tuple[int, int] | None = None
+        self._frame_bytes: int = self._rows(_SQL["page_size"])[0][0] + _FRAME_HEADER_BYTES
+        self._limit_pages = max(1, wal_limit_bytes // self._frame_bytes)
         self._wal_pages = 0
+        self._roomy_until = 0
         self._checkpoint_at = self._limit_pages
         self._connection.set_wal_hook(self._on_commit)
 
@@ -90,11 +99,17 @@ class Writer:
         self.gate.has_written = False
         self._changes_before = self._connection.total_changes()
         try:
-            self._connection.execute(_SQL["begin"])
-            if claim is not None and not self._rows(_SQL["worker_may_write"], (claim.epoch,)):
-                raise ClaimLost(self._why_claim_is_lost(claim))
+            self._execute(_BEGIN)
+            if claim is not None and self._proved != (claim.epoch, self._connection.data_version()):
+                self._check_claim(claim)
         except (apsw.Error, ClaimLost) as error:
             raise self.abandon(error) from error
+        if self._wal_pages >= self._roomy_until:
+            self._make_room()
+
+    def _check_claim(self, claim: Claim) -> None:
+        if not self._rows(_SQL["worker_may_write"], (claim.epoch,)):
+            raise ClaimLost(self._why_claim_is_lost(claim))
 
     def finish(self, claim: Claim | None, evidence: Evidence | None = None) -> None:
         """Make the transaction durable. `evidence` proves it where the changes themselves do not.
@@ -113,10 +128,11 @@ class Writer:
         if evidence is not None and self.last_commit is not None:
             self.last_commit.forget()
         try:
-            self._connection.execute(_SQL["commit"])
+            self._execute(_COMMIT)
         except Exception as error:  # noqa: BLE001 -- whatever it is, the commit may have happened
             self._settle(error, evidence)
         self._errors_in_a_row = 0
+        self._proved = None if claim is None else (claim.epoch, self._connection.data_version())
         if evidence is not None and self.last_commit is not None:
             self.last_commit.note(*evidence)
         tell(self._members, self.applier)
@@ -251,15 +267,15 @@ class Writer:
 
     def commit(self, units: Sequence[Unit], claim: Claim) -> list[Outcome]:
         """Apply all units in one transaction, each for itself; see `Store.commit`."""
-        outcomes: list[Outcome | None] = [None] * len(units)
+        refused: dict[int, Outcome] = {}
         while True:
-            left = [index for index, outcome in enumerate(outcomes) if outcome is None]
+            left = [unit for index, unit in enumerate(units) if index not in refused] if refused else list(units)
             self.begin(claim)
             try:
-                applied = self._apply_units([units[index] for index in left], claim)
+                applied = self._apply_units(left, claim)
             except _BodyEndedTransaction as ended:
                 self.abandon(ended)
-                _refuse_bodies(outcomes, units, left, ended.index)
+                _refuse_bodies(refused, units, ended.index)
                 continue
             except Exception as error:
                 raise self.abandon(error) from error
@@ -267,13 +283,14 @@ class Writer:
                 self.abandon(error)
                 raise
             self.finish(claim)
-            for index, outcome in zip(left, applied, strict=True):
-                outcomes[index] = outcome
-            return [outcome for outcome in outcomes if outcome is not None]
+            if not refused:
+                return applied
+            rest = iter(applied)
+            return [refused[index] if index in refused else next(rest) for index in range(len(units))]
 
     def _apply_units(self, units: list[Unit], claim: Claim) -> list[Outcome]:
         """Apply units in order: those with a body each in a savepoint, those between two of them first as one."""
-        if all(unit.body is None for unit in units):
+        if not [unit for unit in units if unit.body is not None]:
             try:
                 return self._apply_together(units)
             except Exception as error:
@@ -413,10 +430,19 @@ class Writer:
             return 0
 
     def _on_commit(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
-        if pages < self._wal_pages:  # the log started afresh
+        if pages < self._wal_pages:  # the log started afresh, and may have been cut
             self._checkpoint_at = self._limit_pages
+            self._roomy_until = 0
         self._wal_pages = pages
         return apsw.SQLITE_OK
+
+    def _make_room(self) -> None:
+        """Look how many more pages the log can take without growing, and see to it that they are some."""
+        margin_bytes = _ROOM_PAGES * self._frame_bytes
+        used_bytes = self._wal_pages * self._frame_bytes
+        limit_bytes = self._limit_pages * self._frame_bytes + margin_bytes
+        length = self._database.log_room.make(used_bytes + margin_bytes, limit_bytes)
+        self._roomy_until = max((length - margin_bytes) // self._frame_bytes, self._wal_pages + _ROOM_PAGES)
 
     def _checkpoint(self) -> None:
         """Copy a large log into the file, so that the next commit can start it afresh.
@@ -456,12 +482,13 @@ class _BodyEndedTransaction(Exception):
         self.index = index
 
 
-def _refuse_bodies(outcomes: list[Outcome | None], units: Sequence[Unit], left: list[int], culprit: int) -> None:
-    """Refuse the unit at `left[culprit]`, and those before it whose bodies have run and must not run again."""
+def _refuse_bodies(refused: dict[int, Outcome], units: Sequence[Unit], culprit: int) -> None:
+    """Refuse one unit of those not refused yet, and those before it whose bodies have run and must not run again."""
+    left = [index for index in range(len(units)) if index not in refused]
     for index in left[:culprit]:
         if units[index].body is not None:
-            outcomes[index] = StoreError(
+            refused[index] = StoreError(
                 "nothing of this unit was written: the SQL of another one ended the transaction that both were part "
                 "of. It may be retried"
             )
-    outcomes[left[culprit]] = TransactionError(_ENDED_BY_USER)
+    refused[left[culprit]] = TransactionError(_ENDED_BY_USER)

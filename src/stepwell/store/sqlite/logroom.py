@@ -1,0 +1,74 @@
+"""Room in the write-ahead log: zeros behind its end, written ahead of need.
+
+A commit writes at the end of the log and syncs it. Where that makes the file longer, the sync has to make the file
+system's own records durable as well: on ext4 writing and syncing a page took 184 µs, and 105 µs over blocks that were
+there (ADR 0018). So the log is lengthened now and then by a piece of zeros, which costs 1.3 ms for each MiB, and
+the commits after that write over them. SQLite takes zeros for the end of the log, as it takes what is left of an older
+log: a frame counts only with the salt of the present one.
+
+Zeros may be written only behind the end of the file, and only by who holds SQLite's write lock, that is inside a
+transaction: nobody else can lengthen the log then, with whatever tool.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import Final
+
+#: The first piece is this part of the size at which the log starts afresh; each further one doubles the log, up to
+#: `_LAST_PIECE`.
+_FIRST_PIECE: Final = 16
+_LAST_PIECE: Final = 4
+#: With less space than this on the disk, the log grows by what is committed and nothing more.
+_SPARE_BYTES: Final = 64 * 1024 * 1024
+
+
+class LogRoom:
+    """The log at `path`, which exists, and stays where it is until `close`.
+
+    No lock is ever taken on that file, so a descriptor of it beside SQLite's own does no harm.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+
+    def make(self, needed_bytes: int, limit_bytes: int) -> int:
+        """Lengthen the log where it is shorter than `needed_bytes`; return its length.
+
+        `limit_bytes` is the size at which the log starts afresh: beyond that, room is needed once only, and not made.
+        Called inside a transaction. Room is a favour: without it, commits take longer, and nothing else. So errors of
+        the disk are left to SQLite, which will meet them.
+        """
+        if self._descriptor < 0:
+            return 0
+        length = 0
+        with suppress(OSError):
+            length = os.fstat(self._descriptor).st_size
+            piece = min(max(length, limit_bytes // _FIRST_PIECE), limit_bytes // _LAST_PIECE)
+            wanted = min(max(length + piece, needed_bytes), limit_bytes)
+            if length < needed_bytes <= wanted and _has_space(self._descriptor):
+                try:
+                    write_zeros(self._descriptor, length, wanted)
+                except OSError:
+                    os.ftruncate(self._descriptor, length)
+                    raise
+                length = wanted
+        return length
+
+    def close(self) -> None:
+        """Let go of the file. Safe to call twice."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def write_zeros(descriptor: int, begin: int, end: int) -> None:
+    """Write zeros to a file from one offset to another; raise `OSError` where not all of them could be written."""
+    while begin < end:
+        begin += os.pwrite(descriptor, bytes(end - begin), begin)
+
+
+def _has_space(descriptor: int) -> bool:
+    found = os.fstatvfs(descriptor)
+    return found.f_bavail * found.f_frsize >= _SPARE_BYTES
