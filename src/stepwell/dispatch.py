@@ -66,9 +66,11 @@ class Dispatch:
         if self._closed:
             return
         self.count += len(attempts)
-        if self._starts_timer is None and any(is_rated(attempt) for attempt in attempts):
-            self._starts_timer = self._loop.call_later(_START_TOLD_SECONDS, self._tell_starts)
         coroutines = [attempt for attempt in attempts if attempt.definition.on_loop]
+        if self._starts_timer is None:
+            permitted = [attempt for attempt in attempts if attempt.permit is not None]
+            if permitted and any(is_rated(attempt) for attempt in permitted):
+                self._starts_timer = self._loop.call_later(_START_TOLD_SECONDS, self._tell_starts)
         if len(coroutines) != len(attempts):
             self._start_others([attempt for attempt in attempts if not attempt.definition.on_loop])
         if coroutines:

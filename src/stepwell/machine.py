@@ -140,9 +140,8 @@ class Machine:
         try:
             with worker.loop.entered():
                 self._handle_events()
-            self._commit()
-            if self.unavailable is None:
-                with worker.loop.entered():
+                self._commit()
+                if self.unavailable is None:
                     worker.evict()
                     worker.loader.admit()
         except Exception as error:  # noqa: BLE001 - see fail
@@ -192,7 +191,7 @@ class Machine:
             self._held_up = True
             self.worker.batch.put_back(works)
             return
-        plain = [work for work in works if not work.calls_transactions]
+        plain = [work for work in works if work.rare is None or not work.rare.transactions]
         groups = [plain] if plain else []
         if len(plain) != len(works):
             groups += [[work] for work in works if work.calls_transactions]
@@ -218,7 +217,7 @@ class Machine:
 
     def _commit_together(self, works: list[Work]) -> None:
         worker = self.worker
-        written = [work for work in works if work.is_written]
+        written = [work for work in works if work.changes or work.is_written]
         if written:
             try:
                 outcomes = self.store.commit(written, self.claimed())
@@ -231,8 +230,7 @@ class Machine:
                 worker.batch.put_back(works)
                 raise
             self.is_held_back = False
-            with worker.loop.entered():
-                worker.settling.settle(written, outcomes)
+            worker.settling.settle(written, outcomes)
         if len(written) != len(works):
             rest = [work for work in works if not work.is_written]
             nothing: list[list[Any]] = [[]] * len(rest)

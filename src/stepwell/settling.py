@@ -15,6 +15,7 @@ from stepwell.batch import Batch
 from stepwell.codec import Codec
 from stepwell.errors import ClaimLost, StepwellError
 from stepwell.lifecycle import ENDED
+from stepwell.loop import DeterministicLoop
 from stepwell.memory import Memory
 from stepwell.resident import Resident
 from stepwell.steps import Steps
@@ -32,6 +33,7 @@ class Owner(Protocol):
 
     now: int
     codec: Codec
+    loop: DeterministicLoop
     memory: Memory
     batch: Batch
 
@@ -72,7 +74,8 @@ class Settling:
             for run, attempts in work.extra.transactions:
                 if attempts.wanted and self._memory.runs.get(run.key) is run:
                     self._batch.join(run, work)
-                    self._steps.call_transaction(self._worker.codec, attempts, lent)
+                    with self._worker.loop.left():
+                        self._steps.call_transaction(self._worker.codec, attempts, lent)
                     self._worker.step_finished(attempts)
             for run in work.residents:
                 if run.work is work:  # what an earlier commit of this turn led to has a work of its own
