@@ -105,11 +105,13 @@ def check(descriptor: int, identity: Identity, boot: bytes, connection: apsw.Con
         found = []  # there is not even the table
     if not found:
         raise FileNotUsable(
-            f"{path!r} lacks what was committed to it last ({name.removeprefix('evidence_of_')} {parameters}). Its log "
-            f"{path + paths.WAL_SUFFIX!r} was cut, damaged or removed after the last engine stopped, or an older copy "
-            "was written over the file. Nothing was touched: if the log, or the right file, is somewhere, put it back. "
-            "To go on with what is there, on purpose (steps that were recorded since are executed again), delete "
-            f"{path + paths.LOCK_SUFFIX!r} and start again."
+            f"{path!r} lacks what was committed to it last ({name.removeprefix('evidence_of_')} {parameters}). Since "
+            "the last engine stopped, an older copy was put in its place (a backup, say), or its log "
+            f"{path + paths.WAL_SUFFIX!r} was cut, damaged or removed, or another program deleted rows of the "
+            "engine's. Nothing was touched: if the right file, or its log, is somewhere, put it back. To go on with "
+            "what is there, on purpose (what was recorded since is gone, and its steps are executed again), delete "
+            f"{path + paths.LOCK_SUFFIX!r}, which holds nothing else that lasts, and start again; where it is a "
+            "backup, also the log, if there is one: it belongs to the file that the backup replaced."
         )
 
 
