@@ -341,7 +341,7 @@ def test_a_cancellation_reaches_a_run_at_a_worker(desk: Desk) -> None:
 
 @pytest.mark.parametrize(("command", "run", "expected"), [
     ("cancel", "ada", "run 'ada' is completed already"),
-    ("resume", "bob", "run 'bob' is failed; only a halted run is resumed"),
+    ("resume", "bob", "run 'bob' is failed; only a halted or a waiting run is resumed"),
 ])  # fmt: skip
 def test_a_request_that_makes_no_sense_is_an_error(
     orders: str, command: str, run: str, expected: str, capsys: pytest.CaptureFixture[str]

@@ -23,6 +23,7 @@ import pytest
 import stepwell
 from stepwell import (
     DeterminismError,
+    Engine,
     Run,
     RunHalted,
     Workflow,
@@ -299,7 +300,7 @@ CHANGES: dict[Callable[[], Any], tuple[str, str, str]] = {
     shorter: ("", "timer", "ended"),
     step_became_timer: ("step", "first", "timer"),
     different_child: ("step", "first", "body_child"),
-    raises_early: ("", "first", "ended"),
+    raises_early: ("", "first", "ended with ValueError: new check"),
 }
 
 
@@ -322,9 +323,13 @@ def test_changed_code_halts_the_run_showing_expected_and_actual_with_the_line(
     assert "run-9" in str(error)
     assert error.expected in str(error)
     assert error.actual in str(error)
-    if actual != "ended":
+    if actual == "ended":
+        assert error.location == "changing"
+    else:
         assert error.location.partition(":")[0] == __file__
         assert error.location.endswith(change.__name__)
+    if change is other_argument:
+        assert error.actual.endswith(": (111,)")  # the arguments, where nothing but them differs
     assert executed == []
     assert run.journal() == before
     info = run.info()
@@ -394,6 +399,44 @@ def test_resuming_a_run_that_is_not_halted_changes_nothing(engine: TestEngine) -
     assert run.result(10) == ["first 1", "second 2"]
 
 
+async def waits_for_another_name() -> list[str]:
+    found = [first(1)]
+    await asyncio.sleep(10)
+    found.append(second(2))
+    await receive("go onn")
+    return found
+
+
+def test_a_run_that_waited_for_the_wrong_thing_looks_again_when_it_is_resumed(engine: TestEngine) -> None:
+    run = engine.start(body(original))
+    engine.advance(10)
+    engine.crash()
+    body(waits_for_another_name)
+    engine.reopen()
+    run.send("go on")
+    engine.idle()
+    body(original)
+    engine.reopen()
+    run.resume()
+    assert run.result(10) == ["first 1", "second 2"]
+
+
+def test_the_command_resume_does_that_as_well(database: Path) -> None:
+    async def right() -> str:
+        return str(await receive("go on", str))
+
+    async def wrong() -> str:
+        return str(await receive("go onn", str))
+
+    with Engine(database, workflows=[body(wrong)]) as engine:
+        engine.start(body(wrong), id="waits", messages=[("go on", "went")])
+    with Engine(database, workflows=[body(right)]) as engine:
+        run = engine.get("waits")
+        command = [sys.executable, "-m", "stepwell", "resume", run.id, "--db", str(database)]
+        subprocess.run(command, check=True, capture_output=True, timeout=30)
+        assert run.result(10) == "went"
+
+
 def test_code_behind_the_journals_end_may_change_freely(engine: TestEngine) -> None:
     async def other_tail() -> list[str]:
         found = [first(1)]
@@ -428,6 +471,29 @@ def test_a_run_whose_input_no_longer_fits_halts_and_is_repairable(engine: TestEn
     with pytest.raises(RunHalted, match="typed"):
         run.result(10)
     workflow(name="typed")(takes_text.function)
+    engine.reopen()
+    run.send("go on")
+    assert run.result(10) == "text"
+
+
+def test_a_run_that_lacks_an_argument_of_todays_code_halts_and_says_which(engine: TestEngine) -> None:
+    @workflow(name="taking")
+    async def takes_one(value: str) -> str:
+        await receive("go on")
+        return value
+
+    run = engine.start(takes_one, "text")
+    engine.idle()
+
+    @workflow(name="taking")
+    async def takes_two(value: str, other: str) -> str:
+        await receive("go on")
+        return value + other
+
+    replay(run, engine)
+    with pytest.raises(RunHalted, match="missing a required argument: 'other'"):
+        run.result(10)
+    workflow(name="taking")(takes_one.function)
     engine.reopen()
     run.send("go on")
     assert run.result(10) == "text"

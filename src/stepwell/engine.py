@@ -413,7 +413,10 @@ class Run(Generic[T]):
         self._engine._ask(self._engine._client.core.machine.cancel, self.id, check_text(reason, "reason"))
 
     def resume(self) -> None:
-        """Try a halted run again, with the code as it is now; other runs are left as they are."""
+        """Try a halted run again, with the code as it is now; a waiting one that is not in memory is read again.
+
+        Other runs are left as they are.
+        """
         self._engine._ask(self._engine._client.core.machine.resume, self.id)
 
     def send(self, name: str, value: object = None, *, key: str | None = None) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import reprlib
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
@@ -24,6 +25,7 @@ from stepwell.calls import ChildStart, Operation, Outcome
 from stepwell.codec import Codec, Converter
 from stepwell.definition import Step, Workflow, is_durable
 from stepwell.errors import (
+    DefinitionError,
     DeterminismError,
     RunEnded,
     RunFailed,
@@ -39,7 +41,7 @@ from stepwell.greenlets import NeedsGreenletsError, block_on
 from stepwell.journal import FAILURES, OP_KIND_OF, UNDELIVERED, Entry, OpKind
 from stepwell.loop import DeterministicLoop, Handle, Strand
 from stepwell.model import RunRecord
-from stepwell.whereabouts import executing_at, waiting_at
+from stepwell.whereabouts import executing_at, raised_at, waiting_at
 
 T = TypeVar("T")
 
@@ -127,7 +129,8 @@ class Execution:
         where = f"the input of workflow {self.definition.name!r} in run {self.run_id!r}"
         try:
             args, kwargs = self.codec.decode_arguments(self._input, self.definition.signature, where)
-        except SerializationError as error:
+            self.definition.signature.bind_check(args, kwargs)
+        except (SerializationError, DefinitionError) as error:
             self._halt(RunHalted(f"{error}. The workflow's parameters no longer fit what the run was started with."))
             return
         self._input = None
@@ -164,7 +167,7 @@ class Execution:
         if known_child and (self.outcome is not None or entry.op not in self.pending):
             return
         if self.outcome is not None:
-            self._diverge(entry, "the workflow had ended")
+            self._diverge(entry, self._whereabouts(), self._end_location())
             return
         if entry.at > self.now:  # noqa: PLR1730 - half the time of max(), for every step of every run
             self.now = entry.at
@@ -430,6 +433,8 @@ class Execution:
         kind = OP_KIND_OF[recorded.kind]
         if kind != operation.kind or recorded.name != operation.name or recorded.fingerprint != operation.fingerprint:
             actual = _describe(operation.kind, operation.name, operation.fingerprint)
+            if kind == operation.kind == "step" and recorded.name == operation.name:
+                actual += f": {_shown_call(operation.detail)}"
             self._diverge(recorded, actual, self.location())
             raise self.halted or RunHalted(self.run_id)
 
@@ -468,10 +473,19 @@ class Execution:
         return executing_at()
 
     def _whereabouts(self) -> str:
-        """Return where the main task waits, or that it has ended."""
-        if self._root is None or self._root.done():
-            return "the workflow had ended"
-        return f"the code waits at {waiting_at(self._root.get_coro())}"
+        """Return where the main task waits, or how it has ended."""
+        if self._root is not None and not self._root.done():
+            return f"the code waits at {waiting_at(self._root.get_coro())}"
+        error = None if self.outcome is None else self.outcome.error
+        return "the workflow had ended" + ("" if error is None else f" with {type(error).__name__}: {error}")
+
+    def _end_location(self) -> str:
+        error = None if self.outcome is None else self.outcome.error
+        return self.definition.name if error is None else raised_at(error)
+
+
+def _shown_call(attempts: Attempts) -> str:
+    return reprlib.repr((*attempts.args, *(f"{name}={value!r}" for name, value in attempts.kwargs.items())))
 
 
 def _failure(entry: Entry) -> BaseException:

@@ -16,7 +16,7 @@ from stepwell.errors import RunConflict
 from stepwell.journal import Payload
 from stepwell.loading import no_workflow
 from stepwell.queues import refusal_of
-from stepwell.store.base import CancelRequested, Created, Inspector, MessageSent, RunCreated, RunMoved
+from stepwell.store.base import CancelRequested, Created, Inspector, MessageSent, RunCreated, RunMoved, RunWoken
 from stepwell.work import Reply
 from stepwell.worker import Worker
 
@@ -101,13 +101,17 @@ class Requests:
         work.extra.replies.append((reply, None))
 
     def resume(self, run_id: str, reply: Reply) -> None:
-        """Try a halted run again, with the code as it is now."""
+        """Try a halted run again, and have a waiting one read again, with the code as it is now."""
         record = self._inspector.run_by_id(run_id)
-        if record is None or record.status != "halted":
+        if record is None or record.status not in ("halted", "waiting"):
             reply(None, None)
         elif record.workflow in self._workflows and self._worker.loader.takes_work:
             self._worker.loader.claim([record.key])
             reply(None, None)
+        elif record.status == "waiting":  # whoever carries it on looks at it
+            work = self._worker.batch.lone_work()
+            work.changes.append(RunWoken(record.key, self._worker.now))
+            work.extra.replies.append((reply, None))
         else:  # a worker that has the workflow takes it up
             work = self._worker.batch.lone_work()
             work.changes.append(RunMoved(record.key, "pending", self._worker.now, None, no_workflow(record.workflow)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -33,6 +34,16 @@ def executing_at() -> str:
                 break
         frame = frame.f_back
     return found
+
+
+def raised_at(error: BaseException) -> str:
+    """Return the innermost line of the user's code that an exception came through."""
+    place = "unknown"
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        code = frame.f_code
+        if not code.co_filename.startswith((_PACKAGE, _ASYNCIO)):
+            place = f"{code.co_filename}:{line} in {code.co_qualname}"
+    return place
 
 
 def waiting_at(coroutine: Any) -> str:

@@ -203,8 +203,9 @@ def _cancel(options: argparse.Namespace) -> int:
 
 def _resume(options: argparse.Namespace) -> int:
     record = _look_at(options)
-    if record.status != "halted":
-        print(f"stepwell resume: run {record.id!r} is {record.status}; only a halted run is resumed", file=sys.stderr)
+    if record.status not in ("halted", "waiting"):
+        what = "only a halted or a waiting run is resumed"
+        print(f"stepwell resume: run {record.id!r} is {record.status}; {what}", file=sys.stderr)
         return FAILED
     with _client(options) as engine:
         engine.get(record.id).resume()
