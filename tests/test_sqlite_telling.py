@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.members import Company, company_of, open_with_company
 
 from stepwell.errors import RunNotFound
+from stepwell.flow import QueueSettings
 from stepwell.store.base import (
     Change,
     MessageSent,
@@ -25,6 +27,7 @@ from stepwell.store.base import (
     ValuePublished,
     WorkTaken,
 )
+from stepwell.store.queueing import Entered, QueueDeclared
 from stepwell.store.sqlite import nudges
 from stepwell.store.sqlite.membership import Seat
 from stepwell.testing.contract import NOW, Worker, step
@@ -73,6 +76,17 @@ def test_work_is_told_to_takers_and_ends_to_listeners(worker: Worker) -> None:
     assert (nudges.ENDED, [LISTENER], [runs[2]]) in letters(worker, RunMoved(runs[2], "halted", NOW, reason="why"))
 
 
+def test_an_entry_of_a_queue_is_told_to_takers_as_a_turn(worker: Worker) -> None:
+    company = company_of(worker)
+    worker.apply(QueueDeclared("q", "queue", QueueSettings(), NOW))
+    company.letters.clear()
+    queued = RunCreated("p", "w", None, 1, "pending", NOW, entry=Entered("q"))
+    assert letters(worker, queued) == [(nudges.TURN, [TAKER], [])]
+    # Who is told of work looks at queues as well.
+    both = [msgspec.structs.replace(queued, id="r"), RunCreated("s", "w", None, 1, "pending", NOW)]
+    assert letters(worker, *both) == [(nudges.WORK, [TAKER], [])]
+
+
 def test_an_owner_is_told_once_until_it_has_looked(worker: Worker) -> None:
     other = Worker(worker.store)
     run = other.create("a")
@@ -109,6 +123,7 @@ def test_the_runs_of_the_dead_are_told_as_work(worker: Worker) -> None:
     ("kind", "keys", "news"),
     [
         (nudges.WORK, (), News("work")),
+        (nudges.TURN, (), News("turn")),
         (nudges.MAIL, (), News("mail")),
         (nudges.ENDED, (3, 4), News("ends", (3, 4))),
         (nudges.ENDED, (), News("anything")),

@@ -351,6 +351,8 @@ class Machine:
         if everything or "work" in news:
             self.worker.loader.look()
             self.worker.turns.look()
+        elif "turn" in news:
+            self.worker.turns.look_for_turn()
         if everything or "ends" in news:
             self.waiters.look(ended)
 

@@ -147,6 +147,11 @@ def grant(facts: QueueFacts, limit: str, now: int) -> Decision:
     return Decision(changes, len(taken), more, _next_at(facts, state, len(taken), at, now, left=left))
 
 
+def has_room(state: QueueState) -> bool:
+    """Tell whether something waits and the bounds of the whole queue or limit let it start."""
+    return not state.paused and _free(state, 1) > 0
+
+
 def _free(state: QueueState, room: int) -> int:
     """Return how many more may start now; 0 or less: none."""
     settings = state.settings

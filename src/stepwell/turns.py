@@ -20,7 +20,7 @@ from stepwell.batch import Batch
 from stepwell.errors import StoreUnavailable
 from stepwell.flow import Limit, Queue
 from stepwell.memory import Memory
-from stepwell.queues import Decision, advance, grant, take
+from stepwell.queues import Decision, advance, grant, has_room, take
 from stepwell.resident import Resident
 from stepwell.store.base import Change, Inspector
 from stepwell.store.queueing import PermitsGranted, PermitStarted, QueueDeclared, QueueFacts, QueueState
@@ -130,6 +130,18 @@ class Turns:
         with self._inspector.queue_facts() as facts:
             for state in states:
                 self._consider(facts, state)
+
+    def look_for_turn(self) -> None:
+        """Decide soon about the queues and limits that have room for what waits, because others say that there are.
+
+        As `look`, but without trying first what the decision would be: most likely something will come of it.
+        """
+        for state in self._inspector.queues():
+            if has_room(state) and (state.kind == "limit" or self.serves(state.name)):
+                (self._limits if state.kind == "limit" else self._queues).add(state.name)
+            elif state.waiting or state.delayed:
+                with self._inspector.queue_facts() as facts:
+                    self._consider(facts, state)
 
     def _consider(self, facts: QueueFacts, state: QueueState) -> None:
         is_limit = state.kind == "limit"

@@ -5,8 +5,8 @@ gathered and inserted many at a time by `flush`, everything else is executed as 
 flush first, so the order between the two does not matter; the order among the entries is kept, for it is the order of
 their positions.
 
-Whom the changes concern in other processes is gathered in `Applier.told`, `ended` and `made_work`, for `telling` after
-the commit. What a refused unit left there stays: to be told too much is harmless.
+Whom the changes concern in other processes is gathered in `Applier.told`, `ended`, `made_work` and `made_turn`, for
+`telling` after the commit. What a refused unit left there stays: to be told too much is harmless.
 
 Why entries are gathered (measured on 2 cores, 1,000 entries): apsw lets go of the GIL for each call of `sqlite3_step`.
 Beside a thread that computes, each release can cost the interpreter's switch interval of 5 ms; `executemany` took 1.3
@@ -95,8 +95,9 @@ class Applier:
         self.told: set[int] = set()
         #: The keys of the runs that ended, were halted, or published a value.
         self.ended: list[int] = []
-        #: Whether there may be runs to claim that were not there before.
+        #: Whether there may be runs to claim that were not there before; and whether there may be in a queue.
         self.made_work = False
+        self.made_turn = False
         #: Proof that this transaction was committed, where it added a row that still stands.
         self.evidence: Evidence | None = None
         #: What applies each type of change and returns its result. Parts of the store add to it.
@@ -125,6 +126,7 @@ class Applier:
         self._entries = []
         self.evidence = None
         self.entries.begin(epoch)
+        self.made_turn = False
         if self.told or self.ended or self.made_work:
             self.told, self.ended, self.made_work = set(), [], False
 

@@ -214,7 +214,7 @@ class Lookout:
             kinds.setdefault(letter.kind, []).append(letter)
         for letter in kinds.pop(nudges.PING, []):
             self._table.pinged(_Reply(self._post, letter))
-        for kind in (nudges.WORK, nudges.MAIL, nudges.MEMBERS):
+        for kind in (nudges.WORK, nudges.TURN, nudges.MAIL, nudges.MEMBERS):
             if kind in kinds:
                 self._call(kind, ())
         if nudges.ENDED in kinds:

@@ -36,6 +36,8 @@ from stepwell.store.sqlite.locking import Identity
 
 #: There is work that nobody owns.
 WORK: Final = b"w"
+#: There is work in a queue.
+TURN: Final = b"q"
 #: There is mail for runs of the receiver.
 MAIL: Final = b"m"
 #: These runs have ended or published something; without keys: some have.

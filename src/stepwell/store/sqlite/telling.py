@@ -41,8 +41,9 @@ class Members(Protocol):
     def shared_offset(self, own_offset_ns: int) -> int: ...
 
 
-_KINDS: Final[dict[bytes, Literal["work", "mail", "ends", "death"]]] = {
+_KINDS: Final[dict[bytes, Literal["work", "turn", "mail", "ends", "death"]]] = {
     nudges.WORK: "work",
+    nudges.TURN: "turn",
     nudges.MAIL: "mail",
     nudges.ENDED: "ends",
     nudges.DIED: "death",
@@ -52,16 +53,17 @@ _ANYTHING: Final = News("anything")
 
 def tell(members: Members, applier: Applier) -> None:
     """Tell the others what `applier` gathered in the transaction that was just committed."""
-    told, ended, made_work = applier.told, applier.ended, applier.made_work
-    if not (told or ended or made_work):
+    told, ended = applier.told, applier.ended
+    made = nudges.WORK if applier.made_work else nudges.TURN if applier.made_turn else None
+    if not (told or ended or made):
         return
     others = members.others()
     if not others:
         return
     if told:
         members.nudge(nudges.MAIL, [seat.epoch for seat in others if seat.epoch in told])
-    if made_work:
-        members.nudge(nudges.WORK, [seat.epoch for seat in others if seat.takes_work])
+    if made is not None:
+        members.nudge(made, [seat.epoch for seat in others if seat.takes_work])
     if ended:
         members.nudge(nudges.ENDED, [seat.epoch for seat in others if seat.listens], ended)
 

@@ -118,7 +118,7 @@ class Writer:
         """
         try:
             self.applier.flush()
-            self.applier.made_work = self.applier.made_work or self.applier.entries.made_work
+            self.applier.made_turn = self.applier.entries.made_work
             evidence = evidence or self.applier.evidence
             if evidence is None and claim is not None and self._has_changes():
                 traces: int = self._rows(_SQL["trace_left"], (claim.epoch,))[0][0]
