@@ -431,7 +431,8 @@ class Inspector(QueueInspector, Protocol):
 class News(NamedTuple):
     """That something happened in another process.
 
-    - ``work``: there may be runs to claim, in queues or not; ``turn``: in queues only. ``mail``: something arrived for runs of this worker (`Inspector.news`).
+    - ``work``: there may be runs to claim, in queues or not; ``turn``: in queues only.
+    - ``mail``: something arrived for runs of this worker (`Inspector.news`).
     - ``ends``: the runs with these `keys` ended or published a value; only where `Store.listen` was asked for.
     - ``death``: a worker died; `Store.bury` is due.
     - ``anything``: the store changed, or workers came or went, and nothing more is known. Told as well where a more
