@@ -92,6 +92,7 @@ $(VENV)/bin/python:
 $(CORE): pyproject.toml | $(VENV)/bin/python
 	@echo "Installing stepwell into $(VENV)"
 	@$(BIN)/python $(PIP_INSTALL) --editable .
+	@$(BIN)/python -m compileall -q src  # as pip does for what it copies
 	@touch $@
 
 $(DEV): pyproject.toml | $(CORE)

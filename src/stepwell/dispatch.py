@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from stepwell.attempts import Attempts
 from stepwell.codec import Codec
-from stepwell.processes import ProcessLanes
 from stepwell.runner import AsyncLanes, ThreadLanes, is_rated
+
+if TYPE_CHECKING:
+    from stepwell.processes import ProcessLanes
 
 _log: Final = logging.getLogger("stepwell")
 
@@ -49,16 +52,18 @@ class Dispatch:
         self._long_timer: asyncio.TimerHandle | None = None
         self._lanes = AsyncLanes(step_loop or loop, codec, finished)
         self._threads = ThreadLanes(codec, finished, threads, self._bound)
-        self._processes = ProcessLanes(loop, codec, finished, processes)
+        self._make_processes = partial(_process_lanes, loop, codec, finished, processes)
+        self._processes: ProcessLanes | None = None
         self._closed = False
         self._starts_timer: asyncio.TimerHandle | None = None
         self._starts_seen: Callable[[list[Attempts]], None] | None = None
+        self._now: Callable[[], int] | None = None
         #: How many attempts were handed out whose end has not come back.
         self.count = 0
 
     def watch_starts(self, now: Callable[[], int], seen: Callable[[list[Attempts]], None]) -> None:
         """Note when attempts of steps under a rate begin, and have `seen` called soon with those under way."""
-        self._lanes.now = self._threads.now = self._processes.now = now
+        self._lanes.now = self._threads.now = self._now = now
         self._starts_seen = seen
 
     def start(self, attempts: list[Attempts]) -> None:
@@ -82,11 +87,15 @@ class Dispatch:
         if len(isolated) != len(attempts):
             self._threads.start([attempt for attempt in attempts if attempt.definition.step_options.isolate is None])
         if isolated:
+            if self._processes is None:
+                self._processes = self._make_processes()
+                self._processes.now = self._now
             self._processes.start(isolated)
 
     def drop(self, attempts: list[Attempts]) -> None:
         """Cancel async attempts, end isolated ones; sync ones see for themselves that they are not wanted any more."""
-        self._processes.drop(attempts)
+        if self._processes is not None:
+            self._processes.drop(attempts)
         self._on_step_loop(self._lanes.drop, attempts)
 
     def under_way(self) -> list[Attempts]:
@@ -94,22 +103,25 @@ class Dispatch:
         return [attempts for attempts in self._all_busy() if attempts.wanted]
 
     def _all_busy(self) -> list[Attempts]:
-        return [*self._lanes.busy(), *self._threads.busy(), *self._processes.busy()]
+        isolated = [] if self._processes is None else self._processes.busy()
+        return [*self._lanes.busy(), *self._threads.busy(), *isolated]
 
     def pids(self) -> list[int]:
         """Return the ids of the processes in which isolated steps execute; from any thread."""
-        return self._processes.pids()
+        return [] if self._processes is None else self._processes.pids()
 
     def close(self) -> None:
         """Cancel what can be cancelled, end the processes, and let go of the rest."""
         self._closed = True
         self._threads.close()
         self._on_step_loop(lambda _: self._lanes.close(), [])
-        self._processes.close()
+        if self._processes is not None:
+            self._processes.close()
 
     def abandon(self) -> None:
         """Kill the processes, as the death of this one would; for when the loop has stopped."""
-        self._processes.close(0.0)
+        if self._processes is not None:
+            self._processes.close(0.0)
 
     def _bound(self, attempts: Attempts, number: int, seconds: float) -> None:
         """Give up on a sync attempt after some seconds; called from the thread that begins it."""
@@ -144,3 +156,12 @@ class Dispatch:
         self._long_timer = None
         self._long_steps(self.under_way())
         self._watch()
+
+
+def _process_lanes(
+    loop: asyncio.AbstractEventLoop, codec: Codec, finished: Callable[[Sequence[Attempts]], None], limit: int | None
+) -> ProcessLanes:
+    """Make what executes isolated steps. Most programs have none, and need not load it."""
+    from stepwell.processes import ProcessLanes  # noqa: PLC0415 - as above
+
+    return ProcessLanes(loop, codec, finished, limit)
