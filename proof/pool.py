@@ -5,12 +5,13 @@ from __future__ import annotations
 import faulthandler
 import multiprocessing
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -27,10 +28,30 @@ def spread(function: Callable[[Item], Answer], items: Iterable[Item], jobs: int)
     listed = list(items)
     if jobs <= 1 or len(listed) <= 1:
         return [function(item) for item in listed]
-    # Should a process die of a signal, it says where.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=faulthandler.enable) as pool:
+    number = context.Value("i", 0)
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(number,)) as pool:
         return list(pool.map(function, listed))
+
+
+def _begin(number: Any) -> None:
+    # Should the process die of a signal, it says where.
+    faulthandler.enable()
+    with number.get_lock():
+        settle(number.value)
+        number.value += 1
+
+
+def settle(number: int) -> None:
+    """Keep this process on one CPU, where the system has a way to say so: the `number`-th process on the next one.
+
+    An engine hands each request from one thread to another and back. On one CPU that takes half as long as on two,
+    which have to wake each other up (measured on 2 virtual CPUs, each with such a process: a life of the shop that
+    takes 60 ms takes 95 ms without this).
+    """
+    if sys.platform == "linux":
+        processors = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {processors[number % len(processors)]})
 
 
 @contextmanager
