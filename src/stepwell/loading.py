@@ -14,7 +14,7 @@ from stepwell.batch import Batch
 from stepwell.blocking import mentions_blocking_calls
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
-from stepwell.errors import RunCrashed
+from stepwell.errors import RunCrashed, StoreError
 from stepwell.execution import Execution
 from stepwell.failure import encode_failure
 from stepwell.journal import Entry
@@ -284,6 +284,8 @@ class Loader:
             for snapshot in self._inspector.load(wanted[at : at + _LOAD_CHUNK]):
                 try:
                     self._load(snapshot)
+                except StoreError:  # see `Worker.settle_run`
+                    raise
                 except Exception as error:  # noqa: BLE001 - one run that cannot be read must not keep the others from running
                     _log.critical("run %r: the engine failed to read it", snapshot.record.id, exc_info=error)
                     worker.halt_broken(snapshot.record.key, error)

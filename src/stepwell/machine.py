@@ -420,6 +420,8 @@ class Machine:
         for attempts in ended:
             try:
                 step_finished(attempts)
+            except StoreError:  # see `Worker.settle_run`
+                raise
             except Exception as error:  # noqa: BLE001 - one run's defect must not stop the others
                 _log.critical("run %r: the engine failed to handle a step's end", attempts.run_id, exc_info=error)
                 self.worker.halt_broken(attempts.run_key, error)

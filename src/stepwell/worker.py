@@ -25,7 +25,7 @@ from stepwell.batch import Batch
 from stepwell.calls import Operation
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
-from stepwell.errors import ClaimLost
+from stepwell.errors import ClaimLost, StoreError
 from stepwell.failure import encode_failure
 from stepwell.flow import Limit, Queue
 from stepwell.journal import Entry, Payload
@@ -114,6 +114,8 @@ class Worker:
         """Carry a run on until it waits, and tell whoever waits for runs that ended on the way."""
         try:
             self.activator.settle(run, work)
+        except StoreError:  # of the disk, not of the run: the engine stops, as it does wherever else it cannot read
+            raise
         except Exception as error:  # noqa: BLE001 - one run's defect must not stop the others
             _log.critical("run %r: the engine failed to handle it", run.id, exc_info=error)
             self.halt_broken(run.key, error)
