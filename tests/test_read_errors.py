@@ -48,9 +48,9 @@ def failing(name: str, for_id: str) -> Iterator[None]:
 
 
 def test_a_run_is_not_halted_for_a_read_error_of_the_disk_after_a_step(database: Path) -> None:
-    with Engine(database) as engine, failing("run_by_id", "step-child"):
-        with pytest.raises(StoreError, match="the disk reported an error"):
-            engine.start(parent, id="step").result(timeout=DEADLINE_SECONDS)
+    reported = pytest.raises(StoreError, match="the disk reported an error")
+    with Engine(database) as engine, failing("run_by_id", "step-child"), reported:
+        engine.start(parent, id="step").result(timeout=DEADLINE_SECONDS)
     with Engine(database) as engine:
         assert engine.get("step").result(timeout=DEADLINE_SECONDS) == 3
 

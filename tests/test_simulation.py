@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 from proof.sim import Simulator
-from proof.sim.controls import broken_engine
+from proof.sim.controls import broken_engine, world_for
+from proof.sim.faults import Violation
 from proof.sim.grammar import Node
 from proof.sim.plan import Action, Plan, Weather, Worker, make
 
@@ -247,3 +248,39 @@ def test_101444_the_start_of_an_attempt_counts_although_its_run_has_ended_meanwh
     weather = Weather(step_time=300_000)
     found = [simulator.broken(Plan(seed, (Worker(),), runs, actions, weather, 400_000)) for seed in range(10)]
     assert [violation for violation in found if violation is not None] == []
+
+
+def test_a_limit_that_was_never_declared_because_its_worker_was_fenced_is_not_decided_about_for_ever(
+    simulator: Simulator,
+) -> None:
+    runs = (("r0", "async", ["seq", [["step", 1, "plain", 0], ["step", 2, "rated", 0]]]),)
+    found: list[Violation | None] = []
+    for at in range(67_000, 68_500, 250):
+        actions = (
+            Action(50_000, "start", "r0"),
+            Action(at, "fence", place=0),
+            Action(at + 15_000, "cancel", "r0"),
+        )
+        plan = Plan(4, (Worker(), Worker(())), runs, actions, Weather(busy=0.8, turn_delay=500), 400_000)
+        found.append(simulator.broken(plan))
+    assert [violation for violation in found if violation is not None] == []
+
+
+def test_an_attempt_that_a_fenced_worker_began_does_not_return_the_permit_of_the_one_that_takes_its_place(
+    simulator: Simulator,
+) -> None:
+    runs = (("r0", "async", ["step", 1, "rated", 0]),)
+    found: list[Violation | None] = []
+    for at in range(60_100, 60_600, 150):
+        actions = (Action(50_000, "start", "r0"), Action(at, "fence", place=0))
+        plan = Plan(1, (Worker(), Worker(())), runs, actions, Weather(busy=0.8, turn_delay=500), 400_000)
+        found.append(simulator.broken(plan))
+    assert [violation for violation in found if violation is not None] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["a paused queue gives", "a dedup key is not looked at", "a deadline that comes 5 ms early"]
+)
+def test_what_is_broken_about_starts_is_caught(simulator: Simulator, name: str) -> None:
+    with broken_engine(name):
+        assert any(simulator.broken(world_for(name, make(seed))) for seed in range(1, 200))

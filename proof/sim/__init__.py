@@ -1,7 +1,8 @@
 """Simulation: the real engine in a world of virtual time, where everything that can go wrong does so by seed.
 
 A world (`proof.sim.world`) has up to four worker processes, each a real `stepwell.machine.Machine` over a real store on
-one SQLite database in memory; callers that start, send, wait and cancel; and faults (`proof.sim.plan`): crashes between
+one SQLite database in memory; callers that start, send, wait, cancel, pause queues and commit transactions of their own;
+and faults (`proof.sim.plan`): crashes between
 any two reads and commits, commits whose outcome stays unknown, a full disk, stalls and take-overs, letters that are
 late, lost or doubled, clocks that jump. What the runs do is a program at random (`proof.sim.grammar`). After every
 event, and in the end, the judge (`proof.sim.judge`) compares what happened with what was promised, and with a model
@@ -41,6 +42,8 @@ _SHARE: Final = 250
 _CONTROL_WORLDS: Final = 600
 _SHRINK_SECONDS: Final = 20.0
 _FAILURES_TOLD: Final = 5
+#: How much of a history is told: one that goes round in circles is long.
+_NOTES_TOLD: Final = 200
 
 
 @dataclass
@@ -150,7 +153,7 @@ def tell(seed: int, invariant: str, seconds: float = _SHRINK_SECONDS) -> None:
     print(f"  the shortest history found in {time.monotonic() - began:.0f} s; times in microseconds:")
     for line in describe(plan):
         print(f"    {line}")
-    for note in world.history:
+    for note in world.history[:_NOTES_TOLD]:
         print(f"    {note.at:>9,}  {note.who:<8} {note.what}")
     print(f"  {violation or 'it did not happen again'}", flush=True)
 
@@ -161,4 +164,5 @@ def describe(plan: Plan) -> list[str]:
     lines += [f"run {run_id} ({flavour}): {program}" for run_id, flavour, program in plan.runs]
     lines += [f"at {action.at:,}: {action}" for action in plan.actions]
     lines += [f"run {run_id} stands in a queue: {place}" for run_id, place in plan.places]
+    lines += [f"run {run_id} shall end within {wait:,}" for run_id, wait in plan.deadlines]
     return [*lines, f"{plan.weather}, faults end at {plan.horizon:,}"]

@@ -13,15 +13,18 @@ from msgspec.structs import replace
 from proof.sim.plan import Plan, Worker
 from proof.sim.world import World
 from stepwell.activation import Activator
+from stepwell.client import Enlisted
 from stepwell.execution import Execution
 from stepwell.journal import Entry
 from stepwell.loading import Loader
 from stepwell.machine import Machine
 from stepwell.memory import Memory
-from stepwell.model import RunSnapshot
+from stepwell.model import RunRecord, RunSnapshot
 from stepwell.requests import Requests
 from stepwell.resident import Resident
 from stepwell.store.sqlite import changes, writer
+from stepwell.store.sqlite.entries import Entries
+from stepwell.store.sqlite.facts import SqliteFacts
 from stepwell.turns import Turns
 from stepwell.work import Work
 
@@ -154,6 +157,61 @@ def _count_outside(stack: ExitStack) -> None:
     stack.enter_context(patch.object(Turns, "_add", broken))
 
 
+def _ignore_pauses(stack: ExitStack) -> None:
+    state = SqliteFacts.state
+
+    def broken(self: SqliteFacts, queue: str) -> Any:
+        found = state(self, queue)
+        return None if found is None else replace(found, paused=False)
+
+    stack.enter_context(patch.object(SqliteFacts, "state", broken))
+
+
+def _ignore_keys(stack: ExitStack) -> None:
+    """A start does not look who has its dedup key, and takes it from whoever has."""
+    find = Entries.find_dedup
+
+    def broken(self: Entries, entry: Any) -> None:
+        found = find(self, entry)
+        if found is not None:
+            self._execute("UPDATE stepwell_entries SET dedup = NULL, latest_at = NULL WHERE run = ?", (found[0],))
+
+    stack.enter_context(patch.object(Entries, "find_dedup", broken))
+
+
+def _do_not_put_off(stack: ExitStack) -> None:
+    stack.enter_context(patch.object(Entries, "put_off", lambda *_arguments: None))
+
+
+def _fill_batches_too_far(stack: ExitStack) -> None:
+    collect = Entries.collect
+
+    def broken(self: Entries, run: int, workflow: str, entry: Any, payload: Any, items: int) -> None:
+        collect(self, run, workflow, replace(entry, batch_size=entry.batch_size + 1), payload, items)
+
+    stack.enter_context(patch.object(Entries, "collect", broken))
+
+
+def _stop_too_early(stack: ExitStack) -> None:
+    begin = Resident.__init__
+
+    def broken(self: Resident, record: RunRecord, execution: Execution) -> None:
+        begin(self, record, execution)
+        if self.deadline_at is not None:
+            self.deadline_at -= 5_000
+
+    stack.enter_context(patch.object(Resident, "__init__", broken))
+
+
+def _forget_what_was_started(stack: ExitStack) -> None:
+    """A transaction is committed, and nobody brings to life what it started."""
+
+    def none(self: Enlisted) -> list[Callable[[], None]]:  # noqa: ARG001 - the method's own signature
+        return []
+
+    stack.enter_context(patch.object(Enlisted, "events", none))
+
+
 CONTROLS: Final[dict[str, Callable[[ExitStack], None]]] = {
     "acknowledge before commit": _acknowledge_early,
     "a step starts before its commit": _act_early,
@@ -168,6 +226,12 @@ CONTROLS: Final[dict[str, Callable[[ExitStack], None]]] = {
     "a run is claimed although it has an owner": _claim_what_is_owned,
     "a crash makes attempts forgotten": _forget_attempts,
     "a queue limit counted outside the transaction": _count_outside,
+    "a paused queue gives": _ignore_pauses,
+    "a dedup key is not looked at": _ignore_keys,
+    "a debounced start is not put off": _do_not_put_off,
+    "a batch takes one too many": _fill_batches_too_far,
+    "a deadline that comes 5 ms early": _stop_too_early,
+    "a transaction's starts are forgotten": _forget_what_was_started,
 }
 
 

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 from proof.sim.faults import Violation
 from proof.sim.programs import FLOWS
 from stepwell.attempts import Attempts
+from stepwell.flow import Queue
 
 if TYPE_CHECKING:
     from proof.sim.process import Process
     from proof.sim.world import World
 
 _UNDER_WAY: Final = (
-    "SELECT run.key, run.queue, entry.partition, run.owner, run.started_at, entry.priority, entry.place, run.workflow "
+    "SELECT run.key, run.queue, entry.partition, run.owner, run.started_at, entry.priority, entry.place, run.workflow, "
+    "entry.ready_at, run.created_at "
     "FROM stepwell_runs AS run JOIN stepwell_entries AS entry ON entry.run = run.key AND entry.op = 0 "
     "WHERE run.queue IS NOT NULL AND run.queued = 0 AND run.ended_at IS NULL"
 )
@@ -26,6 +28,10 @@ _STANDING: Final = (
     "SELECT run.queue, entry.partition, entry.state FROM stepwell_runs AS run "
     "JOIN stepwell_entries AS entry ON entry.run = run.key AND entry.op = 0 WHERE run.key = ? AND run.queued = 1"
 )
+_PAUSED: Final = "SELECT name FROM stepwell_queues WHERE paused = 1"
+_KEYS: Final = "SELECT entry.run, entry.queue, entry.dedup FROM stepwell_entries AS entry WHERE entry.dedup IS NOT NULL"
+_ACTIVE: Final = "SELECT key, queued FROM stepwell_runs WHERE queue IS NOT NULL AND ended_at IS NULL"
+_ITEMS: Final = "SELECT count(*) FROM stepwell_batch_items WHERE run = ?"
 _ANY: Final = "SELECT 1 FROM stepwell_entries LIMIT 1"
 _ALIVE: Final = "SELECT 1 FROM stepwell_workers WHERE epoch = ? AND ended_at IS NULL"
 
@@ -48,10 +54,14 @@ class FlowJudge:
     def __init__(self, world: World, rows: Callable[..., list[Any]]) -> None:
         self._world = world
         self._rows = rows
-        self._taken: set[int] = set()
+        #: When runs were taken.
+        self.taken: dict[int, int] = {}
         self._starts: dict[str, list[int]] = {}  # of the runs of each queue
         self._executing: dict[str, dict[int, Process]] = {}  # by limit and attempt
         self._begun: dict[str, list[int]] = {}  # the starts under each limit
+        self._paused: set[str] = set()
+        #: The queue and dedup key of every run that ever had one.
+        self.keys: dict[int, tuple[str, str]] = {}
 
     # --- queues ------------------------------------------------------------------------------------------------------
 
@@ -60,8 +70,14 @@ class FlowJudge:
         if not self._rows(_ANY):
             return
         under_way = self._rows(_UNDER_WAY)
-        taken = [row for row in under_way if row[0] not in self._taken]
-        self._taken.update(row[0] for row in taken)
+        taken = [row for row in under_way if row[0] not in self.taken]
+        paused = {name for (name,) in self._rows(_PAUSED)}
+        for row in taken:
+            if row[1] in paused & self._paused:
+                raise Violation("a queue that is paused gives nothing", f"{row[1]}: run {row[0]} was taken")
+        self._paused = paused
+        self._check_keys()
+        self.taken.update((row[0], self._world.now) for row in taken)
         for name, count in Counter(row[1] for row in under_way).items():
             bound = FLOWS[name].settings.concurrency
             if bound is not None and count > bound:
@@ -80,8 +96,41 @@ class FlowJudge:
         for row in taken:
             self._check_taken(row)
 
+    def _check_keys(self) -> None:
+        """Look whether two runs have one dedup key; one that debounces has it only until it is taken."""
+        self.keys.update((run, (queue, dedup)) for run, queue, dedup in self._rows(_KEYS))
+        if not self.keys:
+            return
+        active = [(run, queued) for run, queued in self._rows(_ACTIVE) if run in self.keys]
+        having = Counter(self.keys[run] for run, queued in active if queued or not self._calms(run))
+        for key, count in having.items():
+            if count > 1:
+                raise Violation("a dedup key belongs to one run", f"{key}: {count} runs")
+
+    def _calms(self, run: int) -> bool:
+        queue = FLOWS[self.keys[run][0]]
+        return isinstance(queue, Queue) and queue.debounce is not None
+
+    def _check_in_time(self, row: Any) -> None:
+        """Look whether a run was not taken too early: delayed, debounced, or still collecting."""
+        run, name, *_, ready_at, created_at = row
+        now = self._world.now  # while a worker's clock may lag behind, when another one had moved the queue on
+        queue = FLOWS[name]
+        assert isinstance(queue, Queue)
+        if queue.batch is None:
+            if now < ready_at:
+                raise Violation("a delay is kept", f"{name}: run {run} was taken {ready_at - now} us early")
+            return
+        ((items,),) = self._rows(_ITEMS, run)
+        if items > queue.batch.size or (items < queue.batch.size and now < created_at + queue.batch_within):
+            raise Violation(
+                "a batch is full, or its time is over",
+                f"{name}: run {run} has {items} items, {now - created_at} us after",
+            )
+
     def _check_taken(self, row: Any) -> None:
-        _, name, partition, _, started_at, priority, place, workflow = row
+        _, name, partition, _, started_at, priority, place, workflow, _, _ = row
+        self._check_in_time(row)
         starts = self._starts.setdefault(name, [])
         starts.append(started_at)
         check_rate(name, starts)

@@ -10,7 +10,8 @@ A program is a node: a JSON list whose first element is its kind. `n` is a numbe
 ``["publish", n, key]``                 publish a value
 ``["draw", n]``                         `random()` and `uuid4()`
 ``["child", n, mode, flavour, p, …]``   start a child with program `p`: ``call`` it, ``await`` it, ``leave`` it,
-                                        ``detach`` it; then its id or None, and its place in a queue or None
+                                        ``detach`` it; then its id or None, and its place in a queue or None; flavour
+                                        ``batch``: `p` is a list of items, each an owner and a number
 ``["join", n, target]``                 wait for the end of another run
 ``["cancel", n, target]``               cancel another run
 ``["fail", n]``                         raise `SimError`
@@ -47,8 +48,10 @@ ATTEMPTS: Final[dict[str, int]] = {
 }
 #: The kinds whose parts run at once.
 TOGETHER: Final = frozenset({"all", "group", "race"})
-#: The queues of `proof.sim.programs`.
-QUEUES: Final = ("sim.one", "sim.parts", "sim.rate", "sim.each")
+#: The queues of `proof.sim.programs`: plain ones; those in which starts have dedup keys; the one that collects.
+PLAIN_QUEUES: Final = ("sim.one", "sim.parts", "sim.rate", "sim.each")
+KEYED_QUEUES: Final = ("sim.dedup", "sim.reject", "sim.calm")
+BATCHES: Final = "sim.batch"
 _MODES: Final = ("call", "call", "await", "await", "await", "leave", "detach")
 
 
@@ -68,7 +71,10 @@ class Grammar:
         self._weights["step"] = max(self._weights["step"], 1)
         self._flavours = tuple(flavour for flavour in ATTEMPTS if chance.random() < 0.7) or ("plain",)
         self._queueing = chance.choice((0.0, 0.0, 0.3, 0.9))
-        self._queues = chance.sample(QUEUES, chance.randint(1, len(QUEUES)))
+        queues = (*PLAIN_QUEUES, *KEYED_QUEUES)
+        self.queues = chance.sample(queues, chance.choice((1, 2, 3, len(queues))))
+        #: Whether some starts are collected into batches.
+        self.batches = chance.random() < 0.25
         self._together = chance.choice((0.2, 0.5, 0.7))
         self._failing = chance.choice((0.0, 0.1, 0.3))
         self._patient = chance.choice((0.0, 0.3, 0.8))
@@ -159,17 +165,24 @@ class Grammar:
             if chance.random() < 0.05:
                 program = ["step", 0, "plain", 0]  # other input: a conflict
             return ["child", number, mode, kind, program, child_id, None]
+        if self.batches and mode != "call" and chance.random() < 0.5:
+            items = [[run_id, number]]
+            return ["child", number, mode, "batch", items, None, [BATCHES, chance.choice(("", "a")), 0, 0, ""]]
         kind = chance.choice(("async", "async", "sync"))
         program = self.program(run_id, kind, chance.randint(1, 4), depth + 1)
         return ["child", number, mode, kind, program, None, None if mode == "call" else self.place()]
 
     def place(self) -> list[Any] | None:
-        """Return a place in a queue: its name, a partition, a priority, a delay in milliseconds; or None."""
+        """Return a place in a queue: its name, partition, priority, delay in milliseconds, dedup key; or None."""
         chance = self._chance
         if chance.random() >= self._queueing:
             return None
         delay = chance.randint(1, self.slowest_ms) if chance.random() < 0.2 else 0
-        return [chance.choice(self._queues), chance.choice(("", "a", "b")), chance.choice((0, 0, 1)), delay]
+        queue = chance.choice(self.queues)
+        dedup = chance.choice(("", "d0", "d1")) if queue in KEYED_QUEUES else ""
+        if queue == "sim.calm":
+            delay, dedup = 0, dedup or "d0"
+        return [queue, chance.choice(("", "a", "b")), chance.choice((0, 0, 1)), delay, dedup]
 
     def _join(self, _run_id: str, _flavour: str, _depth: int) -> Node:
         return ["join", self.number(), self._chance.choice(self.targets)]

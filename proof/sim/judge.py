@@ -10,10 +10,13 @@ from collections import Counter, defaultdict
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec.structs import replace
+
 from proof.sim import model
 from proof.sim.faults import Violation
 from proof.sim.flows import FlowJudge
 from proof.sim.programs import WORKFLOWS
+from proof.sim.starts import STARTS, StartJudge
 from stepwell.attempts import Attempts
 from stepwell.codec import inflate
 from stepwell.context import StepInfo
@@ -25,8 +28,9 @@ from stepwell.model import Claim
 from stepwell.store.sqlite.reader import SqliteInspector
 
 if TYPE_CHECKING:
+    from proof.sim.callers import Call
     from proof.sim.process import Process
-    from proof.sim.world import Call, World
+    from proof.sim.world import World
 
 _RUNS: Final = "SELECT key, id, status, owner, wake_at, workflow FROM stepwell_runs"
 _NEW_ENTRIES: Final = (
@@ -51,6 +55,7 @@ class Judge:
         self._position = 0
         self._answered: set[tuple[int, int]] = set()
         self.flow = FlowJudge(world, self._rows)
+        self.starts = StartJudge(world, self._rows)
         self._failed: Counter[tuple[int, int]] = Counter()
         self._status: dict[int, str] = {}
         self._owners: dict[int, int | None] = {}
@@ -165,12 +170,17 @@ class Judge:
     def acknowledged(self, call: Call, value: Any) -> None:
         """Look whether the file holds what a caller was told just now."""
         action = call.action
+        if action.kind in ("pause", "unpause"):
+            return  # others may have changed that since; see `FlowJudge`
+        run_id = call.run_id if action.kind in STARTS else action.target
         rows = self._rows(
-            "SELECT status, result, cancel_requested_at, ended_at FROM stepwell_runs WHERE id = ?", action.target
+            "SELECT status, result, cancel_requested_at, ended_at FROM stepwell_runs WHERE id = ?", run_id
         )
         if not rows:
-            raise Violation("what is acknowledged is durable", f"{action.kind}: there is no run {action.target}")
+            raise Violation("what is acknowledged is durable", f"{action.kind}: there is no run {run_id}")
         status, result, cancelled_at, ended_at = rows[0]
+        if action.kind == "collect" and f"c{call.number}" not in self.starts.items(self.keys[run_id]):
+            raise Violation("what is acknowledged is durable", f"item {call.number} is not in run {run_id}")
         if action.kind == "wait" and (status != value.status or result != value.result):
             raise Violation("a result is that of the file", f"{action.target} is {status}, the caller was told {value}")
         if action.kind == "cancel" and cancelled_at is None and ended_at is None:
@@ -190,9 +200,9 @@ class Judge:
 
     def rested(self) -> None:
         """The faults are over, and nothing happens any more: look whether anything should."""
-        for action in self._world.plan.actions:
-            if action.kind == "start" and action.target not in self.keys:
-                raise Violation("what is started runs", f"{action.target} is not in the file")
+        for call in self._world.calls:
+            if call.action.kind in STARTS and call.outcome == "acknowledged" and call.run_id not in self.keys:
+                raise Violation("what is started runs", f"{call.run_id} is not in the file")
         for run_id in self.not_ended():
             self._check_blocked(run_id)
         self._check_none_lost()
@@ -212,6 +222,7 @@ class Judge:
         execution = self._replay(key)
         if execution.outcome is not None or execution.stopped:
             raise Violation("a run goes on", f"{run_id} has not ended, but its code has")
+        self.starts.check_deadline(key, run_id, self._world.now)
         for operation in execution.pending.values():
             if operation.kind == "receive":
                 waiting = self._rows(
@@ -238,9 +249,10 @@ class Judge:
         inspector = SqliteInspector(_Reads(self._connection))
         (snapshot,) = inspector.load([key])
         definition = next(one for one in WORKFLOWS.values() if one.name == snapshot.record.workflow)
-        execution = Execution(
-            snapshot.record, definition, self._world.codec, greenlets=True, loop=DeterministicLoop.create()
-        )
+        record = snapshot.record
+        if snapshot.items:
+            record = replace(record, input=self._world.codec.join_arguments(snapshot.items, record.id))
+        execution = _Replay(record, definition, self._world.codec, greenlets=True, loop=DeterministicLoop.create())
         entries = snapshot.entries
         if until is not None:
             entries = list(takewhile(lambda entry: entry.kind != until, entries))
@@ -260,6 +272,7 @@ class Judge:
             "FROM stepwell_runs ORDER BY key"
         ):
             self._check_run(row, entries[row[0]])
+        self.starts.ended()
         self._check_effects(entries)
         self._check_children(entries)
         self._check_messages(entries)
@@ -268,12 +281,14 @@ class Judge:
                 raise Violation("callers are answered", f"{call.action} waits for ever")
 
     def _check_run(self, row: Any, entries: list[Any]) -> None:
-        key, run_id, _, status, encoded, created_at, result, error, cancelled_at, _, _ = row
-        node = json.loads(_text(encoded))["args"][0]
-        known = next((program for known_id, _, program in self._world.plan.runs if known_id == run_id), node)
-        if known != node:
-            raise Violation("a run has the input that it was started with", run_id)
+        key, run_id, workflow, status, encoded, created_at, result, error, cancelled_at, _, _ = row
         execution = self._replay(key)
+        if workflow == "sim.batch":
+            self.starts.check_batch(key, run_id, status, result)
+            execution.close()
+            return
+        node = json.loads(_text(encoded))["args"][0]
+        self.starts.check_input(key, run_id, node)
         outcome = execution.outcome
         never_ran = status == "cancelled" and all(kind == "cancel" for _, kind, _, _ in entries)
         if outcome is None and not never_ran:
@@ -290,13 +305,16 @@ class Judge:
                 model.check(node, found, model.Facts(run_id, created_at, self._world.losses + self._world.refusals > 0))
             except model.UnfitError as problem:
                 raise Violation("the model", f"{run_id}: {problem}") from problem
+        elif status == "failed" and "RunDeadlineExceeded" in _text(error):
+            self.starts.check_late(key, run_id)
         elif status == "failed":
             if "SimError" not in _text(error) or "raise" not in model.outcomes(node):
                 raise Violation("the model", f"{run_id} cannot fail, but has: {_text(error)[:500]}")
         elif cancelled_at is None and not model.may_cancel_itself(node):
             raise Violation("a run is cancelled because somebody said so", run_id)
         heard = any(kind == "cancel" for _, kind, _, _ in entries)
-        if heard and status != "cancelled" and not model.cancel_may_be_lost(node):
+        stopped = status == "cancelled" or "RunDeadlineExceeded" in _text(error)
+        if heard and not stopped and not model.cancel_may_be_lost(node):
             raise Violation("a cancellation ends its run", f"{run_id} is {status}")
         if heard and not never_ran and node[0] == "final" and not self._cleaned_up(key, run_id, node[2][1]):
             raise Violation("clean-up is done on cancellation", f"{run_id} did not execute node {node[2][1]}")
@@ -316,7 +334,7 @@ class Judge:
             execution.close()
 
     def _check_effects(self, entries: dict[int, list[Any]]) -> None:
-        found = Counter((run, op) for run, op in self._rows("SELECT run, op FROM effects"))
+        found = Counter((run, op) for run, op in self._rows("SELECT run, op FROM effects WHERE run <> ''"))
         recorded = {
             (self.ids[run], op)
             for run, of_run in entries.items()
@@ -357,9 +375,13 @@ class Judge:
 
     def _withdraws(self, run: int, entries: list[Any]) -> bool:
         """Tell whether a run may have started a child, and dropped the task that started it before hearing of it."""
-        (encoded,) = self._rows("SELECT input FROM stepwell_runs WHERE key = ?", run)[0]
-        found = model.kinds(json.loads(_text(encoded))["args"][0])
+        found = model.kinds(self._program(run))
         return bool(found & {"race", "group", "limit"}) or any(kind == "cancel" for _, kind, _, _ in entries)
+
+    def _program(self, run: int) -> Any:
+        """Return the program of a run; that of one that collects items does nothing but steps."""
+        (encoded,) = self._rows("SELECT input FROM stepwell_runs WHERE key = ?", run)[0]
+        return ["step"] if encoded is None else json.loads(_text(encoded))["args"][0]
 
     def _sent(self, entries: dict[int, list[Any]]) -> tuple[Counter[str], set[str], set[str]]:
         """Return how many messages were sent for certain, by name; the loose senders; and the names that they used.
@@ -375,13 +397,14 @@ class Judge:
                 sent[name] += kind == "sent"
             if any(kind == "send_failed" for _, kind, _, _ in of_run) or self._withdraws(run, of_run):
                 senders.add(self.ids[run])
-                (encoded,) = self._rows("SELECT input FROM stepwell_runs WHERE key = ?", run)[0]
-                names |= model.names_sent(json.loads(_text(encoded))["args"][0])
+                names |= model.names_sent(self._program(run))
         for call in self._world.calls:
             if call.action.kind == "send":
                 sent[call.action.name] += call.outcome == "acknowledged"
                 if call.unknown:
                     names.add(call.action.name)
+            elif call.action.kind == "transact" and not self.starts.is_keyed(call.action.target):
+                sent[call.action.name] += self.starts.transacted(call)
         return sent, senders, names
 
     def _check_messages(self, entries: dict[int, list[Any]]) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from proof.sim.grammar import ATTEMPTS, Node
+from proof.sim.programs import key_of
 
 #: `now()` has microseconds, but goes through a float.
 _ROUNDING: Final = 2
@@ -236,13 +237,17 @@ def _join(node: Node, result: Any, _facts: Facts) -> None:
 
 
 def _child(node: Node, result: Any, _facts: Facts) -> None:
-    _, number, mode, _, _, child_id, _ = node
+    _, number, mode, _, _, child_id, place = node
     _, found, named, how, *rest = result
     _require(found == number, node, result)
-    if how == "conflict":
+    # The start of a run with a dedup key may lead to one that has it already, and to none at all.
+    keyed = bool(key_of(place)[1])
+    if how == "RunConflict":
         _require(child_id is not None and mode != "call", node, result)
+    elif how == "DuplicateRun":
+        _require(keyed and mode != "call", node, result)
     elif mode in ("leave", "detach"):
-        _require(how == "started" and (child_id is None or named == child_id), node, result)
+        _require(how == "started" and (child_id is None or named == child_id or keyed), node, result)
     else:
         _require(how in ("completed", "failed", "cancelled") and bool(rest) == (how == "completed"), node, result)
 

@@ -20,7 +20,7 @@ _HORIZONS: Final = (100_000, 400_000, 1_000_000, 3_000_000)
 class Worker:
     """A place for a worker process: what those that start there, one after another, are like."""
 
-    serves: tuple[str, ...] = ("async", "sync")
+    serves: tuple[str, ...] = ("async", "sync", "batch")
     waiting: int = 1000
     running: int = 10_000
     joins_at: int = 0
@@ -64,6 +64,7 @@ class Plan:
     weather: Weather
     horizon: int  # when the faults end and healing begins
     places: tuple[tuple[str, list[Any]], ...] = ()  # of runs that are started in queues; see `Grammar.place`
+    deadlines: tuple[tuple[str, int], ...] = ()  # of runs, in microseconds after their starts
     chance: str = ""  # what the generators are seeded with, besides the seed
 
     def but(self, **changes: Any) -> Plan:
@@ -114,6 +115,9 @@ class _Maker:
             at = chance.randint(0, 20_000 if together else self.horizon // 2)
             for _ in range(chance.choice((1, 1, 1, 2))):
                 self.add(at, "start", target=run_id)
+            if chance.random() < 0.2:
+                name = f"{run_id}.{chance.choice('ab')}"
+                self.add(at + chance.choice((0, 0, self.horizon // 4)), "transact", target=run_id, name=name)
             for _ in range(chance.choice((0, 1, 1, 2))):
                 self.add(at + chance.randint(0, self.horizon // 4), "wait", target=run_id)
             if chance.random() < 0.15:
@@ -125,6 +129,17 @@ class _Maker:
                 self.add(
                     chance.randint(0, self.horizon), kind, target=target, name=name if not key else f"{target}.keyed"
                 )
+
+    def queues(self, grammar: Grammar) -> None:
+        chance = self.chance
+        if grammar.batches:
+            for _ in range(chance.randint(1, 8)):
+                self.add(chance.randint(0, self.horizon // 2), "collect", name=chance.choice(("", "", "a")))
+        for name in (*grammar.queues, "sim.batch", "sim.limit", "sim.rated"):
+            if chance.random() < 0.1:
+                self.add(chance.randint(0, self.horizon), "pause", name=name)
+                if chance.random() < 0.5:
+                    self.add(chance.randint(0, self.horizon), "unpause", name=name)
 
 
 def make(seed: int) -> Plan:
@@ -140,6 +155,7 @@ def make(seed: int) -> Plan:
     horizon = chance.choice(_HORIZONS)
     maker = _Maker(chance, horizon)
     maker.requests(runs, grammar)
+    maker.queues(grammar)
     in_queues = [(run_id, grammar.place()) for run_id in ids]
     places = chance.choice((1, 2, 2, 3, 3, 4))
     maker.faults(places)
@@ -156,11 +172,13 @@ def make(seed: int) -> Plan:
     )
     standing = tuple((run_id, place) for run_id, place in in_queues if place is not None)
     actions = tuple(sorted(maker.actions, key=lambda action: action.at))
-    return Plan(seed, workers, tuple(runs), actions, weather, horizon, standing)
+    hurry = chance.choice((0.0, 0.0, 0.3))
+    limits = [(run_id, chance.randint(0, horizon)) for run_id in ids if chance.random() < hurry]
+    return Plan(seed, workers, tuple(runs), actions, weather, horizon, standing, tuple(limits))
 
 
 def _worker(chance: Random, index: int, horizon: int) -> Worker:
-    serves: tuple[str, ...] = ("async", "sync")
+    serves: tuple[str, ...] = ("async", "sync", "batch")
     if index and chance.random() < 0.25:
         serves = chance.choice((("async",), ("sync",), ()))
     return Worker(

@@ -8,7 +8,8 @@ turn, and there the process may die or stall.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -26,7 +27,7 @@ from stepwell.machine import Machine
 from stepwell.model import Claim
 from stepwell.runner import is_rated
 from stepwell.steps import record_result
-from stepwell.store.base import News, Outcome, Unit
+from stepwell.store.base import News, Outcome, StoreTransaction, Unit
 from stepwell.store.sqlite import nudges
 from stepwell.store.sqlite.changes import Evidence
 from stepwell.store.sqlite.membership import Seat
@@ -171,10 +172,27 @@ class SimStore(SqliteStore):
         self.process.world.refusals += sum(isinstance(outcome, StepwellError) for outcome in outcomes)
         return outcomes
 
+    @contextmanager
+    def transaction(self, claim: Claim) -> Generator[StoreTransaction]:
+        """Open a transaction of a caller's, which may fail as any other."""
+        process, world = self.process, self.process.world
+        unknown = self._before(claim)
+        with SqliteStore.transaction(self, claim) as opened:
+            yield opened
+        world.judge.after_commit(process, claim)
+        self._after(unknown)
+
     def _write(self, claim: Claim | None, action: Callable[[], tuple[_T, Evidence | None]]) -> _T:
         return self._transact(lambda: SqliteStore._write(self, claim, action), claim)
 
     def _transact(self, transact: Callable[[], _T], claim: Claim | None) -> _T:
+        unknown = self._before(claim)
+        result = transact()
+        self.process.world.judge.after_commit(self.process, claim)
+        self._after(unknown)
+        return result
+
+    def _before(self, claim: Claim | None) -> str:
         process, world = self.process, self.process.world
         process.point("before a commit")
         if world.disk_full_until > world.now:
@@ -183,13 +201,13 @@ class SimStore(SqliteStore):
         if unknown == "lost":
             self._stop("was not applied")
         world.judge.before_commit(claim)
-        result = transact()
-        world.judge.after_commit(process, claim)
-        world.committed(process)
+        return unknown
+
+    def _after(self, unknown: str) -> None:
+        self.process.world.committed(self.process)
         if unknown == "applied":
             self._stop("was applied")
-        process.point("after a commit")
-        return result
+        self.process.point("after a commit")
 
     def _stop(self, what: str) -> None:
         self._writer.failed = StoreFailed(f"the simulated disk failed; the transaction {what}")

@@ -16,8 +16,8 @@ from proof.sim.grammar import Node
 from stepwell import operations, sync
 from stepwell.context import StepInfo
 from stepwell.definition import Workflow, step, transaction, workflow
-from stepwell.errors import RunCancelled, RunConflict, RunEnded, RunFailed, RunNotFound, StepInterrupted
-from stepwell.flow import Limit, Queue, Rate
+from stepwell.errors import DuplicateRun, RunCancelled, RunConflict, RunEnded, RunFailed, RunNotFound, StepInterrupted
+from stepwell.flow import Batch, Limit, Queue, Rate
 from stepwell.operations import RunContext, current
 from stepwell.retry import Retry
 
@@ -36,6 +36,10 @@ _QUEUES: Final = (
     Queue("sim.parts", concurrency=3, partition_concurrency=1),
     Queue("sim.rate", rate=Rate(2, per=0.1)),
     Queue("sim.each", per_worker=1),
+    Queue("sim.dedup", concurrency=2),
+    Queue("sim.reject", concurrency=1, on_duplicate="reject"),
+    Queue("sim.calm", debounce=0.05, debounce_limit=0.15),
+    Queue("sim.batch", concurrency=1, batch=Batch(3, within=0.05)),
 )
 #: All of them by name.
 FLOWS: Final[dict[str, Queue | Limit]] = {flow.name: flow for flow in (LIMIT, RATED, *_QUEUES)}
@@ -45,8 +49,19 @@ def in_queue(place: list[Any] | None) -> dict[str, Any]:
     """Return the options of a start for a place in a queue; see `proof.sim.grammar.Grammar.place`."""
     if place is None:
         return {}
-    name, partition, priority, delay = place
-    return {"queue": FLOWS[name], "partition": partition or None, "priority": priority, "delay": delay / 1000 or None}
+    name, partition, priority, delay, *rest = place
+    return {
+        "queue": FLOWS[name],
+        "partition": partition or None,
+        "priority": priority,
+        "delay": delay / 1000 or None,
+        "dedup": (rest[0] if rest else None) or None,
+    }
+
+
+def key_of(place: list[Any] | None) -> tuple[str, str]:
+    """Return the queue and the dedup key of a place, empty where there is none."""
+    return ("", "") if place is None else (place[0], place[4] if place[4:] else "")
 
 
 class World(Protocol):
@@ -306,14 +321,20 @@ async def _run_child(node: Node) -> Node:
             return _ended(number, "", error)
     try:
         child = await operations.start(definition, part, id=child_id, detached=mode == "detach", **in_queue(place))
-    except RunConflict:
-        return ["child", number, child_id, "conflict"]
+    except (RunConflict, DuplicateRun) as error:
+        return ["child", number, child_id, type(error).__name__]
     if mode != "await":
         return ["child", number, child.id, "started"]
     try:
         return ["child", number, child.id, "completed", await child.result()]
     except (SimError, RunFailed, RunCancelled) as error:
         return _ended(number, child.id, error)
+
+
+@workflow(name="sim.batch")
+async def collected(items: list[list[Any]]) -> list[Any]:
+    """Act once for each item that was collected: whose it is, and its number."""
+    return ["batch", [[owner, await plain(number, 0)] for owner, number in items]]
 
 
 # --- def --------------------------------------------------------------------------------------------------------------
@@ -402,8 +423,8 @@ def _run_child_sync(node: Node) -> Node:
         return ["child", number, None, "completed", value]
     try:
         child: Any = sync.start(definition, part, id=child_id, detached=mode == "detach", **in_queue(place))
-    except RunConflict:
-        return ["child", number, child_id, "conflict"]
+    except (RunConflict, DuplicateRun) as error:
+        return ["child", number, child_id, type(error).__name__]
     if mode != "await":
         return ["child", number, child.id, "started"]
     try:
@@ -412,4 +433,4 @@ def _run_child_sync(node: Node) -> Node:
         return _ended(number, child.id, error)
 
 
-WORKFLOWS: Final[dict[str, Workflow[..., Any]]] = {"async": program, "sync": program_sync}
+WORKFLOWS: Final[dict[str, Workflow[..., Any]]] = {"async": program, "sync": program_sync, "batch": collected}

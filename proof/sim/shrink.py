@@ -47,10 +47,13 @@ def _cuts(plan: Plan) -> Iterator[Plan]:
         yield plan.but(
             runs=tuple(run for run in plan.runs if run[0] != run_id),
             places=tuple(place for place in plan.places if place[0] != run_id),
+            deadlines=tuple(limit for limit in plan.deadlines if limit[0] != run_id),
             actions=tuple(action for action in plan.actions if action.target != run_id),
         )
     for index in range(len(plan.places)):
         yield plan.but(places=plan.places[:index] + plan.places[index + 1 :])
+    for index in range(len(plan.deadlines)):
+        yield plan.but(deadlines=plan.deadlines[:index] + plan.deadlines[index + 1 :])
     if len(plan.workers) > 1:
         yield plan.but(workers=plan.workers[:-1])
     for index in range(len(plan.actions)):

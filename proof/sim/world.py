@@ -9,27 +9,22 @@ from __future__ import annotations
 import asyncio
 import gc
 import heapq
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Any, Final
 
+from proof.sim.callers import REQUESTS, Callers
 from proof.sim.database import Arena
 from proof.sim.faults import Crash, Violation
 from proof.sim.judge import Judge
 from proof.sim.plan import Action, Plan, Worker
 from proof.sim.process import Process, SimMembers
-from proof.sim.programs import WORKFLOWS, in_queue, outside
+from proof.sim.programs import outside
 from stepwell.codec import Codec
 from stepwell.context import StepInfo
-from stepwell.errors import ClaimLost, EngineClosed, RunEnded, RunNotFound, StepwellError, StorageFull
-from stepwell.flow import queue_entry
-from stepwell.lifecycle import ENDED
-from stepwell.queues import entered
-from stepwell.requests import Message
-from stepwell.store.base import RunCreated
+from stepwell.errors import EngineClosed, StepwellError
 from stepwell.store.sqlite import nudges
 
 #: When the world begins: 2025-11-22, in microseconds.
@@ -41,19 +36,6 @@ _MOST_EVENTS: Final = 60_000
 #: everything to the end of everything, in microseconds.
 _HEALING: Final = 120_000_000
 _CANCELLINGS: Final = 8
-
-
-@dataclass
-class Call:
-    """A request of a caller, sent to one process after another until one answers for good."""
-
-    action: Action
-    process: Process | None = None
-    answers: int = 0
-    settled: bool = False
-    outcome: str = ""  # "acknowledged", "refused" (nothing was done), or "unknown" for now
-    unknown: int = 0  # how many tries ended without a word
-    tries: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,14 +71,13 @@ class World:
         self.losses = 0  # of workers, by whatever cause
         self.active: list[Process] = []
         self.processes: list[Process] = []  # the living ones
-        self.calls: list[Call] = []
+        self.callers = Callers(self)
+        self.calls = self.callers.calls
         self.judge = Judge(self)
         self._heap: list[tuple[int, int, int, Process | None, Callable[[], None], str]] = []
         self._made = 0
         self._lives = [0] * len(plan.workers)
         self._waiting_for_news: set[Process] = set()
-        self._places = dict(plan.places)
-        self._programs = {run_id: (flavour, program) for run_id, flavour, program in plan.runs}
 
     def generator(self, name: str) -> Random:
         """Return a generator of its own for a part of the world."""
@@ -260,10 +241,7 @@ class World:
             process.end()
         if self.lock_holder is process:
             self.release_lock()
-        for call in self.calls:
-            if call.process is process and not call.settled:
-                call.unknown += call.answers == 0
-                self._again(call)
+        self.callers.lost(process)
         if not self.closing and not (self.healing and self._is_served()):
             self.at(self.chance.choice((1, 10_000, 500_000)), None, partial(self.spawn, process.place), "respawn")
 
@@ -281,11 +259,10 @@ class World:
 
     def _act(self, action: Action) -> None:
         process = next((process for process in self.processes if process.place == action.place), None)
+        if action.kind in REQUESTS:
+            self.callers.make(action)
+            return
         match action.kind:
-            case "start" | "wait" | "cancel" | "send" | "send_keyed":
-                call = Call(action)
-                self.calls.append(call)
-                self._try(call)
             case "full":
                 self.note("disk", f"full for {action.number} us")
                 self.disk_full_until = max(self.disk_full_until, self.now + action.number)
@@ -350,80 +327,6 @@ class World:
         self.note(chosen, f"took over the runs of {victim.name}, worker {epoch}")
         chosen.hears and chosen.hears(nudges.WORK, ())
 
-    # --- callers -----------------------------------------------------------------------------------------------------
-
-    def _again(self, call: Call) -> None:
-        call.process = None
-        if call.action.kind == "send" and call.unknown:
-            call.settled, call.outcome = True, "unknown"  # whoever repeats it may send it twice
-            return
-        self.at(self.chance.choice((100, 20_000)), None, partial(self._try, call), "tries again")
-
-    def _try(self, call: Call) -> None:
-        able = [process for process in self.processes if process.open and not process.leaving]
-        able = [process for process in able if process.machine.failure is None]
-        if call.settled:
-            return
-        call.tries += 1
-        if not able:
-            self.at(10_000, None, partial(self._try, call), "tries")
-            return
-        process = self.chance.choice(able)
-        call.process, call.answers = process, 0
-        action = call.action
-        self.note(process, f"asked to {action.kind} {action.target} {action.name}")
-        machine, reply = process.machine, partial(self._answered, call, process)
-        message = f"c{self.calls.index(call)}"
-        match action.kind:
-            case "start":
-                process.post(partial(machine.start_run, self._creation(action.target), [], reply))
-            case "wait":
-                process.post(partial(machine.waiters.run, action.target, reply))
-            case "cancel":
-                process.post(partial(machine.cancel, action.target, "asked for", reply))
-            case "send":
-                payload = json.dumps([message, 0, 0])
-                process.post(partial(machine.send, action.target, Message(action.name, payload, None), reply))
-            case _:
-                payload = json.dumps([message, 0, 0])
-                process.post(partial(machine.send, action.target, Message(action.name, payload, "c0"), reply))
-
-    def _creation(self, run_id: str) -> RunCreated:
-        flavour, program = self._programs[run_id]
-        definition = WORKFLOWS[flavour]
-        payload = self.codec.encode_arguments((program,), {}, run_id)
-        fingerprint = self.codec.fingerprint((program,), {}, run_id)
-        place = self._places.get(run_id)
-        if place is None:
-            return RunCreated(run_id, definition.name, payload, fingerprint, "running", self.now)
-        entry = queue_entry(**in_queue(place))
-        assert entry is not None
-        stands = entered(entry, self.now)
-        return RunCreated(run_id, definition.name, payload, fingerprint, "pending", self.now, entry=stands)
-
-    def _answered(self, call: Call, process: Process, value: Any, error: BaseException | None) -> None:
-        if call.process is not process or call.settled:
-            if process.alive and call.process is process:
-                raise Violation("a caller is answered once", f"{call.action} was answered again: {value!r} {error!r}")
-            return
-        call.answers += 1
-        if call.answers > 1:
-            raise Violation("a caller is answered once", f"{call.action} was answered again: {value!r} {error!r}")
-        self.note(process, f"answers {call.action.kind} {call.action.target}: {value!r} {error!r}"[:200])
-        if error is None:
-            call.settled, call.outcome = True, "acknowledged"
-            self.judge.acknowledged(call, value)
-        elif isinstance(error, RunEnded) or (isinstance(error, RunNotFound) and call.action.kind != "wait"):
-            call.settled, call.outcome = True, "refused"
-        elif isinstance(error, (StorageFull, ClaimLost, EngineClosed, RunNotFound)):
-            if isinstance(error, RunNotFound) and call.tries > 8:
-                call.settled, call.outcome = True, "refused"
-            else:
-                self._again(call)
-        else:  # an unknown outcome
-            call.unknown += 1
-            self._again(call)
-
     # --- steps -------------------------------------------------------------------------------------------------------
 
     def executed(self, info: StepInfo, number: int, flavour: str) -> None:
@@ -445,8 +348,7 @@ class World:
         self.note("world", "everything is cancelled")
         for _ in range(_CANCELLINGS):  # a run may go on for a while, and start others, because its child was cancelled
             for run_id in self.judge.not_ended():
-                self.calls.append(Call(Action(0, "cancel", target=run_id)))
-                self._try(self.calls[-1])
+                self.callers.make(Action(0, "cancel", target=run_id))
             self._rest("every run ends after it was cancelled")
         self.judge.ended()
         self.closing = True
@@ -475,6 +377,10 @@ class World:
             for process in [process for process in self.processes if process.place == 0]:
                 self.dies(process)
             self.spawn(0)
+        self._rest("everything that can end ends")
+        # Only now: what was asked for before may have been under way for long.
+        for name in sorted({action.name for action in self.plan.actions if action.kind == "pause"}):
+            self.callers.make(Action(0, "unpause", name=name))
         self._rest("everything that can end ends")
 
     def _is_served(self) -> bool:
@@ -508,6 +414,3 @@ def live(plan: Plan, arena: Arena, codec: Codec, *, telling: bool = False) -> tu
         if was_enabled:
             gc.enable()
     return world, violation
-
-
-_ = (ENDED, field)

@@ -119,7 +119,8 @@ class Dispatch:
             self._processes.close()
 
     def abandon(self) -> None:
-        """Kill the processes, as the death of this one would; for when the loop has stopped."""
+        """Kill the processes, as the death of this one would, and let idle threads end; when the loop has stopped."""
+        self._threads.close()
         if self._processes is not None:
             self._processes.close(0.0)
 

@@ -238,9 +238,11 @@ class Turns:
 
         def failed(_value: object, error: BaseException | None) -> None:
             self._deciding.pop(name, None)
-            if asked:
-                self._asked.setdefault(name, []).extend(asked)
-            if asked or isinstance(error, StoreUnavailable):  # a full disk says nothing about whose turn it is
+            # Those whose asking was refused as well, or never written, have been forgotten together with their runs.
+            wanted = [pair for pair in asked if pair[1].wanted]
+            if wanted:
+                self._asked.setdefault(name, []).extend(wanted)
+            if wanted or isinstance(error, StoreUnavailable):  # a full disk says nothing about whose turn it is
                 due.add(name)
 
         work.changes.append(advance(name, self._worker.now))

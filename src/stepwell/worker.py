@@ -185,7 +185,8 @@ class Worker:
         run = self.memory.runs.get(attempts.run_key)
         number = attempts.operation
         if run is None or not attempts.wanted or run.calls.get(number) is not attempts:
-            if attempts.permit == "held":  # only now is its execution over
+            taken_up = run is not None and number in run.calls  # by another attempt, which has the permit now
+            if attempts.permit == "held" and not taken_up:  # only now is its execution over
                 self.activator.permits.give_back(attempts, self.batch.lone_work())
             return
         work: Work = run.work or self.batch.work_of(run)
@@ -267,6 +268,7 @@ class Worker:
         dropped = [attempts for attempts in run.calls.values() if attempts.retry_at is None]
         for attempts in dropped:
             attempts.wanted = False
+            attempts.permit = None  # it stays with the run: whoever reads it from the store finds the permit there
         if dropped:
             self._outside.drop_steps(dropped)
         run.execution.close()
