@@ -15,16 +15,13 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import apsw
 
 from stepwell.errors import TransactionError
 from stepwell.store.base import Change, Lent
 from stepwell.store.sqlite.faults import TransactionGone, concerns_all
-
-if TYPE_CHECKING:
-    from stepwell.store.sqlite.writer import Writer
 
 _PREFIX: Final = "stepwell_"
 
@@ -172,13 +169,13 @@ class SqliteLent:
 
 
 class SqliteTransaction:
-    """A `stepwell.store.base.StoreTransaction`."""
+    """A `stepwell.store.base.StoreTransaction`; `apply` is what applies changes in the transaction that is lent."""
 
-    def __init__(self, writer: Writer, lent: SqliteLent) -> None:
-        self._writer = writer
+    def __init__(self, apply: Callable[[Sequence[Change], SqliteLent], list[Any]], lent: SqliteLent) -> None:
+        self._apply = apply
         self._lent = lent
         self.lent: Lent = lent
 
     def apply(self, changes: Sequence[Change]) -> list[Any]:
         """Apply all of `changes`, or raise and apply none; the transaction stays open either way."""
-        return self._writer.apply_inside(changes, self._lent)
+        return self._apply(changes, self._lent)

@@ -367,7 +367,7 @@ class Writer:
         self.begin(claim)
         lent = SqliteLent(self._connection, self.gate, self.savepoint)
         try:
-            yield SqliteTransaction(self, lent)
+            yield SqliteTransaction(self.apply_inside, lent)
         except BaseException as error:
             lent.end()
             told = self.abandon(lent.fault or error)
