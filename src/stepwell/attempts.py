@@ -26,6 +26,7 @@ class Attempts(msgspec.Struct, eq=False):
 
     Of a step with a limit `permit` says whether the attempt asks for a permit in the commit under way, waits for it, or
     has it; `began_at` is when its execution really began, 0 until then, and `start_told` whether the store knows.
+    `interruptions` counts how often the program cancelled the task that executed it.
     """
 
     run_key: int
@@ -48,6 +49,7 @@ class Attempts(msgspec.Struct, eq=False):
     permit: PermitState = None
     began_at: int = 0
     start_told: bool = False
+    interruptions: int = 0
 
     def __str__(self) -> str:
         """Name the result, for messages of the codec."""

@@ -34,7 +34,7 @@ from stepwell.errors import (
     StepFailed,
     WorkflowIOError,
 )
-from stepwell.failure import decode_failure
+from stepwell.failure import failure_to_raise
 from stepwell.flow import Entry as QueueEntry
 from stepwell.flow import batch_count
 from stepwell.greenlets import NeedsGreenletsError, block_on
@@ -490,11 +490,7 @@ def _shown_call(attempts: Attempts) -> str:
 
 def _failure(entry: Entry) -> BaseException:
     fallback = StepFailed if entry.kind == "step_failed" else RunFailed
-    error = decode_failure(entry.value, fallback)
-    if isinstance(error, asyncio.CancelledError):
-        # It would pass for the cancellation of whoever waits, which `TaskGroup`, say, swallows without a word.
-        return fallback(f"CancelledError: {error}", type_name="asyncio.exceptions.CancelledError")
-    return error
+    return failure_to_raise(entry.value, fallback)
 
 
 class _StepWhere:

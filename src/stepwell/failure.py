@@ -109,6 +109,16 @@ def decode_failure(payload: Payload, fallback: Fallback) -> BaseException:
     return _restore(_read(payload, _decode), fallback)
 
 
+def failure_to_raise(payload: Payload, fallback: Fallback) -> BaseException:
+    """Return what `decode_failure` returns, but never a `CancelledError`."""
+    error = decode_failure(payload, fallback)
+    if isinstance(error, asyncio.CancelledError):
+        # It would pass for the cancellation of whoever asks, which `TaskGroup`, say, swallows without a word.
+        text = f"CancelledError: {str(error).removeprefix('CancelledError: ')}"
+        return fallback(text, type_name="asyncio.exceptions.CancelledError")
+    return error
+
+
 def failure_summary(payload: Payload) -> tuple[str, str]:
     """Return the name of the exception's class, and its text; raises `SerializationError` for a damaged payload."""
     summary: _Summary = _read(payload, _decode_summary)

@@ -12,7 +12,7 @@ from stepwell.clock import MICROSECONDS, datetime_of
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
 from stepwell.errors import DeterminismError, ResultNotSerializable, RunCancelled, RunFailed, RunHalted
-from stepwell.failure import decode_failure, failure_summary
+from stepwell.failure import failure_summary, failure_to_raise
 from stepwell.flow import FlowKind, Limit, Queue, Rate
 from stepwell.journal import FAILURES, AttemptFailure, Entry, EntryKind, Payload
 from stepwell.lifecycle import Status
@@ -207,7 +207,7 @@ def outcome(over: RunOver, definition: Workflow[..., Any] | None, codec: Codec) 
             annotation = Any if definition is None else definition.signature.return_annotation
             return codec.decode(over.result, annotation, f"the result of run {over.id!r}")
         case "failed":
-            raise decode_failure(over.error, RunFailed)
+            raise failure_to_raise(over.error, RunFailed)
         case "cancelled":
             reason = f": {over.reason}" if over.reason else ""
             raise RunCancelled(f"run {over.id!r} was cancelled{reason}")

@@ -8,10 +8,12 @@ with it `asyncio.timeout` and cancellation, work from the first line on.
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 from asyncio import tasks
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Final
@@ -20,14 +22,23 @@ from stepwell.attempts import Attempts
 from stepwell.clock import MICROSECONDS
 from stepwell.codec import Codec
 from stepwell.context import enter_step
-from stepwell.errors import StepTimeout
+from stepwell.errors import StepInterrupted, StepTimeout
 from stepwell.steps import record_result
+
+_log: Final = logging.getLogger("stepwell")
 
 #: What a runner calls with finished attempts, from whichever thread they finished on.
 Finished = Callable[[Sequence[Attempts]], None]
 
 #: Idle lanes that are kept for reuse.
 _MAX_IDLE_LANES: Final = 256
+
+#: When a step is executed again whose task somebody cancelled, in seconds. `asyncio.run` cancels all tasks when its
+#: main one has ended, and closes the loop within this time; the step then goes on with the next engine.
+_AGAIN_AFTER_SECONDS: Final = 1.0
+
+#: How often a step is executed again for that reason; one that cancels its own task would be for ever.
+_MAX_INTERRUPTIONS: Final = 3
 
 
 def time_limit(attempts: Attempts) -> float | None:
@@ -73,14 +84,16 @@ class _Lane:
         self._yielded: Any = None
         self._carrying = False  # the task itself is inside the step, so cancelling the task reaches the step
         self._cancel_first = False
+        self._cancelled = False  # by the engine, that is; whoever else cancels the task wants it to end
         self._timed_out = False
         self._timer: asyncio.TimerHandle | None = None
         self.task = lanes.loop.create_task(self._carry())
+        self.task.add_done_callback(self._leave)
 
     def take_over(self, attempts: Attempts, coroutine: Any, context: Context, yielded: Any) -> None:
         """Go on with a step that waits for `yielded`."""
         self._attempts, self._coroutine, self._context, self._yielded = attempts, coroutine, context, yielded
-        self._timed_out = self._cancel_first = False
+        self._timed_out = self._cancel_first = self._cancelled = False
         limit = time_limit(attempts)
         if limit is not None:
             self._timer = self._lanes.loop.call_later(limit, self._time_out)
@@ -93,6 +106,7 @@ class _Lane:
 
     def cancel(self) -> None:
         """Raise CancelledError in the step where it waits."""
+        self._cancelled = True
         if self._carrying:
             self.task.cancel()
         else:
@@ -107,7 +121,11 @@ class _Lane:
                 continue
             try:
                 result = await self
-            except BaseException as error:  # noqa: BLE001 - whatever a step raises is its attempt's outcome
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) and self.task.cancelling() and not self._cancelled:
+                    raise
+                if self._lanes.loop.is_closed():  # a coroutine of a loop that is gone, on its way to be freed
+                    return
                 late = self._timed_out and isinstance(error, asyncio.CancelledError)
                 attempts.error = timed_out(attempts) if late else error
             else:
@@ -118,6 +136,19 @@ class _Lane:
                 self._timer.cancel()
             self._attempts = self._coroutine = self._context = self._yielded = self._timer = None
             self._lanes.ended(self, attempts)
+
+    def _leave(self, _task: asyncio.Task[None]) -> None:
+        """End with the task; a step that it carried was cut off by whoever cancelled it, as by the process's death."""
+        attempts, coroutine = self._attempts, self._coroutine
+        self._attempts = self._coroutine = self._context = self._yielded = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if attempts is None:
+            self._lanes.gone(self)
+            return
+        with suppress(BaseException):  # of a step that cannot be told any more
+            coroutine.close()
+        self._lanes.interrupted(attempts)
 
     def __await__(self) -> Generator[Any, Any, Any]:
         """Go on with the step from where its first stretch ended."""
@@ -165,7 +196,7 @@ class AsyncLanes:
         """Begin to execute attempts; called outside of any task."""
         ended: list[Attempts] = []
         loop, codec = self.loop, self.codec
-        lane = self._idle.pop() if self._idle else _Lane(self)
+        lane = self._next_lane()
         tasks._enter_task(loop, lane.task)
         try:
             for attempts in batch:
@@ -185,13 +216,58 @@ class AsyncLanes:
                 self._busy[attempts] = lane
                 lane.take_over(attempts, coroutine, context, yielded)
                 tasks._leave_task(loop, lane.task)
-                lane = self._idle.pop() if self._idle else _Lane(self)
+                lane = self._next_lane()
                 tasks._enter_task(loop, lane.task)
         finally:
             tasks._leave_task(loop, lane.task)
             self._idle.append(lane)
         if ended:
             self._finished(ended)
+
+    def _next_lane(self) -> _Lane:
+        while self._idle:
+            lane = self._idle.pop()
+            if not lane.task.done():
+                return lane
+        return _Lane(self)
+
+    def gone(self, lane: _Lane) -> None:
+        """Forget an idle lane whose task has ended."""
+        if lane in self._idle:
+            self._idle.remove(lane)
+
+    def interrupted(self, attempts: Attempts) -> None:
+        """Execute a step again whose task was cancelled by the program and not by the engine; not if at most once."""
+        del self._busy[attempts]
+        attempts.interruptions += 1
+        name, run_id = attempts.definition.name, attempts.run_id
+        if attempts.definition.step_options.delivery == "at-most-once":
+            attempts.error = StepInterrupted(
+                f"step {name!r} of run {run_id!r}: the program cancelled its task; it is delivered at most once, so it "
+                "is not repeated. Find out whether it took effect, then decide in the workflow"
+            )
+        elif attempts.interruptions > _MAX_INTERRUPTIONS:
+            attempts.error = asyncio.CancelledError(f"its task was cancelled {attempts.interruptions} times")
+        else:
+            _log.warning(
+                "run %r: the task of step %r was cancelled by the program, as asyncio.run does with all tasks at its "
+                "end; the step is executed again in %g s, or by the next engine",
+                run_id,
+                name,
+                _AGAIN_AFTER_SECONDS,
+            )
+            self.loop.call_later(_AGAIN_AFTER_SECONDS, self._again, attempts)
+            return
+        self._finished([attempts])
+
+    def _again(self, attempts: Attempts) -> None:
+        if self.closed:
+            return
+        if attempts.wanted:
+            self.start([attempts])
+        else:
+            attempts.error = asyncio.CancelledError()
+            self._finished([attempts])
 
     def ended(self, lane: _Lane, attempts: Attempts) -> None:
         """Take a lane back whose step has ended."""
