@@ -24,7 +24,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.handles"],
     ["stepwell.core"],
     ["stepwell.dispatch", "stepwell.machine"],
-    ["stepwell.processes"],
+    ["stepwell.hearing", "stepwell.processes"],
     ["stepwell.spawning"],
     [
         "stepwell.purity",
@@ -76,6 +76,7 @@ PURE = [
     "stepwell.calls",
     "stepwell.execution",
     "stepwell.greenlets",
+    "stepwell.hearing",
     "stepwell.loading",
     "stepwell.loop",
     "stepwell.machine",

@@ -20,6 +20,7 @@ from stepwell.codec import Codec
 from stepwell.definition import Workflow
 from stepwell.errors import ClaimLost, EngineClosed, RunConflict, StepwellError, StoreError, StoreUnavailable
 from stepwell.flow import Limit, Queue, QueueSettings
+from stepwell.hearing import Hearing
 from stepwell.journal import Payload
 from stepwell.loading import Limits
 from stepwell.model import Claim
@@ -108,9 +109,7 @@ class Machine:
         self.queue_requests = QueueRequests(self.worker, store.inspector, self.later)
         self.waiters = Waiters(store, self.worker.memory, self.worker.batch, self.worker.loader.claiming)
         self._after_flush: list[Callable[[], None]] = []
-        # What others have done since the last look; all of it is looked at in one event.
-        self._news: set[str] = set()
-        self._ended_elsewhere: set[int] | None = set()
+        self._hearing = Hearing(self.worker, self.waiters, self.later, self._look_at_members)
 
     def open(self, now: int) -> None:
         """Register with the store, release what dead workers left behind, and queue what is to be taken up."""
@@ -261,7 +260,7 @@ class Machine:
     def try_store_again(self) -> None:
         """Try the commits that were held back; an event that was refused for it is found again by looking."""
         self.unavailable = None
-        self._look_at_everything()
+        self._hearing.look_at_everything()
 
     def _start_anew(self, works: list[Work], error: ClaimLost) -> None:
         """Go on as a new worker: others took this one for lost, and carry its runs on.
@@ -280,7 +279,7 @@ class Machine:
         self.worker.epoch = self.claim.epoch
         self.worker.batch.put_back(kept)
         # Also what callers wait for: runs that seemed to end here have ended elsewhere, which was told meanwhile.
-        self._look_at_everything()
+        self._hearing.look_at_everything()
 
     def fail(self, error: Exception) -> None:
         """Stop serving: whoever waits is told, and the file stays as the last commit left it."""
@@ -318,46 +317,13 @@ class Machine:
     # --- news from other processes ---------------------------------------------------------------------------------
 
     def hear(self, news: News) -> None:
-        """Take note of news; an event. What is noted before the next look is looked at once."""
-        if news.reply is not None:
-            news.reply()
-            return
-        self._note(news)
-        if self.inbox:  # more may have been heard meanwhile
-            self.later(self._look)
-        else:
-            self._look()
-
-    def _look_at_everything(self) -> None:
-        """Look, in an event of its own, at all that may have happened without this worker's knowing."""
-        self._note(News("anything"))
-        self.later(self._look)
-
-    def _note(self, news: News) -> None:
-        self._news.add(news.kind)
-        if not news.keys and news.kind in ("ends", "anything"):
-            self._ended_elsewhere = None  # any run may have ended
-        elif self._ended_elsewhere is not None:
-            self._ended_elsewhere.update(news.keys)
-
-    def _look(self) -> None:
-        news, self._news = self._news, set()
-        ended, self._ended_elsewhere = self._ended_elsewhere, set()
-        everything = "anything" in news
-        if (everything or "death" in news) and not self.closing:
-            self._look_at_members()
-        if everything or "mail" in news:
-            self.worker.arrivals.take()
-        if everything or "work" in news:
-            self.worker.loader.look()
-            self.worker.turns.look()
-        elif "turn" in news:
-            self.worker.turns.look_for_turn()
-        if everything or "ends" in news:
-            self.waiters.look(ended)
+        """Take note of news; an event."""
+        self._hearing.hear(news, more_is_queued=bool(self.inbox))
 
     def _look_at_members(self) -> None:
         """Release the runs of workers that are dead, and notice where this one was taken for lost."""
+        if self.closing:
+            return
         members = self.store.members()
         fenced = all(member.epoch != self.claimed().epoch for member in members)
         if not fenced and all(member.state != "dead" for member in members):
