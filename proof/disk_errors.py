@@ -174,6 +174,12 @@ class FaultyVFS(RecordingVFS):
             raise OSError(errno.ENOSPC if self._fault.is_full else errno.EIO, "injected")
         super().lengthen(begin, end)
 
+    def cut(self, length: int) -> None:
+        """Cut the log off, or fail."""
+        if self._fault.strikes("truncate", len(self._recording.log)):
+            raise OSError(errno.EIO, "injected")
+        super().cut(length)
+
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
         """Delete, or fail."""
         if self._fault.strikes("delete", len(self._recording.log)):

@@ -168,6 +168,10 @@ class RecordingVFS(apsw.VFS):
         number = self._recording.notice("-wal")
         self._recording.add("write", number, "-wal", begin, bytes(end - begin))
 
+    def cut(self, length: int) -> None:
+        """Cut the log off, as `stepwell.store.sqlite.logroom` does past SQLite."""
+        self._recording.add("truncate", self._recording.notice("-wal"), "-wal", length)
+
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
         """Delete a file."""
         super().xDelete(filename, syncdir)
@@ -190,8 +194,8 @@ def recording(path: str, make_vfs: Callable[[Recording], RecordingVFS] = Recordi
 
 @contextmanager
 def log_room(found: Recording, vfs: RecordingVFS) -> Generator[None]:
-    """Have the VFS hear of the zeros that the engine writes to the log of the database."""
-    write_zeros = logroom.write_zeros
+    """Have the VFS hear of what the engine does to the log of the database past SQLite."""
+    write_zeros, truncate = logroom.write_zeros, logroom.truncate
     log = Path(found.path + "-wal")
 
     def listening(descriptor: int, begin: int, end: int) -> None:
@@ -199,7 +203,12 @@ def log_room(found: Recording, vfs: RecordingVFS) -> Generator[None]:
             vfs.lengthen(begin, end)
         write_zeros(descriptor, begin, end)
 
-    with patch.object(logroom, "write_zeros", listening):
+    def cutting(path: str, length: int) -> None:
+        if path == str(log):
+            vfs.cut(length)
+        truncate(path, length)
+
+    with patch.object(logroom, "write_zeros", listening), patch.object(logroom, "truncate", cutting):
         yield
 
 

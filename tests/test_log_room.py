@@ -7,12 +7,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
 import pytest
+from proof.disk_errors import Fault, FaultyVFS
+from proof.recorder import recording
 
+from stepwell.errors import StoreFailed
 from stepwell.journal import Entry
 from stepwell.store.base import RunCreated
 from stepwell.store.sqlite import logroom
@@ -175,3 +179,15 @@ def test_another_sqlite_reads_and_writes_a_log_with_room(path: Path) -> None:
     assert cast("list[tuple[int]]", connection.execute("SELECT id FROM orders").fetchall()) == [(42,)]
     assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     store.close(worker.claim, NOW)
+
+
+def test_what_a_new_schema_could_not_sync_is_not_left_in_the_log(path: Path, log: Path) -> None:
+    fault = Fault("sync", 5, count=100)
+    with recording(str(path), partial(FaultyVFS, fault)) as found, pytest.raises(StoreFailed):
+        SqliteStore.open(path)
+    lost = [index for index, op in enumerate(found.log) if op.kind == "lose" and op.suffix == "-wal"]
+    cut = [index for index, op in enumerate(found.log) if op.kind == "truncate" and op.suffix == "-wal"]
+    assert lost
+    assert cut[0] > lost[0]
+    assert log.stat().st_size == 0
+    SqliteStore.open(path).close(None, NOW)

@@ -267,6 +267,17 @@ def test_nothing_is_written_after_the_mark_before_the_log_is_folded(
     assert rows(worker, "SELECT op FROM stepwell_journal") == [(1,), (2,)]
 
 
+def test_what_a_commit_could_not_sync_is_cut_off_a_log_that_cannot_be_folded(
+    worker: Worker, disk: FaultyDisk, database: Path
+) -> None:
+    log = Path(f"{database}-wal")
+    length = log.stat().st_size
+    disk.error = apsw.IOError("disk I/O error")
+    with pytest.raises(StoreFailed):
+        worker.apply(RunCreated("b", "w", None, 1, "running", NOW))
+    assert log.stat().st_size == length
+
+
 def test_a_log_that_cannot_be_folded_after_the_mark_stops_the_store(worker: Worker, disk: FaultyDisk) -> None:
     members = cast("Company", cast("Any", worker.store)._members)
     worker.apply(step(1, 1))

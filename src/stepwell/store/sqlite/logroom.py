@@ -16,10 +16,20 @@ import os
 from contextlib import suppress
 from typing import Final
 
+import apsw
+
+from stepwell.store.sqlite import paths
+from stepwell.store.sqlite.queries import load
+
+_SQL: Final = load("queries_write.sql")
+
 #: The first piece is this part of the size at which the log starts afresh; each further one doubles the log, up to
 #: `_LAST_PIECE`.
 _FIRST_PIECE: Final = 16
 _LAST_PIECE: Final = 4
+#: Of the log, and of each page in it: https://sqlite.org/fileformat2.html#walformat
+_HEADER_BYTES: Final = 32
+FRAME_HEADER_BYTES: Final = 24
 #: With less space than this on the disk, the log grows by what is committed and nothing more.
 _SPARE_BYTES: Final = 64 * 1024 * 1024
 
@@ -67,6 +77,31 @@ def write_zeros(descriptor: int, begin: int, end: int) -> None:
     """Write zeros to a file from one offset to another; raise `OSError` where not all of them could be written."""
     while begin < end:
         begin += os.pwrite(descriptor, bytes(end - begin), begin)
+
+
+def cut_failed_commit(connection: apsw.Connection, path: str) -> None:
+    """Cut off what a commit that failed has left behind the log's end, where no other program writes just now.
+
+    Whoever reads the log afresh takes such frames for a commit. After a failed sync the kernel may show them although
+    the disk does not have them, and never will; folded into the file they are a part of it, and a power loss in
+    between leaves a file of which one half is newer than the other. Raises `apsw.Error` and `OSError`.
+    """
+    version = connection.data_version()
+    frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)  # those that count
+    connection.execute(_SQL["begin"])
+    try:
+        if connection.data_version() == version and frames >= 0:
+            page_bytes = connection.pragma("page_size")
+            length = _HEADER_BYTES + frames * (FRAME_HEADER_BYTES + page_bytes) if frames else 0
+            if (paths.size_bytes(path + paths.WAL_SUFFIX) or 0) > length:
+                truncate(path + paths.WAL_SUFFIX, length)
+    finally:
+        connection.execute(_SQL["rollback"])
+
+
+def truncate(path: str, length: int) -> None:
+    """Cut a log at `path` off."""
+    os.truncate(path, length)
 
 
 def _has_space(descriptor: int) -> bool:

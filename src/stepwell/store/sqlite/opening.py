@@ -49,7 +49,7 @@ from stepwell.store.sqlite.connecting import (
 )
 from stepwell.store.sqlite.lastcommit import LastCommit
 from stepwell.store.sqlite.locking import DOOR_PATIENCE_SECONDS, Identity, LockFile
-from stepwell.store.sqlite.logroom import LogRoom
+from stepwell.store.sqlite.logroom import LogRoom, cut_failed_commit
 from stepwell.store.sqlite.lookout import Version
 from stepwell.store.sqlite.membership import Membership, describe
 from stepwell.store.sqlite.writers_lock import SharedLock
@@ -309,8 +309,7 @@ def _open_behind_door(
         if not others:
             if wal_bytes:
                 _recover(writer, path)
-            migrate.migrate(writer, path, scripts)
-            set_pragmas(writer, path, {"foreign_keys": 1})
+            _migrate(writer, path, scripts)
             membership.begin_afresh(identity)
         _touch_tables(writer)
         membership.enter()
@@ -320,6 +319,16 @@ def _open_behind_door(
         raise
     _open.add(database)
     return database
+
+
+def _migrate(writer: apsw.Connection, path: str, scripts: tuple[migrate.Migration, ...]) -> None:
+    try:
+        migrate.migrate(writer, path, scripts)
+    except (apsw.Error, StoreError):
+        with suppress(apsw.Error, OSError):
+            cut_failed_commit(writer, path)
+        raise
+    set_pragmas(writer, path, {"foreign_keys": 1})
 
 
 def _older_workers(path: str, version: int, newest: int, others: list[int]) -> str:

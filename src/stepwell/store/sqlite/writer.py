@@ -34,6 +34,7 @@ from stepwell.store.sqlite.changes import Applier, Evidence
 from stepwell.store.sqlite.faults import TransactionGone, concerns_all, is_corruption, refusal, translate
 from stepwell.store.sqlite.lastcommit import LastCommit
 from stepwell.store.sqlite.lent import Gate, SqliteLent, SqliteTransaction
+from stepwell.store.sqlite.logroom import FRAME_HEADER_BYTES, cut_failed_commit
 from stepwell.store.sqlite.queries import load
 from stepwell.store.sqlite.telling import Members, tell
 
@@ -52,7 +53,6 @@ _ROOM_PAGES: Final = 16
 _STUCK_FACTOR: Final = 16
 #: After so many transactions that failed for an error of the disk, and none that did not, the store stops for good.
 MAX_ERRORS_IN_A_ROW: Final = 10
-_FRAME_HEADER_BYTES: Final = 24
 _ENDED_BY_USER: Final = (
     "SQL of user code ended the transaction (ON CONFLICT ROLLBACK, OR ROLLBACK or RAISE(ROLLBACK)); nothing was "
     "written. Use ABORT in its place, which undoes the statement alone"
@@ -80,7 +80,7 @@ class Writer:
         # What the version of the file was after the last commit for a claim, and the epoch of that: while it is the
         # same, nobody else has written, so the claim still holds.
         self._proved: tuple[int, int] | None = None
-        self._frame_bytes: int = self._rows(_SQL["page_size"])[0][0] + _FRAME_HEADER_BYTES
+        self._frame_bytes: int = self._rows(_SQL["page_size"])[0][0] + FRAME_HEADER_BYTES
         self._limit_pages = max(1, wal_limit_bytes // self._frame_bytes)
         self._wal_pages = 0
         self._roomy_until = 0
@@ -254,6 +254,8 @@ class Writer:
         self._members.clear_fault()
 
     def _stop(self, error: Exception, second: Exception) -> None:
+        with contextlib.suppress(apsw.Error, OSError):
+            cut_failed_commit(self._connection, self._location)
         with contextlib.suppress(OSError):
             self._members.mark_fault()
         self.failed = StoreFailed(
