@@ -36,6 +36,7 @@ from stepwell import (
     workflow,
 )
 from stepwell.failure import TRACEBACK_HEADER
+from stepwell.spawning import ChildProcess
 from stepwell.testing import TestEngine
 
 SCRIPT = Path(isolated.__file__)
@@ -310,6 +311,22 @@ def test_a_process_that_cannot_be_started_fails_the_attempt(
         result(engine, isolated.pid)
     monkeypatch.undo()
     assert is_alive(result(engine, isolated.pid))
+
+
+def test_a_process_that_has_failed_to_start_before_it_was_given_the_step_fails_the_attempt(
+    engine: TestEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_process = ChildProcess.start
+
+    def start_and_wait(child: ChildProcess, ended: Callable[[], None]) -> None:
+        # The pipe is closed by then, and refuses what the child is sent.
+        start_process(child, ended)
+        assert child.wait(30)
+
+    monkeypatch.setattr(ChildProcess, "start", start_and_wait)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(StepProcessDied, match=r"could not be started.*nowhere"):
+        result(engine, isolated.pid)
 
 
 def test_a_child_that_says_what_is_no_answer_is_ended(engine: TestEngine) -> None:

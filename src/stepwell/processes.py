@@ -227,10 +227,11 @@ class ProcessLanes:
         code = child.reap()
         child.let_go()
         attempts = self._release(child)
-        if attempts is not None and (child.why == "refused" or _is_shutdown(child.failure)):
+        if attempts is not None and _is_shutdown(child.failure):
             self._put_back(attempts)
-            if child.failure is not None:
-                return
+            return
+        if attempts is not None and child.why == "refused" and child.failure is None:
+            self._put_back(attempts)
         elif attempts is not None:
             if not child.has_answered:
                 attempts.error = _end_of(child, attempts, code)
