@@ -56,7 +56,7 @@ _CALLS: Final[dict[Call, int]] = {
 }  # fmt: skip
 _CAN_BE_FULL: Final = frozenset({"write", "truncate", "open"})
 #: An engine, or one of its answers, that takes longer than this hangs.
-_HANG_SECONDS: Final = 5.0
+_HANG_SECONDS: Final = 15.0
 _CHUNK: Final = 50
 _FAILURES_TOLD: Final = 20
 _CONTROL_CASES: Final = 300

@@ -541,10 +541,13 @@ def _hold_queues(connection: apsw.Connection, held: Held) -> None:
     """Compare what the queues say of themselves with what stands in them."""
     said = "SELECT name, delayed, waiting, running, ifnull(concurrency, 1000000) FROM stepwell_queues"
     count = "SELECT count(*) FROM stepwell_entries WHERE queue = ? AND state = ?"
+    left = "SELECT count(*) FROM stepwell_left_permits WHERE queue = ?"
     for name, *numbers, concurrency in _rows(connection, said):
         found = [
-            connection.execute(count, (name, state)).fetchall()[0][0] for state in ("delayed", "waiting", "running")
+            int(cast("int", connection.execute(count, (name, state)).fetchall()[0][0]))
+            for state in ("delayed", "waiting", "running")
         ]
+        found[2] += int(cast("int", connection.execute(left, (name,)).fetchall()[0][0]))
         if numbers != found:
             held.wrong.append(f"queue {name!r} says delayed, waiting, running are {numbers}; they are {found}")
         if found[2] > concurrency:

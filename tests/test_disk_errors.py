@@ -5,7 +5,9 @@ The disk is a VFS that fails the calls it is told to (`proof.disk_errors`); the 
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,7 +17,18 @@ import pytest
 from proof.disk_errors import Call, Fault, FaultyVFS
 from proof.recorder import recording
 
-from stepwell import Engine, StorageFull, StoreError, StoreUnavailable, publish, receive, step, workflow
+from stepwell import (
+    Engine,
+    Limit,
+    RunCancelled,
+    StorageFull,
+    StoreError,
+    StoreUnavailable,
+    publish,
+    receive,
+    step,
+    workflow,
+)
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.sqlite.writer import MAX_ERRORS_IN_A_ROW
 
@@ -71,6 +84,14 @@ def insist(call: Callable[[], object]) -> None:
         except StoreUnavailable:
             continue
         return
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for a fact that other threads bring about."""
+    give_up_at = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < give_up_at
+        os.sched_yield()
 
 
 @pytest.mark.parametrize("call", ["write", "sync"])
@@ -135,3 +156,37 @@ def test_an_engine_waits_for_a_program_that_keeps_the_file_locked(
         insist(lambda: engine.send("one", "more", "!", key="once"))
         assert result() == "one!"
     assert executed == ["one"]
+
+
+def test_a_permit_that_comes_free_while_nothing_can_be_written_is_free_afterwards(database: Path) -> None:
+    executed.clear()
+    single = Limit("single", concurrency=1)
+
+    @step(limit=single)
+    def enters() -> None:
+        executed.append("entered")
+        gates["enters"].wait(DEADLINE_SECONDS)
+
+    @workflow
+    async def calls() -> None:
+        enters()
+
+    gates["enters"] = threading.Event()
+    with Engine(database) as engine:
+        store = engine._client.store
+        assert isinstance(store, SqliteStore)
+        run = engine.start(calls)
+        until(lambda: executed == ["entered"])
+        run.cancel()
+        with pytest.raises(RunCancelled):
+            run.result(timeout=DEADLINE_SECONDS)
+        with engine.transaction():
+            store._connection.set_busy_timeout(10)
+        other = apsw.Connection(str(database))
+        other.execute("BEGIN IMMEDIATE")
+        gates["enters"].set()
+        until(lambda: engine._client.core.machine.unavailable is not None)
+        assert engine.queue(single).info().running == 1
+        other.execute("ROLLBACK")
+        other.close()
+        until(lambda: engine.queue(single).info().running == 0)

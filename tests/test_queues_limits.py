@@ -183,7 +183,10 @@ def test_a_cancelled_run_returns_what_it_has_and_waits_for_nothing(engine: TestE
     waiting.cancel()
     with pytest.raises(RunCancelled):
         waiting.result()
-    assert info(engine, single) == (0, 0)
+    # What the run has called in a thread is not over with the run.
+    assert info(engine, single) == (0, 1)
+    gate.set()
+    eventually(lambda: info(engine, single) == (0, 0))
 
 
 def test_a_permit_outlives_the_worker_and_serves_the_repeated_attempt(engine: TestEngine) -> None:
@@ -239,6 +242,77 @@ def test_an_attempt_that_fails_or_takes_too_long_returns_its_permit(engine: Test
 
     gate.set()
     assert engine.start(both).result(10) == "c"
+    assert info(engine, single) == (0, 0)
+
+
+def test_a_thread_that_goes_on_after_its_time_keeps_the_permit_of_its_attempt(engine: TestEngine) -> None:
+    inside = Crowd()
+
+    @step(limit=single, timeout=0.02, retry=Retry(attempts=3, delay=0))
+    def stubborn(name: str) -> str:
+        with inside:
+            happened.append(name)
+            if len(happened) < 3:
+                gates[len(happened) - 1].wait(30)
+            return name
+
+    @workflow
+    async def calls_it(name: str) -> str:
+        return stubborn(name)
+
+    gates = [threading.Event(), threading.Event()]
+    first = engine.start(calls_it, "a")
+    wait_until_started(1)
+    # The attempt has timed out, and its retry waits for the permit that its own thread has.
+    eventually(lambda: info(engine, single) == (1, 1))
+    assert [entry.kind for entry in first.journal()] == ["attempt_failed"]
+    second = engine.start(one, "b")
+    eventually(lambda: info(engine, single) == (2, 1))
+    assert len(happened) == 1
+    gates[0].set()
+    wait_until_started(2)
+    eventually(lambda: info(engine, single) == (2, 1))
+    gates[1].set()
+    gate.set()
+    assert (first.result(), second.result()) == ("a", "b")
+    assert inside.most == 1
+    eventually(lambda: info(engine, single) == (0, 0))
+
+
+def test_a_retry_of_an_attempt_whose_thread_goes_on_takes_another_permit_where_there_is_one(
+    engine: TestEngine,
+) -> None:
+    @step(limit=narrow, timeout=0.02, retry=Retry(attempts=2, delay=0))
+    def stubborn(name: str) -> str:
+        happened.append(name)
+        if len(happened) == 1:
+            gate.wait(30)
+        return name
+
+    @workflow
+    async def calls_it(name: str) -> str:
+        return stubborn(name)
+
+    assert engine.start(calls_it, "a").result() == "a"
+    assert happened == ["a", "a"]
+    assert info(engine, narrow) == (0, 1)
+    gate.set()
+    eventually(lambda: info(engine, narrow) == (0, 0))
+
+
+def test_the_permit_of_a_thread_that_never_ends_is_free_when_its_worker_has_ended(engine: TestEngine) -> None:
+    run = engine.start(one, "a")
+    wait_until_started(1)
+    run.cancel()
+    with pytest.raises(RunCancelled):
+        run.result()
+    second = engine.start(one, "b")
+    eventually(lambda: info(engine, single) == (1, 1))
+    engine.crash()
+    engine.reopen()
+    wait_until_started(2)
+    gate.set()
+    assert second.result() == "b"
     assert info(engine, single) == (0, 0)
 
 

@@ -437,9 +437,7 @@ class Process:
         self.post(partial(self.machine.steps_finished, [attempt]))
 
     def drop_steps(self, attempts: list[Attempts]) -> None:
-        """Let them end when they do: nobody listens; but what has a permit is cancelled, as the real one does."""
-        for attempt in attempts:
-            self.world.judge.stopped(attempt)
+        """Let them end when they do: nobody listens."""
 
     # --- the end -----------------------------------------------------------------------------------------------------
 

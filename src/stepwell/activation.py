@@ -399,6 +399,8 @@ class Activator:
                 self._drop(attempts, work)
                 if attempts.permit == "asked" or attempts in work.steps:
                     self.permits.give_back(attempts, work, started=False)
+                else:
+                    self.permits.leave(attempts, work)
         elif operation.kind == "result" and operation.detail:
             self._request_cancel(operation.name, f"run {run.id!r} no longer waits for it", work)
 
@@ -412,8 +414,8 @@ class Activator:
         """Stop a run, repairably: its journal stays as it is, what the failed activation wanted is dropped."""
         text = f"{type(reason).__name__}: {reason}"
         check_transition(run.id, run.status, "halted")
-        work.changes.append(RunMoved(run.key, "halted", self._runs.now, None, text))
         self._drop_all(run, work)
+        work.changes.append(RunMoved(run.key, "halted", self._runs.now, None, text))
         work.extra.over.append(RunOver(run.key, run.id, "halted", None, None, text))
         run.status = "halted"
         self._runs.halted(run)
@@ -448,8 +450,8 @@ class Activator:
                 return
         check_transition(run.id, run.status, status)
         over = RunOver(run.key, run.id, status, result, error, reason)
-        self.record_end(over, work, has_children=run.has_children)
         self._drop_all(run, work)
+        self.record_end(over, work, has_children=run.has_children)
         run.status = status
         self._runs.ended(run, over, work)
 
@@ -469,7 +471,7 @@ class Activator:
 
     def _drop_all(self, run: Resident, work: Work) -> None:
         for attempts in run.calls.values():
-            self.permits.forget(attempts)
+            self.permits.forget(attempts, work)
             if attempts.retry_at is None:
                 self._drop(attempts, work)
         run.calls.clear()

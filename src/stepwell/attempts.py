@@ -14,7 +14,7 @@ from stepwell.definition import Step
 from stepwell.errors import SerializationError
 from stepwell.journal import Payload
 
-PermitState: TypeAlias = Literal["asked", "waiting", "held"] | None
+PermitState: TypeAlias = Literal["asked", "waiting", "held", "left"] | None
 
 
 class Attempts(msgspec.Struct, eq=False):
@@ -25,8 +25,9 @@ class Attempts(msgspec.Struct, eq=False):
     The attempt ended with a `value`, with an `error`, or with a result that cannot be recorded (`refused`).
 
     Of a step with a limit `permit` says whether the attempt asks for a permit in the commit under way, waits for it, or
-    has it; `began_at` is when its execution really began, 0 until then, and `start_told` whether the store knows.
-    `interruptions` counts how often the program cancelled the task that executed it.
+    has it, or was left with it because nobody waits for its end any more; `began_at` is when its execution really
+    began, 0 until then, and `start_told` whether the store knows. `lingers` is set where it counts as ended and its
+    thread goes on. `interruptions` counts how often the program cancelled the task that executed it.
     """
 
     run_key: int
@@ -49,6 +50,7 @@ class Attempts(msgspec.Struct, eq=False):
     permit: PermitState = None
     began_at: int = 0
     start_told: bool = False
+    lingers: bool = False
     interruptions: int = 0
 
     def __str__(self) -> str:

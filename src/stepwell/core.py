@@ -97,7 +97,14 @@ class Core:
         self.worker = self.machine.worker
         self.waiters = self.machine.waiters
         self.steps = Dispatch(
-            self._loop, step_loop, codec, step_threads, self._finished, self._long_steps, step_processes
+            self._loop,
+            step_loop,
+            codec,
+            step_threads,
+            self._finished,
+            self._long_steps,
+            self._thread_over,
+            step_processes,
         )
         self.steps.watch_starts(self._beginning, self._starts_seen)
         self._timer: asyncio.TimerHandle | None = None
@@ -249,6 +256,10 @@ class Core:
     def _steps_finished(self, ended: Sequence[Attempts]) -> None:
         self.steps.count -= len(ended)
         self.machine.steps_finished(ended)
+
+    def _thread_over(self, attempts: Attempts, attempt: int) -> None:
+        """Take note that an attempt which timed out has really ended; from any thread."""
+        self.post(partial(self.worker.thread_over, attempts, attempt))
 
     def _beginning(self) -> int:
         """Return when an attempt begins for sure that begins now.

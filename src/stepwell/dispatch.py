@@ -33,7 +33,8 @@ class Dispatch:
     """Executes steps for one engine; for its thread. `finished` is called from whichever thread a step ends on.
 
     `threads` and `processes` bound how many steps execute in them at once; None: as many processes as there are CPUs.
-    `long_steps` is called, on the engine's thread, with the steps under way once a second while there are any.
+    `long_steps` is called, on the engine's thread, with the steps under way once a second while there are any;
+    `thread_over`, from any thread, when an attempt (with its number) has really ended that timed out with a permit.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Dispatch:
         threads: int,
         finished: Callable[[Sequence[Attempts]], None],
         long_steps: Callable[[list[Attempts]], None],
+        thread_over: Callable[[Attempts, int], None],
         processes: int | None = None,
     ) -> None:
         self._loop = loop
@@ -51,7 +53,7 @@ class Dispatch:
         self._long_steps = long_steps
         self._long_timer: asyncio.TimerHandle | None = None
         self._lanes = AsyncLanes(step_loop or loop, codec, finished)
-        self._threads = ThreadLanes(codec, finished, threads, self._bound)
+        self._threads = ThreadLanes(codec, finished, threads, self._bound, thread_over)
         self._make_processes = partial(_process_lanes, loop, codec, finished, processes)
         self._processes: ProcessLanes | None = None
         self._closed = False

@@ -3,6 +3,9 @@
 An attempt asks in the commit of the activation that issued it, and the decision is part of that commit; until it is
 known the run counts as running, so that a permit that is free costs no further commit. The permit goes back in the
 commit that records how the attempt ended.
+
+An attempt that nobody waits for any more may go on: a function in a thread that timed out, or whose run has ended. What
+it calls still bears its load, so it keeps its permit, apart from its run, until its execution is really over.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from typing import Protocol
 from stepwell.attempts import Attempts
 from stepwell.flow import used
 from stepwell.resident import Resident
-from stepwell.store.queueing import PermitAsked, PermitKept, PermitReturned
+from stepwell.store.queueing import PermitAsked, PermitFreed, PermitKept, PermitLeft, PermitReturned
 from stepwell.work import Work
 
 
@@ -68,9 +71,46 @@ class Permits:
         work.changes.append(PermitReturned(attempts.run_key, attempts.operation, now, started_at))
         self._desk.limit_touched(limit.name)
 
-    def forget(self, attempts: Attempts) -> None:
-        """Note that the end of the run, or its halt, returns the permit of an attempt."""
+    def ended(self, attempts: Attempts, work: Work) -> None:
+        """Return the permit of an attempt that counts as ended, or leave it with the thread that goes on."""
+        if attempts.lingers:
+            attempts.lingers = False
+            self.leave(attempts, work)
+        if attempts.permit == "left":
+            attempts.permit = None  # of the next attempt; when this one's thread ends, `free` is called
+        else:
+            self.give_back(attempts, work)
+
+    def leave(self, attempts: Attempts, work: Work) -> None:
+        """Leave an attempt that executes with its permit, because nobody waits for its end any more.
+
+        One that has not begun keeps its permit as it is; its end is told like any other, and returns it.
+        """
+        if attempts.permit == "held" and attempts.began_at:
+            attempts.permit = "left"
+            work.changes.append(PermitLeft(attempts.run_key, attempts.operation, attempts.attempt, attempts.began_at))
+
+    def over(self, attempts: Attempts, work: Work) -> None:
+        """Free the permit of an attempt that nobody waits for: only now is its execution over, unless it lingers."""
+        if attempts.lingers:
+            self.ended(attempts, work)
+        elif attempts.permit == "left":
+            attempts.permit = None
+            self.free(attempts, attempts.attempt, work)
+        elif attempts.permit == "held":
+            self.give_back(attempts, work)
+
+    def free(self, attempts: Attempts, attempt: int, work: Work) -> None:
+        """Free the permit that an attempt was left with."""
         limit = attempts.definition.step_options.limit
-        if attempts.permit is not None and limit is not None:
+        if limit is not None:
+            work.changes.append(PermitFreed(attempts.run_key, attempts.operation, attempt))
+            self._desk.limit_touched(limit.name)
+
+    def forget(self, attempts: Attempts, work: Work) -> None:
+        """Note that the end of the run, or its halt, returns the permit of an attempt unless that executes."""
+        limit = attempts.definition.step_options.limit
+        self.leave(attempts, work)
+        if attempts.permit in ("asked", "waiting", "held") and limit is not None:
             attempts.permit = None
             self._desk.limit_touched(limit.name)

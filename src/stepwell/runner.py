@@ -306,12 +306,18 @@ class ThreadLanes:
     """
 
     def __init__(
-        self, codec: Codec, finished: Finished, limit: int, bound: Callable[[Attempts, int, float], None]
+        self,
+        codec: Codec,
+        finished: Finished,
+        limit: int,
+        bound: Callable[[Attempts, int, float], None],
+        over: Callable[[Attempts, int], None],
     ) -> None:
         self.now: Callable[[], int] | None = None
         self._codec = codec
         self._finished = finished
         self._bound = bound  # called when an attempt with a time limit begins; must lead to `expire`
+        self._over = over  # called when an attempt that timed out, and was left with its permit, has really ended
         self._limit = limit
         self._queue: queue.SimpleQueue[tuple[Attempts, int] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -340,11 +346,14 @@ class ThreadLanes:
                 return
             attempts, number = job
             end: Callable[[Attempts], None] = self._end_of_unwanted
+            has_permit = attempts.permit is not None
             if attempts.wanted and self._busy.get(attempts) == number:
                 end = copy_context().run(self._call, attempts)
             if self._take(attempts, number):
                 end(attempts)
                 self._finished([attempts])
+            elif has_permit:
+                self._over(attempts, number)
             with self._lock:
                 self._unserved -= 1
 
@@ -359,11 +368,11 @@ class ThreadLanes:
     def _call(self, attempts: Attempts) -> Callable[[Attempts], None]:
         """Execute an attempt; return what records its end, which must not happen once the attempt is given up."""
         enter_step(attempts)
+        if attempts.permit is not None:
+            note_beginning(attempts, self.now)
         limit = time_limit(attempts)
         if limit is not None:
             self._bound(attempts, attempts.attempt, limit)
-        if attempts.permit is not None:
-            note_beginning(attempts, self.now)
         try:
             result = attempts.definition.invoke(attempts.args, attempts.kwargs)
         except BaseException as error:  # noqa: BLE001 - whatever a step raises is its attempt's outcome
@@ -378,8 +387,13 @@ class ThreadLanes:
 
     def expire(self, attempts: Attempts, number: int) -> None:
         """Give up on an attempt that takes too long; its result will be ignored."""
-        if self._take(attempts, number):
+        with self._lock:  # so that its thread, should it end just now, says so after this
+            # One that was left with its permit is waited for by nobody, and its thread returns that.
+            if self._busy.get(attempts) != number or attempts.permit == "left":
+                return
+            del self._busy[attempts]
             attempts.error = timed_out(attempts)
+            attempts.lingers = attempts.permit is not None
             self._finished([attempts])
 
     def busy(self) -> list[Attempts]:

@@ -188,7 +188,10 @@ class Settling:
                 reply(None, error)
 
     def hold_back(self, works: list[Work], error: StepwellError) -> None:
-        """Refuse requests that touch no run in memory; keep the rest for another try."""
+        """Refuse requests that touch no run in memory; keep the rest for another try.
+
+        What neither a run nor a caller waits for (a permit that comes free, say) must be written some time as well.
+        """
         kept: list[Work] = []
         for work in works:
             if work.calls_transactions:
@@ -199,7 +202,7 @@ class Settling:
                 for run in work.residents:
                     self._worker.forget(run)
                     self._worker.load_soon([run.key])
-            elif work.residents:
+            elif work.residents or not work.waiting_callers():
                 kept.append(work)
             else:
                 self.settled(work, error)

@@ -43,7 +43,7 @@ class Steps:
     def failed(self, run: Resident, attempts: Attempts, work: Work, now: int) -> None:
         """Record an attempt that ended without a result, and what follows: another attempt, an exception, or a halt."""
         run.active -= 1
-        self._activator.permits.give_back(attempts, work)
+        self._activator.permits.ended(attempts, work)
         if attempts.refused is not None:
             self._refuse(run, attempts, attempts.refused, work, now)
             return

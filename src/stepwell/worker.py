@@ -186,8 +186,8 @@ class Worker:
         number = attempts.operation
         if run is None or not attempts.wanted or run.calls.get(number) is not attempts:
             taken_up = run is not None and number in run.calls  # by another attempt, which has the permit now
-            if attempts.permit == "held" and not taken_up:  # only now is its execution over
-                self.activator.permits.give_back(attempts, self.batch.lone_work())
+            if attempts.permit == "left" or (attempts.permit is not None and not taken_up):
+                self.activator.permits.over(attempts, self.batch.lone_work())
             return
         work: Work = run.work or self.batch.work_of(run)
         if attempts.error is None and attempts.refused is None:
@@ -217,6 +217,10 @@ class Worker:
             self.loader.work_may_exist = True  # it makes progress, so the next suspect may be taken
         if self._ends:
             self.deliver_ends(work)
+
+    def thread_over(self, attempts: Attempts, attempt: int) -> None:
+        """Free the permit of an attempt that timed out, whose thread has ended now; an event."""
+        self.activator.permits.free(attempts, attempt, self.batch.lone_work())
 
     def transaction_due(self, run: Resident, attempts: Attempts) -> None:
         """Give a transactional step a unit whose body calls it."""

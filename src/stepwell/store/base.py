@@ -20,7 +20,9 @@ from stepwell.model import Claim, Member, Message, RunRecord, RunSnapshot
 from stepwell.store.queueing import (
     Entered,
     PermitAsked,
+    PermitFreed,
     PermitKept,
+    PermitLeft,
     PermitReturned,
     PermitsGranted,
     PermitStarted,
@@ -243,6 +245,8 @@ Change: TypeAlias = (
     | PermitKept
     | PermitStarted
     | PermitReturned
+    | PermitLeft
+    | PermitFreed
 )
 
 #: Why a start made no run of its own: a run with its dedup key has not ended; such a run still waited, and has the

@@ -142,6 +142,27 @@ class PermitReturned(msgspec.Struct, frozen=True):
     started_at: int | None = None
 
 
+class PermitLeft(msgspec.Struct, frozen=True):
+    """Nobody waits any more for an attempt that goes on: its permit stays in use apart from the run.
+
+    It began at `started_at`. The operation may ask for another permit, and the run may end. The permit is free after
+    `PermitFreed`, or when the writing worker has ended. Harmless where the operation has none.
+    """
+
+    run: int
+    op: int
+    attempt: int
+    started_at: int
+
+
+class PermitFreed(msgspec.Struct, frozen=True):
+    """An attempt of the writing worker that was left with its permit has ended; harmless where there is none."""
+
+    run: int
+    op: int
+    attempt: int
+
+
 class QueueState(msgspec.Struct, frozen=True):
     """A queue or limit at one moment. The counts are those of its entries; times are microseconds since the epoch.
 

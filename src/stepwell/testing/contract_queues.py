@@ -34,6 +34,8 @@ from stepwell.store.base import (
 from stepwell.store.queueing import (
     Entered,
     PermitAsked,
+    PermitFreed,
+    PermitLeft,
     PermitReturned,
     PermitStarted,
     QueueChanged,
@@ -480,6 +482,60 @@ class QueueContract(StoreFixtures):
         worker.apply(PermitAsked(run, 1, "limit", NOW))
         assert granted(worker, NOW + 3) == [(run, 1)]
         assert worker.record(run).wake_at == NOW + 3
+
+    def test_a_permit_that_an_attempt_was_left_with_stays_in_use_until_it_has_ended(self, worker: Worker) -> None:
+        declare(worker, "limit", concurrency=1)
+        run, other = worker.create("a"), worker.create("b")
+        worker.apply(PermitAsked(run, 1, "limit", NOW))
+        assert granted(worker) == [(run, 1)]
+        left = PermitLeft(run, 1, 1, NOW)
+        # The operation may ask again, for its retry, and stands behind whoever waits.
+        worker.apply(left, left, PermitAsked(other, 1, "limit", NOW), PermitAsked(run, 1, "limit", NOW))
+        assert granted(worker) == []
+        assert [permit.granted for permit in worker.read.load([run])[0].permits] == [False]
+        # Neither the end of the run nor that of another attempt frees it.
+        worker.apply(PermitFreed(run, 1, 2), PermitFreed(other, 1, 1))
+        finish(worker, run)
+        assert granted(worker) == []
+        assert (state_of(worker, "limit").waiting, state_of(worker, "limit").running) == (1, 1)
+        worker.store.purge(NOW + 1, 10, worker.claim)
+        worker.apply(PermitFreed(run, 1, 1))
+        worker.apply(PermitFreed(run, 1, 1))
+        assert granted(worker) == [(other, 1)]
+        assert state_of(worker, "limit").running == 1
+
+    def test_only_a_permit_that_was_granted_can_be_left(self, worker: Worker) -> None:
+        declare(worker, "limit", concurrency=1)
+        run, other = worker.create("a"), worker.create("b")
+        worker.apply(PermitAsked(run, 1, "limit", NOW), PermitAsked(other, 1, "limit", NOW))
+        assert granted(worker) == [(run, 1)]
+        worker.apply(PermitLeft(other, 1, 1, NOW), PermitLeft(other, 2, 1, NOW), PermitReturned(run, 1, NOW))
+        assert granted(worker) == [(other, 1)]
+
+    def test_the_end_of_a_worker_frees_the_permits_that_its_attempts_were_left_with(
+        self, worker: Worker, store: Any
+    ) -> None:
+        declare(worker, "limit", concurrency=1)
+        run, other = worker.create("a"), worker.create("b")
+        worker.apply(PermitAsked(run, 1, "limit", NOW), PermitAsked(other, 1, "limit", NOW))
+        assert granted(worker) == [(run, 1)]
+        worker.apply(PermitLeft(run, 1, 1, NOW), RunFinished(run, "completed", NOW))
+        survivor = Worker(store)
+        survivor.apply(PermitFreed(run, 1, 1))  # of another worker's attempts nobody else knows when they end
+        assert granted(survivor) == []
+        with survivor.writing():
+            survivor.store.fence(worker.claim.epoch, NOW)
+        assert state_of(survivor, "limit").running == 0
+        assert decide(survivor, "limit", lambda facts: grant(facts, "limit", NOW), NOW)[0].taken == 1
+
+    def test_the_start_of_an_attempt_that_was_left_counts_for_the_rate(self, worker: Worker) -> None:
+        declare(worker, "limit", rate_limit=1, rate_per=SECOND)
+        first, second = worker.create("a"), worker.create("b")
+        worker.apply(PermitAsked(first, 1, "limit", NOW), PermitAsked(second, 1, "limit", NOW))
+        assert granted(worker) == [(first, 1)]
+        worker.apply(PermitLeft(first, 1, 1, NOW + 5))
+        assert granted(worker, NOW + 4 + SECOND) == []
+        assert granted(worker, NOW + 5 + SECOND) == [(second, 1)]
 
     def test_the_start_of_an_attempt_counts_from_when_it_happened(self, worker: Worker) -> None:
         declare(worker, "limit", rate_limit=1, rate_per=SECOND)

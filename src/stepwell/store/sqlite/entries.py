@@ -23,7 +23,9 @@ from stepwell.flow import QueueSettings
 from stepwell.store.queueing import (
     Entered,
     PermitAsked,
+    PermitFreed,
     PermitKept,
+    PermitLeft,
     PermitReturned,
     PermitsGranted,
     PermitStarted,
@@ -97,6 +99,8 @@ class Entries:
             PermitKept: self._permit_kept,
             PermitStarted: self._permit_started,
             PermitReturned: self._permit_returned,
+            PermitLeft: self._permit_left,
+            PermitFreed: self._permit_freed,
         }
         self._clear()
 
@@ -358,6 +362,30 @@ class Entries:
             self.flush()
         self._returned[key] = change
         self._dirty = True
+
+    def _permit_left(self, change: PermitLeft) -> None:
+        self.flush()
+        for limit, start_unknown in self._rows(_SQL["permit_left"], (change.run, change.op, self._epoch)):
+            self._execute(_SQL["left_permit_entered"], (self._epoch, change.run, change.op, change.attempt, limit))
+            if start_unknown:
+                self._touch(limit).more_unconfirmed -= 1
+                self._log_start(limit, change.run, change.op, change.started_at)
+
+    def _permit_freed(self, change: PermitFreed) -> None:
+        self.flush()
+        self._free(self._rows(_SQL["left_permit_freed"], (self._epoch, change.run, change.op, change.attempt)))
+
+    def worker_over(self, epoch: int) -> None:
+        """Free the permits that attempts of a worker were left with, which has ended."""
+        self.flush()
+        self._free(self._rows(_SQL["left_permits_of_worker_freed"], (epoch,)))
+
+    def _free(self, rows: list[Any]) -> None:
+        for (limit,) in rows:
+            known = self._touch(limit)
+            known.opened = known.opened or known.is_full
+            known.running -= 1
+            self._count_busy(limit, "", -1)
 
     def _log_start(self, limit: str, run: int, op: int, at: int) -> None:
         known = self._touch(limit)

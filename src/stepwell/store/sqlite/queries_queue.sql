@@ -184,6 +184,25 @@ WHERE (run, op) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1)) AND op >
     AND NOT EXISTS (SELECT 1 FROM stepwell_runs WHERE key = stepwell_entries.run AND owner <> ?2)
 RETURNING run, op, queue, partition, workflow, state, start_unknown;
 
+-- name: permit_left
+-- ?1 run, ?2 op, ?3 epoch. As permits_left, but only of an attempt that was granted its permit.
+DELETE FROM stepwell_entries
+WHERE run = ?1 AND op = ?2 AND op > 0 AND state = 'running'
+    AND NOT EXISTS (SELECT 1 FROM stepwell_runs WHERE key = stepwell_entries.run AND owner <> ?3)
+RETURNING queue, start_unknown;
+
+-- name: left_permit_entered
+-- ?1 epoch, ?2 run, ?3 op, ?4 attempt, ?5 limit.
+INSERT INTO stepwell_left_permits (worker, run, op, attempt, queue) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING;
+
+-- name: left_permit_freed
+-- ?1 epoch, ?2 run, ?3 op, ?4 attempt.
+DELETE FROM stepwell_left_permits WHERE worker = ?1 AND run = ?2 AND op = ?3 AND attempt = ?4 RETURNING queue;
+
+-- name: left_permits_of_worker_freed
+-- ?1 epoch.
+DELETE FROM stepwell_left_permits WHERE worker = ?1 RETURNING queue;
+
 -- name: operations_with_permits
 -- ?1 run.
 SELECT op FROM stepwell_entries WHERE run = ?1 AND op > 0;

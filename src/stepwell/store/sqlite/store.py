@@ -137,6 +137,7 @@ class SqliteStore:
         """Leave the runs of a worker to anyone who claims them; return how many there were."""
         self._execute("runs_of_worker_released", (epoch, now, int(crashed)))
         count = self._connection.changes()
+        self._writer.applier.entries.worker_over(epoch)
         if count:
             self._execute("stale_wakes_deleted", ())
             self._writer.applier.made_work = True
