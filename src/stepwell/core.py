@@ -45,6 +45,8 @@ _OPEN_PATIENCE_SECONDS: Final = 30.0
 _TAKE_OVER_PATIENCE_SECONDS: Final = 5.0
 #: How much later than it was noted an attempt may begin: twice the interpreter's switch interval.
 _BEGINNING_MICROSECONDS: Final = 10_000
+#: Within which time runs that were taken from a queue begin their first steps, so that their rate holds for these too.
+_START_SPREAD_MICROSECONDS: Final = 50_000
 #: How many turns follow one another before the loop, on which steps execute, looks at what else is ready: its own work
 #: for each costs 8 us.
 _MAX_TURNS: Final = 4
@@ -95,6 +97,8 @@ class Core:
             queues=queues,
         )
         self.worker = self.machine.worker
+        if clock.seconds_until(clock.now()) is not None:
+            self.worker.turns.start_spread = _START_SPREAD_MICROSECONDS
         self.waiters = self.machine.waiters
         self.steps = Dispatch(
             self._loop,

@@ -102,11 +102,13 @@ def advance(queue: str, now: int) -> QueueAdvanced:
     return QueueAdvanced(queue, now)
 
 
-def take(facts: QueueFacts, queue: str, workflows: Collection[str], now: int, *, room: int, held: int = 0) -> Decision:
+def take(
+    facts: QueueFacts, queue: str, workflows: Collection[str], now: int, *, room: int, held: int = 0, spread: int = 0
+) -> Decision:
     """Decide which runs a worker takes from a queue.
 
     It serves `workflows`, has room for `room` more runs, and `held` runs of the queue already (for `per_worker`). Runs
-    of other workflows are passed over; they keep their places, and their partitions' turns.
+    of other workflows are passed over; they keep their places, and their partitions' turns. `spread`: see `QueueTaken`.
     """
     state = facts.state(queue)
     if state is None or state.paused:
@@ -124,9 +126,9 @@ def take(facts: QueueFacts, queue: str, workflows: Collection[str], now: int, *,
     at = max(now, state.last_start_at)
     changes: list[Change] = []
     if taken:
-        changes.append(QueueTaken(queue, [head.run for head in taken], _served(groups, shares), at))
+        changes.append(QueueTaken(queue, [head.run for head in taken], _served(groups, shares), at, spread))
     more = left and len(taken) >= room
-    return Decision(changes, len(taken), more, _next_at(facts, state, len(taken), at, now, left=left))
+    return Decision(changes, len(taken), more, _next_at(facts, state, len(taken), at + spread, now, left=left))
 
 
 def grant(facts: QueueFacts, limit: str, now: int) -> Decision:

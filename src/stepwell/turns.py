@@ -81,6 +81,8 @@ class Turns:
         self._flows = flows
         self._served = served
         self._takes_work = takes_work
+        #: See `stepwell.store.queueing.QueueTaken`; 0 where no real time passes between taking a run and executing it.
+        self.start_spread = 0
         self._declared: set[str] = set()
         self._queues: set[str] = set()  # about which a decision is due
         self._limits: set[str] = set()
@@ -152,7 +154,7 @@ class Turns:
             decision = grant(facts, state.name, self._worker.now)
         else:
             held = self._worker.memory.of_queue(state.name)
-            decision = take(facts, state.name, self._workflows, self._worker.now, room=1, held=held)
+            decision = self._take(state.name, 1, held, facts)
         due = state.first_ready_at is not None and state.first_ready_at <= self._worker.now
         if decision.taken or due:
             (self._limits if is_limit else self._queues).add(state.name)
@@ -206,7 +208,8 @@ class Turns:
         self._queues.clear()
 
     def _take(self, name: str, room: int, held: int, facts: QueueFacts) -> Decision:
-        return take(facts, name, self._workflows, self._worker.now, room=room, held=held)
+        spread = self.start_spread
+        return take(facts, name, self._workflows, self._worker.now, room=room, held=held, spread=spread)
 
     def _grant(self, name: str, facts: QueueFacts) -> Decision:
         return grant(facts, name, self._worker.now)

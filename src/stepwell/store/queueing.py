@@ -82,14 +82,16 @@ class QueueAdvanced(msgspec.Struct, frozen=True):
 class QueueTaken(msgspec.Struct, frozen=True):
     """The writing worker takes these waiting runs of a queue, and owns them: they are ``running``.
 
-    `partitions` have had their turn, in this order. The result is the list of the keys that were taken: those that had
-    no owner and still waited.
+    `partitions` have had their turn, in this order. For a rate they start `spread` microseconds later than `at`: until
+    then the code of each really begins, sooner or later. The result is the list of the keys that were taken: those that
+    had no owner and still waited.
     """
 
     queue: str
     runs: list[int]
     partitions: list[str]
     at: int
+    spread: int = 0
 
 
 class PermitAsked(msgspec.Struct, frozen=True):

@@ -410,6 +410,16 @@ class QueueContract(StoreFixtures):
         with worker.read.queue_facts() as facts:
             assert take(facts, "q", _ALL, NOW, room=1).changes == [QueueTaken("q", [key], [""], NOW)]
 
+    def test_a_rate_counts_a_start_from_the_latest_time_at_which_its_run_may_begin(self, worker: Worker) -> None:
+        declare(worker, rate_limit=1, rate_per=SECOND)
+        first, second = enqueue(worker, "a").key, enqueue(worker, "b").key
+        spread = SECOND // 20
+        decision, keys = decide(worker, "q", lambda facts: take(facts, "q", _ALL, NOW, room=9, spread=spread), NOW)
+        assert keys == [first]
+        assert decision.next_at == NOW + spread + SECOND
+        assert taken(worker, NOW + spread + SECOND - 1) == []
+        assert taken(worker, NOW + spread + SECOND) == [second]
+
     def test_a_decision_that_raises_refuses_its_unit_alone(self, worker: Worker) -> None:
         declare(worker)
         key = worker.create("a")

@@ -235,7 +235,7 @@ class Entries:
         for partition in change.partitions:
             self._turns[change.queue, partition] = known.ticket()
         if known.rate_per is not None and runs:
-            self._execute(_SQL["starts_logged"], (change.queue, change.at, keys))
+            self._execute(_SQL["starts_logged"], (change.queue, change.at + change.spread, keys))
             known.starts += len(runs)
             known.last_start_at = max(known.last_start_at, change.at)
         return runs
