@@ -52,9 +52,9 @@ async def healthy(value: int) -> int:
 
 def assert_alive(engine: TestEngine) -> None:
     """The engine, and the next one on the file, still do their work."""
-    assert engine.start(healthy, 1).result(timeout=5) == 2
+    assert engine.start(healthy, 1).result(timeout=60) == 2
     engine.reopen()
-    assert engine.start(healthy, 2).result(timeout=5) == 3
+    assert engine.start(healthy, 2).result(timeout=60) == 3
 
 
 # --- exceptions that are odd ------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_whatever_a_step_raises_reaches_the_workflow_and_harms_nobody(engine: Te
     assert executed == ["after"]
     engine.reopen()  # a replay meets the same exception
     run.send("go")
-    assert run.result(timeout=5)
+    assert run.result(timeout=60)
     assert executed == ["after"]
     assert [entry.kind for entry in run.journal()] == ["step_failed", "step", "message"]
     assert_alive(engine)
@@ -187,7 +187,7 @@ def test_whatever_a_workflow_raises_fails_its_run_and_harms_nobody(engine: TestE
     odd: Any = workflow(raises_async) if kind == "async" else workflow(raises_sync)
     run = engine.start(odd)
     with pytest.raises(Exception) as raised:  # noqa: PT011 - which one is the codec's business; never a BaseException
-        run.result(timeout=5)
+        run.result(timeout=60)
     assert not isinstance(raised.value, TimeoutError)
     info = run.info()
     assert info.status == "failed"
@@ -210,7 +210,7 @@ def test_a_retry_predicate_that_raises_ends_the_attempts_and_is_named(engine: Te
         await failing()
 
     with pytest.raises(OSError, match="no route") as raised:
-        engine.start(calls).result(timeout=5)
+        engine.start(calls).result(timeout=60)
     assert "a bug in the predicate" in "\n".join(raised.value.__notes__)
     assert executed == ["attempt"]
 
@@ -233,7 +233,7 @@ def test_a_workflow_that_returns_a_coroutine_is_told_what_it_forgot(engine: Test
 
     for definition in (forgetful, forgetful_sync):
         with pytest.raises(ResultNotSerializable, match="await"):
-            engine.start(definition).result(timeout=5)
+            engine.start(definition).result(timeout=60)
     for coroutine in created:
         coroutine.close()
     assert executed == []
@@ -255,7 +255,7 @@ def test_a_step_that_returns_a_coroutine_is_told_what_it_forgot(engine: TestEngi
         return forgetful()
 
     with pytest.raises(ResultNotSerializable, match="await"):
-        engine.start(calls).result(timeout=5)
+        engine.start(calls).result(timeout=60)
     coroutine.close()
     assert_alive(engine)
 
@@ -282,7 +282,7 @@ def test_a_task_that_is_left_behind_does_nothing_after_the_end(engine: TestEngin
         return f"left {len(tasks)}"
 
     run = engine.start(leaves_tasks)
-    assert run.result(timeout=5) == "left 2"
+    assert run.result(timeout=60) == "left 2"
     engine.idle()
     assert executed == []
     assert run.journal() == []
@@ -300,7 +300,7 @@ def test_a_callback_of_an_ended_run_that_is_kept_elsewhere_can_do_nothing(engine
         kept.append(work())
         kept.append(asyncio.get_running_loop())
 
-    engine.start(keeps).result(timeout=5)
+    engine.start(keeps).result(timeout=60)
     coroutine, loop = kept
     with pytest.raises((stepwell.StepwellError, RuntimeError)):
         loop.run_until_complete(coroutine)
@@ -312,7 +312,7 @@ def test_a_thread_started_by_a_step_may_call_steps_as_plain_functions_after_the_
     go, found = threading.Event(), []
 
     def linger() -> None:
-        go.wait(10)
+        go.wait(60)
         found.append(note_sync("plain"))
 
     threads = []
@@ -327,10 +327,10 @@ def test_a_thread_started_by_a_step_may_call_steps_as_plain_functions_after_the_
         starts_thread()
 
     run = engine.start(calls)
-    run.result(timeout=5)
+    run.result(timeout=60)
     journal = run.journal()
     go.set()
-    threads[0].join(10)
+    threads[0].join(60)
     assert found == ["plain"]
     assert run.journal() == journal
 
@@ -347,7 +347,7 @@ def test_the_engine_cannot_be_asked_from_its_own_thread_and_says_so_instead_of_h
         calls: list[Callable[[], Any]] = [
             lambda: engine.start(healthy, 1),
             lambda: engine.send("target", "x"),
-            lambda: target.result(timeout=5),
+            lambda: target.result(timeout=60),
             target.cancel,
             lambda: target.value("key"),
         ]
@@ -373,14 +373,14 @@ def test_the_engine_cannot_be_asked_from_its_own_thread_and_says_so_instead_of_h
 
     @step
     def asks_in_thread() -> int:
-        return engine.start(healthy, 1).result(timeout=5)
+        return engine.start(healthy, 1).result(timeout=60)
 
     @workflow
     async def asks() -> list[Any]:
         return [ask(), await asks_in_step(), asks_in_transaction(), asks_in_thread()]
 
     refused = "6 of 6 refused"
-    assert engine.start(asks).result(timeout=10) == [refused, refused, refused, 2]
+    assert engine.start(asks).result(timeout=60) == [refused, refused, refused, 2]
 
 
 # --- absurd amounts ---------------------------------------------------------------------------------------------------
@@ -408,7 +408,7 @@ def test_an_absurd_sleep_or_timeout_raises_at_its_line(engine: TestEngine, secon
         waited_for.close()
         return refused
 
-    assert engine.start(oversleeps).result(timeout=5) == 3
+    assert engine.start(oversleeps).result(timeout=60) == 3
     assert_alive(engine)
 
 
@@ -420,7 +420,7 @@ def test_a_sleep_of_less_than_nothing_returns_at_once(engine: TestEngine) -> Non
         await asyncio.sleep(0)
         return (stepwell.now() - before).total_seconds()
 
-    assert engine.start(hurries).result(timeout=5) == 0
+    assert engine.start(hurries).result(timeout=60) == 0
 
 
 def test_ten_thousand_steps_at_once_come_back_in_order(engine: TestEngine) -> None:
@@ -431,7 +431,7 @@ def test_ten_thousand_steps_at_once_come_back_in_order(engine: TestEngine) -> No
         return len(results)
 
     run = engine.start(crowd, 10_000)
-    assert run.result(timeout=40) == 10_000
+    assert run.result(timeout=60) == 10_000
     assert sorted(executed) == list(range(10_000))
 
 
@@ -443,8 +443,8 @@ def test_thousands_of_operations_without_a_wait_let_others_have_their_turn(engin
         return 3000
 
     long = engine.start(chatters)
-    assert engine.start(healthy, 1).result(timeout=5) == 2
-    assert long.result(timeout=20) == 3000
+    assert engine.start(healthy, 1).result(timeout=60) == 2
+    assert long.result(timeout=60) == 3000
     assert long.value("number") == 2999
 
 
@@ -487,15 +487,15 @@ def test_what_is_cancelled_right_before_an_unexpected_blocking_call_is_cancelled
     hanging.clear()
     run = engine.start(surprises, id="run", messages=[])
     if what == "step":
-        assert hanging.wait(10)
+        assert hanging.wait(60)
     else:
         engine.idle()
     run.send("go")
     engine.idle()
     if what == "child":
         with pytest.raises(RunCancelled, match="no longer waits"):
-            engine.get("run/1").result(timeout=5)
+            engine.get("run/1").result(timeout=60)
     engine.reopen()
     run.send("end")
-    assert run.result(timeout=5) == ["found", True]
+    assert run.result(timeout=60) == ["found", True]
     assert sorted(executed) == (["found", "let go"] if what == "step" else ["found"])

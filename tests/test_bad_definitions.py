@@ -99,7 +99,7 @@ def test_an_absurd_duration_is_refused_everywhere(engine: TestEngine, duration: 
             call()
     assert written(engine) == rows
     run.send("go", "still open")
-    assert run.result(timeout=5) == "still open"
+    assert run.result(timeout=60) == "still open"
 
 
 @pytest.mark.parametrize("duration", BAD_DURATIONS, ids=lambda duration: repr(duration)[:20])
@@ -115,7 +115,7 @@ def test_an_absurd_duration_in_workflow_code_is_refused_there(engine: TestEngine
         return refused
 
     run = engine.start(careless)
-    assert run.result(timeout=5) == 2
+    assert run.result(timeout=60) == 2
     assert run.journal() == []
 
 
@@ -155,7 +155,7 @@ def test_a_moment_that_is_none_is_refused(engine: TestEngine, when: Any) -> None
             return str(error)
         return "slept"
 
-    assert engine.start(careless).result(timeout=5) != "slept"
+    assert engine.start(careless).result(timeout=60) != "slept"
     if not isinstance(when, datetime) or when.tzinfo is None:
         with pytest.raises(InvalidArgument):
             engine.start(waits, deadline=cast("Any", when if isinstance(when, (datetime, str)) else -5))
@@ -237,7 +237,7 @@ def test_only_workflows_can_be_started(engine: TestEngine, wrong: Any) -> None:
     with pytest.raises(InvalidArgument, match="@workflow"):
         engine.reopen(workflows=[wrong])
     engine.reopen(workflows=None)
-    assert "@workflow" in engine.start(careless).result(timeout=5)
+    assert "@workflow" in engine.start(careless).result(timeout=60)
 
 
 @workflow
@@ -255,12 +255,12 @@ def test_arguments_that_do_not_fit_are_refused_at_the_start(engine: TestEngine, 
     with engine.transaction() as tx, pytest.raises(DefinitionError, match="takes"):
         tx.start(cast("Any", takes), *args, kwargs=kwargs)
     assert written(engine) == 0
-    assert engine.start(takes, 1, kwargs={"third": True}).result(timeout=5) == [1, "x", True]
+    assert engine.start(takes, 1, kwargs={"third": True}).result(timeout=60) == [1, "x", True]
 
 
 def test_many_arguments_are_fine(engine: TestEngine) -> None:
     values = list(range(20_000))
-    assert engine.start(echo, *values).result(timeout=20) == [values, {}]
+    assert engine.start(echo, *values).result(timeout=60) == [values, {}]
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -353,7 +353,7 @@ def test_a_second_engine_on_the_file_is_refused_and_disturbs_nothing(database: P
         with pytest.raises(FileInUse, match=str(os.getpid())):
             Engine(database)
         run.send("go", 1)
-        assert run.result(timeout=5) == 1
+        assert run.result(timeout=60) == 1
 
 
 @pytest.mark.parametrize(

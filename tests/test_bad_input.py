@@ -102,7 +102,7 @@ def test_a_message_that_cannot_be_recorded_is_refused_with_its_place(engine: Tes
     assert "'go'" in str(refused.value)
     assert written(engine) == rows
     run.send("go", 1)
-    assert run.result(timeout=5) == 1
+    assert run.result(timeout=60) == 1
 
 
 def test_input_beyond_the_limit_is_refused_with_both_sizes(database: Path) -> None:
@@ -136,7 +136,7 @@ def test_arguments_of_a_step_that_cannot_be_recorded_raise_at_the_call_and_execu
         except SerializationError as error:
             return f"{error.path} {error}"
 
-    text = engine.start(careless).result(timeout=5)
+    text = engine.start(careless).result(timeout=60)
     assert text.startswith("$.args[0]" + path[1:] + " ")
     assert accepts.name in text
     assert executed == []
@@ -147,7 +147,7 @@ def test_numbers_that_json_lacks_may_go_into_a_step_because_arguments_are_not_re
     async def careful() -> str:
         return await accepts([math.nan, math.inf])
 
-    assert engine.start(careful).result(timeout=5) == "accepted"
+    assert engine.start(careful).result(timeout=60) == "accepted"
 
 
 @pytest.mark.parametrize("operation", ["publish", "send", "start"])
@@ -169,7 +169,7 @@ def test_other_operations_of_a_workflow_refuse_such_values_too(engine: TestEngin
     engine.idle()
     rows = written(engine)
     run = engine.start(careless)
-    assert "object" in run.result(timeout=5)
+    assert "object" in run.result(timeout=60)
     assert written(engine) == rows + 1
     assert run.journal() == []
 
@@ -211,7 +211,7 @@ def test_a_step_whose_result_cannot_be_kept_halts_the_run_until_the_code_is_mend
     with TestEngine(database, workflows=[make_reporting(result, annotation)], max_payload_bytes=1000) as engine:
         run = engine.start(engine._client.workflows["reporting"], id="report")
         with pytest.raises(ResultNotSerializable, match="'second'") as halted:
-            run.result(timeout=5)
+            run.result(timeout=60)
         assert "'report'" in str(halted.value)
         if path != "$":
             assert path in str(halted.value)
@@ -222,7 +222,7 @@ def test_a_step_whose_result_cannot_be_kept_halts_the_run_until_the_code_is_mend
         engine.reopen().idle()
         assert run.info().status == "halted"
         engine.reopen(workflows=[make_reporting(lambda: 2, int)])
-        assert run.result(timeout=5) == [1, 2]
+        assert run.result(timeout=60) == [1, 2]
         assert executed == ["first", "second", "second", "second"]
 
 
@@ -241,9 +241,9 @@ def test_a_workflow_whose_result_cannot_be_kept_halts_with_all_its_steps_recorde
     with TestEngine(database, workflows=[make(result, annotation)], max_payload_bytes=1000) as engine:
         run = engine.start(engine._client.workflows["ending"], id="end")
         with pytest.raises(ResultNotSerializable, match="'ending'"):
-            run.result(timeout=5)
+            run.result(timeout=60)
         engine.reopen(workflows=[make(lambda: "mended", str)])
-        assert engine.get("end").result(timeout=5) == "mended"
+        assert engine.get("end").result(timeout=60) == "mended"
         assert executed == ["accepts"]
 
 
@@ -289,10 +289,10 @@ def test_an_annotation_that_json_cannot_express_stops_nobody_else(engine: TestEn
         return "went on"
 
     with pytest.raises((RunHalted, DefinitionError), match=r"list\[int\] \| set\[int\]"):
-        engine.start(ends_ambiguous if kind == "workflow" else hopeful, id="hopeful").result(timeout=5)
-    assert engine.start(echo, 1).result(timeout=5) == [[1], {}]
+        engine.start(ends_ambiguous if kind == "workflow" else hopeful, id="hopeful").result(timeout=60)
+    assert engine.start(echo, 1).result(timeout=60) == [[1], {}]
     engine.reopen()
-    assert engine.start(echo, 2).result(timeout=5) == [[2], {}]
+    assert engine.start(echo, 2).result(timeout=60) == [[2], {}]
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -353,13 +353,13 @@ def test_workflow_code_meets_the_same_refusals(engine: TestEngine, name: Any) ->
 
     engine.start(waits, id="good")
     run = engine.start(careless)
-    assert run.result(timeout=5) == 7
+    assert run.result(timeout=60) == 7
     assert run.journal() == []
 
 
 def test_ids_may_be_long_and_in_any_script(engine: TestEngine) -> None:
     for run_id in ("ö" * 255, "订单/42 é", "'; DROP TABLE stepwell_runs; --", "%_"):
-        assert engine.start(echo, 1, id=run_id).result(timeout=5) == [[1], {}]
+        assert engine.start(echo, 1, id=run_id).result(timeout=60) == [[1], {}]
         assert engine.get(run_id).id == run_id
 
 
@@ -390,7 +390,7 @@ def test_a_start_that_conflicts_sends_none_of_its_messages(engine: TestEngine) -
     with pytest.raises(RunConflict):
         engine.start(echo, "go", id="order", messages=[("go", "stray")])
     run.send("go", "meant")
-    assert run.result(timeout=5) == "meant"
+    assert run.result(timeout=60) == "meant"
 
 
 def test_a_start_that_is_repeated_sends_a_message_with_a_key_once(engine: TestEngine) -> None:
@@ -401,7 +401,7 @@ def test_a_start_that_is_repeated_sends_a_message_with_a_key_once(engine: TestEn
     engine.start(collects, id="order", messages=[("item", 1, "first item")])
     run = engine.start(collects, id="order", messages=[("item", 1, "first item")])
     engine.advance(2)
-    assert run.result(timeout=5) == [1, None]
+    assert run.result(timeout=60) == [1, None]
 
 
 def test_requests_for_runs_that_do_not_exist_or_are_over_say_so(engine: TestEngine) -> None:
@@ -409,11 +409,11 @@ def test_requests_for_runs_that_do_not_exist_or_are_over_say_so(engine: TestEngi
         with pytest.raises(RunNotFound, match="'none'"):
             call()
     run = engine.start(echo, id="over")
-    run.result(timeout=5)
+    run.result(timeout=60)
     with pytest.raises(RunEnded, match="'over'"):
         run.send("go")
     with pytest.raises(RunEnded, match="'over'"):
-        run.value("never", timeout=5)
+        run.value("never", timeout=60)
 
 
 # --- workflows that are not there -------------------------------------------------------------------------------------
@@ -428,9 +428,9 @@ def test_a_run_of_an_unknown_workflow_waits_visibly_for_a_worker_that_has_it(eng
     info = run.info()
     assert info.status == "pending"
     assert waits.name in (info.reason or "")
-    assert engine.start(echo, 1).result(timeout=5) == [[1], {}]
+    assert engine.start(echo, 1).result(timeout=60) == [[1], {}]
     engine.reopen(workflows=[echo, waits])
-    assert run.result(timeout=5) == "kept"
+    assert run.result(timeout=60) == "kept"
 
 
 def test_a_run_of_an_unknown_workflow_can_be_cancelled(engine: TestEngine) -> None:
@@ -448,7 +448,7 @@ def test_a_start_of_a_workflow_that_this_engine_does_not_serve_waits_for_one_tha
         run = engine.start(waits, id="elsewhere", messages=[("go", 1)])
         assert run.info().status == "pending"
         engine.reopen(workflows=None)
-        assert run.result(timeout=5) == 1
+        assert run.result(timeout=60) == 1
 
 
 def test_two_workflows_of_one_name_cannot_be_served_together(database: Path) -> None:

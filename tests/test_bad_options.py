@@ -133,7 +133,7 @@ async def calls_children(way: str) -> str:
 
 @pytest.mark.parametrize("way", ["called", "started", "mapped"])
 def test_input_that_does_not_fit_a_child_is_refused_in_its_parent(engine: TestEngine, way: str) -> None:
-    assert engine.start(calls_children, way).result(timeout=30) == "$.args[0]"
+    assert engine.start(calls_children, way).result(timeout=60) == "$.args[0]"
     assert len(engine.list()) == 1
 
 
@@ -161,7 +161,7 @@ def test_a_parent_goes_on_though_the_parameters_of_its_child_have_changed_meanwh
 
     engine.reopen(workflows=[parent_of_today, child])
     engine.send("parent/1", "go", "went")
-    assert engine.get("parent").result(timeout=30) == "went"
+    assert engine.get("parent").result(timeout=60) == "went"
     engine.close()
 
 
@@ -184,7 +184,7 @@ def test_what_is_asked_of_an_open_engine_is_checked_and_the_engine_goes_on(engin
     with pytest.raises(InvalidArgument, match=option.strip()):
         LISTING[option](engine)
     engine.send("waits", "go", "on")
-    assert engine.get("waits").result(timeout=30) == "on"
+    assert engine.get("waits").result(timeout=60) == "on"
 
 
 def test_an_async_engine_checks_the_same(database: Path) -> None:
@@ -199,7 +199,7 @@ async def ask_an_async_engine(database: Path) -> None:
         with pytest.raises(InvalidArgument, match="reason"):
             await run.cancel(NUMBER)
         await run.send("go", "on")
-        assert await run.result(timeout=30) == "on"
+        assert await run.result(timeout=60) == "on"
 
 
 def test_a_list_may_be_as_long_as_anybody_wishes(engine: TestEngine) -> None:
@@ -218,7 +218,7 @@ async def cancels_a_child(reason: Any) -> str:
 
 
 def test_a_child_is_not_cancelled_for_a_reason_that_is_no_text(engine: TestEngine) -> None:
-    assert "reason must be text" in engine.start(cancels_a_child, 3).result(timeout=30)
+    assert "reason must be text" in engine.start(cancels_a_child, 3).result(timeout=60)
 
 
 @pytest.mark.parametrize("option", ["delivery", "isolate"])

@@ -109,14 +109,14 @@ def test_cancelling_reaches_a_run_wherever_it_waits_at_once(
             await note("cleaned up")
 
     run = engine.start(waits, id="run")
-    run.value("waiting", 10)
+    run.value("waiting", 60)
     if crash:
         engine.crash()
         engine.reopen()
         happened.clear()
     run.cancel("enough")
     with pytest.raises(RunCancelled, match=r"'run'.*enough"):
-        run.result(10)
+        run.result(60)
     assert "cleaned up" in happened
     info = run.info()
     assert info.status == "cancelled"
@@ -133,10 +133,10 @@ def test_an_async_step_under_way_is_cancelled(engine: TestEngine) -> None:
         await hang()
 
     run = engine.start(waits)
-    assert began.wait(10)
+    assert began.wait(60)
     run.cancel()
     with pytest.raises(RunCancelled):
-        run.result(10)
+        run.result(60)
     engine.idle()
     assert happened == ["step began", "step stopped"]
 
@@ -150,7 +150,7 @@ def test_a_sync_step_under_way_is_told_and_the_run_does_not_wait_for_it(engine: 
         assert isinstance(info, StepInfo)
         before = info.cancelled
         began.set()
-        release.wait(20)
+        release.wait(60)
         if info.cancelled and not before:
             told.set()
 
@@ -159,12 +159,12 @@ def test_a_sync_step_under_way_is_told_and_the_run_does_not_wait_for_it(engine: 
         hold()
 
     run = engine.start(waits)
-    assert began.wait(10)
+    assert began.wait(60)
     run.cancel()
     with pytest.raises(RunCancelled):
-        run.result(10)
+        run.result(60)
     release.set()
-    assert told.wait(10)
+    assert told.wait(60)
 
 
 def test_a_retry_that_waits_for_its_time_is_not_attempted(engine: TestEngine) -> None:
@@ -181,7 +181,7 @@ def test_a_retry_that_waits_for_its_time_is_not_attempted(engine: TestEngine) ->
     engine.idle()
     run.cancel()
     with pytest.raises(RunCancelled):
-        run.result(10)
+        run.result(60)
     engine.advance(600)
     assert happened == ["attempt"]
 
@@ -204,7 +204,7 @@ def test_clean_up_may_wait_call_steps_and_receive(engine: TestEngine) -> None:
     engine.reopen()
     run.send("word", "last")
     with pytest.raises(RunCancelled):
-        run.result(10)
+        run.result(60)
     assert happened == ["first", "last"]
 
 
@@ -224,7 +224,7 @@ def test_a_second_cancellation_does_not_disturb_the_clean_up(engine: TestEngine)
     run.cancel("second")
     engine.advance(60)
     with pytest.raises(RunCancelled, match="first"):
-        run.result(10)
+        run.result(60)
     assert happened == ["cleaned up"]
 
 
@@ -247,7 +247,7 @@ def test_shielded_work_goes_on_to_its_end(engine: TestEngine) -> None:
     run.cancel()
     engine.advance(60)
     with pytest.raises(RunCancelled):
-        run.result(10)
+        run.result(60)
     assert happened == ["important"]
 
 
@@ -268,7 +268,7 @@ def test_a_run_that_swallows_the_cancellation_completes(engine: TestEngine) -> N
     engine.crash()
     engine.reopen()
     engine.advance(30)
-    assert run.result(10) == "done all the same"
+    assert run.result(60) == "done all the same"
     assert happened == ["swallowed"]
 
 
@@ -284,7 +284,7 @@ def test_an_error_in_the_clean_up_is_what_the_run_fails_with(engine: TestEngine)
     engine.idle()
     run.cancel()
     with pytest.raises(ValueError, match="in clean-up"):
-        run.result(10)
+        run.result(60)
     assert run.status == "failed"
 
 
@@ -300,7 +300,7 @@ def test_sync_workflows_are_cancelled_where_they_wait(engine: TestEngine) -> Non
     engine.idle()
     run.cancel()
     with pytest.raises(RunCancelled):
-        run.result(10)
+        run.result(60)
     assert happened == ["cleaned up"]
 
 
@@ -318,7 +318,7 @@ def test_a_pending_run_is_cancelled_without_having_run(engine: TestEngine) -> No
     assert run.status == "pending"
     run.cancel("not needed")
     with pytest.raises(RunCancelled, match="not needed"):
-        run.result(10)
+        run.result(60)
     assert happened == []
 
 
@@ -333,9 +333,9 @@ def test_an_ended_run_is_left_as_it_is(engine: TestEngine) -> None:
         return 5
 
     run = engine.start(quick)
-    assert run.result(10) == 5
+    assert run.result(60) == 5
     run.cancel()
-    assert run.result(10) == 5
+    assert run.result(60) == 5
     assert run.info().cancel_requested_at is None
 
 
@@ -346,10 +346,10 @@ def test_a_halted_run_can_be_cancelled(engine: TestEngine) -> None:
 
     run = engine.start(broken)
     with pytest.raises(stepwell.ResultNotSerializable):
-        run.result(10)
+        run.result(60)
     run.cancel("give up")
     with pytest.raises(RunCancelled, match="give up"):
-        run.result(10)
+        run.result(60)
 
 
 def test_a_cancellation_is_durable_once_it_is_acknowledged(engine: TestEngine) -> None:
@@ -367,7 +367,7 @@ def test_a_cancellation_is_durable_once_it_is_acknowledged(engine: TestEngine) -
     engine.reopen()
     engine.advance(5)
     with pytest.raises(RunCancelled, match="gone"):
-        run.result(10)
+        run.result(60)
 
 
 def test_a_cancelled_run_that_was_parked_out_of_memory_is_woken(engine: TestEngine) -> None:
@@ -376,7 +376,7 @@ def test_a_cancelled_run_that_was_parked_out_of_memory_is_woken(engine: TestEngi
     engine.idle()
     run.cancel()
     with pytest.raises(RunCancelled):
-        run.result(10)
+        run.result(60)
 
 
 def test_a_workflow_that_raises_cancelled_error_itself_is_cancelled(engine: TestEngine) -> None:
@@ -386,7 +386,7 @@ def test_a_workflow_that_raises_cancelled_error_itself_is_cancelled(engine: Test
 
     run = engine.start(gives_up)
     with pytest.raises(RunCancelled, match="raised CancelledError"):
-        run.result(10)
+        run.result(60)
 
 
 def test_messages_and_values_of_a_cancelled_run_are_refused(engine: TestEngine) -> None:
@@ -394,11 +394,11 @@ def test_messages_and_values_of_a_cancelled_run_are_refused(engine: TestEngine) 
     engine.idle()
     run.cancel()
     with pytest.raises(RunCancelled):
-        run.result(10)
+        run.result(60)
     with pytest.raises(RunEnded):
         run.send("a", 1)
     with pytest.raises(RunEnded):
-        run.value("a", 10)
+        run.value("a", 60)
 
 
 # --- inside a run -----------------------------------------------------------------------------------------------------
@@ -425,7 +425,7 @@ def test_a_task_inside_a_run_is_cancelled_alone(engine: TestEngine) -> None:
     engine.crash()
     engine.reopen()
     engine.advance(50)
-    assert run.result(10) == ["a", "", "c"]
+    assert run.result(60) == ["a", "", "c"]
     assert happened == ["b cancelled"]
 
 
@@ -442,9 +442,9 @@ def test_a_cancelled_task_stops_its_step_and_the_run_goes_on(engine: TestEngine)
         return "not stopped"
 
     run = engine.start(manages)
-    assert began.wait(10)
+    assert began.wait(60)
     run.send("stop")
-    assert run.result(10) == "stopped"
+    assert run.result(60) == "stopped"
     engine.idle()
     assert happened == ["step began", "step stopped"]
 
@@ -454,7 +454,7 @@ def test_the_late_result_of_a_step_that_nobody_waits_for_changes_nothing(engine:
 
     @step
     def hold() -> str:
-        release.wait(20)
+        release.wait(60)
         return "late"
 
     @workflow
@@ -469,10 +469,10 @@ def test_the_late_result_of_a_step_that_nobody_waits_for_changes_nothing(engine:
 
     run = engine.start(manages)
     run.send("stop")
-    run.value("cancelled", 10)
+    run.value("cancelled", 60)
     release.set()
     run.send("end", "fine")
-    assert run.result(10) == ["cancelled", "fine"]
+    assert run.result(60) == ["cancelled", "fine"]
     assert "step" not in {entry.kind for entry in run.journal()}
 
 
@@ -497,7 +497,7 @@ def test_a_run_is_stopped_at_its_deadline_and_fails(engine: TestEngine, as_datet
     engine.reopen()
     engine.advance(0.001)
     with pytest.raises(RunDeadlineExceeded, match="'slow'") as caught:
-        run.result(10)
+        run.result(60)
     assert isinstance(caught.value, TimeoutError)
     assert isinstance(caught.value, RunFailed)
     assert happened == ["cleaned up"]
@@ -510,10 +510,10 @@ def test_a_deadline_reaches_a_run_that_is_busy_with_a_step(engine: TestEngine) -
         await hang()
 
     run = engine.start(busy, deadline=100)
-    assert began.wait(10)
+    assert began.wait(60)
     engine.clock.advance(100)
     with pytest.raises(RunDeadlineExceeded):
-        run.result(10)
+        run.result(60)
 
 
 def test_a_run_that_ends_in_time_does_not_mind_its_deadline(engine: TestEngine) -> None:
@@ -524,7 +524,7 @@ def test_a_run_that_ends_in_time_does_not_mind_its_deadline(engine: TestEngine) 
 
     run = engine.start(quick, deadline=100)
     engine.advance(1000)
-    assert run.result(10) == 1
+    assert run.result(60) == 1
 
 
 def test_a_cancellation_before_the_deadline_stays_a_cancellation(engine: TestEngine) -> None:
@@ -540,13 +540,13 @@ def test_a_cancellation_before_the_deadline_stays_a_cancellation(engine: TestEng
     run.cancel("by hand")
     engine.advance(1000)
     with pytest.raises(RunCancelled, match="by hand"):
-        run.result(10)
+        run.result(60)
 
 
 def test_a_deadline_that_has_passed_at_the_start_stops_the_run_at_once(engine: TestEngine) -> None:
     run = engine.start(sleeps_for_ever, deadline=engine.clock.time - timedelta(days=1))
     with pytest.raises(RunDeadlineExceeded):
-        run.result(10)
+        run.result(60)
 
 
 @pytest.mark.parametrize("deadline", [-1, float("nan"), "soon", timedelta(days=-1)])

@@ -102,7 +102,7 @@ def test_the_end_of_the_loop_cuts_steps_off_and_the_next_engine_executes_them(
     monkeypatch.setattr(f"{__name__}.may_end", asyncio.Event())  # nobody of the closed loop waits for this one
     may_end.set()
     with Engine(database) as later:
-        assert later.get("a").result(timeout=30) == "once more"
+        assert later.get("a").result(timeout=60) == "once more"
     assert began[0] == began[-1] == "once more"
 
 
@@ -114,7 +114,7 @@ def test_a_loop_that_goes_on_executes_them_again(database: Path) -> None:
             cancel_all_others()
             await until_begun(2)
             may_end.set()
-            return await run.result(timeout=30)
+            return await run.result(timeout=60)
 
     assert asyncio.run(main()) == "again"
     assert began == ["again", "again"]
@@ -126,7 +126,7 @@ def test_a_step_of_at_most_once_is_not_executed_again_but_interrupted(database: 
             run = await engine.start(calls_once, "once")
             await until_begun()
             cancel_all_others()
-            return await run.result(timeout=30)
+            return await run.result(timeout=60)
 
     assert asyncio.run(main()) == "StepInterrupted"
     assert began == ["once"]
@@ -137,7 +137,7 @@ def test_steps_go_on_after_the_idle_tasks_of_the_engine_were_cancelled(database:
         async with AsyncEngine(database) as engine:
             for _ in range(3):
                 run = await engine.start(calls_quick)
-                assert await run.result(timeout=30) == [0, 1, 2, 3, 4]
+                assert await run.result(timeout=60) == [0, 1, 2, 3, 4]
                 cancel_all_others()
 
     asyncio.run(main())
@@ -148,7 +148,7 @@ def test_a_step_that_cancels_its_own_task_fails_in_the_end_and_the_caller_is_not
         async with AsyncEngine(database) as engine:
             run = await engine.start(calls_itself)
             with pytest.raises(RunFailed, match="CancelledError: its task was cancelled 4 times"):
-                await run.result(timeout=30)
+                await run.result(timeout=60)
 
     asyncio.run(main())
     assert len(began) == 4
@@ -161,7 +161,7 @@ def test_a_cancel_of_the_run_still_reaches_the_step(database: Path) -> None:
             await until_begun()
             await run.cancel()
             with pytest.raises(RunCancelled):
-                await run.result(timeout=30)
+                await run.result(timeout=60)
             return (await run.info()).status
 
     assert asyncio.run(main()) == "cancelled"

@@ -87,9 +87,9 @@ def test_a_called_workflow_is_a_run_of_its_own(memory: TestEngine) -> None:
 
     run = memory.start(parent, id="parent")
     memory.advance(2)
-    assert run.result(10) == [3, 7]
+    assert run.result(60) == [3, 7]
     children = memory.list(id_prefix="parent/")
-    assert [child.result(10) for child in children] == [7, 3]
+    assert [child.result(60) for child in children] == [7, 3]
     assert [child.workflow for child in children] == [add_plainly.name, add.name]
 
 
@@ -100,7 +100,7 @@ def test_children_run_side_by_side(memory: TestEngine) -> None:
 
     run = memory.start(parent)
     memory.advance(1)
-    assert run.result(10) == list(range(1, 21))
+    assert run.result(60) == list(range(1, 21))
 
 
 def test_children_survive_crashes_and_are_started_once(memory: TestEngine) -> None:
@@ -118,7 +118,7 @@ def test_children_survive_crashes_and_are_started_once(memory: TestEngine) -> No
         memory.crash()
         memory.reopen()
     memory.advance(10)
-    assert run.result(10) == 3
+    assert run.result(60) == 3
     assert len(memory.list()) == 4
 
 
@@ -133,7 +133,7 @@ def test_a_childs_failure_is_raised_in_its_parent_with_its_attributes(memory: Te
 
     run = memory.start(parent)
     memory.advance(1)
-    assert run.result(10) == 42
+    assert run.result(60) == 42
 
 
 def test_a_failure_that_is_not_caught_goes_all_the_way_up(memory: TestEngine) -> None:
@@ -148,7 +148,7 @@ def test_a_failure_that_is_not_caught_goes_all_the_way_up(memory: TestEngine) ->
     run = memory.start(top)
     memory.advance(1)
     with pytest.raises(Broken, match="7"):
-        run.result(10)
+        run.result(60)
     assert [found.info().status for found in memory.list()] == ["failed"] * 3
 
 
@@ -168,7 +168,7 @@ def test_a_childs_failure_of_an_unknown_class_arrives_as_run_failed(engine: Test
             return str(error)
         return ""
 
-    assert "the details" in engine.start(parent).result(10)
+    assert "the details" in engine.start(parent).result(60)
 
 
 def test_children_nest_two_hundred_levels_deep(memory: TestEngine) -> None:
@@ -176,7 +176,7 @@ def test_children_nest_two_hundred_levels_deep(memory: TestEngine) -> None:
     async def dig(depth: int) -> int:
         return 0 if depth == 0 else 1 + await dig(depth - 1)
 
-    assert memory.start(dig, 200).result(30) == 200
+    assert memory.start(dig, 200).result(60) == 200
 
 
 def test_a_failure_comes_up_from_two_hundred_levels(engine: TestEngine) -> None:
@@ -187,7 +187,7 @@ def test_a_failure_comes_up_from_two_hundred_levels(engine: TestEngine) -> None:
         return 1 + await dig(depth - 1)
 
     with pytest.raises(Broken):
-        engine.start(dig, 200).result(30)
+        engine.start(dig, 200).result(60)
 
 
 # --- handles ----------------------------------------------------------------------------------------------------------
@@ -202,8 +202,8 @@ def test_a_started_child_is_named_by_its_parent_unless_it_has_an_id(memory: Test
 
     run = memory.start(parent, id="parent")
     memory.advance(1)
-    assert run.result(10) == ["parent/1", "my-child", 7, 3]
-    assert memory.get("my-child").result(10) == 7
+    assert run.result(60) == ["parent/1", "my-child", 7, 3]
+    assert memory.get("my-child").result(60) == 7
 
 
 def test_a_handle_sends_and_cancels(memory: TestEngine) -> None:
@@ -219,7 +219,7 @@ def test_a_handle_sends_and_cancels(memory: TestEngine) -> None:
             found.append(str(error))
         return found
 
-    hello, cancelled = memory.start(parent).result(10)
+    hello, cancelled = memory.start(parent).result(60)
     assert hello == "hello"
     assert "not needed" in cancelled
     assert happened == ["stops cancelled"]
@@ -235,7 +235,7 @@ def test_the_result_of_a_child_can_be_asked_for_again_and_after_its_end(memory: 
 
     run = memory.start(parent)
     memory.advance(20)
-    assert run.result(10) == [3, 3, 3, 3]
+    assert run.result(60) == [3, 3, 3, 3]
 
 
 def test_waiting_for_a_child_can_time_out_and_the_child_goes_on(memory: TestEngine) -> None:
@@ -251,7 +251,7 @@ def test_waiting_for_a_child_can_time_out_and_the_child_goes_on(memory: TestEngi
 
     run = memory.start(parent)
     memory.advance(5)
-    assert run.result(10) == ["timed out", "late"]
+    assert run.result(60) == ["timed out", "late"]
     assert happened == []
 
 
@@ -267,7 +267,7 @@ def test_an_id_that_is_no_id_is_refused(engine: TestEngine, child_id: Any) -> No
         await start(add, 1, 2, id=child_id)
 
     with pytest.raises(InvalidArgument, match="id of a run"):
-        engine.start(parent).result(10)
+        engine.start(parent).result(60)
     assert len(engine.list()) == 1
 
 
@@ -277,7 +277,7 @@ def test_only_workflows_can_be_started(engine: TestEngine) -> None:
         await start(note, "x")
 
     with pytest.raises(InvalidArgument, match="@workflow"):
-        engine.start(parent).result(10)
+        engine.start(parent).result(60)
 
 
 # --- ids that are taken -----------------------------------------------------------------------------------------------
@@ -291,7 +291,7 @@ def test_an_id_with_the_same_workflow_and_input_is_the_same_child_for_everyone(m
 
     runs = [memory.start(parent, number) for number in range(5)]
     memory.advance(1)
-    assert [run.result(10) for run in runs] == [3, 4, 5, 6, 7]
+    assert [run.result(60) for run in runs] == [3, 4, 5, 6, 7]
     assert len(memory.list(workflow=add)) == 1
 
 
@@ -305,7 +305,7 @@ def test_two_tasks_of_a_run_that_start_the_same_id_share_the_child(memory: TestE
 
     run = memory.start(parent)
     memory.advance(1)
-    assert run.result(10) == [3, 3, 3]
+    assert run.result(60) == [3, 3, 3]
     assert len(memory.list()) == 2
 
 
@@ -329,10 +329,10 @@ def test_an_id_that_belongs_to_another_run_is_a_conflict(memory: TestEngine, cra
         memory.crash()
         memory.reopen()
     memory.advance(5)
-    messages = run.result(10)
+    messages = run.result(60)
     assert len(messages) == 2
     assert all("'taken'" in message for message in messages)
-    assert memory.get("taken").result(10) == 3
+    assert memory.get("taken").result(60) == 3
 
 
 # --- ends that spread -------------------------------------------------------------------------------------------------
@@ -357,15 +357,15 @@ def test_an_attached_child_ends_with_its_parent_and_a_detached_one_goes_on(
         run.cancel()
     expected: dict[str, type[Exception]] = {"raises": Broken, "is cancelled": RunCancelled}
     with pytest.raises(expected[ending]) if ending in expected else contextlib.nullcontext():
-        run.result(10)
+        run.result(60)
     child = memory.get("child")
     if detached:
         memory.idle()
         child.send("word", "still here")
-        assert child.result(10) == "still here"
+        assert child.result(60) == "still here"
     else:
         with pytest.raises(RunCancelled, match="'parent'"):
-            child.result(10)
+            child.result(60)
         assert happened == ["child cancelled"]
 
 
@@ -382,10 +382,10 @@ def test_grandchildren_end_with_the_grandparent(memory: TestEngine) -> None:
 
     run = memory.start(top)
     memory.advance(10)
-    run.result(10)
+    run.result(60)
     for name in ("child", "grandchild"):
         with pytest.raises(RunCancelled):
-            memory.get(name).result(10)
+            memory.get(name).result(60)
 
 
 def test_cancelling_a_parent_cancels_the_child_that_it_called(memory: TestEngine) -> None:
@@ -397,9 +397,9 @@ def test_cancelling_a_parent_cancels_the_child_that_it_called(memory: TestEngine
     memory.idle()
     run.cancel()
     with pytest.raises(RunCancelled):
-        run.result(10)
+        run.result(60)
     with pytest.raises(RunCancelled):
-        memory.get("parent/1").result(10)
+        memory.get("parent/1").result(60)
     assert happened == ["parent/1 cancelled"]
 
 
@@ -415,9 +415,9 @@ def test_cancelling_the_task_that_called_a_child_cancels_the_child_alone(memory:
     memory.advance(1)
     second, first = memory.list(id_prefix="parent/")
     with pytest.raises(RunCancelled):
-        first.result(10)
+        first.result(60)
     second.send("word", "mine")
-    assert run.result(10) == "mine"
+    assert run.result(60) == "mine"
 
 
 def test_a_child_that_is_cancelled_from_outside_raises_run_cancelled_in_its_parent(memory: TestEngine) -> None:
@@ -431,7 +431,7 @@ def test_a_child_that_is_cancelled_from_outside_raises_run_cancelled_in_its_pare
     run = memory.start(parent, id="parent")
     memory.idle()
     memory.get("parent/1").cancel("from outside")
-    assert "from outside" in run.result(10)
+    assert "from outside" in run.result(60)
 
 
 def test_a_pending_child_that_is_cancelled_tells_its_parent_at_once(memory: TestEngine) -> None:
@@ -453,7 +453,7 @@ def test_a_pending_child_that_is_cancelled_tells_its_parent_at_once(memory: Test
     child = memory.get("parent/1")
     assert child.status == "pending"
     child.cancel("never mind")
-    assert "never mind" in run.result(10)
+    assert "never mind" in run.result(60)
     assert happened == []
 
 
@@ -475,11 +475,11 @@ def test_a_halted_child_that_is_cancelled_tells_its_parent_and_ends_its_own_chil
     run = memory.start(parent)
     memory.idle()
     with pytest.raises(RunHalted):
-        memory.get("child").result(10)
+        memory.get("child").result(60)
     memory.get("child").cancel("hopeless")
-    assert "hopeless" in run.result(10)
+    assert "hopeless" in run.result(60)
     with pytest.raises(RunCancelled):
-        memory.get("grandchild").result(10)
+        memory.get("grandchild").result(60)
 
 
 def test_a_parent_waits_while_its_child_is_halted_and_goes_on_when_it_is_mended(memory: TestEngine) -> None:
@@ -497,7 +497,7 @@ def test_a_parent_waits_while_its_child_is_halted_and_goes_on_when_it_is_mended(
     memory.idle()
     assert run.status == "waiting"
     memory.get("parent/1").resume()
-    assert run.result(10) == 5
+    assert run.result(60) == 5
 
 
 # --- map --------------------------------------------------------------------------------------------------------------
@@ -515,7 +515,7 @@ def test_map_returns_the_results_in_order_whatever_the_order_of_ending(memory: T
 
     run = memory.start(parent)
     memory.advance(10)
-    assert run.result(10) == [number * number for number in range(10)]
+    assert run.result(60) == [number * number for number in range(10)]
 
 
 @pytest.mark.parametrize("limit", [1, 3, 7, 100])
@@ -530,7 +530,7 @@ def test_map_never_has_more_under_way_than_its_limit(memory: TestEngine, limit: 
     for _ in range(20):
         most = max(most, len(memory.list(status=["pending", "running", "waiting"], workflow=add)))
         memory.advance(1)
-    assert run.result(10) == sum(range(20))
+    assert run.result(60) == sum(range(20))
     assert most == min(limit, 20)
 
 
@@ -543,7 +543,7 @@ def test_map_calls_steps_too(memory: TestEngine) -> None:
     async def parent() -> list[int]:
         return await stepwell.map(square, [1, 2, 3], limit=2)
 
-    assert memory.start(parent).result(10) == [1, 4, 9]
+    assert memory.start(parent).result(60) == [1, 4, 9]
 
 
 def test_the_first_failure_of_a_map_is_raised_alone_and_what_is_under_way_is_cancelled(memory: TestEngine) -> None:
@@ -564,7 +564,7 @@ def test_the_first_failure_of_a_map_is_raised_alone_and_what_is_under_way_is_can
 
     run = memory.start(parent)
     memory.advance(5)
-    assert run.result(10) == 2
+    assert run.result(60) == 2
     memory.idle()
     assert not memory.list(status=["pending", "running", "waiting"])
     assert len(memory.list(workflow=uneven)) == 4
@@ -591,7 +591,7 @@ def test_a_map_goes_on_after_a_crash_where_it_stopped(memory: TestEngine) -> Non
         memory.advance(1)
         memory.crash()
         memory.reopen()
-    assert run.result(10) == [number * number for number in range(9)]
+    assert run.result(60) == [number * number for number in range(9)]
     assert sorted(happened) == [str(number) for number in range(9)]
 
 
@@ -600,7 +600,7 @@ def test_an_empty_map_is_an_empty_list(engine: TestEngine) -> None:
     async def parent() -> list[int]:
         return await stepwell.map(add, [])
 
-    assert engine.start(parent).result(10) == []
+    assert engine.start(parent).result(60) == []
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, "3"])
@@ -610,4 +610,4 @@ def test_an_absurd_limit_is_refused(engine: TestEngine, limit: Any) -> None:
         return await stepwell.map(add, [1], limit=limit)
 
     with pytest.raises(InvalidArgument, match="limit"):
-        engine.start(parent).result(10)
+        engine.start(parent).result(60)

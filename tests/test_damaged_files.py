@@ -65,7 +65,7 @@ def test_a_run_whose_data_cannot_be_read_is_halted_and_the_others_go_on(database
             engine.send(f"run-{number}", "more", 40, key="1")
     damage(database, statement)
     with TestEngine(database) as engine:
-        assert engine.get("run-2").result(20) == 44
+        assert engine.get("run-2").result(60) == 44
         with pytest.raises(RunHalted, match="run-1"):
-            engine.get("run-1").result(20)
+            engine.get("run-1").result(60)
         assert engine.get("run-1").info().reason

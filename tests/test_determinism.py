@@ -93,7 +93,7 @@ def test_time_and_chance_are_the_same_in_every_replay(engine: TestEngine) -> Non
         engine.advance(100)
         replay(run, engine)
     run.send("go on")
-    result = run.result(10)
+    result = run.result(60)
     assert len(seen) == 4
     assert all(found == result for found in seen)
 
@@ -110,7 +110,7 @@ def test_now_is_the_time_of_what_the_run_heard_last(engine: TestEngine) -> None:
     started_at = engine.clock.time
     run = engine.start(look)
     engine.advance(60)
-    assert run.result(10) == [started_at, *[started_at + timedelta(seconds=60)] * 2]
+    assert run.result(60) == [started_at, *[started_at + timedelta(seconds=60)] * 2]
 
 
 def test_runs_draw_different_numbers(engine: TestEngine) -> None:
@@ -118,7 +118,7 @@ def test_runs_draw_different_numbers(engine: TestEngine) -> None:
     async def draw() -> str:
         return f"{random()} {uuid4()}"
 
-    assert len({engine.start(draw).result(10) for _ in range(20)}) == 20
+    assert len({engine.start(draw).result(60) for _ in range(20)}) == 20
 
 
 def test_random_numbers_and_uuids_are_well_formed(engine: TestEngine) -> None:
@@ -126,7 +126,7 @@ def test_random_numbers_and_uuids_are_well_formed(engine: TestEngine) -> None:
     async def draw() -> list[Any]:
         return [[random() for _ in range(200)], uuid4()]
 
-    numbers, text = engine.start(draw).result(10)
+    numbers, text = engine.start(draw).result(60)
     assert all(0 <= number < 1 for number in numbers)
     assert len(set(numbers)) == 200
     assert uuid.UUID(text).version == 4
@@ -160,7 +160,7 @@ def test_the_logger_says_everything_once_and_names_the_run(
         for _ in range(2):
             replay(run, engine)
             engine.advance(1)
-        run.result(10)
+        run.result(60)
         log.warning("outside")
     records = [record for record in caplog.records if record.name == "shop"]
     assert [record.getMessage() for record in records] == ["began", "slept 1", "ended", "outside"]
@@ -199,13 +199,13 @@ def test_code_that_turns_out_to_block_is_started_anew_without_saying_or_doing_an
 
     with caplog.at_level(logging.WARNING, logger="shop"):
         run = engine.start(talk)
-        assert began.wait(10)
+        assert began.wait(60)
         run.send("go on")
         engine.idle()
         assert stopped == ["hang"]
         assert run.status == "waiting"
         run.send("end")
-        assert run.result(10) == ["first 1"]
+        assert run.result(60) == ["first 1"]
     records = [record.getMessage() for record in caplog.records if record.name == "shop"]
     assert records == ["began", "blocks", "blocked"]
     assert executed == ["first"]
@@ -224,7 +224,7 @@ def test_current_tells_the_run_and_whether_it_replays(engine: TestEngine) -> Non
     run = engine.start(look, id="run")
     replay(run, engine)
     run.send("go on")
-    run.result(10)
+    run.result(60)
     assert seen == [RunContext("run", "curious", replaying=False), RunContext("run", "curious", replaying=True)]
 
 
@@ -315,7 +315,7 @@ def test_changed_code_halts_the_run_showing_expected_and_actual_with_the_line(
     body(change)
     replay(run, engine)
     with pytest.raises(DeterminismError) as caught:
-        run.result(10)
+        run.result(60)
     error = caught.value
     _, expected, actual = CHANGES[change]
     assert expected in error.expected
@@ -344,7 +344,7 @@ def test_the_line_that_differs_is_named(engine: TestEngine) -> None:
     body(swapped)
     replay(run, engine)
     with pytest.raises(DeterminismError) as caught:
-        run.result(10)
+        run.result(60)
     line = swapped.__code__.co_firstlineno + 1
     assert caught.value.location == f"{__file__}:{line} in swapped"
 
@@ -356,7 +356,7 @@ def test_a_halted_run_goes_on_when_the_code_is_mended(engine: TestEngine, by: st
     body(swapped)
     replay(run, engine)
     with pytest.raises(DeterminismError):
-        run.result(10)
+        run.result(60)
     executed.clear()
     body(original)
     if by == "resume":
@@ -364,7 +364,7 @@ def test_a_halted_run_goes_on_when_the_code_is_mended(engine: TestEngine, by: st
     else:
         engine.reopen()
     run.send("go on")
-    assert run.result(10) == ["first 1", "second 2"]
+    assert run.result(60) == ["first 1", "second 2"]
     assert executed == []
 
 
@@ -377,7 +377,7 @@ def test_a_message_to_a_halted_run_waits_for_it(engine: TestEngine) -> None:
     run.send("go on")
     body(original)
     engine.reopen()
-    assert run.result(10) == ["first 1", "second 2"]
+    assert run.result(60) == ["first 1", "second 2"]
 
 
 def test_a_resume_with_code_that_still_differs_halts_again(engine: TestEngine) -> None:
@@ -387,7 +387,7 @@ def test_a_resume_with_code_that_still_differs_halts_again(engine: TestEngine) -
     replay(run, engine)
     run.resume()
     with pytest.raises(DeterminismError):
-        run.result(10)
+        run.result(60)
 
 
 def test_resuming_a_run_that_is_not_halted_changes_nothing(engine: TestEngine) -> None:
@@ -396,7 +396,7 @@ def test_resuming_a_run_that_is_not_halted_changes_nothing(engine: TestEngine) -
     run.resume()
     engine.advance(10)
     run.send("go on")
-    assert run.result(10) == ["first 1", "second 2"]
+    assert run.result(60) == ["first 1", "second 2"]
 
 
 async def waits_for_another_name() -> list[str]:
@@ -418,7 +418,7 @@ def test_a_run_that_waited_for_the_wrong_thing_looks_again_when_it_is_resumed(en
     body(original)
     engine.reopen()
     run.resume()
-    assert run.result(10) == ["first 1", "second 2"]
+    assert run.result(60) == ["first 1", "second 2"]
 
 
 def test_the_command_resume_does_that_as_well(database: Path) -> None:
@@ -434,7 +434,7 @@ def test_the_command_resume_does_that_as_well(database: Path) -> None:
         run = engine.get("waits")
         command = [sys.executable, "-m", "stepwell", "resume", run.id, "--db", str(database)]
         subprocess.run(command, check=True, capture_output=True, timeout=30)
-        assert run.result(10) == "went"
+        assert run.result(60) == "went"
 
 
 def test_code_behind_the_journals_end_may_change_freely(engine: TestEngine) -> None:
@@ -450,7 +450,7 @@ def test_code_behind_the_journals_end_may_change_freely(engine: TestEngine) -> N
     body(other_tail)
     engine.reopen()
     engine.advance(10)
-    assert run.result(10) == ["first 1", "no second"]
+    assert run.result(60) == ["first 1", "no second"]
 
 
 def test_a_run_whose_input_no_longer_fits_halts_and_is_repairable(engine: TestEngine) -> None:
@@ -469,11 +469,11 @@ def test_a_run_whose_input_no_longer_fits_halts_and_is_repairable(engine: TestEn
 
     replay(run, engine)
     with pytest.raises(RunHalted, match="typed"):
-        run.result(10)
+        run.result(60)
     workflow(name="typed")(takes_text.function)
     engine.reopen()
     run.send("go on")
-    assert run.result(10) == "text"
+    assert run.result(60) == "text"
 
 
 def test_a_run_that_lacks_an_argument_of_todays_code_halts_and_says_which(engine: TestEngine) -> None:
@@ -492,11 +492,11 @@ def test_a_run_that_lacks_an_argument_of_todays_code_halts_and_says_which(engine
 
     replay(run, engine)
     with pytest.raises(RunHalted, match="missing a required argument: 'other'"):
-        run.result(10)
+        run.result(60)
     workflow(name="taking")(takes_one.function)
     engine.reopen()
     run.send("go on")
-    assert run.result(10) == "text"
+    assert run.result(60) == "text"
 
 
 def test_other_runs_are_not_disturbed_by_one_that_halts(engine: TestEngine) -> None:
@@ -512,8 +512,8 @@ def test_other_runs_are_not_disturbed_by_one_that_halts(engine: TestEngine) -> N
     engine.reopen()
     engine.advance(10)
     with pytest.raises(DeterminismError):
-        run.result(10)
-    assert other.result(10) == "fine"
+        run.result(60)
+    assert other.result(60) == "fine"
 
 
 # --- patched ----------------------------------------------------------------------------------------------------------
@@ -546,8 +546,8 @@ def test_old_runs_keep_the_old_path_and_new_runs_take_the_new_one(engine: TestEn
         replay(new, engine)
     old.send("go on")
     new.send("go on")
-    assert old.result(10) == ["first 1", "second 3"]
-    assert new.result(10) == ["second 2", "first 1", "second 3"]
+    assert old.result(60) == ["first 1", "second 3"]
+    assert new.result(60) == ["second 2", "first 1", "second 3"]
 
 
 def test_a_patch_that_is_asked_twice_answers_the_same(engine: TestEngine) -> None:
@@ -559,7 +559,7 @@ def test_a_patch_that_is_asked_twice_answers_the_same(engine: TestEngine) -> Non
     run = engine.start(body(asks))
     replay(run, engine)
     run.send("go on")
-    assert run.result(10) == [True, True, True]
+    assert run.result(60) == [True, True, True]
 
 
 # --- reaching outside -------------------------------------------------------------------------------------------------
@@ -635,7 +635,7 @@ def test_a_workflow_that_reaches_outside_is_told_at_the_line_where_it_does(
 
     run = engine.start(reaches if kind == "async" else reaches_plainly, id="run-3")
     with pytest.raises(WorkflowIOError, match="run-3") as caught:
-        run.result(10)
+        run.result(60)
     line = reach.__code__.co_firstlineno + 1
     assert f"{__file__}:{line} in {reach.__name__}" in str(caught.value)
     assert "step" in str(caught.value)
@@ -655,7 +655,7 @@ def test_the_same_things_are_fine_in_a_step(engine: TestEngine) -> None:
     async def calls() -> bool:
         return reach()
 
-    assert engine.start(calls).result(10)
+    assert engine.start(calls).result(60)
 
 
 def test_imports_logging_and_time_zones_are_fine_in_a_workflow(
@@ -678,7 +678,7 @@ def test_imports_logging_and_time_zones_are_fine_in_a_workflow(
         return [module.VALUE, str(datetime(2024, 1, 1, tzinfo=zone).utcoffset())]
 
     try:
-        assert engine.start(uses).result(10) == [5, "9:00:00"]
+        assert engine.start(uses).result(60) == [5, "9:00:00"]
     finally:
         handler.close()
     assert "from a workflow" in (tmp_path / "log.txt").read_text()
@@ -692,7 +692,7 @@ def test_other_threads_may_do_io_while_a_workflow_executes(engine: TestEngine) -
     runs = [engine.start(busy) for _ in range(5)]
     for _ in range(50):
         open_a_file()
-    assert [run.result(10) for run in runs] == [0] * 5
+    assert [run.result(60) for run in runs] == [0] * 5
 
 
 def test_a_caught_refusal_does_not_break_the_run(engine: TestEngine) -> None:
@@ -704,7 +704,7 @@ def test_a_caught_refusal_does_not_break_the_run(engine: TestEngine) -> None:
             return first(5)
         return ""
 
-    assert engine.start(tries).result(10) == "first 5"
+    assert engine.start(tries).result(60) == "first 5"
 
 
 # --- the watchdog -----------------------------------------------------------------------------------------------------
@@ -729,7 +729,7 @@ def test_the_watchdog_names_a_run_whose_code_blocks_the_engine(
     listener = Listener(logging.WARNING)
     logging.getLogger("stepwell").addHandler(listener)
     try:
-        assert engine.start(spins, id="spinner").result(30) == "done"
+        assert engine.start(spins, id="spinner").result(60) == "done"
     finally:
         logging.getLogger("stepwell").removeHandler(listener)
     message = next(record.getMessage() for record in caplog.records if "busy" in record.getMessage())
@@ -747,7 +747,7 @@ def test_a_value_is_published_once_per_change_not_per_replay(engine: TestEngine)
     run = engine.start(counts)
     for expected in range(3):
         replay(run, engine)
-        assert run.value("count", 10) == expected
+        assert run.value("count", 60) == expected
         engine.advance(1)
-    run.result(10)
+    run.result(60)
     assert [entry.kind for entry in run.journal()].count("published") == 3

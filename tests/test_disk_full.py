@@ -18,7 +18,7 @@ import pytest
 from stepwell import Engine, StorageFull, publish, receive, step, transaction, workflow
 from stepwell.store.sqlite.store import SqliteStore
 
-DEADLINE_SECONDS = 20
+DEADLINE_SECONDS = 60
 
 executed: list[str] = []
 
@@ -212,7 +212,7 @@ def test_an_engine_that_closes_on_a_full_disk_is_quick_and_loses_nothing(databas
             run.result(timeout=1)
         assert executed == ["acted"]
         begun = time.monotonic()
-    assert time.monotonic() - begun < DEADLINE_SECONDS / 4
+    assert time.monotonic() - begun < DEADLINE_SECONDS / 2
     with Engine(database) as engine:
         assert engine.get("unlucky").result(timeout=DEADLINE_SECONDS) == len(BIG)
     assert executed == ["acted", "acted"]

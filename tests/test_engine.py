@@ -87,16 +87,16 @@ def plain(number: int) -> int:
 def test_the_same_id_is_the_same_run(engine: TestEngine) -> None:
     first = engine.start(doubles, 4, id="run")
     second = engine.start(doubles, 4, id="run")
-    assert first.result(10) == second.result(10) == 8
+    assert first.result(60) == second.result(60) == 8
     third = engine.start(doubles, 4, id="run")
-    assert third.result(10) == 8
+    assert third.result(60) == 8
     assert len(engine.list()) == 1
 
 
 def test_many_threads_that_start_the_same_id_make_one_run(engine: TestEngine) -> None:
     with ThreadPoolExecutor(8) as pool:
         runs = list(pool.map(lambda _: engine.start(doubles, 4, id="run"), range(40)))
-    assert {run.result(10) for run in runs} == {8}
+    assert {run.result(60) for run in runs} == {8}
     assert len(engine.list()) == 1
     assert len(runs[0].journal()) == 1
 
@@ -106,20 +106,20 @@ def test_the_same_id_with_another_workflow_or_input_is_a_conflict(engine: TestEn
     run = engine.start(waits, "word", id="run")
     if ended:
         run.send("word", 1)
-        run.result(10)
+        run.result(60)
     with pytest.raises(RunConflict, match=r"'run'.*other input"):
         engine.start(waits, "other", id="run")
     with pytest.raises(RunConflict, match=r"'run'.*another workflow"):
         engine.start(doubles, 1, id="run")
     if not ended:
         run.send("word", 1)
-    assert run.result(10) == 1
+    assert run.result(60) == 1
 
 
 def test_arguments_by_position_and_by_name_are_different_input_but_both_arrive(engine: TestEngine) -> None:
     by_position = engine.start(echoes, Order("a", 2), 3)
     by_name = engine.start(echoes, kwargs={"order": Order("a", 2), "factor": 3})  # type: ignore[call-arg, arg-type]
-    assert by_position.result(10) == by_name.result(10) == Order("a", 6)
+    assert by_position.result(60) == by_name.result(60) == Order("a", 6)
 
 
 def test_generated_ids_sort_by_time(engine: TestEngine) -> None:
@@ -157,7 +157,7 @@ def test_a_started_run_survives_a_crash_right_after_start(engine: TestEngine) ->
     run = engine.start(doubles, 21)
     engine.crash()
     engine.reopen()
-    assert run.result(10) == 42
+    assert run.result(60) == 42
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_a_started_run_survives_a_crash_right_after_start(engine: TestEngine) ->
 
 def test_a_result_is_typed_by_the_workflow_even_in_another_engine(engine: TestEngine) -> None:
     run = engine.start(echoes, Order("a", 2), id="run")
-    assert run.result(10) == Order("a", 2)
+    assert run.result(60) == Order("a", 2)
     engine.reopen()
     assert engine.get("run").result() == Order("a", 2)
 
@@ -173,7 +173,7 @@ def test_a_result_is_typed_by_the_workflow_even_in_another_engine(engine: TestEn
 def test_the_workflows_own_exception_is_raised(engine: TestEngine) -> None:
     run = engine.start(refuses)
     with pytest.raises(Refused, match="refused with 7") as caught:
-        run.result(10)
+        run.result(60)
     assert caught.value.code == 7
     assert run.info().error == f"{Refused.__module__}.Refused: refused with 7"
 
@@ -187,7 +187,7 @@ def test_an_exception_whose_class_is_gone_is_raised_as_run_failed(engine: TestEn
         raise Gone("the details")
 
     with pytest.raises(RunFailed, match="the details") as caught:
-        engine.start(hidden).result(10)
+        engine.start(hidden).result(60)
     assert caught.value.type_name.endswith("Gone")
     assert "raise Gone" in caught.value.traceback_text
 
@@ -207,7 +207,7 @@ def test_a_run_that_failed_with_a_timeout_error_raises_that_one(engine: TestEngi
         raise TimeoutError("of the run")
 
     with pytest.raises(TimeoutError, match="of the run"):
-        engine.start(fails).result(10)
+        engine.start(fails).result(60)
 
 
 def test_many_threads_wait_for_one_run(engine: TestEngine) -> None:
@@ -231,17 +231,17 @@ def test_a_published_value_is_read_waited_for_and_refused_when_it_can_never_come
         found = pool.submit(run.value, "price", 10)
         run.send("go on")
         assert found.result() == {"amount": 5}
-    run.result(10)
+    run.result(60)
     assert run.value("price") == {"amount": 5}
     with pytest.raises(StepwellError, match="other"):
-        run.value("other", 10)
+        run.value("other", 60)
 
 
 # --- finding ----------------------------------------------------------------------------------------------------------
 
 
 def test_get_returns_a_handle_or_says_what_is_missing(engine: TestEngine) -> None:
-    engine.start(doubles, 3, id="run").result(10)
+    engine.start(doubles, 3, id="run").result(60)
     run = engine.get("run")
     assert run.id == "run"
     assert run.workflow == doubles.name
@@ -253,10 +253,10 @@ def test_get_returns_a_handle_or_says_what_is_missing(engine: TestEngine) -> Non
 
 def test_list_filters_by_status_workflow_and_prefix_newest_first(engine: TestEngine) -> None:
     for number in range(3):
-        engine.start(doubles, number, id=f"double-{number}").result(10)
+        engine.start(doubles, number, id=f"double-{number}").result(60)
         engine.start(waits, id=f"wait-{number}")
     with pytest.raises(Refused):
-        engine.start(refuses, id="refused").result(10)
+        engine.start(refuses, id="refused").result(60)
     engine.idle()
 
     def ids(**filters: Any) -> list[str]:
@@ -317,7 +317,7 @@ def test_info_tells_the_story_of_a_run(engine: TestEngine) -> None:
 
 def test_the_journal_is_typed(engine: TestEngine) -> None:
     run = engine.start(doubles, 4)
-    run.result(10)
+    run.result(60)
     (entry,) = run.journal()
     assert (entry.kind, entry.name, entry.operation, entry.value) == ("step", double.name, 1, 8)
     assert (entry.attempt, entry.error) == (1, None)
@@ -330,7 +330,7 @@ def test_a_long_journal_is_read_whole(engine: TestEngine) -> None:
         return sum([await double(number) for number in range(1200)])
 
     run = engine.start(counts)
-    run.result(20)
+    run.result(60)
     assert [entry.operation for entry in run.journal()] == list(range(1, 1201))
 
 
@@ -340,7 +340,7 @@ def test_a_long_journal_is_read_whole(engine: TestEngine) -> None:
 def test_only_the_listed_workflows_are_served(engine: TestEngine) -> None:
     engine.reopen(workflows=[doubles])
     run, other = engine.start(doubles, 1), engine.start(waits)
-    assert run.result(10) == 2
+    assert run.result(60) == 2
     engine.idle()
     info = other.info()
     assert info.status == "pending"
@@ -359,7 +359,7 @@ def test_a_run_of_an_unknown_workflow_waits_visibly_and_goes_on_when_it_is_serve
     with pytest.raises(TimeoutError):
         run.result(0.01)
     engine.reopen(workflows=[waits])
-    assert run.result(10) == 5
+    assert run.result(60) == 5
 
 
 def test_a_workflow_that_is_defined_later_is_served_without_a_restart(engine: TestEngine) -> None:
@@ -367,7 +367,7 @@ def test_a_workflow_that_is_defined_later_is_served_without_a_restart(engine: Te
     async def first() -> int:
         return 1
 
-    assert engine.start(first).result(10) == 1
+    assert engine.start(first).result(60) == 1
 
 
 def test_only_workflows_can_be_served(tmp_path: Path) -> None:
@@ -398,7 +398,7 @@ def test_runs_beyond_the_limit_of_running_ones_are_pending_and_get_their_turn(da
 
     @step
     def hold(number: int) -> int:
-        release.wait(20)
+        release.wait(60)
         return number
 
     @workflow
@@ -409,7 +409,7 @@ def test_runs_beyond_the_limit_of_running_ones_are_pending_and_get_their_turn(da
         runs = [engine.start(holds, number) for number in range(10)]
         assert len(engine.list(status="pending")) == 8
         release.set()
-        assert [run.result(10) for run in runs] == list(range(10))
+        assert [run.result(60) for run in runs] == list(range(10))
 
 
 def test_runs_that_others_started_are_taken_up_to_the_limit_of_running_ones(database: Path) -> None:
@@ -418,7 +418,7 @@ def test_runs_that_others_started_are_taken_up_to_the_limit_of_running_ones(data
     @step
     def hold(number: int) -> int:
         begun.set()
-        release.wait(20)
+        release.wait(60)
         return number
 
     @workflow
@@ -428,10 +428,10 @@ def test_runs_that_others_started_are_taken_up_to_the_limit_of_running_ones(data
     with Engine(database, workflows=[]) as client:
         ids = [client.start(holds, number).id for number in range(10)]
     with Engine(database, workflows=[holds], max_running=2) as engine:
-        assert begun.wait(10)
+        assert begun.wait(60)
         assert len(engine.list(status="running")) == 2
         release.set()
-        assert [engine.get(run_id).result(10) for run_id in ids] == list(range(10))
+        assert [engine.get(run_id).result(60) for run_id in ids] == list(range(10))
 
 
 def test_sync_steps_execute_at_most_so_many_at_once(database: Path) -> None:
@@ -445,7 +445,7 @@ def test_sync_steps_execute_at_most_so_many_at_once(database: Path) -> None:
         with lock:
             inside += 1
             most = max(most, inside)
-        full.wait(10)
+        full.wait(60)
         with lock:
             inside -= 1
 
@@ -454,7 +454,7 @@ def test_sync_steps_execute_at_most_so_many_at_once(database: Path) -> None:
         await asyncio.gather(*(asyncio.to_thread(count) for _ in range(9)))
 
     with Engine(database, step_threads=3) as engine:
-        engine.start(counts).result(10)
+        engine.start(counts).result(60)
     assert most == 3
 
 
@@ -464,7 +464,7 @@ def test_sync_steps_execute_at_most_so_many_at_once(database: Path) -> None:
 def test_engines_on_different_files_know_nothing_of_each_other(tmp_path: Path) -> None:
     with Engine(tmp_path / "a.db") as left, Engine(tmp_path / "b.db") as right:
         one, other = left.start(doubles, 1, id="run"), right.start(doubles, 2, id="run")
-        assert (one.result(10), other.result(10)) == (2, 4)
+        assert (one.result(60), other.result(60)) == (2, 4)
         left.start(waits, id="only left")
         with pytest.raises(RunNotFound):
             right.get("only left")
@@ -474,7 +474,7 @@ def test_a_second_engine_on_the_same_file_is_refused_and_the_first_goes_on(engin
     for path in (database, str(database), database.parent / ".." / database.parent.name / database.name):
         with pytest.raises(FileInUse, match=str(os.getpid())):
             Engine(path)
-    assert engine.start(doubles, 1).result(10) == 2
+    assert engine.start(doubles, 1).result(60) == 2
 
 
 def run_program(program: str, *arguments: object) -> str:
@@ -491,7 +491,7 @@ def test_a_client_in_a_second_process_starts_runs_and_gets_their_results(engine:
         async def doubles(number: int) -> int: ...
 
         with stepwell.Engine(sys.argv[1], workflows=[]) as client:
-            print(client.start(doubles, 21).result(10))
+            print(client.start(doubles, 21).result(60))
             print([worker.takes_work for worker in client.workers()])
     """
 
@@ -530,10 +530,10 @@ def test_a_forked_child_is_refused_and_does_the_parent_no_harm(database: Path) -
         child = context.Process(target=use_in_child, args=(engine, results))
         child.start()
         found = [results.get() for _ in range(6)]
-        child.join(10)
+        child.join(60)
         assert child.exitcode == 0
         run.send("word", 5)
-        assert run.result(10) == 5
+        assert run.result(60) == 5
     assert found[-1] == "closed"
     assert all("fork" in message for message in found[:-1]), found
 
@@ -572,7 +572,7 @@ def test_whoever_waits_is_told_when_the_engine_closes(database: Path) -> None:
         engine.close()
         for waiting in (result, value):
             with pytest.raises(EngineClosed):
-                waiting.result(10)
+                waiting.result(60)
 
 
 def test_closing_lets_steps_under_way_end_and_records_them(database: Path) -> None:
@@ -583,7 +583,7 @@ def test_closing_lets_steps_under_way_end_and_records_them(database: Path) -> No
     def hold() -> str:
         executed.append(1)
         began.set()
-        release.wait(20)
+        release.wait(60)
         return "held"
 
     @workflow
@@ -594,16 +594,16 @@ def test_closing_lets_steps_under_way_end_and_records_them(database: Path) -> No
 
     engine = Engine(database)
     run = engine.start(holds, id="run")
-    assert began.wait(10)
+    assert began.wait(60)
     closing = threading.Thread(target=engine.close)
     closing.start()
     release.set()
-    closing.join(10)
+    closing.join(60)
     assert not closing.is_alive()
     with Engine(database) as engine:
         run = engine.get("run")
         run.send("go on")
-        assert run.result(10) == "held"
+        assert run.result(60) == "held"
     assert executed == [1]
 
 
@@ -617,7 +617,7 @@ def test_closing_does_not_wait_longer_than_its_limit_and_the_step_is_executed_ag
         executed.append(1)
         began.set()
         if len(executed) == 1:
-            release.wait(20)
+            release.wait(60)
         return "held"
 
     @step
@@ -634,17 +634,17 @@ def test_closing_does_not_wait_longer_than_its_limit_and_the_step_is_executed_ag
 
     engine = Engine(database)
     engine.start(holds, id="run")
-    assert began.wait(10)
+    assert began.wait(60)
     engine.close(timeout=0.05)
     with Engine(database) as engine:
-        assert engine.get("run").result(10) == "held"
+        assert engine.get("run").result(60) == "held"
     release.set()
     assert len(executed) == 2
 
 
 def test_a_closed_file_is_one_file_and_can_be_moved(tmp_path: Path) -> None:
     with Engine(tmp_path / "a.db") as engine:
-        engine.start(doubles, 4, id="run").result(10)
+        engine.start(doubles, 4, id="run").result(60)
     assert {path.name for path in tmp_path.iterdir()} == {"a.db", "a.db-lock"}
     (tmp_path / "a.db").rename(tmp_path / "b.db")
     with Engine(tmp_path / "b.db") as engine:
@@ -662,7 +662,7 @@ def test_an_exception_in_the_with_block_closes_the_engine(database: Path) -> Non
 def test_an_absurd_time_limit_of_close_is_refused(engine: TestEngine, timeout: Any) -> None:
     with pytest.raises(InvalidArgument, match="timeout"):
         engine.close(timeout)
-    assert engine.start(doubles, 1).result(10) == 2
+    assert engine.start(doubles, 1).result(60) == 2
 
 
 # --- AsyncEngine ------------------------------------------------------------------------------------------------------
@@ -672,10 +672,10 @@ def test_the_async_engine_does_what_the_engine_does(database: Path) -> None:
     async def main() -> None:
         async with AsyncEngine(database) as engine:
             run = await engine.start(doubles, 4, id="run")
-            assert await run.result(10) == 8
-            assert await (await engine.start(plain, 3)).result(10) == 3
+            assert await run.result(60) == 8
+            assert await (await engine.start(plain, 3)).result(60) == 3
             with pytest.raises(Refused):
-                await (await engine.start(refuses)).result(10)
+                await (await engine.start(refuses)).result(60)
             with pytest.raises(RunConflict):
                 await engine.start(doubles, 5, id="run")
             waiting = await engine.start(waits, id="waiting", messages=[("other", 1)])
@@ -689,7 +689,7 @@ def test_the_async_engine_does_what_the_engine_does(database: Path) -> None:
             cancelled = await engine.start(waits)
             await cancelled.cancel("enough")
             with pytest.raises(RunCancelled, match="enough"):
-                await cancelled.result(10)
+                await cancelled.result(60)
             with pytest.raises(RunNotFound):
                 await engine.get("ghost")
 
@@ -713,7 +713,7 @@ def test_async_steps_of_an_async_engine_execute_on_the_callers_loop(database: Pa
 
         async with AsyncEngine(database) as engine:
             run = await engine.start(looks)
-            waiting = asyncio.create_task(run.result(10))
+            waiting = asyncio.create_task(run.result(60))
             await asyncio.sleep(0)
             local.set()
             assert await waiting == threading.current_thread().name
@@ -747,7 +747,7 @@ def test_a_waiting_task_can_be_cancelled_and_the_run_goes_on(database: Path) -> 
                 async with asyncio.timeout(0.01):
                     await run.result()
             await run.send("word", 5)
-            assert await run.result(10) == 5
+            assert await run.result(60) == 5
 
     asyncio.run(main())
 
@@ -758,7 +758,7 @@ def test_a_thousand_tasks_wait_for_a_thousand_runs(database: Path) -> None:
 
             async def one(number: int) -> int:
                 run = await engine.start(doubles, number)
-                return await run.result(30)
+                return await run.result(60)
 
             assert await asyncio.gather(*map(one, range(1000))) == [2 * number for number in range(1000)]
 
@@ -781,7 +781,7 @@ def test_a_closed_async_engine_refuses_everything(database: Path) -> None:
 def test_the_engine_works_inside_a_running_loop_as_in_a_notebook(database: Path) -> None:
     async def cell() -> int:
         with Engine(database) as engine:
-            return engine.start(doubles, 4).result(10)
+            return engine.start(doubles, 4).result(60)
 
     assert asyncio.run(cell()) == 8
 

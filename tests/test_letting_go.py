@@ -49,9 +49,9 @@ async def healthy(value: int) -> int:
 
 def assert_alive(engine: TestEngine) -> None:
     """The engine, and the next one on the file, still do their work."""
-    assert engine.start(healthy, 1).result(timeout=5) == 2
+    assert engine.start(healthy, 1).result(timeout=60) == 2
     engine.reopen()
-    assert engine.start(healthy, 2).result(timeout=5) == 3
+    assert engine.start(healthy, 2).result(timeout=60) == 3
 
 
 # --- code that does not let go ----------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def test_an_async_generator_that_is_abandoned_does_not_act(engine: TestEngine) -
     engine.idle().reopen()
     gc.collect()
     run.send("go")
-    assert run.result(timeout=5) == "went on"
+    assert run.result(timeout=60) == "went on"
     gc.collect()
     assert executed == [0, 1]
     assert len(run.journal()) == 3
@@ -251,5 +251,5 @@ def test_clean_up_of_a_cancelled_run_still_works(engine: TestEngine) -> None:
     engine.idle()
     run.cancel("please")
     with pytest.raises(RunCancelled, match="please"):
-        run.result(timeout=5)
+        run.result(timeout=60)
     assert run.value("key") == "closing"

@@ -149,7 +149,7 @@ def test_clean_up_code_of_a_run_that_leaves_memory_does_nothing(
         return
     run.send("word", "hello")
     engine.advance(1)
-    assert run.result(10) == "hello"
+    assert run.result(60) == "hello"
     assert happened == (["from finally"] if kind in ("step", "sync") else [])
 
 
@@ -169,7 +169,7 @@ def test_code_that_catches_everything_for_ever_can_leave_memory_all_the_same(eng
     engine.idle()
     assert engine.in_memory == frozenset()
     run.send("word", "hello")
-    assert run.result(10) == "hello"
+    assert run.result(60) == "hello"
 
 
 def test_a_run_comes_back_for_its_timer_its_message_and_its_child(engine: TestEngine) -> None:
@@ -188,7 +188,7 @@ def test_a_run_comes_back_for_its_timer_its_message_and_its_child(engine: TestEn
     engine.idle()
     engine.send("parent/1", "word", 2)
     engine.advance(10)
-    assert run.result(10) == [1, 2]
+    assert run.result(60) == [1, 2]
 
 
 def test_replays_do_not_lengthen_a_journal(engine: TestEngine) -> None:
@@ -205,7 +205,7 @@ def test_replays_do_not_lengthen_a_journal(engine: TestEngine) -> None:
     for number in range(10):
         engine.idle()
         run.send("number", number)
-    assert run.result(10) == 45
+    assert run.result(60) == 45
     assert happened == [str(number) for number in range(10)]
     assert len(run.journal()) == 20
 
@@ -222,16 +222,16 @@ def test_ten_thousand_sleeping_runs_neither_slow_down_the_start_nor_enter_memory
     sleepers(database, 10_000)
     with TestEngine(database) as engine:
         engine.idle(60)
-    began = time.monotonic()
+    began = time.process_time()
     with TestEngine(database) as engine:
         run = engine.start(waits)
         run.send("word", 5)
-        assert run.result(10) == 5
-        took_seconds = time.monotonic() - began
+        assert run.result(60) == 5
+        took_seconds = time.process_time() - began
         engine.idle()
         assert len(engine.in_memory) == 0
         engine.advance(60)
-        assert engine.get("soon").result(10) == 60
+        assert engine.get("soon").result(60) == 60
         assert len(engine.in_memory) == 0
-    # Far below what loading them would take, far above what a loaded machine needs.
+    # Of CPU time, which a machine that is busy with other things hardly changes; loading them would take more.
     assert took_seconds < 1.0

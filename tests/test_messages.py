@@ -69,14 +69,14 @@ def test_a_message_arrives_as_the_type_that_the_receiver_asks_for(memory: TestEn
     run = memory.start(approve)
     memory.idle()
     run.send("approval", Approval("ada"))
-    assert run.result(10) == "Approval by ada"
+    assert run.result(60) == "Approval by ada"
 
 
 def test_messages_of_a_name_arrive_in_the_order_of_sending(memory: TestEngine) -> None:
     run = memory.start(collect, "number", 50)
     for number in range(50):
         run.send("number", number)
-    assert run.result(10) == list(range(50))
+    assert run.result(60) == list(range(50))
 
 
 def test_messages_that_come_before_the_run_asks_wait_for_it(memory: TestEngine) -> None:
@@ -92,7 +92,7 @@ def test_messages_that_come_before_the_run_asks_wait_for_it(memory: TestEngine) 
     memory.crash()
     memory.reopen()
     memory.advance(60)
-    assert run.result(10) == [2, 1, 3]
+    assert run.result(60) == [2, 1, 3]
 
 
 def test_names_do_not_mix(memory: TestEngine) -> None:
@@ -101,7 +101,7 @@ def test_names_do_not_mix(memory: TestEngine) -> None:
     memory.idle()
     assert run.status == "waiting"
     run.send("wanted", 2)
-    assert run.result(10) == 2
+    assert run.result(60) == 2
 
 
 def test_two_receivers_of_one_name_are_served_in_the_order_of_asking(memory: TestEngine) -> None:
@@ -116,7 +116,7 @@ def test_two_receivers_of_one_name_are_served_in_the_order_of_asking(memory: Tes
     memory.idle()
     for number in range(4):
         run.send("number", number)
-    assert run.result(10) == [[1, 0, 2], [2, 1, 3]]
+    assert run.result(60) == [[1, 0, 2], [2, 1, 3]]
 
 
 def test_a_receiver_that_was_cancelled_takes_no_message(memory: TestEngine) -> None:
@@ -130,10 +130,10 @@ def test_a_receiver_that_was_cancelled_takes_no_message(memory: TestEngine) -> N
 
     run = memory.start(picky)
     memory.advance(1)
-    run.value("cancelled", 10)
+    run.value("cancelled", 60)
     run.send("number", 1)
     run.send("number", 2)
-    assert run.result(10) == [1, 2]
+    assert run.result(60) == [1, 2]
 
 
 def test_a_message_reaches_a_run_that_is_parked_out_of_memory(database: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_message_reaches_a_run_that_is_parked_out_of_memory(database: Path) ->
         assert not engine.in_memory
         for number, run in enumerate(runs):
             run.send("go", number)
-        assert [run.result(10) for run in runs] == list(range(20))
+        assert [run.result(60) for run in runs] == list(range(20))
 
 
 def test_a_received_message_is_not_received_again_after_a_crash(memory: TestEngine) -> None:
@@ -163,7 +163,7 @@ def test_a_received_message_is_not_received_again_after_a_crash(memory: TestEngi
         memory.crash()
         memory.reopen()
         memory.advance(1)
-    assert run.result(10) == [0, 1, 2]
+    assert run.result(60) == [0, 1, 2]
     assert [entry.value for entry in run.journal() if entry.kind == "message"] == [0, 1, 2]
 
 
@@ -182,7 +182,7 @@ def test_after_the_timeout_receive_returns_none_or_the_default(memory: TestEngin
     memory.advance(timedelta(days=3))
     assert run.status == "waiting"
     memory.advance(1)
-    assert run.result(10) == [None, -1]
+    assert run.result(60) == [None, -1]
 
 
 def test_a_message_just_before_the_timeout_is_received_and_one_after_it_waits_for_the_next(memory: TestEngine) -> None:
@@ -198,7 +198,7 @@ def test_a_message_just_before_the_timeout_is_received_and_one_after_it_waits_fo
     memory.idle()
     memory.advance(10)
     run.send("number", 2)
-    assert run.result(10) == [1, "late", 2]
+    assert run.result(60) == [1, "late", 2]
 
 
 def test_a_timeout_of_zero_takes_what_is_there_and_does_not_wait(memory: TestEngine) -> None:
@@ -209,7 +209,7 @@ def test_a_timeout_of_zero_takes_what_is_there_and_does_not_wait(memory: TestEng
 
     run = memory.start(polls, messages=[("a", 1)])
     memory.advance(1)
-    assert run.result(10) == [1, "none"]
+    assert run.result(60) == [1, "none"]
 
 
 def test_a_none_that_was_sent_is_told_from_a_timeout_by_the_default(engine: TestEngine) -> None:
@@ -217,7 +217,7 @@ def test_a_none_that_was_sent_is_told_from_a_timeout_by_the_default(engine: Test
     async def waits() -> list[Any]:
         return [await receive("a", timeout=5, default="timeout")]
 
-    assert engine.start(waits, messages=[("a", None)]).result(10) == [None]
+    assert engine.start(waits, messages=[("a", None)]).result(60) == [None]
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf"), "5"])
@@ -227,7 +227,7 @@ def test_an_absurd_timeout_is_refused(engine: TestEngine, timeout: Any) -> None:
         await receive("a", timeout=float(given) if given != "5" else given)
 
     with pytest.raises(InvalidArgument, match="timeout"):
-        engine.start(waits, str(timeout)).result(10)
+        engine.start(waits, str(timeout)).result(60)
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
@@ -243,14 +243,14 @@ def test_a_second_message_with_the_same_key_is_dropped(memory: TestEngine) -> No
     memory.reopen()
     run.send("number", 4, key="a")
     run.send("number", 5)
-    assert run.result(10) == [1, 3, 5]
+    assert run.result(60) == [1, 3, 5]
 
 
 def test_a_key_counts_for_one_run_only(engine: TestEngine) -> None:
     runs = [engine.start(one, "number") for _ in range(2)]
     for number, run in enumerate(runs):
         run.send("number", number, key="same")
-    assert [run.result(10) for run in runs] == [0, 1]
+    assert [run.result(60) for run in runs] == [0, 1]
 
 
 # --- sending from outside ---------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def test_a_message_to_a_run_that_does_not_exist_is_refused_with_advice(engine: T
 
 def test_a_message_to_an_ended_run_is_refused(engine: TestEngine) -> None:
     run = engine.start(nothing, id="done")
-    run.result(10)
+    run.result(60)
     with pytest.raises(RunEnded, match="done"):
         run.send("a", 1)
 
@@ -273,13 +273,13 @@ def test_start_takes_messages_along(memory: TestEngine) -> None:
     memory.idle()
     assert run.status == "waiting"
     run.send("number", 4)
-    assert run.result(10) == [1, 2, 4]
+    assert run.result(60) == [1, 2, 4]
 
 
 def test_messages_of_a_start_that_found_the_run_are_sent_to_it(memory: TestEngine) -> None:
     run = memory.start(collect, "number", 2, id="run", messages=[("number", 1, "first")])
     memory.start(collect, "number", 2, id="run", messages=[("number", 1, "first"), ("number", 2, "second")])
-    assert run.result(10) == [1, 2]
+    assert run.result(60) == [1, 2]
 
 
 def test_a_value_that_cannot_be_sent_is_refused_and_named(engine: TestEngine) -> None:
@@ -287,7 +287,7 @@ def test_a_value_that_cannot_be_sent_is_refused_and_named(engine: TestEngine) ->
     with pytest.raises(SerializationError, match=r"message 'a' to run 'run-7'"):
         run.send("a", {"deep": [object()]})
     run.send("a", 5)
-    assert run.result(10) == 5
+    assert run.result(60) == 5
 
 
 @pytest.mark.parametrize("name", ["", "x" * 256, "tab\t", 5, None])
@@ -309,7 +309,7 @@ def test_a_message_of_another_type_than_asked_for_halts_the_run_without_losing_i
     engine.idle()
     run.send("approval", "perhaps")
     with pytest.raises(RunHalted, match="approval"):
-        run.result(10)
+        run.result(60)
     assert run.status == "halted"
 
 
@@ -323,8 +323,8 @@ def test_a_run_sends_to_another(memory: TestEngine) -> None:
             await send(whom, "number", number)
 
     run = memory.start(collect, "number", 5, id="hears")
-    memory.start(tell, "hears").result(10)
-    assert run.result(10) == [0, 1, 2, 3, 4]
+    memory.start(tell, "hears").result(60)
+    assert run.result(60) == [0, 1, 2, 3, 4]
 
 
 def test_two_runs_play_ping_pong_across_crashes(memory: TestEngine) -> None:
@@ -349,8 +349,8 @@ def test_two_runs_play_ping_pong_across_crashes(memory: TestEngine) -> None:
         memory.crash()
         memory.reopen()
     memory.advance(20)
-    assert left.result(10) == [0, 2, 4, 6, 8, 10]
-    assert right.result(10) == [1, 3, 5, 7, 9]
+    assert left.result(60) == [0, 2, 4, 6, 8, 10]
+    assert right.result(60) == [1, 3, 5, 7, 9]
 
 
 def test_a_message_sent_by_a_run_is_sent_once_even_if_it_replays(memory: TestEngine) -> None:
@@ -366,11 +366,11 @@ def test_a_message_sent_by_a_run_is_sent_once_even_if_it_replays(memory: TestEng
     memory.crash()
     memory.reopen()
     memory.advance(10)
-    assert run.result(10) == [1, 2]
+    assert run.result(60) == [1, 2]
 
 
 def test_sending_to_a_run_that_does_not_exist_or_has_ended_raises_in_the_workflow(engine: TestEngine) -> None:
-    engine.start(nothing, id="done").result(10)
+    engine.start(nothing, id="done").result(60)
 
     @workflow
     async def tells() -> list[str]:
@@ -388,7 +388,7 @@ def test_sending_to_a_run_that_does_not_exist_or_has_ended_raises_in_the_workflo
     engine.crash()
     engine.reopen()
     engine.advance(1)
-    assert run.result(10) == ["RunNotFound True", "RunEnded True"]
+    assert run.result(60) == ["RunNotFound True", "RunEnded True"]
 
 
 def test_a_run_sends_to_itself(engine: TestEngine) -> None:
@@ -399,7 +399,7 @@ def test_a_run_sends_to_itself(engine: TestEngine) -> None:
         await send(me, "a", 2)
         return [await receive("a"), await receive("a")]
 
-    assert engine.start(monologue).result(10) == [1, 2]
+    assert engine.start(monologue).result(60) == [1, 2]
 
 
 def test_messages_from_inside_and_outside_keep_the_order_in_which_they_were_sent(engine: TestEngine) -> None:
@@ -410,9 +410,9 @@ def test_messages_from_inside_and_outside_keep_the_order_in_which_they_were_sent
     run = engine.start(collect, "word", 3, id="hears")
     engine.idle()
     run.send("word", "a")
-    engine.start(tell).result(10)
+    engine.start(tell).result(60)
     run.send("word", "c")
-    assert run.result(10) == ["a", "b", "c"]
+    assert run.result(60) == ["a", "b", "c"]
 
 
 def test_a_key_dedups_messages_from_runs_too(engine: TestEngine) -> None:
@@ -421,10 +421,10 @@ def test_a_key_dedups_messages_from_runs_too(engine: TestEngine) -> None:
         await send("hears", "word", value, key="once")
 
     run = engine.start(collect, "word", 2, id="hears")
-    engine.start(tell, 1).result(10)
-    engine.start(tell, 2).result(10)
+    engine.start(tell, 1).result(60)
+    engine.start(tell, 2).result(60)
     run.send("word", 3)
-    assert run.result(10) == [1, 3]
+    assert run.result(60) == [1, 3]
 
 
 def test_a_step_sends_through_the_engine(engine: TestEngine) -> None:
@@ -437,8 +437,8 @@ def test_a_step_sends_through_the_engine(engine: TestEngine) -> None:
         tell()
 
     run = engine.start(one, "a", id="hears")
-    engine.start(tells).result(10)
-    assert run.result(10) == "from a step"
+    engine.start(tells).result(60)
+    assert run.result(60) == "from a step"
 
 
 def test_the_operations_of_workflows_are_refused_elsewhere() -> None:

@@ -64,7 +64,7 @@ class Ear:
     def wait_for(self, *kinds: bytes) -> Heard:
         """Return the next thing heard that is of one of these kinds."""
         while True:
-            heard = self.heard.get(timeout=30)
+            heard = self.heard.get(timeout=60)
             if heard[0] in kinds:
                 return heard
 
@@ -114,9 +114,9 @@ def test_joining_and_leaving_is_told_to_the_others(path: str, migrations: str, d
 def test_letters_reach_a_member_under_its_new_epoch(path: str, migrations: str, database: Database) -> None:
     with member(path, migrations) as other, watching(database) as ear:
         database.membership.announce(5, takes_work=True)
-        assert other.ask("membership.ping(5, 30)")
+        assert other.ask("membership.ping(5, 60)")
         database.membership.announce(6, takes_work=True)
-        assert other.ask("membership.ping(6, 30)")
+        assert other.ask("membership.ping(6, 60)")
         other.ask("membership.nudge(b'w', [6])")
         ear.wait_for(WORK)
         assert not other.ask("membership.ping(1, 30)")
@@ -447,12 +447,12 @@ def test_a_ping_is_answered_by_whoever_is_well_and_by_nobody_else(
         # Nobody looks into that mailbox.
         assert not membership.ping(7, 0.01)
         other.ask("membership.watch(lambda kind, keys: None)")
-        assert membership.ping(7, 30)
+        assert membership.ping(7, 60)
         other.ask("membership.answer_pings(heard.put)")
         answers: list[bool] = []
-        asking = threading.Thread(target=lambda: answers.append(membership.ping(7, 30)))
+        asking = threading.Thread(target=lambda: answers.append(membership.ping(7, 60)))
         asking.start()
-        reply = "heard.get(timeout=30)()"
+        reply = "heard.get(timeout=60)()"
         assert other.ask(reply) is None
         asking.join()
         assert answers == [True]
@@ -469,7 +469,7 @@ def test_a_ping_waits_for_room_in_a_full_mailbox(path: str, migrations: str, dat
         for _ in range(1000):
             database.membership.nudge(WORK, [7])
         other.begin("membership.watch(lambda kind, keys: None)")
-        assert database.membership.ping(7, 30)
+        assert database.membership.ping(7, 60)
         assert other.end() is None
 
 
@@ -522,7 +522,7 @@ def test_a_ping_works_through_files_as_well(folder: Path) -> None:
 
     thread = threading.Thread(target=answer)
     thread.start()
-    assert post.ping(3, 30)
+    assert post.ping(3, 60)
     thread.join()
     mailbox.close()
     assert not list(folder.iterdir())
@@ -553,7 +553,7 @@ def test_a_member_whose_name_is_taken_does_without_letters(path: str, migrations
         assert other.ask("membership.mailbox") is None
         other.ask("membership.watch(lambda kind, keys: heard.put(kind))")
         database.writer.execute("INSERT INTO stepwell_a (v) VALUES (1)")
-        assert other.ask("heard.get(timeout=30)") == ANYTHING
+        assert other.ask("heard.get(timeout=60)") == ANYTHING
     squatter.close()
 
 
@@ -579,7 +579,7 @@ sys.stdin.readline()
     with watching(database) as ear, child(script, path, migrations) as parent:
         assert line(parent) == "forked"
         assert database.membership.is_seated(1, 7)
-        assert database.membership.ping(7, 30)
+        assert database.membership.ping(7, 60)
         parent.kill()
         parent.wait()
         assert ear.wait_for(DIED) == (DIED, (7,))
@@ -587,7 +587,7 @@ sys.stdin.readline()
         with member(path, migrations) as other:
             seat(other, 8)
             other.ask("membership.watch(lambda kind, keys: None)")
-            assert database.membership.ping(8, 30)
+            assert database.membership.ping(8, 60)
 
 
 def test_what_is_held_in_the_slot_range_by_others_is_no_member(path: str, database: Database) -> None:

@@ -237,9 +237,9 @@ def test_a_connection_busy_in_another_thread_is_interrupted_by_close(folder: Pat
 
     thread = threading.Thread(target=count_for_ever)
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
     database.close()
-    thread.join(10)
+    thread.join(60)
     assert [type(error) for error in raised] == [apsw.InterruptError]
 
 

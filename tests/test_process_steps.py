@@ -44,7 +44,7 @@ SCRIPT = Path(isolated.__file__)
 
 def until(fact: Callable[[], bool]) -> None:
     """Wait for a fact that nobody announces: one of another process."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not fact():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -82,7 +82,7 @@ def calling(definition: Any, *args: Any, **options: Any) -> Any:
 
 
 def result(engine: Engine, definition: Any, *args: Any, **options: Any) -> Any:
-    return engine.start(calling(definition, *args, **options)).result(30)
+    return engine.start(calling(definition, *args, **options)).result(60)
 
 
 def start(engine: Engine, definition: Any, *args: Any, **options: Any) -> Run[Any]:
@@ -115,7 +115,7 @@ def test_arguments_and_results_arrive_as_they_are_annotated(engine: TestEngine) 
         seen.append((mine, theirs))
         return theirs
 
-    assert engine.start(adds).result(30) == Order("a", [1, 2, 2])
+    assert engine.start(adds).result(60) == Order("a", [1, 2, 2])
     assert seen == [(Order("a", [1]), Order("a", [1, 2, 2]))]
 
 
@@ -123,21 +123,21 @@ def test_arguments_and_results_arrive_as_they_are_annotated(engine: TestEngine) 
 def test_values_of_any_size_cross_both_ways(engine: TestEngine, size: int) -> None:
     text = "x" * size + "é"
     run = start(engine, isolated.anything, [text])
-    assert run.result(30) == [text]
+    assert run.result(60) == [text]
     assert run.journal()[0].value == [text]
 
 
 def test_a_step_knows_which_it_is_also_in_another_process(engine: TestEngine) -> None:
     run = engine.start(calling(isolated.who_am_i), id="run")
     name = isolated.who_am_i.name
-    assert run.result(30) == {"run": "run", "step": name, "attempt": 2, "operation": 1, "cancelled": False}
+    assert run.result(60) == {"run": "run", "step": name, "attempt": 2, "operation": 1, "cancelled": False}
 
 
 def test_an_exception_comes_back_with_its_class_its_attributes_and_where_it_was_raised(engine: TestEngine) -> None:
     run = start(engine, isolated.decline, 7)
     engine.idle()
     with pytest.raises(isolated.Declined, match=r"no funds \(7\)") as caught:
-        run.result(30)
+        run.result(60)
     assert (caught.value.reason, caught.value.code) == ("no funds", 7)
     assert isinstance(caught.value.__cause__, KeyError)
     traceback = next(note for note in caught.value.__notes__ if note.startswith(TRACEBACK_HEADER))
@@ -149,14 +149,14 @@ def test_an_exception_comes_back_with_its_class_its_attributes_and_where_it_was_
 def test_a_permanent_error_in_another_process_is_not_retried(engine: TestEngine) -> None:
     run = start(engine, isolated.decline, 0)
     with pytest.raises(PermanentError):
-        run.result(30)
+        run.result(60)
     assert [entry.kind for entry in run.journal()] == ["step_failed"]
 
 
 def test_a_result_that_is_no_json_halts_the_run_as_for_every_step(engine: TestEngine) -> None:
     run = start(engine, isolated.not_plain)
     with pytest.raises(ResultNotSerializable, match=r"not_plain.*object"):
-        run.result(30)
+        run.result(60)
     assert run.status == "halted"
 
 
@@ -180,7 +180,7 @@ def test_what_a_step_prints_passes_through(tmp_path: Path) -> None:
         "    says()\n"
         "if __name__ == '__main__':\n"
         "    with Engine(sys.argv[1]) as engine:\n"
-        "        engine.start(run).result(30)\n"
+        "        engine.start(run).result(60)\n"
     )
     done = subprocess.run(
         [sys.executable, program, tmp_path / "test.db"], capture_output=True, text=True, check=True, env=environment()
@@ -212,7 +212,7 @@ def test_as_many_steps_execute_at_once_as_there_may_be_processes(database: Path,
         assert not (tmp_path / "told2").exists()
         assert len(engine._client.core.steps.under_way()) == 3
         go.touch()
-        assert {run.result(30) for run in runs} == first
+        assert {run.result(60) for run in runs} == first
 
 
 def test_processes_are_a_whole_number_of_at_least_one(database: Path) -> None:
@@ -236,7 +236,7 @@ def children(engine: TestEngine) -> list[int]:
 def test_the_async_engine_executes_isolated_steps_too(database: Path) -> None:
     async def main() -> int:
         async with AsyncEngine(database) as engine:
-            found: int = await (await engine.start(calling(isolated.pid_async))).result(30)
+            found: int = await (await engine.start(calling(isolated.pid_async))).result(60)
             assert is_alive(found)
             return found
 
@@ -250,7 +250,7 @@ def test_a_child_that_is_killed_fails_the_attempt_and_the_next_one_gets_a_new_pr
     before = result(engine, isolated.pid)
     run = start(engine, isolated.kill_myself_once)
     engine.idle()
-    after = run.result(30)
+    after = run.result(60)
     assert before != after
     assert not is_alive(before)
     assert result(engine, isolated.pid) == after
@@ -292,7 +292,7 @@ def test_a_crash_leaves_other_steps_alone(engine: TestEngine, tmp_path: Path) ->
     with pytest.raises(StepProcessDied):
         result(engine, isolated.crash_in_native_code)
     go.touch()
-    assert run.result(30) == process
+    assert run.result(60) == process
 
 
 def test_an_idle_child_that_is_killed_is_replaced(engine: TestEngine) -> None:
@@ -321,7 +321,7 @@ def test_a_process_that_has_failed_to_start_before_it_was_given_the_step_fails_t
     def start_and_wait(child: ChildProcess, ended: Callable[[], None]) -> None:
         # The pipe is closed by then, and refuses what the child is sent.
         start_process(child, ended)
-        assert child.wait(30)
+        assert child.wait(60)
 
     monkeypatch.setattr(ChildProcess, "start", start_and_wait)
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
@@ -360,7 +360,7 @@ def test_a_timeout_ends_the_process_whatever_it_does(engine: TestEngine, tmp_pat
     run = start(engine, definition, str(tmp_path / "told"), timeout=0.1)
     process = told(tmp_path / "told")
     with pytest.raises(StepTimeout, match="attempt 1 took longer than"):
-        run.result(30)
+        run.result(60)
     assert not is_alive(process)  # the attempt has not ended before its process
 
 
@@ -372,7 +372,7 @@ def test_a_retry_after_a_timeout_does_not_overlap_with_what_timed_out(engine: Te
     assert first != second
     assert not is_alive(first)
     with pytest.raises(StepTimeout, match="attempt 2"):
-        run.result(30)
+        run.result(60)
 
 
 def test_starting_the_process_does_not_count_as_time_of_the_step(engine: TestEngine) -> None:
@@ -407,7 +407,7 @@ def test_a_signal_that_the_worker_blocks_reaches_its_children(database: Path, tm
 
 def test_a_result_that_comes_although_time_is_up_is_kept(engine: TestEngine, tmp_path: Path) -> None:
     run = start(engine, isolated.answer_all_the_same, str(tmp_path / "told"), timeout=0.1)
-    assert run.result(30) == "done after all"
+    assert run.result(60) == "done after all"
     engine.idle()
     assert not is_alive(told(tmp_path / "told"))
 
@@ -428,7 +428,7 @@ def test_cancelling_a_run_ends_its_step(engine: TestEngine, tmp_path: Path, defi
     process = told(tmp_path / "told")
     run.cancel()
     with pytest.raises(RunCancelled):
-        run.result(30)
+        run.result(60)
     until(lambda: not is_alive(process))
     engine.idle()
     assert is_alive(result(engine, isolated.pid))
@@ -442,9 +442,9 @@ def test_cancelling_a_run_takes_its_step_out_of_the_queue(database: Path, tmp_pa
         second = start(engine, isolated.wait_for, str(go), str(tmp_path / "second"))
         second.cancel()
         with pytest.raises(RunCancelled):
-            second.result(30)
+            second.result(60)
         go.touch()
-        assert first.result(30)
+        assert first.result(60)
         engine.idle()
         assert not (tmp_path / "second").exists()
 
@@ -455,7 +455,7 @@ def test_a_step_that_is_cancelled_before_its_process_has_started_never_begins(
     run = start(engine, isolated.spin, str(tmp_path / "told"))
     run.cancel()
     with pytest.raises(RunCancelled):
-        run.result(30)
+        run.result(60)
     engine.idle()
     assert children(engine) == []
     assert not (tmp_path / "told").exists()
@@ -517,7 +517,7 @@ def test_the_pipe_alone_ends_a_child_whose_worker_was_killed(tmp_path: Path) -> 
         "    spins(path)\n"
         "if __name__ == '__main__':\n"
         "    with Engine(sys.argv[1]) as engine:\n"
-        "        engine.start(run, sys.argv[2]).result(30)\n"
+        "        engine.start(run, sys.argv[2]).result(60)\n"
     )
     worker = subprocess.Popen(
         [sys.executable, tmp_path / "spins.py", tmp_path / "test.db", tmp_path / "told"], env=environment(tmp_path)
@@ -573,7 +573,7 @@ def test_a_script_without_a_main_guard_is_told_to_have_one(tmp_path: Path) -> No
         "def run() -> int:\n"
         "    return works()\n"
         "with Engine(sys.argv[1]) as engine:\n"
-        "    engine.start(run).result(30)\n"
+        "    engine.start(run).result(60)\n"
     )
     done = run_script(script, tmp_path / "a.db")
     assert "DefinitionError" in done.stderr
@@ -591,7 +591,7 @@ def test_a_step_of_an_interactive_session_says_that_it_needs_a_module(tmp_path: 
         "def run() -> int:\n"
         "    return works()\n"
         "with Engine(sys.argv[1]) as engine:\n"
-        "    engine.start(run).result(30)\n"
+        "    engine.start(run).result(60)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, tmp_path / "a.db"], capture_output=True, text=True, check=False,

@@ -149,7 +149,7 @@ def test_a_full_worker_takes_what_it_has_room_for(engine: TestEngine) -> None:
     queue = Queue("wide")
     engine = engine.reopen(max_running=3)
     runs = [engine.start(job, str(number), queue=queue) for number in range(20)]
-    assert [run.result(10) for run in runs] == [str(number) for number in range(20)]
+    assert [run.result(60) for run in runs] == [str(number) for number in range(20)]
 
 
 # --- turns --------------------------------------------------------------------------------------------------------
@@ -592,13 +592,13 @@ def test_the_async_engine_has_queues_too(database: Path) -> None:
             assert (await engine.queue(queue).info()).waiting == 1
             await engine.queue(queue).change(concurrency=2)
             await engine.queue(queue).resume()
-            assert await run.result(10) == "a"
+            assert await run.result(60) == "a"
             await engine.queue(queue).pause()
             async with engine.transaction() as tx:
                 run = await tx.start(job, "c", queue=queue)
             assert await engine.queue(queue).cancel_waiting() == 1
             with pytest.raises(RunCancelled):
-                await run.result(10)
+                await run.result(60)
 
     asyncio.run(main())
 

@@ -75,7 +75,7 @@ async def tour(count: int) -> list[int]:
 @step(limit=single)
 def enter(name: str) -> str:
     happened.append(name)
-    gate.wait(10)
+    gate.wait(60)
     return name
 
 
@@ -112,7 +112,7 @@ def info(engine: TestEngine, limit: Limit) -> tuple[int, int]:
 
 def eventually(condition: Callable[[], bool]) -> None:
     """Wait for a fact that steps under way bring about; an engine with steps under way is not idle."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         gate.wait(0.002)
@@ -127,7 +127,7 @@ def wait_until_started(count: int) -> None:
 def test_no_more_attempts_are_under_way_than_the_limit_allows_over_all_runs(engine: TestEngine) -> None:
     crowd.most = 0
     runs = [engine.start(tour, 5) for _ in range(4)]
-    assert [run.result(10) for run in runs] == [[0, 1, 2, 3, 4]] * 4
+    assert [run.result(60) for run in runs] == [[0, 1, 2, 3, 4]] * 4
     assert crowd.most == 2
     assert info(engine, narrow) == (0, 0)
 
@@ -241,7 +241,7 @@ def test_an_attempt_that_fails_or_takes_too_long_returns_its_permit(engine: Test
         return enter("c")
 
     gate.set()
-    assert engine.start(both).result(10) == "c"
+    assert engine.start(both).result(60) == "c"
     assert info(engine, single) == (0, 0)
 
 
@@ -253,7 +253,7 @@ def test_a_thread_that_goes_on_after_its_time_keeps_the_permit_of_its_attempt(en
         with inside:
             happened.append(name)
             if len(happened) < 3:
-                gates[len(happened) - 1].wait(30)
+                gates[len(happened) - 1].wait(60)
             return name
 
     @workflow
@@ -286,7 +286,7 @@ def test_a_retry_of_an_attempt_whose_thread_goes_on_takes_another_permit_where_t
     def stubborn(name: str) -> str:
         happened.append(name)
         if len(happened) == 1:
-            gate.wait(30)
+            gate.wait(60)
         return name
 
     @workflow
@@ -368,7 +368,7 @@ def test_a_repeated_attempt_is_another_start(engine: TestEngine) -> None:
     @step(limit=slow)
     def hold_call(name: str) -> str:
         happened.append(name)
-        gate.wait(10)
+        gate.wait(60)
         return name
 
     @workflow
@@ -406,7 +406,7 @@ def test_options_can_add_a_limit_for_one_call(engine: TestEngine) -> None:
     @step
     def free(name: str) -> str:
         happened.append(name)
-        gate.wait(10)
+        gate.wait(60)
         return name
 
     @workflow

@@ -113,7 +113,7 @@ def test_one_at_a_time_is_one_at_a_time_over_four_processes(crew: Crew) -> None:
         crew.hire(4)
         runs = [engine.start(turns.job, str(number), queue=turns.ONE) for number in range(1000)]
         for run in runs:
-            run.result(timeout=50)
+            run.result(timeout=60)
     crew.close()
     calls = crew.calls()
     assert Counter(call.what for call in calls) == {str(number): 1 for number in range(1000)}
@@ -129,7 +129,7 @@ def test_partitions_take_turns_over_four_processes(crew: Crew) -> None:
         crew.hire(4)
         engine.queue(turns.FAIR).resume()
         for run in runs:
-            run.result(timeout=50)
+            run.result(timeout=60)
     crew.close()
     calls = crew.calls()
     assert len(calls) == 60
@@ -148,7 +148,7 @@ def test_no_rate_is_exceeded_in_any_window_over_four_processes_and_a_death(crew:
             time.sleep(0.01)
         crew.kill_one()
         for run in runs:
-            run.result(timeout=50)
+            run.result(timeout=60)
         engine.get(runs[0].id)
         assert engine.queue(turns.RATED).info().running == 0
     crew.close()
@@ -163,7 +163,7 @@ def test_the_recorded_starts_of_a_queue_keep_its_rate(crew: Crew) -> None:
         crew.hire(3)
         runs = [engine.start(turns.job, str(number), queue=turns.SLOW) for number in range(70)]
         for run in runs:
-            run.result(timeout=50)
+            run.result(timeout=60)
         starts = sorted(at for run in runs if (at := run.info().started_at) is not None)
     crew.close()
     assert len(crew.calls()) == len(starts) == 70
@@ -179,7 +179,7 @@ def test_a_slot_of_a_killed_process_is_used_by_the_one_that_carries_the_run_on(c
             time.sleep(0.01)
         crew.kill_one()
         for run in runs:
-            run.result(timeout=50)
+            run.result(timeout=60)
         info = engine.queue(turns.ONE).info()
         assert (info.waiting, info.running) == (0, 0)
     crew.close()

@@ -555,7 +555,7 @@ def play_on_engine(tree: Node, folder: Path, waiting: int) -> tuple[list[Entry],
         record = inspector.run_by_id("run")
         assert record is not None
         assert record.status in ("completed", "failed", "cancelled"), (record.status, record.reason, tree)
-        return inspector.journal(record.key, limit=10_000), record, run.result(timeout=5)
+        return inspector.journal(record.key, limit=10_000), record, run.result(timeout=60)
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

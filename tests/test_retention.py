@@ -25,24 +25,24 @@ async def patient() -> str:
 def test_purge_deletes_what_ended_long_ago_and_nothing_else(tmp_path: Path) -> None:
     clock = VirtualClock()
     with Engine(tmp_path / "test.db", clock=clock) as engine:
-        engine.start(short, 1, id="old").result(10)
+        engine.start(short, 1, id="old").result(60)
         waiting = engine.start(patient, id="waiting")
         clock.advance(timedelta(days=10))
-        engine.start(short, 2, id="new").result(10)
+        engine.start(short, 2, id="new").result(60)
         assert engine.purge(timedelta(days=5)) == 1
         with pytest.raises(RunNotFound):
             engine.get("old")
-        assert engine.get("new").result(10) == 2
+        assert engine.get("new").result(60) == 2
         waiting.send("go", "on")
-        assert waiting.result(10) == "on"
+        assert waiting.result(60) == "on"
 
 
 def test_an_id_is_free_again_after_its_run_was_purged(tmp_path: Path) -> None:
     with Engine(tmp_path / "test.db", clock=(clock := VirtualClock())) as engine:
-        engine.start(short, 1, id="same").result(10)
+        engine.start(short, 1, id="same").result(60)
         clock.advance(1)
         assert engine.purge(0) == 1
-        assert engine.start(short, 2, id="same").result(10) == 2
+        assert engine.start(short, 2, id="same").result(60) == 2
 
 
 def test_more_runs_than_one_transaction_deletes_are_all_purged(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_more_runs_than_one_transaction_deletes_are_all_purged(tmp_path: Path) -
     with Engine(tmp_path / "test.db", clock=clock) as engine:
         with engine.transaction() as tx:
             runs = [tx.start(short, number) for number in range(1200)]
-        assert [run.result(30) for run in runs] == list(range(1200))
+        assert [run.result(60) for run in runs] == list(range(1200))
         clock.advance(10)
         assert engine.purge(5) == 1200
         assert engine.list() == []
@@ -59,10 +59,10 @@ def test_more_runs_than_one_transaction_deletes_are_all_purged(tmp_path: Path) -
 def test_retention_purges_by_itself_when_the_engine_opens(tmp_path: Path) -> None:
     clock = VirtualClock()
     with Engine(tmp_path / "test.db", clock=clock) as engine:
-        engine.start(short, 1, id="old").result(10)
+        engine.start(short, 1, id="old").result(60)
     clock.advance(timedelta(days=40))
     with Engine(tmp_path / "test.db", clock=clock, retention=timedelta(days=30)) as engine:
-        engine.start(short, 2, id="new").result(10)
+        engine.start(short, 2, id="new").result(60)
         assert [run.id for run in engine.list()] == ["new"]
 
 
@@ -70,7 +70,7 @@ def test_purge_can_be_awaited(tmp_path: Path) -> None:
     async def main() -> int:
         clock = VirtualClock()
         async with AsyncEngine(tmp_path / "test.db", clock=clock) as engine:
-            await (await engine.start(short, 1)).result(10)
+            await (await engine.start(short, 1)).result(60)
             clock.advance(2)
             return await engine.purge(1)
 

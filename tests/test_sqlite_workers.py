@@ -137,8 +137,8 @@ def test_the_death_of_a_process_is_heard_and_its_runs_are_carried_on(
     assert [member.state for member in worker.store.members()] == ["active", "dead"]
     assert worker.bury(NOW + 5) == 1
     assert worker.take(at=NOW + 5) == [run]
-    # A few milliseconds where nothing else runs.
-    assert time.monotonic() - killed_at < 5
+    # A few milliseconds where nothing else runs; no lease has to run out.
+    assert time.monotonic() - killed_at < 30
     assert worker.record(run).crashes == 1
     assert [member.epoch for member in worker.store.members()] == [worker.epoch]
 
@@ -146,7 +146,7 @@ def test_the_death_of_a_process_is_heard_and_its_runs_are_carried_on(
 def test_a_worker_that_died_before_it_had_its_seat_is_buried(worker: Worker, start: Starter) -> None:
     remote = start(registered=False)
     remote.send("die_unseated")
-    remote.process.join(30)
+    remote.process.join(60)
     assert [member.state for member in worker.store.members()] == ["active", "dead"]
     worker.bury(NOW)
     assert [member.state for member in worker.store.members()] == ["active"]

@@ -58,7 +58,7 @@ def test_a_loop_that_waits_is_not_starved_by_threads_that_come_and_go() -> None:
     for _ in range(50):
         told.clear()
         while not lock.try_acquire(told.set):
-            assert told.wait(timeout=30)
+            assert told.wait(timeout=60)
             told.clear()
         got += 1
         lock.release()
@@ -82,7 +82,7 @@ def test_a_thread_gets_the_lock_when_the_loop_before_it_never_comes_back() -> No
     thread.start()
     wait_for_queue(lock, 2)
     lock.release()
-    assert got.wait(timeout=30)
+    assert got.wait(timeout=60)
     thread.join()
     assert lock.try_acquire(lambda: None)
 
@@ -256,7 +256,7 @@ def test_a_process_that_is_killed_while_it_writes_or_waits_holds_nobody_up(path:
         told = threading.Event()
         assert not shared.try_acquire(told.set)
         holder.kill()
-        assert told.wait(30)
+        assert told.wait(60)
         assert shared.try_acquire(told.set)
     with writer(path) as waiting:
         waiting.begin("writers.acquire()")
@@ -281,12 +281,12 @@ def test_a_loop_is_told_when_the_other_process_lets_go_and_finds_the_lock_kept(p
         assert not shared.try_acquire(notify)
         assert told.empty()
         other.ask("writers.release()")
-        assert told.get(timeout=30) == "stepwell-writers-lock"
+        assert told.get(timeout=60) == "stepwell-writers-lock"
         assert shared.try_acquire(notify)
         assert other.ask("writers.acquire_within(0)") is False
         assert told.empty()
         shared.release()
-        assert other.ask("writers.acquire_within(30)") is True
+        assert other.ask("writers.acquire_within(60)") is True
         other.ask("writers.release()")
         # What was kept is used up.
         shared.acquire()
@@ -300,7 +300,7 @@ def test_a_loop_that_does_not_come_back_loses_the_lock_to_the_other_process(path
         told = threading.Event()
         assert not shared.try_acquire(told.set)
         other.ask("writers.release()")
-        assert told.wait(30)
+        assert told.wait(60)
         assert other.ask("writers.acquire()") is None
         other.ask("writers.release()")
     shared.acquire()
@@ -335,9 +335,9 @@ def test_a_thread_gets_what_was_kept_for_a_loop_that_does_not_come_back(path: st
         thread.start()
         wait_for_queue(shared._line, 1)
         other.ask("writers.release()")
-        assert got.wait(30)
+        assert got.wait(60)
         thread.join()
-        assert other.ask("writers.acquire_within(30)") is True
+        assert other.ask("writers.acquire_within(60)") is True
 
 
 def test_a_process_that_is_stopped_while_it_is_next_is_named(path: str, shared: SharedLock) -> None:
@@ -397,10 +397,10 @@ def test_after_close_nobody_gets_the_lock_and_the_helper_has_ended(path: str, sh
         closing.start()
         other.ask("writers.release()")
         closing.join()
-        assert told.wait(30)
+        assert told.wait(60)
         assert shared._helper is not None
         assert not shared._helper.is_alive()
-        assert other.ask("writers.acquire_within(30)") is True
+        assert other.ask("writers.acquire_within(60)") is True
     for ask in (shared.acquire, lambda: shared.try_acquire(told.set), lambda: shared.acquire_within(1)):
         with pytest.raises(EngineClosed, match=r"orders\.db: the file is closed"):
             ask()

@@ -44,7 +44,7 @@ def entries(engine: TestEngine, run_id: str) -> list[tuple[str, str]]:
 
 def until(fact: Callable[[], bool]) -> None:
     """Wait for a fact that nobody announces."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not fact():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -84,7 +84,7 @@ def both_from_sync(number: int) -> int:
 def test_steps_of_both_kinds_are_called_from_workflows_of_both_kinds(
     engine: TestEngine, definition: stepwell.Workflow[..., Any]
 ) -> None:
-    assert engine.start(definition, 7, id="run").result(10) == 84
+    assert engine.start(definition, 7, id="run").result(60) == 84
     assert entries(engine, "run") == [("step", "triple"), ("step", "double"), ("step", "double"), ("step", "triple")]
 
 
@@ -115,7 +115,7 @@ def test_a_step_is_recorded_once_and_not_executed_again_after_a_crash(engine: Te
         engine.advance(60)
         engine.crash()
         engine.reopen()
-    assert run.result(10) == 10
+    assert run.result(60) == 10
     assert executed == [0, 1, 2, 3, 4]
 
 
@@ -141,7 +141,7 @@ def test_methods_are_steps_and_their_instance_is_not_recorded(engine: TestEngine
         return [await SHOP.charge(3), SHOP.refund(2)]
 
     run = engine.start(trade)
-    assert run.result(10) == ["corner charged 3", "corner refunded 2"]
+    assert run.result(60) == ["corner charged 3", "corner refunded 2"]
     assert [entry.value for entry in run.journal()] == ["corner charged 3", "corner refunded 2"]
 
 
@@ -159,7 +159,7 @@ def test_an_instance_with_a_call_method_is_a_step(engine: TestEngine) -> None:
     async def sums() -> int:
         return add(1)
 
-    assert engine.start(sums, id="run").result(10) == 6
+    assert engine.start(sums, id="run").result(60) == 6
     assert entries(engine, "run") == [("step", "add five")]
 
 
@@ -182,7 +182,7 @@ def test_a_step_gets_a_private_copy_of_its_arguments(engine: TestEngine) -> None
 
     run = engine.start(keeps)
     engine.idle()
-    assert run.result(10) == [1, 2]
+    assert run.result(60) == [1, 2]
 
 
 def test_what_the_workflow_changes_after_the_call_does_not_reach_the_step(engine: TestEngine) -> None:
@@ -198,7 +198,7 @@ def test_what_the_workflow_changes_after_the_call_does_not_reach_the_step(engine
         order.lines.append(2)
         return await task
 
-    assert engine.start(changes).result(10) == [1]
+    assert engine.start(changes).result(60) == [1]
 
 
 def test_a_call_with_wrong_arguments_fails_at_the_call_and_executes_nothing(engine: TestEngine) -> None:
@@ -211,7 +211,7 @@ def test_a_call_with_wrong_arguments_fails_at_the_call_and_executes_nothing(engi
         return "accepted"
 
     run = engine.start(wrong)
-    assert "triple" in run.result(10)
+    assert "triple" in run.result(60)
     assert run.journal() == []
 
 
@@ -253,7 +253,7 @@ def test_without_a_policy_there_is_one_attempt(engine: TestEngine) -> None:
     executed: list[datetime] = []
     run = engine.start(failing(executed, 1))
     with pytest.raises(Flaky):
-        run.result(10)
+        run.result(60)
     assert len(executed) == 1
 
 
@@ -262,7 +262,7 @@ def test_delays_grow_by_the_backoff_up_to_the_maximum(engine: TestEngine) -> Non
     policy = Retry(attempts=6, delay=2.5, backoff=2, max_delay=12, jitter=0)
     run = engine.start(failing(executed, 5, retry=policy))
     engine.advance(100)
-    assert run.result(10) == "at attempt 6"
+    assert run.result(60) == "at attempt 6"
     assert delays(executed) == [2.5, 5, 10, 12, 12]
 
 
@@ -275,7 +275,7 @@ def test_attempts_are_counted_across_crashes(engine: TestEngine) -> None:
         engine.reopen()
     engine.advance(60)
     with pytest.raises(Flaky):
-        run.result(10)
+        run.result(60)
     assert len(executed) == 4
 
 
@@ -287,7 +287,7 @@ def test_a_retry_that_is_due_while_the_process_is_down_is_not_early(engine: Test
     engine.reopen().idle()
     assert len(executed) == 1
     engine.advance(0.5)
-    assert run.result(10) == "at attempt 2"
+    assert run.result(60) == "at attempt 2"
     assert delays(executed) == [100]
 
 
@@ -302,7 +302,7 @@ def test_jitter_is_applied_within_its_bounds_and_is_not_always_the_same(engine: 
     executed: list[datetime] = []
     run = engine.start(failing(executed, 20, retry=Retry(attempts=21, delay=10, backoff=1, jitter=0.5)))
     engine.advance(300)
-    run.result(10)
+    run.result(60)
     found = delays(executed)
     assert all(5 <= delay <= 10 for delay in found)
     assert len(set(found)) > 1
@@ -312,14 +312,14 @@ def test_only_the_named_classes_are_retried(engine: TestEngine) -> None:
     executed: list[datetime] = []
     run = engine.start(failing(executed, 9, Fatal, retry=Retry(attempts=5, delay=0, on=(Flaky, OSError))))
     with pytest.raises(Fatal):
-        run.result(10)
+        run.result(60)
     assert len(executed) == 1
 
 
 def test_a_subclass_of_a_named_class_is_retried(engine: TestEngine) -> None:
     executed: list[datetime] = []
     run = engine.start(failing(executed, 1, ConnectionError, retry=Retry(attempts=5, delay=0, on=(Flaky, OSError))))
-    assert run.result(10) == "at attempt 2"
+    assert run.result(60) == "at attempt 2"
 
 
 def test_a_predicate_decides_by_the_error(engine: TestEngine) -> None:
@@ -328,7 +328,7 @@ def test_a_predicate_decides_by_the_error(engine: TestEngine) -> None:
     policy = Retry(attempts=9, delay=0, when=lambda error: error.args[0] != 400)
     run = engine.start(failing(executed, 9, lambda: Flaky(next(codes)), retry=policy))
     with pytest.raises(Flaky, match="400"):
-        run.result(10)
+        run.result(60)
     assert len(executed) == 3
 
 
@@ -336,7 +336,7 @@ def test_a_permanent_error_is_never_retried(engine: TestEngine) -> None:
     executed: list[datetime] = []
     run = engine.start(failing(executed, 9, lambda: PermanentError("no such card"), retry=Retry(attempts=5, delay=0)))
     with pytest.raises(PermanentError, match="no such card"):
-        run.result(10)
+        run.result(60)
     assert len(executed) == 1
 
 
@@ -349,7 +349,7 @@ def test_an_error_may_carry_its_own_delay(engine: TestEngine) -> None:
     errors = iter([RetryLater("busy", delay=42), TooMany()])
     run = engine.start(failing(executed, 2, lambda: next(errors), retry=Retry(attempts=5, delay=1, jitter=1)))
     engine.advance(60)
-    assert run.result(10) == "at attempt 3"
+    assert run.result(60) == "at attempt 3"
     assert delays(executed) == [42, 7.5]
 
 
@@ -369,7 +369,7 @@ def test_an_error_that_is_not_imported_here_arrives_as_step_failed_with_its_text
             return [str(error), error.type_name, error.traceback_text]
         return []
 
-    message, type_name, traceback_text = engine.start(catches).result(10)
+    message, type_name, traceback_text = engine.start(catches).result(60)
     assert "the details" in message
     assert type_name.endswith("Hidden")
     assert 'raise Hidden("the details")' in traceback_text
@@ -391,7 +391,7 @@ def test_a_workflow_catches_what_its_step_raised_with_attributes_and_cause(engin
             return [str(error.errno), str(error.filename), repr(error.__cause__)]
         return []
 
-    assert engine.start(catches).result(10) == ["2", "a.txt", "Flaky('below')"]
+    assert engine.start(catches).result(60) == ["2", "a.txt", "Flaky('below')"]
 
 
 @pytest.mark.parametrize(
@@ -432,7 +432,7 @@ def test_an_attempt_of_an_async_step_is_cancelled_when_its_time_is_up(engine: Te
             return f"{type(error).__name__}: {error}"
         return "no timeout"
 
-    message = engine.start(waits, id="run").result(10)
+    message = engine.start(waits, id="run").result(60)
     assert message.startswith("StepTimeout: ")
     assert "hang" in message
     assert "'run'" in message
@@ -448,7 +448,7 @@ def test_an_attempt_of_a_sync_step_is_told_when_its_time_is_up_and_its_late_resu
     @step(timeout=0.02)
     def hang() -> str:
         me = info()
-        released.wait(10)
+        released.wait(60)
         if me.cancelled:
             with pytest.raises(StepwellError, match="hang"):
                 me.check_cancelled()
@@ -463,9 +463,9 @@ def test_an_attempt_of_a_sync_step_is_told_when_its_time_is_up_and_its_late_resu
             return "timed out"
 
     run = engine.start(waits)
-    assert run.result(10) == "timed out"
+    assert run.result(60) == "timed out"
     released.set()
-    assert told.wait(10)
+    assert told.wait(60)
     engine.idle()
     assert [entry.kind for entry in run.journal()] == ["step_failed"]
 
@@ -486,7 +486,7 @@ def test_a_timeout_is_retried_as_the_policy_says(engine: TestEngine) -> None:
 
     run = engine.start(waits)
     engine.advance(10)
-    assert run.result(10) == 3
+    assert run.result(60) == 3
     assert attempts == [1, 2, 3]
 
 
@@ -495,7 +495,7 @@ def test_the_deadline_ends_all_attempts_with_their_delays(engine: TestEngine) ->
     run = engine.start(failing(executed, 99, retry=Retry(attempts=99, delay=10, backoff=1, jitter=0), deadline=35))
     engine.advance(1000)
     with pytest.raises(Flaky):
-        run.result(10)
+        run.result(60)
     assert delays(executed) == [10, 10, 10]
 
 
@@ -509,7 +509,7 @@ def test_the_deadline_bounds_an_attempt_under_way(engine: TestEngine) -> None:
         await hang()
 
     with pytest.raises(StepTimeout):
-        engine.start(waits).result(10)
+        engine.start(waits).result(60)
 
 
 @pytest.mark.parametrize("option", ["timeout", "deadline"])
@@ -545,7 +545,7 @@ def test_options_change_one_call_and_leave_the_step_as_it_is(engine: TestEngine)
 
     run = engine.start(calls)
     engine.advance(60)
-    assert run.result(10) == [3, "once"]
+    assert run.result(60) == [3, "once"]
     assert attempts == [1, 2, 3, 1]
     assert {entry.name for entry in run.journal()} == {"flaky"}
 
@@ -577,7 +577,7 @@ def test_a_step_knows_its_run_its_attempt_and_when_it_started(engine: TestEngine
     started_at = engine.clock.time
     run = engine.start(looks, id="run-1")
     engine.advance(5)
-    run.result(10)
+    run.result(60)
     assert [(found.run_id, found.step, found.operation, found.attempt) for found in seen] == [
         ("run-1", "curious", 1, 1),
         ("run-1", "curious", 1, 2),
@@ -605,7 +605,7 @@ def test_the_idempotency_key_is_the_same_for_all_attempts_and_differs_between_ca
     engine.crash()
     engine.reopen()
     engine.advance(60)
-    run.result(10)
+    run.result(60)
     assert keys[0] == keys[1]
     assert keys[2] == keys[3]
     assert keys[0] != keys[2]
@@ -621,7 +621,7 @@ def test_a_step_called_inside_a_step_is_the_plain_function(engine: TestEngine) -
         return await outer()
 
     run = engine.start(calls)
-    assert run.result(10) == 6
+    assert run.result(60) == 6
     assert len(run.journal()) == 1
 
 
@@ -654,7 +654,7 @@ def crash_inside(engine: TestEngine, delivery: Any) -> tuple[list[int], Any]:
             return f"interrupted: {error}"
 
     run = engine.start(acts)
-    assert inside.wait(10)
+    assert inside.wait(60)
     engine.crash()
     engine.reopen()
     return executed, run
@@ -662,13 +662,13 @@ def crash_inside(engine: TestEngine, delivery: Any) -> tuple[list[int], Any]:
 
 def test_a_step_that_was_cut_off_is_executed_again(engine: TestEngine) -> None:
     executed, run = crash_inside(engine, "at-least-once")
-    assert run.result(10) == "acted"
+    assert run.result(60) == "acted"
     assert len(executed) == 2
 
 
 def test_an_at_most_once_step_that_was_cut_off_is_not_repeated(engine: TestEngine) -> None:
     executed, run = crash_inside(engine, "at-most-once")
-    message = run.result(10)
+    message = run.result(60)
     assert message.startswith("interrupted: ")
     assert "act" in message
     assert len(executed) == 1
@@ -686,7 +686,7 @@ def test_an_at_most_once_step_is_visible_before_it_acts(engine: TestEngine) -> N
     async def acts() -> None:
         act()
 
-    engine.start(acts, id="run").result(10)
+    engine.start(acts, id="run").result(60)
     assert seen == [["step_started"]]
 
 
@@ -698,7 +698,7 @@ def test_an_at_most_once_step_may_fail_and_be_retried_by_its_policy(engine: Test
     engine.crash()
     engine.reopen()
     engine.advance(1)
-    assert run.result(10) == "at attempt 2"
+    assert run.result(60) == "at attempt 2"
 
 
 def test_an_unknown_delivery_is_refused() -> None:
@@ -713,7 +713,7 @@ def test_failed_attempts_are_visible_in_the_journal(engine: TestEngine) -> None:
     executed: list[datetime] = []
     run = engine.start(failing(executed, 2, lambda: Flaky("no luck"), retry=Retry(attempts=5, delay=1, jitter=0)))
     engine.advance(60)
-    run.result(10)
+    run.result(60)
     journal = run.journal()
     assert [(entry.kind, entry.attempt) for entry in journal] == [
         ("attempt_failed", 1),
@@ -735,7 +735,7 @@ def test_a_long_step_becomes_visible_while_it_runs_and_a_short_one_costs_no_entr
     @step
     def long() -> None:
         started.set()
-        release.wait(20)
+        release.wait(60)
 
     @workflow
     async def works() -> None:
@@ -743,7 +743,7 @@ def test_a_long_step_becomes_visible_while_it_runs_and_a_short_one_costs_no_entr
         long()
 
     run = engine.start(works)
-    assert started.wait(10)
+    assert started.wait(60)
     engine.clock.advance(2)
     until(lambda: len(run.journal()) == 2)
     entry = run.journal()[-1]
@@ -752,7 +752,7 @@ def test_a_long_step_becomes_visible_while_it_runs_and_a_short_one_costs_no_entr
     assert entry.at - entry.started_at == timedelta(seconds=2)
     assert run.status == "running"
     release.set()
-    run.result(10)
+    run.result(60)
     assert [found.kind for found in run.journal()] == ["step", "step_started", "step"]
 
 
@@ -769,10 +769,10 @@ def test_a_step_whose_result_cannot_be_recorded_halts_the_run_and_is_repairable(
 
     run = engine.start(acts, id="run")
     with pytest.raises(stepwell.ResultNotSerializable, match="act"):
-        run.result(10)
+        run.result(60)
     assert run.status == "halted"
     run.resume()
-    assert run.result(10) == 5
+    assert run.result(60) == 5
 
 
 def test_a_step_that_returns_another_type_than_annotated_halts_the_run(engine: TestEngine) -> None:
@@ -786,4 +786,4 @@ def test_a_step_that_returns_another_type_than_annotated_halts_the_run(engine: T
 
     run = engine.start(believes)
     with pytest.raises(stepwell.ResultNotSerializable, match="lie"):
-        run.result(10)
+        run.result(60)

@@ -93,11 +93,11 @@ def test_a_plain_workflow_uses_every_operation_and_survives_crashes(engine: Test
         engine.crash()
         engine.reopen()
     engine.advance(60)
-    found = run.result(10)
+    found = run.result(60)
     assert found[:2] == ["<x>", "<x>"]
     assert found[5:9] == ["hello", "nothing", "<called>", "<called async>"]
     assert found[9:] == ["x child", "<started>", ["<m1>", "<m2>", "<m3>"], ["<m4>"], True]
-    assert heard.result(10) == "x"
+    assert heard.result(60) == "x"
     assert run.value("stage") == "slept"
     assert sorted(executed) == sorted(["x", "x", "called", "called async", "started", "m1", "m2", "m3", "m4"])
 
@@ -120,7 +120,7 @@ def test_time_and_chance_are_the_same_in_every_replay(engine: TestEngine) -> Non
         run.send("poke")
         engine.idle()
     run.send("word")
-    result = run.result(10)
+    result = run.result(60)
     assert len(seen) == 4
     assert all(found == result for found in seen)
 
@@ -136,7 +136,7 @@ def test_many_plain_workflows_wait_without_a_thread_each(engine: TestEngine) -> 
     engine.idle()
     assert threading.active_count() - before < 5
     engine.advance(10)
-    assert [run.result(10) for run in runs] == list(range(300))
+    assert [run.result(60) for run in runs] == list(range(300))
 
 
 def test_helper_functions_may_block_at_any_depth(engine: TestEngine) -> None:
@@ -152,7 +152,7 @@ def test_helper_functions_may_block_at_any_depth(engine: TestEngine) -> None:
 
     run = engine.start(dives)
     engine.advance(10)
-    assert run.result(10) == 4 * len("<bottom>")
+    assert run.result(60) == 4 * len("<bottom>")
 
 
 def test_generators_comprehensions_and_context_managers_may_block(engine: TestEngine) -> None:
@@ -175,7 +175,7 @@ def test_generators_comprehensions_and_context_managers_may_block(engine: TestEn
 
     run = engine.start(uses)
     engine.advance(5)
-    assert run.result(10) == ["<a>", "<b>", "<c>", "<d>"]
+    assert run.result(60) == ["<a>", "<b>", "<c>", "<d>"]
     assert executed[0] == "enter"
     assert executed[-1] == "exit"
 
@@ -202,7 +202,7 @@ def test_errors_of_steps_and_children_are_raised_where_they_are_called(engine: T
 
     run = engine.start(catches)
     engine.advance(1)
-    assert run.result(10) == ["LookupError('no')", "KeyError('child')"]
+    assert run.result(60) == ["LookupError('no')", "KeyError('child')"]
     assert executed == ["attempt", "attempt"]
 
 
@@ -220,7 +220,7 @@ def test_a_plain_workflow_is_cancelled_where_it_waits_and_cleans_up(engine: Test
     run.cancel("enough")
     engine.advance(5)
     with pytest.raises(RunCancelled, match="enough"):
-        run.result(10)
+        run.result(60)
     assert executed == ["clean"]
 
 
@@ -236,7 +236,7 @@ def test_a_plain_workflow_may_swallow_its_cancellation(engine: TestEngine) -> No
     run = engine.start(stubborn)
     engine.idle()
     run.cancel()
-    assert run.result(10) == "<swallowed>"
+    assert run.result(60) == "<swallowed>"
 
 
 def test_async_and_plain_workflows_call_each_other(engine: TestEngine) -> None:
@@ -248,8 +248,8 @@ def test_async_and_plain_workflows_call_each_other(engine: TestEngine) -> None:
     def pong(depth: int) -> int:
         return 0 if depth == 0 else 1 + sync.call(ping, depth - 1)
 
-    assert engine.start(ping, 20).result(10) == 20
-    assert engine.start(pong, 21).result(10) == 21
+    assert engine.start(ping, 20).result(60) == 20
+    assert engine.start(pong, 21).result(60) == 21
 
 
 def test_handles_of_children_send_and_cancel(engine: TestEngine) -> None:
@@ -269,7 +269,7 @@ def test_handles_of_children_send_and_cancel(engine: TestEngine) -> None:
             found.append(str(error))
         return found
 
-    hello, cancelled = engine.start(parent).result(10)
+    hello, cancelled = engine.start(parent).result(60)
     assert hello == "hello"
     assert "not needed" in cancelled
 
@@ -289,9 +289,9 @@ def test_detached_children_go_on_and_conflicts_and_unknown_runs_are_raised(engin
             found.append("not found")
         return found
 
-    assert engine.start(parent).result(10) == ["conflict", "not found"]
+    assert engine.start(parent).result(60) == ["conflict", "not found"]
     engine.advance(1)
-    assert engine.get("free").result(10) == "<free>"
+    assert engine.get("free").result(60) == "<free>"
 
 
 def test_current_names_the_run(engine: TestEngine) -> None:
@@ -302,7 +302,7 @@ def test_current_names_the_run(engine: TestEngine) -> None:
         return [found.run_id, found.workflow]
 
     assert current is sync.current
-    assert engine.start(looks, id="run").result(10) == ["run", "plain one"]
+    assert engine.start(looks, id="run").result(60) == ["run", "plain one"]
 
 
 def test_only_steps_and_workflows_can_be_called(engine: TestEngine) -> None:
@@ -313,7 +313,7 @@ def test_only_steps_and_workflows_can_be_called(engine: TestEngine) -> None:
         sync.call(helper)
 
     with pytest.raises(InvalidArgument, match="@step"):
-        engine.start(calls).result(10)
+        engine.start(calls).result(60)
 
 
 def test_sync_operations_are_refused_outside_of_workflows() -> None:
@@ -349,6 +349,6 @@ def test_a_plain_workflow_that_returns_a_coroutine_is_told(engine: TestEngine) -
         return act_async("x")
 
     with pytest.raises(StepwellError, match="forgets"):
-        engine.start(forgets).result(10)
+        engine.start(forgets).result(60)
     gc.collect()
     assert executed == []

@@ -72,7 +72,7 @@ async def collect(number: int) -> list[Any]:
 
 def test_a_transactional_step_writes_to_the_users_tables_and_returns_a_value(engine: TestEngine) -> None:
     run = engine.start(pay, 30)
-    assert run.result(10) == 30
+    assert run.result(60) == 30
     assert balances(engine) == {"ada": 70, "bob": 30}
     assert [(entry.kind, entry.value) for entry in run.journal()] == [("step", 30)]
 
@@ -90,7 +90,7 @@ def test_it_happens_exactly_once_across_crashes(engine: TestEngine) -> None:
         engine.crash()
         engine.reopen()
     engine.idle()
-    run.result(10)
+    run.result(60)
     assert balances(engine) == {"ada": 95, "bob": 5}
 
 
@@ -104,7 +104,7 @@ def test_an_exception_rolls_back_what_was_written_and_is_raised_in_the_workflow(
         return "went through"
 
     run = engine.start(overdraws)
-    assert "CHECK constraint failed" in run.result(10)
+    assert "CHECK constraint failed" in run.result(60)
     assert balances(engine) == {"ada": 100, "bob": 0}
     assert [entry.kind for entry in run.journal()] == ["step_failed"]
 
@@ -120,7 +120,7 @@ def test_a_result_that_cannot_be_recorded_undoes_the_writes(engine: TestEngine) 
         return bad()
 
     with pytest.raises(ResultNotSerializable, match="bad"):
-        engine.start(tries).result(10)
+        engine.start(tries).result(60)
     assert balances(engine) == {"ada": 100, "bob": 0}
 
 
@@ -141,7 +141,7 @@ def test_it_is_retried_by_its_policy_with_nothing_left_of_the_failed_attempts(en
 
     run = engine.start(tries)
     engine.advance(20)
-    assert run.result(10) == 3
+    assert run.result(60) == 3
     assert balances(engine)["ada"] == 99
     assert [entry.kind for entry in run.journal()] == ["attempt_failed", "attempt_failed", "step"]
 
@@ -159,7 +159,7 @@ def test_a_permanent_error_is_not_retried(engine: TestEngine) -> None:
         refuses()
 
     with pytest.raises(PermanentError):
-        engine.start(tries).result(10)
+        engine.start(tries).result(60)
     assert len(attempts) == 1
 
 
@@ -168,7 +168,7 @@ def test_transactions_of_many_runs_are_isolated_from_each_other(engine: TestEngi
     failed = 0
     for run in runs:
         try:
-            run.result(10)
+            run.result(60)
         except Exception:  # noqa: BLE001 - apsw's own class
             failed += 1
     assert failed == 20
@@ -184,8 +184,8 @@ def test_sync_workflows_and_to_thread_call_transactions_too(engine: TestEngine) 
     async def threaded() -> list[int]:
         return list(await asyncio.gather(*(asyncio.to_thread(transfer, "ada", "bob", 1) for _ in range(3))))
 
-    assert engine.start(plain).result(10) == 1
-    assert engine.start(threaded).result(10) == [2, 3, 4]
+    assert engine.start(plain).result(60) == 1
+    assert engine.start(threaded).result(60) == [2, 3, 4]
 
 
 def test_ordinary_steps_between_transactions_see_what_was_committed(engine: TestEngine) -> None:
@@ -201,7 +201,7 @@ def test_ordinary_steps_between_transactions_see_what_was_committed(engine: Test
             found.append(look())
         return found
 
-    assert engine.start(pays).result(10) == [1, 2, 3]
+    assert engine.start(pays).result(60) == [1, 2, 3]
 
 
 def test_an_async_transaction_is_refused_at_its_declaration() -> None:
@@ -254,7 +254,7 @@ def test_inside_a_step_the_engines_tables_and_the_transaction_itself_are_out_of_
         reach()
 
     with pytest.raises((TransactionError, apsw.SQLError) if sql == "VACUUM" else TransactionError):
-        engine.start(tries).result(10)
+        engine.start(tries).result(60)
     assert balances(engine) == {"ada": 100, "bob": 0}
 
 
@@ -278,7 +278,7 @@ def test_a_connection_does_not_outlive_its_call(engine: TestEngine) -> None:
     async def keeps() -> None:
         keep()
 
-    engine.start(keeps).result(10)
+    engine.start(keeps).result(60)
     with engine.transaction() as tx:
         kept.append(tx)
     for connection in kept:
@@ -289,7 +289,7 @@ def test_a_connection_does_not_outlive_its_call(engine: TestEngine) -> None:
 
 def test_a_connection_belongs_to_the_thread_that_it_was_lent_to(engine: TestEngine) -> None:
     with engine.transaction() as tx, ThreadPoolExecutor(1) as pool, pytest.raises(TransactionError, match="thread"):
-        pool.submit(tx.execute, "UPDATE account SET balance = 7").result(10)
+        pool.submit(tx.execute, "UPDATE account SET balance = 7").result(60)
 
 
 # --- the outbox -------------------------------------------------------------------------------------------------------
@@ -306,8 +306,8 @@ def test_what_a_transaction_starts_and_sends_exists_once_it_has_committed(engine
         tx.send("waiting", "word", 3, key="once")
         with pytest.raises(TransactionError):
             engine.send("waiting", "word", "too early")
-    assert run.result(10) == ["with the start"]
-    assert waiting.result(10) == [1, 2]
+    assert run.result(60) == ["with the start"]
+    assert waiting.result(60) == [1, 2]
     assert balances(engine)["ada"] == 1
 
 
@@ -322,7 +322,7 @@ def test_what_a_transaction_starts_and_sends_never_was_if_it_raises(engine: Test
         engine.get("order-1")
     assert balances(engine)["ada"] == 100
     engine.send("waiting", "word", "sent")
-    assert waiting.result(10) == ["sent"]
+    assert waiting.result(60) == ["sent"]
 
 
 def test_a_run_that_a_transaction_started_survives_a_crash_right_after_it(engine: TestEngine) -> None:
@@ -330,13 +330,13 @@ def test_a_run_that_a_transaction_started_survives_a_crash_right_after_it(engine
         run = tx.start(pay, 10, id="order-1")
     engine.crash()
     engine.reopen()
-    assert run.result(10) == 10
+    assert run.result(60) == 10
     assert balances(engine) == {"ada": 90, "bob": 10}
 
 
 def test_a_conflict_inside_a_transaction_leaves_it_usable(engine: TestEngine) -> None:
-    engine.start(pay, 1, id="taken").result(10)
-    engine.start(nothing, id="done").result(10)
+    engine.start(pay, 1, id="taken").result(60)
+    engine.start(nothing, id="done").result(60)
     with engine.transaction() as tx:
         tx.execute("UPDATE account SET balance = 50 WHERE name = 'ada'")
         with pytest.raises(RunConflict, match="taken"):
@@ -348,7 +348,7 @@ def test_a_conflict_inside_a_transaction_leaves_it_usable(engine: TestEngine) ->
         with pytest.raises(SerializationError):
             tx.send("ghost", "word", object())
         same = tx.start(pay, 1, id="taken")
-    assert same.result(10) == 1
+    assert same.result(60) == 1
     assert balances(engine)["ada"] == 50
 
 
@@ -356,7 +356,7 @@ def test_the_same_transaction_may_start_a_run_twice(engine: TestEngine) -> None:
     with engine.transaction() as tx:
         first = tx.start(pay, 5, id="order-1")
         second = tx.start(pay, 5, id="order-1")
-    assert first.result(10) == second.result(10) == 5
+    assert first.result(60) == second.result(60) == 5
     assert balances(engine)["bob"] == 5
 
 
@@ -376,7 +376,7 @@ def test_the_engine_itself_is_refused_inside_a_transaction_with_advice(engine: T
             with pytest.raises(TransactionError, match=r"tx\.start"):
                 ask()
         run = tx.start(nothing)
-    run.result(10)
+    run.result(60)
 
 
 def test_a_step_that_uses_the_engine_meanwhile_is_not_mistaken_for_the_transaction(engine: TestEngine) -> None:
@@ -385,7 +385,7 @@ def test_a_step_that_uses_the_engine_meanwhile_is_not_mistaken_for_the_transacti
     @step
     def tell() -> None:
         began.set()
-        inside.wait(10)
+        inside.wait(60)
         sent.set()
         engine.send("hears", "word", "from a step")
 
@@ -395,13 +395,13 @@ def test_a_step_that_uses_the_engine_meanwhile_is_not_mistaken_for_the_transacti
 
     hears = engine.start(collect, 1, id="hears")
     teller = engine.start(tells)
-    assert began.wait(10)
+    assert began.wait(60)
     with engine.transaction() as tx:
         inside.set()
-        assert sent.wait(10)
+        assert sent.wait(60)
         tx.execute("UPDATE account SET balance = 1 WHERE name = 'ada'")
-    teller.result(10)
-    assert hears.result(10) == ["from a step"]
+    teller.result(60)
+    assert hears.result(60) == ["from a step"]
 
 
 def test_transactions_of_many_threads_take_turns(engine: TestEngine) -> None:
@@ -417,7 +417,7 @@ def test_transactions_of_many_threads_take_turns(engine: TestEngine) -> None:
     assert balances(engine)["bob"] == 80
     for thread in range(8):
         for number in range(10):
-            engine.get(f"{thread}-{number}").result(10)
+            engine.get(f"{thread}-{number}").result(60)
 
 
 def test_runs_go_on_beside_transactions_of_many_threads(engine: TestEngine) -> None:
@@ -430,7 +430,7 @@ def test_runs_go_on_beside_transactions_of_many_threads(engine: TestEngine) -> N
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
     for run in engine.list(id_prefix=""):
-        run.result(10)
+        run.result(60)
     assert balances(engine) == {"ada": 80, "bob": 40}
 
 
@@ -460,7 +460,7 @@ def test_transactions_of_many_tasks_take_turns_and_do_not_block_the_loop(tmp_pat
             for task in range(10):
                 for number in range(5):
                     run = await engine.get(f"{task}-{number}")
-                    await run.result(10)
+                    await run.result(60)
 
     asyncio.run(main())
 
@@ -491,7 +491,7 @@ def test_an_async_transaction_that_raises_or_is_cancelled_leaves_nothing(tmp_pat
                 await engine.get("never")
             async with engine.transaction() as tx:
                 await tx.send("waiting", "word", "sent")
-            assert await waiting.result(10) == ["sent"]
+            assert await waiting.result(60) == ["sent"]
 
     asyncio.run(main())
 
@@ -512,7 +512,7 @@ def test_a_task_that_waits_for_its_turn_can_be_cancelled(tmp_path: Path) -> None
                 with pytest.raises(asyncio.CancelledError):
                     await waiting
             run = await engine.start(nothing)
-            await run.result(10)
+            await run.result(60)
 
     asyncio.run(main())
 
@@ -524,7 +524,7 @@ def test_the_async_engine_itself_is_refused_inside_its_transaction(tmp_path: Pat
                 with pytest.raises(TransactionError, match=r"tx\.start"):
                     await engine.start(nothing)
                 run = await tx.start(nothing)
-            await run.result(10)
+            await run.result(60)
 
     asyncio.run(main())
 
@@ -548,7 +548,7 @@ def test_a_start_in_a_transaction_that_finds_its_run_sends_its_messages(engine: 
     run = engine.start(takes_two, id="run", messages=[("number", 1)])
     with engine.transaction() as tx:
         tx.start(takes_two, id="run", messages=[("number", 2)])
-    assert run.result(10) == [1, 2]
+    assert run.result(60) == [1, 2]
 
 
 def test_many_runs_of_one_transaction_begin_with_what_it_sent_them(engine: TestEngine) -> None:
@@ -556,7 +556,7 @@ def test_many_runs_of_one_transaction_begin_with_what_it_sent_them(engine: TestE
         runs = [tx.start(takes_two, messages=[("number", number)]) for number in range(50)]
         for run in runs:
             tx.send(run.id, "number", 100)
-    assert [run.result(10) for run in runs] == [[number, 100] for number in range(50)]
+    assert [run.result(60) for run in runs] == [[number, 100] for number in range(50)]
 
 
 @transaction
@@ -572,4 +572,4 @@ async def asks_for_the_name() -> str:
 
 
 def test_a_transactional_step_knows_what_it_is(engine: TestEngine) -> None:
-    assert engine.start(asks_for_the_name, id="run").result(10) == "run:1"
+    assert engine.start(asks_for_the_name, id="run").result(60) == "run:1"

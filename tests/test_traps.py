@@ -15,6 +15,7 @@ import threading
 import time
 from contextlib import closing
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,8 @@ def test_gathered_branches_keep_their_results_when_they_are_recovered_in_another
     def fetch(name: str, part: int) -> str:
         if part == 1 and len(executed) < 2:
             executed.append(name)
-            both.wait(10)
-            events[name].wait(10)
+            both.wait(60)
+            events[name].wait(60)
         return f"{name} {part}"
 
     async def branch(name: str) -> list[str]:
@@ -82,14 +83,14 @@ def test_gathered_branches_keep_their_results_when_they_are_recovered_in_another
         return list(await asyncio.gather(branch("slow"), branch("quick")))
 
     run = engine.start(gathers)
-    both.wait(10)
+    both.wait(60)
     events["quick"].set()  # the second branch is a step ahead when the process dies
     while len(run.journal()) < 4:
         time.sleep(0.001)
     engine.crash()
     events["slow"].set()
     engine.reopen()
-    assert run.result(timeout=10) == [[f"{name} {part}" for part in range(3)] for name in ("slow", "quick")]
+    assert run.result(timeout=60) == [[f"{name} {part}" for part in range(3)] for name in ("slow", "quick")]
 
 
 def test_a_result_that_cannot_be_recorded_is_reported_with_its_step_and_the_run_stays_repairable(
@@ -102,9 +103,9 @@ def test_a_result_that_cannot_be_recorded_is_reported_with_its_step_and_the_run_
     engine.reopen(workflows=[broken])
     run = engine.start(broken)
     with pytest.raises(ResultNotSerializable, match=r"'fetch'.*\$\.socket"):
-        run.result(timeout=5)
+        run.result(timeout=60)
     engine.reopen(workflows=[mended])
-    assert run.result(timeout=5) == [1, {"socket": "closed"}]
+    assert run.result(timeout=60) == [1, {"socket": "closed"}]
     assert executed == [1]
 
 
@@ -136,7 +137,7 @@ def test_an_exception_that_could_not_be_unpickled_comes_back_the_same_on_replay(
     engine.idle().crash()
     engine.reopen()
     run.send("go", "on")
-    assert run.result(timeout=5) == ["4242 was declined for 7", "4242", 7, "on"]
+    assert run.result(timeout=60) == ["4242 was declined for 7", "4242", 7, "on"]
     assert executed == ["charge"]
 
 
@@ -155,14 +156,14 @@ def test_reading_a_file_executes_and_imports_nothing_that_it_names(tmp_path: Pat
     make = (
         "import sys, stepwell; sys.path.insert(0, sys.argv[2]); import bait\n"
         "with stepwell.Engine(sys.argv[1]) as engine:\n"
-        "    try: engine.start(bait.baited, id='baited').result(10)\n"
+        "    try: engine.start(bait.baited, id='baited').result(60)\n"
         "    except bait.Trap: pass\n"
     )
     read = (
         "import sys, stepwell\n"
         "with stepwell.Engine(sys.argv[1]) as engine:\n"
         "    run, = engine.list(); run.info(); print(run.journal())\n"
-        "    try: run.result(10)\n"
+        "    try: run.result(60)\n"
         "    except stepwell.RunFailed as error: print(error.type_name)\n"
         "assert 'bait' not in sys.modules and 'pickle' not in dir(stepwell)\n"
     )
@@ -182,7 +183,7 @@ def test_nothing_in_the_file_is_a_pickle_and_a_person_can_read_it(database: Path
         return await note(value)
 
     with Engine(database) as engine:
-        engine.start(plain, {"who": "Ada", "when": datetime(2030, 1, 2)}).result(timeout=5)  # noqa: DTZ001 - as users do
+        engine.start(plain, {"who": "Ada", "when": datetime(2030, 1, 2)}).result(timeout=60)  # noqa: DTZ001 - as users do
     with closing(sqlite3.connect(database)) as connection:
         cells = [
             cell
@@ -215,19 +216,23 @@ def test_timers_are_exact_to_the_microsecond_and_never_early(engine: TestEngine)
 
     run = engine.start(sleeps)
     engine.advance(10)
-    assert run.result(timeout=5) == [1, 1500, 250_000, 1_999_999]
+    assert run.result(timeout=60) == [1, 1500, 250_000, 1_999_999]
 
 
 def test_a_timer_of_the_real_clock_is_not_rounded_to_a_poll(database: Path) -> None:
     @workflow
-    async def naps() -> float:
-        before = time.monotonic()
+    async def naps() -> list[float]:
+        times = [time.monotonic()]
         for _ in range(20):
             await asyncio.sleep(0.002)
-        return time.monotonic() - before
+            times.append(time.monotonic())
+        return [after - before for before, after in pairwise(times)]
 
     with Engine(database) as engine:
-        assert 0.04 <= engine.start(naps).result(timeout=10) < 2
+        took = engine.start(naps).result(timeout=60)
+    # However busy the machine is, it will not be late each time. A poll would be: the file is looked at every 100 ms.
+    assert min(took) < 0.05
+    assert sum(took) > 0.03
 
 
 def test_retries_are_counted_across_crashes(engine: TestEngine) -> None:
@@ -246,7 +251,7 @@ def test_retries_are_counted_across_crashes(engine: TestEngine) -> None:
         engine.reopen()
         engine.advance(10)
     with pytest.raises(ConnectionError):
-        run.result(timeout=5)
+        run.result(timeout=60)
     assert executed == [1, 2, 3, 4]
 
 
@@ -273,7 +278,7 @@ def test_a_thousand_waiting_runs_hold_no_thread_and_little_memory(database: Path
         assert len(engine._client.core.worker.memory.runs) <= 50
         for number, run in enumerate(runs):
             run.send("go", number)
-        assert [run.result(timeout=10) for run in runs] == list(range(1000))
+        assert [run.result(timeout=60) for run in runs] == list(range(1000))
         assert threading.active_count() <= before
 
 
@@ -301,10 +306,10 @@ def test_cancelling_reaches_a_sleep_at_once(database: Path) -> None:
 
     with Engine(database) as engine:
         run = engine.start(sleeps)
-        run.value("asleep", timeout=5)
+        run.value("asleep", timeout=60)
         run.cancel("wake up")
         with pytest.raises(RunCancelled, match="wake up"):
-            run.result(timeout=5)
+            run.result(timeout=60)
 
 
 def test_the_blocks_of_a_run_that_leaves_memory_do_not_act(engine: TestEngine) -> None:
@@ -341,7 +346,7 @@ def test_the_blocks_of_a_run_that_leaves_memory_do_not_act(engine: TestEngine) -
     assert run.journal() == []
     assert run.info().cancel_requested_at is None
     run.send("go", "on")
-    assert run.result(timeout=5) == "on"
+    assert run.result(timeout=60) == "on"
     assert executed == ["finally", "transaction"]
 
 
@@ -360,7 +365,7 @@ def test_a_bug_in_workflow_code_is_shown_once_and_is_not_retried(
     with caplog.at_level(logging.DEBUG, logger="stepwell"):
         run = engine.start(buggy)
         with pytest.raises(ZeroDivisionError, match="a bug") as raised:
-            run.result(timeout=5)
+            run.result(timeout=60)
         engine.advance(3600)
         engine.reopen().advance(3600)
     assert executed == ["ran", "before"]
@@ -423,7 +428,7 @@ def test_a_harmless_edit_strands_no_run(engine: TestEngine, edit: str) -> None:
     engine.idle()
     engine.reopen(workflows=[made(source)])
     run.send("go", "now")
-    assert run.result(timeout=5) == expected
+    assert run.result(timeout=60) == expected
     assert executed.count("first") == 1
 
 
@@ -444,7 +449,7 @@ def test_a_moved_function_keeps_its_runs_where_its_name_is_fixed(tmp_path: Path,
     start = run_code.format(
         module="shop", act="engine.start(shop.checkout, id='run', messages=[]); print(engine.get('run').status)"
     )
-    finish = run_code.format(module="store", act="run = engine.get('run'); run.send('go', 1); print(run.result(10))")
+    finish = run_code.format(module="store", act="run = engine.get('run'); run.send('go', 1); print(run.result(60))")
     arguments = [str(tmp_path / "moved.db"), str(tmp_path / "one")]
     subprocess.run([sys.executable, "-c", start, *arguments], check=True, timeout=30)
     arguments[1] = str(tmp_path / "two")
@@ -466,7 +471,7 @@ def test_an_exception_class_that_is_gone_fails_as_itself_by_name(engine: TestEng
     run = engine.start(made(source), id="run")
     engine.idle().reopen(workflows=[made(source)])
     run.send("go")
-    name, text, type_name = run.result(timeout=5)
+    name, text, type_name = run.result(timeout=60)
     assert name == StepFailed.__name__
     assert text == "lost"
     assert type_name.endswith("Gone")

@@ -40,9 +40,9 @@ async def reports(steps: int) -> None:
 def test_the_last_published_value_is_read(engine: TestEngine) -> None:
     run = engine.start(reports, 3)
     for number in range(3):
-        assert run.value("progress", 10) == {"done": number}
+        assert run.value("progress", 60) == {"done": number}
         engine.advance(1)
-    run.result(10)
+    run.result(60)
     assert run.value("progress") == {"done": 2}
 
 
@@ -65,7 +65,7 @@ def test_keys_do_not_mix_nor_do_runs(engine: TestEngine) -> None:
         await publish("b", what * 2)
 
     runs = [engine.start(says, what) for what in ("x", "y")]
-    assert [[run.value(key, 10) for key in ("a", "b")] for run in runs] == [["x", "xx"], ["y", "yy"]]
+    assert [[run.value(key, 60) for key in ("a", "b")] for run in runs] == [["x", "xx"], ["y", "yy"]]
 
 
 def test_many_wait_for_a_value_that_comes_later(engine: TestEngine) -> None:
@@ -116,7 +116,7 @@ def test_a_cancelled_run_keeps_what_it_published(engine: TestEngine) -> None:
     engine.advance(3)
     run.cancel()
     with pytest.raises(RunCancelled):
-        run.result(10)
+        run.result(60)
     assert run.value("progress") == {"done": 3}
 
 
@@ -131,7 +131,7 @@ def test_waiting_for_a_value_times_out_and_can_be_repeated(engine: TestEngine) -
     with pytest.raises(TimeoutError, match="'a'"):
         run.value("a", 0.01)
     run.send("go on")
-    assert run.value("a", 10) is None
+    assert run.value("a", 60) is None
 
 
 def test_what_cannot_be_published_is_refused_in_the_workflow_and_named(engine: TestEngine) -> None:
@@ -140,7 +140,7 @@ def test_what_cannot_be_published_is_refused_in_the_workflow_and_named(engine: T
         await publish("thing", {"deep": [object()]})
 
     with pytest.raises(SerializationError, match="'thing'") as caught:
-        engine.start(bad).result(10)
+        engine.start(bad).result(60)
     assert "deep" in str(caught.value)
 
 
@@ -152,7 +152,7 @@ def test_a_key_that_is_no_name_is_refused(engine: TestEngine, key: Any) -> None:
 
     run = engine.start(bad)
     with pytest.raises(InvalidArgument, match="key of a published value"):
-        run.result(10)
+        run.result(60)
     with pytest.raises(InvalidArgument, match="key of a published value"):
         run.value(key)
 
@@ -162,20 +162,20 @@ def test_sync_workflows_publish_too(engine: TestEngine) -> None:
     def plain() -> None:
         sync.publish("a", [1, 2])
 
-    assert engine.start(plain).value("a", 10) == [1, 2]
+    assert engine.start(plain).value("a", 60) == [1, 2]
 
 
 def test_steps_see_what_their_run_published_before(engine: TestEngine) -> None:
     @step
     def look() -> Any:
-        return engine.get("run").value("a", 10)
+        return engine.get("run").value("a", 60)
 
     @workflow
     async def looks() -> Any:
         await publish("a", 5)
         return look()
 
-    assert engine.start(looks, id="run").result(10) == 5
+    assert engine.start(looks, id="run").result(60) == 5
 
 
 def test_values_of_unknown_runs_are_refused(engine: TestEngine, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_the_async_engine_reads_and_waits_for_values(database: Path) -> None:
             run = await engine.start(later)
             with pytest.raises(TimeoutError):
                 await run.value("a", 0.01)
-            waiting = asyncio.create_task(run.value("a", 10))
+            waiting = asyncio.create_task(run.value("a", 60))
             await run.send("go on")
             assert await waiting == 1
             assert await run.value("a") == 1
@@ -215,7 +215,7 @@ def test_a_value_that_another_process_publishes_with_its_end_while_it_is_looked_
         await publish("last", "word")
 
     run = engine.start(ends_with_a_value)
-    run.result(10)
+    run.result(60)
     ended = engine._client.record(run.id)
 
     class Behind:

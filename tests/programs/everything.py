@@ -267,15 +267,15 @@ def main(database: str, log: str, result: str, waiting: str) -> None:
                 engine.send("main", "note", word, key=word)
             except RunEnded:
                 break
-        found: dict[str, Any] = {"main": run.result(timeout=30), "friend": friend.result(timeout=30)}
-        found["outbox"] = engine.get("outbox").result(timeout=30)
-        found["detached"] = engine.get("detached").result(timeout=30)
+        found: dict[str, Any] = {"main": run.result(timeout=60), "friend": friend.result(timeout=60)}
+        found["outbox"] = engine.get("outbox").result(timeout=60)
+        found["detached"] = engine.get("detached").result(timeout=60)
         for run_id in ("lingering", "dropped"):
             try:
-                engine.get(run_id).result(timeout=30)
+                engine.get(run_id).result(timeout=60)
             except stepwell.RunCancelled:
                 found[run_id] = "cancelled"
-        found["progress"] = run.value("progress", timeout=30)
+        found["progress"] = run.value("progress", timeout=60)
         with engine.transaction() as tx:
             found["ledger"] = tx.execute("SELECT what, amount FROM ledger ORDER BY what, amount")
     Path(result).write_text(json.dumps(found, sort_keys=True))

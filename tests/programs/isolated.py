@@ -280,5 +280,5 @@ def calls(name: str, argument: Any) -> Any:
 
 if __name__ == "__main__":
     with Engine(sys.argv[1]) as engine:
-        found = engine.start(calls, sys.argv[2], json.loads(sys.argv[3])).result(30)
+        found = engine.start(calls, sys.argv[2], json.loads(sys.argv[3])).result(60)
     sys.stdout.write(json.dumps(found))

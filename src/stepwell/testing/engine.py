@@ -20,7 +20,7 @@ from stepwell.store.sqlite.store import SqliteStore
 from stepwell.testing.clock import VirtualClock
 
 #: How long `TestEngine.idle` waits for steps under way, in real seconds.
-IDLE_TIMEOUT_SECONDS: Final = 10.0
+IDLE_TIMEOUT_SECONDS: Final = 30.0
 
 # What died stays here for good: were it collected, `finally` blocks of its code would run, which a death does not let
 # them.
