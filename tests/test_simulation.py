@@ -278,6 +278,27 @@ def test_an_attempt_that_a_fenced_worker_began_does_not_return_the_permit_of_the
     assert [violation for violation in found if violation is not None] == []
 
 
+def test_5217_a_step_whose_result_came_with_a_child_that_another_worker_started_is_not_executed_again(
+    simulator: Simulator,
+) -> None:
+    def starts(number: int) -> Node:
+        child = ["child", number + 1, "await", "async", ["step", 50, "plain", 0], "s0", None]
+        return ["seq", [["step", number, "plain", 0], child]]
+
+    runs = (("r0", "async", starts(1)), ("r1", "async", starts(11)))
+    actions = (Action(_FAULT_AT, "start", "r0"), Action(_FAULT_AT, "start", "r1"))
+    weather = Weather(crossing=0.3, step_time=100)
+    refusals, most = 0, 0
+    for seed in range(60):
+        workers = (Worker(running=1), Worker(running=1))
+        world, violation = simulator.live(Plan(seed, workers, runs, actions, weather, 400_000))
+        assert violation is None
+        refusals += world.refusals
+        most = max(most, *world.judge.executions.values())
+    assert refusals
+    assert most == 1
+
+
 @pytest.mark.parametrize(
     "name", ["a paused queue gives", "a dedup key is not looked at", "a deadline that comes 5 ms early"]
 )

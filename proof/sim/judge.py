@@ -147,6 +147,9 @@ class Judge:
         self._attempts[*place, info.attempt] += 1
         if flavour == "once" and self._attempts[*place, info.attempt] > 1:
             raise Violation("at most once", what)
+        again = self._attempts[*place, info.attempt] > 1 and flavour not in ("tx", "txretry")
+        if again and not self._world.losses and not self._world.refusals:
+            raise Violation("a step is executed once where nothing is lost", what)
         if flavour in ("tx", "txretry"):
             return  # inside the transaction, which the file does not show yet
         alive = self._rows(_ALIVE, process.members.epoch)

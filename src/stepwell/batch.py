@@ -19,6 +19,7 @@ class Batch:
         self._works: list[Work] = []
         self.creating: dict[str, RunCreated] = {}  # by run id: runs that uncommitted works create
         self.ending: dict[int, RunOver] = {}  # by run key: runs that uncommitted works end
+        self.unread: set[int] = set()  # keys of runs that are to be read once uncommitted works are settled
         self.steps: list[Attempts] = []  # made safe by commits, not handed out yet
 
     def __bool__(self) -> bool:
@@ -28,6 +29,10 @@ class Batch:
     def __contains__(self, work: Work) -> bool:
         """Tell whether a work has not been taken yet."""
         return work in self._works
+
+    def keeps_out(self, key: int) -> bool:
+        """Tell whether a run must not be read now: what is uncommitted ends it, or says more about it."""
+        return key in self.ending or key in self.unread
 
     def work_of(self, run: Resident) -> Work:
         """Return the run's work, a new one where it has none."""
@@ -83,6 +88,7 @@ class Batch:
         """Forget what a work was going to create and end: it is committed, or refused."""
         for over in work.extra.over:
             self.ending.pop(over.key, None)
+        self.unread.difference_update(work.extra.unread)
         if self.creating:
             for change, _ in (*work.extra.handlers, *work.extra.told):
                 if isinstance(change, RunCreated):

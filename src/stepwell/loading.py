@@ -223,7 +223,7 @@ class Loader:
             return
         wanted: list[int] = []
         for key in keys:
-            if key in worker.memory or key in worker.batch.ending or key in self.claiming:
+            if key in worker.memory or worker.batch.keeps_out(key) or key in self.claiming:
                 continue
             record = self._inspector.run_by_key(key)
             if record is None or record.status in ENDED or record.queued:
@@ -278,7 +278,7 @@ class Loader:
         self.claiming.difference_update(keys)
         # What is about to be released is not this worker's any more when that is committed.
         self._wanted_back.update(key for key in keys if key in self._releasing)
-        wanted = [key for key in keys if key not in worker.memory and key not in worker.batch.ending]
+        wanted = [key for key in keys if key not in worker.memory and not worker.batch.keeps_out(key)]
         wanted = [key for key in wanted if key not in self._releasing]
         for at in range(0, len(wanted), _LOAD_CHUNK):
             for snapshot in self._inspector.load(wanted[at : at + _LOAD_CHUNK]):

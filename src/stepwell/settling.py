@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 from stepwell.attempts import Attempts
 from stepwell.batch import Batch
 from stepwell.codec import Codec
 from stepwell.errors import ClaimLost, StepwellError
+from stepwell.journal import Entry, EntryKind
 from stepwell.lifecycle import ENDED
 from stepwell.loop import DeterministicLoop
 from stepwell.memory import Memory
@@ -26,6 +28,8 @@ _log: Final = logging.getLogger("stepwell")
 
 #: After how many refused writes in a row a run is halted instead of read again.
 _MAX_REFUSALS: Final = 3
+#: The entries that say how attempts of steps ended.
+_ENDS_OF_ATTEMPTS: Final[frozenset[EntryKind]] = frozenset({"step", "step_failed", "attempt_failed"})
 
 
 class Owner(Protocol):
@@ -70,7 +74,7 @@ class Settling:
         """Make the unit of a work with transactional steps call them, inside the transaction."""
 
         def body(lent: Lent) -> list[Change]:
-            before = len(work.changes)
+            before = work.extra.plain = len(work.changes)
             for run, attempts in work.extra.transactions:
                 if attempts.wanted and self._memory.runs.get(run.key) is run:
                     self._batch.join(run, work)
@@ -159,7 +163,7 @@ class Settling:
         for reply in work.waiting_callers():
             reply(None, error)
         lost = [run for run in work.residents if run.key in self._memory or run.finished]
-        self._drop_newer(lost, error)
+        refused = [work, *self._drop_newer(lost, error)]
         for run in lost:
             self._worker.forget(run)
         if isinstance(error, ClaimLost):  # one of the runs that it concerned is another worker's; not all need be
@@ -169,13 +173,38 @@ class Settling:
             _log.error("run %r is read again, because a write was refused: %s", run.id, error)
             self._refusals[run.key] = self._refusals.get(run.key, 0) + 1
             if self._refusals[run.key] < _MAX_REFUSALS:
-                self._worker.load_soon([run.key])
+                self._read_again(run, refused)
             else:
                 reason = f"{type(error).__name__}: its writes were refused {_MAX_REFUSALS} times: {error}"
                 self._halt_unread(run.key, reason)
 
-    def _drop_newer(self, lost: list[Resident], error: StepwellError) -> None:
-        """Drop the works of the batch under way that build upon refused ones; `lost` gets the runs that they touch."""
+    def _read_again(self, run: Resident, refused: Iterable[Work]) -> None:
+        """Read a run from the store, once the ends of attempts that refused works would have recorded are recorded.
+
+        They have happened, whatever became of what the run made of them. Of transactional steps nothing stands.
+        """
+        load = partial(self._worker.load_soon, [run.key])
+        ends: list[Change] = []
+        for work in refused:
+            changes = work.changes if work.rare is None else work.changes[: work.rare.plain]
+            entries = (change for change in changes if isinstance(change, Entry) and change.run == run.key)
+            ends += [entry for entry in entries if entry.kind in _ENDS_OF_ATTEMPTS]
+        if not ends:
+            load()
+            return
+        work = self._batch.lone_work()
+        work.changes += ends
+        work.extra.unread.append(run.key)
+        self._batch.unread.add(run.key)
+        work.extra.after.append(load)
+        work.extra.failing.append(lambda _value, _error: load())
+
+    def _drop_newer(self, lost: list[Resident], error: StepwellError) -> list[Work]:
+        """Drop the works of the batch under way that build upon refused ones, and return them.
+
+        `lost` gets the runs that they touch.
+        """
+        dropped: list[Work] = []
         for run in lost:  # which grows
             newer: Work | None = run.work
             if newer is None or newer not in self._batch:
@@ -184,8 +213,10 @@ class Settling:
             if newer.rare is not None:
                 self._batch.forget(newer)
             lost += [other for other in newer.residents if other not in lost]
+            dropped.append(newer)
             for reply in newer.waiting_callers():
                 reply(None, error)
+        return dropped
 
     def hold_back(self, works: list[Work], error: StepwellError) -> None:
         """Refuse requests that touch no run in memory; keep the rest for another try.
@@ -201,8 +232,8 @@ class Settling:
                     reply(None, error)
                 for run in work.residents:
                     self._worker.forget(run)
-                    self._worker.load_soon([run.key])
-            elif work.residents or not work.waiting_callers():
+                    self._read_again(run, [work])
+            elif work.residents or work.extra.unread or not work.waiting_callers():
                 kept.append(work)
             else:
                 self.settled(work, error)
@@ -212,7 +243,8 @@ class Settling:
         """Drop what concerns runs that are not this worker's any more; return the works that can be written anew."""
         kept: list[Work] = []
         for work in (*works, *self._batch.take()):
-            if not work.residents and not work.calls_transactions:
+            of_its_runs = work.rare is not None and bool(work.rare.unread)
+            if not work.residents and not work.calls_transactions and not of_its_runs:
                 kept.append(work)
                 continue
             if work.rare is not None:

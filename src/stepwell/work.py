@@ -132,7 +132,9 @@ class Extra(msgspec.Struct, eq=False):
     `handlers` want the result of a change; `failing` are told only where the work is refused, because a handler tells
     them otherwise; `transactions` are the steps to call inside the unit's transaction. `told` are handlers that deliver
     what the commit has entered in a journal: they come before anything else that follows from the commit. `decided`
-    gets the results of the changes that the unit decided on.
+    gets the results of the changes that the unit decided on. `unread` are the keys of runs of this worker's that the
+    work writes about although they are not in memory: they are read after it, and it is worth nothing to another claim.
+    `plain` is how many changes stood before the transactional steps were called.
     """
 
     handlers: list[tuple[Change, Callable[[Any], None]]] = []
@@ -144,6 +146,8 @@ class Extra(msgspec.Struct, eq=False):
     told: list[tuple[Change, Callable[[Any], None]]] = []
     decided: Callable[[list[Any]], None] | None = None
     transactions: list[tuple[Resident, Attempts]] = []
+    unread: list[int] = []
+    plain: int | None = None
 
     def absorb(self, other: Extra) -> None:
         """Take over what another work leads to."""

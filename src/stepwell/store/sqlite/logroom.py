@@ -10,6 +10,9 @@ Zeros may be written only behind the end of the file, and only by who holds SQLi
 transaction: nobody else can lengthen the log then, with whatever tool.
 """
 
+# apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import os
@@ -91,7 +94,7 @@ def cut_failed_commit(connection: apsw.Connection, path: str) -> None:
     connection.execute(_SQL["begin"])
     try:
         if connection.data_version() == version and frames >= 0:
-            page_bytes = connection.pragma("page_size")
+            page_bytes: int = connection.pragma("page_size")
             length = _HEADER_BYTES + frames * (FRAME_HEADER_BYTES + page_bytes) if frames else 0
             if (paths.size_bytes(path + paths.WAL_SUFFIX) or 0) > length:
                 truncate(path + paths.WAL_SUFFIX, length)
