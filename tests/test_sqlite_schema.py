@@ -18,7 +18,8 @@ from stepwell.errors import EngineClosed
 from stepwell.journal import Entry, EntryKind
 from stepwell.lifecycle import ENDED, STATUSES
 from stepwell.model import RunRecord
-from stepwell.store.base import SUSPECT_CRASHES, RunCreated, RunFilter, RunFinished, RunMoved, Unit, ValuePublished
+from stepwell.store.base import SUSPECT_CRASHES, RunCreated, RunFinished, RunMoved, Unit, ValuePublished
+from stepwell.store.reading import RunFilter
 from stepwell.store.sqlite import SqliteStore, queries
 from stepwell.testing.contract import NOW, Worker, step
 

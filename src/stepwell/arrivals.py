@@ -15,7 +15,8 @@ from stepwell.batch import Batch
 from stepwell.lifecycle import ENDED
 from stepwell.memory import Memory
 from stepwell.resident import Resident
-from stepwell.store.base import Inspector, NewsTaken
+from stepwell.store.base import NewsTaken
+from stepwell.store.reading import Inspector
 from stepwell.turns import Turns
 from stepwell.work import Outside, RunOver, Work
 

@@ -54,7 +54,8 @@ from stepwell.options import (
 from stepwell.queues import entered, refusal_of
 from stepwell.requests import Message
 from stepwell.stalls import ANSWER_SECONDS
-from stepwell.store.base import Change, Created, MessageSent, RunCreated, RunFilter, Store
+from stepwell.store.base import Change, Created, MessageSent, RunCreated, Store
+from stepwell.store.reading import RunFilter
 from stepwell.work import RunOver
 
 #: The engines in whose `transaction()` block the current code is; asking such an engine to write would wait for itself.

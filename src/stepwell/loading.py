@@ -24,8 +24,9 @@ from stepwell.memory import Memory
 from stepwell.model import RunRecord, RunSnapshot
 from stepwell.resident import Resident
 from stepwell.steps import attempt_history
-from stepwell.store.base import SUSPECT_CRASHES, Inspector, RunCreated, RunMoved, RunsClaimed, RunsReleased, WorkTaken
+from stepwell.store.base import SUSPECT_CRASHES, RunCreated, RunMoved, RunsClaimed, RunsReleased, WorkTaken
 from stepwell.store.queueing import PermitReturned
+from stepwell.store.reading import Inspector
 from stepwell.work import RunOver, Work
 
 _log: Final = logging.getLogger("stepwell")

@@ -13,8 +13,9 @@ from msgspec.structs import replace
 
 from stepwell.errors import QueueNotFound
 from stepwell.flow import QueueSettings
-from stepwell.store.base import CancelRequested, Change, Inspector
+from stepwell.store.base import CancelRequested, Change
 from stepwell.store.queueing import QueueChanged, QueueFacts
+from stepwell.store.reading import Inspector
 from stepwell.work import Reply
 from stepwell.worker import Worker
 

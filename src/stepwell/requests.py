@@ -16,7 +16,8 @@ from stepwell.errors import RunConflict
 from stepwell.journal import Payload
 from stepwell.loading import no_workflow
 from stepwell.queues import refusal_of
-from stepwell.store.base import CancelRequested, Created, Inspector, MessageSent, RunCreated, RunMoved, RunWoken
+from stepwell.store.base import CancelRequested, Created, MessageSent, RunCreated, RunMoved, RunWoken
+from stepwell.store.reading import Inspector
 from stepwell.work import Reply
 from stepwell.worker import Worker
 

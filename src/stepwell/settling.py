@@ -21,7 +21,8 @@ from stepwell.loop import DeterministicLoop
 from stepwell.memory import Memory
 from stepwell.resident import Resident
 from stepwell.steps import Steps
-from stepwell.store.base import Change, Inspector, Lent, Outcome, RunMoved
+from stepwell.store.base import Change, Lent, Outcome, RunMoved
+from stepwell.store.reading import Inspector
 from stepwell.work import Outside, RunOver, Work
 
 _log: Final = logging.getLogger("stepwell")

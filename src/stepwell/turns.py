@@ -22,8 +22,9 @@ from stepwell.flow import Limit, Queue
 from stepwell.memory import Memory
 from stepwell.queues import Decision, advance, grant, has_room, take
 from stepwell.resident import Resident
-from stepwell.store.base import Change, Inspector
+from stepwell.store.base import Change
 from stepwell.store.queueing import PermitsGranted, PermitStarted, QueueDeclared, QueueFacts, QueueState
+from stepwell.store.reading import Inspector
 from stepwell.work import Work
 
 #: How many runs are taken from one queue in one commit: other workers may want some as well.

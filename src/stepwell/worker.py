@@ -38,14 +38,8 @@ from stepwell.queues import refusal_of
 from stepwell.resident import Resident
 from stepwell.settling import Settling
 from stepwell.steps import Steps
-from stepwell.store.base import (
-    Created,
-    Inspector,
-    MessageSent,
-    RunCreated,
-    RunMoved,
-    Sent,
-)
+from stepwell.store.base import Created, MessageSent, RunCreated, RunMoved, Sent
+from stepwell.store.reading import Inspector
 from stepwell.turns import Turns
 from stepwell.work import Outside, RunOver, Work
 

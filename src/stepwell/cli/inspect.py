@@ -26,7 +26,7 @@ from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo
 from stepwell.lifecycle import ENDED, STATUSES, Status
 from stepwell.model import RunRecord
 from stepwell.operations import check_id
-from stepwell.store.base import Inspector, RunFilter
+from stepwell.store.reading import Inspector, RunFilter
 from stepwell.store.sqlite.looking import look_into
 
 #: How much of a value a line of the journal shows, in characters; `--json` shows all of it.

@@ -233,7 +233,7 @@ class QueueFacts(Protocol):
 
 
 class QueueInspector(Protocol):
-    """The read side of queues and limits; part of `stepwell.store.base.Inspector`."""
+    """The read side of queues and limits; part of `stepwell.store.reading.Inspector`."""
 
     def queue_facts(self) -> AbstractContextManager[QueueFacts]:
         """Return facts that agree with each other, for a short look; entries that became due may still be delayed."""

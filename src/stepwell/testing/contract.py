@@ -25,7 +25,10 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"stepwell.testing.contract_{part}"
-        for part in ("changes", "claims", "deaths", "kit", "properties", "queues", "reads", "workers")
+        for part in (
+            *("changes", "claims", "deaths", "kit", "limits", "properties", "queue_kit", "queue_model", "queues"),
+            *("reads", "workers"),
+        )
     )
 )
 
@@ -33,8 +36,10 @@ from stepwell.testing.contract_changes import ChangeContract  # noqa: E402
 from stepwell.testing.contract_claims import ClaimContract  # noqa: E402
 from stepwell.testing.contract_deaths import DeathContract  # noqa: E402
 from stepwell.testing.contract_kit import NOW, Worker, step  # noqa: E402
+from stepwell.testing.contract_limits import LimitContract, LimitProperties  # noqa: E402
 from stepwell.testing.contract_properties import StoreProperties, WorkProperties  # noqa: E402
-from stepwell.testing.contract_queues import QueueContract, QueueProperties  # noqa: E402
+from stepwell.testing.contract_queue_model import QueueProperties  # noqa: E402
+from stepwell.testing.contract_queues import QueueContract  # noqa: E402
 from stepwell.testing.contract_reads import ReadContract  # noqa: E402
 from stepwell.testing.contract_workers import WorkerContract  # noqa: E402
 
@@ -45,9 +50,11 @@ class StoreContract(
     ChangeContract,
     ClaimContract,
     DeathContract,
+    LimitContract,
     QueueContract,
     ReadContract,
     WorkerContract,
+    LimitProperties,
     QueueProperties,
     StoreProperties,
     WorkProperties,

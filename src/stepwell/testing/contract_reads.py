@@ -13,13 +13,8 @@ import pytest
 from stepwell.journal import Entry
 from stepwell.lifecycle import STATUSES, Status
 from stepwell.model import RunRecord
-from stepwell.store.base import (
-    MessageSent,
-    RunFilter,
-    RunMoved,
-    RunsClaimed,
-    Unit,
-)
+from stepwell.store.base import MessageSent, RunMoved, RunsClaimed, Unit
+from stepwell.store.reading import RunFilter
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import apsw
 
 from stepwell.errors import EngineClosed, FileNotUsable
-from stepwell.store.base import Inspector
+from stepwell.store.reading import Inspector
 from stepwell.store.sqlite import migrate, mounts, paths
 from stepwell.store.sqlite.connecting import check_library, connect, reader_pragmas, set_pragmas, translate
 from stepwell.store.sqlite.locking import Identity

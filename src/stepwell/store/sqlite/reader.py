@@ -24,8 +24,8 @@ from stepwell.errors import EngineClosed, StoreError
 from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import Status
 from stepwell.model import Message, Permit, RunRecord, RunSnapshot
-from stepwell.store.base import RunFilter
 from stepwell.store.queueing import QueueFacts, QueueState
+from stepwell.store.reading import RunFilter
 from stepwell.store.sqlite.changes import record_of
 from stepwell.store.sqlite.facts import SqliteFacts, state_of
 from stepwell.store.sqlite.faults import damaged, translate_read
@@ -79,7 +79,7 @@ class Readable(Protocol):
 
 
 class SqliteInspector:
-    """A `stepwell.store.base.Inspector` on a SQLite file. Up to `max_idle` connections are kept open between calls."""
+    """An `Inspector` (`stepwell.store.reading`) on a SQLite file. Up to `max_idle` connections are kept open."""
 
     def __init__(self, database: Readable, *, max_idle: int = 4) -> None:
         self._database = database

@@ -15,7 +15,8 @@ import msgspec
 
 from stepwell.errors import StoreFailed
 from stepwell.model import Claim, Member
-from stepwell.store.base import Inspector, News, Outcome, StoreTransaction, Unit, WritersLock
+from stepwell.store.base import News, Outcome, StoreTransaction, Unit, WritersLock
+from stepwell.store.reading import Inspector
 from stepwell.store.sqlite.changes import Evidence
 from stepwell.store.sqlite.opening import Database, open_database
 from stepwell.store.sqlite.queries import load
