@@ -611,3 +611,16 @@ def test_an_absurd_limit_is_refused(engine: TestEngine, limit: Any) -> None:
 
     with pytest.raises(InvalidArgument, match="limit"):
         engine.start(parent).result(60)
+
+
+@workflow
+async def own_parent() -> str:
+    try:
+        await start(own_parent, id=current().run_id)
+    except InvalidArgument as error:
+        return str(error)
+    return "started"
+
+
+def test_a_run_cannot_be_its_own_child(engine: TestEngine) -> None:
+    assert engine.start(own_parent, id="a").result(timeout=30).startswith("run 'a' cannot be a child of its own")

@@ -17,7 +17,7 @@ import pytest
 from tests.commands import COMMAND, DEADLINE_SECONDS, Desk
 from tests.programs.flows import failing, file_appears, forking, hanging, hanging_thread, sum_up
 
-from stepwell import Engine, Queue, Rate, __version__
+from stepwell import Engine, Queue, Rate, __version__, publish, receive, workflow
 from stepwell.cli import main
 from stepwell.errors import StoreError
 
@@ -250,6 +250,19 @@ def test_a_run_is_shown_with_its_facts_and_its_journal(orders: str, capsys: pyte
     ]
 
 
+def test_the_journal_shows_no_value_where_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    @workflow(name="publishes")
+    async def publishes() -> None:
+        await publish("progress", 1)
+        await receive("nothing")
+
+    with Engine(tmp_path / "orders.db", workflows=[publishes]) as engine:
+        engine.start(publishes, id="a", messages=[("nothing", None)]).result(DEADLINE_SECONDS)
+    assert run_main("show", "a", "--db", str(tmp_path / "orders.db")) == 0
+    rows = [line.split() for line in capsys.readouterr().out.partition("\n\n")[2].splitlines()[1:]]
+    assert [(row[1], row[-1] == "null") for row in rows] == [("published", False), ("message", True)]
+
+
 def test_a_run_is_given_to_programs_as_json(orders: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main("show", "bob", "--db", orders, "--json") == 0
     shown = json.loads(capsys.readouterr().out)
@@ -409,12 +422,16 @@ def test_an_unknown_queue_is_an_error(orders: str, command: str, capsys: pytest.
         ["worker", "flows", "--db", "x", "--processes", "0"],
         ["worker", "flows", "--db", "x", "--drain-timeout", "-1"],
         ["worker", "flows", "--db", "x", "--drain-timeout", "inf"],
+        ["worker", "flows", "--db", "x", "--drain-timeout", "soon"],
+        ["worker", "flows", "--db", "x", "--queues", " , "],
         ["runs", "--db", "x", "--limit", "many"],
     ],
 )
 def test_a_wrong_line_is_refused_with_the_usage(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main(*line) == 2
-    assert "usage: stepwell" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "usage: stepwell" in said
+    assert "invalid _" not in said  # which is how argparse names a function of ours
 
 
 def test_every_command_and_every_option_is_in_the_reference(capsys: pytest.CaptureFixture[str]) -> None:

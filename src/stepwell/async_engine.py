@@ -123,7 +123,8 @@ class AsyncEngine:
             self._answers = _Answers(self._open, loop)
         elif self._loop is not loop:
             raise EngineClosed(
-                f"{os.fspath(self._path)}: this engine belongs to another event loop; open one engine in each loop"
+                f"{os.fspath(self._path)}: this engine belongs to another event loop; use it from there "
+                "(asyncio.run_coroutine_threadsafe), or share an Engine, which any thread may use"
             )
         return self._open
 

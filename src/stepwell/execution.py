@@ -27,6 +27,7 @@ from stepwell.definition import Step, Workflow, is_durable
 from stepwell.errors import (
     DefinitionError,
     DeterminismError,
+    InvalidArgument,
     RunEnded,
     RunFailed,
     RunHalted,
@@ -343,6 +344,8 @@ class Execution:
         entry: QueueEntry | None = None,
     ) -> str:
         """Create a child run and return its id."""
+        if child_id == self.run_id:
+            raise InvalidArgument(f"run {self.run_id!r} cannot be a child of its own, which it would wait for for ever")
         workflow.signature.bind_check(args, kwargs)
         workflow.converter(self.codec)  # raises where no result could ever be read
         where = f"the input of workflow {workflow.name!r}, a child of run {self.run_id!r}"

@@ -59,6 +59,9 @@ OP_KIND_OF: Final[dict[EntryKind, OpKind]] = {
 #: Entries that are history only: replay checks them and delivers nothing.
 UNDELIVERED: Final[frozenset[EntryKind]] = frozenset({"attempt_failed", "step_started"})
 
+#: Entries that never have a `value`. (What was published last under a key stands elsewhere, once.)
+VALUELESS: Final[frozenset[EntryKind]] = frozenset({"step_started", "timer", "sent", "published", "patched", "cancel"})
+
 #: Entries whose `value` is a failure (see `stepwell.failure`).
 FAILURES: Final[frozenset[EntryKind]] = frozenset({"step_failed", "send_failed", "child_failed", "result_failed"})
 

@@ -23,6 +23,7 @@ from stepwell.codec import Codec
 from stepwell.engine import Engine
 from stepwell.errors import InvalidArgument, RunNotFound, StepwellError
 from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo
+from stepwell.journal import VALUELESS
 from stepwell.lifecycle import ENDED, STATUSES, Status
 from stepwell.model import RunRecord
 from stepwell.operations import check_id
@@ -119,7 +120,7 @@ def _entries(inspector: Inspector, run: int, codec: Codec) -> list[JournalEntry]
 
 
 def _journal_row(entry: JournalEntry) -> tuple[str, ...]:
-    value = entry.error if entry.error is not None else _short(entry.value)
+    value = entry.error if entry.error is not None else "" if entry.kind in VALUELESS else _short(entry.value)
     return (
         str(entry.operation),
         entry.kind,
