@@ -26,7 +26,7 @@ from stepwell.cli import main
 
 COMMAND = (sys.executable, "-m", "stepwell")
 #: How long a fact may take to show before a test fails, in seconds. It is not waited for longer than it takes.
-DEADLINE_SECONDS = 60
+DEADLINE_SECONDS = 120
 
 
 class Command:

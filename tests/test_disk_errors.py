@@ -32,7 +32,7 @@ from stepwell import (
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.sqlite.writer import MAX_ERRORS_IN_A_ROW
 
-DEADLINE_SECONDS = 60
+DEADLINE_SECONDS = 120
 
 executed: list[str] = []
 

@@ -18,7 +18,7 @@ import pytest
 from stepwell import Engine, StorageFull, publish, receive, step, transaction, workflow
 from stepwell.store.sqlite.store import SqliteStore
 
-DEADLINE_SECONDS = 60
+DEADLINE_SECONDS = 120
 
 executed: list[str] = []
 

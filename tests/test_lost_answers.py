@@ -21,7 +21,7 @@ from stepwell.store.sqlite.store import SqliteStore
 from stepwell.testing import TestEngine
 from stepwell.turns import Turns
 
-DEADLINE_SECONDS = 60
+DEADLINE_SECONDS = 120
 
 
 @workflow

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,20 @@ from stepwell.testing import TestEngine
 SCRIPT = Path(isolated.__file__)
 
 
+@contextmanager
+def killed_worker(arguments: list[Any], given: dict[str, str]) -> Generator[None]:
+    """Run a script in another process, which is killed at the end of the block."""
+    worker = subprocess.Popen([sys.executable, *arguments], env=given)
+    try:
+        yield
+    finally:
+        worker.kill()
+        worker.wait()
+
+
 def until(fact: Callable[[], bool]) -> None:
     """Wait for a fact that nobody announces: one of another process."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not fact():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -491,12 +503,9 @@ def test_when_the_engine_of_a_test_crashes_its_children_die(engine: TestEngine, 
 
 @pytest.mark.parametrize("name", ["spin", "wait_holding_the_lock", "ignore_being_told"])
 def test_a_child_does_not_outlive_its_killed_worker(tmp_path: Path, name: str) -> None:
-    worker = subprocess.Popen(
-        [sys.executable, SCRIPT, tmp_path / "test.db", name, json.dumps([str(tmp_path / "told")])], env=environment()
-    )
-    process = told(tmp_path / "told")
-    worker.kill()
-    worker.wait()
+    arguments = [SCRIPT, tmp_path / "test.db", name, json.dumps([str(tmp_path / "told")])]
+    with killed_worker(arguments, environment()):
+        process = told(tmp_path / "told")
     until(lambda: not is_alive(process))
 
 
@@ -519,12 +528,8 @@ def test_the_pipe_alone_ends_a_child_whose_worker_was_killed(tmp_path: Path) -> 
         "    with Engine(sys.argv[1]) as engine:\n"
         "        engine.start(run, sys.argv[2]).result(60)\n"
     )
-    worker = subprocess.Popen(
-        [sys.executable, tmp_path / "spins.py", tmp_path / "test.db", tmp_path / "told"], env=environment(tmp_path)
-    )
-    process = told(tmp_path / "told")
-    worker.kill()
-    worker.wait()
+    with killed_worker([tmp_path / "spins.py", tmp_path / "test.db", tmp_path / "told"], environment(tmp_path)):
+        process = told(tmp_path / "told")
     until(lambda: not is_alive(process))
 
 

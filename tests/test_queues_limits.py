@@ -112,7 +112,7 @@ def info(engine: TestEngine, limit: Limit) -> tuple[int, int]:
 
 def eventually(condition: Callable[[], bool]) -> None:
     """Wait for a fact that steps under way bring about; an engine with steps under way is not idle."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         gate.wait(0.002)

@@ -13,7 +13,7 @@ import pytest
 from stepwell import Engine, StoreError, current, receive, start, step, workflow
 from stepwell.store.sqlite.reader import SqliteInspector
 
-DEADLINE_SECONDS = 60
+DEADLINE_SECONDS = 120
 
 
 @step

@@ -44,7 +44,7 @@ def entries(engine: TestEngine, run_id: str) -> list[tuple[str, str]]:
 
 def until(fact: Callable[[], bool]) -> None:
     """Wait for a fact that nobody announces."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not fact():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -15,7 +15,7 @@ from stepwell import Engine, EngineClosed, RunCancelled, RunEnded, publish, rece
 
 THREADS = 50
 EACH = 4
-DEADLINE_SECONDS = 60
+DEADLINE_SECONDS = 120
 
 executed: Counter[str] = Counter()
 _lock = threading.Lock()
