@@ -209,11 +209,8 @@ class Execution:
         try:
             value = converter.decode(entry.value, operation)
         except SerializationError as error:
-            self._halt(
-                RunHalted(
-                    f"run {self.run_id!r}: {error}. The type has changed since the value was recorded; change it back."
-                )
-            )
+            advice = _MESSAGE_ADVICE if entry.kind == "message" else _VALUE_ADVICE
+            self._halt(RunHalted(f"run {self.run_id!r}: {error}. {advice}"))
             return
         future.set_result(value)
 
@@ -489,6 +486,13 @@ class Execution:
 
 def _shown_call(attempts: Attempts) -> str:
     return reprlib.repr((*attempts.args, *(f"{name}={value!r}" for name, value in attempts.kwargs.items())))
+
+
+_VALUE_ADVICE: Final = "The type has changed since the value was recorded; change it back."
+_MESSAGE_ADVICE: Final = (
+    "The sender gave another type than receive() asks for, or that has changed since. Nothing is lost: receive it as "
+    "what it is, or as Any, and resume the run; or cancel the run."
+)
 
 
 def _failure(entry: Entry) -> BaseException:
