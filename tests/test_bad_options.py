@@ -234,3 +234,22 @@ def test_a_function_is_decorated_once() -> None:
             decorate(waits)
         with pytest.raises(StepwellError, match="decorated once"):
             decorate(look)
+
+
+class Shop:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    @workflow
+    async def counts(self, number: int) -> int:
+        return self.number + number
+
+
+def test_a_workflow_of_an_instance_is_refused_unless_a_worker_has_that_instance(database: Path) -> None:
+    bound: Any = Shop(40).counts
+    with Engine(database) as engine:
+        with pytest.raises(DefinitionError, match="bound to an object"):
+            engine.start(bound, 2)
+        assert engine.list() == []
+    with Engine(database, workflows=[bound]) as engine:
+        assert engine.start(bound, 2).result(timeout=30) == 42

@@ -25,6 +25,7 @@ from stepwell.codec import Codec
 from stepwell.core import Core
 from stepwell.definition import Workflow, registered_workflows
 from stepwell.errors import (
+    DefinitionError,
     EngineClosed,
     InvalidArgument,
     QueueNotFound,
@@ -164,6 +165,12 @@ class Client:
             raise InvalidArgument(
                 f"start() needs a @workflow as its first argument, not {workflow!r}; "
                 "decorate the function with @workflow"
+            )
+        served = self.workflows.get(workflow.name)
+        if workflow.is_bound and (served is None or not served.is_bound):
+            raise DefinitionError(
+                f"{workflow!r} is bound to an object, which is not recorded, so no worker could execute it. Make it a "
+                "function or a @staticmethod and pass what it needs, or serve the bound one: Engine(workflows=[…])"
             )
         named = checked_kwargs(kwargs)
         workflow.signature.bind_check(args, named)

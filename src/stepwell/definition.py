@@ -114,6 +114,11 @@ class Definition(Generic[P, R]):
         self._converter: tuple[Codec, Converter] | None = None
         functools.update_wrapper(cast("Callable[P, R]", self), function)
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether it is a method that was taken from an instance, which is not recorded."""
+        return self._is_bound
+
     @functools.cached_property
     def signature(self) -> Signature:
         """The parameters and the return type, resolved at first use."""
