@@ -46,13 +46,18 @@ class StartJudge:
         programs = {known: program for known, _, program in self._world.plan.runs}
         if programs.get(run_id, node) == node:
             return
-        queue, dedup = self._world.judge.flow.keys.get(key, ("", ""))
+        queue, dedup = self._stood(key, run_id)
         flow = FLOWS.get(queue)
         debounces = isinstance(flow, Queue) and flow.debounce is not None
         others = [program for known, program in programs.items() if self._key_of(known) == (queue, dedup)]
         # A child that was started in the same queue has its program somewhere in its parent's.
         if not debounces or (node not in others and json.dumps(node) not in json.dumps(list(programs.values()))):
             raise Violation("a run has the input that it was started with", run_id)
+
+    def _stood(self, key: int, run_id: str) -> tuple[str, str]:
+        """Return the queue in which a run stood, and its dedup key there."""
+        # One that left the queue in the turn in which it had entered it was never seen there.
+        return self._world.judge.flow.keys.get(key, self._key_of(run_id))
 
     def _key_of(self, run_id: str) -> tuple[str, str]:
         return key_of(self._places.get(run_id))
@@ -120,7 +125,7 @@ class StartJudge:
 
     def _check_joined(self, call: Call, key: int) -> None:
         """Look at a start that was told of another run."""
-        have = self._world.judge.flow.keys.get(key)
+        have = self._stood(key, call.run_id)
         wanted = self._key_of(call.action.target)
         if have != wanted:
             raise Violation("a start joins a run with its dedup key", f"{call.action}: {wanted}, {call.run_id}: {have}")
