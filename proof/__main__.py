@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, cast
@@ -16,7 +18,7 @@ from typing import Final, cast
 from proof.result import Harness, Result
 from proof.table import PAGE, read_results, rewrite
 
-#: The harnesses and their modules, in the order in which CI runs them.
+#: The harnesses and their modules.
 HARNESSES: Final[dict[str, str]] = {
     "sim": "proof.sim",
     "images": "proof.images",
@@ -27,6 +29,9 @@ HARNESSES: Final[dict[str, str]] = {
     "queues": "proof.queues",
     "processes": "proof.processes",
 }
+#: What CI runs side by side, each list one after the other: those that compute all the time, and those that often wait
+#: for what other processes do.
+LANES: Final = (("images", "disk-errors", "corrupt", "sim"), ("processes", "stop", "kill", "queues"))
 
 RESULTS: Final = Path(__file__).with_name("results")
 #: After how long CI gives a harness up, in seconds: one that hangs is a failure, not a stopped pipeline.
@@ -69,24 +74,35 @@ def _run(name: str, cases: int | None, jobs: int, seed: int) -> Result:
 
 
 def _ci(jobs: int, seed: int, results: Path) -> int:
-    """Run every harness at its CI size, one after the other, each in a process of its own and on all CPUs."""
+    """Run every harness at its CI size, each in a process of its own; print what each found when it is done."""
     began = time.perf_counter()
-    broken: list[str] = []
     for name in HARNESSES:
         # What an earlier run wrote must not pass for this one's.
         (results / f"{name}.json").unlink(missing_ok=True)
-        command = [sys.executable, "-m", "proof", name, "--jobs", str(jobs), "--seed", str(seed)]
-        try:
-            code = subprocess.run(
-                [*command, "--results", str(results)], check=False, timeout=_CI_TIMEOUT_SECONDS
-            ).returncode
-        except subprocess.TimeoutExpired:
-            print(f"{name}: not done after {_CI_TIMEOUT_SECONDS:g} s", flush=True)
-            code = 1
-        if code:
-            broken.append(name)
+
+    def run_lane(lane: Sequence[str]) -> list[str]:
+        return [name for name in lane if not _passes(name, jobs, seed, results)]
+
+    with ThreadPoolExecutor(len(LANES)) as lanes:
+        broken = [name for failed in lanes.map(run_lane, LANES) for name in failed]
     print(f"{len(HARNESSES)} harnesses took {time.perf_counter() - began:.0f} s; failed: {', '.join(broken) or 'none'}")
     return 1 if broken else 0
+
+
+def _passes(name: str, jobs: int, seed: int, results: Path) -> bool:
+    command = [sys.executable, "-m", "proof", name, "--jobs", str(jobs), "--seed", str(seed), "--results", str(results)]
+    # A session of its own, so that a harness that hangs is ended with all that it has started.
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        output, _ = process.communicate(timeout=_CI_TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        output += f"{name}: not done after {_CI_TIMEOUT_SECONDS:g} s\n"
+    print(output, end="", flush=True)
+    return process.returncode == 0
 
 
 if __name__ == "__main__":

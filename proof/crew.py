@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import select
 import signal
@@ -18,6 +19,7 @@ import msgspec
 
 from proof.crew_member import Order
 from proof.orders import steady
+from proof.patience import Patience
 
 #: How long a process may take to do what it must, in seconds; on a machine that is busy.
 PATIENCE_SECONDS: Final = 30.0
@@ -47,16 +49,20 @@ class Member:
     def stop(self) -> None:
         """Stop it, and return when all its threads stand still."""
         self.send(signal.SIGSTOP)
-        give_up_at = time.monotonic() + PATIENCE_SECONDS
+        patience = Patience(PATIENCE_SECONDS)
         tasks = Path(f"/proc/{self.pid}/task")
         while not all(_state(task) in "TZX" for task in tasks.iterdir()):
-            if time.monotonic() > give_up_at:
+            if patience.is_over():
                 raise TimeoutError(f"process {self.pid} does not stop")
             time.sleep(0.0002)
 
+    def state(self) -> str:
+        """Return the letter for its state, as ps(1) has it; X where it has ended."""
+        return _state(Path(f"/proc/{self.pid}"))
+
     def is_stopped(self) -> bool:
         """Return whether it stands still."""
-        return _state(Path(f"/proc/{self.pid}")) == "T"
+        return self.state() == "T"
 
     def go_on(self) -> None:
         """Let it run again."""
@@ -64,7 +70,11 @@ class Member:
 
     def wait(self, seconds: float = PATIENCE_SECONDS) -> bool:
         """Return whether it has ended, after waiting for that."""
-        return bool(select.select([self._descriptor], [], [], seconds)[0])
+        patience = Patience(seconds)
+        while not select.select([self._descriptor], [], [], min(seconds, 1.0))[0]:
+            if patience.is_over():
+                return False
+        return True
 
     def forget(self) -> None:
         """Let go of it."""
@@ -166,6 +176,13 @@ class Crew:
     def fallen(self) -> list[Member]:
         """Return the workers that ended by themselves, which none should."""
         return [member for member in self.present if member.wait(0)]
+
+    def tell_where(self) -> None:
+        """Have all processes, this one as well, write down where their threads are: something hangs."""
+        for member in self.present:
+            member.send(signal.SIGUSR1)
+        with self.words.open("a") as words:
+            faulthandler.dump_traceback(words)
 
     def drain(self) -> list[str]:
         """Have all end in order with SIGTERM; return the names of those that do not."""

@@ -3,13 +3,15 @@
 A line is the JSON of an `Order`; the answer is the process's id. Nothing of an engine exists before the fork, so each
 process opens the file as a fresh one does, without the fifth of a second for imports. They die with the nursery.
 
-A process serves until it gets SIGTERM, then closes its engine. It ends with 1 where the engine stopped by itself.
+A process serves until it gets SIGTERM, then closes its engine. It ends with 1 where the engine stopped by itself. At
+SIGUSR1 it says where its threads are.
 `CONTROLS` are the deliberately broken engines of the harnesses on real processes.
 """
 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import fcntl
 import json
 import logging
@@ -84,6 +86,7 @@ def _be(order: Order) -> None:
         nothing = os.open(os.devnull, os.O_RDWR)
         for source, target in ((nothing, 0), (nothing, 1), (words, 2)):
             os.dup2(source, target)
+        faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
         logging.basicConfig(format=f"{order.name}: %(message)s", level=logging.WARNING)
         orders.LOG.open(order.log, order.name, forks=order.forks)
         orders.LOG.version = order.version

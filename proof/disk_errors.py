@@ -56,7 +56,9 @@ _CALLS: Final[dict[Call, int]] = {
 }  # fmt: skip
 _CAN_BE_FULL: Final = frozenset({"write", "truncate", "open"})
 #: An engine, or one of its answers, that takes longer than this hangs.
-_HANG_SECONDS: Final = 15.0
+_HANG_SECONDS: Final = 5.0
+#: Longer than that, so that it is noticed.
+_LONG_SECONDS: Final = 60.0
 _CHUNK: Final = 50
 _FAILURES_TOLD: Final = 20
 _CONTROL_CASES: Final = 300
@@ -242,7 +244,7 @@ class Case:
 
     def _goes_on(self, client: Client, *, again: bool) -> bool:
         """Try again with the engine that met the fault, close it, and return whether it did everything."""
-        client.patience_seconds = _HANG_SECONDS
+        client.patience_seconds = _LONG_SECONDS
         went_on = False
         with no_longer_than(_HANG_SECONDS):
             try:
@@ -262,7 +264,7 @@ class Case:
         """Do everything with another engine, which may not close."""
         with no_longer_than(_HANG_SECONDS):
             try:
-                client = self._open(_HANG_SECONDS)
+                client = self._open(_LONG_SECONDS)
             except Exception as error:
                 self.wrong.append(f"does not open again: {type(error).__name__}: {error}")
                 return

@@ -17,7 +17,7 @@ from random import Random
 from typing import Any, Final
 
 from proof.crew import Crew
-from proof.load import HANG_SECONDS, Load
+from proof.load import CUSTOMERS, HANG_SECONDS, Load
 from proof.pool import scratch, spread
 from proof.result import Control, Result
 from proof.verdict import Evidence, first_of, judge, quantile, repetitions, takeovers
@@ -40,11 +40,14 @@ _OPTIONS: Final[Mapping[str, Any]] = {
 _FAILURES_TOLD: Final = 20
 #: After how many runs a control that nobody has noticed goes unnoticed.
 _CONTROL_RUNS: Final = 500
-#: Names of the controls, how many kills each sees, and for how long its runs may hang, in seconds.
+#: After how long a run of a control hangs, in seconds.
+_CONTROL_HANG_SECONDS: Final = 4.0
+#: Names of the controls, how many kills each sees, and how many runs are under way at once: workers that have much to
+#: do find by the way what nobody told them.
 _CONTROLS: Final = {
-    "recovery that skips a child": (6, 4.0),
-    "wake-up lost without the fallback": (2, 4.0),
-    "lock inherited by a child": (3, 4.0),
+    "recovery that skips a child": (6, CUSTOMERS),
+    "wake-up lost without the fallback": (2, 2),
+    "lock inherited by a child": (3, CUSTOMERS),
 }
 
 
@@ -94,7 +97,7 @@ def run(cases: int, jobs: int, seed: int) -> Result:
 def _round(case: tuple[int, int]) -> Round:
     seed, kills = case
     with scratch() as folder:
-        found = _kill(folder, seed, kills, "", HANG_SECONDS)
+        found = _kill(folder, seed, kills, "", CUSTOMERS)
         if found.failures:
             kept = Path(__file__).with_name("results") / "failed-kill" / str(seed)
             shutil.rmtree(kept, ignore_errors=True)
@@ -103,19 +106,21 @@ def _round(case: tuple[int, int]) -> Round:
 
 
 def _control(name: str, seed: int) -> Control:
-    kills, hang_seconds = _CONTROLS[name]
+    kills, customers = _CONTROLS[name]
     with scratch() as folder:
-        found = _kill(folder, seed, kills, name, hang_seconds)
+        found = _kill(folder, seed, kills, name, customers)
     return Control(name, caught=bool(found.failures), how=first_of(found.failures))
 
 
-def _kill(folder: Path, seed: int, kills: int, control: str, hang_seconds: float) -> Round:
+def _kill(folder: Path, seed: int, kills: int, control: str, customers: int) -> Round:
     found = Round(seed, kills)
     forks = control == "lock inherited by a child" or (not control and seed % 2 == 1)
     killed: dict[str, int] = {}
     pids: dict[str, int] = {}
     with Crew(folder, _OPTIONS, forks=forks, control=control) as crew:
-        load = Load(crew.database, seed, hang_seconds=hang_seconds)
+        hang_seconds = _CONTROL_HANG_SECONDS if control else HANG_SECONDS
+        load = Load(crew.database, seed, customers=customers, hang_seconds=hang_seconds)
+        load.on_hang = crew.tell_where
         asyncio.run(_under_load(crew, load, found, killed, pids, control=bool(control)))
         if found.failures:
             return found

@@ -12,11 +12,14 @@ from random import Random
 from typing import Any, Final
 
 from proof import orders
+from proof.patience import Hangs, within
 from proof.verdict import shown
 from stepwell import AsyncEngine, RunEnded, StepwellError
 
 #: How long a run may take to end, in seconds, before it counts as one that hangs.
 HANG_SECONDS: Final = 60.0
+#: How many runs are under way at once, where nothing else is said.
+CUSTOMERS: Final = 24
 
 
 class Load:
@@ -31,7 +34,7 @@ class Load:
         database: str,
         seed: int,
         *,
-        customers: int = 24,
+        customers: int = CUSTOMERS,
         hang_seconds: float = HANG_SECONDS,
         tolerates: type[StepwellError] | None = None,
     ) -> None:
@@ -46,6 +49,8 @@ class Load:
         self._progress = asyncio.Event()
         self.messages = 0
         self.slowest_seconds = 0.0
+        #: Called when the first run hangs.
+        self.on_hang: Callable[[], None] = lambda: None
         #: The engine's time less the steady clock's, in microseconds.
         self.offset = 0
         #: The actions of each run, by its id.
@@ -79,9 +84,10 @@ class Load:
             number = next(self._numbers)
             began = time.monotonic()
             try:
-                async with asyncio.timeout(self._hang_seconds):
-                    await self._order(number, chance)
-            except TimeoutError:
+                await within(self._hang_seconds, self._order(number, chance))
+            except Hangs:
+                if not self.failures:
+                    self.on_hang()
                 self.failures.append(f"run order-{number} has not ended: {self._describe(f'order-{number}')}")
             except Exception as error:
                 self.failures.append(f"run order-{number}: {type(error).__name__}: {error}")
@@ -148,15 +154,16 @@ class Load:
     async def _see_off(self, engine: AsyncEngine, run_id: str) -> None:
         actions = self.ordered[run_id]
         try:
-            async with asyncio.timeout(self._hang_seconds):
-                run = await engine.get(run_id)
-                for letter in range(orders.letters_in(actions)):
-                    with suppress(RunEnded):
-                        await run.send("letter", letter, key=str(letter))
-                found = await run.result()
+            await within(self._hang_seconds, self._end(engine, run_id, actions))
         except Exception as error:
             self.failures.append(f"run {run_id}: {type(error).__name__}: {error}")
-            return
+
+    async def _end(self, engine: AsyncEngine, run_id: str, actions: list[str]) -> None:
+        run = await engine.get(run_id)
+        for letter in range(orders.letters_in(actions)):
+            with suppress(RunEnded):
+                await run.send("letter", letter, key=str(letter))
+        found = await run.result()
         wanted = orders.expected(int(run_id.rpartition("-")[2]), actions)
         if found != wanted:
             self.failures.append(f"run {run_id}: the result is {shown(found)}, not {shown(wanted)}")

@@ -27,6 +27,7 @@ import apsw
 from proof import orders
 from proof.crew import PATIENCE_SECONDS, Crew, Member
 from proof.load import Load
+from proof.patience import Patience
 from proof.pool import scratch
 from proof.result import Result
 from proof.verdict import Evidence, judge, repetitions
@@ -65,6 +66,7 @@ class Broken(Exception):
 
 
 async def _live(crew: Crew, load: Load, act: Act) -> None:
+    load.on_hang = crew.tell_where
     await load.open()
     working = asyncio.ensure_future(load.run())
     try:
@@ -95,9 +97,9 @@ def _check(wrong: list[str]) -> None:
 
 async def _until(fact: Callable[[], bool], what: str) -> None:
     """Wait for a fact of another process."""
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    patience = Patience(PATIENCE_SECONDS)
     while not fact():
-        if time.monotonic() > give_up_at:
+        if patience.is_over():
             raise Broken(what)
         await asyncio.sleep(0.01)
 

@@ -22,6 +22,7 @@ from unittest.mock import patch
 
 from proof.crew import PATIENCE_SECONDS, Crew, Member
 from proof.load import HANG_SECONDS, Load
+from proof.patience import Patience
 from proof.pool import scratch, spread
 from proof.result import Control, Result
 from proof.verdict import Evidence, first_of, in_ignorance, judge
@@ -60,6 +61,7 @@ class Round:
     taken_runs: int = 0
     by_itself: int = 0
     writing: int = 0
+    undone: int = 0
     ignorant: int = 0
     recovery_seconds: list[float] = field(default_factory=list)
 
@@ -79,6 +81,7 @@ def run(cases: int, jobs: int, seed: int) -> Result:
             "runs taken over": sum(one.taken_runs for one in done),
             "taken over by an engine's own decision": sum(one.by_itself for one in done),
             "stopped in the midst of a write, named and continued": sum(one.writing for one in done),
+            "stops undone by somebody else, and repeated": sum(one.undone for one in done),
             "executions begun before the worker could know": sum(one.ignorant for one in done),
             "slowest recovery, seconds": round(max(max(one.recovery_seconds, default=0.0) for one in done), 2),
             "failed": failures[:_FAILURES_TOLD],
@@ -114,6 +117,7 @@ def _stop(folder: Path, found: Round, control: str, hang_seconds: float) -> Roun
         patch.object(core, "_TAKE_OVER_PATIENCE_SECONDS", _WRITER_SECONDS),
     ):
         load = Load(crew.database, found.seed, customers=_CUSTOMERS, hang_seconds=hang_seconds)
+        load.on_hang = crew.tell_where
         pids = asyncio.run(_Stops(crew, load, found).under_load())
         if not found.failures:
             found.failures += [f"worker {name} does not end when it is told to" for name in crew.drain()]
@@ -152,6 +156,7 @@ class _Stops:
             try:
                 await self._case(number, self._chance.choice(members))
             except Exception as error:
+                self._crew.tell_where()
                 self._found.failures.append(f"case {number}: {type(error).__name__}: {error}")
         load.over = True
         await working
@@ -171,13 +176,14 @@ class _Stops:
                     await self._check_shown(victim)
                 taken = await (self._take(victim, epoch) if by_command else self._wait_until_taken(epoch))
             finally:
-                if not victim.is_stopped():
-                    raise RuntimeError(f"worker {victim.name} runs, though nobody continued it")
+                undone = not victim.is_stopped()
                 if not by_command or self._chance.random() < 0.5:
                     # Others have time to carry its runs on.
                     await asyncio.sleep(self._chance.uniform(0, 0.2))
                 victim.go_on()
-            if taken:
+            # Where the whole machine was paused, say, and continued with all that had been stopped, it was no stop.
+            self._found.undone += undone
+            if taken and not undone:
                 break
         self._found.by_itself += not by_command
         began = time.monotonic()
@@ -214,22 +220,22 @@ class _Stops:
 
     async def _wait_until_back(self, victim: Member, epoch: int) -> None:
         """Wait until the worker has come back under another epoch, and has executed a step since."""
-        give_up_at = time.monotonic() + PATIENCE_SECONDS
+        patience = Patience(PATIENCE_SECONDS)
         while await self._epoch_of(victim) == epoch:
-            if time.monotonic() > give_up_at:
+            if patience.is_over():
                 raise TimeoutError(f"worker {victim.name} was continued and has not come back")
             await asyncio.sleep(0.005)
         seen = self._crew.log.stat().st_size
         while f" {victim.name}." not in self._crew.log.read_text()[seen:]:
-            if time.monotonic() > give_up_at:
+            if patience.is_over():
                 raise TimeoutError(f"worker {victim.name} came back and does no work")
             await asyncio.sleep(0.02)
 
     async def _epoch_of(self, member: Member) -> int:
         """Return the present epoch of a worker, once it has one."""
-        give_up_at = time.monotonic() + PATIENCE_SECONDS
+        patience = Patience(PATIENCE_SECONDS)
         while member.pid not in (pids := {pid: epoch for epoch, pid in self._epochs().items()}):
-            if time.monotonic() > give_up_at:
+            if patience.is_over():
                 raise TimeoutError(f"worker {member.name} is not among the workers")
             await asyncio.sleep(0.01)
         return pids[member.pid]

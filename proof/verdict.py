@@ -21,6 +21,8 @@ import apsw
 
 #: Steps that write to the log.
 _LOGGED: Final = frozenset({"work", "work_in_thread", "work_twice", "call"})
+#: How long a thread may be kept waiting where it matters, in microseconds; on a machine that is busy.
+_LATE_US: Final = 500_000
 _TOKEN: Final = re.compile(r"\((\w+\.\d+)\)")
 
 
@@ -206,9 +208,16 @@ def _judge_executions(
 
 
 def _is_ignorant(execution: Execution, terms: Mapping[str, Sequence[Term]]) -> bool:
-    """Return whether a worker began this after it was fenced, and before it came back as another one."""
-    term = _term_at(terms.get(execution.worker, ()), execution.began_at)
-    return term is not None and term.fenced and term.ended_at is not None and execution.began_at > term.ended_at
+    """Return whether a worker began this after it was fenced, and before it came back as another one.
+
+    A thread that was to execute a step, and had just looked whether anybody still wants it, may be kept waiting for a
+    while after that.
+    """
+    own = terms.get(execution.worker, ())
+    return any(
+        term.fenced and term.ended_at is not None and term.ended_at < execution.began_at < until
+        for term, until in zip(own, [*(next_one.began_at + _LATE_US for next_one in own[1:]), 2**62], strict=True)
+    )
 
 
 def in_ignorance(found: Evidence, pids: Mapping[str, int]) -> int:

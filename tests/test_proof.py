@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 from proof import corrupt, disk_errors, images
-from proof.__main__ import HARNESSES, main
+from proof.__main__ import HARNESSES, LANES, main
 from proof.disk import Disk
 from proof.pool import scratch
 from proof.recorder import Op
@@ -119,6 +119,10 @@ def test_every_harness_says_what_it_does_and_how_much() -> None:
         assert module.FAULT
         assert module.CI_CASES >= 1_000
         assert module.SOAK
+
+
+def test_every_harness_runs_in_ci() -> None:
+    assert sorted(name for lane in LANES for name in lane) == sorted(HARNESSES)
 
 
 # --- harnesses --------------------------------------------------------------------------------------------------------

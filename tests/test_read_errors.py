@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ async def parent() -> int:
 
 
 @contextmanager
-def failing(name: str, for_id: str) -> Iterator[None]:
+def failing(name: str, for_id: str) -> Generator[None]:
     """Let one way of reading fail for the run with this id, or that begins with it, as a bad sector would."""
     read = getattr(SqliteInspector, name)
 
