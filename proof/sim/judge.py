@@ -308,7 +308,7 @@ class Judge:
                 model.check(node, found, model.Facts(run_id, created_at, self._world.losses + self._world.refusals > 0))
             except model.UnfitError as problem:
                 raise Violation("the model", f"{run_id}: {problem}") from problem
-        elif status == "failed" and "RunDeadlineExceeded" in _text(error):
+        elif status == "failed" and _type_of(error) == "stepwell.errors.RunDeadlineExceeded":
             self.starts.check_late(key, run_id)
         elif status == "failed":
             if "SimError" not in _text(error) or "raise" not in model.outcomes(node):
@@ -316,7 +316,7 @@ class Judge:
         elif cancelled_at is None and not model.may_cancel_itself(node):
             raise Violation("a run is cancelled because somebody said so", run_id)
         heard = any(kind == "cancel" for _, kind, _, _ in entries)
-        stopped = status == "cancelled" or "RunDeadlineExceeded" in _text(error)
+        stopped = status == "cancelled" or _type_of(error) == "stepwell.errors.RunDeadlineExceeded"
         if heard and not stopped and not model.cancel_may_be_lost(node):
             raise Violation("a cancellation ends its run", f"{run_id} is {status}")
         if heard and not never_ran and node[0] == "final" and not self._cleaned_up(key, run_id, node[2][1]):
@@ -490,6 +490,10 @@ class _Reads:
 
     def check_identity(self) -> None:
         """Nobody replaces the file."""
+
+
+def _type_of(error: Any) -> Any:
+    return None if error is None else json.loads(_text(error))["type"]
 
 
 def _text(payload: Any) -> str:

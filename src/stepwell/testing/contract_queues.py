@@ -165,6 +165,16 @@ class QueueContract(StoreFixtures):
         assert worker.record(key).input == "3"
         assert start(NOW + 16, "4").joined is None  # it runs: what comes now needs another run
 
+    def test_a_debounced_start_that_was_made_earlier_and_comes_later_brings_nothing_forward(
+        self, worker: Worker
+    ) -> None:
+        declare(worker)
+        key = enqueue(worker, "a", entered(dedup="k", ready_at=NOW + 10, latest_at=NOW + 99)).key
+        for at in (NOW + 5, NOW + 2):
+            enqueue(worker, f"r{at}", entered(dedup="k", ready_at=at + 10, latest_at=at + 99), at=at)
+        assert taken(worker, NOW + 14) == []
+        assert taken(worker, NOW + 15) == [key]
+
     def test_a_debounced_entry_that_lacks_only_a_slot_keeps_its_place(self, worker: Worker) -> None:
         declare(worker, concurrency=1)
         busy = enqueue(worker, "busy").key

@@ -97,8 +97,9 @@ SELECT run, workflow, state, latest_at FROM stepwell_entries
 WHERE queue = ?1 AND dedup = ?2;
 
 -- name: entry_put_off
--- ?1 run, ?2 ready_at. A debounced entry whose time has not come.
-UPDATE stepwell_entries SET ready_at = min(?2, latest_at) WHERE run = ?1 AND op = 0 AND state = 'delayed';
+-- ?1 run, ?2 ready_at. A debounced entry whose time has not come. It is never brought forward: a start that was made
+-- earlier may be committed later.
+UPDATE stepwell_entries SET ready_at = min(max(?2, ready_at), latest_at) WHERE run = ?1 AND op = 0 AND state = 'delayed';
 
 -- name: input_replaced
 -- ?1 run, ?2 input, ?3 fingerprint, ?4 at.
