@@ -5,6 +5,8 @@ The disk is a VFS that fails the calls it is told to (`proof.disk_errors`); the 
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import threading
 import time
@@ -131,6 +133,32 @@ def test_a_read_that_fails_is_tried_again_and_then_told(database: Path, fault: F
     fault.released = True
     assert store.inspector.queues() == []
     store.close(None, 0)
+
+
+@pytest.mark.parametrize("method", ["register", "watch"])
+def test_an_engine_that_cannot_open_leaves_neither_threads_nor_loops_behind(
+    database: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def fails(*_args: object, **_options: object) -> None:
+        raise StoreError("the disk reported an error")
+
+    def open_loops() -> int:
+        gc.collect()
+        return sum(isinstance(found, asyncio.BaseEventLoop) and not found.is_closed() for found in gc.get_objects())
+
+    loops, threads = open_loops(), set(threading.enumerate())
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteStore, method, fails)
+        with pytest.raises(StoreError, match="reported an error"):
+            Engine(database)
+    assert open_loops() == loops
+    until(lambda: set(threading.enumerate()) <= threads)
+    gates["one"] = threading.Event()
+    gates["one"].set()
+    with Engine(database) as engine:
+        run = engine.start(works, "one")
+        run.send("more", "!")
+        assert run.result(timeout=DEADLINE_SECONDS) == "one!"
 
 
 def test_an_engine_waits_for_a_program_that_keeps_the_file_locked(

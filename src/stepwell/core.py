@@ -122,6 +122,24 @@ class Core:
 
     def start(self) -> None:
         """Register with the store, take up what is to be carried on, and begin to serve."""
+        try:
+            self._start()
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        """Leave neither a thread nor a loop behind where the engine could not be opened."""
+        if self.thread.is_alive():
+            self.machine.failure = self._closed()
+            self._loop.call_soon_threadsafe(self._let_go)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._stopped.wait(_CLOSE_GRACE_SECONDS)
+        else:
+            self._loop.close()
+        self._watchdog.stop()
+
+    def _start(self) -> None:
         self.clock.set_floor(self.store.inspector.last_at())
         self.store.writers.acquire(_OPEN_PATIENCE_SECONDS)
         try:
