@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import reprlib
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
@@ -24,9 +23,9 @@ from stepwell.attempts import Attempts
 from stepwell.calls import ChildStart, Operation, Outcome
 from stepwell.codec import Codec, Converter
 from stepwell.definition import Step, Workflow, is_durable
+from stepwell.divergence import describe, difference, divergence, unreadable
 from stepwell.errors import (
     DefinitionError,
-    DeterminismError,
     InvalidArgument,
     RunEnded,
     RunFailed,
@@ -209,8 +208,7 @@ class Execution:
         try:
             value = converter.decode(entry.value, operation)
         except SerializationError as error:
-            advice = _MESSAGE_ADVICE if entry.kind == "message" else _VALUE_ADVICE
-            self._halt(RunHalted(f"run {self.run_id!r}: {error}. {advice}"))
+            self._halt(unreadable(entry, error, run=self.run_id))
             return
         future.set_result(value)
 
@@ -430,31 +428,15 @@ class Execution:
         recorded = self._expected.get(operation.number)
         if recorded is None:
             return
-        kind = OP_KIND_OF[recorded.kind]
-        if kind != operation.kind or recorded.name != operation.name or recorded.fingerprint != operation.fingerprint:
-            actual = _describe(operation.kind, operation.name, operation.fingerprint)
-            if kind == operation.kind == "step" and recorded.name == operation.name:
-                actual += f": {_shown_call(operation.detail)}"
+        actual = difference(recorded, operation)
+        if actual is not None:
             self._diverge(recorded, actual, self.location())
             raise self.halted or RunHalted(self.run_id)
 
     def _diverge(self, recorded: Entry, actual: str, location: str | None = None) -> None:
-        expected = _describe(OP_KIND_OF[recorded.kind], recorded.name, recorded.fingerprint)
         location = location or self._whereabouts()
-        self._halt(
-            DeterminismError(
-                f"run {self.run_id!r} of workflow {self.definition.name!r} no longer does what its journal recorded\n"
-                f"  operation: {recorded.op}\n"
-                f"  expected:  {expected}\n"
-                f"  actual:    {actual}\n"
-                f"  at:        {location}\n"
-                "Nothing was executed and nothing is lost. Restore the recorded order of operations in the code (guard "
-                "additions with `if patched(name):`), then resume the run or restart the engine.",
-                expected=expected,
-                actual=actual,
-                location=location,
-            )
-        )
+        error = divergence(recorded, actual, run=self.run_id, workflow=self.definition.name, location=location)
+        self._halt(error)
 
     def _halt(self, reason: RunHalted) -> None:
         self.halted = self.halted or reason
@@ -464,7 +446,7 @@ class Execution:
         """Keep code that is over, or is being dropped, from doing anything durable."""
         self._refusals += 1
         raise RunEnded(
-            f"run {self.run_id!r}: {_describe(kind, name, 0)} was called after the run's code had ended or left "
+            f"run {self.run_id!r}: {describe(kind, name)} was called after the run's code had ended or left "
             "memory; it did nothing"
         )
 
@@ -484,17 +466,6 @@ class Execution:
         return self.definition.name if error is None else raised_at(error)
 
 
-def _shown_call(attempts: Attempts) -> str:
-    return reprlib.repr((*attempts.args, *(f"{name}={value!r}" for name, value in attempts.kwargs.items())))
-
-
-_VALUE_ADVICE: Final = "The type has changed since the value was recorded; change it back."
-_MESSAGE_ADVICE: Final = (
-    "The sender gave another type than receive() asks for, or that has changed since. Nothing is lost: receive it as "
-    "what it is, or as Any, and resume the run; or cancel the run."
-)
-
-
 def _failure(entry: Entry) -> BaseException:
     fallback = StepFailed if entry.kind == "step_failed" else RunFailed
     return failure_to_raise(entry.value, fallback)
@@ -511,16 +482,3 @@ class _StepWhere:
 
     def __str__(self) -> str:
         return f"the arguments of step {self.step!r} in run {self.run_id!r}"
-
-
-def _describe(kind: str, name: str, fingerprint: int) -> str:
-    words: dict[str, str] = {
-        "timer": "a timer",
-        "cancel": "a cancellation",
-        "result": "waiting for run",
-        "patch": "patched",
-    }
-    text = words.get(kind, kind)
-    if name:
-        text += f" {name!r}"
-    return f"{text} (arguments {fingerprint:08x})" if fingerprint else text

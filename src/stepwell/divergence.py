@@ -1,0 +1,69 @@
+"""How code that no longer fits its journal is described: what was recorded, and what the code does in place of it."""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Final
+
+from stepwell.attempts import Attempts
+from stepwell.calls import Operation
+from stepwell.errors import DeterminismError, RunHalted, SerializationError
+from stepwell.journal import OP_KIND_OF, Entry
+
+_WORDS: Final = {
+    "timer": "a timer",
+    "cancel": "a cancellation",
+    "result": "waiting for run",
+    "patch": "patched",
+}
+
+_VALUE_ADVICE: Final = "The type has changed since the value was recorded; change it back."
+_MESSAGE_ADVICE: Final = (
+    "The sender gave another type than receive() asks for, or that has changed since. Nothing is lost: receive it as "
+    "what it is, or as Any, and resume the run; or cancel the run."
+)
+
+
+def describe(kind: str, name: str, fingerprint: int = 0) -> str:
+    """Return an operation in words: its kind, its name, and the checksum of its arguments where it has some."""
+    text = _WORDS.get(kind, kind)
+    if name:
+        text += f" {name!r}"
+    return f"{text} (arguments {fingerprint:08x})" if fingerprint else text
+
+
+def difference(recorded: Entry, operation: Operation) -> str | None:
+    """Return what the code does in place of what was recorded for the operation of this number; None where it fits."""
+    kind = OP_KIND_OF[recorded.kind]
+    has_name = kind == operation.kind and recorded.name == operation.name
+    if has_name and recorded.fingerprint == operation.fingerprint:
+        return None
+    actual = describe(operation.kind, operation.name, operation.fingerprint)
+    return f"{actual}: {_shown(operation.detail)}" if has_name and kind == "step" else actual
+
+
+def divergence(recorded: Entry, actual: str, *, run: str, workflow: str, location: str) -> DeterminismError:
+    """Make the error for a run whose code does `actual` at `location`, where its journal has something else."""
+    expected = describe(OP_KIND_OF[recorded.kind], recorded.name, recorded.fingerprint)
+    return DeterminismError(
+        f"run {run!r} of workflow {workflow!r} no longer does what its journal recorded\n"
+        f"  operation: {recorded.op}\n"
+        f"  expected:  {expected}\n"
+        f"  actual:    {actual}\n"
+        f"  at:        {location}\n"
+        "Nothing was executed and nothing is lost. Restore the recorded order of operations in the code (guard "
+        "additions with `if patched(name):`), then resume the run or restart the engine.",
+        expected=expected,
+        actual=actual,
+        location=location,
+    )
+
+
+def unreadable(recorded: Entry, error: SerializationError, *, run: str) -> RunHalted:
+    """Make the error for a run whose code cannot be given what was recorded."""
+    advice = _MESSAGE_ADVICE if recorded.kind == "message" else _VALUE_ADVICE
+    return RunHalted(f"run {run!r}: {error}. {advice}")
+
+
+def _shown(attempts: Attempts) -> str:
+    return reprlib.repr((*attempts.args, *(f"{name}={value!r}" for name, value in attempts.kwargs.items())))
