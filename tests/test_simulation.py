@@ -299,6 +299,17 @@ def test_5217_a_step_whose_result_came_with_a_child_that_another_worker_started_
     assert most == 1
 
 
+def test_300065_a_permit_that_an_attempt_was_left_with_comes_free_though_its_run_ended_beside_a_transaction(
+    simulator: Simulator,
+) -> None:
+    race = ["race", [["step", 16, "once", 0], ["step", 17, "limited", 0], ["step", 18, "txretry", 2]]]
+    runs = (("r1", "async", ["step", 14, "limited", 0]), ("r2", "async", race))
+    actions = (Action(33_021, "start", "r2"), Action(55_606, "start", "r1"))
+    weather = Weather(step_time=100, turn_delay=5_000)
+    found = [simulator.broken(Plan(seed, (Worker(running=1),), runs, actions, weather, 400_000)) for seed in range(20)]
+    assert [violation for violation in found if violation is not None] == []
+
+
 @pytest.mark.parametrize(
     "name", ["a paused queue gives", "a dedup key is not looked at", "a deadline that comes 5 ms early"]
 )

@@ -57,7 +57,7 @@ class FlowJudge:
         #: When runs were taken.
         self.taken: dict[int, int] = {}
         self._starts: dict[str, list[int]] = {}  # of the runs of each queue
-        self._executing: dict[str, dict[int, Process]] = {}  # by limit and attempt
+        self._executing: dict[str, dict[int, tuple[Process, int]]] = {}  # by limit and attempt: who, and its epoch
         self._begun: dict[str, list[int]] = {}  # the starts under each limit
         self._paused: set[str] = set()
         #: The queue and dedup key of every run that ever had one.
@@ -170,9 +170,10 @@ class FlowJudge:
         if limit is None or not self._rows(_ALIVE, process.members.epoch):
             return  # without a limit; or of a worker that was fenced since it had its permit, and does not know it
         executing = self._executing.setdefault(limit.name, {})
-        executing[id(attempt)] = process
-        others = {other for other in executing.values() if other.alive and self._rows(_ALIVE, other.members.epoch)}
-        count = sum(other in others for other in executing.values())
+        # What a worker was doing when it was fenced goes on for a while, whoever it is now: nobody can help that.
+        executing[id(attempt)] = process, process.members.epoch
+        alive = {other for other in executing.values() if other[0].alive and self._rows(_ALIVE, other[1])}
+        count = sum(other in alive for other in executing.values())
         bound = limit.settings.concurrency
         if bound is not None and count > bound:
             raise Violation("the concurrency of a limit is kept", f"{limit.name}: {count} attempts are under way")

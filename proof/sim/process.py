@@ -259,11 +259,17 @@ class Process:
     # --- time ----------------------------------------------------------------------------------------------------
 
     def time(self) -> int:
-        """Return what the process takes for now: it may have been interrupted since it looked at the clock."""
+        """Return what the process takes for now: it may have been interrupted since it looked at the clock.
+
+        It looks at it each time, so what it did before is older than that.
+        """
         lag = self.world.plan.weather.lag
         now = self.world.now - (self.chance.randint(0, lag) if lag and not self.world.healing else 0)
         self._latest = max(self._latest, now)
         return self._latest
+
+    def _has_acted(self) -> None:
+        self._latest = max(self._latest, self.world.now)
 
     def is_stalled(self) -> bool:
         """Tell whether the process gets no time."""
@@ -356,6 +362,7 @@ class Process:
         self._scheduled = False
         machine = self.machine
         machine.turn(self.time())
+        self._has_acted()
         if machine.failure is not None:
             if not self.leaving:
                 self.world.failed(self)

@@ -27,7 +27,8 @@ class Attempts(msgspec.Struct, eq=False):
     Of a step with a limit `permit` says whether the attempt asks for a permit in the commit under way, waits for it, or
     has it, or was left with it because nobody waits for its end any more; `began_at` is when its execution really
     began, 0 until then, and `start_told` whether the store knows. `lingers` is set where it counts as ended and its
-    thread goes on. `interruptions` counts how often the program cancelled the task that executed it.
+    thread goes on. `leaving` are the numbers of attempts whose leaving is not committed yet, and whether they have
+    ended all the same. `interruptions` counts how often the program cancelled the task that executed it.
     """
 
     run_key: int
@@ -51,6 +52,7 @@ class Attempts(msgspec.Struct, eq=False):
     began_at: int = 0
     start_told: bool = False
     lingers: bool = False
+    leaving: dict[int, bool] = {}  # a struct makes a new one for each of its objects
     interruptions: int = 0
 
     def __str__(self) -> str:

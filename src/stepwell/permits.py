@@ -10,6 +10,7 @@ it calls still bears its load, so it keeps its permit, apart from its run, until
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 from stepwell.attempts import Attempts
@@ -26,6 +27,10 @@ class PermitDesk(Protocol):
 
     def permit_asked(self, run: Resident, attempts: Attempts, limit: str, work: Work) -> None:
         """Decide about a permit in the commit under way; make the limit known to the file before it is asked for."""
+        ...
+
+    def permit_free(self, attempts: Attempts, attempt: int) -> None:
+        """Free, in a work of its own, the permit that an attempt was left with."""
         ...
 
     def limit_touched(self, limit: str) -> None:
@@ -88,7 +93,13 @@ class Permits:
         """
         if attempts.permit == "held" and attempts.began_at:
             attempts.permit = "left"
+            attempts.leaving[attempts.attempt] = False
             work.changes.append(PermitLeft(attempts.run_key, attempts.operation, attempts.attempt, attempts.began_at))
+            work.extra.after.append(partial(self._has_left, attempts, attempts.attempt))
+
+    def _has_left(self, attempts: Attempts, attempt: int) -> None:
+        if attempts.leaving.pop(attempt):
+            self._desk.permit_free(attempts, attempt)
 
     def over(self, attempts: Attempts, work: Work) -> None:
         """Free the permit of an attempt that nobody waits for: only now is its execution over, unless it lingers."""
@@ -101,9 +112,11 @@ class Permits:
             self.give_back(attempts, work)
 
     def free(self, attempts: Attempts, attempt: int, work: Work) -> None:
-        """Free the permit that an attempt was left with."""
+        """Free the permit that an attempt was left with; after the commit that leaves it, where that is to come."""
         limit = attempts.definition.step_options.limit
-        if limit is not None:
+        if attempt in attempts.leaving:
+            attempts.leaving[attempt] = True
+        elif limit is not None:
             work.changes.append(PermitFreed(attempts.run_key, attempts.operation, attempt))
             self._desk.limit_touched(limit.name)
 

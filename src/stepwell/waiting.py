@@ -109,7 +109,9 @@ class Waiters:
         over: list[RunOver] = []
         for start in range(0, len(ids), _LOOK_CHUNK):
             settled = inspector.settled_among(ids[start : start + _LOOK_CHUNK])
-            over += [RunOver.of(record) for record in settled if record.key not in self._claiming]
+            # Of a halted run that is tried again it is told when that is committed.
+            told = (record for record in settled if record.status in ENDED or record.key not in self._claiming)
+            over += map(RunOver.of, told)
         for key in {place[0] for place in self._of_values if keys is None or place[0] in keys}:
             record = inspector.run_by_key(key) if key not in self._memory else None
             if record is not None and record.status in ENDED and key not in self._batch.ending:

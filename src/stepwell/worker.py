@@ -214,6 +214,10 @@ class Worker:
 
     def thread_over(self, attempts: Attempts, attempt: int) -> None:
         """Free the permit of an attempt that timed out, whose thread has ended now; an event."""
+        self.permit_free(attempts, attempt)
+
+    def permit_free(self, attempts: Attempts, attempt: int) -> None:
+        """Free the permit that an attempt was left with."""
         self.activator.permits.free(attempts, attempt, self.batch.lone_work())
 
     def transaction_due(self, run: Resident, attempts: Attempts) -> None:
