@@ -10,6 +10,7 @@ from pathlib import Path
 
 import apsw
 import pytest
+from proof.pool import scratch
 
 from stepwell.errors import FileNotUsable, SchemaTooNew, StorageFull, StoreError
 from stepwell.store.sqlite import connecting, migrate, paths
@@ -337,24 +338,22 @@ print(at - 1)
 """
 
 
-def test_a_migration_killed_at_any_line_is_finished_by_the_next_open(path: str, folder: Folder, tmp_path: Path) -> None:
+def test_a_migration_killed_at_any_line_is_finished_by_the_next_open(path: str, folder: Folder) -> None:
     old, new = folder(INITIAL), folder(INITIAL, SECOND)
     fill(path, old)
-    work = tmp_path / "work"
-    work.mkdir()
-    command = [sys.executable, "-c", KILL_EVERYWHERE, path, old, new, str(work), "migrate"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with scratch() as work:  # in memory: what a kill leaves does not depend on the disk
+        command = [sys.executable, "-c", KILL_EVERYWHERE, path, old, new, str(work), "migrate"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 60
 
 
-def test_the_making_of_a_file_killed_at_any_line_is_finished_by_the_next_open(folder: Folder, tmp_path: Path) -> None:
+def test_the_making_of_a_file_killed_at_any_line_is_finished_by_the_next_open(folder: Folder) -> None:
     new = folder(INITIAL, SECOND)
-    work = tmp_path / "work"
-    work.mkdir()
     modules = ["opening", "locking", "connecting", "judging", "membership"]
-    command = [sys.executable, "-c", KILL_EVERYWHERE, "", new, new, str(work), *modules]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with scratch() as work:
+        command = [sys.executable, "-c", KILL_EVERYWHERE, "", new, new, str(work), *modules]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 60
 
