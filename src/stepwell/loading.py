@@ -166,6 +166,11 @@ class Loader:
                 self._leave_pending(record)
         self.look()
 
+    def retry_halted(self) -> None:
+        """Try halted runs again, with the code of this worker; an event."""
+        if self.takes_work and not self._worker.draining:
+            self.claim(self._inspector.halted(list(self._workflows)))
+
     # --- claiming: first the claim is committed, then the run is read -------------------------------------------------
 
     def look(self) -> None:

@@ -23,7 +23,7 @@ from stepwell.flow import Limit, Queue, QueueSettings
 from stepwell.hearing import Hearing
 from stepwell.journal import Payload
 from stepwell.loading import Limits
-from stepwell.model import Claim
+from stepwell.model import Claim, Member
 from stepwell.queue_requests import QueueRequests
 from stepwell.requests import Message, Requests, check_conflict
 from stepwell.store.base import Created, News, RunCreated, Store
@@ -110,6 +110,7 @@ class Machine:
         self.waiters = Waiters(store, self.worker.memory, self.worker.batch, self.worker.loader.claiming)
         self._after_flush: list[Callable[[], None]] = []
         self._hearing = Hearing(self.worker, self.waiters, self.later, self._look_at_members)
+        self._at_work: frozenset[int] = frozenset()  # the epochs of the workers that took work when last looked at
 
     def open(self, now: int) -> None:
         """Register with the store, release what dead workers left behind, and queue what is to be taken up."""
@@ -121,6 +122,7 @@ class Machine:
             _log.info("%s: %d runs were under way when their worker died; they go on", self.store.location, released)
         self.inbox.append(self.worker.loader.recover)
         if self._takes_work:
+            self._note_at_work(self.store.members())
             self.inbox += [self.worker.turns.declare_known, self.worker.turns.look]
 
     def post(self, event: Callable[[], None]) -> None:
@@ -325,6 +327,9 @@ class Machine:
         if self.closing:
             return
         members = self.store.members()
+        if self._note_at_work(members):
+            # What it halted may be fine with the code of this one: after a deployment the worker was of the old code.
+            self.later(self.worker.loader.retry_halted)
         fenced = all(member.epoch != self.claimed().epoch for member in members)
         if not fenced and all(member.state != "dead" for member in members):
             return
@@ -344,6 +349,12 @@ class Machine:
             _log.warning("%s: a worker died; its %d runs go on elsewhere", self.store.location, released)
         self.worker.loader.look()
         self.worker.turns.look()
+
+    def _note_at_work(self, members: list[Member]) -> bool:
+        """Note who takes work; tell whether somebody does not any more."""
+        before = self._at_work
+        self._at_work = frozenset(member.epoch for member in members if member.takes_work and member.state != "dead")
+        return not before <= self._at_work
 
     # --- retention -----------------------------------------------------------------------------------------------
 
