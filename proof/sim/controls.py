@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from msgspec.structs import replace
 
-from proof.sim.plan import Plan, Worker
+from proof.sim.plan import Action, Plan, Worker
 from proof.sim.world import World
 from stepwell.activation import Activator
 from stepwell.client import Enlisted
@@ -20,6 +20,7 @@ from stepwell.loading import Loader
 from stepwell.machine import Machine
 from stepwell.memory import Memory
 from stepwell.model import RunRecord, RunSnapshot
+from stepwell.permits import Permits
 from stepwell.requests import Requests
 from stepwell.resident import Resident
 from stepwell.store.sqlite import changes, writer
@@ -53,6 +54,10 @@ def _act_early(stack: ExitStack) -> None:
 
 def _do_not_fence(stack: ExitStack) -> None:
     stack.enter_context(patch.dict(writer._SQL, {"worker_may_write": "SELECT 1 WHERE ?1 > 0"}))
+
+
+def _leave_no_permits(stack: ExitStack) -> None:
+    stack.enter_context(patch.object(Permits, "leave", lambda *_args: None))
 
 
 def _fire_twice(stack: ExitStack) -> None:
@@ -226,6 +231,7 @@ CONTROLS: Final[dict[str, Callable[[ExitStack], None]]] = {
     "a run is claimed although it has an owner": _claim_what_is_owned,
     "a crash makes attempts forgotten": _forget_attempts,
     "a queue limit counted outside the transaction": _count_outside,
+    "a permit is free though its attempt goes on": _leave_no_permits,
     "a paused queue gives": _ignore_pauses,
     "a dedup key is not looked at": _ignore_keys,
     "a debounced start is not put off": _do_not_put_off,
@@ -244,10 +250,23 @@ def broken_engine(name: str) -> Generator[None]:
 
 
 def world_for(name: str, plan: Plan) -> Plan:
-    """Return the plan in which a broken engine lives: where two workers must meet in a queue, all runs stand there."""
+    """Return the plan in which a broken engine lives: where runs must meet in a queue or at a limit, all go there."""
+    if name == "a permit is free though its attempt goes on":
+        return _all_cancelled_in_calls(plan)
     if name != "a queue limit counted outside the transaction":
         return plan
     places = tuple((run_id, ["sim.one", "", 0, 0]) for run_id, _, _ in plan.runs)
     actions = tuple(dataclasses.replace(action, at=index) for index, action in enumerate(plan.actions))
     weather = dataclasses.replace(plan.weather, crossing=0.5)
     return plan.but(places=places, actions=actions, weather=weather, workers=(Worker(), Worker(), Worker()))
+
+
+def _all_cancelled_in_calls(plan: Plan) -> Plan:
+    """Return a plan whose runs do nothing but call the step under a limit, and are cancelled one by one."""
+    ids = [run_id for run_id, _, _ in plan.runs]
+    runs = tuple((run_id, "async", ["step", index, "limited", 0]) for index, run_id in enumerate(ids, 1))
+    starts = [Action(index, "start", target=run_id) for index, run_id in enumerate(ids)]
+    cancels = [Action(20_000 * index, "cancel", target=run_id) for index, run_id in enumerate(ids, 1)]
+    weather = dataclasses.replace(plan.weather, step_time=300_000, turn_delay=100)
+    actions = (*starts, *cancels)
+    return plan.but(runs=runs, actions=actions, weather=weather, workers=(Worker(),), places=(), deadlines=())
