@@ -21,8 +21,9 @@ import apsw
 
 #: Steps that write to the log.
 _LOGGED: Final = frozenset({"work", "work_in_thread", "work_twice", "call"})
-#: How long a thread may be kept waiting where it matters, in microseconds; on a machine that is busy.
-_LATE_US: Final = 500_000
+#: Those of them that threads execute; and how long one may be kept waiting where it matters, in microseconds.
+_IN_THREADS: Final = frozenset({"work_in_thread"})
+_LATE_US: Final = 50_000
 _TOKEN: Final = re.compile(r"\((\w+\.\d+)\)")
 
 
@@ -35,6 +36,7 @@ class Execution(NamedTuple):
     token: str
     began_at: int
     text: str
+    step: str
 
     @property
     def worker(self) -> str:
@@ -87,10 +89,10 @@ class Evidence:
         found = cls()
         for log in logs:
             for line in log.read_text().splitlines() if log.exists() else ():
-                what, run, operation, _, attempt, token, at, text = line.split(" ", 7)
+                what, run, operation, step, attempt, token, at, text = line.split(" ", 7)
                 if what == "B":
                     began_at = int(at) + offset
-                    found.executions.append(Execution(run, int(operation), int(attempt), token, began_at, text))
+                    found.executions.append(Execution(run, int(operation), int(attempt), token, began_at, text, step))
                 elif what == "E":
                     found.ended[token] = int(at) + offset
         connection = apsw.Connection(database, flags=apsw.SQLITE_OPEN_READONLY)
@@ -211,12 +213,13 @@ def _is_ignorant(execution: Execution, terms: Mapping[str, Sequence[Term]]) -> b
     """Return whether a worker began this after it was fenced, and before it came back as another one.
 
     A thread that was to execute a step, and had just looked whether anybody still wants it, may be kept waiting for a
-    while after that.
+    moment after that.
     """
     own = terms.get(execution.worker, ())
+    late = _LATE_US if execution.step in _IN_THREADS else 0
     return any(
         term.fenced and term.ended_at is not None and term.ended_at < execution.began_at < until
-        for term, until in zip(own, [*(next_one.began_at + _LATE_US for next_one in own[1:]), 2**62], strict=True)
+        for term, until in zip(own, [*(next_one.began_at + late for next_one in own[1:]), 2**62], strict=True)
     )
 
 
