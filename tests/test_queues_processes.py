@@ -19,7 +19,7 @@ from typing import NamedTuple
 import pytest
 from tests.programs import turns
 
-from stepwell import Engine
+from stepwell import Engine, RunDeadlineExceeded
 
 PROGRAM = Path(__file__).parent / "programs" / "turns.py"
 SECOND = 1_000_000_000
@@ -184,3 +184,38 @@ def test_a_slot_of_a_killed_process_is_used_by_the_one_that_carries_the_run_on(c
         assert (info.waiting, info.running) == (0, 0)
     crew.close()
     assert {call.what for call in crew.calls()} == {str(number) for number in range(300)}
+
+
+@pytest.mark.parametrize("first", ["the worker", "the deadline"])
+def test_a_paused_queue_keeps_a_deadline_over_processes_and_a_death(crew: Crew, first: str) -> None:
+    with client(crew) as engine:
+        engine.queue(turns.ONE).pause()
+        if first == "the worker":
+            crew.hire(2)
+        late = engine.start(turns.job, "late", queue=turns.ONE, dedup="key", deadline=0.3)
+        assert late.info().status == "pending"
+        if first == "the deadline":
+            crew.hire(2)
+        crew.kill_one()
+        with pytest.raises(RunDeadlineExceeded, match="did not begin before its deadline"):
+            late.result(timeout=30)
+        assert engine.queue(turns.ONE).info().waiting == 0
+        again = engine.start(turns.job, "again", queue=turns.ONE, dedup="key")
+        assert again.id != late.id
+        engine.queue(turns.ONE).resume()
+        again.result(timeout=30)
+    crew.close()
+    assert [call.what for call in crew.calls()] == ["again"]
+
+
+def test_a_client_leaves_the_deadline_of_a_run_to_a_worker(crew: Crew) -> None:
+    with client(crew) as engine:
+        engine.queue(turns.ONE).pause()
+        late = engine.start(turns.job, "late", queue=turns.ONE, deadline=0)
+        with pytest.raises(TimeoutError):
+            late.result(timeout=0.2)
+        assert late.info().status == "pending"
+        crew.hire(1)
+        with pytest.raises(RunDeadlineExceeded):
+            late.result(timeout=30)
+    crew.close()

@@ -310,8 +310,22 @@ def test_300065_a_permit_that_an_attempt_was_left_with_comes_free_though_its_run
     assert [violation for violation in found if violation is not None] == []
 
 
+def test_381_a_run_that_is_cancelled_while_it_is_claimed_is_not_forgotten_by_its_worker(simulator: Simulator) -> None:
+    call = ["child", 14, "call", "async", ["cancel", 15, "r0"], None, None]
+    runs = (("r2", "async", ["group", [["cancel", 13, "r2"], call]]),)
+    worker, weather = Worker(waiting=0, running=1), Weather(step_time=10_000, turn_delay=100)
+    plans = [Plan(seed, (worker,), runs, (Action(10_621, "start", "r2"),), weather, 100_000) for seed in range(20)]
+    assert [violation for plan in plans if (violation := simulator.broken(plan)) is not None] == []
+
+
 @pytest.mark.parametrize(
-    "name", ["a paused queue gives", "a dedup key is not looked at", "a deadline that comes 5 ms early"]
+    "name",
+    [
+        "a paused queue gives",
+        "a dedup key is not looked at",
+        "a deadline that comes 5 ms early",
+        "a deadline is not kept in a queue",
+    ],
 )
 def test_what_is_broken_about_starts_is_caught(simulator: Simulator, name: str) -> None:
     with broken_engine(name):

@@ -172,6 +172,12 @@ def test_a_query_file_with_a_double_or_empty_name_is_refused() -> None:
             "next_wake",
             r"SEARCH run USING INDEX stepwell_runs_suspect \(status=\? AND owner=\? AND workflow=\? AND wake_at",
         ),
+        ("next_deadline", r"SEARCH stepwell_runs USING (COVERING )?INDEX stepwell_runs_by_deadline \(deadline_at>"),
+        ("overdue", r"SEARCH stepwell_runs USING INDEX stepwell_runs_by_deadline \(.*deadline_at<"),
+        (
+            "earlier_deadline",
+            r"SEARCH stepwell_runs USING (COVERING )?INDEX stepwell_runs_by_deadline \(.*deadline_at<",
+        ),
         ("stranded", r"SEARCH run USING INDEX stepwell_runs_by_wake \(workflow>"),
         ("stranded", r"SEARCH run USING INDEX stepwell_runs_by_wake \(workflow=\? AND wake_at"),
         ("due", r"SEARCH stepwell_runs USING INDEX stepwell_runs_by_wake \(workflow=\? AND wake_at"),

@@ -27,7 +27,7 @@ from stepwell.store.base import (
     ValuePublished,
     WorkTaken,
 )
-from stepwell.store.queueing import Entered, QueueDeclared
+from stepwell.store.queueing import Entered, QueueChanged, QueueDeclared
 from stepwell.store.sqlite import nudges
 from stepwell.store.sqlite.membership import Seat
 from stepwell.testing.contract import NOW, Worker, step
@@ -85,6 +85,19 @@ def test_an_entry_of_a_queue_is_told_to_takers_as_a_turn(worker: Worker) -> None
     # Who is told of work looks at queues as well.
     both = [msgspec.structs.replace(queued, id="r"), RunCreated("s", "w", None, 1, "pending", NOW)]
     assert letters(worker, *both) == [(nudges.WORK, [TAKER], [])]
+
+
+def test_a_deadline_in_a_queue_is_told_where_it_is_the_first(worker: Worker) -> None:
+    worker.apply(QueueDeclared("q", "queue", QueueSettings(concurrency=1), NOW), QueueChanged("q", NOW, paused=True))
+    company_of(worker).letters.clear()
+
+    def entering(run_id: str, deadline_at: int | None) -> list[tuple[bytes, list[int], list[int]]]:
+        started = RunCreated(run_id, "w", None, 1, "pending", NOW, deadline_at=deadline_at, entry=Entered("q"))
+        return letters(worker, started).copy()
+
+    work: list[tuple[bytes, list[int], list[int]]] = [(nudges.WORK, [TAKER], [])]
+    found = [entering(f"r{number}", at) for number, at in enumerate((None, NOW + 9, NOW + 9, NOW + 20, NOW + 8))]
+    assert found == [[], work, [], [], work]
 
 
 def test_an_owner_is_told_once_until_it_has_looked(worker: Worker) -> None:

@@ -208,6 +208,10 @@ def _stop_too_early(stack: ExitStack) -> None:
     stack.enter_context(patch.object(Resident, "__init__", broken))
 
 
+def _keep_no_deadline_of_what_waits(stack: ExitStack) -> None:
+    stack.enter_context(patch.object(Loader, "_end_overdue", lambda _self: None))
+
+
 def _forget_what_was_started(stack: ExitStack) -> None:
     """A transaction is committed, and nobody brings to life what it started."""
 
@@ -237,6 +241,7 @@ CONTROLS: Final[dict[str, Callable[[ExitStack], None]]] = {
     "a debounced start is not put off": _do_not_put_off,
     "a batch takes one too many": _fill_batches_too_far,
     "a deadline that comes 5 ms early": _stop_too_early,
+    "a deadline is not kept in a queue": _keep_no_deadline_of_what_waits,
     "a transaction's starts are forgotten": _forget_what_was_started,
 }
 
@@ -253,6 +258,9 @@ def world_for(name: str, plan: Plan) -> Plan:
     """Return the plan in which a broken engine lives: where runs must meet in a queue or at a limit, all go there."""
     if name == "a permit is free though its attempt goes on":
         return _all_cancelled_in_calls(plan)
+    if name == "a deadline is not kept in a queue":
+        places = tuple((run_id, ["sim.one", "", 0, 0]) for run_id, _, _ in plan.runs)
+        return plan.but(places=places, deadlines=tuple((run_id, 1_000) for run_id, _, _ in plan.runs[1:]))
     if name != "a queue limit counted outside the transaction":
         return plan
     places = tuple((run_id, ["sim.one", "", 0, 0]) for run_id, _, _ in plan.runs)

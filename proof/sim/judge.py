@@ -220,12 +220,12 @@ class Judge:
 
     def _check_blocked(self, run_id: str) -> None:
         key = self.keys[run_id]
+        self.starts.check_deadline(key, run_id, self._world.now)
         if self.flow.stands_rightly(key):
             return
         execution = self._replay(key)
         if execution.outcome is not None or execution.stopped:
             raise Violation("a run goes on", f"{run_id} has not ended, but its code has")
-        self.starts.check_deadline(key, run_id, self._world.now)
         for operation in execution.pending.values():
             if operation.kind == "receive":
                 waiting = self._rows(
@@ -293,7 +293,8 @@ class Judge:
         node = json.loads(_text(encoded))["args"][0]
         self.starts.check_input(key, run_id, node)
         outcome = execution.outcome
-        never_ran = status == "cancelled" and all(kind == "cancel" for _, kind, _, _ in entries)
+        late = _type_of(error) == "stepwell.errors.RunDeadlineExceeded"
+        never_ran = (late and not entries) or (status == "cancelled" and {entry[1] for entry in entries} <= {"cancel"})
         if outcome is None and not never_ran:
             raise Violation("a journal replays to the end", f"{run_id} is {status}, its journal is not at an end")
         if status == "completed":
@@ -308,15 +309,15 @@ class Judge:
                 model.check(node, found, model.Facts(run_id, created_at, self._world.losses + self._world.refusals > 0))
             except model.UnfitError as problem:
                 raise Violation("the model", f"{run_id}: {problem}") from problem
-        elif status == "failed" and _type_of(error) == "stepwell.errors.RunDeadlineExceeded":
-            self.starts.check_late(key, run_id)
+        elif late:
+            self.starts.check_late(key, run_id, has_begun=not never_ran)
         elif status == "failed":
             if "SimError" not in _text(error) or "raise" not in model.outcomes(node):
                 raise Violation("the model", f"{run_id} cannot fail, but has: {_text(error)[:500]}")
         elif cancelled_at is None and not model.may_cancel_itself(node):
             raise Violation("a run is cancelled because somebody said so", run_id)
         heard = any(kind == "cancel" for _, kind, _, _ in entries)
-        stopped = status == "cancelled" or _type_of(error) == "stepwell.errors.RunDeadlineExceeded"
+        stopped = status == "cancelled" or late
         if heard and not stopped and not model.cancel_may_be_lost(node):
             raise Violation("a cancellation ends its run", f"{run_id} is {status}")
         if heard and not never_ran and node[0] == "final" and not self._cleaned_up(key, run_id, node[2][1]):

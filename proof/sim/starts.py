@@ -24,6 +24,7 @@ STARTS: Final = frozenset({"start", "transact", "collect"})
 _ITEMS: Final = "SELECT input FROM stepwell_batch_items WHERE run = ? ORDER BY number"
 _RUN: Final = "SELECT created_at, deadline_at FROM stepwell_runs WHERE key = ?"
 _STOPPED: Final = "SELECT min(at) FROM stepwell_journal WHERE run = ? AND kind = 'cancel' AND name = ?"
+_UNBEGUN: Final = "SELECT iif(started_at IS NULL, ended_at, NULL) FROM stepwell_runs WHERE key = ?"
 _CANCELLED: Final = "SELECT 1 FROM stepwell_journal WHERE run = ? AND kind = 'cancel'"
 
 
@@ -86,10 +87,10 @@ class StartJudge:
         if deadline_at is not None and deadline_at <= now and not self._rows(_CANCELLED, key):
             raise Violation("a deadline is kept", f"{run_id} goes on, {now - deadline_at} us after its deadline")
 
-    def check_late(self, key: int, run_id: str) -> None:
-        """Look whether a run that was stopped for its deadline was late."""
+    def check_late(self, key: int, run_id: str, *, has_begun: bool) -> None:
+        """Look whether a run that was stopped for its deadline, or never begun before it, was late."""
         ((_, deadline_at),) = self._rows(_RUN, key)
-        ((stopped_at,),) = self._rows(_STOPPED, key, DEADLINE_REASON)
+        ((stopped_at,),) = self._rows(_STOPPED, key, DEADLINE_REASON) if has_begun else self._rows(_UNBEGUN, key)
         if deadline_at is None or stopped_at is None or stopped_at < deadline_at:
             raise Violation("a deadline is not early", f"{run_id}: stopped at {stopped_at}, deadline {deadline_at}")
 

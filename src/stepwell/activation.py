@@ -455,15 +455,19 @@ class Activator:
         run.status = status
         self._runs.ended(run, over, work)
 
-    def record_end(self, over: RunOver, work: Work, *, has_children: bool) -> None:
-        """Write down that a run has ended, and what that means for the runs around it."""
+    def record_end(self, over: RunOver, work: Work, *, has_children: bool, unstarted: bool = False) -> None:
+        """Write down that a run has ended, and what that means for the runs around it.
+
+        `unstarted`: see `RunFinished`.
+        """
         now = self._runs.now
 
         def watchers_woken(keys: Any) -> None:
             for key in keys or ():
                 self._runs.woken(key)
 
-        work.expect(RunFinished(over.key, over.status, now, over.result, over.error, over.reason), watchers_woken)
+        end = RunFinished(over.key, over.status, now, over.result, over.error, over.reason, unstarted)
+        work.expect(end, watchers_woken)
         if has_children:
             reason = f"its parent, run {over.id!r}, has ended"
             work.expect(ChildrenCancelled(over.key, now, reason), self._runs.children_cancelled)

@@ -119,7 +119,7 @@ class RunFailed(StepwellError):
 
 
 class RunDeadlineExceeded(RunFailed, TimeoutError):
-    """The run did not end before its deadline, and was stopped."""
+    """The run did not end before its deadline, and was stopped, or had not even begun by then."""
 
 
 class RunCrashed(RunFailed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 from msgspec.structs import replace
@@ -12,9 +13,10 @@ from msgspec.structs import replace
 from stepwell.activation import Activator
 from stepwell.batch import Batch
 from stepwell.blocking import mentions_blocking_calls
+from stepwell.clock import MICROSECONDS
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
-from stepwell.errors import RunCrashed, StoreError
+from stepwell.errors import ClaimLost, RunCrashed, RunDeadlineExceeded, RunNotFound, StoreError
 from stepwell.execution import Execution
 from stepwell.failure import encode_failure
 from stepwell.journal import Entry
@@ -33,6 +35,8 @@ _log: Final = logging.getLogger("stepwell")
 
 #: How many runs are read from the store at a time.
 _LOAD_CHUNK: Final = 500
+#: After how many microseconds runs that could not be ended at their deadlines are looked at again: a second.
+_AGAIN: Final = MICROSECONDS
 
 
 class Limits(NamedTuple):
@@ -116,6 +120,7 @@ class Loader:
         self._suspects: set[int] = set()  # the keys of those that were brought to memory
         self._releasing: set[int] = set()  # the keys of runs whose release is not committed yet
         self._wanted_back: set[int] = set()  # those of them that somebody wanted meanwhile
+        self._ending_overdue = False  # ends of runs at their deadlines are not committed yet
         #: The keys of runs that are about to be claimed and read.
         self.claiming: set[int] = set()
 
@@ -174,13 +179,17 @@ class Loader:
     # --- claiming: first the claim is committed, then the run is read -------------------------------------------------
 
     def look(self) -> None:
-        """Take runs that are due, or pending, and that nobody owns, as far as there is room; an event."""
+        """Take runs that are due, or pending, and that nobody owns, as far as there is room; an event.
+
+        Those whose deadlines have passed before anybody began them are ended.
+        """
         worker = self._worker
         if worker.draining or not self.takes_work:
             worker.memory.parked_due = None
             return
         served = list(self._workflows)
         worker.memory.parked_due = self._inspector.next_wake(served, worker.now)
+        worker.memory.parked(self._end_overdue())
         self.work_may_exist = True
         if self._looking:
             self._looked_meanwhile = True
@@ -375,10 +384,56 @@ class Loader:
         worker = self._worker
         if record.queue is not None:
             worker.queue_touched(record.queue)
-        worker.activator.record_end(over, work, has_children=record.started_at is not None)
+        has_begun = record.started_at is not None
+        worker.activator.record_end(over, work, has_children=has_begun, unstarted=not has_begun)
         worker.batch.ending[record.key] = over
         worker.tell_watchers(record.id, record.parent, over, work)
         worker.deliver_ends(work)
+
+    # --- deadlines of runs that nobody has begun ----------------------------------------------------------------------
+
+    def expect_deadline(self, deadline_at: int) -> None:
+        """Note the deadline of a new run that nobody has begun."""
+        if self.takes_work:
+            self._worker.memory.parked(deadline_at)
+
+    def _end_overdue(self) -> int | None:
+        """End the runs whose deadlines passed before anybody began them; return when the next one passes."""
+        worker = self._worker
+        if self._ending_overdue:
+            return None  # it is looked at again when that is committed
+        due = self._inspector.next_deadline()
+        if due is None or due > worker.now:
+            return due
+        self._ending_overdue = True
+        settled: list[object] = []
+        for record in self._inspector.overdue(worker.now, _LOAD_CHUNK):
+            if record.key in worker.batch.ending:
+                settled.append(record.key)
+                continue
+            work = worker.batch.lone_work()
+            work.extra.after.append(partial(settled.append, record.key))
+            work.extra.failing.append(lambda _value, error: settled.append(error) if _is_stale(error) else None)
+            self._end_late(record, work)
+        # Behind all of them, with nothing to write: it is settled in the same commit.
+        last = worker.batch.lone_work()
+        last.extra.after.append(lambda: self._overdue_ended(0 if settled else _AGAIN))
+        last.extra.failing.append(lambda _value, _error: self._overdue_ended(_AGAIN))
+        return None
+
+    def _end_late(self, record: RunRecord, work: Work) -> None:
+        if record.cancel_requested_at is not None:
+            self.cancel_unstarted(record, work)
+            return
+        waited = f"in queue {record.queue!r}" if record.queued else record.reason or "for a worker with room for it"
+        error = RunDeadlineExceeded(
+            f"run {record.id!r} did not begin before its deadline: it still waited {waited}. Nothing of it was executed"
+        )
+        self._end_unheard(record, RunOver(record.key, record.id, "failed", None, encode_failure(error), None), work)
+
+    def _overdue_ended(self, wait: int) -> None:
+        self._ending_overdue = False
+        self._worker.memory.parked(self._worker.now + wait)
 
     def restart(self, run: Resident) -> None:
         """Start the run's code anew, on greenlets, from its journal.
@@ -407,6 +462,11 @@ class Loader:
             for name, receivers in run.receivers.items()
         }
         old.close()
+
+
+def _is_stale(error: BaseException | None) -> bool:
+    """Tell whether a change was refused because what it was about had changed already."""
+    return isinstance(error, (ClaimLost, RunNotFound))
 
 
 def no_workflow(name: str) -> str:

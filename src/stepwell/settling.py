@@ -167,8 +167,11 @@ class Settling:
         refused = [work, *self._drop_newer(lost, error)]
         for run in lost:
             self._worker.forget(run)
-        if isinstance(error, ClaimLost):  # one of the runs that it concerned is another worker's; not all need be
-            self._worker.load_soon([run.key for run in lost])
+        if isinstance(error, ClaimLost):
+            # One of the runs that it concerned is another worker's; not all need be. And a run that was to end because
+            # nobody had begun it may just have been claimed here.
+            unended = [] if work.rare is None else [over.key for over in work.rare.over]
+            self._worker.load_soon(list(dict.fromkeys([*(run.key for run in lost), *unended])))
             return
         for run in lost:
             _log.error("run %r is read again, because a write was refused: %s", run.id, error)

@@ -345,6 +345,8 @@ class Worker:
         """Bring a new run to life."""
         if created.existing is not None:
             return
+        if change.status == "pending" and change.deadline_at is not None:
+            self.loader.expect_deadline(change.deadline_at)
         if change.entry is not None:
             self.turns.touch(change.entry.queue)
             return

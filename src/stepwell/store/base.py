@@ -88,7 +88,8 @@ class RunFinished(msgspec.Struct, frozen=True):
     """A run ended: ``completed`` with `result`, ``failed`` with `error`, or ``cancelled`` with both unset.
 
     The runs that watch it (see `WatchAdded`) are woken as by `RunWoken`; the result is the list of the keys of all its
-    watchers. Its unreceived messages are deleted. Raises `ClaimLost` as `RunMoved` does.
+    watchers. Its unreceived messages are deleted. Raises `ClaimLost` as `RunMoved` does, and with `unstarted` also
+    where a worker has begun the run meanwhile: then its code must hear of it.
     """
 
     run: int
@@ -97,6 +98,7 @@ class RunFinished(msgspec.Struct, frozen=True):
     result: Payload = None
     error: Payload = None
     reason: str | None = None
+    unstarted: bool = False
 
 
 class RunsClaimed(msgspec.Struct, frozen=True):

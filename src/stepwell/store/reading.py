@@ -72,6 +72,14 @@ class Inspector(QueueInspector, Protocol):
         """Return the earliest `wake_at` above `after` of the waiting runs of these workflows that nobody owns."""
         ...
 
+    def next_deadline(self) -> int | None:
+        """Return the earliest `deadline_at` of the ``pending`` runs that no worker has ever begun, or None."""
+        ...
+
+    def overdue(self, now: int, limit: int) -> list[RunRecord]:
+        """Return those of these runs whose `deadline_at` is not after `now`, the earliest first, at most `limit`."""
+        ...
+
     def stranded(self, workflows: Sequence[str], now: int, limit: int) -> list[int]:
         """Return keys of due runs that nobody owns and that belong to none of these workflows."""
         ...

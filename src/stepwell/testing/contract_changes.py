@@ -172,7 +172,7 @@ class ChangeContract(StoreFixtures):
         [("completed", {"result": '"ok"'}), ("failed", {"error": "{}"}), ("cancelled", {"reason": "asked"})],
     )
     def test_a_finished_run_says_how_and_when_it_ended(
-        self, worker: Worker, status: Status, fields: dict[str, str]
+        self, worker: Worker, status: Status, fields: dict[str, Any]
     ) -> None:
         key = worker.create("a")
         assert worker.apply(RunFinished(key, status, NOW + 4, **fields)) == [[]]

@@ -122,6 +122,16 @@ class ClaimContract(StoreFixtures):
         pending = worker.create("pending", "pending")
         assert other.take(at=NOW + 99) == [pending]
 
+    def test_a_run_that_was_begun_is_not_ended_as_one_that_nobody_has(self, worker: Worker, other: Worker) -> None:
+        runs = [worker.create(f"r{number}", "pending") for number in range(4)]
+        other.apply(RunsClaimed(runs[:3], NOW), RunMoved(runs[1], "waiting", NOW), RunsReleased([runs[1]]))
+        other.apply(RunMoved(runs[2], "pending", NOW))
+        for run in runs[:3]:
+            with pytest.raises(ClaimLost):
+                worker.apply(RunFinished(run, "cancelled", NOW + 1, unstarted=True))
+        worker.apply(RunFinished(runs[3], "cancelled", NOW + 1, unstarted=True))
+        assert [worker.record(run).status for run in runs] == ["running", "waiting", "pending", "cancelled"]
+
     def test_two_workers_never_get_the_same_run(self, worker: Worker, other: Worker) -> None:
         keys = [worker.parked(f"r{n}", wake_at=NOW) for n in range(10)]
         mine, theirs = worker.take(limit=4), other.take(limit=100)

@@ -13,7 +13,7 @@ import pytest
 from stepwell.journal import Entry
 from stepwell.lifecycle import STATUSES, Status
 from stepwell.model import RunRecord
-from stepwell.store.base import MessageSent, RunMoved, RunsClaimed, Unit
+from stepwell.store.base import MessageSent, RunFinished, RunMoved, RunsClaimed, Unit
 from stepwell.store.reading import RunFilter
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 
@@ -62,6 +62,24 @@ class ReadContract(StoreFixtures):
         worker.apply(RunsClaimed([keys[1]], NOW + 11))
         assert worker.read.next_wake(ours, 0) == NOW + 20
         assert worker.read.next_wake([], 0) is None
+
+    def test_deadlines_are_those_of_runs_that_nobody_has_begun(self, worker: Worker) -> None:
+        assert worker.read.next_deadline() is None
+        names = {"c": 30, "a": 10, "b": 20, "d": 30}
+        keys = {name: worker.create(name, "pending", deadline_at=NOW + after) for name, after in names.items()}
+        worker.create("timeless", "pending")
+        for status in STATUSES:
+            if status != "pending":
+                worker.create(status, status, deadline_at=NOW + 1)
+        handed_over = worker.create("handed over", deadline_at=NOW + 1)
+        worker.apply(RunMoved(handed_over, "pending", NOW))
+        assert worker.read.next_deadline() == NOW + 10
+        found = [worker.read.overdue(NOW + after, 9) for after in (9, 10, 29, 30)]
+        wanted = [[], ["a"], ["a", "b"], ["a", "b", "c", "d"]]
+        assert found == [[worker.record(keys[name]) for name in these] for these in wanted]
+        assert worker.read.overdue(NOW + 99, 2) == found[2]
+        worker.apply(RunsClaimed([keys["a"]], NOW), RunFinished(keys["b"], "cancelled", NOW))
+        assert worker.read.next_deadline() == NOW + 30
 
     def test_halted_runs_are_found_oldest_first_by_workflow(self, worker: Worker) -> None:
         for status in STATUSES:

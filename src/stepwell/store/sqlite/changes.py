@@ -95,7 +95,8 @@ class Applier:
         self.told: set[int] = set()
         #: The keys of the runs that ended, were halted, or published a value.
         self.ended: list[int] = []
-        #: Whether there may be runs to claim that were not there before; and whether there may be in a queue.
+        #: Whether there may be runs to claim, or deadlines to keep, that were not there before; and whether there may
+        #: be runs to claim in a queue.
         self.made_work = False
         self.made_turn = False
         #: Proof that this transaction was committed, where it added a row that still stands.
@@ -223,6 +224,8 @@ class Applier:
             ),
         )
         key = self._connection.last_insert_rowid()
+        if change.deadline_at is not None and not self._row(_SQL["earlier_deadline"], (change.deadline_at, key)):
+            self.made_work = True  # whoever knows of an earlier one looks at that time, and then finds this one
         self.entries.enter(key, change.workflow, entry, change.at)
         if collects:
             self.entries.collect(key, change.workflow, entry, change.input, 0)
@@ -287,10 +290,13 @@ class Applier:
         ties = self._row(_RUN_TIES, (change.run,))
         self._execute(
             _RUN_FINISHED,
-            (change.run, change.status, change.at, change.result, change.error, change.reason, self._epoch),
+            (
+                *(change.run, change.status, change.at, change.result, change.error, change.reason, self._epoch),
+                int(change.unstarted),
+            ),
         )
         if not self._connection.changes():
-            self._refuse(change.run, change.status)
+            self._refuse(change.run, change.status, unstarted=change.unstarted)
         parent, has_messages, is_watched, has_news, is_suspect, has_entries = ties
         self.ended.append(change.run)
         if has_messages:
@@ -329,7 +335,7 @@ class Applier:
             self._tell_owner(key, status, owner)
         return sorted(key for key, _, _ in rows)
 
-    def _refuse(self, run: int, target: Status) -> NoReturn:
+    def _refuse(self, run: int, target: Status, *, unstarted: bool = False) -> NoReturn:
         """Raise the reason for which a run could not be moved to `target` by this worker."""
         state = self._row(_RUN_STATE, (run,))
         if state is None:
@@ -342,6 +348,8 @@ class Applier:
                 f"run {run_id!r} belongs to worker {owner} now, not to worker {self._epoch}, whose view of it is stale"
             )
         check_transition(run_id, status, target)
+        if unstarted:
+            raise ClaimLost(f"run {run_id!r} has begun meanwhile; worker {self._epoch} held it for one that had not")
         raise StoreError(f"run {run_id!r} could not be moved from {status!r} to {target!r}")
 
     # --- owners

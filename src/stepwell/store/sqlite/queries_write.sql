@@ -133,6 +133,12 @@ INSERT INTO stepwell_runs
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, iif(?3 = 'running', ?6, NULL), ?7, ?8, ?9, ?10, ?11, ?12)
 ON CONFLICT (id) DO NOTHING;
 
+-- name: earlier_deadline
+-- ?1 deadline_at, ?2 key. A row where a run that nobody has begun has an earlier deadline than this one, or the same.
+SELECT 1 FROM stepwell_runs INDEXED BY stepwell_runs_by_deadline
+WHERE deadline_at IS NOT NULL AND status = 'pending' AND started_at IS NULL AND deadline_at <= ?1 AND key <> ?2
+LIMIT 1;
+
 -- name: run_record_by_id
 -- ?1 id. The columns are the fields of model.RunRecord in their order, here and wherever a record is read.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
@@ -169,12 +175,12 @@ UPDATE stepwell_runs SET status = ?2, updated_at = ?3, wake_at = ?4, reason = ?5
 WHERE key = ?1 AND owner = ?6;
 
 -- name: run_finished
--- ?1 run, ?2 status, ?3 at, ?4 result, ?5 error, ?6 reason, ?7 epoch. No RETURNING: it costs 6 us, and what is
--- wanted is the row before (run_ties).
+-- ?1 run, ?2 status, ?3 at, ?4 result, ?5 error, ?6 reason, ?7 epoch, ?8 whether only if nobody has begun it. No
+-- RETURNING: it costs 6 us, and what is wanted is the row before (run_ties).
 UPDATE stepwell_runs SET status = ?2, updated_at = ?3, ended_at = ?3, result = ?4, error = ?5, reason = ?6,
     owner = NULL, wake_at = NULL, queued = 0
 WHERE key = ?1 AND ended_at IS NULL AND (owner IS NULL OR owner = ?7)
-    AND NOT (status = 'pending' AND ?2 = 'completed');
+    AND NOT (status = 'pending' AND ?2 = 'completed') AND (?8 = 0 OR started_at IS NULL);
 
 -- name: run_ties
 -- ?1 run. Its parent, whether it has messages, whether it is watched, whether there is a note for its owner, whether it
