@@ -318,6 +318,19 @@ def test_381_a_run_that_is_cancelled_while_it_is_claimed_is_not_forgotten_by_its
     assert [violation for plan in plans if (violation := simulator.broken(plan)) is not None] == []
 
 
+def test_108096_who_waits_for_a_run_hears_of_its_end_elsewhere_though_it_was_to_end_here_too(
+    simulator: Simulator,
+) -> None:
+    runs = (("r1", "async", ["draw", 1]), ("r2", "async", ["draw", 2]))
+    waits = (Action(7_000, "wait", "r1"), Action(7_500, "wait", "r1"), Action(8_000, "wait", "r1"))
+    # For one of the two the disk seems full until long after the deadline, which the other keeps.
+    actions = (Action(5_000, "start", "r1"), *waits, Action(9_000, "full", number=5_000), Action(9_500, "start", "r2"))
+    places, deadlines = (("r1", ["sim.one", "", 0, 5_000, ""]),), (("r1", 20_000),)
+    plan = Plan(0, (Worker(), Worker()), runs, actions, Weather(turn_delay=100), 100_000, places, deadlines)
+    found = [simulator.broken(plan.but(seed=seed)) for seed in range(20)]
+    assert [violation for violation in found if violation is not None] == []
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -407,6 +407,10 @@ class Machine:
         """Tell whoever waits for these runs."""
         self.waiters.run_over(over)
 
+    def not_over(self, keys: Sequence[int]) -> None:
+        """Look whether these runs, whose ends were refused, ended elsewhere."""
+        self.later(partial(self.hear, News("ends", tuple(keys))))
+
     def published(self, run: int, key: str, value: Payload) -> None:
         """Tell whoever waits for this value."""
         self.waiters.published(run, key, value)

@@ -167,10 +167,12 @@ class Settling:
         refused = [work, *self._drop_newer(lost, error)]
         for run in lost:
             self._worker.forget(run)
+        unended = [over.key for one in refused if one.rare is not None for over in one.rare.over]
+        if unended:
+            self._outside.not_over(unended)
         if isinstance(error, ClaimLost):
             # One of the runs that it concerned is another worker's; not all need be. And a run that was to end because
             # nobody had begun it may just have been claimed here.
-            unended = [] if work.rare is None else [over.key for over in work.rare.over]
             self._worker.load_soon(list(dict.fromkeys([*(run.key for run in lost), *unended])))
             return
         for run in lost:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -52,6 +52,10 @@ class Outside(Protocol):
 
     def run_over(self, over: list[RunOver]) -> None:
         """Tell whoever waits for these runs."""
+        ...
+
+    def not_over(self, keys: Sequence[int]) -> None:
+        """Look whether these runs, whose ends were refused, ended elsewhere, which was not told meanwhile."""
         ...
 
     def published(self, run: int, key: str, value: Payload) -> None:
