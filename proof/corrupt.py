@@ -42,12 +42,13 @@ from unittest.mock import patch
 
 import apsw
 
-from proof import shop
+from proof.client import Client, Plan
+from proof.holding import Held, holding, integrity, missing
 from proof.patience import Hangs, no_longer_than
 from proof.pool import scratch
 from proof.recording import small_logs
 from proof.result import Control, Result
-from proof.shop import OBSERVER, PASSING, Client, Fact, Held, Plan
+from proof.shop import OBSERVER, PASSING, Fact
 from stepwell import RunCancelled, RunHalted
 from stepwell.errors import EngineClosed, SerializationError, StepwellError, StoreError
 from stepwell.store.sqlite import lastcommit
@@ -202,7 +203,7 @@ def _judge(folder: Path, damage: Damage) -> Seen:
     except (apsw.Error, ValueError, LookupError) as error:
         # The engine had no need to read what this tripped over.
         return Seen(unnoticed, f"{type(error).__name__}: {error} ({verdict})")
-    wrong = [f"lost {fact}" for fact in lost or shop.missing(after, facts)] + after.wrong
+    wrong = [f"lost {fact}" for fact in lost or missing(after, facts)] + after.wrong
     wrong += [f"{run_id}: {end}" for run_id, end in ends.items() if end not in {"well", "halted"}]
     words = "; ".join(wrong[:3])
     if not wrong:
@@ -231,8 +232,8 @@ def _examine_copy(folder: Path, facts: list[Fact]) -> tuple[str, list[Fact]]:
     try:
         connection = apsw.Connection(str(folder / "copy.db"))
         try:
-            verdict = shop.integrity(connection)
-            return verdict, shop.missing(shop.holding(connection, damaged=True), facts)
+            verdict = integrity(connection)
+            return verdict, missing(holding(connection, damaged=True), facts)
         finally:
             connection.close()
     except (apsw.Error, ValueError, LookupError) as error:
@@ -242,7 +243,7 @@ def _examine_copy(folder: Path, facts: list[Fact]) -> tuple[str, list[Fact]]:
 def _look(path: Path) -> Held:
     connection = apsw.Connection(str(path))
     try:
-        return shop.holding(connection, damaged=True)
+        return holding(connection, damaged=True)
     finally:
         connection.close()
 

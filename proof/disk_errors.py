@@ -32,14 +32,17 @@ from unittest.mock import patch
 
 import apsw
 
-from proof import broken, shop
+from proof import broken
+from proof.client import Client, Plan
 from proof.disk import Disk, Image
+from proof.finishing import finish
+from proof.holding import Held, look_into, missing
 from proof.patience import Hangs, no_longer_than
 from proof.pool import scratch, spread
 from proof.recorder import Op, Recording, RecordingFile, RecordingVFS, recording
 from proof.recording import small_logs
 from proof.result import Control, Result
-from proof.shop import OBSERVER, Client, Fact, Held, Plan
+from proof.shop import OBSERVER, Fact
 from stepwell import core
 from stepwell.errors import EngineClosed, StoreError
 from stepwell.store.sqlite.store import SqliteStore
@@ -307,7 +310,7 @@ class Case:
                     to_the_end = number == last and image.how != "dropped" and self._random.random() < 0.5
                     digest = image.digest()
                     if digest in known and not to_the_end:
-                        self.wrong += [f"{text}: lost {fact}" for fact in shop.missing(known[digest], facts)]
+                        self.wrong += [f"{text}: lost {fact}" for fact in missing(known[digest], facts)]
                         continue
                     before = len(self.wrong)
                     held = self._check(self._lay_out(image), facts, text, to_the_end=to_the_end)
@@ -330,11 +333,11 @@ class Case:
         try:
             with no_longer_than(_HANG_SECONDS):
                 SqliteStore.open(path).close(None, 0)
-            held = shop.look_into(str(path))
-            wrong = held.wrong + [f"acknowledged, but lost: {fact}" for fact in shop.missing(held, facts)]
+            held = look_into(str(path))
+            wrong = held.wrong + [f"acknowledged, but lost: {fact}" for fact in missing(held, facts)]
             if not wrong and to_the_end:
                 with no_longer_than(_HANG_SECONDS):
-                    wrong = shop.finish(str(path), self._plan, held)
+                    wrong = finish(str(path), self._plan, held)
         except Hangs:
             raise
         except Exception as error:

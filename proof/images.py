@@ -21,12 +21,14 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from proof import broken, shop
+from proof import broken
 from proof.disk import Disk, Image
+from proof.finishing import finish
+from proof.holding import Held, look_into, missing
 from proof.pool import scratch, spread
 from proof.recording import Life, record
 from proof.result import Control, Result
-from proof.shop import Fact, Held
+from proof.shop import Fact
 from stepwell.store.sqlite.store import SqliteStore
 
 FAULT: Final = (
@@ -146,14 +148,14 @@ class Checker:
             recovered = self._recovered[digest] = hashlib.sha1(self._path.read_bytes()).digest()
             is_new = recovered not in self._known
             if is_new:
-                self._known[recovered] = shop.look_into(str(self._path))
+                self._known[recovered] = look_into(str(self._path))
                 self.tally.recovered += 1
             held = self._known[recovered]
             wrong = held.wrong + self._lost(recovered, facts)
             if not wrong and to_the_end and (is_new or self._random.randrange(100) < _AGAIN_PERCENT):
                 self._lay_out(image)
                 self.tally.ended += 1
-                wrong = shop.finish(str(self._path), self._life.plan, held)
+                wrong = finish(str(self._path), self._life.plan, held)
         except Exception as error:
             return [f"it cannot be used: {type(error).__name__}: {error}"]
         return wrong
@@ -161,7 +163,7 @@ class Checker:
     def _lost(self, recovered: bytes, facts: list[Fact]) -> list[str]:
         if self._checked_facts.get(recovered, -1) >= len(facts):
             return []
-        lost = shop.missing(self._known[recovered], facts)
+        lost = missing(self._known[recovered], facts)
         if not lost:
             self._checked_facts[recovered] = len(facts)
         return [f"acknowledged, but lost: {fact}" for fact in lost]

@@ -12,8 +12,9 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+from proof.client import PATIENCE_SECONDS, Client, Plan
 from proof.recorder import Op, recording
-from proof.shop import OBSERVER, PATIENCE_SECONDS, TABLES, Client, Plan
+from proof.shop import OBSERVER, TABLES
 from stepwell.store.sqlite import migrate
 from stepwell.store.sqlite.opening import open_database
 from stepwell.store.sqlite.store import SqliteStore

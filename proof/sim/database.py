@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import apsw
 
+from stepwell.codec import inflate
 from stepwell.store.sqlite import migrate
 from stepwell.store.sqlite.queries import load
 
@@ -144,3 +145,8 @@ class SimDatabase:
     def close(self) -> None:
         """Leave."""
         self.membership.leave()
+
+
+def text_of(payload: Any) -> str:
+    """Return the JSON of a payload as it stands in the file."""
+    return inflate(payload, "a payload") if isinstance(payload, bytes) else payload or "null"

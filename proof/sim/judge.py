@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec.structs import replace
 
 from proof.sim import model
+from proof.sim.database import text_of
 from proof.sim.faults import Violation
 from proof.sim.flows import FlowJudge
 from proof.sim.programs import WORKFLOWS
+from proof.sim.relations import RelationJudge
 from proof.sim.starts import STARTS, StartJudge
 from stepwell.attempts import Attempts
-from stepwell.codec import inflate
 from stepwell.context import StepInfo
 from stepwell.execution import Execution
 from stepwell.journal import UNDELIVERED, Entry
@@ -56,6 +57,7 @@ class Judge:
         self._answered: set[tuple[int, int]] = set()
         self.flow = FlowJudge(world, self._rows)
         self.starts = StartJudge(world, self._rows)
+        self.relations = RelationJudge(world, self._rows)
         self._failed: Counter[tuple[int, int]] = Counter()
         self._status: dict[int, str] = {}
         self._owners: dict[int, int | None] = {}
@@ -208,7 +210,7 @@ class Judge:
                 raise Violation("what is started runs", f"{call.run_id} is not in the file")
         for run_id in self.not_ended():
             self._check_blocked(run_id)
-        self._check_none_lost()
+        self.relations.rested(self._entries(), self.not_ended())
         for call in self._world.calls:
             if not call.settled and not (call.action.kind == "wait" and self._waits(call)):
                 raise Violation("callers are answered", f"{call.action} waits for ever")
@@ -277,8 +279,7 @@ class Judge:
             self._check_run(row, entries[row[0]])
         self.starts.ended()
         self._check_effects(entries)
-        self._check_children(entries)
-        self._check_messages(entries)
+        self.relations.ended(entries)
         for call in self._world.calls:
             if not call.settled and call.action.kind != "wait":
                 raise Violation("callers are answered", f"{call.action} waits for ever")
@@ -290,7 +291,7 @@ class Judge:
             self.starts.check_batch(key, run_id, status, result)
             execution.close()
             return
-        node = json.loads(_text(encoded))["args"][0]
+        node = json.loads(text_of(encoded))["args"][0]
         self.starts.check_input(key, run_id, node)
         outcome = execution.outcome
         late = _type_of(error) == "stepwell.errors.RunDeadlineExceeded"
@@ -298,7 +299,7 @@ class Judge:
         if outcome is None and not never_ran:
             raise Violation("a journal replays to the end", f"{run_id} is {status}, its journal is not at an end")
         if status == "completed":
-            found = json.loads(_text(result))
+            found = json.loads(text_of(result))
             if outcome is None or json.loads(json.dumps(outcome.result)) != found:
                 raise Violation(
                     "a journal replays to the same result", f"{run_id}: {found} and {outcome and outcome.result}"
@@ -312,8 +313,8 @@ class Judge:
         elif late:
             self.starts.check_late(key, run_id, has_begun=not never_ran)
         elif status == "failed":
-            if "SimError" not in _text(error) or "raise" not in model.outcomes(node):
-                raise Violation("the model", f"{run_id} cannot fail, but has: {_text(error)[:500]}")
+            if "SimError" not in text_of(error) or "raise" not in model.outcomes(node):
+                raise Violation("the model", f"{run_id} cannot fail, but has: {text_of(error)[:500]}")
         elif cancelled_at is None and not model.may_cancel_itself(node):
             raise Violation("a run is cancelled because somebody said so", run_id)
         heard = any(kind == "cancel" for _, kind, _, _ in entries)
@@ -352,107 +353,10 @@ class Judge:
                     f"{place} did {found[place]} times, recorded: {place in recorded}",
                 )
 
-    def _check_children(self, entries: dict[int, list[Any]]) -> None:
-        rows = self._rows("SELECT key, id, status, result, parent, parent_op FROM stepwell_runs")
-        by_id = {row[1]: row for row in rows}
-        started: set[tuple[int, str]] = set()
-        for run, of_run in entries.items():
-            for _, kind, name, value in of_run:
-                if kind == "child":
-                    child = json.loads(value)
-                    started.add((run, child))
-                    if child not in by_id:
-                        raise Violation("a child exists", f"{self.ids[run]} was told of {child}, which does not exist")
-                elif kind == "result" and (by_id[name][2] != "completed" or _text(by_id[name][3]) != value):
-                    raise Violation("a parent hears what the child said", f"{self.ids[run]} heard {value} of {name}")
-                elif (
-                    kind == "result_failed"
-                    and "RunNotFound" not in value
-                    and by_id[name][2] not in ("failed", "cancelled")
-                ):
-                    raise Violation(
-                        "a parent hears how the child ended", f"{self.ids[run]} heard of a failure of {name}"
-                    )
-        for _, run_id, _, _, parent, _ in rows:
-            if parent is not None and (parent, run_id) not in started and not self._withdraws(parent, entries[parent]):
-                raise Violation("a child is committed with its parent's journal", f"{run_id} of {self.ids[parent]}")
-
-    def _withdraws(self, run: int, entries: list[Any]) -> bool:
-        """Tell whether a run may have started a child, and dropped the task that started it before hearing of it."""
-        found = model.kinds(self._program(run))
-        return bool(found & {"race", "group", "limit"}) or any(kind == "cancel" for _, kind, _, _ in entries)
-
-    def _program(self, run: int) -> Any:
-        """Return the program of a run; that of one that collects items does nothing but steps."""
-        (encoded,) = self._rows("SELECT input FROM stepwell_runs WHERE key = ?", run)[0]
-        return ["step"] if encoded is None else json.loads(_text(encoded))["args"][0]
-
-    def _sent(self, entries: dict[int, list[Any]]) -> tuple[Counter[str], set[str], set[str]]:
-        """Return how many messages were sent for certain, by name; the loose senders; and the names that they used.
-
-        Of a loose sender it is not certain what it has sent: it may have dropped a task in the middle of a send, or a
-        send was refused.
-        """
-        sent: Counter[str] = Counter()
-        senders: set[str] = set()
-        names: set[str] = set()
-        for run, of_run in entries.items():
-            for _, kind, name, _ in of_run:
-                sent[name] += kind == "sent"
-            if any(kind == "send_failed" for _, kind, _, _ in of_run) or self._withdraws(run, of_run):
-                senders.add(self.ids[run])
-                names |= model.names_sent(self._program(run))
-        for call in self._world.calls:
-            if call.action.kind == "send":
-                sent[call.action.name] += call.outcome == "acknowledged"
-                if call.unknown:
-                    names.add(call.action.name)
-            elif call.action.kind == "transact" and not self.starts.is_keyed(call.action.target):
-                sent[call.action.name] += self.starts.transacted(call)
-        return sent, senders, names
-
-    def _check_messages(self, entries: dict[int, list[Any]]) -> None:
-        sent, loose_senders, loose_names = self._sent(entries)
-        for run, of_run in entries.items():
-            heard: dict[tuple[str, str], list[int]] = defaultdict(list)
-            for _, kind, name, value in of_run:
-                if kind == "message":
-                    sender, number, count = json.loads(value)
-                    heard[sender, name].append(count if number else 0)
-                    if not name.startswith(f"{self.ids[run]}."):
-                        raise Violation("a message goes where it was sent", f"{self.ids[run]} heard {value}")
-            total: Counter[str] = Counter()
-            for (sender, name), counts in heard.items():
-                total[name] += len(counts)
-                if sorted(set(counts)) != counts:
-                    raise Violation(
-                        "messages of one sender come in order, and once", f"{self.ids[run]}: {sender} {counts}"
-                    )
-                strict = not name.endswith(".keyed") and sender not in loose_senders
-                if strict and counts != list(range(len(counts))):
-                    raise Violation(
-                        "no message is lost before a later one", f"{self.ids[run]}: {sender} {name} {counts}"
-                    )
-            for name, count in total.items():
-                if count > sent[name] and name not in loose_names and not name.endswith(".keyed"):
-                    raise Violation("a message is received once", f"{name}: {count} of {sent[name]}")
-
-    def _check_none_lost(self) -> None:
-        """Look, while runs still wait, whether each message that was sent to one is there or was received."""
-        entries = self._entries()
-        sent, _, _ = self._sent(entries)
-        for run_id in self.not_ended():
-            key = self.keys[run_id]
-            there = Counter(name for (name,) in self._rows("SELECT name FROM stepwell_messages WHERE run = ?", key))
-            there.update(name for _, kind, name, _ in entries[key] if kind == "message")
-            for name, count in sent.items():
-                if name.startswith(f"{run_id}.") and not name.endswith(".keyed") and there[name] < count:
-                    raise Violation("no message is lost", f"{name}: {there[name]} of {count}")
-
     def _entries(self) -> dict[int, list[Any]]:
         entries: dict[int, list[Any]] = defaultdict(list)
         for run, op, kind, name, value in self._rows(_ENTRIES):
-            entries[run].append((op, kind, name, _text(value)))
+            entries[run].append((op, kind, name, text_of(value)))
         return entries
 
     def closed(self) -> None:
@@ -494,8 +398,4 @@ class _Reads:
 
 
 def _type_of(error: Any) -> Any:
-    return None if error is None else json.loads(_text(error))["type"]
-
-
-def _text(payload: Any) -> str:
-    return inflate(payload, "a payload") if isinstance(payload, bytes) else payload or "null"
+    return None if error is None else json.loads(text_of(error))["type"]

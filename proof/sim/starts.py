@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from proof.sim.callers import TRIES
+from proof.sim.database import text_of
 from proof.sim.faults import Violation
 from proof.sim.programs import FLOWS, key_of
 from stepwell.activation import DEADLINE_REASON
-from stepwell.codec import inflate
 from stepwell.flow import Queue
 
 if TYPE_CHECKING:
@@ -70,12 +70,12 @@ class StartJudge:
         return [owner for owner, _ in self._items(key)]
 
     def _items(self, key: int) -> list[Any]:
-        return [item for (encoded,) in self._rows(_ITEMS, key) for item in json.loads(_text(encoded))["args"][0]]
+        return [item for (encoded,) in self._rows(_ITEMS, key) for item in json.loads(text_of(encoded))["args"][0]]
 
     def check_batch(self, key: int, run_id: str, status: str, result: Any) -> None:
         """Compare what a run has done with the items that it collected."""
-        if status == "completed" and json.loads(_text(result)) != ["batch", self._items(key)]:
-            raise Violation("a batch does all its items", f"{run_id}: {_text(result)}, not {self._items(key)}")
+        if status == "completed" and json.loads(text_of(result)) != ["batch", self._items(key)]:
+            raise Violation("a batch does all its items", f"{run_id}: {text_of(result)}, not {self._items(key)}")
         if status == "failed":
             raise Violation("the model", f"{run_id} cannot fail")
 
@@ -139,7 +139,3 @@ class StartJudge:
         taken_at = self._world.judge.flow.taken.get(key)
         if taken_at is not None and taken_at < min(call.at + queue.debounce, latest):
             raise Violation("a start that debounces puts off the run", f"{call.run_id} was taken too early")
-
-
-def _text(payload: Any) -> str:
-    return inflate(payload, "a payload") if isinstance(payload, bytes) else payload or "null"

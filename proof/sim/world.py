@@ -19,8 +19,9 @@ from proof.sim.callers import REQUESTS, Callers
 from proof.sim.database import Arena
 from proof.sim.faults import Crash, Violation
 from proof.sim.judge import Judge
+from proof.sim.kernel import SimMembers
 from proof.sim.plan import Action, Plan, Worker
-from proof.sim.process import Process, SimMembers
+from proof.sim.process import Process
 from proof.sim.programs import outside
 from stepwell.codec import Codec
 from stepwell.context import StepInfo
