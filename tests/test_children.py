@@ -309,6 +309,25 @@ def test_two_tasks_of_a_run_that_start_the_same_id_share_the_child(memory: TestE
     assert len(memory.list()) == 2
 
 
+def test_a_run_that_waits_for_a_halted_child_says_so(memory: TestEngine) -> None:
+    @workflow
+    async def odd() -> Any:
+        return object()
+
+    @workflow
+    async def parent() -> None:
+        await asyncio.sleep(5)
+        await odd()
+
+    run = memory.start(parent)
+    memory.idle()
+    assert run.info().reason is None
+    memory.advance(5)
+    child = memory.list(status="halted")[0]
+    assert run.info().status == "waiting"
+    assert run.info().reason == f"its child, run {child.id!r}, is halted: {child.info().reason}"
+
+
 @pytest.mark.parametrize("crash", [False, True], ids=["", "after a crash"])
 def test_an_id_that_belongs_to_another_run_is_a_conflict(memory: TestEngine, crash: bool) -> None:
     @workflow

@@ -12,14 +12,16 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.commands import COMMAND, DEADLINE_SECONDS, Desk
 from tests.programs.flows import failing, file_appears, forking, hanging, hanging_thread, sum_up
 
-from stepwell import Engine, Queue, Rate, __version__, publish, receive, workflow
+from stepwell import Engine, Queue, Rate, __version__, publish, receive, start, workflow
 from stepwell.cli import main
 from stepwell.errors import StoreError
+from stepwell.testing import TestEngine
 
 # --- the worker -------------------------------------------------------------------------------------------------------
 
@@ -261,6 +263,44 @@ def test_the_journal_shows_no_value_where_there_is_none(tmp_path: Path, capsys: 
     assert run_main("show", "a", "--db", str(tmp_path / "orders.db")) == 0
     rows = [line.split() for line in capsys.readouterr().out.partition("\n\n")[2].splitlines()[1:]]
     assert [(row[1], row[-1] == "null") for row in rows] == [("published", False), ("message", True)]
+
+
+def test_a_run_is_shown_with_the_children_that_it_may_wait_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @workflow(name="odd")
+    async def odd() -> Any:
+        return object()
+
+    @workflow(name="patient")
+    async def patient() -> None:
+        await receive("go")
+
+    @workflow(name="family")
+    async def family() -> None:
+        children = [await start(flow, id=f"child-{flow.name}") for flow in (odd, patient, sum_up_nothing)]
+        await children[2].result()
+        await children[0].result()
+
+    @workflow(name="sum_up_nothing")
+    async def sum_up_nothing() -> None: ...
+
+    database = tmp_path / "orders.db"
+    with TestEngine(database) as engine:
+        engine.start(family, id="parent")
+        engine.idle()
+    assert run_main("show", "parent", "--db", str(database)) == 0
+    facts = capsys.readouterr().out.partition("\n\n")[0]
+    assert re.search(r"^reason: +its child, run 'child-odd', is halted: ResultNotSerializable: ", facts, re.MULTILINE)
+    assert re.search(
+        r"^children: +child-odd \(halted\) ResultNotSerializable: .*\n +child-patient \(waiting\)$", facts, re.MULTILINE
+    )
+    assert run_main("show", "parent", "--db", str(database), "--json") == 0
+    children = json.loads(capsys.readouterr().out)["children"]
+    assert [(child["id"], child["status"]) for child in children] == [
+        ("child-odd", "halted"),
+        ("child-patient", "waiting"),
+    ]
 
 
 def test_a_run_is_given_to_programs_as_json(orders: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ from stepwell.errors import (
     WorkflowIOError,
 )
 from stepwell.flow import Entry, batch_count, queue_entry, registered_flows
-from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, WorkerState
+from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, WorkerState, info_of
 from stepwell.lifecycle import ENDED, Status
 from stepwell.model import Member, RunRecord
 from stepwell.names import check_name, check_text
@@ -236,7 +236,7 @@ class Client:
 
     def info(self, run_id: str) -> RunInfo:
         """Return the facts about a run."""
-        return RunInfo.of(self.record(run_id))
+        return info_of(self.record(run_id), self.store.inspector)
 
     def journal(self, run_id: str) -> list[JournalEntry]:
         """Return a run's journal, in order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
@@ -18,6 +18,7 @@ from stepwell.journal import FAILURES, AttemptFailure, Entry, EntryKind, Payload
 from stepwell.lifecycle import Status
 from stepwell.model import Member, RunRecord
 from stepwell.store.queueing import QueueState
+from stepwell.store.reading import Inspector, RunFilter
 from stepwell.work import RunOver
 
 _decode_attempt = msgspec.json.Decoder(AttemptFailure).decode
@@ -36,8 +37,9 @@ def to_datetime(at: int | None) -> datetime | None:
 class RunInfo:
     """A run at one moment. Times are aware datetimes, UTC.
 
-    `reason` says why a run is pending, halted or cancelled; `error` is the type and message that a failed run ended
-    with; `wake_at` is when a waiting run goes on by itself, None for "only when something arrives".
+    `reason` says why a run is pending, halted or cancelled; of a waiting one, where you asked for this run alone, which
+    child of it is halted. `error` is the type and message that a failed run ended with; `wake_at` is when a waiting run
+    goes on by itself, None for "only when something arrives".
     """
 
     id: str
@@ -77,6 +79,16 @@ class RunInfo:
             reason=record.reason or record.cancel_reason or _place_of(record),
             error=error,
         )
+
+
+def info_of(record: RunRecord, inspector: Inspector) -> RunInfo:
+    """Return the facts about a run; the reason of one that waits names a child of it that is halted."""
+    info = RunInfo.of(record)
+    if record.status != "waiting" or info.reason is not None:
+        return info
+    for child in inspector.list_runs(RunFilter(status=("halted",), parent=record.key, limit=1)):
+        return replace(info, reason=f"its child, run {child.id!r}, is halted: {child.reason}")
+    return info
 
 
 WorkerState: TypeAlias = Literal["active", "stalled", "dead"]

@@ -22,7 +22,7 @@ from stepwell.clock import to_seconds
 from stepwell.codec import Codec
 from stepwell.engine import Engine
 from stepwell.errors import InvalidArgument, RunNotFound, StepwellError
-from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo
+from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, info_of
 from stepwell.journal import VALUELESS
 from stepwell.lifecycle import ENDED, STATUSES, Status
 from stepwell.model import RunRecord
@@ -32,6 +32,8 @@ from stepwell.store.sqlite.looking import look_into
 
 #: How much of a value a line of the journal shows, in characters; `--json` shows all of it.
 _VALUE_CHARS: Final = 100
+#: How many children of a run are shown.
+_MAX_CHILDREN: Final = 20
 
 
 def run(options: argparse.Namespace) -> int:
@@ -91,7 +93,7 @@ def _show(options: argparse.Namespace) -> int:
     codec = Codec()
     with look_into(options.db) as inspector:
         record = _record(inspector, options)
-        info = RunInfo.of(record)
+        info = info_of(record, inspector)
         facts: dict[str, Any] = {field.name: getattr(info, field.name) for field in fields(info)}
         facts["input"] = codec.decode(record.input, Any, "the input")
         if record.status == "completed":
@@ -100,14 +102,33 @@ def _show(options: argparse.Namespace) -> int:
             key: codec.decode(value, Any, f"the value {key!r}")
             for key, value in sorted(inspector.values(record.key).items())
         }
+        children = _children(inspector, record)
         entries = _entries(inspector, record.key, codec)
     if options.json:
-        _print_json({**facts, "journal": entries})
+        _print_json({**facts, "children": children, "journal": entries})
         return 0
+    if children:
+        facts["children"] = "\n".join(
+            f"{child['id']} ({child['status']}) {child['remark']}".rstrip() for child in children
+        )
     _print_facts(facts)
     print()
     _print_table(("OP", "KIND", "NAME", "AT", "ATTEMPT", "VALUE"), [_journal_row(entry) for entry in entries])
     return 0
+
+
+def _children(inspector: Inspector, parent: RunRecord) -> list[dict[str, str]]:
+    """Return children that have not ended, which a run may wait for: first those that need somebody."""
+    first: tuple[Status, ...] = ("halted",)
+    others: tuple[Status, ...] = tuple(status for status in STATUSES if status not in ENDED and status not in first)
+    found: list[RunRecord] = []
+    for statuses in (first, others):
+        wanted = RunFilter(status=statuses, parent=parent.key, limit=_MAX_CHILDREN - len(found))
+        found += inspector.list_runs(wanted) if wanted.limit else []
+    infos = [info_of(record, inspector) for record in found]
+    return [
+        {"id": info.id, "workflow": info.workflow, "status": info.status, "remark": _remark(info)} for info in infos
+    ]
 
 
 def _entries(inspector: Inspector, run: int, codec: Codec) -> list[JournalEntry]:
