@@ -318,6 +318,16 @@ def test_381_a_run_that_is_cancelled_while_it_is_claimed_is_not_forgotten_by_its
     assert [violation for plan in plans if (violation := simulator.broken(plan)) is not None] == []
 
 
+def test_119076_an_attempt_that_goes_on_while_its_run_is_read_again_keeps_its_permit(simulator: Simulator) -> None:
+    child = ["child", 12, "await", "sync", ["step", 14, "rated", 0], "s0", None]
+    limited = ["group", [["step", 17, "limited", 2], ["cancel", 18, "s0"]]]
+    runs = (("r3", "async", ["group", [child, limited]]),)
+    workers = (Worker(waiting=0, running=1), Worker(serves=("sync",), waiting=1))
+    plan = Plan(0, workers, runs, (Action(12_174, "start", "r3"),), Weather(crossing=0.3), 100_000)
+    found = [simulator.broken(plan.but(seed=seed)) for seed in range(60)]
+    assert [violation for violation in found if violation is not None] == []
+
+
 def test_108096_who_waits_for_a_run_hears_of_its_end_elsewhere_though_it_was_to_end_here_too(
     simulator: Simulator,
 ) -> None:

@@ -4,8 +4,9 @@ An attempt asks in the commit of the activation that issued it, and the decision
 known the run counts as running, so that a permit that is free costs no further commit. The permit goes back in the
 commit that records how the attempt ended.
 
-An attempt that nobody waits for any more may go on: a function in a thread that timed out, or whose run has ended. What
-it calls still bears its load, so it keeps its permit, apart from its run, until its execution is really over.
+An attempt that nobody waits for any more may go on: a function in a thread that timed out, or whose run has ended or is
+read again. What it calls still bears its load, so it keeps its permit, apart from its run, until its execution is
+really over.
 """
 
 from __future__ import annotations
@@ -94,10 +95,10 @@ class Permits:
         if attempts.permit == "held" and attempts.began_at:
             attempts.permit = "left"
             attempts.leaving[attempts.attempt] = False
-            work.changes.append(PermitLeft(attempts.run_key, attempts.operation, attempts.attempt, attempts.began_at))
-            work.extra.after.append(partial(self._has_left, attempts, attempts.attempt))
+            left = PermitLeft(attempts.run_key, attempts.operation, attempts.attempt, attempts.began_at)
+            work.expect(left, partial(self._has_left, attempts, attempts.attempt))
 
-    def _has_left(self, attempts: Attempts, attempt: int) -> None:
+    def _has_left(self, attempts: Attempts, attempt: int, _result: object) -> None:
         if attempts.leaving.pop(attempt):
             self._desk.permit_free(attempts, attempt)
 

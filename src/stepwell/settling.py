@@ -22,6 +22,7 @@ from stepwell.memory import Memory
 from stepwell.resident import Resident
 from stepwell.steps import Steps
 from stepwell.store.base import Change, Lent, Outcome, RunMoved
+from stepwell.store.queueing import PermitLeft
 from stepwell.store.reading import Inspector
 from stepwell.work import Outside, RunOver, Work
 
@@ -42,8 +43,8 @@ class Owner(Protocol):
     memory: Memory
     batch: Batch
 
-    def forget(self, run: Resident) -> None:
-        """Take a run out of memory."""
+    def forget(self, run: Resident, left: Work) -> None:
+        """Take a run out of memory; `left` takes note of attempts that go on, with their permits."""
         ...
 
     def load_soon(self, keys: Sequence[int]) -> None:
@@ -165,29 +166,45 @@ class Settling:
             reply(None, error)
         lost = [run for run in work.residents if run.key in self._memory or run.finished]
         refused = [work, *self._drop_newer(lost, error)]
-        for run in lost:
-            self._worker.forget(run)
+        left = {run.key: self._let_go(run, refused) for run in lost}
         unended = [over.key for one in refused if one.rare is not None for over in one.rare.over]
         if unended:
             self._outside.not_over(unended)
         if isinstance(error, ClaimLost):
             # One of the runs that it concerned is another worker's; not all need be. And a run that was to end because
             # nobody had begun it may just have been claimed here.
-            self._worker.load_soon(list(dict.fromkeys([*(run.key for run in lost), *unended])))
+            self._worker.load_soon([key for key in dict.fromkeys(unended) if key not in left])
+            for run in lost:
+                self._read_again(run, left[run.key])
             return
         for run in lost:
             _log.error("run %r is read again, because a write was refused: %s", run.id, error)
             self._refusals[run.key] = self._refusals.get(run.key, 0) + 1
             if self._refusals[run.key] < _MAX_REFUSALS:
-                self._read_again(run, refused)
+                self._read_again(run, left[run.key], refused)
             else:
                 reason = f"{type(error).__name__}: its writes were refused {_MAX_REFUSALS} times: {error}"
-                self._halt_unread(run.key, reason)
+                self._halt_unread(run.key, left[run.key], reason)
 
-    def _read_again(self, run: Resident, refused: Iterable[Work]) -> None:
+    def _let_go(self, run: Resident, refused: Iterable[Work]) -> Work:
+        """Take a run out of memory; return what leaves its attempts that go on with their permits.
+
+        Written before the run is read again or halted, or the permits would be used twice. Some of these attempts were
+        left by the refused works.
+        """
+        left = Work([])
+        for work in refused:
+            for change, handler in () if work.rare is None else work.rare.handlers:
+                if isinstance(change, PermitLeft) and change.run == run.key:
+                    left.expect(change, handler)
+        self._worker.forget(run, left)
+        return left
+
+    def _read_again(self, run: Resident, left: Work, refused: Iterable[Work] = ()) -> None:
         """Read a run from the store, once the ends of attempts that refused works would have recorded are recorded.
 
-        They have happened, whatever became of what the run made of them. Of transactional steps nothing stands.
+        They have happened, whatever became of what the run made of them. Of transactional steps nothing stands. `left`
+        is written with them.
         """
         load = partial(self._worker.load_soon, [run.key])
         ends: list[Change] = []
@@ -195,11 +212,12 @@ class Settling:
             changes = work.changes if work.rare is None else work.changes[: work.rare.plain]
             entries = (change for change in changes if isinstance(change, Entry) and change.run == run.key)
             ends += [entry for entry in entries if entry.kind in _ENDS_OF_ATTEMPTS]
-        if not ends:
+        if not ends and not left.changes:
             load()
             return
         work = self._batch.lone_work()
         work.changes += ends
+        work.absorb(left)
         work.extra.unread.append(run.key)
         self._batch.unread.add(run.key)
         work.extra.after.append(load)
@@ -237,8 +255,7 @@ class Settling:
                 for reply in work.waiting_callers():
                     reply(None, error)
                 for run in work.residents:
-                    self._worker.forget(run)
-                    self._read_again(run, [work])
+                    self._read_again(run, self._let_go(run, [work]), [work])
             elif work.residents or work.extra.unread or not work.waiting_callers():
                 kept.append(work)
             else:
@@ -264,22 +281,23 @@ class Settling:
         """Halt a run whose event the engine failed to handle; what that event led to is dropped."""
         run = self._memory.runs.get(key)
         work: Work | None = None if run is None else run.work
+        left = Work([])
         if work is not None and work in self._batch:
             self._batch.discard(work)
             for other in work.residents:
-                self._worker.forget(other)
                 if other is not run:
-                    self._worker.load_soon([other.key])
+                    self._read_again(other, self._let_go(other, [work]))
             for reply in work.waiting_callers():
                 reply(None, StepwellError(f"nothing was written, because the engine failed to handle the run: {error}"))
         if run is not None:
-            self._worker.forget(run)
-        self._halt_unread(key, f"{type(error).__name__}: the engine failed to handle this run: {error}")
+            left = self._let_go(run, [work] if work is not None else [])
+        self._halt_unread(key, left, f"{type(error).__name__}: the engine failed to handle this run: {error}")
 
-    def _halt_unread(self, key: int, reason: str) -> None:
+    def _halt_unread(self, key: int, left: Work, reason: str) -> None:
         record = self._inspector.run_by_key(key)
         if record is None or record.status in ENDED:
             return
         work = self._batch.lone_work()
+        work.absorb(left)
         work.changes.append(RunMoved(key, "halted", self._worker.now, None, reason))
         work.extra.over.append(RunOver(key, record.id, "halted", None, None, reason))

@@ -264,13 +264,15 @@ class Worker:
 
     # --- coming and going ----------------------------------------------------------------------------------------
 
-    def forget(self, run: Resident) -> None:
-        """Take a run out of memory. What the file says of it stands."""
+    def forget(self, run: Resident, left: Work | None = None) -> None:
+        """Take a run out of memory; the file stands as it is. In `left`, attempts that go on keep their permits."""
         self.memory.remove(run)
         dropped = [attempts for attempts in run.calls.values() if attempts.retry_at is None]
         for attempts in dropped:
             attempts.wanted = False
-            attempts.permit = None  # it stays with the run: whoever reads it from the store finds the permit there
+            if left is not None:
+                self.activator.permits.leave(attempts, left)
+            attempts.permit = "left" if attempts.permit == "left" else None
         if dropped:
             self._outside.drop_steps(dropped)
         run.execution.close()
