@@ -49,10 +49,14 @@ def test_the_checkout_runs_without_arguments() -> None:
     assert run_checkout()[-1] == "order-43: refused"
 
 
+def blocks_of(document: str) -> list[str]:
+    text = (EXAMPLES.parent / document).read_text(encoding="utf-8")
+    return [block.split("```")[0] for block in text.split("```python\n")[1:]]
+
+
 def first_program(document: str) -> str:
     """Return the first Python program of a document, with its waits shortened."""
-    text = (EXAMPLES.parent / document).read_text(encoding="utf-8")
-    return text.split("```python\n")[1].split("```")[0].replace("asyncio.sleep(10)", "asyncio.sleep(0.05)")
+    return blocks_of(document)[0].replace("asyncio.sleep(10)", "asyncio.sleep(0.05)")
 
 
 def run_twice(program: str, directory: Path) -> list[str]:
@@ -74,3 +78,12 @@ def test_the_program_of_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
     first, second = run_twice(first_program("docs/tutorial/first-workflow.md"), tmp_path)
     assert first.splitlines() == ["charging book", "waiting", "shipping book", "parcel of book, paid 42.00"]
     assert second.splitlines() == ["parcel of book, paid 42.00"]
+
+
+def test_the_program_of_the_tutorial_does_what_it_says_when_it_is_changed_as_it_says(tmp_path: Path) -> None:
+    program, question, answer = blocks_of("docs/tutorial/first-workflow.md")
+    lines = program.replace("import Engine, step", "import Engine, receive, step").splitlines(keepends=True)
+    changed = "".join(lines[:-2]).replace("    await asyncio.sleep(10)\n", question) + answer
+    first, second = run_twice(changed, tmp_path)
+    assert first.splitlines() == ["charging pen", "waiting", "shipping pen", "parcel of pen, paid 42.00"]
+    assert second.splitlines() == ["parcel of pen, paid 42.00"]

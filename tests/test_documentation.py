@@ -1,0 +1,254 @@
+"""The Python on the pages is executed literally, with nothing at hand but names that are the reader's own.
+
+What Stepwell has must be imported on the page. A block that awaits stands in a workflow.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import re
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from textwrap import dedent, indent
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import pytest
+
+from stepwell import Limit, Queue, receive, step, workflow
+from stepwell.testing import TestEngine
+
+ROOT = Path(__file__).parents[1]
+#: Pages whose blocks other tests execute: test_examples.py and test_testing.py.
+ELSEWHERE = ["README.md", "docs/how-to/test-workflows.md", "docs/tutorial/first-workflow.md"]
+
+
+def blocks(page: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [dedent(block) for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)]
+
+
+PAGES = [
+    page
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if blocks(page := path.relative_to(ROOT).as_posix())
+]
+
+
+class Reader:
+    """Executes the blocks of a page one after another, in one module."""
+
+    def __init__(self, page: str, engine: TestEngine, **own: Any) -> None:
+        self.blocks = blocks(page)
+        self.engine = engine
+        self.happened: list[Any] = []
+        self._module = ModuleType(f"documented_{Path(page).stem.replace('-', '_')}")
+        self.names: dict[str, Any] = self._module.__dict__
+        self.names.update(own, engine=engine)
+        self.executed: set[int] = set()
+
+    def execute(self, number: int) -> None:
+        """Execute a block."""
+        self.executed.add(number)
+        exec(compile(self.blocks[number], self._module.__name__, "exec"), self.names)
+
+    def execute_in_a_workflow(self, number: int, run_id: str | None = None) -> Any:
+        """Start a workflow whose code is a block, and which returns the variables that the block leaves."""
+        self.executed.add(number)
+        body = indent(self.blocks[number], "    ")
+        exec(f"async def block():\n{body}\n    return sorted(locals())", self.names)
+        return self.engine.start(workflow(name=f"block_{number}")(self.names["block"]), id=run_id)
+
+    def noting(self, name: str, result: Any = None) -> Any:
+        """Return an async step that takes anything and notes it."""
+
+        async def note(*values: Any) -> Any:
+            self.happened.append((name, *values))
+            return result
+
+        note.__name__ = note.__qualname__ = name
+        return step(name=f"noting.{name}")(note)
+
+
+@workflow(name="waits for a word")
+async def waits() -> Any:
+    return await receive("approval")
+
+
+@workflow(name="takes one thing")
+async def takes(_thing: Any) -> str:
+    return "done"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    return iter([None])
+
+
+# --- the pages --------------------------------------------------------------------------------------------------------
+
+
+def cancel_a_run(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/cancel-a-run.md", engine, asyncio=asyncio, reservation="seat 7")
+    engine.start(waits, id="order-42")
+    page.execute(0)
+    assert engine.get("order-42").info().reason == "customer changed her mind"
+    page.names["release"] = page.noting("release")
+    run = page.execute_in_a_workflow(1)
+    engine.idle()
+    run.cancel()
+    engine.idle()
+    assert (run.status, page.happened) == ("cancelled", [("release", "seat 7")])
+    return page
+
+
+def change_code(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/change-code.md", engine, order="order-42")
+    page.names["check_fraud"] = page.noting("check_fraud")
+    page.execute_in_a_workflow(0).result(60)
+    assert page.happened == [("check_fraud", "order-42")]
+    return page
+
+
+def fan_out(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/fan-out.md", engine, package="pip")
+
+    @step(name="list_files")
+    async def list_files(root: str) -> list[str]:
+        return [f"{root}/{name}" for name in ("a", "bb")]
+
+    @step(name="index_file")
+    async def index_file(path: str) -> int:
+        return len(path)
+
+    page.names.update(list_files=list_files, index_file=index_file, index_package=takes)
+    page.execute(0)
+    assert engine.start(page.names["index_tree"], "x").result(60) == 7
+    page.execute_in_a_workflow(1, "indexing").result(60)
+    assert {run.id for run in engine.list(workflow=takes)} == {"index-pip", "indexing/3"}
+    return page
+
+
+def keep_and_purge(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/keep-and-purge.md", engine)
+    page.execute(0)
+    page.execute(1)
+    assert page.names["deleted"] == 0
+    return page
+
+
+def limit_steps(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/limit-steps.md", engine, Customer=str)
+    page.execute(0)
+    assert isinstance(page.names["api"], Limit)
+    assert page.names["look_up"].step_options.limit is page.names["api"]
+    return page
+
+
+def retry_a_step(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/retry-a-step.md", engine, Order=str, Receipt=str)
+    page.execute(0)
+    page.execute(1)
+    assert page.names["charge"].step_options.deadline_seconds == 600
+    assert page.names["print_cheque"].step_options.delivery == "at-most-once"
+    return page
+
+
+def run_cpu_bound_steps(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/run-cpu-bound-steps.md", engine, Page=str, Image=bytes)
+    page.execute(0)
+    assert page.names["render"].step_options.isolate == "process"
+    return page
+
+
+class Document(msgspec.Struct):
+    id: str
+
+
+def use_queues(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/use-queues.md", engine, send_mail=takes, report=takes, reindex=takes, insert_rows=takes)
+    page.execute(0)
+    assert page.names["run"].id
+    page.names.update(engine=engine, tenant="tenant-7", document=Document("page-1"), row=1)
+    engine.start(takes, "a@example.org", queue=page.names["mails"]).result(60)
+    for number in range(1, len(page.blocks)):
+        page.execute(number)
+    assert all(isinstance(page.names[name], Queue) for name in ("mails", "jobs", "index", "rows"))
+    engine.advance(60)
+    assert [run.status for run in engine.list()] == ["completed"] * 4
+    info = page.names["line"].info()
+    assert (info.concurrency, info.rate, info.paused) == (2, None, False)
+    return page
+
+
+def use_transactions(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/use-transactions.md", engine, checkout=takes)
+    with engine.transaction() as tx:
+        tx.execute("CREATE TABLE bookings (order_id, cents); CREATE TABLE orders (id, email)")
+    page.execute(0)
+    book = page.names["book"]
+
+    @workflow(name="books")
+    async def books() -> None:
+        book("order-42", 4200)
+
+    engine.start(books).result(60)
+    page.execute(1)
+    assert engine.get("order-42").result(60) == "done"
+    with engine.transaction() as tx:
+        assert tx.execute("SELECT * FROM bookings") == [("order-42", 4200)]
+        assert tx.execute("SELECT * FROM orders") == [("order-42", "ada@example.com")]
+    return page
+
+
+def wait_for_messages(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/wait-for-messages.md", engine)
+    page.execute_in_a_workflow(0, "order-42")
+    page.execute(1)
+    late = page.execute_in_a_workflow(0, "order-43")
+    assert "approved" in engine.get("order-42").result(60)
+    engine.advance(timedelta(days=3))
+    assert late.status == "completed"
+    return page
+
+
+def several_processes(engine: TestEngine) -> Reader:
+    page = Reader("docs/explanation/several-processes.md", engine)
+    page.execute(0)
+    assert page.names["worker"].state == "active"
+    return page
+
+
+READ: dict[str, Callable[[TestEngine], Reader]] = {
+    "docs/explanation/several-processes.md": several_processes,
+    "docs/how-to/cancel-a-run.md": cancel_a_run,
+    "docs/how-to/change-code.md": change_code,
+    "docs/how-to/fan-out.md": fan_out,
+    "docs/how-to/keep-and-purge.md": keep_and_purge,
+    "docs/how-to/limit-steps.md": limit_steps,
+    "docs/how-to/retry-a-step.md": retry_a_step,
+    "docs/how-to/run-cpu-bound-steps.md": run_cpu_bound_steps,
+    "docs/how-to/use-queues.md": use_queues,
+    "docs/how-to/use-transactions.md": use_transactions,
+    "docs/how-to/wait-for-messages.md": wait_for_messages,
+}
+
+
+def test_the_python_of_every_page_is_executed_by_some_test() -> None:
+    assert sorted(PAGES) == sorted([*READ, *ELSEWHERE])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_is_python(page: str) -> None:
+    for block in blocks(page):
+        compile(f"async def block():\n{indent(block, '    ')}", page, "exec", ast.PyCF_ONLY_AST)
+
+
+@pytest.mark.parametrize("page", READ)
+def test_the_blocks_of_a_page_do_what_it_says(page: str, engine: TestEngine) -> None:
+    reader = READ[page](engine)
+    assert reader.executed == set(range(len(reader.blocks)))
