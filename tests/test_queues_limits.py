@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -20,11 +20,16 @@ from stepwell import (
     Rate,
     Retry,
     RunCancelled,
+    RunHalted,
     StepTimeout,
     receive,
     step,
     workflow,
 )
+from stepwell.errors import StoreError
+from stepwell.journal import Entry, EntryKind
+from stepwell.model import Claim
+from stepwell.store.base import Outcome, Unit
 from stepwell.testing import TestEngine
 
 narrow = Limit("narrow", concurrency=2)
@@ -315,6 +320,74 @@ def test_the_permit_of_a_thread_that_never_ends_is_free_when_its_worker_has_ende
     gate.set()
     assert second.result() == "b"
     assert info(engine, single) == (0, 0)
+
+
+def refuse_one(engine: TestEngine, monkeypatch: pytest.MonkeyPatch, kind: EntryKind) -> None:
+    """Have the next unit that records an entry of this kind refused."""
+    commit = engine._client.store.commit
+    refused: list[Unit] = []
+
+    def records(unit: Unit) -> bool:
+        return any(isinstance(change, Entry) and change.kind == kind for change in unit.changes)
+
+    def commit_all_but_one(units: Sequence[Unit], claim: Claim) -> list[Outcome]:
+        if not refused:
+            refused.extend([unit for unit in units if records(unit)][:1])
+        outcomes = iter(commit([unit for unit in units if unit not in refused], claim))
+        return [StoreError("refused by the test") if unit in refused else next(outcomes) for unit in units]
+
+    monkeypatch.setattr(engine._client.store, "commit", commit_all_but_one)
+
+
+@workflow
+async def with_word(name: str) -> list[str]:
+    return list(await asyncio.gather(asyncio.to_thread(enter, name), receive("word", str)))
+
+
+def test_a_thread_that_goes_on_while_its_run_is_read_again_keeps_the_permit(
+    engine: TestEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = engine.start(with_word, "a")
+    wait_until_started(1)
+    refuse_one(engine, monkeypatch, "message")
+    with pytest.raises(StoreError, match="refused by the test"):
+        run.send("word", "lost")
+    eventually(lambda: info(engine, single) == (1, 1))
+    assert happened == ["a"]
+    gate.set()
+    run.send("word", "heard")
+    assert run.result() == ["a", "heard"]
+    assert happened == ["a", "a"]
+    eventually(lambda: info(engine, single) == (0, 0))
+
+
+def test_a_thread_that_was_given_up_in_a_write_that_was_refused_keeps_the_permit(
+    engine: TestEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = engine.start(impatient, "a")
+    wait_until_started(1)
+    refuse_one(engine, monkeypatch, "timer")
+    engine.clock.advance(6)
+    assert run.result() == "gave up"
+    assert happened == ["a"]
+    assert info(engine, single) == (0, 1)
+    gate.set()
+    eventually(lambda: info(engine, single) == (0, 0))
+
+
+def test_a_thread_that_goes_on_while_the_engine_fails_to_handle_its_run_keeps_the_permit(engine: TestEngine) -> None:
+    run = engine.start(with_word, "a")
+    wait_until_started(1)
+    core, record = engine._client.core, engine._client.record(run.id)
+    core.post(lambda: core.worker.halt_broken(record.key, RuntimeError("a defect")))
+    with pytest.raises(RunHalted, match="a defect"):
+        run.result()
+    second = engine.start(one, "b")
+    eventually(lambda: info(engine, single) == (1, 1))
+    assert happened == ["a"]
+    gate.set()
+    assert second.result() == "b"
+    eventually(lambda: info(engine, single) == (0, 0))
 
 
 def test_a_halted_run_returns_its_permits_and_asks_again_when_it_is_resumed(engine: TestEngine) -> None:
