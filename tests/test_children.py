@@ -23,6 +23,7 @@ from stepwell import (
     step,
     workflow,
 )
+from stepwell.requests import Message
 from stepwell.testing import TestEngine
 
 happened: list[str] = []
@@ -517,6 +518,34 @@ def test_a_parent_waits_while_its_child_is_halted_and_goes_on_when_it_is_mended(
     assert run.status == "waiting"
     memory.get("parent/1").resume()
     assert run.result(60) == 5
+
+
+def test_a_child_whose_start_was_dropped_with_its_parents_work_is_started_after_all(engine: TestEngine) -> None:
+    @workflow
+    async def three() -> int:
+        return 3
+
+    @workflow
+    async def parent() -> int:
+        await receive("go")
+        return await (await start(three, id="child")).result()
+
+    run = engine.start(parent)
+    engine.idle()
+    core, key = engine._client.core, engine._client.record(run.id).key
+    refused: list[BaseException | None] = []
+
+    def fail_after_the_message() -> None:
+        core.machine.send(run.id, Message("go", "null", None), lambda _value, error: refused.append(error))
+        core.worker.halt_broken(key, RuntimeError("a defect"))
+
+    core.post(fail_after_the_message)
+    with pytest.raises(RunHalted, match="a defect"):
+        run.result()
+    assert isinstance(refused[0], StepwellError)
+    run.resume()
+    run.send("go")
+    assert run.result(20) == 3
 
 
 # --- map --------------------------------------------------------------------------------------------------------------

@@ -284,6 +284,8 @@ class Settling:
         left = Work([])
         if work is not None and work in self._batch:
             self._batch.discard(work)
+            if work.rare is not None:
+                self._batch.forget(work)
             for other in work.residents:
                 if other is not run:
                     self._read_again(other, self._let_go(other, [work]))
