@@ -225,6 +225,23 @@ def test_a_run_that_was_cancelled_first_is_cancelled(engine: TestEngine) -> None
         late.result()
 
 
+def test_a_cancelled_run_in_a_paused_queue_ends_although_who_cancelled_it_died_at_once(
+    engine: TestEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.start(nothing, queue=ONE).result()
+    engine.queue(ONE).pause()
+    run = engine.start(nothing, id="cancelled", queue=ONE)
+    # Between the commit of the request and that of the end.
+    with monkeypatch.context() as patched:
+        patched.setattr(engine._client.core.worker.loader, "cancel_unstarted", lambda _record, _work: None)
+        run.cancel("enough")
+        engine.crash()
+    engine.reopen()
+    with pytest.raises(RunCancelled, match="enough"):
+        engine.get("cancelled").result()
+    assert engine.queue(ONE).info().waiting == 0
+
+
 def test_a_run_that_was_begun_after_it_was_read_goes_on_and_the_others_end(
     engine: TestEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,9 @@ _ENTRIES: Final = "SELECT run, op, kind, name, value FROM stepwell_journal ORDER
 _FINAL: Final = "SELECT 1 FROM stepwell_journal WHERE run = ? AND op = ? AND kind IN ('step', 'step_failed')"
 _STARTED: Final = "SELECT 1 FROM stepwell_journal WHERE run = ? AND op = ? AND attempt = ? AND kind = 'step_started'"
 _ALIVE: Final = "SELECT 1 FROM stepwell_workers WHERE epoch = ? AND ended_at IS NULL"
+_CANCELLED_UNBEGUN: Final = (
+    "SELECT 1 FROM stepwell_runs WHERE key = ? AND cancel_requested_at IS NOT NULL AND started_at IS NULL"
+)
 _LOST_NOTES: Final = (
     "SELECT wake.run FROM stepwell_wakes AS wake JOIN stepwell_runs AS run ON run.key = wake.run "
     "WHERE run.owner IS NULL"
@@ -223,6 +226,8 @@ class Judge:
     def _check_blocked(self, run_id: str) -> None:
         key = self.keys[run_id]
         self.starts.check_deadline(key, run_id, self._world.now)
+        if self._rows(_CANCELLED_UNBEGUN, key):
+            raise Violation("a cancellation reaches its run", f"{run_id} waits to begin")
         if self.flow.stands_rightly(key):
             return
         execution = self._replay(key)

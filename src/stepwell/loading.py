@@ -181,7 +181,7 @@ class Loader:
     def look(self) -> None:
         """Take runs that are due, or pending, and that nobody owns, as far as there is room; an event.
 
-        Those whose deadlines have passed before anybody began them are ended.
+        Those that were cancelled, or whose deadlines have passed, before anybody began them are ended.
         """
         worker = self._worker
         if worker.draining or not self.takes_work:
@@ -398,7 +398,10 @@ class Loader:
             self._worker.memory.parked(deadline_at)
 
     def _end_overdue(self) -> int | None:
-        """End the runs whose deadlines passed before anybody began them; return when the next one passes."""
+        """End the runs whose deadlines passed before anybody began them; return when the next one passes.
+
+        And those that are cancelled: who asked for that ends such a run with his next commit, if he lives.
+        """
         worker = self._worker
         if self._ending_overdue:
             return None  # it is looked at again when that is committed

@@ -73,11 +73,14 @@ class Inspector(QueueInspector, Protocol):
         ...
 
     def next_deadline(self) -> int | None:
-        """Return the earliest `deadline_at` of the ``pending`` runs that no worker has ever begun, or None."""
+        """Return when the next ``pending`` run ends that no worker has ever begun, or None.
+
+        That is at its `cancel_requested_at`, else at its `deadline_at`.
+        """
         ...
 
     def overdue(self, now: int, limit: int) -> list[RunRecord]:
-        """Return those of these runs whose `deadline_at` is not after `now`, the earliest first, at most `limit`."""
+        """Return those of these runs for which that is not after `now`, the earliest first, at most `limit`."""
         ...
 
     def stranded(self, workflows: Sequence[str], now: int, limit: int) -> list[int]:

@@ -13,7 +13,7 @@ import pytest
 from stepwell.journal import Entry
 from stepwell.lifecycle import STATUSES, Status
 from stepwell.model import RunRecord
-from stepwell.store.base import MessageSent, RunFinished, RunMoved, RunsClaimed, Unit
+from stepwell.store.base import CancelRequested, MessageSent, RunFinished, RunMoved, RunsClaimed, Unit
 from stepwell.store.reading import RunFilter
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 
@@ -80,6 +80,11 @@ class ReadContract(StoreFixtures):
         assert worker.read.overdue(NOW + 99, 2) == found[2]
         worker.apply(RunsClaimed([keys["a"]], NOW), RunFinished(keys["b"], "cancelled", NOW))
         assert worker.read.next_deadline() == NOW + 30
+        worker.apply(CancelRequested("timeless", NOW + 20, None), CancelRequested("d", NOW + 21, None))
+        assert worker.read.next_deadline() == NOW + 20
+        assert [record.id for record in worker.read.overdue(NOW + 30, 9)] == ["timeless", "d", "c"]
+        worker.apply(CancelRequested("a", NOW + 5, None))
+        assert worker.read.next_deadline() == NOW + 20
 
     def test_halted_runs_are_found_oldest_first_by_workflow(self, worker: Worker) -> None:
         for status in STATUSES:

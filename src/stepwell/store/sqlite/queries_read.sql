@@ -190,17 +190,18 @@ SELECT min(wake_at) FROM (
 -- name: next_deadline
 -- Of the runs that nobody has begun. The index is named because SQLite, which does not know how many rows it has, prefers
 -- that on states, in which all pending runs are.
-SELECT min(deadline_at) FROM stepwell_runs INDEXED BY stepwell_runs_by_deadline
-WHERE deadline_at IS NOT NULL AND status = 'pending' AND started_at IS NULL;
+SELECT min(coalesce(cancel_requested_at, deadline_at)) FROM stepwell_runs INDEXED BY stepwell_runs_by_deadline
+WHERE coalesce(cancel_requested_at, deadline_at) IS NOT NULL AND status = 'pending' AND started_at IS NULL;
 
 -- name: overdue
--- ?1 now, ?2 limit. The same, those whose deadlines have passed.
+-- ?1 now, ?2 limit. The same, those whose deadlines have passed, or that are cancelled.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
     crashes, queue, queued
 FROM stepwell_runs INDEXED BY stepwell_runs_by_deadline
-WHERE deadline_at IS NOT NULL AND status = 'pending' AND started_at IS NULL AND deadline_at <= ?1
-ORDER BY deadline_at, key LIMIT ?2;
+WHERE coalesce(cancel_requested_at, deadline_at) IS NOT NULL AND status = 'pending' AND started_at IS NULL
+    AND coalesce(cancel_requested_at, deadline_at) <= ?1
+ORDER BY coalesce(cancel_requested_at, deadline_at), key LIMIT ?2;
 
 -- name: stranded
 -- ?1 workflows as a JSON array, ?2 now, ?3 limit. Jumps from one workflow to the next in each index, so that it does not

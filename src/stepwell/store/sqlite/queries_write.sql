@@ -135,8 +135,10 @@ ON CONFLICT (id) DO NOTHING;
 
 -- name: earlier_deadline
 -- ?1 deadline_at, ?2 key. A row where a run that nobody has begun has an earlier deadline than this one, or the same.
+-- Nobody need know of those that are cancelled.
 SELECT 1 FROM stepwell_runs INDEXED BY stepwell_runs_by_deadline
-WHERE deadline_at IS NOT NULL AND status = 'pending' AND started_at IS NULL AND deadline_at <= ?1 AND key <> ?2
+WHERE coalesce(cancel_requested_at, deadline_at) IS NOT NULL AND status = 'pending' AND started_at IS NULL
+    AND coalesce(cancel_requested_at, deadline_at) <= ?1 AND cancel_requested_at IS NULL AND key <> ?2
 LIMIT 1;
 
 -- name: run_record_by_id

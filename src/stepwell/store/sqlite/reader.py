@@ -173,12 +173,12 @@ class SqliteInspector:
         return None if wake_at is None else int(wake_at)
 
     def next_deadline(self) -> int | None:
-        """Return the earliest `deadline_at` of the runs that nobody has begun, or None."""
+        """Return when the next run ends that nobody has begun, because of its deadline or a cancellation, or None."""
         (deadline_at,) = _firsts(self._rows("next_deadline"))
         return None if deadline_at is None else int(deadline_at)
 
     def overdue(self, now: int, limit: int) -> list[RunRecord]:
-        """Return the runs that nobody has begun and whose deadlines are not after `now`, the earliest first."""
+        """Return the runs that nobody has begun and that end by `now`, the earliest first."""
         return [record_of(row) for row in self._rows("overdue", (now, limit))]
 
     def stranded(self, workflows: Sequence[str], now: int, limit: int) -> list[int]:

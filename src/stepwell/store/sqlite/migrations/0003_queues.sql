@@ -115,9 +115,10 @@ DROP INDEX stepwell_runs_pending;
 CREATE INDEX stepwell_runs_pending ON stepwell_runs (workflow)
     WHERE status = 'pending' AND queued = 0 AND crashes < 2;
 
--- What ends at its deadline although nobody has begun it.
-CREATE INDEX stepwell_runs_by_deadline ON stepwell_runs (deadline_at)
-    WHERE deadline_at IS NOT NULL AND status = 'pending' AND started_at IS NULL;
+-- What ends although nobody has begun it: at once where it is cancelled (whoever asked for that may have died before it
+-- ended it), else at its deadline.
+CREATE INDEX stepwell_runs_by_deadline ON stepwell_runs (coalesce(cancel_requested_at, deadline_at))
+    WHERE coalesce(cancel_requested_at, deadline_at) IS NOT NULL AND status = 'pending' AND started_at IS NULL;
 
 CREATE VIEW stepwell_queue_view AS
 -- Queues and limits for human eyes.
