@@ -6,12 +6,15 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import cast
+from unittest.mock import patch
 
+import apsw
 import pytest
 from proof.disk_errors import Fault, FaultyVFS
 from proof.recorder import recording
@@ -55,6 +58,25 @@ def work_of(store: SqliteStore, steps: int) -> Worker:
     return worker
 
 
+@contextmanager
+def recording_of(store: SqliteStore) -> Generator[list[str], None, None]:
+    """Note in which order there are commits, and zeros behind the log."""
+    noted: list[str] = []
+    write_zeros = logroom.write_zeros
+
+    def zeros(descriptor: int, begin: int, end: int) -> None:
+        noted.append("zeros")
+        write_zeros(descriptor, begin, end)
+
+    def commit(connection: apsw.Connection, name: str, pages: int) -> int:
+        noted.append("commit")
+        return store._writer._on_commit(connection, name, pages)
+
+    with patch.object(logroom, "write_zeros", zeros):
+        store._connection.set_wal_hook(commit)
+        yield noted
+
+
 def steps_in(store: SqliteStore) -> list[int]:
     return [entry.op for entry in store.inspector.journal(1)]
 
@@ -63,6 +85,28 @@ def test_zeros_are_written_behind_the_end_and_nothing_else_is_touched(bare_log: 
     file, room = bare_log
     assert room.make(100, MIB) == 6 + PIECE
     assert file.read_bytes() == b"frames" + bytes(PIECE)
+
+
+def test_an_empty_log_gets_no_room_because_a_power_loss_may_bring_back_what_it_held(
+    bare_log: tuple[Path, LogRoom],
+) -> None:
+    file, room = bare_log
+    os.truncate(file, 0)
+    assert room.make(100, MIB) == 0
+    assert file.read_bytes() == b""
+
+
+def test_after_the_log_was_folded_in_sqlite_begins_it_and_syncs_its_head_before_there_are_zeros(tmp_path: Path) -> None:
+    path = str(tmp_path / "orders.db")
+    store = SqliteStore.open(path)
+    worker = work_of(store, 3)
+    with recording_of(store) as noted:
+        store._database.truncate_wal()
+        store._writer._roomy_until = 0
+        for number in range(4, 40):
+            worker.apply(Entry(1, number, "step", "s", 1, NOW, "1", 1, NOW))
+    store.close(worker.claim, NOW)
+    assert noted.index("commit") < noted.index("zeros")
 
 
 def test_where_there_is_room_nothing_is_written(bare_log: tuple[Path, LogRoom]) -> None:

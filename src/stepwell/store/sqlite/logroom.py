@@ -7,7 +7,10 @@ the commits after that write over them. SQLite takes zeros for the end of the lo
 log: a frame counts only with the salt of the present one.
 
 Zeros may be written only behind the end of the file, and only by who holds SQLite's write lock, that is inside a
-transaction: nobody else can lengthen the log then, with whatever tool.
+transaction: nobody else can lengthen the log then, with whatever tool. An empty log gets none. It may have been cut
+off just now, and a power loss may bring back what it held: all of it, which the database has, or nothing. With zeros in
+some of its places the beginning of it would pass for a log, and be put over newer pages. SQLite syncs the head of a log
+before it writes more, so from then on the old content is gone for good.
 """
 
 # apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
@@ -60,7 +63,7 @@ class LogRoom:
             length = os.fstat(self._descriptor).st_size
             piece = min(max(length, limit_bytes // _FIRST_PIECE), limit_bytes // _LAST_PIECE)
             wanted = min(max(length + piece, needed_bytes), limit_bytes)
-            if length < needed_bytes <= wanted and _has_space(self._descriptor):
+            if 0 < length < needed_bytes <= wanted and _has_space(self._descriptor):
                 try:
                     write_zeros(self._descriptor, length, wanted)
                 except OSError:
