@@ -212,6 +212,38 @@ def test_50978_who_waits_at_a_worker_that_was_fenced_hears_how_the_run_ended_els
     assert [violation for violation in found if violation is not None] == []
 
 
+def test_151020_what_builds_upon_a_transactional_step_is_dropped_with_it_when_the_disk_is_full(
+    simulator: Simulator,
+) -> None:
+    runs: tuple[tuple[str, str, Node], ...] = (
+        ("r0", "async", ["final", ["step", 2, "tx", 0], ["step", 3, "plain", 0]]),
+        ("r1", "async", ["step", 4, "once", 0]),
+        ("r2", "async", ["cancel", 13, "r0"]),
+    )
+    actions = (
+        Action(6_292, "start", "r0"),
+        Action(6_292, "transact", "r0", name="r0.a"),
+        Action(7_656, "start", "r1"),
+        Action(7_656, "start", "r1"),
+        Action(10_081, "fence", place=2),
+        Action(14_688, "wait", "r1"),
+        Action(16_312, "start", "r2"),
+        Action(16_312, "transact", "r2", name="r2.b"),
+        Action(19_279, "wait", "r0"),
+        Action(26_714, "fence"),
+        Action(28_663, "crash_soon", number=1, flag=True),
+        Action(53_213, "full", number=10_000),
+        Action(60_504, "stall_soon", number=5_000),
+        Action(80_019, "stall_soon", place=1, number=100_000),
+        Action(81_102, "crash_soon", place=1, number=6, flag=True),
+        Action(86_437, "full", number=400_000),
+        Action(114_683, "fence", place=1),
+    )
+    workers = (Worker(), Worker(waiting=0), Worker())
+    weather = Weather(lost=0.2, letter_delay=1_000, crossing=0.3, step_time=10_000, turn_delay=5_000)
+    assert simulator.broken(Plan(151_020, workers, runs, actions, weather, 100_000)) is None
+
+
 def test_5112_what_a_run_did_is_dropped_with_what_was_refused_before(simulator: Simulator) -> None:
     limit = ["limit", 3, 101, ["all", [["cancel", 1, "r1"], ["fail", 2]]]]
     joins = ["seq", [["join", 4, "r1"], ["send", 5, "r6", "r6.keyed", "k2"], ["sleep", 6, 145]]]

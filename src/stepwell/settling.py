@@ -162,14 +162,9 @@ class Settling:
             self._outside.run_steps(steps)
 
     def _refused(self, work: Work, error: StepwellError) -> None:
-        for reply in work.waiting_callers():
-            reply(None, error)
         lost = [run for run in work.residents if run.key in self._memory or run.finished]
-        refused = [work, *self._drop_newer(lost, error)]
+        refused, unended = self._drop(work, lost, error)
         left = {run.key: self._let_go(run, refused) for run in lost}
-        unended = [over.key for one in refused if one.rare is not None for over in one.rare.over]
-        if unended:
-            self._outside.not_over(unended)
         if isinstance(error, ClaimLost):
             # One of the runs that it concerned is another worker's; not all need be. And a run that was to end because
             # nobody had begun it may just have been claimed here.
@@ -185,6 +180,19 @@ class Settling:
             else:
                 reason = f"{type(error).__name__}: its writes were refused {_MAX_REFUSALS} times: {error}"
                 self._halt_unread(run.key, left[run.key], reason)
+
+    def _drop(self, work: Work, lost: list[Resident], error: StepwellError) -> tuple[list[Work], list[int]]:
+        """Drop a work that is not written, and those of the batch under way that build upon it.
+
+        Returns them, and the keys of the runs that they would have ended; `lost` gets the runs that they touch.
+        """
+        for reply in work.waiting_callers():
+            reply(None, error)
+        refused = [work, *self._drop_newer(lost, error)]
+        unended = [over.key for one in refused if one.rare is not None for over in one.rare.over]
+        if unended:
+            self._outside.not_over(unended)
+        return refused, unended
 
     def _let_go(self, run: Resident, refused: Iterable[Work]) -> Work:
         """Take a run out of memory; return what leaves its attempts that go on with their permits.
@@ -252,10 +260,10 @@ class Settling:
             if work.calls_transactions:
                 # Their functions were called, but nothing of it stands: read the runs again when there is space.
                 self._batch.forget(work)
-                for reply in work.waiting_callers():
-                    reply(None, error)
-                for run in work.residents:
-                    self._read_again(run, self._let_go(run, [work]), [work])
+                lost = work.residents
+                refused, _ = self._drop(work, lost, error)
+                for run in lost:
+                    self._read_again(run, self._let_go(run, refused), refused)
             elif work.residents or work.extra.unread or not work.waiting_callers():
                 kept.append(work)
             else:
