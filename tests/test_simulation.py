@@ -244,6 +244,24 @@ def test_151020_what_builds_upon_a_transactional_step_is_dropped_with_it_when_th
     assert simulator.broken(Plan(151_020, workers, runs, actions, weather, 100_000)) is None
 
 
+def test_147623_a_step_that_is_withdrawn_before_it_is_handed_out_never_begins(simulator: Simulator) -> None:
+    runs: tuple[tuple[str, str, Node], ...] = (
+        ("r0", "async", ["seq", [["step", 3, "once", 0], ["cancel", 4, "r3"]]]),
+        ("r3", "async", ["group", [["step", 13, "rated", 0], ["step", 14, "limited", 0]]]),
+        ("r4", "async", ["step", 19, "limited", 0]),
+    )
+    actions = (
+        Action(1_546, "start", "r3"),
+        Action(8_326, "start", "r4"),
+        Action(19_530, "start", "r0"),
+        Action(43_978, "crash", place=1),
+    )
+    weather = Weather(step_time=300_000)
+    workers = (Worker(), Worker(waiting=0))
+    found = [simulator.broken(Plan(seed, workers, runs, actions, weather, 3_000_000)) for seed in range(200)]
+    assert [str(violation) for violation in found if violation is not None] == []
+
+
 def test_5112_what_a_run_did_is_dropped_with_what_was_refused_before(simulator: Simulator) -> None:
     limit = ["limit", 3, 101, ["all", [["cancel", 1, "r1"], ["fail", 2]]]]
     joins = ["seq", [["join", 4, "r1"], ["send", 5, "r6", "r6.keyed", "k2"], ["sleep", 6, 145]]]

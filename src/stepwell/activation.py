@@ -475,9 +475,9 @@ class Activator:
 
     def _drop_all(self, run: Resident, work: Work) -> None:
         for attempts in run.calls.values():
-            self.permits.forget(attempts, work)
             if attempts.retry_at is None:
-                self._drop(attempts, work)
+                self._drop(attempts, work)  # first: what has not begun by now never does
+            self.permits.forget(attempts, work)
         run.calls.clear()
 
     def _drop(self, attempts: Attempts, work: Work) -> None:

@@ -203,6 +203,10 @@ class AsyncLanes:
                 context = copy_context()
                 if attempts.permit is not None:
                     note_beginning(attempts, self.now)
+                if not attempts.wanted:  # looked at after the beginning was noted: see `Permits.leave`
+                    attempts.error = asyncio.CancelledError()
+                    ended.append(attempts)
+                    continue
                 try:
                     coroutine, yielded = context.run(_first_stretch, attempts)
                 except StopIteration as end:
@@ -370,6 +374,8 @@ class ThreadLanes:
         enter_step(attempts)
         if attempts.permit is not None:
             note_beginning(attempts, self.now)
+        if not attempts.wanted:  # looked at after the beginning was noted: see `Permits.leave`
+            return self._end_of_unwanted
         limit = time_limit(attempts)
         if limit is not None:
             self._bound(attempts, attempts.attempt, limit)

@@ -157,9 +157,16 @@ class Settling:
 
     def run_steps(self) -> None:
         """Have the steps executed that the commits since the last call made safe."""
-        if self._batch.steps:
-            steps, self._batch.steps = self._batch.steps, []
+        if not self._batch.steps:
+            return
+        steps, self._batch.steps = self._batch.steps, []
+        withdrawn = [attempts for attempts in steps if not attempts.wanted]  # by what the commit led to
+        if withdrawn:
+            steps = [attempts for attempts in steps if attempts.wanted]
+        if steps:
             self._outside.run_steps(steps)
+        for attempts in withdrawn:
+            self._worker.step_finished(attempts)
 
     def _refused(self, work: Work, error: StepwellError) -> None:
         lost = [run for run in work.residents if run.key in self._memory or run.finished]
