@@ -241,10 +241,10 @@ class Core:
     # --- timers --------------------------------------------------------------------------------------------------
 
     def _set_timer(self) -> None:
-        due = self.worker.next_due()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        due = self.worker.next_due()
         if due is None or self.machine.closing:
             return
         if due <= self.worker.now:  # of a run that was just read: a clock that stands still would never say so

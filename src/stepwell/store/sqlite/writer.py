@@ -292,7 +292,7 @@ class Writer:
 
     def _apply_units(self, units: list[Unit], claim: Claim) -> list[Outcome]:
         """Apply units in order: those with a body each in a savepoint, those between two of them first as one."""
-        if not [unit for unit in units if unit.body is not None]:
+        if all(unit.body is None for unit in units):
             try:
                 return self._apply_together(units)
             except Exception as error:
