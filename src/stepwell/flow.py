@@ -174,6 +174,11 @@ class Queue:
         self.on_duplicate: OnDuplicate = on_duplicate
         self.debounce = _microseconds(debounce, "debounce")
         self.debounce_limit = _microseconds(debounce_limit, "debounce_limit")
+        if self.debounce is not None and self.debounce_limit is not None and self.debounce_limit < self.debounce:
+            raise InvalidArgument(
+                f"queue {name!r}: debounce_limit ({debounce_limit}) must not be below debounce ({debounce}), which it "
+                "would cut"
+            )
         self.batch = batch
         self.batch_within = 0 if batch is None else round(to_seconds(batch.within, "within of a Batch") * MICROSECONDS)
         _register(self)

@@ -19,6 +19,9 @@ Durability = Literal["full", "normal"]
 #: A message that goes with a start: its name and value, or name, value and key.
 StartMessage: TypeAlias = tuple[str, object] | tuple[str, object, str]
 
+#: What one row of a file may have at most: SQLITE_MAX_LENGTH, see https://www.sqlite.org/limits.html.
+MAX_ROW_BYTES: Final = 1_000_000_000
+
 #: The shortest `take_over_stalled_after`, in seconds.
 MIN_STALL_SECONDS: Final = 1.0
 
@@ -77,6 +80,11 @@ class Options:
         #: Whether the engine carries runs on. One that was given an empty list is a mere client of others.
         self.takes_work = workflows is None or bool(self.workflows)
         self.max_payload_bytes = at_least(max_payload_bytes, 1, "max_payload_bytes")
+        if max_payload_bytes > MAX_ROW_BYTES:
+            raise InvalidArgument(
+                f"max_payload_bytes must be at most {MAX_ROW_BYTES:,}, which is what SQLite keeps in one row, "
+                f"not {max_payload_bytes!r}"
+            )
         self.limits = Limits(
             running=at_least(max_running, 1, "max_running"),
             waiting=at_least(max_waiting_in_memory, 0, "max_waiting_in_memory"),
