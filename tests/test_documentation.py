@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import io
+import json
+import logging
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -223,6 +226,26 @@ def several_processes(engine: TestEngine) -> Reader:
     return page
 
 
+def the_log(engine: TestEngine) -> Reader:
+    page = Reader("docs/reference/log.md", engine)
+    page.execute(0)
+    handler, said = page.names["handler"], io.StringIO()
+    handler.setStream(said)
+    try:
+
+        @workflow(name="fails")
+        async def fails() -> None:
+            raise ValueError("no luck")
+
+        with pytest.raises(ValueError, match="no luck"):
+            engine.start(fails, id="order-42").result(60)
+    finally:
+        logging.getLogger("stepwell").removeHandler(handler)
+    (line,) = map(json.loads, said.getvalue().splitlines())
+    assert (line["level"], line["run"], line["workflow"]) == ("ERROR", "order-42", "fails")
+    return page
+
+
 READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/explanation/several-processes.md": several_processes,
     "docs/how-to/cancel-a-run.md": cancel_a_run,
@@ -235,6 +258,7 @@ READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/how-to/use-queues.md": use_queues,
     "docs/how-to/use-transactions.md": use_transactions,
     "docs/how-to/wait-for-messages.md": wait_for_messages,
+    "docs/reference/log.md": the_log,
 }
 
 

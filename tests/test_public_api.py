@@ -15,8 +15,8 @@ from stepwell import errors
 
 CLASSES = {
     "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Batch", "ChildRun", "Clock", "Engine",
-    "JournalEntry", "Limit", "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Run", "RunContext", "RunInfo",
-    "Step", "StepInfo", "Transaction", "Workflow",
+    "FailureInfo", "JournalEntry", "Limit", "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Run", "RunContext",
+    "RunInfo", "Step", "StepInfo", "Transaction", "Workflow",
 }  # fmt: skip
 FUNCTIONS = {
     "current", "get_logger", "map", "now", "patched", "publish", "random", "receive", "send", "sleep_until", "start",

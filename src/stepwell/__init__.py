@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         TransactionError,
         WorkflowIOError,
     )
+    from stepwell.failure_info import FailureInfo
     from stepwell.flow import Batch, Limit, Queue, Rate
     from stepwell.handles import JournalEntry, QueueInfo, RunInfo
     from stepwell.operations import (
@@ -140,6 +141,7 @@ _HOMES = {
         "TransactionError",
         "WorkflowIOError",
     ),
+    "stepwell.failure_info": ("FailureInfo",),
     "stepwell.flow": (
         "Batch",
         "Limit",
@@ -202,6 +204,7 @@ __all__ = [
     "DuplicateRun",
     "Engine",
     "EngineClosed",
+    "FailureInfo",
     "FileInUse",
     "FileNotUsable",
     "InvalidArgument",

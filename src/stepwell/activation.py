@@ -26,6 +26,7 @@ from stepwell.errors import (
     StepwellError,
 )
 from stepwell.failure import encode_failure
+from stepwell.failure_log import attempt_failed, run_halted, run_over
 from stepwell.flow import Entry as QueueEntry
 from stepwell.journal import Entry, EntryKind, Payload
 from stepwell.lifecycle import ENDED, Status, check_transition
@@ -185,6 +186,9 @@ class Activator:
                 "most once, so it was not repeated. Find out whether it took effect, then decide in the workflow"
             )
             del run.calls[operation.number]
+            work.extra.lines.append(
+                attempt_failed(attempts, run.execution.definition.name, error, None, self._runs.now)
+            )
             run.deliverable.append(self.entry(run, operation, "step_failed", encode_failure(error)))
         elif history.retry_at > self._runs.now:
             attempts.retry_at = history.retry_at
@@ -410,19 +414,24 @@ class Activator:
         reason = run.execution.halted or RunHalted(f"run {run.id!r} stopped for no recorded reason")
         self.halt(run, reason, work)
 
-    def halt(self, run: Resident, reason: BaseException, work: Work) -> None:
-        """Stop a run, repairably: its journal stays as it is, what the failed activation wanted is dropped."""
+    def halt(self, run: Resident, reason: BaseException, work: Work, *, step: Attempts | None = None) -> None:
+        """Stop a run, repairably: its journal stays as it is, what the failed activation wanted is dropped.
+
+        `step`: the attempt whose result is the reason.
+        """
         text = f"{type(reason).__name__}: {reason}"
         check_transition(run.id, run.status, "halted")
         self._drop_all(run, work)
         work.changes.append(RunMoved(run.key, "halted", self._runs.now, None, text))
         work.extra.over.append(RunOver(run.key, run.id, "halted", None, None, text))
+        workflow = run.execution.definition.name
+        work.extra.lines.append(run_halted(run.key, run.id, workflow, reason, was=run.halted_before, step=step))
         run.status = "halted"
         self._runs.halted(run)
 
     def _finish(self, run: Resident, outcome: Outcome, work: Work) -> None:
         result: Payload = None
-        error: Payload = None
+        failure: BaseException | None = None
         reason: str | None = None
         status: Status = "completed"
         if outcome.cancelled:
@@ -430,10 +439,9 @@ class Activator:
             status = "cancelled"
             if reason == DEADLINE_REASON:
                 status = "failed"
-                error = encode_failure(RunDeadlineExceeded(f"run {run.id!r} did not end before its deadline"))
+                failure = RunDeadlineExceeded(f"run {run.id!r} did not end before its deadline")
         elif outcome.error is not None:
-            status = "failed"
-            error = encode_failure(outcome.error)
+            status, failure = "failed", outcome.error
         else:
             definition = run.execution.definition
             where = f"the result of workflow {definition.name!r} in run {run.id!r}"
@@ -449,7 +457,11 @@ class Activator:
                 self.halt(run, unfit, work)
                 return
         check_transition(run.id, run.status, status)
+        error = None if failure is None else encode_failure(failure)
         over = RunOver(run.key, run.id, status, result, error, reason)
+        if status != "completed":
+            workflow = run.execution.definition.name
+            work.extra.lines.append(run_over(run.key, run.id, workflow, status, error=failure, reason=reason))
         self._drop_all(run, work)
         self.record_end(over, work, has_children=run.has_children)
         run.status = status

@@ -106,7 +106,7 @@ def decode_failure(payload: Payload, fallback: Fallback) -> BaseException:
     The recorded traceback is attached as a note, which Python prints below the exception; its `str` is unchanged.
     Raises `SerializationError` where the payload is damaged.
     """
-    return _restore(_read(payload, _decode), fallback)
+    return _restore(read_failure(payload, _decode), fallback)
 
 
 def failure_to_raise(payload: Payload, fallback: Fallback) -> BaseException:
@@ -121,11 +121,12 @@ def failure_to_raise(payload: Payload, fallback: Fallback) -> BaseException:
 
 def failure_summary(payload: Payload) -> tuple[str, str]:
     """Return the name of the exception's class, and its text; raises `SerializationError` for a damaged payload."""
-    summary: _Summary = _read(payload, _decode_summary)
+    summary: _Summary = read_failure(payload, _decode_summary)
     return summary.type, summary.message
 
 
-def _read(payload: Payload | msgspec.Raw, decode: Callable[[Any], Any]) -> Any:
+def read_failure(payload: Payload | msgspec.Raw, decode: Callable[[Any], Any]) -> Any:
+    """Return what `decode` makes of a recorded failure; raises `SerializationError` where that is damaged."""
     if isinstance(payload, bytes) and payload[:1] != b"{":
         payload = inflate(payload, "a recorded failure")
     try:
@@ -187,6 +188,12 @@ def _text_of(error: BaseException) -> str:
     except Exception as problem:  # noqa: BLE001 - `__str__` of user classes may raise anything
         text = f"<its text cannot be told: str() raised {type(problem).__name__}>"
     return _clean(text)
+
+
+def described(error: BaseException) -> str:
+    """Return the class and the text of an exception in one piece, whatever its `__str__` does."""
+    text = _text_of(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _clean(text: str) -> str:

@@ -13,8 +13,9 @@ from stepwell.codec import Codec
 from stepwell.definition import Workflow
 from stepwell.errors import DeterminismError, ResultNotSerializable, RunCancelled, RunFailed, RunHalted
 from stepwell.failure import failure_summary, failure_to_raise
+from stepwell.failure_info import FailureInfo, failure_info
 from stepwell.flow import FlowKind, Limit, Queue, Rate
-from stepwell.journal import FAILURES, AttemptFailure, Entry, EntryKind, Payload
+from stepwell.journal import FAILURES, AttemptFailure, Entry, EntryKind
 from stepwell.lifecycle import Status
 from stepwell.model import Member, RunRecord
 from stepwell.store.queueing import QueueState
@@ -168,7 +169,7 @@ class JournalEntry:
     """One line of a run's journal, decoded.
 
     `operation` numbers the operations of the run; `value` is what was delivered, as plain JSON data; `error` is the
-    type and message of a failure; `attempt` and `started_at` are set for steps.
+    type and message of a failure, `failure` all that was recorded of it; `attempt` and `started_at` are set for steps.
     """
 
     position: int
@@ -180,6 +181,7 @@ class JournalEntry:
     error: str | None
     attempt: int | None
     started_at: datetime | None
+    failure: FailureInfo | None = None
 
     @classmethod
     def of(cls, entry: Entry, codec: Codec) -> JournalEntry:
@@ -187,11 +189,11 @@ class JournalEntry:
         at = to_datetime(entry.at)
         assert at is not None
         value: Any = None
-        error: str | None = None
+        failure: FailureInfo | None = None
         if entry.kind in FAILURES:
-            error = _summary(entry.value)
+            failure = failure_info(entry.value)
         elif entry.kind == "attempt_failed":
-            error = _summary(bytes(_decode_attempt(entry.value or "").failure).decode())
+            failure = failure_info(bytes(_decode_attempt(entry.value or "").failure))
         else:
             value = codec.decode(entry.value, Any, f"the journal entry {entry.position}")
         return cls(
@@ -201,15 +203,11 @@ class JournalEntry:
             name=entry.name,
             at=at,
             value=value,
-            error=error,
+            error=None if failure is None else f"{failure.type}: {failure.message}",
             attempt=entry.attempt or None,
             started_at=to_datetime(entry.started_at or None),
+            failure=failure,
         )
-
-
-def _summary(failure: Payload) -> str:
-    type_name, message = failure_summary(failure)
-    return f"{type_name}: {message}"
 
 
 def outcome(over: RunOver, definition: Workflow[..., Any] | None, codec: Codec) -> Any:

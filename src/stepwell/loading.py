@@ -19,6 +19,7 @@ from stepwell.definition import Workflow
 from stepwell.errors import ClaimLost, RunCrashed, RunDeadlineExceeded, RunNotFound, StoreError
 from stepwell.execution import Execution
 from stepwell.failure import encode_failure
+from stepwell.failure_log import run_fields, run_over
 from stepwell.journal import Entry
 from stepwell.lifecycle import ENDED
 from stepwell.loop import DeterministicLoop
@@ -120,6 +121,7 @@ class Loader:
         self._suspects: set[int] = set()  # the keys of those that were brought to memory
         self._releasing: set[int] = set()  # the keys of runs whose release is not committed yet
         self._wanted_back: set[int] = set()  # those of them that somebody wanted meanwhile
+        self._halted: dict[int, str | None] = {}  # why, of those that are tried again without being asked for
         self._ending_overdue = False  # ends of runs at their deadlines are not committed yet
         #: The keys of runs that are about to be claimed and read.
         self.claiming: set[int] = set()
@@ -164,7 +166,7 @@ class Loader:
         if not self.takes_work:
             return
         served = list(self._workflows)
-        self.claim(self._inspector.halted(served))
+        self.claim(self._inspector.halted(served), unasked=True)
         for key in self._inspector.stranded(served, worker.now, _LOAD_CHUNK):
             record = self._inspector.run_by_key(key)
             if record is not None:
@@ -174,7 +176,7 @@ class Loader:
     def retry_halted(self) -> None:
         """Try halted runs again, with the code of this worker; an event."""
         if self.takes_work and not self._worker.draining:
-            self.claim(self._inspector.halted(list(self._workflows)))
+            self.claim(self._inspector.halted(list(self._workflows)), unasked=True)
 
     # --- claiming: first the claim is committed, then the run is read -------------------------------------------------
 
@@ -231,8 +233,11 @@ class Loader:
         self._looking = False
         self.work_may_exist = True
 
-    def claim(self, keys: Sequence[int]) -> None:
-        """Bring runs to memory that nobody owns; those of other workflows are left to other workers."""
+    def claim(self, keys: Sequence[int], *, unasked: bool = False) -> None:
+        """Bring runs to memory that nobody owns; those of other workflows are left to other workers.
+
+        `unasked`: nobody asked for just these; a halted one that is halted again for the same reason is no news then.
+        """
         worker = self._worker
         if worker.draining or not self.takes_work:
             return
@@ -245,16 +250,21 @@ class Loader:
                 continue
             if record.workflow in self._workflows:
                 wanted.append(key)
+                if unasked and record.status == "halted":
+                    self._halted[key] = record.reason
             elif record.owner is None:
                 self._leave_pending(record)
         if wanted:
             self.claiming.update(wanted)
             work = worker.batch.lone_work()
-            work.extra.failing.append(lambda _value, _error: self.claiming.difference_update(wanted))
+            work.extra.failing.append(lambda _value, _error: self._claimed(wanted, []))
             work.expect(RunsClaimed(wanted, worker.now), lambda keys: self._claimed(wanted, keys))
 
     def _claimed(self, wanted: list[int], keys: list[int]) -> None:
-        self.claiming.difference_update(set(wanted).difference(keys))
+        missed = set(wanted).difference(keys)
+        self.claiming.difference_update(missed)
+        for key in missed:
+            self._halted.pop(key, None)
         # Not at once: what else the commit held, messages for these runs say, must be handed out first.
         self._worker.load_soon(keys)
 
@@ -302,12 +312,19 @@ class Loader:
                 except StoreError:  # see `Worker.settle_run`
                     raise
                 except Exception as error:  # noqa: BLE001 - one run that cannot be read must not keep the others from running
-                    _log.critical("run %r: the engine failed to read it", snapshot.record.id, exc_info=error)
+                    fields = run_fields(snapshot.record.id, snapshot.record.workflow)
+                    _log.critical(
+                        "run %r: the engine failed to read it; it is halted",
+                        snapshot.record.id,
+                        exc_info=error,
+                        extra=fields,
+                    )
                     worker.halt_broken(snapshot.record.key, error)
 
     def _load(self, snapshot: RunSnapshot) -> None:
         worker = self._worker
         record = snapshot.record
+        halted_before = self._halted.pop(record.key, None)
         if record.owner != worker.epoch or worker.memory.by_id(record.id) is not None:
             return  # it ended meanwhile, or this worker was fenced: then it is another one's
         if record.crashes >= SUSPECT_CRASHES:
@@ -322,6 +339,7 @@ class Loader:
         record = self._with_items(snapshot)
         execution = self._execution(record, definition)
         run = Resident(record, execution)
+        run.halted_before = halted_before
         worker.memory.enter(run)
         work = worker.batch.work_of(run)
         run.suspect = record.crashes >= SUSPECT_CRASHES
@@ -377,11 +395,16 @@ class Loader:
             "worker died, so it is not carried on any more. Find out what kills the process (memory, a crash in a "
             "library: look at the worker's exit code), then start it again under another id"
         )
-        over = RunOver(record.key, record.id, "failed", None, encode_failure(error), None)
-        self._end_unheard(record, over, self._worker.batch.lone_work())
+        self._fail_unheard(record, error, self._worker.batch.lone_work())
 
-    def _end_unheard(self, record: RunRecord, over: RunOver, work: Work) -> None:
+    def _fail_unheard(self, record: RunRecord, error: BaseException, work: Work) -> None:
+        over = RunOver(record.key, record.id, "failed", None, encode_failure(error), None)
+        self._end_unheard(record, over, work, error)
+
+    def _end_unheard(self, record: RunRecord, over: RunOver, work: Work, error: BaseException | None = None) -> None:
         worker = self._worker
+        line = run_over(record.key, record.id, record.workflow, over.status, error=error, reason=over.reason)
+        work.extra.lines.append(line)
         if record.queue is not None:
             worker.queue_touched(record.queue)
         has_begun = record.started_at is not None
@@ -432,7 +455,7 @@ class Loader:
         error = RunDeadlineExceeded(
             f"run {record.id!r} did not begin before its deadline: it still waited {waited}. Nothing of it was executed"
         )
-        self._end_unheard(record, RunOver(record.key, record.id, "failed", None, encode_failure(error), None), work)
+        self._fail_unheard(record, error, work)
 
     def _overdue_ended(self, wait: int) -> None:
         self._ending_overdue = False

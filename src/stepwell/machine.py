@@ -19,6 +19,7 @@ from stepwell.attempts import Attempts
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
 from stepwell.errors import ClaimLost, EngineClosed, RunConflict, StepwellError, StoreError, StoreUnavailable
+from stepwell.failure_log import attempt_fields
 from stepwell.flow import Limit, Queue, QueueSettings
 from stepwell.hearing import Hearing
 from stepwell.journal import Payload
@@ -400,7 +401,13 @@ class Machine:
             except StoreError:  # see `Worker.settle_run`
                 raise
             except Exception as error:  # noqa: BLE001 - one run's defect must not stop the others
-                _log.critical("run %r: the engine failed to handle a step's end", attempts.run_id, exc_info=error)
+                _log.critical(
+                    "run %r: the engine failed to handle the end of step %r; the run is halted",
+                    attempts.run_id,
+                    attempts.name,
+                    exc_info=error,
+                    extra=attempt_fields(attempts),
+                )
                 self.worker.halt_broken(attempts.run_key, error)
 
     def run_over(self, over: list[RunOver]) -> None:

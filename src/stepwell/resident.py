@@ -27,6 +27,7 @@ class Resident:
         "deliverable",
         "execution",
         "finished",
+        "halted_before",
         "has_children",
         "heard",
         "history",
@@ -77,6 +78,7 @@ class Resident:
         self.cancelling = False  # a cancellation was delivered
         self.cancel_reason: str | None = None
         self.finished = False
+        self.halted_before: str | None = None  # why, where it is tried again without being asked for
         self.suspect = False  # it was under way when workers died (see `stepwell.store.base.Store.bury`)
         self.work: Any = None  # the uncommitted Work that touches this run
 

@@ -15,6 +15,7 @@ from stepwell.attempts import Attempts
 from stepwell.batch import Batch
 from stepwell.codec import Codec
 from stepwell.errors import ClaimLost, StepwellError
+from stepwell.failure_log import run_fields, run_halted
 from stepwell.journal import Entry, EntryKind
 from stepwell.lifecycle import ENDED
 from stepwell.loop import DeterministicLoop
@@ -140,6 +141,8 @@ class Settling:
 
     def _release(self, work: Work, outcome: Sequence[Any]) -> None:
         extra = work.extra
+        for line in extra.lines:
+            line.write()
         if extra.handlers:
             results = {id(change): result for change, result in zip(work.changes, outcome, strict=False)}
             for change, handler in extra.handlers:
@@ -180,13 +183,14 @@ class Settling:
                 self._read_again(run, left[run.key])
             return
         for run in lost:
-            _log.error("run %r is read again, because a write was refused: %s", run.id, error)
+            fields = run_fields(run.id, run.execution.definition.name)
+            _log.error("run %r is read again, because a write was refused: %s", run.id, error, extra=fields)
             self._refusals[run.key] = self._refusals.get(run.key, 0) + 1
             if self._refusals[run.key] < _MAX_REFUSALS:
                 self._read_again(run, left[run.key], refused)
             else:
                 reason = f"{type(error).__name__}: its writes were refused {_MAX_REFUSALS} times: {error}"
-                self._halt_unread(run.key, left[run.key], reason)
+                self._halt_unread(run.key, left[run.key], reason, error)
 
     def _drop(self, work: Work, lost: list[Resident], error: StepwellError) -> tuple[list[Work], list[int]]:
         """Drop a work that is not written, and those of the batch under way that build upon it.
@@ -232,6 +236,9 @@ class Settling:
             return
         work = self._batch.lone_work()
         work.changes += ends
+        for one in refused:
+            lines = () if one.rare is None else one.rare.lines
+            work.extra.lines += [line for line in lines if line.of_attempt and line.run == run.key]
         work.absorb(left)
         work.extra.unread.append(run.key)
         self._batch.unread.add(run.key)
@@ -310,7 +317,8 @@ class Settling:
             left = self._let_go(run, [work] if work is not None else [])
         self._halt_unread(key, left, f"{type(error).__name__}: the engine failed to handle this run: {error}")
 
-    def _halt_unread(self, key: int, left: Work, reason: str) -> None:
+    def _halt_unread(self, key: int, left: Work, reason: str, error: BaseException | None = None) -> None:
+        """Halt a run that is not in memory; `error` goes to the log, where nobody has written it there yet."""
         record = self._inspector.run_by_key(key)
         if record is None or record.status in ENDED:
             return
@@ -318,3 +326,5 @@ class Settling:
         work.absorb(left)
         work.changes.append(RunMoved(key, "halted", self._worker.now, None, reason))
         work.extra.over.append(RunOver(key, record.id, "halted", None, None, reason))
+        if error is not None:
+            work.extra.lines.append(run_halted(key, record.id, record.workflow, error))

@@ -15,6 +15,7 @@ from stepwell.codec import Codec
 from stepwell.context import enter_step
 from stepwell.errors import ResultNotSerializable, SerializationError
 from stepwell.failure import encode_failure
+from stepwell.failure_log import attempt_failed
 from stepwell.journal import AttemptFailure, Entry, EntryKind, Payload
 from stepwell.resident import Resident
 from stepwell.retry import next_delay
@@ -51,6 +52,7 @@ class Steps:
         assert error is not None
         retry_at = self._retry_at(attempts, error, now)
         failure = encode_failure(error)
+        work.extra.lines.append(attempt_failed(attempts, run.execution.definition.name, error, retry_at, now))
         if retry_at is None:
             del run.calls[attempts.operation]
             attempts.wanted = False  # a thread that still executes it is told
@@ -96,7 +98,7 @@ class Steps:
             where=error.where,
             path=error.path,
         )
-        self._activator.halt(run, reason, work)
+        self._activator.halt(run, reason, work, step=attempts)
 
     def call_transaction(self, codec: Codec, attempts: Attempts, lent: Lent) -> None:
         """Call a transactional step inside the open transaction; undo what it wrote where it fails."""

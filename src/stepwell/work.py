@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from stepwell.attempts import Attempts
+from stepwell.failure_log import Line
 from stepwell.journal import Payload
 from stepwell.lifecycle import Status
 from stepwell.model import RunRecord
@@ -138,7 +139,7 @@ class Extra(msgspec.Struct, eq=False):
     what the commit has entered in a journal: they come before anything else that follows from the commit. `decided`
     gets the results of the changes that the unit decided on. `unread` are the keys of runs of this worker's that the
     work writes about although they are not in memory: they are read after it, and it is worth nothing to another claim.
-    `plain` is how many changes stood before the transactional steps were called.
+    `plain` is how many changes stood before the transactional steps were called. `lines` go to the log.
     """
 
     handlers: list[tuple[Change, Callable[[Any], None]]] = []
@@ -152,6 +153,7 @@ class Extra(msgspec.Struct, eq=False):
     transactions: list[tuple[Resident, Attempts]] = []
     unread: list[int] = []
     plain: int | None = None
+    lines: list[Line] = []
 
     def absorb(self, other: Extra) -> None:
         """Take over what another work leads to."""
@@ -163,3 +165,4 @@ class Extra(msgspec.Struct, eq=False):
         self.failing += other.failing
         self.told += other.told
         self.transactions += other.transactions
+        self.lines += other.lines

@@ -27,6 +27,7 @@ from stepwell.codec import Codec
 from stepwell.definition import Workflow
 from stepwell.errors import ClaimLost, StoreError
 from stepwell.failure import encode_failure
+from stepwell.failure_log import failed_unheard, run_fields
 from stepwell.flow import Limit, Queue
 from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import ENDED
@@ -111,7 +112,8 @@ class Worker:
         except StoreError:  # of the disk, not of the run: the engine stops, as it does wherever else it cannot read
             raise
         except Exception as error:  # noqa: BLE001 - one run's defect must not stop the others
-            _log.critical("run %r: the engine failed to handle it", run.id, exc_info=error)
+            fields = run_fields(run.id, run.execution.definition.name)
+            _log.critical("run %r: the engine failed to handle it; it is halted", run.id, exc_info=error, extra=fields)
             self.halt_broken(run.key, error)
         if self._ends:
             self.deliver_ends(work)
@@ -179,6 +181,7 @@ class Worker:
         run = self.memory.runs.get(attempts.run_key)
         number = attempts.operation
         if run is None or not attempts.wanted or run.calls.get(number) is not attempts:
+            failed_unheard(attempts)
             taken_up = run is not None and number in run.calls  # by another attempt, which has the permit now
             if attempts.permit == "left" or (attempts.permit is not None and not taken_up):
                 self.activator.permits.over(attempts, self.batch.lone_work())

@@ -22,6 +22,7 @@ from stepwell.clock import to_seconds
 from stepwell.codec import Codec
 from stepwell.engine import Engine
 from stepwell.errors import InvalidArgument, RunNotFound, StepwellError
+from stepwell.failure_info import FailureInfo, failure_info
 from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, info_of
 from stepwell.journal import VALUELESS
 from stepwell.lifecycle import ENDED, STATUSES, Status
@@ -32,6 +33,8 @@ from stepwell.store.sqlite.looking import look_into
 
 #: How much of a value a line of the journal shows, in characters; `--json` shows all of it.
 _VALUE_CHARS: Final = 100
+#: How many failures of its journal are shown with their tracebacks.
+_MAX_FAILURES: Final = 10
 #: How many children of a run are shown.
 _MAX_CHILDREN: Final = 20
 
@@ -96,6 +99,8 @@ def _show(options: argparse.Namespace) -> int:
         info = info_of(record, inspector)
         facts: dict[str, Any] = {field.name: getattr(info, field.name) for field in fields(info)}
         facts["input"] = codec.decode(record.input, Any, "the input")
+        if record.error is not None:
+            facts["failure"] = failure_info(record.error)
         if record.status == "completed":
             facts["result"] = codec.decode(record.result, Any, "the result")
         facts["published"] = {
@@ -114,7 +119,19 @@ def _show(options: argparse.Namespace) -> int:
     _print_facts(facts)
     print()
     _print_table(("OP", "KIND", "NAME", "AT", "ATTEMPT", "VALUE"), [_journal_row(entry) for entry in entries])
+    _print_failures(entries)
     return 0
+
+
+def _print_failures(entries: Sequence[JournalEntry]) -> None:
+    """Print how the last attempts and operations failed that did, below the journal's one line for each."""
+    failed = [entry for entry in entries if entry.failure is not None]
+    if len(failed) > _MAX_FAILURES:
+        print(f"\n{len(failed) - _MAX_FAILURES} failures before these are left out; --json has all")
+    for entry in failed[-_MAX_FAILURES:]:
+        attempt = "" if entry.attempt is None else f", attempt {entry.attempt}"
+        print(f"\nOP {entry.operation} {entry.kind} {entry.name}{attempt}:")
+        print(entry.failure.text if entry.failure is not None else "")
 
 
 def _children(inspector: Inspector, parent: RunRecord) -> list[dict[str, str]]:
@@ -307,6 +324,8 @@ def _print_facts(facts: Mapping[str, Any]) -> None:
 def _fact(value: object) -> str:
     if isinstance(value, datetime):
         return _time(value)
+    if isinstance(value, FailureInfo):
+        return value.text
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
