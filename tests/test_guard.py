@@ -13,6 +13,7 @@ from urllib.parse import quote
 import apsw
 import pytest
 
+from stepwell import audit_hook
 from stepwell.errors import SecondSqliteError
 from stepwell.store.sqlite import guard
 from stepwell.store.sqlite.opening import Database, open_database
@@ -131,19 +132,21 @@ def test_a_closed_database_is_an_ordinary_file_again(opened: Database) -> None:
 
 def test_nothing_listens_when_nothing_is_open(opened: Database, tmp_path: Path, migrations: str) -> None:
     second = open_database(tmp_path / "second.db", migrations=migrations)
-    assert guard._listeners["open"].count(guard._refuse_watched) == 1
+    assert audit_hook._listeners["open"].count(guard._refuse_watched) == 1
     opened.close()
     with pytest.raises(SecondSqliteError):
         open(second.path)
     second.close()
-    assert guard._refuse_watched not in guard._listeners.get("open", ())
+    assert guard._refuse_watched not in audit_hook._listeners.get("open", ())
     assert not guard._watched
     assert not guard._journals
 
 
 def test_a_listener_hears_its_events_until_it_is_removed() -> None:
     heard: list[tuple[str, tuple[object, ...]]] = []
-    remove = guard.add_listener(frozenset({"stepwell.test.a", "stepwell.test.b"}), lambda *event: heard.append(event))
+    remove = audit_hook.add_listener(
+        frozenset({"stepwell.test.a", "stepwell.test.b"}), lambda *event: heard.append(event)
+    )
     sys.audit("stepwell.test.a", 1)
     sys.audit("stepwell.test.b", 2)
     sys.audit("stepwell.test.c", 3)
@@ -158,7 +161,7 @@ def test_what_a_listener_raises_stops_the_operation(tmp_path: Path) -> None:
         if args[0] == str(tmp_path / "forbidden"):
             raise PermissionError(event)
 
-    remove = guard.add_listener(frozenset({"open"}), forbid)
+    remove = audit_hook.add_listener(frozenset({"open"}), forbid)
     with pytest.raises(PermissionError):
         open(str(tmp_path / "forbidden"), "w")
     remove()

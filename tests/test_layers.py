@@ -66,8 +66,8 @@ LAYERS: list[list[str]] = [
     ["stepwell.model"],
     ["stepwell.journal", "stepwell.lifecycle"],
     ["stepwell.clock"],
-    ["stepwell.retry"],
-    ["stepwell.errors"],
+    ["stepwell.audit_hook", "stepwell.retry"],
+    ["stepwell.errors", "stepwell.package"],
 ]
 
 #: The pure part, and what it must not import: the clock, the operating system, threads, a store that exists.

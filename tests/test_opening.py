@@ -633,7 +633,7 @@ def test_a_file_that_vanishes_or_is_replaced_is_noticed(folder: Path, open_: Ope
 FORK = """
 import gc, os, sys
 from stepwell.errors import EngineClosed, FileNotUsable
-from stepwell.store.sqlite import guard
+from stepwell import audit_hook
 from stepwell.store.sqlite.opening import open_database
 path, migrations = sys.argv[1:3]
 database = open_database(path, migrations=migrations)
@@ -655,7 +655,7 @@ if pid == 0:
     # Another process may read the file by other means; this one is as good as any.
     open(path, "rb").close()
     other.close()
-    assert not guard._listeners
+    assert not audit_hook._listeners
     database.close()
     del database, reader, call
     gc.collect()

@@ -73,12 +73,11 @@ def open_store(path: str | os.PathLike[str], durability: Durability) -> Store:
         raise InvalidArgument(f"{path.split('@')[-1]!r}: PostgreSQL is not supported yet; give the path of a file")
     check_may_open()
     # Imported here and not at the top: `import stepwell` must stay cheap for those who only define workflows.
-    from stepwell import purity
-    from stepwell.store.sqlite.guard import add_listener
+    from stepwell import audit_hook, purity
     from stepwell.store.sqlite.store import SqliteStore
 
     store = SqliteStore.open(path, durability=durability)
-    purity.listen(add_listener)
+    purity.listen(audit_hook.add_listener)
     return store
 
 

@@ -22,7 +22,6 @@ import traceback
 import types
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
 import msgspec
@@ -30,6 +29,7 @@ import msgspec
 from stepwell.codec import inflate
 from stepwell.errors import RunFailed, SerializationError, StepFailed
 from stepwell.journal import Payload
+from stepwell.package import ROOT
 from stepwell.shapes import Budget, NotPlainError, class_of, from_plain, items_of, mapping_of, to_plain, type_name
 
 MAX_FAILURE_BYTES: Final = 64 * 1024
@@ -47,9 +47,6 @@ _NOTES: Final = 20
 _FRAMES: Final = 40
 _TRACEBACK_CHARS: Final = 12_000
 _TEXT_CHARS: Final = 8_000
-
-
-_ENGINE_DIRECTORY: Final = str(Path(__file__).parent / "_")[:-1]
 
 
 class _Record(msgspec.Struct, omit_defaults=True):
@@ -278,9 +275,7 @@ def _traceback_of(error: BaseException, remote: str) -> str:
 
 def _user_frames(start: types.TracebackType | None) -> list[tuple[types.FrameType, int]]:
     frames = [
-        (frame, line)
-        for frame, line in traceback.walk_tb(start)
-        if not frame.f_code.co_filename.startswith(_ENGINE_DIRECTORY)
+        (frame, line) for frame, line in traceback.walk_tb(start) if not frame.f_code.co_filename.startswith(ROOT)
     ]
     return frames[-_FRAMES:]
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-_PACKAGE: Final = str(Path(__file__).parent)
+from stepwell.package import ROOT
+
 _ASYNCIO: Final = str(Path(asyncio.__file__).parent)
 _STANDARD_LIBRARY: Final = str(Path(asyncio.__file__).parents[1])
 #: Where installed packages are; often inside the folder above.
@@ -27,7 +28,7 @@ def executing_at() -> str:
     while frame is not None:
         filename = frame.f_code.co_filename
         installed = any(folder in filename for folder in _INSTALLED)
-        own = filename.startswith(_PACKAGE) or "<frozen" in filename
+        own = filename.startswith(ROOT) or "<frozen" in filename
         if not own and (installed or not filename.startswith(_STANDARD_LIBRARY)):
             found = f"{filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
             if not installed:
@@ -41,7 +42,7 @@ def raised_at(error: BaseException) -> str:
     place = "unknown"
     for frame, line in traceback.walk_tb(error.__traceback__):
         code = frame.f_code
-        if not code.co_filename.startswith((_PACKAGE, _ASYNCIO)):
+        if not code.co_filename.startswith((ROOT, _ASYNCIO)):
             place = f"{code.co_filename}:{line} in {code.co_qualname}"
     return place
 
@@ -50,7 +51,7 @@ def waiting_at(coroutine: Any) -> str:
     """Return the innermost line of the user's code at which a suspended coroutine waits."""
     place = "unknown"
     for filename, line, name in _awaits(coroutine):
-        if not filename.startswith((_PACKAGE, _ASYNCIO)):
+        if not filename.startswith((ROOT, _ASYNCIO)):
             place = f"{filename}:{line} in {name}"
     return place
 

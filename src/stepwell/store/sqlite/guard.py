@@ -5,14 +5,10 @@ this inside itself; a second copy of SQLite in the process (Python's own `sqlite
 ``open("orders.db").read()`` does not know of the workaround. The engine then writes without locks, and commits of other
 processes vanish without an error.
 
-So one audit hook (PEP 578) looks at every `sqlite3.connect`, `open` and `os.open` of the process and refuses those that
-reach a watched file, by whatever name: files are compared by device and inode. Connections of `apsw` are the same copy
-of SQLite as the engine's, and are safe. What no hook sees: ``ATTACH`` on a `sqlite3` connection to another file,
-opening relative to a directory descriptor, and C extensions that open files themselves.
-
-An audit hook cannot be removed and runs on every event of the process, so there is only this one: it is installed when
-the first engine opens, never at import, and costs one dictionary look-up for events that nobody listens to. Other parts
-of the engine listen through `add_listener` instead of installing another.
+So a listener of the process's audit hook looks at every `sqlite3.connect`, `open` and `os.open` of the process and
+refuses those that reach a watched file, by whatever name: files are compared by device and inode. Connections of `apsw`
+are the same copy of SQLite as the engine's, and are safe. What no hook sees: ``ATTACH`` on a `sqlite3` connection to
+another file, opening relative to a directory descriptor, and C extensions that open files themselves.
 """
 
 # ruff: noqa: PTH116 -- runs at every open of the process
@@ -20,53 +16,27 @@ of the engine listen through `add_listener` instead of installing another.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable
 from typing import Final, cast
 
-from stepwell.errors import FileNotUsable, SecondSqliteError
-
-#: Called with an event's name and arguments; whatever it raises, the audited operation raises instead of happening.
-Listener = Callable[[str, tuple[object, ...]], None]
+from stepwell import audit_hook
+from stepwell.errors import SecondSqliteError
 
 OPEN_EVENTS: Final = frozenset({"open", "sqlite3.connect"})
-
-#: Asked for only by `_install`, to see whether the hook is really there.
-_PROBE_EVENT: Final = "stepwell.guard.probe"
 
 #: Files beside the database, by suffix. The journal exists only while SQLite makes a new file or changes its mode.
 _SIDECARS: Final = ("-wal", "-shm", "-journal", "-lock")
 
-# Changed in place, each value replaced as a whole: the hook reads it without a lock.
-_listeners: dict[str, tuple[Listener, ...]] = {}
 #: (device, inode) of every watched file: its path, and the database's.
 _watched: dict[tuple[int, int], tuple[str, str]] = {}
 #: Journals that need not exist yet, by real path: the database's path.
 _journals: dict[str, str] = {}
 #: The watches that have not ended; while there is one, `_refuse_watched` listens.
 _watches: set[Watch] = set()
+#: Ends the listening.
+_unlisten: Callable[[], None] | None = None
 _lock = threading.Lock()
-_installed = False
-
-
-def add_listener(events: frozenset[str], listener: Listener) -> Callable[[], None]:
-    """Have `listener` called for each of the audit `events`, in every thread, before the operation happens.
-
-    Return a function that ends this. The listener must be quick, must not itself cause an event it listens to, and may
-    raise to forbid the operation. Raises `FileNotUsable` where another hook of the process forbids audit hooks.
-    """
-    _install()
-    with _lock:
-        for event in events:
-            _add(event, listener)
-
-    def remove() -> None:
-        with _lock:
-            for event in events:
-                _remove(event, listener)
-
-    return remove
 
 
 class Watch:
@@ -74,7 +44,7 @@ class Watch:
 
     def __init__(self, path: str) -> None:
         """Watch the database at the real path `path` and the files beside it that exist by now."""
-        _install()
+        audit_hook.install()
         self._journal = path + "-journal"
         self._keys: list[tuple[int, int]] = []
         for name in (path, *(path + suffix for suffix in _SIDECARS)):
@@ -88,8 +58,7 @@ class Watch:
         _journals[self._journal] = path
         with _lock:
             _watches.add(self)
-            for event in OPEN_EVENTS:
-                _add(event, _refuse_watched, once=True)
+            _listen()
 
     def end(self) -> None:
         """Stop watching. Safe to call twice."""
@@ -100,8 +69,7 @@ class Watch:
         with _lock:
             _watches.discard(self)
             if not _watches:
-                for event in OPEN_EVENTS:
-                    _remove(event, _refuse_watched)
+                _stop_listening()
 
 
 def after_fork_in_child() -> None:
@@ -111,59 +79,21 @@ def after_fork_in_child() -> None:
     _watched.clear()
     _journals.clear()
     _watches.clear()
-    for event in OPEN_EVENTS:
-        _remove(event, _refuse_watched)
+    audit_hook.after_fork_in_child()
+    _stop_listening()
 
 
-def _add(event: str, listener: Listener, *, once: bool = False) -> None:
-    present = _listeners.get(event, ())
-    if not (once and listener in present):
-        _listeners[event] = (*present, listener)
+def _listen() -> None:
+    global _unlisten  # noqa: PLW0603 -- the hook belongs to the process, so this does
+    if _unlisten is None:
+        _unlisten = audit_hook.add_listener(OPEN_EVENTS, _refuse_watched)
 
 
-def _remove(event: str, listener: Listener) -> None:
-    left = list(_listeners.get(event, ()))
-    if listener in left:
-        # One entry only: the same function may have been added twice.
-        left.remove(listener)
-    if left:
-        _listeners[event] = tuple(left)
-    else:
-        _listeners.pop(event, None)
-
-
-def _install() -> None:
-    global _installed  # noqa: PLW0603 -- hooks belong to the process, so this does
-    with _lock:
-        if _installed:
-            return
-        seen: list[str] = []
-        sys.addaudithook(_make_hook(_listeners))
-        # Adding a hook is itself audited, and a refusal of that is swallowed: so look whether it took.
-        _listeners[_PROBE_EVENT] = (lambda event, _args: seen.append(event),)
-        try:
-            sys.audit(_PROBE_EVENT)
-        finally:
-            del _listeners[_PROBE_EVENT]
-        if not seen:
-            raise FileNotUsable(
-                "An audit hook of this process forbids further ones, so the engine's file cannot be guarded against a "
-                "second SQLite library. Allow `sys.addaudithook` until the engine is open."
-            )
-        _installed = True
-
-
-def _make_hook(listeners: dict[str, tuple[Listener, ...]]) -> Callable[[str, tuple[object, ...]], None]:
-    # Everything is bound here, because the hook outlives this module's globals when the interpreter shuts down.
-    get = listeners.get
-
-    def hook(event: str, args: tuple[object, ...]) -> None:
-        found = get(event)
-        if found is not None:
-            for listener in found:
-                listener(event, args)
-
-    return hook
+def _stop_listening() -> None:
+    global _unlisten  # noqa: PLW0603 -- as above
+    if _unlisten is not None:
+        _unlisten()
+        _unlisten = None
 
 
 def _refuse_watched(
