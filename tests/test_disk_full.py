@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from stepwell import Engine, StorageFull, publish, receive, step, transaction, workflow
+from stepwell import Engine, EngineClosed, StorageFull, StoreUnavailable, publish, receive, step, transaction, workflow
 from stepwell.store.sqlite.store import SqliteStore
 
 DEADLINE_SECONDS = 120
@@ -216,3 +216,28 @@ def test_an_engine_that_closes_on_a_full_disk_is_quick_and_loses_nothing(databas
     with Engine(database) as engine:
         assert engine.get("unlucky").result(timeout=DEADLINE_SECONDS) == len(BIG)
     assert executed == ["acted", "acted"]
+
+
+@pytest.mark.parametrize("error", [StorageFull("the disk is full"), StoreUnavailable("the disk reported an error")])
+def test_closing_needs_no_last_write(
+    database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: StoreUnavailable
+) -> None:
+    engine = Engine(database)
+    run = engine.start(works, "kept", id="kept")
+    run.value("ready", timeout=DEADLINE_SECONDS)
+    store = engine._client.store
+    assert isinstance(store, SqliteStore)
+
+    def full(_claim: object) -> None:
+        raise error
+
+    monkeypatch.setattr(store._writer, "begin", full)
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineClosed):
+        engine.start(echo, 1)
+    assert f"{error}. The engine closes without a last write" in caplog.text
+    with Engine(database) as second:
+        assert [worker.state for worker in second.workers()] == ["active"]
+        second.send("kept", "go")
+        assert second.get("kept").result(DEADLINE_SECONDS) == 20_000

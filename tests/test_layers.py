@@ -41,7 +41,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.activation"],
     ["stepwell.runs"],
     ["stepwell.batch", "stepwell.memory", "stepwell.permits"],
-    ["stepwell.work", "stepwell.queues"],
+    ["stepwell.child_ids", "stepwell.work", "stepwell.queues"],
     ["stepwell.store.sqlite"],
     ["stepwell.store"],
     ["stepwell.resident"],

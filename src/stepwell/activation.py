@@ -272,7 +272,11 @@ class Activator:
         run.has_children = True
         child_id = detail.child_id
         if child_id is None:
-            child_id = f"{run.id}/{operation.number}"
+            try:
+                child_id = self._runs.child_ids.free(run, operation.number)
+            except RunConflict as error:
+                run.deliverable.append(self.entry(run, operation, "child_failed", encode_failure(error)))
+                return
         elif self._runs.being_created(child_id) is not None:
             self._reopen_later(run, operation, work)
             return
@@ -316,6 +320,7 @@ class Activator:
             parent=run.key,
             parent_op=operation.number,
             attached=detail.attached,
+            must_be_new=detail.child_id is None,
             entry=entered(entry, now, count=detail.count),
             told=told,
         )

@@ -25,6 +25,7 @@ from stepwell.codec import Codec
 from stepwell.core import Core
 from stepwell.definition import Workflow, registered_workflows
 from stepwell.errors import (
+    FORK_ADVICE,
     DefinitionError,
     EngineClosed,
     InvalidArgument,
@@ -134,7 +135,7 @@ class Client:
         if os.getpid() != self._pid:
             raise EngineClosed(
                 f"{self.store.location}: this engine belongs to process {self._pid}; process {os.getpid()} inherited "
-                "it through fork and cannot use it. Open an engine of its own after the fork"
+                f"it through fork, and can neither use it nor open its file. {FORK_ADVICE}"
             )
         if threading.get_ident() == self.core.thread.ident:
             raise WorkflowIOError(

@@ -205,7 +205,15 @@ class WorkflowIOError(StepwellError):
 
 
 class EngineClosed(StepwellError):
-    """The engine is closed, failed, or was inherited through `fork`; open one in this process."""
+    """The engine is closed or failed, or this process inherited it through `fork`; the message says what to do."""
+
+
+#: What to do about a file that was open when the process was forked: the child can never use it, for SQLite's own
+#: tables in it say that it holds locks which it does not hold. Every message about forks ends with this.
+FORK_ADVICE: Final = (
+    "Fork first, and open the engine in each process on its own; or start processes that inherit nothing "
+    '(multiprocessing.get_context("spawn"), subprocess)'
+)
 
 
 class StoreError(StepwellError):

@@ -16,7 +16,7 @@ import msgspec
 
 from stepwell.clock import MICROSECONDS, microseconds_of, to_seconds
 from stepwell.errors import InvalidArgument
-from stepwell.names import check_name
+from stepwell.names import check_name, is_blank
 
 FlowKind: TypeAlias = Literal["queue", "limit"]
 OnDuplicate: TypeAlias = Literal["attach", "reject"]
@@ -285,8 +285,10 @@ def check_key(key: object, what: str) -> str | None:
         return None
     if not isinstance(key, str):
         raise InvalidArgument(f"{what} must be text, not {type(key).__name__} {key!r}")
-    if not key or len(key) > MAX_KEY_LENGTH or not key.isprintable():
-        raise InvalidArgument(f"{what} must be printable text of 1 to {MAX_KEY_LENGTH} characters, not {key[:50]!r}")
+    if is_blank(key) or len(key) > MAX_KEY_LENGTH or not key.isprintable():
+        raise InvalidArgument(
+            f"{what} must be printable text of 1 to {MAX_KEY_LENGTH} characters, and not blank, not {key[:50]!r}"
+        )
     return key
 
 

@@ -8,17 +8,27 @@ from stepwell.errors import InvalidArgument
 
 #: The longest name, in characters.
 MAX_NAME_LENGTH: Final = 255
+#: What shows as nothing, although Unicode counts it among the printable: the space, three fillers of Hangul and the
+#: empty pattern of Braille.
+_BLANKS: Final = " \u115f\u1160\u2800\u3164\uffa0"
 
 
 def check_name(name: str, what: str) -> str:
-    """Return `name`; raise `InvalidArgument` for one that is empty, too long, not text, or has control characters."""
+    """Return `name`; raise `InvalidArgument` for one that is blank, too long, not text, or has control characters."""
     if not isinstance(name, str):
         raise InvalidArgument(f"{what} must be text, not {type(name).__name__} {name!r}")
     if not name or len(name) > MAX_NAME_LENGTH:
         raise InvalidArgument(f"{what} must have 1 to {MAX_NAME_LENGTH} characters, not {len(name)}")
     if not name.isprintable():
         raise InvalidArgument(f"{what} has control characters or lone surrogates: {name!r}")
+    if is_blank(name):
+        raise InvalidArgument(f"{what} is blank: {name!r}")
     return name
+
+
+def is_blank(text: str) -> bool:
+    """Tell whether printable text shows as nothing."""
+    return not text.strip(_BLANKS)
 
 
 def check_text(text: str | None, what: str) -> str | None:

@@ -41,6 +41,7 @@ class Resident:
         "queue",
         "receivers",
         "sending",
+        "shares_ids",
         "status",
         "suspect",
         "timers",
@@ -75,6 +76,8 @@ class Resident:
         self.unsettled = 0
         self.opened = 0  # the highest number of an operation that was acted upon
         self.has_children = False
+        # Whether some run had an id of the kind that children are given, when this one first gave one; None: not known.
+        self.shares_ids: bool | None = None
         self.cancelling = False  # a cancellation was delivered
         self.cancel_reason: str | None = None
         self.finished = False

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from stepwell.attempts import Attempts
 from stepwell.calls import Operation
+from stepwell.child_ids import ChildIds
 from stepwell.codec import Codec
 from stepwell.journal import Payload
 from stepwell.model import RunRecord
@@ -19,6 +20,7 @@ class Runs(PermitDesk, Protocol):
     """What settling one run needs to know of, and do to, the others: the worker."""
 
     codec: Codec
+    child_ids: ChildIds
 
     def resident(self, run_id: str) -> Resident | None:
         """Return a run that is in memory and has not ended."""

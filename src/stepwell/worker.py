@@ -23,6 +23,7 @@ from stepwell.arrivals import Arrivals
 from stepwell.attempts import Attempts
 from stepwell.batch import Batch
 from stepwell.calls import Operation
+from stepwell.child_ids import ChildIds
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
 from stepwell.errors import ClaimLost, StoreError
@@ -76,6 +77,7 @@ class Worker:
         self.memory = Memory()
         self.loader = Loader(self, inspector, workflows, limits, takes_work=takes_work)
         self.batch = Batch()
+        self.child_ids = ChildIds(inspector, self.batch)
         self.turns = Turns(self, inspector, workflows, flows, queues, takes_work=takes_work)
         self.settling = Settling(self, inspector, self._steps, outside)
         self.arrivals = Arrivals(self, inspector, outside)

@@ -40,6 +40,10 @@ class Inspector(QueueInspector, Protocol):
         """Return the run with this key, or None."""
         ...
 
+    def has_ids(self, prefix: str) -> bool:
+        """Tell whether the id of any run begins with `prefix`."""
+        ...
+
     def list_runs(self, run_filter: RunFilter) -> list[RunRecord]:
         """Return the runs that match, newest first, at most `run_filter.limit`."""
         ...

@@ -38,7 +38,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
-from stepwell.errors import FileInUse, FileNotUsable
+from stepwell.errors import FORK_ADVICE, FileInUse, FileNotUsable
 
 if sys.platform != "win32":
     import fcntl
@@ -186,8 +186,7 @@ def check_free(database_path: str, identity: Identity | None) -> None:
     if identity in _inherited:
         raise FileNotUsable(
             f"This process ({os.getpid()}) was forked while its parent had {_inherited[identity]!r} open, and SQLite's "
-            "state came along; using the file here would damage it. Fork before the engine is opened, or start the "
-            'process afresh (multiprocessing.get_context("spawn"), subprocess).'
+            f"state came along; using the file here would damage it. {FORK_ADVICE}."
         )
 
 

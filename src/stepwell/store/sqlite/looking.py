@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import apsw
 
-from stepwell.errors import EngineClosed, FileNotUsable
+from stepwell.errors import FORK_ADVICE, EngineClosed, FileNotUsable
 from stepwell.store.reading import Inspector
 from stepwell.store.sqlite import migrate, mounts, paths
 from stepwell.store.sqlite.connecting import check_library, connect, reader_pragmas, set_pragmas, translate
@@ -34,7 +34,9 @@ class _File:
 
     def check_process(self) -> None:
         if os.getpid() != self._process_id:
-            raise EngineClosed(f"{self.path!r} was opened by process {self._process_id}; open it again after the fork")
+            raise EngineClosed(
+                f"{self.path!r} was opened by process {self._process_id}, from which this one was forked. {FORK_ADVICE}"
+            )
 
     def check_identity(self) -> None:
         if Identity.of(self.path) != self._identity:

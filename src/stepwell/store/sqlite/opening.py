@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 import apsw
 
 from stepwell.errors import (
+    FORK_ADVICE,
     EngineClosed,
     FileInUse,
     FileNotUsable,
@@ -144,8 +145,7 @@ class Database:
         if os.getpid() != self._process_id:
             raise EngineClosed(
                 f"The engine on {self.path!r} belongs to process {self._process_id}, from which this one "
-                f"({os.getpid()}) was forked; SQLite connections do not survive a fork. Open the engine after forking, "
-                'or start processes with multiprocessing.get_context("spawn").'
+                f"({os.getpid()}) was forked; SQLite connections do not survive that. {FORK_ADVICE}."
             )
 
     def truncate_wal(self) -> None:

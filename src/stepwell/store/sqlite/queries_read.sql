@@ -23,6 +23,10 @@ SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, st
     crashes, queue, queued
 FROM stepwell_runs WHERE key = ?1;
 
+-- name: has_ids
+-- Whether there is a run whose id is at least ?1 and below ?2.
+SELECT EXISTS (SELECT 1 FROM stepwell_runs WHERE id >= ?1 AND id < ?2);
+
 -- name: runs_listed
 -- Walks back from the newest run until enough match. The parameters of this and the next three:
 -- ?1 statuses as a JSON array or NULL, ?2 workflow or NULL, ?3 id at least or NULL, ?4 id below or NULL,

@@ -107,6 +107,11 @@ class SqliteInspector:
         """Return the run with this key, or None."""
         return next(map(record_of, self._rows("run_by_key", (key,))), None)
 
+    def has_ids(self, prefix: str) -> bool:
+        """Tell whether the id of any run begins with `prefix`."""
+        (found,) = _firsts(self._rows("has_ids", (prefix, prefix + _LAST_CHARACTER)))
+        return bool(found)
+
     def list_runs(self, run_filter: RunFilter) -> list[RunRecord]:
         """Return the runs that match, newest first, at most `run_filter.limit`.
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -13,7 +14,7 @@ from typing import Any, Final, Literal, TypeVar
 import apsw
 import msgspec
 
-from stepwell.errors import StoreFailed
+from stepwell.errors import StoreFailed, StoreUnavailable
 from stepwell.model import Claim, Member
 from stepwell.store.base import News, Outcome, StoreTransaction, Unit, WritersLock
 from stepwell.store.reading import Inspector
@@ -23,6 +24,8 @@ from stepwell.store.sqlite.queries import load
 from stepwell.store.sqlite.reader import SqliteInspector
 from stepwell.store.sqlite.telling import Members, listen_to
 from stepwell.store.sqlite.writer import WAL_LIMIT_BYTES, Writer
+
+_log: Final = logging.getLogger("stepwell")
 
 _SQL: Final = load("queries_write.sql")
 #: So many of the newest workers keep their rows when they have ended, for whoever wants to know what went on.
@@ -211,9 +214,10 @@ class SqliteStore:
     def close(self, claim: Claim | None, now: int) -> None:
         """Mark the worker as ended, fold the write-ahead log into the file and let go of it; harmless when repeated.
 
-        The file is let go of in any case. Raises `StoreFailed` where the log cannot be folded for an error of the disk;
-        a reader of another program is none: the log stays then, and nothing is lost. In a forked child raises
-        `EngineClosed` and touches nothing.
+        The file is let go of in any case. Where the disk is full, or does not write for another passing reason, the
+        worker goes without that mark: others find it gone by its lock, as they do after a crash. Raises `StoreFailed`
+        where the log cannot be folded for an error of the disk; a reader of another program is none: the log stays
+        then, and nothing is lost. In a forked child raises `EngineClosed` and touches nothing.
         """
         if self._closed:
             return
@@ -221,7 +225,7 @@ class SqliteStore:
         self._closed = True
         try:
             if self._writer.failed is None and claim is not None:
-                self._write(None, lambda: self._end_worker(claim, now))
+                self._end_worker(claim, now)
             self._reader.close()
             if self._writer.failed is None and not self._members.others():
                 self._fold_log()
@@ -232,10 +236,16 @@ class SqliteStore:
             self._connection.authorizer = None
             self._database.close()
 
-    def _end_worker(self, claim: Claim, now: int) -> tuple[None, None]:
-        self._execute("worker_ended", (claim.epoch, now))
-        self._release_runs_of(claim.epoch, now, crashed=False)
-        return None, None
+    def _end_worker(self, claim: Claim, now: int) -> None:
+        def end() -> tuple[None, None]:
+            self._execute("worker_ended", (claim.epoch, now))
+            self._release_runs_of(claim.epoch, now, crashed=False)
+            return None, None
+
+        try:
+            self._write(None, end)
+        except StoreUnavailable as error:
+            _log.warning("%s. The engine closes without a last write; nothing recorded is lost", error)
 
     def _fold_log(self) -> None:
         try:
