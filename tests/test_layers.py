@@ -35,6 +35,7 @@ LAYERS: list[list[str]] = [
         "stepwell.waiting",
         "stepwell.watchdog",
     ],
+    ["stepwell.permitted_io"],
     ["stepwell.worker"],
     ["stepwell.arrivals", "stepwell.loading", "stepwell.settling"],
     ["stepwell.steps", "stepwell.turns"],

@@ -14,49 +14,81 @@ import threading
 import time
 from asyncio.events import _get_running_loop
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, Final
 
 from stepwell.errors import WorkflowIOError
 from stepwell.loop import DeterministicLoop
+from stepwell.permitted_io import is_permitted
 
 #: Audit events (see "Audit events table" in the Python documentation) that mean I/O, a real wait, a thread or a
-#: process.
+#: process. Functions of `shutil` and their like raise one of their own before those of what they call.
 EVENTS: Final = frozenset(
     {
         "_thread.start_joinable_thread",
         "_thread.start_new_thread",
+        "builtins.input",
+        "fcntl.flock",
+        "fcntl.lockf",
+        "glob.glob",
         "open",
+        "os.chdir",
+        "os.chflags",
+        "os.chmod",
+        "os.chown",
         "os.exec",
         "os.fork",
         "os.forkpty",
+        "os.fwalk",
+        "os.getxattr",
+        "os.link",
         "os.listdir",
+        "os.listxattr",
+        "os.lockf",
         "os.mkdir",
         "os.posix_spawn",
         "os.remove",
+        "os.removexattr",
         "os.rename",
         "os.rmdir",
         "os.scandir",
+        "os.setxattr",
         "os.spawn",
+        "os.symlink",
         "os.system",
         "os.truncate",
+        "os.utime",
+        "os.walk",
+        "pathlib.Path.glob",
+        "pathlib.Path.rglob",
+        "pathlib.Path.walk",
+        "pty.spawn",
+        "shutil.chown",
+        "shutil.copyfile",
+        "shutil.copymode",
+        "shutil.copystat",
+        "shutil.copytree",
+        "shutil.make_archive",
+        "shutil.move",
+        "shutil.rmtree",
+        "shutil.unpack_archive",
         "socket.__new__",
         "socket.bind",
         "socket.connect",
         "socket.getaddrinfo",
+        "socket.gethostbyaddr",
         "socket.gethostbyname",
+        "socket.getnameinfo",
+        "socket.sendmsg",
         "socket.sendto",
         "sqlite3.connect",
         "subprocess.Popen",
+        "tempfile.mkdtemp",
+        "tempfile.mkstemp",
         "time.sleep",
         "urllib.Request",
+        "webbrowser.open",
     }
 )
-
-# Python's own machinery that may read files while workflow code executes: imports, source lines for tracebacks,
-# logging, time zones. None of it changes what the workflow does.
-_ALLOWED_FILES: Final = ("linecache.py", "tokenize.py", "traceback.py", "inspect.py", "warnings.py")
-_ALLOWED_FOLDERS: Final = (f"{os.sep}logging{os.sep}", f"{os.sep}zoneinfo{os.sep}", f"{os.sep}importlib{os.sep}")
 
 _lock: Final = threading.Lock()
 _listening = False
@@ -66,34 +98,16 @@ def refuse_io(event: str, args: tuple[object, ...]) -> None:
     """Raise `WorkflowIOError` for an audit event that workflow code caused."""
     loop = _get_running_loop()
     host = loop.host if isinstance(loop, DeterministicLoop) else None
-    if host is None or _is_time_zone(args) or _is_allowed():
+    if host is None:
         return
-    subject = f" {args[0]!r}" if args and isinstance(args[0], (str, bytes, int, float)) else ""
+    hook = sys._getframe(1)
+    if is_permitted(event, args, hook.f_back, DeterministicLoop.drain.__code__):
+        return
+    subject = f" {args[0]!r}" if args and isinstance(args[0], (str, bytes, int, float, os.PathLike)) else ""
     raise WorkflowIOError(
         f"run {host.run_id!r}: workflow code reached outside ({event}{subject}) at {host.location()}. A "
         "workflow is replayed, so this would happen again on every recovery: move that line into a @step"
     )
-
-
-def _is_time_zone(args: tuple[object, ...]) -> bool:
-    """Tell whether the file describes a time zone: `zoneinfo` reads it from C, where no frame shows it."""
-    zoneinfo = sys.modules.get("zoneinfo")
-    if zoneinfo is None or not args or not isinstance(args[0], str):
-        return False
-    return args[0].startswith(tuple(folder + os.sep for folder in zoneinfo.TZPATH))
-
-
-def _is_allowed() -> bool:
-    frame: FrameType | None = sys._getframe(2)
-    drain = DeterministicLoop.drain.__code__
-    while frame is not None and frame.f_code is not drain:
-        filename = frame.f_code.co_filename
-        if filename.startswith("<frozen importlib") or filename.endswith(_ALLOWED_FILES):
-            return True
-        if any(folder in filename for folder in _ALLOWED_FOLDERS):
-            return True
-        frame = frame.f_back
-    return False
 
 
 def listen(
