@@ -414,9 +414,10 @@ class AsyncRun(Generic[T]):
         """Return the facts about the run as they are now."""
         return self._engine._opened().info(self.id)
 
-    async def cancel(self, reason: str | None = None) -> None:
+    async def cancel(self, reason: str | None = None) -> bool:
         """Ask the run to stop; see `stepwell.Run.cancel`."""
-        await self._engine._ask(self._engine._opened().core.machine.cancel, self.id, check_text(reason, "reason"))
+        request = self._engine._opened().core.machine.cancel
+        return cast("bool", await self._engine._ask(request, self.id, check_text(reason, "reason")))
 
     async def resume(self) -> None:
         """Try a halted run again; see `stepwell.Run.resume`."""

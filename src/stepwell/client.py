@@ -23,7 +23,7 @@ from stepwell.child import check_may_open
 from stepwell.clock import Clock, SystemClock, to_seconds
 from stepwell.codec import Codec
 from stepwell.core import Core
-from stepwell.definition import Workflow, registered_workflows
+from stepwell.definition import Workflow, current_host, registered_workflows
 from stepwell.errors import (
     FORK_ADVICE,
     DefinitionError,
@@ -137,17 +137,33 @@ class Client:
                 f"{self.store.location}: this engine belongs to process {self._pid}; process {os.getpid()} inherited "
                 f"it through fork, and can neither use it nor open its file. {FORK_ADVICE}"
             )
+        self.check_outside_of_runs()
         if threading.get_ident() == self.core.thread.ident:
             raise WorkflowIOError(
-                "the engine was called from workflow code, an async step or a @transaction, on the thread on which it "
-                "would have to answer. In a workflow use stepwell.start, stepwell.send, …; in an async step `await "
-                "asyncio.to_thread(engine.send, …)`, or make it a `def` step"
+                "the engine was called from an async step or a @transaction, on the thread on which it would have to "
+                "answer. In an async step use `await asyncio.to_thread(engine.send, …)`, or make it a `def` step"
             )
         if id(self) in in_transaction.get():
             raise TransactionError(
                 "inside `with engine.transaction() as tx:` use tx.start and tx.send; the engine itself cannot write or "
                 "answer before the block has ended"
             )
+
+    def check_outside_of_runs(self) -> None:
+        """Raise in workflow code: what an engine does or says there is not recorded, so replay would differ."""
+        host = current_host()
+        if host is not None:
+            raise WorkflowIOError(
+                f"run {host.run_id!r}: workflow code called an engine, at {host.location()}. What it answers is not "
+                "recorded, so a replay would get another answer. To start runs, send and wait use stepwell.start, "
+                "stepwell.send, … ; whatever else is to be asked of the engine goes into a @step"
+            )
+
+    def _check_may_read(self) -> None:
+        """Raise where facts would be read by a forked child, or by workflow code."""
+        if os.getpid() != self._pid:
+            self.check_usable()
+        self.check_outside_of_runs()
 
     # --- requests ------------------------------------------------------------------------------------------------
 
@@ -219,8 +235,7 @@ class Client:
 
     def record(self, run_id: str) -> RunRecord:
         """Return a run's row; raises `RunNotFound`."""
-        if os.getpid() != self._pid:
-            self.check_usable()
+        self._check_may_read()
         record = self.store.inspector.run_by_id(check_id(run_id))
         if record is None:
             raise RunNotFound(f"{self.store.location} has no run {run_id!r}; start it, or look for it with list()")
@@ -257,6 +272,7 @@ class Client:
         before: str | None,
     ) -> list[RunRecord]:
         """Return the rows of the runs that match, newest first."""
+        self._check_may_read()
         return self.store.inspector.list_runs(
             RunFilter(
                 status=checked_statuses(status),
@@ -297,6 +313,7 @@ class Client:
 
     def queue_info(self, name: str) -> QueueInfo:
         """Return the facts about a queue or limit; raises `QueueNotFound` for one that nobody knows."""
+        self._check_may_read()
         for state in self.store.inspector.queues():
             if state.name == name:
                 return QueueInfo.of(state, self.store.inspector.oldest_wait(name), self.clock.now())
@@ -309,6 +326,7 @@ class Client:
 
     def queues(self) -> list[QueueInfo]:
         """Return the facts about all queues and limits that the file knows."""
+        self._check_may_read()
         inspector, now = self.store.inspector, self.clock.now()
         return [QueueInfo.of(state, inspector.oldest_wait(state.name), now) for state in inspector.queues()]
 
@@ -323,6 +341,7 @@ class Client:
         """Close the engine; see `stepwell.Engine.close`."""
         if os.getpid() != self._pid:
             return
+        self.check_outside_of_runs()
         self.core.close(to_seconds(timeout, "timeout of close()"))
         _open_cores.discard(self.core)
 

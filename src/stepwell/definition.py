@@ -57,6 +57,12 @@ MAIN_IN_A_CHILD: Final = "__mp_main__"
 class Host(Protocol):
     """The run that the current code belongs to; `stepwell.execution.Execution` is the one that exists."""
 
+    run_id: str
+
+    def location(self) -> str:
+        """Return ``file:line in function`` of the code that is executing now."""
+        ...
+
     def call(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a durable call: a coroutine where the definition is async, else the result itself."""
         ...

@@ -408,14 +408,18 @@ class Run(Generic[T]):
         """Return the facts about the run as they are now."""
         return self._engine._client.info(self.id)
 
-    def cancel(self, reason: str | None = None) -> None:
-        """Ask the run to stop; when this returns, the request is recorded. A run that has ended is left as it is."""
-        self._engine._ask(self._engine._client.core.machine.cancel, self.id, check_text(reason, "reason"))
+    def cancel(self, reason: str | None = None) -> bool:
+        """Ask the run to stop; when this returns, the request is recorded.
+
+        Returns False where there was nothing to stop, because the run had completed or failed before.
+        """
+        request = self._engine._client.core.machine.cancel
+        return cast("bool", self._engine._ask(request, self.id, check_text(reason, "reason")))
 
     def resume(self) -> None:
         """Try a halted run again, with the code as it is now; a waiting one that is not in memory is read again.
 
-        Other runs are left as they are.
+        One that is pending or running goes on anyway. Raises `RunEnded` for a run that has ended, `RunNotFound`.
         """
         self._engine._ask(self._engine._client.core.machine.resume, self.id)
 

@@ -25,7 +25,7 @@
     ├── StepProcessDied            the child process of an isolated step crashed, or was killed
     ├── PermanentError             raised by a step: do not retry
     ├── RetryLater                 raised by a step: retry, after this delay
-    ├── WorkflowIOError            workflow code did real I/O; that belongs in a step
+    ├── WorkflowIOError            workflow code did real I/O, or asked an engine; that belongs in a step
     ├── EngineClosed               the engine is closed, or belongs to the parent of a fork
     └── StoreError                 the file, or the disk below it
         ├── FileNotUsable          missing folder, read-only, not a Stepwell file, corrupt, network mount, …
@@ -201,7 +201,7 @@ class RetryLater(StepwellError):
 
 
 class WorkflowIOError(StepwellError):
-    """Workflow code opened a file or socket, started a thread or process, or slept for real. Move it into a step."""
+    """Workflow code opened a file or socket, started a thread, slept for real, asked an engine: move it into a step."""
 
 
 class EngineClosed(StepwellError):

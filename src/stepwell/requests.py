@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from stepwell.definition import Workflow
-from stepwell.errors import RunConflict
+from stepwell.errors import RunConflict, RunEnded, RunNotFound
 from stepwell.journal import Payload
+from stepwell.lifecycle import ENDED
 from stepwell.loading import no_workflow
+from stepwell.model import RunRecord
 from stepwell.queues import refusal_of
 from stepwell.store.base import CancelRequested, Created, MessageSent, RunCreated, RunMoved, RunWoken
 from stepwell.store.reading import Inspector
@@ -85,7 +87,10 @@ class Requests:
         work.extra.replies.append((reply, None))
 
     def cancel(self, run_id: str, reason: str | None, reply: Reply) -> None:
-        """Ask a run to stop; replies when the request is recorded, or with `RunNotFound`."""
+        """Ask a run to stop; replies when the request is recorded, or with `RunNotFound`.
+
+        The reply says whether the run still had to stop: False where it had ended already, otherwise than cancelled.
+        """
         change = CancelRequested(run_id, self._worker.now, reason)
         run = self._worker.resident(run_id)
         if run is not None and run.status != "halted":
@@ -98,13 +103,26 @@ class Requests:
             self._worker.loader.cancel_unstarted(replace(record, cancel_reason=record.cancel_reason or reason), work)
         else:
             work = self._worker.batch.lone_work()
-            work.expect(change, self._worker.cancel_committed)
-        work.extra.replies.append((reply, None))
+            work.extra.failing.append(reply)
+            work.expect(change, partial(self._cancel_recorded, reply))
+            return
+        work.extra.replies.append((reply, True))
+
+    def _cancel_recorded(self, reply: Reply, record: RunRecord) -> None:
+        reply(record.status not in ENDED or record.status == "cancelled", None)
+        self._worker.cancel_committed(record)
 
     def resume(self, run_id: str, reply: Reply) -> None:
-        """Try a halted run again, and have a waiting one read again, with the code as it is now."""
-        record = self._inspector.run_by_id(run_id)
-        if record is None or record.status not in ("halted", "waiting"):
+        """Try a halted run again, and have a waiting one read again, with the code as it is now.
+
+        One that is pending or running goes on by itself. Replies with `RunEnded` for one that has ended.
+        """
+        record = self._worker.find(run_id)
+        if record is None:
+            reply(None, RunNotFound(f"no run has the id {run_id!r}: it was never started, or has been purged"))
+        elif record.status in ENDED:
+            reply(None, _ended(record))
+        elif record.status not in ("halted", "waiting"):
             reply(None, None)
         elif record.workflow in self._workflows and self._worker.loader.takes_work:
             self._worker.loader.claim([record.key])
@@ -117,6 +135,11 @@ class Requests:
             work = self._worker.batch.lone_work()
             work.changes.append(RunMoved(record.key, "pending", self._worker.now, None, no_workflow(record.workflow)))
             work.extra.replies.append((reply, None))
+
+
+def _ended(record: RunRecord) -> RunEnded:
+    """Return the error that tells why a run is not resumed."""
+    return RunEnded(f"run {record.id!r} has ended ({record.status}), and only a run that has not can be resumed")
 
 
 def check_conflict(run: RunCreated, created: Created) -> None:
