@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from textwrap import dedent, indent
 from types import ModuleType
+from types import SimpleNamespace as Namespace
 from typing import Any
 
 import msgspec
@@ -246,6 +247,27 @@ def the_log(engine: TestEngine) -> Reader:
     return page
 
 
+class StatusError(Exception):
+    """Refers to a response, as the exceptions of HTTP clients do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.response = Namespace(status_code=404, text="not here")
+
+
+def values(engine: TestEngine) -> Reader:
+    said: list[str] = []
+
+    @step(name="fetch")
+    async def fetch(path: str) -> str:
+        raise StatusError(path)
+
+    page = Reader("docs/reference/values.md", engine, fetch=fetch, StatusError=StatusError, print=said.append)
+    page.execute_in_a_workflow(0).result(60)
+    assert said == ["not there"]
+    return page
+
+
 READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/explanation/several-processes.md": several_processes,
     "docs/how-to/cancel-a-run.md": cancel_a_run,
@@ -259,6 +281,7 @@ READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/how-to/use-transactions.md": use_transactions,
     "docs/how-to/wait-for-messages.md": wait_for_messages,
     "docs/reference/log.md": the_log,
+    "docs/reference/values.md": values,
 }
 
 

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from stepwell import errors
 from stepwell.errors import RunFailed, SerializationError, StepFailed
-from stepwell.failure import TRACEBACK_HEADER, decode_failure, encode_failure, failure_summary
+from stepwell.failure import LEFT_OUT_HEADER, TRACEBACK_HEADER, decode_failure, encode_failure, failure_summary
 
 
 class Plain(Exception):
@@ -201,6 +201,112 @@ def test_nothing_is_recorded_of_what_an_exception_refers_to() -> None:
     assert "Authorization" not in text
 
 
+class Response:
+    status_code = 404
+
+    def __init__(self) -> None:
+        self.retry_after = 2.5
+        self.text = "the secret"
+        self.request = object()
+        self._private = 7
+
+
+class SlottedResponse:
+    __slots__ = ("code", "text", "unset")
+
+    def __init__(self) -> None:
+        self.code = 500
+        self.text = "the secret"
+
+
+class Refused(Exception):
+    def __init__(self, message: str, response: object) -> None:
+        super().__init__(message)
+        self.response = response
+
+
+def notes_of(error: BaseException) -> list[str]:
+    return [note for note in getattr(error, "__notes__", []) if not note.startswith(TRACEBACK_HEADER)]
+
+
+def test_of_an_object_that_is_no_plain_value_the_numbers_are_kept_and_a_note_says_so() -> None:
+    back = there_and_back(Refused("404 for /x", Response()))
+    assert isinstance(back, Refused)
+    response: Any = back.response
+    assert (response.status_code, response.retry_after) == (404, 2.5)
+    with pytest.raises(AttributeError, match=r"Response only status_code, retry_after was recorded, and not text"):
+        _ = response.text
+    assert not hasattr(response, "_private")
+    assert repr(response) == f"<recorded of {__name__}.Response: status_code=404, retry_after=2.5>"
+    (note,) = notes_of(back)
+    assert note.startswith(LEFT_OUT_HEADER)
+    assert note.endswith("which is no plain value (kept of it: status_code, retry_after)")
+    slotted: Any = there_and_back(Refused("no", [SlottedResponse()]))
+    assert slotted.response[0].code == 500
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (object(), "`response` is an object, which is no plain value"),
+        ({"deep": [lambda: 1]}, "`response` is a function, which is no plain value"),
+        (Response, "`response` is a type, which is no plain value"),
+        ("x" * 9000, "`response` is too long a text to record"),
+        ("\ud800", "`response` is text with lone surrogates"),
+        (10**2000, "`response` is too large to record"),
+        (list(range(900)), "`response` is too much to record"),
+    ],
+)
+def test_a_note_says_which_attribute_is_missing_and_why(value: object, told: str) -> None:
+    back = there_and_back(Refused("no", value))
+    assert type(back) is Refused
+    assert not hasattr(back, "response")
+    assert notes_of(back) == [LEFT_OUT_HEADER + told]
+
+
+def test_what_is_left_of_an_exception_stays_so_when_it_is_recorded_again() -> None:
+    error = Refused("no", Response())
+    error.other = object()  # type: ignore[attr-defined]
+    error.add_note("of the user")
+    first = there_and_back(error)
+    again = there_and_back(first)
+    assert isinstance(again, Refused)
+    assert isinstance(first, Refused)
+    assert notes_of(again) == notes_of(first)
+    assert len(notes_of(first)) == 2
+    assert again.response == first.response
+    assert encode_failure(again) == encode_failure(first)
+
+
+def test_an_exception_with_nothing_missing_has_no_note() -> None:
+    error = Refused("no", {"a": (1, {2}, dt.date(2024, 1, 1)), 3: Problem.DECLINED})
+    assert notes_of(there_and_back(error)) == []
+    assert notes_of(there_and_back(ExceptionGroup("g", [error]))) == []
+
+
+def test_what_is_too_large_as_a_whole_is_missed_as_well() -> None:
+    back = decode_failure(encode_failure(Coded(7, detail="x" * 5000), max_bytes=2000), StepFailed)
+    assert notes_of(back) == [f"{LEFT_OUT_HEADER}its arguments and attributes are too large to record"]
+
+
+def test_exceptions_among_the_attributes_come_back_with_theirs() -> None:
+    causes = [Coded(1, detail="a"), ValueError("b")]
+    back = there_and_back(Refused("gave up", causes))
+    assert isinstance(back, Refused)
+    assert list(map(state, back.response)) == list(map(state, causes))  # type: ignore[call-overload]
+    assert notes_of(back) == []
+
+
+def test_an_exception_that_holds_itself_is_recorded_without() -> None:
+    error = Refused("no", None)
+    error.response = [error]
+    back = there_and_back(error)
+    assert not hasattr(back, "response")
+    assert notes_of(back) == [
+        f"{LEFT_OUT_HEADER}`response` leads back to an exception that contains it, or is one too many"
+    ]
+
+
 def test_attributes_that_would_spoil_the_text_are_given_up_before_the_class() -> None:
     error = OSError(5, "broken", object())
     back = there_and_back(error)
@@ -214,11 +320,16 @@ def test_arguments_that_are_no_plain_values_leave_the_text() -> None:
     assert str(back) == str(Plain("text", object))
 
 
-def test_enumerations_among_the_arguments_become_plain_once_and_stay_so() -> None:
+def test_enumerations_come_back_as_their_members_and_stay_so() -> None:
     first = there_and_back(Plain(Problem.DECLINED))
-    assert first.args == ("declined",)
-    assert type(first.args[0]) is str
+    assert first.args[0] is Problem.DECLINED
     assert state(there_and_back(first)) == state(first)
+
+
+def test_a_member_that_is_gone_comes_back_as_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = encode_failure(Plain(Problem.DECLINED))
+    monkeypatch.delitem(vars(sys.modules[__name__]), "Problem")
+    assert decode_failure(text, StepFailed).args == ("declined",)
 
 
 def test_an_exception_whose_text_cannot_be_told_is_recorded() -> None:

@@ -62,7 +62,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.failure_info"],
     ["stepwell.failure"],
     ["stepwell.codec"],
-    ["stepwell.signature", "stepwell.decoders"],
+    ["stepwell.signature", "stepwell.decoders", "stepwell.plain"],
     ["stepwell.shapes"],
     ["stepwell.model"],
     ["stepwell.journal", "stepwell.lifecycle"],

@@ -36,6 +36,7 @@ from stepwell.context import enter_step
 from stepwell.definition import MAIN_IN_A_CHILD, Step
 from stepwell.errors import DefinitionError, SerializationError, StepwellError
 from stepwell.failure import encode_failure
+from stepwell.shapes import items_of, mapping_of
 
 #: What the interpreter of a child executes. `size` is the length of the search path in bytes.
 PROGRAM: Final = """\
@@ -328,10 +329,27 @@ def _nothing() -> None:
 
 
 def _parts(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a recorded failure and all within it that names a class (see `stepwell.plain`)."""
     yield record
     for inner in (record.get("cause"), record.get("context"), *record.get("members", ())):
         if inner is not None:
             yield from _parts(inner)
+    yield from _tagged([record.get("args"), record.get("init"), record.get("attributes")])
+
+
+def _tagged(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, list):
+        for item in items_of(value):
+            yield from _tagged(item)
+    elif isinstance(value, dict):
+        mapping = mapping_of(value)
+        if mapping.get("$") == "exception":
+            yield from _parts(mapping["value"])
+            return
+        if mapping.get("$") in ("enum", "object"):
+            yield mapping
+        for item in mapping.values():
+            yield from _tagged(item)
 
 
 def _die_with(parent: int) -> None:

@@ -1,11 +1,12 @@
 """Exceptions as data: what the file keeps of one, and how it comes back.
 
 An exception is recorded as a JSON object (`_Record`): the name of its class, its text, its arguments and attributes as
-far as they are plain values, its notes, its traceback as text, its cause or context, the members of a group. Nothing
-else of it is kept; above all no `repr` of what it refers to, which could hold a request with its password.
+far as they are plain values (`stepwell.plain`), its notes, its traceback as text, its cause or context, the members of
+a group. Nothing else of it is kept; above all no `repr` of what it refers to, which could hold a request with its
+password. A note says what is missing.
 
 Coming back, it gets its own class only where that is imported already. Nothing is imported for it, and nothing that
-the file names is called but the class of an exception. Otherwise it comes back as the fallback, `StepFailed` or
+the file names is called but the classes of exceptions. Otherwise it comes back as the fallback, `StepFailed` or
 `RunFailed`, with the same text; a fallback that is recorded again keeps the name of the original class.
 Classes that steer the interpreter or the event loop (`SystemExit`, `KeyboardInterrupt`, `StopIteration`, …) always come
 back as the fallback: a file must not be able to stop a process.
@@ -17,7 +18,6 @@ Every exception that a run sees went through here, the first time as well as on 
 from __future__ import annotations
 
 import asyncio
-import sys
 import traceback
 import types
 from collections.abc import Callable, Iterator
@@ -30,7 +30,8 @@ from stepwell.codec import inflate
 from stepwell.errors import RunFailed, SerializationError, StepFailed
 from stepwell.journal import Payload
 from stepwell.package import ROOT
-from stepwell.shapes import Budget, NotPlainError, class_of, from_plain, items_of, mapping_of, to_plain, type_name
+from stepwell.plain import NotPlainError, Writer, imported_class, name_of, restore
+from stepwell.shapes import class_of, items_of, mapping_of, type_name
 
 MAX_FAILURE_BYTES: Final = 64 * 1024
 
@@ -38,6 +39,9 @@ Fallback: TypeAlias = type[StepFailed] | type[RunFailed]
 
 #: The first line of the note that carries the recorded traceback.
 TRACEBACK_HEADER: Final = "Recorded by Stepwell, traceback (most recent call last):"
+
+#: How the note begins that says what was not recorded.
+LEFT_OUT_HEADER: Final = "Recorded by Stepwell, but not all of it: "
 
 # What is kept at most: exceptions in all, and one below the other; notes and frames of each; characters of a traceback
 # and of any other text.
@@ -52,6 +56,7 @@ _TEXT_CHARS: Final = 8_000
 class _Record(msgspec.Struct, omit_defaults=True):
     """The format. `args` is None where they are not all plain values; `init` is what else the class is made with.
 
+    `left_out` says what of its arguments and attributes is missing.
     `type` is written as tracebacks show it: ``ValueError``, ``shop.errors.CardDeclined``.
     """
 
@@ -60,6 +65,7 @@ class _Record(msgspec.Struct, omit_defaults=True):
     args: list[Any] | None = None
     init: list[Any] | None = None
     attributes: dict[str, Any] = {}
+    left_out: str = ""
     notes: list[str] = []
     traceback: str = ""
     cause: _Record | None = None
@@ -148,20 +154,22 @@ class _Room:
 def _record(error: BaseException, room: _Room, above: frozenset[int]) -> _Record:
     room.left -= 1
     above |= {id(error)}
-    if isinstance(error, (StepFailed, RunFailed)) and type(error) in (StepFailed, RunFailed) and error.type_name:
-        record = _Record(error.type_name, _text_of(error))
-    else:
-        record = _Record(_name_of(class_of(error)), _text_of(error))
-        _add_state(record, error)
-    record.notes, remote = _notes_of(error)
-    record.traceback = _traceback_of(error, remote)
-    record.suppress_context = error.__suppress_context__
 
     def inner(other: BaseException | None) -> _Record | None:
         if other is None or id(other) in above or len(above) > _CHAIN_DEPTH or room.left <= 0:
             return None
         return _record(other, room, above)
 
+    notes = _Notes(error)
+    if isinstance(error, (StepFailed, RunFailed)) and type(error) in (StepFailed, RunFailed) and error.type_name:
+        record = _Record(error.type_name, _text_of(error))
+    else:
+        record = _Record(name_of(class_of(error)), _text_of(error))
+        _add_state(record, error, inner)
+    record.left_out = "; ".join(filter(None, (notes.left_out, record.left_out)))
+    record.notes = notes.own
+    record.traceback = _traceback_of(error, notes.traceback)
+    record.suppress_context = error.__suppress_context__
     record.cause = inner(error.__cause__)
     if error.__cause__ is None and not error.__suppress_context__:
         record.context = inner(error.__context__)
@@ -173,10 +181,6 @@ def _record(error: BaseException, room: _Room, above: frozenset[int]) -> _Record
 
 def _members_of(group: Any) -> tuple[BaseException, ...]:
     return cast("tuple[BaseException, ...]", group.exceptions)
-
-
-def _name_of(cls: Any) -> str:
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _text_of(error: BaseException) -> str:
@@ -199,28 +203,39 @@ def _clean(text: str) -> str:
     return text if len(text) <= _TEXT_CHARS else text[:_TEXT_CHARS] + "…"
 
 
-def _add_state(record: _Record, error: BaseException) -> None:
-    budget = Budget()
-    args = _plain_list(error.args, budget)
-    record.args = args
+def _add_state(record: _Record, error: BaseException, inner: Callable[[BaseException], _Record | None]) -> None:
+    def exception(other: BaseException) -> Any:
+        found = inner(other)
+        if found is not None:
+            found.traceback = ""  # many may stand side by side, in a list of errors say
+        return found
+
+    writer = Writer(exception)
+    left_out: list[str] = []
+
+    def plain(name: str, value: Any) -> Any:
+        try:
+            written = writer.plain(value)
+        except NotPlainError as reason:
+            left_out.append(f"{name} {reason}")
+            written = None
+        else:
+            left_out.extend(f"{name} is {what}" for what in writer.remnants)
+        writer.remnants.clear()
+        return written
+
+    if not issubclass(type(error), BaseExceptionGroup):  # whose arguments are its members
+        record.args = plain("`args`", list(error.args))
     init, state = _reduced(error)
     if init is not None and init != error.args:
         # OSError keeps the file name beside `args`; classes with a `__reduce__` of their own say what made them.
-        record.init = _plain_list(init, budget)
+        record.init = plain("what it was made from", list(init))
     for name, value in state.items():
-        if not isinstance(name, str) or name.startswith("__"):  # the notes, which have their own place
-            continue
-        try:
-            record.attributes[name] = to_plain(value, budget)
-        except NotPlainError:
-            continue
-
-
-def _plain_list(values: tuple[Any, ...], budget: Budget) -> list[Any] | None:
-    try:
-        return [to_plain(value, budget) for value in values]
-    except NotPlainError:
-        return None
+        if isinstance(name, str) and not name.startswith("__"):  # the notes have their own place
+            written = plain(f"`{name}`", value)
+            if written is not None or value is None:
+                record.attributes[name] = written
+    record.left_out = _clean("; ".join(dict.fromkeys(left_out)))
 
 
 def _reduced(error: BaseException) -> tuple[tuple[Any, ...] | None, dict[Any, Any]]:
@@ -249,17 +264,21 @@ def _reduced(error: BaseException) -> tuple[tuple[Any, ...] | None, dict[Any, An
     return init, state
 
 
-def _notes_of(error: BaseException) -> tuple[list[str], str]:
-    """Return the user's notes, and the traceback that `_restore` left in a note."""
-    notes: list[str] = []
-    remote = ""
-    found: Any = getattr(error, "__notes__", ())
-    for note in items_of(found) if isinstance(found, (list, tuple)) else ():
-        if isinstance(note, str) and note.startswith(TRACEBACK_HEADER):
-            remote = note.removeprefix(f"{TRACEBACK_HEADER}\n")
-        else:
-            notes.append(_clean(str(note)))
-    return notes[:_NOTES], remote
+class _Notes:
+    """The user's notes, and what `_completed` left in notes: the recorded traceback, and what had been left out."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.own: list[str] = []
+        self.traceback = ""
+        self.left_out = ""
+        found: Any = getattr(error, "__notes__", ())
+        for note in items_of(found) if isinstance(found, (list, tuple)) else ():
+            if isinstance(note, str) and note.startswith(TRACEBACK_HEADER):
+                self.traceback = note.removeprefix(f"{TRACEBACK_HEADER}\n")
+            elif isinstance(note, str) and note.startswith(LEFT_OUT_HEADER):
+                self.left_out = note.removeprefix(LEFT_OUT_HEADER)
+            elif len(self.own) < _NOTES:
+                self.own.append(_clean(str(note)))
 
 
 def _traceback_of(error: BaseException, remote: str) -> str:
@@ -295,6 +314,8 @@ def _drop_inner_tracebacks(record: _Record) -> None:
 
 def _drop_values(record: _Record) -> None:
     def act(each: _Record) -> None:
+        if each.args or each.init or each.attributes:
+            each.left_out = "its arguments and attributes are too large to record"
         each.args = each.init = None
         each.attributes = {}
 
@@ -339,9 +360,13 @@ def _restore(record: _Record, fallback: Fallback) -> BaseException:
 
 
 def _completed(error: BaseException, record: _Record, fallback: Fallback) -> BaseException:
-    notes = [*record.notes, f"{TRACEBACK_HEADER}\n{record.traceback}"] if record.traceback else record.notes
+    notes = list(record.notes)
+    if record.left_out:
+        notes.append(LEFT_OUT_HEADER + record.left_out)
+    if record.traceback:
+        notes.append(f"{TRACEBACK_HEADER}\n{record.traceback}")
     if notes:
-        error.__dict__["__notes__"] = list(notes)
+        error.__dict__["__notes__"] = notes
     cause = None if record.cause is None else _restore(record.cause, fallback)
     context = None if record.context is None else _restore(record.context, fallback)
     BaseException.__setattr__(error, "__cause__", cause)  # not as `error.__cause__ = …`: see `_take_state`
@@ -351,13 +376,17 @@ def _completed(error: BaseException, record: _Record, fallback: Fallback) -> Bas
 
 
 def _rebuilt(record: _Record, fallback: Fallback) -> BaseException | None:
-    cls = _imported_class(record.type)
+    cls = imported_class(record.type, BaseException)
     if cls is None or issubclass(cls, _REFUSED) or not issubclass(cls, _ALLOWED):
         return None
+
+    def exception(content: Any) -> BaseException:
+        return _restore(msgspec.convert(content, _Record), fallback)
+
     try:
-        args = None if record.args is None else tuple(from_plain(value) for value in record.args)
-        init = args if record.init is None else tuple(from_plain(value) for value in record.init)
-        attributes = {name: from_plain(value) for name, value in record.attributes.items()}
+        args = None if record.args is None else tuple(restore(record.args, exception))
+        init = args if record.init is None else tuple(restore(record.init, exception))
+        attributes = {name: restore(value, exception) for name, value in record.attributes.items()}
     except Exception:  # noqa: BLE001 - a damaged value must not hide the failure that it belongs to
         return None
     if issubclass(cls, BaseExceptionGroup):
@@ -368,27 +397,6 @@ def _rebuilt(record: _Record, fallback: Fallback) -> BaseException | None:
             _take_state(error, own_args, kept)
             if _text_of(error) == record.message:
                 return error
-    return None
-
-
-def _imported_class(name: str) -> Any:
-    """Return the exception class of this name, None where its module is not imported or has no such class.
-
-    Looks into `__dict__` only: a lazy module is not loaded, a module's `__getattr__` and descriptors are not called.
-    """
-    parts = name.split(".")
-    for split in range(len(parts) - 1, -1, -1):
-        module = sys.modules.get(".".join(parts[:split]) or "builtins")
-        if not isinstance(module, types.ModuleType):
-            continue
-        found: Any = module
-        for part in parts[split:]:
-            holder = object.__getattribute__(found, "__dict__") if found is module else vars(found)
-            found = holder.get(part)
-            if not isinstance(found, type):
-                break
-        else:
-            return found if issubclass(found, BaseException) else None
     return None
 
 

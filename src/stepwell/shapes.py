@@ -1,8 +1,7 @@
 """Look inside values: name the place where something is wrong, find what JSON would lose, sort what has no order.
 
 The codec is fast because msgspec writes and checks values in C; all that is done in Python, node by node, is here and
-runs only after something went wrong, or where the encoded text gives reason to suspect it. Exceptions have no
-annotations to go by: for them, values can be written together with their types (`to_plain`).
+runs only after something went wrong, or where the encoded text gives reason to suspect it.
 
 A place is written as ``$.items[3].price``: ``$`` is the value itself, then fields, string keys and positions.
 """
@@ -20,7 +19,7 @@ import pathlib
 import re
 import sys
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -304,131 +303,3 @@ def in_order(value: Any, encode: Callable[[Any], bytes]) -> Any:
     if fields_of(value) and not is_pydantic_model(type(value)):  # those have a writer of their own
         return {step: in_order(child, encode) for step, child in children(value)}
     return value
-
-
-# --- values that tell their own types --------------------------------------------------------------------------------
-
-# Unlike the codec, this knows no annotations, so types are written down: JSON's own types stand for themselves, others
-# are {"$": name of the type, "value": …}, and so are dicts that have the key "$" or a key that is no text. Subclasses
-# of str, int and float (enumerations, say) are kept as plain text and numbers. Everything else is not plain.
-
-# What is kept of one exception at most: values, how deep they are nested, characters of a text, bits of an integer (far
-# below those that Python still converts to text).
-_PLAIN_VALUES: Final = 500
-_PLAIN_DEPTH: Final = 12
-_PLAIN_TEXT_CHARS: Final = 8_000
-_PLAIN_INTEGER_BITS: Final = 4096
-
-_plain_json = msgspec.json.Encoder().encode
-
-_TAGGED: Final[dict[type, str]] = {
-    bytes: "bytes",
-    dt.datetime: "datetime",
-    dt.date: "date",
-    dt.time: "time",
-    dt.timedelta: "timedelta",
-    decimal.Decimal: "Decimal",
-    uuid.UUID: "UUID",
-    type(pathlib.Path()): "Path",  # many an OSError has one
-    pathlib.PurePosixPath: "PurePosixPath",
-}
-_TYPE_OF_TAG: Final = {name: cls for cls, name in _TAGGED.items()}
-_CONTAINERS: Final[dict[type, str]] = {tuple: "tuple", set: "set", frozenset: "frozenset"}
-_CONTAINER_OF_TAG: Final[dict[str, Callable[[Iterable[Any]], Any]]] = {
-    "tuple": tuple,
-    "set": set,
-    "frozenset": frozenset,
-}
-
-
-class NotPlainError(Exception):
-    """The value is not made of plain values, or of too many."""
-
-
-class Budget:
-    """How many plain values may still be kept of one exception."""
-
-    def __init__(self) -> None:
-        self.left = _PLAIN_VALUES
-
-    def spend(self) -> None:
-        """Count one value; raises `NotPlainError` where that is one too many."""
-        self.left -= 1
-        if self.left < 0:
-            raise NotPlainError
-
-
-def to_plain(value: Any, budget: Budget, depth: int = _PLAIN_DEPTH) -> Any:
-    """Return `value` in JSON's own types; raises `NotPlainError` where it is not plain, or too large."""
-    budget.spend()
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return _plain_text(value)
-    if isinstance(value, int):
-        if value.bit_length() > _PLAIN_INTEGER_BITS:
-            raise NotPlainError
-        return int(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else {"$": "float", "value": str(float(value))}
-    cls = class_of(value)
-    if depth == 0:
-        raise NotPlainError
-    if cls is list:
-        return [to_plain(item, budget, depth - 1) for item in items_of(value)]
-    if cls is dict:
-        return _plain_dict(mapping_of(value), budget, depth)
-    if cls in _CONTAINERS:
-        items = [to_plain(item, budget, depth - 1) for item in items_of(value)]
-        if cls is not tuple:
-            items.sort(key=_plain_json)
-        return {"$": _CONTAINERS[cls], "value": items}
-    if cls in _TAGGED:
-        try:
-            return {"$": _TAGGED[cls], "value": msgspec.to_builtins(value, enc_hook=str)}
-        except (ValueError, TypeError, OverflowError):
-            raise NotPlainError from None
-    raise NotPlainError
-
-
-def _plain_text(value: str) -> str:
-    text = str.__str__(value)
-    if len(text) > _PLAIN_TEXT_CHARS:
-        raise NotPlainError
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise NotPlainError from None
-    return text
-
-
-def _plain_dict(value: dict[Any, Any], budget: Budget, depth: int) -> Any:
-    if "$" not in value and all(type(key) is str for key in value):
-        return {_plain_text(key): to_plain(item, budget, depth - 1) for key, item in value.items()}
-    pairs = [[to_plain(key, budget, depth - 1), to_plain(item, budget, depth - 1)] for key, item in value.items()]
-    return {"$": "dict", "value": pairs}
-
-
-def _path(cls: Any, value: Any) -> Any:
-    return cls(value)
-
-
-def from_plain(value: Any) -> Any:
-    """Return the value that `to_plain` wrote; raises anything for what it did not write."""
-    if isinstance(value, list):
-        return [from_plain(item) for item in items_of(value)]
-    if not isinstance(value, dict):
-        return value
-    mapping = mapping_of(value)
-    if "$" not in mapping:
-        return {key: from_plain(item) for key, item in mapping.items()}
-    tag = mapping["$"]
-    content: Any = mapping["value"]
-    if tag == "float":
-        return float(content)
-    if tag == "dict":
-        return {from_plain(key): from_plain(item) for key, item in content}
-    if tag in _CONTAINER_OF_TAG:
-        return _CONTAINER_OF_TAG[tag](from_plain(item) for item in content)
-    cls: Any = _TYPE_OF_TAG[tag]
-    return msgspec.convert(content, cls, dec_hook=_path)
