@@ -147,7 +147,7 @@ def test_a_step_that_cancels_its_own_task_fails_in_the_end_and_the_caller_is_not
     async def main() -> None:
         async with AsyncEngine(database) as engine:
             run = await engine.start(calls_itself)
-            with pytest.raises(RunFailed, match="CancelledError: its task was cancelled 4 times"):
+            with pytest.raises(RunFailed, match="CancelledError: the program cancelled its task 4 times"):
                 await run.result(timeout=60)
 
     asyncio.run(main())

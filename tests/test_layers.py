@@ -24,7 +24,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.handles"],
     ["stepwell.core"],
     ["stepwell.dispatch", "stepwell.machine"],
-    ["stepwell.hearing", "stepwell.processes"],
+    ["stepwell.hearing", "stepwell.processes", "stepwell.threads"],
     ["stepwell.spawning"],
     [
         "stepwell.purity",
@@ -36,7 +36,7 @@ LAYERS: list[list[str]] = [
         "stepwell.watchdog",
     ],
     ["stepwell.permitted_io"],
-    ["stepwell.worker"],
+    ["stepwell.interrupts", "stepwell.worker"],
     ["stepwell.arrivals", "stepwell.loading", "stepwell.settling"],
     ["stepwell.steps", "stepwell.turns"],
     ["stepwell.activation"],

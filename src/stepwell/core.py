@@ -160,12 +160,28 @@ class Core:
     def _main(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_forever()
+            while self._has_let_out():
+                pass
         finally:
             with contextlib.suppress(Exception):
                 self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
             self._stopped.set()
+
+    def _has_let_out(self) -> bool:
+        """Run the loop until it is stopped; return True where it ended early, by what a task of a step raised.
+
+        asyncio lets these two out, which end the main thread. Here nobody would hear of them but all runs would stand
+        still; `sys.exit` ends no process in another thread. The step itself, if it waits for that task, gets them, too.
+        """
+        try:
+            self._loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as error:
+            _log.error(
+                "a task or callback that a step made raised %s; steps go on", type(error).__name__, exc_info=error
+            )
+            return not self._drained.is_set()
+        return False
 
     def post(self, event: Callable[[], None]) -> None:
         """Queue an event; from any thread."""

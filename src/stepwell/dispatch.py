@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from stepwell.attempts import Attempts
 from stepwell.codec import Codec
-from stepwell.runner import AsyncLanes, ThreadLanes, is_rated
+from stepwell.runner import AsyncLanes, is_rated
+from stepwell.threads import ThreadLanes
 
 if TYPE_CHECKING:
     from stepwell.processes import ProcessLanes

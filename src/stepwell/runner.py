@@ -1,4 +1,4 @@
-"""Executing steps: async ones on an event loop, sync ones in threads.
+"""Executing async steps on an event loop; and what all ways of executing steps share.
 
 An async step that never waits costs no task and no turn of the loop: its first stretch is executed on the spot, in the
 name of an idle task (a *lane*), which takes over only when the step waits for something. `asyncio.current_task()`, and
@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import queue
-import threading
 from asyncio import tasks
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
-from functools import partial
 from typing import Any, Final
 
 from stepwell.attempts import Attempts
@@ -23,6 +20,7 @@ from stepwell.clock import MICROSECONDS
 from stepwell.codec import Codec
 from stepwell.context import enter_step
 from stepwell.errors import StepInterrupted, StepTimeout
+from stepwell.interrupts import ends_process
 from stepwell.steps import record_result
 
 _log: Final = logging.getLogger("stepwell")
@@ -126,16 +124,18 @@ class _Lane:
                     raise
                 if self._lanes.loop.is_closed():  # a coroutine of a loop that is gone, on its way to be freed
                     return
+                end = ends_process(error)
                 late = self._timed_out and isinstance(error, asyncio.CancelledError)
                 attempts.error = timed_out(attempts) if late else error
             else:
+                end = None
                 record_result(self._lanes.codec, attempts, result)
             while self.task.cancelling():
                 self.task.uncancel()
             if self._timer is not None:
                 self._timer.cancel()
             self._attempts = self._coroutine = self._context = self._yielded = self._timer = None
-            self._lanes.ended(self, attempts)
+            self._lanes.ended(self, attempts, end)
 
     def _leave(self, _task: asyncio.Task[None]) -> None:
         """End with the task; a step that it carried was cut off by whoever cancelled it, as by the process's death."""
@@ -148,7 +148,7 @@ class _Lane:
             return
         with suppress(BaseException):  # of a step that cannot be told any more
             coroutine.close()
-        self._lanes.interrupted(attempts)
+        self._lanes.task_ended(attempts)
 
     def __await__(self) -> Generator[Any, Any, Any]:
         """Go on with the step from where its first stretch ended."""
@@ -199,7 +199,7 @@ class AsyncLanes:
         lane = self._next_lane()
         tasks._enter_task(loop, lane.task)
         try:
-            for attempts in batch:
+            for number, attempts in enumerate(batch):
                 context = copy_context()
                 if attempts.permit is not None:
                     note_beginning(attempts, self.now)
@@ -214,6 +214,10 @@ class AsyncLanes:
                     ended.append(attempts)
                     continue
                 except BaseException as error:  # noqa: BLE001 - whatever a step raises is its attempt's outcome
+                    if (process_end := ends_process(error)) is not None:
+                        self.cut_off(attempts, process_end)
+                        self.loop.call_soon(self.start, batch[number + 1 :])
+                        break
                     attempts.error = error
                     ended.append(attempts)
                     continue
@@ -240,29 +244,54 @@ class AsyncLanes:
         if lane in self._idle:
             self._idle.remove(lane)
 
-    def interrupted(self, attempts: Attempts) -> None:
-        """Execute a step again whose task was cancelled by the program and not by the engine; not if at most once."""
+    def cut_off(self, attempts: Attempts, end: BaseException) -> None:
+        """Let what is to end the process out of the loop; a step that it came through was cut off, and has not failed.
+
+        Whoever made the loop may go on with it all the same, as a notebook does after Ctrl-C.
+        """
+        what = type(end.__cause__ or end).__name__
+        _log.warning(
+            "run %r: %s, of a signal handler or of the step itself, came while step %r executed in the main thread. "
+            "The process is to end, and the attempt does not count",
+            attempts.run_id,
+            what,
+            attempts.definition.name,
+            exc_info=end.__cause__,
+        )
+        self.loop.call_soon(_let_out, end)
+        self._busy.pop(attempts, None)
+        self._interrupted(attempts, "the process was to end", wait_seconds=_AGAIN_AFTER_SECONDS)
+
+    def task_ended(self, attempts: Attempts) -> None:
+        """Execute a step again whose task was cancelled by the program and not by the engine."""
         del self._busy[attempts]
+        _log.warning(
+            "run %r: the task of step %r was cancelled by the program, as asyncio.run does with all tasks at its end",
+            attempts.run_id,
+            attempts.definition.name,
+        )
+        self._interrupted(attempts, "the program cancelled its task")
+
+    def _interrupted(self, attempts: Attempts, why: str, *, wait_seconds: float = 0.0) -> None:
+        """Execute a step again that was cut off; not if at most once, and not for ever.
+
+        What is decided for it is made known after `wait_seconds`: not at all, that is, where the process ends.
+        """
         attempts.interruptions += 1
-        name, run_id = attempts.definition.name, attempts.run_id
         if attempts.definition.step_options.delivery == "at-most-once":
             attempts.error = StepInterrupted(
-                f"step {name!r} of run {run_id!r}: the program cancelled its task; it is delivered at most once, so it "
-                "is not repeated. Find out whether it took effect, then decide in the workflow"
+                f"step {attempts.definition.name!r} of run {attempts.run_id!r}: {why}; it is delivered at most once, "
+                "so it is not repeated. Find out whether it took effect, then decide in the workflow"
             )
         elif attempts.interruptions > _MAX_INTERRUPTIONS:
-            attempts.error = asyncio.CancelledError(f"its task was cancelled {attempts.interruptions} times")
+            attempts.error = asyncio.CancelledError(f"{why} {attempts.interruptions} times")
         else:
-            _log.warning(
-                "run %r: the task of step %r was cancelled by the program, as asyncio.run does with all tasks at its "
-                "end; the step is executed again in %g s, or by the next engine",
-                run_id,
-                name,
-                _AGAIN_AFTER_SECONDS,
-            )
             self.loop.call_later(_AGAIN_AFTER_SECONDS, self._again, attempts)
             return
-        self._finished([attempts])
+        if wait_seconds:
+            self.loop.call_later(wait_seconds, self._finished, [attempts])
+        else:
+            self._finished([attempts])
 
     def _again(self, attempts: Attempts) -> None:
         if self.closed:
@@ -273,14 +302,18 @@ class AsyncLanes:
             attempts.error = asyncio.CancelledError()
             self._finished([attempts])
 
-    def ended(self, lane: _Lane, attempts: Attempts) -> None:
-        """Take a lane back whose step has ended."""
+    def ended(self, lane: _Lane, attempts: Attempts, process_end: BaseException | None) -> None:
+        """Take a lane back whose step has ended, or was cut off by what is to end the process."""
         self._busy.pop(attempts, None)
         if len(self._idle) < _MAX_IDLE_LANES and not self.closed:
             self._idle.append(lane)
         else:
             lane.task.cancel()
-        self._finished([attempts])
+        if process_end is None:
+            self._finished([attempts])
+        else:
+            attempts.error = None
+            self.cut_off(attempts, process_end)
 
     def drop(self, batch: Iterable[Attempts]) -> None:
         """Cancel attempts that are still under way."""
@@ -303,114 +336,6 @@ class AsyncLanes:
         self._idle.clear()
 
 
-class ThreadLanes:
-    """Executes sync steps in daemon threads, so that one that hangs cannot keep the process from ending.
-
-    (`concurrent.futures` joins its threads at exit.) Threads are made as needed, up to `limit`.
-    """
-
-    def __init__(
-        self,
-        codec: Codec,
-        finished: Finished,
-        limit: int,
-        bound: Callable[[Attempts, int, float], None],
-        over: Callable[[Attempts, int], None],
-    ) -> None:
-        self.now: Callable[[], int] | None = None
-        self._codec = codec
-        self._finished = finished
-        self._bound = bound  # called when an attempt with a time limit begins; must lead to `expire`
-        self._over = over  # called when an attempt that timed out, and was left with its permit, has really ended
-        self._limit = limit
-        self._queue: queue.SimpleQueue[tuple[Attempts, int] | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._threads = 0
-        self._unserved = 0  # queued attempts minus idle threads
-        self._busy: dict[Attempts, int] = {}  # which attempt of each call is under way; others' results are ignored
-
-    def start(self, batch: Iterable[Attempts]) -> None:
-        """Queue attempts for execution."""
-        for attempts in batch:
-            self._busy[attempts] = attempts.attempt
-            with self._lock:
-                self._unserved += 1
-                grow = self._unserved > 0 and self._threads < self._limit
-                if grow:
-                    self._threads += 1
-                    self._unserved -= 1  # the new thread serves it
-            self._queue.put((attempts, attempts.attempt))
-            if grow:
-                threading.Thread(target=self._serve, name=f"stepwell-step-{self._threads}", daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            job = self._queue.get()
-            if job is None:
-                return
-            attempts, number = job
-            end: Callable[[Attempts], None] = self._end_of_unwanted
-            has_permit = attempts.permit is not None
-            if attempts.wanted and self._busy.get(attempts) == number:
-                end = copy_context().run(self._call, attempts)
-            if self._take(attempts, number):
-                end(attempts)
-                self._finished([attempts])
-            elif has_permit:
-                self._over(attempts, number)
-            with self._lock:
-                self._unserved -= 1
-
-    def _take(self, attempts: Attempts, number: int) -> bool:
-        """Remove an attempt from those under way; False where that has happened already."""
-        with self._lock:
-            if self._busy.get(attempts) != number:
-                return False
-            del self._busy[attempts]
-            return True
-
-    def _call(self, attempts: Attempts) -> Callable[[Attempts], None]:
-        """Execute an attempt; return what records its end, which must not happen once the attempt is given up."""
-        enter_step(attempts)
-        if attempts.permit is not None:
-            note_beginning(attempts, self.now)
-        if not attempts.wanted:  # looked at after the beginning was noted: see `Permits.leave`
-            return self._end_of_unwanted
-        limit = time_limit(attempts)
-        if limit is not None:
-            self._bound(attempts, attempts.attempt, limit)
-        try:
-            result = attempts.definition.invoke(attempts.args, attempts.kwargs)
-        except BaseException as error:  # noqa: BLE001 - whatever a step raises is its attempt's outcome
-            return partial(_record_error, error)
-        return partial(self._record, result)
-
-    def _record(self, result: object, attempts: Attempts) -> None:
-        record_result(self._codec, attempts, result)
-
-    def _end_of_unwanted(self, attempts: Attempts) -> None:
-        attempts.error = asyncio.CancelledError()
-
-    def expire(self, attempts: Attempts, number: int) -> None:
-        """Give up on an attempt that takes too long; its result will be ignored."""
-        with self._lock:  # so that its thread, should it end just now, says so after this
-            # One that was left with its permit is waited for by nobody, and its thread returns that.
-            if self._busy.get(attempts) != number or attempts.permit == "left":
-                return
-            del self._busy[attempts]
-            attempts.error = timed_out(attempts)
-            attempts.lingers = attempts.permit is not None
-            self._finished([attempts])
-
-    def busy(self) -> list[Attempts]:
-        """Return the attempts that are queued or under way, oldest first."""
-        return list(self._busy)
-
-    def close(self) -> None:
-        """Let idle threads end; busy ones end after their step."""
-        for _ in range(self._threads):
-            self._queue.put(None)
-
-
-def _record_error(error: BaseException, attempts: Attempts) -> None:
-    attempts.error = error
+def _let_out(end: BaseException) -> None:
+    """Raise what is to end the process in a callback of the loop, which lets it out."""
+    raise end
