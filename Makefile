@@ -14,6 +14,7 @@ NAME ?=
 CASES ?=
 SEEDS ?= 2000
 PROOF_ARGS ?=
+CONFORMANCE_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,10 +25,10 @@ CORE := $(VENV)/.core-installed
 DEV := $(VENV)/.dev-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint types layers format bench bench-soak prove proof sim images clean
+.PHONY: help demo test test-all check lint types layers format bench bench-soak prove proof sim images conformance clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(CORE)  ## index the standard library (or SOURCE=dir) durably, with two SIGKILLs on the way
 	@$(BIN)/python examples/index_source.py $(if $(SOURCE),--source "$(SOURCE)") $(DEMO_ARGS)
@@ -77,8 +78,11 @@ sim:  ## live simulated worlds: [SEEDS=n]
 images:  ## run crash images: [CASES=n]
 	$(MAKE) --no-print-directory proof NAME=images
 
+conformance: $(DEV)  ## run CPython's and anyio's own tests of asyncio code as workflows (CONFORMANCE_ARGS=--write: into the docs)
+	$(BIN)/python -m conformance $(CONFORMANCE_ARGS)
+
 clean:  ## remove environments, caches and results
-	rm -rf .venv .venvs build dist bench/results proof/results .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venvs build dist bench/results proof/results conformance/.cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
