@@ -324,7 +324,7 @@ def test_a_batch_reads_the_same_whenever_it_comes_back(engine: TestEngine) -> No
     ("options", "message"),
     [
         ({"priority": 1}, "need a queue"),
-        ({"queue": "q"}, "must be a Queue"),
+        ({"queue": 5}, "must be a Queue"),
         ({"queue": Queue("q"), "priority": 2**40}, "priority"),
         ({"queue": Queue("q"), "partition": ""}, "partition"),
         ({"queue": Queue("q"), "dedup": "x" * 2000}, "dedup"),

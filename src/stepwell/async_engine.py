@@ -187,16 +187,19 @@ class AsyncEngine:
         self, workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StartOptions]
     ) -> AsyncRun[T]: ...
 
+    @overload
+    async def start(self, workflow: str, /, *args: Any, **options: Unpack[StartOptions]) -> AsyncRun[Any]: ...
+
     async def start(
         self,
-        workflow: Callable[[*Ts], Any],
+        workflow: Callable[[*Ts], Any] | str,
         /,
         *args: *Ts,
         id: str | None = None,
         kwargs: Mapping[str, Any] | None = None,
         deadline: float | timedelta | datetime | None = None,
         messages: Sequence[StartMessage] = (),
-        queue: Queue | None = None,
+        queue: Queue | str | None = None,
         priority: int = 0,
         delay: float | timedelta | datetime | None = None,
         dedup: str | None = None,
@@ -204,10 +207,11 @@ class AsyncEngine:
     ) -> AsyncRun[Any]:
         """Start a run; see `stepwell.Engine.start`."""
         client = self._opened()
+        definition = client.definition(workflow)
         options = QueueOptions(queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition)
-        run = client.creation(workflow, args, kwargs, id, deadline, client.entry(id, messages, options))
+        run = client.creation(definition, args, kwargs, id, deadline, client.entry(id, messages, options))
         run_id = await self._ask(client.core.machine.start_run, run, client.messages(run.id, messages))
-        return AsyncRun(self, run_id, cast("Workflow[..., Any]", workflow))
+        return AsyncRun(self, run_id, definition)
 
     async def get(self, id: str) -> AsyncRun[Any]:
         """Return the handle of a run; raises `RunNotFound`."""
@@ -322,16 +326,19 @@ class AsyncTransaction:
         self, workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StartOptions]
     ) -> AsyncRun[T]: ...
 
+    @overload
+    async def start(self, workflow: str, /, *args: Any, **options: Unpack[StartOptions]) -> AsyncRun[Any]: ...
+
     async def start(
         self,
-        workflow: Callable[[*Ts], Any],
+        workflow: Callable[[*Ts], Any] | str,
         /,
         *args: *Ts,
         id: str | None = None,
         kwargs: Mapping[str, Any] | None = None,
         deadline: float | timedelta | datetime | None = None,
         messages: Sequence[StartMessage] = (),
-        queue: Queue | None = None,
+        queue: Queue | str | None = None,
         priority: int = 0,
         delay: float | timedelta | datetime | None = None,
         dedup: str | None = None,
@@ -339,10 +346,11 @@ class AsyncTransaction:
     ) -> AsyncRun[Any]:
         """Start a run if, and only if, the transaction commits; see `stepwell.Engine.start`."""
         client = self._engine._opened()
+        definition = client.definition(workflow)
         options = QueueOptions(queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition)
-        run = client.creation(workflow, args, kwargs, id, deadline, client.entry(id, messages, options))
+        run = client.creation(definition, args, kwargs, id, deadline, client.entry(id, messages, options))
         run_id = self._enlisted.start(run, client.messages(run.id, messages))
-        return AsyncRun(self._engine, run_id, cast("Workflow[..., Any]", workflow))
+        return AsyncRun(self._engine, run_id, definition)
 
     async def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
         """Send a message if, and only if, the transaction commits; see `stepwell.Engine.send`."""

@@ -23,7 +23,7 @@ from stepwell.child import check_may_open
 from stepwell.clock import Clock, SystemClock, to_seconds
 from stepwell.codec import Codec
 from stepwell.core import Core
-from stepwell.definition import Workflow, current_host, registered_workflows
+from stepwell.definition import Workflow, current_host, is_workflow, registered_workflows, workflow_named
 from stepwell.errors import (
     FORK_ADVICE,
     DefinitionError,
@@ -56,7 +56,8 @@ from stepwell.options import (
 from stepwell.queues import entered, refusal_of
 from stepwell.requests import Message
 from stepwell.stalls import ANSWER_SECONDS
-from stepwell.store.base import Change, Created, MessageSent, RunCreated, Store
+from stepwell.store.base import MessageSent, RunCreated, Store
+from stepwell.store.queueing import QueueDeclared
 from stepwell.store.reading import RunFilter
 from stepwell.work import RunOver
 
@@ -167,9 +168,20 @@ class Client:
 
     # --- requests ------------------------------------------------------------------------------------------------
 
+    def definition(self, workflow: Callable[..., Any] | str) -> Workflow[..., Any]:
+        """Return the workflow that is meant by an object or a name; raises `InvalidArgument` for anything else."""
+        if isinstance(workflow, str):
+            return self.workflows.get(workflow) or registered_workflows().get(workflow) or workflow_named(workflow)
+        if not is_workflow(workflow):
+            raise InvalidArgument(
+                f"start() needs a @workflow, or the name of one, as its first argument, not {workflow!r}; "
+                "decorate the function with @workflow"
+            )
+        return workflow
+
     def creation(
         self,
-        workflow: object,
+        workflow: Workflow[..., Any],
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any] | None,
         run_id: str | None,
@@ -177,11 +189,6 @@ class Client:
         entry: Entry | None,
     ) -> RunCreated:
         """Return the change that creates a run; raises for anything about it that is not acceptable."""
-        if not isinstance(workflow, Workflow):
-            raise InvalidArgument(
-                f"start() needs a @workflow as its first argument, not {workflow!r}; "
-                "decorate the function with @workflow"
-            )
         served = self.workflows.get(workflow.name)
         if workflow.is_bound and (served is None or not served.is_bound):
             raise DefinitionError(
@@ -194,7 +201,8 @@ class Client:
         run_id = new_id() if run_id is None else check_id(run_id)
         where = f"the input of workflow {workflow.name!r} for run {run_id!r}"
         payload = self.codec.encode_arguments(args, named, where)
-        self.codec.check_arguments(payload, args, named, workflow.signature, where)
+        if not workflow.is_named_only:
+            self.codec.check_arguments(payload, args, named, workflow.signature, where)
         fingerprint = self.codec.fingerprint(args, named, where) if args or named else 0
         now = self.clock.now()
         return RunCreated(
@@ -358,17 +366,17 @@ class Enlisted:
     def start(self, run: RunCreated, messages: list[Message]) -> str:
         """Create a run and send it messages; return the id of the run that there is. Raises as `Engine.start`."""
         worker = self._client.core.worker
-        declaration: list[Change] = []
+        declaration: list[QueueDeclared] = []
         if run.entry is not None:
             declaration = worker.turns.declaration(run.entry.queue, self._client.clock.now())
         elif run.workflow not in self._client.workflows:
             run = self._client.core.machine.requests.as_pending(run)
-        created: Created = self._apply([*declaration, run])[-1]
+        *before, created = self._apply([*declaration, run])
         refusal = refusal_of(run, created)
         if refusal is not None:
             raise refusal
-        if declaration and run.entry is not None:
-            self._events.append(partial(worker.turns.declared, run.entry.queue))
+        for declared, settings in zip(declaration, before, strict=True):
+            self._events.append(partial(worker.turns.declared, declared, settings))
         if created.existing is None:
             if run.status == "running":
                 self._started.append(created.key)

@@ -285,6 +285,25 @@ class Workflow(Definition[P, R]):
 
     kind = "workflow"
 
+    @property
+    def is_named_only(self) -> bool:
+        """Whether it stands for a workflow whose code is elsewhere; see `workflow_named`."""
+        return self.function is _elsewhere
+
+
+async def _elsewhere(*_args: Any, **_kwargs: Any) -> Any:
+    """Stand for the function of a workflow of which a program knows nothing but the name."""
+    raise DefinitionError("a workflow that is known by its name only can be started, but not called here")
+
+
+def workflow_named(name: str) -> Workflow[..., Any]:
+    """Return what stands for the workflow of this name, whether this process has it or not.
+
+    It takes any arguments, which are checked where the run is executed, and its results are plain JSON data. Raises
+    `InvalidArgument` for what is no name.
+    """
+    return Workflow(_elsewhere, name)
+
 
 def is_workflow(value: object) -> TypeGuard[Workflow[..., Any]]:
     """Tell whether `value` is what `workflow` makes."""

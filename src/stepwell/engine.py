@@ -151,16 +151,19 @@ class Engine:
     @overload
     def start(self, workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StartOptions]) -> Run[T]: ...
 
+    @overload
+    def start(self, workflow: str, /, *args: Any, **options: Unpack[StartOptions]) -> Run[Any]: ...
+
     def start(
         self,
-        workflow: Callable[[*Ts], Any],
+        workflow: Callable[[*Ts], Any] | str,
         /,
         *args: *Ts,
         id: str | None = None,
         kwargs: Mapping[str, Any] | None = None,
         deadline: float | timedelta | datetime | None = None,
         messages: Sequence[StartMessage] = (),
-        queue: Queue | None = None,
+        queue: Queue | str | None = None,
         priority: int = 0,
         delay: float | timedelta | datetime | None = None,
         dedup: str | None = None,
@@ -173,20 +176,24 @@ class Engine:
         - `deadline`: seconds or a timedelta from now, or an aware datetime, after which the run is stopped and fails.
         - `messages`: (name, value) or (name, value, key), sent in the same transaction to the run, new or found. With a
           key, repeating the start does not repeat the message.
-        - `queue`: the `Queue` in which the run waits for its turn; `priority`: higher goes first; `delay`: seconds, a
-          timedelta, or an aware datetime before which it does not begin to wait.
+        - `queue`: the `Queue`, or the name of one, in which the run waits for its turn; `priority`: higher goes first;
+          `delay`: seconds, a timedelta, or an aware datetime before which it does not begin to wait.
         - `dedup`: a key; while a run of the queue with this key has not ended, the start returns that run, or raises
           `DuplicateRun`, as the queue says. `partition`: a key; partitions of a queue take turns, and can be bounded.
+
+        A workflow whose code this program does not have is given by its name: its arguments are checked by the worker
+        that executes the run, and its result is plain JSON data.
 
         Raises `RunConflict` where the id belongs to a run with another workflow or input, `SerializationError` for
         arguments that cannot be recorded, `DefinitionError` for arguments that do not fit, `InvalidArgument`,
         `StorageFull`.
         """
         client = self._client
+        definition = client.definition(workflow)
         options = QueueOptions(queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition)
-        run = client.creation(workflow, args, kwargs, id, deadline, client.entry(id, messages, options))
+        run = client.creation(definition, args, kwargs, id, deadline, client.entry(id, messages, options))
         run_id = self._ask(client.core.machine.start_run, run, client.messages(run.id, messages))
-        return Run(self, run_id, cast("Workflow[..., Any]", workflow))
+        return Run(self, run_id, definition)
 
     def get(self, id: str) -> Run[Any]:
         """Return the handle of a run; raises `RunNotFound`."""
@@ -297,16 +304,19 @@ class Transaction:
     @overload
     def start(self, workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StartOptions]) -> Run[T]: ...
 
+    @overload
+    def start(self, workflow: str, /, *args: Any, **options: Unpack[StartOptions]) -> Run[Any]: ...
+
     def start(
         self,
-        workflow: Callable[[*Ts], Any],
+        workflow: Callable[[*Ts], Any] | str,
         /,
         *args: *Ts,
         id: str | None = None,
         kwargs: Mapping[str, Any] | None = None,
         deadline: float | timedelta | datetime | None = None,
         messages: Sequence[StartMessage] = (),
-        queue: Queue | None = None,
+        queue: Queue | str | None = None,
         priority: int = 0,
         delay: float | timedelta | datetime | None = None,
         dedup: str | None = None,
@@ -314,10 +324,11 @@ class Transaction:
     ) -> Run[Any]:
         """Start a run if, and only if, the transaction commits; see `Engine.start`."""
         client = self._engine._client
+        definition = client.definition(workflow)
         options = QueueOptions(queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition)
-        run = client.creation(workflow, args, kwargs, id, deadline, client.entry(id, messages, options))
+        run = client.creation(definition, args, kwargs, id, deadline, client.entry(id, messages, options))
         run_id = self._enlisted.start(run, client.messages(run.id, messages))
-        return Run(self._engine, run_id, cast("Workflow[..., Any]", workflow))
+        return Run(self._engine, run_id, definition)
 
     def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
         """Send a message if, and only if, the transaction commits; see `Engine.send`."""

@@ -347,7 +347,8 @@ class Execution:
         fingerprint = self.codec.fingerprint(args, kwargs, where) if args or kwargs else 0
         payload = self.codec.encode_arguments(args, kwargs, where)
         recorded = self._expected.get(self._counter + 1)
-        if recorded is None or recorded.name != workflow.name or OP_KIND_OF[recorded.kind] != "start":
+        is_new = recorded is None or recorded.name != workflow.name or OP_KIND_OF[recorded.kind] != "start"
+        if is_new and not workflow.is_named_only:
             # A child that exists may be of an older signature: that is no concern of its parent's.
             self.codec.check_arguments(payload, args, kwargs, workflow.signature, where)
         count = 1 if entry is None else batch_count(entry.queue, args, kwargs)

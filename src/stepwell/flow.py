@@ -1,7 +1,8 @@
 """Queues and limits as inert objects: a name, what it bounds, and how starts are gathered.
 
 Like workflows they are entered in a plain registry and do nothing else. What they bound is kept in the file, under the
-name, so that all workers heed the same bounds; an engine writes it there when it first uses the object.
+name, so that all workers heed the same bounds; an engine writes it there when it first uses an object that states
+bounds. One that states none only names the queue or limit, whose bounds are as others state them.
 """
 
 from __future__ import annotations
@@ -89,6 +90,17 @@ class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     rate_per: int | None = None
 
     @property
+    def text(self) -> str:
+        """The bounds in words."""
+        named = {
+            "concurrency": self.concurrency,
+            "per worker": self.per_worker,
+            "per partition": self.partition_concurrency,
+            "rate": None if self.rate is None else f"{self.rate_limit} in {self.rate.per:g} s",
+        }
+        return ", ".join(f"{name} {bound}" for name, bound in named.items() if bound is not None) or "nothing"
+
+    @property
     def rate(self) -> Rate | None:
         """The rate as users write it."""
         if self.rate_limit is None or self.rate_per is None:
@@ -107,6 +119,14 @@ def settings_of(concurrency: Any, per_worker: Any, partition_concurrency: Any, r
         None if rate is None else rate.limit,
         None if rate is None else rate.per_microseconds,
     )
+
+
+def _stated(*bounds: Any) -> QueueSettings | None:
+    """Return the bounds that a queue or limit states; None where it states none, not even that there are none."""
+    if all(bound is UNSET for bound in bounds):
+        return None
+    concurrency, per_worker, partition_concurrency, rate = (None if bound is UNSET else bound for bound in bounds)
+    return settings_of(concurrency, per_worker, partition_concurrency, rate)
 
 
 def changed_settings(
@@ -140,8 +160,10 @@ class Queue:
       input, and puts off its start until `debounce` after now, but not beyond `debounce_limit` after the first.
     - `batch`: starts are collected into one run; see `Batch`.
 
-    Bounds of None do not bound. They are kept in the file and can be changed there while runs wait: see
-    ``engine.queue``. Raises `InvalidArgument` for options that cannot be kept, or go ill together.
+    Whoever gives one of the four bounds states all of them: those that are None, or left out, do not bound. Whoever
+    gives none (``Queue("jobs")``) only names the queue, and its bounds stay as they are. They are kept in the file and
+    can be changed there while runs wait: see ``engine.queue``. Raises `InvalidArgument` for options that cannot be
+    kept, or go ill together.
     """
 
     kind: Final[FlowKind] = "queue"
@@ -150,17 +172,17 @@ class Queue:
         self,
         name: str,
         *,
-        concurrency: int | None = None,
-        per_worker: int | None = None,
-        rate: Rate | None = None,
-        partition_concurrency: int | None = None,
+        concurrency: int | Unset | None = UNSET,
+        per_worker: int | Unset | None = UNSET,
+        rate: Rate | Unset | None = UNSET,
+        partition_concurrency: int | Unset | None = UNSET,
         on_duplicate: OnDuplicate = "attach",
         debounce: float | timedelta | None = None,
         debounce_limit: float | timedelta | None = None,
         batch: Batch | None = None,
     ) -> None:
         self.name = check_name(name, "the name of a queue")
-        self.settings = settings_of(concurrency, per_worker, partition_concurrency, rate)
+        self.stated = _stated(concurrency, per_worker, partition_concurrency, rate)
         if on_duplicate not in ("attach", "reject"):
             raise InvalidArgument(f"on_duplicate must be 'attach' or 'reject', not {on_duplicate!r}")
         if batch is not None and not isinstance(batch, Batch):
@@ -183,6 +205,11 @@ class Queue:
         self.batch_within = 0 if batch is None else round(to_seconds(batch.within, "within of a Batch") * MICROSECONDS)
         _register(self)
 
+    @property
+    def settings(self) -> QueueSettings:
+        """What it states that it bounds: nothing where it states nothing."""
+        return self.stated or QueueSettings()
+
     def __repr__(self) -> str:
         """Name the queue."""
         return f"<queue {self.name!r}>"
@@ -196,15 +223,28 @@ class Limit:
     - `concurrency`: how many attempts may be under way at once, over all runs, workflows and processes.
     - `rate`: how many may start in any stretch of time; see `Rate`.
 
-    Kept in the file like the bounds of a `Queue`, with which it shares its names. Raises `InvalidArgument`.
+    Stated, or only named, and kept in the file like the bounds of a `Queue`, with which it shares its names. Raises
+    `InvalidArgument`.
     """
 
     kind: Final[FlowKind] = "limit"
 
-    def __init__(self, name: str, *, concurrency: int | None = None, rate: Rate | None = None) -> None:
+    def __init__(
+        self, name: str, *, concurrency: int | Unset | None = UNSET, rate: Rate | Unset | None = UNSET
+    ) -> None:
         self.name = check_name(name, "the name of a limit")
-        self.settings = settings_of(concurrency, None, None, rate)
+        self.stated = _stated(concurrency, UNSET, UNSET, rate)
         _register(self)
+
+    @property
+    def settings(self) -> QueueSettings:
+        """What it states that it bounds: nothing where it states nothing."""
+        return self.stated or QueueSettings()
+
+    @property
+    def may_be_rated(self) -> bool:
+        """Whether it may have a rate: it states one, or leaves that to others."""
+        return self.stated is None or self.stated.rate_limit is not None
 
     def __repr__(self) -> str:
         """Name the limit."""
@@ -226,7 +266,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 def queue_entry(
-    queue: Queue | None,
+    queue: Queue | str | None,
     *,
     priority: Any = 0,
     delay: float | timedelta | datetime | None = None,
@@ -239,8 +279,10 @@ def queue_entry(
         if priority != 0 or delay is not None or dedup is not None or partition is not None:
             raise InvalidArgument("priority, delay, dedup and partition need a queue: start(…, queue=…)")
         return None
+    if isinstance(queue, str):
+        queue = queue_named(queue)
     if not isinstance(queue, Queue):
-        raise InvalidArgument(f"queue must be a Queue(…), not {queue!r}")
+        raise InvalidArgument(f"queue must be a Queue(…) or the name of one, not {queue!r}")
     used(queue)
     if not isinstance(priority, int) or isinstance(priority, bool) or not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
         raise InvalidArgument(
@@ -314,15 +356,36 @@ def _register(flow: Queue | Limit) -> None:
     known = _registry.get(flow.name)
     if known is not None and known.kind != flow.kind:
         raise InvalidArgument(f"{flow.name!r} is the name of a {known.kind} already; a {flow.kind} needs another one")
-    _registry[flow.name] = flow
+    used(flow)
 
 
 def used(flow: AnyFlow) -> AnyFlow:
-    """Make this object count where several were made of its name, because a caller handed it in; return it."""
-    _registry[flow.name] = flow
+    """Make this object count where several were made of its name, because a caller handed it in; return it.
+
+    One that only names the queue or limit takes the place of none that states its bounds.
+    """
+    known = _registry.get(flow.name)
+    if known is None or known.stated is None or flow.stated is not None:
+        _registry[flow.name] = flow
     return flow
 
 
+def queue_named(name: str) -> Queue:
+    """Return the queue of a name: the object that this process has, with what it says of duplicates, or a mere mention.
+
+    Raises `InvalidArgument` for a limit's name, or what is no name.
+    """
+    known = _registry.get(check_name(name, "the name of a queue"))
+    if known is None:
+        return Queue(name)
+    if known.kind != "queue":
+        raise InvalidArgument(f"{name!r} is the name of a limit, in which no run can wait; name a queue")
+    return cast("Queue", known)
+
+
 def registered_flows() -> Mapping[str, Queue | Limit]:
-    """Return a live view of the queues and limits of this process, by name; the latest made or used counts."""
+    """Return a live view of the queues and limits of this process, by name.
+
+    Of several the latest made or used counts, of those that state bounds where there are any.
+    """
     return MappingProxyType(_registry)

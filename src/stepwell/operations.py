@@ -17,7 +17,7 @@ from typing import Any, Generic, TypedDict, TypeVar, TypeVarTuple, Unpack, cast,
 
 from stepwell.clock import MICROSECONDS, datetime_of, to_seconds
 from stepwell.context import StepInfo, current_step
-from stepwell.definition import Workflow, current_host, is_durable, is_workflow
+from stepwell.definition import Workflow, current_host, is_durable, is_workflow, workflow_named
 from stepwell.errors import InvalidArgument, StepwellError
 from stepwell.execution import Execution
 from stepwell.flow import Queue, queue_entry
@@ -231,7 +231,7 @@ class ChildOptions(TypedDict, total=False):
 
     id: str | None
     detached: bool
-    queue: Queue | None
+    queue: Queue | str | None
     priority: int
     delay: float | timedelta | datetime | None
     dedup: str | None
@@ -248,13 +248,17 @@ async def start(
 async def start(workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[ChildOptions]) -> ChildRun[T]: ...
 
 
+@overload
+async def start(workflow: str, /, *args: Any, **options: Unpack[ChildOptions]) -> ChildRun[Any]: ...
+
+
 async def start(
-    workflow: Callable[[*Ts], Any],
+    workflow: Callable[[*Ts], Any] | str,
     /,
     *args: *Ts,
     id: str | None = None,
     detached: bool = False,
-    queue: Queue | None = None,
+    queue: Queue | str | None = None,
     priority: int = 0,
     delay: float | timedelta | datetime | None = None,
     dedup: str | None = None,
@@ -262,19 +266,22 @@ async def start(
 ) -> ChildRun[Any]:
     """Start a child run and return its handle at once; to wait for the child right away, just call its workflow.
 
-    `id`: the child's id; without it, the parent's id and a number. An attached child is cancelled when its parent ends;
-    a `detached` one goes on. Raises `RunConflict` where the id is taken by a run of another workflow or other input.
+    A workflow may be given by its name, if its code is elsewhere; its result is plain JSON data then. `id`: the child's
+    id; without it, the parent's id and a number. An attached child is cancelled when its parent ends; a `detached` one
+    goes on. Raises `RunConflict` where the id is taken by a run of another workflow or other input.
 
     `queue` and what belongs to it: as for `stepwell.Engine.start`. The handle may be of a run that was there already.
     """
     run = execution("start()")
-    if not is_workflow(workflow):
-        raise InvalidArgument(f"start() needs a @workflow, not {workflow!r}")
+    # A name means the same in every process that replays this, also in one that has the workflow.
+    definition: object = workflow_named(workflow) if isinstance(workflow, str) else workflow
+    if not is_workflow(definition):
+        raise InvalidArgument(f"start() needs a @workflow, or the name of one, not {workflow!r}")
     if id is not None:
         check_id(id)
     entry = queue_entry(queue, priority=priority, delay=delay, dedup=dedup, partition=partition, run_id=id)
-    child_id = await run.start_child(workflow, args, {}, child_id=id, attached=not detached, entry=entry)
-    return ChildRun(child_id, workflow)
+    child_id = await run.start_child(definition, args, {}, child_id=id, attached=not detached, entry=entry)
+    return ChildRun(child_id, definition)
 
 
 @overload

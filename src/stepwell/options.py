@@ -32,7 +32,7 @@ _CLOCK_METHODS: Final = ("now", "set_floor", "seconds_until", "on_jump")
 class QueueOptions(TypedDict):
     """Those keyword arguments of `start` that are about its place in a queue."""
 
-    queue: Queue | None
+    queue: Queue | str | None
     priority: int
     delay: float | timedelta | datetime | None
     dedup: str | None
@@ -46,7 +46,7 @@ class StartOptions(TypedDict, total=False):
     kwargs: Mapping[str, Any] | None
     deadline: float | timedelta | datetime | None
     messages: Sequence[StartMessage]
-    queue: Queue | None
+    queue: Queue | str | None
     priority: int
     delay: float | timedelta | datetime | None
     dedup: str | None

@@ -52,7 +52,7 @@ class Permits:
         now, number = self._desk.now, attempts.operation
         known = run.permits.pop(number, None)
         if known is not None and known.granted and known.limit == limit.name:
-            if known.holder is None or limit.settings.rate_limit is None:
+            if known.holder is None or not limit.may_be_rated:
                 attempts.permit = "held"
                 work.changes.append(PermitKept(run.key, number))
                 return True

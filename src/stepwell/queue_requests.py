@@ -5,6 +5,7 @@ Each method is one event, as in `stepwell.requests`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -14,10 +15,12 @@ from msgspec.structs import replace
 from stepwell.errors import QueueNotFound
 from stepwell.flow import QueueSettings
 from stepwell.store.base import CancelRequested, Change
-from stepwell.store.queueing import QueueChanged, QueueFacts
+from stepwell.store.queueing import QueueChanged, QueueFacts, QueueState
 from stepwell.store.reading import Inspector
 from stepwell.work import Reply
 from stepwell.worker import Worker
+
+_log: Final = logging.getLogger("stepwell")
 
 #: How many waiting runs are cancelled in one commit.
 _CANCEL_CHUNK: Final = 200
@@ -46,16 +49,24 @@ class QueueRequests:
         work = worker.batch.lone_work()
         worker.declare(name, work)
         now = worker.now
+        found: list[QueueState] = []
+
+        def changed() -> None:
+            if settings is not None and settings(found[-1].settings) != found[-1].settings:
+                text = "%s %r is bounded by %s from now on, as was asked for; until now it was by %s"
+                before = found[-1]
+                _log.info(text, before.kind, name, settings(before.settings).text, before.settings.text)
 
         def decide(facts: QueueFacts) -> list[Change]:
             state = facts.state(name)
             if state is None:
                 raise QueueNotFound(f"the file knows no queue or limit {name!r}; see queues() for those it knows")
+            found[:] = [state]
             return [QueueChanged(name, now, None if settings is None else settings(state.settings), paused)]
 
         work.decide = decide
         work.extra.replies.append((reply, None))
-        work.extra.after.append(worker.turns.look)
+        work.extra.after += [changed, worker.turns.look]
 
     def cancel_waiting(
         self, name: str, partition: str | None, reason: str | None, reply: Reply, after: int = 0, cancelled: int = 0

@@ -61,7 +61,7 @@ def timed_out(attempts: Attempts) -> StepTimeout:
 def is_rated(attempts: Attempts) -> bool:
     """Tell whether the store wants to know when an attempt begins."""
     limit = attempts.definition.step_options.limit
-    return limit is not None and limit.settings.rate_limit is not None
+    return limit is not None and limit.may_be_rated
 
 
 def note_beginning(attempts: Attempts, now: Callable[[], int] | None) -> None:

@@ -112,13 +112,17 @@ def start(
 def start(workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[ChildOptions]) -> ChildRun[T]: ...
 
 
+@overload
+def start(workflow: str, /, *args: Any, **options: Unpack[ChildOptions]) -> ChildRun[Any]: ...
+
+
 def start(
-    workflow: Callable[[*Ts], Any],
+    workflow: Callable[[*Ts], Any] | str,
     /,
     *args: *Ts,
     id: str | None = None,
     detached: bool = False,
-    queue: Queue | None = None,
+    queue: Queue | str | None = None,
     priority: int = 0,
     delay: float | timedelta | datetime | None = None,
     dedup: str | None = None,

@@ -10,6 +10,7 @@ Permits of limits are granted to runs of any worker, by whoever commits next; th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
@@ -18,7 +19,7 @@ from stepwell.activation import Activator
 from stepwell.attempts import Attempts
 from stepwell.batch import Batch
 from stepwell.errors import StoreUnavailable
-from stepwell.flow import Limit, Queue
+from stepwell.flow import UNSET, Limit, Queue, QueueSettings
 from stepwell.memory import Memory
 from stepwell.queues import Decision, advance, grant, has_room, take
 from stepwell.resident import Resident
@@ -26,6 +27,8 @@ from stepwell.store.base import Change
 from stepwell.store.queueing import PermitsGranted, PermitStarted, QueueDeclared, QueueFacts, QueueState
 from stepwell.store.reading import Inspector
 from stepwell.work import Work
+
+_log: Final = logging.getLogger("stepwell")
 
 #: How many runs are taken from one queue in one commit: other workers may want some as well.
 MAX_TAKEN: Final = 256
@@ -84,7 +87,7 @@ class Turns:
         self._takes_work = takes_work
         #: See `stepwell.store.queueing.QueueTaken`; 0 where no real time passes between taking a run and executing it.
         self.start_spread = 0
-        self._declared: set[str] = set()
+        self._declared: dict[str, QueueSettings | None] = {}  # what this engine has stated, or that it stated nothing
         self._queues: set[str] = set()  # about which a decision is due
         self._limits: set[str] = set()
         self._next: dict[str, int] = {}  # when a decision will be due, though nothing happens
@@ -94,21 +97,24 @@ class Turns:
 
     # --- declarations ------------------------------------------------------------------------------------------------
 
-    def declaration(self, name: str, now: int) -> list[Change]:
-        """Return the change that makes a queue or limit known to the file, where this engine has not made it yet."""
+    def declaration(self, name: str, now: int) -> list[QueueDeclared]:
+        """Return the change that tells the file of a queue or limit, where this engine has not told it the same."""
         flow = self._flows.get(name)
-        if name in self._declared or flow is None:
+        if flow is None or self._declared.get(name, UNSET) == flow.stated:
             return []
-        return [QueueDeclared(name, flow.kind, flow.settings, now)]
+        return [QueueDeclared(name, flow.kind, flow.stated, now)]
 
     def declare(self, name: str, work: Work) -> None:
         """Make a queue or limit known to the file in the same unit that needs it."""
         for change in self.declaration(name, self._worker.now):
-            work.expect(change, lambda _: self._declared.add(name))
+            work.expect(change, partial(self.declared, change))
 
-    def declared(self, name: str) -> None:
-        """Take note of a declaration that was committed outside of the worker."""
-        self._declared.add(name)
+    def declared(self, change: QueueDeclared, before: QueueSettings | None) -> None:
+        """Take note of a declaration that is committed; `before` is what it has changed, and the log says so."""
+        self._declared[change.name] = change.settings
+        if before is not None and change.settings is not None:
+            text = "%s %r is bounded by %s from now on, as this program states it; until now it was by %s"
+            _log.warning(text, change.kind, change.name, change.settings.text, before.text)
 
     # --- when to decide ----------------------------------------------------------------------------------------------
 
@@ -163,11 +169,15 @@ class Turns:
 
     def declare_known(self) -> None:
         """Tell the file what this code says of the queues and limits that it knows; an event, at the start."""
-        known = [state.name for state in self._inspector.queues() if state.name in self._flows]
+        known = [state.name for state in self._inspector.queues() if self._is_stated(state.name)]
         if known:
             work = self._worker.batch.lone_work()
             for name in known:
                 self.declare(name, work)
+
+    def _is_stated(self, name: str) -> bool:
+        flow = self._flows.get(name)
+        return flow is not None and flow.stated is not None
 
     def next_at(self) -> int | None:
         """Return when the next decision is due, though nothing happens until then; None: never."""

@@ -12,10 +12,24 @@ import asyncio
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import assert_type
+from typing import Any, assert_type
 
 import stepwell
-from stepwell import AsyncEngine, Engine, Limit, Queue, Rate, Retry, receive, step, sync, transaction, workflow
+from stepwell import (
+    AsyncEngine,
+    Engine,
+    Limit,
+    Queue,
+    Rate,
+    Retry,
+    Run,
+    receive,
+    start,
+    step,
+    sync,
+    transaction,
+    workflow,
+)
 
 
 @dataclass
@@ -174,8 +188,22 @@ def queues_keep_the_type_of_what_is_started(engine: Engine, order: Order) -> Non
     assert_type(engine.queue("orders").info().rate, Rate | None)
     engine.queue(limit).change(concurrency=None, rate=Rate(1))
     engine.queue(limit).change(concurrency="2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    engine.start(checkout, order, queue="orders")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    assert_type(engine.start(checkout, order, queue="orders").result(), str)
+    engine.start(checkout, order, queue=limit)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     step(limit=queue)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+
+
+def a_program_without_the_code_starts_by_names(engine: Engine) -> None:
+    assert_type(engine.start("shop.checkout", 1, "two", queue="orders", id="order-1"), Run[Any])
+    with engine.transaction() as tx:
+        assert_type(tx.start("shop.checkout", {"id": 1}).result(), Any)
+    engine.start("shop.checkout", prio=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+
+
+async def by_names_in_async_code_and_in_workflows(engine: AsyncEngine) -> None:
+    assert_type(await (await engine.start("shop.checkout", 1)).result(), Any)
+    assert_type(await (await start("shop.checkout", 1, detached=True)).result(), Any)
+    assert_type(sync.start("shop.checkout", 1).result(), Any)
 
 
 async def queues_of_an_async_engine(engine: AsyncEngine, order: Order) -> None:

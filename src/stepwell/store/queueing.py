@@ -45,14 +45,16 @@ class Entered(msgspec.Struct, frozen=True):
 
 
 class QueueDeclared(msgspec.Struct, frozen=True):
-    """Code says what a queue or limit bounds. Where the same was said before, changes made since then stay in force.
+    """Code states what a queue or limit bounds. Where the same was stated before, changes made since then stay.
 
-    Raises `InvalidArgument` where the name belongs to one of the other kind.
+    `settings` of None: code names it and states nothing, so that it exists afterwards, without bounds if it is new.
+    The result is what bounded it before, where that has changed, else None. Raises `InvalidArgument` where the name
+    belongs to one of the other kind.
     """
 
     name: str
     kind: FlowKind
-    settings: QueueSettings
+    settings: QueueSettings | None
     at: int
 
 

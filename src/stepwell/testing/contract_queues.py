@@ -60,6 +60,29 @@ class QueueContract(StoreFixtures):
         declare(worker, concurrency=4)
         assert state_of(worker).settings.concurrency == 4
 
+    def test_naming_a_queue_changes_nothing_of_it(self, worker: Worker) -> None:
+        (made,) = worker.apply(QueueDeclared("q", "queue", None, NOW))
+        assert made is None
+        assert state_of(worker).settings == QueueSettings()
+        declare(worker, concurrency=3)
+        (named,) = worker.apply(QueueDeclared("q", "queue", None, NOW))
+        assert named is None
+        assert state_of(worker).settings == QueueSettings(concurrency=3)
+        with pytest.raises(InvalidArgument, match="'q' is a queue"):
+            worker.apply(QueueDeclared("q", "limit", None, NOW))
+
+    def test_a_declaration_tells_what_it_has_changed(self, worker: Worker) -> None:
+        def stated(concurrency: int | None) -> object:
+            return worker.apply(QueueDeclared("q", "queue", QueueSettings(concurrency), NOW))[0]
+
+        assert stated(3) is None  # it was not there
+        assert stated(3) is None
+        assert stated(4) == QueueSettings(3)
+        worker.apply(QueueChanged("q", NOW, QueueSettings(9)))
+        assert stated(4) is None
+        assert stated(9) is None  # which it was already
+        assert stated(None) == QueueSettings(9)
+
     def test_a_name_is_a_queue_or_a_limit(self, worker: Worker) -> None:
         declare(worker)
         with pytest.raises(InvalidArgument, match="'q' is a queue"):

@@ -151,8 +151,9 @@ class Entries:
         known.is_dirty = self._dirty = True
         return known
 
-    def _declared(self, change: QueueDeclared) -> None:
-        declared = to_json(change.settings)
+    def _declared(self, change: QueueDeclared) -> QueueSettings | None:
+        stated = change.settings or QueueSettings()
+        declared = to_json(stated)
         known = self._known.get(change.name)
         if known is None:
             known = next(map(_Known, self._rows(_SQL["queue_known"], (change.name,))), None)
@@ -162,12 +163,16 @@ class Entries:
                     f"{change.name!r} is a {known.kind} in this file, so it cannot be a {change.kind} as well; choose "
                     "another name"
                 )
-            if known.declared == declared:
-                return
+            if change.settings is None or known.declared == declared:
+                return None
         self.flush()
-        settings = msgspec.structs.astuple(change.settings)
+        state = self.facts.state(change.name)
+        before = None if state is None else state.settings
+        settings = msgspec.structs.astuple(stated)
         self._execute(_SQL["queue_declared"], (change.name, change.kind, declared, *settings, change.at))
-        self._rebound(change.name, change.settings)
+        if before != stated:
+            self._rebound(change.name, stated)
+        return None if before == stated else before
 
     def _changed(self, change: QueueChanged) -> None:
         self._queue(change.name)
