@@ -31,6 +31,7 @@ from stepwell.flow import Entry as QueueEntry
 from stepwell.journal import Entry, EntryKind, Payload
 from stepwell.lifecycle import ENDED, Status, check_transition
 from stepwell.operations import CancelDetail, MessageDetail, ValueDetail
+from stepwell.parked import waits_of
 from stepwell.permits import Permits
 from stepwell.queues import entered
 from stepwell.resident import Resident
@@ -142,13 +143,13 @@ class Activator:
         due = run.next_due() if run.timers or run.deadline_at is not None else None
         if run.active or run.deliverable or run.unsettled:
             status: Status = "running"
-            wake_at = None
+            wake_at = waiting_on = None
         else:
-            status, wake_at = "waiting", due
-        if status != run.status or wake_at != run.wake_at:
+            status, wake_at, waiting_on = "waiting", due, waits_of(run)
+        if status != run.status or wake_at != run.wake_at or waiting_on != run.waiting_on:
             check_transition(run.id, run.status, status)
-            work.changes.append(RunMoved(run.key, status, self._runs.now, wake_at))
-            run.status, run.wake_at = status, wake_at
+            work.changes.append(RunMoved(run.key, status, self._runs.now, wake_at, None, waiting_on))
+            run.status, run.wake_at, run.waiting_on = status, wake_at, waiting_on
         elif status == "running" and due == run.armed:
             return
         self._runs.resting(run)
@@ -191,7 +192,7 @@ class Activator:
             )
             run.deliverable.append(self.entry(run, operation, "step_failed", encode_failure(error)))
         elif history.retry_at > self._runs.now:
-            attempts.retry_at = history.retry_at
+            attempts.retry_at, attempts.last_error = history.retry_at, history.last_error
             run.add_timer(history.retry_at, operation.number)
         else:
             self.dispatch(run, attempts, work)
@@ -427,7 +428,8 @@ class Activator:
         text = f"{type(reason).__name__}: {reason}"
         check_transition(run.id, run.status, "halted")
         self._drop_all(run, work)
-        work.changes.append(RunMoved(run.key, "halted", self._runs.now, None, text))
+        failure = encode_failure(reason)
+        work.changes.append(RunMoved(run.key, "halted", self._runs.now, None, text, failure=failure))
         work.extra.over.append(RunOver(run.key, run.id, "halted", None, None, text))
         workflow = run.execution.definition.name
         work.extra.lines.append(run_halted(run.key, run.id, workflow, reason, was=run.halted_before, step=step))

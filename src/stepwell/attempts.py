@@ -20,8 +20,9 @@ PermitState: TypeAlias = Literal["asked", "waiting", "held", "left"] | None
 class Attempts(msgspec.Struct, eq=False):
     """Times are microseconds since the epoch.
 
-    `attempt` is the number of the attempt under way or due next, from 1; `retry_at` is set while the call waits for it.
-    `wanted` turns false once nobody waits for the result, `visible` true once the journal shows the attempt under way.
+    `attempt` is the number of the attempt under way or due next, from 1; `retry_at` is set while the call waits for it,
+    and `last_error` is the class and text of why the one before it failed. `wanted` turns false once nobody waits for
+    the result, `visible` true once the journal shows the attempt under way.
     The attempt ended with a `value`, with an `error`, or with a result that cannot be recorded (`refused`).
 
     Of a step with a limit `permit` says whether the attempt asks for a permit in the commit under way, waits for it, or
@@ -43,6 +44,7 @@ class Attempts(msgspec.Struct, eq=False):
     first_started_at: int = 0
     started_at: int = 0
     retry_at: int | None = None
+    last_error: str = ""
     wanted: bool = True
     visible: bool = False
     value: Payload = None
@@ -63,10 +65,11 @@ class Attempts(msgspec.Struct, eq=False):
 class History:
     """What the journal says of the earlier attempts of one step call."""
 
-    __slots__ = ("attempts", "first_started_at", "retry_at", "started")
+    __slots__ = ("attempts", "first_started_at", "last_error", "retry_at", "started")
 
     def __init__(self) -> None:
         self.attempts = 0  # that failed
         self.first_started_at = 0
         self.retry_at = 0
+        self.last_error = ""
         self.started = False  # an attempt was recorded as under way, with no outcome

@@ -455,6 +455,13 @@ class Execution:
         """Return ``file:line in function`` of the user's code that is executing now."""
         return executing_at()
 
+    def waits_at(self) -> str:
+        """Return ``file:line in function`` of where the code's main task waits, where that is known."""
+        if self._root is None or self._root.done():
+            return ""
+        place = waiting_at(self._root.get_coro())
+        return "" if place == "unknown" else place
+
     def _whereabouts(self) -> str:
         """Return where the main task waits, or how it has ended."""
         if self._root is not None and not self._root.done():

@@ -27,7 +27,15 @@ from stepwell.memory import Memory
 from stepwell.model import RunRecord, RunSnapshot
 from stepwell.resident import Resident
 from stepwell.steps import attempt_history
-from stepwell.store.base import SUSPECT_CRASHES, RunCreated, RunMoved, RunsClaimed, RunsReleased, WorkTaken
+from stepwell.store.base import (
+    SUSPECT_CRASHES,
+    RunCreated,
+    RunMoved,
+    RunsClaimed,
+    RunsReleased,
+    WorkerServes,
+    WorkTaken,
+)
 from stepwell.store.queueing import PermitReturned
 from stepwell.store.reading import Inspector
 from stepwell.work import RunOver, Work
@@ -114,6 +122,7 @@ class Loader:
         self._limits = limits
         self._greenlets: dict[str, tuple[Workflow[..., Any], bool]] = {}
         self.takes_work = takes_work
+        self._announced = 0  # how many workflows the store was told of
         #: Whether there may be work in the store that `look` had no room for.
         self.work_may_exist = True
         self._looking = False  # a `WorkTaken` is not committed yet
@@ -173,6 +182,11 @@ class Loader:
                 self._leave_pending(record)
         self.look()
 
+    def serving(self) -> list[str]:
+        """Return the workflows that this worker has; the caller tells the store."""
+        self._announced = len(self._workflows)
+        return list(self._workflows)
+
     def retry_halted(self) -> None:
         """Try halted runs again, with the code of this worker; an event."""
         if self.takes_work and not self._worker.draining:
@@ -189,6 +203,8 @@ class Loader:
         if worker.draining or not self.takes_work:
             worker.memory.parked_due = None
             return
+        if len(self._workflows) != self._announced:  # a module was imported since
+            worker.batch.lone_work().changes.append(WorkerServes(self.serving()))
         served = list(self._workflows)
         worker.memory.parked_due = self._inspector.next_wake(served, worker.now)
         worker.memory.parked(self._end_overdue())

@@ -95,6 +95,7 @@ class Machine:
         self._tried_again: list[Callable[[], None]] = []
         self._driver = driver
         self._takes_work = takes_work
+        self._queues = None if queues is None else sorted(queues)
         self.worker = Worker(
             store.inspector,
             codec,
@@ -116,7 +117,7 @@ class Machine:
     def open(self, now: int) -> None:
         """Register with the store, release what dead workers left behind, and queue what is to be taken up."""
         self.worker.now = now
-        self.claim = self.store.register(now, takes_work=self._takes_work)
+        self.claim = self._register(now)
         self.worker.epoch = self.claim.epoch
         released = self.store.bury(self.claim, now)
         if released:
@@ -125,6 +126,10 @@ class Machine:
         if self._takes_work:
             self._note_at_work(self.store.members())
             self.inbox += [self.worker.turns.declare_known, self.worker.turns.look]
+
+    def _register(self, now: int) -> Claim:
+        workflows, queues = self.worker.loader.serving(), self._queues
+        return self.store.register(now, takes_work=self._takes_work, workflows=workflows, queues=queues)
 
     def post(self, event: Callable[[], None]) -> None:
         """Queue an event; from any thread. The driver must be woken."""
@@ -274,7 +279,7 @@ class Machine:
         _log.warning("%s. It goes on as a new worker", error)
         kept = self.worker.lose_everything(works, error)
         try:
-            self.claim = self.store.register(self.worker.now, takes_work=self._takes_work)
+            self.claim = self._register(self.worker.now)
         except StoreUnavailable as unavailable:
             # When it is available it looks at everything, and finds again that it was fenced.
             self._hold_back(kept, unavailable)

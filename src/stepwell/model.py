@@ -33,7 +33,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     run's clock begins there. `reason` says why a run is pending, halted or cancelled. `error` is a failure (see
     `stepwell.failure`). `owner` is the epoch of the worker in whose memory it is. `crashes` counts the deaths of
     workers in a row during which it was under way and made no progress. `queue` is the queue that it was started in,
-    `queued` whether it still waits there for its turn.
+    `queued` whether it still waits there for its turn. `waiting_on` is what it waits for (see `stepwell.waits`).
     """
 
     key: int
@@ -60,12 +60,14 @@ class RunRecord(msgspec.Struct, frozen=True):
     crashes: int = 0
     queue: str | None = None
     queued: bool = False
+    waiting_on: str | None = None
 
 
 class Member(msgspec.Struct, frozen=True):
     """A worker that has not ended: a process (`pid`, on `host`) that has the file open, or had it when it died.
 
     `state` is ``active``, ``stopped`` (SIGSTOP, a debugger) or ``dead``. `runs` is how many runs are in its memory.
+    `workflows` are those that it has (None: not known), `queues` those that it takes runs from (None: all).
     """
 
     epoch: int
@@ -75,6 +77,8 @@ class Member(msgspec.Struct, frozen=True):
     takes_work: bool
     state: MemberState
     runs: int
+    workflows: frozenset[str] | None = None
+    queues: frozenset[str] | None = None
 
 
 class Message(msgspec.Struct, frozen=True):

@@ -46,6 +46,7 @@ class Resident:
         "suspect",
         "timers",
         "unsettled",
+        "waiting_on",
         "wake_at",
         "work",
     )
@@ -57,6 +58,7 @@ class Resident:
         self.queue = record.queue
         self.status: Status = record.status
         self.wake_at = record.wake_at
+        self.waiting_on = record.waiting_on  # as the store has it
         self.deadline_at = record.deadline_at
         self.execution = execution
         self.calls: dict[int, Attempts] = {}

@@ -15,6 +15,7 @@ from stepwell.attempts import Attempts
 from stepwell.batch import Batch
 from stepwell.codec import Codec
 from stepwell.errors import ClaimLost, StepwellError
+from stepwell.failure import encode_failure
 from stepwell.failure_log import run_fields, run_halted
 from stepwell.journal import Entry, EntryKind
 from stepwell.lifecycle import ENDED
@@ -315,16 +316,18 @@ class Settling:
                 reply(None, StepwellError(f"nothing was written, because the engine failed to handle the run: {error}"))
         if run is not None:
             left = self._let_go(run, [work] if work is not None else [])
-        self._halt_unread(key, left, f"{type(error).__name__}: the engine failed to handle this run: {error}")
+        reason = f"{type(error).__name__}: the engine failed to handle this run: {error}"
+        self._halt_unread(key, left, reason, error, logged=True)
 
-    def _halt_unread(self, key: int, left: Work, reason: str, error: BaseException | None = None) -> None:
-        """Halt a run that is not in memory; `error` goes to the log, where nobody has written it there yet."""
+    def _halt_unread(self, key: int, left: Work, reason: str, error: BaseException, *, logged: bool = False) -> None:
+        """Halt a run that is not in memory. `logged`: somebody has written to the log already why."""
         record = self._inspector.run_by_key(key)
         if record is None or record.status in ENDED:
             return
         work = self._batch.lone_work()
         work.absorb(left)
-        work.changes.append(RunMoved(key, "halted", self._worker.now, None, reason))
+        failure = encode_failure(error)
+        work.changes.append(RunMoved(key, "halted", self._worker.now, None, reason, failure=failure))
         work.extra.over.append(RunOver(key, record.id, "halted", None, None, reason))
-        if error is not None:
+        if not logged:
             work.extra.lines.append(run_halted(key, record.id, record.workflow, error))

@@ -14,12 +14,13 @@ from stepwell.clock import MICROSECONDS
 from stepwell.codec import Codec
 from stepwell.context import enter_step
 from stepwell.errors import ResultNotSerializable, SerializationError
-from stepwell.failure import encode_failure
+from stepwell.failure import encode_failure, failure_summary
 from stepwell.failure_log import attempt_failed
 from stepwell.journal import AttemptFailure, Entry, EntryKind, Payload
 from stepwell.resident import Resident
 from stepwell.retry import next_delay
 from stepwell.store.base import Lent
+from stepwell.waits import shortened
 from stepwell.work import Work
 
 _encode = msgspec.json.encode
@@ -60,7 +61,7 @@ class Steps:
             return
         self._record_failed_attempt(attempts, failure, retry_at, work, now)
         attempts.attempt += 1
-        attempts.retry_at = retry_at
+        attempts.retry_at, attempts.last_error = retry_at, summarised(failure)
         attempts.visible = False
         attempts.error = None
         run.add_timer(retry_at, attempts.operation)
@@ -134,6 +135,11 @@ def _entry(attempts: Attempts, kind: EntryKind, value: Payload, now: int) -> Ent
     )
 
 
+def summarised(failure: Payload) -> str:
+    """Return the class and text of a failure, short, as `waiting_on` has it."""
+    return shortened(": ".join(part for part in failure_summary(failure) if part))
+
+
 def attempt_history(entries: Sequence[Entry]) -> dict[int, History]:
     """Return, by operation, what the journal says of attempts of steps that have not ended."""
     found: dict[int, History] = {}
@@ -144,6 +150,7 @@ def attempt_history(entries: Sequence[Entry]) -> dict[int, History]:
             history.attempts = entry.attempt
             history.first_started_at = failure.first_started_at
             history.retry_at = failure.retry_at
+            history.last_error = summarised(bytes(failure.failure))
             history.started = False
         elif entry.kind == "step_started":
             history = found.setdefault(entry.op, History())

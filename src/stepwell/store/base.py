@@ -75,6 +75,8 @@ class RunMoved(msgspec.Struct, frozen=True):
     ``running`` and ``waiting`` make the writing worker its owner, or leave it so: the run is in its memory (``running``
     also sets `started_at` where it was unset). Any other state leaves the run without an owner. Raises `ClaimLost`
     where another worker owns the run, or where it has ended.
+
+    `waiting_on` says what a ``waiting`` one waits for (see `stepwell.waits`), `failure` what halted a ``halted`` one.
     """
 
     run: int
@@ -82,6 +84,8 @@ class RunMoved(msgspec.Struct, frozen=True):
     at: int
     wake_at: int | None = None
     reason: str | None = None
+    waiting_on: str | None = None
+    failure: Payload = None
 
 
 class RunFinished(msgspec.Struct, frozen=True):
@@ -143,6 +147,12 @@ class NewsTaken(msgspec.Struct, frozen=True):
     """
 
     keys: list[int]
+
+
+class WorkerServes(msgspec.Struct, frozen=True):
+    """The writing worker has these workflows now; see `Store.register`."""
+
+    workflows: list[str]
 
 
 class RunWoken(msgspec.Struct, frozen=True):
@@ -232,6 +242,7 @@ Change: TypeAlias = (
     | WorkTaken
     | RunsReleased
     | NewsTaken
+    | WorkerServes
     | RunWoken
     | CancelRequested
     | ChildrenCancelled
@@ -387,11 +398,19 @@ class Store(Protocol):
         """
         ...
 
-    def register(self, now: int, *, takes_work: bool = True) -> Claim:
+    def register(
+        self,
+        now: int,
+        *,
+        takes_work: bool = True,
+        workflows: Sequence[str] | None = None,
+        queues: Sequence[str] | None = None,
+    ) -> Claim:
         """Enter a worker; return its claim, with an epoch above all earlier ones.
 
         `takes_work` says whether it claims runs at all; a mere client does not. A process that was fenced registers
-        once more, on the same store.
+        once more, on the same store. `workflows` are those that it has, and `queues` those that it takes runs from
+        (None: all), for whoever asks why a run waits (`Member`).
         """
         ...
 

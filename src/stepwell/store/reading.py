@@ -52,6 +52,10 @@ class Inspector(QueueInspector, Protocol):
         """Return entries of a run in order, those with a position above `after`."""
         ...
 
+    def halted_by(self, run: int) -> Payload:
+        """Return the failure that halted a run, None for one that is not halted."""
+        ...
+
     def load(self, keys: Sequence[int]) -> list[RunSnapshot]:
         """Return the snapshots of these runs, in this order, leaving out runs that do not exist."""
         ...

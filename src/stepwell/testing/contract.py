@@ -27,7 +27,7 @@ pytest.register_assert_rewrite(
         f"stepwell.testing.contract_{part}"
         for part in (
             *("changes", "claims", "deaths", "kit", "limits", "properties", "queue_kit", "queue_model", "queues"),
-            *("reads", "workers"),
+            *("reads", "reasons", "workers"),
         )
     )
 )
@@ -41,6 +41,7 @@ from stepwell.testing.contract_properties import StoreProperties, WorkProperties
 from stepwell.testing.contract_queue_model import QueueProperties  # noqa: E402
 from stepwell.testing.contract_queues import QueueContract  # noqa: E402
 from stepwell.testing.contract_reads import ReadContract  # noqa: E402
+from stepwell.testing.contract_reasons import ReasonContract  # noqa: E402
 from stepwell.testing.contract_workers import WorkerContract  # noqa: E402
 
 __all__ = ["NOW", "StoreContract", "Worker", "step"]
@@ -53,6 +54,7 @@ class StoreContract(
     LimitContract,
     QueueContract,
     ReadContract,
+    ReasonContract,
     WorkerContract,
     LimitProperties,
     QueueProperties,

@@ -49,6 +49,7 @@ from stepwell.store.base import (
     Unit,
     ValuePublished,
     WatchAdded,
+    WorkerServes,
     WorkTaken,
 )
 from stepwell.store.queueing import Entered
@@ -110,6 +111,7 @@ class Applier:
             WorkTaken: self._work_taken,
             RunsReleased: self._runs_released,
             NewsTaken: self._news_taken,
+            WorkerServes: self._worker_serves,
             RunWoken: self._run_woken,
             CancelRequested: self._cancel_requested,
             ChildrenCancelled: self._children_cancelled,
@@ -265,17 +267,12 @@ class Applier:
                 f"run {change.run} cannot be moved to {change.status!r}: that is what RunFinished does"
             )
         owner = self._epoch if change.status in _RESIDENT else None
-        if owner is not None:
-            self._execute(
-                _RUN_MOVED_BY_OWNER,
-                (change.run, change.status, change.at, change.wake_at, change.reason, owner),
-            )
+        parameters = (change.run, change.status, change.at, change.wake_at, change.waiting_on, self._epoch)
+        if owner is not None and change.reason is None:
+            self._execute(_RUN_MOVED_BY_OWNER, parameters)
             if self._connection.changes():
                 return
-        self._execute(
-            _RUN_MOVED,
-            (change.run, change.status, change.at, change.wake_at, change.reason, owner, self._epoch),
-        )
+        self._execute(_RUN_MOVED, (*parameters, owner, change.reason, change.failure))
         if not self._connection.changes():
             self._refuse(change.run, change.status)
         if owner is None:
@@ -396,6 +393,9 @@ class Applier:
         wanted = _json(change.keys)
         self._execute(_SQL["wakes_taken"], (wanted, self._epoch))
         self._execute(_SQL["news_made_due"], (wanted, self._epoch))
+
+    def _worker_serves(self, change: WorkerServes) -> None:
+        self._execute(_SQL["worker_serves"], (self._epoch, _json(change.workflows)))
 
     def _run_woken(self, change: RunWoken) -> None:
         self.wake(change.run, change.at)

@@ -28,8 +28,13 @@ PRAGMA page_size;
 PRAGMA busy_timeout;
 
 -- name: worker_registered
--- ?1 pid, ?2 host, ?3 now, ?4 slot, ?5 takes_work. Returns the epoch.
-INSERT INTO stepwell_workers (pid, host, started_at, slot, takes_work) VALUES (?1, ?2, ?3, ?4, ?5) RETURNING epoch;
+-- ?1 pid, ?2 host, ?3 now, ?4 slot, ?5 takes_work, ?6 workflows, ?7 queues. Returns the epoch.
+INSERT INTO stepwell_workers (pid, host, started_at, slot, takes_work, workflows, queues)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING epoch;
+
+-- name: worker_serves
+-- ?1 epoch, ?2 workflows.
+UPDATE stepwell_workers SET workflows = ?2 WHERE epoch = ?1;
 
 -- name: workers_forgotten
 -- ?1 epoch, ?2 how many. Of the workers up to that epoch those that have ended, the oldest first. AUTOINCREMENT remembers
@@ -145,14 +150,14 @@ LIMIT 1;
 -- ?1 id. The columns are the fields of model.RunRecord in their order, here and wherever a record is read.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued
+    crashes, queue, queued, waiting_on
 FROM stepwell_runs WHERE id = ?1;
 
 -- name: run_record_by_key
 -- ?1 key.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued
+    crashes, queue, queued, waiting_on
 FROM stepwell_runs WHERE key = ?1;
 
 -- name: run_state
@@ -164,15 +169,16 @@ SELECT id, status, owner FROM stepwell_runs WHERE key = ?1;
 SELECT key, status, owner FROM stepwell_runs WHERE id = ?1;
 
 -- name: run_moved
--- ?1 run, ?2 status, ?3 at, ?4 wake_at, ?5 reason, ?6 the owner afterwards, ?7 epoch.
-UPDATE stepwell_runs SET status = ?2, updated_at = ?3, wake_at = ?4, reason = ?5, owner = ?6,
+-- ?1 run, ?2 status, ?3 at, ?4 wake_at, ?5 waiting_on, ?6 epoch, ?7 the owner afterwards, ?8 reason, ?9 halted_by.
+UPDATE stepwell_runs SET status = ?2, updated_at = ?3, wake_at = ?4, waiting_on = ?5, owner = ?7, reason = ?8,
+    halted_by = ?9,
     started_at = iif(?2 = 'running', coalesce(started_at, ?3), started_at), queued = iif(?2 = 'pending', queued, 0)
-WHERE key = ?1 AND ended_at IS NULL AND (owner IS NULL OR owner = ?7);
+WHERE key = ?1 AND ended_at IS NULL AND (owner IS NULL OR owner = ?6);
 
 -- name: run_moved_by_owner
--- ?1 run, ?2 status, ?3 at, ?4 wake_at, ?5 reason, ?6 epoch. The common case of run_moved: the run is in the worker's
+-- ?1 run, ?2 status, ?3 at, ?4 wake_at, ?5 waiting_on, ?6 epoch. The common case of run_moved: the run is in the worker's
 -- memory, and stays. Without the owner among what is set, its index is not touched.
-UPDATE stepwell_runs SET status = ?2, updated_at = ?3, wake_at = ?4, reason = ?5,
+UPDATE stepwell_runs SET status = ?2, updated_at = ?3, wake_at = ?4, waiting_on = ?5, reason = NULL,
     started_at = iif(?2 = 'running', coalesce(started_at, ?3), started_at)
 WHERE key = ?1 AND owner = ?6;
 
@@ -180,7 +186,7 @@ WHERE key = ?1 AND owner = ?6;
 -- ?1 run, ?2 status, ?3 at, ?4 result, ?5 error, ?6 reason, ?7 epoch, ?8 whether only if nobody has begun it. No
 -- RETURNING: it costs 6 us, and what is wanted is the row before (run_ties).
 UPDATE stepwell_runs SET status = ?2, updated_at = ?3, ended_at = ?3, result = ?4, error = ?5, reason = ?6,
-    owner = NULL, wake_at = NULL, queued = 0
+    owner = NULL, wake_at = NULL, waiting_on = NULL, halted_by = NULL, queued = 0
 WHERE key = ?1 AND ended_at IS NULL AND (owner IS NULL OR owner = ?7)
     AND NOT (status = 'pending' AND ?2 = 'completed') AND (?8 = 0 OR started_at IS NULL);
 
@@ -293,6 +299,7 @@ UPDATE stepwell_runs SET
     owner = ?3,
     status = iif(status = 'waiting' AND crashes < 2, 'waiting', 'running'),
     wake_at = iif(status = 'waiting' AND crashes < 2, wake_at, NULL),
+    waiting_on = iif(crashes < 2, waiting_on, NULL), halted_by = NULL,
     updated_at = ?2, reason = NULL, started_at = coalesce(started_at, ?2)
 WHERE key IN (SELECT value FROM json_each(?1)) AND owner IS NULL AND ended_at IS NULL AND queued = 0;
 
@@ -329,7 +336,7 @@ UPDATE stepwell_runs SET
 WHERE id = ?1 AND ended_at IS NULL
 RETURNING key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued;
+    crashes, queue, queued, waiting_on;
 
 -- name: children_cancelled
 -- ?1 parent, ?2 at, ?3 reason, ?4 epoch. Returns the keys of the attached children that have not ended.

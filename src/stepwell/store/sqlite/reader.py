@@ -142,6 +142,10 @@ class SqliteInspector:
         """Return entries of a run in order, those with a position above `after`."""
         return [Entry(*row) for row in self._rows("journal", (run, after, limit))]
 
+    def halted_by(self, run: int) -> Payload:
+        """Return the failure that halted a run, None for one that is not halted."""
+        return next(iter(_firsts(self._rows("halted_by", (run,)))), None)
+
     def load(self, keys: Sequence[int]) -> list[RunSnapshot]:
         """Return the snapshots of these runs, in this order, leaving out runs that do not exist.
 
@@ -206,7 +210,7 @@ class SqliteInspector:
         return [record_of(row) for row in self._rows("settled_among", (_as_json(ids),))]
 
     def workers(self) -> list[tuple[Any, ...]]:
-        """Return (epoch, pid, host, started_at, takes_work, slot, runs) of the workers that have not ended, by age."""
+        """Return the rows of workers_alive: the workers that have not ended, by age."""
         return self._rows("workers_alive")
 
     def last_at(self) -> int:

@@ -19,6 +19,7 @@ from stepwell.model import Claim, Member
 from stepwell.store.base import News, Outcome, StoreTransaction, Unit, WritersLock
 from stepwell.store.reading import Inspector
 from stepwell.store.sqlite.changes import Evidence
+from stepwell.store.sqlite.facts import to_json
 from stepwell.store.sqlite.opening import Database, open_database
 from stepwell.store.sqlite.queries import load
 from stepwell.store.sqlite.reader import SqliteInspector
@@ -96,16 +97,24 @@ class SqliteStore:
         """
         return self._members.shared_offset(offset)
 
-    def register(self, now: int, *, takes_work: bool = True) -> Claim:
+    def register(
+        self,
+        now: int,
+        *,
+        takes_work: bool = True,
+        workflows: Sequence[str] | None = None,
+        queues: Sequence[str] | None = None,
+    ) -> Claim:
         """Enter a worker; return its claim, with an epoch above all earlier ones; see `Store.register`.
 
         The seat in the lock file is taken before the row is there, and tells the epoch after it: so a row whose epoch
         no process holds is that of a worker that died.
         """
         slot = self._members.take_seat()
+        served = [None if names is None else to_json(sorted(names)) for names in (workflows, queues)]
 
         def insert() -> tuple[int, Evidence]:
-            parameters = (os.getpid(), os.uname().nodename, now, slot, int(takes_work))
+            parameters = (os.getpid(), os.uname().nodename, now, slot, int(takes_work), *served)
             rows: list[Any] = self._execute("worker_registered", parameters).fetchall()
             epoch: int = rows[0][0]
             self._execute("workers_forgotten", (epoch - KEPT_WORKERS, _MAX_FORGOTTEN))
@@ -165,8 +174,10 @@ class SqliteStore:
                 takes_work=takes_work != 0,
                 state=self._members.state_of(slot) if self._is_seated(slot, epoch) else "dead",
                 runs=runs,
+                workflows=None if workflows is None else msgspec.json.decode(workflows, type=frozenset[str]),
+                queues=None if queues is None else msgspec.json.decode(queues, type=frozenset[str]),
             )
-            for epoch, pid, host, started_at, takes_work, slot, runs in self._reader.workers()
+            for epoch, pid, host, started_at, takes_work, slot, runs, workflows, queues in self._reader.workers()
         ]
 
     def watch(self, callback: Callable[[News], None]) -> None:

@@ -1,0 +1,47 @@
+"""What a run in memory waits for, as the file shall say it (`stepwell.waits`)."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from stepwell.attempts import Attempts
+from stepwell.calls import Operation
+from stepwell.resident import Resident
+from stepwell.waits import MAX_NAMED, Wait, encode_waits
+
+
+def waits_of(run: Resident) -> str:
+    """Return the text for `waiting_on`. Takes the same time however much the run waits for."""
+    pending = run.execution.pending
+    waits = [_wait(operation) for operation in islice(pending.values(), MAX_NAMED)]
+    if len(pending) > MAX_NAMED:
+        waits.append(Wait("more", count=len(pending) - MAX_NAMED))
+    elif not waits:
+        waits.append(Wait("nothing", at=run.execution.waits_at()))
+    return encode_waits(waits)
+
+
+def _wait(operation: Operation) -> Wait:
+    match operation.kind:
+        case "timer":
+            return Wait("timer", operation.number, until=operation.detail)
+        case "receive":
+            return Wait("message", operation.number, operation.name)
+        case "step":
+            return _wait_for_attempt(operation, operation.detail)
+        case _:  # the others are done with the commit that they are issued in
+            return Wait("run", operation.number, operation.name)
+
+
+def _wait_for_attempt(operation: Operation, attempts: Attempts) -> Wait:
+    if attempts.retry_at is None:
+        limit = attempts.definition.step_options.limit
+        return Wait("permit", operation.number, operation.name, limit="" if limit is None else limit.name)
+    return Wait(
+        "retry",
+        operation.number,
+        operation.name,
+        until=attempts.retry_at,
+        attempt=attempts.attempt,
+        error=attempts.last_error,
+    )
