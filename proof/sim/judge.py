@@ -24,7 +24,6 @@ from stepwell.context import StepInfo
 from stepwell.execution import Execution
 from stepwell.journal import UNDELIVERED, Entry
 from stepwell.lifecycle import ENDED
-from stepwell.loop import DeterministicLoop
 from stepwell.model import Claim
 from stepwell.store.sqlite.reader import SqliteInspector
 
@@ -262,7 +261,7 @@ class Judge:
         record = snapshot.record
         if snapshot.items:
             record = replace(record, input=self._world.codec.join_arguments(snapshot.items, record.id))
-        execution = _Replay(record, definition, self._world.codec, greenlets=True, loop=DeterministicLoop.create())
+        execution = _Replay(record, definition, self._world.codec, greenlets=True)
         entries = snapshot.entries
         if until is not None:
             entries = list(takewhile(lambda entry: entry.kind != until, entries))

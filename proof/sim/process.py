@@ -360,7 +360,7 @@ class Process:
 
     def _close_soon(self) -> None:
         self._closes = True
-        with self.machine.worker.loop.entered():
+        with self.machine.worker.loops.entered():
             self.machine.close()
         self.world.at(1, self, self._close, "closes")
 
@@ -383,6 +383,6 @@ class Process:
         self.store._writer.applier.drop_entries()
         if self.store._connection.in_transaction:
             self.store._connection.execute("ROLLBACK")
-        with self.machine.worker.loop.entered():
+        with self.machine.worker.loops.entered():
             self.machine.worker.close()
         self.members.leave()

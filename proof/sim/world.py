@@ -252,7 +252,7 @@ class World:
         if isinstance(failure, EngineClosed):
             raise Violation("the engine does not stop by a defect", str(failure)) from failure.__cause__
         self.note(process, f"failed: {failure}")
-        with process.machine.worker.loop.entered():
+        with process.machine.worker.loops.entered():
             process.machine.close()
         self.at(self.chance.choice((1, 100_000)), process, partial(self.dies, process), "ends")
 

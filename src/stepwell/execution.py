@@ -39,7 +39,7 @@ from stepwell.flow import Entry as QueueEntry
 from stepwell.flow import batch_count
 from stepwell.greenlets import NeedsGreenletsError, block_on
 from stepwell.journal import FAILURES, OP_KIND_OF, UNDELIVERED, Entry, OpKind
-from stepwell.loop import DeterministicLoop, Handle, Strand
+from stepwell.loop import DeterministicLoop, Handle, LoopThread
 from stepwell.model import RunRecord
 from stepwell.whereabouts import executing_at, raised_at, waiting_at
 
@@ -53,7 +53,7 @@ _MAX_REFUSALS: Final = 100
 
 
 class Execution:
-    """A run's code in memory. Not thread-safe: all calls come from one thread, whose runs share a `loop`."""
+    """A run's code in memory. Not thread-safe: all calls come from one thread, whose runs share a `thread`."""
 
     __slots__ = (
         "_counter",
@@ -81,7 +81,6 @@ class Execution:
         "run_id",
         "started_at",
         "stopped",
-        "strand",
         "withdrawn",
     )
 
@@ -92,7 +91,7 @@ class Execution:
         codec: Codec,
         *,
         greenlets: bool = False,
-        loop: DeterministicLoop | None = None,
+        thread: LoopThread | None = None,
     ) -> None:
         self.run_id = record.id
         self.key = record.key
@@ -109,8 +108,7 @@ class Execution:
         self.pending: dict[int, Operation] = {}
         self.issued: list[Operation] = []
         self.withdrawn: list[Operation] = []
-        self.loop = loop or DeterministicLoop.create()
-        self.strand = Strand(self, greenlets=greenlets or not definition.is_async)
+        self.loop = DeterministicLoop.create(self, thread, greenlets=greenlets or not definition.is_async)
         self._input = record.input
         self._seed = f"{record.id}:{record.created_at}"
         self._random: random.Random | None = None
@@ -134,7 +132,7 @@ class Execution:
             self._halt(RunHalted(f"{error}. The workflow's parameters no longer fit what the run was started with."))
             return
         self._input = None
-        self._root = self.loop.spawn(self.strand, self._main(args, kwargs))
+        self._root = self.loop.spawn(self._main(args, kwargs))
         self._drain()
 
     async def _main(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -171,7 +169,6 @@ class Execution:
             return
         if entry.at > self.now:  # noqa: PLR1730 - half the time of max(), for every step of every run
             self.now = entry.at
-        self.loop.strand = self.strand
         kind = entry.kind
         if kind == "cancel":
             if self._root is not None:
@@ -186,14 +183,14 @@ class Execution:
                 self._diverge(entry, self._whereabouts())
                 return
             self._resolve(operation, entry)
-        self.loop.drain(self.strand)
+        self.loop.drain()
         root = self._root
         if root is not None and root.done() and not self.stopped:
             self._end(root)
 
     def _resolve(self, operation: Operation, entry: Entry) -> None:
         if operation.handle is not None:
-            self.strand.push(operation.handle)
+            self.loop.push(operation.handle)
             return
         future = operation.future
         if future is None:  # a patch: nobody waits
@@ -213,7 +210,7 @@ class Execution:
         future.set_result(value)
 
     def _drain(self) -> None:
-        self.loop.drain(self.strand)
+        self.loop.drain()
         root = self._root
         if root is None or not root.done() or self.stopped:
             return
@@ -237,11 +234,8 @@ class Execution:
         for operation in self.pending.values():
             operation.future = operation.handle = None
         self.pending.clear()
-        self.loop.close_strand(self.strand)
-        # Without these two the run would be a cycle, which waits for the garbage collector: with a thousand runs at
-        # once that is a tenth of all time.
-        self._root = None
-        del self.strand
+        self.loop.close()
+        self._root = None  # or the run would be a cycle (see `DeterministicLoop.close`)
 
     # --- operations ----------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from stepwell.failure import encode_failure
 from stepwell.failure_log import run_fields, run_over
 from stepwell.journal import Entry
 from stepwell.lifecycle import ENDED
-from stepwell.loop import DeterministicLoop
+from stepwell.loop import LoopThread
 from stepwell.memory import Memory
 from stepwell.model import RunRecord, RunSnapshot
 from stepwell.resident import Resident
@@ -65,7 +65,7 @@ class Owner(Protocol):
     now: int
     epoch: int
     codec: Codec
-    loop: DeterministicLoop
+    loops: LoopThread
     memory: Memory
     batch: Batch
     activator: Activator
@@ -139,7 +139,7 @@ class Loader:
         known = self._greenlets.get(definition.name)
         if known is None or known[0] is not definition:
             known = self._greenlets[definition.name] = (definition, mentions_blocking_calls(definition.function))
-        return Execution(record, definition, self._worker.codec, greenlets=known[1], loop=self._worker.loop)
+        return Execution(record, definition, self._worker.codec, greenlets=known[1], thread=self._worker.loops)
 
     def begin(self, change: RunCreated, key: int, definition: Workflow[..., Any]) -> None:
         """Bring a run to memory that was created just now, and start its code."""
@@ -492,7 +492,7 @@ class Loader:
             if isinstance(change, Entry) and change.run == run.key
         ]
         record = replace(self._with_items(snapshot), started_at=old.started_at)
-        run.execution = execution = Execution(record, old.definition, worker.codec, greenlets=True, loop=worker.loop)
+        run.execution = execution = Execution(record, old.definition, worker.codec, greenlets=True, thread=worker.loops)
         execution.replay([*snapshot.entries, *uncommitted], restarted=True)
         execution.withdrawn = [*old.withdrawn, *execution.withdrawn]
         # What the old execution had asked for before the interrupted activation is under way already.

@@ -145,7 +145,7 @@ class Machine:
         worker = self.worker
         worker.now = max(worker.now, now)
         try:
-            with worker.loop.entered():
+            with worker.loops.entered():
                 self._handle_events()
                 self._commit()
                 if self.unavailable is None:

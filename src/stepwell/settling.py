@@ -19,7 +19,7 @@ from stepwell.failure import encode_failure
 from stepwell.failure_log import run_fields, run_halted
 from stepwell.journal import Entry, EntryKind
 from stepwell.lifecycle import ENDED
-from stepwell.loop import DeterministicLoop
+from stepwell.loop import LoopThread
 from stepwell.memory import Memory
 from stepwell.resident import Resident
 from stepwell.steps import Steps
@@ -41,7 +41,7 @@ class Owner(Protocol):
 
     now: int
     codec: Codec
-    loop: DeterministicLoop
+    loops: LoopThread
     memory: Memory
     batch: Batch
 
@@ -82,7 +82,7 @@ class Settling:
             for run, attempts in work.extra.transactions:
                 if attempts.wanted and self._memory.runs.get(run.key) is run:
                     self._batch.join(run, work)
-                    with self._worker.loop.left():
+                    with self._worker.loops.left():
                         self._steps.call_transaction(self._worker.codec, attempts, lent)
                     self._worker.step_finished(attempts)
             for run in work.residents:

@@ -72,7 +72,7 @@ def _culprit(frame: FrameType | None) -> str:
     drain = DeterministicLoop.drain.__code__
     while frame is not None:
         if frame.f_code is drain:
-            return f"run {frame.f_locals['strand'].host.run_id!r}"
+            return f"run {frame.f_locals['self'].run.run_id!r}"
         if frame.f_code.co_name == "begin" and "attempts" in frame.f_locals:
             attempts = frame.f_locals["attempts"]
             return f"step {attempts.definition.name!r} of run {attempts.run_id!r}"

@@ -33,7 +33,7 @@ from stepwell.flow import Limit, Queue
 from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import ENDED
 from stepwell.loading import Limits, Loader
-from stepwell.loop import DeterministicLoop
+from stepwell.loop import LoopThread
 from stepwell.memory import Memory
 from stepwell.model import RunRecord
 from stepwell.queues import refusal_of
@@ -73,7 +73,7 @@ class Worker:
         self._limits = limits
         self.activator = Activator(self)
         self._steps = Steps(self.activator, chance)
-        self.loop = DeterministicLoop.create()
+        self.loops = LoopThread()
         self.memory = Memory()
         self.loader = Loader(self, inspector, workflows, limits, takes_work=takes_work)
         self.batch = Batch()

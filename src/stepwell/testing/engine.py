@@ -130,7 +130,7 @@ def _abandon(client: Client) -> None:
     core.machine.refuse_inbox()
     for run in core.worker.memory.runs.values():
         run.execution.stopped = True
-        _silence(run.execution.strand.unfinished_tasks())
+        _silence(run.execution.loop.unfinished_tasks())
     assert isinstance(store, SqliteStore)
     # A store that has failed lets go of the file, and writes nothing into it.
     store._writer.failed = StoreFailed(f"{store.location}: the engine has crashed")
