@@ -24,8 +24,10 @@ from stepwell.errors import EngineClosed
 from stepwell.flow import UNSET, Limit, Queue, QueueSettings, Rate, Unset, changed_settings, check_key
 from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, outcome
 from stepwell.lifecycle import Status
+from stepwell.lock_watch import acquire_from_loop
 from stepwell.names import check_name, check_text
 from stepwell.options import Durability, Options, QueueOptions, StartMessage, StartOptions, flow_name
+from stepwell.whereabouts import executing_at
 from stepwell.work import RunOver
 
 T = TypeVar("T")
@@ -265,12 +267,13 @@ class AsyncEngine:
         client = self._opened()
         client.check_usable()
         core = client.core
-        await _acquire(core.store.writers.try_acquire)
+        writers, where = core.store.writers, f"transaction() at {executing_at()}"
+        await acquire_from_loop(writers)
         try:
             core.check_open()
             token = in_transaction.set(in_transaction.get() | {id(client)})
             try:
-                with core.store.transaction(core.machine.claimed()) as opened:
+                with writers.holding(where), core.store.transaction(core.machine.claimed()) as opened:
                     enlisted = Enlisted(client, opened.apply)
                     yield AsyncTransaction(self, opened.lent, enlisted)
             finally:
@@ -278,26 +281,7 @@ class AsyncEngine:
             # Before others may write: see `Worker.message_sent_outside`.
             client.after_transaction(enlisted.events())
         finally:
-            core.store.writers.release()
-
-
-def _resolve_one(free: asyncio.Future[None]) -> None:
-    if not free.done():
-        free.set_result(None)
-
-
-async def _acquire(try_acquire: Callable[[Callable[[], None]], bool]) -> None:
-    """Take the writers' lock without blocking the loop."""
-    loop = asyncio.get_running_loop()
-    while True:
-        free: asyncio.Future[None] = loop.create_future()
-
-        def notify(free: asyncio.Future[None] = free) -> None:
-            loop.call_soon_threadsafe(_resolve_one, free)
-
-        if try_acquire(notify):
-            return
-        await free
+            writers.release()
 
 
 class AsyncTransaction:

@@ -13,6 +13,7 @@ import contextvars
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -22,25 +23,29 @@ from stepwell.clock import MICROSECONDS, Clock
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
 from stepwell.dispatch import LONG_STEP_SECONDS, Dispatch
-from stepwell.errors import EngineClosed, StoreError
+from stepwell.errors import EngineClosed, FileInUse, StoreError, StoreUnavailable
 from stepwell.flow import registered_flows
 from stepwell.loading import Limits
+from stepwell.lock_watch import LockWatch
 from stepwell.machine import Machine
 from stepwell.stalls import StallWatch
 from stepwell.store.base import News, Store
 from stepwell.watchdog import Watchdog
+from stepwell.whereabouts import executing_at
 from stepwell.work import Reply
 
 _log: Final = logging.getLogger("stepwell")
 
 #: How long to wait before a commit is tried again on a full disk, in seconds.
 _STORE_RETRY_SECONDS: Final = 0.25
-#: How much longer than asked for `close` waits for the engine's thread, in seconds: for the commit under way.
-_CLOSE_GRACE_SECONDS: Final = 10.0
+#: How much longer than asked for `close` waits for the engine's thread, and then for the writers' lock, in seconds.
+_CLOSE_GRACE_SECONDS: Final = 1.0
+#: How long it waits for a commit that is under way on the engine's thread, in seconds: for the disk.
+_COMMIT_GRACE_SECONDS: Final = 10.0
+#: How often `close` looks whether steps under way have ended, and others have stopped writing, in seconds.
+_DRAIN_LOOK_SECONDS: Final = 0.01
 #: How often, in seconds, runs that are older than the retention are looked for.
 _PURGE_PERIOD_SECONDS: Final = 600.0
-#: How long an engine that opens waits for the writers' lock, in seconds.
-_OPEN_PATIENCE_SECONDS: Final = 30.0
 #: How long taking over waits for the writers' lock, in seconds: the stalled worker itself may hold it.
 _TAKE_OVER_PATIENCE_SECONDS: Final = 5.0
 #: How much later than it was noted an attempt may begin: twice the interpreter's switch interval.
@@ -100,6 +105,7 @@ class Core:
         if clock.seconds_until(clock.now()) is not None:
             self.worker.turns.start_spread = _START_SPREAD_MICROSECONDS
         self.waiters = self.machine.waiters
+        self._lock_watch = LockWatch(self.machine, store, self._loop)
         self.steps = Dispatch(
             self._loop,
             step_loop,
@@ -141,7 +147,10 @@ class Core:
 
     def _start(self) -> None:
         self.clock.set_floor(self.store.inspector.last_at())
-        self.store.writers.acquire(_OPEN_PATIENCE_SECONDS)
+        try:
+            self.store.writers.acquire()
+        except StoreUnavailable as error:
+            raise FileInUse(str(error)) from error
         try:
             self.machine.open(self.clock.now())
         finally:
@@ -214,6 +223,7 @@ class Core:
             machine.refuse_inbox()  # what came meanwhile, and woke nobody
             return
         self._set_timer()
+        self._lock_watch.look()
         if not self._scheduled and machine.has_more():
             self.wake()
         if self.waiters.idle and not self.steps.count and machine.is_idle(self.clock.now()):
@@ -340,9 +350,11 @@ class Core:
     @contextlib.contextmanager
     def writing(self) -> Generator[None]:
         """Hold the writers' lock, waiting for it; for threads other than the engine's."""
+        where = f"transaction() at {executing_at()}"
         self.store.writers.acquire()
         try:
-            yield
+            with self.store.writers.holding(where):
+                yield
         finally:
             self.store.writers.release()
 
@@ -355,21 +367,21 @@ class Core:
         """
         if self._stopped.is_set() or not self.thread.is_alive():
             return
+        give_up_at = time.monotonic() + timeout
         if self.machine.failure is None:
             self.post(partial(self._drain, self._loop.time() + timeout))
-        self._drained.wait(timeout + _CLOSE_GRACE_SECONDS)
+        self._wait_for(self._drained, timeout + _CLOSE_GRACE_SECONDS)
         self._watchdog.stop()
         if self._stalls is not None:
             self._stalls.stop()
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._loop.stop)
-        self._stopped.wait(_CLOSE_GRACE_SECONDS)
+        self._wait_for(self._stopped, _CLOSE_GRACE_SECONDS)
         try:
-            self.store.writers.acquire(_CLOSE_GRACE_SECONDS)
-        except (
-            StoreError
-        ) as error:  # a process that is stopped holds it; this one's end releases its runs just the same
-            _log.warning("%s. The engine ends without a last write; others take over its runs", error)
+            self.store.writers.acquire(max(_CLOSE_GRACE_SECONDS, give_up_at - time.monotonic()))
+        except StoreError as error:
+            # A process that is stopped, say, or a transaction of this engine's own.
+            _log.warning("%s: the engine closes without a last write; others take over its runs", error)
             self.store.close(None, self.clock.now())
             return
         try:
@@ -377,18 +389,27 @@ class Core:
         finally:
             self.store.writers.release()
 
+    def _wait_for(self, event: threading.Event, seconds: float) -> None:
+        """Wait for what the engine's thread does, and longer where it is writing."""
+        if not event.wait(seconds) and self.machine.write_turn.is_taken:
+            event.wait(_COMMIT_GRACE_SECONDS)
+
     def _drain(self, deadline: float) -> None:
         self.machine.closing = self.worker.draining = True
         if self.steps.under_way() and self._loop.time() < deadline:
-            self._loop.call_later(0.01, self.post, partial(self._drain, deadline))
+            self._loop.call_later(_DRAIN_LOOK_SECONDS, self.post, partial(self._drain, deadline))
             return
         # One more turn commits what the last steps brought; nothing new was started since.
-        self.machine.later(self._end)
+        self.machine.later(partial(self._end, deadline))
 
-    def _end(self) -> None:
+    def _end(self, deadline: float) -> None:
         if self.worker.batch and not self.machine.is_held_back:
-            self.machine.later(self._end)
-            return
+            if not self.machine.write_turn.waits:
+                self.machine.later(partial(self._end, deadline))
+                return
+            if self._loop.time() < deadline:
+                self._loop.call_later(_DRAIN_LOOK_SECONDS, self.post, partial(self._end, deadline))
+                return
         self.machine.failure = self._closed()
         self._let_go()
 

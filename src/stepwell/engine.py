@@ -120,6 +120,7 @@ class Engine:
         """Stop: take no more work, give steps under way `timeout` (seconds or a timedelta) to end, and close the file.
 
         Steps that need longer are cancelled, or, in threads, abandoned; they are executed again by the next engine.
+        A transaction of this engine that is open then is named in the log, and rolled back.
         Runs that have not ended go on with the next engine. Calling it again does nothing.
         """
         self._client.close(timeout)
@@ -252,8 +253,8 @@ class Engine:
         """Take the runs of another worker, a stalled one (see `workers`), and let others carry them on.
 
         Whatever it still tries to write is refused; when it comes to, it goes on as a new worker. Returns how many runs
-        it had. Raises `InvalidArgument` where there is no such worker, `StoreError` where it was stopped in the midst
-        of a write, so that nobody can write until it is continued or killed.
+        it had. Raises `InvalidArgument` where there is no such worker, `StoreUnavailable` where it was stopped in the
+        midst of a write, so that nobody can write until it is continued or killed.
         """
         return self._client.take_over(epoch)
 

@@ -241,7 +241,7 @@ class TransactionError(StoreError):
 
 
 class StoreUnavailable(StoreError):
-    """Nothing was written: the disk reported an error once, or another program keeps the file locked. Try again.
+    """Nothing was written: the disk reported an error once, or somebody else does not stop writing. Try again.
 
     The engine itself tries again what runs did; where the disk goes on reporting errors, it stops with `StoreFailed`.
     """

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
+from stepwell import purging
 from stepwell.attempts import Attempts
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
@@ -31,13 +32,12 @@ from stepwell.store.base import Created, News, RunCreated, Store
 from stepwell.waiting import Waiters
 from stepwell.work import Reply, RunOver, Work
 from stepwell.worker import Worker
+from stepwell.write_turn import WriteTurn
 
 _log: Final = logging.getLogger("stepwell")
 
 #: How many events go into one commit at most, so that a flood does not starve the rest.
 _MAX_BATCH: Final = 2000
-#: How many ended runs are deleted in one transaction.
-_PURGE_CHUNK: Final = 500
 
 
 class Driver(Protocol):
@@ -89,9 +89,10 @@ class Machine:
         #: The last commit could not be made.
         self.is_held_back = False
         self.inbox: deque[Callable[[], None]] = deque()
-        # Somebody else is writing, and will have the driver woken: until then another turn would change nothing. These
-        # events are tried again in the next one.
+        #: Where somebody else is writing, the driver will be woken: until then another turn would change nothing.
+        self.write_turn = WriteTurn(store.writers, driver.wake)
         self._held_up = False
+        # These events are tried again in the next turn.
         self._tried_again: list[Callable[[], None]] = []
         self._driver = driver
         self._takes_work = takes_work
@@ -193,8 +194,10 @@ class Machine:
         works = self.worker.batch.take()
         self._held_up = False
         if not works:
+            if not self._tried_again:
+                self.write_turn.give_up()
             return
-        if self.unavailable is not None or not self.store.writers.try_acquire(self._driver.wake):
+        if self.unavailable is not None or not self.write_turn.take():
             self._held_up = True
             self.worker.batch.put_back(works)
             return
@@ -220,7 +223,7 @@ class Machine:
                     self.worker.batch.put_back([work for left in groups[index + 1 :] for work in left])
                     raise
         finally:
-            self.store.writers.release()
+            self.write_turn.release()
 
     def _commit_together(self, works: list[Work]) -> None:
         worker = self.worker
@@ -265,6 +268,20 @@ class Machine:
         self.unavailable = error
         self._driver.store_unavailable()
 
+    def give_up_waiting(self, error: StoreUnavailable) -> None:
+        """Refuse what callers asked for, since somebody else does not stop writing; what runs did waits on."""
+        _log.error("%s. Work goes on by itself when that is over", error)
+        self.worker.settling.hold_back(self.worker.batch.take(), error)
+        waiting, self._tried_again = self._tried_again, []
+        for event in waiting:
+            reply = _reply_of(event)
+            if reply is None:
+                self._tried_again.append(event)
+            else:
+                reply(None, _copy(error))
+        self.flush()
+        self.write_turn.wait_on(bool(self.worker.batch or self._tried_again))
+
     def try_store_again(self) -> None:
         """Try the commits that were held back; an event that was refused for it is found again by looking."""
         self.unavailable = None
@@ -302,12 +319,16 @@ class Machine:
             self.failure.__cause__ = error
         _log.critical("%s: the engine stopped", self.store.location, exc_info=error)
         self.waiters.refuse(self.failure)
+        self._refuse_batch(self.failure)
+        self.refuse_inbox()
+        self._driver.failed()
+
+    def _refuse_batch(self, failure: StepwellError) -> None:
+        """Tell the callers whose requests were not written that they will not be."""
         for work in self.worker.batch.take():
             for reply in work.waiting_callers():
                 with suppress(Exception):  # where the work failed half-way, some may have had their answer
-                    reply(None, self.failure)
-        self.refuse_inbox()
-        self._driver.failed()
+                    reply(None, failure)
 
     def refuse_inbox(self) -> None:
         """Tell the callers of queued requests that the engine does not serve any more."""
@@ -316,8 +337,8 @@ class Machine:
         self._tried_again.clear()
         while self.inbox:
             event = self.inbox.popleft()
-            reply = event.args[-1] if isinstance(event, partial) and event.args else None
-            if callable(reply):
+            reply = _reply_of(event)
+            if reply is not None:
                 with suppress(Exception):  # where the event failed half-way, it may have had its answer
                     reply(None, failure)
         self.flush()
@@ -339,8 +360,7 @@ class Machine:
         fenced = all(member.epoch != self.claimed().epoch for member in members)
         if not fenced and all(member.state != "dead" for member in members):
             return
-        if self.unavailable is not None or not self.store.writers.try_acquire(self._driver.wake):
-            self._tried_again.append(partial(self.hear, News("death")))
+        if not self.take_turn(partial(self.hear, News("death"))):
             return
         try:
             if fenced:
@@ -350,7 +370,7 @@ class Machine:
         except (StoreUnavailable, ClaimLost):  # the next look tries again
             return
         finally:
-            self.store.writers.release()
+            self.write_turn.release()
         if released:
             _log.warning("%s: a worker died; its %d runs go on elsewhere", self.store.location, released)
         self.worker.loader.look()
@@ -364,25 +384,23 @@ class Machine:
 
     # --- retention -----------------------------------------------------------------------------------------------
 
-    def purge(self, ended_before: int, reply: Reply, purged: int = 0) -> None:
+    def purge(self, ended_before: int, reply: Reply) -> None:
         """Delete the runs that ended before a time, some at a time; replies with their number; an event."""
-        if self.closing or self.unavailable is not None:
-            reply(purged, None)
-            return
-        if not self.store.writers.try_acquire(self._driver.wake):
-            self._tried_again.append(partial(self.purge, ended_before, reply, purged=purged))
-            return
-        try:
-            count = self.store.purge(ended_before, _PURGE_CHUNK, self.claimed())
-        except (StoreUnavailable, ClaimLost) as error:
-            reply(None, error)
-            return
-        finally:
-            self.store.writers.release()
-        if count == _PURGE_CHUNK:
-            self.later(partial(self.purge, ended_before, reply, purged=purged + count))
-        else:
-            reply(purged + count, None)
+        purging.purge(self, ended_before, reply)
+
+    def take_turn(self, again: Callable[[], None]) -> bool:
+        """Take the writers' lock; else have `again` called in a later turn."""
+        if self.unavailable is None and self.write_turn.take():
+            return True
+        self._tried_again.append(again)
+        return False
+
+    def refuses(self, reply: Reply) -> bool:
+        """Tell a caller where nothing can be written now; return whether that is so."""
+        if self.unavailable is None:
+            return False
+        reply(None, _copy(self.unavailable))
+        return True
 
     # --- what the worker has done outside (see `stepwell.work.Outside`) ---------------------------------------------
 
@@ -435,8 +453,7 @@ class Machine:
 
     def start_run(self, run: RunCreated, messages: Sequence[Message], reply: Reply) -> None:
         """Create a run."""
-        if self.unavailable is not None:
-            reply(None, _copy(self.unavailable))
+        if self.refuses(reply):
             return
         if messages and (existing := self.worker.find(run.id)) is not None:
             try:  # a start that is refused sends nothing; one that finds its run sends the messages to it
@@ -449,35 +466,33 @@ class Machine:
 
     def send(self, run_id: str, message: Message, reply: Reply) -> None:
         """Send a message."""
-        if self.unavailable is not None:
-            reply(None, _copy(self.unavailable))
+        if self.refuses(reply):
             return
         self.requests.send(run_id, message, reply)
 
     def cancel(self, run_id: str, reason: str | None, reply: Reply) -> None:
         """Ask a run to stop."""
-        if self.unavailable is not None:
-            reply(None, _copy(self.unavailable))
+        if self.refuses(reply):
             return
         self.requests.cancel(run_id, reason, reply)
 
     def resume(self, run_id: str, reply: Reply) -> None:
         """Try a halted run again."""
+        if self.refuses(reply):
+            return
         self.requests.resume(run_id, reply)
 
     def change_queue(
         self, name: str, settings: Callable[[QueueSettings], QueueSettings] | None, paused: bool | None, reply: Reply
     ) -> None:
         """Change what a queue or limit bounds, or pause or resume it."""
-        if self.unavailable is not None:
-            reply(None, _copy(self.unavailable))
+        if self.refuses(reply):
             return
         self.queue_requests.change(name, settings, paused, reply)
 
     def cancel_waiting(self, name: str, partition: str | None, reason: str | None, reply: Reply) -> None:
         """Cancel what waits in a queue."""
-        if self.unavailable is not None:
-            reply(None, _copy(self.unavailable))
+        if self.refuses(reply):
             return
         self.queue_requests.cancel_waiting(name, partition, reason, reply)
 
@@ -490,8 +505,15 @@ class Machine:
         """Tell whoever still waits, and drop what is in memory."""
         assert self.failure is not None
         self.waiters.refuse(self.failure)
+        self._refuse_batch(self.failure)
         self.worker.close()
         self.flush()
+
+
+def _reply_of(event: Callable[[], None]) -> Reply | None:
+    """Return what answers the caller of an event, where it has one: the last argument."""
+    reply: Any = event.args[-1] if isinstance(event, partial) and event.args else None
+    return cast("Reply", reply) if callable(reply) else None
 
 
 def _copy(error: StoreUnavailable) -> StoreUnavailable:

@@ -268,11 +268,12 @@ class Settling:
     def hold_back(self, works: list[Work], error: StepwellError) -> None:
         """Refuse requests that touch no run in memory; keep the rest for another try.
 
-        What neither a run nor a caller waits for (a permit that comes free, say) must be written some time as well.
+        What neither a run nor a caller waits for (a permit that comes free, say) must be written some time as well. A
+        request that cannot be taken out of what its run did is kept, and its caller told so.
         """
         kept: list[Work] = []
         for work in works:
-            if work.calls_transactions:
+            if work.calls_transactions and work.body is not None:
                 # Their functions were called, but nothing of it stands: read the runs again when there is space.
                 self._batch.forget(work)
                 lost = work.residents
@@ -281,9 +282,18 @@ class Settling:
                     self._read_again(run, self._let_go(run, refused), refused)
             elif work.residents or work.extra.unread or not work.waiting_callers():
                 kept.append(work)
+                self._tell_kept(work, error)
             else:
                 self.settled(work, error)
         self._batch.put_back(kept)
+
+    @staticmethod
+    def _tell_kept(work: Work, error: StepwellError) -> None:
+        """Tell callers that their request is written later, if the engine lives so long."""
+        if work.rare is not None and work.rare.replies:
+            told, work.rare.replies = work.rare.replies, []
+            for reply, _ in told:
+                reply(None, type(error)(f"{error}. This request is kept, and tried again by itself: do not repeat it"))
 
     def drop(self, works: Iterable[Work], error: ClaimLost) -> list[Work]:
         """Drop what concerns runs that are not this worker's any more; return the works that can be written anew."""

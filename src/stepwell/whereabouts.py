@@ -23,8 +23,16 @@ _INSTALLED: Final = ("site-packages", "dist-packages")
 
 def executing_at() -> str:
     """Return the innermost line of the user's code that is executing now; where all is installed, the outermost."""
+    return _innermost(sys._getframe(1))
+
+
+def executing_in(thread: int) -> str:
+    """Return the same of another thread, by its ident."""
+    return _innermost(sys._current_frames().get(thread))
+
+
+def _innermost(frame: FrameType | None) -> str:
     found = "unknown"
-    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         filename = frame.f_code.co_filename
         installed = any(folder in filename for folder in _INSTALLED)

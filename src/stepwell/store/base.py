@@ -343,11 +343,20 @@ class StoreTransaction(Protocol):
         ...
 
 
+#: How long the writers' lock is waited for before the log says who holds it, in seconds.
+SLOW_LOCK_SECONDS: Final = 3.0
+#: How long it is waited for, if nothing else is said, in seconds; then whoever wants to write is told that it cannot.
+LOCK_PATIENCE_SECONDS: Final = 30.0
+
+
 class WritersLock(Protocol):
     """Who may write now: one at a time, in the order of asking."""
 
     def acquire(self, timeout_seconds: float | None = None) -> None:
-        """Wait for the lock; for threads that may block. Raises `StoreError`, naming the holder, when time is up."""
+        """Wait for the lock; for threads that may block. Raises `StoreUnavailable`, naming the holder, in the end.
+
+        That is after `timeout_seconds`, or after some time that the store chooses.
+        """
         ...
 
     def try_acquire(self, notify: Callable[[], None]) -> bool:
@@ -356,6 +365,14 @@ class WritersLock(Protocol):
 
     def release(self) -> None:
         """Give the lock to whoever waits longest."""
+        ...
+
+    def holding(self, where: str) -> AbstractContextManager[None]:
+        """Say where the caller, which has the lock, holds it for longer than a commit takes; for messages."""
+        ...
+
+    def describe_holder(self, waited_seconds: float) -> str:
+        """Return who has the lock, where, and what to do about it, for someone who has waited for so long."""
         ...
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final, NoReturn
 
 import apsw
 
-from stepwell.errors import TransactionError
+from stepwell.errors import EngineClosed, TransactionError
 from stepwell.store.base import Change, Lent
 from stepwell.store.sqlite.faults import TransactionGone, concerns_all
 
@@ -159,6 +159,8 @@ class SqliteLent:
             raise TransactionError(f"the transaction was ended by an earlier error: {self.fault}") from self.fault
 
     def _raise(self, error: apsw.Error) -> NoReturn:
+        if isinstance(error, apsw.ConnectionClosedError):
+            raise EngineClosed("the engine was closed within this transaction; nothing of it was written") from error
         if concerns_all(error):
             self.fault = error
         elif not self._connection.in_transaction:

@@ -91,6 +91,8 @@ class Holder(NamedTuple):
 
 #: Files that an engine of this process holds (databases and lock files), with the path of the database.
 _held: dict[Identity, str] = {}
+#: Those of them whose engine was closed, but has a thread left that waits for a lock; it will let go of them.
+_leaving: set[Identity] = set()
 #: Files that the parent held when this process was forked. SQLite's own tables in this process say that it holds locks
 #: on them, which it does not: opening one of them here would write without locks.
 _inherited: dict[Identity, str] = {}
@@ -138,6 +140,12 @@ class LockFile:
                 if self.descriptor >= 0:
                     unlock(self.descriptor, LOCK_BASE)
 
+    def leaving(self) -> None:
+        """Note that the engine is closed, and that `release` will follow: whoever opens the file waits for it."""
+        with _table_lock:
+            if self.descriptor >= 0:
+                _leaving.update(self._identities)
+
     def release(self) -> None:
         """Let go of all locks. Safe to call twice, and without effect in a forked child."""
         with _table_lock:
@@ -147,6 +155,7 @@ class LockFile:
             self.descriptor = -1
             for identity in self._identities:
                 _held.pop(identity, None)
+                _leaving.discard(identity)
 
 
 def acquire(path: str, database_path: str, patience_seconds: float = DOOR_PATIENCE_SECONDS) -> LockFile:
@@ -177,6 +186,28 @@ def acquire(path: str, database_path: str, patience_seconds: float = DOOR_PATIEN
     raise FileInUse(f"The lock file {path!r} is deleted by someone as fast as it is made. Find out who does that.")
 
 
+def wait_for_leaving(database_path: str, patience_seconds: float = DOOR_PATIENCE_SECONDS) -> None:
+    """Wait for an engine of this process that was closed and has not let go of the database yet.
+
+    Raises `FileInUse` where that takes too long.
+    """
+    give_up_at = time.monotonic() + patience_seconds
+    while _is_leaving(database_path):
+        if time.monotonic() >= give_up_at:
+            raise FileInUse(
+                f"{database_path!r} was open in an engine of this process, {os.getpid()}, which is closed; but a "
+                "thread of it still waits for another process, which writes all the time, or is stopped while it does. "
+                "Continue that one or kill it, then open the file again."
+            )
+        time.sleep(_LONGEST_PAUSE_SECONDS)
+
+
+def _is_leaving(database_path: str) -> bool:
+    identity = Identity.of(database_path)
+    with _table_lock:
+        return identity in _leaving
+
+
 def check_free(database_path: str, identity: Identity | None) -> None:
     """Raise where an engine of this process, or of the process it was forked from, has the file `identity` open."""
     if identity is None:
@@ -196,6 +227,7 @@ def after_fork_in_child() -> None:
     _table_lock = threading.Lock()
     _inherited.update(_held)
     _held.clear()
+    _leaving.clear()
 
 
 # --- locks on bytes ---------------------------------------------------------------------------------------------------

@@ -184,7 +184,8 @@ class Database:
             self.membership.leave()
             _open.discard(self)
             self._watch.end()
-            self._lock.release()
+            self._lock.leaving()
+            self.writers.when_over(self._lock.release)
 
     @contextmanager
     def _open_version(self) -> Generator[Version, None, None]:
@@ -257,6 +258,7 @@ def check_platform(platform: str) -> None:
 
 
 def _open_free(path: str, durability: Durability, scripts: tuple[migrate.Migration, ...]) -> Database:
+    locking.wait_for_leaving(path)
     identity = Identity.of(path)
     locking.check_free(path, identity)
     if identity is not None:

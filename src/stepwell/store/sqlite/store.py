@@ -238,7 +238,7 @@ class SqliteStore:
             if self._writer.failed is None and claim is not None:
                 self._end_worker(claim, now)
             self._reader.close()
-            if self._writer.failed is None and not self._members.others():
+            if self._writer.failed is None and not self._members.others() and not self._is_lent():
                 self._fold_log()
         finally:
             self._writer.closed = True
@@ -257,6 +257,13 @@ class SqliteStore:
             self._write(None, end)
         except StoreUnavailable as error:
             _log.warning("%s. The engine closes without a last write; nothing recorded is lost", error)
+
+    def _is_lent(self) -> bool:
+        """Tell whether a transaction of user code is open, which ends with the connection."""
+        try:
+            return self._connection.in_transaction
+        except apsw.ThreadingViolationError:
+            return True
 
     def _fold_log(self) -> None:
         try:

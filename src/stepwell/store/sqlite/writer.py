@@ -372,11 +372,17 @@ class Writer:
             yield SqliteTransaction(self.apply_inside, lent)
         except BaseException as error:
             lent.end()
+            if self.closed:  # and with the connection, the transaction is gone
+                raise
             told = self.abandon(lent.fault or error)
             if error is lent.fault:
                 raise told from error
             raise
         lent.end()
+        if self.closed:
+            raise EngineClosed(
+                f"{self._location}: the engine was closed within this transaction; nothing of it was written"
+            )
         if isinstance(lent.fault, TransactionGone):
             self.abandon(lent.fault)
             raise TransactionError(_ENDED_BY_USER) from lent.fault

@@ -15,22 +15,32 @@ notified since the last release, and every thread that waits looks again by itse
 
 from __future__ import annotations
 
+import logging
+import math
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import Final, Literal
 
-from stepwell.errors import EngineClosed, FileInUse
-from stepwell.store.sqlite import locking
+from stepwell.errors import EngineClosed, StoreUnavailable
+from stepwell.store.base import LOCK_PATIENCE_SECONDS, SLOW_LOCK_SECONDS
+from stepwell.store.sqlite import in_words, locking, writer_note
 from stepwell.store.sqlite.locking import QUEUE_BYTE, WRITE_BYTE, LockFile
+from stepwell.whereabouts import executing_in
 
+_log: Final = logging.getLogger("stepwell")
+
+_ADVICE: Final = "If it is stopped, or hangs, continue it or kill it"
+_ADVICE_TO_THIS_PROCESS: Final = "A transaction should be short: do the waiting outside of it"
+#: How often a thread that waits for another process looks at the time.
+_LOOK_SECONDS: Final = 0.5
+#: How long `close` waits for the helper, as a rule for a commit of another process; then it is left to end by itself.
+_CLOSE_PATIENCE_SECONDS: Final = 0.25
 #: How long a notified loop has the lock kept for it before a thread, or another process, may have it.
 _RESERVED_SECONDS: Final = 0.02
-#: How long `close` waits for the helper, which waits for a process that may have been stopped.
-_CLOSE_PATIENCE_SECONDS: Final = 5.0
 
 
 class _Thread:
@@ -53,8 +63,11 @@ class FairLock:
         """Block until the lock is the caller's. The caller must not hold it already."""
         self.acquire_within(None)
 
-    def acquire_within(self, patience_seconds: float | None) -> bool:
-        """Block until the lock is the caller's, and return True; False where that takes longer than given."""
+    def acquire_within(self, patience_seconds: float | None, look: Callable[[], None] = lambda: None) -> bool:
+        """Block until the lock is the caller's, and return True; False where that takes longer than given.
+
+        `look` is called now and then meanwhile.
+        """
         with self._mutex:
             if self._state == "free":
                 self._state = "held"
@@ -64,7 +77,7 @@ class FairLock:
             seen = self._reservation
         give_up_at = None if patience_seconds is None else time.monotonic() + patience_seconds
         try:
-            if self._await(waiter, seen, give_up_at):
+            if self._await(waiter, seen, give_up_at, look):
                 return True
         except BaseException:  # an interrupt must leave neither a dead waiter nor a lock that nobody releases
             if not self._leave_line(waiter):
@@ -87,6 +100,14 @@ class FairLock:
             if notify not in self._waiting:
                 self._waiting.append(notify)
             return False
+
+    def take(self) -> bool:
+        """Take the lock where nobody holds it, reserved or not; return whether that was so. For who was notified."""
+        with self._mutex:
+            if self._state == "held":
+                return False
+            self._state = "held"
+            return True
 
     def release(self) -> None:
         """Pass the lock on to whoever waits longest. Raises `RuntimeError` when it is not held."""
@@ -145,9 +166,10 @@ class FairLock:
             self._waiting.clear()
         return notified
 
-    def _await(self, waiter: _Thread, seen: int, give_up_at: float | None) -> bool:
+    def _await(self, waiter: _Thread, seen: int, give_up_at: float | None, look: Callable[[], None]) -> bool:
         """Block until `waiter` has the lock or the time is up; break a reservation that outlived its time."""
         while not waiter.granted.wait(timeout=_RESERVED_SECONDS):
+            look()
             if give_up_at is not None and time.monotonic() >= give_up_at:
                 return False
             notified: list[Callable[[], None]] = []
@@ -193,23 +215,6 @@ class Turnstile:
             raise
         self.is_inside = True
 
-    def enter_within(self, patience_seconds: float) -> bool:
-        """Enter, or return False where that takes longer than `patience_seconds`."""
-        descriptor = self._file.descriptor
-        give_up_at = time.monotonic() + patience_seconds
-        entered = False
-        try:
-            entered = locking.lock_within(descriptor, QUEUE_BYTE, patience_seconds) and locking.lock_within(
-                descriptor, WRITE_BYTE, give_up_at - time.monotonic()
-            )
-            if entered:
-                locking.unlock(descriptor, QUEUE_BYTE)
-        finally:
-            if not entered:
-                self._leave_both(descriptor)
-        self.is_inside = entered
-        return entered
-
     def leave(self) -> None:
         """Let the next process in."""
         self.is_inside = False
@@ -237,6 +242,7 @@ class SharedLock:
     def __init__(self, lock_file: LockFile) -> None:
         self._line = FairLock()
         self._turnstile = Turnstile(lock_file)
+        self._file = lock_file
         self._location = lock_file.database_path
         # Whether the reservation in the line includes the turnstile. Only who holds the line reads or writes it.
         self._kept = False
@@ -245,40 +251,46 @@ class SharedLock:
         self._wanted: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._helper: threading.Thread | None = None
         self._closed = False
+        self._helper_is_over = False
+        self._when_over: Callable[[], None] | None = None
+        # Which thread of this process has the lock, for messages; and where in the user's code it took it.
+        self._holder = 0
+        self._place: str | None = None
 
     def acquire(self, timeout_seconds: float | None = None) -> None:
         """Block until the lock is the caller's. The caller must not hold it already.
 
-        Raises `FileInUse`, naming the holder, where it takes longer than `timeout_seconds`.
+        Says in the log who holds it where that takes `SLOW_LOCK_SECONDS`. Raises `StoreUnavailable`, naming the holder,
+        where it takes longer than `timeout_seconds` (None: `LOCK_PATIENCE_SECONDS`).
         """
-        if timeout_seconds is not None:
-            if not self.acquire_within(timeout_seconds):
-                raise FileInUse(self._describe_holder(timeout_seconds))
-            return
-        self._line.acquire()
-        if not (self._kept and self._take_over()):
-            try:
-                self._check_open()
-                self._turnstile.enter()
-            except BaseException:
-                self._line.release()
-                raise
+        patience = LOCK_PATIENCE_SECONDS if timeout_seconds is None else timeout_seconds
+        if not self.acquire_within(patience):
+            raise StoreUnavailable(f"{self.describe_holder(patience)}. Nothing was written")
 
     def acquire_within(self, patience_seconds: float) -> bool:
-        """As `acquire`, but return False where it takes longer: a process that writes may be stopped, see `holder`."""
-        give_up_at = time.monotonic() + patience_seconds
-        if not self._line.acquire_within(patience_seconds):
+        """As `acquire`, but return False where it takes longer."""
+        began_at = time.monotonic()
+        slow_at = began_at + SLOW_LOCK_SECONDS
+
+        def look() -> None:
+            nonlocal slow_at
+            if time.monotonic() >= slow_at:
+                slow_at = math.inf
+                _log.warning("%s. Waiting", self.describe_holder(SLOW_LOCK_SECONDS))
+
+        if not self._line.acquire_within(patience_seconds, look):
             return False
-        if self._kept and self._take_over():
-            return True
-        entered = False
-        try:
-            self._check_open()
-            entered = self._turnstile.enter_within(give_up_at - time.monotonic())
-        finally:
-            if not entered:
-                self._line.release()
-        return entered
+        free = threading.Event()
+        while not self._enter(free.set):
+            while not free.wait(max(0.0, min(_LOOK_SECONDS, began_at + patience_seconds - time.monotonic()))):
+                look()
+                if time.monotonic() >= began_at + patience_seconds:
+                    return False
+            free.clear()
+            left_seconds = began_at + patience_seconds - time.monotonic()
+            if not (self._line.take() or self._line.acquire_within(left_seconds, look)):
+                return False
+        return True
 
     def try_acquire(self, notify: Callable[[], None]) -> bool:
         """Take the lock and return True; else return False and have `notify` called when to try again.
@@ -286,20 +298,34 @@ class SharedLock:
         `notify` is called from any thread, once, and must not block. Who was notified has the lock kept for
         `_RESERVED_SECONDS`, then it goes to the next.
         """
-        if not self._line.try_acquire(notify):
-            return False
-        if self._kept and self._take_over():
-            return True
+        return self._line.try_acquire(notify) and self._enter(notify)
+
+    def _enter(self, notify: Callable[[], None]) -> bool:
+        """Pass the turnstile, for who has the line; else leave both to the helper, which calls `notify`."""
+        if not (self._kept and self._take_over()):
+            try:
+                self._check_open()
+                if not self._turnstile.try_enter():
+                    # The line stays held, on behalf of the helper.
+                    self._fetch(notify)
+                    return False
+            except BaseException:
+                self._line.release()
+                raise
+        self._holder = threading.get_ident()
+        return True
+
+    @contextmanager
+    def holding(self, where: str) -> Generator[None]:
+        """Say, for the length of the block, where the user's code holds the lock, which the caller has."""
+        self._place = where
+        writer_note.write(self._file.descriptor, where)
         try:
-            self._check_open()
-            if self._turnstile.try_enter():
-                return True
-            # The line stays held, on behalf of the helper.
-            self._fetch(notify)
-        except BaseException:
-            self._line.release()
-            raise
-        return False
+            yield
+        finally:
+            self._place = None
+            if not self._closed:
+                writer_note.clear(self._file.descriptor)
 
     def release(self) -> None:
         """Pass the lock on: to the process that waits, or else to whoever waits longest in this one."""
@@ -315,27 +341,57 @@ class SharedLock:
         """Return which other process writes now, None where none does; 0 where it is not visible from here."""
         return None if self._closed else self._turnstile.holder()
 
-    def _describe_holder(self, waited_seconds: float) -> str:
-        pid, what = self.holder(), "been writing"
-        if pid is None and not self._turnstile.is_inside and not self._closed:
-            pid, what = self._turnstile.next_in_line(), "been the next to write"
-        who = f"process {pid}" if pid else "this process" if pid is None else "another process"
+    def describe_holder(self, waited_seconds: float) -> str:
+        """Return who has the lock, or is next, after the caller waited for so long; and what to do about it."""
+        who, advice = self._who_holds()
+        waited = f"for more than {waited_seconds:g} s, and nobody else can write meanwhile"
+        return f"{self._location!r}: {who} {waited}. {advice}"
+
+    def _who_holds(self) -> tuple[str, str]:
+        pid = self.holder()
+        if pid is not None:
+            note = writer_note.read(self._file.descriptor, pid)
+            who = in_words.describe_process(pid)
+            if note is not None:
+                who = note.describe() if pid == 0 else f"{who}, {note.describe_place()},"
+            return f"{who} has been writing", _ADVICE
+        if self._turnstile.is_inside or self._closed:
+            return (
+                f"{self._own_holder()} has been writing",
+                "A transaction should be short: do the waiting outside of it",
+            )
+        pid = self._turnstile.next_in_line()
         return (
-            f"{self._location!r}: {who} has {what} for more than {waited_seconds:g} s, and nobody else can write "
-            "meanwhile. If it is stopped, or hangs, continue it or kill it"
+            f"{'this process' if pid is None else in_words.describe_process(pid)} has been the next to write",
+            _ADVICE,
         )
 
-    def close(self) -> None:
-        """End the helper. Whoever asks from now on gets `EngineClosed`; what is held may still be released.
+    def _own_holder(self) -> str:
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        name = names.get(self._holder, "one that has ended")
+        where = self._place or executing_in(self._holder)
+        return f"this process (thread {name!r}, in {where})"
 
-        Called before the lock file is closed: a helper that waited on would, in the end, let go of what the next engine
-        of this process holds on that file. It waits no longer than another process writes.
-        """
+    def close(self) -> None:
+        """Refuse whoever asks from now on with `EngineClosed`; what is held may still be released."""
         with self._mutex:
             self._closed = True
             self._wanted.put(None)
         if self._helper is not None:
             self._helper.join(_CLOSE_PATIENCE_SECONDS)
+
+    def when_over(self, call: Callable[[], None]) -> None:
+        """Have `call` called when nothing touches the lock file any more; after `close`.
+
+        That is at once, or by the helper, which may wait for another process that writes. Until then the file must stay
+        open: a wait that outlived its descriptor would, in the end, let go of what the next engine of this process
+        holds on that file.
+        """
+        with self._mutex:
+            if self._helper is not None and not self._helper_is_over:
+                self._when_over = call
+                return
+        call()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -360,12 +416,18 @@ class SharedLock:
             self._wanted.put(notify)
 
     def _help(self) -> None:
-        """Wait for the turnstile in place of loops, one at a time."""
+        """Wait for the turnstile in place of loops and threads, one at a time."""
         while (notify := self._wanted.get()) is not None:
             try:
                 self._turnstile.enter()
+                if self._closed:
+                    self._turnstile.leave()
             except (OSError, ValueError):
-                # Closed meanwhile, or the locks fail: who tries again is told so.
+                # The locks fail: who tries again is told so.
+                self._line.release()
+                _tell(notify)
+                continue
+            if self._closed:
                 self._line.release()
                 _tell(notify)
                 continue
@@ -375,6 +437,10 @@ class SharedLock:
             _tell(notify)
             if not self._taken.wait(_RESERVED_SECONDS):
                 self._line.lapse(reservation, self._let_go)
+        with self._mutex:
+            self._helper_is_over = True
+        if self._when_over is not None:
+            self._when_over()
 
     def _let_go(self) -> None:
         self._kept = False
