@@ -29,6 +29,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.spawning"],
     [
         "stepwell.purging",
+        "stepwell.congestion",
         "stepwell.purity",
         "stepwell.queue_requests",
         "stepwell.requests",

@@ -97,6 +97,7 @@ class Dispatch:
 
     def drop(self, attempts: list[Attempts]) -> None:
         """Cancel async attempts, end isolated ones; sync ones see for themselves that they are not wanted any more."""
+        self._threads.drop(attempts)
         if self._processes is not None:
             self._processes.drop(attempts)
         self._on_step_loop(self._lanes.drop, attempts)
@@ -153,12 +154,16 @@ class Dispatch:
             self._starts_timer = self._loop.call_later(_START_TOLD_SECONDS, self._tell_starts)
 
     def _watch(self) -> None:
-        if self._long_timer is None and self.count and not self._closed:
+        if self._long_timer is None and (self.count or self._threads.must_report) and not self._closed:
             self._long_timer = self._loop.call_later(LONG_STEP_SECONDS, self._look)
 
     def _look(self) -> None:
         self._long_timer = None
         self._long_steps(self.under_way())
+        now = 0 if self._now is None else self._now()
+        self._threads.report(self._loop.time(), now)
+        if self._processes is not None:
+            self._processes.report(self._loop.time(), now)
         self._watch()
 
 

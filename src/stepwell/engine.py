@@ -20,6 +20,7 @@ from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, outco
 from stepwell.lifecycle import Status
 from stepwell.names import check_name, check_text
 from stepwell.options import Durability, Options, QueueOptions, StartMessage, StartOptions, flow_name
+from stepwell.threads import lent
 from stepwell.work import RunOver
 
 T = TypeVar("T")
@@ -137,7 +138,8 @@ class Engine:
         answer = _Answer()
         self._client.core.request(event, *args, reply=answer)
         try:
-            return answer.wait(seconds)
+            with lent():
+                return answer.wait(seconds)
         except TimeoutError:
             if answer.has_come():  # the run itself failed with a TimeoutError
                 raise

@@ -28,6 +28,7 @@ import msgspec
 from stepwell import child as wire
 from stepwell.attempts import Attempts
 from stepwell.codec import Codec
+from stepwell.congestion import Congestion
 from stepwell.errors import SerializationError, StepFailed, StepProcessDied, StepwellError
 from stepwell.failure import decode_failure
 from stepwell.runner import Finished, note_beginning, time_limit, timed_out
@@ -84,6 +85,7 @@ class ProcessLanes:
         self._finished = finished
         self._limit = limit or _cpus()
         self._arguments = Codec(max_payload_bytes=_ARGUMENTS_BYTES, compress_above_bytes=_ARGUMENTS_BYTES)
+        self._congestion = Congestion("process", "step_processes", self._limit)
         self._queue: OrderedDict[Attempts, None] = OrderedDict()
         self._running: dict[Attempts, _Child] = {}
         self._children: list[_Child] = []
@@ -114,6 +116,10 @@ class ProcessLanes:
     def busy(self) -> list[Attempts]:
         """Return the attempts that are queued or under way; from any thread."""
         return [*self._running, *self._queue]
+
+    def report(self, at: float, now: int) -> None:
+        """Name in the log the steps that wait for a process; once a second. See `Congestion.look`."""
+        self._congestion.look(list(self._queue), list(self._running), at, now)
 
     def pids(self) -> list[int]:
         """Return the ids of the child processes."""
