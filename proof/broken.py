@@ -19,8 +19,9 @@ def acknowledging_before_commit() -> Generator[None]:
     ask = Engine._ask
 
     def asks(engine: Engine, event: Callable[..., None], *args: Any) -> Any:
-        if getattr(event, "__name__", "") in {"start_run", "send", "cancel"}:
-            engine._client.core.request(event, *args, reply=lambda _value, _error: None)
+        core = engine._client.core
+        if event in (core.machine.start_run, core.machine.send, core.machine.cancel):
+            core.request(event, *args, reply=lambda _value, _error: None)
             return None
         return ask(engine, event, *args)
 

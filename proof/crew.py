@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -88,6 +89,10 @@ def _state(task: Path) -> str:
         return "X"
 
 
+#: How the workers of crews are broken that are not told so themselves; a key of `proof.crew_member.CONTROLS`.
+broken: ContextVar[str] = ContextVar("broken", default="")
+
+
 class Crew:
     """The workers of one database, which is in `folder` with their log and their words. Use it as a context manager.
 
@@ -111,7 +116,7 @@ class Crew:
         self.present: list[Member] = []
         self._options = dict(options)
         self._forks = forks
-        self._control = control
+        self._control = control or broken.get()
         self._prefix = prefix
         self._count = 0
         self._nursery = subprocess.Popen(

@@ -32,8 +32,10 @@ from proof import orders
 from stepwell import Engine, queues, turns
 from stepwell.definition import registered_workflows
 from stepwell.store.sqlite import locking, store, writer
+from stepwell.store.sqlite.inplace import FileInPlace
 from stepwell.store.sqlite.lookout import Lookout
 from stepwell.store.sqlite.nudges import Mailbox
+from stepwell.store.sqlite.store import SqliteStore
 
 #: prctl(2): what the kernel sends when the parent dies.
 _PR_SET_PDEATHSIG: Final = 1
@@ -124,15 +126,28 @@ def _be_wrong(file: str, zone: str) -> None:
 # --- deliberately broken engines --------------------------------------------------------------------------------------
 
 
+def _put(owner: object, name: str, value: object) -> None:
+    """Put something else in place of a part of the engine; raises where the engine has no part of that name."""
+    getattr(owner, name)
+    setattr(owner, name, value)
+
+
+def _put_sql(statements: dict[str, str], name: str, old: str, new: str) -> None:
+    """Put other words into a statement; raises where it is not there, or has no such words."""
+    text = statements[name]
+    if old not in text:
+        raise LookupError(f"the statement {name} has no {old!r}")
+    statements[name] = text.replace(old, new)
+
+
 def _without_epochs() -> None:
     """Let a worker that was fenced write on."""
-    writer._SQL["worker_may_write"] = "SELECT 1 FROM (SELECT ?1)"
+    _put_sql(writer._SQL, "worker_may_write", writer._SQL["worker_may_write"], "SELECT 1 FROM (SELECT ?1)")
 
 
 def _children_are_skipped() -> None:
     """Leave the runs that another one started to their dead worker."""
-    text = store._SQL["runs_of_worker_released"]
-    store._SQL["runs_of_worker_released"] = text.replace("WHERE owner = ?1", "WHERE owner = ?1 AND parent IS NULL")
+    _put_sql(store._SQL, "runs_of_worker_released", "WHERE owner = ?1", "WHERE owner = ?1 AND parent IS NULL")
 
 
 def _deaf() -> None:
@@ -143,8 +158,8 @@ def _deaf() -> None:
         receive(self)
         return []
 
-    Mailbox.receive = lose  # type: ignore[method-assign]
-    Lookout._tick = lambda *_: None  # type: ignore[method-assign]
+    _put(Mailbox, "receive", lose)
+    _put(Lookout, "_tick", lambda *_: None)
 
 
 def _locks_are_inherited() -> None:
@@ -161,11 +176,14 @@ def _locks_are_inherited() -> None:
             return False
         return True
 
-    locking.try_lock = try_lock
-    locking.lock = lambda descriptor, first: ofd(fcntl.F_WRLCK, fcntl.F_OFD_SETLKW, descriptor, first, 1)
-    locking.unlock = lambda descriptor, first, length=1: ofd(
-        fcntl.F_UNLCK, fcntl.F_OFD_SETLK, descriptor, first, length
-    )
+    def lock(descriptor: int, first: int) -> None:
+        ofd(fcntl.F_WRLCK, fcntl.F_OFD_SETLKW, descriptor, first, 1)
+
+    def unlock(descriptor: int, first: int, length: int = 1) -> None:
+        ofd(fcntl.F_UNLCK, fcntl.F_OFD_SETLK, descriptor, first, length)
+
+    for replacement in (try_lock, lock, unlock):
+        _put(locking, replacement.__name__, replacement)
 
 
 def _counted_outside() -> None:
@@ -189,7 +207,17 @@ def _counted_outside() -> None:
     def take(facts: Any, *args: Any, **options: Any) -> Any:
         return decide(Stale(facts), *args, **options)
 
-    vars(turns)["take"] = take
+    _put(turns, "take", take)
+
+
+def _blind() -> None:
+    """Do not look whether the file is still what its name means."""
+    _put(FileInPlace, "what_happened", lambda _self: None)
+
+
+def _own_clock() -> None:
+    """Go by the wall clock of this process, instead of one clock that all have agreed on."""
+    _put(SqliteStore, "agree_on_clock", lambda _self, offset: offset)
 
 
 CONTROLS: Final[dict[str, Callable[[], None]]] = {
@@ -197,6 +225,8 @@ CONTROLS: Final[dict[str, Callable[[], None]]] = {
     "recovery that skips a child": _children_are_skipped,
     "wake-up lost without the fallback": _deaf,
     "lock inherited by a child": _locks_are_inherited,
+    "a file that was taken away is not missed": _blind,
+    "every worker has a clock of its own": _own_clock,
     "a queue limit counted outside the transaction": _counted_outside,
 }
 

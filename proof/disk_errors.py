@@ -41,7 +41,7 @@ from proof.patience import Hangs, no_longer_than
 from proof.pool import scratch, spread
 from proof.recorder import Op, Recording, RecordingFile, RecordingVFS, recording
 from proof.recording import small_logs
-from proof.result import Control, Result
+from proof.result import Control, Result, judged
 from proof.shop import OBSERVER, Fact
 from stepwell import core
 from stepwell.errors import EngineClosed, StoreError
@@ -459,6 +459,4 @@ def _run_control(task: tuple[str, int]) -> Control:
     name, seed = task
     with _CONTROLS[name]():
         tally = run_chunk((seed, _CONTROL_CASES), only="sync")
-    if tally.failed:
-        return Control(name, caught=True, how=f"case {tally.cases}, {tally.failed[0]}")
-    return Control(name, caught=False, how=f"{_CONTROL_CASES} cases, nothing lost")
+    return judged(name, tally.failed, "acknowledged, but lost")

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -27,7 +27,7 @@ from proof.finishing import finish
 from proof.holding import Held, look_into, missing
 from proof.pool import scratch, spread
 from proof.recording import Life, record
-from proof.result import Control, Result
+from proof.result import Control, Result, judged
 from proof.shop import Fact
 from stepwell.store.sqlite.store import SqliteStore
 
@@ -229,6 +229,7 @@ def run_control(task: tuple[str, int]) -> Control:
             checker = Checker(life, folder / "image", Random(seed), seed)
             checker.keeps = False
             tally = checker.check(_CONTROL_IMAGES, to_the_end=False, stop_at_failure=True)
+        found = judged(name, tally.failed, "acknowledged, but lost")
         if tally.failed:
-            return Control(name, caught=True, how=f"image {tally.images} of life {attempt + 1}, {tally.failed[0]}")
+            return replace(found, how=f"image {tally.images} of life {attempt + 1}, {found.how}")
     return Control(name, caught=False, how=f"{_CONTROL_LIVES} lives, {_CONTROL_IMAGES} images of each: nothing lost")

@@ -13,8 +13,9 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from proof.crew import broken
 from proof.pool import scratch
-from proof.result import Result
+from proof.result import Control, Result, judged
 from proof.scenarios import clocks, disks, ends, files, tools, versions
 from proof.scenarios.life import Impossible, Scenario
 
@@ -40,6 +41,12 @@ SCENARIOS: Final[dict[str, Scenario]] = {
 }
 CI_CASES: Final = len(SCENARIOS)
 
+#: How workers are broken (`proof.crew_member.CONTROLS`), the scenario that must show it, and what it must say.
+CONTROLS: Final = {
+    "a file that was taken away is not missed": ("file moved away", "goes on"),
+    "every worker has a clock of its own": ("wall clocks set by hours and a year, time zones", "entries are from"),
+}
+
 
 def run(cases: int, jobs: int, seed: int) -> Result:
     """Play `cases` scenarios, one after the other, again and again with other seeds."""
@@ -63,10 +70,24 @@ def run(cases: int, jobs: int, seed: int) -> Result:
         cases=played,
         failures=len(failures),
         details={"scenarios": names, "not possible here": sorted(set(notes)), "failed": failures[:_FAILURES_TOLD]},
-        controls=[],
+        controls=[_control(name, seed) for name in CONTROLS],
         seconds=0.0,
         command="",
     )
+
+
+def _control(name: str, seed: int) -> Control:
+    scenario, reason = CONTROLS[name]
+    token = broken.set(name)
+    complaints: list[str] = []
+    try:
+        with scratch() as folder:
+            SCENARIOS[scenario](folder, seed)
+    except Exception as error:
+        complaints.append(f"{type(error).__name__}: {error}")
+    finally:
+        broken.reset(token)
+    return judged(name, complaints, reason)
 
 
 def play(name: str, seed: int) -> None:

@@ -24,8 +24,8 @@ from proof.crew import PATIENCE_SECONDS, Crew, Member
 from proof.load import HANG_SECONDS, Load
 from proof.patience import Patience
 from proof.pool import scratch, spread
-from proof.result import Control, Result
-from proof.verdict import Evidence, first_of, in_ignorance, judge
+from proof.result import Control, Result, judged
+from proof.verdict import Evidence, in_ignorance, judge
 from stepwell import core
 from stepwell.errors import InvalidArgument, StoreError
 
@@ -106,9 +106,7 @@ def _round(case: tuple[int, int]) -> Round:
 def _control(seed: int) -> Control:
     with scratch() as folder:
         found = _stop(folder, Round(seed, _CONTROL_CASES), _CONTROL, 10.0)
-    # Something may go wrong for other reasons, too: what counts is the late write.
-    late = [complaint for complaint in found.failures if "was fenced" in complaint]
-    return Control(_CONTROL, caught=bool(late), how=first_of(late))
+    return judged(_CONTROL, found.failures, "after that one was fenced")
 
 
 def _stop(folder: Path, found: Round, control: str, hang_seconds: float) -> Round:

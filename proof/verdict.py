@@ -223,6 +223,37 @@ def _is_ignorant(execution: Execution, terms: Mapping[str, Sequence[Term]]) -> b
     )
 
 
+def left_behind(database: str) -> list[str]:
+    """Return the runs of a file that stands still which nobody carries on, and why, in words."""
+    connection = apsw.Connection(database, flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        rows = connection.execute(
+            "SELECT id, status, parent IS NOT NULL, owner, pid, worker.ended_at FROM stepwell_runs AS run "
+            "LEFT JOIN stepwell_workers AS worker ON worker.epoch = run.owner "
+            "WHERE status IN ('pending', 'running', 'waiting')"
+        ).fetchall()
+    finally:
+        connection.close()
+    found: list[str] = []
+    for run, status, is_child, owner, pid, ended_at in rows:
+        what = f"run {run!r} ({status})" + (", a child," if is_child else "")
+        if owner is None:
+            found.append(f"{what} has no owner, and nobody takes it up")
+        elif ended_at is not None:
+            found.append(f"{what} is left to a worker that has ended")
+        elif _is_gone(pid):
+            found.append(f"{what} is left to a worker whose process is gone")
+    return found
+
+
+def _is_gone(pid: Any) -> bool:
+    """Return whether a process has ended, reaped or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
 def in_ignorance(found: Evidence, pids: Mapping[str, int]) -> int:
     """Return how many executions began after their worker was fenced."""
     terms = _terms(found, pids)

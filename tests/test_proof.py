@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 import pytest
-from proof import corrupt, disk_errors, images
+from proof import corrupt, crew_member, disk_errors, images
 from proof.__main__ import HARNESSES, LANES, main
 from proof.disk import Disk
 from proof.pool import scratch
 from proof.recorder import Op
-from proof.result import Control, Result
+from proof.result import Control, Result, judged
+from proof.sim import controls as simulated
 from proof.table import BEGIN, END, rewrite
+
+from stepwell.store.sqlite import locking
 
 
 def written(*texts: str) -> Disk:
@@ -99,6 +103,37 @@ def test_a_result_passes_only_without_failures_and_with_every_control_caught() -
     assert not result(failures=1).passed
     assert not result(cases=0).passed
     assert not result(controls=[Control("no sync", caught=False, how="nothing")]).passed
+
+
+def test_a_harness_without_controls_does_not_pass_unless_it_looks_at_one_case_again() -> None:
+    assert not result(controls=[]).passed
+    assert result(controls=[], is_one_case=True).passed
+
+
+def test_a_control_is_caught_only_for_its_own_reason() -> None:
+    complaints = ["the harness failed: KeyError", "run r0: acknowledged, but lost"]
+    assert judged("no sync", complaints, "acknowledged, but lost") == Control("no sync", caught=True, how=complaints[1])
+    assert not judged("no sync", complaints[:1], "acknowledged, but lost").caught
+    assert not judged("no sync", [], "acknowledged, but lost").caught
+
+
+@pytest.mark.parametrize(
+    "breaking",
+    [
+        lambda: crew_member._put(locking, "try_lock_renamed", None),
+        lambda: crew_member._put_sql({"claims": "SELECT 1"}, "claims_renamed", "1", "2"),
+        lambda: crew_member._put_sql({"claims": "SELECT 1"}, "claims", "2", "3"),
+    ],
+)
+def test_a_control_whose_target_was_renamed_fails_loudly(breaking: Callable[[], None]) -> None:
+    with pytest.raises((AttributeError, LookupError)):
+        breaking()
+
+
+def test_every_control_of_the_simulation_finds_what_it_breaks() -> None:
+    for name in simulated.CONTROLS:
+        with simulated.broken_engine(name):
+            pass
 
 
 def test_the_table_stands_between_the_markers_and_is_rewritten(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from unittest.mock import patch
 
 from msgspec.structs import replace
@@ -50,6 +50,19 @@ def _act_early(stack: ExitStack) -> None:
         commit(self, works)
 
     stack.enter_context(patch.object(Machine, "_commit_together", broken))
+
+
+def _act_on_a_failed_commit(stack: ExitStack) -> None:
+    """The next step starts although the commit of the result that led to it was not made."""
+    hold_back = Machine._hold_back
+
+    def broken(self: Machine, works: list[Work], error: Any) -> None:
+        for work in works:
+            self.run_steps([attempts for attempts in work.steps if attempts.wanted])
+            work.steps = []
+        hold_back(self, works, error)
+
+    stack.enter_context(patch.object(Machine, "_hold_back", broken))
 
 
 def _do_not_fence(stack: ExitStack) -> None:
@@ -221,36 +234,53 @@ def _forget_what_was_started(stack: ExitStack) -> None:
     stack.enter_context(patch.object(Enlisted, "events", none))
 
 
-CONTROLS: Final[dict[str, Callable[[ExitStack], None]]] = {
-    "acknowledge before commit": _acknowledge_early,
-    "a step starts before its commit": _act_early,
-    "no epoch in writes": _do_not_fence,
-    "a timer that fires twice": _fire_twice,
-    "a timer that fires 5 ms early": _fire_early,
-    "recovery that skips a child": _skip_children,
-    "replay in arrival order": _replay_by_arrival,
-    "wake-up lost without the fallback": _lose_letters,
-    "no note for the owner of a run": _leave_no_note,
-    "a run is parked although there is news": _release_with_news,
-    "a run is claimed although it has an owner": _claim_what_is_owned,
-    "a crash makes attempts forgotten": _forget_attempts,
-    "a queue limit counted outside the transaction": _count_outside,
-    "a permit is free though its attempt goes on": _leave_no_permits,
-    "a paused queue gives": _ignore_pauses,
-    "a dedup key is not looked at": _ignore_keys,
-    "a debounced start is not put off": _do_not_put_off,
-    "a batch takes one too many": _fill_batches_too_far,
-    "a deadline that comes 5 ms early": _stop_too_early,
-    "a deadline is not kept in a queue": _keep_no_deadline_of_what_waits,
-    "a transaction's starts are forgotten": _forget_what_was_started,
+class Break(NamedTuple):
+    """A way to break the engine, and the promises of which one must be seen broken: anything else proves nothing."""
+
+    apply: Callable[[ExitStack], None]
+    reasons: tuple[str, ...]
+
+
+_MISSED: Final = (
+    "an end wakes who waits for it",
+    "a message wakes its receiver",
+    "a run goes on",
+    "a cancellation reaches its run",
+)
+
+CONTROLS: Final[dict[str, Break]] = {
+    "acknowledge before commit": Break(_acknowledge_early, ("what is acknowledged is durable",)),
+    "a step starts before its commit": Break(_act_early, ("at most once means that the intent is recorded",)),
+    "a step starts though its commit failed": Break(_act_on_a_failed_commit, ("a step follows a commit",)),
+    "no epoch in writes": Break(_do_not_fence, ("a fenced worker does not write",)),
+    "a timer that fires twice": Break(_fire_twice, ("an operation has one outcome",)),
+    "a timer that fires 5 ms early": Break(_fire_early, ("a timer is never early",)),
+    "recovery that skips a child": Break(_skip_children, ("what is owned is in memory",)),
+    "replay in arrival order": Break(_replay_by_arrival, ("a journal replays",)),
+    "wake-up lost without the fallback": Break(_lose_letters, ("callers are answered", "workers leave")),
+    "no note for the owner of a run": Break(_leave_no_note, _MISSED),
+    "a run is parked although there is news": Break(_release_with_news, ("a note has a reader",)),
+    "a run is claimed although it has an owner": Break(_claim_what_is_owned, ("what is in memory is owned",)),
+    "a crash makes attempts forgotten": Break(
+        _forget_attempts, ("a step is executed once where nothing is lost", "at most once")
+    ),
+    "a queue limit counted outside the transaction": Break(_count_outside, ("the concurrency of a queue is kept",)),
+    "a permit is free though its attempt goes on": Break(_leave_no_permits, ("the concurrency of a limit is kept",)),
+    "a paused queue gives": Break(_ignore_pauses, ("a queue that is paused gives nothing",)),
+    "a dedup key is not looked at": Break(_ignore_keys, ("a dedup key belongs to one run",)),
+    "a debounced start is not put off": Break(_do_not_put_off, ("a start that debounces puts off the run",)),
+    "a batch takes one too many": Break(_fill_batches_too_far, ("a batch is full, or its time is over",)),
+    "a deadline that comes 5 ms early": Break(_stop_too_early, ("a deadline is not early",)),
+    "a deadline is not kept in a queue": Break(_keep_no_deadline_of_what_waits, ("a deadline is kept",)),
+    "a transaction's starts are forgotten": Break(_forget_what_was_started, ("what is owned is in memory",)),
 }
 
 
 @contextmanager
 def broken_engine(name: str) -> Generator[None]:
-    """Break the engine in the way that `name` of `CONTROLS` says."""
+    """Break the engine in the way that `name` of `CONTROLS` says. Raises where what it takes away has another name."""
     with ExitStack() as stack:
-        CONTROLS[name](stack)
+        CONTROLS[name].apply(stack)
         yield
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from proof.sim.process import Process
     from proof.sim.world import World
 
+#: Of how many steps one is looked at more closely, which takes a replay; all are while commits fail.
+_LED_TO_EVERY: Final = 16
 _RUNS: Final = "SELECT key, id, status, owner, wake_at, workflow FROM stepwell_runs"
 _NEW_ENTRIES: Final = (
     "SELECT position, run, op, kind, name, at, attempt FROM stepwell_journal WHERE position > ? ORDER BY position"
@@ -163,6 +165,16 @@ class Judge:
             raise Violation("at most once means that the intent is recorded", what)
         if alive and self._owners.get(key) != process.members.epoch:
             raise Violation("a step is executed by the owner", f"{what}; the owner is {self._owners.get(key)}")
+        if alive and (process.machine.is_held_back or number % _LED_TO_EVERY == 0):
+            self._check_what_led_to(key, info.operation, what)
+
+    def _check_what_led_to(self, key: int, operation: int, what: str) -> None:
+        """Look whether the code, replayed from the file as it is, comes to call the step that is executed."""
+        execution = self._replay(key)
+        issued = execution._counter
+        execution.close()
+        if issued < operation:
+            raise Violation("a step follows a commit", f"{what}; from the file the code comes to operation {issued}")
 
     def began(self, process: Process, attempt: Attempts) -> None:
         """Look at an attempt that begins just now, and at the limit that it may have."""
