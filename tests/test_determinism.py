@@ -40,7 +40,7 @@ from stepwell import (
     uuid4,
     workflow,
 )
-from stepwell.operations import RunContext
+from stepwell.context import RunContext
 from stepwell.testing import TestEngine
 
 executed: list[str] = []

@@ -268,6 +268,18 @@ def values(engine: TestEngine) -> Reader:
     return page
 
 
+def write_workflow_code(engine: TestEngine) -> Reader:
+    @step(name="weigh")
+    def weigh(what: str) -> str:
+        return what
+
+    page = Reader("docs/how-to/write-workflow-code.md", engine, weigh=weigh)
+    assert {"pair", "several"} <= set(page.execute_in_a_workflow(0).result(60))
+    page.execute(1)
+    assert engine.start(page.names["monthly"], "acme").result(60) == "acme pays 4200"
+    return page
+
+
 READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/explanation/several-processes.md": several_processes,
     "docs/how-to/cancel-a-run.md": cancel_a_run,
@@ -280,6 +292,7 @@ READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/how-to/use-queues.md": use_queues,
     "docs/how-to/use-transactions.md": use_transactions,
     "docs/how-to/wait-for-messages.md": wait_for_messages,
+    "docs/how-to/write-workflow-code.md": write_workflow_code,
     "docs/reference/log.md": the_log,
     "docs/reference/values.md": values,
 }

@@ -52,9 +52,9 @@ LAYERS: list[list[str]] = [
     ["stepwell.sync"],
     ["stepwell.operations"],
     ["stepwell.execution"],
-    ["stepwell.divergence"],
+    ["stepwell.advice", "stepwell.divergence"],
     ["stepwell.calls", "stepwell.child"],
-    ["stepwell.loop", "stepwell.context"],
+    ["stepwell.loop"],
     ["stepwell.tasks", "stepwell.whereabouts"],
     ["stepwell.greenlets"],
     ["stepwell.failure_log"],
@@ -70,6 +70,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.shapes"],
     ["stepwell.model"],
     ["stepwell.journal", "stepwell.lifecycle"],
+    ["stepwell.context"],
     ["stepwell.clock", "stepwell.waits"],
     ["stepwell.audit_hook", "stepwell.retry"],
     ["stepwell.errors", "stepwell.package"],
@@ -78,6 +79,7 @@ LAYERS: list[list[str]] = [
 #: The pure part, and what it must not import: the clock, the operating system, threads, a store that exists.
 PURE = [
     "stepwell.activation",
+    "stepwell.advice",
     "stepwell.arrivals",
     "stepwell.attempts",
     "stepwell.batch",

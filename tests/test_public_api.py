@@ -14,9 +14,9 @@ import stepwell
 from stepwell import errors
 
 CLASSES = {
-    "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Batch", "ChildRun", "Clock", "Engine",
-    "FailureInfo", "JournalEntry", "Limit", "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Run", "RunContext",
-    "RunInfo", "Step", "StepInfo", "Transaction", "Workflow",
+    "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Batch", "ChildRun", "Clock", "Current",
+    "Engine", "FailureInfo", "JournalEntry", "Limit", "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Run",
+    "RunContext", "RunInfo", "Step", "StepInfo", "Transaction", "Workflow",
 }  # fmt: skip
 FUNCTIONS = {
     "current", "get_logger", "map", "now", "patched", "publish", "random", "receive", "send", "sleep_until", "start",

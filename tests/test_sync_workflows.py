@@ -23,7 +23,7 @@ from stepwell import (
     sync,
     workflow,
 )
-from stepwell.operations import RunContext
+from stepwell.context import RunContext
 from stepwell.testing import TestEngine
 
 executed: list[str] = []

@@ -238,7 +238,7 @@ def test_a_timer_of_the_real_clock_is_not_rounded_to_a_poll(database: Path) -> N
 def test_retries_are_counted_across_crashes(engine: TestEngine) -> None:
     @step(retry=Retry(attempts=4, delay=1, jitter=0))
     async def hopeless() -> None:
-        executed.append(stepwell.current().attempt)  # type: ignore[union-attr]  # in a step it is a StepInfo
+        executed.append(stepwell.current().attempt)
         raise ConnectionError
 
     @workflow

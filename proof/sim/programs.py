@@ -14,11 +14,11 @@ from typing import Any, Final, Protocol
 
 from proof.sim.grammar import Node
 from stepwell import operations, sync
-from stepwell.context import StepInfo
+from stepwell.context import RunContext, StepInfo
 from stepwell.definition import Workflow, step, transaction, workflow
 from stepwell.errors import DuplicateRun, RunCancelled, RunConflict, RunEnded, RunFailed, RunNotFound, StepInterrupted
 from stepwell.flow import Batch, Limit, Queue, Rate
-from stepwell.operations import RunContext, current
+from stepwell.operations import current
 from stepwell.retry import Retry
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

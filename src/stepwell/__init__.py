@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from stepwell import sync
     from stepwell.async_engine import AsyncEngine, AsyncQueueHandle, AsyncRun, AsyncTransaction
     from stepwell.clock import Clock
-    from stepwell.context import StepInfo
+    from stepwell.context import Current, RunContext, StepInfo
     from stepwell.definition import (
         Step,
         Transaction,
@@ -63,7 +63,6 @@ if TYPE_CHECKING:
     from stepwell.handles import JournalEntry, QueueInfo, RunInfo
     from stepwell.operations import (
         ChildRun,
-        RunContext,
         current,
         get_logger,
         map,
@@ -90,7 +89,11 @@ _HOMES = {
         "AsyncTransaction",
     ),
     "stepwell.clock": ("Clock",),
-    "stepwell.context": ("StepInfo",),
+    "stepwell.context": (
+        "Current",
+        "RunContext",
+        "StepInfo",
+    ),
     "stepwell.definition": (
         "Step",
         "Transaction",
@@ -155,7 +158,6 @@ _HOMES = {
     ),
     "stepwell.operations": (
         "ChildRun",
-        "RunContext",
         "current",
         "get_logger",
         "map",
@@ -199,6 +201,7 @@ __all__ = [
     "ChildRun",
     "ClaimLost",
     "Clock",
+    "Current",
     "DefinitionError",
     "DeterminismError",
     "DuplicateRun",

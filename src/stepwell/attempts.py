@@ -6,6 +6,7 @@ every step of every run, hence a `msgspec.Struct`: it is made in a third of the 
 
 from __future__ import annotations
 
+from contextvars import Context
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -20,9 +21,11 @@ PermitState: TypeAlias = Literal["asked", "waiting", "held", "left"] | None
 class Attempts(msgspec.Struct, eq=False):
     """Times are microseconds since the epoch.
 
-    `attempt` is the number of the attempt under way or due next, from 1; `retry_at` is set while the call waits for it,
-    and `last_error` is the class and text of why the one before it failed. `wanted` turns false once nobody waits for
-    the result, `visible` true once the journal shows the attempt under way.
+    Each attempt executes in a copy of `context`, that of the code which called the step. `attempt` is the number of the
+    attempt under way or due next, from 1; `retry_at` is set while the call waits for it, and `last_error` is the class
+    and text of why the one before it failed.
+
+    `wanted` turns false once nobody waits for the result, `visible` true once the journal shows the attempt under way.
     The attempt ended with a `value`, with an `error`, or with a result that cannot be recorded (`refused`).
 
     Of a step with a limit `permit` says whether the attempt asks for a permit in the commit under way, waits for it, or
@@ -39,6 +42,7 @@ class Attempts(msgspec.Struct, eq=False):
     fingerprint: int
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    context: Context
     operation: int = 0
     attempt: int = 1
     first_started_at: int = 0

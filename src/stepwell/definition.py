@@ -32,6 +32,7 @@ from typing import (
 
 from stepwell.clock import to_seconds
 from stepwell.codec import Codec, Converter
+from stepwell.context import call_outside
 from stepwell.errors import DefinitionError, InvalidArgument
 from stepwell.flow import Limit
 from stepwell.names import check_name
@@ -141,7 +142,10 @@ class Definition(Generic[P, R]):
         """Call the function; inside a run, durably."""
         host = getattr(_get_running_loop(), "host", None)
         if host is None:
-            return self.invoke(args, kwargs)
+            if self.is_async:
+                self.signature.bind_check(args, kwargs)  # which the coroutine itself would do only when it is awaited
+            call = functools.partial(self.invoke, args, kwargs)
+            return call_outside(self.kind, self.name, call, is_async=self.is_async)
         return cast("R", host.call(self, args, kwargs))
 
     def invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:

@@ -17,8 +17,10 @@ import asyncio
 import logging
 import random
 from collections.abc import Coroutine, Sequence
+from contextvars import copy_context
 from typing import Any, Final, TypeVar
 
+from stepwell.advice import advise, not_for_a_thread
 from stepwell.attempts import Attempts
 from stepwell.calls import ChildStart, Operation, Outcome
 from stepwell.codec import Codec, Converter
@@ -56,6 +58,7 @@ class Execution:
     """A run's code in memory. Not thread-safe: all calls come from one thread, whose runs share a `thread`."""
 
     __slots__ = (
+        "_called_blocking",
         "_counter",
         "_expected",
         "_has_waited",
@@ -119,6 +122,7 @@ class Execution:
         self._has_waited = record.status == "waiting"  # so the code was executed up to where it waits now
         self._silent_until_blocked = False
         self._root: asyncio.Task[Any] | None = None
+        self._called_blocking: str | None = None  # the `def` step or workflow that the code called last
 
     # --- driving -------------------------------------------------------------------------------------------------
 
@@ -221,6 +225,8 @@ class Execution:
             self.outcome = Outcome(cancelled=True)
             return
         error = root.exception()
+        if error is not None:
+            advise(error, self._called_blocking)
         self.outcome = Outcome(error=error) if error is not None else Outcome(result=root.result())
 
     def close(self) -> None:
@@ -285,7 +291,10 @@ class Execution:
             coroutine = self._call_step(definition, args, kwargs)
         else:
             coroutine = self._call_child(definition, args, kwargs)
-        return coroutine if definition.is_async else self.block_on(coroutine)
+        if definition.is_async:
+            return coroutine
+        self._called_blocking = definition.name
+        return self.block_on(coroutine)
 
     def call_async(
         self,
@@ -308,7 +317,7 @@ class Execution:
         future: asyncio.Future[Any] = asyncio.Future(loop=self.loop)
         if self._refusals >= _MAX_REFUSALS:
             await future  # for ever: see _MAX_REFUSALS
-        attempts = Attempts(self.key, self.run_id, step, step.name, fingerprint, args, kwargs)
+        attempts = Attempts(self.key, self.run_id, step, step.name, fingerprint, args, kwargs, copy_context())
         operation = self.issue("step", step.name, fingerprint, step.converter(codec), attempts)
         attempts.operation = operation.number
         operation.future = future
@@ -404,11 +413,7 @@ class Execution:
     def call_in_thread(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
         """Make `asyncio.to_thread(step, …)` the step."""
         if not is_durable(function) or function.is_async:
-            name = getattr(function, "__qualname__", function)
-            raise WorkflowIOError(
-                f"run {self.run_id!r}: asyncio.to_thread({name!r}) in workflow code ({self.location()}): "
-                "only a `def` step can be called in a thread; decorate the function with @step"
-            )
+            raise WorkflowIOError(f"run {self.run_id!r}: {not_for_a_thread(function)} ({self.location()})")
         return self.call_async(function, args, kwargs)
 
     def report(self, context: dict[str, Any]) -> None:

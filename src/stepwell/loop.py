@@ -95,14 +95,21 @@ class Handle(msgspec.Struct, eq=False):
         return self.due / MICROSECONDS
 
 
-def _unwrap(function: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """Return what is called in the end, and with what: `asyncio.to_thread` passes ``partial(context.run, step, …)``."""
+def _unwrap(
+    function: Any, args: tuple[Any, ...]
+) -> tuple[contextvars.Context | None, Any, tuple[Any, ...], dict[str, Any]]:
+    """Return what is called in the end, in which context, and with what.
+
+    `asyncio.to_thread` passes ``partial(context.run, step, …)``.
+    """
+    context: contextvars.Context | None = None
     kwargs: dict[str, Any] = {}
     while isinstance(function, functools.partial):
         args, kwargs, function = (*function.args, *args), {**function.keywords, **kwargs}, function.func
-    if isinstance(getattr(function, "__self__", None), contextvars.Context) and args:
-        function, args = args[0], args[1:]
-    return function, args, kwargs
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, contextvars.Context) and args:
+        context, function, args = owner.copy(), args[0], args[1:]
+    return context, function, args, kwargs
 
 
 class LoopThread:
@@ -200,8 +207,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             self.host = None
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Make the main task of the run."""
-        return self.create_task(coroutine, name="main")
+        """Make the main task of the run, in a context of its own: what its starter had set is not recorded."""
+        return self.create_task(coroutine, name="main", context=contextvars.Context())
 
     def push(self, handle: Handle) -> None:
         """Put the handle of a timer that fired into the ready queue."""
@@ -299,6 +306,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self, coro: Any, *, name: str | None = None, context: contextvars.Context | None = None, **_options: Any
     ) -> asyncio.Task[Any]:
         """Return a task; `name` defaults to the same text in every replay."""
+        if self.greenlets and not asyncio.iscoroutine(coro):  # else asyncio's own task says so
+            raise TypeError(f"a coroutine was expected, got {coro!r}")
         self._tasks_made = number = self._tasks_made + 1
         context = contextvars.copy_context() if context is None else context
         task: WorkflowTask[Any] = WorkflowTask(
@@ -321,7 +330,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             raise WorkflowIOError(
                 f"run {host.run_id!r}: workflow code used an executor at {host.location()}; call a step instead"
             )
-        return self.create_task(host.call_in_thread(*_unwrap(func, args)))
+        context, function, positional, named = _unwrap(func, args)
+        return self.create_task(host.call_in_thread(function, positional, named), context=context)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Hand a stray exception to the run's log."""

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypedDict, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from stepwell.clock import MICROSECONDS, datetime_of, to_seconds
-from stepwell.context import StepInfo, current_step
+from stepwell.context import Current, RunContext, current_here
 from stepwell.definition import Workflow, current_host, is_durable, is_workflow, workflow_named
 from stepwell.errors import InvalidArgument, StepwellError
 from stepwell.execution import Execution
@@ -348,28 +348,19 @@ def patched(name: str) -> bool:
 # --- who am I ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class RunContext:
-    """What `current` returns in workflow code."""
-
-    run_id: str
-    workflow: str
-    replaying: bool
-
-
-def current() -> RunContext | StepInfo:
+def current() -> Current:
     """Return what is executing: a `RunContext` in workflow code, a `StepInfo` in a step.
 
-    Raises `StepwellError` anywhere else.
+    That is so as well where they were called outside of any run. Raises `StepwellError` anywhere else.
     """
     host = current_host()
     if host is not None:
         run = cast("Execution", host)
         return RunContext(run.run_id, run.definition.name, run.replaying)
-    info = current_step()
-    if info is None:
+    found = current_here()
+    if found is None:
         raise StepwellError("current() was called outside of workflows and steps")
-    return info
+    return found
 
 
 class ReplaySilentLogger(logging.LoggerAdapter[logging.Logger]):

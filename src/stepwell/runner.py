@@ -12,7 +12,7 @@ import logging
 from asyncio import tasks
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
-from contextvars import Context, copy_context
+from contextvars import Context
 from typing import Any, Final
 
 from stepwell.attempts import Attempts
@@ -200,7 +200,7 @@ class AsyncLanes:
         tasks._enter_task(loop, lane.task)
         try:
             for number, attempts in enumerate(batch):
-                context = copy_context()
+                context = attempts.context.copy()
                 if attempts.permit is not None:
                     note_beginning(attempts, self.now)
                 if not attempts.wanted:  # looked at after the beginning was noted: see `Permits.leave`

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextvars import copy_context
 from typing import Any
 
 import msgspec
@@ -105,7 +104,7 @@ class Steps:
         """Call a transactional step inside the open transaction; undo what it wrote where it fails."""
         try:
             with lent.savepoint():
-                result = copy_context().run(_call_transaction, attempts, lent)
+                result = attempts.context.copy().run(_call_transaction, attempts, lent)
                 record_result(codec, attempts, result)
                 if attempts.refused is not None:
                     raise attempts.refused

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from contextvars import copy_context
 from functools import partial
 from typing import Final
 
@@ -185,7 +184,7 @@ class ThreadLanes:
             has_permit = attempts.permit is not None
             self._executing[job] = thread
             if attempts.wanted and self._busy.get(attempts) == number:
-                end = copy_context().run(self._call, attempts)
+                end = attempts.context.copy().run(self._call, attempts)
             with self._lock:
                 del self._executing[job]
                 taken = self._busy.get(attempts) == number

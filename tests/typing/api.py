@@ -63,6 +63,10 @@ async def call(order: Order) -> int:
 
 @step(isolate="process", timeout=timedelta(minutes=1))
 def render(order: Order) -> bytes:
+    assert_type(stepwell.current().idempotency_key, str)
+    assert_type(stepwell.current().attempt, int)
+    assert_type(sync.current().cancelled, bool)
+    _ = stepwell.current().nonsense  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
     return b""
 
 
@@ -149,6 +153,8 @@ async def operations(order: Order) -> None:
     assert_type(stepwell.now(), datetime)
     assert_type(stepwell.random(), float)
     assert_type(stepwell.uuid4(), uuid.UUID)
+    assert_type(stepwell.current().run_id, str)
+    assert_type(stepwell.current().replaying, bool)
 
 
 # --- the engine -------------------------------------------------------------------------------------------------------
