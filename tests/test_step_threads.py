@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextvars import Context
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +233,7 @@ def test_the_log_names_a_thread_that_goes_on_for_nobody_once(database: Path, cap
 
 
 def attempts_of(name: str, started_at: int) -> Attempts:
-    return Attempts(1, f"run of {name}", healthy, name, 0, (), {}, started_at=started_at)
+    return Attempts(1, f"run of {name}", healthy, name, 0, (), {}, Context(), started_at=started_at)
 
 
 def test_the_log_names_the_steps_for_whose_places_others_wait(caplog: pytest.LogCaptureFixture) -> None:
