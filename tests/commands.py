@@ -83,6 +83,16 @@ class Command:
             if self._next(deadline, repr(pattern)) is None:
                 raise AssertionError(f"the output ended without {pattern!r}:\n{self.output}")
 
+    def has_come(self, pattern: str) -> bool:
+        """Whether a line that matches has come, among those that no call has returned yet; it is returned by none."""
+        while not self._lines.empty():
+            self._next(time.monotonic(), "a line")
+        for index, line in enumerate(self._unexpected):
+            if re.search(pattern, line):
+                del self._unexpected[index]
+                return True
+        return False
+
     def expect_pid(self, pattern: str = r"\(process (\d+)\) serves") -> int:
         return int(self.expect(pattern).group(1))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, cast
 
+from stepwell.store.base import Answer
 from stepwell.store.sqlite import SqliteStore
 from stepwell.store.sqlite.membership import Seat
 from stepwell.store.sqlite.opening import open_database
@@ -59,8 +60,8 @@ class Company:
     def answer_pings(self, post: Callable[[Callable[[], None]], None]) -> None:
         self.post = post
 
-    def ping(self, _epoch: int, _timeout_seconds: float) -> bool:
-        return False
+    def ask(self, epochs: Sequence[int], _timeout_seconds: float) -> dict[int, Answer]:
+        return dict.fromkeys(epochs, "unreachable")
 
     def shared_offset(self, own_offset_ns: int) -> int:
         return own_offset_ns

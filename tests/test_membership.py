@@ -265,7 +265,7 @@ def test_a_fault_of_the_disk_is_known_to_all_until_someone_has_dealt_with_it(
 def test_a_lock_file_of_other_rules_is_refused_while_anybody_lives(path: str, migrations: str, open_: Open) -> None:
     with member(path, migrations) as first:
         descriptor = os.open(path + "-lock", os.O_RDWR)
-        os.pwrite(descriptor, b"stepwell\x02", HEADER_OFFSET)
+        os.pwrite(descriptor, b"stepwell\x01", HEADER_OFFSET)
         os.close(descriptor)
         with pytest.raises(FileInUse, match=f"open in process {first.pid}, which run another release of Stepwell"):
             open_()

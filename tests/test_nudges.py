@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import errno
 import logging
 import os
 import queue
 import selectors
+import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -20,10 +23,10 @@ import apsw
 import pytest
 from tests.processes import Member, child, line, member
 
-from stepwell.store.sqlite import nudges
+from stepwell.store.sqlite import nudges, places, questions
 from stepwell.store.sqlite.locking import SLOT_BASE, Identity, LockFile
 from stepwell.store.sqlite.lookout import Callback, Lookout
-from stepwell.store.sqlite.nudges import ANYTHING, DIED, ENDED, MAIL, MAX_KEYS, MEMBERS, PONG, WORK, Post
+from stepwell.store.sqlite.nudges import ANYTHING, DIED, ENDED, MAIL, MAX_KEYS, MEMBERS, WORK, Post
 from stepwell.store.sqlite.obituaries import Obituaries
 from stepwell.store.sqlite.opening import Database, open_database
 
@@ -114,13 +117,14 @@ def test_joining_and_leaving_is_told_to_the_others(path: str, migrations: str, d
 def test_letters_reach_a_member_under_its_new_epoch(path: str, migrations: str, database: Database) -> None:
     with member(path, migrations) as other, watching(database) as ear:
         database.membership.announce(5, takes_work=True)
-        assert other.ask("membership.ping(5, 60)")
+        assert other.ask("membership.ask([5], 60)") == {5: "answered"}
+        other.ask("membership.nudge(b'w', [5])")
+        ear.wait_for(WORK)
         database.membership.announce(6, takes_work=True)
-        assert other.ask("membership.ping(6, 60)")
+        assert other.ask("membership.ask([6], 60)") == {6: "answered"}
         other.ask("membership.nudge(b'w', [6])")
         ear.wait_for(WORK)
-        assert not other.ask("membership.ping(1, 30)")
-        assert not other.ask("membership.ping(5, 30)")
+        assert other.ask("membership.ask([1, 5], 30)") == {1: "unreachable", 5: "unreachable"}
 
 
 def test_a_letter_to_nobody_or_to_a_full_mailbox_neither_raises_nor_waits(
@@ -136,7 +140,7 @@ def test_a_letter_to_nobody_or_to_a_full_mailbox_neither_raises_nor_waits(
 
 def test_strange_datagrams_are_dropped(database: Database) -> None:
     stranger = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    address = database.membership._post.address_of(1)
+    (address, _) = database.membership._post.addresses_of(1)
     with watching(database) as ear, stranger:
         for payload in (b"", b"w12345678", b"e123", b"\xff", b"p", b"w"):
             stranger.sendto(payload, address)
@@ -221,7 +225,9 @@ class Table:
 
     def forget_view(self) -> None: ...
 
-    def pinged(self, reply: Callable[[], None]) -> None: ...
+    def look_for_questions(self) -> None: ...
+
+    def stopped_looking(self) -> None: ...
 
     def join(self, key: tuple[int, int] = (1, 2)) -> None:
         self.entries[key] = True
@@ -252,15 +258,13 @@ class TableObituaries(Obituaries):
 @contextmanager
 def looking_at(table: Table, hear: Callback) -> Iterator[tuple[Lookout, Obituaries]]:
     """A lookout whose thread is the test."""
-    post = Post(Identity(0, 0))
 
     def open_version() -> AbstractContextManager[Callable[[], int]]:
         return nullcontext(table.version)
 
-    lookout = Lookout(table, LockFile("", -1, Identity(0, 0), "orders.db"), post, open_version, hear)
+    lookout = Lookout(table, LockFile("", -1, Identity(0, 0), "orders.db"), open_version, hear)
     with selectors.DefaultSelector() as selector:
         yield lookout, TableObituaries(table, selector)
-    post.close()
     os.close(lookout._bell)
     os.close(lookout._rope)
 
@@ -435,45 +439,173 @@ def test_a_process_id_that_was_used_again_is_not_watched(
         obituaries.close()
 
 
-# --- pings ------------------------------------------------------------------------------------------------------------
+# --- questions --------------------------------------------------------------------------------------------------------
 
 
-def test_a_ping_is_answered_by_whoever_is_well_and_by_nobody_else(
+@pytest.fixture(params=["letters", "the file alone"])
+def by(request: pytest.FixtureRequest, database: Database, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How a question comes to the member: by a letter, or by what it finds in the file at its next tick."""
+    if request.param == "the file alone":
+        monkeypatch.setattr(database.membership, "nudge", lambda *_: None)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("by")
+def test_a_question_is_answered_by_whoever_is_well_and_by_nobody_else(
+    path: str, migrations: str, database: Database
+) -> None:
+    ask = database.membership.ask
+    with member(path, migrations) as other:
+        assert ask([7], 60) == {7: "unreachable"}
+        seat(other, 7)
+        # Nobody there looks for questions: that it does not answer means nothing.
+        assert ask([7], 0.01) == {7: "unreachable"}
+        other.ask("membership.watch(lambda kind, keys: None)")
+        assert ask([7], 60) == {7: "answered"}
+        other.ask("membership.answer_pings(heard.put)")
+        answers: list[object] = []
+        asking = threading.Thread(target=lambda: answers.append(ask([7, 1, 99], 60)))
+        asking.start()
+        assert other.ask("heard.get(timeout=60)()") is None
+        asking.join()
+        assert answers == [{7: "answered", 1: "answered", 99: "unreachable"}]
+        # The watching thread lives, but whoever should reply does not.
+        assert ask([7], 0.3) == {7: "silent"}
+        other.ask("membership.answer_pings(lambda reply: reply())")
+        assert ask([7], 60) == {7: "answered"}
+        other.stop()
+        assert ask([7], 0.3) == {7: "silent"}
+        os.kill(other.pid, signal.SIGCONT)
+        assert ask([7], 60) == {7: "answered"}
+        other.ask("membership.stop_watching()")
+        assert ask([7], 0.01) == {7: "unreachable"}
+    assert ask([7], 0.01) == {7: "unreachable"}
+
+
+def test_a_question_that_cannot_be_written_says_nothing_about_who_is_asked(
+    path: str, migrations: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int, _slot: int) -> int:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with member(path, migrations) as other:
+        seat(other, 7)
+        other.ask("membership.watch(lambda kind, keys: None)")
+        monkeypatch.setattr(questions, "ask", full)
+        assert database.membership.ask([7], 60) == {7: "unreachable"}
+
+
+def test_two_who_ask_at_once_have_the_same_answer(path: str, migrations: str, database: Database) -> None:
+    with member(path, migrations) as asked, member(path, migrations) as asking:
+        seat(asked, 7)
+        seat(asking, 8)
+        asked.ask("membership.watch(lambda kind, keys: None)")
+        for _ in range(20):
+            asking.begin("membership.ask([7], 60)")
+            assert database.membership.ask([7], 60) == {7: "answered"}
+            assert asking.end() == {7: "answered"}
+
+
+def test_a_question_to_an_earlier_holder_of_a_slot_is_no_hindrance(
+    path: str, migrations: str, database: Database
+) -> None:
+    with member(path, migrations) as first:
+        seat(first, 7)
+        assert database.membership.ask([7], 0.01) == {7: "unreachable"}
+        first.kill()
+    with member(path, migrations) as second:
+        seat(second, 8)
+        second.ask("membership.watch(lambda kind, keys: None)")
+        assert database.membership.ask([7, 8], 60) == {7: "unreachable", 8: "answered"}
+
+
+def test_a_member_whose_thread_has_ended_by_an_error_is_not_taken_for_stalled(
+    path: str, migrations: str, database: Database
+) -> None:
+    with member(path, migrations) as other:
+        seat(other, 7)
+        other.ask("membership.watch(lambda kind, keys: None)")
+        assert database.membership.ask([7], 60) == {7: "answered"}
+        other.ask("setattr(membership, 'look_for_questions', None)")  # calling it raises
+        other.ask("membership._lookout._thread.join()")
+        assert database.membership.ask([7], 0.01) == {7: "unreachable"}
+
+
+# --- places -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_member_of_another_boot_is_asked_for_its_lock_and_never_looked_up_by_its_process_id(
     path: str, migrations: str, database: Database
 ) -> None:
     membership = database.membership
-    with member(path, migrations) as other:
+    with selectors.DefaultSelector() as selector, member(path, migrations) as other:
         seat(other, 7)
-        # Nobody looks into that mailbox.
-        assert not membership.ping(7, 0.01)
-        other.ask("membership.watch(lambda kind, keys: None)")
-        assert membership.ping(7, 60)
-        other.ask("membership.answer_pings(heard.put)")
-        answers: list[bool] = []
-        asking = threading.Thread(target=lambda: answers.append(membership.ping(7, 60)))
-        asking.start()
-        reply = "heard.get(timeout=60)()"
-        assert other.ask(reply) is None
-        asking.join()
-        assert answers == [True]
-        # The watching thread lives, but whoever should reply does not.
-        assert not membership.ping(7, 0.01)
+        slot = other.ask("membership.take_seat()")
+        places.write(membership._descriptor, slot, b"a boot elsewhere")
+        obituaries = Obituaries(membership._file, selector, is_here=membership._is_here)
+        assert obituaries.update({(slot, 7): True}) == []
+        assert obituaries.polls
+        assert not selector.get_map()
+        # Stopped is a process of that number, which may be any.
         other.stop()
-        assert not membership.ping(7, 0.01)
-    assert not membership.ping(7, 30)
-
-
-def test_a_ping_waits_for_room_in_a_full_mailbox(path: str, migrations: str, database: Database) -> None:
-    with member(path, migrations) as other:
-        seat(other, 7)
-        for _ in range(1000):
-            database.membership.nudge(WORK, [7])
-        other.begin("membership.watch(lambda kind, keys: None)")
-        assert database.membership.ping(7, 60)
-        assert other.end() is None
+        assert membership.state_of(slot) == "active"
+        assert membership.is_seated(slot, 7)
+        other.kill()
+        assert obituaries.poll() == [(slot, 7)]
+        obituaries.close()
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def peers(tmp_path: Path) -> Path:
+    """The folder for mailboxes beside a database whose path is longer than the name of any socket."""
+    folder = tmp_path / ("f" * 120) / ("g" * 120)
+    folder.mkdir(parents=True)
+    return folder / "orders.db-peers"
+
+
+def test_mailboxes_are_private_files_beside_the_database_however_long_its_path_is(peers: Path) -> None:
+    post = Post(Identity(1, 2), str(peers))
+    mailbox = post.open_mailbox(3)
+    assert mailbox is not None
+    assert peers.stat().st_mode & 0o777 == 0o700
+    assert (peers / "3").stat().st_mode & 0o777 == 0o600
+    assert post.send(3, nudges.encode(ENDED, (4, 5)))
+    assert mailbox.receive() == [(ENDED, (4, 5))]
+    assert not post.send(9, WORK)
+    # A dead member's file takes no letters, and is swept away by the first of the next. What is no socket stays.
+    abandoned = post.open_mailbox(6)
+    assert abandoned is not None
+    abandoned.socket.close()
+    assert not post.send(6, WORK)
+    (peers / "note").touch()
+    mailbox.close()
+    post.sweep()
+    assert [file.name for file in peers.iterdir()] == ["note"]
+    post.remove_folder()
+    assert (peers / "note").exists()
+    (peers / "note").unlink()
+    post.remove_folder()
+    assert not peers.exists()
+    post.close()
+
+
+def test_a_mailbox_takes_the_place_of_one_that_a_dead_member_left_and_of_no_other(peers: Path) -> None:
+    post = Post(Identity(1, 2), str(peers))
+    abandoned = post.open_mailbox(3)
+    assert abandoned is not None
+    abandoned.socket.close()
+    mailbox = post.open_mailbox(3)
+    assert mailbox is not None
+    assert post.send(3, WORK)
+    assert mailbox.receive() == [(WORK, ())]
+    assert post.open_mailbox(3) is None
+    assert post.send(3, MAIL)
+    assert mailbox.receive() == [(MAIL, ())]
+    mailbox.close()
+    post.close()
 
 
 @pytest.fixture
@@ -481,26 +613,24 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A temporary folder for sockets, with a short name: a socket's has room for about 100 bytes."""
     with tempfile.TemporaryDirectory() as name:
         monkeypatch.setattr(tempfile, "tempdir", name)
+        monkeypatch.setattr(nudges, "_DESCRIPTORS", "/nowhere")
+        monkeypatch.setattr(sys, "platform", "darwin")
         yield Path(name) / f"stepwell-{os.getuid()}"
 
 
-def test_where_names_cannot_be_abstract_mailboxes_are_private_files(folder: Path) -> None:
-    post = Post(Identity(1, 2), abstract=False)
+def test_elsewhere_mailboxes_are_private_files_in_a_folder_for_temporary_ones(folder: Path) -> None:
+    post = Post(Identity(1, 2), "/beside/orders.db-peers")
     mailbox = post.open_mailbox(3)
     assert mailbox is not None
     assert folder.stat().st_mode & 0o777 == 0o700
     assert post.send(3, nudges.encode(ENDED, (4, 5)))
-    assert [letter[:2] for letter in mailbox.receive()] == [(ENDED, (4, 5))]
-    assert not post.send(9, WORK)
-    # A dead member's file takes no letters, and is swept away by the first of the next.
-    abandoned = post.open_mailbox(6)
-    other_post = Post(Identity(1, 20), abstract=False)
+    assert mailbox.receive() == [(ENDED, (4, 5))]
+    other_post = Post(Identity(1, 20), None)
     other_files = other_post.open_mailbox(6)
-    assert abandoned is not None
+    abandoned = post.open_mailbox(6)
     assert other_files is not None
+    assert abandoned is not None
     abandoned.socket.close()
-    assert not post.send(6, WORK)
-    assert len(list(folder.iterdir())) == 3
     mailbox.close()
     post.sweep()
     assert [file.name for file in folder.iterdir()] == ["1-14-6"]
@@ -510,22 +640,29 @@ def test_where_names_cannot_be_abstract_mailboxes_are_private_files(folder: Path
     other_post.close()
 
 
-def test_a_ping_works_through_files_as_well(folder: Path) -> None:
-    post = Post(Identity(1, 2), abstract=False)
+@pytest.mark.parametrize("where", ["no folder can be made", "no sockets can be made"])
+def test_where_no_sockets_can_be_made_beside_the_database_their_names_are_abstract(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    if where == "no folder can be made":
+        (tmp_path / "orders.db-peers").touch()
+    else:
+        real_bind = nudges._bind
+
+        def bind(address: str | bytes) -> socket.socket:
+            if isinstance(address, str):
+                raise PermissionError(errno.EPERM, "this file system has no sockets")
+            return real_bind(address)
+
+        monkeypatch.setattr(nudges, "_bind", bind)
+    post = Post(Identity(os.getpid(), 2), str(tmp_path / "orders.db-peers"))
     mailbox = post.open_mailbox(3)
-    assert mailbox is not None
-
-    def answer() -> None:
-        while not (letters := mailbox.receive()):
-            os.sched_yield()
-        post.answer(letters[0].sender, nudges.encode(PONG, letters[0].keys))
-
-    thread = threading.Thread(target=answer)
-    thread.start()
-    assert post.ping(3, 60)
-    thread.join()
-    mailbox.close()
-    assert not list(folder.iterdir())
+    assert (mailbox is not None) == (sys.platform == "linux")
+    if mailbox is not None:
+        assert post.send(3, WORK)
+        assert mailbox.receive() == [(WORK, ())]
+        mailbox.close()
+    assert not post.send(3, WORK)
     post.close()
 
 
@@ -539,9 +676,8 @@ def test_a_folder_that_is_not_this_users_alone_is_not_used(folder: Path, kind: s
         folder.symlink_to(folder.parent / "elsewhere")
     else:
         folder.touch(0o600)
-    post = Post(Identity(1, 2), abstract=False)
+    post = Post(Identity(1, 2), None)
     assert post.open_mailbox(3) is None
-    assert not post.ping(3, 30)
     post.close()
 
 
@@ -579,7 +715,7 @@ sys.stdin.readline()
     with watching(database) as ear, child(script, path, migrations) as parent:
         assert line(parent) == "forked"
         assert database.membership.is_seated(1, 7)
-        assert database.membership.ping(7, 60)
+        assert database.membership.ask([7], 60) == {7: "answered"}
         parent.kill()
         parent.wait()
         assert ear.wait_for(DIED) == (DIED, (7,))
@@ -587,7 +723,7 @@ sys.stdin.readline()
         with member(path, migrations) as other:
             seat(other, 8)
             other.ask("membership.watch(lambda kind, keys: None)")
-            assert database.membership.ping(8, 60)
+            assert database.membership.ask([8], 60) == {8: "answered"}
 
 
 def test_what_is_held_in_the_slot_range_by_others_is_no_member(path: str, database: Database) -> None:

@@ -170,7 +170,7 @@ def test_a_stopped_process_keeps_its_runs_until_it_is_fenced_and_then_writes_not
     run = remote.create("a")
     remote.pause()
     assert [member.state for member in worker.store.members()] == ["active", "stopped"]
-    assert worker.store.answers(remote.epoch, 0.2) is False
+    assert worker.store.ask([remote.epoch], 0.2) == {remote.epoch: "silent"}
     assert worker.bury(NOW) == 0
     with worker.writing():
         assert worker.store.fence(remote.epoch, NOW + 1) == 1
@@ -281,8 +281,8 @@ def test_a_change_that_nobody_was_told_of_is_noticed(heard: Heard, start: Starte
 
 def test_a_worker_answers_from_where_it_works(worker: Worker, start: Starter) -> None:
     remote = start()
-    assert worker.store.answers(remote.epoch, 30) is True
-    assert worker.store.answers(remote.epoch + 99, 0.1) is False
+    asked = [remote.epoch, remote.epoch + 99]
+    assert worker.store.ask(asked, 30) == {remote.epoch: "answered", remote.epoch + 99: "unreachable"}
 
 
 def test_all_processes_agree_on_a_clock(worker: Worker, start: Starter) -> None:

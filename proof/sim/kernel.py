@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from stepwell.store.base import Answer
 from stepwell.store.sqlite.membership import Seat
 
 if TYPE_CHECKING:
@@ -113,9 +114,9 @@ class SimMembers:
     def answer_pings(self, post: Callable[[Callable[[], None]], None]) -> None:
         """Nobody pings here."""
 
-    def ping(self, epoch: int, timeout_seconds: float) -> bool:  # noqa: ARG002 - part of the protocol
-        """Tell whether a worker answers."""
-        return True
+    def ask(self, epochs: Sequence[int], timeout_seconds: float) -> dict[int, Answer]:  # noqa: ARG002 - as above
+        """Tell which workers answer."""
+        return dict.fromkeys(epochs, "answered")
 
     def shared_offset(self, own_offset_ns: int) -> int:
         """Return the offset of the clock that all share."""

@@ -37,7 +37,7 @@ from stepwell.errors import (
 from stepwell.flow import Entry, batch_count, queue_entry, registered_flows
 from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, WorkerState, info_of
 from stepwell.lifecycle import ENDED, Status
-from stepwell.model import Member, RunRecord
+from stepwell.model import RunRecord
 from stepwell.names import check_name, check_text
 from stepwell.operations import check_id
 from stepwell.options import (
@@ -56,7 +56,7 @@ from stepwell.options import (
 from stepwell.queues import entered, refusal_of
 from stepwell.requests import Message
 from stepwell.stalls import ANSWER_SECONDS
-from stepwell.store.base import MessageSent, RunCreated, Store
+from stepwell.store.base import Answer, MessageSent, RunCreated, Store
 from stepwell.store.queueing import QueueDeclared
 from stepwell.store.reading import RunFilter
 from stepwell.work import RunOver
@@ -65,6 +65,11 @@ from stepwell.work import RunOver
 in_transaction: Final[ContextVar[frozenset[int]]] = ContextVar("stepwell_in_transaction", default=frozenset())
 
 
+_STATES: Final[dict[Answer, WorkerState]] = {
+    "answered": "active",
+    "silent": "stalled",
+    "unreachable": "unreachable",
+}
 #: The most runs that one call lists.
 _MAX_PAGE: Final = 2**31
 
@@ -300,13 +305,16 @@ class Client:
     def workers(self) -> list[WorkerInfo]:
         """Return the workers of the file; see `stepwell.Engine.workers`."""
         self.check_usable()
-        return [WorkerInfo.of(member, self._state_of(member)) for member in self.store.members()]
-
-    def _state_of(self, member: Member) -> WorkerState:
-        if member.state == "dead" or member.epoch == self.core.machine.claimed().epoch:
-            return "dead" if member.state == "dead" else "active"
-        stopped = member.state == "stopped" or not self.store.answers(member.epoch, ANSWER_SECONDS)
-        return "stalled" if stopped else "active"
+        members = self.store.members()
+        own = self.core.machine.claimed().epoch
+        states: dict[int, WorkerState] = {own: "active"}
+        asked = [member.epoch for member in members if member.state == "active" and member.epoch != own]
+        for epoch, answer in self.store.ask(asked, ANSWER_SECONDS).items():
+            states[epoch] = _STATES[answer]
+        for member in members:
+            if member.state != "active":
+                states[member.epoch] = "dead" if member.state == "dead" else "stalled"
+        return [WorkerInfo.of(member, states[member.epoch]) for member in members]
 
     def take_over(self, epoch: int) -> int:
         """Take the runs of another worker; see `stepwell.Engine.take_over`."""

@@ -247,7 +247,8 @@ class Engine:
     def workers(self) -> builtins.list[WorkerInfo]:
         """Return the workers that have the file open, this one among them, and those that died just now, oldest first.
 
-        A worker that does not answer within a second shows as ``stalled``.
+        A worker that is stopped, or has a question before its eyes and does not answer it within two seconds, shows as
+        ``stalled``; one of which no more is known than that it lives, as ``unreachable``.
         """
         return self._client.workers()
 

@@ -92,15 +92,16 @@ def info_of(record: RunRecord, inspector: Inspector) -> RunInfo:
     return info
 
 
-WorkerState: TypeAlias = Literal["active", "stalled", "dead"]
+WorkerState: TypeAlias = Literal["active", "stalled", "unreachable", "dead"]
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
     """A worker at one moment: an engine, in process `pid` on `host`, that has the file open.
 
-    `epoch` is its number in the file. A ``stalled`` one does not answer; a ``dead`` one is about to be noticed by the
-    others. `takes_work` is false for a mere client. `runs` is how many runs it has in memory, under way or waiting.
+    `epoch` is its number in the file. A ``stalled`` one is stopped, or had a question in the file and did not answer;
+    an ``unreachable`` one holds its lock, so it lives, and more is not known; a ``dead`` one is about to be noticed by
+    the others. `takes_work` is false for a mere client. `runs` is how many runs it has in memory, under way or waiting.
     """
 
     epoch: int

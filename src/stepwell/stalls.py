@@ -2,7 +2,8 @@
 
 A worker that is stopped (SIGSTOP, a debugger, a machine that swaps) keeps its locks and its runs. Nobody can know
 whether it will go on, so by default it merely shows as stalled. An engine with `take_over_stalled_after` asks the other
-workers from time to time, and fences one that has not answered for that long: its late writes are refused then.
+workers from time to time, and fences one that has not answered for that long: its late writes are refused then. One
+that cannot be asked keeps its runs: that nothing is heard of it proves nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from stepwell.store.base import Store
 _log: Final = logging.getLogger("stepwell")
 
 #: How long a worker has for its answer, in seconds; one whose thread is held up by a commit answers after that.
-ANSWER_SECONDS: Final = 1.0
+ANSWER_SECONDS: Final = 2.0
 #: How often the others are asked, as a part of the limit.
 _LOOKS_PER_LIMIT: Final = 4
 
@@ -38,6 +39,7 @@ class StallWatch:
         self._own_epoch = own_epoch
         self._take_over = take_over
         self._silent_since: dict[int, float] = {}
+        self._unreachable: set[int] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="stepwell-stalls", daemon=True)
 
@@ -60,14 +62,18 @@ class StallWatch:
     def _look(self) -> None:
         own = self._own_epoch()
         others = [member.epoch for member in self._store.members() if member.epoch != own and member.state != "dead"]
-        self._silent_since = {epoch: at for epoch, at in self._silent_since.items() if epoch in others}
-        for epoch in others:
-            asked_at = time.monotonic()
-            if self._store.answers(epoch, min(ANSWER_SECONDS, self._limit_seconds / _LOOKS_PER_LIMIT)):
-                self._silent_since.pop(epoch, None)
-                continue
-            silent_since = self._silent_since.setdefault(epoch, asked_at)
-            if time.monotonic() - silent_since >= self._limit_seconds and not self._stop.is_set():
+        asked_at = time.monotonic()
+        answers = self._store.ask(others, min(ANSWER_SECONDS, self._limit_seconds / _LOOKS_PER_LIMIT))
+        silent = {epoch for epoch, answer in answers.items() if answer == "silent"}
+        self._silent_since = {epoch: self._silent_since.get(epoch, asked_at) for epoch in silent}
+        self._note_unreachable({epoch for epoch, answer in answers.items() if answer == "unreachable"})
+        for epoch in silent:
+            if time.monotonic() - self._silent_since[epoch] >= self._limit_seconds and not self._stop.is_set():
                 _log.warning("worker %d has not answered for %g s; its runs are taken over", epoch, self._limit_seconds)
                 self._take_over(epoch)
                 del self._silent_since[epoch]
+
+    def _note_unreachable(self, epochs: set[int]) -> None:
+        for epoch in epochs - self._unreachable:
+            _log.warning("worker %d lives, but cannot be asked whether it works; it keeps its runs", epoch)
+        self._unreachable = epochs

@@ -396,6 +396,10 @@ class News(NamedTuple):
     reply: Callable[[], None] | None = None
 
 
+#: What became of the question whether a worker still works; see `Store.ask`.
+Answer: TypeAlias = Literal["answered", "silent", "unreachable"]
+
+
 class Store(Protocol):
     """A place that keeps runs, for any number of workers in any number of processes.
 
@@ -482,8 +486,12 @@ class Store(Protocol):
         """Return the workers that have not ended, oldest first, with what the kernel says of their processes."""
         ...
 
-    def answers(self, epoch: int, timeout_seconds: float) -> bool:
-        """Ask a worker whether it still works; False where no answer comes in time."""
+    def ask(self, epochs: Sequence[int], timeout_seconds: float) -> dict[int, Answer]:
+        """Ask workers whether they still work: their engines, not merely their processes.
+
+        ``silent`` is a worker that had the question, and did not answer in time: it is stopped, or hangs.
+        ``unreachable`` is one of which nothing is known but that it lives.
+        """
         ...
 
     def close(self, claim: Claim | None, now: int) -> None:

@@ -39,6 +39,7 @@ from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from stepwell.errors import FORK_ADVICE, FileInUse, FileNotUsable
+from stepwell.store.sqlite import in_words
 
 if sys.platform != "win32":
     import fcntl
@@ -347,7 +348,7 @@ def _pass_door(descriptor: int, path: str, database_path: str, patience_seconds:
 
 
 def _describe_holder(descriptor: int) -> str:
-    """Return who has the door: the text in the file where it is the holder's, else what the kernel knows."""
+    """Return who has the door: what the kernel knows, and where it is not visible from here, the text in the file."""
     text = os.pread(descriptor, TEXT_BYTES, 0).partition(b"\n")[0].decode("utf-8", "replace").strip("\0 ")
     found = None
     with suppress(OSError):
@@ -356,8 +357,7 @@ def _describe_holder(descriptor: int) -> str:
     if pid == 0:
         # Unknown here, as the holder is in another container: its own words must do.
         return text or "another process"
-    # Else the text is another one's: the holder has not written its own yet, or could not, or closes the file.
-    return text if text.startswith(f"process {pid} ") else f"process {pid}"
+    return in_words.describe_process(pid)
 
 
 def _write_text(descriptor: int) -> None:

@@ -1,8 +1,9 @@
 """One thread of each process that hears what others do to the file: letters, deaths, and a tick that misses nothing.
 
 It sleeps until a letter comes (`nudges`), until a member dies (`obituaries`), or until the tick: ten times a second it
-compares SQLite's `data_version` and the table of members with what it saw last. A change counts as all letters at
-once, so a letter that is lost, or was never sent because its sender died, costs a tenth of a second and nothing else.
+looks whether somebody asks if this process is well (`questions`), and compares SQLite's `data_version` and the table of
+members with what it saw last. A change counts as all letters at once, so a letter that is lost, or was never sent
+because its sender died, costs a tenth of a second and nothing else.
 
 Alone with the file it leaves `data_version` at that: what has changed is its own process's doing. Whoever writes is in
 the table first, and a table is never again what it was before a member came (`membership`). So it was alone from one
@@ -18,12 +19,12 @@ import selectors
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Final, Protocol
 
 from stepwell.store.sqlite import nudges
 from stepwell.store.sqlite.locking import LockFile
-from stepwell.store.sqlite.nudges import Letter, Mailbox, Post
+from stepwell.store.sqlite.nudges import Letter, Mailbox
 from stepwell.store.sqlite.obituaries import POLL_SECONDS, Key, Obituaries
 
 TICK_SECONDS: Final = 0.1
@@ -55,8 +56,12 @@ class Table(Protocol):
         """Have the living members looked up anew."""
         ...
 
-    def pinged(self, reply: Callable[[], None]) -> None:
-        """Have `reply` called by whoever proves that this process is well."""
+    def look_for_questions(self) -> None:
+        """Have questions to this process answered by whoever proves that it is well."""
+        ...
+
+    def stopped_looking(self) -> None:
+        """Note that nobody looks for questions any more."""
         ...
 
 
@@ -67,13 +72,14 @@ class Lookout:
         self,
         table: Table,
         lock_file: LockFile,
-        post: Post,
         open_version: Callable[[], AbstractContextManager[Version]],
         callback: Callback,
+        *,
+        is_here: Callable[[int], bool] = lambda _slot: True,
     ) -> None:
         self._table = table
         self._file = lock_file
-        self._post = post
+        self._is_here = is_here
         self._open_version = open_version
         self._callback = callback
         self._stopping = threading.Event()
@@ -118,7 +124,7 @@ class Lookout:
             with ExitStack() as stack:
                 version = stack.enter_context(self._open_version())
                 selector = stack.enter_context(selectors.DefaultSelector())
-                obituaries = Obituaries(self._file, selector)
+                obituaries = Obituaries(self._file, selector, is_here=self._is_here)
                 stack.callback(obituaries.close)
                 selector.register(self._bell, selectors.EVENT_READ)
                 self._use_mailbox(selector)
@@ -130,6 +136,8 @@ class Lookout:
             self._failure = error
             if self._started.is_set() and not self._stopping.is_set():
                 _log.exception("%s: changes of other processes are not noticed any more", self._file.database_path)
+                with suppress(OSError):
+                    self._table.stopped_looking()
             self._started.set()
 
     def _watch(self, selector: selectors.BaseSelector, obituaries: Obituaries, version: Version) -> None:
@@ -182,6 +190,7 @@ class Lookout:
         return dead
 
     def _tick(self, obituaries: Obituaries, version: Version) -> None:
+        self._table.look_for_questions()
         self._tell_deaths(self._look_at_members(obituaries))
         is_alone = obituaries.watches_nobody
         changed = self._seen_table != self._ticked_table
@@ -212,8 +221,8 @@ class Lookout:
         kinds: dict[bytes, list[Letter]] = {}
         for letter in letters:
             kinds.setdefault(letter.kind, []).append(letter)
-        for letter in kinds.pop(nudges.PING, []):
-            self._table.pinged(_Reply(self._post, letter))
+        if kinds.pop(nudges.PING, []):
+            self._table.look_for_questions()
         for kind in (nudges.WORK, nudges.TURN, nudges.MAIL, nudges.MEMBERS):
             if kind in kinds:
                 self._call(kind, ())
@@ -227,17 +236,6 @@ class Lookout:
             self._callback(kind, keys)
         except Exception:  # noqa: BLE001 -- whatever it is, the next letter must be heard
             _log.exception("%s: hearing of other processes' changes failed", self._file.database_path)
-
-
-class _Reply:
-    """The answer to one ping, sent when called."""
-
-    def __init__(self, post: Post, letter: Letter) -> None:
-        self._post = post
-        self._letter = letter
-
-    def __call__(self) -> None:
-        self._post.answer(self._letter.sender, nudges.encode(nudges.PONG, self._letter.keys))
 
 
 def _keys_of(letters: Iterable[Letter]) -> tuple[int, ...]:

@@ -8,9 +8,12 @@ The content of the lock file, little endian::
 
     0       1,024 bytes of text, for people
     1,024   header: magic, layout (u32), device and inode of the database (u64 each), the clock's anchor (below)
+    1,152   what a transaction of user code says of itself (`writer_note`)
     2,048   the last commit (`lastcommit`)
     4,088   1 where the disk failed a member (the fault mark)
-    4,096   the table: 16 bytes a slot, epoch (u64) and flags (u64)
+    4,096   questions to the slots, and answers, 16 bytes a slot (`questions`)
+    69,632  where the holders of the slots run, 16 bytes a slot (`places`)
+    135,168 the table: 16 bytes a slot, epoch (u64) and flags (u64)
 
 The header is written with the door held; an entry by the member whose slot it is, its epoch with the writers' lock
 held; the fault mark by whoever has the writers' lock. The table is never again what it was before a member came: who
@@ -36,18 +39,20 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from stepwell.errors import FileInUse, FileNotUsable
-from stepwell.store.sqlite import locking, nudges
+from stepwell.store.base import Answer
+from stepwell.store.sqlite import in_words, locking, nudges, paths, places, questions
 from stepwell.store.sqlite.locking import DOOR_PATIENCE_SECONDS, SLOT_BASE, SLOTS, Identity, LockFile
 from stepwell.store.sqlite.lookout import Callback, Lookout, Version
 from stepwell.store.sqlite.nudges import Mailbox, Post
 from stepwell.store.sqlite.obituaries import Key
+from stepwell.store.sqlite.places import own_place
 
 HEADER_OFFSET: Final = 1024
 FAULT_OFFSET: Final = 4088
-TABLE_OFFSET: Final = 4096
+TABLE_OFFSET: Final = 135_168
 
 _MAGIC: Final = b"stepwell"
-_LAYOUT: Final = 1
+_LAYOUT: Final = 2
 _HEADER: Final = struct.Struct("<8sIIQQ")
 #: Whether there is one (0 or 1), its key, the offset in nanoseconds.
 _ANCHOR: Final = struct.Struct("<q16sq")
@@ -59,11 +64,15 @@ _FLAGS_OFFSET: Final = 8
 _MEMBER: Final = 1
 _TAKES_WORK: Final = 2
 _LISTENS: Final = 4
+_WATCHES: Final = 8
 #: The flags are one byte; above it is the last epoch of the slot, while the present holder has none.
 _LAST_EPOCH_SHIFT: Final = 8
 _FLAGS_MASK: Final = 2**64 - 1
 
 _MAX_LISTED_PIDS: Final = 8
+#: Between two looks for an answer.
+_FIRST_PAUSE_SECONDS: Final = 0.0005
+_LONGEST_PAUSE_SECONDS: Final = 0.01
 
 
 class Seat(NamedTuple):
@@ -89,12 +98,14 @@ class Membership:
         self.epoch = 0
         self._file = lock_file
         self._descriptor = lock_file.descriptor
-        self._post = Post(lock_file.identity)
+        self._post = Post(lock_file.identity, lock_file.database_path + paths.PEERS_SUFFIX)
+        self._place = own_place()
         self._flags = 0
         #: The table as last looked at, and the living others in it.
         self._view: tuple[bytes, list[Seat]] = (b"", [])
         self._lookout: Lookout | None = None
         self._post_reply: Callable[[Callable[[], None]], None] | None = None
+        self._seen_question = 0
         self._mutex = threading.RLock()
 
     # --- opening and closing
@@ -137,6 +148,8 @@ class Membership:
             if locking.try_lock(self._descriptor, SLOT_BASE + slot):
                 # Whoever had the slot before is dead from now on, for everybody who looks.
                 self._write(_vacated(self._read_entry(slot)), TABLE_OFFSET + slot * _ENTRY.size)
+                places.write(self._descriptor, slot, self._place)
+                questions.make_room(self._descriptor, slot)
                 self.slot = slot
                 return
         raise FileInUse(
@@ -157,6 +170,9 @@ class Membership:
                 self.mailbox.close()
                 self.mailbox = None
         self.nudge(nudges.MEMBERS, [seat.epoch for seat in others])
+        with suppress(OSError):
+            if self.is_alone():
+                self._post.remove_folder()
         self._post.close()
 
     # --- the seat
@@ -175,7 +191,7 @@ class Membership:
         with self._mutex:
             earlier, self.mailbox = self.mailbox, self._post.open_mailbox(epoch)
             self.epoch = epoch
-            self._flags = _MEMBER | (_TAKES_WORK if takes_work else 0) | (self._flags & _LISTENS)
+            self._flags = _MEMBER | (_TAKES_WORK if takes_work else 0) | self._flags & (_LISTENS | _WATCHES)
             self._write(_ENTRY.pack(epoch, self._flags), TABLE_OFFSET + self.slot * _ENTRY.size)
             if self._lookout is not None:
                 # It closes the earlier mailbox, which it is listening at.
@@ -186,10 +202,13 @@ class Membership:
 
     def listen(self, on: bool) -> None:
         """Say whether this process waits for ends and values of runs; before it looks at their state in the file."""
+        self._set_flag(_LISTENS, on)
+
+    def _set_flag(self, flag: int, on: bool) -> None:
         with self._mutex:
             if self.slot < 0:
                 return
-            flags = self._flags & ~_LISTENS | (_LISTENS if on else 0)
+            flags = self._flags & ~flag | (flag if on else 0)
             if flags != self._flags:
                 self._flags = flags
                 self._write_flags(flags)
@@ -230,13 +249,16 @@ class Membership:
         return None if found is None else found.pid
 
     def state_of(self, slot: int) -> Literal["active", "stopped"]:
-        """Return "stopped" where the process that has `slot` was stopped by a signal or a debugger (Linux only)."""
-        try:
-            # pid (name) state …; the name may hold anything, brackets too.
-            state = Path(f"/proc/{self.pid_of(slot)}/stat").read_bytes().rpartition(b")")[2].split()[0]
-        except (OSError, IndexError):
-            return "active"
-        return "stopped" if state in {b"T", b"t"} else "active"
+        """Return "stopped" where the process that has `slot` was stopped by a signal or a debugger (Linux only).
+
+        Of one that is not visible from here "active", which is all that its lock tells; see `ask`.
+        """
+        pid = self.pid_of(slot)
+        stopped = pid is not None and pid > 0 and self._is_here(slot) and in_words.is_stopped(pid)
+        return "stopped" if stopped else "active"
+
+    def _is_here(self, slot: int) -> bool:
+        return places.is_here(self._descriptor, slot, self._place)
 
     # --- letters
     # ---------------------------------------------------------------------------------------------------------
@@ -257,8 +279,9 @@ class Membership:
         file cannot be read.
         """
         assert self.open_version is not None, "set by the database"
-        lookout = Lookout(self, self._file, self._post, self.open_version, callback)
+        lookout = Lookout(self, self._file, self.open_version, callback, is_here=self._is_here)
         lookout.start()
+        self._set_flag(_WATCHES, True)
         with self._mutex:
             self._lookout = lookout
             # Announced since the thread looked, perhaps.
@@ -269,14 +292,41 @@ class Membership:
         with self._mutex:
             lookout, self._lookout = self._lookout, None
         if lookout is not None:
+            self.stopped_looking()
             lookout.stop()
 
-    def ping(self, epoch: int, timeout_seconds: float) -> bool:
-        """Return whether the member with `epoch` answers in time. Its engine does, not merely its process."""
-        return self._post.ping(epoch, timeout_seconds)
+    def ask(self, epochs: Sequence[int], timeout_seconds: float) -> dict[int, Answer]:
+        """Ask members whether they are well; see `Store.ask` and `questions`.
+
+        One is ``silent`` only where it has a thread that looks for questions, and had this one before its eyes.
+        """
+        slots = {epoch: slot for slot, (epoch, _) in _entries(self.read_table()) if epoch in epochs}
+        answers: dict[int, Answer] = dict.fromkeys(epochs, "unreachable")
+        asked: dict[int, int] = {}
+        for epoch, slot in slots.items():
+            if epoch == self.epoch:
+                answers[epoch] = "answered"
+                continue
+            with suppress(OSError):
+                asked[epoch] = questions.ask(self._descriptor, slot)
+                if self._read_entry(slot)[1] & _WATCHES:
+                    answers[epoch] = "silent"
+        self.nudge(nudges.PING, asked)
+        give_up_at, pause_seconds = time.monotonic() + timeout_seconds, _FIRST_PAUSE_SECONDS
+        while asked:
+            for epoch, number in list(asked.items()):
+                if questions.read(self._descriptor, slots[epoch])[1] >= number:
+                    answers[epoch] = "answered"
+                    del asked[epoch]
+            if time.monotonic() >= give_up_at:
+                break
+            if asked:
+                time.sleep(pause_seconds)
+                pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+        return answers
 
     def answer_pings(self, post: Callable[[Callable[[], None]], None]) -> None:
-        """Have `post(reply)` called, in the thread of `watch`, for each ping; whoever is well then calls `reply`.
+        """Have `post(reply)` called, in the thread of `watch`, for a question; whoever is well then calls `reply`.
 
         Without it, the thread answers by itself.
         """
@@ -334,12 +384,27 @@ class Membership:
         """Have `others` ask for the locks of all members again."""
         self._view = (b"", [])
 
-    def pinged(self, reply: Callable[[], None]) -> None:
-        """Answer a ping."""
+    def look_for_questions(self) -> None:
+        """Have a question answered that was not seen before."""
+        slot = self.slot
+        asked, answered = questions.read(self._descriptor, slot)
+        if slot < 0 or asked <= max(answered, self._seen_question):
+            return
+        self._seen_question = asked
+
+        def reply() -> None:
+            with self._mutex, suppress(OSError):
+                if self.slot == slot:
+                    questions.answer(self._descriptor, slot, asked)
+
         if self._post_reply is None:
             reply()
         else:
             self._post_reply(reply)
+
+    def stopped_looking(self) -> None:
+        """Note that nobody looks for questions here any more."""
+        self._set_flag(_WATCHES, False)
 
     def _read_entry(self, slot: int) -> tuple[int, int]:
         """Return the epoch and the flags at a slot, zeros where nobody ever had it."""

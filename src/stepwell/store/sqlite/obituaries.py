@@ -3,8 +3,8 @@
 A member is seated while it holds the lock on its slot's byte (`membership`). Who holds that lock is known to the kernel
 by process id, and a descriptor of that process (pidfd, Linux) becomes readable when it ends; by then its locks are
 free. A process id may be used again by another process, so the lock is asked once more after the descriptor was
-opened. Where there are no such descriptors, or the process lives in a container and has no id here, the lock itself is
-asked again and again (`POLL_SECONDS`).
+opened. Where there are no such descriptors, or the process lives in a container and has no id here, or on another boot
+(`places`), the lock itself is asked again and again (`POLL_SECONDS`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import selectors
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -27,12 +27,23 @@ Key = tuple[int, int]
 
 
 class Obituaries:
-    """Watches members; used by one thread. Descriptors to wait for are in `selector`, with the `Key` as data."""
+    """Watches members; used by one thread. Descriptors to wait for are in `selector`, with the `Key` as data.
 
-    def __init__(self, lock_file: LockFile, selector: selectors.BaseSelector, *, pidfds: bool = True) -> None:
+    `is_here` tells by a slot whether process ids of its holder mean something here.
+    """
+
+    def __init__(
+        self,
+        lock_file: LockFile,
+        selector: selectors.BaseSelector,
+        *,
+        pidfds: bool = True,
+        is_here: Callable[[int], bool] = lambda _slot: True,
+    ) -> None:
         self._file = lock_file
         self._selector = selector
         self._pidfds = pidfds
+        self._is_here = is_here
         self._watched: dict[Key, int] = {}
         self._polled: set[Key] = set()
 
@@ -83,7 +94,7 @@ class Obituaries:
         pid = self._holder(key)
         if pid is None:
             return False
-        descriptor = self._open(pid)
+        descriptor = self._open(pid) if self._is_here(key[0]) else None
         if descriptor is None:
             self._polled.add(key)
             return True

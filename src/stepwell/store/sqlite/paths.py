@@ -23,6 +23,8 @@ WAL_SUFFIX: Final = "-wal"
 SHM_SUFFIX: Final = "-shm"
 JOURNAL_SUFFIX: Final = "-journal"
 LOCK_SUFFIX: Final = "-lock"
+#: The folder in which the processes that have the file open have their mailboxes.
+PEERS_SUFFIX: Final = "-peers"
 
 
 def resolve(path: str | os.PathLike[str]) -> str:
@@ -48,7 +50,7 @@ def resolve(path: str | os.PathLike[str]) -> str:
             f"{real!r} is too long: SQLite allows {MAX_PATH_BYTES} bytes of path here, {MAX_NAME_BYTES} of them in the "
             "name."
         )
-    for suffix in (WAL_SUFFIX, SHM_SUFFIX, JOURNAL_SUFFIX, LOCK_SUFFIX):
+    for suffix in (WAL_SUFFIX, SHM_SUFFIX, JOURNAL_SUFFIX, LOCK_SUFFIX, PEERS_SUFFIX):
         if base.endswith(suffix):
             raise FileNotUsable(
                 f"{name!r} is named like a file that belongs to a database, not like one. "

@@ -16,7 +16,7 @@ import msgspec
 
 from stepwell.errors import StoreFailed, StoreUnavailable
 from stepwell.model import Claim, Member
-from stepwell.store.base import News, Outcome, StoreTransaction, Unit, WritersLock
+from stepwell.store.base import Answer, News, Outcome, StoreTransaction, Unit, WritersLock
 from stepwell.store.reading import Inspector
 from stepwell.store.sqlite.changes import Evidence
 from stepwell.store.sqlite.facts import to_json
@@ -188,9 +188,9 @@ class SqliteStore:
         """Say whether this worker wants to hear of ``ends``. Read the run's state after saying so, not before."""
         self._members.listen(on)
 
-    def answers(self, epoch: int, timeout_seconds: float) -> bool:
-        """Ask a worker whether it still works; False where no answer comes in time."""
-        return self._members.ping(epoch, timeout_seconds)
+    def ask(self, epochs: Sequence[int], timeout_seconds: float) -> dict[int, Answer]:
+        """Ask workers whether they still work; see `Store.ask`."""
+        return self._members.ask(epochs, timeout_seconds)
 
     # --- writing
     # -------------------------------------------------------------------------------------------------------------
