@@ -30,7 +30,7 @@ from stepwell.clock import MICROSECONDS
 from stepwell.codec import Codec
 from stepwell.execution import Execution
 from stepwell.failure import encode_failure
-from stepwell.journal import AttemptFailure, Entry, EntryKind, Payload
+from stepwell.journal import TICK, AttemptFailure, Entry, EntryKind, Payload
 from stepwell.model import RunRecord
 from stepwell.testing import TestEngine
 
@@ -249,6 +249,16 @@ async def do_shield(trail: list[Any], milliseconds: int, tree: Node) -> Any:
 
 
 @node
+async def do_poll(trail: list[Any], tree: Node) -> Any:
+    task = asyncio.create_task(interpret(tree, trail))
+    rounds = 0
+    while not task.done():
+        rounds += 1
+        await asyncio.sleep(0)
+    return [await echo(rounds), await task]  # how often it went round must be the same again
+
+
+@node
 async def do_queue(trail: list[Any], trees: list[Node]) -> Any:
     queue: asyncio.Queue[Any] = asyncio.Queue(maxsize=1)
 
@@ -304,11 +314,17 @@ def _branches(trees: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
         st.tuples(st.sampled_from(wide), several),
         st.tuples(st.just("loop"), st.integers(0, 3), trees),
         st.tuples(st.sampled_from(["timeout", "shield", "cleanup"]), small, trees),
-        st.tuples(st.just("cancel"), trees),
+        st.tuples(st.sampled_from(["cancel", "poll"]), trees),
     ).map(list)
 
 
 TREES = st.recursive(LEAVES, _branches, max_leaves=8).map(lambda tree: ["trail", tree])
+
+
+@pytest.fixture(autouse=True)
+def few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have code that goes round without waiting interrupted soon, and much other code as well."""
+    monkeypatch.setattr("stepwell.loop.MAX_TURNS", 20)
 
 
 # --- an engine without a disk -----------------------------------------------------------------------------------------
@@ -356,6 +372,10 @@ class World:
 
     def _deliver_next(self, run: Execution) -> None:
         self._answers = [answer for answer in self._answers if answer[2].number in run.pending]
+        if run.spins and (not self._answers or self.chance.random() < 0.5):
+            self.now += self.chance.choice([0, MILLISECOND])
+            self._log(run, Entry(1, 0, "timer", TICK, 0, self.now))
+            return
         assert self._answers, f"the run is stuck\n{json.dumps(self.tree)}"
         answer = min(self._answers, key=lambda each: each[:2])
         due, _, operation, outcomes = answer

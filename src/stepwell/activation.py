@@ -140,8 +140,11 @@ class Activator:
         return Entry(run.key, operation.number, kind, operation.name, operation.fingerprint, self._runs.now, value)
 
     def _rest(self, run: Resident, work: Work) -> None:
-        due = run.next_due() if run.timers or run.deadline_at is not None else None
-        if run.active or run.deliverable or run.unsettled:
+        if run.execution.spins or run.spin is not None:
+            self._runs.spins(run)
+        spins = run.spin is not None
+        due = run.next_due() if run.timers or run.deadline_at is not None or spins else None
+        if run.active or run.deliverable or run.unsettled or spins:
             status: Status = "running"
             wake_at = waiting_on = None
         else:

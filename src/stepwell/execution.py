@@ -40,7 +40,7 @@ from stepwell.failure import failure_to_raise
 from stepwell.flow import Entry as QueueEntry
 from stepwell.flow import batch_count
 from stepwell.greenlets import NeedsGreenletsError, block_on
-from stepwell.journal import FAILURES, OP_KIND_OF, UNDELIVERED, Entry, OpKind
+from stepwell.journal import FAILURES, OP_KIND_OF, TICK, UNDELIVERED, Entry, OpKind
 from stepwell.loop import DeterministicLoop, Handle, LoopThread
 from stepwell.model import RunRecord
 from stepwell.whereabouts import executing_at, raised_at, waiting_at
@@ -73,6 +73,7 @@ class Execution:
         "codec",
         "definition",
         "halted",
+        "has_news",
         "issued",
         "key",
         "loop",
@@ -82,6 +83,7 @@ class Execution:
         "pending",
         "replaying",
         "run_id",
+        "spins",
         "started_at",
         "stopped",
         "withdrawn",
@@ -103,6 +105,9 @@ class Execution:
         self.started_at = record.started_at or record.created_at
         self.now = self.started_at
         self.stopped = False
+        # See `stepwell.spinning`: the code could go on although nothing is delivered, and what was delivered since.
+        self.spins = False
+        self.has_news = False
         self.replaying = False
         self.needs_greenlets = False
         self.closed = False
@@ -169,13 +174,15 @@ class Execution:
         if known_child and (self.outcome is not None or entry.op not in self.pending):
             return
         if self.outcome is not None:
+            if entry.name == TICK and not entry.op:  # the code was mended: it goes round no more
+                return
             self._diverge(entry, self._whereabouts(), self._end_location())
             return
         if entry.at > self.now:  # noqa: PLR1730 - half the time of max(), for every step of every run
             self.now = entry.at
         kind = entry.kind
-        if kind == "cancel":
-            if self._root is not None:
+        if not entry.op:
+            if kind == "cancel" and self._root is not None:
                 self._root.cancel(entry.name or None)
         elif kind in UNDELIVERED:
             if entry.op not in self.pending:
@@ -187,7 +194,11 @@ class Execution:
                 self._diverge(entry, self._whereabouts())
                 return
             self._resolve(operation, entry)
-        self.loop.drain()
+        if self.spins and (entry.op or kind == "cancel"):  # heard at the next tick, with whatever else is there by then
+            self.has_news = True
+            return
+        self.has_news = False
+        self.spins = self.loop.drain()
         root = self._root
         if root is not None and root.done() and not self.stopped:
             self._end(root)
@@ -214,7 +225,7 @@ class Execution:
         future.set_result(value)
 
     def _drain(self) -> None:
-        self.loop.drain()
+        self.spins = self.loop.drain()
         root = self._root
         if root is None or not root.done() or self.stopped:
             return

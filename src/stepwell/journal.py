@@ -24,7 +24,7 @@ EntryKind = Literal[
     "step_failed",  # the step's last attempt failed; `value` is the failure
     "attempt_failed",  # an attempt failed and another follows; `value` is an `AttemptFailure`; not delivered
     "step_started",  # a long or at-most-once step is under way; not delivered
-    "timer",  # a timer fired
+    "timer",  # a timer fired; operation 0: a `TICK`
     "message",  # a message was received; `value` is its value
     "sent",  # a message was sent to another run
     "send_failed",  # … could not be: no such run, or ended; `value` is the failure
@@ -36,6 +36,9 @@ EntryKind = Literal[
     "patched",  # the code passed `patched(name)` when it was new to the run
     "cancel",  # cancellation was requested; `name` is the reason; operation 0
 ]
+
+#: The name of a timer of operation 0: nobody set it, it tells code that goes round without waiting how late it is.
+TICK: Final = "tick"
 
 #: Which operation kind each entry kind belongs to.
 OP_KIND_OF: Final[dict[EntryKind, OpKind]] = {

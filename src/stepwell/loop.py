@@ -36,6 +36,10 @@ from stepwell.whereabouts import executing_at
 Ts = TypeVarTuple("Ts")
 MICROSECONDS: Final = 1_000_000
 
+#: How many callbacks of a run are executed for one delivery before others get their turn; see `stepwell.spinning`. A
+#: replay must stop where the first execution did, so this number is part of the journal's format: it must not change.
+MAX_TURNS: Final = 1000
+
 
 class LoopHost(Protocol):
     """What the loop needs from the run that it serves."""
@@ -183,20 +187,30 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     # --- executing -----------------------------------------------------------------------------------------------
 
-    def drain(self) -> None:
-        """Run callbacks until none is ready, or the run is stopped."""
+    def drain(self) -> bool:
+        """Run callbacks until none is ready, or the run is stopped; return False then.
+
+        Return True where callbacks are still ready after `MAX_TURNS` of them, and all that were ready then: the code
+        goes round without waiting.
+        """
         thread = self._thread
         if thread.current is not self:
             if not thread.is_entered:
                 with thread.entered():
-                    self.drain()
-                return
+                    return self.drain()
             thread.current = self
             events._set_running_loop(self)
         run = self.host = self.run
         ready = self._ready
         try:
+            turns = 0
+            limit = MAX_TURNS
             while ready and not run.stopped:
+                if turns == limit:
+                    if limit != MAX_TURNS:
+                        return True
+                    limit += len(ready)
+                turns += 1
                 handle = ready.popleft()
                 if not handle.is_cancelled:
                     try:
@@ -205,6 +219,11 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
                         run.report({"message": "a callback raised", "exception": error})
         finally:
             self.host = None
+        return False
+
+    def ready_callbacks(self) -> list[Callable[..., Any]]:
+        """Return what would be called next, in that order."""
+        return [handle.callback for handle in self._ready if not handle.is_cancelled]
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Make the main task of the run, in a context of its own: what its starter had set is not recorded."""

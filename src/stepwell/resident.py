@@ -14,6 +14,20 @@ from stepwell.lifecycle import Status
 from stepwell.model import Message, Permit, RunRecord
 
 
+class Spin:
+    """How long a run's code has gone round without waiting; see `stepwell.spinning`.
+
+    `ticks` were given to it since it last waited; the next one is queued already, or `due` at that time.
+    """
+
+    __slots__ = ("due", "is_queued", "ticks")
+
+    def __init__(self) -> None:
+        self.ticks = 0
+        self.is_queued = False
+        self.due: int | None = None
+
+
 class Resident:
     """A run in memory."""
 
@@ -42,6 +56,7 @@ class Resident:
         "receivers",
         "sending",
         "shares_ids",
+        "spin",
         "status",
         "suspect",
         "timers",
@@ -84,6 +99,7 @@ class Resident:
         self.cancel_reason: str | None = None
         self.finished = False
         self.halted_before: str | None = None  # why, where it is tried again without being asked for
+        self.spin: Spin | None = None  # not None: the code goes round without waiting
         self.suspect = False  # it was under way when workers died (see `stepwell.store.base.Store.bury`)
         self.work: Any = None  # the uncommitted Work that touches this run
 
@@ -98,6 +114,9 @@ class Resident:
         while timers and timers[0][1] not in pending:
             heappop(timers)
         due = timers[0][0] if timers else None
+        spin = self.spin
+        if spin is not None and spin.due is not None and (due is None or spin.due < due):
+            due = spin.due
         if self.deadline_at is not None and not self.cancelling and (due is None or self.deadline_at < due):
             return self.deadline_at
         return due

@@ -106,6 +106,10 @@ class Runs(PermitDesk, Protocol):
         """Settle the run again, as an event of its own."""
         ...
 
+    def spins(self, run: Resident) -> None:
+        """Take note that a run goes round without waiting, or does not any more."""
+        ...
+
     def reopen(self, run: Resident, operation: Operation) -> None:
         """Open an operation again, after the commit."""
         ...

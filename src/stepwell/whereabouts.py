@@ -6,6 +6,7 @@ The user's code is what is neither Stepwell's, nor Python's, nor of an installed
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 import traceback
 from collections.abc import Iterator
@@ -62,6 +63,15 @@ def waiting_at(coroutine: Any) -> str:
         if not filename.startswith((ROOT, _ASYNCIO)):
             place = f"{filename}:{line} in {name}"
     return place
+
+
+def described(function: Any) -> str:
+    """Return a function's name, and where it is defined as far as that can be told."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__qualname__", None) or repr(function)
+    code = getattr(function, "__code__", None)
+    return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"
 
 
 def _awaits(coroutine: Any) -> Iterator[tuple[str, int, str]]:

@@ -39,6 +39,7 @@ from stepwell.model import RunRecord
 from stepwell.queues import refusal_of
 from stepwell.resident import Resident
 from stepwell.settling import Settling
+from stepwell.spinning import Spinning
 from stepwell.steps import Steps
 from stepwell.store.base import Created, MessageSent, RunCreated, RunMoved, Sent
 from stepwell.store.reading import Inspector
@@ -81,6 +82,7 @@ class Worker:
         self.turns = Turns(self, inspector, workflows, flows, queues, takes_work=takes_work)
         self.settling = Settling(self, inspector, self._steps, outside)
         self.arrivals = Arrivals(self, inspector, outside)
+        self.spinning = Spinning(self, outside)
         self._told: list[tuple[Resident, Entry | None]] = []  # runs that were told of children, and who was refused one
         self._ends: list[tuple[int, int, RunOver]] = []  # ends to deliver within the work under way
         self.draining = False
@@ -173,6 +175,9 @@ class Worker:
             else:
                 self.activator.dispatch(run, run.calls[number], work)
             self.settle_run(run, work)
+        spin = run.spin
+        if spin is not None and spin.due is not None and spin.due <= self.now:
+            self.spinning.tick(run, spin)
         if not run.finished and run.armed is None and run.key in self.memory:
             self.memory.arm(run)
 
@@ -484,6 +489,10 @@ class Worker:
     def _resume(self, run: Resident) -> None:
         if self.memory.runs.get(run.key) is run:
             self.settle_run(run, self.batch.work_of(run))
+
+    def spins(self, run: Resident) -> None:
+        """Take note that a run goes round without waiting, or does not any more."""
+        self.spinning.rest(run)
 
     def reopen(self, run: Resident, operation: Operation) -> None:
         """Open an operation again, after the commit."""
