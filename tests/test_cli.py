@@ -293,7 +293,10 @@ def test_a_run_is_shown_with_the_children_that_it_may_wait_for(
     facts = capsys.readouterr().out.partition("\n\n")[0]
     assert re.search(r"^reason: +its child, run 'child-odd', is halted: ResultNotSerializable: ", facts, re.MULTILINE)
     assert re.search(
-        r"^children: +child-odd \(halted\) ResultNotSerializable: .*\n +child-patient \(waiting\)$", facts, re.MULTILINE
+        r"^children: +child-odd \(halted\) ResultNotSerializable: .*\n"
+        r" +child-patient \(waiting\) it waits for message 'go'$",
+        facts,
+        re.MULTILINE,
     )
     assert run_main("show", "parent", "--db", str(database), "--json") == 0
     children = json.loads(capsys.readouterr().out)["children"]

@@ -280,6 +280,22 @@ def write_workflow_code(engine: TestEngine) -> Reader:
     return page
 
 
+def why_does_a_run_wait(engine: TestEngine) -> Reader:
+    @workflow(name="approves")
+    async def approves() -> None:
+        await receive("approval", bool, timeout=timedelta(days=3))
+
+    engine.start(approves, id="order-42")
+    engine.idle()
+    page = Reader("docs/how-to/why-does-a-run-wait.md", engine)
+    page.execute(0)
+    info = page.names["info"]
+    assert info.status == "waiting"
+    assert re.fullmatch(r"it waits for message 'approval', a timer until [-0-9]+ [:.0-9]+Z", info.reason)
+    assert {wait.kind for wait in info.waiting_on} == {"message", "timer"}
+    return page
+
+
 READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/explanation/several-processes.md": several_processes,
     "docs/how-to/cancel-a-run.md": cancel_a_run,
@@ -292,6 +308,7 @@ READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/how-to/use-queues.md": use_queues,
     "docs/how-to/use-transactions.md": use_transactions,
     "docs/how-to/wait-for-messages.md": wait_for_messages,
+    "docs/how-to/why-does-a-run-wait.md": why_does_a_run_wait,
     "docs/how-to/write-workflow-code.md": write_workflow_code,
     "docs/reference/log.md": the_log,
     "docs/reference/values.md": values,

@@ -16,7 +16,7 @@ from stepwell import errors
 CLASSES = {
     "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Batch", "ChildRun", "Clock", "Current",
     "Engine", "FailureInfo", "JournalEntry", "Limit", "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Run",
-    "RunContext", "RunInfo", "Step", "StepInfo", "Transaction", "Workflow",
+    "RunContext", "RunInfo", "Step", "StepInfo", "Transaction", "WaitInfo", "Workflow",
 }  # fmt: skip
 FUNCTIONS = {
     "current", "get_logger", "map", "now", "patched", "publish", "random", "receive", "send", "sleep_until", "start",

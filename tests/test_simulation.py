@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -61,8 +62,25 @@ def test_seeds_of_worlds_in_which_nothing_breaks(simulator: Simulator) -> None:
     assert not broken
 
 
-def test_an_engine_that_is_broken_on_purpose_is_caught(simulator: Simulator) -> None:
-    with broken_engine("replay in arrival order"):
+def test_whatever_does_not_run_says_why_in_every_state_that_worlds_reach(simulator: Simulator) -> None:
+    given: Counter[str] = Counter()
+    for seed in range(1, 61):
+        world, violation = simulator.live(make(seed))
+        assert violation is None, seed
+        given += world.judge.reasons.given
+    kinds = {
+        *("it waits for a", "it waits for message", "it waits for run", "it waits for attempt", "it was asked to"),
+        *("it is delayed until", "it collects the inputs", "it waits in queue", "queue is full of"),
+        *("what it waited for", "its worker ended while"),
+    }
+    assert kinds <= given.keys()
+
+
+@pytest.mark.parametrize(
+    "name", ["replay in arrival order", "a reason that is out of date", "a run is parked without a word"]
+)
+def test_an_engine_that_is_broken_on_purpose_is_caught(simulator: Simulator, name: str) -> None:
+    with broken_engine(name):
         assert any(simulator.broken(make(seed)) for seed in range(1, 31))
 
 

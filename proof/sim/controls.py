@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from proof.sim.plan import Action, Plan, Worker
 from proof.sim.world import World
+from stepwell import activation
 from stepwell.activation import Activator
 from stepwell.client import Enlisted
 from stepwell.execution import Execution
@@ -234,6 +235,24 @@ def _forget_what_was_started(stack: ExitStack) -> None:
     stack.enter_context(patch.object(Enlisted, "events", none))
 
 
+def _say_nothing(stack: ExitStack) -> None:
+    stack.enter_context(patch.object(activation, "waits_of", lambda _run: None))
+
+
+def _say_what_was(stack: ExitStack) -> None:
+    """What a run waits for is written only when it is parked, not when it goes on to wait for something else."""
+    rest = Activator._rest
+
+    def broken(self: Activator, run: Resident, work: Work) -> None:
+        if run.status == "waiting":
+            with patch.object(activation, "waits_of", lambda _run: run.waiting_on):
+                rest(self, run, work)
+        else:
+            rest(self, run, work)
+
+    stack.enter_context(patch.object(Activator, "_rest", broken))
+
+
 class Break(NamedTuple):
     """A way to break the engine, and the promises of which one must be seen broken: anything else proves nothing."""
 
@@ -273,6 +292,10 @@ CONTROLS: Final[dict[str, Break]] = {
     "a deadline that comes 5 ms early": Break(_stop_too_early, ("a deadline is not early",)),
     "a deadline is not kept in a queue": Break(_keep_no_deadline_of_what_waits, ("a deadline is kept",)),
     "a transaction's starts are forgotten": Break(_forget_what_was_started, ("what is owned is in memory",)),
+    "a reason that is out of date": Break(_say_what_was, ("a row says what its run waits for",)),
+    "a run is parked without a word": Break(
+        _say_nothing, ("whatever does not run says why", "a row says what its run waits for")
+    ),
 }
 
 

@@ -17,6 +17,7 @@ from proof.sim.database import text_of
 from proof.sim.faults import Violation
 from proof.sim.flows import FlowJudge
 from proof.sim.programs import WORKFLOWS
+from proof.sim.reasons import ReasonJudge
 from proof.sim.relations import RelationJudge
 from proof.sim.starts import STARTS, StartJudge
 from stepwell.attempts import Attempts
@@ -62,6 +63,8 @@ class Judge:
         self.flow = FlowJudge(world, self._rows)
         self.starts = StartJudge(world, self._rows)
         self.relations = RelationJudge(world, self._rows)
+        self.inspector = SqliteInspector(_Reads(self._connection))
+        self.reasons = ReasonJudge(world, self._rows, self.inspector)
         self._failed: Counter[tuple[int, int]] = Counter()
         self._status: dict[int, str] = {}
         self._owners: dict[int, int | None] = {}
@@ -115,6 +118,7 @@ class Judge:
             if at > self._world.now:
                 raise Violation("nothing happens in the future", f"{self.ids[run]}:{op} {kind} at {at}")
         self.flow.after_commit(process)
+        self.reasons.after_commit()
         if self._rows(_LOST_NOTES):
             raise Violation("a note has a reader", "there is a note for a run without an owner")
 
@@ -126,6 +130,7 @@ class Judge:
         epoch = machine.claim.epoch
         if not self._rows(_ALIVE, epoch):
             return
+        self.reasons.after_turn(process)
         owned = {key for key, owner in self._owners.items() if owner == epoch}
         held = set(machine.worker.memory.runs)
         if not held <= owned:
@@ -262,13 +267,13 @@ class Judge:
                 raise Violation("a run goes on", f"{run_id} waits for its {operation.kind} {operation.name} for ever")
         if not execution.pending:
             raise Violation("a run goes on", f"{run_id} waits for nothing")
+        self.reasons.rested(key, run_id, execution)
         execution.close()
         if self._rows("SELECT 1 FROM stepwell_runs WHERE key = ? AND cancel_requested_at IS NOT NULL", key):
             raise Violation("a cancellation reaches its run", f"{run_id} goes on")
 
     def _replay(self, key: int, until: str | None = None) -> Execution:
-        inspector = SqliteInspector(_Reads(self._connection))
-        (snapshot,) = inspector.load([key])
+        (snapshot,) = self.inspector.load([key])
         definition = next(one for one in WORKFLOWS.values() if one.name == snapshot.record.workflow)
         record = snapshot.record
         if snapshot.items:

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     )
     from stepwell.failure_info import FailureInfo
     from stepwell.flow import Batch, Limit, Queue, Rate
-    from stepwell.handles import JournalEntry, QueueInfo, RunInfo
+    from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WaitInfo
     from stepwell.operations import (
         ChildRun,
         current,
@@ -155,6 +155,7 @@ _HOMES = {
         "JournalEntry",
         "QueueInfo",
         "RunInfo",
+        "WaitInfo",
     ),
     "stepwell.operations": (
         "ChildRun",
@@ -250,6 +251,7 @@ __all__ = [
     "StoreUnavailable",
     "Transaction",
     "TransactionError",
+    "WaitInfo",
     "Workflow",
     "WorkflowIOError",
     "current",

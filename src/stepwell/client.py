@@ -35,7 +35,7 @@ from stepwell.errors import (
     WorkflowIOError,
 )
 from stepwell.flow import Entry, batch_count, queue_entry, registered_flows
-from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, WorkerState, info_of
+from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, WorkerState
 from stepwell.lifecycle import ENDED, Status
 from stepwell.model import RunRecord
 from stepwell.names import check_name, check_text
@@ -59,6 +59,7 @@ from stepwell.stalls import ANSWER_SECONDS
 from stepwell.store.base import Answer, MessageSent, RunCreated, Store
 from stepwell.store.queueing import QueueDeclared
 from stepwell.store.reading import RunFilter
+from stepwell.why import Reasons
 from stepwell.work import RunOver
 
 #: The engines in whose `transaction()` block the current code is; asking such an engine to write would wait for itself.
@@ -264,7 +265,13 @@ class Client:
 
     def info(self, run_id: str) -> RunInfo:
         """Return the facts about a run."""
-        return info_of(self.record(run_id), self.store.inspector)
+        return RunInfo.of(self.record(run_id), self.reasons())
+
+    def reasons(self) -> Reasons:
+        """Return what finds reasons, now."""
+        own = self.core.machine.claim
+        members, epoch = self.store.members, None if own is None else own.epoch
+        return Reasons(self.store.inspector, members, self.clock.now(), epoch)
 
     def journal(self, run_id: str) -> list[JournalEntry]:
         """Return a run's journal, in order."""
@@ -332,7 +339,7 @@ class Client:
         self._check_may_read()
         for state in self.store.inspector.queues():
             if state.name == name:
-                return QueueInfo.of(state, self.store.inspector.oldest_wait(name), self.clock.now())
+                return QueueInfo.of(state, self.store.inspector, self.reasons(), self.clock.now())
         flow = registered_flows().get(name)
         if flow is None:
             raise QueueNotFound(
@@ -343,8 +350,8 @@ class Client:
     def queues(self) -> list[QueueInfo]:
         """Return the facts about all queues and limits that the file knows."""
         self._check_may_read()
-        inspector, now = self.store.inspector, self.clock.now()
-        return [QueueInfo.of(state, inspector.oldest_wait(state.name), now) for state in inspector.queues()]
+        inspector, reasons, now = self.store.inspector, self.reasons(), self.clock.now()
+        return [QueueInfo.of(state, inspector, reasons, now) for state in inspector.queues()]
 
     # --- transactions --------------------------------------------------------------------------------------------
 

@@ -38,6 +38,11 @@ class FailureInfo:
         return f"{self.type}: {self.message}" if self.message else self.type
 
     @property
+    def has_origin(self) -> bool:
+        """Whether it was raised in the user's code, or by something that was: there is more than its summary."""
+        return bool(self.traceback or self.cause or self.context or self.members)
+
+    @property
     def text(self) -> str:
         """All of it, as Python prints it: what came first stands first."""
         return "\n".join(self._lines())

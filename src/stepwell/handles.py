@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
@@ -11,7 +11,14 @@ import msgspec
 from stepwell.clock import MICROSECONDS, datetime_of
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
-from stepwell.errors import DeterminismError, ResultNotSerializable, RunCancelled, RunFailed, RunHalted
+from stepwell.errors import (
+    DeterminismError,
+    ResultNotSerializable,
+    RunCancelled,
+    RunFailed,
+    RunHalted,
+    SerializationError,
+)
 from stepwell.failure import failure_summary, failure_to_raise
 from stepwell.failure_info import FailureInfo, failure_info
 from stepwell.flow import FlowKind, Limit, Queue, Rate
@@ -19,14 +26,12 @@ from stepwell.journal import FAILURES, AttemptFailure, Entry, EntryKind
 from stepwell.lifecycle import Status
 from stepwell.model import Member, RunRecord
 from stepwell.store.queueing import QueueState
-from stepwell.store.reading import Inspector, RunFilter
+from stepwell.store.reading import Inspector
+from stepwell.waits import Wait, WaitKind, decode_waits
+from stepwell.why import Reasons
 from stepwell.work import RunOver
 
 _decode_attempt = msgspec.json.Decoder(AttemptFailure).decode
-
-
-def _place_of(record: RunRecord) -> str | None:
-    return f"it waits for its turn in queue {record.queue!r}" if record.queued else None
 
 
 def to_datetime(at: int | None) -> datetime | None:
@@ -35,12 +40,53 @@ def to_datetime(at: int | None) -> datetime | None:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitInfo:
+    """One thing that a waiting run waits for. Which fields are set depends on its `kind`.
+
+    - ``timer``: until `until`.
+    - ``message``: called `name`.
+    - ``run``: the end of the run `name`.
+    - ``permit``: of the limit `limit`, for the step `name`.
+    - ``retry``: attempt number `attempt` of the step `name`, at `until`; the one before failed with `error`.
+    - ``nothing``: something of its code's own that nothing can bring about; `at` is the line.
+    - ``more``: `count` further operations.
+
+    `operation` is the number of the operation in the run, as its journal has it.
+    """
+
+    kind: WaitKind
+    operation: int | None = None
+    name: str | None = None
+    until: datetime | None = None
+    limit: str | None = None
+    attempt: int | None = None
+    error: str | None = None
+    at: str | None = None
+    count: int | None = None
+
+    @classmethod
+    def of(cls, wait: Wait) -> WaitInfo:
+        """Make it from what the row says."""
+        return cls(
+            wait.kind,
+            operation=wait.op or None,
+            name=wait.name or None,
+            until=to_datetime(wait.until),
+            limit=wait.limit or None,
+            attempt=wait.attempt or None,
+            error=wait.error or None,
+            at=wait.at or None,
+            count=wait.count or None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class RunInfo:
     """A run at one moment. Times are aware datetimes, UTC.
 
-    `reason` says why a run is pending, halted or cancelled; of a waiting one, where you asked for this run alone, which
-    child of it is halted. `error` is the type and message that a failed run ended with; `wake_at` is when a waiting run
-    goes on by itself, None for "only when something arrives".
+    `reason` says why a run is pending, waiting, halted or cancelled, in words, and what is wrong with the worker of a
+    running one; `waiting_on` what its code waits for, while it waits. `error` is the type and message that a failed run
+    ended with; `wake_at` is when a waiting run goes on by itself, None for "only when something arrives".
     """
 
     id: str
@@ -55,10 +101,11 @@ class RunInfo:
     cancel_requested_at: datetime | None
     reason: str | None
     error: str | None
+    waiting_on: list[WaitInfo]
 
     @classmethod
-    def of(cls, record: RunRecord) -> RunInfo:
-        """Make it from a row."""
+    def of(cls, record: RunRecord, reasons: Reasons) -> RunInfo:
+        """Make it from a row, and from what there is to find out about it."""
         error = None
         if record.error is not None:
             type_name, message = failure_summary(record.error)
@@ -77,19 +124,17 @@ class RunInfo:
             wake_at=to_datetime(record.wake_at),
             deadline_at=to_datetime(record.deadline_at),
             cancel_requested_at=to_datetime(record.cancel_requested_at),
-            reason=record.reason or record.cancel_reason or _place_of(record),
+            reason=reasons.of(record),
             error=error,
+            waiting_on=_waits(record),
         )
 
 
-def info_of(record: RunRecord, inspector: Inspector) -> RunInfo:
-    """Return the facts about a run; the reason of one that waits names a child of it that is halted."""
-    info = RunInfo.of(record)
-    if record.status != "waiting" or info.reason is not None:
-        return info
-    for child in inspector.list_runs(RunFilter(status=("halted",), parent=record.key, limit=1)):
-        return replace(info, reason=f"its child, run {child.id!r}, is halted: {child.reason}")
-    return info
+def _waits(record: RunRecord) -> list[WaitInfo]:
+    try:
+        return [WaitInfo.of(wait) for wait in decode_waits(record.waiting_on)]
+    except SerializationError:  # the reason says so
+        return []
 
 
 WorkerState: TypeAlias = Literal["active", "stalled", "unreachable", "dead"]
@@ -126,7 +171,9 @@ class QueueInfo:
 
     `waiting` entries wait for their turn, `delayed` ones for their time, `running` ones have been taken and have not
     ended (or are permits in use). `oldest_wait_seconds` is how long the run that was started first, of those that wait,
-    has waited for its turn. Bounds of None do not bound.
+    has waited for its turn. Bounds of None do not bound. `halted` is how many of those that run are halted, and keep
+    their places until somebody resumes or cancels them. `reason` says why what waits is not taken now, None where
+    nothing hinders it.
     """
 
     name: str
@@ -140,10 +187,17 @@ class QueueInfo:
     per_worker: int | None
     partition_concurrency: int | None
     rate: Rate | None
+    halted: int
+    reason: str | None
 
     @classmethod
-    def of(cls, state: QueueState, oldest_wait: int | None, now: int) -> QueueInfo:
-        """Make it from what the store holds; `oldest_wait` is since when the oldest entry waits."""
+    def of(cls, state: QueueState, inspector: Inspector, reasons: Reasons, now: int) -> QueueInfo:
+        """Make it from what the store holds."""
+        oldest_wait = inspector.oldest_wait(state.name)
+        return cls._made(state, oldest_wait, now, len(reasons.halted_in(state)), reasons.of_queue(state))
+
+    @classmethod
+    def _made(cls, state: QueueState, oldest_wait: int | None, now: int, halted: int, reason: str | None) -> QueueInfo:
         settings = state.settings
         return cls(
             name=state.name,
@@ -157,12 +211,14 @@ class QueueInfo:
             per_worker=settings.per_worker,
             partition_concurrency=settings.partition_concurrency,
             rate=settings.rate,
+            halted=halted,
+            reason=reason,
         )
 
     @classmethod
     def of_declared(cls, flow: Queue | Limit) -> QueueInfo:
         """Make it for a queue or limit that was never used."""
-        return cls.of(QueueState(flow.name, flow.kind, flow.settings), None, 0)
+        return cls._made(QueueState(flow.name, flow.kind, flow.settings), None, 0, 0, None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,18 @@ def has_room(state: QueueState) -> bool:
     return not state.paused and _free(state, 1) > 0
 
 
+def rate_opens_at(facts: QueueFacts, state: QueueState) -> int | None:
+    """Return when the rate of a queue or limit lets the next one start: 0 for now, None where it is not known yet."""
+    settings = state.settings
+    if settings.rate_limit is None or settings.rate_per is None:
+        return 0
+    index = state.starts + state.unconfirmed - settings.rate_limit
+    if index < 0:
+        return 0
+    start_at = facts.start_at(state.name, index) if index < state.starts else None
+    return None if start_at is None else start_at + settings.rate_per
+
+
 def _free(state: QueueState, room: int) -> int:
     """Return how many more may start now; 0 or less: none."""
     settings = state.settings

@@ -23,13 +23,14 @@ from stepwell.codec import Codec
 from stepwell.engine import Engine
 from stepwell.errors import InvalidArgument, RunNotFound, StepwellError
 from stepwell.failure_info import FailureInfo, failure_info
-from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, info_of
+from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo
 from stepwell.journal import VALUELESS
 from stepwell.lifecycle import ENDED, STATUSES, Status
 from stepwell.model import RunRecord
 from stepwell.operations import check_id
 from stepwell.store.reading import Inspector, RunFilter
-from stepwell.store.sqlite.looking import look_into
+from stepwell.store.sqlite.looking import Look, look_into
+from stepwell.why import Reasons
 
 #: How much of a value a line of the journal shows, in characters; `--json` shows all of it.
 _VALUE_CHARS: Final = 100
@@ -72,7 +73,8 @@ def _runs(options: argparse.Namespace) -> int:
             raise InvalidArgument(f"--status must be one of {', '.join(STATUSES)}, not {status!r}")
     run_filter = RunFilter(status=wanted, workflow=options.workflow, id_prefix=options.id_prefix, limit=options.limit)
     with look_into(options.db) as inspector:
-        found = [RunInfo.of(record) for record in inspector.list_runs(run_filter)]
+        reasons = _reasons(inspector)
+        found = [RunInfo.of(record, reasons) for record in inspector.list_runs(run_filter)]
     if options.json:
         _print_json(found)
     else:
@@ -83,35 +85,38 @@ def _runs(options: argparse.Namespace) -> int:
 
 def _remark(info: RunInfo) -> str:
     """Return what matters most about a run in its state, in one line."""
-    if info.error or info.reason:
-        return (info.error or info.reason or "").partition("\n")[0]
-    if info.cancel_requested_at is not None and info.status not in ENDED:
-        return "cancellation requested"
-    if info.wake_at is not None:
-        return f"until {_time(info.wake_at)}"
-    return ""
+    return (info.error or info.reason or "").partition("\n")[0]
+
+
+def _reasons(look: Look) -> Reasons:
+    return Reasons(look, look.workers, time.time_ns() // 1_000)
 
 
 def _show(options: argparse.Namespace) -> int:
     codec = Codec()
     with look_into(options.db) as inspector:
         record = _record(inspector, options)
-        info = info_of(record, inspector)
+        reasons = _reasons(inspector)
+        info = RunInfo.of(record, reasons)
         facts: dict[str, Any] = {field.name: getattr(info, field.name) for field in fields(info)}
         facts["input"] = codec.decode(record.input, Any, "the input")
-        if record.error is not None:
-            facts["failure"] = failure_info(record.error)
+        failure = record.error if record.status == "failed" else inspector.halted_by(record.key)
+        if failure is not None:
+            facts["failure"] = failure_info(failure)
         if record.status == "completed":
             facts["result"] = codec.decode(record.result, Any, "the result")
         facts["published"] = {
             key: codec.decode(value, Any, f"the value {key!r}")
             for key, value in sorted(inspector.values(record.key).items())
         }
-        children = _children(inspector, record)
+        children = _children(inspector, record, reasons)
         entries = _entries(inspector, record.key, codec)
     if options.json:
         _print_json({**facts, "children": children, "journal": entries})
         return 0
+    del facts["waiting_on"]  # the reason says it in words
+    if record.status == "halted" and failure is not None and not facts["failure"].has_origin:
+        del facts["failure"]  # it has no more to say than the reason
     if children:
         facts["children"] = "\n".join(
             f"{child['id']} ({child['status']}) {child['remark']}".rstrip() for child in children
@@ -134,7 +139,7 @@ def _print_failures(entries: Sequence[JournalEntry]) -> None:
         print(entry.failure.text if entry.failure is not None else "")
 
 
-def _children(inspector: Inspector, parent: RunRecord) -> list[dict[str, str]]:
+def _children(inspector: Inspector, parent: RunRecord, reasons: Reasons) -> list[dict[str, str]]:
     """Return children that have not ended, which a run may wait for: first those that need somebody."""
     first: tuple[Status, ...] = ("halted",)
     others: tuple[Status, ...] = tuple(status for status in STATUSES if status not in ENDED and status not in first)
@@ -142,7 +147,7 @@ def _children(inspector: Inspector, parent: RunRecord) -> list[dict[str, str]]:
     for statuses in (first, others):
         wanted = RunFilter(status=statuses, parent=parent.key, limit=_MAX_CHILDREN - len(found))
         found += inspector.list_runs(wanted) if wanted.limit else []
-    infos = [info_of(record, inspector) for record in found]
+    infos = [RunInfo.of(record, reasons) for record in found]
     return [
         {"id": info.id, "workflow": info.workflow, "status": info.status, "remark": _remark(info)} for info in infos
     ]
@@ -198,12 +203,19 @@ def _what(info: WorkerInfo) -> str:
 def _queues(options: argparse.Namespace) -> int:
     now = time.time_ns() // 1_000
     with look_into(options.db) as inspector:
-        found = [QueueInfo.of(state, inspector.oldest_wait(state.name), now) for state in inspector.queues()]
+        reasons = _reasons(inspector)
+        found = [QueueInfo.of(state, inspector, reasons, now) for state in inspector.queues()]
     if options.json:
         _print_json(found)
     else:
         header = ("NAME", "KIND", "STATE", "WAITING", "DELAYED", "RUNNING", "OLDEST WAIT", "BOUNDS")
         _print_table(header, [_queue_row(info) for info in found])
+        # Below and not beside: a reason is a sentence. That a queue is paused stands in the table.
+        hindered = [info for info in found if info.reason is not None and (info.halted or not info.paused)]
+        if hindered:
+            print()
+        for info in hindered:
+            print(f"{info.name}: {info.reason}")
     return 0
 
 

@@ -210,6 +210,22 @@ class Head(NamedTuple):
     op: int
 
 
+class Standing(NamedTuple):
+    """An entry of a queue or limit: a run in its queue, or an operation that waits for a permit or has it.
+
+    `state` is ``delayed`` until `ready_at`, then ``waiting``, then ``running``. `latest_at` is set for a debounced one,
+    `items` for one that collects the inputs of further starts.
+    """
+
+    queue: str
+    partition: str
+    workflow: str
+    state: str
+    ready_at: int
+    latest_at: int | None
+    items: int | None
+
+
 class QueueFacts(Protocol):
     """What a decision about a queue is made from; valid inside the transaction, or the read, that it belongs to."""
 
@@ -251,6 +267,30 @@ class QueueInspector(Protocol):
 
     def permits(self, run: int) -> list[Permit]:
         """Return the permits that operations of a run wait for, or have."""
+        ...
+
+    def standing(self, run: int, op: int = 0) -> Standing | None:
+        """Return how a run stands in its queue, or an operation of it (`op`) in a limit; None where it does not."""
+        ...
+
+    def partition_busy(self, queue: str, partition: str) -> int:
+        """Return how many entries of a partition are running."""
+        ...
+
+    def halted_holders(self, queue: str, partition: str | None = None) -> list[str]:
+        """Return the ids of the halted runs that keep a place in a queue, or in one partition of it, by age."""
+        ...
+
+    def permit_holders(self, limit: str, most: int) -> list[str]:
+        """Return ids of runs in memory that have a permit, at most so many, one for each permit."""
+        ...
+
+    def permits_kept_apart(self, limit: str) -> list[str]:
+        """Return the ids of the runs whose attempts keep a permit although nobody waits for them any more."""
+        ...
+
+    def held_by_worker(self, epoch: int, queue: str) -> int:
+        """Return how many runs of a queue a worker has in memory, which is what `per_worker` bounds."""
         ...
 
     def queued_runs(self, queue: str, partition: str | None, after: int, limit: int) -> list[tuple[int, str]]:

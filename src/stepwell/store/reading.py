@@ -68,6 +68,14 @@ class Inspector(QueueInspector, Protocol):
         """Return everything that the run has published, by key."""
         ...
 
+    def unreceived_names(self, run: int, most: int) -> list[str]:
+        """Return the names of messages that were sent to a run and not received yet, at most so many."""
+        ...
+
+    def suspect_under_way(self) -> str | None:
+        """Return the id of the suspect (see `Store.bury`) that is under way, for which the others wait, or None."""
+        ...
+
     def halted(self, workflows: Sequence[str]) -> list[int]:
         """Return the keys of the ``halted`` runs of these workflows, oldest first."""
         ...

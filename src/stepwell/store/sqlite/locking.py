@@ -34,15 +34,17 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from stepwell.errors import FORK_ADVICE, FileInUse, FileNotUsable
 from stepwell.store.sqlite import in_words
 
 if sys.platform != "win32":
     import fcntl
+
+_T = TypeVar("_T")
 
 #: First byte of the locked range; the content of the file is never near it.
 LOCK_BASE: Final = 1 << 30
@@ -164,7 +166,7 @@ def acquire(path: str, database_path: str, patience_seconds: float = DOOR_PATIEN
 
     Returns with the door held. Raises `FileInUse`, naming the holder, where it is not free in time, or where an engine
     of this process has the file; `FileNotUsable` where it cannot be made or locked. This is the only function of the
-    package that opens a lock file.
+    package that opens a lock file, but for `look`.
     """
     for _ in range(_ATTEMPTS):
         with _table_lock:
@@ -207,6 +209,28 @@ def _is_leaving(database_path: str) -> bool:
     identity = Identity.of(database_path)
     with _table_lock:
         return identity in _leaving
+
+
+def look(path: str, ask: Callable[[int], _T]) -> _T | None:
+    """Return what `ask` finds out with a descriptor of the lock file that takes no lock.
+
+    None where there is no such file, or where this process has it open: closing a second descriptor would take its
+    locks along. For the same reason no engine of this process opens it meanwhile, so `ask` must be short.
+    """
+    with _table_lock:
+        identity = Identity.of(path)
+        if identity is None or identity in _held or identity in _inherited:
+            return None
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return None
+        try:
+            return ask(descriptor)
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
 
 
 def check_free(database_path: str, identity: Identity | None) -> None:

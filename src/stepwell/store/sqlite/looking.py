@@ -12,14 +12,16 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 
 import apsw
 
 from stepwell.errors import FORK_ADVICE, EngineClosed, FileNotUsable
-from stepwell.store.reading import Inspector
-from stepwell.store.sqlite import migrate, mounts, paths
+from stepwell.model import Member, MemberState
+from stepwell.store.sqlite import locking, migrate, mounts, paths
 from stepwell.store.sqlite.connecting import check_library, connect, reader_pragmas, set_pragmas, translate
 from stepwell.store.sqlite.locking import Identity
+from stepwell.store.sqlite.membership import states_of
 from stepwell.store.sqlite.reader import SqliteInspector
 
 
@@ -57,8 +59,27 @@ class _File:
             connection.close()
 
 
+class Look(SqliteInspector):
+    """The read side, and what can be said of the workers without being one."""
+
+    def __init__(self, file: _File, path: str) -> None:
+        super().__init__(file)
+        self._lock_path = path + paths.LOCK_SUFFIX
+
+    def workers(self) -> list[Member]:
+        """Return the workers that have not ended, by age, with what the kernel says of their processes.
+
+        Where this process itself has the file open in an engine, all count as active: only that engine can ask.
+        """
+        return self.members(self._states_of)
+
+    def _states_of(self, seats: list[tuple[int, int]]) -> dict[int, MemberState]:
+        found = locking.look(self._lock_path, partial(states_of, seats=seats))
+        return dict.fromkeys((epoch for epoch, _ in seats), "active") if found is None else found
+
+
 @contextmanager
-def look_into(path: str | os.PathLike[str]) -> Generator[Inspector]:
+def look_into(path: str | os.PathLike[str]) -> Generator[Look]:
     """Open an existing file for reading, for the length of a ``with`` block.
 
     Raises `FileNotUsable` where there is no file, or none of ours, or one of an older release that no worker of this
@@ -73,7 +94,7 @@ def look_into(path: str | os.PathLike[str]) -> Generator[Inspector]:
     file = _File(real)
     try:
         _check_contents(file.connect_reader(), real, newest)
-        yield SqliteInspector(file)
+        yield Look(file, real)
     except apsw.Error as error:
         raise translate(error, real) from error
     finally:

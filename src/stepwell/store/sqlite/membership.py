@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from stepwell.errors import FileInUse, FileNotUsable
+from stepwell.model import MemberState
 from stepwell.store.base import Answer
 from stepwell.store.sqlite import in_words, locking, nudges, paths, places, questions
 from stepwell.store.sqlite.locking import DOOR_PATIENCE_SECONDS, SLOT_BASE, SLOTS, Identity, LockFile
@@ -147,7 +148,7 @@ class Membership:
         for slot in range(SLOTS):
             if locking.try_lock(self._descriptor, SLOT_BASE + slot):
                 # Whoever had the slot before is dead from now on, for everybody who looks.
-                self._write(_vacated(self._read_entry(slot)), TABLE_OFFSET + slot * _ENTRY.size)
+                self._write(_vacated(_read_entry(self._descriptor, slot)), TABLE_OFFSET + slot * _ENTRY.size)
                 places.write(self._descriptor, slot, self._place)
                 questions.make_room(self._descriptor, slot)
                 self.slot = slot
@@ -238,7 +239,7 @@ class Membership:
         """Return whether the worker with `epoch` has its seat at `slot`; if not, it is dead or has left."""
         if slot == self.slot:
             return epoch == self.epoch
-        found, flags = self._read_entry(slot)
+        found, flags = _read_entry(self._descriptor, slot)
         return found == epoch and bool(flags & _MEMBER) and self._is_locked(slot)
 
     def pid_of(self, slot: int) -> int | None:
@@ -253,9 +254,7 @@ class Membership:
 
         Of one that is not visible from here "active", which is all that its lock tells; see `ask`.
         """
-        pid = self.pid_of(slot)
-        stopped = pid is not None and pid > 0 and self._is_here(slot) and in_words.is_stopped(pid)
-        return "stopped" if stopped else "active"
+        return _state_of(self.pid_of(slot), is_here=self._is_here(slot))
 
     def _is_here(self, slot: int) -> bool:
         return places.is_here(self._descriptor, slot, self._place)
@@ -309,7 +308,7 @@ class Membership:
                 continue
             with suppress(OSError):
                 asked[epoch] = questions.ask(self._descriptor, slot)
-                if self._read_entry(slot)[1] & _WATCHES:
+                if _read_entry(self._descriptor, slot)[1] & _WATCHES:
                     answers[epoch] = "silent"
         self.nudge(nudges.PING, asked)
         give_up_at, pause_seconds = time.monotonic() + timeout_seconds, _FIRST_PAUSE_SECONDS
@@ -406,12 +405,6 @@ class Membership:
         """Note that nobody looks for questions here any more."""
         self._set_flag(_WATCHES, False)
 
-    def _read_entry(self, slot: int) -> tuple[int, int]:
-        """Return the epoch and the flags at a slot, zeros where nobody ever had it."""
-        entry = os.pread(self._descriptor, _ENTRY.size, TABLE_OFFSET + slot * _ENTRY.size)
-        epoch, flags = _ENTRY.unpack(entry.ljust(_ENTRY.size, b"\0"))
-        return epoch, flags
-
     def _is_locked(self, slot: int) -> bool:
         return locking.holder(self._descriptor, SLOT_BASE + slot) is not None
 
@@ -422,6 +415,29 @@ class Membership:
     def _write(self, data: bytes, offset: int) -> None:
         if os.pwrite(self._descriptor, data, offset) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.path)
+
+
+def states_of(descriptor: int, seats: Iterable[tuple[int, int]]) -> dict[int, MemberState]:
+    """Return how the workers with these seats (epoch and slot) are, for one who is no member: see `locking.look`."""
+    states: dict[int, MemberState] = {}
+    place = own_place()
+    for epoch, slot in seats:
+        found, flags = _read_entry(descriptor, slot)
+        holder = locking.holder(descriptor, SLOT_BASE + slot) if found == epoch and flags & _MEMBER else None
+        is_here = places.is_here(descriptor, slot, place)
+        states[epoch] = "dead" if holder is None else _state_of(holder.pid, is_here=is_here)
+    return states
+
+
+def _read_entry(descriptor: int, slot: int) -> tuple[int, int]:
+    """Return the epoch and the flags at a slot, zeros where nobody ever had it."""
+    entry = os.pread(descriptor, _ENTRY.size, TABLE_OFFSET + slot * _ENTRY.size)
+    epoch, flags = _ENTRY.unpack(entry.ljust(_ENTRY.size, b"\0"))
+    return epoch, flags
+
+
+def _state_of(pid: int | None, *, is_here: bool) -> Literal["active", "stopped"]:
+    return "stopped" if pid is not None and pid > 0 and is_here and in_words.is_stopped(pid) else "active"
 
 
 def describe(pids: Sequence[int]) -> str:

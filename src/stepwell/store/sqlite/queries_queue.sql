@@ -279,3 +279,38 @@ WHERE run IN (SELECT value FROM json_each(?1)) AND op > 0;
 -- name: loaded_items
 -- ?1 keys as a JSON array.
 SELECT run, input FROM stepwell_batch_items WHERE run IN (SELECT value FROM json_each(?1)) ORDER BY run, number;
+
+-- name: standing
+-- ?1 run, ?2 op. How an entry stands; the columns are the fields of store.queueing.Standing.
+SELECT queue, partition, workflow, state, ready_at, latest_at, items FROM stepwell_entries WHERE run = ?1 AND op = ?2;
+
+-- name: partition_busy
+-- ?1 queue, ?2 partition.
+SELECT coalesce(max(busy), 0) FROM stepwell_lanes WHERE queue = ?1 AND partition = ?2;
+
+-- name: halted_holders
+-- ?1 queue, ?2 partition or NULL. The halted runs that keep a place in a queue, by age. Halted runs are few, so they are
+-- looked at first. The second line repeats the index's condition.
+SELECT run.id FROM stepwell_runs AS run INDEXED BY stepwell_runs_by_status
+CROSS JOIN stepwell_entries AS entry ON entry.run = run.key AND entry.op = 0
+WHERE run.status = 'halted' AND (run.status = 'pending' OR run.status = 'halted' OR run.status = 'failed')
+    AND entry.queue = ?1 AND entry.state = 'running' AND (?2 IS NULL OR entry.partition = ?2)
+ORDER BY run.key;
+
+-- name: permit_holders
+-- ?1 limit, ?2 how many. Runs in memory that have a permit; those in memory are few.
+SELECT run.id FROM stepwell_runs AS run INDEXED BY stepwell_runs_by_owner
+CROSS JOIN stepwell_entries AS entry ON entry.run = run.key AND entry.op > 0
+WHERE run.owner IS NOT NULL AND entry.queue = ?1 AND entry.state = 'running'
+ORDER BY run.owner, run.key LIMIT ?2;
+
+-- name: permits_kept_apart
+-- ?1 limit. The runs whose attempts nobody waits for any more; a purged one is named by its key.
+SELECT coalesce(run.id, left_one.run) FROM stepwell_left_permits AS left_one
+LEFT JOIN stepwell_runs AS run ON run.key = left_one.run
+WHERE left_one.queue = ?1 ORDER BY left_one.run;
+
+-- name: held_by_worker
+-- ?1 epoch, ?2 queue. How many runs of a queue are in a worker's memory.
+SELECT count(*) FROM stepwell_runs AS run INDEXED BY stepwell_runs_by_owner
+WHERE run.owner = ?1 AND run.owner IS NOT NULL AND run.queue = ?2;

@@ -284,3 +284,15 @@ SELECT max(
     coalesce((SELECT max(max(started_at, coalesce(ended_at, 0))) FROM
         (SELECT started_at, ended_at FROM stepwell_workers ORDER BY epoch DESC LIMIT 100)), 0)
 );
+
+-- name: unreceived_names
+-- ?1 run, ?2 how many. The names of messages that lie unread.
+SELECT DISTINCT name FROM stepwell_messages WHERE run = ?1 AND taken_at IS NULL ORDER BY name LIMIT ?2;
+
+-- name: suspect_under_way
+-- The run that seems to kill workers and is under way, without progress since its last crash: no other such run is taken
+-- up meanwhile.
+SELECT busy.id FROM stepwell_runs AS busy
+WHERE busy.crashes >= 2 AND busy.ended_at IS NULL AND busy.status = 'running' AND NOT EXISTS (
+    SELECT 1 FROM stepwell_journal AS entry WHERE entry.run = busy.key AND entry.position > busy.crash_position
+) LIMIT 1;

@@ -12,7 +12,7 @@ import contextlib
 import heapq
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from typing import Any, Final, Protocol, TypeVar
@@ -23,8 +23,8 @@ import msgspec
 from stepwell.errors import EngineClosed, StoreError
 from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import Status
-from stepwell.model import Message, Permit, RunRecord, RunSnapshot
-from stepwell.store.queueing import QueueFacts, QueueState
+from stepwell.model import Member, MemberState, Message, Permit, RunRecord, RunSnapshot
+from stepwell.store.queueing import QueueFacts, QueueState, Standing
 from stepwell.store.reading import RunFilter
 from stepwell.store.sqlite.changes import record_of
 from stepwell.store.sqlite.facts import SqliteFacts, state_of
@@ -45,6 +45,7 @@ _LISTED_BY: Final[dict[Status, str]] = {
     "halted": "runs_listed_by_status",
     "failed": "runs_listed_by_status",
 }
+_decode_names: Final = msgspec.json.Decoder(frozenset[str]).decode
 _LAST_CHARACTER: Final = chr(sys.maxunicode)
 
 #: How often a read is tried that meets an error of the disk.
@@ -168,6 +169,14 @@ class SqliteInspector:
     # --- work
     # ------------------------------------------------------------------------------------------------------------
 
+    def unreceived_names(self, run: int, most: int) -> list[str]:
+        """Return the names of messages that were sent to a run and not received yet, at most so many."""
+        return _firsts(self._rows("unreceived_names", (run, most)))
+
+    def suspect_under_way(self) -> str | None:
+        """Return the id of the suspect that is under way, for which the others wait, or None."""
+        return next(iter(_firsts(self._rows("suspect_under_way"))), None)
+
     def halted(self, workflows: Sequence[str]) -> list[int]:
         """Return the keys of the ``halted`` runs of these workflows, oldest first."""
         return _firsts(self._rows("halted", (_as_json(workflows),)))
@@ -209,9 +218,27 @@ class SqliteInspector:
         """Return those of the runs with these ids that have ended or are halted."""
         return [record_of(row) for row in self._rows("settled_among", (_as_json(ids),))]
 
-    def workers(self) -> list[tuple[Any, ...]]:
-        """Return the rows of workers_alive: the workers that have not ended, by age."""
-        return self._rows("workers_alive")
+    def members(self, states_of: Callable[[list[tuple[int, int]]], Mapping[int, MemberState]]) -> list[Member]:
+        """Return the workers that have not ended, by age; `states_of` tells how those with these seats are.
+
+        A seat is an epoch and a slot. A worker without one was written by the first schema, and is gone.
+        """
+        rows = self._rows("workers_alive")
+        states = states_of([(epoch, slot) for epoch, _, _, _, _, slot, *_ in rows if slot is not None])
+        return [
+            Member(
+                epoch=epoch,
+                pid=pid,
+                host=host,
+                started_at=started_at,
+                takes_work=takes_work != 0,
+                state=states.get(epoch, "dead"),
+                runs=runs,
+                workflows=None if workflows is None else _decode_names(workflows),
+                queues=None if queues is None else _decode_names(queues),
+            )
+            for epoch, pid, host, started_at, takes_work, _, runs, workflows, queues in rows
+        ]
 
     def last_at(self) -> int:
         """Return the time of the newest journal entry, run, message or worker, 0 for an empty file."""
@@ -242,6 +269,32 @@ class SqliteInspector:
         """Return the permits that operations of a run wait for, or have."""
         rows = self._queue_rows("loaded_permits", (_as_json([run]),))
         return [Permit(op, limit, granted != 0, holder) for _, op, limit, granted, holder in rows]
+
+    def standing(self, run: int, op: int = 0) -> Standing | None:
+        """Return how a run stands in its queue, or an operation of it in a limit; None where it does not."""
+        return next((Standing(*row) for row in self._queue_rows("standing", (run, op))), None)
+
+    def partition_busy(self, queue: str, partition: str) -> int:
+        """Return how many entries of a partition are running."""
+        (busy,) = _firsts(self._queue_rows("partition_busy", (queue, partition)))
+        return int(busy)
+
+    def halted_holders(self, queue: str, partition: str | None = None) -> list[str]:
+        """Return the ids of the halted runs that keep a place in a queue, or in one partition of it, by age."""
+        return _firsts(self._queue_rows("halted_holders", (queue, partition)))
+
+    def permit_holders(self, limit: str, most: int) -> list[str]:
+        """Return ids of runs in memory that have a permit, at most so many, one for each permit."""
+        return _firsts(self._queue_rows("permit_holders", (limit, most)))
+
+    def permits_kept_apart(self, limit: str) -> list[str]:
+        """Return the ids of the runs whose attempts keep a permit although nobody waits for them any more."""
+        return [str(run) for run in _firsts(self._queue_rows("permits_kept_apart", (limit,)))]
+
+    def held_by_worker(self, epoch: int, queue: str) -> int:
+        """Return how many runs of a queue a worker has in memory."""
+        (held,) = _firsts(self._queue_rows("held_by_worker", (epoch, queue)))
+        return int(held)
 
     def queued_runs(self, queue: str, partition: str | None, after: int, limit: int) -> list[tuple[int, str]]:
         """Return key and id of runs that are delayed or wait in a queue, those with keys above `after`, by key."""

@@ -165,20 +165,12 @@ class SqliteStore:
 
     def members(self) -> list[Member]:
         """Return the workers that have not ended, oldest first, with what the kernel says of their processes."""
-        return [
-            Member(
-                epoch=epoch,
-                pid=pid,
-                host=host,
-                started_at=started_at,
-                takes_work=takes_work != 0,
-                state=self._members.state_of(slot) if self._is_seated(slot, epoch) else "dead",
-                runs=runs,
-                workflows=None if workflows is None else msgspec.json.decode(workflows, type=frozenset[str]),
-                queues=None if queues is None else msgspec.json.decode(queues, type=frozenset[str]),
-            )
-            for epoch, pid, host, started_at, takes_work, slot, runs, workflows, queues in self._reader.workers()
-        ]
+        return self._reader.members(
+            lambda seats: {
+                epoch: self._members.state_of(slot) if self._members.is_seated(slot, epoch) else "dead"
+                for epoch, slot in seats
+            }
+        )
 
     def watch(self, callback: Callable[[News], None]) -> None:
         """Have `callback` called, from a thread of the store's, with what happens in other processes."""
