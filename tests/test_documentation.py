@@ -26,8 +26,20 @@ from stepwell import Limit, Queue, receive, step, workflow
 from stepwell.testing import TestEngine
 
 ROOT = Path(__file__).parents[1]
-#: Pages whose blocks other tests execute: test_examples.py and test_testing.py.
-ELSEWHERE = ["README.md", "docs/how-to/test-workflows.md", "docs/tutorial/first-workflow.md"]
+#: Pages whose blocks other tests execute: test_examples.py, test_testing.py, test_framework_pages.py.
+ELSEWHERE = [
+    "README.md",
+    "docs/how-to/come-from-celery.md",
+    "docs/how-to/come-from-dbos.md",
+    "docs/how-to/come-from-temporal.md",
+    "docs/how-to/keep-secrets.md",
+    "docs/how-to/test-workflows.md",
+    "docs/how-to/use-in-notebooks.md",
+    "docs/how-to/use-with-django.md",
+    "docs/how-to/use-with-fastapi.md",
+    "docs/how-to/use-with-flask.md",
+    "docs/tutorial/first-workflow.md",
+]
 
 
 def blocks(page: str) -> list[str]:
@@ -203,6 +215,9 @@ def use_transactions(engine: TestEngine) -> Reader:
     engine.start(books).result(60)
     page.execute(1)
     assert engine.get("order-42").result(60) == "done"
+    page.names["remind"] = takes
+    page.execute(2)
+    assert engine.get("reminder-999").result(60) == "done"
     with engine.transaction() as tx:
         assert tx.execute("SELECT * FROM bookings") == [("order-42", 4200)]
         assert tx.execute("SELECT * FROM orders") == [("order-42", "ada@example.com")]
