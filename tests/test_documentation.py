@@ -12,6 +12,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from textwrap import dedent, indent
@@ -122,11 +123,27 @@ def cancel_a_run(engine: TestEngine) -> Reader:
     return page
 
 
+@dataclass
+class Item:
+    item: str
+    limit: int = 500
+
+
 def change_code(engine: TestEngine) -> Reader:
     page = Reader("docs/how-to/change-code.md", engine, order="order-42")
     page.names["check_fraud"] = page.noting("check_fraud")
     page.execute_in_a_workflow(0).result(60)
     assert page.happened == [("check_fraud", "order-42")]
+
+    @step(name="charge")
+    async def charge(order: Item) -> str:
+        raise OSError(f"no route for {order.item}")
+
+    page.names.update(workflow=workflow, Order=Item, prices={"book": 10, "car": 10_000}, charge=charge)
+    page.execute(1)
+    outcomes = {item: engine.start(page.names["checkout"], Item(item)) for item in ("boat", "car", "book")}
+    engine.idle()
+    assert {item: run.status for item, run in outcomes.items()} == {"boat": "halted", "car": "failed", "book": "failed"}
     return page
 
 

@@ -73,7 +73,7 @@ SIGNATURES: dict[str, list[str]] = {
     "AsyncEngine": OPTIONS,
     "Retry": ["*", "attempts", "delay", "backoff", "max_delay", "jitter", "on", "when"],
     "step": ["function", "*", "name", "retry", "timeout", "deadline", "delivery", "isolate", "limit"],
-    "workflow": ["function", "*", "name"],
+    "workflow": ["function", "*", "name", "fail_on"],
     "transaction": ["function", "*", "name", "retry"],
     "Step.options": ["*", "retry", "timeout", "deadline", "delivery", "isolate", "limit"],
     "receive": ["name", "type", "*", "timeout", "default"],

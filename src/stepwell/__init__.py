@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         StoreFailed,
         StoreUnavailable,
         TransactionError,
+        WorkflowCodeError,
         WorkflowIOError,
     )
     from stepwell.failure_info import FailureInfo
@@ -142,6 +143,7 @@ _HOMES = {
         "StoreFailed",
         "StoreUnavailable",
         "TransactionError",
+        "WorkflowCodeError",
         "WorkflowIOError",
     ),
     "stepwell.failure_info": ("FailureInfo",),
@@ -253,6 +255,7 @@ __all__ = [
     "TransactionError",
     "WaitInfo",
     "Workflow",
+    "WorkflowCodeError",
     "WorkflowIOError",
     "current",
     "get_logger",

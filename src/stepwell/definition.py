@@ -289,6 +289,11 @@ class Workflow(Definition[P, R]):
 
     kind = "workflow"
 
+    def __init__(self, function: Callable[P, R], name: str | None, fail_on: object = ()) -> None:
+        super().__init__(function, name)
+        #: Classes of exceptions that fail a run where they would halt it; see `stepwell.code_errors`.
+        self.fail_on = _exceptions(fail_on)
+
     @property
     def is_named_only(self) -> bool:
         """Whether it stands for a workflow whose code is elsewhere; see `workflow_named`."""
@@ -307,6 +312,17 @@ def workflow_named(name: str) -> Workflow[..., Any]:
     `InvalidArgument` for what is no name.
     """
     return Workflow(_elsewhere, name)
+
+
+def _exceptions(fail_on: object) -> tuple[type[Exception], ...]:
+    """Return the classes that `fail_on` names, one or a tuple of them as for ``except``; raises `InvalidArgument`."""
+    classes = cast("tuple[object, ...]", fail_on) if isinstance(fail_on, tuple) else (fail_on,)
+    for each in classes:
+        if not isinstance(each, type) or not issubclass(each, Exception):
+            raise InvalidArgument(
+                f"fail_on must be an exception class, derived from Exception, or a tuple of such, not {fail_on!r}"
+            )
+    return cast("tuple[type[Exception], ...]", classes)
 
 
 def is_workflow(value: object) -> TypeGuard[Workflow[..., Any]]:
@@ -394,18 +410,29 @@ def workflow(function: Callable[P, R], /) -> Workflow[P, R]: ...
 
 
 @overload
-def workflow(*, name: str | None = None) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
+def workflow(
+    *, name: str | None = None, fail_on: type[Exception] | tuple[type[Exception], ...] = ()
+) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
 
 
-def workflow(function: Callable[P, R] | None = None, /, *, name: str | None = None) -> Any:
+def workflow(
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    fail_on: type[Exception] | tuple[type[Exception], ...] = (),
+) -> Any:
     """Declare a workflow, from ``async def`` or ``def``.
 
-    `name` fixes what the file stores; without it, ``module.qualname`` (so moving the function would strand its runs).
-    Raises `DefinitionError` for what is no function, and `InvalidArgument` for an unusable name.
+    - `name` fixes what the file stores; without it, ``module.qualname`` (so moving the function would strand its runs).
+    - `fail_on`: an exception class, or a tuple of them. What Python raises because the code is wrong (`NameError`, a
+      `KeyError` that nobody raised, …) halts a run, so that it goes on when the code is mended; these fail it instead.
+
+    Raises `DefinitionError` for what is no function, and `InvalidArgument` for an unusable name or `fail_on`.
     """
 
     def declare(found: Callable[P, R]) -> Workflow[P, R]:
-        declared = Workflow(found, name)
+        declared = Workflow(found, name, fail_on)
         _registry[declared.name] = declared
         return declared
 

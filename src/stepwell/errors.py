@@ -18,6 +18,7 @@
     │   └── RunCrashed             the run killed the worker that carried it on, several times in a row
     ├── RunHalted                  the engine stopped the run, with a reason; repair it and resume
     │   ├── DeterminismError       the code no longer does what the journal recorded
+    │   ├── WorkflowCodeError      the code of the workflow broke; it is of the class that broke it as well
     │   └── ResultNotSerializable  a step acted, but what it returned cannot be kept
     ├── StepFailed                 a step failed with an exception class that is not imported here
     ├── StepTimeout                an attempt, or all attempts together, took too long
@@ -141,6 +142,26 @@ class DeterminismError(RunHalted):
         self.expected = expected
         self.actual = actual
         self.location = location
+
+
+class WorkflowCodeError(RunHalted):
+    """The code of the workflow broke: an exception that nobody raised on purpose ended it.
+
+    `result()` raises it as an object that is of the class of that exception, too, so that ``except KeyError`` finds it
+    as well. `type_name` is the name of that class.
+    """
+
+    def __init__(self, message: str, *, type_name: str = "") -> None:
+        Exception.__init__(self, message)  # not the other class's, which may want other arguments
+        self.type_name = type_name
+
+    def __str__(self) -> str:
+        """Return the message, which the other class may show otherwise."""
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Have pickle make a plain one: the class that is of both kinds has no name to be found by."""
+        return (WorkflowCodeError, (str(self),), {"type_name": self.type_name})
 
 
 class ResultNotSerializable(RunHalted, SerializationError):

@@ -23,6 +23,7 @@ from typing import Any, Final, TypeVar
 from stepwell.advice import advise, not_for_a_thread
 from stepwell.attempts import Attempts
 from stepwell.calls import ChildStart, Operation, Outcome
+from stepwell.code_errors import halted_by, mistake_in
 from stepwell.codec import Codec, Converter
 from stepwell.definition import Step, Workflow, is_durable
 from stepwell.divergence import describe, difference, divergence, unreadable
@@ -39,7 +40,7 @@ from stepwell.errors import (
 from stepwell.failure import failure_to_raise
 from stepwell.flow import Entry as QueueEntry
 from stepwell.flow import batch_count
-from stepwell.greenlets import NeedsGreenletsError, block_on
+from stepwell.greenlets import RAISING, NeedsGreenletsError, block_on
 from stepwell.journal import FAILURES, OP_KIND_OF, TICK, UNDELIVERED, Entry, OpKind
 from stepwell.loop import DeterministicLoop, Handle, LoopThread
 from stepwell.model import RunRecord
@@ -236,9 +237,15 @@ class Execution:
             self.outcome = Outcome(cancelled=True)
             return
         error = root.exception()
-        if error is not None:
-            advise(error, self._called_blocking)
-        self.outcome = Outcome(error=error) if error is not None else Outcome(result=root.result())
+        if error is None:
+            self.outcome = Outcome(result=root.result())
+            return
+        advise(error, self._called_blocking)
+        mistake = mistake_in(error, self.definition.fail_on, _DELIVERY)
+        if mistake is None:
+            self.outcome = Outcome(error=error)
+        else:
+            self._halt(halted_by(mistake, error, run=self.run_id, workflow=self.definition.name))
 
     def close(self) -> None:
         """Drop the code without letting it act: durable operations in its ``finally`` blocks do nothing.
@@ -482,6 +489,10 @@ class Execution:
     def _end_location(self) -> str:
         error = None if self.outcome is None else self.outcome.error
         return self.definition.name if error is None else raised_at(error)
+
+
+#: Where what the journal holds is raised.
+_DELIVERY: Final = frozenset({Execution.perform.__code__, Execution._call_step.__code__, RAISING})
 
 
 def _failure(entry: Entry) -> BaseException:

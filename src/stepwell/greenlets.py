@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Coroutine, Generator
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from greenlet import getcurrent, greenlet
 
@@ -89,3 +89,7 @@ def block_on(coroutine: Coroutine[Any, Any, T]) -> T:
         return cast("T", _drive(coroutine, coroutine.send(None)))
     except StopIteration as end:
         return cast("T", end.value)
+
+
+#: Where an exception that a plain function waits for is raised inside its greenlet; innermost in its traceback.
+RAISING: Final = _drive.__code__

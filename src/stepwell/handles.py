@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from stepwell.clock import MICROSECONDS, datetime_of
+from stepwell.code_errors import as_raised
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
 from stepwell.errors import (
@@ -295,4 +296,6 @@ def halted_error(reason: str) -> RunHalted:
         )
     if name == "ResultNotSerializable":
         return ResultNotSerializable(message)
+    if name == "WorkflowCodeError":
+        return as_raised(message)
     return RunHalted(message if name == "RunHalted" else reason)

@@ -36,9 +36,8 @@ def _innermost(frame: FrameType | None) -> str:
     found = "unknown"
     while frame is not None:
         filename = frame.f_code.co_filename
-        installed = any(folder in filename for folder in _INSTALLED)
-        own = filename.startswith(ROOT) or "<frozen" in filename
-        if not own and (installed or not filename.startswith(_STANDARD_LIBRARY)):
+        installed = _is_installed(filename)
+        if not filename.startswith(ROOT) and not is_of_python(filename):
             found = f"{filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
             if not installed:
                 break
@@ -47,13 +46,31 @@ def _innermost(frame: FrameType | None) -> str:
 
 
 def raised_at(error: BaseException) -> str:
-    """Return the innermost line of the user's code that an exception came through."""
-    place = "unknown"
+    """Return the innermost line of the user's code that an exception came through; else of Python's or a package's."""
+    place = other = "unknown"
     for frame, line in traceback.walk_tb(error.__traceback__):
         code = frame.f_code
-        if not code.co_filename.startswith((ROOT, _ASYNCIO)):
-            place = f"{code.co_filename}:{line} in {code.co_qualname}"
-    return place
+        if code.co_filename.startswith((ROOT, _ASYNCIO)):
+            continue
+        other = f"{code.co_filename}:{line} in {code.co_qualname}"
+        if (
+            code.co_filename != "<string>"
+            and not is_of_python(code.co_filename)
+            and not _is_installed(code.co_filename)
+        ):
+            place = other
+    if place == other == "unknown" and error.__cause__ is not None:  # the end of an iterator, which Python replaces
+        return raised_at(error.__cause__)
+    return other if place == "unknown" else place
+
+
+def is_of_python(filename: str) -> bool:
+    """Tell whether a file is of the standard library."""
+    return filename.startswith("<frozen ") or (filename.startswith(_STANDARD_LIBRARY) and not _is_installed(filename))
+
+
+def _is_installed(filename: str) -> bool:
+    return any(folder in filename for folder in _INSTALLED)
 
 
 def waiting_at(coroutine: Any) -> str:
