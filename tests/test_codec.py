@@ -31,6 +31,7 @@ from hypothesis import strategies as st
 
 from stepwell.codec import Codec
 from stepwell.errors import DefinitionError, PayloadTooLarge, SerializationError
+from stepwell.fingerprint import private_copy
 from stepwell.signature import Signature
 
 if TYPE_CHECKING:
@@ -291,12 +292,6 @@ def test_post_init_runs_for_a_class_that_needs_help() -> None:
 
     Checked.__annotations__["payment"] = Card | Transfer
     assert CODEC.decode('{"payment": {"number": "1"}}', Checked | None, WHERE).seen == ["checked"]
-
-
-def test_a_value_without_annotation_is_delivered_as_json_shows_it() -> None:
-    value = {"a": (1, 2), "b": {3}, "c": Card("1"), "d": dt.date(2024, 1, 1), 5: b"x"}
-    _, delivered = CODEC.converter(Any).roundtrip(value, WHERE)
-    assert delivered == {"a": [1, 2], "b": [3], "c": {"number": "1"}, "d": "2024-01-01", "5": "eA=="}
 
 
 def test_subclasses_of_plain_types_are_written_as_these() -> None:
@@ -630,13 +625,13 @@ def test_an_argument_that_cannot_be_written_is_named() -> None:
 
 def test_immutable_arguments_are_handed_on_as_they_are() -> None:
     args: tuple[Any, ...] = (1, "a", None, Card("1"), (1, Card("2")), Colour.RED, frozenset({1}))
-    copied, _ = CODEC.private_copy(args, {"a": 1})
+    copied, _ = private_copy(args, {"a": 1})
     assert copied is args
 
 
 def test_mutable_arguments_share_nothing_with_the_caller() -> None:
     order, tags = Order([Item("a", 1)]), [["x"]]
-    (first, second), named = CODEC.private_copy((order, (1, tags)), {"tags": tags})
+    (first, second), named = private_copy((order, (1, tags)), {"tags": tags})
     assert (first, second, named) == (order, (1, tags), {"tags": tags})
     assert type(first) is Order
     first.items.append(Item("b", 2))
@@ -652,7 +647,7 @@ def test_an_argument_that_cannot_be_copied_is_an_error() -> None:
             raise RuntimeError("no")
 
     with pytest.raises(SerializationError, match="RuntimeError: no"):
-        CODEC.private_copy(([Uncopied()],), {})
+        private_copy(([Uncopied()],), {})
 
 
 # --- signatures ------------------------------------------------------------------------------------------------------

@@ -123,13 +123,13 @@ def test_runs_draw_different_numbers(engine: TestEngine) -> None:
 
 def test_random_numbers_and_uuids_are_well_formed(engine: TestEngine) -> None:
     @workflow
-    async def draw() -> list[Any]:
-        return [[random() for _ in range(200)], uuid4()]
+    async def draw() -> tuple[list[float], uuid.UUID]:
+        return [random() for _ in range(200)], uuid4()
 
-    numbers, text = engine.start(draw).result(60)
+    numbers, identifier = engine.start(draw).result(60)
     assert all(0 <= number < 1 for number in numbers)
     assert len(set(numbers)) == 200
-    assert uuid.UUID(text).version == 4
+    assert identifier.version == 4
 
 
 def test_outside_of_a_run_time_and_chance_are_real() -> None:

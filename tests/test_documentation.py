@@ -202,8 +202,14 @@ class Document(msgspec.Struct):
     id: str
 
 
+@workflow(name="takes a document")
+async def takes_document(_document: Document) -> str:
+    return "done"
+
+
 def use_queues(engine: TestEngine) -> Reader:
-    page = Reader("docs/how-to/use-queues.md", engine, send_mail=takes, report=takes, reindex=takes, insert_rows=takes)
+    page = Reader("docs/how-to/use-queues.md", engine, send_mail=takes, report=takes, insert_rows=takes)
+    page.names["reindex"] = takes_document
     page.execute(0)
     assert page.names["run"].id
     page.names.update(engine=engine, tenant="tenant-7", document=Document("page-1"), row=1)

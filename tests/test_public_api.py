@@ -113,7 +113,7 @@ OF_A_RUN = {
     "cancel": ["reason"],
     "resume": [],
     "send": ["name", "value", "*", "key"],
-    "value": ["key", "timeout"],
+    "value": ["key", "timeout", "*", "type"],
     "journal": [],
 }
 OF_A_QUEUE = {

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import apsw
 
-from stepwell.codec import inflate
+from stepwell.payload import inflate
 from stepwell.store.sqlite import migrate
 from stepwell.store.sqlite.queries import load
 

@@ -17,7 +17,6 @@ from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, over
 
 from stepwell.client import Client, Enlisted, in_transaction
 from stepwell.clock import Clock, to_seconds
-from stepwell.codec import MAX_PAYLOAD_BYTES
 from stepwell.definition import Workflow
 from stepwell.engine import CLOSE_TIMEOUT_SECONDS
 from stepwell.errors import EngineClosed
@@ -27,10 +26,12 @@ from stepwell.lifecycle import Status
 from stepwell.lock_watch import acquire_from_loop
 from stepwell.names import check_name, check_text
 from stepwell.options import Durability, Options, QueueOptions, StartMessage, StartOptions, flow_name
+from stepwell.payload import MAX_PAYLOAD_BYTES
 from stepwell.whereabouts import executing_at
 from stepwell.work import RunOver
 
 T = TypeVar("T")
+U = TypeVar("U")
 Ts = TypeVarTuple("Ts")
 
 
@@ -419,14 +420,21 @@ class AsyncRun(Generic[T]):
         """Send the run a message; see `stepwell.Engine.send`."""
         await self._engine.send(self.id, name, value, key=key)
 
-    async def value(self, key: str, timeout: float | timedelta | None = None) -> Any:
-        """Return what the run published last under `key`, or wait for it; see `stepwell.Run.value`."""
+    @overload
+    async def value(self, key: str, timeout: float | timedelta | None = None) -> Any: ...
+    @overload
+    async def value(self, key: str, timeout: float | timedelta | None = None, *, type: type[U]) -> U: ...
+    @overload
+    async def value(self, key: str, timeout: float | timedelta | None = None, *, type: Any) -> Any: ...
+
+    async def value(self, key: str, timeout: float | timedelta | None = None, *, type: Any = Any) -> Any:
+        """Return what the run published last under `key`, as `type`, or wait for it; see `stepwell.Run.value`."""
         check_name(key, "the key of a published value")
         client = self._engine._opened()
         payload = await self._engine._wait(
             f"run {self.id!r} has not published {key!r}", timeout, client.core.waiters.value, self.id, key
         )
-        return client.codec.decode(payload, Any, f"the value {key!r} of run {self.id!r}")
+        return client.codec.decode(payload, type, f"the value {key!r} of run {self.id!r}")
 
     async def journal(self) -> builtins.list[JournalEntry]:
         """Return everything that the run was told so far, in order."""

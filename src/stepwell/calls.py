@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from stepwell.codec import Converter
+from stepwell.converter import Converter
 from stepwell.flow import Entry
 from stepwell.journal import OpKind, Payload
 from stepwell.loop import Handle

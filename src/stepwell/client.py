@@ -206,10 +206,12 @@ class Client:
         workflow.converter(self.codec)  # raises where no result could ever be read
         run_id = new_id() if run_id is None else check_id(run_id)
         where = f"the input of workflow {workflow.name!r} for run {run_id!r}"
-        payload = self.codec.encode_arguments(args, named, where)
-        if not workflow.is_named_only:
+        payload = self.codec.encode_arguments(args, named, where, workflow.signature)
+        if workflow.is_named_only:
+            self.codec.check_untyped_arguments(args, named, where)
+        else:
             self.codec.check_arguments(payload, args, named, workflow.signature, where)
-        fingerprint = self.codec.fingerprint(args, named, where) if args or named else 0
+        fingerprint = self.codec.fingerprint(args, named, where, workflow.signature) if args or named else 0
         now = self.clock.now()
         return RunCreated(
             run_id,
@@ -228,7 +230,7 @@ class Client:
         check_name(name, "the name of a message")
         if key is not None:
             check_name(key, "the key of a message")
-        return Message(name, self.codec.encode(value, f"the message {name!r} to run {run_id!r}"), key)
+        return Message(name, self.codec.encode_untyped(value, f"the message {name!r} to run {run_id!r}"), key)
 
     def messages(self, run_id: str, messages: Sequence[StartMessage]) -> list[Message]:
         """Return the messages that go with a start, encoded."""

@@ -106,7 +106,7 @@ class Decoders:
 
         Raises `DefinitionError` where JSON cannot express the type.
         """
-        if _is_untyped(annotation):
+        if is_untyped(annotation):
             return msgspec.json.Decoder().decode
         try:
             return self._build(self._accepted(annotation))
@@ -148,7 +148,7 @@ class Decoders:
         return annotation
 
     def _rewritten(self, annotation: Any, refusal: TypeError) -> Any:
-        if _is_untyped(annotation):
+        if is_untyped(annotation):
             return Any
         if annotation in (typing.NoReturn, typing.Never):
             return None
@@ -227,7 +227,8 @@ class Decoders:
         return placeholder
 
 
-def _is_untyped(annotation: Any) -> bool:
+def is_untyped(annotation: Any) -> bool:
+    """Tell whether an annotation promises nothing."""
     return any(annotation is untyped for untyped in UNTYPED) or isinstance(annotation, str)
 
 

@@ -31,8 +31,9 @@ from typing import (
 )
 
 from stepwell.clock import to_seconds
-from stepwell.codec import Codec, Converter
+from stepwell.codec import Codec
 from stepwell.context import call_outside
+from stepwell.converter import Converter
 from stepwell.errors import DefinitionError, InvalidArgument
 from stepwell.flow import Limit
 from stepwell.names import check_name

@@ -13,17 +13,18 @@ from typing import Any, Final, Generic, Self, TypeVar, TypeVarTuple, Unpack, cas
 
 from stepwell.client import Client, Enlisted, in_transaction
 from stepwell.clock import Clock, to_seconds
-from stepwell.codec import MAX_PAYLOAD_BYTES
 from stepwell.definition import Workflow
 from stepwell.flow import UNSET, Limit, Queue, QueueSettings, Rate, Unset, changed_settings, check_key
 from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, outcome
 from stepwell.lifecycle import Status
 from stepwell.names import check_name, check_text
 from stepwell.options import Durability, Options, QueueOptions, StartMessage, StartOptions, flow_name
+from stepwell.payload import MAX_PAYLOAD_BYTES
 from stepwell.threads import lent
 from stepwell.work import RunOver
 
 T = TypeVar("T")
+U = TypeVar("U")
 Ts = TypeVarTuple("Ts")
 
 #: How long `close` gives steps under way, in seconds.
@@ -442,9 +443,17 @@ class Run(Generic[T]):
         """Send the run a message; see `Engine.send`."""
         self._engine.send(self.id, name, value, key=key)
 
-    def value(self, key: str, timeout: float | timedelta | None = None) -> Any:
-        """Return what the run published last under `key`; wait for it where there is nothing yet.
+    @overload
+    def value(self, key: str, timeout: float | timedelta | None = None) -> Any: ...
+    @overload
+    def value(self, key: str, timeout: float | timedelta | None = None, *, type: type[U]) -> U: ...
+    @overload
+    def value(self, key: str, timeout: float | timedelta | None = None, *, type: Any) -> Any: ...
 
+    def value(self, key: str, timeout: float | timedelta | None = None, *, type: Any = Any) -> Any:
+        """Return what the run published last under `key`, as `type`; wait for it where there is nothing yet.
+
+        Without `type`, only what JSON has itself: None, text, numbers, lists, dicts; else a `SerializationError`.
         Raises `RunEnded` where the run ended without publishing it, `TimeoutError` after `timeout`.
         """
         check_name(key, "the key of a published value")
@@ -452,7 +461,7 @@ class Run(Generic[T]):
         payload = self._engine._wait(
             f"run {self.id!r} has not published {key!r}", timeout, client.core.waiters.value, self.id, key
         )
-        return client.codec.decode(payload, Any, f"the value {key!r} of run {self.id!r}")
+        return client.codec.decode(payload, type, f"the value {key!r} of run {self.id!r}")
 
     def journal(self) -> builtins.list[JournalEntry]:
         """Return everything that the run was told so far, in order."""

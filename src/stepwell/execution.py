@@ -24,7 +24,8 @@ from stepwell.advice import advise, not_for_a_thread
 from stepwell.attempts import Attempts
 from stepwell.calls import ChildStart, Operation, Outcome
 from stepwell.code_errors import halted_by, mistake_in
-from stepwell.codec import Codec, Converter
+from stepwell.codec import Codec
+from stepwell.converter import Converter
 from stepwell.definition import Step, Workflow, is_durable
 from stepwell.divergence import describe, difference, divergence, unreadable
 from stepwell.errors import (
@@ -331,7 +332,10 @@ class Execution:
         codec = self.codec
         fingerprint = 0
         if args or kwargs:
-            fingerprint, args, kwargs = codec.seal(args, kwargs, _StepWhere(step.name, self.run_id))
+            where = _StepWhere(step.name, self.run_id)
+            if step.step_options.isolate is not None and self._counter + 1 not in self._expected:
+                codec.check_call(args, kwargs, step.signature, where)
+            fingerprint, args, kwargs = codec.seal(args, kwargs, where, step.signature)
         future: asyncio.Future[Any] = asyncio.Future(loop=self.loop)
         if self._refusals >= _MAX_REFUSALS:
             await future  # for ever: see _MAX_REFUSALS
@@ -365,11 +369,13 @@ class Execution:
         workflow.signature.bind_check(args, kwargs)
         workflow.converter(self.codec)  # raises where no result could ever be read
         where = f"the input of workflow {workflow.name!r}, a child of run {self.run_id!r}"
-        fingerprint = self.codec.fingerprint(args, kwargs, where) if args or kwargs else 0
-        payload = self.codec.encode_arguments(args, kwargs, where)
+        payload = self.codec.encode_arguments(args, kwargs, where, workflow.signature)
+        fingerprint = self.codec.fingerprint(args, kwargs, where, workflow.signature) if args or kwargs else 0
         recorded = self._expected.get(self._counter + 1)
         is_new = recorded is None or recorded.name != workflow.name or OP_KIND_OF[recorded.kind] != "start"
-        if is_new and not workflow.is_named_only:
+        if is_new and workflow.is_named_only:
+            self.codec.check_untyped_arguments(args, kwargs, where)
+        elif is_new:
             # A child that exists may be of an older signature: that is no concern of its parent's.
             self.codec.check_arguments(payload, args, kwargs, workflow.signature, where)
         count = 1 if entry is None else batch_count(entry.queue, args, kwargs)

@@ -26,10 +26,10 @@ from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 
-from stepwell.codec import inflate
 from stepwell.errors import RunFailed, SerializationError, StepFailed
 from stepwell.journal import Payload
 from stepwell.package import ROOT
+from stepwell.payload import inflate
 from stepwell.plain import NotPlainError, Writer, imported_class, name_of, restore
 from stepwell.shapes import class_of, items_of, mapping_of, type_name
 

@@ -253,7 +253,7 @@ class JournalEntry:
         elif entry.kind == "attempt_failed":
             failure = failure_info(bytes(_decode_attempt(entry.value or "").failure))
         else:
-            value = codec.decode(entry.value, Any, f"the journal entry {entry.position}")
+            value = codec.show(entry.value, f"the journal entry {entry.position}")
         return cls(
             position=entry.position,
             operation=entry.op,

@@ -163,7 +163,7 @@ async def send(run_id: str, name: str, value: object = None, *, key: str | None 
     check_name(name, "the name of a message")
     if key is not None:
         check_name(key, "the key of a message")
-    payload = run.codec.encode(value, f"the message {name!r} from run {run.run_id!r} to run {run_id!r}")
+    payload = run.codec.encode_untyped(value, f"the message {name!r} from run {run.run_id!r} to run {run_id!r}")
     fingerprint = run.codec.fingerprint((run_id, value, key), {}, name)
     await run.perform("send", name, fingerprint, None, MessageDetail(run_id, payload, key))
 
@@ -172,7 +172,7 @@ async def publish(key: str, value: object) -> None:
     """Publish a value under `key`, in place of an earlier one; `Run.value` reads it, or waits for it."""
     run = execution("publish()")
     check_name(key, "the key of a published value")
-    payload = run.codec.encode(value, f"the value published as {key!r} by run {run.run_id!r}")
+    payload = run.codec.encode_untyped(value, f"the value published as {key!r} by run {run.run_id!r}")
     await run.perform("publish", key, run.codec.fingerprint((value,), {}, key), None, ValueDetail(payload))
 
 

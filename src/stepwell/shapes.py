@@ -70,11 +70,12 @@ def is_pydantic_model(cls: Any) -> bool:
 
 def fields_of(value: Any) -> tuple[str, ...]:
     """Return the field names of an instance of a dataclass, attrs class, Struct or pydantic model; else nothing."""
-    return _fields(class_of(value))
+    return fields_of_class(class_of(value))
 
 
 @functools.lru_cache(maxsize=2048)
-def _fields(cls: Any) -> tuple[str, ...]:
+def fields_of_class(cls: Any) -> tuple[str, ...]:
+    """Return the field names of a dataclass, attrs class, Struct or pydantic model; else nothing."""
     if issubclass(cls, msgspec.Struct):
         return tuple(cls.__struct_fields__)
     if dataclasses.is_dataclass(cls):

@@ -143,6 +143,16 @@ class Signature:
         positional = self.annotations.positional
         return positional[index] if index < len(positional) else self.annotations.more_positional
 
+    def place(self, index: int) -> str | None:
+        """Return how the argument at `index` is called in messages, by the name of the parameter that takes it."""
+        for parameter in self.parameters.parameters.values():
+            if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                return f"{parameter.name}[{index}]"
+            if index == 0 and parameter.kind in _POSITIONAL:
+                return parameter.name
+            index -= 1
+        return None
+
     def annotation_of(self, name: str) -> Any:
         """Return the annotation of the argument passed by `name`, or `NONE` where it cannot be passed."""
         return self.annotations.keyword.get(name, self.annotations.more_keyword)

@@ -99,15 +99,14 @@ def _show(options: argparse.Namespace) -> int:
         reasons = _reasons(inspector)
         info = RunInfo.of(record, reasons)
         facts: dict[str, Any] = {field.name: getattr(info, field.name) for field in fields(info)}
-        facts["input"] = codec.decode(record.input, Any, "the input")
+        facts["input"] = codec.show(record.input, "the input")
         failure = record.error if record.status == "failed" else inspector.halted_by(record.key)
         if failure is not None:
             facts["failure"] = failure_info(failure)
         if record.status == "completed":
-            facts["result"] = codec.decode(record.result, Any, "the result")
+            facts["result"] = codec.show(record.result, "the result")
         facts["published"] = {
-            key: codec.decode(value, Any, f"the value {key!r}")
-            for key, value in sorted(inspector.values(record.key).items())
+            key: codec.show(value, f"the value {key!r}") for key, value in sorted(inspector.values(record.key).items())
         }
         children = _children(inspector, record, reasons)
         entries = _entries(inspector, record.key, codec)

@@ -1,0 +1,124 @@
+"""Values of one annotation, there and back, with the certainty that what comes back is what went in."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NoReturn
+
+import msgspec
+
+from stepwell.comparison import same
+from stepwell.decoders import Decoders, is_untyped, show, split_reason
+from stepwell.differences import difference
+from stepwell.errors import SerializationError
+from stepwell.exactness import atoms_of, checker
+from stepwell.journal import Payload
+from stepwell.payload import Packer, inflate, named, not_recorded, refuse_value, write
+from stepwell.shapes import MISSING, at_path, class_of, type_name
+from stepwell.signature import Signature
+
+
+class Converter:
+    """Encodes and decodes values of one annotation. `Codec.converter` makes and keeps them."""
+
+    __slots__ = ("_decode", "_is_exact", "_is_typed", "_packer", "annotation", "atoms")
+
+    def __init__(self, packer: Packer, annotation: Any, decoders: Decoders) -> None:
+        self.annotation = annotation
+        self._packer = packer
+        self._decode = decoders.decoder(annotation)
+        self._is_typed = not is_untyped(annotation)
+        self.atoms = atoms_of(annotation)
+        self._is_exact = checker(annotation)
+
+    def roundtrip(self, value: object, where: object) -> tuple[Payload, Any]:
+        """Return what is to be stored for `value`, and what to deliver: the value as every replay will deliver it.
+
+        Raises `SerializationError` where the value cannot be encoded, does not fit the annotation, or would come back
+        changed.
+        """
+        if value is None:
+            return None, self.decode(None, where)
+        try:
+            data = write(value)
+        except Exception as error:  # noqa: BLE001 - hooks of user classes may raise anything
+            refuse_value(value, where, error)
+        text = data.decode()
+        payload: Payload = text
+        if len(data) > self._packer.plain_bytes or "null" in text:
+            payload = self._packer.finish(value, data, where)
+        if type(value) in self.atoms:
+            return payload, value  # cannot change, and is what would be read
+        return payload, self.read_back(value, text, where)
+
+    def read_back(
+        self, value: Any, text: Any, where: object, path: str = "$", signature: Signature | None = None
+    ) -> Any:
+        """Return what is delivered in place of `value`, whose JSON is `text`.
+
+        Raises `SerializationError` where that is not the same. `path` is where the value stands inside a larger one,
+        `signature` that of the function that it is an argument of.
+        """
+        try:
+            delivered = self._decode(text)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._refuse(error, where, value, path, signature)
+        if (self._is_exact is not None and self._is_exact(value)) or same(value, delivered):
+            return delivered
+        if type(delivered) is str and not isinstance(value, str) and self._is_typed:
+            # JSON writes bytes, times and the like as text, which must not pass for the text that was promised.
+            self._refuse(
+                ValueError(f"Expected `str`, got `{type_name(class_of(value))}`"), where, MISSING, path, signature
+            )
+        change = difference(value, delivered)
+        raise not_recorded(where, path + change.path[1:], change.reason, change.advice, signature)
+
+    def decode(self, payload: Payload, where: object, path: str = "$", signature: Signature | None = None) -> Any:
+        """Return the value of `payload`; raises `SerializationError`.
+
+        `path` and `signature` as in `read_back`.
+        """
+        if payload is None:
+            payload = "null"
+        elif type(payload) is bytes:
+            payload = inflate(payload, where)
+        if not self._is_typed and type(payload) is str and payload[:1] == " ":
+            raise SerializationError(
+                f"Cannot deliver {where} without its type: JSON shows it as something else than it is. Say what it is: "
+                "`receive(name, Decimal)`, or `run.value(key, type=Decimal)`, for a Decimal",
+                where=str(where),
+                path=path,
+            )
+        try:
+            return self._decode(payload)
+        except Exception as error:  # noqa: BLE001 - constructors of user classes may raise anything
+            self._refuse(error, where, MISSING, path, signature)
+
+    def _refuse(
+        self, error: Exception, where: object, value: object, path: str, signature: Signature | None
+    ) -> NoReturn:
+        if isinstance(error, RecursionError):
+            reason, inner = "it is nested too deeply", "$"
+        elif isinstance(error, (ValueError, TypeError, msgspec.MsgspecError)):
+            reason, inner = split_reason(error)
+            reason = reason[:1].lower() + reason[1:]
+        else:
+            reason, inner = f"{type_name(type(error))}: {error}", "$"
+        if isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError):
+            raise SerializationError(
+                f"Cannot read {where}: what the file holds is damaged, it is not JSON ({reason}). "
+                "Restore it from a backup",
+                where=str(where),
+                path=path,
+            ) from None
+        found = MISSING if value is MISSING else at_path(value, inner)
+        if found is not MISSING and "got `" in reason:
+            # Name the type that the code used, not the type that its JSON has.
+            reason = re.sub("got `[^`]*`", lambda _: f"got `{type_name(class_of(found))}`", reason, count=1)
+        reason = reason.replace("`null`", "`None`")
+        raise SerializationError(
+            f"Cannot deliver {where} as {show(self.annotation)}: {reason}, at {named(path + inner[1:], signature)}. "
+            "Make the value and the annotation agree",
+            where=str(where),
+            path=path + inner[1:],
+        ) from error
