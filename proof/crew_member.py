@@ -121,6 +121,7 @@ def _be_wrong(file: str, zone: str) -> None:
         return right() + int(Path(file).read_text()) * 1000
 
     vars(time).update(time_ns=wrong, time=lambda: wrong() / 1e9)
+    _put(SqliteStore, "wall_clock", lambda _self: wrong())
 
 
 # --- deliberately broken engines --------------------------------------------------------------------------------------

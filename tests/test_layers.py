@@ -21,7 +21,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.engine"],
     ["stepwell.client"],
     ["stepwell.options"],
-    ["stepwell.handles"],
+    ["stepwell.engine_clock", "stepwell.handles", "stepwell.sortable_ids"],
     ["stepwell.why"],
     ["stepwell.core"],
     ["stepwell.lock_watch"],
@@ -77,7 +77,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.journal", "stepwell.lifecycle"],
     ["stepwell.context"],
     ["stepwell.clock", "stepwell.waits"],
-    ["stepwell.audit_hook", "stepwell.retry"],
+    ["stepwell.audit_hook", "stepwell.retry", "stepwell.steady"],
     ["stepwell.errors", "stepwell.package"],
 ]
 

@@ -303,6 +303,7 @@ class Activator:
             parent_op=operation.number,
             attached=detail.attached,
             must_be_new=True,
+            ahead=self._runs.ahead,
         )
         self._runs.creating(change)
         work.expect(change, lambda created: self._runs.child_created(change, created))
@@ -327,6 +328,7 @@ class Activator:
             must_be_new=detail.child_id is None,
             entry=entered(entry, now, count=detail.count),
             told=told,
+            ahead=self._runs.ahead,
         )
         self._runs.creating(change)
         self._runs.queue_touched(entry.queue.name)

@@ -33,6 +33,7 @@ class Attempts(msgspec.Struct, eq=False):
     began, 0 until then, and `start_told` whether the store knows. `lingers` is set where it counts as ended and its
     thread goes on. `leaving` are the numbers of attempts whose leaving is not committed yet, and whether they have
     ended all the same. `interruptions` counts how often the program cancelled the task that executed it.
+    `ahead` is that of the run.
     """
 
     run_key: int
@@ -60,6 +61,7 @@ class Attempts(msgspec.Struct, eq=False):
     lingers: bool = False
     leaving: dict[int, bool] = {}  # a struct makes a new one for each of its objects
     interruptions: int = 0
+    ahead: int = 0
 
     def __str__(self) -> str:
         """Name the result, for messages of the codec."""

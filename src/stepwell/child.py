@@ -104,6 +104,7 @@ class Call(msgspec.Struct):
     started_at: int
     arguments: msgspec.Raw
     wanted: bool = True
+    ahead: int = 0
 
     def __str__(self) -> str:
         """Name the result, for messages of the codec."""

@@ -9,9 +9,7 @@ import asyncio
 import atexit
 import contextlib
 import os
-import secrets
 import threading
-import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -19,11 +17,14 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from stepwell.child import check_may_open
-from stepwell.clock import Clock, SystemClock, to_seconds
+from stepwell.clock import Clock, engine_time, to_seconds
 from stepwell.codec import Codec
 from stepwell.core import Core
 from stepwell.definition import Workflow, current_host, is_workflow, registered_workflows, workflow_named
+from stepwell.engine_clock import system_clock
 from stepwell.errors import (
     FORK_ADVICE,
     DefinitionError,
@@ -55,6 +56,7 @@ from stepwell.options import (
 )
 from stepwell.queues import entered, refusal_of
 from stepwell.requests import Message
+from stepwell.sortable_ids import SortableIds
 from stepwell.stalls import ANSWER_SECONDS
 from stepwell.store.base import Answer, MessageSent, RunCreated, Store
 from stepwell.store.queueing import QueueDeclared
@@ -110,7 +112,8 @@ class Client:
         try:
             self.codec = Codec(max_payload_bytes=options.max_payload_bytes)
             self.workflows = options.workflows
-            self.clock: Clock = options.clock or SystemClock.shared(store.agree_on_clock)
+            self._ids = SortableIds()
+            self.clock: Clock = options.clock or system_clock(store)
             self.core = Core(
                 store,
                 self.codec,
@@ -204,7 +207,7 @@ class Client:
         named = checked_kwargs(kwargs)
         workflow.signature.bind_check(args, named)
         workflow.converter(self.codec)  # raises where no result could ever be read
-        run_id = new_id() if run_id is None else check_id(run_id)
+        run_id = self._ids.new(self.clock.now()) if run_id is None else check_id(run_id)
         where = f"the input of workflow {workflow.name!r} for run {run_id!r}"
         payload = self.codec.encode_arguments(args, named, where, workflow.signature)
         if workflow.is_named_only:
@@ -213,6 +216,9 @@ class Client:
             self.codec.check_arguments(payload, args, named, workflow.signature, where)
         fingerprint = self.codec.fingerprint(args, named, where, workflow.signature) if args or named else 0
         now = self.clock.now()
+        ends_at = deadline_at(deadline, now)
+        if ends_at is not None and isinstance(deadline, datetime):
+            ends_at = engine_time(self.clock, ends_at)
         return RunCreated(
             run_id,
             workflow.name,
@@ -220,8 +226,9 @@ class Client:
             fingerprint,
             "running" if entry is None else "pending",
             now,
-            deadline_at=deadline_at(deadline, now),
+            deadline_at=ends_at,
             entry=None if entry is None else entered(entry, now, count=batch_count(entry.queue, args, named)),
+            ahead=self.core.worker.ahead,
         )
 
     def message(self, run_id: str, name: str, value: object, key: str | None) -> Message:
@@ -243,6 +250,8 @@ class Client:
     def entry(self, run_id: str | None, messages: Sequence[StartMessage], options: QueueOptions) -> Entry | None:
         """Return how a start wants to stand in a queue; None where it goes into none."""
         entry = queue_entry(run_id=run_id, **options)
+        if entry is not None and entry.ready_at is not None:
+            entry = replace(entry, ready_at=engine_time(self.clock, entry.ready_at))
         if messages and entry is not None and (entry.dedup is not None or entry.queue.batch is not None):
             raise InvalidArgument("messages cannot go with a start whose run may turn out to be another one")
         return entry
@@ -277,11 +286,11 @@ class Client:
 
     def journal(self, run_id: str) -> list[JournalEntry]:
         """Return a run's journal, in order."""
-        key = self.record(run_id).key
+        record = self.record(run_id)
         entries: list[JournalEntry] = []
         after = 0
-        while page := self.store.inspector.journal(key, after=after):
-            entries += [JournalEntry.of(entry, self.codec) for entry in page]
+        while page := self.store.inspector.journal(record.key, after=after):
+            entries += [JournalEntry.of(entry, self.codec, record.ahead) for entry in page]
             after = page[-1].position
         return entries
 
@@ -323,7 +332,7 @@ class Client:
         for member in members:
             if member.state != "active":
                 states[member.epoch] = "dead" if member.state == "dead" else "stalled"
-        return [WorkerInfo.of(member, states[member.epoch]) for member in members]
+        return [WorkerInfo.of(member, states[member.epoch], self.core.worker.ahead) for member in members]
 
     def take_over(self, epoch: int) -> int:
         """Take the runs of another worker; see `stepwell.Engine.take_over`."""
@@ -415,8 +424,3 @@ class Enlisted:
             return self._events
         # All at once, and first: what the transaction sent them is read with them.
         return [partial(self._client.core.worker.started_outside, self._started), *self._events]
-
-
-def new_id() -> str:
-    """Return an id that sorts by the time of its making: 12 hexadecimal digits of milliseconds, 16 random ones."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"

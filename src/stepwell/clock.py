@@ -1,8 +1,13 @@
-"""Engine time: microseconds since the Unix epoch that never run backwards.
+"""Engine time: microseconds that never run backwards, and how they relate to the wall clock.
 
-The wall clock is read once, when the engine opens; from then on time advances with a clock that no one can set. A wall
-clock that jumps, back or forth, therefore fires no timer early, late or twice. The file's last recorded time is the
-floor at the next open, so that time does not run backwards across restarts either.
+The wall clock is read once, when the engine opens; from then on engine time advances with a clock that no one can set.
+A wall clock that jumps, back or forth, therefore fires no timer early, late or twice. The file's last recorded time is
+the floor at the next open, so that time does not run backwards across restarts either.
+
+So engine time can be *ahead* of the wall clock: by years, where a file was written to once while a clock was wrong.
+That does no harm, for durations are counted in engine time, and dates are reckoned by the wall clock: a date that
+somebody hands in is translated by the difference at that moment, and so is what is shown. A run is told the difference
+once, when it is created, and keeps it (`RunRecord.ahead`), so that each replay finds the same.
 """
 
 from __future__ import annotations
@@ -20,6 +25,13 @@ MICROSECONDS: Final = 1_000_000
 # CLOCK_BOOTTIME goes on while a Linux machine is suspended; on macOS CLOCK_MONOTONIC does. Without it a laptop's
 # timers would be late by its naps.
 _STEADY_CLOCK_ID: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+#: How far engine time and the wall clock may be apart before that counts: two readings differ by as much on a busy
+#: machine.
+_TOLERANCE_NANOSECONDS: Final = 100_000_000
+#: How many times the two clocks are read beside each other.
+_READINGS: Final = 3
 
 
 class Clock(Protocol):
@@ -43,15 +55,23 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's time, anchored to the wall clock once and steady afterwards."""
+    """The machine's time, anchored to the wall clock once and steady afterwards.
 
-    def __init__(self) -> None:
-        self._offset = time.time_ns() - time.clock_gettime_ns(_STEADY_CLOCK_ID)
+    `wall` reads the wall clock, in nanoseconds since the epoch.
+    """
+
+    def __init__(self, wall: Callable[[], int] = time.time_ns) -> None:
+        self._wall = wall
+        self._offset = self._wall_offset()
 
     @classmethod
-    def shared(cls, agree: Callable[[int], int]) -> SystemClock:
-        """Return a clock whose anchor is the one that all workers of a store use (see `Store.agree_on_clock`)."""
-        clock = cls()
+    def shared(cls, agree: Callable[[int], int], wall: Callable[[], int], floor: int) -> SystemClock:
+        """Return a clock whose anchor is the one that all workers of a store use (see `Store.agree_on_clock`).
+
+        `floor` is the time below which the store's clock must not begin.
+        """
+        clock = cls(wall)
+        clock.set_floor(floor)
         clock._offset = agree(clock._offset)
         return clock
 
@@ -72,6 +92,34 @@ class SystemClock:
     def on_jump(self, callback: Callable[[], None]) -> None:
         """Ignore `callback`: this clock only passes."""
 
+    def ahead(self) -> int:
+        """Return by how many microseconds this clock is later than the wall clock is now; 0 for what is no matter."""
+        difference = self._offset - self._wall_offset()
+        return difference // 1000 if abs(difference) >= _TOLERANCE_NANOSECONDS else 0
+
+    def _wall_offset(self) -> int:
+        """Return the nanoseconds from the steady clock to the wall clock."""
+        readings: list[tuple[int, int]] = []
+        for _ in range(_READINGS):
+            before = time.clock_gettime_ns(_STEADY_CLOCK_ID)
+            wall = self._wall()
+            after = time.clock_gettime_ns(_STEADY_CLOCK_ID)
+            readings.append((after - before, wall - (before + after) // 2))
+        # The one during which the least time passed: in the others, others may have had the processor.
+        return min(readings)[1]
+
+
+def engine_time(clock: Clock, at: int) -> int:
+    """Return engine time for a moment by the wall clock, as the caller's code sees it at present."""
+    if not isinstance(clock, SystemClock):
+        return at
+    now, ahead = clock.now(), clock.ahead()
+    # Frozen, or moved, by a tool for tests: then the caller's dates were made by that clock.
+    seen = time.time_ns() // 1000
+    if abs(now - ahead - seen) * 1000 >= _TOLERANCE_NANOSECONDS:
+        ahead = now - seen
+    return at + ahead
+
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -83,7 +131,7 @@ def microseconds_of(when: datetime) -> int:
 
 
 def datetime_of(at: int) -> datetime:
-    """Return engine time as a datetime in UTC, exactly."""
+    """Return microseconds since the epoch as a datetime in UTC, exactly."""
     return _EPOCH + timedelta(microseconds=at)
 
 

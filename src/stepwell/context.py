@@ -28,6 +28,7 @@ class Attempt(Protocol):
     operation: int
     attempt: int
     started_at: int
+    ahead: int
     wanted: bool
 
 
@@ -83,7 +84,7 @@ class StepInfo(Current):
         self.step = attempt.name
         self.operation = attempt.operation
         self.attempt = attempt.attempt
-        self.started_at = datetime_of(attempt.started_at)
+        self.started_at = datetime_of(attempt.started_at - attempt.ahead)
         self.idempotency_key = f"{attempt.run_id}:{attempt.operation}"
 
     @property
@@ -117,6 +118,7 @@ class PlainCall:
 
     operation = 1
     attempt = 1
+    ahead = 0
     wanted = True
 
     def __init__(self, name: str) -> None:

@@ -13,13 +13,12 @@ import contextvars
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 from stepwell.attempts import Attempts
-from stepwell.clock import MICROSECONDS, Clock
+from stepwell.clock import MICROSECONDS, Clock, SystemClock
 from stepwell.codec import Codec
 from stepwell.definition import Workflow
 from stepwell.dispatch import LONG_STEP_SECONDS, Dispatch
@@ -29,6 +28,7 @@ from stepwell.loading import Limits
 from stepwell.lock_watch import LockWatch
 from stepwell.machine import Machine
 from stepwell.stalls import StallWatch
+from stepwell.steady import monotonic
 from stepwell.store.base import News, Store
 from stepwell.watchdog import Watchdog
 from stepwell.whereabouts import executing_at
@@ -84,6 +84,8 @@ class Core:
         self.store = store
         self.clock = clock
         self._loop = asyncio.new_event_loop()
+        with contextlib.suppress(AttributeError):  # a loop that is not Python's own has a clock that nobody freezes
+            self._loop.time = monotonic  # type: ignore[method-assign]
         self._scheduled = False
         # Runs must not see the context variables of whoever happens to wake the engine.
         self._context = contextvars.Context()
@@ -119,7 +121,7 @@ class Core:
         self.steps.watch_starts(self._beginning, self._starts_seen)
         self._timer: asyncio.TimerHandle | None = None
         self.thread = threading.Thread(target=self._main, name="stepwell", daemon=True)
-        self._watchdog = Watchdog(self.thread)
+        self._watchdog = Watchdog(self.thread, self._look_at_clock)
         self._stalls: StallWatch | None = None
         if stall_limit_seconds is not None:
             self._stalls = StallWatch(store, stall_limit_seconds, self._epoch, self.take_over)
@@ -147,6 +149,7 @@ class Core:
 
     def _start(self) -> None:
         self.clock.set_floor(self.store.inspector.last_at())
+        self._look_at_clock()
         try:
             self.store.writers.acquire()
         except StoreUnavailable as error:
@@ -248,6 +251,12 @@ class Core:
             self._loop.call_later(_PURGE_PERIOD_SECONDS, self.post, partial(self._purge_now_and_then, retention))
 
         self.machine.purge(self.clock.now() - retention, again)
+
+    def _look_at_clock(self) -> None:
+        """See how far engine time is from the wall clock, which somebody may set at any time."""
+        if isinstance(self.clock, SystemClock):
+            with contextlib.suppress(StoreError, EngineClosed):
+                self.worker.ahead = self.clock.ahead()
 
     # --- other workers -------------------------------------------------------------------------------------------
 
@@ -367,7 +376,7 @@ class Core:
         """
         if self._stopped.is_set() or not self.thread.is_alive():
             return
-        give_up_at = time.monotonic() + timeout
+        give_up_at = monotonic() + timeout
         if self.machine.failure is None:
             self.post(partial(self._drain, self._loop.time() + timeout))
         self._wait_for(self._drained, timeout + _CLOSE_GRACE_SECONDS)
@@ -378,7 +387,7 @@ class Core:
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._wait_for(self._stopped, _CLOSE_GRACE_SECONDS)
         try:
-            self.store.writers.acquire(max(_CLOSE_GRACE_SECONDS, give_up_at - time.monotonic()))
+            self.store.writers.acquire(max(_CLOSE_GRACE_SECONDS, give_up_at - monotonic()))
         except StoreError as error:
             # A process that is stopped, say, or a transaction of this engine's own.
             _log.warning("%s: the engine closes without a last write; others take over its runs", error)

@@ -71,6 +71,7 @@ class Execution:
         "_seed",
         "_silent_until_blocked",
         "_undelivered",
+        "ahead",
         "closed",
         "codec",
         "definition",
@@ -106,6 +107,7 @@ class Execution:
         self.codec = codec
         self.started_at = record.started_at or record.created_at
         self.now = self.started_at
+        self.ahead = record.ahead
         self.stopped = False
         # See `stepwell.spinning`: the code could go on although nothing is delivered, and what was delivered since.
         self.spins = False
@@ -342,6 +344,8 @@ class Execution:
         attempts = Attempts(self.key, self.run_id, step, step.name, fingerprint, args, kwargs, copy_context())
         operation = self.issue("step", step.name, fingerprint, step.converter(codec), attempts)
         attempts.operation = operation.number
+        if self.ahead:
+            attempts.ahead = self.ahead
         operation.future = future
         try:
             return await future

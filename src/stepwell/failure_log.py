@@ -70,7 +70,7 @@ def attempt_failed(attempts: Attempts, workflow: str, error: BaseException, retr
     else:
         text += "the next one follows in %g s"
         arguments += (max(0, retry_at - now) / MICROSECONDS,)
-        fields["retry_at"] = datetime_of(retry_at).isoformat()
+        fields["retry_at"] = datetime_of(retry_at - attempts.ahead).isoformat()
     return Line(attempts.run_key, logging.WARNING, text, arguments, error, fields, of_attempt=True)
 
 

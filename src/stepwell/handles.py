@@ -35,9 +35,9 @@ from stepwell.work import RunOver
 _decode_attempt = msgspec.json.Decoder(AttemptFailure).decode
 
 
-def to_datetime(at: int | None) -> datetime | None:
-    """Return microseconds since the epoch as an aware datetime, UTC; None for None."""
-    return None if at is None else datetime_of(at)
+def to_datetime(at: int | None, ahead: int = 0) -> datetime | None:
+    """Return engine time, which is `ahead` of the wall clock, as an aware datetime, UTC; None for None."""
+    return None if at is None else datetime_of(at - ahead)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +66,13 @@ class WaitInfo:
     count: int | None = None
 
     @classmethod
-    def of(cls, wait: Wait) -> WaitInfo:
-        """Make it from what the row says."""
+    def of(cls, wait: Wait, ahead: int = 0) -> WaitInfo:
+        """Make it from what the row says; `ahead` is that of the run (see `RunRecord`)."""
         return cls(
             wait.kind,
             operation=wait.op or None,
             name=wait.name or None,
-            until=to_datetime(wait.until),
+            until=to_datetime(wait.until, ahead),
             limit=wait.limit or None,
             attempt=wait.attempt or None,
             error=wait.error or None,
@@ -111,7 +111,8 @@ class RunInfo:
         if record.error is not None:
             type_name, message = failure_summary(record.error)
             error = f"{type_name}: {message}"
-        created_at, updated_at = to_datetime(record.created_at), to_datetime(record.updated_at)
+        created_at = to_datetime(record.created_at, record.ahead)
+        updated_at = to_datetime(record.updated_at, record.ahead)
         assert created_at is not None
         assert updated_at is not None
         return cls(
@@ -120,11 +121,11 @@ class RunInfo:
             status=record.status,
             created_at=created_at,
             updated_at=updated_at,
-            started_at=to_datetime(record.started_at),
-            ended_at=to_datetime(record.ended_at),
-            wake_at=to_datetime(record.wake_at),
-            deadline_at=to_datetime(record.deadline_at),
-            cancel_requested_at=to_datetime(record.cancel_requested_at),
+            started_at=to_datetime(record.started_at, record.ahead),
+            ended_at=to_datetime(record.ended_at, record.ahead),
+            wake_at=to_datetime(record.wake_at, record.ahead),
+            deadline_at=to_datetime(record.deadline_at, record.ahead),
+            cancel_requested_at=to_datetime(record.cancel_requested_at, record.ahead),
             reason=reasons.of(record),
             error=error,
             waiting_on=_waits(record),
@@ -133,7 +134,7 @@ class RunInfo:
 
 def _waits(record: RunRecord) -> list[WaitInfo]:
     try:
-        return [WaitInfo.of(wait) for wait in decode_waits(record.waiting_on)]
+        return [WaitInfo.of(wait, record.ahead) for wait in decode_waits(record.waiting_on)]
     except SerializationError:  # the reason says so
         return []
 
@@ -159,9 +160,9 @@ class WorkerInfo:
     started_at: datetime
 
     @classmethod
-    def of(cls, member: Member, state: WorkerState) -> WorkerInfo:
-        """Make it from what the store knows."""
-        started_at = to_datetime(member.started_at)
+    def of(cls, member: Member, state: WorkerState, ahead: int = 0) -> WorkerInfo:
+        """Make it from what the store knows; `ahead` is how much later engine time is than the wall clock."""
+        started_at = to_datetime(member.started_at, ahead)
         assert started_at is not None
         return cls(member.epoch, member.pid, member.host, state, member.takes_work, member.runs, started_at)
 
@@ -242,9 +243,9 @@ class JournalEntry:
     failure: FailureInfo | None = None
 
     @classmethod
-    def of(cls, entry: Entry, codec: Codec) -> JournalEntry:
-        """Make it from a row."""
-        at = to_datetime(entry.at)
+    def of(cls, entry: Entry, codec: Codec, ahead: int = 0) -> JournalEntry:
+        """Make it from a row; `ahead` is that of the run (see `RunRecord`)."""
+        at = to_datetime(entry.at, ahead)
         assert at is not None
         value: Any = None
         failure: FailureInfo | None = None
@@ -263,7 +264,7 @@ class JournalEntry:
             value=value,
             error=None if failure is None else f"{failure.type}: {failure.message}",
             attempt=entry.attempt or None,
-            started_at=to_datetime(entry.started_at or None),
+            started_at=to_datetime(entry.started_at or None, ahead),
             failure=failure,
         )
 

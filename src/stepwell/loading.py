@@ -158,6 +158,7 @@ class Loader:
             parent=change.parent,
             parent_op=change.parent_op,
             attached=change.attached,
+            ahead=change.ahead,
         )
         execution = self._execution(record, definition)
         run = Resident(record, execution)

@@ -34,6 +34,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     `stepwell.failure`). `owner` is the epoch of the worker in whose memory it is. `crashes` counts the deaths of
     workers in a row during which it was under way and made no progress. `queue` is the queue that it was started in,
     `queued` whether it still waits there for its turn. `waiting_on` is what it waits for (see `stepwell.waits`).
+    `ahead` is how much later engine time was than the wall clock when the run was created (see `stepwell.clock`).
     """
 
     key: int
@@ -61,6 +62,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     queue: str | None = None
     queued: bool = False
     waiting_on: str | None = None
+    ahead: int = 0
 
 
 class Member(msgspec.Struct, frozen=True):

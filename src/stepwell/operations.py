@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypedDict, TypeVar, TypeVarTuple, Unpack, cast, overload
 
+from msgspec.structs import replace
+
 from stepwell.clock import MICROSECONDS, datetime_of, to_seconds
 from stepwell.context import Current, RunContext, current_here
 from stepwell.definition import Workflow, current_host, is_durable, is_workflow, workflow_named
@@ -51,6 +53,8 @@ async def sleep_until(when: datetime) -> None:
     """Wait, durably, until `when`, an aware datetime; return at once where that has passed."""
     run = execution("sleep_until()")
     seconds = _timestamp(when)
+    if run.ahead:
+        seconds += run.ahead / MICROSECONDS
     if seconds * MICROSECONDS <= run.now:
         return
     to_seconds(seconds - run.now / MICROSECONDS, "the time until `when`")
@@ -78,7 +82,8 @@ def now() -> datetime:
     host = current_host()
     if host is None:
         return datetime.now(UTC)
-    return datetime_of(cast("Execution", host).now)
+    run = cast("Execution", host)
+    return datetime_of(run.now - run.ahead)
 
 
 # --- randomness -------------------------------------------------------------------------------------------------------
@@ -280,6 +285,8 @@ async def start(
     if id is not None:
         check_id(id)
     entry = queue_entry(queue, priority=priority, delay=delay, dedup=dedup, partition=partition, run_id=id)
+    if entry is not None and entry.ready_at is not None and run.ahead:
+        entry = replace(entry, ready_at=entry.ready_at + run.ahead)
     child_id = await run.start_child(definition, args, {}, child_id=id, attached=not detached, entry=entry)
     return ChildRun(child_id, definition)
 

@@ -17,7 +17,6 @@ import logging
 import os
 import signal
 import socket
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -33,6 +32,7 @@ from stepwell.errors import SerializationError, StepFailed, StepProcessDied, Ste
 from stepwell.failure import decode_failure
 from stepwell.runner import Finished, note_beginning, time_limit, timed_out
 from stepwell.spawning import ChildProcess
+from stepwell.steady import monotonic
 
 _log: Final = logging.getLogger("stepwell")
 
@@ -156,7 +156,14 @@ class ProcessLanes:
         raw = msgspec.Raw((payload or "null").encode())
         body = _encode(
             wire.Call(
-                module, qualname, name, attempts.run_id, attempts.operation, attempts.attempt, attempts.started_at, raw
+                module,
+                qualname,
+                name,
+                attempts.run_id,
+                attempts.operation,
+                attempts.attempt,
+                attempts.started_at - attempts.ahead,
+                raw,
             )
         )
         return wire.header(wire.CALL, len(body)) + body
@@ -265,9 +272,9 @@ class ProcessLanes:
                 child.signal(signal.SIGTERM if grace_seconds else signal.SIGKILL)
             with contextlib.suppress(OSError):
                 child.pipe.shutdown(socket.SHUT_RDWR)
-        deadline = time.monotonic() + grace_seconds
+        deadline = monotonic() + grace_seconds
         for child in self._children:
-            child.wait(max(0.0, deadline - time.monotonic()))
+            child.wait(max(0.0, deadline - monotonic()))
         for child in self._children:
             child.stopping = True
             child.signal(signal.SIGKILL)

@@ -21,6 +21,8 @@ class Runs(PermitDesk, Protocol):
 
     codec: Codec
     child_ids: ChildIds
+    #: How much later engine time is than the wall clock; see `stepwell.clock`.
+    ahead: int
 
     def resident(self, run_id: str) -> Resident | None:
         """Return a run that is in memory and has not ended."""

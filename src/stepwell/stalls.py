@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import Final
 
 from stepwell.errors import StepwellError
+from stepwell.steady import monotonic
 from stepwell.store.base import Store
 
 _log: Final = logging.getLogger("stepwell")
@@ -62,13 +62,13 @@ class StallWatch:
     def _look(self) -> None:
         own = self._own_epoch()
         others = [member.epoch for member in self._store.members() if member.epoch != own and member.state != "dead"]
-        asked_at = time.monotonic()
+        asked_at = monotonic()
         answers = self._store.ask(others, min(ANSWER_SECONDS, self._limit_seconds / _LOOKS_PER_LIMIT))
         silent = {epoch for epoch, answer in answers.items() if answer == "silent"}
         self._silent_since = {epoch: self._silent_since.get(epoch, asked_at) for epoch in silent}
         self._note_unreachable({epoch for epoch, answer in answers.items() if answer == "unreachable"})
         for epoch in silent:
-            if time.monotonic() - self._silent_since[epoch] >= self._limit_seconds and not self._stop.is_set():
+            if monotonic() - self._silent_since[epoch] >= self._limit_seconds and not self._stop.is_set():
                 _log.warning("worker %d has not answered for %g s; its runs are taken over", epoch, self._limit_seconds)
                 self._take_over(epoch)
                 del self._silent_since[epoch]

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from functools import partial
@@ -22,6 +21,7 @@ from stepwell.codec import Codec
 from stepwell.congestion import Congestion
 from stepwell.context import enter_step
 from stepwell.runner import Finished, note_beginning, time_limit, timed_out
+from stepwell.steady import monotonic
 from stepwell.steps import record_result
 
 _log: Final = logging.getLogger("stepwell")
@@ -155,7 +155,7 @@ class ThreadLanes:
         thread = self._executing.get(job)
         if thread is None or thread.given_up_at is not None:
             return False
-        thread.given_up_at = time.monotonic()
+        thread.given_up_at = monotonic()
         return self._leaves_place(thread)
 
     def _stays(self, thread: _Thread) -> bool:

@@ -10,6 +10,7 @@ import logging
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
@@ -20,10 +21,11 @@ _PERIOD_SECONDS: Final = 1.0
 
 
 class Watchdog:
-    """Watches one thread until `stop`."""
+    """Watches one thread until `stop`; `also` is called once a second."""
 
-    def __init__(self, watched: threading.Thread) -> None:
+    def __init__(self, watched: threading.Thread, also: Callable[[], None]) -> None:
         self._watched = watched
+        self._also = also
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="stepwell-watchdog", daemon=True)
         self._last: FrameType | None = None
@@ -40,6 +42,7 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._stop.wait(_PERIOD_SECONDS):
             self._look()
+            self._also()
         self._last = self._reported = None
 
     def _look(self) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from msgspec.structs import replace
+
 from stepwell import reasons
 from stepwell.errors import SerializationError
 from stepwell.model import Member, RunRecord
@@ -50,14 +52,16 @@ class Reasons:
                 return record.reason or record.cancel_reason
             case "running":
                 cancelling = record.cancel_requested_at
-                asked = None if cancelling is None else reasons.cancelling(cancelling, record.cancel_reason)
+                asked = (
+                    None if cancelling is None else reasons.cancelling(cancelling - record.ahead, record.cancel_reason)
+                )
                 return self._owner_gone(record) or asked
             case "pending" | "waiting":
                 found = [self._pending(record) if record.status == "pending" else self._waiting(record)]
                 if record.cancel_requested_at is not None:
-                    found.insert(0, reasons.cancelling(record.cancel_requested_at, record.cancel_reason))
+                    found.insert(0, reasons.cancelling(record.cancel_requested_at - record.ahead, record.cancel_reason))
                 if record.deadline_at is not None:
-                    found.append(reasons.deadline(record.deadline_at))
+                    found.append(reasons.deadline(record.deadline_at - record.ahead))
                 return "; ".join(found)
             case _:
                 return None
@@ -106,13 +110,15 @@ class Reasons:
             taker = self._nobody(record.workflow)
             if taker is None and record.crashes >= SUSPECT_CRASHES:
                 taker = reasons.suspect(record.crashes, self._inspector.suspect_under_way())
-            return reasons.due(record.wake_at, taker, parked=record.waiting_on is not None)
+            return reasons.due(record.wake_at - record.ahead, taker, parked=record.waiting_on is not None)
         try:
-            waits = decode_waits(record.waiting_on)
+            waits = [_shown(wait, record) for wait in decode_waits(record.waiting_on)]
         except SerializationError as error:
             return str(error)
         if not waits:
-            return reasons.not_said(record.wake_at, taken_up=record.owner is not None)
+            return reasons.not_said(
+                None if record.wake_at is None else record.wake_at - record.ahead, taken_up=record.owner is not None
+            )
         return self._all_of(record, waits)
 
     def _all_of(self, record: RunRecord, waits: list[Wait]) -> str:
@@ -213,3 +219,8 @@ class Reasons:
         if bound is None or not able:
             return False
         return all(self._inspector.held_by_worker(member.epoch, state.name) >= bound for member in able)
+
+
+def _shown(wait: Wait, record: RunRecord) -> Wait:
+    """Return what a run waits for with its time by the wall clock; see `RunRecord.ahead`."""
+    return replace(wait, until=wait.until - record.ahead) if wait.until and record.ahead else wait

@@ -66,6 +66,7 @@ class Worker:
         queues: frozenset[str] | None = None,
     ) -> None:
         self.now = 0
+        self.ahead = 0  # how much later engine time is than the wall clock: see `stepwell.clock`
         self.epoch = 0
         self.codec = codec
         self._inspector = inspector

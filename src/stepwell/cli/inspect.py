@@ -109,7 +109,7 @@ def _show(options: argparse.Namespace) -> int:
             key: codec.show(value, f"the value {key!r}") for key, value in sorted(inspector.values(record.key).items())
         }
         children = _children(inspector, record, reasons)
-        entries = _entries(inspector, record.key, codec)
+        entries = _entries(inspector, record, codec)
     if options.json:
         _print_json({**facts, "children": children, "journal": entries})
         return 0
@@ -152,11 +152,11 @@ def _children(inspector: Inspector, parent: RunRecord, reasons: Reasons) -> list
     ]
 
 
-def _entries(inspector: Inspector, run: int, codec: Codec) -> list[JournalEntry]:
+def _entries(inspector: Inspector, run: RunRecord, codec: Codec) -> list[JournalEntry]:
     entries: list[JournalEntry] = []
     after = 0
-    while page := inspector.journal(run, after=after):
-        entries += [JournalEntry.of(entry, codec) for entry in page]
+    while page := inspector.journal(run.key, after=after):
+        entries += [JournalEntry.of(entry, codec, run.ahead) for entry in page]
         after = page[-1].position
     return entries
 

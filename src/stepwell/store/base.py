@@ -50,7 +50,7 @@ class RunCreated(msgspec.Struct, frozen=True):
 
     With `entry` the run, ``pending``, enters a queue, or an existing run takes its place: `Created.joined` says why.
     `told` is appended to the journal of the parent, with the id of the run that there is now as its value, after all
-    entries of the unit; but not where the start is to be refused (see `Created.refused`).
+    entries of the unit; but not where the start is to be refused (see `Created.refused`). `ahead`: see `RunRecord`.
     """
 
     id: str
@@ -67,6 +67,7 @@ class RunCreated(msgspec.Struct, frozen=True):
     must_be_new: bool = False
     entry: Entered | None = None
     told: Entry | None = None
+    ahead: int = 0
 
 
 class RunMoved(msgspec.Struct, frozen=True):
@@ -416,6 +417,13 @@ class Store(Protocol):
         """Return the offset, in nanoseconds, of wall time to the machine's steady clock that all workers here use.
 
         It is that of the first of them: `offset` where no other is alive.
+        """
+        ...
+
+    def wall_clock(self) -> int:
+        """Return the machine's wall clock, in nanoseconds since the epoch; from any thread.
+
+        As the machine has it: tools for tests that freeze or move Python's clock make no difference.
         """
         ...
 

@@ -223,6 +223,7 @@ class Applier:
                 *(change.id, change.workflow, None if collects else change.input, change.fingerprint, change.at),
                 *(change.reason, change.deadline_at, change.parent, change.parent_op, int(change.attached)),
                 entry.queue,
+                change.ahead,
             ),
         )
         key = self._connection.last_insert_rowid()
@@ -242,6 +243,7 @@ class Applier:
             (
                 *(change.id, change.workflow, change.status, change.input, change.fingerprint, change.at),
                 *(change.reason, owner, change.deadline_at, change.parent, change.parent_op, int(change.attached)),
+                change.ahead,
             ),
         )
         if self._connection.changes():

@@ -39,6 +39,7 @@ from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple, TypeVar
 
 from stepwell.errors import FORK_ADVICE, FileInUse, FileNotUsable
+from stepwell.steady import monotonic
 from stepwell.store.sqlite import in_words
 
 if sys.platform != "win32":
@@ -194,9 +195,9 @@ def wait_for_leaving(database_path: str, patience_seconds: float = DOOR_PATIENCE
 
     Raises `FileInUse` where that takes too long.
     """
-    give_up_at = time.monotonic() + patience_seconds
+    give_up_at = monotonic() + patience_seconds
     while _is_leaving(database_path):
-        if time.monotonic() >= give_up_at:
+        if monotonic() >= give_up_at:
             raise FileInUse(
                 f"{database_path!r} was open in an engine of this process, {os.getpid()}, which is closed; but a "
                 "thread of it still waits for another process, which writes all the time, or is stopped while it does. "
@@ -287,10 +288,10 @@ def lock(descriptor: int, first: int) -> None:
 
 def lock_within(descriptor: int, first: int, patience_seconds: float) -> bool:
     """Lock the byte `first` for this process; return False where that takes longer than `patience_seconds`."""
-    give_up_at = time.monotonic() + patience_seconds
+    give_up_at = monotonic() + patience_seconds
     pause_seconds = _FIRST_PAUSE_SECONDS
     while not try_lock(descriptor, first):
-        if time.monotonic() >= give_up_at:
+        if monotonic() >= give_up_at:
             return False
         time.sleep(pause_seconds)
         pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)

@@ -17,11 +17,11 @@ import logging
 import os
 import selectors
 import threading
-import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Final, Protocol
 
+from stepwell.steady import monotonic
 from stepwell.store.sqlite import nudges
 from stepwell.store.sqlite.locking import LockFile
 from stepwell.store.sqlite.nudges import Letter, Mailbox
@@ -141,9 +141,9 @@ class Lookout:
             self._started.set()
 
     def _watch(self, selector: selectors.BaseSelector, obituaries: Obituaries, version: Version) -> None:
-        next_tick = time.monotonic() + TICK_SECONDS
+        next_tick = monotonic() + TICK_SECONDS
         while not self._stopping.is_set():
-            wait_seconds = next_tick - time.monotonic()
+            wait_seconds = next_tick - monotonic()
             if obituaries.polls:
                 wait_seconds = min(wait_seconds, POLL_SECONDS)
             events = selector.select(max(0.0, wait_seconds))
@@ -166,9 +166,9 @@ class Lookout:
             if any(letter.kind == nudges.MEMBERS for letter in letters):
                 self._tell_deaths(self._look_at_members(obituaries))
             self._tell(letters)
-            if time.monotonic() >= next_tick:
+            if monotonic() >= next_tick:
                 self._tick(obituaries, version)
-                next_tick = time.monotonic() + TICK_SECONDS
+                next_tick = monotonic() + TICK_SECONDS
 
     def _use_mailbox(self, selector: selectors.BaseSelector) -> None:
         """Listen at the present mailbox in place of an earlier one."""

@@ -40,6 +40,7 @@ from typing import Final, Literal, NamedTuple
 
 from stepwell.errors import FileInUse, FileNotUsable
 from stepwell.model import MemberState
+from stepwell.steady import monotonic
 from stepwell.store.base import Answer
 from stepwell.store.sqlite import in_words, locking, nudges, paths, places, questions
 from stepwell.store.sqlite.locking import DOOR_PATIENCE_SECONDS, SLOT_BASE, SLOTS, Identity, LockFile
@@ -311,13 +312,13 @@ class Membership:
                 if _read_entry(self._descriptor, slot)[1] & _WATCHES:
                     answers[epoch] = "silent"
         self.nudge(nudges.PING, asked)
-        give_up_at, pause_seconds = time.monotonic() + timeout_seconds, _FIRST_PAUSE_SECONDS
+        give_up_at, pause_seconds = monotonic() + timeout_seconds, _FIRST_PAUSE_SECONDS
         while asked:
             for epoch, number in list(asked.items()):
                 if questions.read(self._descriptor, slots[epoch])[1] >= number:
                     answers[epoch] = "answered"
                     del asked[epoch]
-            if time.monotonic() >= give_up_at:
+            if monotonic() >= give_up_at:
                 break
             if asked:
                 time.sleep(pause_seconds)

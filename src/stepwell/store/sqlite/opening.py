@@ -36,6 +36,7 @@ from stepwell.errors import (
     StoreError,
     StoreFailed,
 )
+from stepwell.steady import monotonic
 from stepwell.store.sqlite import guard, judging, lastcommit, locking, migrate, mounts, paths
 from stepwell.store.sqlite.connecting import (
     PAGE_SIZE_BYTES,
@@ -392,12 +393,12 @@ def _touch_tables(writer: apsw.Connection) -> None:
 
 
 def _close_connection(connection: apsw.Connection, path: str) -> None:
-    give_up_at = time.monotonic() + _CLOSE_PATIENCE_SECONDS
+    give_up_at = monotonic() + _CLOSE_PATIENCE_SECONDS
     while True:
         try:
             connection.close()
         except apsw.ThreadingViolationError as error:
-            if time.monotonic() > give_up_at:
+            if monotonic() > give_up_at:
                 raise StoreFailed(
                     f"A connection to {path!r} is still used by another thread, so the file stays open. Let that "
                     "thread end."

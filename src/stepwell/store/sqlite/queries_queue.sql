@@ -74,11 +74,11 @@ DELETE FROM stepwell_lanes INDEXED BY stepwell_lanes_idle WHERE waiting = 0 AND 
 
 -- name: queued_run_created
 -- ?1 id, ?2 workflow, ?3 input, ?4 fingerprint, ?5 at, ?6 reason, ?7 deadline_at, ?8 parent, ?9 parent_op, ?10 attached,
--- ?11 queue. Nothing happens where the id exists.
+-- ?11 queue, ?12 ahead. Nothing happens where the id exists.
 INSERT INTO stepwell_runs
     (id, workflow, status, input, fingerprint, created_at, updated_at, reason, deadline_at, parent, parent_op, attached,
-     queue, queued)
-VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 1)
+     queue, queued, ahead)
+VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 1, ?12)
 ON CONFLICT (id) DO NOTHING;
 
 -- name: entered

@@ -13,14 +13,14 @@ COMMIT;
 -- ?1 id.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on
+    crashes, queue, queued, waiting_on, ahead
 FROM stepwell_runs WHERE id = ?1;
 
 -- name: run_by_key
 -- ?1 key.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on
+    crashes, queue, queued, waiting_on, ahead
 FROM stepwell_runs WHERE key = ?1;
 
 -- name: has_ids
@@ -33,7 +33,7 @@ SELECT EXISTS (SELECT 1 FROM stepwell_runs WHERE id >= ?1 AND id < ?2);
 -- ?5 parent or NULL, ?6 created after or NULL, ?7 created before or NULL, ?8 key below, ?9 limit.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on
+    crashes, queue, queued, waiting_on, ahead
 FROM stepwell_runs
 WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
     AND (?2 IS NULL OR workflow = ?2)
@@ -48,7 +48,7 @@ ORDER BY key DESC LIMIT ?9;
 -- The children of one run, by their index.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on
+    crashes, queue, queued, waiting_on, ahead
 FROM stepwell_runs
 WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
     AND (?2 IS NULL OR workflow = ?2)
@@ -64,7 +64,7 @@ ORDER BY key DESC LIMIT ?9;
 -- with a prefix that many runs have, sorting whole rows took seconds.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on
+    crashes, queue, queued, waiting_on, ahead
 FROM stepwell_runs
 WHERE key IN (
     SELECT run.key FROM stepwell_runs AS run
@@ -84,7 +84,7 @@ ORDER BY key DESC;
 -- index's condition, by which SQLite knows that it may use it.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on
+    crashes, queue, queued, waiting_on, ahead
 FROM stepwell_runs
 WHERE status = ?1
     AND (status = 'pending' OR status = 'halted' OR status = 'failed')
@@ -100,7 +100,7 @@ ORDER BY key DESC LIMIT ?9;
 -- Running ones are among those with an owner, which are few: keys first, as above. ?1 is 'running'.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on
+    crashes, queue, queued, waiting_on, ahead
 FROM stepwell_runs
 WHERE key IN (
     SELECT run.key FROM stepwell_runs AS run INDEXED BY stepwell_runs_by_owner
@@ -128,7 +128,7 @@ FROM stepwell_journal WHERE run = ?1 AND position > ?2 ORDER BY position LIMIT ?
 -- ?1 keys as a JSON array.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on
+    crashes, queue, queued, waiting_on, ahead
 FROM stepwell_runs WHERE key IN (SELECT value FROM json_each(?1));
 
 -- name: loaded_entries
@@ -205,7 +205,7 @@ WHERE coalesce(cancel_requested_at, deadline_at) IS NOT NULL AND status = 'pendi
 -- ?1 now, ?2 limit. The same, those whose deadlines have passed, or that are cancelled.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on
+    crashes, queue, queued, waiting_on, ahead
 FROM stepwell_runs INDEXED BY stepwell_runs_by_deadline
 WHERE coalesce(cancel_requested_at, deadline_at) IS NOT NULL AND status = 'pending' AND started_at IS NULL
     AND coalesce(cancel_requested_at, deadline_at) <= ?1
@@ -260,7 +260,7 @@ WHERE run = ?1 AND position > ?3 AND taken_at IS NULL AND sender IS NOT ?2 ORDER
 -- ?1 ids as a JSON array.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on
+    crashes, queue, queued, waiting_on, ahead
 FROM stepwell_runs WHERE id IN (SELECT value FROM json_each(?1)) AND (ended_at IS NOT NULL OR status = 'halted');
 
 -- name: workers_alive
@@ -273,9 +273,15 @@ FROM stepwell_workers AS worker WHERE worker.ended_at IS NULL ORDER BY worker.ep
 -- name: counts
 SELECT status, count(*) FROM stepwell_runs GROUP BY status;
 
+-- name: wall_clock
+SELECT unixepoch('subsec');
+
 -- name: last_at
 -- The newest time in the file. A batch is written in the order of commits, not quite of times, so the last hundred rows
--- of each log are looked at.
+-- of each log are looked at. Without a run, and a start that a rate counts, nothing depends on time: so a file that is
+-- ahead of the clock can be mended.
+SELECT coalesce((SELECT max(at) FROM stepwell_starts), 0) WHERE NOT EXISTS (SELECT 1 FROM stepwell_runs)
+UNION ALL
 SELECT max(
     coalesce((SELECT max(at) FROM (SELECT at FROM stepwell_journal ORDER BY position DESC LIMIT 100)), 0),
     coalesce((SELECT max(updated_at) FROM (SELECT updated_at FROM stepwell_runs ORDER BY key DESC LIMIT 100)), 0),
@@ -283,7 +289,7 @@ SELECT max(
     coalesce((SELECT max(sent_at) FROM (SELECT sent_at FROM stepwell_messages ORDER BY position DESC LIMIT 100)), 0),
     coalesce((SELECT max(max(started_at, coalesce(ended_at, 0))) FROM
         (SELECT started_at, ended_at FROM stepwell_workers ORDER BY epoch DESC LIMIT 100)), 0)
-);
+) WHERE EXISTS (SELECT 1 FROM stepwell_runs);
 
 -- name: unreceived_names
 -- ?1 run, ?2 how many. The names of messages that lie unread.

@@ -134,8 +134,8 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
 -- Nothing happens where the id exists.
 INSERT INTO stepwell_runs
     (id, workflow, status, input, fingerprint, created_at, updated_at, started_at, reason, owner, deadline_at,
-     parent, parent_op, attached)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, iif(?3 = 'running', ?6, NULL), ?7, ?8, ?9, ?10, ?11, ?12)
+     parent, parent_op, attached, ahead)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, iif(?3 = 'running', ?6, NULL), ?7, ?8, ?9, ?10, ?11, ?12, ?13)
 ON CONFLICT (id) DO NOTHING;
 
 -- name: earlier_deadline
@@ -150,14 +150,14 @@ LIMIT 1;
 -- ?1 id. The columns are the fields of model.RunRecord in their order, here and wherever a record is read.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on
+    crashes, queue, queued, waiting_on, ahead
 FROM stepwell_runs WHERE id = ?1;
 
 -- name: run_record_by_key
 -- ?1 key.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on
+    crashes, queue, queued, waiting_on, ahead
 FROM stepwell_runs WHERE key = ?1;
 
 -- name: run_state
@@ -336,7 +336,7 @@ UPDATE stepwell_runs SET
 WHERE id = ?1 AND ended_at IS NULL
 RETURNING key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on;
+    crashes, queue, queued, waiting_on, ahead;
 
 -- name: children_cancelled
 -- ?1 parent, ?2 at, ?3 reason, ?4 epoch. Returns the keys of the attached children that have not ended.

@@ -240,6 +240,11 @@ class SqliteInspector:
             for epoch, pid, host, started_at, takes_work, _, runs, workflows, queues in rows
         ]
 
+    def wall_clock(self) -> int:
+        """Return the machine's wall clock as SQLite reads it, in nanoseconds since the epoch."""
+        (seconds,) = _firsts(self._rows("wall_clock"))
+        return int(seconds * 1_000_000_000)
+
     def last_at(self) -> int:
         """Return the time of the newest journal entry, run, message or worker, 0 for an empty file."""
         (at,) = _firsts(self._rows("last_at"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Literal, TypeVar
@@ -28,6 +29,7 @@ from stepwell.store.sqlite.writer import WAL_LIMIT_BYTES, Writer
 
 _log: Final = logging.getLogger("stepwell")
 
+_SECOND_NANOSECONDS: Final = 1_000_000_000
 _SQL: Final = load("queries_write.sql")
 #: So many of the newest workers keep their rows when they have ended, for whoever wants to know what went on.
 KEPT_WORKERS: Final = 1_000
@@ -96,6 +98,12 @@ class SqliteStore:
         They are those of the first one: `offset` where no other is alive.
         """
         return self._members.shared_offset(offset)
+
+    def wall_clock(self) -> int:
+        """Return the machine's wall clock, in nanoseconds since the epoch; see `Store.wall_clock`."""
+        seen, real = time.clock_gettime_ns(time.CLOCK_REALTIME), self._reader.wall_clock()
+        # SQLite asks the machine itself, but knows milliseconds only.
+        return seen if abs(seen - real) < _SECOND_NANOSECONDS else real
 
     def register(
         self,

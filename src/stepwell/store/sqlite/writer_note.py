@@ -57,7 +57,12 @@ def write(descriptor: int, where: str) -> None:
     # `orig_argv` is how the process was started; `argv` of an embedded interpreter may be empty.
     command = shortened(" ".join(getattr(sys, "orig_argv", sys.argv)))
     note = WriterNote(
-        os.getpid(), pid_namespace(), os.uname().nodename, command, time.time(), where[:_MAX_PLACE_LENGTH]
+        os.getpid(),
+        pid_namespace(),
+        os.uname().nodename,
+        command,
+        time.clock_gettime(time.CLOCK_REALTIME),
+        where[:_MAX_PLACE_LENGTH],
     )
     said = msgspec.json.encode(note)
     # A full disk takes no notes; the lock holds without them.

@@ -19,13 +19,13 @@ import logging
 import math
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Final, Literal
 
 from stepwell.errors import EngineClosed, StoreUnavailable
+from stepwell.steady import monotonic
 from stepwell.store.base import LOCK_PATIENCE_SECONDS, SLOW_LOCK_SECONDS
 from stepwell.store.sqlite import in_words, locking, writer_note
 from stepwell.store.sqlite.locking import QUEUE_BYTE, WRITE_BYTE, LockFile
@@ -75,7 +75,7 @@ class FairLock:
             waiter = _Thread()
             self._waiting.append(waiter)
             seen = self._reservation
-        give_up_at = None if patience_seconds is None else time.monotonic() + patience_seconds
+        give_up_at = None if patience_seconds is None else monotonic() + patience_seconds
         try:
             if self._await(waiter, seen, give_up_at, look):
                 return True
@@ -170,7 +170,7 @@ class FairLock:
         """Block until `waiter` has the lock or the time is up; break a reservation that outlived its time."""
         while not waiter.granted.wait(timeout=_RESERVED_SECONDS):
             look()
-            if give_up_at is not None and time.monotonic() >= give_up_at:
+            if give_up_at is not None and monotonic() >= give_up_at:
                 return False
             notified: list[Callable[[], None]] = []
             with self._mutex:
@@ -269,12 +269,12 @@ class SharedLock:
 
     def acquire_within(self, patience_seconds: float) -> bool:
         """As `acquire`, but return False where it takes longer."""
-        began_at = time.monotonic()
+        began_at = monotonic()
         slow_at = began_at + SLOW_LOCK_SECONDS
 
         def look() -> None:
             nonlocal slow_at
-            if time.monotonic() >= slow_at:
+            if monotonic() >= slow_at:
                 slow_at = math.inf
                 _log.warning("%s. Waiting", self.describe_holder(SLOW_LOCK_SECONDS))
 
@@ -282,12 +282,12 @@ class SharedLock:
             return False
         free = threading.Event()
         while not self._enter(free.set):
-            while not free.wait(max(0.0, min(_LOOK_SECONDS, began_at + patience_seconds - time.monotonic()))):
+            while not free.wait(max(0.0, min(_LOOK_SECONDS, began_at + patience_seconds - monotonic()))):
                 look()
-                if time.monotonic() >= began_at + patience_seconds:
+                if monotonic() >= began_at + patience_seconds:
                     return False
             free.clear()
-            left_seconds = began_at + patience_seconds - time.monotonic()
+            left_seconds = began_at + patience_seconds - monotonic()
             if not (self._line.take() or self._line.acquire_within(left_seconds, look)):
                 return False
         return True

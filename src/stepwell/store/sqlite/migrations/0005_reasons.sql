@@ -9,6 +9,11 @@ ALTER TABLE stepwell_runs ADD COLUMN halted_by
     /* The failure that halted it, as in `error`, with its traceback. */
     ANY CHECK (halted_by IS NULL OR status = 'halted');
 
+ALTER TABLE stepwell_runs ADD COLUMN ahead
+    /* How far the times in this file were ahead of the wall clock when the run was created, in microseconds: 0, but where
+       something was written to the file while a clock was wrong. The run reckons its dates with it. */
+    INTEGER NOT NULL DEFAULT 0;
+
 ALTER TABLE stepwell_workers ADD COLUMN workflows
     /* The workflows that it has, as JSON; NULL: not known. */
     TEXT;
@@ -25,14 +30,14 @@ SELECT
     run.status AS status,
     run.reason AS reason,
     run.waiting_on AS waiting_on,
-    strftime('%Y-%m-%dT%H:%M:%fZ', run.created_at / 1e6, 'unixepoch') AS created_at,
-    strftime('%Y-%m-%dT%H:%M:%fZ', run.updated_at / 1e6, 'unixepoch') AS updated_at,
-    strftime('%Y-%m-%dT%H:%M:%fZ', run.started_at / 1e6, 'unixepoch') AS started_at,
-    strftime('%Y-%m-%dT%H:%M:%fZ', run.wake_at / 1e6, 'unixepoch') AS wake_at,
-    strftime('%Y-%m-%dT%H:%M:%fZ', run.deadline_at / 1e6, 'unixepoch') AS deadline_at,
-    strftime('%Y-%m-%dT%H:%M:%fZ', run.cancel_requested_at / 1e6, 'unixepoch') AS cancel_requested_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', (run.created_at - run.ahead) / 1e6, 'unixepoch') AS created_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', (run.updated_at - run.ahead) / 1e6, 'unixepoch') AS updated_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', (run.started_at - run.ahead) / 1e6, 'unixepoch') AS started_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', (run.wake_at - run.ahead) / 1e6, 'unixepoch') AS wake_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', (run.deadline_at - run.ahead) / 1e6, 'unixepoch') AS deadline_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', (run.cancel_requested_at - run.ahead) / 1e6, 'unixepoch') AS cancel_requested_at,
     run.cancel_reason AS cancel_reason,
-    strftime('%Y-%m-%dT%H:%M:%fZ', run.ended_at / 1e6, 'unixepoch') AS ended_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', (run.ended_at - run.ahead) / 1e6, 'unixepoch') AS ended_at,
     (run.ended_at - run.created_at) / 1e6 AS took_seconds,
     parent.id AS parent_id,
     run.parent_op AS parent_op,
