@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stepwell import Limit, Queue, receive, step, workflow
+from stepwell import Limit, Queue, WorkflowIOError, receive, step, workflow
 from stepwell.testing import TestEngine
 
 ROOT = Path(__file__).parents[1]
@@ -311,10 +311,22 @@ def write_workflow_code(engine: TestEngine) -> Reader:
     def weigh(what: str) -> str:
         return what
 
-    page = Reader("docs/how-to/write-workflow-code.md", engine, weigh=weigh)
+    copied: list[str] = []
+
+    @step(name="copy")
+    async def copy(name: str) -> None:
+        copied.append(name)
+
+    page = Reader("docs/how-to/write-workflow-code.md", engine, weigh=weigh, copy=copy)
     assert {"pair", "several"} <= set(page.execute_in_a_workflow(0).result(60))
     page.execute(1)
     assert engine.start(page.names["monthly"], "acme").result(60) == "acme pays 4200"
+    page.execute(2)
+    engine.start(page.names["copy_all"], ["a", "b", "c", "d"]).result(60)
+    assert sorted(copied) == ["a", "b", "c", "d"]
+    page.names["shared"] = workflow(name="shared")(page.names["GATE"].acquire)
+    with pytest.raises(WorkflowIOError, match="outside of the run"):
+        engine.start(page.names["shared"]).result(60)
     return page
 
 

@@ -26,7 +26,7 @@
     ├── StepProcessDied            the child process of an isolated step crashed, or was killed
     ├── PermanentError             raised by a step: do not retry
     ├── RetryLater                 raised by a step: retry, after this delay
-    ├── WorkflowIOError            workflow code did real I/O, or asked an engine; that belongs in a step
+    ├── WorkflowIOError            workflow code did real I/O, asked an engine, or used what is another run's
     ├── EngineClosed               the engine is closed, or belongs to the parent of a fork
     └── StoreError                 the file, or the disk below it
         ├── FileNotUsable          missing folder, read-only, not a Stepwell file, corrupt, network mount, …

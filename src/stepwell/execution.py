@@ -45,6 +45,7 @@ from stepwell.greenlets import RAISING, NeedsGreenletsError, block_on
 from stepwell.journal import FAILURES, OP_KIND_OF, TICK, UNDELIVERED, Entry, OpKind
 from stepwell.loop import DeterministicLoop, Handle, LoopThread
 from stepwell.model import RunRecord
+from stepwell.tasks import is_done
 from stepwell.whereabouts import executing_at, raised_at, waiting_at
 
 T = TypeVar("T")
@@ -187,6 +188,7 @@ class Execution:
         kind = entry.kind
         if not entry.op:
             if kind == "cancel" and self._root is not None:
+                self.loop.is_open = True
                 self._root.cancel(entry.name or None)
         elif kind in UNDELIVERED:
             if entry.op not in self.pending:
@@ -200,14 +202,16 @@ class Execution:
             self._resolve(operation, entry)
         if self.spins and (entry.op or kind == "cancel"):  # heard at the next tick, with whatever else is there by then
             self.has_news = True
+            self.loop.is_open = False
             return
         self.has_news = False
         self.spins = self.loop.drain()
         root = self._root
-        if root is not None and root.done() and not self.stopped:
+        if root is not None and is_done(root) and not self.stopped:
             self._end(root)
 
     def _resolve(self, operation: Operation, entry: Entry) -> None:
+        self.loop.is_open = True
         if operation.handle is not None:
             self.loop.push(operation.handle)
             return
@@ -231,17 +235,18 @@ class Execution:
     def _drain(self) -> None:
         self.spins = self.loop.drain()
         root = self._root
-        if root is None or not root.done() or self.stopped:
+        if root is None or not is_done(root) or self.stopped:
             return
         self._end(root)
 
     def _end(self, root: asyncio.Task[Any]) -> None:
-        if root.cancelled():
+        task: Any = asyncio.Task  # its methods: see `stepwell.tasks.is_done`
+        if task.cancelled(root):
             self.outcome = Outcome(cancelled=True)
             return
-        error = root.exception()
+        error = task.exception(root)
         if error is None:
-            self.outcome = Outcome(result=root.result())
+            self.outcome = Outcome(result=task.result(root))
             return
         advise(error, self._called_blocking)
         mistake = mistake_in(error, self.definition.fail_on, _DELIVERY)
@@ -444,6 +449,10 @@ class Execution:
             raise WorkflowIOError(f"run {self.run_id!r}: {not_for_a_thread(function)} ({self.location()})")
         return self.call_async(function, args, kwargs)
 
+    def intrude(self, what: str) -> None:
+        """Stop: a future of the run was completed by other code, and no replay would find it so."""
+        self._halt(RunHalted(f"run {self.run_id!r} cannot go on as it is: {what}"))
+
     def report(self, context: dict[str, Any]) -> None:
         """Log a stray exception of the code, once."""
         error = context.get("exception")
@@ -479,19 +488,20 @@ class Execution:
         )
 
     def location(self) -> str:
-        """Return ``file:line in function`` of the user's code that is executing now."""
-        return executing_at()
+        """Return ``file:line in function`` of the user's code that is executing now, or else waits for what does."""
+        place = executing_at()
+        return place if place != "unknown" or self._root is None else waiting_at(self._root.get_coro())
 
     def waits_at(self) -> str:
         """Return ``file:line in function`` of where the code's main task waits, where that is known."""
-        if self._root is None or self._root.done():
+        if self._root is None or is_done(self._root):
             return ""
         place = waiting_at(self._root.get_coro())
         return "" if place == "unknown" else place
 
     def _whereabouts(self) -> str:
         """Return where the main task waits, or how it has ended."""
-        if self._root is not None and not self._root.done():
+        if self._root is not None and not is_done(self._root):
             return f"the code waits at {waiting_at(self._root.get_coro())}"
         error = None if self.outcome is None else self.outcome.error
         return "the workflow had ended" + ("" if error is None else f" with {type(error).__name__}: {error}")

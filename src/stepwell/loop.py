@@ -29,8 +29,9 @@ from greenlet import getcurrent
 
 from stepwell.errors import InvalidArgument, RunEnded, WorkflowIOError
 from stepwell.greenlets import GreenletCoroutine
+from stepwell.isolation import guard_asyncio, refuse
 from stepwell.retry import MAX_DURATION_SECONDS
-from stepwell.tasks import MAX_CLOSES, WorkflowTask, close, silence
+from stepwell.tasks import MAX_CLOSES, WorkflowFuture, WorkflowTask, close, is_done, silence
 from stepwell.whereabouts import executing_at
 
 Ts = TypeVarTuple("Ts")
@@ -58,6 +59,10 @@ class LoopHost(Protocol):
 
     def call_in_thread(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
         """Make `asyncio.to_thread(step, …)` a durable call, or raise `WorkflowIOError` for what is not a step."""
+        ...
+
+    def intrude(self, what: str) -> None:
+        """Stop, because other code has changed what belongs to the run."""
         ...
 
     def report(self, context: dict[str, Any]) -> None:
@@ -124,12 +129,15 @@ class LoopThread:
     for the run, because `DeterministicLoop.host` is None.
     """
 
-    __slots__ = ("_hooks", "_outer", "current", "is_entered")
+    __slots__ = ("_hooks", "_outer", "current", "intruded", "is_entered")
 
     def __init__(self) -> None:
         self.current: DeterministicLoop | None = None
         self.is_entered = False
+        #: Runs that other code has reached into, so that they cannot go on as they are.
+        self.intruded: list[LoopHost] = []
         _order_sets_of_asyncio()
+        guard_asyncio()
 
     def entered(self) -> Self:
         """Return a context manager within which loops are drained and closed."""
@@ -164,7 +172,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     """The event loop of one run's code; only `drain` and `close` execute code.
 
     Each run has one of its own, as long as it is in memory, so that asyncio itself tells apart what belongs to whom.
-    `run` is that run; `host` is the same while its code executes, and None otherwise.
+    `run` is that run; `host` is the same while its code executes, and None otherwise. `is_open` is true while what
+    reaches the loop comes from that code, or is a delivery to it.
     """
 
     def __init__(self, run: LoopHost, thread: LoopThread | None = None, *, greenlets: bool = False) -> None:
@@ -178,6 +187,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self._tasks_made = 0
         self._prune_at = 16
         self._hash_base = zlib.crc32(run.run_id.encode()) << 20
+        self.is_open = False
         self._is_closed = False
 
     @classmethod
@@ -200,6 +210,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
                     return self.drain()
             thread.current = self
             events._set_running_loop(self)
+        self.is_open = True
         run = self.host = self.run
         ready = self._ready
         try:
@@ -219,6 +230,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
                         run.report({"message": "a callback raised", "exception": error})
         finally:
             self.host = None
+            self.is_open = False
         return False
 
     def ready_callbacks(self) -> list[Callable[..., Any]]:
@@ -227,6 +239,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Make the main task of the run, in a context of its own: what its starter had set is not recorded."""
+        self.is_open = True
         return self.create_task(coroutine, name="main", context=contextvars.Context())
 
     def push(self, handle: Handle) -> None:
@@ -236,7 +249,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     def unfinished_tasks(self) -> list[asyncio.Task[Any]]:
         """Return the tasks that have not ended, oldest first."""
-        return [task for task in self._tasks if not task.done()]
+        return [task for task in self._tasks if not is_done(task)]
 
     def close(self) -> None:
         """Close what the tasks were executing; the run is stopped, so nothing durable happens on the way.
@@ -253,9 +266,11 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         thread.current = self
         events._set_running_loop(self)
         self.host = self.run
+        self.is_open = True
         try:
             self._close_tasks()
         finally:
+            self.is_open = False
             self._is_closed = True
             self._tasks = []
             self._ready.clear()
@@ -282,9 +297,41 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     ) -> Any:
         """Run `callback` after everything that is ready already."""
         handle = Handle(self, callback, args, contextvars.copy_context() if context is None else context)
-        if not self._is_closed:
+        if self.is_open or self._reached("call_soon()", args):
             self._ready.append(handle)
         return handle
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> Any:
+        """Run `callback` after everything that is ready already; the run's own code may call this, other threads not.
+
+        A `concurrent.futures` future that is done calls it at once, in the thread that waits for it.
+        """
+        handle = Handle(self, callback, args, contextvars.copy_context() if context is None else context)
+        if (self.is_open and self.host is not None) or self._reached("call_soon_threadsafe()"):
+            self._ready.append(handle)
+        return handle
+
+    def check_reached(self, used: object, use: str) -> None:
+        """Raise `WorkflowIOError` where other code than the run's uses what belongs to it, before it has an effect."""
+        if not self._is_closed or getattr(events._get_running_loop(), "host", None) is not None:
+            raise refuse(used, use, self.run)
+
+    def _reached(self, use: str, args: tuple[Any, ...] = ()) -> bool:
+        """Refuse what comes from other code than the run's, or drop it, returning False, where the run is gone.
+
+        `args` are what a callback is called with. That of a future is the future, which has been completed already, so
+        that the run cannot go on as it is.
+        """
+        if self._is_closed:
+            return False
+        completed = bool(args) and asyncio.isfuture(args[0])
+        error = refuse(args[0] if completed else self, use, self.run)
+        if completed:
+            self.run.intrude(str(error))
+            self._thread.intruded.append(self.run)
+        raise error
 
     def call_later(
         self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
@@ -309,6 +356,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self, due: int, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context | None
     ) -> Handle:
         handle = Handle(self, callback, args, contextvars.copy_context() if context is None else context)
+        if not self.is_open and not self._reached("a timer"):
+            return handle
         handle.due = due
         self.run.set_timer(handle, due)
         return handle
@@ -318,13 +367,16 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         return self.run.now / MICROSECONDS
 
     def create_future(self) -> asyncio.Future[Any]:
-        """Return a plain future of this loop."""
-        return asyncio.Future(loop=self)
+        """Return a future of this run."""
+        return WorkflowFuture(loop=self)
 
     def create_task(
         self, coro: Any, *, name: str | None = None, context: contextvars.Context | None = None, **_options: Any
     ) -> asyncio.Task[Any]:
         """Return a task; `name` defaults to the same text in every replay."""
+        if not self.is_open and not self._is_closed:
+            coro.close()
+            self._reached("create_task()")
         if self.greenlets and not asyncio.iscoroutine(coro):  # else asyncio's own task says so
             raise TypeError(f"a coroutine was expected, got {coro!r}")
         self._tasks_made = number = self._tasks_made + 1
@@ -393,6 +445,9 @@ class _Gone:
             f"run {self.run_id!r}: {function!r} was called with {(*args, *kwargs)!r} after the run's code had ended or "
             "left memory"
         )
+
+    def intrude(self, what: str) -> None:
+        """Do nothing."""
 
     def report(self, context: dict[str, Any]) -> None:
         """Say nothing."""

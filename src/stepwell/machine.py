@@ -188,6 +188,9 @@ class Machine:
                 inbox.appendleft(event)  # its caller still waits for an answer, which `fail` gives
                 raise
 
+        if worker.loops.intruded:
+            worker.settling.halt_intruded()
+
     def _commit(self) -> None:
         if self.unavailable is None:
             self.worker.turns.decide()

@@ -53,6 +53,10 @@ class Owner(Protocol):
         """Bring runs of this worker's to memory, in an event of their own."""
         ...
 
+    def settle_run(self, run: Resident, work: Work) -> None:
+        """Carry a run on until it waits."""
+        ...
+
     def step_finished(self, attempts: Attempts) -> None:
         """Record how an attempt ended, and carry the run on."""
         ...
@@ -328,6 +332,14 @@ class Settling:
             left = self._let_go(run, [work] if work is not None else [])
         reason = f"{type(error).__name__}: the engine failed to handle this run: {error}"
         self._halt_unread(key, left, reason, error, logged=True)
+
+    def halt_intruded(self) -> None:
+        """Halt the runs that other code has reached into; call it before a commit."""
+        intruded, self._worker.loops.intruded = self._worker.loops.intruded, []
+        for execution in intruded:
+            run = self._memory.by_id(execution.run_id)
+            if run is not None and run.execution is execution:
+                self._worker.settle_run(run, self._batch.work_of(run))
 
     def _halt_unread(self, key: int, left: Work, reason: str, error: BaseException, *, logged: bool = False) -> None:
         """Halt a run that is not in memory. `logged`: somebody has written to the log already why."""

@@ -1,10 +1,14 @@
-"""The tasks of workflow code, and how what they execute is closed without letting it act."""
+"""The tasks and futures of workflow code, and how what they execute is closed without letting it act.
+
+Both belong to one run: whatever other code does with them is refused before it has any effect.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Coroutine, Iterator
+import functools
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 
@@ -16,10 +20,56 @@ T = TypeVar("T")
 MAX_CLOSES: Final = 10
 
 
+def _owned(method: Any) -> Any:
+    """Return the method of a task or future for the code of its own run, or for the engine, only."""
+    use = f"{method.__name__}()" if method.__name__ != "__await__" else "await"
+
+    @functools.wraps(method)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        loop = self._loop
+        if not loop.is_open:
+            loop.check_reached(self, use)
+        return method(self, *args, **kwargs)
+
+    return checked
+
+
+_Future: Final[Any] = asyncio.Future
+_Task: Final[Any] = asyncio.Task
+#: Whether a task has ended, for the engine: a task's own method is for the code of its run.
+is_done: Final[Callable[[asyncio.Task[Any]], bool]] = _Task.done
+
+
+class WorkflowFuture(asyncio.Future[T]):
+    """What `create_future` of a run's loop returns."""
+
+    __slots__ = ()
+
+    set_result = _owned(_Future.set_result)
+    set_exception = _owned(_Future.set_exception)
+    cancel = _owned(_Future.cancel)
+    done = _owned(_Future.done)
+    cancelled = _owned(_Future.cancelled)
+    result = _owned(_Future.result)
+    exception = _owned(_Future.exception)
+    add_done_callback = _owned(_Future.add_done_callback)
+    remove_done_callback = _owned(_Future.remove_done_callback)
+    __await__ = _owned(_Future.__await__)
+
+
 class WorkflowTask(asyncio.Task[T]):
     """A task whose hash is the same in every replay, so that sets of tasks iterate in the same order."""
 
     __slots__ = ("_stable_hash",)
+
+    cancel = _owned(_Task.cancel)
+    done = _owned(_Task.done)
+    cancelled = _owned(_Task.cancelled)
+    result = _owned(_Task.result)
+    exception = _owned(_Task.exception)
+    add_done_callback = _owned(_Task.add_done_callback)
+    remove_done_callback = _owned(_Task.remove_done_callback)
+    __await__ = _owned(_Task.__await__)
 
     def __init__(
         self,

@@ -32,16 +32,24 @@ def executing_in(thread: int) -> str:
     return _innermost(sys._current_frames().get(thread))
 
 
-def _innermost(frame: FrameType | None) -> str:
-    found = "unknown"
+def executing_frames(innermost: FrameType | None = None) -> Iterator[FrameType]:
+    """Yield the frames that are neither Stepwell's nor Python's, innermost first; those of the caller by default."""
+    frame = innermost or sys._getframe(1)
     while frame is not None:
         filename = frame.f_code.co_filename
-        installed = _is_installed(filename)
         if not filename.startswith(ROOT) and not is_of_python(filename):
-            found = f"{filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
-            if not installed:
-                break
+            yield frame
         frame = frame.f_back
+
+
+def _innermost(frame: FrameType | None) -> str:
+    found = "unknown"
+    if frame is None:
+        return found
+    for outer in executing_frames(frame):
+        found = f"{outer.f_code.co_filename}:{outer.f_lineno} in {outer.f_code.co_qualname}"
+        if not _is_installed(outer.f_code.co_filename):
+            break
     return found
 
 
