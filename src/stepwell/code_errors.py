@@ -81,7 +81,9 @@ def as_raised(message: str) -> WorkflowCodeError:
     if kind is None:
         return WorkflowCodeError(message)
     try:
-        both: Any = type("WorkflowCodeError", (WorkflowCodeError, kind), {"__module__": WorkflowCodeError.__module__})
+        # It goes by the name of a class of Stepwell's, which says more: `WorkflowIOError`.
+        name = kind.__name__ if issubclass(kind, StepwellError) else WorkflowCodeError.__name__
+        both: Any = type(name, (WorkflowCodeError, kind), {"__module__": WorkflowCodeError.__module__})
         akin: WorkflowCodeError = both.__new__(both, message)
         WorkflowCodeError.__init__(akin, message, type_name=kind.__name__)
     except TypeError:  # two classes that lay out their objects differently

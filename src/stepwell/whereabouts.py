@@ -34,7 +34,7 @@ def executing_in(thread: int) -> str:
 
 def executing_frames(innermost: FrameType | None = None) -> Iterator[FrameType]:
     """Yield the frames that are neither Stepwell's nor Python's, innermost first; those of the caller by default."""
-    frame = innermost or sys._getframe(1)
+    frame: FrameType | None = innermost or sys._getframe(1)
     while frame is not None:
         filename = frame.f_code.co_filename
         if not filename.startswith(ROOT) and not is_of_python(filename):
