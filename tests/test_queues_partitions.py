@@ -1,0 +1,163 @@
+"""Partitions of a queue with bounds above one, and several workflows in one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import permutations
+from typing import Any
+
+import pytest
+
+from stepwell import Queue, Run, receive, step, workflow
+from stepwell.testing import TestEngine
+
+happened: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    happened.clear()
+    yield
+    happened.clear()
+
+
+@step
+def note(what: str) -> None:
+    happened.append(what)
+
+
+@workflow
+async def hold(name: str) -> None:
+    note(name)
+    await receive("go")
+
+
+@workflow
+async def hold_as_well(name: str) -> None:
+    note(name)
+    await receive("go")
+
+
+@workflow
+async def also(name: str) -> None:
+    note(name)
+    await receive("go")
+
+
+def end(engine: TestEngine, run: Run[None]) -> None:
+    run.send("go")
+    run.result(timeout=60)
+    engine.idle()
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["in one commit", "one by one"])
+@pytest.mark.parametrize("flows", [(hold,), (hold, hold_as_well)], ids=["one workflow", "two workflows"])
+@pytest.mark.parametrize("bound", [2, 3])
+def test_a_partition_never_has_more_under_way_than_its_bound(
+    engine: TestEngine, bound: int, flows: tuple[Any, ...], at_once: bool
+) -> None:
+    queue = Queue("tenants", partition_concurrency=bound)
+    names = [f"{tenant}{number}" for number in range(2 * bound + 1) for tenant in "ab"]
+    runs: dict[str, Run[None]] = {}
+    if at_once:
+        engine.start(flows[0], "opens the queue", queue=queue, partition="c")
+        engine.queue(queue).pause()
+    for number, name in enumerate(names):
+        runs[name] = engine.start(flows[number // 2 % len(flows)], name, queue=queue, partition=name[0])
+        if not at_once:
+            engine.idle()
+    if at_once:
+        engine.queue(queue).resume()
+    engine.idle()
+    under_way = [name for name in happened if name in runs]
+    assert sorted(under_way) == sorted(f"{tenant}{number}" for number in range(bound) for tenant in "ab")
+    # Each end gives one place, to the next of the same partition; there are places for it alone.
+    for tenant in "ab":
+        for number in range(bound + 1):
+            end(engine, runs[f"{tenant}{number}"])
+            under_way = [name for name in happened if name in runs and runs[name].status == "waiting"]
+            assert sum(name[0] == tenant for name in under_way) == bound
+            assert f"{tenant}{number + bound}" in under_way
+
+
+def test_a_partition_with_one_under_way_gives_one_less(engine: TestEngine) -> None:
+    queue = Queue("tenants", partition_concurrency=2)
+    first = engine.start(hold, "first", queue=queue, partition="a")
+    engine.idle()
+    engine.queue(queue).pause()
+    for name in ("second", "third", "fourth"):
+        engine.start(hold, name, queue=queue, partition="a")
+    engine.queue(queue).resume()
+    engine.idle()
+    assert happened == ["first", "second"]
+    end(engine, first)
+    assert happened == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize("change", [False, True], ids=["as declared", "as changed"])
+def test_full_partitions_do_not_hide_one_with_room(engine: TestEngine, change: bool) -> None:
+    queue = Queue("tenants", concurrency=8 if change else 9, partition_concurrency=2)
+    for tenant in "abcd":
+        for number in range(5):
+            engine.start(hold, f"{tenant}{number}", queue=queue, partition=tenant)
+    engine.idle()
+    if change:  # for a moment no partition is full, but the queue is
+        engine.queue(queue).change(partition_concurrency=3)
+        engine.queue(queue).change(partition_concurrency=2, concurrency=9)
+        engine.idle()
+    under_way = len(happened)
+    engine.queue(queue).pause()
+    engine.start(hold, "e0", queue=queue, partition="e")
+    engine.queue(queue).resume()
+    engine.idle()
+    assert happened[under_way:] == ["e0"]
+
+
+def test_a_bound_that_is_changed_counts_what_is_under_way_already(engine: TestEngine) -> None:
+    queue = Queue("tenants", partition_concurrency=3)
+    runs = [engine.start(hold, str(number), queue=queue, partition="a") for number in range(6)]
+    engine.idle()
+    assert happened == ["0", "1", "2"]
+    engine.queue(queue).change(partition_concurrency=2)
+    end(engine, runs[0])
+    assert happened == ["0", "1", "2"]
+    end(engine, runs[1])
+    assert happened == ["0", "1", "2", "3"]
+    engine.queue(queue).change(partition_concurrency=3)
+    engine.idle()
+    assert happened == ["0", "1", "2", "3", "4"]
+
+
+_ORDERS = list(permutations([hold, hold_as_well, also]))
+#: Started in this order: who, and how urgent.
+_ENTRIES = (("a", 0), ("b", 5), ("c", 0), ("d", 5), ("e", -1), ("f", 9))
+
+
+@pytest.mark.parametrize("order", _ORDERS, ids=range(len(_ORDERS)))
+def test_priority_counts_among_all_workflows_of_a_partition(engine: TestEngine, order: tuple[Any, ...]) -> None:
+    queue = Queue("one", concurrency=1)
+    first = engine.start(hold, "first", queue=queue)
+    engine.idle()
+    runs = {
+        name: engine.start(order[number % 3], name, queue=queue, priority=priority)
+        for number, (name, priority) in enumerate(_ENTRIES)
+    }
+    end(engine, first)
+    for name in "fbdac":
+        assert happened[-1] == name
+        end(engine, runs[name])
+    assert happened == ["first", *"fbdace"]
+
+
+@pytest.mark.parametrize("order", _ORDERS, ids=range(len(_ORDERS)))
+def test_priority_counts_among_all_workflows_that_are_taken_in_one_commit(
+    engine: TestEngine, order: tuple[Any, ...]
+) -> None:
+    queue = Queue("three", concurrency=3)
+    engine.start(hold, "opens the queue", queue=queue).cancel()
+    engine.queue(queue).pause()
+    for number, (name, priority) in enumerate(_ENTRIES):
+        engine.start(order[number % 3], name, queue=queue, priority=priority)
+    engine.queue(queue).resume()
+    engine.idle()
+    assert sorted(happened[-3:]) == ["b", "d", "f"]
