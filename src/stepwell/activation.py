@@ -48,6 +48,7 @@ from stepwell.store.base import (
     ValuePublished,
     WatchAdded,
 )
+from stepwell.whereabouts import described
 from stepwell.work import RunOver, Work
 
 if TYPE_CHECKING:
@@ -461,8 +462,8 @@ class Activator:
                 result, _ = definition.converter(self._runs.codec).roundtrip(outcome.result, where)
             except (SerializationError, DefinitionError) as problem:
                 unfit = ResultNotSerializable(
-                    f"{problem}. All its steps are recorded. Mend the workflow, then resume the run (or restart the "
-                    "engine).",
+                    f"{problem}. All its steps are recorded. Mend the workflow, {described(definition.function)}, then "
+                    "resume the run (or restart the engine).",
                     where=where,
                     path=getattr(problem, "path", "$"),
                 )

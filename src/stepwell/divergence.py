@@ -59,10 +59,11 @@ def divergence(recorded: Entry, actual: str, *, run: str, workflow: str, locatio
     )
 
 
-def unreadable(recorded: Entry, error: SerializationError, *, run: str) -> RunHalted:
-    """Make the error for a run whose code cannot be given what was recorded."""
+def unreadable(recorded: Entry, error: SerializationError, *, run: str, location: str) -> RunHalted:
+    """Make the error for a run whose code, which waits at `location`, cannot be given what was recorded."""
     advice = _MESSAGE_ADVICE if recorded.kind == "message" else _VALUE_ADVICE
-    return RunHalted(f"run {run!r}: {error}. {advice}")
+    at = f"\n  at:        {location}\n" if location else " "
+    return RunHalted(f"run {run!r}: {error}.{at}{advice}")
 
 
 def _shown(attempts: Attempts) -> str:

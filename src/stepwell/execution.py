@@ -46,7 +46,7 @@ from stepwell.journal import FAILURES, OP_KIND_OF, TICK, UNDELIVERED, Entry, OpK
 from stepwell.loop import DeterministicLoop, Handle, LoopThread
 from stepwell.model import RunRecord
 from stepwell.tasks import is_done
-from stepwell.whereabouts import executing_at, raised_at, waiting_at
+from stepwell.whereabouts import described, executing_at, raised_at, waiting_at
 
 T = TypeVar("T")
 
@@ -143,7 +143,13 @@ class Execution:
             args, kwargs = self.codec.decode_arguments(self._input, self.definition.signature, where)
             self.definition.signature.bind_check(args, kwargs)
         except (SerializationError, DefinitionError) as error:
-            self._halt(RunHalted(f"{error}. The workflow's parameters no longer fit what the run was started with."))
+            self._halt(
+                RunHalted(
+                    f"{error}. The workflow's parameters no longer fit what the run was started with: make "
+                    f"{described(self.definition.function)} take that again (a new parameter with a default does no "
+                    "harm), then resume the run; or cancel it."
+                )
+            )
             return
         self._input = None
         self._root = self.loop.spawn(self._main(args, kwargs))
@@ -228,7 +234,7 @@ class Execution:
         try:
             value = converter.decode(entry.value, operation)
         except SerializationError as error:
-            self._halt(unreadable(entry, error, run=self.run_id))
+            self._halt(unreadable(entry, error, run=self.run_id, location=self.waits_at()))
             return
         future.set_result(value)
 

@@ -38,9 +38,9 @@ class FailureInfo:
         return f"{self.type}: {self.message}" if self.message else self.type
 
     @property
-    def has_origin(self) -> bool:
-        """Whether it was raised in the user's code, or by something that was: there is more than its summary."""
-        return bool(self.traceback or self.cause or self.context or self.members)
+    def origin(self) -> FailureInfo | None:
+        """What the user's code raised: itself, or else what it was raised from; None where that raised nothing."""
+        return self if self.traceback or self.members else self.cause or self.context
 
     @property
     def text(self) -> str:

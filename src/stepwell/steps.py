@@ -20,6 +20,7 @@ from stepwell.resident import Resident
 from stepwell.retry import next_delay
 from stepwell.store.base import Lent
 from stepwell.waits import shortened
+from stepwell.whereabouts import described
 from stepwell.work import Work
 
 _encode = msgspec.json.encode
@@ -93,8 +94,9 @@ class Steps:
         self._record_failed_attempt(attempts, encode_failure(error), now, work, now)
         del run.calls[attempts.operation]
         reason = ResultNotSerializable(
-            f"{error}. The step has acted, but its result is not recorded. Mend the step, then resume the run (or "
-            "restart the engine): the step will be executed once more.",
+            f"{error}. The step has acted, but its result is not recorded. Mend it, "
+            f"{described(attempts.definition.function)}, then resume the run (or restart the engine): the step will be "
+            "executed once more.",
             where=error.where,
             path=error.path,
         )

@@ -114,8 +114,8 @@ def _show(options: argparse.Namespace) -> int:
         _print_json({**facts, "children": children, "journal": entries})
         return 0
     del facts["waiting_on"]  # the reason says it in words
-    if record.status == "halted" and failure is not None and not facts["failure"].has_origin:
-        del facts["failure"]  # it has no more to say than the reason
+    if record.status == "halted" and failure is not None:  # what the reason says already is left out
+        facts["failure"] = facts["failure"].origin
     if children:
         facts["children"] = "\n".join(
             f"{child['id']} ({child['status']}) {child['remark']}".rstrip() for child in children
