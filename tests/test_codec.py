@@ -495,7 +495,7 @@ def shop(order: Order, /, count: int = 1, *more: Card, when: dt.date | None = No
 
 
 def through_the_file(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return CODEC.decode_arguments(CODEC.encode_arguments(args, kwargs, WHERE), Signature.of(function), WHERE)
+    return CODEC.decode_arguments(CODEC.encode_arguments(args, kwargs, WHERE), Signature(function), WHERE)
 
 
 def test_arguments_are_typed_by_their_parameters() -> None:
@@ -515,8 +515,8 @@ def test_the_input_leaves_empty_parts_out() -> None:
     assert CODEC.encode_arguments((), {}, WHERE) is None
     assert CODEC.encode_arguments((1,), {}, WHERE) == '{"args":[1]}'
     assert CODEC.encode_arguments((), {"a": None}, WHERE) == '{"kwargs":{"a":null}}'
-    assert CODEC.decode_arguments(None, Signature.of(shop), WHERE) == ((), {})
-    assert CODEC.decode_arguments("{}", Signature.of(shop), WHERE) == ((), {})
+    assert CODEC.decode_arguments(None, Signature(shop), WHERE) == ((), {})
+    assert CODEC.decode_arguments("{}", Signature(shop), WHERE) == ((), {})
 
 
 def test_a_large_input_is_compressed_and_read_again() -> None:
@@ -526,10 +526,10 @@ def test_a_large_input_is_compressed_and_read_again() -> None:
 
 def test_an_argument_that_does_not_fit_is_named_with_its_place() -> None:
     with pytest.raises(SerializationError) as caught:
-        CODEC.decode_arguments('{"args":[{"items":[{"sku":"a","price":"x"}]}]}', Signature.of(shop), WHERE)
+        CODEC.decode_arguments('{"args":[{"items":[{"sku":"a","price":"x"}]}]}', Signature(shop), WHERE)
     assert caught.value.path == "$.args[0].items[0].price"
     with pytest.raises(SerializationError) as caught:
-        CODEC.decode_arguments('{"kwargs":{"tip":[]}}', Signature.of(shop), WHERE)
+        CODEC.decode_arguments('{"kwargs":{"tip":[]}}', Signature(shop), WHERE)
     assert caught.value.path == "$.kwargs.tip"
     with pytest.raises(SerializationError) as caught:
         CODEC.encode_arguments((1, object()), {}, WHERE)
@@ -538,15 +538,15 @@ def test_an_argument_that_does_not_fit_is_named_with_its_place() -> None:
 
 def test_an_argument_that_the_function_no_longer_takes_is_an_error() -> None:
     with pytest.raises(SerializationError, match=r"does not take the argument at \$\.args\[1\]"):
-        CODEC.decode_arguments('{"args":[1,2]}', Signature.of(lambda a: a), WHERE)
+        CODEC.decode_arguments('{"args":[1,2]}', Signature(lambda a: a), WHERE)
     with pytest.raises(SerializationError, match=r"does not take the argument at \$\.kwargs\.b"):
-        CODEC.decode_arguments('{"kwargs":{"b":2}}', Signature.of(lambda a: a), WHERE)
+        CODEC.decode_arguments('{"kwargs":{"b":2}}', Signature(lambda a: a), WHERE)
 
 
 @pytest.mark.parametrize("payload", ["[]", '{"other":1}', '{"args":', "7"])
 def test_an_input_of_another_form_is_an_error(payload: str) -> None:
     with pytest.raises(SerializationError, match="not the input of a workflow"):
-        CODEC.decode_arguments(payload, Signature.of(shop), WHERE)
+        CODEC.decode_arguments(payload, Signature(shop), WHERE)
 
 
 # --- fingerprints ----------------------------------------------------------------------------------------------------
@@ -664,11 +664,10 @@ class Later:
 
 
 def test_annotations_are_resolved_at_first_use_and_unresolvable_names_go_untyped() -> None:
-    signature = Signature.of(sample)
+    signature = Signature(sample)
     assert signature.return_annotation is Later
     assert signature.annotations.keyword == {"a": int, "b": Any, "c": Later | None, "d": list[Later]}
     assert signature.unresolved == ("b",)
-    assert Signature.of(sample) is signature
 
 
 def test_names_of_an_enclosing_function_are_resolved_where_the_function_uses_them() -> None:
@@ -679,25 +678,25 @@ def test_names_of_an_enclosing_function_are_resolved_where_the_function_uses_the
     def make(value: Local) -> Local:
         return Local(value.value)
 
-    assert Signature.of(make).return_annotation is Local
+    assert Signature(make).return_annotation is Local
 
 
 def test_a_missing_annotation_is_any_and_none_is_none() -> None:
     def nothing() -> None: ...
 
-    assert Signature.of(nothing).return_annotation is type(None)
-    assert Signature.of(lambda a: a).return_annotation is Any
-    assert Signature.of(lambda a: a).annotation_at(0) is Any
+    assert Signature(nothing).return_annotation is type(None)
+    assert Signature(lambda a: a).return_annotation is Any
+    assert Signature(lambda a: a).annotation_at(0) is Any
 
 
 def test_the_result_of_an_async_function_is_what_awaiting_gives() -> None:
-    assert Signature.of(forgotten).return_annotation is type(None)
+    assert Signature(forgotten).return_annotation is type(None)
 
 
 def test_keyword_arguments_of_a_typed_dict_are_typed_each() -> None:
     def configure(**options: typing.Unpack[Options]) -> None: ...
 
-    signature = Signature.of(configure)
+    signature = Signature(configure)
     assert signature.annotation_of("speed") is int
     assert signature.annotation_of("unknown") is Signature.NONE
 
@@ -715,7 +714,7 @@ CALLS: list[tuple[tuple[Any, ...], dict[str, Any], bool]] = [
 
 @pytest.mark.parametrize(("args", "kwargs", "fits"), CALLS)
 def test_a_call_is_checked_before_anything_happens(args: tuple[Any, ...], kwargs: dict[str, Any], fits: bool) -> None:
-    signature = Signature.of(shop)
+    signature = Signature(shop)
     if fits:
         signature.bind_check(args, kwargs)
     else:
@@ -732,7 +731,7 @@ def test_simple_calls_are_checked_as_python_checks_them() -> None:
     values = [(), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)]
     names: list[dict[str, Any]] = [{}, {"a": 1}, {"b": 1}, {"b": 1, "c": 2}, {"a": 1, "b": 1, "c": 2}, {"x": 1}]
     for function in (plain, named, positional, anything):
-        signature = Signature.of(function)
+        signature = Signature(function)
         for args in values:
             for kwargs in names:
                 try:
@@ -748,11 +747,11 @@ def test_the_first_parameter_can_be_left_out() -> None:
     class Shop:
         def sell(self, order: Order) -> None: ...
 
-    signature = Signature.of(Shop.sell, skip_first=True)
+    signature = Signature(Shop.sell, skip_first=True)
     assert signature.annotation_at(0) is Order
     signature.bind_check((1,), {})
     with pytest.raises(DefinitionError, match="must take a first positional parameter"):
-        Signature.of(lambda: None, skip_first=True)
+        Signature(lambda: None, skip_first=True)
 
 
 # --- properties ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final, cast
 
-from stepwell.definition import Definition
+from stepwell.durable import Definition
 
 # How deep to follow helper functions that the workflow calls.
 _MAX_DEPTH: Final = 4

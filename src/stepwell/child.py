@@ -31,9 +31,11 @@ from typing import Any, Final, NoReturn, cast
 
 import msgspec
 
+from stepwell.callables import MAIN_IN_A_CHILD, refuse_coroutine
 from stepwell.codec import Codec
 from stepwell.context import enter_step
-from stepwell.definition import MAIN_IN_A_CHILD, Step
+from stepwell.definition import Step
+from stepwell.durable import as_definition
 from stepwell.errors import DefinitionError, SerializationError, StepwellError
 from stepwell.failure import encode_failure
 from stepwell.shapes import items_of, mapping_of
@@ -203,6 +205,7 @@ class Child:
                 raise SystemExit(TOLD_TO_END) from None
             return FAILED, self._failure(error)
         try:
+            refuse_coroutine(result, f"step {call.name!r}", str(call))
             value = definition.converter(self._codec).roundtrip(result, call)[0]
         except SerializationError as error:
             return REFUSED, self._failure(error)
@@ -256,7 +259,8 @@ class Child:
         for part in call.qualname.split("."):
             holder, found = found, getattr(found, part, None)
         # Where the name stands for the plain function, the step made of it is beside it under another name.
-        for candidate in (found, *vars(holder or module).values()):
+        for each in (found, *vars(holder or module).values()):
+            candidate = as_definition(each)
             if isinstance(candidate, Step) and candidate.name == call.name:
                 return cast("Step[..., Any]", candidate)
         raise DefinitionError(

@@ -23,11 +23,17 @@ from stepwell.child import check_may_open
 from stepwell.clock import Clock, engine_time, to_seconds
 from stepwell.codec import Codec
 from stepwell.core import Core
-from stepwell.definition import Workflow, current_host, is_workflow, registered_workflows, workflow_named
+from stepwell.definition import (
+    Workflow,
+    how_to_make_it_a_workflow,
+    is_workflow,
+    registered_workflows,
+    workflow_named,
+)
+from stepwell.durable import as_definition, current_host
 from stepwell.engine_clock import system_clock
 from stepwell.errors import (
     FORK_ADVICE,
-    DefinitionError,
     EngineClosed,
     InvalidArgument,
     QueueNotFound,
@@ -181,12 +187,13 @@ class Client:
         """Return the workflow that is meant by an object or a name; raises `InvalidArgument` for anything else."""
         if isinstance(workflow, str):
             return self.workflows.get(workflow) or registered_workflows().get(workflow) or workflow_named(workflow)
-        if not is_workflow(workflow):
+        found = as_definition(workflow)
+        if not is_workflow(found):
             raise InvalidArgument(
                 f"start() needs a @workflow, or the name of one, as its first argument, not {workflow!r}; "
-                "decorate the function with @workflow"
+                f"{how_to_make_it_a_workflow(found)}"
             )
-        return workflow
+        return found
 
     def creation(
         self,
@@ -198,12 +205,9 @@ class Client:
         entry: Entry | None,
     ) -> RunCreated:
         """Return the change that creates a run; raises for anything about it that is not acceptable."""
-        served = self.workflows.get(workflow.name)
-        if workflow.is_bound and (served is None or not served.is_bound):
-            raise DefinitionError(
-                f"{workflow!r} is bound to an object, which is not recorded, so no worker could execute it. Make it a "
-                "function or a @staticmethod and pass what it needs, or serve the bound one: Engine(workflows=[…])"
-            )
+        if workflow.is_bound:
+            served = self.workflows.get(workflow.name)
+            workflow.check_can_be_started(is_served=served is not None and served.is_bound_like(workflow))
         named = checked_kwargs(kwargs)
         workflow.signature.bind_check(args, named)
         workflow.converter(self.codec)  # raises where no result could ever be read

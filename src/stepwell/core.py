@@ -311,7 +311,7 @@ class Core:
         self.post(partial(self._steps_finished, ended))
 
     def _steps_finished(self, ended: Sequence[Attempts]) -> None:
-        self.steps.count -= len(ended)
+        self.steps.ended(ended)
         self.machine.steps_finished(ended)
 
     def _thread_over(self, attempts: Attempts, attempt: int) -> None:

@@ -7,41 +7,18 @@ called inside one, it asks the run (found through the running event loop) to mak
 from __future__ import annotations
 
 import functools
-import inspect
-import sys
-from asyncio.events import _get_running_loop
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from pathlib import Path
-from types import MappingProxyType
-from typing import (
-    Any,
-    Concatenate,
-    Final,
-    Generic,
-    Literal,
-    ParamSpec,
-    Protocol,
-    Self,
-    TypeGuard,
-    TypeVar,
-    cast,
-    overload,
-)
+from typing import Any, Concatenate, Final, Literal, ParamSpec, Self, TypeGuard, TypeVar, cast, overload
 
 from stepwell.clock import to_seconds
-from stepwell.codec import Codec
-from stepwell.context import call_outside
-from stepwell.converter import Converter
+from stepwell.durable import Definition
 from stepwell.errors import DefinitionError, InvalidArgument
 from stepwell.flow import Limit
-from stepwell.names import check_name
 from stepwell.retry import NO_RETRY, Retry
-from stepwell.signature import Signature
 
 P = ParamSpec("P")
-T = TypeVar("T")
 R = TypeVar("R")
 S = TypeVar("S")
 # Of a method before it is bound; the class's own P and R would stand for the bound one.
@@ -50,32 +27,6 @@ U = TypeVar("U")
 
 Delivery = Literal["at-least-once", "at-most-once"]
 Isolation = Literal["process"]
-
-#: The name under which a child process imports the script that its parent runs as ``__main__``; so does the module
-#: `multiprocessing` of the standard library, hence other code knows it.
-MAIN_IN_A_CHILD: Final = "__mp_main__"
-
-
-class Host(Protocol):
-    """The run that the current code belongs to; `stepwell.execution.Execution` is the one that exists."""
-
-    run_id: str
-
-    def location(self) -> str:
-        """Return ``file:line in function`` of the code that is executing now."""
-        ...
-
-    def call(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Make a durable call: a coroutine where the definition is async, else the result itself."""
-        ...
-
-
-def current_host() -> Host | None:
-    """Return the run whose code is executing on this thread, or None outside of workflow code.
-
-    Workflow code is recognised by its event loop, which no other code ever runs on.
-    """
-    return getattr(_get_running_loop(), "host", None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,107 +45,23 @@ class StepOptions:
     limit: Limit | None = None
 
 
-class Definition(Generic[P, R]):
-    """What workflows and steps have in common: a function that is called durably inside a run.
-
-    `name` is what the file stores; `R` is what a call returns (a coroutine for an async function).
-    """
-
-    kind: str = "definition"
-
-    def __init__(self, function: Callable[P, R], name: str | None) -> None:
-        if isinstance(function, Definition):
-            raise DefinitionError(f"@{self.kind} on {function!r}: a function is decorated once")
-        if not _is_function(function):
-            raise DefinitionError(f"@{self.kind} needs a function, not {function!r}")
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise DefinitionError(
-                f"@{self.kind} {getattr(function, '__qualname__', function)}: a generator cannot be recorded; "
-                "return a list instead of yielding"
-            )
-        if name is None and not _has_name(function):
-            raise DefinitionError(f"@{self.kind} {function!r} has no name of its own, so give it one: name=…")
-        self.function = function
-        self.name = check_name(name if name is not None else stable_name(function), f"the name of a {self.kind}")
-        self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
-        self._bound_to: object = None
-        self._is_bound = False
-        self._converter: tuple[Codec, Converter] | None = None
-        functools.update_wrapper(cast("Callable[P, R]", self), function)
-
-    @property
-    def is_bound(self) -> bool:
-        """Whether it is a method that was taken from an instance, which is not recorded."""
-        return self._is_bound
-
-    @functools.cached_property
-    def signature(self) -> Signature:
-        """The parameters and the return type, resolved at first use."""
-        return Signature.of(self.function, skip_first=self._is_bound)
-
-    def converter(self, codec: Codec) -> Converter:
-        """Return what encodes and decodes the results, as the return annotation says."""
-        known = self._converter
-        if known is None or known[0] is not codec:
-            known = self._converter = (codec, codec.converter(self.signature.return_annotation))
-        return known[1]
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function; inside a run, durably."""
-        host = getattr(_get_running_loop(), "host", None)
-        if host is None:
-            if self.is_async:
-                self.signature.bind_check(args, kwargs)  # which the coroutine itself would do only when it is awaited
-            call = functools.partial(self.invoke, args, kwargs)
-            return call_outside(self.kind, self.name, call, is_async=self.is_async)
-        return cast("R", host.call(self, args, kwargs))
-
-    def invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-        """Call the plain function, with the instance first where the definition is a bound method."""
-        if self._is_bound:
-            return cast("Callable[..., R]", self.function)(self._bound_to, *args, **kwargs)
-        return cast("Callable[..., R]", self.function)(*args, **kwargs)
-
-    def _copy(self, **changed: object) -> Self:
-        twin = self.__class__.__new__(self.__class__)
-        twin.__dict__.update(self.__dict__, **changed)
-        twin.__dict__.pop("signature", None)
-        return twin
-
-    @overload
-    def __get__(self, instance: None, owner: type) -> Self: ...
-
-    @overload
-    def __get__(self: Definition[Concatenate[S, Q], U], instance: S, owner: type) -> Definition[Q, U]: ...
-
-    def __get__(self, instance: object, owner: type) -> Any:
-        """Bind a definition that is declared inside a class to an instance; the instance itself is not recorded."""
-        if instance is None:
-            return self
-        if self.kind == "transaction":
-            raise DefinitionError(
-                f"@transaction {self.function.__qualname__} cannot be called on an instance: its first parameter is "
-                "the connection. Declare it outside of the class and pass what it needs as arguments"
-            )
-        return self._copy(_bound_to=instance, _is_bound=True)
-
-    def __repr__(self) -> str:
-        """Name the kind and the stable name."""
-        return f"<{self.kind} {self.name!r}>"
-
-
 class Step(Definition[P, R]):
     """A function whose result is recorded once. Made by `step`."""
+
+    __slots__ = ("on_loop", "step_options")
 
     kind = "step"
 
     def __init__(self, function: Callable[P, R], name: str | None, options: StepOptions) -> None:
         super().__init__(function, name)
+        self._set_options(options)
+
+    def _set_options(self, options: StepOptions) -> None:
         self.step_options = options
         #: Whether attempts execute on an event loop: asked for every attempt, hence kept.
         self.on_loop = self.is_async and options.isolate is None
         if options.isolate is not None:
-            _check_isolated(self, bound=False)
+            _check_isolated(self)
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...
@@ -202,11 +69,20 @@ class Step(Definition[P, R]):
     @overload
     def __get__(self: Step[Concatenate[S, Q], U], instance: S, owner: type) -> Step[Q, U]: ...
 
-    def __get__(self, instance: Any, owner: type) -> Any:
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """Bind a step that is declared inside a class to an instance; the instance itself is not recorded."""
-        if instance is not None and self.step_options.isolate is not None:
-            _check_isolated(self, bound=True)
-        return super().__get__(instance, owner)
+        return super().__get__(instance, cast("type", owner))
+
+    def _bound(self, target: object) -> Self:
+        bound = super()._bound(target)
+        if self.step_options.isolate is not None:
+            _check_isolated(bound)
+        return bound
+
+    def _copy(self) -> Self:
+        twin = super()._copy()
+        twin.step_options, twin.on_loop = self.step_options, self.on_loop
+        return twin
 
     def options(
         self,
@@ -222,7 +98,6 @@ class Step(Definition[P, R]):
 
         Options that are not given stay as declared; see `step` for their meaning and the errors.
         """
-        twin = self._copy()
         old = self.step_options
         given = step_options(
             retry,
@@ -232,7 +107,7 @@ class Step(Definition[P, R]):
             old.isolate if isolate is None else isolate,
             limit,
         )
-        twin.step_options = replace(
+        changed = replace(
             old,
             retry=old.retry if retry is None else given.retry,
             timeout_seconds=old.timeout_seconds if timeout is None else given.timeout_seconds,
@@ -241,14 +116,31 @@ class Step(Definition[P, R]):
             isolate=given.isolate,
             limit=old.limit if limit is None else limit,
         )
-        if given.isolate is not None:
-            twin.on_loop = False
-            _check_isolated(twin, bound=self._is_bound)
+        return self.configured(changed)
+
+    def configured(self, options: StepOptions) -> Self:
+        """Return the same step with these options, all of them."""
+        twin = self._copy()
+        twin._set_options(options)
         return twin
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Pickle it by its name, as functions are, and with its options where they are not those of the declaration."""
+        declared: Step[P, R] = self.unconfigured()
+        if self.step_options is declared.step_options:
+            return super().__reduce__()
+        return _configured, (declared, self.step_options)
+
+
+def _configured(declared: Step[..., Any], options: StepOptions) -> Step[..., Any]:
+    """Make a step with other options than it was declared with, out of a pickle."""
+    return declared.configured(options)
 
 
 class Transaction(Step[P, R]):
     """A step whose writes to the user's own tables commit together with its journal entry. Made by `transaction`."""
+
+    __slots__ = ()
 
     kind = "transaction"
 
@@ -256,25 +148,23 @@ class Transaction(Step[P, R]):
         super().__init__(function, name, options)
         if self.is_async:
             raise DefinitionError(
-                f"@transaction {function.__qualname__}: a transaction is a plain `def`, because it runs inside one "
+                f"@transaction {self.__qualname__}: a transaction is a plain `def`, because it runs inside one "
                 "database transaction and must not wait; do the waiting in a step and pass the result in"
             )
-
-    @functools.cached_property
-    def signature(self) -> Signature:
-        """The parameters without the connection, which the engine passes in, and the return type."""
-        return Signature.of(self.function, skip_first=True)
+        if self._binding == "class":
+            raise self.not_a_method()
 
 
-def _check_isolated(definition: Step[..., Any], *, bound: bool) -> None:
+def _check_isolated(definition: Step[..., Any]) -> None:
     """Raise `DefinitionError` where a child process could not find the function by its module and name."""
     what = f"@step(isolate='process') {definition.name!r}"
     if definition.kind == "transaction":
         raise DefinitionError(f"{what}: a transaction needs the engine's own connection, so it cannot be isolated")
-    if bound:
+    if definition.is_bound and not definition.is_of_its_class:
         raise DefinitionError(
-            f"{what} cannot be called on an instance, which another process does not have: make it a function, or a "
-            "@staticmethod, and pass what it needs as arguments"
+            f"{what} cannot be called on an instance, or on a class that inherits it, which another process does not "
+            "have: make it a function, a @staticmethod, or a @classmethod of the class itself, and pass what it needs "
+            "as arguments"
         )
     function = definition.function
     qualname = getattr(function, "__qualname__", "")
@@ -288,12 +178,19 @@ def _check_isolated(definition: Step[..., Any], *, bound: bool) -> None:
 class Workflow(Definition[P, R]):
     """A function whose progress is durable. Made by `workflow`; started by an engine, or called by another workflow."""
 
+    __slots__ = ("fail_on",)
+
     kind = "workflow"
 
     def __init__(self, function: Callable[P, R], name: str | None, fail_on: object = ()) -> None:
         super().__init__(function, name)
         #: Classes of exceptions that fail a run where they would halt it; see `stepwell.code_errors`.
         self.fail_on = _exceptions(fail_on)
+
+    def _copy(self) -> Self:
+        twin = super()._copy()
+        twin.fail_on = self.fail_on
+        return twin
 
     @property
     def is_named_only(self) -> bool:
@@ -329,6 +226,21 @@ def _exceptions(fail_on: object) -> tuple[type[Exception], ...]:
 def is_workflow(value: object) -> TypeGuard[Workflow[..., Any]]:
     """Tell whether `value` is what `workflow` makes."""
     return isinstance(value, Workflow)
+
+
+def how_to_make_it_a_workflow(value: object) -> str:
+    """Return what to do with an object that should have been a workflow."""
+    inner: Any = value
+    while not is_workflow(inner):
+        if isinstance(inner, functools.partial):
+            inner = inner.func
+            if is_workflow(inner):
+                return "pass the arguments of the partial to start() itself"
+        elif hasattr(inner, "__wrapped__"):
+            inner = inner.__wrapped__
+        else:
+            return "decorate the function with @workflow"
+    return f"a decorator above @workflow made it a plain function again: put @workflow on top (it wraps {inner!r})"
 
 
 def is_durable(value: object) -> TypeGuard[Step[..., Any] | Workflow[..., Any]]:
@@ -370,37 +282,28 @@ def _positive(duration: float | timedelta, what: str) -> float:
     return seconds
 
 
-def _is_function(thing: object) -> bool:
-    return callable(thing) and not isinstance(thing, type)
-
-
-def _has_name(function: Callable[..., Any]) -> bool:
-    return not getattr(function, "__qualname__", "<lambda>").endswith("<lambda>")
-
-
-def stable_name(function: Callable[..., Any]) -> str:
-    """Return ``module.qualname``; for a script run as ``__main__`` the module name that importing it would give."""
-    module = getattr(function, "__module__", None) or "unknown"
-    if module in ("__main__", MAIN_IN_A_CHILD):
-        module = _importable_main_name(module)
-    return f"{module}.{function.__qualname__}"
-
-
-def _importable_main_name(module: str) -> str:
-    main = sys.modules.get(module)
-    spec = getattr(main, "__spec__", None)
-    if spec is not None and spec.name:  # python -m package.module
-        return str(spec.name).removesuffix(".__main__")
-    path = getattr(main, "__file__", None)
-    return Path(path).stem if path else "__main__"
-
-
 _registry: Final[dict[str, Workflow[..., Any]]] = {}
+
+
+class _Registered(Mapping[str, Workflow[..., Any]]):
+    """A live view of the registry, with what is executed under each name."""
+
+    def __getitem__(self, name: str) -> Workflow[..., Any]:
+        return _registry[name].resolved()
+
+    def __contains__(self, name: object) -> bool:
+        return name in _registry
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_registry)
+
+    def __len__(self) -> int:
+        return len(_registry)
 
 
 def registered_workflows() -> Mapping[str, Workflow[..., Any]]:
     """Return a live view of the workflows that this process has defined, by name; the latest of a name counts."""
-    return MappingProxyType(_registry)
+    return _Registered()
 
 
 # An async function's call returns Coroutine[Any, Any, T]; the overloads need nothing more, since R stands for it.

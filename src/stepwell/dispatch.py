@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -61,6 +62,8 @@ class Dispatch:
         self._starts_timer: asyncio.TimerHandle | None = None
         self._starts_seen: Callable[[list[Attempts]], None] | None = None
         self._now: Callable[[], int] | None = None
+        self._context = Context()
+        self._limits: dict[Attempts, asyncio.TimerHandle] = {}  # of those in threads
         #: How many attempts were handed out whose end has not come back.
         self.count = 0
 
@@ -131,9 +134,23 @@ class Dispatch:
     def _bound(self, attempts: Attempts, number: int, seconds: float) -> None:
         """Give up on a sync attempt after some seconds; called from the thread that begins it."""
         try:
-            self._loop.call_soon_threadsafe(self._loop.call_later, seconds, self._threads.expire, attempts, number)
+            # Not in the attempt's context, which a timer keeps, even a cancelled one.
+            self._loop.call_soon_threadsafe(self._limit, attempts, number, seconds, context=self._context)
         except RuntimeError:  # the engine is closed; nobody waits for the attempt
             return
+
+    def _limit(self, attempts: Attempts, number: int, seconds: float) -> None:
+        if self._threads.is_under_way(attempts, number):  # most have ended by now
+            self._limits[attempts] = self._loop.call_later(seconds, self._threads.expire, attempts, number)
+
+    def ended(self, attempts: Sequence[Attempts]) -> None:
+        """Take note that the ends of attempts have come back."""
+        self.count -= len(attempts)
+        if self._limits:
+            for each in attempts:
+                limit = self._limits.pop(each, None)
+                if limit is not None:
+                    limit.cancel()  # else it would hold the step, and its arguments, until the time is up
 
     def _on_step_loop(self, call: Callable[[list[Attempts]], None], attempts: list[Attempts]) -> None:
         if self._step_loop is None:

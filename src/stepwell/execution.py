@@ -22,12 +22,14 @@ from typing import Any, Final, TypeVar
 
 from stepwell.advice import advise, not_for_a_thread
 from stepwell.attempts import Attempts
+from stepwell.callables import refuse_coroutine
 from stepwell.calls import ChildStart, Operation, Outcome
 from stepwell.code_errors import halted_by, mistake_in
 from stepwell.codec import Codec
 from stepwell.converter import Converter
 from stepwell.definition import Step, Workflow, is_durable
 from stepwell.divergence import describe, difference, divergence, unreadable
+from stepwell.durable import as_definition
 from stepwell.errors import (
     DefinitionError,
     InvalidArgument,
@@ -157,7 +159,10 @@ class Execution:
 
     async def _main(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = self.definition.invoke(args, kwargs)
-        return await result if self.definition.is_async else result
+        if self.definition.is_async:
+            return await result
+        refuse_coroutine(result, f"workflow {self.definition.name!r}", f"the result of run {self.run_id!r}")
+        return result
 
     def replay(self, entries: Sequence[Entry], *, restarted: bool = False) -> None:
         """Start the code and deliver what the journal holds.
@@ -381,6 +386,7 @@ class Execution:
         """Create a child run and return its id."""
         if child_id == self.run_id:
             raise InvalidArgument(f"run {self.run_id!r} cannot be a child of its own, which it would wait for for ever")
+        workflow.check_can_be_started()
         workflow.signature.bind_check(args, kwargs)
         workflow.converter(self.codec)  # raises where no result could ever be read
         where = f"the input of workflow {workflow.name!r}, a child of run {self.run_id!r}"
@@ -451,6 +457,7 @@ class Execution:
 
     def call_in_thread(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
         """Make `asyncio.to_thread(step, …)` the step."""
+        function = as_definition(function)
         if not is_durable(function) or function.is_async:
             raise WorkflowIOError(f"run {self.run_id!r}: {not_for_a_thread(function)} ({self.location()})")
         return self.call_async(function, args, kwargs)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import math
 import sys
 import zlib
@@ -27,6 +26,7 @@ from typing import Any, Final, Protocol, Self, TypeVarTuple
 import msgspec
 from greenlet import getcurrent
 
+from stepwell.durable import unwrapped
 from stepwell.errors import InvalidArgument, RunEnded, WorkflowIOError
 from stepwell.greenlets import GreenletCoroutine
 from stepwell.isolation import guard_asyncio, refuse
@@ -112,12 +112,11 @@ def _unwrap(
     `asyncio.to_thread` passes ``partial(context.run, step, …)``.
     """
     context: contextvars.Context | None = None
-    kwargs: dict[str, Any] = {}
-    while isinstance(function, functools.partial):
-        args, kwargs, function = (*function.args, *args), {**function.keywords, **kwargs}, function.func
+    function, args, kwargs = unwrapped(function, args, {})
     owner = getattr(function, "__self__", None)
     if isinstance(owner, contextvars.Context) and args:
-        context, function, args = owner.copy(), args[0], args[1:]
+        context = owner.copy()
+        function, args, kwargs = unwrapped(args[0], args[1:], kwargs)
     return context, function, args, kwargs
 
 

@@ -19,7 +19,8 @@ from msgspec.structs import replace
 
 from stepwell.clock import MICROSECONDS, datetime_of, to_seconds
 from stepwell.context import Current, RunContext, current_here
-from stepwell.definition import Workflow, current_host, is_durable, is_workflow, workflow_named
+from stepwell.definition import Workflow, how_to_make_it_a_workflow, is_durable, is_workflow, workflow_named
+from stepwell.durable import as_definition, current_host, unwrapped
 from stepwell.errors import InvalidArgument, StepwellError
 from stepwell.execution import Execution
 from stepwell.flow import Queue, queue_entry
@@ -279,9 +280,11 @@ async def start(
     """
     run = execution("start()")
     # A name means the same in every process that replays this, also in one that has the workflow.
-    definition: object = workflow_named(workflow) if isinstance(workflow, str) else workflow
+    definition: object = workflow_named(workflow) if isinstance(workflow, str) else as_definition(workflow)
     if not is_workflow(definition):
-        raise InvalidArgument(f"start() needs a @workflow, or the name of one, not {workflow!r}")
+        raise InvalidArgument(
+            f"start() needs a @workflow, or the name of one, not {workflow!r}; {how_to_make_it_a_workflow(workflow)}"
+        )
     if id is not None:
         check_id(id)
     entry = queue_entry(queue, priority=priority, delay=delay, dedup=dedup, partition=partition, run_id=id)
@@ -311,7 +314,8 @@ async def map(function: Callable[[Any], Any], items: Iterable[Any], /, *, limit:
     The first failure cancels what is under way and is raised, alone.
     """
     run = execution("map()")
-    if not is_durable(function):
+    definition, first, named = unwrapped(function, (), {})
+    if not is_durable(definition):
         raise InvalidArgument(f"map() needs a @step or a @workflow, not {function!r}")
     work = list(items)
     at_once = len(work) if limit is None else _checked_limit(limit)
@@ -320,7 +324,7 @@ async def map(function: Callable[[Any], Any], items: Iterable[Any], /, *, limit:
 
     async def take() -> None:
         for index in queue:
-            results[index] = await run.call_async(function, (work[index],), {})
+            results[index] = await run.call_async(definition, (*first, work[index]), named)
 
     tasks = [run.loop.create_task(take()) for _ in range(min(at_once, len(work)))]
     try:

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
 from stepwell.clock import MICROSECONDS, Clock, microseconds_of, to_seconds
-from stepwell.definition import Workflow, registered_workflows
+from stepwell.definition import Workflow, how_to_make_it_a_workflow, is_workflow, registered_workflows
+from stepwell.durable import as_definition
 from stepwell.errors import InvalidArgument
 from stepwell.flow import Limit, Queue, used
 from stepwell.lifecycle import STATUSES, Status
@@ -117,9 +118,15 @@ def _served(workflows: Iterable[Workflow[..., Any]] | None) -> Mapping[str, Work
     if isinstance(workflows, (str, bytes, Mapping)) or not isinstance(workflows, Iterable):
         raise InvalidArgument(f"workflows must be a list of @workflow objects, not {workflows!r}")
     chosen: dict[str, Workflow[..., Any]] = {}
-    for workflow in workflows:
-        if not isinstance(workflow, Workflow):
-            raise InvalidArgument(f"workflows must be a list of @workflow objects, not {workflow!r}")
+    for given in workflows:
+        workflow = as_definition(given)
+        if not is_workflow(workflow):
+            raise InvalidArgument(
+                f"workflows must be a list of @workflow objects, not {given!r}: {how_to_make_it_a_workflow(given)}"
+            )
+        workflow = workflow.resolved()
+        if workflow.is_bound:
+            workflow.note_served()
         if chosen.setdefault(workflow.name, workflow) is not workflow:
             raise InvalidArgument(f"workflows has two of the name {workflow.name!r}; give one of them another name=")
     return chosen

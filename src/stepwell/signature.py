@@ -40,7 +40,7 @@ class Annotations(typing.NamedTuple):
 
 
 class Signature:
-    """The parameters and the return type of a function. Make it with `of`, which keeps one for each function.
+    """The parameters and the return type of a function.
 
     `skip_first` leaves the first parameter out: the ``self`` of a method, or what the engine passes in itself.
     Raises `DefinitionError` where Python cannot tell a signature (a few functions written in C).
@@ -65,16 +65,6 @@ class Signature:
         #: Names of what carries an annotation that could not be resolved; filled at the first use of `annotations`.
         self.unresolved: tuple[str, ...] = ()
         self._prepare_check(parameters)
-
-    @classmethod
-    def of(cls, function: Callable[..., Any], *, skip_first: bool = False) -> Signature:
-        """Return the signature of `function`; the same object for the same function."""
-        try:
-            return _cached(function, skip_first=skip_first)
-        except TypeError as error:
-            if isinstance(error, DefinitionError):
-                raise
-            return cls(function, skip_first=skip_first)  # a callable object without a hash
 
     def _prepare_check(self, parameters: list[inspect.Parameter]) -> None:
         positional = [p for p in parameters if p.kind in _POSITIONAL]
@@ -156,11 +146,6 @@ class Signature:
     def annotation_of(self, name: str) -> Any:
         """Return the annotation of the argument passed by `name`, or `NONE` where it cannot be passed."""
         return self.annotations.keyword.get(name, self.annotations.more_keyword)
-
-
-@functools.lru_cache(maxsize=4096)
-def _cached(function: Callable[..., Any], *, skip_first: bool) -> Signature:
-    return Signature(function, skip_first=skip_first)
 
 
 def _inspect(function: Callable[..., Any]) -> inspect.Signature:

@@ -9,6 +9,7 @@ import msgspec
 
 from stepwell.activation import Activator
 from stepwell.attempts import Attempts, History
+from stepwell.callables import refuse_coroutine
 from stepwell.clock import MICROSECONDS
 from stepwell.codec import Codec
 from stepwell.context import enter_step
@@ -33,6 +34,10 @@ def record_result(codec: Codec, attempts: Attempts, result: Any) -> None:
         attempts.value = attempts.definition.converter(codec).roundtrip(result, attempts)[0]
     except SerializationError as error:
         attempts.refused = error
+        try:
+            refuse_coroutine(result, f"step {attempts.name!r}", str(attempts))
+        except SerializationError as better:
+            attempts.refused = better
 
 
 class Steps:

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack, cast, overload
 from stepwell import operations
 from stepwell.clock import to_seconds
 from stepwell.definition import is_durable
+from stepwell.durable import unwrapped
 from stepwell.errors import InvalidArgument
 from stepwell.flow import Queue
 from stepwell.operations import ChildOptions, current, now, patched, random, uuid4
@@ -151,6 +152,7 @@ def map(function: Callable[[Any], Any], items: Iterable[Any], /, *, limit: int |
 def call(function: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts) -> T:
     """Call an ``async def`` step or workflow from a ``def`` workflow and wait for its result."""
     run = operations.execution("sync.call()")
-    if not is_durable(function):
+    definition, positional, named = unwrapped(function, args, {})
+    if not is_durable(definition):
         raise InvalidArgument(f"sync.call() needs a @step or a @workflow, not {function!r}")
-    return cast("T", run.block_on(run.call_async(function, args, {})))
+    return cast("T", run.block_on(run.call_async(definition, positional, named)))

@@ -246,6 +246,10 @@ class ThreadLanes:
             if grow:
                 self._grow()
 
+    def is_under_way(self, attempts: Attempts, number: int) -> bool:
+        """Tell whether this attempt of a call is queued or under way, and not given up."""
+        return self._busy.get(attempts) == number
+
     def busy(self) -> list[Attempts]:
         """Return the attempts that are queued or under way, oldest first."""
         return list(self._busy)
