@@ -332,3 +332,20 @@ def test_a_failure_whose_commit_is_refused_is_not_logged_before_it_stands(
             run.result(timeout=60)
         assert refusals == [[]]
         assert [record.levelname for record in of_run(heard, "order-1")] == ["ERROR"]
+
+
+def test_a_text_that_no_encoding_has_is_logged_with_escapes(
+    engine: TestEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    @workflow(name="says something odd")
+    async def odd() -> None:
+        raise ValueError("half a character: \ud800")
+
+    run = engine.start(odd)
+    engine.idle()
+    assert run.status == "failed"
+    (said,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    said.getMessage().encode()
+    assert "half a character: \\ud800" in said.getMessage()
+    assert "Traceback" in said.getMessage()
+    assert said.exc_info is None

@@ -11,6 +11,7 @@ attempt also `step`, `operation`, `attempt` and `retry_at`; and `exc_info`, the 
 from __future__ import annotations
 
 import logging
+import traceback
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
@@ -40,7 +41,26 @@ class Line(NamedTuple):
     def write(self) -> None:
         """Write it."""
         with suppress(Exception):  # of a filter or a handler of the program's, which must not stop the engine
-            _log.log(self.level, self.text, *self.arguments, exc_info=self.error, extra=self.fields)
+            shown = "" if self.error is None else "".join(traceback.format_exception(self.error))
+            if _is_encodable(shown):
+                _log.log(self.level, self.text, *self.arguments, exc_info=self.error, extra=self.fields)
+                return
+            # A handler could not write it, and logging would say so on stderr instead of what failed.
+            arguments = [_printable(one) if isinstance(one, str) else one for one in self.arguments]
+            _log.log(self.level, f"{self.text}\n%s", *arguments, _printable(shown).rstrip(), extra=self.fields)
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _printable(text: str) -> str:
+    """Return the text with lone surrogates, which no encoding has, as escapes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def run_fields(run_id: str, workflow: str | None = None) -> dict[str, Any]:
