@@ -79,7 +79,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.journal", "stepwell.lifecycle"],
     ["stepwell.context"],
     ["stepwell.clock", "stepwell.waits"],
-    ["stepwell.audit_hook", "stepwell.retry", "stepwell.steady"],
+    ["stepwell.audit_hook", "stepwell.pace", "stepwell.retry", "stepwell.steady"],
     ["stepwell.errors", "stepwell.package"],
 ]
 
@@ -102,6 +102,7 @@ PURE = [
     "stepwell.loop",
     "stepwell.machine",
     "stepwell.memory",
+    "stepwell.pace",
     "stepwell.parked",
     "stepwell.permits",
     "stepwell.queue_requests",

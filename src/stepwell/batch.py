@@ -26,6 +26,10 @@ class Batch:
         """Tell whether there is something to commit."""
         return bool(self._works)
 
+    def __len__(self) -> int:
+        """Return how many works there are to commit."""
+        return len(self._works)
+
     def __contains__(self, work: Work) -> bool:
         """Tell whether a work has not been taken yet."""
         return work in self._works

@@ -13,6 +13,7 @@ import contextvars
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -27,6 +28,7 @@ from stepwell.flow import registered_flows
 from stepwell.loading import Limits
 from stepwell.lock_watch import LockWatch
 from stepwell.machine import Machine
+from stepwell.pace import Pace
 from stepwell.stalls import StallWatch
 from stepwell.steady import monotonic
 from stepwell.store.base import News, Store
@@ -87,6 +89,7 @@ class Core:
         with contextlib.suppress(AttributeError):  # a loop that is not Python's own has a clock that nobody freezes
             self._loop.time = monotonic  # type: ignore[method-assign]
         self._scheduled = False
+        self._pace = Pace()
         # Runs must not see the context variables of whoever happens to wake the engine.
         self._context = contextvars.Context()
         self._drained = threading.Event()
@@ -121,7 +124,7 @@ class Core:
         self.steps.watch_starts(self._beginning, self._starts_seen)
         self._timer: asyncio.TimerHandle | None = None
         self.thread = threading.Thread(target=self._main, name="stepwell", daemon=True)
-        self._watchdog = Watchdog(self.thread, self._look_at_clock)
+        self._watchdog = Watchdog(self.thread, Core._pump.__code__, self._look_at_clock)
         self._stalls: StallWatch | None = None
         if stall_limit_seconds is not None:
             self._stalls = StallWatch(store, stall_limit_seconds, self._epoch, self.take_over)
@@ -218,7 +221,10 @@ class Core:
     def _pump(self) -> None:
         machine = self.machine
         for _ in range(_MAX_TURNS):  # while this is set, nobody wakes the loop for what the next turn takes anyway
+            machine.limit = self._pace.limit
+            began = time.thread_time()
             machine.turn(self.clock.now())
+            self._pace.turn_took(time.thread_time() - began, machine.taken_on)
             if machine.failure is not None or not machine.has_more():
                 break
         self._scheduled = False
@@ -346,7 +352,12 @@ class Core:
         if machine.closing or machine.failure is not None:
             reply(None, machine.failure or self._closed())
             return
-        self.post(partial(event, *args, reply))
+        if event == machine.start_run:
+            machine.post_start(partial(event, *args, reply))
+            if not self._scheduled:
+                self.wake()
+        else:
+            self.post(partial(event, *args, reply))
 
     def _closed(self) -> EngineClosed:
         return EngineClosed(f"{self.store.location}: the engine is closed; open another one")
@@ -412,7 +423,7 @@ class Core:
         self.machine.later(partial(self._end, deadline))
 
     def _end(self, deadline: float) -> None:
-        if self.worker.batch and not self.machine.is_held_back:
+        if (self.worker.batch or self.machine.starts) and not self.machine.is_held_back:
             if not self.machine.write_turn.waits:
                 self.machine.later(partial(self._end, deadline))
                 return

@@ -26,6 +26,7 @@ from stepwell.hearing import Hearing
 from stepwell.journal import Payload
 from stepwell.loading import Limits
 from stepwell.model import Claim, Member
+from stepwell.pace import MOST
 from stepwell.queue_requests import QueueRequests
 from stepwell.requests import Message, Requests, check_conflict
 from stepwell.store.base import Created, News, RunCreated, Store
@@ -35,9 +36,6 @@ from stepwell.worker import Worker
 from stepwell.write_turn import WriteTurn
 
 _log: Final = logging.getLogger("stepwell")
-
-#: How many events go into one commit at most, so that a flood does not starve the rest.
-_MAX_BATCH: Final = 2000
 
 
 class Driver(Protocol):
@@ -89,6 +87,11 @@ class Machine:
         #: The last commit could not be made.
         self.is_held_back = False
         self.inbox: deque[Callable[[], None]] = deque()
+        #: Starts that callers asked for. They come behind all else: thousands at once must not hold up the others.
+        self.starts: deque[Callable[[], None]] = deque()
+        #: How much one turn takes on, at most; and how much the last one did.
+        self.limit = MOST
+        self.taken_on = 0
         #: Where somebody else is writing, the driver will be woken: until then another turn would change nothing.
         self.write_turn = WriteTurn(store.writers, driver.wake)
         self._held_up = False
@@ -136,6 +139,10 @@ class Machine:
         """Queue an event; from any thread. The driver must be woken."""
         self.inbox.append(event)
 
+    def post_start(self, event: Callable[[], None]) -> None:
+        """Queue a start; as `post`."""
+        self.starts.append(event)
+
     # --- a turn --------------------------------------------------------------------------------------------------
 
     def turn(self, now: int) -> None:
@@ -163,11 +170,13 @@ class Machine:
         """Tell whether another turn should follow at once."""
         if self.unavailable is not None:
             return False
-        return bool(self.inbox or (self.worker.batch and not self._held_up) or self.worker.turns.is_pending())
+        if self.inbox or (self.starts and not self._held_up) or self.worker.turns.is_pending():
+            return True
+        return bool(self.worker.batch) and not self._held_up
 
     def is_idle(self, now: int) -> bool:
         """Tell whether nothing is queued, uncommitted or due."""
-        if self.inbox or self._tried_again or self.worker.batch or self.worker.turns.is_pending():
+        if self.inbox or self.starts or self._tried_again or self.worker.batch or self.worker.turns.is_pending():
             return False
         due = self.worker.next_due()
         return due is None or due > now
@@ -180,21 +189,34 @@ class Machine:
         due = worker.next_due()
         if due is not None and due <= worker.now:
             worker.advance()
-        for _ in range(min(len(inbox), _MAX_BATCH)):
-            event = inbox.popleft()
+        # What the turn before led to is committed in this one. But a part of each turn is for the events, and a part of
+        # that for the starts, so that they come to their turn at all.
+        self.taken_on = 0
+        room = max(self.limit - len(worker.batch), self.limit // 4)
+        self._handle(inbox, room)
+        if self.starts and (not self._held_up or self.unavailable is not None):
+            self._handle(self.starts, max(room - self.taken_on, room // 4, 1))
+        if worker.loops.intruded:
+            worker.settling.halt_intruded()
+
+    def _handle(self, events: deque[Callable[[], None]], limit: int) -> None:
+        enough = self.taken_on + limit
+        for _ in range(len(events)):
+            if self.taken_on >= enough:
+                return
+            event = events.popleft()
+            self.taken_on += 1
             try:
                 event()
             except Exception:
-                inbox.appendleft(event)  # its caller still waits for an answer, which `fail` gives
+                events.appendleft(event)  # its caller still waits for an answer, which `fail` gives
                 raise
-
-        if worker.loops.intruded:
-            worker.settling.halt_intruded()
 
     def _commit(self) -> None:
         if self.unavailable is None:
             self.worker.turns.decide()
         works = self.worker.batch.take()
+        self.taken_on += len(works)
         self._held_up = False
         if not works:
             if not self._tried_again:
@@ -275,7 +297,8 @@ class Machine:
         """Refuse what callers asked for, since somebody else does not stop writing; what runs did waits on."""
         _log.error("%s. Work goes on by itself when that is over", error)
         self.worker.settling.hold_back(self.worker.batch.take(), error)
-        waiting, self._tried_again = self._tried_again, []
+        waiting, self._tried_again = [*self._tried_again, *self.starts], []
+        self.starts.clear()
         for event in waiting:
             reply = _reply_of(event)
             if reply is None:
@@ -283,7 +306,8 @@ class Machine:
             else:
                 reply(None, _copy(error))
         self.flush()
-        self.write_turn.wait_on(bool(self.worker.batch or self._tried_again))
+        self._held_up = bool(self.worker.batch or self._tried_again)
+        self.write_turn.wait_on(self._held_up)
 
     def try_store_again(self) -> None:
         """Try the commits that were held back; an event that was refused for it is found again by looking."""
@@ -338,8 +362,8 @@ class Machine:
         failure = self.failure or EngineClosed("the engine is closed")
         self.inbox.extend(self._tried_again)
         self._tried_again.clear()
-        while self.inbox:
-            event = self.inbox.popleft()
+        while self.inbox or self.starts:
+            event = (self.inbox or self.starts).popleft()
             reply = _reply_of(event)
             if reply is not None:
                 with suppress(Exception):  # where the event failed half-way, it may have had its answer
@@ -420,6 +444,10 @@ class Machine:
 
     def steps_finished(self, ended: Sequence[Attempts]) -> None:
         """Take the ends of attempts; an event."""
+        if len(ended) > self.limit:
+            self.inbox.appendleft(partial(self.steps_finished, ended[self.limit :]))
+            ended = ended[: self.limit]
+        self.taken_on += len(ended) - 1
         step_finished = self.worker.step_finished
         for attempts in ended:
             try:

@@ -36,10 +36,15 @@ def executing_frames(innermost: FrameType | None = None) -> Iterator[FrameType]:
     """Yield the frames that are neither Stepwell's nor Python's, innermost first; those of the caller by default."""
     frame: FrameType | None = innermost or sys._getframe(1)
     while frame is not None:
-        filename = frame.f_code.co_filename
-        if not filename.startswith(ROOT) and not is_of_python(filename):
+        if is_users(frame):
             yield frame
         frame = frame.f_back
+
+
+def is_users(frame: FrameType) -> bool:
+    """Tell whether a frame is neither Stepwell's nor Python's."""
+    filename = frame.f_code.co_filename
+    return not filename.startswith(ROOT) and not is_of_python(filename)
 
 
 def _innermost(frame: FrameType | None) -> str:
