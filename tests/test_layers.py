@@ -44,9 +44,10 @@ LAYERS: list[list[str]] = [
     ["stepwell.arrivals", "stepwell.loading", "stepwell.settling", "stepwell.spinning"],
     ["stepwell.steps", "stepwell.turns"],
     ["stepwell.activation"],
+    ["stepwell.unrecorded"],
     ["stepwell.runs"],
     ["stepwell.batch", "stepwell.memory", "stepwell.parked", "stepwell.permits"],
-    ["stepwell.child_ids", "stepwell.reasons", "stepwell.work", "stepwell.queues"],
+    ["stepwell.stuck", "stepwell.child_ids", "stepwell.reasons", "stepwell.work", "stepwell.queues"],
     ["stepwell.store.sqlite"],
     ["stepwell.store"],
     ["stepwell.resident"],
@@ -62,7 +63,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.greenlets"],
     ["stepwell.failure_log"],
     ["stepwell.attempts"],
-    ["stepwell.blocking"],
+    ["stepwell.blocking", "stepwell.code_identity"],
     ["stepwell.definition"],
     ["stepwell.durable", "stepwell.flow"],
     ["stepwell.callables", "stepwell.names"],
@@ -85,6 +86,8 @@ LAYERS: list[list[str]] = [
 
 #: The pure part, and what it must not import: the clock, the operating system, threads, a store that exists.
 PURE = [
+    "stepwell.code_identity",
+    "stepwell.unrecorded",
     "stepwell.activation",
     "stepwell.advice",
     "stepwell.arrivals",

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 from stepwell.attempts import Attempts
 from stepwell.calls import ChildStart, Operation, Outcome
 from stepwell.errors import (
-    DefinitionError,
     ResultNotSerializable,
     RunCancelled,
     RunConflict,
@@ -48,6 +47,7 @@ from stepwell.store.base import (
     ValuePublished,
     WatchAdded,
 )
+from stepwell.unrecorded import still_unrecorded
 from stepwell.whereabouts import described
 from stepwell.work import RunOver, Work
 
@@ -90,6 +90,11 @@ class Activator:
                 return
             if execution.issued:
                 issued, execution.issued = execution.issued, []
+                if run.history and not run.resumed:
+                    found = still_unrecorded(issued, run.history)
+                    if found is not None:
+                        self.halt(run, found[0], work, step=found[1])
+                        return
                 run.opened = issued[-1].number
                 for operation in issued:
                     if operation.number not in execution.pending:
@@ -459,13 +464,13 @@ class Activator:
             definition = run.execution.definition
             where = f"the result of workflow {definition.name!r} in run {run.id!r}"
             try:
-                result, _ = definition.converter(self._runs.codec).roundtrip(outcome.result, where)
-            except (SerializationError, DefinitionError) as problem:
+                result = definition.encode_result(self._runs.codec, outcome.result, where)
+            except SerializationError as problem:
                 unfit = ResultNotSerializable(
                     f"{problem}. All its steps are recorded. Mend the workflow, {described(definition.function)}, then "
                     "resume the run (or restart the engine).",
                     where=where,
-                    path=getattr(problem, "path", "$"),
+                    path=problem.path,
                 )
                 self.halt(run, unfit, work)
                 return

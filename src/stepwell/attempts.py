@@ -71,7 +71,7 @@ class Attempts(msgspec.Struct, eq=False):
 class History:
     """What the journal says of the earlier attempts of one step call."""
 
-    __slots__ = ("attempts", "first_started_at", "last_error", "retry_at", "started")
+    __slots__ = ("attempts", "first_started_at", "last_error", "refused", "retry_at", "started")
 
     def __init__(self) -> None:
         self.attempts = 0  # that failed
@@ -79,3 +79,6 @@ class History:
         self.retry_at = 0
         self.last_error = ""
         self.started = False  # an attempt was recorded as under way, with no outcome
+        #: By the number of the code that was executed (see `stepwell.code_identity`): the failures of attempts whose
+        #: results could not be recorded.
+        self.refused: dict[int, str] = {}

@@ -206,7 +206,7 @@ class Child:
             return FAILED, self._failure(error)
         try:
             refuse_coroutine(result, f"step {call.name!r}", str(call))
-            value = definition.converter(self._codec).roundtrip(result, call)[0]
+            value = definition.encode_result(self._codec, result, call)
         except SerializationError as error:
             return REFUSED, self._failure(error)
         if value is None:

@@ -57,6 +57,8 @@ _START_SPREAD_MICROSECONDS: Final = 50_000
 #: How many turns follow one another before the loop, on which steps execute, looks at what else is ready: its own work
 #: for each costs 8 us.
 _MAX_TURNS: Final = 4
+#: How often, in seconds, runs that somebody waits for are looked at: whether they can go on.
+_STUCK_PERIOD_SECONDS: Final = 5.0
 #: The longest uninterrupted wait of the timer, in seconds; bounds what a suspended machine can cost.
 _MAX_TIMER_SECONDS: Final = 60.0
 
@@ -165,6 +167,7 @@ class Core:
         self.wake()
         if self._retention is not None:
             self.post(partial(self._purge_now_and_then, self._retention))
+        self._loop.call_later(_STUCK_PERIOD_SECONDS, self._look_at_stuck)
         self.thread.start()
         self.store.watch(self._hear)
         self._hear(News("anything"))  # for what others did since the first look, and told nobody
@@ -263,6 +266,11 @@ class Core:
         if isinstance(self.clock, SystemClock):
             with contextlib.suppress(StoreError, EngineClosed):
                 self.worker.ahead = self.clock.ahead()
+
+    def _look_at_stuck(self) -> None:
+        if not self.machine.closing and self.machine.failure is None:
+            self.post(self.waiters.look_at_stuck)
+            self._loop.call_later(_STUCK_PERIOD_SECONDS, self._look_at_stuck)
 
     # --- other workers -------------------------------------------------------------------------------------------
 

@@ -19,7 +19,8 @@ from stepwell import callables
 from stepwell.codec import Codec
 from stepwell.context import call_outside
 from stepwell.converter import Converter
-from stepwell.errors import DefinitionError
+from stepwell.errors import DefinitionError, SerializationError
+from stepwell.journal import Payload
 from stepwell.names import check_name
 from stepwell.signature import Signature
 
@@ -143,6 +144,16 @@ class Definition(Generic[P, R]):
         if known is None or known[0] is not codec:
             known = self._shared.converter = (codec, codec.converter(self.signature.return_annotation))
         return known[1]
+
+    def encode_result(self, codec: Codec, result: object, where: object) -> Payload:
+        """Return what is recorded of a result, having made sure that it reads back; raises `SerializationError`."""
+        try:
+            return self.converter(codec).roundtrip(result, where)[0]
+        except SerializationError:
+            raise
+        except Exception as error:  # of the annotation, or of a class of the user's that is asked for its parts
+            text = str(error) if isinstance(error, DefinitionError) else f"{type(error).__name__}: {error}"
+            raise SerializationError(f"Cannot record {where}: {text}", where=str(where)) from error
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function; inside a run, durably."""

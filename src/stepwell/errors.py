@@ -14,9 +14,9 @@
     ├── RunEnded                   the run is over, so it takes no messages and makes no calls
     ├── RunCancelled               `result()` of a cancelled run
     ├── RunFailed                  `result()` of a failed run whose exception class is not imported here
-    │   ├── RunDeadlineExceeded
-    │   └── RunCrashed             the run killed the worker that carried it on, several times in a row
+    │   └── RunDeadlineExceeded
     ├── RunHalted                  the engine stopped the run, with a reason; repair it and resume
+    │   ├── RunCrashed             the run killed the worker that carried it on, several times in a row
     │   ├── DeterminismError       the code no longer does what the journal recorded
     │   ├── WorkflowCodeError      the code of the workflow broke; it is of the class that broke it as well
     │   └── ResultNotSerializable  a step acted, but what it returned cannot be kept
@@ -123,12 +123,12 @@ class RunDeadlineExceeded(RunFailed, TimeoutError):
     """The run did not end before its deadline, and was stopped, or had not even begun by then."""
 
 
-class RunCrashed(RunFailed):
-    """The worker died each time that it carried this run on, without any progress; the run was given up."""
-
-
 class RunHalted(StepwellError):
     """The engine stopped the run, for the reason in the message. Nothing is lost: repair the cause, then resume."""
+
+
+class RunCrashed(RunHalted):
+    """The worker died each time that it carried this run on, without any progress: it is not tried again by itself."""
 
 
 class DeterminismError(RunHalted):

@@ -112,14 +112,13 @@ def run_over(
     error: BaseException | None = None,
     reason: str | None = None,
 ) -> Line:
-    """Say that a run failed, was given up, or was cancelled."""
+    """Say that a run failed, or was cancelled."""
     fields = run_fields(run_id, workflow)
     if status == "cancelled":
         arguments = run_id, workflow, reason or "no reason was given"
         return Line(key, logging.INFO, "run %r of %r is cancelled: %s", arguments, None, fields)
-    ended = "is given up" if isinstance(error, RunCrashed) else "failed"
     what = "no error" if error is None else described(error)
-    return Line(key, logging.ERROR, f"run %r of %r {ended}: %s", (run_id, workflow, what), error, fields)
+    return Line(key, logging.ERROR, "run %r of %r failed: %s", (run_id, workflow, what), error, fields)
 
 
 def run_halted(
@@ -133,4 +132,6 @@ def run_halted(
     arguments = run_id, workflow, described(reason)
     if was == f"{type(reason).__name__}: {reason}":  # whoever halted it first wrote the traceback
         return Line(key, logging.INFO, "run %r of %r is still halted: %s", arguments, None, fields)
+    if isinstance(reason, RunCrashed):
+        return Line(key, logging.ERROR, "run %r of %r is given up: %s", arguments, reason, fields)
     return Line(key, logging.ERROR, "run %r of %r is halted: %s", arguments, reason, fields)

@@ -16,6 +16,7 @@ from stepwell.errors import (
     DeterminismError,
     ResultNotSerializable,
     RunCancelled,
+    RunCrashed,
     RunFailed,
     RunHalted,
     SerializationError,
@@ -299,4 +300,6 @@ def halted_error(reason: str) -> RunHalted:
         return ResultNotSerializable(message)
     if name == "WorkflowCodeError":
         return as_raised(message)
+    if name == "RunCrashed":
+        return RunCrashed(message)
     return RunHalted(message if name == "RunHalted" else reason)

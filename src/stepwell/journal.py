@@ -88,13 +88,15 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     position: int = 0  # the place in the file-wide log; assigned by the store, 0 until then
 
 
-class AttemptFailure(msgspec.Struct, frozen=True):
+class AttemptFailure(msgspec.Struct, frozen=True, omit_defaults=True):
     """What an ``attempt_failed`` entry holds.
 
     `failure` is one of `stepwell.failure`; `retry_at` is when the next attempt is due, `first_started_at` when the
-    first began.
+    first began. `code` is set where the step returned, but its result could not be recorded: the number of its code
+    (see `stepwell.code_identity`), with which it is not executed again by itself.
     """
 
     failure: msgspec.Raw
     retry_at: int
     first_started_at: int
+    code: int | None = None

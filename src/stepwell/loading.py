@@ -51,7 +51,8 @@ _AGAIN: Final = MICROSECONDS
 class Limits(NamedTuple):
     """How much the worker keeps in memory, and how much it bears.
 
-    `running` runs at once, and `waiting` ones beside them; a run that killed workers `crashes` times in a row fails.
+    `running` runs at once, and `waiting` ones beside them; a run that killed workers `crashes` times in a row is given
+    up.
     """
 
     running: int = 10_000
@@ -77,6 +78,10 @@ class Owner(Protocol):
 
     def halt_broken(self, key: int, error: Exception) -> None:
         """Halt a run that the engine failed to handle."""
+        ...
+
+    def halt_unread(self, key: int, error: Exception) -> None:
+        """Halt a run of this worker's that is not in memory."""
         ...
 
     def load_soon(self, keys: Sequence[int]) -> None:
@@ -176,7 +181,7 @@ class Loader:
         if not self.takes_work:
             return
         served = list(self._workflows)
-        self.claim(self._inspector.halted(served), unasked=True)
+        self.claim(self._inspector.halted(served, self._limits.crashes), unasked=True)
         for key in self._inspector.stranded(served, worker.now, _LOAD_CHUNK):
             record = self._inspector.run_by_key(key)
             if record is not None:
@@ -191,7 +196,7 @@ class Loader:
     def retry_halted(self) -> None:
         """Try halted runs again, with the code of this worker; an event."""
         if self.takes_work and not self._worker.draining:
-            self.claim(self._inspector.halted(list(self._workflows)), unasked=True)
+            self.claim(self._inspector.halted(list(self._workflows), self._limits.crashes), unasked=True)
 
     # --- claiming: first the claim is committed, then the run is read -------------------------------------------------
 
@@ -406,13 +411,13 @@ class Loader:
         self._end_unheard(record, over, work)
 
     def _give_up(self, record: RunRecord) -> None:
-        """Fail a run that is not to be tried again."""
+        """Halt a run that is not to be tried again by itself."""
         error = RunCrashed(
             f"run {record.id!r} was under way, and made no progress, each of the last {record.crashes} times that its "
-            "worker died, so it is not carried on any more. Find out what kills the process (memory, a crash in a "
-            "library: look at the worker's exit code), then start it again under another id"
+            "worker died, so it is not carried on by itself any more. Find out what kills the process (memory, a crash "
+            "in a library: look at the worker's exit code), then resume the run"
         )
-        self._fail_unheard(record, error, self._worker.batch.lone_work())
+        self._worker.halt_unread(record.key, error)
 
     def _fail_unheard(self, record: RunRecord, error: BaseException, work: Work) -> None:
         over = RunOver(record.key, record.id, "failed", None, encode_failure(error), None)

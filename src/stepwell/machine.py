@@ -467,6 +467,8 @@ class Machine:
     def run_over(self, over: list[RunOver]) -> None:
         """Tell whoever waits for these runs."""
         self.waiters.run_over(over)
+        if any(end.status == "halted" for end in over):
+            self.later(self.waiters.look_at_stuck)
 
     def not_over(self, keys: Sequence[int]) -> None:
         """Look whether these runs, whose ends were refused, ended elsewhere."""

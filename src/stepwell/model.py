@@ -35,6 +35,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     workers in a row during which it was under way and made no progress. `queue` is the queue that it was started in,
     `queued` whether it still waits there for its turn. `waiting_on` is what it waits for (see `stepwell.waits`).
     `ahead` is how much later engine time was than the wall clock when the run was created (see `stepwell.clock`).
+    `resumed` says that somebody asked for it to be tried again since it was halted last.
     """
 
     key: int
@@ -63,6 +64,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     queued: bool = False
     waiting_on: str | None = None
     ahead: int = 0
+    resumed: bool = False
 
 
 class Member(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ from stepwell.lifecycle import ENDED
 from stepwell.loading import no_workflow
 from stepwell.model import RunRecord
 from stepwell.queues import refusal_of
-from stepwell.store.base import CancelRequested, Created, MessageSent, RunCreated, RunMoved, RunWoken
+from stepwell.store.base import CancelRequested, Created, MessageSent, RunCreated, RunResumed, RunWoken
 from stepwell.store.reading import Inspector
 from stepwell.work import Reply
 from stepwell.worker import Worker
@@ -115,26 +115,36 @@ class Requests:
     def resume(self, run_id: str, reply: Reply) -> None:
         """Try a halted run again, and have a waiting one read again, with the code as it is now.
 
-        One that is pending or running goes on by itself. Replies with `RunEnded` for one that has ended.
+        The halted ones that a run waits for, directly or not, are tried again as well: the run cannot go on without
+        them. One that is pending or running goes on by itself. Replies with `RunEnded` for one that has ended.
         """
         record = self._worker.find(run_id)
         if record is None:
             reply(None, RunNotFound(f"no run has the id {run_id!r}: it was never started, or has been purged"))
         elif record.status in ENDED:
             reply(None, _ended(record))
-        elif record.status not in ("halted", "waiting"):
-            reply(None, None)
-        elif record.workflow in self._workflows and self._worker.loader.takes_work:
+        else:
+            self._resume(record, reply)
+
+    def _resume(self, record: RunRecord, reply: Reply) -> None:
+        work = self._worker.batch.lone_work()
+        work.extra.replies.append((reply, None))
+        below = (self._inspector.run_by_key(key) for key in self._inspector.halted_below(record.key))
+        for halted in (record, *below):
+            if halted is None or halted.status != "halted":
+                continue
+            here = self._serves(halted)
+            reason = None if here else no_workflow(halted.workflow)
+            work.changes.append(RunResumed(halted.key, self._worker.now, reason))
+            if here:
+                work.extra.after.append(partial(self._worker.loader.claim, [halted.key]))
+        if record.status == "waiting" and self._serves(record):
             self._worker.loader.claim([record.key])
-            reply(None, None)
         elif record.status == "waiting":  # whoever carries it on looks at it
-            work = self._worker.batch.lone_work()
             work.changes.append(RunWoken(record.key, self._worker.now))
-            work.extra.replies.append((reply, None))
-        else:  # a worker that has the workflow takes it up
-            work = self._worker.batch.lone_work()
-            work.changes.append(RunMoved(record.key, "pending", self._worker.now, None, no_workflow(record.workflow)))
-            work.extra.replies.append((reply, None))
+
+    def _serves(self, record: RunRecord) -> bool:
+        return record.workflow in self._workflows and self._worker.loader.takes_work
 
 
 def _ended(record: RunRecord) -> RunEnded:

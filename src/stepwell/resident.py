@@ -54,6 +54,7 @@ class Resident:
         "permits",
         "queue",
         "receivers",
+        "resumed",
         "sending",
         "shares_ids",
         "spin",
@@ -98,6 +99,7 @@ class Resident:
         self.cancelling = False  # a cancellation was delivered
         self.cancel_reason: str | None = None
         self.finished = False
+        self.resumed = record.resumed  # somebody asked for it to be tried again
         self.halted_before: str | None = None  # why, where it is tried again without being asked for
         self.spin: Spin | None = None  # not None: the code goes round without waiting
         self.suspect = False  # it was under way when workers died (see `stepwell.store.base.Store.bury`)

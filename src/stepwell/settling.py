@@ -341,6 +341,10 @@ class Settling:
             if run is not None and run.execution is execution:
                 self._worker.settle_run(run, self._batch.work_of(run))
 
+    def halt_unread(self, key: int, error: Exception) -> None:
+        """Halt a run that is not in memory, for an error that says why."""
+        self._halt_unread(key, Work([]), f"{type(error).__name__}: {error}", error)
+
     def _halt_unread(self, key: int, left: Work, reason: str, error: BaseException, *, logged: bool = False) -> None:
         """Halt a run that is not in memory. `logged`: somebody has written to the log already why."""
         record = self._inspector.run_by_key(key)

@@ -11,17 +11,18 @@ from stepwell.activation import Activator
 from stepwell.attempts import Attempts, History
 from stepwell.callables import refuse_coroutine
 from stepwell.clock import MICROSECONDS
+from stepwell.code_identity import code_fingerprint
 from stepwell.codec import Codec
 from stepwell.context import enter_step
-from stepwell.errors import ResultNotSerializable, SerializationError
+from stepwell.errors import SerializationError
 from stepwell.failure import encode_failure, failure_summary
 from stepwell.failure_log import attempt_failed
 from stepwell.journal import AttemptFailure, Entry, EntryKind, Payload
 from stepwell.resident import Resident
 from stepwell.retry import next_delay
 from stepwell.store.base import Lent
+from stepwell.unrecorded import interrupted, unrecorded
 from stepwell.waits import shortened
-from stepwell.whereabouts import described
 from stepwell.work import Work
 
 _encode = msgspec.json.encode
@@ -31,7 +32,7 @@ _decode_attempt = msgspec.json.Decoder(AttemptFailure).decode
 def record_result(codec: Codec, attempts: Attempts, result: Any) -> None:
     """Encode what a step returned, and make sure that it reads back as the annotated type."""
     try:
-        attempts.value = attempts.definition.converter(codec).roundtrip(result, attempts)[0]
+        attempts.value = attempts.definition.encode_result(codec, result, attempts)
     except SerializationError as error:
         attempts.refused = error
         try:
@@ -83,8 +84,11 @@ class Steps:
                 return None
         return retry_at
 
-    def _record_failed_attempt(self, attempts: Attempts, failure: str, retry_at: int, work: Work, now: int) -> None:
-        value = _encode(AttemptFailure(msgspec.Raw(failure.encode()), retry_at, attempts.first_started_at)).decode()
+    def _record_failed_attempt(
+        self, attempts: Attempts, failure: str, retry_at: int, work: Work, now: int, code: int | None = None
+    ) -> None:
+        record = AttemptFailure(msgspec.Raw(failure.encode()), retry_at, attempts.first_started_at, code)
+        value = _encode(record).decode()
         work.changes.append(_entry(attempts, "attempt_failed", value, now))
 
     def _refuse(
@@ -95,17 +99,20 @@ class Steps:
         work: Work,
         now: int,
     ) -> None:
-        """Stop the run: the step acted, but its result cannot be kept. Calling it again by itself would act twice."""
-        self._record_failed_attempt(attempts, encode_failure(error), now, work, now)
+        """Stop the run: the step acted, but its result cannot be kept. Calling it again by itself would act twice.
+
+        A step of at-most-once is never called again, so there is nothing to wait for: its code is told.
+        """
         del run.calls[attempts.operation]
-        reason = ResultNotSerializable(
-            f"{error}. The step has acted, but its result is not recorded. Mend it, "
-            f"{described(attempts.definition.function)}, then resume the run (or restart the engine): the step will be "
-            "executed once more.",
-            where=error.where,
-            path=error.path,
-        )
-        self._activator.halt(run, reason, work, step=attempts)
+        if attempts.definition.step_options.delivery == "at-most-once":
+            interruption = interrupted(attempts, error)
+            work.extra.lines.append(attempt_failed(attempts, run.execution.definition.name, interruption, None, now))
+            entry = _entry(attempts, "step_failed", encode_failure(interruption), now)
+            self._activator.deliver(run, entry, work)
+            return
+        code = code_fingerprint(attempts.definition)
+        self._record_failed_attempt(attempts, encode_failure(error), now, work, now, code)
+        self._activator.halt(run, unrecorded(attempts, error), work, step=attempts)
 
     def call_transaction(self, codec: Codec, attempts: Attempts, lent: Lent) -> None:
         """Call a transactional step inside the open transaction; undo what it wrote where it fails."""
@@ -158,6 +165,8 @@ def attempt_history(entries: Sequence[Entry]) -> dict[int, History]:
             history.retry_at = failure.retry_at
             history.last_error = summarised(bytes(failure.failure))
             history.started = False
+            if failure.code is not None:
+                history.refused[failure.code] = bytes(failure.failure).decode()
         elif entry.kind == "step_started":
             history = found.setdefault(entry.op, History())
             history.started = True

@@ -15,6 +15,7 @@ from stepwell.journal import Payload
 from stepwell.lifecycle import ENDED
 from stepwell.memory import Memory
 from stepwell.store.base import Store
+from stepwell.stuck import stuck_runs, why_stuck
 from stepwell.work import Reply, RunOver
 
 K = TypeVar("K")
@@ -117,6 +118,13 @@ class Waiters:
             if record is not None and record.status in ENDED and key not in self._batch.ending:
                 over.append(RunOver.of(record))
         return over
+
+    def look_at_stuck(self) -> None:
+        """Tell whoever waits for runs that cannot go on, because what they wait for is halted; an event."""
+        if self._of_runs:
+            stuck = stuck_runs(self._store.inspector)
+            ids = [(run, cause) for run, cause in stuck.values() if run.id in self._of_runs]
+            self.run_over([RunOver(run.key, run.id, "halted", None, None, why_stuck(run, cause)) for run, cause in ids])
 
     def when_idle(self, reply: Reply) -> None:
         """Reply once nothing is to be done, with the time at which that changes by itself, or None; an event."""

@@ -101,6 +101,10 @@ class Worker:
         """Halt a run whose event the engine failed to handle."""
         self.settling.halt_broken(key, error)
 
+    def halt_unread(self, key: int, error: Exception) -> None:
+        """Halt a run of this worker's that is not in memory."""
+        self.settling.halt_unread(key, error)
+
     def load_soon(self, keys: Sequence[int]) -> None:
         """Bring runs of this worker's to memory in an event of their own."""
         self._outside.later(partial(self._load_now, keys))

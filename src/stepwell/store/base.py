@@ -89,6 +89,17 @@ class RunMoved(msgspec.Struct, frozen=True):
     failure: Payload = None
 
 
+class RunResumed(msgspec.Struct, frozen=True):
+    """Somebody asks that a ``halted`` run be tried again: it becomes ``pending``, and its count of crashes 0.
+
+    Its `resumed` is set until it is halted again. Nothing happens to a run that is not halted.
+    """
+
+    run: int
+    at: int
+    reason: str | None = None
+
+
 class RunFinished(msgspec.Struct, frozen=True):
     """A run ended: ``completed`` with `result`, ``failed`` with `error`, or ``cancelled`` with both unset.
 
@@ -238,6 +249,7 @@ Change: TypeAlias = (
     Entry
     | RunCreated
     | RunMoved
+    | RunResumed
     | RunFinished
     | RunsClaimed
     | WorkTaken

@@ -76,8 +76,12 @@ class Inspector(QueueInspector, Protocol):
         """Return the id of the suspect (see `Store.bury`) that is under way, for which the others wait, or None."""
         ...
 
-    def halted(self, workflows: Sequence[str]) -> list[int]:
-        """Return the keys of the ``halted`` runs of these workflows, oldest first."""
+    def halted(self, workflows: Sequence[str], crashes: int) -> list[int]:
+        """Return the keys of the ``halted`` runs of these workflows that have fewer `crashes`, oldest first."""
+        ...
+
+    def halted_below(self, run: int) -> list[int]:
+        """Return the keys of the ``halted`` ones of a run's children that have not ended, of theirs, and so on."""
         ...
 
     def has_work(self, workflows: Sequence[str], now: int) -> bool:

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from stepwell.errors import ClaimLost
+from stepwell.lifecycle import Status
 from stepwell.store.base import (
     SUSPECT_CRASHES,
     RunFinished,
     RunMoved,
+    RunResumed,
     RunsClaimed,
     RunsReleased,
     RunWoken,
@@ -85,6 +87,67 @@ class DeathContract(StoreFixtures):
         run = worker.parked("a")
         assert [self._crash(worker, run) for _ in range(3)] == [1, 2, 3]
         assert [self._crash(worker, run, steps=steps) for steps in (2, 0, 0, 1)] == [1, 2, 3, 1]
+
+    def test_a_step_that_is_under_way_is_no_progress(self, worker: Worker) -> None:
+        run = worker.parked("a")
+        for crashes in (1, 2, 3):
+            victim = Worker(worker.store)
+            assert victim.apply(RunsClaimed([run], NOW)) == [[run]]
+            victim.apply(RunMoved(run, "running", NOW), step(run, 1, kind="step_started", value=None))
+            self.kill(victim)
+            worker.bury(NOW)
+            assert worker.record(run).crashes == crashes
+        # It keeps the other suspects waiting, and stays one itself when it leaves memory.
+        suspect = worker.parked("b")
+        for _ in range(SUSPECT_CRASHES):
+            self._crash(worker, suspect)
+        victim = Worker(worker.store)
+        assert victim.take(at=NOW, limit=5) == [run]
+        victim.apply(step(run, 1, kind="step_started", value=None))
+        assert not worker.read.has_work(["shop.checkout"], NOW)
+        assert worker.take(at=NOW, limit=5) == []
+        victim.apply(RunMoved(run, "waiting", NOW), RunsReleased([run]))
+        assert worker.record(run).crashes == 3
+
+    def test_a_run_that_is_resumed_is_pending_and_its_crashes_are_forgiven(self, worker: Worker) -> None:
+        run = worker.parked("a")
+        for _ in range(3):
+            self._crash(worker, run, steps=1)
+            self._crash(worker, run)
+        worker.apply(RunsClaimed([run], NOW), RunMoved(run, "halted", NOW, reason="RunCrashed: why"))
+        assert worker.read.halted(["shop.checkout"], 2) == []
+        worker.apply(RunResumed(run, NOW + 5, "served by nobody"))
+        record = worker.record(run)
+        assert (record.status, record.crashes, record.resumed, record.reason) == (
+            "pending",
+            0,
+            True,
+            "served by nobody",
+        )
+        assert record.updated_at == NOW + 5
+        assert self._crash(worker, run) == 1
+        assert worker.record(run).resumed
+        worker.apply(RunsClaimed([run], NOW), RunMoved(run, "halted", NOW + 9, reason="RunHalted: again"))
+        assert not worker.record(run).resumed
+
+    @pytest.mark.parametrize("status", ["running", "waiting", "pending", "completed"])
+    def test_resuming_what_is_not_halted_changes_nothing(self, worker: Worker, status: Status) -> None:
+        run = worker.create("a", status)
+        before = worker.record(run)
+        worker.apply(RunResumed(run, NOW + 5), RunResumed(99_999, NOW + 5))
+        assert worker.record(run) == before
+
+    def test_the_halted_ones_below_a_run_are_found(self, worker: Worker) -> None:
+        top = worker.create("top", "waiting")
+        halted = worker.create("top/1", "halted", parent=top, parent_op=1)
+        middle = worker.create("top/2", "waiting", parent=top, parent_op=2)
+        below = worker.create("top/2/1", "halted", parent=middle, parent_op=1)
+        worker.create("other", "halted")
+        ended = worker.create("top/3", "completed", parent=top, parent_op=3)
+        worker.create("top/3/1", "halted", parent=ended, parent_op=1)
+        assert worker.read.halted_below(top) == [halted, below]
+        assert worker.read.halted_below(middle) == [below]
+        assert worker.read.halted_below(below) == []
 
     def test_a_run_that_only_waited_is_not_blamed(self, worker: Worker, other: Worker) -> None:
         runs = [other.create("a", "waiting"), other.create("b")]

@@ -240,7 +240,7 @@ def _all_that_can_be_seen(worker: Worker, keys: list[int]) -> Any:
             )
         )
     workflows = ["shop.checkout", "w"]
-    lists = [read.halted(workflows), read.stranded([], NOW + 100, 100)]
+    lists = [read.halted(workflows, 5), read.stranded([], NOW + 100, 100)]
     lists += [read.news(epoch) for epoch in (worker.epoch, worker.epoch + 1)]
     found = [sorted(names[key] for key in keys) for keys in lists]
     noticed = read.has_work(workflows, NOW + 25), read.next_wake(workflows, NOW)

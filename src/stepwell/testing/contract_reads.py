@@ -90,8 +90,9 @@ class ReadContract(StoreFixtures):
         for status in STATUSES:
             worker.create(f"{status}-other", status, workflow="other")
         keys = [worker.create(f"h{number}", "halted") for number in range(2)]
-        assert worker.read.halted(["shop.checkout", "unknown"]) == keys
-        assert worker.read.halted([]) == []
+        assert worker.read.halted(["shop.checkout", "unknown"], 5) == keys
+        assert worker.read.halted(["shop.checkout"], 0) == []
+        assert worker.read.halted([], 5) == []
         assert worker.read.counts() == {status: 3 if status == "halted" else 1 for status in STATUSES}
 
     def test_runs_that_are_due_for_nobody_are_found(self, worker: Worker) -> None:

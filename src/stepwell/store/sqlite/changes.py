@@ -42,6 +42,7 @@ from stepwell.store.base import (
     RunCreated,
     RunFinished,
     RunMoved,
+    RunResumed,
     RunsClaimed,
     RunsReleased,
     RunWoken,
@@ -106,6 +107,7 @@ class Applier:
         self.handlers: dict[type, Callable[[Any], Any]] = {
             RunCreated: self._run_created,
             RunMoved: self._run_moved,
+            RunResumed: self._run_resumed,
             RunFinished: self._run_finished,
             RunsClaimed: self._runs_claimed,
             WorkTaken: self._work_taken,
@@ -281,6 +283,12 @@ class Applier:
             self._execute(_SQL["wake_deleted"], (change.run,))
             self.entries.drop_permits(change.run, change.at)
             self.ended.append(change.run)
+            self.made_work = True
+
+    def _run_resumed(self, change: RunResumed) -> None:
+        self.flush()
+        self._execute(_SQL["run_resumed"], (change.run, change.at, change.reason))
+        if self._connection.changes():
             self.made_work = True
 
     def _run_finished(self, change: RunFinished) -> list[int]:

@@ -13,14 +13,14 @@ COMMIT;
 -- ?1 id.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead
+    crashes, queue, queued, waiting_on, ahead, resumed
 FROM stepwell_runs WHERE id = ?1;
 
 -- name: run_by_key
 -- ?1 key.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead
+    crashes, queue, queued, waiting_on, ahead, resumed
 FROM stepwell_runs WHERE key = ?1;
 
 -- name: has_ids
@@ -33,7 +33,7 @@ SELECT EXISTS (SELECT 1 FROM stepwell_runs WHERE id >= ?1 AND id < ?2);
 -- ?5 parent or NULL, ?6 created after or NULL, ?7 created before or NULL, ?8 key below, ?9 limit.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead
+    crashes, queue, queued, waiting_on, ahead, resumed
 FROM stepwell_runs
 WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
     AND (?2 IS NULL OR workflow = ?2)
@@ -48,7 +48,7 @@ ORDER BY key DESC LIMIT ?9;
 -- The children of one run, by their index.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead
+    crashes, queue, queued, waiting_on, ahead, resumed
 FROM stepwell_runs
 WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
     AND (?2 IS NULL OR workflow = ?2)
@@ -64,7 +64,7 @@ ORDER BY key DESC LIMIT ?9;
 -- with a prefix that many runs have, sorting whole rows took seconds.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead
+    crashes, queue, queued, waiting_on, ahead, resumed
 FROM stepwell_runs
 WHERE key IN (
     SELECT run.key FROM stepwell_runs AS run
@@ -84,7 +84,7 @@ ORDER BY key DESC;
 -- index's condition, by which SQLite knows that it may use it.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead
+    crashes, queue, queued, waiting_on, ahead, resumed
 FROM stepwell_runs
 WHERE status = ?1
     AND (status = 'pending' OR status = 'halted' OR status = 'failed')
@@ -100,7 +100,7 @@ ORDER BY key DESC LIMIT ?9;
 -- Running ones are among those with an owner, which are few: keys first, as above. ?1 is 'running'.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead
+    crashes, queue, queued, waiting_on, ahead, resumed
 FROM stepwell_runs
 WHERE key IN (
     SELECT run.key FROM stepwell_runs AS run INDEXED BY stepwell_runs_by_owner
@@ -128,7 +128,7 @@ FROM stepwell_journal WHERE run = ?1 AND position > ?2 ORDER BY position LIMIT ?
 -- ?1 keys as a JSON array.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead
+    crashes, queue, queued, waiting_on, ahead, resumed
 FROM stepwell_runs WHERE key IN (SELECT value FROM json_each(?1));
 
 -- name: loaded_entries
@@ -150,8 +150,19 @@ SELECT value, at FROM stepwell_values WHERE run = ?1 AND key = ?2;
 SELECT key, value FROM stepwell_values WHERE run = ?1 ORDER BY key;
 
 -- name: halted
--- ?1 workflows as a JSON array.
-SELECT key FROM stepwell_runs WHERE status = 'halted' AND workflow IN (SELECT value FROM json_each(?1)) ORDER BY key;
+-- ?1 workflows as a JSON array, ?2 the count of crashes from which on they are left alone.
+SELECT key FROM stepwell_runs
+WHERE status = 'halted' AND workflow IN (SELECT value FROM json_each(?1)) AND crashes < ?2 ORDER BY key;
+
+-- name: halted_below
+-- ?1 run. The halted ones of its children that have not ended, of theirs, and so on.
+WITH RECURSIVE below (key, status) AS (
+    SELECT key, status FROM stepwell_runs WHERE parent = ?1 AND ended_at IS NULL
+    UNION ALL
+    SELECT run.key, run.status FROM below JOIN stepwell_runs AS run ON run.parent = below.key
+    WHERE run.ended_at IS NULL
+)
+SELECT key FROM below WHERE status = 'halted' ORDER BY key;
 
 -- name: has_work
 -- ?1 workflows as a JSON array, ?2 now. Says what due, pending, suspect_due and suspect_pending would find.
@@ -174,6 +185,7 @@ SELECT EXISTS (
     SELECT 1 FROM stepwell_runs AS busy
     WHERE busy.crashes >= 2 AND busy.ended_at IS NULL AND busy.status = 'running' AND NOT EXISTS (
         SELECT 1 FROM stepwell_journal AS entry WHERE entry.run = busy.key AND entry.position > busy.crash_position
+            AND entry.kind <> 'step_started'
     )
 );
 
@@ -205,7 +217,7 @@ WHERE coalesce(cancel_requested_at, deadline_at) IS NOT NULL AND status = 'pendi
 -- ?1 now, ?2 limit. The same, those whose deadlines have passed, or that are cancelled.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead
+    crashes, queue, queued, waiting_on, ahead, resumed
 FROM stepwell_runs INDEXED BY stepwell_runs_by_deadline
 WHERE coalesce(cancel_requested_at, deadline_at) IS NOT NULL AND status = 'pending' AND started_at IS NULL
     AND coalesce(cancel_requested_at, deadline_at) <= ?1
@@ -260,7 +272,7 @@ WHERE run = ?1 AND position > ?3 AND taken_at IS NULL AND sender IS NOT ?2 ORDER
 -- ?1 ids as a JSON array.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead
+    crashes, queue, queued, waiting_on, ahead, resumed
 FROM stepwell_runs WHERE id IN (SELECT value FROM json_each(?1)) AND (ended_at IS NOT NULL OR status = 'halted');
 
 -- name: workers_alive
@@ -301,4 +313,5 @@ SELECT DISTINCT name FROM stepwell_messages WHERE run = ?1 AND taken_at IS NULL 
 SELECT busy.id FROM stepwell_runs AS busy
 WHERE busy.crashes >= 2 AND busy.ended_at IS NULL AND busy.status = 'running' AND NOT EXISTS (
     SELECT 1 FROM stepwell_journal AS entry WHERE entry.run = busy.key AND entry.position > busy.crash_position
+        AND entry.kind <> 'step_started'
 ) LIMIT 1;

@@ -67,7 +67,8 @@ SELECT epoch, slot FROM stepwell_workers WHERE ended_at IS NULL ORDER BY epoch;
 
 -- name: runs_of_worker_released
 -- ?1 epoch, ?2 now, ?3 1 where the worker crashed. Its runs are anyone's now. What it was running is due, and whatever
--- something came for that it may not have looked at. A crash counts for what was running; a line in the journal since the last crash begins the count anew.
+-- something came for that it may not have looked at. A crash counts for what was running; a line in the
+-- journal since the last crash begins the count anew, unless it only says that a step is under way.
 UPDATE stepwell_runs SET
     owner = NULL,
     status = 'waiting',
@@ -80,7 +81,9 @@ UPDATE stepwell_runs SET
         ELSE wake_at
     END,
     crashes = CASE
-        WHEN EXISTS (SELECT 1 FROM stepwell_journal WHERE run = key AND position > crash_position)
+        WHEN EXISTS (
+            SELECT 1 FROM stepwell_journal WHERE run = key AND position > crash_position AND kind <> 'step_started'
+        )
             THEN ?3 AND (status = 'running' OR ifnull(wake_at <= ?2, 0))
         ELSE crashes + (?3 AND (status = 'running' OR ifnull(wake_at <= ?2, 0)))
     END,
@@ -150,14 +153,14 @@ LIMIT 1;
 -- ?1 id. The columns are the fields of model.RunRecord in their order, here and wherever a record is read.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead
+    crashes, queue, queued, waiting_on, ahead, resumed
 FROM stepwell_runs WHERE id = ?1;
 
 -- name: run_record_by_key
 -- ?1 key.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead
+    crashes, queue, queued, waiting_on, ahead, resumed
 FROM stepwell_runs WHERE key = ?1;
 
 -- name: run_state
@@ -171,7 +174,7 @@ SELECT key, status, owner FROM stepwell_runs WHERE id = ?1;
 -- name: run_moved
 -- ?1 run, ?2 status, ?3 at, ?4 wake_at, ?5 waiting_on, ?6 epoch, ?7 the owner afterwards, ?8 reason, ?9 halted_by.
 UPDATE stepwell_runs SET status = ?2, updated_at = ?3, wake_at = ?4, waiting_on = ?5, owner = ?7, reason = ?8,
-    halted_by = ?9,
+    halted_by = ?9, resumed = iif(?2 = 'halted', 0, resumed),
     started_at = iif(?2 = 'running', coalesce(started_at, ?3), started_at), queued = iif(?2 = 'pending', queued, 0)
 WHERE key = ?1 AND ended_at IS NULL AND (owner IS NULL OR owner = ?6);
 
@@ -271,6 +274,7 @@ WHERE NOT EXISTS (
     SELECT 1 FROM stepwell_runs AS busy
     WHERE busy.crashes >= 2 AND busy.ended_at IS NULL AND busy.status = 'running' AND NOT EXISTS (
         SELECT 1 FROM stepwell_journal AS entry WHERE entry.run = busy.key AND entry.position > busy.crash_position
+            AND entry.kind <> 'step_started'
     )
 )
 ORDER BY run.wake_at, run.key LIMIT 1;
@@ -288,6 +292,7 @@ WHERE NOT EXISTS (
     SELECT 1 FROM stepwell_runs AS busy
     WHERE busy.crashes >= 2 AND busy.ended_at IS NULL AND busy.status = 'running' AND NOT EXISTS (
         SELECT 1 FROM stepwell_journal AS entry WHERE entry.run = busy.key AND entry.position > busy.crash_position
+            AND entry.kind <> 'step_started'
     )
 )
 ORDER BY run.key LIMIT 1;
@@ -303,6 +308,12 @@ UPDATE stepwell_runs SET
     updated_at = ?2, reason = NULL, started_at = coalesce(started_at, ?2)
 WHERE key IN (SELECT value FROM json_each(?1)) AND owner IS NULL AND ended_at IS NULL AND queued = 0;
 
+-- name: run_resumed
+-- ?1 run, ?2 at, ?3 reason. Its crashes so far are forgiven.
+UPDATE stepwell_runs SET status = 'pending', resumed = 1, updated_at = ?2, reason = ?3, halted_by = NULL,
+    crashes = 0, crash_position = coalesce((SELECT max(position) FROM stepwell_journal WHERE run = ?1), 0)
+WHERE key = ?1 AND status = 'halted';
+
 -- name: runs_owned
 -- ?1 keys as a JSON array, ?2 epoch. A JSON array of those that the worker owns.
 SELECT json_group_array(key) FROM stepwell_runs WHERE key IN (SELECT value FROM json_each(?1)) AND owner = ?2;
@@ -313,7 +324,9 @@ SELECT json_group_array(key) FROM stepwell_runs WHERE key IN (SELECT value FROM 
 UPDATE stepwell_runs SET
     owner = NULL,
     crashes = iif(
-        crashes > 0 AND EXISTS (SELECT 1 FROM stepwell_journal WHERE run = key AND position > crash_position), 0, crashes
+        crashes > 0 AND EXISTS (
+            SELECT 1 FROM stepwell_journal WHERE run = key AND position > crash_position AND kind <> 'step_started'
+        ), 0, crashes
     )
 WHERE key IN (SELECT value FROM json_each(?1)) AND owner = ?2 AND status = 'waiting'
     AND NOT EXISTS (SELECT 1 FROM stepwell_wakes WHERE run = key);
@@ -336,7 +349,7 @@ UPDATE stepwell_runs SET
 WHERE id = ?1 AND ended_at IS NULL
 RETURNING key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead;
+    crashes, queue, queued, waiting_on, ahead, resumed;
 
 -- name: children_cancelled
 -- ?1 parent, ?2 at, ?3 reason, ?4 epoch. Returns the keys of the attached children that have not ended.

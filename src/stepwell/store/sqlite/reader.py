@@ -177,9 +177,13 @@ class SqliteInspector:
         """Return the id of the suspect that is under way, for which the others wait, or None."""
         return next(iter(_firsts(self._rows("suspect_under_way"))), None)
 
-    def halted(self, workflows: Sequence[str]) -> list[int]:
-        """Return the keys of the ``halted`` runs of these workflows, oldest first."""
-        return _firsts(self._rows("halted", (_as_json(workflows),)))
+    def halted(self, workflows: Sequence[str], crashes: int) -> list[int]:
+        """Return the keys of the ``halted`` runs of these workflows that have fewer `crashes`, oldest first."""
+        return _firsts(self._rows("halted", (_as_json(workflows), crashes)))
+
+    def halted_below(self, run: int) -> list[int]:
+        """Return the keys of the ``halted`` ones of a run's children that have not ended, of theirs, and so on."""
+        return _firsts(self._rows("halted_below", (run,)))
 
     def has_work(self, workflows: Sequence[str], now: int) -> bool:
         """Tell whether a `WorkTaken` with these values would take anything."""

@@ -13,6 +13,10 @@ ALTER TABLE stepwell_runs ADD COLUMN ahead
     /* How far the times in this file were ahead of the wall clock when the run was created, in microseconds: 0, but where
        something was written to the file while a clock was wrong. The run reckons its dates with it. */
     INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE stepwell_runs ADD COLUMN resumed
+    /* 1 where somebody asked that it be tried again, since it was halted last: then a step whose result could not be
+       recorded is executed once more with the same code. */
+    INTEGER NOT NULL DEFAULT 0 CHECK (resumed IN (0, 1));
 
 ALTER TABLE stepwell_workers ADD COLUMN workflows
     /* The workflows that it has, as JSON; NULL: not known. */
