@@ -308,7 +308,7 @@ def values(engine: TestEngine) -> Reader:
 
 def write_workflow_code(engine: TestEngine) -> Reader:
     @step(name="weigh")
-    def weigh(what: str) -> str:
+    def weigh(what: str) -> Any:
         return what
 
     copied: list[str] = []
@@ -320,8 +320,19 @@ def write_workflow_code(engine: TestEngine) -> Reader:
     page = Reader("docs/how-to/write-workflow-code.md", engine, weigh=weigh, copy=copy)
     assert {"pair", "several"} <= set(page.execute_in_a_workflow(0).result(60))
     page.execute(1)
-    assert engine.start(page.names["monthly"], "acme").result(60) == "acme pays 4200"
+    weighs_all = workflow(name="weighs all")(page.names["weigh_all"])
+    assert engine.start(weighs_all, ["a", "b"]).result(60) == {"a": "a", "b": "b"}
     page.execute(2)
+
+    @workflow(name="waits for the first")
+    async def waits_for_the_first() -> int:
+        tasks = {asyncio.create_task(asyncio.sleep(0, number)) for number in range(1)}
+        return int(await page.names["first_of"](tasks))
+
+    assert engine.start(waits_for_the_first).result(60) == 0
+    page.execute(3)
+    assert engine.start(page.names["monthly"], "acme").result(60) == "acme pays 4200"
+    page.execute(4)
     engine.start(page.names["copy_all"], ["a", "b", "c", "d"]).result(60)
     assert sorted(copied) == ["a", "b", "c", "d"]
     page.names["shared"] = workflow(name="shared")(page.names["GATE"].acquire)

@@ -18,8 +18,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
+from anyio import to_thread
+from anyio.streams.memory import MemoryObjectSendStream
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -92,7 +95,7 @@ async def interpret(tree: Node, trail: list[Any]) -> Any:
     kind, *rest = tree
     try:
         result = await HANDLERS[f"do_{kind}"](trail, *rest)
-    except (LookupError, ConnectionError, stepwell.StepwellError) as error:
+    except (LookupError, ConnectionError, stepwell.StepwellError, ExceptionGroup) as error:
         result = f"{type(error).__name__}: {error}"
     trail.append([kind, result])
     return result if kind != "trail" else list(trail)
@@ -282,6 +285,68 @@ async def do_semaphore(trail: list[Any], trees: list[Node]) -> Any:
     return await asyncio.gather(*map(guarded, trees))
 
 
+# --- the same with anyio ----------------------------------------------------------------------------------------------
+
+
+@node
+async def do_anyio_group(trail: list[Any], trees: list[Node]) -> Any:
+    found: dict[int, Any] = {}
+
+    async def member(number: int, tree: Node) -> None:
+        with anyio.CancelScope():  # a scope in a set of scopes
+            found[number] = await interpret(tree, trail)
+
+    async with anyio.create_task_group() as group:
+        for number, tree in enumerate(trees):
+            group.start_soon(member, number, tree)
+    return list(found.items())
+
+
+@node
+async def do_scope(trail: list[Any], milliseconds: int, trees: list[Node]) -> Any:
+    with anyio.move_on_after(milliseconds / 1000) as scope:
+        await do_anyio_group(trail, trees)
+    return scope.cancelled_caught
+
+
+@node
+async def do_stream(trail: list[Any], trees: list[Node]) -> Any:
+    send_stream, receive_stream = anyio.create_memory_object_stream[Any](1)
+    found: list[Any] = []
+
+    async def produce(tree: Node, out: MemoryObjectSendStream[Any]) -> None:
+        async with out:
+            await out.send(await interpret(tree, trail))
+
+    async with anyio.create_task_group() as group, send_stream:
+        for tree in trees:
+            group.start_soon(produce, tree, send_stream.clone())
+        await send_stream.aclose()
+        async with receive_stream:
+            found += [item async for item in receive_stream]
+    return found
+
+
+@node
+async def do_guarded(trail: list[Any], trees: list[Node]) -> Any:
+    lock, limiter = anyio.Lock(), anyio.CapacityLimiter(2)
+
+    async def guarded(number: int, tree: Node) -> None:
+        async with limiter:
+            await interpret(tree, trail)
+        async with lock:
+            await echo(number)
+
+    async with anyio.create_task_group() as group:
+        for number, tree in enumerate(trees):
+            group.start_soon(guarded, number, tree)
+
+
+@node
+async def do_in_thread(_: list[Any], value: int) -> Any:
+    return await to_thread.run_sync(echo_sync, value)
+
+
 @node
 async def do_map(_: list[Any], count: int, limit: int) -> Any:
     return await stepwell.map(echo, range(count), limit=limit)
@@ -296,7 +361,20 @@ small = st.integers(0, 12)
 LEAVES = st.one_of(
     st.tuples(
         st.sampled_from(
-            ["step", "sync", "thread", "broken", "sleep", "sleep_until", "publish", "patched", "child", "start", "send"]
+            [
+                "step",
+                "sync",
+                "thread",
+                "in_thread",
+                "broken",
+                "sleep",
+                "sleep_until",
+                "publish",
+                "patched",
+                "child",
+                "start",
+                "send",
+            ]
         ),
         small,
     ),
@@ -309,10 +387,22 @@ LEAVES = st.one_of(
 
 def _branches(trees: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
     several = st.lists(trees, min_size=1, max_size=4)
-    wide = ["sequence", "gather", "group", "race", "completed", "queue", "semaphore"]
+    wide = [
+        "sequence",
+        "gather",
+        "group",
+        "race",
+        "completed",
+        "queue",
+        "semaphore",
+        "anyio_group",
+        "stream",
+        "guarded",
+    ]
     return st.one_of(
         st.tuples(st.sampled_from(wide), several),
         st.tuples(st.just("loop"), st.integers(0, 3), trees),
+        st.tuples(st.just("scope"), small, several),
         st.tuples(st.sampled_from(["timeout", "shield", "cleanup"]), small, trees),
         st.tuples(st.sampled_from(["cancel", "poll"]), trees),
     ).map(list)
@@ -372,7 +462,8 @@ class World:
 
     def _deliver_next(self, run: Execution) -> None:
         self._answers = [answer for answer in self._answers if answer[2].number in run.pending]
-        if run.spins and (not self._answers or self.chance.random() < 0.5):
+        patches = any(answer[2].kind == "patch" for answer in self._answers)  # the engine delivers them at once
+        if run.spins and not patches and (not self._answers or self.chance.random() < 0.5):
             self.now += self.chance.choice([0, MILLISECOND])
             self._log(run, Entry(1, 0, "timer", TICK, 0, self.now))
             return
@@ -501,7 +592,7 @@ def nested(seed: int) -> Node:
         if depth == 0 or chance.random() < 0.3:
             leaves = [chance.choice([["step", chance.randrange(99)], ["sleep", chance.randrange(9)]]) for _ in range(3)]
             return ["cleanup", depth, ["sequence", leaves]]
-        kind = chance.choice(["gather", "group", "race", "completed", "semaphore", "queue"])
+        kind = chance.choice(["gather", "group", "race", "completed", "semaphore", "queue", "anyio_group"])
         return ["sequence", [["step", depth], [kind, [branch(depth - 1) for _ in range(3)]], ["draw"]]]
 
     return ["trail", ["gather", [branch(3) for _ in range(3)]]]

@@ -224,8 +224,8 @@ def plain_step(value: str) -> str:
 def test_a_blocking_call_after_many_rounds_starts_the_code_anew_and_goes_round_as_often(engine: TestEngine) -> None:
     @workflow
     async def late_block() -> Any:
-        rounds = await polls_timer()
-        return rounds, globals()["plain_step"]("called")
+        rounds, _ = await polls_timer()
+        return [rounds, globals()["plain_step"]("called")]
 
     run = engine.start(late_block)
     engine.advance(6)

@@ -27,6 +27,7 @@
     ├── PermanentError             raised by a step: do not retry
     ├── RetryLater                 raised by a step: retry, after this delay
     ├── WorkflowIOError            workflow code did real I/O, asked an engine, or used what is another run's
+    │   └── LoopMethodMissing      … or wanted of its event loop what that does not have
     ├── EngineClosed               the engine is closed, or belongs to the parent of a fork
     └── StoreError                 the file, or the disk below it
         ├── FileNotUsable          missing folder, read-only, not a Stepwell file, corrupt, network mount, …
@@ -223,6 +224,10 @@ class RetryLater(StepwellError):
 
 class WorkflowIOError(StepwellError):
     """Workflow code opened a file or socket, started a thread, slept for real, asked an engine: move it into a step."""
+
+
+class LoopMethodMissing(WorkflowIOError, NotImplementedError):
+    """Workflow code called a method of its event loop that is about the world outside; the message says what to do."""
 
 
 class EngineClosed(StepwellError):

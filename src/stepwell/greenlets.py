@@ -60,6 +60,23 @@ class GreenletCoroutine(Coroutine[Any, Any, T]):
         """The coroutine that executes on the greenlet."""
         return self._coroutine
 
+    # What `inspect.getcoroutinestate` looks at; anyio asks whether a task has started.
+
+    @property
+    def cr_running(self) -> bool:
+        """Tell whether the coroutine executes, or is blocked inside a plain function."""
+        return bool(cast("Any", self._coroutine).cr_running)
+
+    @property
+    def cr_suspended(self) -> bool:
+        """Tell whether the coroutine has begun and waits."""
+        return bool(cast("Any", self._coroutine).cr_suspended)
+
+    @property
+    def cr_frame(self) -> Any:
+        """The coroutine's frame, None once it has ended."""
+        return cast("Any", self._coroutine).cr_frame
+
     def __await__(self) -> Generator[Any, Any, T]:
         """Be awaitable like any coroutine."""
         return self._coroutine.__await__()

@@ -19,18 +19,21 @@ import sys
 import zlib
 from asyncio import events
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any, Final, Protocol, Self, TypeVarTuple
 
 import msgspec
 from greenlet import getcurrent
 
+from stepwell.anyio_support import support_anyio
 from stepwell.durable import unwrapped
 from stepwell.errors import InvalidArgument, RunEnded, WorkflowIOError
 from stepwell.greenlets import GreenletCoroutine
 from stepwell.isolation import guard_asyncio, refuse
+from stepwell.loop_methods import LoopMethods, refuse_the_rest
 from stepwell.retry import MAX_DURATION_SECONDS
+from stepwell.stable_order import order_sets_of_asyncio
 from stepwell.tasks import MAX_CLOSES, WorkflowFuture, WorkflowTask, close, is_done, silence
 from stepwell.whereabouts import executing_at
 
@@ -85,7 +88,7 @@ class Handle(msgspec.Struct, eq=False):
     args: tuple[Any, ...]
     context: contextvars.Context
     operation: int = 0
-    due: int = 0
+    due: float = 0
     is_cancelled: bool = False
 
     def cancel(self) -> None:
@@ -135,8 +138,9 @@ class LoopThread:
         self.is_entered = False
         #: Runs that other code has reached into, so that they cannot go on as they are.
         self.intruded: list[LoopHost] = []
-        _order_sets_of_asyncio()
+        order_sets_of_asyncio()
         guard_asyncio()
+        support_anyio()
 
     def entered(self) -> Self:
         """Return a context manager within which loops are drained and closed."""
@@ -167,7 +171,7 @@ class LoopThread:
             self.__enter__()
 
 
-class DeterministicLoop(asyncio.AbstractEventLoop):
+class DeterministicLoop(LoopMethods):
     """The event loop of one run's code; only `drain` and `close` execute code.
 
     Each run has one of its own, as long as it is in memory, so that asyncio itself tells apart what belongs to whom.
@@ -226,7 +230,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
                     try:
                         handle.context.run(handle.callback, *handle.args)
                     except BaseException as error:  # noqa: BLE001 - a task keeps its own; this is a bare callback's
-                        run.report({"message": "a callback raised", "exception": error})
+                        self.call_exception_handler({"message": "a callback raised", "exception": error})
         finally:
             self.host = None
             self.is_open = False
@@ -260,6 +264,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             with thread.entered():
                 self.close()
             return
+        if self.host is not None:
+            raise self.missing("close", "would end the run")
         if self._is_closed:
             return
         thread.current = self
@@ -337,6 +343,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     ) -> Any:
         """Run `callback` `delay` seconds from now, durably."""
         host = self.run
+        if delay == math.inf:
+            return self._never(callback, args, context)
         if not delay <= MAX_DURATION_SECONDS:  # so that NaN fails as well
             raise _too_long(delay, host)
         return self._timer(host.now + math.ceil(max(delay, 0.0) * MICROSECONDS), callback, args, context)
@@ -347,9 +355,14 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """Run `callback` at the time `when` of this loop's clock, durably."""
         host = self.run
         delay = when - host.now / MICROSECONDS
+        if delay == math.inf:
+            return self._never(callback, args, context)
         if not delay <= MAX_DURATION_SECONDS:
             raise _too_long(delay, host)
-        return self._timer(math.ceil(max(when, 0.0) * MICROSECONDS), callback, args, context)
+        due = math.ceil(max(when, 0.0) * MICROSECONDS)
+        if due / MICROSECONDS < when:  # never early, as `time` shows it: anyio looks, and would set it again, for ever
+            due += 1
+        return self._timer(due, callback, args, context)
 
     def _timer(
         self, due: int, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context | None
@@ -359,6 +372,14 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             return handle
         handle.due = due
         self.run.set_timer(handle, due)
+        return handle
+
+    def _never(
+        self, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context | None
+    ) -> Handle:
+        """Return the handle of a timer that never fires, so it is no operation: `sleep(inf)` waits to be cancelled."""
+        handle = Handle(self, callback, args, contextvars.copy_context() if context is None else context)
+        handle.due = math.inf
         return handle
 
     def time(self) -> float:
@@ -379,6 +400,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         if self.greenlets and not asyncio.iscoroutine(coro):  # else asyncio's own task says so
             raise TypeError(f"a coroutine was expected, got {coro!r}")
         self._tasks_made = number = self._tasks_made + 1
+        if self._task_factory is not None:
+            return self._made_by_factory(coro, name or f"task-{number}", context)
         context = contextvars.copy_context() if context is None else context
         task: WorkflowTask[Any] = WorkflowTask(
             GreenletCoroutine(coro, context, self._hub) if self.greenlets else coro,
@@ -393,6 +416,23 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             self._prune_at = max(16, 2 * len(self._tasks))
         return task
 
+    def _made_by_factory(self, coro: Any, name: str, context: contextvars.Context | None) -> asyncio.Task[Any]:
+        options = {} if context is None else {"context": context}
+        task: asyncio.Task[Any] = self._task_factory(self, coro, **options)
+        if not task.done():
+            task.set_name(name)
+            self._tasks.append(task)
+        return task
+
+    def report(self, context: dict[str, Any]) -> None:
+        """Log what code of the run left unhandled, once."""
+        self.run.report(context)
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run whose code the loop executes."""
+        return self.run.run_id
+
     def run_in_executor(self, executor: Any, func: Callable[[*Ts], object], *args: *Ts) -> Any:
         """Make `asyncio.to_thread(step, …)` durable; anything else raises `WorkflowIOError`."""
         host = self.run
@@ -403,19 +443,10 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         context, function, positional, named = _unwrap(func, args)
         return self.create_task(host.call_in_thread(function, positional, named), context=context)
 
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Hand a stray exception to the run's log."""
-        self.run.report(context)
-
-    default_exception_handler = call_exception_handler
-
-    def get_debug(self) -> bool:
-        """Return False: asyncio's debug mode measures real time."""
-        return False
-
-    def is_running(self) -> bool:
-        """Return True: code that asks is being run by this loop."""
-        return True
+    def call_in_thread(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
+        """Return a coroutine that calls a step, durably, for whoever would have it called in a thread."""
+        _, function, positional, named = _unwrap(function, args)
+        return self.run.call_in_thread(function, positional, named)
 
     def is_closed(self) -> bool:
         """Tell whether the run has left memory, or ended."""
@@ -463,24 +494,7 @@ def _drop_generator(_generator: object) -> None:
     """
 
 
-def _forbidden(name: str) -> Callable[..., Any]:
-    def refuse(self: DeterministicLoop, *_args: Any, **_kwargs: Any) -> Any:
-        host = self.run
-        raise WorkflowIOError(
-            f"run {host.run_id!r}: workflow code used the event loop's {name}(), which reaches outside the run, "
-            f"at {host.location()}; move that line into a step"
-        )
-
-    refuse.__name__ = name
-    refuse.__doc__ = "Raise `WorkflowIOError`."
-    return refuse
-
-
-# Everything of AbstractEventLoop that the class above does not define reaches outside: sockets, pipes, threads,
-# signals.
-for _name in dir(asyncio.AbstractEventLoop):
-    if not _name.startswith("_") and _name not in vars(DeterministicLoop):
-        setattr(DeterministicLoop, _name, _forbidden(_name))
+refuse_the_rest(DeterministicLoop)
 
 
 def _too_long(seconds: float, host: LoopHost) -> InvalidArgument:
@@ -488,20 +502,3 @@ def _too_long(seconds: float, host: LoopHost) -> InvalidArgument:
         f"run {host.run_id!r}: workflow code set a timer of {seconds:g} seconds at {host.location()}; a timer is at "
         "most 100 years long"
     )
-
-
-def _ordered_set(items: Iterable[Any] = ()) -> Any:
-    """Stand in for `set` inside asyncio.tasks: keeps the order of `items` while workflow code executes."""
-    if isinstance(events._get_running_loop(), DeterministicLoop):
-        return dict.fromkeys(items) or set[Any]()
-    return set(items)
-
-
-def _order_sets_of_asyncio() -> None:
-    """Make `asyncio.as_completed` and `asyncio.wait` start coroutines in the order in which they were given.
-
-    Both pass their argument through ``set(...)``, whose order for coroutines depends on memory addresses. The name
-    `set` is looked up in the module first, so one module attribute mends every way of importing them. Outside of a
-    deterministic loop it behaves as before. See docs/adr/0003-asyncio-sets.md.
-    """
-    asyncio.tasks.__dict__.setdefault("set", _ordered_set)
