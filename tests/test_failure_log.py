@@ -260,6 +260,63 @@ def test_an_interrupted_step_is_logged_when_it_is_found(engine: TestEngine, hear
     assert (line.levelname, line.step) == ("WARNING", "once")  # type: ignore[attr-defined]
 
 
+def test_a_run_that_is_given_up_because_it_kills_its_workers_is_an_error(
+    engine: TestEngine, heard: list[logging.LogRecord]
+) -> None:
+    began = asyncio.Event()
+
+    @step(name="kills")
+    async def kills() -> None:
+        began.set()
+        await asyncio.sleep(3600)
+
+    @workflow(name="calls_killer")
+    async def calls_killer() -> None:
+        await kills()
+
+    engine.start(calls_killer, id="order-1")
+    for _ in range(2):
+        while not began.is_set():
+            engine.get("order-1").info()
+        began.clear()
+        engine.crash()
+        engine.reopen(max_crashes=2)
+    engine.idle()
+    (line,) = of_run(heard, "order-1")
+    assert line.levelname == "ERROR"
+    assert "is given up: RunCrashed: " in line.getMessage()
+
+
+def test_what_fails_when_nobody_waits_for_it_any_more_is_told_at_info(
+    engine: TestEngine, heard: list[logging.LogRecord]
+) -> None:
+    began = asyncio.Event()
+
+    @step(name="fails_late")
+    async def fails_late() -> None:
+        began.set()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            raise OSError("the connection could not be closed") from None
+
+    @workflow(name="loses_interest")
+    async def loses_interest() -> None:
+        task = asyncio.create_task(fails_late())
+        await receive("enough")
+        task.cancel()
+
+    run = engine.start(loses_interest, id="order-1")
+    while not began.is_set():
+        run.info()
+    run.send("enough")
+    run.result(timeout=60)
+    engine.idle()
+    (line,) = of_run(heard, "order-1", least=logging.INFO)
+    assert (line.levelname, line.step) == ("INFO", "fails_late")  # type: ignore[attr-defined]
+    assert "the connection could not be closed" in line.getMessage()
+
+
 def test_an_attempt_that_is_not_tried_again_says_so(engine: TestEngine, heard: list[logging.LogRecord]) -> None:
     @step(name="permanent", retry=three)
     def permanent() -> None:

@@ -159,7 +159,7 @@ def listed(database: object, capsys: pytest.CaptureFixture[str]) -> dict[str, di
             f"it waits for attempt 2 of step 'down' at {TIME}, because the one before failed with ConnectionError: .*",
             ["retry"],
         ),
-        (calls_asks, "it waits for run 'child', which is waiting", ["run"]),
+        (calls_asks, r"it waits for run 'child', which is waiting \(it waits for message 'approval'\)", ["run"]),
         (
             waits_for_event,
             r"it waits for something that nothing can bring about \(.*test_reasons.py:\d+ in waits_for_event\): .*",

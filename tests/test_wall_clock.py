@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -16,7 +18,8 @@ import pytest
 import time_machine
 
 import stepwell
-from stepwell import AsyncEngine, Engine, Queue, RunDeadlineExceeded, current, receive, step, workflow
+from stepwell import AsyncEngine, Engine, Queue, Rate, RunDeadlineExceeded, current, receive, step, workflow
+from stepwell.cli import main
 from stepwell.sortable_ids import SortableIds
 from stepwell.store.sqlite.store import SqliteStore
 
@@ -335,3 +338,33 @@ def test_another_process_holds_nobody_up_for_ever_while_the_clock_is_frozen(data
         tx.start(quick, id="frozen")
     with freezegun.freeze_time(FAR), Engine(database) as engine:
         assert engine.get("frozen").result(DEADLINE_SECONDS) == 1
+
+
+@pytest.mark.parametrize("way", ["sleep", "delay", "a rate"])
+def test_reasons_tell_times_of_the_wall_clock(
+    database: Path, machine: Machine, capsys: pytest.CaptureFixture[str], way: str
+) -> None:
+    open_while_wrong(database, machine, YEARS)
+    with Engine(database) as engine:
+        match way:
+            case "sleep":
+                run: Any = engine.start(sleeps, 3600.0, id="a")
+                until_status(run, "waiting")
+            case "delay":
+                run = engine.start(quick, id="a", queue=QUEUE, delay=3600)
+            case _:
+                rated = Queue("rated", rate=Rate(1, per=3600))
+                engine.start(quick, queue=rated).result(DEADLINE_SECONDS)
+                run = engine.start(quick, id="a", queue=rated)
+        told = [run.info().reason or ""]
+        main(["show", "a", "--db", str(database), "--json"])
+        told.append(json.loads(capsys.readouterr().out)["reason"])
+    for reason in told:
+        (when,) = re.findall(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z", reason)
+        assert timedelta(minutes=50) < datetime.fromisoformat(when) - machine.now() <= timedelta(hours=1, seconds=1)
+
+
+def until_status(run: Any, status: str) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while run.status != status:
+        assert time.monotonic() < deadline

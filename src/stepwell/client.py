@@ -286,7 +286,7 @@ class Client:
         """Return what finds reasons, now."""
         own = self.core.machine.claim
         members, epoch = self.store.members, None if own is None else own.epoch
-        return Reasons(self.store.inspector, members, self.clock.now(), epoch)
+        return Reasons(self.store.inspector, members, self.clock.now(), epoch, self.core.worker.ahead)
 
     def journal(self, run_id: str) -> list[JournalEntry]:
         """Return a run's journal, in order."""

@@ -254,9 +254,12 @@ def permit(wait: Wait, hindrance: str | None, *, granted: bool) -> str:
     return text if hindrance is None else f"{text}: {hindrance}"
 
 
-def other_run(wait: Wait, status: str | None) -> str:
-    """Say that it waits for the end of another run, whose state is `status`; None: there is none."""
-    return f"run {wait.name!r}, which {'is not in the file any more' if status is None else f'is {status}'}"
+def other_run(wait: Wait, status: str | None, reason: str | None) -> str:
+    """Say that it waits for the end of another run, whose state is `status` (None: there is none), and why it waits."""
+    if status is None:
+        return f"run {wait.name!r}, which is not in the file any more"
+    why = "" if reason is None else f" ({reason})"
+    return f"run {wait.name!r}, which is {status}{why}"
 
 
 def halted_run(run_id: str, reason: str | None, *, is_child: bool) -> str:

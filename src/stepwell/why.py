@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from stepwell import reasons
 from stepwell.errors import SerializationError
+from stepwell.lifecycle import ENDED
 from stepwell.model import Member, RunRecord
 from stepwell.queues import rate_opens_at
 from stepwell.reasons import QueueFacts
@@ -24,26 +25,41 @@ from stepwell.waits import Wait, decode_waits
 
 #: How many holders of permits, and unread messages, are looked at.
 _LOOKED_AT: Final = 5
+#: How far a chain of runs that wait for each other is followed.
+_DEPTH: Final = 3
 #: A timer is most often the bound of what is waited for beside it.
 _TOLD_LAST: Final = {"timer": 1, "more": 2}
 
 
 class Reasons:
-    """Finds reasons; for one moment, `now`. `members` returns the workers of the file; `own` is the asking one."""
+    """Finds reasons; for one moment, `now`. `members` returns the workers of the file; `own` is the asking one.
+
+    `ahead` is how much later engine time is than the wall clock, now: what is shown is told by that.
+    """
 
     def __init__(
-        self, inspector: Inspector, members: Callable[[], list[Member]], now: int, own: int | None = None
+        self,
+        inspector: Inspector,
+        members: Callable[[], list[Member]],
+        now: int,
+        own: int | None = None,
+        ahead: int = 0,
     ) -> None:
         self._inspector = inspector
         self._ask_members = members
         self._now = now
         self._own = own
+        self._ahead = ahead
+        self._wall = now - ahead
         self._found_members: list[Member] | None = None
         self._states: dict[str, QueueState] | None = None
         self._facts: dict[tuple[str, str, str], QueueFacts] = {}
 
     def of(self, record: RunRecord) -> str | None:
         """Return why a run is as it is: always for one that is pending, waiting or halted."""
+        return self._of(record, 0)
+
+    def _of(self, record: RunRecord, depth: int) -> str | None:
         match record.status:
             case "halted":
                 own = record.reason or "the reason is not known"
@@ -57,7 +73,7 @@ class Reasons:
                 )
                 return self._owner_gone(record) or asked
             case "pending" | "waiting":
-                found = [self._pending(record) if record.status == "pending" else self._waiting(record)]
+                found = [self._pending(record) if record.status == "pending" else self._waiting(record, depth)]
                 if record.cancel_requested_at is not None:
                     found.insert(0, reasons.cancelling(record.cancel_requested_at - record.ahead, record.cancel_reason))
                 if record.deadline_at is not None:
@@ -73,7 +89,7 @@ class Reasons:
     def of_queue(self, state: QueueState) -> str | None:
         """Return why what waits in a queue, or for a limit, is not taken; None where nothing hinders it."""
         facts = self._queue_facts(state, None)
-        found = reasons.obstacle(facts, self._now) if state.waiting or state.paused else None
+        found = reasons.obstacle(facts, self._wall) if state.waiting or state.paused else None
         bound = state.settings.partition_concurrency
         if found is None and state.waiting and bound is not None and not self._open_workflows(state.name):
             found = reasons.all_partitions_full(bound)
@@ -98,11 +114,12 @@ class Reasons:
         if standing is None or state is None:  # it was taken between two reads
             return reasons.for_room()
         facts = self._queue_facts(state, record.workflow, standing.partition)
-        return reasons.standing_in(facts, standing, self._now)
+        standing = standing._replace(ready_at=standing.ready_at - self._ahead)
+        return reasons.standing_in(facts, standing, self._wall)
 
     # --- waiting ------------------------------------------------------------------------------------------------------
 
-    def _waiting(self, record: RunRecord) -> str:
+    def _waiting(self, record: RunRecord, depth: int) -> str:
         gone = self._owner_gone(record)
         if gone is not None:
             return gone
@@ -119,9 +136,9 @@ class Reasons:
             return reasons.not_said(
                 None if record.wake_at is None else record.wake_at - record.ahead, taken_up=record.owner is not None
             )
-        return self._all_of(record, waits)
+        return self._all_of(record, waits, depth)
 
-    def _all_of(self, record: RunRecord, waits: list[Wait]) -> str:
+    def _all_of(self, record: RunRecord, waits: list[Wait], depth: int) -> str:
         halted: list[str] = []
         others: list[str] = []
         for wait in sorted(waits, key=lambda wait: _TOLD_LAST.get(wait.kind, 0)):
@@ -130,19 +147,22 @@ class Reasons:
                 is_child = found.parent == record.key
                 halted.append(reasons.halted_run(found.id, found.reason, is_child=is_child))
             else:
-                others.append(self._one_of(record, wait, found))
+                others.append(self._one_of(record, wait, found, depth))
         if others:
             return "; ".join([*halted, f"it waits for {', '.join(others)}"])
         return "; ".join(halted)
 
-    def _one_of(self, record: RunRecord, wait: Wait, found: RunRecord | None) -> str:
+    def _one_of(self, record: RunRecord, wait: Wait, found: RunRecord | None, depth: int) -> str:
         match wait.kind:
             case "timer":
                 return reasons.timer(wait)
             case "message":
                 return reasons.message(wait, self._inspector.unreceived_names(record.key, _LOOKED_AT))
             case "run":
-                return reasons.other_run(wait, None if found is None else found.status)
+                if found is None:
+                    return reasons.other_run(wait, None, None)
+                why = self._of(found, depth + 1) if depth < _DEPTH and found.status not in ENDED else None
+                return reasons.other_run(wait, found.status, why)
             case "permit":
                 return self._permit(record, wait)
             case "retry":
@@ -157,7 +177,7 @@ class Reasons:
         granted = standing is not None and standing.state == "running"
         if granted or state is None:
             return reasons.permit(wait, None, granted=granted)
-        return reasons.permit(wait, reasons.obstacle(self._queue_facts(state, None), self._now), granted=False)
+        return reasons.permit(wait, reasons.obstacle(self._queue_facts(state, None), self._wall), granted=False)
 
     # --- workers ------------------------------------------------------------------------------------------------------
 
@@ -197,6 +217,7 @@ class Reasons:
         inspector, name = self._inspector, state.name
         with inspector.queue_facts() as read:
             opens_at = rate_opens_at(read, state)
+            opens_at = opens_at - self._ahead if opens_at else opens_at
             workflows = [workflow] if workflow is not None else read.workflows(name)
         if state.kind == "limit":
             holders, apart = inspector.permit_holders(name, _LOOKED_AT), inspector.permits_kept_apart(name)

@@ -89,7 +89,13 @@ def _remark(info: RunInfo) -> str:
 
 
 def _reasons(look: Look) -> Reasons:
-    return Reasons(look, look.workers, time.time_ns() // 1_000)
+    wall, now = time.time_ns() // 1_000, _engine_time(look)
+    return Reasons(look, look.workers, now, ahead=now - wall)
+
+
+def _engine_time(look: Look) -> int:
+    """Return the time by which the file goes: later than the wall clock where something was written in the future."""
+    return max(time.time_ns() // 1_000, look.last_at())
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -200,8 +206,8 @@ def _what(info: WorkerInfo) -> str:
 
 
 def _queues(options: argparse.Namespace) -> int:
-    now = time.time_ns() // 1_000
     with look_into(options.db) as inspector:
+        now = _engine_time(inspector)
         reasons = _reasons(inspector)
         found = [QueueInfo.of(state, inspector, reasons, now) for state in inspector.queues()]
     if options.json:
