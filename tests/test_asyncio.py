@@ -7,6 +7,7 @@ crash after every stretch of time, then with every waiting run out of memory; al
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -385,6 +386,58 @@ async def async_generators_and_contexts() -> Any:
     return [await work(str(number)) async for number in numbers()]
 
 
+async def nested_timeouts_of_one_instant() -> Any:
+    deadline = asyncio.get_running_loop().time() + 2
+    expired = list[Any]()
+    outer = asyncio.timeout_at(deadline)
+    try:
+        async with outer:
+            try:
+                async with asyncio.timeout_at(deadline) as inner:
+                    await work("before")
+                    await asyncio.sleep(10)
+            finally:
+                expired += [inner.expired(), outer.expired()]
+    except TimeoutError:
+        expired.append("timeout")
+    return [*expired, outer.expired()]
+
+
+async def timers_of_one_instant() -> Any:
+    loop, order = asyncio.get_running_loop(), list[str]()
+    when = loop.time() + 1
+    sleeper = asyncio.create_task(branch("sleeper", 1))  # goes on after all of them
+    sleeper.add_done_callback(lambda _: order.append("slept"))
+    loop.call_at(when, order.append, "first")
+    handles: list[asyncio.TimerHandle] = []
+    loop.call_at(when, lambda: handles[0].cancel())  # noqa: PLW0108 - there is no handle yet
+    handles.append(loop.call_at(when, order.append, "cancelled by the second"))
+    loop.call_at(when, order.append, "fourth")
+    await asyncio.sleep(3)
+    return order
+
+
+async def a_timer_that_completes_what_times_out_in_the_same_instant() -> Any:
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    loop.call_at(loop.time() + 1, future.set_result, "completed")
+    try:
+        async with asyncio.timeout_at(loop.time() + 1):
+            return await future
+    except TimeoutError:
+        return f"timeout, {future.result()}"
+
+
+async def futures_of_other_threads() -> Any:
+    done, failed, later = (concurrent.futures.Future[str]() for _ in range(3))
+    done.set_result("done")
+    failed.set_exception(LookupError("failed"))
+    ends = [await asyncio.wrap_future(done)]
+    ends += map(repr, await asyncio.gather(asyncio.wrap_future(failed), return_exceptions=True))
+    asyncio.get_running_loop().call_later(1, later.set_result, await work("later"))
+    return [*ends, await asyncio.wrap_future(later)]
+
+
 async def many_tasks() -> Any:
     return await asyncio.gather(*(branch(str(number), number % 7, number % 3) for number in range(60)))
 
@@ -420,6 +473,10 @@ CASES: dict[Callable[[], Coroutine[Any, Any, Any]], Any] = {
     names_and_introspection: ["task-2", "task-3", "mine"],
     race_of_messages_and_time: ["time", "time"],
     async_generators_and_contexts: ["<0>", "<1>", "<2>"],
+    nested_timeouts_of_one_instant: [True, True, "timeout", True],
+    timers_of_one_instant: ["first", "fourth", "slept"],
+    a_timer_that_completes_what_times_out_in_the_same_instant: "timeout, completed",
+    futures_of_other_threads: ["done", "LookupError('failed')", "<later>"],
     many_tasks: [str(number) for number in range(60)],
 }
 

@@ -120,6 +120,12 @@ def cancel_a_run(engine: TestEngine) -> Reader:
     run.cancel()
     engine.idle()
     assert (run.status, page.happened) == ("cancelled", [("release", "seat 7")])
+    engine.reopen(max_waiting_in_memory=0)
+    parked = page.execute_in_a_workflow(2, "order-44")
+    engine.idle()
+    assert len(page.happened) == 1
+    engine.advance(timedelta(days=1))
+    assert (parked.result(60) is not None, page.happened[1:]) == (True, [("release", "seat 7")])
     return page
 
 

@@ -245,6 +245,44 @@ def test_an_async_generator_that_is_abandoned_does_not_act(engine: TestEngine) -
     assert len(run.journal()) == 3
 
 
+@pytest.mark.parametrize("how", ["parked", "closed", "crashed"])
+def test_clean_up_code_says_nothing_while_its_run_leaves_memory(
+    engine: TestEngine, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    log = stepwell.get_logger("flow")
+    caplog.set_level("INFO", "flow")
+
+    @workflow(name="talks")
+    async def talks() -> str:
+        try:
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                try:
+                    async with asyncio.timeout(5):
+                        await note("clean-up")
+                except Exception as error:  # noqa: BLE001 - the mistake that is tested
+                    log.error("clean-up failed: %r", error)  # noqa: TRY400 - as above
+        finally:
+            log.info("leaving")
+        return "ok"
+
+    if how == "parked":
+        engine.reopen(max_waiting_in_memory=0)
+    run = engine.start(talks)
+    engine.idle()
+    assert not [record for record in caplog.records if record.name == "flow"]
+    if how != "parked":
+        engine.crash() if how == "crashed" else engine.close()
+        engine.reopen().idle()
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "flow"]
+    engine.advance(3600)
+    assert run.result(timeout=60) == "ok"
+    assert [record.getMessage() for record in caplog.records if record.name == "flow"] == ["leaving"]
+    assert executed == ["clean-up"]
+
+
 def test_clean_up_of_a_cancelled_run_still_works(engine: TestEngine) -> None:
     engine.start(never_lets_go()["receiving"], id="watch")
     run = engine.start(never_lets_go()["publishing"], id="stubborn")

@@ -393,11 +393,11 @@ class _Replay(Execution):
 
     __slots__ = ()
 
-    def deliver(self, entry: Entry) -> None:
+    def deliver(self, entry: Entry, *, more: bool = False) -> None:
         """Deliver an entry, a timer's only if it was due."""
         if entry.kind == "timer" and entry.op in self.pending and self.pending[entry.op].detail > entry.at:
             raise Violation("a timer is never early", f"{self.run_id}:{entry.op} at {entry.at}")
-        super().deliver(entry)
+        super().deliver(entry, more=more)
 
 
 class _Reads:

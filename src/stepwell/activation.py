@@ -71,10 +71,10 @@ class Activator:
 
     # --- the loop ------------------------------------------------------------------------------------------------
 
-    def deliver(self, run: Resident, entry: Entry, work: Work) -> None:
-        """Record an entry and hand it to the run's code; `settle` must follow."""
+    def deliver(self, run: Resident, entry: Entry, work: Work, *, more: bool = False) -> None:
+        """Record an entry and hand it to the run's code; `settle` must follow. `more`: see `Execution.deliver`."""
         work.changes.append(entry)
-        run.execution.deliver(entry)
+        run.execution.deliver(entry, more=more)
 
     def settle(self, run: Resident, work: Work) -> None:
         """Carry the run on until it waits for something from outside, or has ended."""

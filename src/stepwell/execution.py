@@ -18,6 +18,7 @@ import logging
 import random
 from collections.abc import Coroutine, Sequence
 from contextvars import copy_context
+from itertools import zip_longest
 from typing import Any, Final, TypeVar
 
 from stepwell.advice import advise, not_for_a_thread
@@ -48,7 +49,7 @@ from stepwell.journal import FAILURES, OP_KIND_OF, TICK, UNDELIVERED, Entry, OpK
 from stepwell.loop import DeterministicLoop, Handle, LoopThread
 from stepwell.model import RunRecord
 from stepwell.tasks import is_done
-from stepwell.whereabouts import described, executing_at, raised_at, waiting_at
+from stepwell.whereabouts import awaited, described, executing_at, raised_at, waiting_at
 
 T = TypeVar("T")
 
@@ -175,16 +176,26 @@ class Execution:
         self.replaying = bool(entries) or self._has_waited or restarted
         self._silent_until_blocked = restarted
         self.begin()
-        for entry in entries:
+        for entry, following in zip_longest(entries, entries[1:]):
             if self.stopped:
                 break
             self._undelivered -= 1
-            self.deliver(entry)
+            self.deliver(entry, more=entry.kind == "timer" and self._fire_together(entry, following))
         self.replaying = False
         self._expected = {}
 
-    def deliver(self, entry: Entry) -> None:
-        """Hand one entry to the code and let it run until it waits."""
+    def _fire_together(self, entry: Entry, following: Entry | None) -> bool:
+        """Tell whether two entries are of timers of one instant, which fired before the code went on."""
+        if following is None or following.kind != "timer" or following.at != entry.at:
+            return False
+        one, other = self.pending.get(entry.op), self.pending.get(following.op)
+        return one is not None and other is not None and one.detail == other.detail
+
+    def deliver(self, entry: Entry, *, more: bool = False) -> None:
+        """Hand one entry to the code and let it run until it waits.
+
+        `more`: another one follows that comes about in the same instant, so the code runs after that.
+        """
         # Of a child in a queue the store says which it is, after the commit: the code may be through with it by then.
         known_child = entry.kind == "child" and entry.op <= self._counter
         if known_child and (self.outcome is not None or entry.op not in self.pending):
@@ -213,6 +224,9 @@ class Execution:
             self._resolve(operation, entry)
         if self.spins and (entry.op or kind == "cancel"):  # heard at the next tick, with whatever else is there by then
             self.has_news = True
+            self.loop.is_open = False
+            return
+        if more:
             self.loop.is_open = False
             return
         self.has_news = False
@@ -324,11 +338,14 @@ class Execution:
     ) -> Any:
         """Call a step or a child workflow: return a coroutine where it is async, else block until there is a result."""
         definition.signature.bind_check(args, kwargs)
+        coroutine: Any
         if isinstance(definition, Step):
             coroutine = self._call_step(definition, args, kwargs)
         else:
             coroutine = self._call_child(definition, args, kwargs)
         if definition.is_async:
+            # What Python says where nobody awaits it.
+            coroutine.__qualname__ = f"{definition.kind} {definition.name}"
             return coroutine
         self._called_blocking = definition.name
         return self.block_on(coroutine)
@@ -511,6 +528,11 @@ class Execution:
             return ""
         place = waiting_at(self._root.get_coro())
         return "" if place == "unknown" else place
+
+    def awaited(self) -> tuple[str, str]:
+        """Return what the code waits for, and where, when no operation is pending: nothing can bring that about."""
+        tasks = self.loop.unfinished_tasks()
+        return awaited(tasks) if tasks else ("", "")
 
     def _whereabouts(self) -> str:
         """Return where the main task waits, or how it has ended."""

@@ -375,12 +375,12 @@ def current() -> Current:
 
 
 class ReplaySilentLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger for workflow code: says everything once, and nothing again on replay."""
+    """A logger for workflow code: says everything once, and nothing on replay or while its run leaves memory."""
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name that logging gave it
-        """Return False during replay."""
+        """Return False during replay, and while code is closed because its run leaves memory or has ended."""
         host = current_host()
-        if host is not None and cast("Execution", host).replaying:
+        if host is not None and (cast("Execution", host).replaying or cast("Execution", host).stopped):
             return False
         return self.logger.isEnabledFor(level)
 
@@ -393,5 +393,8 @@ class ReplaySilentLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 def get_logger(name: str) -> ReplaySilentLogger:
-    """Return a logger that is silent on replay and adds ``run_id`` to each record; works outside of runs as well."""
+    """Return a logger that is silent on replay and while a run leaves memory, and adds ``run_id`` to each record.
+
+    It works outside of runs as well.
+    """
     return ReplaySilentLogger(logging.getLogger(name), {})

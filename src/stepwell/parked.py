@@ -17,7 +17,8 @@ def waits_of(run: Resident) -> str:
     if len(pending) > MAX_NAMED:
         waits.append(Wait("more", count=len(pending) - MAX_NAMED))
     elif not waits:
-        waits.append(Wait("nothing", at=run.execution.waits_at()))
+        name, place = run.execution.awaited()
+        waits.append(Wait("nothing", name=name, at=place))
     return encode_waits(waits)
 
 

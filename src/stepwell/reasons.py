@@ -270,11 +270,11 @@ def halted_run(run_id: str, reason: str | None, *, is_child: bool) -> str:
 
 def nothing(wait: Wait) -> str:
     """Say that nothing can wake it."""
-    what = f"{wait.name}, which nothing" if wait.name else "something that nothing"
+    what = f", {wait.name}" if wait.name else ""
     where = f" ({wait.at})" if wait.at else ""
     return (
-        f"{what} can bring about{where}: no timer, message, step or run that could is open. Mend the code and resume "
-        "it, or cancel it"
+        f"something that nothing can bring about{what}{where}: no timer, message, step or run that could is open. "
+        "Mend the code and resume it, or cancel it"
     )
 
 

@@ -123,12 +123,23 @@ class Resident:
             return self.deadline_at
         return due
 
-    def pop_due(self, now: int) -> int | None:
-        """Remove and return an operation that is due, the longest due first; None when there is none."""
+    def pop_due(self, now: int) -> list[int]:
+        """Remove and return the operations that are due longest: several, where they were due at the same instant.
+
+        asyncio calls the timers of one instant before it lets code go on: an inner and an outer timeout with the same
+        deadline have both expired.
+        """
         self.next_due()
-        if self.timers and self.timers[0][0] <= now:
-            return heappop(self.timers)[1]
-        return None
+        timers = self.timers
+        if not timers or timers[0][0] > now:
+            return []
+        due = timers[0][0]
+        found: list[int] = []
+        while timers and timers[0][0] == due:
+            _, operation = heappop(timers)
+            if operation in self.execution.pending:
+                found.append(operation)
+        return found
 
     def match_message(self) -> tuple[Operation, Message] | None:
         """Remove and return a waiting receiver with the first message for it, or None."""

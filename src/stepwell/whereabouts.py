@@ -95,6 +95,41 @@ def waiting_at(coroutine: Any) -> str:
     return place
 
 
+def awaited(tasks: list[asyncio.Task[Any]]) -> tuple[str, str]:
+    """Return what suspended tasks wait for in the end, "" if unknown, and the line of the user's code that does so.
+
+    The first of `tasks` is the main one. Where that waits for others (`gather`, a `TaskGroup`), it is the first of them
+    that counts.
+    """
+    task: Any = tasks[0]
+    left = [*tasks[1:]]
+    while True:
+        waits: list[Any] = [task._fut_waiter]
+        waits += getattr(waits[0], "_children", ())
+        others = [each for each in left if each in waits]
+        if not others and _innermost_function(task.get_coro()) in _OF_OTHERS:
+            others = left
+        if not others:
+            break
+        task = others[0]
+        left.remove(task)
+    name = _innermost_function(task.get_coro())
+    place = next((place for each in (task, tasks[0]) if (place := waiting_at(each.get_coro())) != "unknown"), "")
+    return name or "a future", place
+
+
+#: The functions of asyncio in which a task waits for other tasks.
+_OF_OTHERS: Final = ("TaskGroup.__aexit__()", "_wait()", "as_completed.<locals>._wait_for_one()", "_wait_for_one()")
+
+
+def _innermost_function(coroutine: Any) -> str:
+    """Return the innermost function of asyncio, "" where the user's code itself awaits something."""
+    filename = name = ""
+    for filename, _, name in _awaits(coroutine):  # noqa: B007 - the last one counts
+        pass
+    return f"{name}()" if filename.startswith(_ASYNCIO) else ""
+
+
 def described(function: Any) -> str:
     """Return a function's name, and where it is defined as far as that can be told."""
     while isinstance(function, functools.partial):

@@ -171,14 +171,18 @@ class Worker:
         if run.deadline_at is not None and run.deadline_at <= self.now and not run.cancelling:
             self.deliver_cancel(run, DEADLINE_REASON, work)
         while not run.finished and run.status != "halted":
-            number = run.pop_due(self.now)
-            if number is None:
+            due = run.pop_due(self.now)
+            if not due:
                 break
-            operation = run.execution.pending[number]
-            if operation.kind == "timer":
-                self.activator.deliver(run, self.activator.entry(run, operation, "timer"), work)
-            else:
-                self.activator.dispatch(run, run.calls[number], work)
+            timers: list[Operation] = []
+            for operation in map(run.execution.pending.__getitem__, due):
+                if operation.kind == "timer":
+                    timers.append(operation)
+                else:
+                    self.activator.dispatch(run, run.calls[operation.number], work)
+            for place, operation in enumerate(timers, 1):
+                entry = self.activator.entry(run, operation, "timer")
+                self.activator.deliver(run, entry, work, more=place < len(timers))
             self.settle_run(run, work)
         spin = run.spin
         if spin is not None and spin.due is not None and spin.due <= self.now:
