@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stepwell.attempts import Attempts
 from stepwell.calls import ChildStart, Operation, Outcome
+from stepwell.conflicts import conflict_with
 from stepwell.errors import (
     ResultNotSerializable,
     RunCancelled,
@@ -344,12 +345,12 @@ class Activator:
 
     def _existing_child(self, run: Resident, operation: Operation, existing: RunRecord) -> Entry:
         detail: ChildStart = operation.detail
-        if existing.workflow == detail.workflow and existing.fingerprint == operation.fingerprint:
-            return self.entry(run, operation, "child", self._runs.codec.encode(existing.id, "an id"))
-        error = RunConflict(
-            f"run {run.id!r} started a child with the id {existing.id!r}, which belongs to a run of another workflow "
-            "or with other input; choose another id"
+        codec = self._runs.codec
+        error = conflict_with(
+            codec, existing, existing.id, detail.workflow, detail.input, operation.fingerprint, parent=run.id
         )
+        if error is None:
+            return self.entry(run, operation, "child", codec.encode(existing.id, "an id"))
         return self.entry(run, operation, "child_failed", encode_failure(error))
 
     def _await_result(self, run: Resident, operation: Operation, work: Work) -> None:

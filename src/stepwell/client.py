@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from stepwell.child import check_may_open
 from stepwell.clock import Clock, engine_time, to_seconds
 from stepwell.codec import Codec
+from stepwell.conflicts import conflict_of
 from stepwell.core import Core
 from stepwell.definition import (
     Workflow,
@@ -60,7 +61,7 @@ from stepwell.options import (
     deadline_at,
     duration_microseconds,
 )
-from stepwell.queues import entered, refusal_of
+from stepwell.queues import entered
 from stepwell.requests import Message
 from stepwell.sortable_ids import SortableIds
 from stepwell.stalls import ANSWER_SECONDS
@@ -402,7 +403,7 @@ class Enlisted:
         elif run.workflow not in self._client.workflows:
             run = self._client.core.machine.requests.as_pending(run)
         *before, created = self._apply([*declaration, run])
-        refusal = refusal_of(run, created)
+        refusal = conflict_of(self._client.codec, run, created)
         if refusal is not None:
             raise refusal
         for declared, settings in zip(declaration, before, strict=True):

@@ -13,6 +13,7 @@ from stepwell.differences import difference
 from stepwell.errors import SerializationError
 from stepwell.exactness import atoms_of, checker
 from stepwell.journal import Payload
+from stepwell.lost_fields import holds_fields, lost_field
 from stepwell.payload import Packer, inflate, named, not_recorded, refuse_value, write
 from stepwell.shapes import MISSING, at_path, class_of, type_name
 from stepwell.signature import Signature
@@ -21,7 +22,7 @@ from stepwell.signature import Signature
 class Converter:
     """Encodes and decodes values of one annotation. `Codec.converter` makes and keeps them."""
 
-    __slots__ = ("_decode", "_is_exact", "_is_typed", "_packer", "annotation", "atoms")
+    __slots__ = ("_decode", "_holds_fields", "_is_exact", "_is_typed", "_packer", "annotation", "atoms")
 
     def __init__(self, packer: Packer, annotation: Any, decoders: Decoders) -> None:
         self.annotation = annotation
@@ -30,6 +31,7 @@ class Converter:
         self._is_typed = not is_untyped(annotation)
         self.atoms = atoms_of(annotation)
         self._is_exact = checker(annotation)
+        self._holds_fields = holds_fields(annotation)
 
     def roundtrip(self, value: object, where: object) -> tuple[Payload, Any]:
         """Return what is to be stored for `value`, and what to deliver: the value as every replay will deliver it.
@@ -90,9 +92,29 @@ class Converter:
                 path=path,
             )
         try:
-            return self._decode(payload)
+            value = self._decode(payload)
         except Exception as error:  # noqa: BLE001 - constructors of user classes may raise anything
             self._refuse(error, where, MISSING, path, signature)
+        if self._holds_fields:
+            self._check_fields(value, payload, where, path, signature)
+        return value
+
+    def _check_fields(self, value: Any, payload: Any, where: object, path: str, signature: Signature | None) -> None:
+        """Raise `SerializationError` where the payload has a field that is not in the value."""
+        text = payload if isinstance(payload, str) else bytes(payload).decode()
+        try:
+            lost = lost_field(text, value, write)
+        except Exception:  # noqa: BLE001 - hooks of user classes may raise anything; it was read, so it is delivered
+            return
+        if lost is not None:
+            inner, cls = lost
+            shown = named(path + inner[1:], signature)
+            raise SerializationError(
+                f"Cannot deliver {where} as {show(self.annotation)}: {shown} was recorded, and {cls} does not have "
+                "it any more. Give it back to the class, with a default",
+                where=str(where),
+                path=path + inner[1:],
+            )
 
     def _refuse(
         self, error: Exception, where: object, value: object, path: str, signature: Signature | None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import reprlib
-from typing import Final
+from typing import Any, Final, NamedTuple
 
-from stepwell.attempts import Attempts
+from stepwell.added_fields import is_recorded, what_is_new
 from stepwell.calls import Operation
 from stepwell.errors import DeterminismError, RunHalted, SerializationError
 from stepwell.journal import OP_KIND_OF, Entry
+from stepwell.signature import Signature
 
 _WORDS: Final = {
     "timer": "a timer",
@@ -32,14 +33,32 @@ def describe(kind: str, name: str, fingerprint: int = 0) -> str:
     return f"{text} (arguments {fingerprint:08x})" if fingerprint else text
 
 
-def difference(recorded: Entry, operation: Operation) -> str | None:
-    """Return what the code does in place of what was recorded for the operation of this number; None where it fits."""
+class Given(NamedTuple):
+    """What an operation was called with, and what takes it: what its fingerprint was made of."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    signature: Signature | None = None
+
+
+def difference(recorded: Entry, operation: Operation, given: Given | None) -> str | None:
+    """Return what the code does in place of what was recorded for the operation of this number; None where it fits.
+
+    Arguments that differ in nothing but fields and parameters which the code has got since do fit.
+    """
     kind = OP_KIND_OF[recorded.kind]
     has_name = kind == operation.kind and recorded.name == operation.name
     if has_name and recorded.fingerprint == operation.fingerprint:
         return None
     actual = describe(operation.kind, operation.name, operation.fingerprint)
-    return f"{actual}: {_shown(operation.detail)}" if has_name and kind == "step" else actual
+    if not has_name or given is None:
+        return actual
+    if is_recorded(recorded.fingerprint, *given):
+        return None
+    if kind in ("step", "start"):
+        actual += f": {_shown(given)}"
+    new = what_is_new(recorded.fingerprint, *given)
+    return actual if new is None else f"{actual} ({new})"
 
 
 def divergence(recorded: Entry, actual: str, *, run: str, workflow: str, location: str) -> DeterminismError:
@@ -66,5 +85,5 @@ def unreadable(recorded: Entry, error: SerializationError, *, run: str, location
     return RunHalted(f"run {run!r}: {error}.{at}{advice}")
 
 
-def _shown(attempts: Attempts) -> str:
-    return reprlib.repr((*attempts.args, *(f"{name}={value!r}" for name, value in attempts.kwargs.items())))
+def _shown(given: Given) -> str:
+    return reprlib.repr((*given.args, *(f"{name}={value!r}" for name, value in given.kwargs.items())))

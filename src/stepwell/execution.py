@@ -29,7 +29,7 @@ from stepwell.code_errors import halted_by, mistake_in
 from stepwell.codec import Codec
 from stepwell.converter import Converter
 from stepwell.definition import Step, Workflow, is_durable
-from stepwell.divergence import describe, difference, divergence, unreadable
+from stepwell.divergence import Given, describe, difference, divergence, unreadable
 from stepwell.durable import as_definition
 from stepwell.errors import (
     DefinitionError,
@@ -297,7 +297,13 @@ class Execution:
     # --- operations ----------------------------------------------------------------------------------------------
 
     def issue(
-        self, kind: OpKind, name: str, fingerprint: int = 0, converter: Converter | None = None, detail: Any = None
+        self,
+        kind: OpKind,
+        name: str,
+        fingerprint: int = 0,
+        converter: Converter | None = None,
+        detail: Any = None,
+        given: Given | None = None,
     ) -> Operation:
         """Give the next number to an operation of the code; check it against the journal during replay."""
         if self.stopped or self.outcome is not None:
@@ -305,19 +311,25 @@ class Execution:
         self._counter = number = self._counter + 1
         operation = Operation(number, kind, name, fingerprint, converter, detail)
         if self._expected:
-            self._check(operation)
+            self._check(operation, given)
         self.pending[number] = operation
         self.issued.append(operation)
         return operation
 
     async def perform(
-        self, kind: OpKind, name: str, fingerprint: int = 0, converter: Converter | None = None, detail: Any = None
+        self,
+        kind: OpKind,
+        name: str,
+        fingerprint: int = 0,
+        converter: Converter | None = None,
+        detail: Any = None,
+        given: Given | None = None,
     ) -> Any:
         """Issue an operation and wait for it; withdraw it when the waiting task is cancelled."""
         future: asyncio.Future[Any] = asyncio.Future(loop=self.loop)
         if self._refusals >= _MAX_REFUSALS:
             await future  # for ever: see _MAX_REFUSALS
-        operation = self.issue(kind, name, fingerprint, converter, detail)
+        operation = self.issue(kind, name, fingerprint, converter, detail, given)
         operation.future = future
         try:
             return await future
@@ -418,7 +430,8 @@ class Execution:
             self.codec.check_arguments(payload, args, kwargs, workflow.signature, where)
         count = 1 if entry is None else batch_count(entry.queue, args, kwargs)
         detail = ChildStart(workflow.name, payload, child_id=child_id, attached=attached, entry=entry, count=count)
-        result = await self.perform("start", workflow.name, fingerprint, self.codec.converter(str), detail)
+        given = Given(args, kwargs, workflow.signature)
+        result = await self.perform("start", workflow.name, fingerprint, self.codec.converter(str), detail, given)
         return str(result)
 
     async def child_result(self, workflow: Workflow[..., Any], child_id: str, *, cancel_with_caller: bool) -> Any:
@@ -491,14 +504,20 @@ class Execution:
 
     # --- divergence ----------------------------------------------------------------------------------------------
 
-    def _check(self, operation: Operation) -> None:
+    def _check(self, operation: Operation, given: Given | None) -> None:
         recorded = self._expected.get(operation.number)
         if recorded is None:
             return
-        actual = difference(recorded, operation)
+        if operation.kind == "step":
+            attempts: Attempts = operation.detail
+            given = Given(attempts.args, attempts.kwargs, attempts.definition.signature)
+        actual = difference(recorded, operation, given)
         if actual is not None:
             self._diverge(recorded, actual, self.location())
             raise self.halted or RunHalted(self.run_id)
+        operation.fingerprint = recorded.fingerprint  # which may be that of the same arguments without a new field
+        if operation.kind == "step":
+            operation.detail.fingerprint = recorded.fingerprint
 
     def _diverge(self, recorded: Entry, actual: str, location: str | None = None) -> None:
         location = location or self._whereabouts()

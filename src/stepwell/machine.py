@@ -18,8 +18,9 @@ from typing import Any, Final, Protocol, cast
 from stepwell import purging
 from stepwell.attempts import Attempts
 from stepwell.codec import Codec
+from stepwell.conflicts import conflict_of
 from stepwell.definition import Workflow
-from stepwell.errors import ClaimLost, EngineClosed, RunConflict, StepwellError, StoreError, StoreUnavailable
+from stepwell.errors import ClaimLost, EngineClosed, StepwellError, StoreError, StoreUnavailable
 from stepwell.failure_log import attempt_fields
 from stepwell.flow import Limit, Queue, QueueSettings
 from stepwell.hearing import Hearing
@@ -28,7 +29,7 @@ from stepwell.loading import Limits
 from stepwell.model import Claim, Member
 from stepwell.pace import MOST
 from stepwell.queue_requests import QueueRequests
-from stepwell.requests import Message, Requests, check_conflict
+from stepwell.requests import Message, Requests
 from stepwell.store.base import Created, News, RunCreated, Store
 from stepwell.waiting import Waiters
 from stepwell.work import Reply, RunOver, Work
@@ -489,10 +490,9 @@ class Machine:
         if self.refuses(reply):
             return
         if messages and (existing := self.worker.find(run.id)) is not None:
-            try:  # a start that is refused sends nothing; one that finds its run sends the messages to it
-                check_conflict(run, Created(existing.key, existing))
-            except RunConflict as error:
-                reply(None, error)
+            conflict = conflict_of(self.worker.codec, run, Created(existing.key, existing))
+            if conflict is not None:  # it sends nothing; a start that finds its run sends the messages to it
+                reply(None, conflict)
                 return
         at_once = run.entry is not None or self.worker.admits(run.workflow)
         self.requests.start(run if at_once else self.requests.as_pending(run), messages, reply)

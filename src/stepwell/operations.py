@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from stepwell.clock import MICROSECONDS, datetime_of, to_seconds
 from stepwell.context import Current, RunContext, current_here
 from stepwell.definition import Workflow, how_to_make_it_a_workflow, is_durable, is_workflow, workflow_named
+from stepwell.divergence import Given
 from stepwell.durable import as_definition, current_host, unwrapped
 from stepwell.errors import InvalidArgument, StepwellError
 from stepwell.execution import Execution
@@ -170,8 +171,9 @@ async def send(run_id: str, name: str, value: object = None, *, key: str | None 
     if key is not None:
         check_name(key, "the key of a message")
     payload = run.codec.encode_untyped(value, f"the message {name!r} from run {run.run_id!r} to run {run_id!r}")
-    fingerprint = run.codec.fingerprint((run_id, value, key), {}, name)
-    await run.perform("send", name, fingerprint, None, MessageDetail(run_id, payload, key))
+    given = Given((run_id, value, key), {})
+    fingerprint = run.codec.fingerprint(given.args, {}, name)
+    await run.perform("send", name, fingerprint, None, MessageDetail(run_id, payload, key), given)
 
 
 async def publish(key: str, value: object) -> None:
@@ -179,7 +181,8 @@ async def publish(key: str, value: object) -> None:
     run = execution("publish()")
     check_name(key, "the key of a published value")
     payload = run.codec.encode_untyped(value, f"the value published as {key!r} by run {run.run_id!r}")
-    await run.perform("publish", key, run.codec.fingerprint((value,), {}, key), None, ValueDetail(payload))
+    fingerprint = run.codec.fingerprint((value,), {}, key)
+    await run.perform("publish", key, fingerprint, None, ValueDetail(payload), Given((value,), {}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from stepwell.conflicts import conflict_of
 from stepwell.definition import Workflow
-from stepwell.errors import RunConflict, RunEnded, RunNotFound
+from stepwell.errors import RunEnded, RunNotFound
 from stepwell.journal import Payload
 from stepwell.lifecycle import ENDED
 from stepwell.loading import no_workflow
 from stepwell.model import RunRecord
-from stepwell.queues import refusal_of
 from stepwell.store.base import CancelRequested, Created, MessageSent, RunCreated, RunResumed, RunWoken
 from stepwell.store.reading import Inspector
 from stepwell.work import Reply
@@ -54,7 +54,7 @@ class Requests:
             work.expect(change, partial(self._worker.message_committed, change))
 
     def _started(self, run: RunCreated, created: Created, reply: Reply) -> None:
-        refusal = refusal_of(run, created)
+        refusal = conflict_of(self._worker.codec, run, created)
         if refusal is not None:
             reply(None, refusal)
             return
@@ -150,15 +150,3 @@ class Requests:
 def _ended(record: RunRecord) -> RunEnded:
     """Return the error that tells why a run is not resumed."""
     return RunEnded(f"run {record.id!r} has ended ({record.status}), and only a run that has not can be resumed")
-
-
-def check_conflict(run: RunCreated, created: Created) -> None:
-    """Raise `RunConflict` where the id of a start belongs to a run of another workflow or with other input."""
-    existing = created.existing
-    if existing is None or (existing.workflow == run.workflow and existing.fingerprint == run.fingerprint):
-        return
-    what = "another workflow" if existing.workflow != run.workflow else "other input"
-    raise RunConflict(
-        f"run {run.id!r} exists already, with {what} ({existing.workflow!r}, {existing.status}); it was not "
-        f"started again. Choose another id, or get the run with get({run.id!r})"
-    )

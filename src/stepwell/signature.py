@@ -143,6 +143,11 @@ class Signature:
             index -= 1
         return None
 
+    def default_of(self, name: str) -> Any:
+        """Return the default value of a parameter, `NONE` where it has none, or where there is no such parameter."""
+        parameter = self.parameters.parameters.get(name)
+        return self.NONE if parameter is None else parameter.default
+
     def annotation_of(self, name: str) -> Any:
         """Return the annotation of the argument passed by `name`, or `NONE` where it cannot be passed."""
         return self.annotations.keyword.get(name, self.annotations.more_keyword)
