@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from stepwell import Engine, FileNotUsable, receive, workflow
 from stepwell.codec import Codec
 from stepwell.loading import Limits
 from stepwell.machine import Machine
+from stepwell.requests import Message
 from stepwell.store.base import MessageSent, News, RunCreated, Unit
 from stepwell.store.sqlite import SqliteStore
 
@@ -28,6 +30,12 @@ async def nothing() -> None:
 @workflow(name="waits")
 async def waits() -> None:
     await receive("go on")
+
+
+@workflow(name="ordered")
+async def ordered() -> list[str]:
+    await receive("go")
+    return [await receive("m", str), await receive("m", str), await receive("m", str)]
 
 
 class Driver:
@@ -61,7 +69,12 @@ def machine(database: Path, driver: Driver) -> Iterator[Machine]:
     store = SqliteStore.open(database)
     limits = Limits(running=10, waiting=10, crashes=5)
     machine = Machine(
-        store, Codec(), {"nothing": nothing, "waits": waits}, limits=limits, chance=lambda: 0.5, driver=driver
+        store,
+        Codec(),
+        {"nothing": nothing, "waits": waits, "ordered": ordered},
+        limits=limits,
+        chance=lambda: 0.5,
+        driver=driver,
     )
     store.writers.acquire()
     machine.open(NOW)
@@ -178,3 +191,37 @@ def test_an_engine_that_waits_for_others_notices_that_the_file_is_gone(database:
                     waiting.result()
             finally:
                 database.with_suffix(".away").rename(database)
+
+
+@pytest.mark.parametrize("late", [(0,), (1,), (0, 1), (0, 2)])
+def test_messages_are_received_in_the_order_of_sending_although_some_are_noticed_late(
+    machine: Machine, late: tuple[int, ...]
+) -> None:
+    """Of three messages, another process writes the `late` ones, and the engine hears of them behind its own."""
+
+    def until_idle() -> None:
+        while not machine.is_idle(NOW):
+            machine.turn(NOW)
+
+    creation = RunCreated("one", "ordered", None, 0, "running", NOW)
+    machine.post(lambda: machine.start_run(creation, [], lambda *_: None))
+    until_idle()
+    machine.store.writers.acquire()
+    other = machine.store.register(NOW)
+    machine.store.writers.release()
+    for number in range(3):
+        if number in late:
+            machine.store.writers.acquire()
+            machine.store.commit([Unit([MessageSent("one", "m", f'"{number}"', NOW)])], other)
+            machine.store.writers.release()
+        else:
+            message = Message("m", f'"{number}"', None)
+            machine.post(partial(machine.send, "one", message, lambda *_: None))
+            until_idle()
+    machine.post(lambda: machine.hear(News("mail")))
+    until_idle()
+    machine.post(lambda: machine.send("one", Message("go", None, None), lambda *_: None))
+    until_idle()
+    record = machine.store.inspector.run_by_id("one")
+    assert record is not None
+    assert record.result == '["0","1","2"]'

@@ -125,9 +125,14 @@ def test_arguments_by_position_and_by_name_are_different_input_but_both_arrive(e
 
 
 def test_generated_ids_sort_by_time(engine: TestEngine) -> None:
-    ids = [engine.start(waits).id for _ in range(20)]
-    assert len(set(ids)) == 20
-    assert ids[0][:8] <= ids[-1][:8]
+    ids: list[str] = []
+    for seconds in (0, 0, 0, 0.001, 1, 0, 3600, 0, 86_400):
+        engine.clock.advance(seconds)
+        ids += [engine.start(waits).id for _ in range(3)]
+    assert ids == sorted(ids)
+    assert len(set(ids)) == len(ids)
+    # The time itself is in them, to the millisecond.
+    assert int(ids[-1][:12], 16) == engine.clock.now() // 1000
 
 
 @pytest.mark.parametrize("run_id", ["", "x" * 256, "a\nb", "\ud800", 5, b"id"])

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 from datetime import timedelta
 from pathlib import Path
 
+import apsw
 import pytest
 
-from stepwell import AsyncEngine, Engine, InvalidArgument, RunNotFound, receive, workflow
-from stepwell.testing import VirtualClock
+from stepwell import (
+    AsyncEngine,
+    Batch,
+    Engine,
+    InvalidArgument,
+    Queue,
+    RunNotFound,
+    core,
+    publish,
+    receive,
+    start,
+    workflow,
+)
+from stepwell.model import Claim
+from stepwell.store.sqlite.store import SqliteStore
+from stepwell.testing import TestEngine, VirtualClock
 
 
 @workflow
@@ -82,3 +98,87 @@ def test_a_retention_that_is_no_duration_is_refused(tmp_path: Path, retention: o
     with pytest.raises(InvalidArgument, match="retention"):
         Engine(tmp_path / "test.db", retention=retention)  # type: ignore[arg-type]
     assert not (tmp_path / "test.db").exists()
+
+
+@pytest.fixture
+def purges(monkeypatch: pytest.MonkeyPatch) -> queue.SimpleQueue[int]:
+    """What was purged: the times before which runs must have ended. The engine purges without a pause."""
+    found: queue.SimpleQueue[int] = queue.SimpleQueue()
+    real = SqliteStore.purge
+
+    def purge(store: SqliteStore, ended_before: int, limit: int, claim: Claim) -> int:
+        number = real(store, ended_before, limit, claim)
+        found.put(ended_before)
+        return number
+
+    monkeypatch.setattr(SqliteStore, "purge", purge)
+    monkeypatch.setattr(core, "_PURGE_PERIOD_SECONDS", 0.001)
+    return found
+
+
+def test_runs_are_kept_as_long_as_asked_and_purged_again_and_again(
+    tmp_path: Path, purges: queue.SimpleQueue[int]
+) -> None:
+    clock, month = VirtualClock(), timedelta(days=30)
+    moment = timedelta(microseconds=1)
+
+    def ids_after_a_purge(engine: Engine) -> list[str]:
+        """Return the runs that are there when all was purged that may be by now."""
+        due = clock.now() - month // moment
+        while purges.get(timeout=60) < due:
+            pass
+        return [run.id for run in engine.list()]
+
+    with Engine(tmp_path / "test.db", clock=clock, retention=month) as engine:
+        for name in ("first", "second", "third"):
+            engine.start(short, 1, id=name).result(60)
+            ended_at = engine.get(name).info().ended_at
+            assert ended_at == clock.time
+            clock.advance(month)
+            assert ids_after_a_purge(engine) == [name]
+            clock.advance(moment)
+            assert ids_after_a_purge(engine) == []
+
+
+LINE = Queue("purged", batch=Batch(2, within=5))
+DEBOUNCED = Queue("purged-debounced", debounce=1)
+
+
+@workflow
+async def collects(items: list[int]) -> int:
+    return sum(items)
+
+
+@workflow
+async def says(number: int) -> int:
+    await publish("number", number)
+    await start(short, number)
+    return await receive("go", int)
+
+
+def test_runs_of_every_kind_are_purged_with_all_that_belongs_to_them(tmp_path: Path) -> None:
+    path = tmp_path / "test.db"
+    with TestEngine(path) as engine:
+        batched = engine.start(collects, [1], queue=LINE)
+        engine.start(collects, [2, 3], queue=LINE)
+        debounced = engine.start(short, 7, queue=DEBOUNCED, dedup="d")
+        spoken = engine.start(says, 5)
+        spoken.send("never read", 2)
+        spoken.send("go", 1)
+        engine.advance(10)
+        assert [run.result(60) for run in (batched, debounced, spoken)] == [6, 7, 1]
+        engine.advance(1)
+        assert engine.purge(0) == 4
+        # And the engine goes on.
+        assert engine.start(short, 1).result(60) == 1
+        engine.advance(1)
+        assert engine.purge(0) == 1
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    found = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'stepwell_%'"
+    tables = [str(name) for (name,) in connection.execute(found).fetchall()]
+    columns = {name: {row[1] for row in connection.execute(f"PRAGMA table_info({name})").fetchall()} for name in tables}
+    of_runs = [name for name in tables if columns[name] & {"run", "watcher"}]
+    assert {"stepwell_batch_items", "stepwell_journal", "stepwell_messages"} <= set(of_runs)
+    left = [name for name in of_runs if connection.execute(f"SELECT count(*) FROM {name}").fetchall() != [(0,)]]
+    assert left == []
+    connection.close()
