@@ -29,7 +29,7 @@ from stepwell.testing import TestEngine
 def test_a_worker_says_what_it_serves_and_a_signal_lets_the_steps_under_way_end(desk: Desk) -> None:
     desk.start_runs(("a", file_appears, "signal"), ("b", sum_up, [1, 2, 3]))
     worker = desk.begin("worker", "flows", "--db", "orders.db")
-    line = worker.expect(r"stepwell worker \d+ \(process (\d+)\) serves 7 workflows of orders\.db$")
+    line = worker.expect(r"stepwell worker \d+ \(process (\d+)\) serves 8 workflows of orders\.db$")
     assert int(line.group(1)) == worker.process.pid
     worker.expect("waiting for signal")
     worker.signal(signal.SIGTERM)

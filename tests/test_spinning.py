@@ -7,15 +7,17 @@ import threading
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import stepwell
 from stepwell import Engine, Retry, receive, step, sync, workflow
+from stepwell.cli import main
 from stepwell.clock import MICROSECONDS
 from stepwell.journal import TICK
-from stepwell.spinning import EAGER_TICKS, _pause
+from stepwell.spinning import EAGER_TICKS, Spinning, _pause
 from stepwell.testing import TestEngine
 
 MAX_TURNS = 20
@@ -348,6 +350,93 @@ def test_the_pauses_grow_so_that_a_day_takes_a_few_thousand_ticks() -> None:
         elapsed += _pause(ticks) if ticks >= EAGER_TICKS else 0
     assert ticks < 4000
     assert _pause(10**9) == 60 * MICROSECONDS
+
+
+# --- many of them -----------------------------------------------------------------------------------------------------
+
+
+class Rounds:
+    """A worker whose runs go round for ever, and which notes who is given a tick."""
+
+    def __init__(self, count: int) -> None:
+        self.now = 0
+        self.draining = False
+        self.events: list[Callable[[], None]] = []
+        self.told: list[int] = []
+        self.batch = self.activator = self
+        self.memory: Any = SimpleNamespace(runs={})
+        self.spinning = Spinning(self, self)  # type: ignore[arg-type]  # as much of a worker as it needs
+        for key in range(count):
+            code = SimpleNamespace(spins=True, has_news=False, loop=self, waits_at=str)
+            run: Any = SimpleNamespace(key=key, id=str(key), spin=None, finished=False, execution=code)
+            self.memory.runs[key] = run
+            self.spinning.rest(run)
+
+    def ready_callbacks(self) -> list[Any]:
+        return []
+
+    def later(self, event: Callable[[], None]) -> None:
+        self.events.append(event)
+
+    def work_of(self, _run: Any) -> None: ...
+
+    def deliver(self, run: Any, _entry: Any, _work: Any) -> None:
+        self.told.append(run.key)
+
+    def settle_run(self, run: Any, _work: Any) -> None:
+        self.spinning.rest(run)
+
+
+def test_many_runs_that_go_round_take_turns_a_few_at_a_time() -> None:
+    rounds = Rounds(10)
+    for _ in range(25):
+        (event,) = rounds.events  # all other events come in between
+        rounds.events.clear()
+        event()
+    assert rounds.told == list(range(10)) * 10
+
+
+def test_runs_whose_pauses_are_over_at_once_wait_for_their_turns_as_well() -> None:
+    rounds = Rounds(10)
+    while rounds.events:
+        rounds.events.pop()()
+    rounds.told.clear()
+    rounds.now += 10 * MICROSECONDS
+    for run in rounds.memory.runs.values():
+        rounds.spinning.look(run)
+    (event,) = rounds.events
+    event()
+    assert rounds.told == [0, 1, 2, 3]
+
+
+# --- several lives ----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_kills_its_workers_while_it_goes_round_is_given_up(database: Path) -> None:
+    with TestEngine(database, max_crashes=3) as engine:
+        run = engine.start(spins)
+        for _ in range(3):
+            engine.idle()
+            assert run.info().status == "running"
+            engine.crash()
+            engine.reopen()
+        engine.idle()
+        assert run.info().status == "halted"
+
+
+def test_show_counts_ticks_that_follow_one_another(
+    engine: TestEngine, database: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = engine.start(polling, "polls_timer", id="polls")
+    engine.advance(20)
+    ticks = sum(line.operation == 0 for line in run.journal())
+    engine.close()
+    assert main(["show", "polls", "--db", str(database)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    shown = [words for words in lines if words[:3] == ["0", "timer", "tick"]]
+    counts = [int(words[-2]) if words[-1] == "times" else 1 for words in shown]
+    assert sum(counts) == ticks
+    assert len(shown) < 5
 
 
 # --- code that was mended ---------------------------------------------------------------------------------------------

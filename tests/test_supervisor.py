@@ -10,7 +10,7 @@ import time
 
 import pytest
 from tests.commands import DEADLINE_SECONDS, Command, Desk
-from tests.programs.flows import file_appears, hanging, hears
+from tests.programs.flows import file_appears, going_round, hanging, hears
 
 from stepwell import Engine
 from stepwell.cli.supervisor import LONG_LIFE_SECONDS, LONGEST_DELAY_SECONDS, Backoff
@@ -79,6 +79,15 @@ def test_all_workers_drain_at_the_first_signal(desk: Desk) -> None:
     (desk.folder / "signal").touch()
     assert command.end() == 0
     assert desk.read("show", "a")["result"] == "signal"
+
+
+def test_workers_drain_although_a_run_goes_round_for_ever(desk: Desk) -> None:
+    desk.start_runs(("a", going_round))
+    command, _ = supervised(desk)
+    command.expect("going round")
+    command.signal(signal.SIGTERM)
+    assert command.end() == 0
+    assert desk.read("show", "a")["status"] == "waiting"  # for the next worker
 
 
 def test_a_signal_to_the_whole_process_group_counts_once(desk: Desk) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial
+from collections import deque
 from typing import Any, Final, Protocol
 
 from stepwell import loop
@@ -38,6 +38,8 @@ EAGER_TICKS: Final = 100
 _FIRST_PAUSE: Final = MICROSECONDS // 1000
 _GROWTH: Final = 1.01
 _LONGEST_PAUSE: Final = 60 * MICROSECONDS
+#: How many runs go round in one commit.
+_AT_ONCE: Final = 4
 #: After how many further ticks a run that still goes round is named again.
 _NAMED_EVERY: Final = 500
 
@@ -62,6 +64,7 @@ class Spinning:
     def __init__(self, worker: Owner, outside: Outside) -> None:
         self._worker = worker
         self._outside = outside
+        self._queued: deque[tuple[Resident, Spin]] = deque()
 
     def rest(self, run: Resident) -> None:
         """Note whether a run that was just settled goes round, and when it gets its next tick."""
@@ -74,13 +77,32 @@ class Spinning:
         if spin.is_queued:
             return
         if spin.ticks < EAGER_TICKS or run.execution.has_news:
-            spin.is_queued, spin.due = True, None
-            self._outside.later(partial(self.tick, run, spin))
+            self._queue(run, spin)
         elif spin.due is None:
             spin.due = self._worker.now + _pause(spin.ticks)
 
-    def tick(self, run: Resident, spin: Spin) -> None:
-        """Let a run go round again, unless it does not any more; an event."""
+    def look(self, run: Resident) -> None:
+        """Queue the tick of a run whose pause is over."""
+        spin = run.spin
+        if spin is not None and spin.due is not None and spin.due <= self._worker.now:
+            self._queue(run, spin)
+
+    def _queue(self, run: Resident, spin: Spin) -> None:
+        spin.is_queued, spin.due = True, None
+        self._queued.append((run, spin))
+        if len(self._queued) == 1:
+            self._outside.later(self._give_some)
+
+    def _give_some(self) -> None:
+        """Give ticks to the runs that wait longest for one; an event. Between two of these all other events come in."""
+        for _ in range(min(len(self._queued), _AT_ONCE)):
+            self._tick(*self._queued[0])
+            self._queued.popleft()  # afterwards, so that what is queued meanwhile makes no event of its own
+        if self._queued:
+            self._outside.later(self._give_some)
+
+    def _tick(self, run: Resident, spin: Spin) -> None:
+        """Let a run go round again, unless it does not any more."""
         worker = self._worker
         spin.is_queued, spin.due = False, None
         if run.spin is not spin or run.finished or worker.memory.runs.get(run.key) is not run or worker.draining:

@@ -184,9 +184,7 @@ class Worker:
                 entry = self.activator.entry(run, operation, "timer")
                 self.activator.deliver(run, entry, work, more=place < len(timers))
             self.settle_run(run, work)
-        spin = run.spin
-        if spin is not None and spin.due is not None and spin.due <= self.now:
-            self.spinning.tick(run, spin)
+        self.spinning.look(run)
         if not run.finished and run.armed is None and run.key in self.memory:
             self.memory.arm(run)
 

@@ -75,6 +75,13 @@ async def hanging() -> None:
     hang()
 
 
+@workflow(name="going_round")
+async def going_round() -> None:
+    say("going round")
+    while True:  # noqa: ASYNC110 - it polls, and never waits
+        await asyncio.sleep(0)
+
+
 @workflow(name="hanging_thread")
 async def hanging_thread() -> None:
     await hang_in_a_thread_of_asyncio()

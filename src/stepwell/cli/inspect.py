@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime
@@ -24,7 +24,7 @@ from stepwell.engine import Engine
 from stepwell.errors import InvalidArgument, RunNotFound, StepwellError
 from stepwell.failure_info import FailureInfo, failure_info
 from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo
-from stepwell.journal import VALUELESS
+from stepwell.journal import TICK, VALUELESS
 from stepwell.lifecycle import ENDED, STATUSES, Status
 from stepwell.model import RunRecord
 from stepwell.operations import check_id
@@ -128,7 +128,8 @@ def _show(options: argparse.Namespace) -> int:
         )
     _print_facts(facts)
     print()
-    _print_table(("OP", "KIND", "NAME", "AT", "ATTEMPT", "VALUE"), [_journal_row(entry) for entry in entries])
+    rows = [_journal_row(entry, count) for entry, count in _ticks_together(entries)]
+    _print_table(("OP", "KIND", "NAME", "AT", "ATTEMPT", "VALUE"), rows)
     _print_failures(entries)
     return 0
 
@@ -167,8 +168,30 @@ def _entries(inspector: Inspector, run: RunRecord, codec: Codec) -> list[Journal
     return entries
 
 
-def _journal_row(entry: JournalEntry) -> tuple[str, ...]:
-    value = entry.error if entry.error is not None else "" if entry.kind in VALUELESS else _short(entry.value)
+def _ticks_together(entries: Sequence[JournalEntry]) -> Iterator[tuple[JournalEntry, int]]:
+    """Yield entries and how many each stands for: the last tick for those right before it, which may be thousands."""
+    ticks = 0
+    for entry, following in zip(entries, [*entries[1:], None], strict=True):
+        ticks += 1
+        if not (_is_tick(entry) and following is not None and _is_tick(following)):
+            yield entry, ticks
+            ticks = 0
+
+
+def _is_tick(entry: JournalEntry) -> bool:
+    return entry.operation == 0 and entry.name == TICK
+
+
+def _journal_row(entry: JournalEntry, count: int) -> tuple[str, ...]:
+    value = (
+        f"{count} times"
+        if count > 1
+        else entry.error
+        if entry.error is not None
+        else ""
+        if entry.kind in VALUELESS
+        else _short(entry.value)
+    )
     return (
         str(entry.operation),
         entry.kind,

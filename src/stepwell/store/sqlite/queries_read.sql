@@ -185,7 +185,7 @@ SELECT EXISTS (
     SELECT 1 FROM stepwell_runs AS busy
     WHERE busy.crashes >= 2 AND busy.ended_at IS NULL AND busy.status = 'running' AND NOT EXISTS (
         SELECT 1 FROM stepwell_journal AS entry WHERE entry.run = busy.key AND entry.position > busy.crash_position
-            AND entry.kind <> 'step_started'
+            AND entry.kind <> 'step_started' AND (entry.op > 0 OR entry.kind <> 'timer')
     )
 );
 
@@ -313,5 +313,5 @@ SELECT DISTINCT name FROM stepwell_messages WHERE run = ?1 AND taken_at IS NULL 
 SELECT busy.id FROM stepwell_runs AS busy
 WHERE busy.crashes >= 2 AND busy.ended_at IS NULL AND busy.status = 'running' AND NOT EXISTS (
     SELECT 1 FROM stepwell_journal AS entry WHERE entry.run = busy.key AND entry.position > busy.crash_position
-        AND entry.kind <> 'step_started'
+        AND entry.kind <> 'step_started' AND (entry.op > 0 OR entry.kind <> 'timer')
 ) LIMIT 1;

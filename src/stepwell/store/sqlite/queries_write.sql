@@ -68,7 +68,7 @@ SELECT epoch, slot FROM stepwell_workers WHERE ended_at IS NULL ORDER BY epoch;
 -- name: runs_of_worker_released
 -- ?1 epoch, ?2 now, ?3 1 where the worker crashed. Its runs are anyone's now. What it was running is due, and whatever
 -- something came for that it may not have looked at. A crash counts for what was running; a line in the
--- journal since the last crash begins the count anew, unless it only says that a step is under way.
+-- journal since the last crash begins the count anew, unless it only says that a step is under way, or is a tick.
 UPDATE stepwell_runs SET
     owner = NULL,
     status = 'waiting',
@@ -83,6 +83,7 @@ UPDATE stepwell_runs SET
     crashes = CASE
         WHEN EXISTS (
             SELECT 1 FROM stepwell_journal WHERE run = key AND position > crash_position AND kind <> 'step_started'
+            AND (op > 0 OR kind <> 'timer')
         )
             THEN ?3 AND (status = 'running' OR ifnull(wake_at <= ?2, 0))
         ELSE crashes + (?3 AND (status = 'running' OR ifnull(wake_at <= ?2, 0)))
@@ -274,7 +275,7 @@ WHERE NOT EXISTS (
     SELECT 1 FROM stepwell_runs AS busy
     WHERE busy.crashes >= 2 AND busy.ended_at IS NULL AND busy.status = 'running' AND NOT EXISTS (
         SELECT 1 FROM stepwell_journal AS entry WHERE entry.run = busy.key AND entry.position > busy.crash_position
-            AND entry.kind <> 'step_started'
+            AND entry.kind <> 'step_started' AND (entry.op > 0 OR entry.kind <> 'timer')
     )
 )
 ORDER BY run.wake_at, run.key LIMIT 1;
@@ -292,7 +293,7 @@ WHERE NOT EXISTS (
     SELECT 1 FROM stepwell_runs AS busy
     WHERE busy.crashes >= 2 AND busy.ended_at IS NULL AND busy.status = 'running' AND NOT EXISTS (
         SELECT 1 FROM stepwell_journal AS entry WHERE entry.run = busy.key AND entry.position > busy.crash_position
-            AND entry.kind <> 'step_started'
+            AND entry.kind <> 'step_started' AND (entry.op > 0 OR entry.kind <> 'timer')
     )
 )
 ORDER BY run.key LIMIT 1;
@@ -326,6 +327,7 @@ UPDATE stepwell_runs SET
     crashes = iif(
         crashes > 0 AND EXISTS (
             SELECT 1 FROM stepwell_journal WHERE run = key AND position > crash_position AND kind <> 'step_started'
+            AND (op > 0 OR kind <> 'timer')
         ), 0, crashes
     )
 WHERE key IN (SELECT value FROM json_each(?1)) AND owner = ?2 AND status = 'waiting'
