@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.commands import Desk
+from tests.programs import flows
 
 from stepwell import Engine, PermanentError, Queue, Retry, StepInterrupted, receive, step, sync, transaction, workflow
 from stepwell.testing import TestEngine
@@ -21,7 +24,7 @@ class Ear(logging.Handler):
     """Keeps what it hears."""
 
     def __init__(self) -> None:
-        super().__init__(logging.INFO)
+        super().__init__(logging.DEBUG)
         self.heard: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -30,11 +33,11 @@ class Ear(logging.Handler):
 
 @pytest.fixture
 def heard() -> Iterator[list[logging.LogRecord]]:
-    """What was logged from `INFO` on, as records."""
+    """What was logged, as records."""
     logger, ear = logging.getLogger("stepwell"), Ear()
     level = logger.level
     logger.addHandler(ear)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)
     yield ear.heard
     logger.removeHandler(ear)
     logger.setLevel(level)
@@ -171,7 +174,7 @@ def test_a_halted_run_is_an_error_and_no_news_when_it_is_halted_again_for_the_sa
     engine.idle()
     assert engine.get("order-1").status == "halted"
     assert [record.levelname for record in of_run(heard, "order-1")] == ["ERROR"]
-    assert [record.levelname for record in of_run(heard, "order-1", least=logging.INFO)] == ["ERROR", "INFO"]
+    assert [record.levelname for record in of_run(heard, "order-1", least=logging.DEBUG)] == ["ERROR", "DEBUG"]
     engine.get("order-1").resume()  # that was asked for, so its outcome is news
     engine.idle()
     assert [record.levelname for record in of_run(heard, "order-1")] == ["ERROR", "ERROR"]
@@ -405,3 +408,17 @@ def test_a_text_that_no_encoding_has_is_logged_with_escapes(
     assert "half a character: \\ud800" in said.getMessage()
     assert "Traceback" in said.getMessage()
     assert said.exc_info is None
+
+
+def test_of_several_workers_one_says_it_and_none_says_it_again_after_a_restart(desk: Desk) -> None:
+    desk.start_runs(("order-1", flows.failing))
+    command = desk.worker("--processes", "2")
+    command.expect("ERROR .*run 'order-1' of 'failing' failed: ValueError: no luck")
+    command.expect("serves")
+    command.signal(signal.SIGTERM)
+    assert command.end() == 0
+    again = desk.worker()
+    again.signal(signal.SIGTERM)
+    assert again.end() == 0
+    assert "'order-1'" not in again.output
+    assert command.output.count("'order-1'") == 1

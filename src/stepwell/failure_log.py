@@ -131,7 +131,7 @@ def run_halted(
     fields = run_fields(run_id, workflow) if step is None else attempt_fields(step, workflow)
     arguments = run_id, workflow, described(reason)
     if was == f"{type(reason).__name__}: {reason}":  # whoever halted it first wrote the traceback
-        return Line(key, logging.INFO, "run %r of %r is still halted: %s", arguments, None, fields)
+        return Line(key, logging.DEBUG, "run %r of %r is still halted: %s", arguments, None, fields)
     if isinstance(reason, RunCrashed):
         return Line(key, logging.ERROR, "run %r of %r is given up: %s", arguments, reason, fields)
     return Line(key, logging.ERROR, "run %r of %r is halted: %s", arguments, reason, fields)
