@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,15 @@ from stepwell.testing import TestEngine
 # Examples open files and start threads beside other tests: how long one takes says nothing. `timeout` bounds them all.
 settings.register_profile("stepwell", deadline=None)
 settings.load_profile("stepwell")
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """Give the log its level back: the harnesses of the proof silence it, for a process that is theirs."""
+    log = logging.getLogger("stepwell")
+    level = log.level
+    yield
+    log.setLevel(level)
 
 
 @pytest.fixture
