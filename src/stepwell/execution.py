@@ -442,12 +442,17 @@ class Execution:
         return await self.perform("result", child_id, 0, workflow.converter(self.codec), cancel_with_caller)
 
     def block_on(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Wait for an operation from plain code; see `stepwell.loop.block_on`."""
+        """Wait for an operation from plain code; see `stepwell.greenlets.block_on`."""
         if self._silent_until_blocked:
             self._silent_until_blocked = self.replaying = False
         try:
-            return block_on(coroutine)
+            return block_on(coroutine, self.loop)
         except NeedsGreenletsError:
+            if self.loop.greenlets:  # in a finaliser, say: to start the code anew would change nothing
+                raise WorkflowIOError(
+                    f"run {self.run_id!r}: a `def` step was called where code cannot wait, at {self.location()}. Call "
+                    "it in a task or in a callback of the run"
+                ) from None
             self.needs_greenlets = self.stopped = True
             raise
 

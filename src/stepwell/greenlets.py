@@ -5,9 +5,10 @@ That is how a `def` workflow sleeps without holding a thread, and how a `def` st
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
-from collections.abc import Coroutine, Generator
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from greenlet import getcurrent, greenlet
 
@@ -23,10 +24,9 @@ class GreenletCoroutine(Coroutine[Any, Any, T]):
 
     __slots__ = ("_coroutine", "_greenlet")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T], context: contextvars.Context, hub: greenlet) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, T], context: contextvars.Context) -> None:
         self._coroutine = coroutine
-        # The hub is the greenlet that drains the loop; by default it would be whichever task made this one.
-        self._greenlet = greenlet(self._drive, hub)
+        self._greenlet = greenlet(self._drive)
         # A new greenlet would start with an empty context; it shares its task's instead.
         self._greenlet.gr_context = context
 
@@ -35,13 +35,20 @@ class GreenletCoroutine(Coroutine[Any, Any, T]):
 
     def send(self, value: Any) -> Any:
         """Resume the coroutine on its greenlet until it waits again."""
+        # What it waits for goes to whoever resumes it: the loop, or the task that starts it eagerly.
+        self._greenlet.parent = getcurrent()
         return self._greenlet.switch(value)
 
     def throw(self, *error: Any) -> Any:
         """Raise inside the coroutine, or inside the plain function in which it is blocked."""
         if not self._greenlet and not self._greenlet.dead:  # not started yet
             return self._coroutine.throw(*error)
+        self._greenlet.parent = getcurrent()
         return self._greenlet.throw(*error)
+
+    def executes_on(self, current: greenlet) -> bool:
+        """Tell whether `current` is the greenlet of this coroutine."""
+        return self._greenlet is current
 
     def close(self) -> None:
         """Close the coroutine; where a plain function is blocked inside it, leave that with GreenletExit."""
@@ -84,29 +91,110 @@ class GreenletCoroutine(Coroutine[Any, Any, T]):
 
 def _drive(coroutine: Coroutine[Any, Any, Any], yielded: Any) -> Any:
     """Carry on a coroutine from inside a greenlet, handing what it waits for to the greenlet's parent."""
-    switch = cast("greenlet", getcurrent().parent).switch
+    itself = getcurrent()
     while True:
         try:
-            value = switch(yielded)
+            value = cast("greenlet", itself.parent).switch(yielded)
         except BaseException as error:  # noqa: BLE001 - whatever is thrown in belongs to the coroutine
             yielded = coroutine.throw(error)
         else:
             yielded = coroutine.send(value)
 
 
-def block_on(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Wait for a durable operation from plain code inside a run, letting the run's other tasks go on.
+#: Where an exception that a plain function waits for is raised inside its greenlet; innermost in its traceback.
+RAISING: Final = _drive.__code__
 
-    Raises `NeedsGreenletsError` where the current task does not execute on a greenlet.
+
+class BlockableCall:
+    """A callback on a greenlet of its own, so that it may wait in the middle, as a call that takes its time does."""
+
+    __slots__ = ("_context", "_greenlet")
+
+    def __init__(self, callback: Callable[..., Any], context: contextvars.Context) -> None:
+        self._greenlet = greenlet(callback)
+        self._greenlet.gr_context = self._context = context
+
+    def start(self, args: tuple[Any, ...]) -> bool:
+        """Call the callback; return whether it waits."""
+        return self._wait(self._greenlet.switch(*args))
+
+    def resume(self, _future: object = None) -> None:
+        """Go on with the callback: what it waited for has come about."""
+        self._greenlet.parent = getcurrent()
+        self._wait(self._greenlet.switch(None))
+
+    def _wait(self, awaited: Any) -> bool:
+        """Do what a task does with what its coroutine yields."""
+        if not self._greenlet:
+            return False
+        awaited._asyncio_future_blocking = False
+        awaited.add_done_callback(self.resume, context=self._context)
+        return True
+
+    @property
+    def is_blocked(self) -> bool:
+        """Tell whether the callback still waits."""
+        return bool(self._greenlet)
+
+    def close(self) -> None:
+        """Leave the callback with GreenletExit where it waits."""
+        if self._greenlet:
+            self._greenlet.parent = getcurrent()
+            self._greenlet.throw()
+
+
+class TaskLoop(Protocol):
+    """A loop that knows its tasks."""
+
+    def unfinished_tasks(self) -> list[asyncio.Task[Any]]:
+        """Return the tasks that have not ended."""
+        ...
+
+
+def block_on(coroutine: Coroutine[Any, Any, T], loop: TaskLoop) -> T:
+    """Wait for a durable operation from plain code inside a run, letting the other tasks of its loop go on.
+
+    Raises `NeedsGreenletsError` where the current code does not execute on a greenlet.
     """
-    if getcurrent().parent is None:
+    itself = getcurrent()
+    if itself.parent is None:
         coroutine.close()
         raise NeedsGreenletsError
+    inner = asyncio.current_task(cast("asyncio.AbstractEventLoop", loop))
+    if inner is None or _executes_on(inner, itself):
+        return _block_on(coroutine)
+    # A task of asyncio's own class, which has no greenlet. It was started eagerly, by the task that has this one, or it
+    # executes on that of a callback. While the greenlet waits, asyncio must not take it for the current one.
+    outer = next((task for task in loop.unfinished_tasks() if _executes_on(task, itself)), None)
+    _make_current(loop, outer)
+    try:
+        return _block_on(coroutine)
+    finally:
+        _make_current(loop, inner)
+
+
+def _block_on(coroutine: Coroutine[Any, Any, T]) -> T:
     try:
         return cast("T", _drive(coroutine, coroutine.send(None)))
     except StopIteration as end:
         return cast("T", end.value)
 
 
-#: Where an exception that a plain function waits for is raised inside its greenlet; innermost in its traceback.
-RAISING: Final = _drive.__code__
+def _executes_on(task: asyncio.Task[Any], itself: greenlet) -> bool:
+    coroutine: Any = task.get_coro()
+    return coroutine.__class__ is GreenletCoroutine and coroutine.executes_on(itself)
+
+
+def _make_current(loop: Any, task: asyncio.Task[Any] | None) -> None:
+    """Make a task the one that asyncio takes for the current one of a loop."""
+    functions: Any = asyncio.tasks
+    current = asyncio.current_task(loop)
+    if current is not None:
+        functions._leave_task(loop, current)
+    if task is not None:
+        functions._enter_task(loop, task)
+
+
+def forget_current_task(loop: TaskLoop) -> None:
+    """Have asyncio keep nothing of a loop whose code was closed while it waited."""
+    _make_current(loop, None)

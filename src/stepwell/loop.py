@@ -20,16 +20,15 @@ import zlib
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Protocol, Self, TypeVarTuple
 
 import msgspec
-from greenlet import getcurrent
 
 from stepwell.anyio_support import support_anyio
 from stepwell.durable import unwrapped
 from stepwell.errors import InvalidArgument, RunEnded, WorkflowIOError
-from stepwell.greenlets import GreenletCoroutine
+from stepwell.greenlets import BlockableCall, GreenletCoroutine, forget_current_task
 from stepwell.isolation import guard_asyncio, refuse
 from stepwell.loop_methods import LoopMethods, refuse_the_rest
 from stepwell.retry import MAX_DURATION_SECONDS
@@ -184,7 +183,7 @@ class DeterministicLoop(LoopMethods):
         self.run: LoopHost = run
         self.greenlets = greenlets
         self._thread = thread or LoopThread()
-        self._hub = getcurrent()
+        self._blocked: list[BlockableCall] = []  # callbacks that wait in the middle
         self._ready: deque[Handle] = deque()
         self._tasks: list[asyncio.Task[Any]] = []
         self._tasks_made = 0
@@ -216,6 +215,7 @@ class DeterministicLoop(LoopMethods):
         self.is_open = True
         run = self.host = self.run
         ready = self._ready
+        greenlets = self.greenlets
         try:
             turns = 0
             limit = MAX_TURNS
@@ -228,13 +228,26 @@ class DeterministicLoop(LoopMethods):
                 handle = ready.popleft()
                 if not handle.is_cancelled:
                     try:
-                        handle.context.run(handle.callback, *handle.args)
+                        if greenlets:
+                            self._call_blockable(handle)
+                        else:
+                            handle.context.run(handle.callback, *handle.args)
                     except BaseException as error:  # noqa: BLE001 - a task keeps its own; this is a bare callback's
                         self.call_exception_handler({"message": "a callback raised", "exception": error})
         finally:
             self.host = None
             self.is_open = False
         return False
+
+    def _call_blockable(self, handle: Handle) -> None:
+        """Call a callback so that it can wait in the middle: on a greenlet, unless its code has one of its own."""
+        callback = handle.callback
+        if isinstance(getattr(callback, "__self__", None), (WorkflowTask, BlockableCall)):
+            handle.context.run(callback, *handle.args)
+            return
+        call = BlockableCall(callback, handle.context)
+        if call.start(handle.args):
+            self._blocked = [call, *(other for other in self._blocked if other.is_blocked)]
 
     def ready_callbacks(self) -> list[Callable[..., Any]]:
         """Return what would be called next, in that order."""
@@ -279,12 +292,19 @@ class DeterministicLoop(LoopMethods):
             self._is_closed = True
             self._tasks = []
             self._ready.clear()
+            if self.greenlets:
+                forget_current_task(self)
             self.host = None
             # Without this the run would be a cycle, which waits for the garbage collector: with a thousand runs at once
             # that is a tenth of all time.
             self.run = _Gone(self.run.run_id, self.run.now)
 
     def _close_tasks(self) -> None:
+        for call in self._blocked:
+            for _ in range(MAX_CLOSES):
+                with suppress(BaseException):  # whatever the code does on its way out
+                    call.close()
+        self._blocked = []
         closed: set[Any] = set()
         for _ in range(MAX_CLOSES):  # what is closed may make further tasks on its way out
             tasks = [task for task in self.unfinished_tasks() if task not in closed]
@@ -404,7 +424,7 @@ class DeterministicLoop(LoopMethods):
             return self._made_by_factory(coro, name or f"task-{number}", context)
         context = contextvars.copy_context() if context is None else context
         task: WorkflowTask[Any] = WorkflowTask(
-            GreenletCoroutine(coro, context, self._hub) if self.greenlets else coro,
+            GreenletCoroutine(coro, context) if self.greenlets else coro,
             loop=self,
             name=name or f"task-{number}",
             context=context,
