@@ -197,6 +197,31 @@ def retry_a_step(engine: TestEngine) -> Reader:
     return page
 
 
+def retry_a_run(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/retry-a-run.md", engine)
+    down = [True]
+
+    @step(name="reach")
+    async def reach() -> str:
+        if down:
+            raise OSError("no route")
+        return "reached"
+
+    @workflow(name="shop.flows.checkout")
+    async def checkout() -> str:
+        return await reach()
+
+    for run in ("order-42", "order-43"):
+        engine.start(checkout, id=run)
+    engine.idle()
+    down.clear()
+    page.execute(0)
+    assert engine.get("order-42").result(60) == "reached"
+    page.execute(1)
+    assert engine.get("order-43").result(60) == "reached"
+    return page
+
+
 def run_cpu_bound_steps(engine: TestEngine) -> Reader:
     page = Reader("docs/how-to/run-cpu-bound-steps.md", engine, Page=str, Image=bytes)
     page.execute(0)
@@ -372,6 +397,7 @@ READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/how-to/fan-out.md": fan_out,
     "docs/how-to/keep-and-purge.md": keep_and_purge,
     "docs/how-to/limit-steps.md": limit_steps,
+    "docs/how-to/retry-a-run.md": retry_a_run,
     "docs/how-to/retry-a-step.md": retry_a_step,
     "docs/how-to/run-cpu-bound-steps.md": run_cpu_bound_steps,
     "docs/how-to/use-queues.md": use_queues,

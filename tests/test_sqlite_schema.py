@@ -26,7 +26,7 @@ from stepwell.testing.contract import NOW, Worker, step
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "src/stepwell/store/sqlite"
 READ = queries.load("queries_read.sql")
-WRITE = queries.load("queries_write.sql") | queries.load("queries_queue.sql")
+WRITE = queries.load("queries_write.sql") | queries.load("queries_queue.sql") | queries.load("queries_retry.sql")
 _INDEXES = "SELECT sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
 
 

@@ -283,6 +283,10 @@ class Activator:
         run.has_children = True
         child_id = detail.child_id
         if child_id is None:
+            before = self._runs.child_ids.of_before(run, operation.number, detail.workflow, operation.fingerprint)
+            if before is not None:
+                run.deliverable.append(self._existing_child(run, operation, before))
+                return
             try:
                 child_id = self._runs.child_ids.free(run, operation.number)
             except RunConflict as error:

@@ -241,6 +241,22 @@ class AsyncEngine:
         client = self._opened()
         await self._ask(client.core.machine.send, id, client.message(id, name, value, key))
 
+    async def retry_all(
+        self,
+        *,
+        status: Status | Sequence[Status] | None = None,
+        workflow: Workflow[..., Any] | str | None = None,
+        started_since: datetime | timedelta | float | None = None,
+        id_prefix: str | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        """Retry the runs that match all filters; see `stepwell.Engine.retry_all`."""
+        client = self._opened()
+        wanted = client.retried(status, workflow, started_since, id_prefix)
+        if dry_run:
+            return client.count(wanted)
+        return cast("int", await self._ask(client.core.machine.retry_all, wanted))
+
     async def purge(self, older_than: float | timedelta) -> int:
         """Delete runs that ended long ago; see `stepwell.Engine.purge`."""
         client = self._opened()
@@ -411,6 +427,10 @@ class AsyncRun(Generic[T]):
         """Ask the run to stop; see `stepwell.Run.cancel`."""
         request = self._engine._opened().core.machine.cancel
         return cast("bool", await self._engine._ask(request, self.id, check_text(reason, "reason")))
+
+    async def retry(self) -> None:
+        """Bring a run back that failed or was cancelled; see `stepwell.Run.retry`."""
+        await self._engine._ask(self._engine._opened().core.machine.retry, self.id)
 
     async def resume(self) -> None:
         """Try a halted run again; see `stepwell.Run.resume`."""

@@ -49,6 +49,7 @@ from stepwell.model import RunRecord
 from stepwell.names import check_name, check_text
 from stepwell.operations import check_id
 from stepwell.options import (
+    MAX_PAGE,
     Durability,
     Options,
     QueueOptions,
@@ -60,6 +61,7 @@ from stepwell.options import (
     checked_workflow,
     deadline_at,
     duration_microseconds,
+    retry_filter,
 )
 from stepwell.queues import entered
 from stepwell.requests import Message
@@ -80,8 +82,6 @@ _STATES: Final[dict[Answer, WorkerState]] = {
     "silent": "stalled",
     "unreachable": "unreachable",
 }
-#: The most runs that one call lists.
-_MAX_PAGE: Final = 2**31
 
 
 def open_store(path: str | os.PathLike[str], durability: Durability) -> Store:
@@ -252,6 +252,21 @@ class Client:
         """Return the time before which a run must have ended to be purged."""
         return self.clock.now() - duration_microseconds(older_than, "older_than")
 
+    def retried(
+        self,
+        status: Status | Sequence[Status] | None,
+        workflow: Workflow[..., Any] | str | None,
+        started_since: datetime | timedelta | float | None,
+        id_prefix: str | None,
+    ) -> RunFilter:
+        """Return which runs are to be retried."""
+        return retry_filter(status, workflow, started_since, id_prefix, self.clock)
+
+    def count(self, run_filter: RunFilter) -> int:
+        """Return how many runs match."""
+        self._check_may_read()
+        return self.store.inspector.count_runs(run_filter)
+
     def entry(self, run_id: str | None, messages: Sequence[StartMessage], options: QueueOptions) -> Entry | None:
         """Return how a start wants to stand in a queue; None where it goes into none."""
         entry = queue_entry(run_id=run_id, **options)
@@ -315,7 +330,7 @@ class Client:
                 workflow=checked_workflow(workflow),
                 id_prefix=check_text(id_prefix, "id_prefix"),
                 before_key=None if before is None else self.record(before).key,
-                limit=min(at_least(limit, 1, "limit"), _MAX_PAGE),
+                limit=min(at_least(limit, 1, "limit"), MAX_PAGE),
             )
         )
 

@@ -229,6 +229,28 @@ class Engine:
         """
         self._ask(self._client.core.machine.send, id, self._client.message(id, name, value, key))
 
+    def retry_all(
+        self,
+        *,
+        status: Status | Sequence[Status] | None = None,
+        workflow: Workflow[..., Any] | str | None = None,
+        started_since: datetime | timedelta | float | None = None,
+        id_prefix: str | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        """Retry the runs that match all filters (see `Run.retry`), and return how many there were.
+
+        `status`: ``"failed"``, ``"cancelled"``, ``"halted"`` or several of them; without it the failed ones.
+        `started_since`: an aware datetime, or how long ago, in seconds or as a timedelta; what never began is left out.
+        With `dry_run` they are counted, and nothing is done. A run that cannot be brought back now is left out, and the
+        log says why. Raises `InvalidArgument` where no filter is given.
+        """
+        client = self._client
+        wanted = client.retried(status, workflow, started_since, id_prefix)
+        if dry_run:
+            return client.count(wanted)
+        return cast("int", self._ask(client.core.machine.retry_all, wanted))
+
     def purge(self, older_than: float | timedelta) -> int:
         """Delete the runs that ended more than `older_than` (seconds or a timedelta) ago; return how many there were.
 
@@ -432,6 +454,18 @@ class Run(Generic[T]):
         """
         request = self._engine._client.core.machine.cancel
         return cast("bool", self._engine._ask(request, self.id, check_text(reason, "reason")))
+
+    def retry(self) -> None:
+        """Bring a run back that failed or was cancelled, with the code as it is now; a halted one is resumed.
+
+        It goes on from the step that failed, or from where it was when it was cancelled: what came after that in its
+        journal is undone, and done again; what came before is kept. Of its children those come back that ended with it,
+        or whose failure was its own. A deadline that has passed is gone.
+
+        Raises `RunEnded` for a completed run, `RunNotEnded` for one that goes on anyway, or whose children have not
+        ended yet, `RunNotFound`.
+        """
+        self._engine._ask(self._engine._client.core.machine.retry, self.id)
 
     def resume(self) -> None:
         """Try a halted run again, with the code as it is now; a waiting one that is not in memory is read again.

@@ -12,6 +12,7 @@
     ├── DuplicateRun               a run with the same dedup key stands in the queue, or is under way
     ├── QueueNotFound              the file knows no queue or limit of this name
     ├── RunEnded                   the run is over, so it takes no messages and makes no calls
+    ├── RunNotEnded                the run has not ended, or not all of it has, so it cannot be retried
     ├── RunCancelled               `result()` of a cancelled run
     ├── RunFailed                  `result()` of a failed run whose exception class is not imported here
     │   └── RunDeadlineExceeded
@@ -102,6 +103,10 @@ class QueueNotFound(StepwellError, LookupError):
 
 class RunEnded(StepwellError):
     """The run is over; it accepts no messages, and code left over from it can do nothing durable."""
+
+
+class RunNotEnded(StepwellError):
+    """The run has not ended, or is on its way to its end together with its children, so it cannot be retried (yet)."""
 
 
 class RunCancelled(StepwellError):

@@ -8,8 +8,8 @@ schema, the diagram in the documentation, the filters of `list`.
 - ``waiting``    waits only for timers, messages, children or a retry; takes no memory.
 - ``halted``     stopped by the engine for the reason in the row; repairable, then resumed.
 - ``completed``  ended with a result.
-- ``failed``     ended with an error.
-- ``cancelled``  ended by a cancellation.
+- ``failed``     ended with an error; until somebody retries it.
+- ``cancelled``  ended by a cancellation; until somebody retries it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
     "waiting": frozenset({"pending", "running", "halted", "completed", "failed", "cancelled"}),
     "halted": frozenset({"pending", "running", "waiting", "completed", "failed", "cancelled"}),
     "completed": frozenset(),
-    "failed": frozenset(),
-    "cancelled": frozenset(),
+    "failed": frozenset({"pending"}),
+    "cancelled": frozenset({"pending"}),
 }
 
-#: States that a run never leaves.
-ENDED: Final[frozenset[Status]] = frozenset(status for status, targets in TRANSITIONS.items() if not targets)
+#: States in which a run has ended. By itself it never leaves them.
+ENDED: Final[frozenset[Status]] = frozenset({"completed", "failed", "cancelled"})
+#: Ended states out of which somebody can bring a run back: a retry makes it ``pending``.
+RETRIABLE: Final[frozenset[Status]] = frozenset(status for status in ENDED if TRANSITIONS[status])
 
 
 class IllegalTransition(StepwellError):

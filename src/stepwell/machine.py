@@ -30,7 +30,9 @@ from stepwell.model import Claim, Member
 from stepwell.pace import MOST
 from stepwell.queue_requests import QueueRequests
 from stepwell.requests import Message, Requests
+from stepwell.retry_requests import RetryRequests
 from stepwell.store.base import Created, News, RunCreated, Store
+from stepwell.store.reading import RunFilter
 from stepwell.waiting import Waiters
 from stepwell.work import Reply, RunOver, Work
 from stepwell.worker import Worker
@@ -113,6 +115,7 @@ class Machine:
             queues=queues,
         )
         self.requests = Requests(self.worker, store.inspector, workflows)
+        self.retry_requests = RetryRequests(self.worker, store.inspector, self.later, self.requests.resume)
         self.queue_requests = QueueRequests(self.worker, store.inspector, self.later)
         self.waiters = Waiters(store, self.worker.memory, self.worker.batch, self.worker.loader.claiming)
         self._after_flush: list[Callable[[], None]] = []
@@ -514,6 +517,16 @@ class Machine:
         if self.refuses(reply):
             return
         self.requests.resume(run_id, reply)
+
+    def retry(self, run_id: str, reply: Reply) -> None:
+        """Bring a run back that has failed or was cancelled."""
+        if not self.refuses(reply):
+            self.retry_requests.retry(run_id, reply)
+
+    def retry_all(self, run_filter: RunFilter, reply: Reply) -> None:
+        """Bring all runs back that match."""
+        if not self.refuses(reply):
+            self.retry_requests.retry_all(run_filter, reply)
 
     def change_queue(
         self, name: str, settings: Callable[[QueueSettings], QueueSettings] | None, paused: bool | None, reply: Reply

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
-from stepwell.clock import MICROSECONDS, Clock, microseconds_of, to_seconds
+from stepwell.clock import MICROSECONDS, Clock, engine_time, microseconds_of, to_seconds
 from stepwell.definition import Workflow, how_to_make_it_a_workflow, is_workflow, registered_workflows
 from stepwell.durable import as_definition
 from stepwell.errors import InvalidArgument
@@ -14,6 +14,7 @@ from stepwell.flow import Limit, Queue, used
 from stepwell.lifecycle import STATUSES, Status
 from stepwell.loading import Limits
 from stepwell.names import check_name, check_text
+from stepwell.store.reading import RunFilter
 
 Durability = Literal["full", "normal"]
 
@@ -26,6 +27,11 @@ MAX_ROW_BYTES: Final = 1_000_000_000
 #: The shortest `take_over_stalled_after`, in seconds.
 MIN_STALL_SECONDS: Final = 1.0
 
+
+#: The most runs that one call lists, or retries.
+MAX_PAGE: Final = 2**31
+#: The states of runs that can be retried; a halted one is resumed.
+_RETRIED: Final = ("failed", "cancelled", "halted")
 
 _CLOCK_METHODS: Final = ("now", "set_floor", "seconds_until", "on_jump")
 
@@ -192,6 +198,40 @@ def checked_statuses(status: Status | Sequence[Status] | None) -> tuple[Status, 
         if name not in STATUSES:
             raise InvalidArgument(f"status must be one of {', '.join(STATUSES)}, not {name!r}")
     return wanted
+
+
+def retry_filter(
+    status: Status | Sequence[Status] | None,
+    workflow: Workflow[..., Any] | str | None,
+    started_since: datetime | timedelta | float | None,
+    id_prefix: str | None,
+    clock: Clock,
+) -> RunFilter:
+    """Return which runs to retry; raises `InvalidArgument` for all of them, and for states that nobody retries."""
+    if status is None and workflow is None and started_since is None and id_prefix is None:
+        raise InvalidArgument(
+            "retrying everything that ever failed is seldom meant: say which runs, by status, workflow, started_since "
+            "or id_prefix"
+        )
+    statuses = ("failed",) if status is None else checked_statuses(status)
+    for each in statuses or ():
+        if each not in _RETRIED:
+            raise InvalidArgument(f"only runs that are {', '.join(_RETRIED)} are retried, not those that are {each}")
+    if not statuses:
+        raise InvalidArgument("status names no state; leave it out for failed runs")
+    since: int | None = None
+    if isinstance(started_since, datetime):
+        if started_since.tzinfo is None:
+            raise InvalidArgument(f"started_since needs a time zone: {started_since!r}")
+        since = engine_time(clock, microseconds_of(started_since))
+    elif started_since is not None:
+        since = clock.now() - duration_microseconds(started_since, "started_since")
+    prefix = check_text(id_prefix, "id_prefix")
+    if prefix == "":
+        raise InvalidArgument("id_prefix is empty, which is the beginning of every id; leave it out")
+    return RunFilter(
+        status=statuses, workflow=checked_workflow(workflow), id_prefix=prefix, started_since=since, limit=MAX_PAGE
+    )
 
 
 def checked_workflow(workflow: Workflow[..., Any] | str | None) -> str | None:

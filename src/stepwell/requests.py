@@ -15,7 +15,7 @@ from stepwell.conflicts import conflict_of
 from stepwell.definition import Workflow
 from stepwell.errors import RunEnded, RunNotFound
 from stepwell.journal import Payload
-from stepwell.lifecycle import ENDED
+from stepwell.lifecycle import ENDED, RETRIABLE
 from stepwell.loading import no_workflow
 from stepwell.model import RunRecord
 from stepwell.store.base import CancelRequested, Created, MessageSent, RunCreated, RunResumed, RunWoken
@@ -149,4 +149,5 @@ class Requests:
 
 def _ended(record: RunRecord) -> RunEnded:
     """Return the error that tells why a run is not resumed."""
-    return RunEnded(f"run {record.id!r} has ended ({record.status}), and only a run that has not can be resumed")
+    remedy = "; to bring it back, retry it" if record.status in RETRIABLE else ""
+    return RunEnded(f"run {record.id!r} has ended ({record.status}), and only one that has not can be resumed{remedy}")

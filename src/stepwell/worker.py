@@ -445,7 +445,7 @@ class Worker:
         run = self.memory.runs.get(record.key)
         if run is not None:
             self.deliver_cancel(run, record.cancel_reason, self.batch.work_of(run))
-        elif record.status == "halted" or (record.status == "pending" and record.started_at is None):
+        elif record.status == "halted" or (record.status == "pending" and (record.queued or record.started_at is None)):
             self.loader.cancel_unstarted(record, self.batch.lone_work())
         elif record.owner is None or record.owner == self.epoch:
             self.loader.claim([record.key])

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Final
 
 from stepwell import __version__
@@ -83,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     resume = _add(commands, "resume", "have a halted run tried again, with the code that the workers have now")
     resume.add_argument("run", metavar="RUN", help="the run's id")
 
+    _add_retry(commands)
+
     workers = _add(commands, "workers", "list the workers that have the file open, and what they are at")
     _add_json(workers)
 
@@ -99,6 +102,27 @@ def _parser() -> argparse.ArgumentParser:
     unpause = _add(commands, "unpause", "let what waits in a paused queue start again")
     unpause.add_argument("queue", metavar="QUEUE", help="the name of the queue or limit")
     return parser
+
+
+def _add_retry(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    retry = _add(commands, "retry", "bring failed and cancelled runs back: they go on from the step that failed")
+    retry.add_argument("runs", nargs="*", metavar="RUN", help="the ids of runs; or say which ones by the options below")
+    retry.add_argument(
+        "--status",
+        action="append",
+        choices=("failed", "cancelled", "halted"),
+        help="all runs in this state (may be given again; by default failed, where another option is given)",
+    )
+    retry.add_argument("--workflow", metavar="W", help="only runs of this workflow")
+    retry.add_argument("--id-prefix", metavar="TEXT", help="only runs whose id begins so")
+    retry.add_argument(
+        "--started-since",
+        type=_since,
+        metavar="TIME",
+        help="only runs that began then or later: 90m, 24h, 7d ago, or a time as 2026-11-27T16:00Z",
+    )
+    retry.add_argument("--dry-run", action="store_true", help="count the runs, and do nothing")
+    retry.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def _add_worker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -168,6 +192,17 @@ def _names(text: str) -> list[str]:
     if not names:
         raise argparse.ArgumentTypeError(f"must name queues, with commas between, not {text!r}")
     return names
+
+
+def _since(text: str) -> datetime | timedelta:
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+    try:
+        if text[-1:] in units:
+            return timedelta(seconds=float(text[:-1]) * units[text[-1]])
+        found = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"must be like 90m, 24h, 7d, or 2026-11-27T16:00Z, not {text!r}") from None
+    return found if found.tzinfo is not None else found.astimezone()
 
 
 def _seconds(text: str) -> float:

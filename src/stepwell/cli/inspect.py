@@ -21,11 +21,11 @@ from stepwell.cli import FAILED, USAGE
 from stepwell.clock import to_seconds
 from stepwell.codec import Codec
 from stepwell.engine import Engine
-from stepwell.errors import InvalidArgument, RunNotFound, StepwellError
+from stepwell.errors import InvalidArgument, RunEnded, RunNotEnded, RunNotFound, StepwellError
 from stepwell.failure_info import FailureInfo, failure_info
 from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo
 from stepwell.journal import TICK, VALUELESS
-from stepwell.lifecycle import ENDED, STATUSES, Status
+from stepwell.lifecycle import ENDED, RETRIABLE, STATUSES, Status
 from stepwell.model import RunRecord
 from stepwell.operations import check_id
 from stepwell.store.reading import Inspector, RunFilter
@@ -47,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
         "show": _show,
         "cancel": _cancel,
         "resume": _resume,
+        "retry": _retry,
         "workers": _workers,
         "takeover": _take_over,
         "queues": _queues,
@@ -284,12 +285,55 @@ def _resume(options: argparse.Namespace) -> int:
     record = _look_at(options)
     if record.status not in ("halted", "waiting"):
         what = "only a halted or a waiting run is resumed"
+        if record.status in RETRIABLE:
+            what += f"; `stepwell retry {record.id} --db {options.db}` brings it back"
         print(f"stepwell resume: run {record.id!r} is {record.status}; {what}", file=sys.stderr)
         return FAILED
     with _client(options) as engine:
         engine.get(record.id).resume()
     print(f"run {record.id!r}: a worker will try it again")
     return 0
+
+
+def _retry(options: argparse.Namespace) -> int:
+    filters = {
+        "status": options.status,
+        "workflow": options.workflow,
+        "started_since": options.started_since,
+        "id_prefix": options.id_prefix,
+    }
+    if options.runs:
+        if options.dry_run or any(value is not None for value in filters.values()):
+            raise InvalidArgument("either name runs, or say which ones by options, not both")
+        return _retry_each(options)
+    with _client(options) as engine:
+        count = engine.retry_all(**filters, dry_run=True)
+        print(f"{_counted(count, 'run')} would be retried" if options.dry_run else f"{_counted(count, 'run')} to retry")
+        if options.dry_run or not count:
+            return 0
+        if not options.yes and not _confirmed("Steps that failed, and what followed them, will be executed again."):
+            print("stepwell retry: nothing was done", file=sys.stderr)
+            return FAILED
+        done = engine.retry_all(**filters)
+    print(f"{_counted(done, 'run')} retried, and what came along; workers carry them on")
+    return 0
+
+
+def _retry_each(options: argparse.Namespace) -> int:
+    with look_into(options.db) as inspector:
+        for run in options.runs:
+            if inspector.run_by_id(check_id(run)) is None:
+                raise RunNotFound(f"{options.db} has no run {run!r}; `stepwell runs --db {options.db}` lists them")
+    refused = False
+    with _client(options) as engine:
+        for run in options.runs:
+            try:
+                engine.get(run).retry()
+                print(f"run {run!r}: a worker will carry it on")
+            except (RunEnded, RunNotEnded) as error:
+                print(f"stepwell retry: {error}", file=sys.stderr)
+                refused = True
+    return FAILED if refused else 0
 
 
 def _take_over(options: argparse.Namespace) -> int:
@@ -322,9 +366,14 @@ def _agreed(worker: WorkerInfo) -> bool:
     """Ask whether a worker is to be fenced; where nobody can be asked, the answer is no."""
     question = (
         f"Worker {worker.epoch} (process {worker.pid} on {worker.host}) is {worker.state} and has "
-        f"{_counted(worker.runs, 'run')}. Steps that it has under way will be executed again elsewhere. Go on? [y/N] "
+        f"{_counted(worker.runs, 'run')}. Steps that it has under way will be executed again elsewhere."
     )
-    print(question, end="", file=sys.stderr, flush=True)
+    return _confirmed(question)
+
+
+def _confirmed(question: str) -> bool:
+    """Ask; where nobody can be asked, the answer is no."""
+    print(f"{question} Go on? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 

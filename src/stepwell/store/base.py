@@ -104,8 +104,8 @@ class RunFinished(msgspec.Struct, frozen=True):
     """A run ended: ``completed`` with `result`, ``failed`` with `error`, or ``cancelled`` with both unset.
 
     The runs that watch it (see `WatchAdded`) are woken as by `RunWoken`; the result is the list of the keys of all its
-    watchers. Its unreceived messages are deleted. Raises `ClaimLost` as `RunMoved` does, and with `unstarted` also
-    where a worker has begun the run meanwhile: then its code must hear of it.
+    watchers. Its unreceived messages are deleted if it completed; else a retry may want them. Raises `ClaimLost` as
+    `RunMoved` does, and with `unstarted` also where a worker has begun the run meanwhile: its code must hear of it.
     """
 
     run: int
@@ -115,6 +115,26 @@ class RunFinished(msgspec.Struct, frozen=True):
     error: Payload = None
     reason: str | None = None
     unstarted: bool = False
+
+
+class RunRetried(msgspec.Struct, frozen=True):
+    """A run that failed or was cancelled, at `ended_at`, is brought back: it is ``pending``, and has crashed 0 times.
+
+    The entries at the positions `undone` are deleted; they are of this run. The messages `returned`, each (name, value,
+    when it was taken), can be received again, in this order and before those that nobody received. `deadline_at` is its
+    deadline from now on. A request to cancel it is forgotten, unless `stays_cancelled`, and so are the requests to
+    cancel `uncancelled`, runs without an owner. One that stood in a queue enters it again, in its partition and with
+    its priority. Raises `RunNotEnded` where the run is in another state, or ended at another time.
+    """
+
+    run: int
+    ended_at: int
+    at: int
+    undone: list[int] = []
+    returned: list[tuple[str, Payload, int]] = []
+    deadline_at: int | None = None
+    stays_cancelled: bool = False
+    uncancelled: list[int] = []
 
 
 class RunsClaimed(msgspec.Struct, frozen=True):
@@ -251,6 +271,7 @@ Change: TypeAlias = (
     | RunMoved
     | RunResumed
     | RunFinished
+    | RunRetried
     | RunsClaimed
     | WorkTaken
     | RunsReleased

@@ -16,7 +16,8 @@ from stepwell.store.queueing import QueueInspector
 class RunFilter(msgspec.Struct, frozen=True):
     """Which runs `Inspector.list_runs` returns, newest first. Unset fields do not restrict.
 
-    `id_prefix` matches the beginning of the id; `before_key` continues a listing after the last key of a page.
+    `id_prefix` matches the beginning of the id; `started_since` leaves out what began before, or has not begun;
+    `before_key` continues a listing after the last key of a page.
     """
 
     status: tuple[Status, ...] | None = None
@@ -27,6 +28,7 @@ class RunFilter(msgspec.Struct, frozen=True):
     created_before: int | None = None
     before_key: int | None = None
     limit: int = 100
+    started_since: int | None = None
 
 
 class Inspector(QueueInspector, Protocol):
@@ -46,6 +48,10 @@ class Inspector(QueueInspector, Protocol):
 
     def list_runs(self, run_filter: RunFilter) -> list[RunRecord]:
         """Return the runs that match, newest first, at most `run_filter.limit`."""
+        ...
+
+    def count_runs(self, run_filter: RunFilter) -> int:
+        """Return how many runs match, at most `run_filter.limit`."""
         ...
 
     def journal(self, run: int, *, after: int = 0, limit: int = 1000) -> list[Entry]:

@@ -27,7 +27,7 @@ pytest.register_assert_rewrite(
         f"stepwell.testing.contract_{part}"
         for part in (
             *("changes", "claims", "deaths", "kit", "limits", "properties", "queue_kit", "queue_model", "queues"),
-            *("reads", "reasons", "workers"),
+            *("reads", "reasons", "retries", "workers"),
         )
     )
 )
@@ -42,6 +42,7 @@ from stepwell.testing.contract_queue_model import QueueProperties  # noqa: E402
 from stepwell.testing.contract_queues import QueueContract  # noqa: E402
 from stepwell.testing.contract_reads import ReadContract  # noqa: E402
 from stepwell.testing.contract_reasons import ReasonContract  # noqa: E402
+from stepwell.testing.contract_retries import RetryContract  # noqa: E402
 from stepwell.testing.contract_workers import WorkerContract  # noqa: E402
 
 __all__ = ["NOW", "StoreContract", "Worker", "step"]
@@ -55,6 +56,7 @@ class StoreContract(
     QueueContract,
     ReadContract,
     ReasonContract,
+    RetryContract,
     WorkerContract,
     LimitProperties,
     QueueProperties,

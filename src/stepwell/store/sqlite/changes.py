@@ -43,6 +43,7 @@ from stepwell.store.base import (
     RunFinished,
     RunMoved,
     RunResumed,
+    RunRetried,
     RunsClaimed,
     RunsReleased,
     RunWoken,
@@ -56,6 +57,7 @@ from stepwell.store.base import (
 from stepwell.store.queueing import Entered
 from stepwell.store.sqlite.entries import QUEUED_RUN_CREATED, Entries
 from stepwell.store.sqlite.queries import Ladder, ladder, load
+from stepwell.store.sqlite.retries import Retries
 
 _SQL: Final = load("queries_write.sql")
 _ATTACHED: Final = RunRecord.__struct_fields__.index("attached")  # a truth value, which SQLite keeps as 0 or 1
@@ -124,6 +126,8 @@ class Applier:
         }
         self.entries = Entries(connection, self.wake)
         self.handlers.update(self.entries.handlers)
+        self.handlers[RunRetried] = self._run_retried
+        self._retries = Retries(connection, self.entries)
 
     def begin(self, epoch: int) -> None:
         """Forget what an earlier transaction left; the worker with `epoch` writes now."""
@@ -306,12 +310,14 @@ class Applier:
             self._refuse(change.run, change.status, unstarted=change.unstarted)
         parent, has_messages, is_watched, has_news, is_suspect, has_entries = ties
         self.ended.append(change.run)
-        if has_messages:
+        if has_messages and change.status == "completed":
             self._execute(_SQL["unreceived_messages_deleted"], (change.run,))
             self._forget_message_evidence()
         if has_news:
             self._execute(_SQL["wake_deleted"], (change.run,))
         if has_entries:
+            if change.status != "completed":
+                self._retries.keep_place(change.run)
             self.entries.run_over(change.run, change.at)
         if is_suspect:  # the next one may be taken up now
             self.made_work = True
@@ -324,6 +330,11 @@ class Applier:
         for watcher in watchers:
             self.wake(watcher, change.at)
         return sorted(watchers)
+
+    def _run_retried(self, change: RunRetried) -> None:
+        self.flush()
+        self._retries.bring_back(change)
+        self.made_work = True
 
     def _cancel_requested(self, change: CancelRequested) -> RunRecord:
         parameters = (change.run_id, change.at, change.reason, self._epoch)

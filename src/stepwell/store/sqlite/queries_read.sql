@@ -30,7 +30,7 @@ SELECT EXISTS (SELECT 1 FROM stepwell_runs WHERE id >= ?1 AND id < ?2);
 -- name: runs_listed
 -- Walks back from the newest run until enough match. The parameters of this and the next three:
 -- ?1 statuses as a JSON array or NULL, ?2 workflow or NULL, ?3 id at least or NULL, ?4 id below or NULL,
--- ?5 parent or NULL, ?6 created after or NULL, ?7 created before or NULL, ?8 key below, ?9 limit.
+-- ?5 parent or NULL, ?6 created after or NULL, ?7 created before or NULL, ?8 key below, ?9 limit, ?10 started since or NULL.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
     crashes, queue, queued, waiting_on, ahead, resumed
@@ -41,6 +41,7 @@ WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
     AND (?5 IS NULL OR parent = ?5)
     AND (?6 IS NULL OR created_at > ?6)
     AND (?7 IS NULL OR created_at < ?7)
+    AND (?10 IS NULL OR started_at >= ?10)
     AND key < ?8
 ORDER BY key DESC LIMIT ?9;
 
@@ -56,6 +57,7 @@ WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
     AND parent = ?5
     AND (?6 IS NULL OR created_at > ?6)
     AND (?7 IS NULL OR created_at < ?7)
+    AND (?10 IS NULL OR started_at >= ?10)
     AND key < ?8
 ORDER BY key DESC LIMIT ?9;
 
@@ -74,6 +76,7 @@ WHERE key IN (
         AND (?5 IS NULL OR run.parent = ?5)
         AND (?6 IS NULL OR run.created_at > ?6)
         AND (?7 IS NULL OR run.created_at < ?7)
+        AND (?10 IS NULL OR run.started_at >= ?10)
         AND +run.key < ?8
     ORDER BY run.key DESC LIMIT ?9
 )
@@ -93,6 +96,7 @@ WHERE status = ?1
     AND (?5 IS NULL OR parent = ?5)
     AND (?6 IS NULL OR created_at > ?6)
     AND (?7 IS NULL OR created_at < ?7)
+    AND (?10 IS NULL OR started_at >= ?10)
     AND key < ?8
 ORDER BY key DESC LIMIT ?9;
 
@@ -110,10 +114,26 @@ WHERE key IN (
         AND (?5 IS NULL OR run.parent = ?5)
         AND (?6 IS NULL OR run.created_at > ?6)
         AND (?7 IS NULL OR run.created_at < ?7)
+        AND (?10 IS NULL OR run.started_at >= ?10)
         AND +run.key < ?8
     ORDER BY run.key DESC LIMIT ?9
 )
 ORDER BY key DESC;
+
+-- name: runs_counted
+-- How many runs match. The parameters are those of the listings; the limit counts.
+SELECT count(*) FROM (
+    SELECT 1 FROM stepwell_runs
+    WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
+        AND (?2 IS NULL OR workflow = ?2)
+        AND (?3 IS NULL OR (id >= ?3 AND id < ?4))
+        AND (?5 IS NULL OR parent = ?5)
+        AND (?6 IS NULL OR created_at > ?6)
+        AND (?7 IS NULL OR created_at < ?7)
+        AND (?10 IS NULL OR started_at >= ?10)
+        AND key < ?8
+    LIMIT ?9
+);
 
 -- name: halted_by
 -- ?1 run.

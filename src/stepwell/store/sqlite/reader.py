@@ -132,6 +132,12 @@ class SqliteInspector:
         encoded = None if statuses is None else _as_json(statuses)
         return [record_of(row) for row in self._rows(name, _parameters(run_filter, encoded))]
 
+    def count_runs(self, run_filter: RunFilter) -> int:
+        """Return how many runs match, at most `run_filter.limit`."""
+        statuses = None if run_filter.status is None else _as_json(run_filter.status)
+        count: int = self._rows("runs_counted", _parameters(run_filter, statuses))[0][0]
+        return count
+
     def counts(self) -> dict[Status, int]:
         """Return how many runs are in each state (states without runs are left out)."""
         return dict(self._rows("counts"))
@@ -405,6 +411,7 @@ def _parameters(run_filter: RunFilter, status: str | None) -> _Row:
         run_filter.created_before,
         _NO_KEY if run_filter.before_key is None else run_filter.before_key,
         run_filter.limit,
+        run_filter.started_since,
     )
 
 

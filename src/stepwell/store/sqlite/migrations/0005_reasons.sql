@@ -17,6 +17,9 @@ ALTER TABLE stepwell_runs ADD COLUMN resumed
     /* 1 where somebody asked that it be tried again, since it was halted last: then a step whose result could not be
        recorded is executed once more with the same code. */
     INTEGER NOT NULL DEFAULT 0 CHECK (resumed IN (0, 1));
+ALTER TABLE stepwell_runs ADD COLUMN queue_place
+    /* Where a run that failed or was cancelled stood in its queue: partition and priority, as JSON. For a retry. */
+    TEXT CHECK (queue_place IS NULL OR (status = 'failed' OR status = 'cancelled'));
 
 ALTER TABLE stepwell_workers ADD COLUMN workflows
     /* The workflows that it has, as JSON; NULL: not known. */
