@@ -2,14 +2,15 @@
 
 `stepwell.processes` starts it as a fresh interpreter, so it has no lock, connection or thread of the engine. It finds a
 step by the name of its module and the name in it, hands over nothing but JSON as the codec writes it, and knows nothing
-of the file. It ends by itself when its parent does: the kernel kills it (Linux), and a thread waits for the end of a
-pipe whose other end the parent holds.
+of the file. A keeper (`stepwell.keeper`) stands between the two and sees to the end of all that a step has started. The
+child ends when the keeper does: the kernel kills it (Linux), and a thread waits for the end of a pipe whose other end
+the keeper holds.
 
 First comes the parent's `sys.path`, which `PROGRAM` reads, so that both find the same modules from the first import on.
 The rest are frames: one byte of kind, four bytes of length (big-endian), and so many bytes. The parent sends `SETUP`
-once, then a `CALL` each time the child is idle; the child answers `LOADED` when it had to import the step first, and
-then one of `VALUE`, `NOTHING`, `PACKED`, `FAILED`, `REFUSED`. Text that begins with "F" instead of a kind is what
-`faulthandler` says of a crash: it writes to the same pipe.
+once, then a `CALL` each time the child is idle; the child says `STARTED` once, answers `LOADED` when it had to import
+the step first, and then one of `VALUE`, `NOTHING`, `PACKED`, `FAILED`, `REFUSED`. Text that begins with "F" instead of
+a kind is what `faulthandler` says of a crash: it writes to the same pipe.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Any, Final, NoReturn, cast
 
 import msgspec
 
+from stepwell import keeper
 from stepwell.callables import MAIN_IN_A_CHILD, refuse_coroutine
 from stepwell.codec import Codec
 from stepwell.context import enter_step
@@ -47,8 +49,10 @@ path = b""
 while len(path) < {size}:
     path += os.read({pipe}, {size} - len(path)) or sys.exit()
 sys.path[:] = os.fsdecode(path).split(chr(0))
+from stepwell.keeper import part
+keeper, tether = part({pipe}, {lifeline}, {parent})
 from stepwell.child import main
-main({pipe}, {lifeline}, {parent})
+main({pipe}, keeper, tether)
 """
 
 # From the parent.
@@ -56,7 +60,7 @@ SETUP: Final = 1
 CALL: Final = 2
 # From the child. LOADED: the step is imported and begins. ENDING: the child was told to end; after the answer that
 # follows it takes no more calls. The others end a call: with JSON text, with None, with compressed JSON, with an
-# exception, with the `SerializationError` of a result that cannot be recorded.
+# exception, with the `SerializationError` of a result that cannot be recorded. STARTED: the process id of the child.
 LOADED: Final = 3
 ENDING: Final = 4
 VALUE: Final = 5
@@ -64,6 +68,7 @@ NOTHING: Final = 6
 PACKED: Final = 7
 FAILED: Final = 8
 REFUSED: Final = 9
+STARTED: Final = 10
 
 #: How the text begins that `faulthandler` writes; no kind of frame has that number.
 CRASH_REPORT: Final = b"F"
@@ -72,8 +77,6 @@ HEADER_BYTES: Final = 5
 
 #: The exit code of a child that was told to end: what shells show of a process that SIGTERM has killed.
 TOLD_TO_END: Final = 128 + signal.SIGTERM
-#: See prctl(2).
-_PR_SET_PDEATHSIG: Final = 1
 #: See proc_pid_oom_score_adj(5): as if it used so many thousandths of the machine's memory on top.
 _OOM_SCORE: Final = 300
 
@@ -147,8 +150,12 @@ def check_may_open() -> None:
 class Child:
     """Executes calls in the main thread of this process, until the pipe ends."""
 
-    def __init__(self, pipe: int) -> None:
+    def __init__(self, pipe: int, keeper_pid: int) -> None:
         self._pipe = pipe
+        self._keeper = keeper_pid
+        self._list: int | None = None  # kept open, because it is read after each call
+        with contextlib.suppress(OSError):  # not Linux, or a kernel without CONFIG_PROC_CHILDREN
+            self._list = os.open(f"/proc/{keeper_pid}/task/{keeper_pid}/children", os.O_RDONLY)
         self._call: Call | None = None  # the one under way
         self._task: asyncio.Task[Any] | None = None  # that carries it, where the step is async
         self._ending = False  # set by a signal
@@ -164,6 +171,7 @@ class Child:
 
     def serve(self) -> None:
         """Execute calls until there are no more."""
+        self._write(STARTED, str(os.getpid()).encode())
         while (frame := self._read()) is not None:
             self._call = _decode_call(frame[1])
             del frame  # which may be large
@@ -172,11 +180,36 @@ class Child:
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(Exception):  # None, closed, or put in its place by the step
                     stream.flush()
-            if self._ending:
+            if self._ending or self._programs_ended():
                 self._write(ENDING, b"")
                 self._write(kind, answer)
                 return
             self._write(kind, answer)
+
+    def _programs_ended(self) -> bool:
+        """End what a step has started and left behind; tell whether there was anything.
+
+        If so this process ends as well: what it still holds of such programs (a pool of processes, say) is broken now.
+        The keeper ends what has left this process's tree, and says when all of it is gone.
+        """
+        mine = os.getpid()
+        if not _has_children() and self._keepers_children() == f"{mine} ".encode():
+            return False
+        helpers = _helpers()
+        left = [pid for pid in keeper.living_below(self._keeper) if pid != mine and pid not in helpers]
+        for pid in left:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        return bool(left)
+
+    def _keepers_children(self) -> bytes:
+        """Return the list of the keeper's children as the kernel writes it; nothing where it writes none."""
+        if self._list is None:
+            return b""
+        try:
+            return os.pread(self._list, 64, 0)
+        except OSError:
+            return b""
 
     def told_to_end(self, _signal: int, _frame: FrameType | None) -> None:
         """Handle SIGTERM: cancel an async step where it waits, raise SystemExit in any other."""
@@ -329,6 +362,29 @@ class Child:
             os._exit(TOLD_TO_END)  # nobody waits for an answer any more
 
 
+def _has_children() -> bool:
+    if not hasattr(os, "waitid"):  # macOS, before Python 3.13
+        return False
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _helpers() -> set[int]:
+    """Return the processes that belong to `multiprocessing` rather than to a step; they end when this one does."""
+    found: set[int] = set()
+    for module, holder, name in (
+        ("multiprocessing.resource_tracker", "_resource_tracker", "_pid"),
+        ("multiprocessing.forkserver", "_forkserver", "_forkserver_pid"),
+    ):
+        pid = getattr(getattr(sys.modules.get(module), holder, None), name, None)
+        if isinstance(pid, int):
+            found.add(pid)
+    return found
+
+
 def _nothing() -> None:
     pass
 
@@ -357,17 +413,6 @@ def _tagged(value: Any) -> Iterator[dict[str, Any]]:
             yield from _tagged(item)
 
 
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends, even while native code keeps Python's threads waiting."""
-    if sys.platform == "linux":
-        with contextlib.suppress(ImportError, OSError, AttributeError):  # the pipe alone will have to do
-            import ctypes  # noqa: PLC0415 - for Linux only
-
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != parent:  # it ended before that
-        os._exit(TOLD_TO_END)
-
-
 def _offer_as_victim() -> None:
     """Have the kernel choose this process rather than the worker when memory runs out."""
     if sys.platform == "linux":
@@ -376,23 +421,21 @@ def _offer_as_victim() -> None:
             path.write_text(str(min(1000, int(path.read_text()) + _OOM_SCORE)))
 
 
-def _end_with(lifeline: int) -> NoReturn:
-    """Wait until the parent's end of the pipe is closed, and end this process and what it started."""
-    while os.read(lifeline, 1):
+def _end_with(tether: int) -> NoReturn:
+    """Wait until the keeper's end of the pipe is closed, and end this process and its group."""
+    while os.read(tether, 1):
         pass
     os.killpg(0, signal.SIGKILL)
     os._exit(TOLD_TO_END)
 
 
-def main(pipe: int, lifeline: int, parent: int) -> None:
-    """Be a child of process `parent`; the other two are descriptors."""
-    _die_with(parent)
+def main(pipe: int, keeper_pid: int, tether: int) -> None:
+    """Be the child of a keeper, whose process id is given; the other two are descriptors."""
     _offer_as_victim()
-    for descriptor in (pipe, lifeline):
+    for descriptor in (pipe, tether):
         os.set_inheritable(descriptor, False)  # processes that steps start must not keep them open
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the mask is inherited from whichever thread started the engine
-    threading.Thread(target=_end_with, args=(lifeline,), name="stepwell-lifeline", daemon=True).start()
-    child = Child(pipe)
+    threading.Thread(target=_end_with, args=(tether,), name="stepwell-tether", daemon=True).start()
+    child = Child(pipe, keeper_pid)
     signal.signal(signal.SIGTERM, child.told_to_end)
     faulthandler.enable(pipe, all_threads=False)
     child.serve()

@@ -67,6 +67,8 @@ class _Child(ChildProcess):
         self.known: set[_Key] = set()
         self.attempts: Attempts | None = None
         self.has_answered = False
+        #: The process in which steps execute, below its keeper.
+        self.inner_pid: int | None = None
         #: What ends it when its attempt takes too long, or does not end after SIGTERM.
         self.timer: asyncio.TimerHandle | None = None
         self.why: _Why | None = None
@@ -123,7 +125,7 @@ class ProcessLanes:
 
     def pids(self) -> list[int]:
         """Return the ids of the child processes."""
-        return [child.pid for child in list(self._children) if child.pid is not None]
+        return [child.inner_pid for child in list(self._children) if child.inner_pid is not None]
 
     def _serve(self) -> None:
         """Give queued attempts to idle processes, and to new ones."""
@@ -338,6 +340,9 @@ class ProcessLanes:
             self._answered(child, kind, body)
 
     def _answered(self, child: _Child, kind: int, body: bytes) -> None:
+        if kind == wire.STARTED:
+            child.inner_pid = int(body)
+            return
         attempts = child.attempts
         if attempts is None:
             return

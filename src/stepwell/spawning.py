@@ -1,9 +1,9 @@
 """One child process as its parent sees it: how it is started, told to end, and parted from.
 
-It is a fresh interpreter, never a fork. A thread of its own starts it and waits for its end: starting takes a
-millisecond or two, and Linux kills a child that asked for it (PR_SET_PDEATHSIG) when the *thread* that started it ends.
-That thread does not reap the child: until its owner has, the process id cannot come to mean another process, so signals
-hit the right one.
+It is a fresh interpreter, never a fork. What is started is its keeper (`stepwell.keeper`), which ends as it does. A
+thread of its own starts it and waits for its end: starting takes a millisecond or two, and Linux tells a process that
+asked for it (PR_SET_PDEATHSIG) when the *thread* that started it ends. That thread does not reap the keeper: until its
+owner has, the process id cannot come to mean another process, so signals hit the right one.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import msgspec
 
 from stepwell.child import PROGRAM, SETUP, Setup, header, to_json
 from stepwell.codec import Codec
+from stepwell.keeper import KILL, TERMINATE
 
 #: The command line options of this interpreter: what `multiprocessing` asks for the same purpose.
 _interpreter_flags: Final[Callable[[], list[str]]] = vars(subprocess)["_args_from_interpreter_flags"]
@@ -47,6 +48,7 @@ class ChildProcess:
             self._their_pipe.close()
             raise
         self.pipe.setblocking(False)
+        os.set_blocking(self._lifeline, False)
         self.stopping = False
         self.failure: Exception | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -55,7 +57,7 @@ class ChildProcess:
 
     @property
     def pid(self) -> int | None:
-        """Its process id, once it is known."""
+        """The process id of the keeper, once it is known."""
         return None if self._process is None else self._process.pid
 
     def start(self, ended: Callable[[], None]) -> None:
@@ -85,7 +87,7 @@ class ChildProcess:
         ended()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        """Start an interpreter like this one. It leads a process group, so that what it starts can be ended with it."""
+        """Start an interpreter like this one. It has a process group of its own: Ctrl-C is not meant for it."""
         if not sys.executable:
             raise OSError("this program does not know its Python interpreter: sys.executable is empty")
         pipe, lifeline = self._their_pipe.fileno(), self._their_lifeline
@@ -102,10 +104,13 @@ class ChildProcess:
         os.close(self._their_lifeline)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process, if there is one, and to those that it started."""
-        if self._process is not None and self._process.returncode is None and not self._reaped_elsewhere:
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM where only zombies are left
-                os.killpg(self._process.pid, number)
+        """Have SIGTERM sent to the process and its group, or SIGKILL to all that it has started, if there is one."""
+        if self._process is None or self._process.returncode is not None or self._lifeline < 0:
+            return
+        with contextlib.suppress(OSError):  # it has ended
+            os.write(self._lifeline, KILL if number == signal.SIGKILL else TERMINATE)
+            if number == signal.SIGKILL and not self._reaped_elsewhere:
+                os.kill(self._process.pid, signal.SIGCONT)  # somebody may have stopped the keeper
 
     def wait(self, timeout: float) -> bool:
         """Wait for the end at most so many seconds; tell whether it has ended."""
@@ -114,10 +119,9 @@ class ChildProcess:
         return not self._thread.is_alive()
 
     def reap(self) -> int | None:
-        """Take the exit code of a process that has ended, and kill what it left behind; None where nobody knows it."""
+        """Take the exit code of a process that has ended; None where nobody knows it."""
         if self._process is None:
             return None
-        self.signal(signal.SIGKILL)
         code = self._process.wait()
         return None if self._reaped_elsewhere else code
 
