@@ -272,6 +272,9 @@ def use_transactions(engine: TestEngine) -> Reader:
     page.names["remind"] = takes
     page.execute(2)
     assert engine.get("reminder-999").result(60) == "done"
+    page.execute(3)
+    assert page.names["big"] == [("order-42", "ada@example.com")]
+    assert page.names["count"] == 1
     with engine.transaction() as tx:
         assert tx.execute("SELECT * FROM bookings") == [("order-42", 4200)]
         assert tx.execute("SELECT * FROM orders") == [("order-42", "ada@example.com")]

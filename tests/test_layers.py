@@ -82,7 +82,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.context"],
     ["stepwell.clock", "stepwell.waits"],
     ["stepwell.audit_hook", "stepwell.pace", "stepwell.retry", "stepwell.steady"],
-    ["stepwell.errors", "stepwell.keeper", "stepwell.package"],
+    ["stepwell.errors", "stepwell.keeper", "stepwell.own_tables", "stepwell.package"],
 ]
 
 #: The pure part, and what it must not import: the clock, the operating system, threads, a store that exists.

@@ -356,13 +356,13 @@ def test_transactions_as_methods_say_where_to_declare_them(engine: TestEngine) -
     with pytest.raises(DefinitionError, match="@staticmethod"):
 
         class Wrong:
-            @transaction
+            @transaction  # type: ignore[arg-type]  # which is the point
             @classmethod
             def book(cls, _connection: Any) -> None: ...
 
     class Late:
         @classmethod
-        @transaction
+        @transaction  # type: ignore[arg-type]  # which is the point
         def book(cls, _connection: Any) -> None: ...
 
         @staticmethod

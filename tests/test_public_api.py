@@ -6,6 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ import stepwell
 from stepwell import errors
 
 CLASSES = {
-    "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Batch", "ChildRun", "Clock", "Current",
-    "Engine", "FailureInfo", "JournalEntry", "Limit", "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Run",
-    "RunContext", "RunInfo", "Step", "StepInfo", "Transaction", "WaitInfo", "Workflow",
+    "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Batch", "ChildRun", "Clock", "Connection",
+    "Current", "Engine", "FailureInfo", "JournalEntry", "Limit", "OpenTransaction", "Queue", "QueueHandle",
+    "QueueInfo", "Rate", "Retry", "Rows", "Run", "RunContext", "RunInfo", "Step", "StepInfo", "Transaction",
+    "WaitInfo", "Workflow",
 }  # fmt: skip
 FUNCTIONS = {
     "current", "get_logger", "map", "now", "patched", "publish", "random", "receive", "send", "sleep_until", "start",
@@ -50,6 +52,8 @@ def parameters(function: Any) -> list[str]:
     for parameter in inspect.signature(function).parameters.values():
         if parameter.name == "self":
             continue
+        if parameter.kind is parameter.VAR_KEYWORD:  # of `start`, which says where such arguments go
+            continue
         if parameter.kind is parameter.KEYWORD_ONLY and not named:
             named = True
             found.append("*")
@@ -80,7 +84,7 @@ SIGNATURES: dict[str, list[str]] = {
     "send": ["run_id", "name", "value", "*", "key"],
     "publish": ["key", "value"],
     "sleep_until": ["when"],
-    "start": ["workflow", "*args", "id", "detached", *IN_A_QUEUE],
+    "start": ["workflow", "*args", "id", "kwargs", "detached", *IN_A_QUEUE],
     "Queue": QUEUE,
     "Limit": ["name", "*", "concurrency", "rate"],
     "Rate": ["limit", "per"],
@@ -103,6 +107,7 @@ OF_AN_ENGINE = {
     "start": STARTING,
     "get": ["id"],
     "list": ["*", "status", "workflow", "id_prefix", "limit", "before"],
+    "query": ["sql", "parameters"],
     "send": ["id", "name", "value", "*", "key"],
     "transaction": [],
     "close": ["timeout"],
@@ -148,16 +153,48 @@ def test_the_async_engine_has_what_the_engine_has_awaited(name: str) -> None:
     assert inspect.iscoroutinefunction(awaited) or name == "transaction"
 
 
-def test_both_engines_and_both_handles_offer_the_same_methods() -> None:
-    pairs: list[tuple[type, type]] = [
-        (stepwell.Engine, stepwell.AsyncEngine),
-        (stepwell.Run, stepwell.AsyncRun),
-        (stepwell.QueueHandle, stepwell.AsyncQueueHandle),
-    ]
-    for plain_class, awaited_class in pairs:
-        plain = {name for name in dir(plain_class) if not name.startswith("_")}
-        awaited = {name for name in dir(awaited_class) if not name.startswith("_")}
-        assert plain - {"status", "workflow"} == awaited - {"status", "workflow"}
+TWINS: list[tuple[Any, Any]] = [
+    (stepwell.Engine, stepwell.AsyncEngine),
+    (stepwell.Run, stepwell.AsyncRun),
+    (stepwell.QueueHandle, stepwell.AsyncQueueHandle),
+    (stepwell.OpenTransaction, stepwell.AsyncTransaction),
+    (stepwell.sync.ChildRun, stepwell.ChildRun),
+]
+
+
+def public(owner: Any) -> set[str]:
+    return {name for name in dir(owner) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize(("plain", "awaited"), TWINS, ids=lambda twin: twin.__name__)
+def test_twins_have_the_same_names_with_the_same_parameters_and_one_is_awaited(plain: Any, awaited: Any) -> None:
+    assert public(plain) == public(awaited)
+    for name in public(plain):
+        one, other = vars(plain)[name], vars(awaited)[name]
+        assert type(one) is type(other), name
+        if isinstance(one, property):
+            continue
+        assert parameters(one) == parameters(other), name
+        assert not inspect.iscoroutinefunction(one)
+        opens = name == "transaction" or (plain is stepwell.Engine and name == "queue")
+        assert inspect.iscoroutinefunction(other) or opens, name
+
+
+def test_sync_has_the_operations_of_the_package_and_what_asyncio_has() -> None:
+    operations = {name for name in stepwell.sync.__all__ if name not in ("ChildRun", "call", "sleep")}
+    assert operations == FUNCTIONS - {"get_logger", "step", "transaction", "workflow"}
+
+
+def test_the_page_of_the_api_has_every_name() -> None:
+    page = (Path(__file__).parents[1] / "docs/reference/api.md").read_text(encoding="utf-8")
+    for name in set(stepwell.__all__) - ERRORS:
+        assert re.search(rf"\b{name}\b", page), name
+    handles = {"engine": stepwell.Engine, "run": stepwell.Run, "": stepwell.QueueHandle, "tx": stepwell.OpenTransaction}
+    for handle, owner in handles.items():
+        for name in public(owner) - {"name"}:
+            assert re.search(rf"`{handle}\.?{name}\b" if handle in ("engine", "run") else rf"\b{name}\b", page), (
+                f"{owner.__name__}.{name}"
+            )
 
 
 def drawn_tree(text: str) -> dict[str, str]:

@@ -531,7 +531,7 @@ def test_the_async_engine_itself_is_refused_inside_its_transaction(tmp_path: Pat
 
 def test_a_transaction_called_on_an_instance_says_where_to_declare_it() -> None:
     class Ledger:
-        @transaction
+        @transaction  # type: ignore[arg-type]  # which is the point
         def book(self, tx: Any) -> None:
             tx.execute("SELECT 1")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         transaction,
         workflow,
     )
-    from stepwell.engine import Engine, QueueHandle, Run
+    from stepwell.engine import Engine, OpenTransaction, QueueHandle, Run
     from stepwell.errors import (
         ClaimLost,
         DefinitionError,
@@ -79,6 +79,7 @@ if TYPE_CHECKING:
         start,
         uuid4,
     )
+    from stepwell.own_tables import Connection, Rows
     from stepwell.retry import Retry
 
 __version__ = "0.1.0"
@@ -107,6 +108,7 @@ _HOMES = {
     ),
     "stepwell.engine": (
         "Engine",
+        "OpenTransaction",
         "QueueHandle",
         "Run",
     ),
@@ -178,6 +180,10 @@ _HOMES = {
         "start",
         "uuid4",
     ),
+    "stepwell.own_tables": (
+        "Connection",
+        "Rows",
+    ),
     "stepwell.retry": ("Retry",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -208,6 +214,7 @@ __all__ = [
     "ChildRun",
     "ClaimLost",
     "Clock",
+    "Connection",
     "Current",
     "DefinitionError",
     "DeterminismError",
@@ -221,6 +228,7 @@ __all__ = [
     "JournalEntry",
     "Limit",
     "LoopMethodMissing",
+    "OpenTransaction",
     "PayloadTooLarge",
     "PermanentError",
     "Queue",
@@ -231,6 +239,7 @@ __all__ = [
     "ResultNotSerializable",
     "Retry",
     "RetryLater",
+    "Rows",
     "Run",
     "RunCancelled",
     "RunConflict",

@@ -26,6 +26,7 @@ from stepwell.lifecycle import Status
 from stepwell.lock_watch import acquire_from_loop
 from stepwell.names import check_name, check_text
 from stepwell.options import Durability, Options, QueueOptions, StartMessage, StartOptions, flow_name
+from stepwell.own_tables import Connection, Parameters, Rows
 from stepwell.payload import MAX_PAYLOAD_BYTES
 from stepwell.whereabouts import executing_at
 from stepwell.work import RunOver
@@ -207,10 +208,11 @@ class AsyncEngine:
         delay: float | timedelta | datetime | None = None,
         dedup: str | None = None,
         partition: str | None = None,
+        **named: Any,
     ) -> AsyncRun[Any]:
         """Start a run; see `stepwell.Engine.start`."""
         client = self._opened()
-        definition = client.definition(workflow)
+        definition = client.definition(workflow, named)
         options = QueueOptions(queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition)
         run = client.creation(definition, args, kwargs, id, deadline, client.entry(id, messages, options))
         run_id = await self._ask(client.core.machine.start_run, run, client.messages(run.id, messages))
@@ -278,6 +280,10 @@ class AsyncEngine:
         """Take the runs of another worker; see `stepwell.Engine.take_over`."""
         return await asyncio.to_thread(self._opened().take_over, epoch)
 
+    async def query(self, sql: str, parameters: Parameters = ()) -> Rows:
+        """Return the rows of a query; see `stepwell.Engine.query`."""
+        return await asyncio.to_thread(self._opened().query, sql, parameters)
+
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncTransaction]:
         """Open a transaction; see `stepwell.Engine.transaction`. Other tasks go on; other writers wait."""
@@ -304,16 +310,16 @@ class AsyncEngine:
 class AsyncTransaction:
     """A transaction of code outside of workflows; see `AsyncEngine.transaction`."""
 
-    def __init__(self, engine: AsyncEngine, lent: Any, enlisted: Enlisted) -> None:
+    def __init__(self, engine: AsyncEngine, lent: Connection, enlisted: Enlisted) -> None:
         self._engine = engine
         self._lent = lent
         self._enlisted = enlisted
 
-    async def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
-        """Execute SQL on the caller's own tables and return all rows."""
-        return cast("list[tuple[Any, ...]]", self._lent.execute(sql, parameters))
+    async def execute(self, sql: str, parameters: Parameters = ()) -> Rows:
+        """Execute SQL on the caller's own tables and return all rows; see `stepwell.Connection`."""
+        return self._lent.execute(sql, parameters)
 
-    async def executemany(self, sql: str, rows: Iterable[Sequence[Any] | Mapping[str, Any]]) -> None:
+    async def executemany(self, sql: str, rows: Iterable[Parameters]) -> None:
         """Execute SQL once for each of `rows`."""
         self._lent.executemany(sql, rows)
 
@@ -344,10 +350,11 @@ class AsyncTransaction:
         delay: float | timedelta | datetime | None = None,
         dedup: str | None = None,
         partition: str | None = None,
+        **named: Any,
     ) -> AsyncRun[Any]:
         """Start a run if, and only if, the transaction commits; see `stepwell.Engine.start`."""
         client = self._engine._opened()
-        definition = client.definition(workflow)
+        definition = client.definition(workflow, named)
         options = QueueOptions(queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition)
         run = client.creation(definition, args, kwargs, id, deadline, client.entry(id, messages, options))
         run_id = self._enlisted.start(run, client.messages(run.id, messages))
@@ -406,10 +413,23 @@ class AsyncQueueHandle:
 class AsyncRun(Generic[T]):
     """A handle of a run; `stepwell.Run`, awaited."""
 
-    def __init__(self, engine: AsyncEngine, run_id: str, definition: Workflow[..., Any] | None) -> None:
+    def __init__(self, engine: AsyncEngine, run_id: str, definition: Workflow[..., Any]) -> None:
         self.id = run_id
         self._engine = engine
         self._definition = definition
+
+    @property
+    def workflow(self) -> str:
+        """The name of the run's workflow."""
+        return self._definition.name
+
+    @property
+    def status(self) -> Coroutine[Any, Any, Status]:
+        """The run's state now: ``await run.status``; see `stepwell.lifecycle`."""
+        return self._status()
+
+    async def _status(self) -> Status:
+        return (await self.info()).status
 
     async def result(self, timeout: float | timedelta | None = None) -> T:
         """Wait for the run's end and return its result; raises as `stepwell.Run.result` does."""

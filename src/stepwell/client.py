@@ -26,8 +26,10 @@ from stepwell.conflicts import conflict_of
 from stepwell.core import Core
 from stepwell.definition import (
     Workflow,
+    checked_kwargs,
     how_to_make_it_a_workflow,
     is_workflow,
+    refuse_named,
     registered_workflows,
     workflow_named,
 )
@@ -55,7 +57,6 @@ from stepwell.options import (
     QueueOptions,
     StartMessage,
     at_least,
-    checked_kwargs,
     checked_messages,
     checked_statuses,
     checked_workflow,
@@ -63,6 +64,7 @@ from stepwell.options import (
     duration_microseconds,
     retry_filter,
 )
+from stepwell.own_tables import Parameters, Rows
 from stepwell.queues import entered
 from stepwell.requests import Message
 from stepwell.sortable_ids import SortableIds
@@ -184,8 +186,12 @@ class Client:
 
     # --- requests ------------------------------------------------------------------------------------------------
 
-    def definition(self, workflow: Callable[..., Any] | str) -> Workflow[..., Any]:
-        """Return the workflow that is meant by an object or a name; raises `InvalidArgument` for anything else."""
+    def definition(self, workflow: Callable[..., Any] | str, named: Mapping[str, object]) -> Workflow[..., Any]:
+        """Return the workflow that is meant by an object or a name; raises `InvalidArgument` for anything else.
+
+        `named`: keyword arguments that are no options of a start, which is refused.
+        """
+        refuse_named(workflow, named)
         if isinstance(workflow, str):
             return self.workflows.get(workflow) or registered_workflows().get(workflow) or workflow_named(workflow)
         found = as_definition(workflow)
@@ -334,9 +340,14 @@ class Client:
             )
         )
 
-    def definition_of(self, record: RunRecord) -> Workflow[..., Any] | None:
-        """Return the workflow of a run where this process has it."""
-        return self.workflows.get(record.workflow) or registered_workflows().get(record.workflow)
+    def definition_of(self, record: RunRecord) -> Workflow[..., Any]:
+        """Return the workflow of a run, or what stands for it where this process does not have it."""
+        return self.definition(record.workflow, {})
+
+    def query(self, sql: str, parameters: Parameters) -> Rows:
+        """Return the rows of a query; see `stepwell.Engine.query`."""
+        self._check_may_read()
+        return self.store.query(sql, parameters)
 
     # --- workers -------------------------------------------------------------------------------------------------
 

@@ -6,9 +6,9 @@ and the words where two values differ.
 
 What counts as equal is stricter than ``==``: 1, 1.0 and True differ, as do 0.0 and -0.0, ``Decimal("1.1")`` and
 ``Decimal("1.10")``, an object and one of a subclass with the same fields, times with another fold, offset or zone; and
-fields that a class leaves out of its ``__eq__`` count as well. Two things are let through, as annotations promise no
-more: an integer that comes back as the float of exactly its value, and a fixed offset from UTC in place of any other
-time zone that has this offset always.
+fields that a class leaves out of its ``__eq__`` count as well. Three things are let through, as annotations promise no
+more: an integer that comes back as the float of exactly its value, a fixed offset from UTC in place of any other time
+zone that has this offset always, and a list in place of the `Rows` of a query.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from contextlib import suppress
 from itertools import chain, compress
 from typing import Any, Final
 
+from stepwell.own_tables import Rows
 from stepwell.shapes import MISSING, class_of, fields_of_class, is_pydantic_model, mapping_of
 
 _Column = list[Any]
@@ -65,6 +66,8 @@ def _let_through(before: _Column, after: _Column) -> bool:
             continue
         if type(old) is int and type(new) is float and old == new:
             before[index] = new
+        elif type(old) is Rows and type(new) is list:
+            continue  # what a transaction read: nobody wants its columns back
         elif type(old).__module__ == "freezegun.api" and isinstance(old, type(new)):
             after[index] = old if old == new else MISSING  # the stand-ins of a frozen clock are what they stand for
         else:
@@ -179,6 +182,7 @@ _EXACT: Final[dict[type, Callable[[_Column, _Column, _Pairs], bool]]] = {
     dt.datetime: _moments,
     dt.time: _moments,
     list: _sequences,
+    Rows: _sequences,
     tuple: _sequences,
     dict: _dicts,
     set: _sets,

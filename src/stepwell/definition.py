@@ -16,6 +16,7 @@ from stepwell.clock import to_seconds
 from stepwell.durable import Definition
 from stepwell.errors import DefinitionError, InvalidArgument
 from stepwell.flow import Limit
+from stepwell.own_tables import Connection
 from stepwell.retry import NO_RETRY, Retry
 
 P = ParamSpec("P")
@@ -243,6 +244,26 @@ def how_to_make_it_a_workflow(value: object) -> str:
     return f"a decorator above @workflow made it a plain function again: put @workflow on top (it wraps {inner!r})"
 
 
+def refuse_named(workflow: object, named: Mapping[str, object]) -> None:
+    """Raise `DefinitionError` (a `TypeError`) for keyword arguments of a start that are none of its options."""
+    if named:
+        arguments = ", ".join(f"{name!r}: …" for name in named)
+        name = workflow if isinstance(workflow, str) else getattr(workflow, "__name__", "workflow")
+        raise DefinitionError(
+            f"start() has no option {', '.join(named)}. What the workflow itself takes goes by position, or by name in "
+            f"kwargs=: start({name}, kwargs={{{arguments}}})"
+        )
+
+
+def checked_kwargs(kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the arguments that a start passes by name; raises `InvalidArgument` for what is no mapping."""
+    if kwargs is None:
+        return {}
+    if not isinstance(kwargs, Mapping):
+        raise InvalidArgument(f"kwargs must be a mapping of names to values, {{'name': value}}, not {kwargs!r}")
+    return dict(kwargs)
+
+
 def is_durable(value: object) -> TypeGuard[Step[..., Any] | Workflow[..., Any]]:
     """Tell whether `value` is a step, a transaction or a workflow: what a run calls durably."""
     return isinstance(value, (Step, Workflow))
@@ -398,23 +419,23 @@ def step(
 
 
 @overload
-def transaction(function: Callable[Concatenate[Any, P], R], /) -> Transaction[P, R]: ...
+def transaction(function: Callable[Concatenate[Connection, P], R], /) -> Transaction[P, R]: ...
 
 
 @overload
 def transaction(
     *, name: str | None = None, retry: Retry | None = None
-) -> Callable[[Callable[Concatenate[Any, P], R]], Transaction[P, R]]: ...
+) -> Callable[[Callable[Concatenate[Connection, P], R]], Transaction[P, R]]: ...
 
 
 def transaction(
-    function: Callable[Concatenate[Any, P], R] | None = None,
+    function: Callable[Concatenate[Connection, P], R] | None = None,
     /,
     *,
     name: str | None = None,
     retry: Retry | None = None,
 ) -> Any:
-    """Declare a transactional step: a plain function whose first parameter is the open connection.
+    """Declare a transactional step: a plain function whose first parameter is the open `Connection`.
 
     Its writes to the user's own tables and its journal entry commit together, so they happen exactly once. An exception
     rolls its writes back. It holds up every other writer while it runs: keep it to SQL. `name` and `retry` as in
@@ -422,7 +443,7 @@ def transaction(
     """
     options = step_options(retry, None, None, "at-least-once")
 
-    def declare(found: Callable[Concatenate[Any, P], R]) -> Transaction[P, R]:
+    def declare(found: Callable[Concatenate[Connection, P], R]) -> Transaction[P, R]:
         return Transaction(cast("Callable[P, R]", found), name, options)
 
     return declare if function is None else declare(function)

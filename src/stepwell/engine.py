@@ -19,6 +19,7 @@ from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, outco
 from stepwell.lifecycle import Status
 from stepwell.names import check_name, check_text
 from stepwell.options import Durability, Options, QueueOptions, StartMessage, StartOptions, flow_name
+from stepwell.own_tables import Connection, Parameters, Rows
 from stepwell.payload import MAX_PAYLOAD_BYTES
 from stepwell.threads import lent
 from stepwell.work import RunOver
@@ -173,6 +174,7 @@ class Engine:
         delay: float | timedelta | datetime | None = None,
         dedup: str | None = None,
         partition: str | None = None,
+        **named: Any,
     ) -> Run[Any]:
         """Start a run of `workflow` with `args` (and `kwargs`); when this returns, the run survives power loss.
 
@@ -194,7 +196,7 @@ class Engine:
         `StorageFull`.
         """
         client = self._client
-        definition = client.definition(workflow)
+        definition = client.definition(workflow, named)
         options = QueueOptions(queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition)
         run = client.creation(definition, args, kwargs, id, deadline, client.entry(id, messages, options))
         run_id = self._ask(client.core.machine.start_run, run, client.messages(run.id, messages))
@@ -285,8 +287,17 @@ class Engine:
         """
         return self._client.take_over(epoch)
 
+    def query(self, sql: str, parameters: Parameters = ()) -> Rows:
+        """Return the rows of a query, on the caller's own tables or on those of the file's schema.
+
+        It reads what was committed, on a connection that cannot write, and holds up nobody. Keep it short all the same:
+        the log cannot be cut while it reads. Raises `TransactionError` for what would do more than read; SQLite's own
+        errors come through as apsw raises them.
+        """
+        return self._client.query(sql, parameters)
+
     @contextmanager
-    def transaction(self) -> Generator[Transaction]:
+    def transaction(self) -> Generator[OpenTransaction]:
         """Open a transaction on the file, for the caller's own tables and for starting and sending, all or nothing.
 
         It holds up every other writer: keep it short. Leaving the block commits; an exception rolls back.
@@ -301,26 +312,26 @@ class Engine:
             try:
                 with core.store.transaction(core.machine.claimed()) as opened:
                     enlisted = Enlisted(client, opened.apply)
-                    yield Transaction(self, opened.lent, enlisted)
+                    yield OpenTransaction(self, opened.lent, enlisted)
             finally:
                 in_transaction.reset(token)
             # Before others may write: see `Worker.message_sent_outside`.
             client.after_transaction(enlisted.events())
 
 
-class Transaction:
+class OpenTransaction:
     """A transaction of code outside of workflows; see `Engine.transaction`."""
 
-    def __init__(self, engine: Engine, lent: Any, enlisted: Enlisted) -> None:
+    def __init__(self, engine: Engine, lent: Connection, enlisted: Enlisted) -> None:
         self._engine = engine
         self._lent = lent
         self._enlisted = enlisted
 
-    def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
-        """Execute SQL on the caller's own tables and return all rows."""
-        return cast("list[tuple[Any, ...]]", self._lent.execute(sql, parameters))
+    def execute(self, sql: str, parameters: Parameters = ()) -> Rows:
+        """Execute SQL on the caller's own tables and return all rows; see `stepwell.Connection`."""
+        return self._lent.execute(sql, parameters)
 
-    def executemany(self, sql: str, rows: Iterable[Sequence[Any] | Mapping[str, Any]]) -> None:
+    def executemany(self, sql: str, rows: Iterable[Parameters]) -> None:
         """Execute SQL once for each of `rows`."""
         self._lent.executemany(sql, rows)
 
@@ -349,10 +360,11 @@ class Transaction:
         delay: float | timedelta | datetime | None = None,
         dedup: str | None = None,
         partition: str | None = None,
+        **named: Any,
     ) -> Run[Any]:
         """Start a run if, and only if, the transaction commits; see `Engine.start`."""
         client = self._engine._client
-        definition = client.definition(workflow)
+        definition = client.definition(workflow, named)
         options = QueueOptions(queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition)
         run = client.creation(definition, args, kwargs, id, deadline, client.entry(id, messages, options))
         run_id = self._enlisted.start(run, client.messages(run.id, messages))
@@ -412,9 +424,9 @@ class QueueHandle:
 
 
 class Run(Generic[T]):
-    """A handle of a run. `id` names it; `workflow` is its workflow's name where this process knows it."""
+    """A handle of a run. `id` names it."""
 
-    def __init__(self, engine: Engine, run_id: str, definition: Workflow[..., Any] | None) -> None:
+    def __init__(self, engine: Engine, run_id: str, definition: Workflow[..., Any]) -> None:
         self.id = run_id
         self._engine = engine
         self._definition = definition
@@ -422,7 +434,7 @@ class Run(Generic[T]):
     @property
     def workflow(self) -> str:
         """The name of the run's workflow."""
-        return self._definition.name if self._definition is not None else self.info().workflow
+        return self._definition.name
 
     @property
     def status(self) -> Status:

@@ -270,11 +270,11 @@ class JournalEntry:
         )
 
 
-def outcome(over: RunOver, definition: Workflow[..., Any] | None, codec: Codec) -> Any:
+def outcome(over: RunOver, definition: Workflow[..., Any], codec: Codec) -> Any:
     """Return what a run ended with, typed by its workflow, or raise what it ended with."""
     match over.status:
         case "completed":
-            annotation = Any if definition is None else definition.signature.return_annotation
+            annotation = definition.signature.return_annotation
             return codec.decode(over.result, annotation, f"the result of run {over.id!r}")
         case "failed":
             raise failure_to_raise(over.error, RunFailed)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random as _random
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, MutableMapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypedDict, TypeVar, TypeVarTuple, Unpack, cast, overload
@@ -19,7 +19,15 @@ from msgspec.structs import replace
 
 from stepwell.clock import MICROSECONDS, datetime_of, to_seconds
 from stepwell.context import Current, RunContext, current_here
-from stepwell.definition import Workflow, how_to_make_it_a_workflow, is_durable, is_workflow, workflow_named
+from stepwell.definition import (
+    Workflow,
+    checked_kwargs,
+    how_to_make_it_a_workflow,
+    is_durable,
+    is_workflow,
+    refuse_named,
+    workflow_named,
+)
 from stepwell.divergence import Given
 from stepwell.durable import as_definition, current_host, unwrapped
 from stepwell.errors import InvalidArgument, StepwellError
@@ -109,11 +117,11 @@ def uuid4() -> uuid.UUID:
 
 
 @overload
-async def receive(name: str, type: type[T], *, timeout: None = None) -> T: ...
+async def receive(name: str, type: type[T], *, timeout: None = None, default: object = None) -> T: ...
 @overload
-async def receive(name: str, type: type[T], *, timeout: float | timedelta, default: D) -> T | D: ...
+async def receive(name: str, type: type[T], *, timeout: float | timedelta | None, default: None = None) -> T | None: ...
 @overload
-async def receive(name: str, type: type[T], *, timeout: float | timedelta | None) -> T | None: ...
+async def receive(name: str, type: type[T], *, timeout: float | timedelta | None, default: D) -> T | D: ...
 @overload
 async def receive(
     name: str, type: Any = Any, *, timeout: float | timedelta | None = None, default: Any = None
@@ -239,6 +247,7 @@ class ChildOptions(TypedDict, total=False):
     """The keyword arguments of `start`."""
 
     id: str | None
+    kwargs: Mapping[str, Any] | None
     detached: bool
     queue: Queue | str | None
     priority: int
@@ -266,12 +275,14 @@ async def start(
     /,
     *args: *Ts,
     id: str | None = None,
+    kwargs: Mapping[str, Any] | None = None,
     detached: bool = False,
     queue: Queue | str | None = None,
     priority: int = 0,
     delay: float | timedelta | datetime | None = None,
     dedup: str | None = None,
     partition: str | None = None,
+    **named: Any,
 ) -> ChildRun[Any]:
     """Start a child run and return its handle at once; to wait for the child right away, just call its workflow.
 
@@ -282,6 +293,7 @@ async def start(
     `queue` and what belongs to it: as for `stepwell.Engine.start`. The handle may be of a run that was there already.
     """
     run = execution("start()")
+    refuse_named(workflow, named)
     # A name means the same in every process that replays this, also in one that has the workflow.
     definition: object = workflow_named(workflow) if isinstance(workflow, str) else as_definition(workflow)
     if not is_workflow(definition):
@@ -293,7 +305,9 @@ async def start(
     entry = queue_entry(queue, priority=priority, delay=delay, dedup=dedup, partition=partition, run_id=id)
     if entry is not None and entry.ready_at is not None and run.ahead:
         entry = replace(entry, ready_at=entry.ready_at + run.ahead)
-    child_id = await run.start_child(definition, args, {}, child_id=id, attached=not detached, entry=entry)
+    child_id = await run.start_child(
+        definition, args, checked_kwargs(kwargs), child_id=id, attached=not detached, entry=entry
+    )
     return ChildRun(child_id, definition)
 
 

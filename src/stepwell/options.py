@@ -160,15 +160,6 @@ def at_least(number: object, least: int, what: str) -> int:
     return number
 
 
-def checked_kwargs(kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the arguments that a start passes by name; raises `InvalidArgument` for what is no mapping."""
-    if kwargs is None:
-        return {}
-    if not isinstance(kwargs, Mapping):
-        raise InvalidArgument(f"kwargs must be a mapping of names to values, {{'name': value}}, not {kwargs!r}")
-    return dict(kwargs)
-
-
 def checked_messages(messages: Sequence[StartMessage]) -> Sequence[tuple[str, object, str | None]]:
     """Return name, value and key of the messages that go with a start; raises `InvalidArgument`."""
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):

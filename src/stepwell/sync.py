@@ -6,13 +6,13 @@ Nothing is written twice: each is the async operation, carried to its end on the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from stepwell import operations
 from stepwell.clock import to_seconds
-from stepwell.definition import is_durable
+from stepwell.definition import is_durable, refuse_named
 from stepwell.durable import unwrapped
 from stepwell.errors import InvalidArgument
 from stepwell.flow import Queue
@@ -61,11 +61,11 @@ def sleep_until(when: datetime) -> None:
 
 
 @overload
-def receive(name: str, type: type[T], *, timeout: None = None) -> T: ...
+def receive(name: str, type: type[T], *, timeout: None = None, default: object = None) -> T: ...
 @overload
-def receive(name: str, type: type[T], *, timeout: float | timedelta, default: D) -> T | D: ...
+def receive(name: str, type: type[T], *, timeout: float | timedelta | None, default: None = None) -> T | None: ...
 @overload
-def receive(name: str, type: type[T], *, timeout: float | timedelta | None) -> T | None: ...
+def receive(name: str, type: type[T], *, timeout: float | timedelta | None, default: D) -> T | D: ...
 @overload
 def receive(name: str, type: Any = Any, *, timeout: float | timedelta | None = None, default: Any = None) -> Any: ...
 
@@ -122,16 +122,26 @@ def start(
     /,
     *args: *Ts,
     id: str | None = None,
+    kwargs: Mapping[str, Any] | None = None,
     detached: bool = False,
     queue: Queue | str | None = None,
     priority: int = 0,
     delay: float | timedelta | datetime | None = None,
     dedup: str | None = None,
     partition: str | None = None,
+    **named: Any,
 ) -> ChildRun[Any]:
     """Start a child run; see `stepwell.start`."""
+    refuse_named(workflow, named)
     options = ChildOptions(
-        id=id, detached=detached, queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition
+        id=id,
+        kwargs=kwargs,
+        detached=detached,
+        queue=queue,
+        priority=priority,
+        delay=delay,
+        dedup=dedup,
+        partition=partition,
     )
     return ChildRun(_wait("sync.start()", operations.start(workflow, *args, **options)))
 

@@ -17,11 +17,13 @@ from typing import Any, assert_type
 import stepwell
 from stepwell import (
     AsyncEngine,
+    Connection,
     Engine,
     Limit,
     Queue,
     Rate,
     Retry,
+    Rows,
     Run,
     receive,
     start,
@@ -30,6 +32,7 @@ from stepwell import (
     transaction,
     workflow,
 )
+from stepwell.lifecycle import Status
 
 
 @dataclass
@@ -71,7 +74,19 @@ def render(order: Order) -> bytes:
 
 
 @transaction
-def book(connection: object, order: Order) -> int:
+def book(connection: Connection, order: Order) -> int:
+    rows = connection.execute("SELECT number FROM orders WHERE number = :number", {"number": order.number})
+    assert_type(rows, Rows)
+    assert_type(rows[0], tuple[Any, ...])
+    assert_type(rows.fetchone(), tuple[Any, ...] | None)
+    assert_type(rows.columns, tuple[str, ...])
+    connection.executemany("INSERT INTO orders VALUES (?)", [(order.number,)])
+    connection.commit()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    return int(rows.fetchval())
+
+
+@transaction  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+def forgets_the_connection(order: Order) -> int:
     return 1
 
 
@@ -88,6 +103,9 @@ async def checkout(order: Order) -> str:
 def billing(order: Order, times: int) -> int:
     assert_type(sync.receive("approval", bool), bool)
     assert_type(sync.receive("approval", bool, timeout=5), bool | None)
+    assert_type(sync.receive("approval", bool, timeout=5, default=False), bool)
+    assert_type(sync.receive("approval", bool, timeout=5, default=0), bool | int)
+    assert_type(sync.receive("approval", bool, default=False), bool)
     assert_type(sync.map(ship, [order]), list[str])
     assert_type(sync.map(charge, [order], limit=2), list[Receipt])
     assert_type(sync.call(charge, order), Receipt)
@@ -141,6 +159,12 @@ async def operations(order: Order) -> None:
     assert_type(await receive("approval", bool), bool)
     assert_type(await receive("approval", bool, timeout=timedelta(days=3)), bool | None)
     assert_type(await receive("approval", bool, timeout=3, default="none"), bool | str)
+    assert_type(await receive("approval", bool, timeout=3, default=False), bool)
+    assert_type(await receive("approval", bool, timeout=3, default=None), bool | None)
+    assert_type(await receive("approval", bool, timeout=None), bool)
+    assert_type(await receive("approval", bool, default=False), bool)  # waits for ever, so the default is never used
+    assert_type(await receive("orders", list[Order], timeout=3), list[Order] | None)
+    assert_type(await receive("orders", list[Order]), list[Order])
     assert_type(await stepwell.map(charge, [order], limit=3), list[Receipt])
     assert_type(await stepwell.map(ship, [order]), list[str])
     assert_type(await stepwell.map(checkout, [order]), list[str])
@@ -160,6 +184,9 @@ async def operations(order: Order) -> None:
 # --- the engine -------------------------------------------------------------------------------------------------------
 
 
+def takes_a_connection(connection: Connection) -> None: ...
+
+
 def engine_gives_typed_runs(order: Order) -> None:
     with Engine("orders.db", workflows=[checkout, billing], durability="full") as engine:
         run = engine.start(checkout, order, id="order-42")
@@ -169,6 +196,14 @@ def engine_gives_typed_runs(order: Order) -> None:
         assert_type(engine.start(billing, order, 2).result(), int)
         assert_type(engine.start(nightly).result(), None)
         engine.send("order-42", "approval", True, key="once")
+        assert_type(run.status, Status)
+        assert_type(run.workflow, str)
+        assert_type(engine.query("SELECT 1").fetchval(), Any)
+        with engine.transaction() as tx:
+            assert_type(tx, stepwell.OpenTransaction)
+            assert_type(tx.execute("SELECT 1"), Rows)
+            assert_type(tx.start(checkout, order), stepwell.Run[str])
+            takes_a_connection(tx)
         engine.start(checkout)  # type: ignore[call-arg, arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
         engine.start(checkout, "order")  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
         engine.start(billing, order)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
@@ -181,6 +216,13 @@ async def async_engine_gives_typed_runs(order: Order) -> None:
         run = await engine.start(checkout, order, id="order-42")
         assert_type(run, stepwell.AsyncRun[str])
         assert_type(await run.result(timeout=60), str)
+        assert_type(await run.status, Status)
+        assert_type(run.workflow, str)
+        assert_type(await engine.query("SELECT 1"), Rows)
+        async with engine.transaction() as tx:
+            assert_type(tx, stepwell.AsyncTransaction)
+            assert_type(await tx.execute("SELECT 1"), Rows)
+            assert_type(await tx.start(checkout, order), stepwell.AsyncRun[str])
         await engine.send("order-42", "approval", True)
         await engine.start(checkout, "order")  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
 

@@ -8,7 +8,7 @@ any store must pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -18,6 +18,7 @@ from stepwell.errors import StepwellError
 from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import Status
 from stepwell.model import Claim, Member, RunRecord
+from stepwell.own_tables import Connection, Parameters, Rows
 from stepwell.store.queueing import (
     Entered,
     PermitAsked,
@@ -328,20 +329,8 @@ class Sent(msgspec.Struct, frozen=True):
 # --- transactions -----------------------------------------------------------------------------------------------------
 
 
-class Lent(Protocol):
-    """A connection lent to user code for the length of one transaction.
-
-    It reaches the user's own tables only: the engine's tables, transaction control, ATTACH and PRAGMA are refused with
-    `TransactionError`, and so is any use after the transaction has ended or from another thread.
-    """
-
-    def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
-        """Run one or more statements and return all rows."""
-        ...
-
-    def executemany(self, sql: str, rows: Iterable[Sequence[Any] | dict[str, Any]]) -> None:
-        """Run a statement once for each of `rows`."""
-        ...
+class Lent(Connection, Protocol):
+    """A connection lent to user code for the length of one transaction."""
 
     def savepoint(self) -> AbstractContextManager[None]:
         """Return a context manager that undoes what is written inside it when it is left by an exception."""
@@ -437,14 +426,21 @@ Answer: TypeAlias = Literal["answered", "silent", "unreachable"]
 class Store(Protocol):
     """A place that keeps runs, for any number of workers in any number of processes.
 
-    All methods but `inspector`'s, `watch`, `listen` and `members` are called with the writers' lock held, or at open
-    and close. After each commit the store tells the workers of other processes whom it concerns (see `News`).
+    All methods but `inspector`'s, `query`, `watch`, `listen` and `members` are called with the writers' lock held, or
+    at open and close. After each commit the store tells the workers of other processes whom it concerns (see `News`).
     """
 
     writers: WritersLock
     inspector: Inspector
     #: Names the place in messages: the path of the file, say.
     location: str
+
+    def query(self, sql: str, parameters: Parameters) -> Rows:
+        """Return the rows of a query of the user's, which only reads, on his own tables; from any thread.
+
+        It holds up no writer. Raises `TransactionError` for what would do more than read.
+        """
+        ...
 
     def agree_on_clock(self, offset: int) -> int:
         """Return the offset, in nanoseconds, of wall time to the machine's steady clock that all workers here use.

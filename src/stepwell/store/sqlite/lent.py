@@ -11,7 +11,7 @@ statement is not compiled again, so the authorizer would not be asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from threading import get_ident
 from types import TracebackType
@@ -20,6 +20,7 @@ from typing import Any, Final, NoReturn
 import apsw
 
 from stepwell.errors import EngineClosed, TransactionError
+from stepwell.own_tables import Parameters, Rows
 from stepwell.store.base import Change, Lent
 from stepwell.store.sqlite.faults import TransactionGone, concerns_all
 
@@ -98,6 +99,41 @@ def _is_ours(name: str) -> bool:
     return name.lower().removeprefix("sqlite_autoindex_").startswith(_PREFIX)
 
 
+class ReadGate(Gate):
+    """The authorizer of a connection for the user's queries, closed for good: nothing but reading passes."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        super().__init__(connection)
+        self.__enter__()
+
+    def _authorize(
+        self, action: int, first: str | None, second: str | None, database: str | None, source: str | None
+    ) -> int:
+        if action in _REFUSED_ACTIONS or action == apsw.SQLITE_FUNCTION:
+            return super()._authorize(action, first, second, database, source)
+        if action in _READS:  # the engine's tables as well: any other program may read them
+            return apsw.SQLITE_OK
+        self.refused = "anything but reading: it has a connection that cannot write; use engine.transaction()"
+        return apsw.SQLITE_DENY
+
+
+def rows_of(connection: apsw.Connection, sql: str, parameters: Parameters) -> Rows:
+    """Execute SQL and return all its rows, with the names of the columns."""
+    columns: list[str] = []
+
+    def note_columns(cursor: apsw.Cursor, _sql: str, _bindings: object) -> bool:
+        # Asked before each statement is executed: afterwards, one without rows has no columns any more.
+        found = cursor.get_description()
+        if found:
+            columns[:] = [each[0] for each in found]
+        return True
+
+    cursor = connection.cursor()
+    cursor.exec_trace = note_columns
+    values = dict(parameters) if isinstance(parameters, Mapping) else parameters
+    return Rows(cursor.execute(sql, values, can_cache=False).fetchall(), columns)
+
+
 class SqliteLent:
     """A `stepwell.store.base.Lent` on the writer's connection."""
 
@@ -112,23 +148,20 @@ class SqliteLent:
         #: The error, if any, that ended the whole transaction while user code had the connection.
         self.fault: Exception | None = None
 
-    def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
-        """Run one or more statements and return all rows.
-
-        Raises `TransactionError` for what is refused; SQLite's own errors (a violated constraint, say) come through as
-        apsw raises them.
-        """
+    def execute(self, sql: str, parameters: Parameters = ()) -> Rows:
+        """Execute SQL; see `Connection.execute`."""
         self.check()
         try:
             with self._gate:
-                return self._connection.execute(sql, parameters, can_cache=False).fetchall()
+                return rows_of(self._connection, sql, parameters)
         except apsw.Error as error:
             self._raise(error)
 
-    def executemany(self, sql: str, rows: Iterable[Sequence[Any] | dict[str, Any]]) -> None:
-        """Run a statement once for each of `rows`; raises as `execute` does."""
+    def executemany(self, sql: str, rows: Iterable[Parameters]) -> None:
+        """Execute a statement once for each of `rows`; see `Connection.executemany`."""
         self.check()
-        materialised = list(rows)  # a generator is user code too; it must not run with the gate closed
+        # A generator is user code too; it must not run with the gate closed.
+        materialised = [dict(row) if isinstance(row, Mapping) else row for row in rows]
         try:
             with self._gate:
                 self._connection.executemany(sql, materialised, can_cache=False).fetchall()

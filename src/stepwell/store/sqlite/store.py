@@ -17,6 +17,7 @@ import msgspec
 
 from stepwell.errors import StoreFailed, StoreUnavailable
 from stepwell.model import Claim, Member
+from stepwell.own_tables import Parameters, Rows
 from stepwell.store.base import Answer, News, Outcome, StoreTransaction, Unit, WritersLock
 from stepwell.store.reading import Inspector
 from stepwell.store.sqlite.changes import Evidence
@@ -25,6 +26,7 @@ from stepwell.store.sqlite.opening import Database, open_database
 from stepwell.store.sqlite.queries import load
 from stepwell.store.sqlite.reader import SqliteInspector
 from stepwell.store.sqlite.telling import Members, listen_to
+from stepwell.store.sqlite.user_queries import UserQueries
 from stepwell.store.sqlite.writer import WAL_LIMIT_BYTES, Writer
 
 _log: Final = logging.getLogger("stepwell")
@@ -64,6 +66,7 @@ class SqliteStore:
         self.writers: WritersLock = database.writers
         self._reader = SqliteInspector(database)
         self.inspector: Inspector = self._reader
+        self._queries = UserQueries(database)
         self._database = database
         self._connection = database.writer
         self._members: Members = database.membership if members is None else members
@@ -91,6 +94,10 @@ class SqliteStore:
 
     # --- workers
     # -----------------------------------------------------------------------------------------------------------
+
+    def query(self, sql: str, parameters: Parameters) -> Rows:
+        """Return the rows of a query of the user's; see `Store.query`."""
+        return self._queries.execute(sql, parameters)
 
     def agree_on_clock(self, offset: int) -> int:
         """Return the nanoseconds from the steady clock to the wall clock that all workers here use.
@@ -238,11 +245,13 @@ class SqliteStore:
             if self._writer.failed is None and claim is not None:
                 self._end_worker(claim, now)
             self._reader.close()
+            self._queries.close()
             if self._writer.failed is None and not self._members.others() and not self._is_lent():
                 self._fold_log()
         finally:
             self._writer.closed = True
             self._reader.close()
+            self._queries.close()
             self._connection.set_wal_hook(None)
             self._connection.authorizer = None
             self._database.close()
