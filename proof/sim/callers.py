@@ -174,6 +174,7 @@ class Callers:
         client: Any = SimpleNamespace(
             core=SimpleNamespace(worker=machine.worker, machine=machine),
             clock=SimpleNamespace(now=process.time),
+            codec=self._world.codec,
             workflows=machine.worker._workflows,
         )
         row = call.number * TRIES + call.tries
