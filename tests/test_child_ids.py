@@ -13,7 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import stepwell
-from stepwell import Engine, InvalidArgument, Queue, RunConflict, StepwellError, receive, start, step, workflow
+from stepwell import (
+    Engine,
+    InvalidArgument,
+    Queue,
+    RunConflict,
+    StepwellError,
+    child_ids,
+    receive,
+    start,
+    step,
+    workflow,
+)
 from stepwell.child_ids import prefix_of_children
 from stepwell.cli import main
 from stepwell.names import MAX_NAME_LENGTH
@@ -127,7 +138,11 @@ def test_an_id_is_used_again_although_a_detached_child_was_left_over(engine: Tes
     assert engine.get(first).result(60) == 11
 
 
-def test_a_child_whose_ids_are_all_taken_is_a_conflict_in_the_code(engine: TestEngine) -> None:
+def test_a_child_whose_ids_are_all_taken_is_a_conflict_in_the_code(
+    engine: TestEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child_ids, "_MOST_CHILDREN", 1)
+
     @workflow
     async def parent() -> str:
         await receive("go")
@@ -142,7 +157,7 @@ def test_a_child_whose_ids_are_all_taken_is_a_conflict_in_the_code(engine: TestE
     for taken in ("p/2", f"p/2~{key}"):
         engine.start(quick, 9, id=taken).result(60)
     run.send("go")
-    assert f"'p/2' and 'p/2~{key}', are taken" in run.result(60)
+    assert f"'p/2', 'p/2~{key}' and so on, are taken" in run.result(60)
 
 
 # --- how long they grow -----------------------------------------------------------------------------------------------

@@ -77,9 +77,9 @@ def _leave_no_permits(stack: ExitStack) -> None:
 def _fire_twice(stack: ExitStack) -> None:
     deliver = Activator.deliver
 
-    def broken(self: Activator, run: Resident, entry: Entry, work: Work) -> None:
-        deliver(self, run, entry, work)
-        if entry.kind == "timer":
+    def broken(self: Activator, run: Resident, entry: Entry, work: Work, **options: Any) -> None:
+        deliver(self, run, entry, work, **options)
+        if entry.kind == "timer" and entry.op:  # not a tick, which is no operation's
             work.changes.append(entry)
 
     stack.enter_context(patch.object(Activator, "deliver", broken))
