@@ -322,7 +322,7 @@ def _batch(connection: Connection, bases: Path, numbers: list[int], seed: int) -
             random = Random(f"{seed}-{number}")
             folder = scrap / str(number)
             base = random.choice(sorted(bases.iterdir()))
-            shutil.copytree(base, folder)
+            shutil.copytree(base, folder, ignore=shutil.ignore_patterns("*-peers"))
             _keep_last_commit(base, folder)
             damage = _damage(folder, random)
             name = {"": "database", "-wal": "log", "-shm": "shared memory"}[damage.suffix]
@@ -399,7 +399,7 @@ def _run_control(seed: int) -> Control:
             size = _size(base, "-wal")
             if not size:
                 continue
-            shutil.copytree(base, case)
+            shutil.copytree(base, case, ignore=shutil.ignore_patterns("*-peers"))
             _keep_last_commit(base, case)
             os.truncate(case / "case.db-wal", size // 2)
             seen = _judge(case, Damage("-wal", "cut"))

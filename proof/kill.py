@@ -107,7 +107,7 @@ def _round(case: tuple[int, int]) -> Round:
         if found.failures:
             kept = Path(__file__).with_name("results") / "failed-kill" / str(seed)
             shutil.rmtree(kept, ignore_errors=True)
-            shutil.copytree(folder, kept)
+            shutil.copytree(folder, kept, ignore=shutil.ignore_patterns("*-peers"))
         return found
 
 

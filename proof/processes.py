@@ -100,5 +100,5 @@ def play(name: str, seed: int) -> None:
         except Exception:
             kept = Path(__file__).with_name("results") / "failed-processes" / str(seed)
             shutil.rmtree(kept, ignore_errors=True)
-            shutil.copytree(folder, kept, ignore_dangling_symlinks=True)
+            shutil.copytree(folder, kept, ignore_dangling_symlinks=True, ignore=shutil.ignore_patterns("*-peers"))
             raise

@@ -100,7 +100,7 @@ def _keep(folder: Path, found: Found, name: str) -> None:
     if found.failures:
         kept = Path(__file__).with_name("results") / "failed-queues" / name
         shutil.rmtree(kept, ignore_errors=True)
-        shutil.copytree(folder, kept)
+        shutil.copytree(folder, kept, ignore=shutil.ignore_patterns("*-peers"))
 
 
 def _one_at_a_time(folder: Path, seed: int, cases: int, control: str) -> Found:

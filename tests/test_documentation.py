@@ -372,7 +372,7 @@ def write_workflow_code(engine: TestEngine) -> Reader:
     page.names["shared"] = workflow(name="shared")(page.names["GATE"].acquire)
     with pytest.raises(WorkflowIOError, match="outside of the run"):
         engine.start(page.names["shared"]).result(60)
-    page.execute(3)
+    page.execute(5)
     assert page.names["run"].result(60) == 10
     return page
 

@@ -308,7 +308,7 @@ def test_a_message_of_another_type_than_asked_for_halts_the_run_without_losing_i
     run = engine.start(approve, id="run")
     engine.idle()
     run.send("approval", "perhaps")
-    with pytest.raises(RunHalted, match=r"approval.*The sender gave another type than receive"):
+    with pytest.raises(RunHalted, match=r"(?s)approval.*The sender gave another type than receive"):
         run.result(60)
     assert run.status == "halted"
 
