@@ -162,7 +162,8 @@ def listed(database: object, capsys: pytest.CaptureFixture[str]) -> dict[str, di
         (calls_asks, r"it waits for run 'child', which is waiting \(it waits for message 'approval'\)", ["run"]),
         (
             waits_for_event,
-            r"it waits for something that nothing can bring about \(.*test_reasons.py:\d+ in waits_for_event\): .*",
+            r"it waits for something that nothing can bring about, Event.wait\(\) "
+            r"\(.*test_reasons.py:\d+ in waits_for_event\): .*",
             ["nothing"],
         ),
         (
