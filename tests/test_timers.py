@@ -202,7 +202,7 @@ def test_a_sleep_of_nothing_or_less_returns_without_a_timer_as_in_asyncio(engine
     assert run.journal() == []
 
 
-@pytest.mark.parametrize("seconds", [float("inf"), 4e9, 1e300])
+@pytest.mark.parametrize("seconds", [4e9, 1e300])
 def test_a_sleep_of_centuries_is_refused_as_a_mistake_of_units(engine: TestEngine, seconds: float) -> None:
     @workflow
     async def hibernates() -> None:
@@ -214,7 +214,7 @@ def test_a_sleep_of_centuries_is_refused_as_a_mistake_of_units(engine: TestEngin
     assert f"{__file__}:" in str(caught.value)
 
 
-@pytest.mark.parametrize("seconds", [float("inf"), 4e9])
+@pytest.mark.parametrize("seconds", [4e9])
 def test_a_timeout_of_centuries_is_refused_as_well(engine: TestEngine, seconds: float) -> None:
     @workflow
     async def hibernates() -> None:
