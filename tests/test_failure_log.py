@@ -78,7 +78,7 @@ def writing(db: Any) -> int:
     raise ConnectionError("the api is down")
 
 
-@workflow(name="calls")
+@workflow(name="calls a failing step")
 def calls(which: str) -> int:
     if which == "flaky_async":
         return sync.call(flaky_async)
@@ -104,7 +104,7 @@ def test_each_failed_attempt_is_a_warning_and_the_failed_run_an_error(
     assert "attempt 2 of 3" in attempts[1].getMessage()
     assert "the next one follows in 2 s" in attempts[1].getMessage()
     assert over.levelname == "ERROR"
-    assert (over.run, over.run_id, over.workflow) == ("order-1", "order-1", "calls")  # type: ignore[attr-defined]
+    assert (over.run, over.run_id, over.workflow) == ("order-1", "order-1", "calls a failing step")  # type: ignore[attr-defined]
     if which != "slow":
         assert all(f"in {which}" in traceback_of(record) for record in [*attempts, over])
         assert "the api is down" in over.getMessage()

@@ -167,7 +167,7 @@ def test_naming_a_limit_leaves_its_bounds_alone(engine: TestEngine) -> None:
 
 def test_a_limit_whose_rate_may_be_stated_elsewhere_is_told_when_attempts_start() -> None:
     assert Limit("named").may_be_rated
-    assert Limit("rated", rate=Rate(2, per=60)).may_be_rated
+    assert Limit("rated elsewhere", rate=Rate(2, per=60)).may_be_rated
     assert not Limit("bounded", concurrency=2).may_be_rated
 
 

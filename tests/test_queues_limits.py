@@ -32,7 +32,7 @@ from stepwell.model import Claim
 from stepwell.store.base import Outcome, Unit
 from stepwell.testing import TestEngine
 
-narrow = Limit("narrow", concurrency=2)
+narrow = Limit("narrow permits", concurrency=2)
 single = Limit("single", concurrency=1)
 slow = Limit("slow calls", rate=Rate(2, per=10))
 

@@ -50,7 +50,7 @@ def held() -> None:
     gate.wait()
 
 
-@step(name="rated", limit=Limit("slow", rate=Rate(1, per=3600)))
+@step(name="rated", limit=Limit("slow permits", rate=Rate(1, per=3600)))
 def rated() -> None: ...
 
 
@@ -162,8 +162,10 @@ def listed(database: object, capsys: pytest.CaptureFixture[str]) -> dict[str, di
         (calls_asks, r"it waits for run 'child', which is waiting \(it waits for message 'approval'\)", ["run"]),
         (
             waits_for_event,
-            r"it waits for something that nothing can bring about, Event.wait\(\) "
-            r"\(.*test_reasons.py:\d+ in waits_for_event\): .*",
+            (
+                r"it waits for something that nothing can bring about, Event.wait\(\) "
+                r"\(.*test_reasons.py:\d+ in waits_for_event\): .*"
+            ),
             ["nothing"],
         ),
         (

@@ -172,7 +172,7 @@ def _entries(inspector: Inspector, run: RunRecord, codec: Codec) -> list[Journal
 def _ticks_together(entries: Sequence[JournalEntry]) -> Iterator[tuple[JournalEntry, int]]:
     """Yield entries and how many each stands for: the last tick for those right before it, which may be thousands."""
     ticks = 0
-    for entry, following in zip(entries, [*entries[1:], None], strict=True):
+    for entry, following in zip(entries, [*entries[1:], None], strict=False):  # no entries, no pairs
         ticks += 1
         if not (_is_tick(entry) and following is not None and _is_tick(following)):
             yield entry, ticks
