@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 from tests.commands import Desk
 
+from stepwell import definition
 from stepwell.testing import TestEngine
 
 # Examples open files and start threads beside other tests: how long one takes says nothing. `timeout` bounds them all.
@@ -24,6 +25,14 @@ def _log_as_before() -> Iterator[None]:
     level = log.level
     yield
     log.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _definitions_as_before() -> Iterator[None]:
+    """Give each name back to the module that declared it: a function inside a test may have taken it for a while."""
+    before = dict(definition._registry)
+    yield
+    definition._registry.update(before)
 
 
 @pytest.fixture

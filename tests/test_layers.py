@@ -66,6 +66,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.attempts"],
     ["stepwell.blocking", "stepwell.code_identity"],
     ["stepwell.definition"],
+    ["stepwell.namesakes"],
     ["stepwell.durable", "stepwell.flow"],
     ["stepwell.callables", "stepwell.names"],
     ["stepwell.failure_info"],

@@ -37,6 +37,7 @@ from stepwell.durable import as_definition, current_host
 from stepwell.engine_clock import system_clock
 from stepwell.errors import (
     FORK_ADVICE,
+    DefinitionError,
     EngineClosed,
     InvalidArgument,
     QueueNotFound,
@@ -49,6 +50,7 @@ from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, Worke
 from stepwell.lifecycle import ENDED, Status
 from stepwell.model import RunRecord
 from stepwell.names import check_name, check_text
+from stepwell.namesakes import are_different, place_of
 from stepwell.operations import check_id
 from stepwell.options import (
     MAX_PAGE,
@@ -212,8 +214,13 @@ class Client:
         entry: Entry | None,
     ) -> RunCreated:
         """Return the change that creates a run; raises for anything about it that is not acceptable."""
+        served = self.workflows.get(workflow.name)
+        if served is not None and not workflow.is_named_only and are_different(served, workflow):
+            raise DefinitionError(
+                f"this engine executes {place_of(served)} under the name {workflow.name!r}, not {place_of(workflow)}, "
+                "which start() was given: give one of them another name="
+            )
         if workflow.is_bound:
-            served = self.workflows.get(workflow.name)
             workflow.check_can_be_started(is_served=served is not None and served.is_bound_like(workflow))
         named = checked_kwargs(kwargs)
         workflow.signature.bind_check(args, named)

@@ -16,6 +16,7 @@ from stepwell.clock import to_seconds
 from stepwell.durable import Definition
 from stepwell.errors import DefinitionError, InvalidArgument
 from stepwell.flow import Limit
+from stepwell.namesakes import check_step, check_workflow
 from stepwell.own_tables import Connection
 from stepwell.retry import NO_RETRY, Retry
 
@@ -323,7 +324,10 @@ class _Registered(Mapping[str, Workflow[..., Any]]):
 
 
 def registered_workflows() -> Mapping[str, Workflow[..., Any]]:
-    """Return a live view of the workflows that this process has defined, by name; the latest of a name counts."""
+    """Return a live view of the workflows that this process has defined, by name.
+
+    What is declared again counts as it was declared last; see `stepwell.namesakes`.
+    """
     return _Registered()
 
 
@@ -353,11 +357,13 @@ def workflow(
     - `fail_on`: an exception class, or a tuple of them. What Python raises because the code is wrong (`NameError`, a
       `KeyError` that nobody raised, …) halts a run, so that it goes on when the code is mended; these fail it instead.
 
-    Raises `DefinitionError` for what is no function, and `InvalidArgument` for an unusable name or `fail_on`.
+    Raises `DefinitionError` for what is no function, or has the name of another workflow, and `InvalidArgument` for an
+    unusable name or `fail_on`.
     """
 
     def declare(found: Callable[P, R]) -> Workflow[P, R]:
         declared = Workflow(found, name, fail_on)
+        check_workflow(_registry, declared)
         _registry[declared.name] = declared
         return declared
 
@@ -408,12 +414,15 @@ def step(
     - `limit`: a `Limit`; an attempt starts only with a permit of it. While it waits for one the run is ``waiting``, and
       neither `timeout` nor `deadline` counts.
 
-    Raises `DefinitionError` for what is no function, or cannot be isolated, and `InvalidArgument` for unusable options.
+    Raises `DefinitionError` for what is no function, cannot be isolated, or has the name of another step, and
+    `InvalidArgument` for unusable options.
     """
     options = step_options(retry, timeout, deadline, delivery, isolate, limit)
 
     def declare(found: Callable[P, R]) -> Step[P, R]:
-        return Step(found, name, options)
+        declared = Step(found, name, options)
+        check_step(declared)
+        return declared
 
     return declare if function is None else declare(function)
 
@@ -444,6 +453,8 @@ def transaction(
     options = step_options(retry, None, None, "at-least-once")
 
     def declare(found: Callable[Concatenate[Connection, P], R]) -> Transaction[P, R]:
-        return Transaction(cast("Callable[P, R]", found), name, options)
+        declared = Transaction(cast("Callable[P, R]", found), name, options)
+        check_step(declared)
+        return declared
 
     return declare if function is None else declare(function)

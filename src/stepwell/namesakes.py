@@ -1,0 +1,91 @@
+"""Two different functions declared under one name, of which the file could keep only one apart.
+
+The file knows a workflow or step by its name alone. A name that two have would make runs of the one execute the other,
+or a replay take the results of the one for those of the other, without a word.
+
+The same function may be declared again: its module is reloaded, imported by another name as well, or is the script that
+runs; or a cell of a notebook is executed once more. A function inside another one has no place of its own, and may be
+gone already, so a later one takes its name, as a new version of it does in a test; but an engine starts none in the
+place of another.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import weakref
+from collections.abc import Mapping
+from typing import Any, Final
+
+from stepwell.callables import stable_name
+from stepwell.durable import Definition
+from stepwell.errors import DefinitionError
+
+_steps: Final[weakref.WeakValueDictionary[str, Definition[..., Any]]] = weakref.WeakValueDictionary()
+
+
+def check_step(step: Definition[..., Any]) -> None:
+    """Raise `DefinitionError` where a step of this process has the name of another step that is still in use."""
+    _check(_steps, step)
+    _steps[step.name] = step
+
+
+def check_workflow(registry: Mapping[str, Any], workflow: Definition[..., Any]) -> None:
+    """Raise `DefinitionError` where a workflow in the registry, of the same name, is another one and in use."""
+    _check(registry, workflow)
+
+
+def are_different(one: Definition[..., Any], other: Definition[..., Any]) -> bool:
+    """Tell whether two definitions of one name are of different functions, and not of one that was declared again."""
+    if one is other or one.function is other.function:
+        return False
+    return not _is_interactive(other) and not _is_interactive(one) and _place(one).isdisjoint(_place(other))
+
+
+def place_of(definition: Definition[..., Any]) -> str:
+    """Return the name and place of a definition's function, for messages."""
+    code = _code(definition)
+    name = f"{definition.function.__module__}.{_qualname(definition)}"
+    return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"
+
+
+def _check(known: Mapping[str, Any], declared: Definition[..., Any]) -> None:
+    found: Definition[..., Any] | None = known.get(declared.name)
+    if found is None or "<" in _qualname(found) + _qualname(declared):
+        return
+    if are_different(found, declared) and _is_imported(found):
+        raise DefinitionError(
+            f"@{declared.kind} {declared.name!r}: {place_of(declared)} has the name of {place_of(found)}. The file "
+            f"knows a {declared.kind} by its name alone: give one of them another name="
+        )
+
+
+def _is_imported(definition: Definition[..., Any]) -> bool:
+    """Tell whether its module is still the one of its name: what was taken out again is in nobody's way."""
+    function: Any = inspect.unwrap(definition.function)
+    module = sys.modules.get(getattr(definition.function, "__module__", None) or "")
+    return not hasattr(function, "__globals__") or getattr(module, "__dict__", None) is function.__globals__
+
+
+def _place(definition: Definition[..., Any]) -> frozenset[str]:
+    """Return by what a function is known again: its name as if imported, and its place in a file."""
+    code = _code(definition)
+    qualname = _qualname(definition)
+    module = getattr(definition.function, "__module__", None)
+    names = {stable_name(definition.function)} if qualname and module else {f"{id(definition.function)}"}
+    return frozenset(names if code is None else names | {f"{code.co_filename}:{qualname}"})
+
+
+def _code(definition: Definition[..., Any]) -> Any:
+    function: Any = definition.function
+    return getattr(inspect.unwrap(function), "__code__", None)
+
+
+def _qualname(definition: Definition[..., Any]) -> str:
+    return str(getattr(definition.function, "__qualname__", ""))
+
+
+def _is_interactive(definition: Definition[..., Any]) -> bool:
+    """Tell whether it was typed in: a cell that was changed and executed again declares another function."""
+    module = getattr(definition.function, "__module__", None)
+    return module == "__main__" and getattr(sys.modules.get("__main__"), "__file__", None) is None
