@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
-from stepwell import Engine, FileNotUsable, receive, workflow
+from stepwell import Engine, FileNotUsable, receive, step, workflow
 from stepwell.store.sqlite import lastcommit
 from stepwell.store.sqlite.lastcommit import LastCommit
 from stepwell.testing import TestEngine
@@ -116,6 +116,27 @@ def test_a_process_that_dies_between_a_commit_and_the_note_of_it_raises_no_alarm
     cut(log)
     with Engine(database) as engine:
         assert len(engine.list()) < 5
+
+
+def test_a_process_that_dies_after_a_commit_which_removes_what_proves_the_one_before_raises_no_alarm(
+    database: Path,
+) -> None:
+    @step
+    def act() -> None:
+        return
+
+    @workflow
+    async def acts() -> None:
+        act()
+
+    engine = TestEngine(database)
+    engine.start(acts, id="run").result(60)  # its last commit is proved by the step's entry
+    with patch.object(LastCommit, "note"):
+        engine.advance(1)
+        assert engine.purge(0) == 1
+        engine.crash()
+    with Engine(database) as opened:
+        assert opened.list() == []
 
 
 def test_what_was_noted_before_the_machine_started_again_does_not_count(database: Path) -> None:

@@ -279,6 +279,21 @@ def test_a_child_that_is_killed_fails_the_attempt_and_the_next_one_gets_a_new_pr
     assert "SIGKILL" in str(failed.error)
 
 
+@pytest.mark.parametrize("definition", [isolated.kill_at_first_call, isolated.kill_at_first_call_async])
+@pytest.mark.parametrize("options", [{}, {"delivery": "at-most-once"}, {"timeout": 60}])
+def test_a_step_whose_process_was_killed_is_not_called_again_unless_its_policy_says_so(
+    engine: TestEngine, tmp_path: Path, definition: Any, options: dict[str, Any]
+) -> None:
+    run = start(engine, definition, str(tmp_path / "calls"), **options)
+    with pytest.raises(StepProcessDied, match=r"attempt 1 was killed by SIGKILL"):
+        run.result(60)
+    assert (tmp_path / "calls").read_text() == "1"
+    assert [entry.kind for entry in run.journal() if entry.kind != "step_started"] == ["step_failed"]
+    again = start(engine, definition, str(tmp_path / "again"), retry=Retry(attempts=2, delay=0), **options)
+    assert again.result(60) == "done"
+    assert (tmp_path / "again").read_text() == "1 2"
+
+
 @pytest.mark.parametrize(
     ("definition", "args", "exit_code", "says"),
     [

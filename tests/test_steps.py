@@ -24,6 +24,7 @@ from stepwell import (
     StepTimeout,
     StepwellError,
     current,
+    dispatch,
     step,
     workflow,
 )
@@ -497,6 +498,50 @@ def test_the_deadline_ends_all_attempts_with_their_delays(engine: TestEngine) ->
     with pytest.raises(Flaky):
         run.result(60)
     assert delays(executed) == [10, 10, 10]
+
+
+@pytest.mark.parametrize("crash", ["never", "while the attempt is under way", "before the retry"])
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_the_deadline_counts_from_the_first_start_also_after_attempts_that_are_shown(
+    engine: TestEngine, monkeypatch: pytest.MonkeyPatch, attempt: int, crash: str
+) -> None:
+    """The attempt takes 8 s, so the journal shows it; a retry 5 s after it would come at the deadline."""
+    monkeypatch.setattr(dispatch, "LONG_STEP_SECONDS", 0.01)  # of real time, between two looks
+    executed: list[int] = []
+    inside, hold = threading.Event(), threading.Event()
+
+    @step(deadline=13 if attempt == 1 else 18, retry=Retry(attempts=9, delay=5, backoff=1, jitter=0))
+    def attempts() -> None:
+        executed.append(info().attempt)
+        if info().attempt == attempt and not hold.is_set():
+            inside.set()
+            hold.wait(60)
+        raise Flaky(f"attempt {info().attempt}")
+
+    @workflow
+    async def tries() -> None:
+        attempts()
+
+    run = engine.start(tries)
+    if attempt == 2:
+        engine.idle()
+        engine.clock.advance(5)
+    assert inside.wait(60)
+    engine.clock.advance(8)
+    until(lambda: "step_started" in [entry.kind for entry in run.journal()])
+    if crash == "while the attempt is under way":
+        engine.crash()
+        hold.set()
+        engine.reopen()
+    hold.set()
+    engine.idle()
+    if crash == "before the retry":
+        engine.crash()
+        engine.reopen()
+    engine.advance(60)
+    with pytest.raises(Flaky, match=f"attempt {attempt}"):
+        run.result(60)
+    assert max(executed) == attempt
 
 
 def test_the_deadline_bounds_an_attempt_under_way(engine: TestEngine) -> None:

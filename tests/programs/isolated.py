@@ -153,6 +153,28 @@ def kill_myself_once() -> int:
     return os.getpid()
 
 
+def note_call(told: str) -> int:
+    """Write down which attempt executes; return how many calls there were before it."""
+    path = Path(told)
+    before = path.read_text().split() if path.exists() else []
+    path.write_text(" ".join([*before, str(info().attempt)]))
+    return len(before)
+
+
+@step(isolate="process")
+def kill_at_first_call(told: str) -> str:
+    if note_call(told) == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+@step(isolate="process")
+async def kill_at_first_call_async(told: str) -> str:
+    if note_call(told) == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
 @step(isolate="process")
 def exit_with(code: int) -> None:
     os._exit(code)
