@@ -16,6 +16,8 @@ from conformance.plugin import RESULTS_VARIABLE
 from conformance.suites import SuiteMissingError
 
 _HERE = Path(__file__).parent
+#: How long one test may take in one mode, in seconds: where all is well none takes two, and what hangs is to be named.
+_TEST_SECONDS = 60
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +53,7 @@ def _run_pytest(anyio_folder: Path, results: Path, select: str, jobs: int) -> in
     """Run all trials; return pytest's exit code."""
     command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(anyio_folder), "--noconftest"]
     command += ["-q", "--no-header", "-n", str(jobs), "-p", "conformance.plugin", "-p", "no:anyio"]
-    command += ["-p", "no:cacheprovider", "-k", select]
+    command += ["-p", "no:cacheprovider", "-k", select, "--timeout", str(_TEST_SECONDS)]
     command += [str(_HERE / "cpython_cases.py"), *(str(anyio_folder / "tests" / name) for name in suites.ANYIO_FILES)]
     path = os.pathsep.join([str(_HERE.parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, RESULTS_VARIABLE: str(results), "PYTHONPATH": path}
