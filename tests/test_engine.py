@@ -608,8 +608,7 @@ def test_closing_waits_for_steps_under_way_records_them_and_begins_no_others(dat
     async def hold_async() -> str:
         executed.append("hold")
         began.set()
-        while not release.is_set():
-            await asyncio.sleep(0.001)
+        await asyncio.to_thread(release.wait, 60)
         return "held"
 
     @step

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -487,12 +488,24 @@ def test_cancelling_a_run_takes_its_step_out_of_the_queue(database: Path, tmp_pa
 
 
 def test_a_step_that_is_cancelled_before_its_process_has_started_never_begins(
-    engine: TestEngine, tmp_path: Path
+    engine: TestEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    spawn, go = ChildProcess._spawn, threading.Event()
+    starting: list[ChildProcess] = []
+
+    def spawn_later(child: ChildProcess) -> subprocess.Popen[bytes]:
+        starting.append(child)
+        assert go.wait(60)
+        return spawn(child)
+
+    monkeypatch.setattr(ChildProcess, "_spawn", spawn_later)
     run = start(engine, isolated.spin, str(tmp_path / "told"))
+    until(lambda: bool(starting))
     run.cancel()
     with pytest.raises(RunCancelled):
         run.result(60)
+    until(lambda: starting[0].stopping)
+    go.set()
     engine.idle()
     assert children(engine) == []
     assert not (tmp_path / "told").exists()
