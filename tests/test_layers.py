@@ -76,7 +76,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.payload"],
     ["stepwell.differences", "stepwell.exactness", "stepwell.lost_fields"],
     ["stepwell.comparison", "stepwell.fingerprint"],
-    ["stepwell.decoders", "stepwell.plain", "stepwell.signature"],
+    ["stepwell.decoders", "stepwell.large_values", "stepwell.plain", "stepwell.signature"],
     ["stepwell.shapes"],
     ["stepwell.model"],
     ["stepwell.journal", "stepwell.lifecycle"],

@@ -14,6 +14,7 @@ import msgspec
 from stepwell.definition import Step
 from stepwell.errors import SerializationError
 from stepwell.journal import Payload
+from stepwell.shapes import MISSING
 
 PermitState: TypeAlias = Literal["asked", "waiting", "held", "left"] | None
 
@@ -26,7 +27,8 @@ class Attempts(msgspec.Struct, eq=False):
     and text of why the one before it failed.
 
     `wanted` turns false once nobody waits for the result, `visible` true once the journal shows the attempt under way.
-    The attempt ended with a `value`, with an `error`, or with a result that cannot be recorded (`refused`).
+    The attempt ended with a `value` (which is read already as `delivered`, where it ended in this process), with an
+    `error`, or with a result that cannot be recorded (`refused`).
 
     Of a step with a limit `permit` says whether the attempt asks for a permit in the commit under way, waits for it, or
     has it, or was left with it because nobody waits for its end any more; `began_at` is when its execution really
@@ -53,6 +55,7 @@ class Attempts(msgspec.Struct, eq=False):
     wanted: bool = True
     visible: bool = False
     value: Payload = None
+    delivered: Any = MISSING
     error: BaseException | None = None
     refused: SerializationError | None = None
     permit: PermitState = None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import marshal
 import re
-from typing import Any, NoReturn
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, NoReturn
 
 import msgspec
 
@@ -13,16 +16,23 @@ from stepwell.differences import difference
 from stepwell.errors import SerializationError
 from stepwell.exactness import atoms_of, checker
 from stepwell.journal import Payload
+from stepwell.large_values import LARGE_BYTES, collector_paused, looks_large, paused_for
 from stepwell.lost_fields import holds_fields, lost_field
 from stepwell.payload import Packer, inflate, named, not_recorded, refuse_value, write
 from stepwell.shapes import MISSING, at_path, class_of, type_name
 from stepwell.signature import Signature
 
+#: Tells, in C, whether what JSON has itself came back the same: it writes another byte for each of these types, and
+#: refuses subclasses of them. The version is the last that does not note which objects are shared, by which equal
+#: values may differ.
+_dumps: Final[Callable[[Any, int], bytes]] = marshal.dumps
+_MARSHAL_VERSION: Final = 2
+
 
 class Converter:
     """Encodes and decodes values of one annotation. `Codec.converter` makes and keeps them."""
 
-    __slots__ = ("_decode", "_holds_fields", "_is_exact", "_is_typed", "_packer", "annotation", "atoms")
+    __slots__ = ("_check", "_decode", "_holds_fields", "_is_plain", "_is_typed", "_packer", "annotation", "atoms")
 
     def __init__(self, packer: Packer, annotation: Any, decoders: Decoders) -> None:
         self.annotation = annotation
@@ -30,10 +40,11 @@ class Converter:
         self._decode = decoders.decoder(annotation)
         self._is_typed = not is_untyped(annotation)
         self.atoms = atoms_of(annotation)
-        self._is_exact = checker(annotation)
+        self._check = checker(annotation)
+        self._is_plain = self._check is not None and self._check.is_plain
         self._holds_fields = holds_fields(annotation)
 
-    def roundtrip(self, value: object, where: object) -> tuple[Payload, Any]:
+    def roundtrip(self, value: Any, where: object) -> tuple[Payload, Any]:
         """Return what is to be stored for `value`, and what to deliver: the value as every replay will deliver it.
 
         Raises `SerializationError` where the value cannot be encoded, does not fit the annotation, or would come back
@@ -45,27 +56,58 @@ class Converter:
             data = write(value)
         except Exception as error:  # noqa: BLE001 - hooks of user classes may raise anything
             refuse_value(value, where, error)
+        if len(data) >= LARGE_BYTES:
+            return self._large(value, data, where)
         text = data.decode()
         payload: Payload = text
         if len(data) > self._packer.plain_bytes or "null" in text:
             payload = self._packer.finish(value, data, where)
         if type(value) in self.atoms:
             return payload, value  # cannot change, and is what would be read
+        if self._is_plain:
+            try:
+                delivered = self._decode(text)
+                if _dumps(value, _MARSHAL_VERSION) == _dumps(delivered, _MARSHAL_VERSION):
+                    return payload, delivered
+            except Exception:  # noqa: BLE001, S110 - not of the annotation, or nested too deeply: the way below says so
+                pass
         return payload, self.read_back(value, text, where)
 
+    def _large(self, value: Any, data: bytes, where: object) -> tuple[Payload, Any]:
+        """Do as `roundtrip`, for JSON of which every look takes milliseconds."""
+        self._packer.check_size(data, where)
+        if type(value) in self.atoms:
+            return self._packer.finish(value, data, where), value
+        with collector_paused():
+            if self._is_plain:
+                with suppress(Exception):  # as above
+                    delivered = self._decode(data)
+                    if _dumps(value, _MARSHAL_VERSION) == _dumps(delivered, _MARSHAL_VERSION):
+                        return self._packer.pack(data, where), delivered
+            if self.is_exact(value):  # and so without NaN
+                return self._packer.pack(data, where), self.read_back(value, data, where, is_exact=True)
+            return self._packer.finish(value, data, where), self.read_back(value, data, where)
+
     def read_back(
-        self, value: Any, text: Any, where: object, path: str = "$", signature: Signature | None = None
+        self,
+        value: Any,
+        text: Any,
+        where: object,
+        path: str = "$",
+        signature: Signature | None = None,
+        *,
+        is_exact: bool = False,
     ) -> Any:
         """Return what is delivered in place of `value`, whose JSON is `text`.
 
         Raises `SerializationError` where that is not the same. `path` is where the value stands inside a larger one,
-        `signature` that of the function that it is an argument of.
+        `signature` that of the function that it is an argument of. `is_exact`: that is known already.
         """
         try:
             delivered = self._decode(text)
         except Exception as error:  # noqa: BLE001 - as above
             self._refuse(error, where, value, path, signature)
-        if (self._is_exact is not None and self._is_exact(value)) or same(value, delivered):
+        if is_exact or self.is_exact(value) or same(value, delivered):
             return delivered
         if type(delivered) is str and not isinstance(value, str) and self._is_typed:
             # JSON writes bytes, times and the like as text, which must not pass for the text that was promised.
@@ -74,6 +116,44 @@ class Converter:
             )
         change = difference(value, delivered)
         raise not_recorded(where, path + change.path[1:], change.reason, change.advice, signature)
+
+    def record(self, value: object, where: object) -> Payload:
+        """Return what is to be stored for `value`, as `roundtrip` does.
+
+        What is large is not read where that is certain to work.
+        """
+        if value is None or self._check is None or not self._check.is_readable or not looks_large(value):
+            return self.roundtrip(value, where)[0]
+        if not self.is_exact(value):
+            return self.roundtrip(value, where)[0]
+        return self._packer.pack(write(value), where)
+
+    def copy(self, value: Any) -> Any:
+        """Return a copy of a value by way of its JSON, `MISSING` where that may fail or change something."""
+        if self._check is None or not self._check.is_readable or not self.is_exact(value):
+            return MISSING
+        try:
+            return self._read(write(value))
+        except Exception:  # noqa: BLE001 - text with lone surrogates, say
+            return MISSING
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether what comes back equal for certain holds no sets."""
+        return self._check is not None and self._check.is_ordered
+
+    def _read(self, text: str | bytes) -> Any:
+        with paused_for(text):
+            return self._decode(text)
+
+    def is_exact(self, value: Any) -> bool:
+        """Tell whether a value comes back equal for certain."""
+        if self._check is None:
+            return False
+        try:
+            return self._check.one(value)
+        except RecursionError:
+            return False
 
     def decode(self, payload: Payload, where: object, path: str = "$", signature: Signature | None = None) -> Any:
         """Return the value of `payload`; raises `SerializationError`.
@@ -92,7 +172,9 @@ class Converter:
                 path=path,
             )
         try:
-            value = self._decode(payload)
+            value = (
+                self._read(payload) if type(payload) is str and len(payload) > LARGE_BYTES else self._decode(payload)
+            )
         except Exception as error:  # noqa: BLE001 - constructors of user classes may raise anything
             self._refuse(error, where, MISSING, path, signature)
         if self._holds_fields:

@@ -30,6 +30,7 @@ S = TypeVar("S")
 # Of a method before it is bound; the class's own P and R would stand for the bound one.
 Q = ParamSpec("Q")
 U = TypeVar("U")
+V = TypeVar("V")
 
 
 class Host(Protocol):
@@ -146,9 +147,18 @@ class Definition(Generic[P, R]):
         return known[1]
 
     def encode_result(self, codec: Codec, result: object, where: object) -> Payload:
-        """Return what is recorded of a result, having made sure that it reads back; raises `SerializationError`."""
+        """Return what is recorded of a result, which is certain to come back; raises `SerializationError`."""
+        return self._encoded(Converter.record, codec, result, where)
+
+    def read_back(self, codec: Codec, result: object, where: object) -> tuple[Payload, Any]:
+        """Return what is recorded of a result, and what is delivered in place of it; raises `SerializationError`."""
+        return self._encoded(Converter.roundtrip, codec, result, where)
+
+    def _encoded(
+        self, encode: Callable[[Converter, object, object], V], codec: Codec, result: object, where: object
+    ) -> V:
         try:
-            return self.converter(codec).roundtrip(result, where)[0]
+            return encode(self.converter(codec), result, where)
         except SerializationError:
             raise
         except Exception as error:  # of the annotation, or of a class of the user's that is asked for its parts

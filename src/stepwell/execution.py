@@ -48,6 +48,7 @@ from stepwell.greenlets import RAISING, NeedsGreenletsError, block_on
 from stepwell.journal import FAILURES, OP_KIND_OF, TICK, UNDELIVERED, Entry, OpKind
 from stepwell.loop import DeterministicLoop, Handle, LoopThread
 from stepwell.model import RunRecord
+from stepwell.shapes import MISSING
 from stepwell.tasks import is_done
 from stepwell.whereabouts import awaited, described, executing_at, raised_at, waiting_at
 
@@ -249,6 +250,10 @@ class Execution:
         converter = operation.converter
         if converter is None:
             future.set_result(None)
+            return
+        if entry.kind == "step" and entry.value is operation.detail.value and operation.detail.delivered is not MISSING:
+            value, operation.detail.delivered = operation.detail.delivered, MISSING  # nobody else has it
+            future.set_result(value)
             return
         try:
             value = converter.decode(entry.value, operation)

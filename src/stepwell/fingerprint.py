@@ -10,6 +10,7 @@ each ``File "…", line …, in …`` with the source below it. What was raised 
 from __future__ import annotations
 
 import copy
+import marshal
 import re
 import zlib
 from typing import Any, Final
@@ -18,6 +19,7 @@ import msgspec
 
 from stepwell.decoders import encode_hook, sorting_encode_hook
 from stepwell.errors import SerializationError
+from stepwell.large_values import paused_for
 from stepwell.shapes import ATOMS, holds_unsorted_set, in_order, is_immutable, type_name
 
 _write: Final = msgspec.json.Encoder(enc_hook=encode_hook).encode
@@ -31,6 +33,8 @@ _FRAME: Final = re.compile(
     re.VERBOSE,
 )
 _LINE: Final = b'\\", line '
+#: The shortest frame has more.
+_FRAME_BYTES: Final = 20
 
 
 def sorted_json(part: object) -> bytes:
@@ -51,7 +55,7 @@ def sorted_json(part: object) -> bytes:
 
 def without_frames(data: bytes) -> bytes:
     """Return JSON without the frames of the tracebacks in it."""
-    return _FRAME.sub(b"", data) if _LINE in data else data
+    return _FRAME.sub(b"", data) if len(data) > _FRAME_BYTES and _LINE in data else data
 
 
 def fingerprint(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
@@ -62,7 +66,24 @@ def fingerprint(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
 
 def quick_fingerprint(args: tuple[Any, ...]) -> int:
     """Return the `fingerprint` of arguments that are all of `ATOMS`."""
-    return zlib.crc32(without_frames(_write_sorted(args))) if args else 0
+    if not args:
+        return 0
+    data = _write_sorted(args)
+    return zlib.crc32(data if len(data) <= _FRAME_BYTES else without_frames(data))
+
+
+def plain_fingerprint(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Return the `fingerprint` of arguments that are what JSON has itself, so that no sets have to be looked for."""
+    checksum = zlib.crc32(without_frames(_write_sorted(args))) if args or kwargs else 0
+    return zlib.crc32(without_frames(_write_sorted(kwargs)), checksum) if kwargs else checksum
+
+
+def plain_copy(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return a `private_copy` of arguments that are what JSON has itself, by way of `marshal`: a tenth of the time."""
+    data = marshal.dumps((args, kwargs))
+    with paused_for(data):
+        copied: tuple[tuple[Any, ...], dict[str, Any]] = marshal.loads(data)  # noqa: S302 - it was written two lines above
+    return copied
 
 
 def private_copy(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

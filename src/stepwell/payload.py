@@ -44,25 +44,49 @@ class Packer:
         #: JSON up to this size needs no look at its size; `finish` looks at the rest.
         self.plain_bytes = min(max_payload_bytes, compress_above_bytes)
 
+    def encode(self, value: object, where: object) -> Payload:
+        """Return the payload of `value`.
+
+        Raises `SerializationError`, with the path of the part that JSON cannot express, or `PayloadTooLarge`.
+        """
+        if value is None:
+            return None
+        try:
+            data = write(value)
+        except Exception as error:  # noqa: BLE001 - hooks of user classes may raise anything
+            refuse_value(value, where, error)
+        text = data.decode()
+        if len(data) <= self.plain_bytes and "null" not in text:
+            return text
+        return self.finish(value, data, where)
+
     def finish(self, value: object, data: bytes, where: object, signature: Signature | None = None) -> Payload:
         """Check the JSON of `value` for size and for what JSON cannot express, and return its payload."""
-        size = len(data)
-        if size > self.max_payload_bytes:
-            raise PayloadTooLarge(
-                f"Cannot record {where}: as JSON it has {size:,} bytes, and {self.max_payload_bytes:,} are allowed. "
-                "Store it elsewhere and record a reference to it, or raise `max_payload_bytes` of the engine",
-                where=str(where),
-            )
+        self.check_size(data, where)  # first: the search below may take long
         if b"null" in data:  # msgspec writes it for NaN too
             path = find_not_finite(value)
             if path is not None:
                 advice = "Record None, or text, in its place"
                 raise not_recorded(where, path, "is NaN or infinite, which JSON cannot express", advice, signature)
-        if size > self.compress_above_bytes:
+        return self.pack(data, where)
+
+    def pack(self, data: bytes, where: object) -> Payload:
+        """Return the payload of JSON that says all of its value."""
+        self.check_size(data, where)
+        if len(data) > self.compress_above_bytes:
             packed = _ZLIB_VERSION + zlib.compress(data, _ZLIB_LEVEL)
-            if len(packed) < size:
+            if len(packed) < len(data):
                 return packed
         return data.decode()
+
+    def check_size(self, data: bytes, where: object) -> None:
+        """Raise `PayloadTooLarge` for JSON that is."""
+        if len(data) > self.max_payload_bytes:
+            raise PayloadTooLarge(
+                f"Cannot record {where}: as JSON it has {len(data):,} bytes, and {self.max_payload_bytes:,} are "
+                "allowed. Store it elsewhere and record a reference to it, or raise `max_payload_bytes` of the engine",
+                where=str(where),
+            )
 
 
 def inflate(payload: bytes, where: object) -> str:

@@ -32,7 +32,7 @@ _decode_attempt = msgspec.json.Decoder(AttemptFailure).decode
 def record_result(codec: Codec, attempts: Attempts, result: Any) -> None:
     """Encode what a step returned, and make sure that it reads back as the annotated type."""
     try:
-        attempts.value = attempts.definition.encode_result(codec, result, attempts)
+        attempts.value, attempts.delivered = attempts.definition.read_back(codec, result, attempts)
     except SerializationError as error:
         attempts.refused = error
         try:
