@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -215,34 +214,6 @@ def test_a_run_that_leaves_memory_is_freed_whatever_it_waits_in(engine: TestEngi
     assert executed == []
     assert run.info().status == "waiting"
     assert_alive(engine)
-
-
-def test_an_async_generator_that_is_abandoned_does_not_act(engine: TestEngine) -> None:
-    @workflow
-    async def abandons() -> str:
-        async def count() -> AsyncIterator[int]:
-            try:
-                for number in range(3):
-                    yield await note(number)
-            finally:
-                await note("finally")
-
-        async for number in count():
-            if number:
-                break
-        await receive("go")
-        return "went on"
-
-    run = engine.start(abandons)
-    engine.idle()
-    gc.collect()
-    engine.idle().reopen()
-    gc.collect()
-    run.send("go")
-    assert run.result(timeout=60) == "went on"
-    gc.collect()
-    assert executed == [0, 1]
-    assert len(run.journal()) == 3
 
 
 @pytest.mark.parametrize("how", ["parked", "closed", "crashed"])

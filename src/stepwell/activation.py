@@ -28,7 +28,7 @@ from stepwell.errors import (
 from stepwell.failure import encode_failure
 from stepwell.failure_log import attempt_failed, run_halted, run_over
 from stepwell.flow import Entry as QueueEntry
-from stepwell.journal import Entry, EntryKind, Payload
+from stepwell.journal import ABANDONED, Entry, EntryKind, Payload
 from stepwell.lifecycle import ENDED, Status, check_transition
 from stepwell.operations import CancelDetail, MessageDetail, ValueDetail
 from stepwell.parked import waits_of
@@ -117,7 +117,7 @@ class Activator:
             if execution.outcome is not None:
                 self._finish(run, execution.outcome, work)
                 return
-            if not run.deliverable and not (run.receivers and run.inbox):
+            if not run.deliverable and not (run.receivers and run.inbox) and not execution.loop.abandoned:
                 break
             entry = self._next_entry(run, work)
             if entry is None:
@@ -130,6 +130,9 @@ class Activator:
         self._rest(run, work)
 
     def _next_entry(self, run: Resident, work: Work) -> Entry | None:
+        if run.execution.loop.abandoned:
+            number = run.execution.loop.abandoned[0]
+            return Entry(run.key, 0, "timer", f"{ABANDONED}{number}", 0, self._runs.now)
         while run.deliverable:
             entry = run.deliverable.popleft()
             if entry.op in run.execution.pending:

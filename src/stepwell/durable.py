@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 
 from stepwell import callables
 from stepwell.codec import Codec
+from stepwell.collector import end_clean_up
 from stepwell.context import call_outside
 from stepwell.converter import Converter
 from stepwell.errors import DefinitionError, SerializationError
@@ -169,6 +170,7 @@ class Definition(Generic[P, R]):
         """Call the function; inside a run, durably."""
         host = getattr(_get_running_loop(), "host", None)
         if host is None:
+            end_clean_up()
             if self.is_async:
                 self.signature.bind_check(args, kwargs)  # which the coroutine itself would do only when it is awaited
             call = functools.partial(self.invoke, args, kwargs)

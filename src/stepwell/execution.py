@@ -45,8 +45,9 @@ from stepwell.failure import failure_to_raise
 from stepwell.flow import Entry as QueueEntry
 from stepwell.flow import batch_count
 from stepwell.greenlets import RAISING, NeedsGreenletsError, block_on
-from stepwell.journal import FAILURES, OP_KIND_OF, TICK, UNDELIVERED, Entry, OpKind
-from stepwell.loop import DeterministicLoop, Handle, LoopThread
+from stepwell.journal import ABANDONED, FAILURES, OP_KIND_OF, TICK, UNDELIVERED, Entry, OpKind
+from stepwell.loop import DeterministicLoop, Handle
+from stepwell.loop_thread import LoopThread
 from stepwell.model import RunRecord
 from stepwell.shapes import MISSING
 from stepwell.tasks import is_done
@@ -160,11 +161,15 @@ class Execution:
         self._drain()
 
     async def _main(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = self.definition.invoke(args, kwargs)
-        if self.definition.is_async:
-            return await result
-        refuse_coroutine(result, f"workflow {self.definition.name!r}", f"the result of run {self.run_id!r}")
-        return result
+        try:
+            result = self.definition.invoke(args, kwargs)
+            if self.definition.is_async:
+                return await result
+            refuse_coroutine(result, f"workflow {self.definition.name!r}", f"the result of run {self.run_id!r}")
+            return result
+        finally:
+            if self.loop.has_generators and not self.stopped:
+                await self.loop.close_generators()
 
     def replay(self, entries: Sequence[Entry], *, restarted: bool = False) -> None:
         """Start the code and deliver what the journal holds.
@@ -202,7 +207,7 @@ class Execution:
         if known_child and (self.outcome is not None or entry.op not in self.pending):
             return
         if self.outcome is not None:
-            if entry.name == TICK and not entry.op:  # the code was mended: it goes round no more
+            if not entry.op and entry.kind == "timer":  # the code was mended: it goes round no more, or leaves nothing
                 return
             self._diverge(entry, self._whereabouts(), self._end_location())
             return
@@ -213,6 +218,8 @@ class Execution:
             if kind == "cancel" and self._root is not None:
                 self.loop.is_open = True
                 self._root.cancel(entry.name or None)
+            elif entry.name.startswith(ABANDONED):
+                self.loop.close_generator(int(entry.name.removeprefix(ABANDONED)))
         elif kind in UNDELIVERED:
             if entry.op not in self.pending:
                 self._diverge(entry, self._whereabouts())
@@ -223,8 +230,9 @@ class Execution:
                 self._diverge(entry, self._whereabouts())
                 return
             self._resolve(operation, entry)
-        if self.spins and (entry.op or kind == "cancel"):  # heard at the next tick, with whatever else is there by then
-            self.has_news = True
+        if self.spins and (entry.op or entry.name != TICK):
+            # Heard at the next tick, with whatever else is there by then.
+            self.has_news = self.has_news or not entry.name.startswith(ABANDONED)  # which is the run's own doing
             self.loop.is_open = False
             return
         if more:
@@ -539,8 +547,10 @@ class Execution:
         self.stopped = True
 
     def _refuse(self, kind: OpKind, name: str) -> None:
-        """Keep code that is over, or is being dropped, from doing anything durable."""
+        """Keep code that is over, or is being closed, from doing anything durable."""
         self._refusals += 1
+        if self.closed:
+            raise GeneratorExit  # again: Python says nothing of it, wherever the code is freed
         raise RunEnded(
             f"run {self.run_id!r}: {describe(kind, name)} was called after the run's code had ended or left "
             "memory; it did nothing"

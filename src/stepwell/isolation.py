@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType, FunctionType
 from typing import Any, Final
 
+from stepwell.collector import is_at_work
 from stepwell.errors import WorkflowIOError
 from stepwell.whereabouts import executing_at, executing_frames
 
@@ -40,8 +41,13 @@ _USES: Final = {"__aenter__": "async with", "__aexit__": "async with", "_get_loo
 _MANAGER: Final[Any] = asyncio.Lock.__mro__[1]
 
 
-def refuse(used: object, use: str, owner: Any) -> WorkflowIOError:
-    """Make the error for the use of an object that belongs to `owner`, the run of another loop, or to no run (None)."""
+def refuse(used: object, use: str, owner: Any) -> BaseException:
+    """Make the error for the use of an object that belongs to `owner`, the run of another loop, or to no run (None).
+
+    Clean-up that the collector executes ends without a word (see `stepwell.collector`).
+    """
+    if is_at_work():
+        return GeneratorExit()
     user: Any = getattr(_get_running_loop(), "host", None)
     if owner is None:
         whose = "was made outside of the run"

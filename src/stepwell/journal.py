@@ -40,6 +40,10 @@ EntryKind = Literal[
 #: The name of a timer of operation 0: nobody set it, it tells code that goes round without waiting how late it is.
 TICK: Final = "tick"
 
+#: The name of an entry after which an abandoned async generator is closed, before its number; see
+#: `stepwell.generators`. Its operation is 0 as well.
+ABANDONED: Final = "abandoned async generator "
+
 #: Which operation kind each entry kind belongs to.
 OP_KIND_OF: Final[dict[EntryKind, OpKind]] = {
     "step": "step",

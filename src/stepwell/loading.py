@@ -22,7 +22,7 @@ from stepwell.failure import encode_failure
 from stepwell.failure_log import run_fields, run_over
 from stepwell.journal import Entry
 from stepwell.lifecycle import ENDED
-from stepwell.loop import LoopThread
+from stepwell.loop_thread import LoopThread
 from stepwell.memory import Memory
 from stepwell.model import RunRecord, RunSnapshot
 from stepwell.resident import Resident

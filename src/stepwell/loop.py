@@ -15,33 +15,36 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
-import sys
 import zlib
 from asyncio import events
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from types import AsyncGeneratorType
 from typing import Any, Final, Protocol, Self, TypeVarTuple
 
 import msgspec
 
-from stepwell.anyio_support import support_anyio
+from stepwell.closing import MAX_CLOSES, GoneRun, close, silence
 from stepwell.durable import unwrapped
-from stepwell.errors import InvalidArgument, RunEnded, WorkflowIOError
+from stepwell.errors import InvalidArgument, WorkflowIOError
+from stepwell.generators import Generators
 from stepwell.greenlets import BlockableCall, GreenletCoroutine, forget_current_task
-from stepwell.isolation import guard_asyncio, refuse
+from stepwell.isolation import refuse
 from stepwell.loop_methods import LoopMethods, refuse_the_rest
+from stepwell.loop_thread import LoopThread
 from stepwell.retry import MAX_DURATION_SECONDS
-from stepwell.stable_order import order_sets_of_asyncio
-from stepwell.tasks import MAX_CLOSES, WorkflowFuture, WorkflowTask, close, is_done, silence
-from stepwell.whereabouts import executing_at
+from stepwell.tasks import TASK_STEP, WorkflowFuture, WorkflowTask, is_done
 
 Ts = TypeVarTuple("Ts")
 MICROSECONDS: Final = 1_000_000
 
 #: How many callbacks of a run are executed for one delivery before others get their turn; see `stepwell.spinning`. A
-#: replay must stop where the first execution did, so this number is part of the journal's format: it must not change.
+#: replay must stop where the first execution did, so both numbers are part of the journal's format: they stay.
 MAX_TURNS: Final = 1000
+#: How many rounds follow then, each of all callbacks that are ready. A thousand tasks whose timers fire in one instant
+#: need a few rounds to come to rest; code that goes round without waiting never does.
+MORE_ROUNDS: Final = 10
 
 
 class LoopHost(Protocol):
@@ -122,54 +125,6 @@ def _unwrap(
     return context, function, args, kwargs
 
 
-class LoopThread:
-    """What the loops of one thread share: which of them is the thread's running loop, within a ``with`` block.
-
-    Making a loop the running one costs half a microsecond and, in Python 3.11, a system call. So it is done when the
-    code of a run is about to execute, and undone once for all runs of a batch (`entered`); in between nobody is taken
-    for the run, because `DeterministicLoop.host` is None.
-    """
-
-    __slots__ = ("_hooks", "_outer", "current", "intruded", "is_entered")
-
-    def __init__(self) -> None:
-        self.current: DeterministicLoop | None = None
-        self.is_entered = False
-        #: Runs that other code has reached into, so that they cannot go on as they are.
-        self.intruded: list[LoopHost] = []
-        order_sets_of_asyncio()
-        guard_asyncio()
-        support_anyio()
-
-    def entered(self) -> Self:
-        """Return a context manager within which loops are drained and closed."""
-        return self
-
-    def __enter__(self) -> None:
-        self._outer = events._get_running_loop()
-        self._hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(None, _drop_generator)
-        self.is_entered = True
-
-    def __exit__(self, *_error: object) -> None:
-        self.is_entered = False
-        self.current = None
-        sys.set_asyncgen_hooks(*self._hooks)
-        events._set_running_loop(self._outer)
-
-    @contextmanager
-    def left(self) -> Generator[None]:
-        """Make the thread's running loop what it was before `entered`: for code of the user's that is no workflow's."""
-        if not self.is_entered:
-            yield
-            return
-        self.__exit__()
-        try:
-            yield
-        finally:
-            self.__enter__()
-
-
 class DeterministicLoop(LoopMethods):
     """The event loop of one run's code; only `drain` and `close` execute code.
 
@@ -177,6 +132,12 @@ class DeterministicLoop(LoopMethods):
     `run` is that run; `host` is the same while its code executes, and None otherwise. `is_open` is true while what
     reaches the loop comes from that code, or is a delivery to it.
     """
+
+    #: The numbers of async generators that the code has abandoned; see `stepwell.generators`.
+    abandoned: Sequence[int] = ()
+    # On the class, because hardly any run has any.
+    _generators: Generators | None = None
+    _may_have_eager_tasks = False
 
     def __init__(self, run: LoopHost, thread: LoopThread | None = None, *, greenlets: bool = False) -> None:
         self.host: LoopHost | None = None
@@ -202,8 +163,8 @@ class DeterministicLoop(LoopMethods):
     def drain(self) -> bool:
         """Run callbacks until none is ready, or the run is stopped; return False then.
 
-        Return True where callbacks are still ready after `MAX_TURNS` of them, and all that were ready then: the code
-        goes round without waiting.
+        Return True where callbacks are still ready after `MAX_TURNS` of them and `MORE_ROUNDS`: the code goes round
+        without waiting.
         """
         thread = self._thread
         if thread.current is not self:
@@ -217,12 +178,13 @@ class DeterministicLoop(LoopMethods):
         ready = self._ready
         greenlets = self.greenlets
         try:
-            turns = 0
+            turns = rounds = 0
             limit = MAX_TURNS
             while ready and not run.stopped:
                 if turns == limit:
-                    if limit != MAX_TURNS:
+                    if rounds == MORE_ROUNDS:
                         return True
+                    rounds += 1
                     limit += len(ready)
                 turns += 1
                 handle = ready.popleft()
@@ -235,6 +197,8 @@ class DeterministicLoop(LoopMethods):
                     except BaseException as error:  # noqa: BLE001 - a task keeps its own; this is a bare callback's
                         self.call_exception_handler({"message": "a callback raised", "exception": error})
         finally:
+            if self._may_have_eager_tasks:
+                self._adopt_eager_tasks()
             self.host = None
             self.is_open = False
         return False
@@ -267,6 +231,41 @@ class DeterministicLoop(LoopMethods):
         """Return the tasks that have not ended, oldest first."""
         return [task for task in self._tasks if not is_done(task)]
 
+    @property
+    def has_generators(self) -> bool:
+        """Whether the code of the run has begun any async generator."""
+        return self._generators is not None
+
+    @property
+    def generators(self) -> Generators:
+        """The async generators of the run."""
+        if self._generators is None:
+            self._generators = Generators()
+            self.abandoned = self._generators.abandoned
+        return self._generators
+
+    def close_generator(self, number: int) -> None:
+        """Close an async generator that the code has abandoned, in a task, as asyncio does."""
+        generator = self.generators.take(number)
+        if generator is not None:
+            self.is_open = True
+            _ = self.create_task(self._close_generator(generator))
+
+    def _unfinished_generators(self) -> set[Any]:
+        return set() if self._generators is None else {each for _, each in self._generators.unfinished()}
+
+    async def close_generators(self) -> None:
+        """Close those that have begun and not ended, as asyncio does at the end of a program; one after another."""
+        for generator in self.generators.take_unfinished():
+            await self._close_generator(generator)
+
+    async def _close_generator(self, generator: AsyncGeneratorType[Any, Any]) -> None:
+        try:
+            await generator.aclose()
+        except Exception as error:  # noqa: BLE001 - nobody waits for it
+            message = f"an error occurred while the abandoned async generator {generator.__qualname__} was closed"
+            self.call_exception_handler({"message": message, "exception": error, "asyncgen": generator})
+
     def close(self) -> None:
         """Close what the tasks were executing; the run is stopped, so nothing durable happens on the way.
 
@@ -292,12 +291,14 @@ class DeterministicLoop(LoopMethods):
             self._is_closed = True
             self._tasks = []
             self._ready.clear()
+            if self._generators is not None:
+                self._generators.close()
             if self.greenlets:
                 forget_current_task(self)
             self.host = None
             # Without this the run would be a cycle, which waits for the garbage collector: with a thousand runs at once
             # that is a tenth of all time.
-            self.run = _Gone(self.run.run_id, self.run.now)
+            self.run = GoneRun(self.run.run_id, self.run.now)
 
     def _close_tasks(self) -> None:
         for call in self._blocked:
@@ -308,12 +309,15 @@ class DeterministicLoop(LoopMethods):
         closed: set[Any] = set()
         for _ in range(MAX_CLOSES):  # what is closed may make further tasks on its way out
             tasks = [task for task in self.unfinished_tasks() if task not in closed]
-            if not tasks:
+            generators = self._unfinished_generators().difference(closed)
+            if not tasks and not generators:
                 return
-            closed.update(tasks)
+            closed.update(tasks, generators)
             for task in tasks:
                 silence(task)
                 close(task.get_coro())
+            for generator in generators:
+                close(generator)
 
     # --- what asyncio asks of a loop -----------------------------------------------------------------------------
 
@@ -321,6 +325,8 @@ class DeterministicLoop(LoopMethods):
         self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> Any:
         """Run `callback` after everything that is ready already."""
+        if callback.__class__ is TASK_STEP:
+            self._adopt(callback)
         handle = Handle(self, callback, args, contextvars.copy_context() if context is None else context)
         if self.is_open or self._reached("call_soon()", args):
             self._ready.append(handle)
@@ -337,6 +343,25 @@ class DeterministicLoop(LoopMethods):
         if (self.is_open and self.host is not None) or self._reached("call_soon_threadsafe()"):
             self._ready.append(handle)
         return handle
+
+    def _adopt(self, step: Any) -> None:
+        """Take note of a task of asyncio's own class, which the code made itself: it is closed with the others."""
+        task = step.__self__
+        if task.__class__ is WorkflowTask or not self.is_open or getattr(task.get_coro(), "cr_suspended", True):
+            return
+        self._tasks_made = number = self._tasks_made + 1
+        if task.get_name().startswith("Task-"):  # from a counter of the process, which is another in a replay
+            task.set_name(f"task-{number}")
+        self._add_task(task)
+
+    def is_running(self) -> bool:
+        """Return True. asyncio asks that before it starts a task eagerly, and tells the loop of no such task."""
+        self._may_have_eager_tasks = True
+        return True
+
+    def _adopt_eager_tasks(self) -> None:
+        self._may_have_eager_tasks = False
+        self._tasks += asyncio.all_tasks(self).difference(self._tasks)
 
     def check_reached(self, used: object, use: str) -> None:
         """Raise `WorkflowIOError` where other code than the run's uses what belongs to it, before it has an effect."""
@@ -430,11 +455,14 @@ class DeterministicLoop(LoopMethods):
             context=context,
             stable_hash=self._hash_base + number,
         )
+        self._add_task(task)
+        return task
+
+    def _add_task(self, task: asyncio.Task[Any]) -> None:
         self._tasks.append(task)
         if len(self._tasks) > self._prune_at:
             self._tasks = self.unfinished_tasks()
             self._prune_at = max(16, 2 * len(self._tasks))
-        return task
 
     def _made_by_factory(self, coro: Any, name: str, context: contextvars.Context | None) -> asyncio.Task[Any]:
         options = {} if context is None else {"context": context}
@@ -471,47 +499,6 @@ class DeterministicLoop(LoopMethods):
     def is_closed(self) -> bool:
         """Tell whether the run has left memory, or ended."""
         return self._is_closed
-
-
-class _Gone:
-    """Stands for a run that has left memory: nothing that its code tries then has any effect."""
-
-    __slots__ = ("now", "run_id", "stopped")
-
-    def __init__(self, run_id: str, now: int) -> None:
-        self.run_id = run_id
-        self.now = now
-        self.stopped = True
-
-    def set_timer(self, handle: Handle, due: int) -> None:
-        """Do nothing: it never fires."""
-
-    def drop_timer(self, handle: Handle) -> None:
-        """Do nothing."""
-
-    def call_in_thread(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Refuse."""
-        raise RunEnded(
-            f"run {self.run_id!r}: {function!r} was called with {(*args, *kwargs)!r} after the run's code had ended or "
-            "left memory"
-        )
-
-    def intrude(self, what: str) -> None:
-        """Do nothing."""
-
-    def report(self, context: dict[str, Any]) -> None:
-        """Say nothing."""
-
-    def location(self) -> str:
-        """Return ``file:line in function`` of the code that is executing now."""
-        return executing_at()
-
-
-def _drop_generator(_generator: object) -> None:
-    """Let the collector free an async generator that the code abandoned, without executing its ``finally``.
-
-    When that happens is chance, so nothing of a run may follow from it.
-    """
 
 
 refuse_the_rest(DeterministicLoop)

@@ -18,6 +18,7 @@ from typing import Any, Generic, TypedDict, TypeVar, TypeVarTuple, Unpack, cast,
 from msgspec.structs import replace
 
 from stepwell.clock import MICROSECONDS, datetime_of, to_seconds
+from stepwell.collector import end_clean_up, is_clean_up
 from stepwell.context import Current, RunContext, current_here
 from stepwell.definition import (
     Workflow,
@@ -49,6 +50,7 @@ def execution(what: str) -> Execution:
     """Return the run that the current code belongs to; raise `StepwellError` outside of workflow code."""
     host = current_host()
     if host is None:
+        end_clean_up()
         raise StepwellError(
             f"{what} was called outside of a workflow. Inside a step, or in code that no workflow runs, use the "
             "engine's own methods (engine.send, engine.start, …) instead"
@@ -397,7 +399,10 @@ class ReplaySilentLogger(logging.LoggerAdapter[logging.Logger]):
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name that logging gave it
         """Return False during replay, and while code is closed because its run leaves memory or has ended."""
         host = current_host()
-        if host is not None and (cast("Execution", host).replaying or cast("Execution", host).stopped):
+        if host is None:
+            if is_clean_up():
+                return False
+        elif cast("Execution", host).replaying or cast("Execution", host).stopped:
             return False
         return self.logger.isEnabledFor(level)
 

@@ -19,7 +19,7 @@ from stepwell.failure import encode_failure
 from stepwell.failure_log import run_fields, run_halted
 from stepwell.journal import Entry, EntryKind
 from stepwell.lifecycle import ENDED
-from stepwell.loop import LoopThread
+from stepwell.loop_thread import LoopThread
 from stepwell.memory import Memory
 from stepwell.resident import Resident
 from stepwell.steps import Steps

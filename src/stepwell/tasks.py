@@ -1,4 +1,4 @@
-"""The tasks and futures of workflow code, and how what they execute is closed without letting it act.
+"""The tasks and futures of workflow code.
 
 Both belong to one run: whatever other code does with them is refused before it has any effect.
 """
@@ -8,16 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import suppress
-from typing import Any, Final, TypeVar, cast
-
-from stepwell.greenlets import GreenletCoroutine
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
-
-#: How often code is closed that waits on its way out before it is taken for an endless loop.
-MAX_CLOSES: Final = 10
 
 
 def _owned(method: Any) -> Any:
@@ -38,6 +32,36 @@ _Future: Final[Any] = asyncio.Future
 _Task: Final[Any] = asyncio.Task
 #: Whether a task has ended, for the engine: a task's own method is for the code of its run.
 is_done: Final[Callable[[asyncio.Task[Any]], bool]] = _Task.done
+
+
+class _Probe:
+    """Sees what a task gives to its loop; it is as much of a loop as a task needs to be made."""
+
+    step: Any = None
+
+    def call_soon(self, callback: Any, *_args: Any, **_options: Any) -> Any:
+        """Keep the callback."""
+        self.step = callback
+
+    def get_debug(self) -> bool:
+        """Return False."""
+        return False
+
+
+def _class_of_steps() -> type[Any]:
+    async def nothing() -> None: ...
+
+    probe: Any = _Probe()
+    coroutine = nothing()
+    task: Any = asyncio.Task(coroutine, loop=probe)
+    task._log_destroy_pending = False
+    coroutine.close()
+    found: type[Any] = probe.step.__class__
+    return found
+
+
+#: What asyncio's tasks give to `call_soon` for their first step, as ``__self__`` says for which task.
+TASK_STEP: Final = _class_of_steps()
 
 
 class WorkflowFuture(asyncio.Future[T]):
@@ -86,55 +110,3 @@ class WorkflowTask(asyncio.Task[T]):
     def __hash__(self) -> int:
         """Return a number drawn from the run's id and the task's place in the run."""
         return self._stable_hash
-
-
-def silence(task: Any) -> None:
-    """Keep asyncio from complaining that a task was dropped: it was, on purpose."""
-    task._log_destroy_pending = False  # asyncio's own switch for this purpose
-
-
-def close(coroutine: Any) -> None:
-    """Close a task's coroutine and what it awaits.
-
-    Code that waits on its way out (`TaskGroup` does) makes `close` fail: what awaited it is closed then, but not it.
-    """
-    left = [coroutine]
-    for _ in range(MAX_CLOSES):
-        awaited = [inner for each in left for inner in _awaited(each)]
-        for each in awaited:
-            with suppress(BaseException):  # whatever the code does on its way out, it must not act
-                each.close()
-        left = [each for each in awaited if not _is_closed(each)]
-        if not left:
-            return
-    for each in left:
-        _keep_for_ever(each)
-
-
-def _awaited(outermost: Any) -> Iterator[Any]:
-    """Yield a task's coroutine, the one that it awaits, and so on."""
-    coroutine = outermost
-    if isinstance(outermost, GreenletCoroutine):
-        yield outermost
-        coroutine = cast("Any", outermost).inner
-    while hasattr(coroutine, "cr_frame"):
-        yield coroutine
-        coroutine = coroutine.cr_await
-
-
-def _is_closed(coroutine: Any) -> bool:
-    if isinstance(coroutine, GreenletCoroutine):
-        return coroutine.is_closed
-    return coroutine.cr_frame is None
-
-
-def _keep_for_ever(coroutine: object) -> None:
-    """Keep code that swallowed its end from ever being collected.
-
-    The collector would try to close it again, at any time and in any thread, outside of this loop: there, an endless
-    ``try … except BaseException`` never waits, so it would never give the thread back. A plain reference would not last
-    to the end of the process.
-    """
-    import ctypes  # noqa: PLC0415 - rarely needed, and takes time to load
-
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(coroutine))

@@ -33,7 +33,7 @@ from stepwell.flow import Limit, Queue
 from stepwell.journal import Entry, Payload
 from stepwell.lifecycle import ENDED
 from stepwell.loading import Limits, Loader
-from stepwell.loop import LoopThread
+from stepwell.loop_thread import LoopThread
 from stepwell.memory import Memory
 from stepwell.model import RunRecord
 from stepwell.queues import refusal_of
