@@ -165,3 +165,30 @@ def test_a_function_that_is_made_again_is_the_same_workflow(engine: TestEngine) 
 
     old, new = make("old"), make("new")
     assert engine.start(old).result(timeout=60) == engine.start(new).result(timeout=60) == "new"
+
+
+def first_of_two() -> str:
+    return "first"
+
+
+def second_of_two() -> str:
+    return "second"
+
+
+def test_what_code_declares_after_the_import_is_a_new_version(engine: TestEngine) -> None:
+    for function in (first_of_two, second_of_two):
+        assert engine.start(workflow(name="declared twice")(function)).result(timeout=60) == function()
+
+
+def test_a_decorator_of_ones_own_declares_for_the_module(folder: Path) -> None:
+    text = """
+    from stepwell import workflow
+    def mine(function): return workflow(name="{name}")(function)
+    @mine
+    def shop(): ...
+    @mine
+    def hotel(): ...
+    """
+    write(folder, "by_decorator", text, name="by a decorator")
+    with pytest.raises(DefinitionError, match=r"by_decorator\.hotel"):
+        importlib.import_module("by_decorator")

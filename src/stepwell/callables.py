@@ -182,6 +182,9 @@ if sys.version_info >= (3, 12):
 #: Python 3.12 the flags of the code say whether it is async.
 _OF_FUNCTIONS: Final = frozenset({"__closure__", "__code__", "__defaults__", "__globals__", "__kwdefaults__"})
 
+#: The names that `attribute` knows.
+ASKED_FOR: Final = (*_OF_FUNCTIONS, *_MARKS)
+
 
 def attribute(function: Any, name: str, *, is_async: bool) -> Any:
     """Return an attribute that a function would have in the place of what wraps it; raise `AttributeError`."""

@@ -13,7 +13,7 @@ import sys
 from asyncio.events import _get_running_loop
 from collections.abc import Callable, Mapping
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 from stepwell import callables
 from stepwell.codec import Codec
@@ -87,6 +87,7 @@ class Definition(Generic[P, R]):
         "function",
         "is_async",
         "is_bound",
+        "is_of_a_module",
         "name",
         "signature",
     )
@@ -96,7 +97,7 @@ class Definition(Generic[P, R]):
     __name__: str
     __qualname__: str
 
-    #: The parameters and the return type, resolved at first use (see `__getattr__`): every call asks for them.
+    #: The parameters and the return type: every call asks for them.
     signature: Signature
 
     def __init__(self, function: Callable[P, R], name: str | None) -> None:
@@ -110,28 +111,12 @@ class Definition(Generic[P, R]):
         self.name = check_name(name if name is not None else callables.stable_name(plain), f"the name of a {self.kind}")
         self.is_async = callables.is_coroutine_function(plain)
         self.is_bound = False
+        self.is_of_a_module = False  # see `stepwell.namesakes`
         self._bound_to: object = None
         self._is_in_a_class = callables.is_in_a_class(plain)
         self._shared = _Shared(self)
+        self.signature = self._signature()
         callables.dress(self, plain, self.name)
-
-    if not TYPE_CHECKING:  # to type checkers, it would have every attribute
-
-        def __getattr__(self, name: str) -> Any:
-            """Fill `signature`, and have what functions have, as far as tools ask for it."""
-            if name == "signature":
-                self.signature = found = self._signature()
-                return found
-            if name in Definition.__slots__:  # asked for before it was set
-                raise AttributeError(name)
-            if self.is_bound and name == "__signature__":
-                return self.signature.parameters
-            if self.is_bound and name == "__self__":
-                return self._bound_to
-            try:
-                return callables.attribute(self.function, name, is_async=self.is_async)
-            except AttributeError:
-                raise AttributeError(f"{self!r} has no attribute {name!r}") from None
 
     def _signature(self) -> Signature:
         skip_first = self.is_bound or self.kind == "transaction"
@@ -139,6 +124,17 @@ class Definition(Generic[P, R]):
         if known is None:
             known = self._shared.signatures[skip_first] = Signature(self.function, skip_first=skip_first)
         return known
+
+    def attribute_of_functions(self, name: str) -> Any:
+        """Return what a function has and tools ask for; raise `AttributeError` where this one does not have it."""
+        if name == "__signature__" and self.is_bound:
+            return self.signature.parameters
+        if name == "__self__" and self.is_bound:
+            return self._bound_to
+        try:
+            return callables.attribute(self.function, name, is_async=self.is_async)
+        except AttributeError:
+            raise AttributeError(f"{self!r} has no attribute {name!r}") from None
 
     def converter(self, codec: Codec) -> Converter:
         """Return what encodes and decodes the results, as the return annotation says."""
@@ -193,7 +189,8 @@ class Definition(Generic[P, R]):
         twin = self.__class__.__new__(self.__class__)
         twin.__dict__.update(self.__dict__)
         twin._binding, twin._bound_to, twin.is_bound = self._binding, self._bound_to, self.is_bound
-        twin._is_in_a_class, twin._shared = self._is_in_a_class, self._shared
+        twin._is_in_a_class, twin._shared, twin.signature = self._is_in_a_class, self._shared, self.signature
+        twin.is_of_a_module = self.is_of_a_module
         twin.function, twin.name, twin.is_async = self.function, self.name, self.is_async
         return twin
 
@@ -225,6 +222,7 @@ class Definition(Generic[P, R]):
             return cast("Self", known)
         twin = self._copy()
         twin._bound_to, twin.is_bound = target, True
+        twin.signature = twin._signature()
         if isinstance(target, type) and self is self._shared.original and self._is_declared_in(target):
             self._shared.of_its_class = twin
         return twin
@@ -324,6 +322,27 @@ class Definition(Generic[P, R]):
     def __repr__(self) -> str:
         """Name the kind and the stable name."""
         return f"<{self.kind} {self.name!r}>"
+
+
+class _OfFunctions:
+    """An attribute of functions that instances have, and the class has not.
+
+    Not by `__getattr__`: a class that has one pays for it at every attribute, a tenth of a step's time in Python 3.11.
+    """
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Definition[..., Any] | None, owner: type) -> Any:
+        if instance is None:
+            raise AttributeError(f"type object {owner.__name__!r} has no attribute {self._name!r}")
+        return instance.attribute_of_functions(self._name)
+
+
+for _name in (*callables.ASKED_FOR, "__self__", "__signature__"):
+    setattr(Definition, _name, _OfFunctions(_name))
 
 
 def as_definition(function: object) -> object:

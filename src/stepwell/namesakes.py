@@ -3,10 +3,10 @@
 The file knows a workflow or step by its name alone. A name that two have would make runs of the one execute the other,
 or a replay take the results of the one for those of the other, without a word.
 
-The same function may be declared again: its module is reloaded, imported by another name as well, or is the script that
-runs; or a cell of a notebook is executed once more. A function inside another one has no place of its own, and may be
-gone already, so a later one takes its name, as a new version of it does in a test; but an engine starts none in the
-place of another.
+So a name that a module gives while it is imported cannot be given to another function of a module. The same function
+may be declared again: its module is reloaded, imported by another name as well, or is the script that runs; or a cell
+of a notebook is executed once more. What code declares later, in a test say, takes the name as a new version of what
+has it; but an engine starts none in the place of another.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Mapping
 from typing import Any, Final
 
+from stepwell import package
 from stepwell.callables import stable_name
 from stepwell.durable import Definition
 from stepwell.errors import DefinitionError
@@ -45,19 +46,36 @@ def are_different(one: Definition[..., Any], other: Definition[..., Any]) -> boo
 def place_of(definition: Definition[..., Any]) -> str:
     """Return the name and place of a definition's function, for messages."""
     code = _code(definition)
-    name = f"{definition.function.__module__}.{_qualname(definition)}"
+    module, qualname = getattr(definition.function, "__module__", None), _qualname(definition)
+    name = f"{module}.{qualname}" if module and qualname else repr(definition.function)
     return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"
 
 
 def _check(known: Mapping[str, Any], declared: Definition[..., Any]) -> None:
+    declared.is_of_a_module = _is_executed_by_its_module(declared)
     found: Definition[..., Any] | None = known.get(declared.name)
-    if found is None or "<" in _qualname(found) + _qualname(declared):
+    if found is None or not (found.is_of_a_module and declared.is_of_a_module):
         return
     if are_different(found, declared) and _is_imported(found):
         raise DefinitionError(
             f"@{declared.kind} {declared.name!r}: {place_of(declared)} has the name of {place_of(found)}. The file "
             f"knows a {declared.kind} by its name alone: give one of them another name="
         )
+
+
+def _is_executed_by_its_module(declared: Definition[..., Any]) -> bool:
+    """Tell whether the code of the function's module is executed now: a declaration inside a function is another."""
+    module = sys.modules.get(getattr(declared.function, "__module__", None) or "")
+    if getattr(getattr(module, "__spec__", None), "_initializing", False):  # importlib's mark of an import under way
+        return True
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(package.ROOT):
+        frame = frame.f_back
+    return (
+        frame is not None
+        and frame.f_code.co_name == "<module>"
+        and frame.f_globals is getattr(module, "__dict__", None)
+    )
 
 
 def _is_imported(definition: Definition[..., Any]) -> bool:
