@@ -86,7 +86,7 @@ class Arrivals:
                 entry = activator.result_entry(run, operation, over[operation.name])
                 activator.deliver(run, entry, work)
                 self._worker.settle_run(run, work)
-        record = self._inspector.run_by_key(run.key)
+        record = self._inspector.run_facts_by_key(run.key)
         if record is not None and record.cancel_requested_at is not None:
             self._worker.deliver_cancel(run, record.cancel_reason, work)
         self._worker.turns.look_at_permits(run)

@@ -292,9 +292,9 @@ class Client:
     # --- facts ---------------------------------------------------------------------------------------------------
 
     def record(self, run_id: str) -> RunRecord:
-        """Return a run's row; raises `RunNotFound`."""
+        """Return a run's row, without its input and its result; raises `RunNotFound`."""
         self._check_may_read()
-        record = self.store.inspector.run_by_id(check_id(run_id))
+        record = self.store.inspector.run_facts(check_id(run_id))
         if record is None:
             raise RunNotFound(f"{self.store.location} has no run {run_id!r}; start it, or look for it with list()")
         return record

@@ -183,7 +183,7 @@ class Loader:
         served = list(self._workflows)
         self.claim(self._inspector.halted(served, self._limits.crashes), unasked=True)
         for key in self._inspector.stranded(served, worker.now, _LOAD_CHUNK):
-            record = self._inspector.run_by_key(key)
+            record = self._inspector.run_facts_by_key(key)
             if record is not None:
                 self._leave_pending(record)
         self.look()
@@ -267,7 +267,7 @@ class Loader:
         for key in keys:
             if key in worker.memory or worker.batch.keeps_out(key) or key in self.claiming:
                 continue
-            record = self._inspector.run_by_key(key)
+            record = self._inspector.run_facts_by_key(key)
             if record is None or record.status in ENDED or record.queued:
                 continue
             if record.workflow in self._workflows:

@@ -129,7 +129,7 @@ class Requests:
     def _resume(self, record: RunRecord, reply: Reply) -> None:
         work = self._worker.batch.lone_work()
         work.extra.replies.append((reply, None))
-        below = (self._inspector.run_by_key(key) for key in self._inspector.halted_below(record.key))
+        below = (self._inspector.run_facts_by_key(key) for key in self._inspector.halted_below(record.key))
         for halted in (record, *below):
             if halted is None or halted.status != "halted":
                 continue

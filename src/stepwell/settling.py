@@ -347,7 +347,7 @@ class Settling:
 
     def _halt_unread(self, key: int, left: Work, reason: str, error: BaseException, *, logged: bool = False) -> None:
         """Halt a run that is not in memory. `logged`: somebody has written to the log already why."""
-        record = self._inspector.run_by_key(key)
+        record = self._inspector.run_facts_by_key(key)
         if record is None or record.status in ENDED:
             return
         work = self._batch.lone_work()

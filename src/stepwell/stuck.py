@@ -29,7 +29,7 @@ def stuck_runs(inspector: Inspector) -> dict[int, tuple[RunRecord, RunRecord]]:
         record, cause = causes.pop()
         if record.parent is None or record.parent in found:
             continue
-        parent = inspector.run_by_key(record.parent)
+        parent = inspector.run_facts_by_key(record.parent)
         if parent is not None and parent.id not in still and _waits_only_for(parent, still):
             still.add(parent.id)
             found[parent.key] = parent, cause

@@ -281,7 +281,7 @@ class Turns:
             key for change in decision.changes if isinstance(change, PermitsGranted) for key, _ in change.permits
         }
         for key in sorted(granted.difference(key for key, _ in permits)):
-            record = self._inspector.run_by_key(key)
+            record = self._inspector.run_facts_by_key(key)
             if record is not None and record.owner is None:  # then nobody else was told
                 self._worker.woken(key)
         for run, attempts in asked:

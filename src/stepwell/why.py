@@ -142,7 +142,7 @@ class Reasons:
         halted: list[str] = []
         others: list[str] = []
         for wait in sorted(waits, key=lambda wait: _TOLD_LAST.get(wait.kind, 0)):
-            found = self._inspector.run_by_id(wait.name) if wait.kind == "run" else None
+            found = self._inspector.run_facts(wait.name) if wait.kind == "run" else None
             if found is not None and found.status == "halted":
                 is_child = found.parent == record.key
                 halted.append(reasons.halted_run(found.id, found.reason, is_child=is_child))

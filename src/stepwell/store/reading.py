@@ -42,12 +42,20 @@ class Inspector(QueueInspector, Protocol):
         """Return the run with this key, or None."""
         ...
 
+    def run_facts(self, run_id: str) -> RunRecord | None:
+        """Return the run with this id, or None: without its input and its result, which may have many megabytes."""
+        ...
+
+    def run_facts_by_key(self, key: int) -> RunRecord | None:
+        """Return the run with this key, or None: without its input and its result."""
+        ...
+
     def has_ids(self, prefix: str) -> bool:
         """Tell whether the id of any run begins with `prefix`."""
         ...
 
     def list_runs(self, run_filter: RunFilter) -> list[RunRecord]:
-        """Return the runs that match, newest first, at most `run_filter.limit`."""
+        """Return the runs that match, newest first, at most `run_filter.limit`: without their inputs and results."""
         ...
 
     def count_runs(self, run_filter: RunFilter) -> int:

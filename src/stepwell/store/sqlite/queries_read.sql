@@ -16,9 +16,23 @@ SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, st
     crashes, queue, queued, waiting_on, ahead, resumed
 FROM stepwell_runs WHERE id = ?1;
 
+-- name: run_facts
+-- ?1 id. As `run_by_id`, without its input and its result.
+SELECT key, id, workflow, status, NULL AS input, fingerprint, created_at, updated_at, started_at, NULL AS result, error,
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
+    crashes, queue, queued, waiting_on, ahead, resumed
+FROM stepwell_runs WHERE id = ?1;
+
 -- name: run_by_key
 -- ?1 key.
 SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
+    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
+    crashes, queue, queued, waiting_on, ahead, resumed
+FROM stepwell_runs WHERE key = ?1;
+
+-- name: run_facts_by_key
+-- ?1 key. As `run_by_key`, without its input and its result.
+SELECT key, id, workflow, status, NULL AS input, fingerprint, created_at, updated_at, started_at, NULL AS result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
     crashes, queue, queued, waiting_on, ahead, resumed
 FROM stepwell_runs WHERE key = ?1;
@@ -28,10 +42,11 @@ FROM stepwell_runs WHERE key = ?1;
 SELECT EXISTS (SELECT 1 FROM stepwell_runs WHERE id >= ?1 AND id < ?2);
 
 -- name: runs_listed
+-- What lists has no payloads but those that say why: inputs and results may have many megabytes each.
 -- Walks back from the newest run until enough match. The parameters of this and the next three:
 -- ?1 statuses as a JSON array or NULL, ?2 workflow or NULL, ?3 id at least or NULL, ?4 id below or NULL,
 -- ?5 parent or NULL, ?6 created after or NULL, ?7 created before or NULL, ?8 key below, ?9 limit, ?10 started since or NULL.
-SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
+SELECT key, id, workflow, status, NULL AS input, fingerprint, created_at, updated_at, started_at, NULL AS result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
     crashes, queue, queued, waiting_on, ahead, resumed
 FROM stepwell_runs
@@ -47,7 +62,7 @@ ORDER BY key DESC LIMIT ?9;
 
 -- name: runs_listed_by_parent
 -- The children of one run, by their index.
-SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
+SELECT key, id, workflow, status, NULL AS input, fingerprint, created_at, updated_at, started_at, NULL AS result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
     crashes, queue, queued, waiting_on, ahead, resumed
 FROM stepwell_runs
@@ -64,7 +79,7 @@ ORDER BY key DESC LIMIT ?9;
 -- name: runs_listed_by_prefix
 -- Runs whose id begins in some way, by the index on the id. The keys are sorted first and the rows fetched afterwards:
 -- with a prefix that many runs have, sorting whole rows took seconds.
-SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
+SELECT key, id, workflow, status, NULL AS input, fingerprint, created_at, updated_at, started_at, NULL AS result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
     crashes, queue, queued, waiting_on, ahead, resumed
 FROM stepwell_runs
@@ -85,7 +100,7 @@ ORDER BY key DESC;
 -- name: runs_listed_by_status
 -- Runs in one of the states that stepwell_runs_by_status holds; ?1 is one status here. The second line repeats the
 -- index's condition, by which SQLite knows that it may use it.
-SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
+SELECT key, id, workflow, status, NULL AS input, fingerprint, created_at, updated_at, started_at, NULL AS result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
     crashes, queue, queued, waiting_on, ahead, resumed
 FROM stepwell_runs
@@ -102,7 +117,7 @@ ORDER BY key DESC LIMIT ?9;
 
 -- name: runs_listed_running
 -- Running ones are among those with an owner, which are few: keys first, as above. ?1 is 'running'.
-SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
+SELECT key, id, workflow, status, NULL AS input, fingerprint, created_at, updated_at, started_at, NULL AS result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
     crashes, queue, queued, waiting_on, ahead, resumed
 FROM stepwell_runs

@@ -108,13 +108,21 @@ class SqliteInspector:
         """Return the run with this key, or None."""
         return next(map(record_of, self._rows("run_by_key", (key,))), None)
 
+    def run_facts(self, run_id: str) -> RunRecord | None:
+        """Return the run with this id, or None: without its input and its result."""
+        return next(map(record_of, self._rows("run_facts", (run_id,))), None)
+
+    def run_facts_by_key(self, key: int) -> RunRecord | None:
+        """Return the run with this key, or None: without its input and its result."""
+        return next(map(record_of, self._rows("run_facts_by_key", (key,))), None)
+
     def has_ids(self, prefix: str) -> bool:
         """Tell whether the id of any run begins with `prefix`."""
         (found,) = _firsts(self._rows("has_ids", (prefix, prefix + _LAST_CHARACTER)))
         return bool(found)
 
     def list_runs(self, run_filter: RunFilter) -> list[RunRecord]:
-        """Return the runs that match, newest first, at most `run_filter.limit`.
+        """Return the runs that match, newest first, at most `run_filter.limit`: without their inputs and results.
 
         Children, id prefixes and the states that need attention are found by an index. Anything else is found by
         walking back from the newest run, which is quick where matches are not rare.

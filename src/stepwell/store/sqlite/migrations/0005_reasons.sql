@@ -1,25 +1,122 @@
 -- Why a run does not run: what it waits for, written by the update that parks it, and what halted it; and which workers
 -- could carry it on. Times are as in the first schema.
 
-ALTER TABLE stepwell_runs ADD COLUMN waiting_on
-    /* What its code waited for when it was parked, as JSON: see stepwell.waits. NULL in a waiting run: it was under way
-       when its worker ended, and is due. */
-    TEXT CHECK (waiting_on IS NULL OR status = 'waiting');
-ALTER TABLE stepwell_runs ADD COLUMN halted_by
-    /* The failure that halted it, as in `error`, with its traceback. */
-    ANY CHECK (halted_by IS NULL OR status = 'halted');
+-- stepwell_runs is built anew, in the same way as in the second schema, so that its payloads come last.
 
-ALTER TABLE stepwell_runs ADD COLUMN ahead
-    /* How far the times in this file were ahead of the wall clock when the run was created, in microseconds: 0, but where
-       something was written to the file while a clock was wrong. The run reckons its dates with it. */
-    INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE stepwell_runs ADD COLUMN resumed
-    /* 1 where somebody asked that it be tried again, since it was halted last: then a step whose result could not be
-       recorded is executed once more with the same code. */
-    INTEGER NOT NULL DEFAULT 0 CHECK (resumed IN (0, 1));
-ALTER TABLE stepwell_runs ADD COLUMN queue_place
-    /* Where a run that failed or was cancelled stood in its queue: partition and priority, as JSON. For a retry. */
-    TEXT CHECK (queue_place IS NULL OR (status = 'failed' OR status = 'cancelled'));
+PRAGMA legacy_alter_table = ON;
+
+CREATE TABLE stepwell_runs_anew (
+    -- AUTOINCREMENT: a key names its run for ever; after a purge it must not name another one.
+    key INTEGER PRIMARY KEY AUTOINCREMENT,
+    -- The user's name for the run; the uniqueness is what makes a second start with the same id harmless.
+    id TEXT NOT NULL UNIQUE CHECK (id <> ''),
+    workflow TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (
+        status = 'running' OR status = 'waiting' OR status = 'completed' OR status = 'pending'
+        OR status = 'failed' OR status = 'cancelled' OR status = 'halted'
+    ),
+    -- CRC-32 of workflow and input: tells a repeated start from another one with the same id.
+    fingerprint INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    -- When the state was last changed, or a cancellation requested.
+    updated_at INTEGER NOT NULL,
+    -- When it first moved to running; the run's own clock begins there.
+    started_at INTEGER,
+    -- Why the run is pending, halted or cancelled.
+    reason TEXT,
+    -- The epoch of the worker (stepwell_workers) in whose memory the run is: nobody else acts on it, or writes its
+    -- wake_at; others leave a note (stepwell_wakes). NULL: it is in no memory, and any worker may claim it.
+    owner INTEGER,
+    -- When a waiting run wants attention next; NULL: only when something arrives.
+    wake_at INTEGER,
+    deadline_at INTEGER,
+    -- The run that started this one, and the operation in it. No foreign key: a parent may be purged first.
+    parent INTEGER,
+    parent_op INTEGER,
+    -- 1: is cancelled when its parent ends.
+    attached INTEGER NOT NULL DEFAULT 0 CHECK (attached = 0 OR attached = 1),
+    cancel_requested_at INTEGER,
+    cancel_reason TEXT,
+    ended_at INTEGER,
+    -- How many workers in a row died while they ran it, without a new line in its journal between two deaths.
+    crashes INTEGER NOT NULL DEFAULT 0 CHECK (crashes >= 0),
+    -- Its last position in the journal at the last of these deaths: beyond it, it has made progress.
+    crash_position INTEGER NOT NULL DEFAULT 0,
+    -- The queue that it was started in.
+    queue TEXT,
+    -- 1: it has not been taken from there yet. Then only its turn makes it run.
+    queued INTEGER NOT NULL DEFAULT 0 CHECK (queued = 0 OR (queued = 1 AND status = 'pending' AND queue IS NOT NULL)),
+    -- What its code waited for when it was parked, as JSON: see stepwell.waits. NULL in a waiting run: it was under way
+    -- when its worker ended, and is due.
+    waiting_on TEXT CHECK (waiting_on IS NULL OR status = 'waiting'),
+    -- How far the times in this file were ahead of the wall clock when the run was created, in microseconds: 0, but where
+    -- something was written to the file while a clock was wrong. The run reckons its dates with it.
+    ahead INTEGER NOT NULL DEFAULT 0,
+    -- 1 where somebody asked that it be tried again, since it was halted last: then a step whose result could not be
+    -- recorded is executed once more with the same code.
+    resumed INTEGER NOT NULL DEFAULT 0 CHECK (resumed IN (0, 1)),
+    -- Where a run that failed or was cancelled stood in its queue: partition and priority, as JSON. For a retry.
+    queue_place TEXT CHECK (queue_place IS NULL OR (status = 'failed' OR status = 'cancelled')),
+    -- Payloads stand last, the larger ones behind the others: SQLite reads all pages of a row up to the last column that
+    -- is asked for, and nobody who lists runs asks for these.
+    error ANY,
+    -- The failure that halted it, as in `error`, with its traceback.
+    halted_by ANY CHECK (halted_by IS NULL OR status = 'halted'),
+    input ANY,
+    result ANY,
+    CHECK (status <> 'running' OR started_at IS NOT NULL),
+    -- A running run is in a worker's memory; of the others only a waiting one can be.
+    CHECK (status <> 'running' OR owner IS NOT NULL),
+    CHECK (owner IS NULL OR status = 'running' OR status = 'waiting'),
+    -- Only a waiting run has something to wait for.
+    CHECK (wake_at IS NULL OR status = 'waiting'),
+    -- A run that has ended says when, and never ends twice.
+    CHECK ((status = 'completed' OR status = 'failed' OR status = 'cancelled') = (ended_at IS NOT NULL)),
+    CHECK (result IS NULL OR status = 'completed'),
+    CHECK ((error IS NOT NULL) = (status = 'failed')),
+    -- No run is stuck without a stated reason.
+    CHECK (status <> 'halted' OR reason IS NOT NULL),
+    CHECK (parent IS NOT NULL OR (parent_op IS NULL AND attached = 0)),
+    CHECK (cancel_reason IS NULL OR cancel_requested_at IS NOT NULL)
+) STRICT;
+
+INSERT INTO stepwell_runs_anew
+SELECT key, id, workflow, status, fingerprint, created_at, updated_at, started_at, reason, owner, wake_at, deadline_at,
+    parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at, crashes, crash_position, queue, queued,
+    NULL, 0, 0, NULL, error, NULL, input, result
+FROM stepwell_runs;
+
+-- The keys of purged runs stay used.
+DELETE FROM sqlite_sequence WHERE name = 'stepwell_runs_anew';
+INSERT INTO sqlite_sequence (name, seq)
+SELECT 'stepwell_runs_anew', seq FROM sqlite_sequence WHERE name = 'stepwell_runs';
+
+DROP TABLE stepwell_runs;
+ALTER TABLE stepwell_runs_anew RENAME TO stepwell_runs;
+
+PRAGMA legacy_alter_table = OFF;
+
+-- The indexes are partial, so that claims, timers and listings of what needs attention read only what they return,
+-- however many runs are parked, over, or in the memory of others; and so that an ordinary run pays for few of them.
+-- What can be claimed when its time comes. Runs that seem to kill their workers have an index of their own, so that many
+-- of them stand in nobody's way; the bound is stepwell.store.base.SUSPECT_CRASHES.
+CREATE INDEX stepwell_runs_by_wake ON stepwell_runs (workflow, wake_at)
+    WHERE status = 'waiting' AND owner IS NULL AND wake_at IS NOT NULL AND crashes < 2;
+CREATE INDEX stepwell_runs_suspect ON stepwell_runs (status, owner, workflow, wake_at)
+    WHERE crashes >= 2 AND ended_at IS NULL;
+-- What is in memory somewhere, all running ones included.
+CREATE INDEX stepwell_runs_by_owner ON stepwell_runs (owner) WHERE owner IS NOT NULL;
+CREATE INDEX stepwell_runs_by_status ON stepwell_runs (status)
+    WHERE status = 'pending' OR status = 'halted' OR status = 'failed';
+CREATE INDEX stepwell_runs_by_parent ON stepwell_runs (parent) WHERE parent IS NOT NULL;
+CREATE INDEX stepwell_runs_by_end ON stepwell_runs (ended_at) WHERE ended_at IS NOT NULL;
+-- After that on states: of two that do, SQLite takes the later one.
+CREATE INDEX stepwell_runs_pending ON stepwell_runs (workflow)
+    WHERE status = 'pending' AND queued = 0 AND crashes < 2;
+-- What ends although nobody has begun it: at once where it is cancelled (whoever asked for that may have died before it
+-- ended it), else at its deadline.
+CREATE INDEX stepwell_runs_by_deadline ON stepwell_runs (coalesce(cancel_requested_at, deadline_at))
+    WHERE coalesce(cancel_requested_at, deadline_at) IS NOT NULL AND status = 'pending' AND started_at IS NULL;
 
 ALTER TABLE stepwell_workers ADD COLUMN workflows
     /* The workflows that it has, as JSON; NULL: not known. */
