@@ -8,15 +8,16 @@ every point: the prefix is replayed into a new `Execution`, and the rest is deli
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import msgspec
@@ -33,7 +34,7 @@ from stepwell.clock import MICROSECONDS
 from stepwell.codec import Codec
 from stepwell.execution import Execution
 from stepwell.failure import encode_failure
-from stepwell.journal import TICK, AttemptFailure, Entry, EntryKind, Payload
+from stepwell.journal import ABANDONED, TICK, AttemptFailure, Entry, EntryKind, Payload
 from stepwell.model import RunRecord
 from stepwell.testing import TestEngine
 
@@ -299,7 +300,7 @@ async def do_anyio_group(trail: list[Any], trees: list[Node]) -> Any:
     async with anyio.create_task_group() as group:
         for number, tree in enumerate(trees):
             group.start_soon(member, number, tree)
-    return list(found.items())
+    return [[number, result] for number, result in found.items()]
 
 
 @node
@@ -347,6 +348,69 @@ async def do_in_thread(_: list[Any], value: int) -> Any:
     return await to_thread.run_sync(echo_sync, value)
 
 
+# --- what code leaves behind ------------------------------------------------------------------------------------------
+
+
+async def yielding(trees: list[Node], trail: list[Any], name: str) -> AsyncGenerator[Any, None]:
+    """Yield what trees come to; clean up with a step."""
+    try:
+        for tree in trees:
+            yield await interpret(tree, trail)
+    finally:
+        trail.append([name, await echo("closed")])
+
+
+@node
+async def do_break(trail: list[Any], trees: list[Node]) -> Any:
+    async for found in yielding(trees, trail, "break"):
+        return found
+    return "empty"
+
+
+@node
+async def do_break_in_cycle(trail: list[Any], trees: list[Node]) -> Any:
+    cycle: list[Any] = []
+    cycle += [cycle, yielding(trees, trail, "cycle")]
+    found = await anext(cycle[1], "empty")
+    del cycle
+    return found
+
+
+@node
+async def do_keep(trail: list[Any], trees: list[Node]) -> Any:
+    kept.append(yielding(trees, trail, "keep"))  # to the end of the run
+    return await anext(kept[-1], "empty")
+
+
+kept: list[AsyncGenerator[Any, None]] = []
+
+
+@node
+async def do_collect(_: list[Any], generation: int) -> Any:
+    gc.collect(generation)
+
+
+@node
+async def do_eager(trail: list[Any], trees: list[Node]) -> Any:
+    if not hasattr(asyncio, "eager_task_factory"):
+        return await do_gather(trail, trees)
+    loop = asyncio.get_running_loop()
+    kind: Any = asyncio.Task
+    return [await task for task in [kind(one, loop=loop, eager_start=True) for one in spread(trees, trail)]]
+
+
+@node
+async def do_plain_tasks(trail: list[Any], trees: list[Node]) -> Any:
+    return [await task for task in [asyncio.Task(one) for one in spread(trees, trail)]]
+
+
+@node
+async def do_callback(trail: list[Any], tree: Node) -> Any:
+    task = asyncio.create_task(interpret(tree, trail))
+    task.add_done_callback(lambda _: trail.append(["done", echo_sync("called back")]))
+    await task
+
+
 @node
 async def do_map(_: list[Any], count: int, limit: int) -> Any:
     return await stepwell.map(echo, range(count), limit=limit)
@@ -382,6 +446,7 @@ LEAVES = st.one_of(
     st.tuples(st.just("receive"), small, small),
     st.tuples(st.just("map"), st.integers(0, 4), st.integers(1, 3)),
     st.just(("draw",)),
+    st.tuples(st.just("collect"), st.integers(0, 1)),
 ).map(list)
 
 
@@ -398,13 +463,18 @@ def _branches(trees: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
         "anyio_group",
         "stream",
         "guarded",
+        "break",
+        "break_in_cycle",
+        "keep",
+        "eager",
+        "plain_tasks",
     ]
     return st.one_of(
         st.tuples(st.sampled_from(wide), several),
         st.tuples(st.just("loop"), st.integers(0, 3), trees),
         st.tuples(st.just("scope"), small, several),
         st.tuples(st.sampled_from(["timeout", "shield", "cleanup"]), small, trees),
-        st.tuples(st.sampled_from(["cancel", "poll"]), trees),
+        st.tuples(st.sampled_from(["cancel", "poll", "callback"]), trees),
     ).map(list)
 
 
@@ -415,6 +485,7 @@ TREES = st.recursive(LEAVES, _branches, max_leaves=8).map(lambda tree: ["trail",
 def few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have code that goes round without waiting interrupted soon, and much other code as well."""
     monkeypatch.setattr("stepwell.loop.MAX_TURNS", 20)
+    kept.clear()
 
 
 # --- an engine without a disk -----------------------------------------------------------------------------------------
@@ -426,7 +497,18 @@ Answer = tuple[EntryKind, Payload]
 
 def blocks(tree: Any) -> bool:
     """Tell whether a tree calls a sync step in the middle of async code, which needs greenlets."""
-    return isinstance(tree, list) and (tree[:1] == ["sync"] or any(map(blocks, tree)))
+    return isinstance(tree, list) and (tree[:1] in (["sync"], ["callback"]) or any(map(blocks, tree)))
+
+
+class Joining(Execution):
+    """Takes note of which entries it is told together with the next one."""
+
+    joined: ClassVar[list[Entry]] = []
+
+    def deliver(self, entry: Entry, *, more: bool = False) -> None:
+        if more:
+            self.joined.append(entry)
+        super().deliver(entry, more=more)
 
 
 class World:
@@ -444,8 +526,8 @@ class World:
         self.cancel_at = self.chance.choice([None, None, 5 * MILLISECOND])
         self._answers: list[tuple[int, int, Operation, list[Answer]]] = []
 
-    def execution(self) -> Execution:
-        return Execution(self.record, interpreter, CODEC, greenlets=blocks(self.tree) or self.chance.random() < 0.3)
+    def execution(self, kind: type[Execution] = Execution) -> Execution:
+        return kind(self.record, interpreter, CODEC, greenlets=blocks(self.tree) or self.chance.random() < 0.3)
 
     def play(self) -> Execution:
         """Carry a run from its beginning to its end."""
@@ -463,6 +545,9 @@ class World:
 
     def _deliver_next(self, run: Execution) -> None:
         self._answers = [answer for answer in self._answers if answer[2].number in run.pending]
+        if run.loop.abandoned:
+            self._log(run, Entry(1, 0, "timer", f"{ABANDONED}{run.loop.abandoned[0]}", 0, self.now))
+            return
         patches = any(answer[2].kind == "patch" for answer in self._answers)  # the engine delivers them at once
         if run.spins and not patches and (not self._answers or self.chance.random() < 0.5):
             self.now += self.chance.choice([0, MILLISECOND])
@@ -696,8 +781,10 @@ def test_a_journal_of_the_real_engine_cut_anywhere_replays_to_the_same_end(
     journal, record, result = play_on_engine(tree, tmp_path_factory.mktemp("engine"), waiting)
     world = World(tree, 0)
     world.record, world.journal = record, journal
-    first = world.execution()
+    Joining.joined.clear()
+    first = world.execution(Joining)
     first.replay(journal)
+    world.joined = {place for place, entry in enumerate(journal) if entry in Joining.joined}
     assert first.halted is None
     assert first.outcome is not None
     assert CODEC.encode(first.outcome.result, "the result") == CODEC.encode(result, "the result")

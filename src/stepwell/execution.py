@@ -461,6 +461,8 @@ class Execution:
         try:
             return block_on(coroutine, self.loop)
         except NeedsGreenletsError:
+            if self.closed:
+                raise GeneratorExit from None
             if self.loop.greenlets:  # in a finaliser, say: to start the code anew would change nothing
                 raise WorkflowIOError(
                     f"run {self.run_id!r}: a `def` step was called where code cannot wait, at {self.location()}. Call "
