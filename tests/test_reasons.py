@@ -290,8 +290,8 @@ def test_a_rate_of_a_limit_says_when_it_opens(engine: TestEngine) -> None:
     engine.start(limited_by_rate, id="second")
     engine.idle()
     assert re.fullmatch(
-        "it waits for a permit of limit 'slow' for step 'rated': as many have begun as the rate of limit 'slow' allows "
-        rf"\(1 in 3600 s\); the next may begin at {TIME}",
+        "it waits for a permit of limit 'slow permits' for step 'rated': as many have begun as the rate of limit "
+        rf"'slow permits' allows \(1 in 3600 s\); the next may begin at {TIME}",
         reason(engine, "second"),
     )
 
