@@ -97,13 +97,18 @@ class Codec(Packer):
 
         Raises as `encode` does, and where the value would come back changed even if it is read as what it is.
         """
-        if value is None or is_json_value(value):
-            return self.encode(value, where)
+        if value is None:
+            return None
         try:
             data = write(value)
         except Exception as error:  # noqa: BLE001 - hooks of user classes may raise anything
             refuse_value(value, where, error)
-        self.check_itself(value, where)
+        if is_json_value(value):  # only now: what contains itself has no end, and was refused
+            return self.pack(data, where)
+        try:
+            self.check_itself(value, where)
+        except RecursionError as error:
+            refuse_value(value, where, error)
         return self.finish(value, b" " + data, where)
 
     def check_itself(self, value: Any, where: object, path: str = "$") -> None:
@@ -284,19 +289,20 @@ class Codec(Packer):
                 return quick_fingerprint(args), args, kwargs
             except Exception:  # noqa: BLE001, S110 - a lone surrogate, say: the way below finds and names it
                 pass
-        if all(map(is_json_value, args)) and is_json_value(kwargs):
-            with suppress(Exception):  # as above
-                return plain_fingerprint(args, kwargs), *plain_copy(args, kwargs)
+        try:
+            checksum = plain_fingerprint(args, kwargs)
+        except Exception:  # noqa: BLE001 - as above, or a set whose items do not compare
+            return self.fingerprint(args, kwargs, where, signature), *private_copy(args, kwargs)
+        # Only now: what contains itself has no end, and was refused.
+        if all(map(is_json_value, args)) and (not kwargs or is_json_value(kwargs)):
+            with suppress(ValueError):  # nested deeper than `marshal` goes
+                return checksum, *plain_copy(args, kwargs)
         if signature is None:
             return self.fingerprint(args, kwargs, where), *private_copy(args, kwargs)
         copies = [self._copy(value, signature.annotation_at(index)) for index, value in enumerate(args)]
         named = {name: self._copy(value, signature.annotation_of(name)) for name, value in kwargs.items()}
         made = [*copies, *named.values()]
-        checksum: int | None = None
-        if all(is_ordered for _, is_ordered in made):
-            with suppress(Exception):  # as above
-                checksum = plain_fingerprint(args, kwargs)
-        if checksum is None:
+        if not all(is_ordered for _, is_ordered in made):
             checksum = self.fingerprint(args, kwargs, where, signature)
         if any(copy is MISSING for copy, _ in made):
             return checksum, *private_copy(args, kwargs)

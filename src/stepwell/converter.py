@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import marshal
 import re
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NoReturn
@@ -16,7 +17,7 @@ from stepwell.differences import difference
 from stepwell.errors import SerializationError
 from stepwell.exactness import atoms_of, checker
 from stepwell.journal import Payload
-from stepwell.large_values import LARGE_BYTES, collector_paused, looks_large, paused_for
+from stepwell.large_values import LARGE_BYTES, collector_paused, paused_for
 from stepwell.lost_fields import holds_fields, lost_field
 from stepwell.payload import Packer, inflate, named, not_recorded, refuse_value, write
 from stepwell.shapes import MISSING, at_path, class_of, type_name
@@ -56,6 +57,27 @@ class Converter:
             data = write(value)
         except Exception as error:  # noqa: BLE001 - hooks of user classes may raise anything
             refuse_value(value, where, error)
+        return self._settled(value, data, where)
+
+    def record(self, value: Any, where: object) -> Payload:
+        """Return what is to be stored for `value`, as `roundtrip` does.
+
+        What is large is not read where that is certain to work.
+        """
+        if value is None:
+            return self.roundtrip(value, where)[0]
+        try:
+            data = write(value)
+        except Exception as error:  # noqa: BLE001 - as above
+            refuse_value(value, where, error)
+        # Written first: the look at the types does not notice what contains itself.
+        is_readable = self._check is not None and self._check.is_readable
+        if len(data) >= LARGE_BYTES and is_readable and self.is_exact(value):
+            return self._packer.pack(data, where)
+        return self._settled(value, data, where)[0]
+
+    def _settled(self, value: Any, data: bytes, where: object) -> tuple[Payload, Any]:
+        """Return what `roundtrip` does, for a value and its JSON."""
         if len(data) >= LARGE_BYTES:
             return self._large(value, data, where)
         text = data.decode()
@@ -117,19 +139,11 @@ class Converter:
         change = difference(value, delivered)
         raise not_recorded(where, path + change.path[1:], change.reason, change.advice, signature)
 
-    def record(self, value: object, where: object) -> Payload:
-        """Return what is to be stored for `value`, as `roundtrip` does.
-
-        What is large is not read where that is certain to work.
-        """
-        if value is None or self._check is None or not self._check.is_readable or not looks_large(value):
-            return self.roundtrip(value, where)[0]
-        if not self.is_exact(value):
-            return self.roundtrip(value, where)[0]
-        return self._packer.pack(write(value), where)
-
     def copy(self, value: Any) -> Any:
-        """Return a copy of a value by way of its JSON, `MISSING` where that may fail or change something."""
+        """Return a copy of a value by way of its JSON, `MISSING` where that may fail or change something.
+
+        The value can be written: it does not contain itself.
+        """
         if self._check is None or not self._check.is_readable or not self.is_exact(value):
             return MISSING
         try:
@@ -175,11 +189,33 @@ class Converter:
             value = (
                 self._read(payload) if type(payload) is str and len(payload) > LARGE_BYTES else self._decode(payload)
             )
+        except RecursionError as error:
+            value = self._read_from_the_top(payload, error, where, path, signature)
         except Exception as error:  # noqa: BLE001 - constructors of user classes may raise anything
             self._refuse(error, where, MISSING, path, signature)
         if self._holds_fields:
             self._check_fields(value, payload, where, path, signature)
         return value
+
+    def _read_from_the_top(
+        self, text: Any, error: Exception, where: object, path: str, signature: Signature | None
+    ) -> Any:
+        """Read what is nested too deeply for where this is called from, in a thread, whose stack is empty.
+
+        Python 3.11 counts the nesting together with the calls. What was written, from below fewer calls, can be read.
+        """
+        found: list[Any] = []
+
+        def read() -> None:
+            with suppress(Exception):
+                found.append(self._decode(text))
+
+        thread = threading.Thread(target=read, name="stepwell-reads-deep-value", daemon=True)
+        thread.start()
+        thread.join()
+        if not found:
+            self._refuse(error, where, MISSING, path, signature)
+        return found[0]
 
     def _check_fields(self, value: Any, payload: Any, where: object, path: str, signature: Signature | None) -> None:
         """Raise `SerializationError` where the payload has a field that is not in the value."""

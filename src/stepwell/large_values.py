@@ -22,6 +22,7 @@ LARGE_BYTES: Final = 256 * 1024
 _SAMPLE: Final = 4
 _DEPTH: Final = 4
 _BYTES_OF_NUMBER: Final = 6
+_NUMBERS: Final = frozenset({type(None), bool, int, float})
 
 _NOT_PAUSED: Final = nullcontext()
 
@@ -31,6 +32,11 @@ _pauses = 0
 
 def looks_large(value: Any) -> bool:
     """Tell whether the JSON of a value is likely large; looks at a few items of each collection only."""
+    kind = class_of(value)
+    if kind in _NUMBERS:
+        return False
+    if kind is str:
+        return len(value) > LARGE_BYTES
     return _guess(value, _DEPTH) > LARGE_BYTES
 
 

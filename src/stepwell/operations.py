@@ -180,9 +180,10 @@ async def send(run_id: str, name: str, value: object = None, *, key: str | None 
     check_name(name, "the name of a message")
     if key is not None:
         check_name(key, "the key of a message")
-    payload = run.codec.encode_untyped(value, f"the message {name!r} from run {run.run_id!r} to run {run_id!r}")
+    where = f"the message {name!r} from run {run.run_id!r} to run {run_id!r}"
+    payload = run.codec.encode_untyped(value, where)
     given = Given((run_id, value, key), {})
-    fingerprint = run.codec.fingerprint(given.args, {}, name)
+    fingerprint = run.codec.fingerprint(given.args, {}, where)
     await run.perform("send", name, fingerprint, None, MessageDetail(run_id, payload, key), given)
 
 
@@ -190,8 +191,9 @@ async def publish(key: str, value: object) -> None:
     """Publish a value under `key`, in place of an earlier one; `Run.value` reads it, or waits for it."""
     run = execution("publish()")
     check_name(key, "the key of a published value")
-    payload = run.codec.encode_untyped(value, f"the value published as {key!r} by run {run.run_id!r}")
-    fingerprint = run.codec.fingerprint((value,), {}, key)
+    where = f"the value published as {key!r} by run {run.run_id!r}"
+    payload = run.codec.encode_untyped(value, where)
+    fingerprint = run.codec.fingerprint((value,), {}, where)
     await run.perform("publish", key, fingerprint, None, ValueDetail(payload), Given((value,), {}))
 
 

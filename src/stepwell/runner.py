@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from asyncio import tasks
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from stepwell.codec import Codec
 from stepwell.context import enter_step
 from stepwell.errors import StepInterrupted, StepTimeout
 from stepwell.interrupts import ends_process
+from stepwell.large_values import looks_large
 from stepwell.steps import record_result
 
 _log: Final = logging.getLogger("stepwell")
@@ -117,6 +119,7 @@ class _Lane:
                 self._parked = self._lanes.loop.create_future()
                 await self._parked
                 continue
+            aside = False
             try:
                 result = await self
             except BaseException as error:
@@ -129,13 +132,13 @@ class _Lane:
                 attempts.error = timed_out(attempts) if late else error
             else:
                 end = None
-                record_result(self._lanes.codec, attempts, result)
+                aside = self._lanes.records_aside(attempts, result)
             while self.task.cancelling():
                 self.task.uncancel()
             if self._timer is not None:
                 self._timer.cancel()
             self._attempts = self._coroutine = self._context = self._yielded = self._timer = None
-            self._lanes.ended(self, attempts, end)
+            self._lanes.ended(self, attempts, end, aside=aside)
 
     def _leave(self, _task: asyncio.Task[None]) -> None:
         """End with the task; a step that it carried was cut off by whoever cancelled it, as by the process's death."""
@@ -195,7 +198,7 @@ class AsyncLanes:
     def start(self, batch: Sequence[Attempts]) -> None:
         """Begin to execute attempts; called outside of any task."""
         ended: list[Attempts] = []
-        loop, codec = self.loop, self.codec
+        loop = self.loop
         lane = self._next_lane()
         tasks._enter_task(loop, lane.task)
         try:
@@ -210,8 +213,8 @@ class AsyncLanes:
                 try:
                     coroutine, yielded = context.run(_first_stretch, attempts)
                 except StopIteration as end:
-                    record_result(codec, attempts, end.value)
-                    ended.append(attempts)
+                    if not self.records_aside(attempts, end.value):
+                        ended.append(attempts)
                     continue
                 except BaseException as error:  # noqa: BLE001 - whatever a step raises is its attempt's outcome
                     if (process_end := ends_process(error)) is not None:
@@ -302,13 +305,35 @@ class AsyncLanes:
             attempts.error = asyncio.CancelledError()
             self._finished([attempts])
 
-    def ended(self, lane: _Lane, attempts: Attempts, process_end: BaseException | None) -> None:
+    def records_aside(self, attempts: Attempts, result: object) -> bool:
+        """Record what a step returned; tell whether that goes on in a thread, which tells its end.
+
+        To look at large values takes long, and the loop has others to serve.
+        """
+        if not looks_large(result):
+            record_result(self.codec, attempts, result)
+            return False
+
+        def record() -> None:
+            record_result(self.codec, attempts, result)
+            self._finished([attempts])
+
+        try:
+            threading.Thread(target=record, name="stepwell-large-result", daemon=True).start()
+        except RuntimeError:  # there are too many, or Python is ending
+            record_result(self.codec, attempts, result)
+            return False
+        return True
+
+    def ended(self, lane: _Lane, attempts: Attempts, process_end: BaseException | None, *, aside: bool = False) -> None:
         """Take a lane back whose step has ended, or was cut off by what is to end the process."""
         self._busy.pop(attempts, None)
         if len(self._idle) < _MAX_IDLE_LANES and not self.closed:
             self._idle.append(lane)
         else:
             lane.task.cancel()
+        if aside:
+            return
         if process_end is None:
             self._finished([attempts])
         else:

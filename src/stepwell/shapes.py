@@ -119,6 +119,7 @@ def type_name(cls: Any) -> str:
     return name if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{name}"
 
 
+_ARGUMENT = re.compile(r"\$\.(?:args\[\d+\]|kwargs\.\w+)")
 _PATH_TOKEN = re.compile(r"\.(\w+)|\[(\d+)\]")
 
 
@@ -168,7 +169,10 @@ def find_culprit(value: Any, encode: Callable[[Any], bytes], error: Exception) -
             return Culprit(_shown(path), "leads back to a value that contains it", "Record an id instead of the cycle")
         above.add(id(value))
     if isinstance(error, RecursionError):
-        return Culprit("$", "is nested too deeply", "Record it as a flat list, or as text")
+        argument = _ARGUMENT.match(path)
+        return Culprit(
+            argument.group() if argument else "$", "is nested too deeply", "Record it as a flat list, or as text"
+        )
     if isinstance(value, dict):
         for key in mapping_of(value):
             try:
