@@ -58,8 +58,8 @@ main({pipe}, keeper, tether)
 # From the parent.
 SETUP: Final = 1
 CALL: Final = 2
-# From the child. LOADED: the step is imported and begins. ENDING: the child was told to end; after the answer that
-# follows it takes no more calls. The others end a call: with JSON text, with None, with compressed JSON, with an
+# From the child. LOADED: the step is imported and begins. ENDING: after the answer that follows it takes no more calls;
+# TOLD: because it got SIGTERM. The others end a call: with JSON text, with None, with compressed JSON, with an
 # exception, with the `SerializationError` of a result that cannot be recorded. STARTED: the process id of the child.
 LOADED: Final = 3
 ENDING: Final = 4
@@ -72,6 +72,9 @@ STARTED: Final = 10
 
 #: How the text begins that `faulthandler` writes; no kind of frame has that number.
 CRASH_REPORT: Final = b"F"
+
+#: What ENDING says where a signal told the child to end.
+TOLD: Final = b"T"
 
 HEADER_BYTES: Final = 5
 
@@ -181,7 +184,7 @@ class Child:
                 with contextlib.suppress(Exception):  # None, closed, or put in its place by the step
                     stream.flush()
             if self._ending or self._programs_ended():
-                self._write(ENDING, b"")
+                self._write(ENDING, TOLD if self._ending else b"")
                 self._write(kind, answer)
                 return
             self._write(kind, answer)

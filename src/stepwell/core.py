@@ -424,6 +424,7 @@ class Core:
 
     def _drain(self, deadline: float) -> None:
         self.machine.closing = self.worker.draining = True
+        self.steps.drain()
         if self.steps.under_way() and self._loop.time() < deadline:
             self._loop.call_later(_DRAIN_LOOK_SECONDS, self.post, partial(self._drain, deadline))
             return

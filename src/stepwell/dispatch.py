@@ -113,6 +113,11 @@ class Dispatch:
         isolated = [] if self._processes is None else self._processes.busy()
         return [*self._lanes.busy(), *self._threads.busy(), *isolated]
 
+    def drain(self) -> None:
+        """Take note that the engine is closing."""
+        if self._processes is not None:
+            self._processes.draining = True
+
     def pids(self) -> list[int]:
         """Return the ids of the processes in which isolated steps execute; from any thread."""
         return [] if self._processes is None else self._processes.pids()

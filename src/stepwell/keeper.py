@@ -28,6 +28,10 @@ from typing import Any, Final, NoReturn
 TERMINATE: Final = b"T"
 KILL: Final = b"K"
 
+#: What Ctrl-C, a terminal that closes or a service manager may send to all processes of a program. What follows for
+#: steps under way is decided by the worker, which gets them, too. Programs that a step starts have them as by default.
+FOR_THE_WORKER: Final = (signal.SIGINT, signal.SIGHUP)
+
 # See prctl(2).
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -49,7 +53,6 @@ def part(pipe: int, lifeline: int, parent: int) -> tuple[int, int]:
     `pipe` is the descriptor that belongs to the child, `lifeline` the one that belongs to the keeper, `parent` is the
     process that started it.
     """
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the mask is inherited from whichever thread started the engine
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGUSR2)
     if os.getppid() != parent:  # it ended before that
@@ -60,6 +63,7 @@ def part(pipe: int, lifeline: int, parent: int) -> tuple[int, int]:
         os.set_blocking(descriptor, False)
     signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
     before: dict[signal.Signals, Any] = {number: signal.signal(number, _wake) for number in _SIGNALS}
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the mask is inherited from the thread that started this process
     keeper = os.getpid()
     child = os.fork()
     if child:
@@ -68,7 +72,8 @@ def part(pipe: int, lifeline: int, parent: int) -> tuple[int, int]:
         _Keeper(child, lifeline, woken, parent).keep()
     signal.set_wakeup_fd(-1)
     for number, handler in before.items():
-        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if number not in FOR_THE_WORKER or handler == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
     for descriptor in (lifeline, held, woken, wakes):
         os.close(descriptor)
     _lead_group(0)
@@ -80,7 +85,7 @@ def part(pipe: int, lifeline: int, parent: int) -> tuple[int, int]:
 
 
 def _wake(_signal: int, _frame: FrameType | None) -> None:
-    """Do nothing: the byte that Python writes for the signal wakes the keeper."""
+    """Do nothing: the byte that Python writes for the signal wakes the keeper, and the child is to go on."""
 
 
 def _prctl(option: int, value: int) -> None:

@@ -43,6 +43,9 @@ START_SECONDS: Final = 120.0
 
 #: How long a process may take to end after SIGKILL, in seconds; longer only where the kernel itself hangs.
 _KILL_SECONDS: Final = 5.0
+#: How much later than its children this process may notice that it has to end, in seconds, where SIGTERM was sent to
+#: all processes of the program.
+_DOUBT_SECONDS: Final = 1.0
 _READ_BYTES: Final = 1 << 18
 #: What is kept of a crash report; the innermost frames come first in it.
 _REPORT_BYTES: Final = 4_000
@@ -67,6 +70,8 @@ class _Child(ChildProcess):
         self.known: set[_Key] = set()
         self.attempts: Attempts | None = None
         self.has_answered = False
+        #: SIGTERM has told it to end.
+        self.was_told = False
         #: The process in which steps execute, below its keeper.
         self.inner_pid: int | None = None
         #: What ends it when its attempt takes too long, or does not end after SIGTERM.
@@ -92,6 +97,10 @@ class ProcessLanes:
         self._running: dict[Attempts, _Child] = {}
         self._children: list[_Child] = []
         self._idle: list[_Child] = []
+        #: Those that somebody else has ended by SIGTERM, just now.
+        self._doubtful: set[Attempts] = set()
+        #: The engine is closing.
+        self.draining = False
         self._closed = False
 
     # --- attempts ------------------------------------------------------------------------------------------------
@@ -117,7 +126,7 @@ class ProcessLanes:
 
     def busy(self) -> list[Attempts]:
         """Return the attempts that are queued or under way; from any thread."""
-        return [*self._running, *self._queue]
+        return [*self._running, *self._doubtful, *self._queue]
 
     def report(self, at: float, now: int) -> None:
         """Name in the log the steps that wait for a process; once a second. See `Congestion.look`."""
@@ -250,8 +259,22 @@ class ProcessLanes:
         elif attempts is not None:
             if not child.has_answered:
                 attempts.error = _end_of(child, attempts, code)
-            self._finished([attempts])
+            if attempts.error is not None and _told_by_others(child, code):
+                self._doubtful.add(attempts)
+                self._loop.call_later(_DOUBT_SECONDS, self._settle_doubt, attempts)
+            else:
+                self._finished([attempts])
         self._serve()
+
+    def _settle_doubt(self, attempts: Attempts) -> None:
+        """Tell that an attempt has failed which somebody else's SIGTERM ended, unless this process is to end as well.
+
+        Service managers send the signal to all processes of a program. So the step was cut off as by the death of the
+        worker, and has not failed: the next start repeats it.
+        """
+        self._doubtful.discard(attempts)
+        if not self.draining or not attempts.wanted:
+            self._finished([attempts])
 
     def _put_back(self, attempts: Attempts) -> None:
         """Queue an attempt that was never begun; when Python is shutting down, for the next engine to execute it."""
@@ -355,7 +378,7 @@ class ProcessLanes:
                 self._limit_time(child, attempts)
             return
         if kind == wire.ENDING:
-            child.stopping = True
+            child.stopping, child.was_told = True, body == wire.TOLD
             return
         try:
             _take_answer(attempts, kind, body)
@@ -404,6 +427,11 @@ def _end_of(child: _Child, attempts: Attempts, code: int | None) -> BaseExceptio
     if child.received:
         error.add_note(bytes(child.received[:_REPORT_BYTES]).decode(errors="replace"))
     return error
+
+
+def _told_by_others(child: _Child, code: int | None) -> bool:
+    """Tell whether SIGTERM has ended a child, and nobody here has sent it."""
+    return child.why is None and (child.was_told or code in (wire.TOLD_TO_END, -signal.SIGTERM))
 
 
 def _died(attempts: Attempts, code: int | None, how: str) -> StepProcessDied:

@@ -23,7 +23,7 @@ import msgspec
 
 from stepwell.child import PROGRAM, SETUP, Setup, header, to_json
 from stepwell.codec import Codec
-from stepwell.keeper import KILL, TERMINATE
+from stepwell.keeper import FOR_THE_WORKER, KILL, TERMINATE
 
 #: The command line options of this interpreter: what `multiprocessing` asks for the same purpose.
 _interpreter_flags: Final[Callable[[], list[str]]] = vars(subprocess)["_args_from_interpreter_flags"]
@@ -74,6 +74,8 @@ class ChildProcess:
             raise
 
     def _carry(self, ended: Callable[[], None]) -> None:
+        # The process inherits it, until it has handlers; this thread is there for nothing else.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, *FOR_THE_WORKER))
         try:
             self._process = self._spawn()
         except Exception as error:  # noqa: BLE001 - handed on to the owner

@@ -116,7 +116,7 @@ def not_plain() -> Any:
 @step(isolate="process")
 def inherited() -> list[list[int]]:
     """Return device and inode of every descriptor."""
-    found = []
+    found: list[list[int]] = []
     for name in os.listdir("/dev/fd"):
         try:
             facts = os.fstat(int(name))
@@ -156,7 +156,7 @@ def kill_myself_once() -> int:
 def note_call(told: str) -> int:
     """Write down which attempt executes; return how many calls there were before it."""
     path = Path(told)
-    before = path.read_text().split() if path.exists() else []
+    before: list[str] = path.read_text().split() if path.exists() else []
     path.write_text(" ".join([*before, str(info().attempt)]))
     return len(before)
 
@@ -248,6 +248,23 @@ async def clean_up_async(told: str) -> None:
         await asyncio.sleep(60)
     finally:
         note_cleaning(told)
+
+
+@step(isolate="process")
+def fail_when_told(told: str) -> None:
+    try:
+        spin(told)
+    except SystemExit:
+        raise OSError("what it worked with has ended as well") from None
+
+
+@step(isolate="process")
+def handlers_of_a_program() -> list[str]:
+    """Return what a program that a step starts does with Ctrl-C and when its terminal closes."""
+    program = "import signal; print(signal.getsignal(signal.SIGINT)); print(signal.getsignal(signal.SIGHUP))"
+    return subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
 
 
 @step(isolate="process")
