@@ -18,6 +18,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.testing"],
     ["stepwell"],  # the public names, nothing else
     ["stepwell.async_engine"],
+    ["stepwell.async_opening"],
     ["stepwell.engine"],
     ["stepwell.client"],
     ["stepwell.options"],

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     yield folder
     for pid in programs(folder):
-        if is_alive(pid):
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
@@ -169,7 +170,8 @@ def test_what_is_below_a_process_is_found_without_the_kernels_lists_too(monkeypa
 def _without_lists(path: str, **options: Any) -> Any:
     if path.endswith("/children"):
         raise FileNotFoundError(path)
-    return open(path, **options)
+    opener: Any = open
+    return opener(path, **options)
 
 
 def test_the_next_worker_repeats_the_step_after_the_program_of_the_first_attempt_has_ended(

@@ -15,11 +15,11 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
+from stepwell.async_opening import LoopClient
 from stepwell.client import Client, Enlisted, in_transaction
 from stepwell.clock import Clock, to_seconds
 from stepwell.definition import Workflow
 from stepwell.engine import CLOSE_TIMEOUT_SECONDS
-from stepwell.errors import EngineClosed
 from stepwell.flow import UNSET, Limit, Queue, QueueSettings, Rate, Unset, changed_settings, check_key
 from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo, outcome
 from stepwell.lifecycle import Status
@@ -77,7 +77,7 @@ class AsyncEngine:
     """Runs durable workflows; `stepwell.Engine` for asyncio, with the same options.
 
     It belongs to the event loop in which it is opened: by ``async with``, or by the first call. Async steps execute on
-    that loop.
+    that loop; opening and closing the file does not hold it up.
     """
 
     def __init__(
@@ -97,8 +97,7 @@ class AsyncEngine:
         queues: Iterable[Queue | str] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._path = path
-        self._options = Options(
+        options = Options(
             workflows=workflows,
             durability=durability,
             max_payload_bytes=max_payload_bytes,
@@ -112,29 +111,23 @@ class AsyncEngine:
             queues=queues,
             clock=clock,
         )
-        self._open: Client | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._path = path
+        self._client = LoopClient(path, options)
         self._answers: _Answers | None = None
-        self._closed = False
+
+    async def _ready(self) -> Client:
+        return await self._client.opened()
 
     def _opened(self) -> Client:
-        loop = asyncio.get_running_loop()
-        if self._open is None:
-            if self._closed:
-                raise EngineClosed(f"{os.fspath(self._path)}: the engine is closed; open another one")
-            self._loop = loop
-            self._open = Client(self._path, self._options, loop)
-            self._answers = _Answers(self._open, loop)
-        elif self._loop is not loop:
-            raise EngineClosed(
-                f"{os.fspath(self._path)}: this engine belongs to another event loop; use it from there "
-                "(asyncio.run_coroutine_threadsafe), or share an Engine, which any thread may use"
-            )
-        return self._open
+        return self._client.open_one()
 
     async def __aenter__(self) -> Self:
         """Open the file and return the engine."""
-        self._opened()
+        try:
+            await self._ready()
+        except asyncio.CancelledError:
+            self._client.abandon()
+            raise
         return self
 
     async def __aexit__(
@@ -145,16 +138,13 @@ class AsyncEngine:
 
     async def close(self, timeout: float | timedelta = CLOSE_TIMEOUT_SECONDS) -> None:
         """Stop, giving steps under way `timeout` to end; see `stepwell.Engine.close`."""
-        client, self._open = self._open, None
-        self._closed = True
-        if client is not None:
-            # In a thread, because steps under way need this loop to come to their end.
-            await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, client.close, timeout))
+        await self._client.close(to_seconds(timeout, "timeout of close()"))
 
     async def _ask(self, event: Callable[..., None], *args: Any) -> Any:
-        client = self._opened()
+        client = await self._ready()
         client.check_usable()
-        assert self._answers is not None
+        if self._answers is None:
+            self._answers = _Answers(client, asyncio.get_running_loop())
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         reply = self._answers.reply_to(future)
         client.core.request(event, *args, reply=reply)
@@ -211,7 +201,7 @@ class AsyncEngine:
         **named: Any,
     ) -> AsyncRun[Any]:
         """Start a run; see `stepwell.Engine.start`."""
-        client = self._opened()
+        client = await self._ready()
         definition = client.definition(workflow, named)
         options = QueueOptions(queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition)
         run = client.creation(definition, args, kwargs, id, deadline, client.entry(id, messages, options))
@@ -220,7 +210,7 @@ class AsyncEngine:
 
     async def get(self, id: str) -> AsyncRun[Any]:
         """Return the handle of a run; raises `RunNotFound`."""
-        client = self._opened()
+        client = await self._ready()
         record = client.record(id)
         return AsyncRun(self, record.id, client.definition_of(record))
 
@@ -234,13 +224,13 @@ class AsyncEngine:
         before: str | None = None,
     ) -> builtins.list[AsyncRun[Any]]:
         """Return the handles of the runs that match all filters, newest first; see `stepwell.Engine.list`."""
-        client = self._opened()
+        client = await self._ready()
         records = client.list_records(status, workflow, id_prefix, limit, before)
         return [AsyncRun(self, record.id, client.definition_of(record)) for record in records]
 
     async def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
         """Send the run a message; see `stepwell.Engine.send`."""
-        client = self._opened()
+        client = await self._ready()
         await self._ask(client.core.machine.send, id, client.message(id, name, value, key))
 
     async def retry_all(
@@ -253,7 +243,7 @@ class AsyncEngine:
         dry_run: bool = False,
     ) -> int:
         """Retry the runs that match all filters; see `stepwell.Engine.retry_all`."""
-        client = self._opened()
+        client = await self._ready()
         wanted = client.retried(status, workflow, started_since, id_prefix)
         if dry_run:
             return client.count(wanted)
@@ -261,7 +251,7 @@ class AsyncEngine:
 
     async def purge(self, older_than: float | timedelta) -> int:
         """Delete runs that ended long ago; see `stepwell.Engine.purge`."""
-        client = self._opened()
+        client = await self._ready()
         return cast("int", await self._ask(client.core.machine.purge, client.purge_before(older_than)))
 
     def queue(self, queue: Queue | Limit | str) -> AsyncQueueHandle:
@@ -270,24 +260,24 @@ class AsyncEngine:
 
     async def queues(self) -> builtins.list[AsyncQueueHandle]:
         """Return the handles of all queues and limits that the file knows, by name."""
-        return [AsyncQueueHandle(self, info.name) for info in self._opened().queues()]
+        return [AsyncQueueHandle(self, info.name) for info in (await self._ready()).queues()]
 
     async def workers(self) -> builtins.list[WorkerInfo]:
         """Return the workers that have the file open; see `stepwell.Engine.workers`."""
-        return await asyncio.to_thread(self._opened().workers)
+        return await asyncio.to_thread((await self._ready()).workers)
 
     async def take_over(self, epoch: int) -> int:
         """Take the runs of another worker; see `stepwell.Engine.take_over`."""
-        return await asyncio.to_thread(self._opened().take_over, epoch)
+        return await asyncio.to_thread((await self._ready()).take_over, epoch)
 
     async def query(self, sql: str, parameters: Parameters = ()) -> Rows:
         """Return the rows of a query; see `stepwell.Engine.query`."""
-        return await asyncio.to_thread(self._opened().query, sql, parameters)
+        return await asyncio.to_thread((await self._ready()).query, sql, parameters)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncTransaction]:
         """Open a transaction; see `stepwell.Engine.transaction`. Other tasks go on; other writers wait."""
-        client = self._opened()
+        client = await self._ready()
         client.check_usable()
         core = client.core
         writers, where = core.store.writers, f"transaction() at {executing_at()}"
@@ -374,7 +364,7 @@ class AsyncQueueHandle:
 
     async def info(self) -> QueueInfo:
         """Return the facts about it as they are now; raises `QueueNotFound`."""
-        return self._engine._opened().queue_info(self.name)
+        return (await self._engine._ready()).queue_info(self.name)
 
     async def pause(self) -> None:
         """Let nothing start from it until `resume`; what is under way goes on."""
@@ -396,12 +386,12 @@ class AsyncQueueHandle:
         await self._change(changed_settings(concurrency, per_worker, partition_concurrency, rate), None)
 
     async def _change(self, settings: Callable[[QueueSettings], QueueSettings] | None, paused: bool | None) -> None:
-        machine = self._engine._opened().core.machine
+        machine = (await self._engine._ready()).core.machine
         await self._engine._ask(machine.change_queue, self.name, settings, paused)
 
     async def cancel_waiting(self, *, partition: str | None = None, reason: str | None = None) -> int:
         """Cancel the runs that wait in it, or in one partition of it; return how many there were."""
-        request = self._engine._opened().core.machine.cancel_waiting
+        request = (await self._engine._ready()).core.machine.cancel_waiting
         chosen = check_key(partition, "partition"), check_text(reason, "reason")
         return cast("int", await self._engine._ask(request, self.name, *chosen))
 
@@ -433,7 +423,7 @@ class AsyncRun(Generic[T]):
 
     async def result(self, timeout: float | timedelta | None = None) -> T:
         """Wait for the run's end and return its result; raises as `stepwell.Run.result` does."""
-        client = self._engine._opened()
+        client = await self._engine._ready()
         over: RunOver = await self._engine._wait(
             f"run {self.id!r} has not ended", timeout, client.core.waiters.run, self.id
         )
@@ -441,20 +431,20 @@ class AsyncRun(Generic[T]):
 
     async def info(self) -> RunInfo:
         """Return the facts about the run as they are now."""
-        return self._engine._opened().info(self.id)
+        return (await self._engine._ready()).info(self.id)
 
     async def cancel(self, reason: str | None = None) -> bool:
         """Ask the run to stop; see `stepwell.Run.cancel`."""
-        request = self._engine._opened().core.machine.cancel
+        request = (await self._engine._ready()).core.machine.cancel
         return cast("bool", await self._engine._ask(request, self.id, check_text(reason, "reason")))
 
     async def retry(self) -> None:
         """Bring a run back that failed or was cancelled; see `stepwell.Run.retry`."""
-        await self._engine._ask(self._engine._opened().core.machine.retry, self.id)
+        await self._engine._ask((await self._engine._ready()).core.machine.retry, self.id)
 
     async def resume(self) -> None:
         """Try a halted run again; see `stepwell.Run.resume`."""
-        await self._engine._ask(self._engine._opened().core.machine.resume, self.id)
+        await self._engine._ask((await self._engine._ready()).core.machine.resume, self.id)
 
     async def send(self, name: str, value: object = None, *, key: str | None = None) -> None:
         """Send the run a message; see `stepwell.Engine.send`."""
@@ -470,7 +460,7 @@ class AsyncRun(Generic[T]):
     async def value(self, key: str, timeout: float | timedelta | None = None, *, type: Any = Any) -> Any:
         """Return what the run published last under `key`, as `type`, or wait for it; see `stepwell.Run.value`."""
         check_name(key, "the key of a published value")
-        client = self._engine._opened()
+        client = await self._engine._ready()
         payload = await self._engine._wait(
             f"run {self.id!r} has not published {key!r}", timeout, client.core.waiters.value, self.id, key
         )
@@ -478,7 +468,7 @@ class AsyncRun(Generic[T]):
 
     async def journal(self) -> builtins.list[JournalEntry]:
         """Return everything that the run was told so far, in order."""
-        return self._engine._opened().journal(self.id)
+        return (await self._engine._ready()).journal(self.id)
 
     def __repr__(self) -> str:
         """Show the id."""

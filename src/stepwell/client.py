@@ -158,7 +158,7 @@ class Client:
                 f"{self.store.location}: this engine belongs to process {self._pid}; process {os.getpid()} inherited "
                 f"it through fork, and can neither use it nor open its file. {FORK_ADVICE}"
             )
-        self.check_outside_of_runs()
+        check_outside_of_runs()
         if threading.get_ident() == self.core.thread.ident:
             raise WorkflowIOError(
                 "the engine was called from an async step or a @transaction, on the thread on which it would have to "
@@ -170,21 +170,11 @@ class Client:
                 "answer before the block has ended"
             )
 
-    def check_outside_of_runs(self) -> None:
-        """Raise in workflow code: what an engine does or says there is not recorded, so replay would differ."""
-        host = current_host()
-        if host is not None:
-            raise WorkflowIOError(
-                f"run {host.run_id!r}: workflow code called an engine, at {host.location()}. What it answers is not "
-                "recorded, so a replay would get another answer. To start runs, send and wait use stepwell.start, "
-                "stepwell.send, … ; whatever else is to be asked of the engine goes into a @step"
-            )
-
     def _check_may_read(self) -> None:
         """Raise where facts would be read by a forked child, or by workflow code."""
         if os.getpid() != self._pid:
             self.check_usable()
-        self.check_outside_of_runs()
+        check_outside_of_runs()
 
     # --- requests ------------------------------------------------------------------------------------------------
 
@@ -413,9 +403,20 @@ class Client:
         """Close the engine; see `stepwell.Engine.close`."""
         if os.getpid() != self._pid:
             return
-        self.check_outside_of_runs()
+        check_outside_of_runs()
         self.core.close(to_seconds(timeout, "timeout of close()"))
         _open_cores.discard(self.core)
+
+
+def check_outside_of_runs() -> None:
+    """Raise in workflow code: what an engine does or says there is not recorded, so replay would differ."""
+    host = current_host()
+    if host is not None:
+        raise WorkflowIOError(
+            f"run {host.run_id!r}: workflow code called an engine, at {host.location()}. What it answers is not "
+            "recorded, so a replay would get another answer. To start runs, send and wait use stepwell.start, "
+            "stepwell.send, … ; whatever else is to be asked of the engine goes into a @step"
+        )
 
 
 class Enlisted:

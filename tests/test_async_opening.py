@@ -1,0 +1,160 @@
+"""Opening an `AsyncEngine` holds up nobody on its loop, happens once, and leaves nothing open that nobody wants."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwell import AsyncEngine, Engine, EngineClosed, FileNotUsable, WorkflowIOError, async_opening, workflow
+from stepwell.client import Client
+
+
+@workflow
+async def answers() -> int:
+    return 42
+
+
+class Door:
+    """Stands before each opening of a client, until it may go on."""
+
+    def __init__(self) -> None:
+        self.may_open = threading.Event()
+        self.clients: list[Client] = []
+        self.reached = 0
+        self._reached = threading.Event()
+
+    def client(self, *args: Any) -> Client:
+        self.reached += 1
+        self._reached.set()
+        assert self.may_open.wait(20), "the loop that should let it go on was held up"
+        client = Client(*args)
+        self.clients.append(client)
+        return client
+
+    async def is_reached(self) -> None:
+        assert await asyncio.to_thread(self._reached.wait, 20)
+
+
+@pytest.fixture
+def door(monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
+    door = Door()
+    monkeypatch.setattr(async_opening, "Client", door.client)
+    yield door
+    door.may_open.set()
+
+
+FIRST_CALLS: dict[str, Callable[[AsyncEngine], Awaitable[Any]]] = {
+    "async with": AsyncEngine.__aenter__,
+    "start": lambda engine: engine.start(answers),
+    "list": AsyncEngine.list,
+    "workers": AsyncEngine.workers,
+    "info": lambda engine: engine.queue("none").info(),
+}
+
+
+@pytest.mark.parametrize("call", FIRST_CALLS.values(), ids=FIRST_CALLS)
+def test_the_loop_goes_on_while_an_engine_opens(
+    database: Path, door: Door, call: Callable[[AsyncEngine], Awaitable[Any]]
+) -> None:
+    async def main() -> None:
+        engine = AsyncEngine(database)
+        opening = asyncio.ensure_future(call(engine))
+        await door.is_reached()
+        door.may_open.set()  # on the loop
+        await asyncio.wait([opening])
+        assert await (await engine.start(answers)).result(60) == 42
+        await engine.close()
+
+    asyncio.run(main())
+    assert door.reached == 1
+
+
+def test_calls_that_come_while_an_engine_opens_wait_for_the_same_opening(database: Path, door: Door) -> None:
+    async def main() -> list[int]:
+        engine = AsyncEngine(database)
+        calls = [asyncio.ensure_future(engine.start(answers)) for _ in range(3)]
+        await door.is_reached()
+        calls[0].cancel()
+        door.may_open.set()
+        with pytest.raises(asyncio.CancelledError):
+            await calls[0]
+        found = [await (await call).result(60) for call in calls[1:]]
+        await engine.close()
+        return found
+
+    assert asyncio.run(main()) == [42, 42]
+    assert door.reached == 1
+
+
+def test_an_opening_that_fails_is_told_to_all_and_the_next_call_tries_again(tmp_path: Path) -> None:
+    path = tmp_path / "later" / "test.db"
+
+    async def main() -> int:
+        engine = AsyncEngine(path)
+        for found in await asyncio.gather(engine.list(), engine.start(answers), return_exceptions=True):
+            assert isinstance(found, FileNotUsable)
+        path.parent.mkdir()
+        result = await (await engine.start(answers)).result(60)
+        await engine.close()
+        return result
+
+    assert asyncio.run(main()) == 42
+
+
+def test_what_was_opened_for_a_block_that_was_cancelled_is_closed_again(database: Path, door: Door) -> None:
+    async def main() -> None:
+        engine = AsyncEngine(database)
+        entering = asyncio.ensure_future(engine.__aenter__())
+        await door.is_reached()
+        entering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await entering  # at once, and not when the file is open
+        assert door.clients == []
+        with pytest.raises(EngineClosed, match="open another one"):
+            await engine.list()
+        door.may_open.set()
+
+    asyncio.run(main())
+    assert len(door.clients) == 1
+    with Engine(database) as engine:  # nobody of this process has it any more
+        assert engine.list() == []
+
+
+def test_closing_waits_for_an_opening_and_leaves_nothing_open(database: Path, door: Door) -> None:
+    async def main() -> None:
+        engine = AsyncEngine(database)
+        listing = asyncio.ensure_future(engine.list())
+        await door.is_reached()
+        closing = asyncio.ensure_future(engine.close())
+        await asyncio.sleep(0)
+        assert not closing.done()
+        door.may_open.set()
+        await closing
+        with pytest.raises(EngineClosed):
+            await listing
+        with Engine(database) as other:
+            assert other.list() == []
+
+    asyncio.run(main())
+
+
+def test_workflow_code_cannot_open_one(database: Path, tmp_path: Path) -> None:
+    seen: list[BaseException] = []
+
+    @workflow
+    async def opens() -> None:
+        try:
+            async with AsyncEngine(tmp_path / "other.db"):
+                pass
+        except WorkflowIOError as error:
+            seen.append(error)
+
+    with Engine(database) as engine:
+        engine.start(opens).result(60)
+    assert len(seen) == 1
+    assert not (tmp_path / "other.db").exists()
