@@ -18,10 +18,16 @@ from stepwell.shapes import ATOMS, class_of, fields_of, items_of, mapping_of
 #: JSON of this size is large, in bytes: what takes longer than handing it to another thread and back.
 LARGE_BYTES: Final = 256 * 1024
 
+#: How many short texts, and of how many characters, are not looked at any further.
+_FEW: Final = 16
+_SHORT: Final = 1000
+
 #: How many items of a collection are looked at, and how deep.
 _SAMPLE: Final = 4
 _DEPTH: Final = 4
 _BYTES_OF_NUMBER: Final = 6
+#: With its name, quotes and colon.
+_BYTES_OF_FIELD: Final = 12
 _NUMBERS: Final = frozenset({type(None), bool, int, float})
 
 _NOT_PAUSED: Final = nullcontext()
@@ -37,6 +43,16 @@ def looks_large(value: Any) -> bool:
         return False
     if kind is str:
         return len(value) > LARGE_BYTES
+    # Most are a few short texts and numbers, which are not worth a guess.
+    held: Any = value if kind is list else mapping_of(value).values() if kind is dict else ()
+    if held and len(held) <= _FEW:
+        for item in held:
+            if type(item) not in _NUMBERS and not (type(item) is str and len(item) <= _SHORT):
+                break
+        else:
+            return False
+    elif kind is list and len(held) <= _SHORT and type(held[0] if held else None) in _NUMBERS:
+        return False
     return _guess(value, _DEPTH) > LARGE_BYTES
 
 
@@ -56,7 +72,15 @@ def _guess(value: Any, depth: int) -> float:
         return _scaled([_guess(item, depth - 1) for item in islice(items, 0, None, step)][: _SAMPLE + 1], len(items))
     if isinstance(value, (set, frozenset)):
         return _scaled([_guess(item, depth - 1) for item in islice(items_of(value), _SAMPLE)], len(items_of(value)))
-    return sum(len(name) + _guess(getattr(value, name, None), depth - 1) for name in fields_of(value))
+    names = fields_of(value)
+    size = float(_BYTES_OF_FIELD * len(names))
+    for name in names:
+        held = getattr(value, name, None)
+        if type(held) is str:
+            size += len(held)
+        elif type(held) not in _NUMBERS:
+            size += _guess(held, depth - 1)
+    return size
 
 
 def _scaled(sizes: list[float], count: int) -> float:
