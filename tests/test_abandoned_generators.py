@@ -118,6 +118,14 @@ async def keeps_it_to_the_end() -> list[Any]:
     return out
 
 
+async def returns_while_it_is_closed() -> list[Any]:
+    out: list[Any] = []
+    async for _ in numbers(out):
+        break
+    await asyncio.sleep(0.1)
+    return out
+
+
 async def one_inside_another() -> list[Any]:
     out: list[Any] = []
 
@@ -171,6 +179,7 @@ CASES: list[Callable[[], Coroutine[Any, Any, list[Any]]]] = [
     closes_itself,
     exhausts,
     keeps_it_to_the_end,
+    returns_while_it_is_closed,
     one_inside_another,
     never_begins,
     fails_while_it_is_closed,
@@ -178,7 +187,7 @@ CASES: list[Callable[[], Coroutine[Any, Any, list[Any]]]] = [
 ]
 BY_NAME = {case.__name__: case for case in CASES}
 #: asyncio begins to close these, and ends before that is done. Here a run ends when it is done.
-LEFT_AT_THE_END = [returns_from_the_loop, keeps_it_to_the_end]
+LEFT_AT_THE_END = [returns_from_the_loop, keeps_it_to_the_end, returns_while_it_is_closed]
 
 
 @workflow

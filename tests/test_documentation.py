@@ -11,7 +11,7 @@ import io
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -126,6 +126,18 @@ def cancel_a_run(engine: TestEngine) -> Reader:
     assert len(page.happened) == 1
     engine.advance(timedelta(days=1))
     assert (parked.result(60) is not None, page.happened[1:]) == (True, [("release", "seat 7")])
+    closed: list[int] = []
+
+    async def rows() -> AsyncGenerator[int, None]:
+        try:
+            for row in range(20):
+                yield row
+        finally:
+            closed.append(row)
+
+    page.names["rows"] = rows
+    page.execute_in_a_workflow(3).result(60)
+    assert closed == [11]
     return page
 
 

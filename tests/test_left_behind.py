@@ -101,9 +101,12 @@ async def starts_a_child() -> None:
     await stepwell.start(stray, id="stray")
 
 
+async def asks_what_is_patched() -> None:
+    executed.append(stepwell.patched("patch"))
+
+
 async def asks_who_it_is() -> None:
-    stepwell.patched("patch")
-    executed.append(stepwell.current())
+    await undo(stepwell.current().run_id)
 
 
 async def logs() -> None:
@@ -123,6 +126,7 @@ CLEAN_UPS = [
     sends,
     receives,
     starts_a_child,
+    asks_what_is_patched,
     asks_who_it_is,
     logs,
 ]

@@ -14,7 +14,6 @@ from __future__ import annotations
 import weakref
 from asyncio.events import _get_running_loop
 from collections import deque
-from collections.abc import Iterator
 from types import AsyncGeneratorType
 from typing import Any, Final, TypeAlias
 
@@ -28,11 +27,13 @@ _owners: Final[dict[int, tuple[Generators, int]]] = {}
 class Generators:
     """The async generators of one run."""
 
-    __slots__ = ("_begun", "_is_closed", "_kept", "_prune_at", "_references", "abandoned")
+    __slots__ = ("_begun", "_is_closed", "_kept", "_prune_at", "_references", "abandoned", "closing")
 
     def __init__(self) -> None:
         #: The numbers of those that are abandoned and not closed yet. Filled from any thread.
         self.abandoned: deque[int] = deque()
+        #: The tasks that close some.
+        self.closing: set[Any] = set()
         self._begun = 0
         self._is_closed = False
         self._kept: dict[int, Generator] = {}  # those that are abandoned
@@ -64,15 +65,15 @@ class Generators:
         self._forget(number)
         return generator
 
-    def take_unfinished(self) -> Iterator[Generator]:
-        """Yield those that have begun and not ended, to be closed: the oldest first, abandoned or not.
+    def take_unfinished(self) -> list[Generator]:
+        """Return those that have begun and not ended, to be closed: the oldest first, abandoned or not.
 
         Not those that a task is iterating over.
         """
-        for number, generator in self.unfinished():
-            if not generator.ag_running:
-                self.take(number)
-                yield generator
+        found = [(number, generator) for number, generator in self.unfinished() if not generator.ag_running]
+        for number, _ in found:
+            self.take(number)
+        return [generator for _, generator in found]
 
     def unfinished(self) -> list[tuple[int, Generator]]:
         """Return those that have begun and not ended, with their numbers, oldest first."""
@@ -95,6 +96,7 @@ class Generators:
         for number in list(self._references):
             self._forget(number)
         self.abandoned.clear()
+        self.closing.clear()
         self._kept.clear()
 
 

@@ -249,7 +249,9 @@ class DeterministicLoop(LoopMethods):
         generator = self.generators.take(number)
         if generator is not None:
             self.is_open = True
-            _ = self.create_task(self._close_generator(generator))
+            task = self.create_task(self._close_generator(generator))
+            self.generators.closing.add(task)
+            task.add_done_callback(self.generators.closing.discard)
 
     def _unfinished_generators(self) -> set[Any]:
         return set() if self._generators is None else {each for _, each in self._generators.unfinished()}
@@ -258,6 +260,8 @@ class DeterministicLoop(LoopMethods):
         """Close those that have begun and not ended, as asyncio does at the end of a program; one after another."""
         for generator in self.generators.take_unfinished():
             await self._close_generator(generator)
+        if self.generators.closing:
+            await asyncio.wait(self.generators.closing)
 
     async def _close_generator(self, generator: AsyncGeneratorType[Any, Any]) -> None:
         try:

@@ -389,6 +389,7 @@ def current() -> Current:
     if host is not None:
         run = cast("Execution", host)
         return RunContext(run.run_id, run.definition.name, run.replaying)
+    end_clean_up()
     found = current_here()
     if found is None:
         raise StepwellError("current() was called outside of workflows and steps")
