@@ -319,9 +319,9 @@ class Loader:
         self._wanted_back.difference_update(keys)
         return wanted_back
 
-    def load(self, keys: Sequence[int]) -> None:
-        """Bring runs to memory, by replaying their journals."""
-        worker = self._worker
+    def load(self, keys: Sequence[int]) -> int:
+        """Bring runs to memory, by replaying their journals; return how many entries that were."""
+        worker, replayed = self._worker, 0
         self.claiming.difference_update(keys)
         # What is about to be released is not this worker's any more when that is committed.
         self._wanted_back.update(key for key in keys if key in self._releasing)
@@ -329,6 +329,7 @@ class Loader:
         wanted = [key for key in wanted if key not in self._releasing]
         for at in range(0, len(wanted), _LOAD_CHUNK):
             for snapshot in self._inspector.load(wanted[at : at + _LOAD_CHUNK]):
+                replayed += len(snapshot.entries)
                 try:
                     self._load(snapshot)
                 except StoreError:  # see `Worker.settle_run`
@@ -342,6 +343,7 @@ class Loader:
                         extra=fields,
                     )
                     worker.halt_broken(snapshot.record.key, error)
+        return replayed
 
     def _load(self, snapshot: RunSnapshot) -> None:
         worker = self._worker

@@ -486,6 +486,10 @@ class Machine:
         """Queue an event from within another."""
         self.inbox.append(call)
 
+    def took_on(self, number: int) -> None:
+        """Count what an event had to do for so many of them."""
+        self.taken_on += number
+
     # --- requests; each is an event ----------------------------------------------------------------------------------
 
     def start_run(self, run: RunCreated, messages: Sequence[Message], reply: Reply) -> None:

@@ -67,6 +67,10 @@ class Outside(Protocol):
         """Call back soon, outside of the handling of the current event."""
         ...
 
+    def took_on(self, number: int) -> None:
+        """Take note that the current event has as much to do as so many: what else is queued may have to wait."""
+        ...
+
 
 class Work(Unit, eq=False):
     """A unit for the store, and what follows from its commit.
