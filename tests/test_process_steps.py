@@ -290,7 +290,9 @@ def test_a_step_whose_process_was_killed_is_not_called_again_unless_its_policy_s
         run.result(60)
     assert (tmp_path / "calls").read_text() == "1"
     assert [entry.kind for entry in run.journal() if entry.kind != "step_started"] == ["step_failed"]
-    again = start(engine, definition, str(tmp_path / "again"), retry=Retry(attempts=2, delay=0), **options)
+    again = start(
+        engine, definition, str(tmp_path / "again"), retry=Retry(attempts=2, delay=0, on=StepProcessDied), **options
+    )
     assert again.result(60) == "done"
     assert (tmp_path / "again").read_text() == "1 2"
 

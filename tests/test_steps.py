@@ -746,6 +746,39 @@ def test_an_at_most_once_step_may_fail_and_be_retried_by_its_policy(engine: Test
     assert run.result(60) == "at attempt 2"
 
 
+@pytest.mark.parametrize("kind", ["def", "async def"])
+@pytest.mark.parametrize(
+    ("on", "attempts"), [(Exception, 1), (TimeoutError, 1), (StepTimeout, 3), ((Flaky, StepTimeout), 3)]
+)
+def test_an_at_most_once_step_that_ran_out_of_time_is_repeated_only_by_a_policy_that_names_that(
+    engine: TestEngine, kind: str, on: Any, attempts: int
+) -> None:
+    executed: list[int] = []
+    options: dict[str, Any] = {"delivery": "at-most-once", "timeout": 0.02}
+
+    @step(retry=Retry(attempts=3, delay=0, on=on), **options)
+    def act() -> None:
+        executed.append(info().attempt)
+        while not info().cancelled:
+            time.sleep(0.001)
+
+    @step(retry=Retry(attempts=3, delay=0, on=on), **options)
+    async def act_async() -> None:
+        executed.append(info().attempt)
+        await asyncio.Event().wait()
+
+    @workflow
+    async def acts() -> None:
+        if kind == "def":
+            act()
+        else:
+            await act_async()
+
+    with pytest.raises(StepTimeout, match=f"attempt {attempts} "):
+        engine.start(acts).result(60)
+    assert executed == list(range(1, attempts + 1))
+
+
 def test_an_unknown_delivery_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="exactly-once"):
         step(delivery="exactly-once")  # type: ignore[call-overload]

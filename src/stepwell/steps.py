@@ -14,12 +14,12 @@ from stepwell.clock import MICROSECONDS
 from stepwell.code_identity import code_fingerprint
 from stepwell.codec import Codec
 from stepwell.context import enter_step
-from stepwell.errors import SerializationError
+from stepwell.errors import SerializationError, StepProcessDied, StepTimeout
 from stepwell.failure import encode_failure, failure_summary
 from stepwell.failure_log import attempt_failed
 from stepwell.journal import AttemptFailure, Entry, EntryKind, Payload
 from stepwell.resident import Resident
-from stepwell.retry import next_delay
+from stepwell.retry import Retry, next_delay
 from stepwell.store.base import Lent
 from stepwell.unrecorded import interrupted, unrecorded
 from stepwell.waits import shortened
@@ -75,7 +75,7 @@ class Steps:
     def _retry_at(self, attempts: Attempts, error: BaseException, now: int) -> int | None:
         options = attempts.definition.step_options
         delay = next_delay(options.retry, attempts.attempt, error, self._chance())
-        if delay is None:
+        if delay is None or (options.delivery == "at-most-once" and not _may_be_repeated(options.retry, error)):
             return None
         retry_at = now + int(delay * MICROSECONDS)
         if options.deadline_seconds is not None:
@@ -125,6 +125,17 @@ class Steps:
         except BaseException as error:  # noqa: BLE001 - whatever the user's function raises is the attempt's outcome
             if error is not attempts.refused:
                 attempts.error = error
+
+
+def _may_be_repeated(policy: Retry, error: BaseException) -> bool:
+    """Tell whether a policy may repeat a step of at-most-once after an error.
+
+    What the step itself raises says that it has failed. Where it was ended from outside, nobody knows whether it acted,
+    and it may even go on in its thread; then only a policy that names this error is meant.
+    """
+    if not isinstance(error, (StepTimeout, StepProcessDied)):
+        return True
+    return type(error) in (policy.on if isinstance(policy.on, tuple) else (policy.on,))
 
 
 def _call_transaction(attempts: Attempts, lent: Lent) -> Any:
