@@ -214,4 +214,4 @@ def test_an_attempt_that_was_given_up_in_the_line_is_no_start_of_a_rate(engine: 
     runs = [engine.start(calls, name) for name in "de"]
     engine.advance(4.5)  # ten seconds after the first two, and what a rate allows for beginnings
     assert [run.result(60) for run in runs] == ["d", "e"]
-    assert happened == ["a", "b", "d", "e"]
+    assert sorted(happened) == ["a", "b", "d", "e"]  # in threads, so the last two in any order
