@@ -84,6 +84,7 @@ class Definition(Generic[P, R]):
         "_bound_to",
         "_is_in_a_class",
         "_shared",
+        "coroutine_name",
         "function",
         "is_async",
         "is_bound",
@@ -109,6 +110,7 @@ class Definition(Generic[P, R]):
         callables.check(self.kind, plain, name)
         self.function: Callable[P, R] = plain
         self.name = check_name(name if name is not None else callables.stable_name(plain), f"the name of a {self.kind}")
+        self.coroutine_name = f"{self.kind} {self.name}"  # what Python says where nobody awaits a call
         self.is_async = callables.is_coroutine_function(plain)
         self.is_bound = False
         self.is_of_a_module = False  # see `stepwell.namesakes`
@@ -190,7 +192,7 @@ class Definition(Generic[P, R]):
         twin.__dict__.update(self.__dict__)
         twin._binding, twin._bound_to, twin.is_bound = self._binding, self._bound_to, self.is_bound
         twin._is_in_a_class, twin._shared, twin.signature = self._is_in_a_class, self._shared, self.signature
-        twin.is_of_a_module = self.is_of_a_module
+        twin.is_of_a_module, twin.coroutine_name = self.is_of_a_module, self.coroutine_name
         twin.function, twin.name, twin.is_async = self.function, self.name, self.is_async
         return twin
 

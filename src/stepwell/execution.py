@@ -369,8 +369,7 @@ class Execution:
         else:
             coroutine = self._call_child(definition, args, kwargs)
         if definition.is_async:
-            # What Python says where nobody awaits it.
-            coroutine.__qualname__ = f"{definition.kind} {definition.name}"
+            coroutine.__qualname__ = definition.coroutine_name
             return coroutine
         self._called_blocking = definition.name
         return self.block_on(coroutine)
