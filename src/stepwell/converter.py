@@ -57,6 +57,10 @@ class Converter:
             data = write(value)
         except Exception as error:  # noqa: BLE001 - hooks of user classes may raise anything
             refuse_value(value, where, error)
+        if type(value) in self.atoms and len(data) <= self._packer.plain_bytes:  # most steps of most runs
+            text = data.decode()
+            if "null" not in text:
+                return text, value
         return self._settled(value, data, where)
 
     def record(self, value: Any, where: object) -> Payload:

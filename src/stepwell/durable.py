@@ -31,7 +31,6 @@ S = TypeVar("S")
 # Of a method before it is bound; the class's own P and R would stand for the bound one.
 Q = ParamSpec("Q")
 U = TypeVar("U")
-V = TypeVar("V")
 
 
 class Host(Protocol):
@@ -147,22 +146,21 @@ class Definition(Generic[P, R]):
 
     def encode_result(self, codec: Codec, result: object, where: object) -> Payload:
         """Return what is recorded of a result, which is certain to come back; raises `SerializationError`."""
-        return self._encoded(Converter.record, codec, result, where)
+        try:
+            return self.converter(codec).record(result, where)
+        except SerializationError:
+            raise
+        except Exception as error:
+            raise _not_encodable(error, where) from error
 
     def read_back(self, codec: Codec, result: object, where: object) -> tuple[Payload, Any]:
         """Return what is recorded of a result, and what is delivered in place of it; raises `SerializationError`."""
-        return self._encoded(Converter.roundtrip, codec, result, where)
-
-    def _encoded(
-        self, encode: Callable[[Converter, object, object], V], codec: Codec, result: object, where: object
-    ) -> V:
         try:
-            return encode(self.converter(codec), result, where)
+            return self.converter(codec).roundtrip(result, where)
         except SerializationError:
             raise
-        except Exception as error:  # of the annotation, or of a class of the user's that is asked for its parts
-            text = str(error) if isinstance(error, DefinitionError) else f"{type(error).__name__}: {error}"
-            raise SerializationError(f"Cannot record {where}: {text}", where=str(where)) from error
+        except Exception as error:
+            raise _not_encodable(error, where) from error
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function; inside a run, durably."""
@@ -324,6 +322,12 @@ class Definition(Generic[P, R]):
     def __repr__(self) -> str:
         """Name the kind and the stable name."""
         return f"<{self.kind} {self.name!r}>"
+
+
+def _not_encodable(error: Exception, where: object) -> SerializationError:
+    """Make the refusal from an error of the annotation, or of a class of the user's that is asked for its parts."""
+    text = str(error) if isinstance(error, DefinitionError) else f"{type(error).__name__}: {error}"
+    return SerializationError(f"Cannot record {where}: {text}", where=str(where))
 
 
 class _OfFunctions:

@@ -38,9 +38,9 @@ _pauses = 0
 
 def looks_large(value: Any) -> bool:
     """Tell whether the JSON of a value is likely large; looks at a few items of each collection only."""
-    kind = class_of(value)
-    if kind in _NUMBERS:
+    if type(value) in _NUMBERS:
         return False
+    kind = class_of(value)
     if kind is str:
         return len(value) > LARGE_BYTES
     # Most are a few short texts and numbers, which are not worth a guess.

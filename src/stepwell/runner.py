@@ -132,7 +132,9 @@ class _Lane:
                 attempts.error = timed_out(attempts) if late else error
             else:
                 end = None
-                aside = self._lanes.records_aside(attempts, result)
+                aside = looks_large(result) and self._lanes.records_aside(attempts, result)
+                if not aside:
+                    record_result(self._lanes.codec, attempts, result)
             while self.task.cancelling():
                 self.task.uncancel()
             if self._timer is not None:
@@ -213,8 +215,10 @@ class AsyncLanes:
                 try:
                     coroutine, yielded = context.run(_first_stretch, attempts)
                 except StopIteration as end:
-                    if not self.records_aside(attempts, end.value):
-                        ended.append(attempts)
+                    if looks_large(end.value) and self.records_aside(attempts, end.value):
+                        continue
+                    record_result(self.codec, attempts, end.value)
+                    ended.append(attempts)
                     continue
                 except BaseException as error:  # noqa: BLE001 - whatever a step raises is its attempt's outcome
                     if (process_end := ends_process(error)) is not None:
@@ -306,13 +310,10 @@ class AsyncLanes:
             self._finished([attempts])
 
     def records_aside(self, attempts: Attempts, result: object) -> bool:
-        """Record what a step returned; tell whether that goes on in a thread, which tells its end.
+        """Record a large result in a thread of its own, which tells the end; False where there can be none.
 
         To look at large values takes long, and the loop has others to serve.
         """
-        if not looks_large(result):
-            record_result(self.codec, attempts, result)
-            return False
 
         def record() -> None:
             record_result(self.codec, attempts, result)
@@ -321,7 +322,6 @@ class AsyncLanes:
         try:
             threading.Thread(target=record, name="stepwell-large-result", daemon=True).start()
         except RuntimeError:  # there are too many, or Python is ending
-            record_result(self.codec, attempts, result)
             return False
         return True
 
