@@ -22,7 +22,7 @@ from stepwell.store.sqlite import SqliteStore
 NOW = 1_700_000_000_000_000
 
 
-@workflow(name="nothing")
+@workflow(name="nothing at all")
 async def nothing() -> None:
     pass
 
@@ -71,7 +71,7 @@ def machine(database: Path, driver: Driver) -> Iterator[Machine]:
     machine = Machine(
         store,
         Codec(),
-        {"nothing": nothing, "waits": waits, "ordered": ordered},
+        {"nothing at all": nothing, "waits": waits, "ordered": ordered},
         limits=limits,
         chance=lambda: 0.5,
         driver=driver,
@@ -91,7 +91,7 @@ def test_a_commit_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_bef
     machine: Machine, driver: Driver
 ) -> None:
     replies: list[Any] = []
-    creation = RunCreated("one", "nothing", None, 0, "running", NOW)
+    creation = RunCreated("one", "nothing at all", None, 0, "running", NOW)
     machine.post(lambda: machine.start_run(creation, [], lambda *reply: replies.append(reply)))
     machine.store.writers.acquire()
     machine.turn(NOW)

@@ -16,7 +16,7 @@ from stepwell.clock import to_seconds
 from stepwell.durable import Definition
 from stepwell.errors import DefinitionError, InvalidArgument
 from stepwell.flow import Limit
-from stepwell.namesakes import check_step, check_workflow
+from stepwell.namesakes import check_workflow
 from stepwell.own_tables import Connection
 from stepwell.retry import NO_RETRY, Retry
 
@@ -414,15 +414,12 @@ def step(
     - `limit`: a `Limit`; an attempt starts only with a permit of it. While it waits for one the run is ``waiting``, and
       neither `timeout` nor `deadline` counts.
 
-    Raises `DefinitionError` for what is no function, cannot be isolated, or has the name of another step, and
-    `InvalidArgument` for unusable options.
+    Raises `DefinitionError` for what is no function, or cannot be isolated, and `InvalidArgument` for unusable options.
     """
     options = step_options(retry, timeout, deadline, delivery, isolate, limit)
 
     def declare(found: Callable[P, R]) -> Step[P, R]:
-        declared = Step(found, name, options)
-        check_step(declared)
-        return declared
+        return Step(found, name, options)
 
     return declare if function is None else declare(function)
 
@@ -453,8 +450,6 @@ def transaction(
     options = step_options(retry, None, None, "at-least-once")
 
     def declare(found: Callable[Concatenate[Connection, P], R]) -> Transaction[P, R]:
-        declared = Transaction(cast("Callable[P, R]", found), name, options)
-        check_step(declared)
-        return declared
+        return Transaction(cast("Callable[P, R]", found), name, options)
 
     return declare if function is None else declare(function)

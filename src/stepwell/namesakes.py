@@ -1,7 +1,7 @@
-"""Two different functions declared under one name, of which the file could keep only one apart.
+"""Two different workflows declared under one name, of which the file could keep only one apart.
 
-The file knows a workflow or step by its name alone. A name that two have would make runs of the one execute the other,
-or a replay take the results of the one for those of the other, without a word.
+The file knows a workflow by its name alone: with a name that two have, runs of the one would execute the other, without
+a word. (A step is called by the workflow that imports it, so it may have the name of another.)
 
 So a name that a module gives while it is imported cannot be given to another function of a module. The same function
 may be declared again: its module is reloaded, imported by another name as well, or is the script that runs; or a cell
@@ -13,27 +13,26 @@ from __future__ import annotations
 
 import inspect
 import sys
-import weakref
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from stepwell import package
 from stepwell.callables import stable_name
 from stepwell.durable import Definition
 from stepwell.errors import DefinitionError
 
-_steps: Final[weakref.WeakValueDictionary[str, Definition[..., Any]]] = weakref.WeakValueDictionary()
 
-
-def check_step(step: Definition[..., Any]) -> None:
-    """Raise `DefinitionError` where a step of this process has the name of another step that is still in use."""
-    _check(_steps, step)
-    _steps[step.name] = step
-
-
-def check_workflow(registry: Mapping[str, Any], workflow: Definition[..., Any]) -> None:
-    """Raise `DefinitionError` where a workflow in the registry, of the same name, is another one and in use."""
-    _check(registry, workflow)
+def check_workflow(registry: Mapping[str, Any], declared: Definition[..., Any]) -> None:
+    """Raise `DefinitionError` where a workflow in the registry, of the same name, is another one of a module."""
+    declared.is_of_a_module = _is_executed_by_its_module(declared)
+    found: Definition[..., Any] | None = registry.get(declared.name)
+    if found is None or not (found.is_of_a_module and declared.is_of_a_module):
+        return
+    if are_different(found, declared) and _is_imported(found):
+        raise DefinitionError(
+            f"@{declared.kind} {declared.name!r}: {place_of(declared)} has the name of {place_of(found)}. The file "
+            f"knows a {declared.kind} by its name alone: give one of them another name="
+        )
 
 
 def are_different(one: Definition[..., Any], other: Definition[..., Any]) -> bool:
@@ -49,18 +48,6 @@ def place_of(definition: Definition[..., Any]) -> str:
     module, qualname = getattr(definition.function, "__module__", None), _qualname(definition)
     name = f"{module}.{qualname}" if module and qualname else repr(definition.function)
     return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"
-
-
-def _check(known: Mapping[str, Any], declared: Definition[..., Any]) -> None:
-    declared.is_of_a_module = _is_executed_by_its_module(declared)
-    found: Definition[..., Any] | None = known.get(declared.name)
-    if found is None or not (found.is_of_a_module and declared.is_of_a_module):
-        return
-    if are_different(found, declared) and _is_imported(found):
-        raise DefinitionError(
-            f"@{declared.kind} {declared.name!r}: {place_of(declared)} has the name of {place_of(found)}. The file "
-            f"knows a {declared.kind} by its name alone: give one of them another name="
-        )
 
 
 def _is_executed_by_its_module(declared: Definition[..., Any]) -> bool:
