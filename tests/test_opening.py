@@ -176,6 +176,10 @@ def test_an_empty_file_or_database_is_taken_as_a_new_one(folder: Path, open_: Op
     assert open_(path).writer.pragma("user_version") == 1
 
 
+def opened_in(folder: Path) -> list[opening.Database]:
+    return [database for database in opening._open if Path(database.path).parent == folder]
+
+
 def test_closing_leaves_one_file_and_its_lock_file(folder: Path, open_: Open) -> None:
     database = open_(folder / "orders.db")
     database.connect_reader()
@@ -183,7 +187,7 @@ def test_closing_leaves_one_file_and_its_lock_file(folder: Path, open_: Open) ->
     database.close()
     database.close()
     assert sorted(os.listdir(folder)) == ["orders.db", "orders.db-lock"]
-    assert not opening._open
+    assert not opened_in(folder)
     assert not locking._held
     with pytest.raises(apsw.ConnectionClosedError):
         database.writer.execute("SELECT 1")
@@ -483,7 +487,7 @@ def test_a_refused_open_leaves_nothing_held(folder: Path, open_: Open, monkeypat
     with pytest.raises(StoreFailed, match="disk reported an error"):
         open_(folder / "orders.db")
     assert not locking._held
-    assert not opening._open
+    assert not opened_in(folder)
     monkeypatch.undo()
     assert open_(folder / "orders.db").writer.execute("SELECT * FROM stepwell_a").fetchall() == []
 

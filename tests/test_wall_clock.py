@@ -22,6 +22,7 @@ from stepwell import AsyncEngine, Engine, Queue, Rate, RunDeadlineExceeded, curr
 from stepwell.cli import main
 from stepwell.sortable_ids import SortableIds
 from stepwell.store.sqlite.store import SqliteStore
+from stepwell.testing import TestEngine
 
 DEADLINE_SECONDS = 60
 QUEUE = Queue("wall-clock")
@@ -368,3 +369,14 @@ def until_status(run: Any, status: str) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while run.status != status:
         assert time.monotonic() < deadline
+
+
+def test_annotations_that_are_resolved_while_time_is_frozen_mean_the_real_classes(engine: TestEngine) -> None:
+    @workflow
+    async def moments(one: datetime, two: list[datetime | None]) -> dict[str, datetime]:
+        return {"one": one, "two": two[0] or one}
+
+    when = datetime(2026, 1, 2, tzinfo=UTC)
+    with freezegun.freeze_time("2026-01-01"):
+        assert moments.signature.annotations.positional[0] is type(when)
+    assert engine.start(moments, when, [when]).result(timeout=60) == {"one": when, "two": when}

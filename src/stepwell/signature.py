@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import sys
+import types
 import typing
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
@@ -204,4 +206,24 @@ class _Scope:
         except Exception:  # noqa: BLE001 - evaluating an annotation may raise anything; see the head of this file
             self.unresolved.append(name)
             return Any
-        return Any if isinstance(hints[name], _PARAMETER_PACKS) else hints[name]
+        return Any if isinstance(hints[name], _PARAMETER_PACKS) else _thawed(hints[name])
+
+
+def _thawed(hint: Any) -> Any:
+    """Return an annotation that was resolved while freezegun has its own classes in the place of `datetime` and `date`.
+
+    It is kept for as long as the function lives, and means the real ones.
+    """
+    frozen = sys.modules.get("freezegun.api")
+    if frozen is None:
+        return hint
+    real = {frozen.FakeDatetime: frozen.real_datetime, frozen.FakeDate: frozen.real_date}
+    if isinstance(hint, type) and hint in real:
+        return real[hint]
+    args = typing.get_args(hint)
+    thawed = tuple(_thawed(arg) for arg in args)
+    if all(one is other for one, other in zip(args, thawed, strict=True)):
+        return hint
+    if isinstance(hint, types.UnionType):
+        return functools.reduce(operator.or_, thawed)
+    return hint.copy_with(thawed) if hasattr(hint, "copy_with") else types.GenericAlias(typing.get_origin(hint), thawed)
