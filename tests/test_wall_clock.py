@@ -377,6 +377,7 @@ def test_annotations_that_are_resolved_while_time_is_frozen_mean_the_real_classe
         return {"one": one, "two": two[0] or one}
 
     when = datetime(2026, 1, 2, tzinfo=UTC)
+    several: list[datetime | None] = [when]
     with freezegun.freeze_time("2026-01-01"):
         assert moments.signature.annotations.positional[0] is type(when)
-    assert engine.start(moments, when, [when]).result(timeout=60) == {"one": when, "two": when}
+    assert engine.start(moments, when, several).result(timeout=60) == {"one": when, "two": when}
