@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import operator
 import sys
 import types
 import typing
@@ -214,10 +213,10 @@ def _thawed(hint: Any) -> Any:
 
     It is kept for as long as the function lives, and means the real ones.
     """
-    frozen = sys.modules.get("freezegun.api")
+    frozen: Any = sys.modules.get("freezegun.api")
     if frozen is None:
         return hint
-    real = {frozen.FakeDatetime: frozen.real_datetime, frozen.FakeDate: frozen.real_date}
+    real: dict[Any, Any] = {frozen.FakeDatetime: frozen.real_datetime, frozen.FakeDate: frozen.real_date}
     if isinstance(hint, type) and hint in real:
         return real[hint]
     args = typing.get_args(hint)
@@ -225,5 +224,8 @@ def _thawed(hint: Any) -> Any:
     if all(one is other for one, other in zip(args, thawed, strict=True)):
         return hint
     if isinstance(hint, types.UnionType):
-        return functools.reduce(operator.or_, thawed)
-    return hint.copy_with(thawed) if hasattr(hint, "copy_with") else types.GenericAlias(typing.get_origin(hint), thawed)
+        return typing.Union[thawed]  # noqa: UP007 - of as many as there are
+    generic: Any = hint
+    return (
+        generic.copy_with(thawed) if hasattr(generic, "copy_with") else types.GenericAlias(generic.__origin__, thawed)
+    )
