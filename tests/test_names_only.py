@@ -19,8 +19,9 @@ from stepwell.testing import TestEngine
 
 @pytest.fixture(autouse=True)
 def _names_of_one_test() -> Iterator[None]:
-    """Forget afterwards which queues and limits a test has made."""
+    """Let a test begin without the queues and limits that others have made, and forget its own afterwards."""
     before = dict(known_flows)
+    known_flows.clear()
     yield
     known_flows.clear()
     known_flows.update(before)
