@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from stepwell.engine import Engine
-from stepwell.store.sqlite import connecting, opening, paths
+from stepwell.api.engine import Engine
+from stepwell.store.sqlite.file import connecting, opening, paths
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.sqlite.writer import Writer
 

@@ -13,7 +13,8 @@ SQLite has no checksums of pages, so some damage cannot be told from data; it is
   finds nothing. Only checksums of the file system (ZFS, Btrfs, dm-integrity) tell.
 - *log cut short*: the log is checksummed, and ends for SQLite where a checksum is wrong or the file ends: that is what
   a power loss looks like. The commits behind that place are gone, acknowledged or not; what is left is whole. Since the
-  lock file remembers the last commit (`stepwell.store.sqlite.lastcommit`), that is refused; it is counted to see to it.
+  lock file remembers the last commit (`stepwell.store.sqlite.file.last_commit`), that is refused; it is counted to see
+  to it.
 - *check only*: what was missing or different is found by SQLite's integrity check, which reads everything; but no page
   that the engine read looked damaged.
 
@@ -51,9 +52,9 @@ from proof.result import Control, Result
 from proof.shop import OBSERVER, PASSING, Fact
 from stepwell import RunCancelled, RunHalted
 from stepwell.errors import EngineClosed, SerializationError, StepwellError, StoreError
-from stepwell.store.sqlite import lastcommit
-from stepwell.store.sqlite.lastcommit import LastCommit
-from stepwell.store.sqlite.locking import Identity
+from stepwell.store.sqlite.file import last_commit
+from stepwell.store.sqlite.file.last_commit import LastCommit
+from stepwell.store.sqlite.file.locking import Identity
 from stepwell.testing import TestEngine
 
 FAULT: Final = "bits flipped in, and ends cut off, the database, the log, the shared memory"
@@ -151,14 +152,14 @@ def _damage(folder: Path, random: Random) -> Damage:
 
 def _keep_last_commit(base: Path, folder: Path) -> None:
     """Have the lock file in `folder` remember what that in `base` does, as if the files had not been copied."""
-    boot = lastcommit.this_boot()
-    record = (base / "case.db-lock").read_bytes()[lastcommit.OFFSET :]
-    said = lastcommit.read(record, _identity(base), boot)
+    boot = last_commit.this_boot()
+    record = (base / "case.db-lock").read_bytes()[last_commit.OFFSET :]
+    said = last_commit.read(record, _identity(base), boot)
     descriptor = os.open(folder / "case.db-lock", os.O_RDWR)
     try:
         if said is not None:
             name, parameters = said
-            LastCommit(descriptor, _identity(folder), boot).note(lastcommit.STATEMENTS[name], tuple(parameters))
+            LastCommit(descriptor, _identity(folder), boot).note(last_commit.STATEMENTS[name], tuple(parameters))
     finally:
         os.close(descriptor)
 
@@ -392,7 +393,7 @@ def run(cases: int, jobs: int, seed: int) -> Result:
 def _run_control(seed: int) -> Control:
     """Believe SQLite about where the log ends, and cut logs until a commit is lost without an error."""
     name = "believe a log that was cut"
-    with scratch() as folder, patch.object(lastcommit, "check", lambda *_: None):
+    with scratch() as folder, patch.object(last_commit, "check", lambda *_: None):
         make_bases(folder, seed)
         for number in range(_CONTROL_CASES):
             base, case = folder / f"base-{number % _BASES}", folder / f"case-{number}"

@@ -29,13 +29,15 @@ from typing import Any, Final
 import msgspec
 
 from proof import orders
-from stepwell import Engine, queues, turns
-from stepwell.definition import registered_workflows
-from stepwell.store.sqlite import locking, store, writer
-from stepwell.store.sqlite.inplace import FileInPlace
-from stepwell.store.sqlite.lookout import Lookout
-from stepwell.store.sqlite.nudges import Mailbox
+from stepwell import Engine
+from stepwell.definitions.definition import registered_workflows
+from stepwell.store.sqlite import store, writer
+from stepwell.store.sqlite.file import locking
+from stepwell.store.sqlite.file.file_identity import FileInPlace
+from stepwell.store.sqlite.peers.datagrams import Mailbox
+from stepwell.store.sqlite.peers.listener import Lookout
 from stepwell.store.sqlite.store import SqliteStore
+from stepwell.worker import queue_policy, queue_scheduler
 
 #: prctl(2): what the kernel sends when the parent dies.
 _PR_SET_PDEATHSIG: Final = 1
@@ -203,12 +205,12 @@ def _counted_outside() -> None:
             before, seen[queue] = seen.get(queue, state.running), state.running
             return msgspec.structs.replace(state, running=before)
 
-    decide = queues.take
+    decide = queue_policy.take
 
     def take(facts: Any, *args: Any, **options: Any) -> Any:
         return decide(Stale(facts), *args, **options)
 
-    _put(turns, "take", take)
+    _put(queue_scheduler, "take", take)
 
 
 def _blind() -> None:

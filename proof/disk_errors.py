@@ -43,8 +43,8 @@ from proof.recorder import Op, Recording, RecordingFile, RecordingVFS, recording
 from proof.recording import small_logs
 from proof.result import Control, Result, judged
 from proof.shop import OBSERVER, Fact
-from stepwell import core
 from stepwell.errors import EngineClosed, StoreError
+from stepwell.runtime import engine_thread
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.testing import TestEngine
 
@@ -443,7 +443,7 @@ def _some_fault(random: Random, usual: Counter[str], only: Call | None) -> Fault
 @contextmanager
 def _quick_retries() -> Generator[None]:
     """Let engines try again soon on a full disk."""
-    with patch.object(core, "_STORE_RETRY_SECONDS", 0.02):
+    with patch.object(engine_thread, "_STORE_RETRY_SECONDS", 0.02):
         yield
 
 

@@ -55,7 +55,7 @@ TABLES: Final = (
 #: How long a timer takes, in seconds.
 NAP_SECONDS: Final = 0.02
 CHILDREN: Final = 2
-#: The steady clock that the engine's time comes from: see `stepwell.clock`.
+#: The steady clock that the engine's time comes from: see `stepwell.model.clock`.
 STEADY: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 

@@ -24,7 +24,7 @@ from unittest.mock import patch
 import apsw
 
 from proof.shop import Fact
-from stepwell.store.sqlite import logroom
+from stepwell.store.sqlite.file import wal_room
 
 #: The files of a database by the end of their names, "" for the database itself.
 SUFFIXES: Final = ("", "-wal", "-journal")
@@ -164,12 +164,12 @@ class RecordingVFS(apsw.VFS):
         return RecordingFile(recording, name, flags, suffix)
 
     def lengthen(self, begin: int, end: int) -> None:
-        """Write zeros behind the end of the log, as `stepwell.store.sqlite.logroom` does past SQLite."""
+        """Write zeros behind the end of the log, as `stepwell.store.sqlite.file.wal_room` does past SQLite."""
         number = self._recording.notice("-wal")
         self._recording.add("write", number, "-wal", begin, bytes(end - begin))
 
     def cut(self, length: int) -> None:
-        """Cut the log off, as `stepwell.store.sqlite.logroom` does past SQLite."""
+        """Cut the log off, as `stepwell.store.sqlite.file.wal_room` does past SQLite."""
         self._recording.add("truncate", self._recording.notice("-wal"), "-wal", length)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
@@ -195,7 +195,7 @@ def recording(path: str, make_vfs: Callable[[Recording], RecordingVFS] = Recordi
 @contextmanager
 def log_room(found: Recording, vfs: RecordingVFS) -> Generator[None]:
     """Have the VFS hear of what the engine does to the log of the database past SQLite."""
-    write_zeros, truncate = logroom.write_zeros, logroom.truncate
+    write_zeros, truncate = wal_room.write_zeros, wal_room.truncate
     log = Path(found.path + "-wal")
 
     def listening(descriptor: int, begin: int, end: int) -> None:
@@ -208,7 +208,7 @@ def log_room(found: Recording, vfs: RecordingVFS) -> Generator[None]:
             vfs.cut(length)
         truncate(path, length)
 
-    with patch.object(logroom, "write_zeros", listening), patch.object(logroom, "truncate", cutting):
+    with patch.object(wal_room, "write_zeros", listening), patch.object(wal_room, "truncate", cutting):
         yield
 
 

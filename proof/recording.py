@@ -15,8 +15,8 @@ from typing import Any, Final
 from proof.client import PATIENCE_SECONDS, Client, Plan
 from proof.recorder import Op, recording
 from proof.shop import OBSERVER, TABLES
-from stepwell.store.sqlite import migrate
-from stepwell.store.sqlite.opening import open_database
+from stepwell.store.sqlite.file import migrate
+from stepwell.store.sqlite.file.opening import open_database
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.testing import TestEngine
 

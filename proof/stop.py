@@ -26,8 +26,8 @@ from proof.patience import Patience
 from proof.pool import scratch, spread
 from proof.result import Control, Result, judged
 from proof.verdict import Evidence, in_ignorance, judge
-from stepwell import core
 from stepwell.errors import InvalidArgument, StoreError
+from stepwell.runtime import engine_thread
 
 FAULT: Final = "SIGSTOP of one of 4 workers under load, takeover, SIGCONT"
 CI_CASES: Final = 50
@@ -112,7 +112,7 @@ def _control(seed: int) -> Control:
 def _stop(folder: Path, found: Round, control: str, hang_seconds: float) -> Round:
     with (
         Crew(folder, _OPTIONS, control=control) as crew,
-        patch.object(core, "_TAKE_OVER_PATIENCE_SECONDS", _WRITER_SECONDS),
+        patch.object(engine_thread, "_TAKE_OVER_PATIENCE_SECONDS", _WRITER_SECONDS),
     ):
         load = Load(crew.database, found.seed, customers=_CUSTOMERS, hang_seconds=hang_seconds)
         load.on_hang = crew.tell_where

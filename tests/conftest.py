@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from tests.commands import Desk
 
-from stepwell import definition
+from stepwell.definitions import definition
 from stepwell.testing import TestEngine
 
 # Examples open files and start threads beside other tests: how long one takes says nothing. `timeout` bounds them all.

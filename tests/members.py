@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, cast
 
-from stepwell.store.base import Answer
-from stepwell.store.sqlite import SqliteStore
-from stepwell.store.sqlite.membership import Seat
-from stepwell.store.sqlite.opening import open_database
+from stepwell.store.sqlite.file.opening import open_database
+from stepwell.store.sqlite.peers.membership import Seat
+from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.store import Answer
 from stepwell.testing.contract import Worker
 
 
 class Company:
-    """A `stepwell.store.sqlite.telling.Members`. The letters that were sent are in `letters`."""
+    """A `stepwell.store.sqlite.peers.notifier.Members`. The letters that were sent are in `letters`."""
 
     def __init__(self) -> None:
         self.seats: list[Seat] = []

@@ -13,8 +13,8 @@ from typing import Any
 #: Opens a database and evaluates what it is told, one expression a line; `database` is at hand, and `heard` of `watch`.
 MEMBER = """
 import queue, sys, traceback
-from stepwell.store.sqlite import locking
-from stepwell.store.sqlite.opening import open_database
+from stepwell.store.sqlite.file import locking
+from stepwell.store.sqlite.file.opening import open_database
 database = open_database(sys.argv[1], migrations=sys.argv[2])
 membership, writers = database.membership, database.writers
 heard = queue.Queue()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from stepwell import receive, step, sync, workflow
-from stepwell.journal import ABANDONED
+from stepwell.model.journal import ABANDONED
 from stepwell.testing import TestEngine
 
 executed: list[Any] = []
@@ -307,7 +307,7 @@ def test_code_that_has_changed_and_leaves_no_generator_goes_on(engine: TestEngin
 def test_code_that_leaves_one_in_each_round_of_polling_holds_up_nobody(
     engine: TestEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stepwell.loop.MAX_TURNS", 20)
+    monkeypatch.setattr("stepwell.replay.loop.MAX_TURNS", 20)
     closed: list[int] = []
 
     @workflow

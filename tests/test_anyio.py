@@ -23,7 +23,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 import stepwell
 from stepwell import Retry, publish, receive, step, sync, workflow
-from stepwell.stable_order import OrderedSet
+from stepwell.replay.stable_order import OrderedSet
 from stepwell.testing import TestEngine
 
 threads: list[str] = []

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from stepwell import AsyncEngine, Engine, EngineClosed, FileNotUsable, WorkflowIOError, async_opening, workflow
-from stepwell.client import Client
+from stepwell import AsyncEngine, Engine, EngineClosed, FileNotUsable, WorkflowIOError, workflow
+from stepwell.api import async_opening
+from stepwell.api.session import Session
 
 
 @workflow
@@ -24,15 +25,15 @@ class Door:
 
     def __init__(self) -> None:
         self.may_open = threading.Event()
-        self.clients: list[Client] = []
+        self.clients: list[Session] = []
         self.reached = 0
         self._reached = threading.Event()
 
-    def client(self, *args: Any) -> Client:
+    def client(self, *args: Any) -> Session:
         self.reached += 1
         self._reached.set()
         assert self.may_open.wait(20), "the loop that should let it go on was held up"
-        client = Client(*args)
+        client = Session(*args)
         self.clients.append(client)
         return client
 

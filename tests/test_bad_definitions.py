@@ -31,7 +31,7 @@ from stepwell import (
     transaction,
     workflow,
 )
-from stepwell.retry import next_delay
+from stepwell.model.retry import next_delay
 from stepwell.testing import TestEngine
 
 
@@ -336,7 +336,7 @@ def test_a_path_that_is_none_is_refused_without_telling_its_secrets(path: Any) -
 
 
 def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stepwell.store.sqlite import mounts, opening
+    from stepwell.store.sqlite.file import mounts, opening
 
     found = mounts.Mount(1, 0, str(tmp_path), "nfs4", "server:/export")
     monkeypatch.setattr(mounts, "find_mount", lambda *_: found)

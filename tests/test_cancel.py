@@ -27,7 +27,7 @@ from stepwell import (
     sync,
     workflow,
 )
-from stepwell.context import StepInfo
+from stepwell.definitions.step_info import StepInfo
 from stepwell.testing import TestEngine
 
 happened: list[str] = []

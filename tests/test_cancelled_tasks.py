@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stepwell import AsyncEngine, Engine, RunCancelled, RunFailed, StepInterrupted, step, workflow
-from stepwell import runner as stepwell_runner
+from stepwell.executors import runner as stepwell_runner
 
 began: list[str] = []
 may_end = asyncio.Event()

@@ -13,22 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import stepwell
-from stepwell import (
-    Engine,
-    InvalidArgument,
-    Queue,
-    RunConflict,
-    StepwellError,
-    child_ids,
-    receive,
-    start,
-    step,
-    workflow,
-)
-from stepwell.child_ids import prefix_of_children
+from stepwell import Engine, InvalidArgument, Queue, RunConflict, StepwellError, receive, start, step, workflow
 from stepwell.cli import main
-from stepwell.names import MAX_NAME_LENGTH
+from stepwell.model.names import MAX_NAME_LENGTH
 from stepwell.testing import TestEngine
+from stepwell.worker import child_ids
+from stepwell.worker.child_ids import prefix_of_children
 
 LINE = Queue("child-ids")
 

@@ -29,10 +29,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepwell.codec import Codec
 from stepwell.errors import DefinitionError, PayloadTooLarge, SerializationError
-from stepwell.fingerprint import private_copy
-from stepwell.signature import Signature
+from stepwell.values.codec import Codec
+from stepwell.values.fingerprint import private_copy
+from stepwell.values.signature import Signature
 
 if TYPE_CHECKING:
     from nowhere import Nothing  # type: ignore[import-not-found]
@@ -326,7 +326,7 @@ def nested(depth: int) -> object:
 
 UNWRITABLE: dict[str, tuple[Callable[[], object], str, str]] = {
     "object": (object, "$", "is an object, which has no JSON form"),
-    "custom class": (lambda: [1, Codec()], "$[1]", "is a stepwell.codec.Codec, which has no JSON form"),
+    "custom class": (lambda: [1, Codec()], "$[1]", "is a stepwell.values.codec.Codec, which has no JSON form"),
     "in a field": (lambda: Order([Item("a", 1), Item("b", 2, object())]), "$.items[1].extra", "is an object"),
     "in attrs": (lambda: [Parcel(1.0, [object()])], "$[0].stops[0]", "is an object"),  # type: ignore[list-item]
     "in a dict": (lambda: {"a": {"b c": complex(1)}}, "$.a['b c']", "is a complex"),
@@ -553,7 +553,7 @@ def test_an_input_of_another_form_is_an_error(payload: str) -> None:
 
 FINGERPRINTS = """
 import dataclasses, pathlib, sys
-from stepwell.codec import Codec
+from stepwell.values.codec import Codec
 import pydantic
 @dataclasses.dataclass(frozen=True)
 class Card:

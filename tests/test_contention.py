@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from stepwell import Engine, FileNotUsable, receive, workflow
-from stepwell.codec import Codec
-from stepwell.loading import Limits
-from stepwell.machine import Machine
-from stepwell.requests import Message
-from stepwell.store.base import MessageSent, News, RunCreated, Unit
-from stepwell.store.sqlite import SqliteStore
+from stepwell.runtime.requests import OutgoingMessage
+from stepwell.runtime.turn import TurnLoop
+from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.store import MessageSent, Notification, RunCreated, Unit
+from stepwell.values.codec import Codec
+from stepwell.worker.loader import Capacity
 
 NOW = 1_700_000_000_000_000
 
@@ -65,10 +65,10 @@ def driver() -> Driver:
 
 
 @pytest.fixture
-def machine(database: Path, driver: Driver) -> Iterator[Machine]:
+def machine(database: Path, driver: Driver) -> Iterator[TurnLoop]:
     store = SqliteStore.open(database)
-    limits = Limits(running=10, waiting=10, crashes=5)
-    machine = Machine(
+    limits = Capacity(running=10, waiting=10, crashes=5)
+    machine = TurnLoop(
         store,
         Codec(),
         {"nothing at all": nothing, "waits": waits, "ordered": ordered},
@@ -88,7 +88,7 @@ def machine(database: Path, driver: Driver) -> Iterator[Machine]:
 
 
 def test_a_commit_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_before(
-    machine: Machine, driver: Driver
+    machine: TurnLoop, driver: Driver
 ) -> None:
     replies: list[Any] = []
     creation = RunCreated("one", "nothing at all", None, 0, "running", NOW)
@@ -105,13 +105,13 @@ def test_a_commit_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_bef
 
 
 def test_a_burial_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_before(
-    machine: Machine, driver: Driver
+    machine: TurnLoop, driver: Driver
 ) -> None:
     # A worker that is entered, and whose seat nobody holds.
     machine.store.writers.acquire()
     dead = machine.store.register(NOW)
     machine.claim = machine.store.register(NOW)
-    machine.post(lambda: machine.hear(News("death")))
+    machine.post(lambda: machine.hear(Notification("death")))
     machine.turn(NOW)
     machine.turn(NOW)
     assert not machine.has_more()
@@ -123,7 +123,7 @@ def test_a_burial_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_bef
 
 
 def test_a_purge_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_before(
-    machine: Machine, driver: Driver
+    machine: TurnLoop, driver: Driver
 ) -> None:
     replies: list[Any] = []
     machine.store.writers.acquire()
@@ -136,7 +136,7 @@ def test_a_purge_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_befo
     assert replies == [(0, None)]
 
 
-def test_a_purge_that_waits_is_answered_when_the_engine_stops(machine: Machine) -> None:
+def test_a_purge_that_waits_is_answered_when_the_engine_stops(machine: TurnLoop) -> None:
     replies: list[Any] = []
     machine.store.writers.acquire()
     machine.post(lambda: machine.purge(NOW, lambda *reply: replies.append(reply)))
@@ -149,7 +149,9 @@ def test_a_purge_that_waits_is_answered_when_the_engine_stops(machine: Machine) 
 
 
 @pytest.mark.parametrize("draining", [False, True])
-def test_what_arrives_for_a_run_just_before_it_leaves_memory_is_not_missed(machine: Machine, *, draining: bool) -> None:
+def test_what_arrives_for_a_run_just_before_it_leaves_memory_is_not_missed(
+    machine: TurnLoop, *, draining: bool
+) -> None:
     creation = RunCreated("one", "waits", None, 0, "running", NOW)
     machine.post(lambda: machine.start_run(creation, [], lambda *_: None))
     while not machine.is_idle(NOW):
@@ -161,7 +163,7 @@ def test_what_arrives_for_a_run_just_before_it_leaves_memory_is_not_missed(machi
     machine.store.writers.release()
     assert machine.store.inspector.news(own.epoch)
     # The note is removed in the turn after which the run leaves memory.
-    machine.post(lambda: machine.hear(News("mail")))
+    machine.post(lambda: machine.hear(Notification("mail")))
     machine.turn(NOW)
     if draining:
         machine.worker.draining = True
@@ -195,7 +197,7 @@ def test_an_engine_that_waits_for_others_notices_that_the_file_is_gone(database:
 
 @pytest.mark.parametrize("late", [(0,), (1,), (0, 1), (0, 2)])
 def test_messages_are_received_in_the_order_of_sending_although_some_are_noticed_late(
-    machine: Machine, late: tuple[int, ...]
+    machine: TurnLoop, late: tuple[int, ...]
 ) -> None:
     """Of three messages, another process writes the `late` ones, and the engine hears of them behind its own."""
 
@@ -215,12 +217,12 @@ def test_messages_are_received_in_the_order_of_sending_although_some_are_noticed
             machine.store.commit([Unit([MessageSent("one", "m", f'"{number}"', NOW)])], other)
             machine.store.writers.release()
         else:
-            message = Message("m", f'"{number}"', None)
+            message = OutgoingMessage("m", f'"{number}"', None)
             machine.post(partial(machine.send, "one", message, lambda *_: None))
             until_idle()
-    machine.post(lambda: machine.hear(News("mail")))
+    machine.post(lambda: machine.hear(Notification("mail")))
     until_idle()
-    machine.post(lambda: machine.send("one", Message("go", None, None), lambda *_: None))
+    machine.post(lambda: machine.send("one", OutgoingMessage("go", None, None), lambda *_: None))
     until_idle()
     record = machine.store.inspector.run_by_id("one")
     assert record is not None

@@ -23,7 +23,7 @@ from typing import Any, get_args
 
 import pytest
 
-from stepwell.journal import EntryKind
+from stepwell.model.journal import EntryKind
 
 PROGRAM = Path(__file__).parent / "programs" / "everything.py"
 #: The commits are dealt to this many tests, which run in parallel.

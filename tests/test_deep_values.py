@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stepwell import Engine, Retry, RunFailed, RunHalted, SerializationError, publish, receive, send, step, workflow
-from stepwell.codec import Codec
+from stepwell.values.codec import Codec
 
 DEPTH = 100_000
 

@@ -9,7 +9,7 @@ import pytest
 from tests.processes import child, line, tell
 
 from stepwell import Engine, patched, receive, step, workflow
-from stepwell import definition as stepwell_definition
+from stepwell.definitions import definition as stepwell_definition
 
 #: A worker of the old version: it knows nothing of the patch, and ends when it is told to.
 OLD_WORKER = """

@@ -40,7 +40,7 @@ from stepwell import (
     uuid4,
     workflow,
 )
-from stepwell.context import RunContext
+from stepwell.definitions.step_info import RunContext
 from stepwell.testing import TestEngine
 
 executed: list[str] = []
@@ -234,7 +234,7 @@ def test_current_tells_the_run_and_whether_it_replays(engine: TestEngine) -> Non
 def body(function: Callable[[], Any]) -> Workflow[[], Any]:
     """Declare what is, to the engine, always the same workflow."""
     workflow(name="changing")(function)
-    return stepwell.definition.registered_workflows()["changing"]
+    return stepwell.definitions.definition.registered_workflows()["changing"]
 
 
 async def original() -> list[str]:

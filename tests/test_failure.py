@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from stepwell import errors
 from stepwell.errors import RunFailed, SerializationError, StepFailed
-from stepwell.failure import LEFT_OUT_HEADER, TRACEBACK_HEADER, decode_failure, encode_failure, failure_summary
+from stepwell.values.failure import LEFT_OUT_HEADER, TRACEBACK_HEADER, decode_failure, encode_failure, failure_summary
 
 
 class Plain(Exception):
@@ -428,7 +428,7 @@ def test_nothing_is_imported_for_an_exception() -> None:
     program = """
 import sys
 from stepwell.errors import StepFailed
-from stepwell.failure import decode_failure
+from stepwell.values.failure import decode_failure
 before = set(sys.modules)
 for name in ("wave.Error", "zipfile.BadZipFile", "xml.parsers.expat.ExpatError"):
     error = decode_failure('{"type":"%s","message":"m","args":["m"]}' % name, StepFailed)

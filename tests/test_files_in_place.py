@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.store.sqlite import inplace
-from stepwell.store.sqlite.inplace import FileInPlace
-from stepwell.store.sqlite.opening import open_database
+from stepwell.store.sqlite.file import file_identity
+from stepwell.store.sqlite.file.file_identity import FileInPlace
+from stepwell.store.sqlite.file.opening import open_database
 
 GONE = "was deleted or renamed"
 REPLACED = "was replaced by another file"
@@ -20,7 +20,7 @@ REPLACED = "was replaced by another file"
 def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], FileInPlace]]:
     made: list[FileInPlace] = []
     if request.param == "no /proc":
-        monkeypatch.setattr(inplace, "_read_link", lambda _link: "")
+        monkeypatch.setattr(file_identity, "_read_link", lambda _link: "")
 
     def make(path: Path) -> FileInPlace:
         path.write_bytes(b"1")

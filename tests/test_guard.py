@@ -15,8 +15,8 @@ import pytest
 
 from stepwell import audit_hook
 from stepwell.errors import SecondSqliteError
-from stepwell.store.sqlite import guard
-from stepwell.store.sqlite.opening import Database, open_database
+from stepwell.store.sqlite.file import guard
+from stepwell.store.sqlite.file.opening import Database, open_database
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def jealous(event, args):
         raise RuntimeError("no more hooks")
 sys.addaudithook(jealous)
 from stepwell.errors import FileNotUsable
-from stepwell.store.sqlite.opening import open_database
+from stepwell.store.sqlite.file.opening import open_database
 assert not installed
 for _ in range(2):
     try:
@@ -195,7 +195,7 @@ for _ in range(2):
 def test_the_hook_survives_the_end_of_the_interpreter_with_an_engine_open(tmp_path: Path, migrations: str) -> None:
     script = """
 import sys
-from stepwell.store.sqlite.opening import open_database
+from stepwell.store.sqlite.file.opening import open_database
 class Late:
     def __del__(self, open=open, name=sys.executable):
         open(name, "rb").close()

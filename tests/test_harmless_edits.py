@@ -28,9 +28,9 @@ from stepwell import (
     step,
     workflow,
 )
-from stepwell.added_fields import is_recorded, what_is_new
-from stepwell.codec import Codec
 from stepwell.testing import TestEngine
+from stepwell.values.added_fields import is_recorded, what_is_new
+from stepwell.values.codec import Codec
 
 CODEC = Codec()
 

@@ -17,10 +17,11 @@ import pytest
 from tests.processes import child, line, tell
 
 from stepwell import AsyncEngine, Engine, EngineClosed, Queue, StoreUnavailable, receive, step, workflow
-from stepwell import lock_watch as lock_watch_module
 from stepwell import transaction as transaction_step
 from stepwell.errors import FileInUse
-from stepwell.store.sqlite import locking, writer_note, writers_lock
+from stepwell.runtime import lock_watch as lock_watch_module
+from stepwell.store.sqlite.file import locking
+from stepwell.store.sqlite.peers import writer_note, writers_lock
 
 QUEUE = Queue("held")
 #: How long a fact may take before a test fails, in seconds.

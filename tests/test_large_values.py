@@ -17,9 +17,9 @@ import msgspec
 import pytest
 
 from stepwell import Engine, SerializationError, step, workflow
-from stepwell.codec import Codec
-from stepwell.large_values import LARGE_BYTES, collector_paused, looks_large
-from stepwell.signature import Signature
+from stepwell.values.codec import Codec
+from stepwell.values.large_values import LARGE_BYTES, collector_paused, looks_large
+from stepwell.values.signature import Signature
 
 
 class Colour(enum.IntEnum):

@@ -9,8 +9,8 @@ from unittest.mock import patch
 import pytest
 
 from stepwell import Engine, FileNotUsable, receive, step, workflow
-from stepwell.store.sqlite import lastcommit
-from stepwell.store.sqlite.lastcommit import LastCommit
+from stepwell.store.sqlite.file import last_commit
+from stepwell.store.sqlite.file.last_commit import LastCommit
 from stepwell.testing import TestEngine
 
 
@@ -141,7 +141,7 @@ def test_a_process_that_dies_after_a_commit_which_removes_what_proves_the_one_be
 
 def test_what_was_noted_before_the_machine_started_again_does_not_count(database: Path) -> None:
     cut(crash(database))
-    with patch.object(lastcommit, "this_boot", lambda: b"another boot of."), Engine(database) as engine:
+    with patch.object(last_commit, "this_boot", lambda: b"another boot of."), Engine(database) as engine:
         assert len(engine.list()) < 5
 
 
@@ -149,14 +149,14 @@ def test_a_damaged_note_does_not_count(database: Path) -> None:
     crash(database)
     lock = Path(f"{database}-lock")
     content = bytearray(lock.read_bytes())
-    content[lastcommit.OFFSET + 60] ^= 1
+    content[last_commit.OFFSET + 60] ^= 1
     lock.write_bytes(content)
     with Engine(database) as engine:
         assert len(engine.list()) == 5
 
 
 def test_a_note_of_a_newer_release_does_not_count(database: Path) -> None:
-    with patch.dict(lastcommit._NAMES, dict.fromkeys(lastcommit._NAMES, "evidence_of_tomorrow")):
+    with patch.dict(last_commit._NAMES, dict.fromkeys(last_commit._NAMES, "evidence_of_tomorrow")):
         log = crash(database)
     cut(log)
     with Engine(database) as engine:

@@ -1,4 +1,4 @@
-"""Imports go down only. `LAYERS` is the one place where the order stands; ARCHITECTURE.md explains it."""
+"""Imports go down only. `LAYERS` and `INSIDE` are the one place where the order stands; ARCHITECTURE.md explains it."""
 
 from __future__ import annotations
 
@@ -10,126 +10,114 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
 
-#: From the top down. Names in one line do not import each other. A name stands for all modules below it that have no
-#: line of their own, and among those the order is free; only the root package stands for nothing but itself.
+#: From the top down, one row a package. Names in one row do not import each other.
 LAYERS: list[list[str]] = [
     ["stepwell.__main__"],
     ["stepwell.cli", "stepwell.ui"],
     ["stepwell.testing"],
     ["stepwell"],  # the public names, nothing else
-    ["stepwell.async_engine"],
-    ["stepwell.async_opening"],
-    ["stepwell.engine"],
-    ["stepwell.client"],
-    ["stepwell.options"],
-    ["stepwell.engine_clock", "stepwell.handles", "stepwell.sortable_ids"],
-    ["stepwell.why"],
-    ["stepwell.core"],
-    ["stepwell.lock_watch"],
-    ["stepwell.dispatch", "stepwell.machine"],
-    ["stepwell.hearing", "stepwell.processes", "stepwell.threads"],
-    ["stepwell.spawning"],
-    [
-        "stepwell.purging",
-        "stepwell.congestion",
-        "stepwell.purity",
-        "stepwell.queue_requests",
-        "stepwell.requests",
-        "stepwell.retry_requests",
-        "stepwell.runner",
-        "stepwell.stalls",
-        "stepwell.waiting",
-        "stepwell.watchdog",
-    ],
-    ["stepwell.permitted_io", "stepwell.write_turn"],
-    ["stepwell.interrupts", "stepwell.worker"],
-    ["stepwell.arrivals", "stepwell.loading", "stepwell.settling", "stepwell.spinning"],
-    ["stepwell.steps", "stepwell.turns", "stepwell.undoing"],
-    ["stepwell.activation"],
-    ["stepwell.conflicts", "stepwell.unrecorded"],
-    ["stepwell.runs"],
-    ["stepwell.batch", "stepwell.memory", "stepwell.parked", "stepwell.permits"],
-    ["stepwell.stuck", "stepwell.child_ids", "stepwell.reasons", "stepwell.work", "stepwell.queues"],
-    ["stepwell.store.sqlite"],
+    ["stepwell.api"],
+    ["stepwell.runtime"],
+    ["stepwell.executors"],
+    ["stepwell.worker"],
     ["stepwell.store"],
-    ["stepwell.resident"],
     ["stepwell.sync"],
     ["stepwell.operations"],
-    ["stepwell.execution"],
-    ["stepwell.advice", "stepwell.code_errors", "stepwell.divergence"],
-    ["stepwell.calls", "stepwell.child"],
-    ["stepwell.loop"],
-    ["stepwell.loop_thread"],
-    ["stepwell.anyio_support", "stepwell.loop_methods", "stepwell.tasks"],
-    ["stepwell.closing", "stepwell.isolation"],
-    ["stepwell.stable_order", "stepwell.whereabouts"],
-    ["stepwell.generators", "stepwell.greenlets"],
-    ["stepwell.failure_log"],
-    ["stepwell.attempts"],
-    ["stepwell.blocking", "stepwell.code_identity"],
-    ["stepwell.definition"],
-    ["stepwell.namesakes"],
-    ["stepwell.durable", "stepwell.flow"],
-    ["stepwell.callables", "stepwell.collector", "stepwell.names"],
-    ["stepwell.failure_info"],
-    ["stepwell.failure"],
-    ["stepwell.codec"],
-    ["stepwell.added_fields", "stepwell.converter"],
-    ["stepwell.payload"],
-    ["stepwell.differences", "stepwell.exactness", "stepwell.lost_fields"],
-    ["stepwell.comparison", "stepwell.fingerprint"],
-    ["stepwell.decoders", "stepwell.large_values", "stepwell.plain", "stepwell.signature"],
-    ["stepwell.shapes"],
+    ["stepwell.replay"],
+    ["stepwell.definitions"],
+    ["stepwell.values"],
     ["stepwell.model"],
-    ["stepwell.journal", "stepwell.lifecycle"],
-    ["stepwell.context"],
-    ["stepwell.clock", "stepwell.waits"],
-    ["stepwell.audit_hook", "stepwell.pace", "stepwell.retry", "stepwell.steady"],
-    ["stepwell.errors", "stepwell.keeper", "stepwell.own_tables", "stepwell.package"],
+    ["stepwell.audit_hook"],
+    ["stepwell.errors", "stepwell.package"],
 ]
 
-#: The pure part, and what it must not import: the clock, the operating system, threads, a store that exists.
+#: The order inside a package, from the top down; a name stands for everything below it. Packages that are not here are
+#: free inside.
+INSIDE: dict[str, list[list[str]]] = {
+    "stepwell.api": [
+        ["async_engine"],
+        ["async_opening", "engine"],
+        ["session"],
+        ["views"],
+        ["why"],
+        ["engine_clock", "options", "reasons", "sortable_ids"],
+    ],
+    "stepwell.runtime": [
+        ["engine_thread"],
+        ["lock_watch"],
+        ["turn"],
+        ["io_guard", "notifications", "purging"],
+        ["permitted_io", "queue_requests", "requests", "retry_requests", "stalls", "waiters", "watchdog", "write_turn"],
+    ],
+    "stepwell.executors": [
+        ["dispatch"],
+        ["process_pool"],
+        ["child_process", "threads"],
+        ["child_main", "runner"],
+        ["congestion", "interrupts", "keeper"],
+    ],
+    "stepwell.worker": [
+        ["worker"],
+        ["inbox", "loader", "outcomes"],
+        ["queue_scheduler", "spinning", "step_outcomes", "undoing"],
+        ["activation"],
+        ["runs"],
+        ["commit_batch", "permits"],
+        ["conflicts", "parked", "run_cache", "unit_of_work"],
+        ["child_ids", "failure_log", "loaded_run", "pace", "queue_policy", "stuck", "unrecorded"],
+    ],
+    "stepwell.replay": [
+        ["execution"],
+        ["divergence"],
+        ["operation"],
+        ["loop"],
+        ["loop_thread"],
+        ["anyio_support", "closing", "code_errors", "isolation", "loop_methods"],
+        ["advice", "blocking", "generators", "greenlets", "source_location", "stable_order", "tasks"],
+    ],
+    "stepwell.definitions": [
+        ["step_call"],
+        ["definition"],
+        ["code_identity", "namesakes"],
+        ["durable"],
+        ["callables", "collector", "queues", "step_info"],
+    ],
+    "stepwell.values": [
+        ["codec", "failure_info"],
+        ["added_fields", "converter", "failure"],
+        ["differences", "exactness", "fingerprint", "payload"],
+        ["comparison", "decoders", "large_values", "lost_fields", "plain"],
+        ["inspection", "own_tables", "signature"],
+    ],
+    "stepwell.model": [
+        ["clock", "run"],
+        ["journal", "lifecycle", "names", "retry", "steady", "waits"],
+    ],
+    "stepwell.store": [
+        ["sqlite"],
+        ["sql"],
+        ["store"],
+        ["inspector"],
+        ["queues"],
+    ],
+}
+
+#: The pure part, packages and single modules, and what it must not import: the clock, the operating system, threads, a
+#: store that exists.
 PURE = [
-    "stepwell.code_identity",
-    "stepwell.unrecorded",
-    "stepwell.activation",
-    "stepwell.advice",
-    "stepwell.arrivals",
-    "stepwell.attempts",
-    "stepwell.batch",
-    "stepwell.calls",
-    "stepwell.code_errors",
-    "stepwell.divergence",
-    "stepwell.execution",
-    "stepwell.failure_log",
-    "stepwell.greenlets",
-    "stepwell.hearing",
-    "stepwell.isolation",
-    "stepwell.loading",
-    "stepwell.loop",
-    "stepwell.machine",
-    "stepwell.memory",
-    "stepwell.pace",
-    "stepwell.parked",
-    "stepwell.permits",
-    "stepwell.queue_requests",
-    "stepwell.queues",
-    "stepwell.reasons",
-    "stepwell.requests",
-    "stepwell.resident",
-    "stepwell.retry_requests",
-    "stepwell.settling",
-    "stepwell.spinning",
-    "stepwell.steps",
-    "stepwell.tasks",
-    "stepwell.waiting",
-    "stepwell.waits",
-    "stepwell.turns",
-    "stepwell.undoing",
-    "stepwell.whereabouts",
-    "stepwell.why",
-    "stepwell.work",
+    "stepwell.replay",
     "stepwell.worker",
+    "stepwell.api.reasons",
+    "stepwell.api.why",
+    "stepwell.definitions.code_identity",
+    "stepwell.definitions.step_call",
+    "stepwell.model.waits",
+    "stepwell.runtime.notifications",
+    "stepwell.runtime.queue_requests",
+    "stepwell.runtime.requests",
+    "stepwell.runtime.retry_requests",
+    "stepwell.runtime.turn",
+    "stepwell.runtime.waiters",
 ]
 IMPURE = ["time", "os", "threading", "socket", "subprocess", "secrets", "apsw", "sqlite3", "stepwell.store.sqlite"]
 
@@ -193,9 +181,16 @@ def chance(path: Path) -> Iterator[tuple[str, int]]:
             yield ast.unparse(node), node.lineno
 
 
-def violations(source: Path, layers: list[list[str]], pure: list[str], impure: list[str]) -> list[str]:
+def violations(
+    source: Path,
+    layers: list[list[str]],
+    pure: list[str],
+    impure: list[str],
+    inside: dict[str, list[list[str]]] | None = None,
+) -> list[str]:
     """Return every breach of the order, as ``file:line: what is wrong``."""
     known = modules(source)
+    orders = {package: below(package, rows) for package, rows in (inside or {}).items()}
     found = []
     for module, path in known.items():
         place = path.relative_to(source.parent)
@@ -203,25 +198,70 @@ def violations(source: Path, layers: list[list[str]], pure: list[str], impure: l
         if own is None:
             found.append(f"{place}:1: {module} is in no layer; give it a place in LAYERS of tests/test_layers.py")
             continue
-        if module in pure:
+        is_pure = any(module == name or module.startswith(f"{name}.") for name in pure)
+        order = orders.get(own[1], [])
+        if order and module != own[1] and layer_of(module, order) is None:
+            found.append(f"{place}:1: {module} has no place in INSIDE of tests/test_layers.py")
+        if is_pure:
             found += [f"{place}:{line}: {module} is pure and must not use {name}" for name, line in chance(path)]
         for imported, line in sorted(set(imports(module, path, known)), key=lambda found: found[1]):
-            if module in pure and any(imported == name or imported.startswith(f"{name}.") for name in impure):
+            if is_pure and any(imported == name or imported.startswith(f"{name}.") for name in impure):
                 found.append(f"{place}:{line}: {module} is pure and must not import {imported}")
             other = layer_of(imported, layers) if imported in known else None
             if other is not None and other[1] != own[1] and other[0] <= own[0]:
                 found.append(f"{place}:{line}: {module} must not import {imported}, which is not below it")
+            elif other is not None and other[1] == own[1]:
+                one, two = layer_of(module, order), layer_of(imported, order)
+                if one is not None and two is not None and one[1] != two[1] and two[0] <= one[0]:
+                    found.append(f"{place}:{line}: {module} must not import {imported}, which is not below it")
     return found
 
 
+def below(package: str, rows: list[list[str]]) -> list[list[str]]:
+    """Return the order inside a package with whole names."""
+    return [[f"{package}.{name}" for name in row] for row in rows]
+
+
 def test_imports_go_down_only_and_the_pure_modules_stay_pure() -> None:
-    found = violations(SOURCE, LAYERS, PURE, IMPURE)
+    found = violations(SOURCE, LAYERS, PURE, IMPURE, INSIDE)
     assert not found, "\n" + "\n".join(found)
 
 
 def test_each_name_stands_in_one_layer_only() -> None:
-    names = [name for layer in LAYERS for name in layer]
-    assert sorted(names) == sorted(set(names))
+    for rows in (LAYERS, *INSIDE.values()):
+        names = [name for row in rows for name in row]
+        assert sorted(names) == sorted(set(names))
+
+
+def test_what_has_a_place_exists() -> None:
+    known = modules(SOURCE)
+    places = [*(name for row in LAYERS for name in row if name != "stepwell.ui"), *PURE]
+    places += [name for package, rows in INSIDE.items() for row in below(package, rows) for name in row]
+    assert not [name for name in places if name not in known]
+
+
+def test_the_init_files_of_packages_import_nothing_of_the_package() -> None:
+    known = modules(SOURCE)
+    found = {
+        module: sorted({name for name, _ in imports(module, path, known) if name.startswith("stepwell")})
+        for module, path in known.items()
+        if path.name == "__init__.py" and module not in ("stepwell", "stepwell.cli", "stepwell.testing")
+    }
+    assert not {module: names for module, names in found.items() if names}
+
+
+def test_the_order_inside_a_package_is_kept(tmp_path: Path) -> None:
+    room = tmp_path / "src" / "pkg" / "room"
+    room.mkdir(parents=True)
+    texts = {"__init__": "", "high": "", "low": "import pkg.room.high", "new": ""}
+    for name, text in texts.items():
+        (room / f"{name}.py").write_text(text)
+    (room.parent / "__init__.py").touch()
+    found = violations(tmp_path / "src", [["pkg.room"], ["pkg"]], [], [], {"pkg.room": [["high"], ["low"]]})
+    assert found == [
+        "src/pkg/room/low.py:1: pkg.room.low must not import pkg.room.high, which is not below it",
+        "src/pkg/room/new.py:1: pkg.room.new has no place in INSIDE of tests/test_layers.py",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any, get_args
 import pytest
 
 from stepwell import Retry, receive, step, workflow
-from stepwell.lifecycle import (
+from stepwell.model.lifecycle import (
     ENDED,
     RETRIABLE,
     STATUSES,
@@ -24,7 +24,7 @@ from stepwell.lifecycle import (
     check_transition,
     mermaid,
 )
-from stepwell.store.base import RunCreated, RunFinished, RunMoved, Store, Unit
+from stepwell.store.store import RunCreated, RunFinished, RunMoved, Store, Unit
 from stepwell.testing import TestEngine
 
 ALIVE = [status for status in STATUSES if status not in ENDED]

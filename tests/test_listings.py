@@ -10,7 +10,7 @@ import apsw
 import pytest
 
 from stepwell import Engine, workflow
-from stepwell.store.sqlite.queries import load
+from stepwell.store.sql.named_sql import load
 
 READ = load("queries_read.sql")
 RUNS = 4

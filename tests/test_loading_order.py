@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from stepwell import step, workflow
-from stepwell.loading import Loader
 from stepwell.testing import TestEngine
+from stepwell.worker.loader import Loader
 
 RUNS = 12
 happened: list[str] = []

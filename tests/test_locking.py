@@ -13,13 +13,13 @@ import pytest
 from tests.processes import child, line, tell
 
 from stepwell.errors import FileInUse, FileNotUsable
-from stepwell.store.sqlite import locking
-from stepwell.store.sqlite.locking import LOCK_BASE, SLOT_BASE, SLOTS, Identity
+from stepwell.store.sqlite.file import locking
+from stepwell.store.sqlite.file.locking import LOCK_BASE, SLOT_BASE, SLOTS, Identity
 
 #: Takes the door, says so, and holds it until its standard input ends.
 HOLDER = """
 import sys
-from stepwell.store.sqlite import locking
+from stepwell.store.sqlite.file import locking
 lock = locking.acquire(sys.argv[1], sys.argv[2], 0.01)
 print("held", flush=True)
 sys.stdin.read()
@@ -28,7 +28,7 @@ sys.stdin.read()
 #: Lets go of the door, locks the bytes that it is given, and says so; lets go when told to.
 LOCKER = """
 import sys
-from stepwell.store.sqlite import locking
+from stepwell.store.sqlite.file import locking
 lock = locking.acquire(sys.argv[1], "orders.db")
 lock.leave_door()
 for byte in sys.argv[2:]:
@@ -166,7 +166,7 @@ def test_a_lock_file_that_is_no_plain_file_is_refused(lock_path: str, tmp_path: 
 def test_a_forked_child_neither_inherits_the_locks_nor_can_let_go_of_them(lock_path: str) -> None:
     script = """
 import os, sys, subprocess
-from stepwell.store.sqlite import locking
+from stepwell.store.sqlite.file import locking
 lock = locking.acquire(sys.argv[1], "orders.db")
 os.register_at_fork(after_in_child=locking.after_fork_in_child)
 pid = os.fork()
@@ -176,7 +176,7 @@ if pid == 0:
     os.close(lock.descriptor)
     os._exit(0)
 assert os.waitpid(pid, 0)[1] == 0
-probe = "import sys; from stepwell.store.sqlite import locking; locking.acquire(sys.argv[1], 'orders.db', 0)"
+probe = "import sys; from stepwell.store.sqlite.file import locking; locking.acquire(sys.argv[1], 'orders.db', 0)"
 print(subprocess.run([sys.executable, "-c", probe, sys.argv[1]], stderr=subprocess.PIPE, text=True).stderr)
 """
     done = subprocess.run([sys.executable, "-c", script, lock_path], capture_output=True, text=True, check=True)
@@ -226,7 +226,7 @@ def test_a_circle_that_the_kernel_sees_where_there_is_none_is_waited_out(lock_pa
     # 1000. To the kernel, which takes both threads for one, that is a deadlock; the first one lets go all the same.
     script = """
 import sys, threading
-from stepwell.store.sqlite import locking
+from stepwell.store.sqlite.file import locking
 lock = locking.acquire(sys.argv[1], "orders.db")
 lock.leave_door()
 locking.lock(lock.descriptor, 1001)

@@ -20,11 +20,11 @@ from proof.disk_errors import Fault, FaultyVFS
 from proof.recorder import recording
 
 from stepwell.errors import StoreFailed
-from stepwell.journal import Entry
-from stepwell.store.base import RunCreated
-from stepwell.store.sqlite import logroom
-from stepwell.store.sqlite.logroom import LogRoom
+from stepwell.model.journal import Entry
+from stepwell.store.sqlite.file import wal_room
+from stepwell.store.sqlite.file.wal_room import LogRoom
 from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.store import RunCreated
 from stepwell.testing.contract_kit import NOW, Worker
 
 MIB = 1024 * 1024
@@ -62,7 +62,7 @@ def work_of(store: SqliteStore, steps: int) -> Worker:
 def recording_of(store: SqliteStore) -> Generator[list[str], None, None]:
     """Note in which order there are commits, and zeros behind the log."""
     noted: list[str] = []
-    write_zeros = logroom.write_zeros
+    write_zeros = wal_room.write_zeros
 
     def zeros(descriptor: int, begin: int, end: int) -> None:
         noted.append("zeros")
@@ -72,7 +72,7 @@ def recording_of(store: SqliteStore) -> Generator[list[str], None, None]:
         noted.append("commit")
         return store._writer._on_commit(connection, name, pages)
 
-    with patch.object(logroom, "write_zeros", zeros):
+    with patch.object(wal_room, "write_zeros", zeros):
         store._connection.set_wal_hook(commit)
         yield noted
 
@@ -135,7 +135,7 @@ def test_an_error_of_the_disk_leaves_the_log_as_it_was(
         os.pwrite(descriptor, bytes(1000), begin)
         raise OSError(errno.ENOSPC, "no space")
 
-    monkeypatch.setattr(logroom, "write_zeros", half_written)
+    monkeypatch.setattr(wal_room, "write_zeros", half_written)
     assert room.make(100, MIB) == 6
     assert file.read_bytes() == b"frames"
 
@@ -144,7 +144,7 @@ def test_the_last_space_of_a_disk_is_left_to_what_needs_it(
     bare_log: tuple[Path, LogRoom], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, room = bare_log
-    monkeypatch.setattr(logroom, "_SPARE_BYTES", 1 << 62)
+    monkeypatch.setattr(wal_room, "_SPARE_BYTES", 1 << 62)
     assert room.make(100, MIB) == 6
     assert file.read_bytes() == b"frames"
 

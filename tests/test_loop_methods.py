@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import stepwell
 from stepwell import LoopMethodMissing, WorkflowIOError, receive, step, workflow
-from stepwell.loop import DeterministicLoop
+from stepwell.replay.loop import DeterministicLoop
 from stepwell.testing import TestEngine
 
 

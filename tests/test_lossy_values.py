@@ -19,8 +19,8 @@ import pydantic
 import pytest
 
 from stepwell import SerializationError
-from stepwell.codec import Codec
-from stepwell.comparison import same
+from stepwell.values.codec import Codec
+from stepwell.values.comparison import same
 
 CODEC = Codec()
 WHERE = "the result of step 'shop.charge' in run 'order-42'"

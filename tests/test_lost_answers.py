@@ -15,11 +15,11 @@ from unittest.mock import patch
 import pytest
 
 from stepwell import Engine, Limit, Queue, StorageFull, StoreError, receive, step, workflow
-from stepwell.loading import Loader
-from stepwell.store.base import MessageSent, Outcome, RunFinished, Unit
 from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.store import MessageSent, Outcome, RunFinished, Unit
 from stepwell.testing import TestEngine
-from stepwell.turns import Turns
+from stepwell.worker.loader import Loader
+from stepwell.worker.queue_scheduler import QueueScheduler
 
 DEADLINE_SECONDS = 120
 
@@ -130,14 +130,14 @@ async def busy() -> None:
 
 def test_a_permit_that_was_free_when_the_worker_died_is_granted_when_the_file_is_opened(database: Path) -> None:
     pressed.clear()
-    decide = Turns.decide
+    decide = QueueScheduler.decide
 
-    def decide_until_pressed(turns: Turns) -> None:
+    def decide_until_pressed(turns: QueueScheduler) -> None:
         if not pressed:
             decide(turns)
 
     engine = TestEngine(database)
-    with patch.object(Turns, "decide", decide_until_pressed):
+    with patch.object(QueueScheduler, "decide", decide_until_pressed):
         other = engine.start(busy)  # is taken up in the commit that grants the permit
         run = engine.start(presses, id="run")
         give_up_at = time.monotonic() + DEADLINE_SECONDS

@@ -10,10 +10,10 @@ import pytest
 from tests.processes import Member, member
 
 from stepwell.errors import FileInUse, FileNotUsable
-from stepwell.store.sqlite import membership as membership_module
-from stepwell.store.sqlite.locking import SLOTS
-from stepwell.store.sqlite.membership import HEADER_OFFSET, TABLE_OFFSET, Seat, describe
-from stepwell.store.sqlite.opening import Database, open_database
+from stepwell.store.sqlite.file.locking import SLOTS
+from stepwell.store.sqlite.file.opening import Database, open_database
+from stepwell.store.sqlite.peers import membership as membership_module
+from stepwell.store.sqlite.peers.membership import HEADER_OFFSET, TABLE_OFFSET, Seat, describe
 
 INITIAL = "CREATE TABLE stepwell_a (id INTEGER PRIMARY KEY, v TEXT) STRICT;"
 Open = Callable[[], Database]

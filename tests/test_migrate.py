@@ -13,9 +13,9 @@ import pytest
 from proof.pool import scratch
 
 from stepwell.errors import FileNotUsable, SchemaTooNew, StorageFull, StoreError
-from stepwell.store.sqlite import connecting, migrate, paths
-from stepwell.store.sqlite.migrate import APPLICATION_ID, load_migrations
-from stepwell.store.sqlite.opening import Database, open_database
+from stepwell.store.sqlite.file import connecting, migrate, paths
+from stepwell.store.sqlite.file.migrate import APPLICATION_ID, load_migrations
+from stepwell.store.sqlite.file.opening import Database, open_database
 
 INITIAL = """
 -- The first schema.
@@ -237,7 +237,8 @@ def test_foreign_keys_are_on_again_after_a_migration_and_after_one_that_failed(p
 
 CONCURRENT = """
 import sys
-from stepwell.store.sqlite import connecting, migrate
+from stepwell.store.sqlite.file import connecting
+from stepwell.store.sqlite.file import migrate
 scripts = migrate.load_migrations(sys.argv[2])
 connection = connecting.connect(sys.argv[1], "rw")
 print("ready", flush=True)
@@ -271,7 +272,10 @@ def test_of_several_migrations_at_once_one_does_the_work_even_without_the_engine
 #: a database itself.
 KILL_EVERYWHERE = """
 import glob, os, shutil, signal, sys
-from stepwell.store.sqlite import migrate, opening, locking, paths
+from stepwell.store.sqlite.file import migrate
+from stepwell.store.sqlite.file import opening
+from stepwell.store.sqlite.file import locking
+from stepwell.store.sqlite.file import paths
 original, old, new, work = sys.argv[1:5]
 traced = {getattr(__import__("stepwell.store.sqlite." + name, fromlist=[name]), "__file__") for name in sys.argv[5:]}
 
@@ -342,7 +346,7 @@ def test_a_migration_killed_at_any_line_is_finished_by_the_next_open(path: str, 
     old, new = folder(INITIAL), folder(INITIAL, SECOND)
     fill(path, old)
     with scratch() as work:  # in memory: what a kill leaves does not depend on the disk
-        command = [sys.executable, "-c", KILL_EVERYWHERE, path, old, new, str(work), "migrate"]
+        command = [sys.executable, "-c", KILL_EVERYWHERE, path, old, new, str(work), "file.migrate"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 60
@@ -350,7 +354,7 @@ def test_a_migration_killed_at_any_line_is_finished_by_the_next_open(path: str, 
 
 def test_the_making_of_a_file_killed_at_any_line_is_finished_by_the_next_open(folder: Folder) -> None:
     new = folder(INITIAL, SECOND)
-    modules = ["opening", "locking", "connecting", "judging", "membership"]
+    modules = ["file.opening", "file.locking", "file.connecting", "file.identify", "peers.membership"]
     with scratch() as work:
         command = [sys.executable, "-c", KILL_EVERYWHERE, "", new, new, str(work), *modules]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from stepwell.errors import FileNotUsable
-from stepwell.store.sqlite import mounts
-from stepwell.store.sqlite.mounts import explain_unsafe, find_mount, parse_mount_output, parse_mountinfo
+from stepwell.store.sqlite.file import mounts
+from stepwell.store.sqlite.file.mounts import explain_unsafe, find_mount, parse_mount_output, parse_mountinfo
 
 LAPTOP = """\
 22 28 0:21 / /proc rw,nosuid,nodev,noexec,relatime shared:14 - proc proc rw

@@ -13,7 +13,7 @@ import pytest
 
 import stepwell
 from stepwell import AsyncEngine, Engine, InvalidArgument, Limit, Queue, QueueNotFound, Rate, step, sync, workflow
-from stepwell.flow import _registry as known_flows
+from stepwell.definitions.queues import _registry as known_flows
 from stepwell.testing import TestEngine
 
 

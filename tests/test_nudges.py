@@ -23,12 +23,12 @@ import apsw
 import pytest
 from tests.processes import Member, child, line, member
 
-from stepwell.store.sqlite import nudges, places, questions
-from stepwell.store.sqlite.locking import SLOT_BASE, Identity, LockFile
-from stepwell.store.sqlite.lookout import Callback, Lookout
-from stepwell.store.sqlite.nudges import ANYTHING, DIED, ENDED, MAIL, MAX_KEYS, MEMBERS, WORK, Post
-from stepwell.store.sqlite.obituaries import Obituaries
-from stepwell.store.sqlite.opening import Database, open_database
+from stepwell.store.sqlite.file.locking import SLOT_BASE, Identity, LockFile
+from stepwell.store.sqlite.file.opening import Database, open_database
+from stepwell.store.sqlite.peers import datagrams, places, questions
+from stepwell.store.sqlite.peers.datagrams import ANYTHING, DIED, ENDED, MAIL, MAX_KEYS, MEMBERS, WORK, Post
+from stepwell.store.sqlite.peers.deaths import Obituaries
+from stepwell.store.sqlite.peers.listener import Callback, Lookout
 
 INITIAL = "CREATE TABLE stepwell_a (id INTEGER PRIMARY KEY, v TEXT) STRICT;"
 Heard = tuple[bytes, tuple[int, ...]]
@@ -200,7 +200,7 @@ class Table:
     """
 
     def __init__(self) -> None:
-        self.mailbox: nudges.Mailbox | None = None
+        self.mailbox: datagrams.Mailbox | None = None
         self.entries: dict[tuple[int, int], bool] = {}
         self.living: set[tuple[int, int]] = set()
         self.commits = 0
@@ -572,7 +572,7 @@ def test_mailboxes_are_private_files_beside_the_database_however_long_its_path_i
     assert mailbox is not None
     assert peers.stat().st_mode & 0o777 == 0o700
     assert (peers / "3").stat().st_mode & 0o777 == 0o600
-    assert post.send(3, nudges.encode(ENDED, (4, 5)))
+    assert post.send(3, datagrams.encode(ENDED, (4, 5)))
     assert mailbox.receive() == [(ENDED, (4, 5))]
     assert not post.send(9, WORK)
     # A dead member's file takes no letters, and is swept away by the first of the next. What is no socket stays.
@@ -613,7 +613,7 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A temporary folder for sockets, with a short name: a socket's has room for about 100 bytes."""
     with tempfile.TemporaryDirectory() as name:
         monkeypatch.setattr(tempfile, "tempdir", name)
-        monkeypatch.setattr(nudges, "_DESCRIPTORS", "/nowhere")
+        monkeypatch.setattr(datagrams, "_DESCRIPTORS", "/nowhere")
         monkeypatch.setattr(sys, "platform", "darwin")
         yield Path(name) / f"stepwell-{os.getuid()}"
 
@@ -623,7 +623,7 @@ def test_elsewhere_mailboxes_are_private_files_in_a_folder_for_temporary_ones(fo
     mailbox = post.open_mailbox(3)
     assert mailbox is not None
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert post.send(3, nudges.encode(ENDED, (4, 5)))
+    assert post.send(3, datagrams.encode(ENDED, (4, 5)))
     assert mailbox.receive() == [(ENDED, (4, 5))]
     other_post = Post(Identity(1, 20), None)
     other_files = other_post.open_mailbox(6)
@@ -647,14 +647,14 @@ def test_where_no_sockets_can_be_made_beside_the_database_their_names_are_abstra
     if where == "no folder can be made":
         (tmp_path / "orders.db-peers").touch()
     else:
-        real_bind = nudges._bind
+        real_bind = datagrams._bind
 
         def bind(address: str | bytes) -> socket.socket:
             if isinstance(address, str):
                 raise PermissionError(errno.EPERM, "this file system has no sockets")
             return real_bind(address)
 
-        monkeypatch.setattr(nudges, "_bind", bind)
+        monkeypatch.setattr(datagrams, "_bind", bind)
     post = Post(Identity(os.getpid(), 2), str(tmp_path / "orders.db-peers"))
     mailbox = post.open_mailbox(3)
     assert (mailbox is not None) == (sys.platform == "linux")
@@ -701,7 +701,7 @@ def test_a_forked_child_that_outlives_a_member_keeps_neither_its_seat_nor_its_na
 ) -> None:
     script = """
 import os, sys
-from stepwell.store.sqlite.opening import open_database
+from stepwell.store.sqlite.file.opening import open_database
 database = open_database(sys.argv[1], migrations=sys.argv[2])
 database.membership.announce(7, takes_work=True)
 database.membership.watch(lambda kind, keys: None)

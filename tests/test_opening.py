@@ -26,10 +26,10 @@ from stepwell.errors import (
     SecondSqliteError,
     StoreFailed,
 )
-from stepwell.store.sqlite import connecting, locking, opening, paths
-from stepwell.store.sqlite.connecting import check_library
-from stepwell.store.sqlite.migrate import APPLICATION_ID
-from stepwell.store.sqlite.opening import Database, check_platform, open_database
+from stepwell.store.sqlite.file import connecting, locking, opening, paths
+from stepwell.store.sqlite.file.connecting import check_library
+from stepwell.store.sqlite.file.migrate import APPLICATION_ID
+from stepwell.store.sqlite.file.opening import Database, check_platform, open_database
 
 INITIAL = "CREATE TABLE stepwell_a (id INTEGER PRIMARY KEY, v TEXT) STRICT; CREATE INDEX stepwell_i ON stepwell_a (v);"
 
@@ -332,7 +332,7 @@ def test_a_folder_that_the_user_may_not_write_to_is_refused() -> None:
     script = """
 import os, sys
 from stepwell.errors import FileNotUsable
-from stepwell.store.sqlite import paths
+from stepwell.store.sqlite.file import paths
 if os.geteuid() == 0:
     os.seteuid(65534)
 try:
@@ -546,7 +546,7 @@ def test_a_file_that_another_program_has_locked_is_refused(
 #: Opens the file, commits a row, says so, and is killed.
 VICTIM = """
 import sys
-from stepwell.store.sqlite.opening import open_database
+from stepwell.store.sqlite.file.opening import open_database
 database = open_database(sys.argv[1], migrations=sys.argv[2])
 database.writer.execute("INSERT INTO stepwell_a (v) VALUES ('survived')")
 print("written", flush=True)
@@ -638,7 +638,7 @@ FORK = """
 import gc, os, sys
 from stepwell.errors import EngineClosed, FileNotUsable
 from stepwell import audit_hook
-from stepwell.store.sqlite.opening import open_database
+from stepwell.store.sqlite.file.opening import open_database
 path, migrations = sys.argv[1:3]
 database = open_database(path, migrations=migrations)
 reader = database.connect_reader()
@@ -675,7 +675,7 @@ def test_a_forked_child_is_told_and_its_end_does_the_parent_no_harm(folder: Path
 import subprocess
 probe = '''
 import os, sys
-from stepwell.store.sqlite.opening import open_database
+from stepwell.store.sqlite.file.opening import open_database
 database = open_database(sys.argv[1], migrations=sys.argv[2])
 print("held by the parent:", database.membership.others_pids() == [os.getppid()])
 database.close()
@@ -703,7 +703,7 @@ def test_a_forked_child_that_outlives_its_parent_keeps_nobody_out_and_touches_no
 ) -> None:
     script = """
 import os, sys
-from stepwell.store.sqlite.opening import open_database
+from stepwell.store.sqlite.file.opening import open_database
 database = open_database(sys.argv[1], migrations=sys.argv[2])
 database.writer.execute("INSERT INTO stepwell_a (v) VALUES ('before')")
 sys.stdout.flush()
@@ -736,7 +736,7 @@ os.kill(os.getpid(), 9)
 def test_nothing_that_a_child_forgets_closes_a_connection_of_the_parent(folder: Path, migrations: str) -> None:
     # The end of an interpreter empties all modules, and with them whatever list they keep connections in.
     forget = """
-    from stepwell.store.sqlite import opening
+    from stepwell.store.sqlite.file import opening
     inodes = {os.stat(path + suffix).st_ino for suffix in ("", "-wal", "-shm")}
     vars(opening).clear()
     gc.collect()

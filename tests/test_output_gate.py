@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from stepwell import Engine, StorageFull, StoreUnavailable, publish, receive, step, workflow
-from stepwell.journal import Entry
-from stepwell.model import Claim
-from stepwell.store.base import Outcome, Unit
+from stepwell.model.journal import Entry
+from stepwell.model.run import Claim
 from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.store import Outcome, Unit
 
 DEADLINE_SECONDS = 60
 
@@ -99,7 +99,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
         return real(store, units, claim)
 
     monkeypatch.setattr(SqliteStore, "commit", commit)
-    monkeypatch.setattr("stepwell.core._STORE_RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("stepwell.runtime.engine_thread._STORE_RETRY_SECONDS", 0.001)
     return disk  # type: ignore[return-value]
 
 

@@ -15,14 +15,14 @@ import pytest
 from tests.test_contention import NOW, Driver, nothing
 
 from stepwell import AsyncEngine, Engine, EngineClosed, StoreUnavailable, step, workflow
-from stepwell.attempts import Attempts
-from stepwell.codec import Codec
-from stepwell.loading import Limits
-from stepwell.machine import Machine
-from stepwell.pace import LEAST, MOST, SLICE_SECONDS, Pace
-from stepwell.store.base import RunCreated
-from stepwell.store.sqlite import SqliteStore
-from stepwell.watchdog import Watchdog
+from stepwell.definitions.step_call import StepCall
+from stepwell.runtime.turn import TurnLoop
+from stepwell.runtime.watchdog import Watchdog
+from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.store import RunCreated
+from stepwell.values.codec import Codec
+from stepwell.worker.loader import Capacity
+from stepwell.worker.pace import LEAST, MOST, SLICE_SECONDS, Pace
 
 DEADLINE_SECONDS = 60
 
@@ -48,10 +48,10 @@ def test_a_turn_of_a_few_events_says_nothing_about_the_next() -> None:
 
 
 @pytest.fixture
-def machine(database: Path) -> Iterator[Machine]:
+def machine(database: Path) -> Iterator[TurnLoop]:
     store = SqliteStore.open(database)
-    limits = Limits(running=1000, waiting=10, crashes=5)
-    machine = Machine(store, Codec(), {"nothing": nothing}, limits=limits, chance=lambda: 0.5, driver=Driver())
+    limits = Capacity(running=1000, waiting=10, crashes=5)
+    machine = TurnLoop(store, Codec(), {"nothing": nothing}, limits=limits, chance=lambda: 0.5, driver=Driver())
     store.writers.acquire()
     machine.open(NOW)
     store.writers.release()
@@ -63,7 +63,7 @@ def machine(database: Path) -> Iterator[Machine]:
     store.writers.release()
 
 
-def post_starts(machine: Machine, number: int) -> list[Any]:
+def post_starts(machine: TurnLoop, number: int) -> list[Any]:
     replies: list[Any] = []
     for index in range(number):
         creation = RunCreated(f"r{index}", "nothing", None, 0, "running", NOW)
@@ -71,7 +71,7 @@ def post_starts(machine: Machine, number: int) -> list[Any]:
     return replies
 
 
-def test_many_starts_are_spread_over_turns_and_nobody_else_waits_for_them(machine: Machine) -> None:
+def test_many_starts_are_spread_over_turns_and_nobody_else_waits_for_them(machine: TurnLoop) -> None:
     machine.limit = 20
     replies = post_starts(machine, 200)
     handled: list[int] = []
@@ -90,7 +90,7 @@ def test_many_starts_are_spread_over_turns_and_nobody_else_waits_for_them(machin
     assert turns >= 10
 
 
-def test_starts_come_to_their_turn_however_much_else_comes_in(machine: Machine) -> None:
+def test_starts_come_to_their_turn_however_much_else_comes_in(machine: TurnLoop) -> None:
     machine.limit = 20
     replies = post_starts(machine, 10)
     for _ in range(40):
@@ -102,7 +102,7 @@ def test_starts_come_to_their_turn_however_much_else_comes_in(machine: Machine) 
     assert len(replies) == 10
 
 
-def test_starts_wait_outside_while_somebody_else_is_writing(machine: Machine) -> None:
+def test_starts_wait_outside_while_somebody_else_is_writing(machine: TurnLoop) -> None:
     machine.limit = 20
     machine.store.writers.acquire()
     replies = post_starts(machine, 200)
@@ -120,7 +120,7 @@ def test_starts_wait_outside_while_somebody_else_is_writing(machine: Machine) ->
     assert [error for _, error in replies] == [None] * 5
 
 
-def test_starts_that_wait_are_answered_when_the_engine_fails(machine: Machine) -> None:
+def test_starts_that_wait_are_answered_when_the_engine_fails(machine: TurnLoop) -> None:
     replies = post_starts(machine, 5)
     machine._driver.failed = lambda: None  # type: ignore[method-assign]
     machine.fail(RuntimeError("over"))
@@ -128,7 +128,7 @@ def test_starts_that_wait_are_answered_when_the_engine_fails(machine: Machine) -
     assert all(isinstance(error, EngineClosed) for _, error in replies)
 
 
-def test_the_ends_of_many_steps_are_taken_in_slices(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ends_of_many_steps_are_taken_in_slices(machine: TurnLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[Any] = []
     monkeypatch.setattr(machine.worker, "step_finished", taken.append)
     machine.limit = 20
@@ -205,7 +205,7 @@ class Busy:
         self.wait()
         self.wait()
 
-    def on_behalf_of(self, attempts: Attempts) -> None:
+    def on_behalf_of(self, attempts: StepCall) -> None:
         self.wait()
         if attempts.name == "slow":
             self.wait()
@@ -220,8 +220,8 @@ class Busy:
         self.thread.join()
 
 
-def attempts_of(name: str) -> Attempts:
-    return Attempts(1, "the run", plus_one, name, 0, (), {}, copy_context())
+def attempts_of(name: str) -> StepCall:
+    return StepCall(1, "the run", plus_one, name, 0, (), {}, copy_context())
 
 
 @pytest.mark.parametrize(

@@ -33,14 +33,14 @@ from stepwell import (
     SerializationError,
     StepProcessDied,
     StepTimeout,
-    processes,
     step,
     transaction,
     workflow,
 )
-from stepwell.failure import TRACEBACK_HEADER
-from stepwell.spawning import ChildProcess
+from stepwell.executors import process_pool
+from stepwell.executors.child_process import ChildProcess
 from stepwell.testing import TestEngine
+from stepwell.values.failure import TRACEBACK_HEADER
 
 SCRIPT = Path(isolated.__file__)
 
@@ -48,7 +48,7 @@ SCRIPT = Path(isolated.__file__)
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give children that are told to end as much time for it as a busy machine may need."""
-    monkeypatch.setattr(processes, "KILL_GRACE_SECONDS", 60.0)
+    monkeypatch.setattr(process_pool, "KILL_GRACE_SECONDS", 60.0)
 
 
 @contextmanager

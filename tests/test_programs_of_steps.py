@@ -15,7 +15,8 @@ import pytest
 from tests.programs import leaving
 from tests.test_process_steps import environment, is_alive, killed_worker, result, start, told, until
 
-from stepwell import Retry, RunCancelled, StepProcessDied, StepTimeout, keeper
+from stepwell import Retry, RunCancelled, StepProcessDied, StepTimeout
+from stepwell.executors import keeper
 from stepwell.testing import TestEngine
 
 SCRIPT = Path(leaving.__file__)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import stepwell
-from stepwell import errors, lifecycle
+from stepwell import errors
+from stepwell.model import lifecycle
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

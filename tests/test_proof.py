@@ -16,7 +16,7 @@ from proof.result import Control, Result, judged
 from proof.sim import controls as simulated
 from proof.table import BEGIN, END, rewrite
 
-from stepwell.store.sqlite import locking
+from stepwell.store.sqlite.file import locking
 
 
 def written(*texts: str) -> Disk:

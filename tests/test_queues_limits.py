@@ -27,9 +27,9 @@ from stepwell import (
     workflow,
 )
 from stepwell.errors import StoreError
-from stepwell.journal import Entry, EntryKind
-from stepwell.model import Claim
-from stepwell.store.base import Outcome, Unit
+from stepwell.model.journal import Entry, EntryKind
+from stepwell.model.run import Claim
+from stepwell.store.store import Outcome, Unit
 from stepwell.testing import TestEngine
 
 narrow = Limit("narrow permits", concurrency=2)

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from tests.members import open_with_company
 
-from stepwell.flow import QueueSettings
-from stepwell.queues import advance, take
-from stepwell.store.base import Change, RunCreated, Unit
-from stepwell.store.queueing import Entered, QueueDeclared, QueueFacts
-from stepwell.store.sqlite import queries
+from stepwell.definitions.queues import QueueSettings
+from stepwell.store.queues import Entered, QueueDeclared, QueueFacts
+from stepwell.store.sql import named_sql
+from stepwell.store.store import Change, RunCreated, Unit
 from stepwell.testing.contract_kit import NOW, Worker
+from stepwell.worker.queue_policy import advance, take
 
-QUEUE = queries.load("queries_queue.sql")
+QUEUE = named_sql.load("queries_queue.sql")
 #: This one reads a whole table on purpose: that of the queues, which is small.
 WHOLE = {"queue_states"}
 

@@ -19,9 +19,9 @@ from tests.commands import Desk
 from tests.programs.flows import file_appears, hears, sum_up
 
 from stepwell import Batch, Engine, Limit, Queue, Rate, Retry, receive, start, step, workflow
+from stepwell.api.reasons import nobody
 from stepwell.cli import main
-from stepwell.model import Member
-from stepwell.reasons import nobody
+from stepwell.model.run import Member
 from stepwell.testing import TestEngine
 
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z"

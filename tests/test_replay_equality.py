@@ -29,14 +29,14 @@ from hypothesis import strategies as st
 
 import stepwell
 from stepwell import Retry, patched, publish, receive, send, sleep_until, step, workflow
-from stepwell.calls import ChildStart, Operation, Outcome
-from stepwell.clock import MICROSECONDS
-from stepwell.codec import Codec
-from stepwell.execution import Execution
-from stepwell.failure import encode_failure
-from stepwell.journal import ABANDONED, TICK, AttemptFailure, Entry, EntryKind, Payload
-from stepwell.model import RunRecord
+from stepwell.model.clock import MICROSECONDS
+from stepwell.model.journal import ABANDONED, TICK, AttemptFailure, Entry, EntryKind, Payload
+from stepwell.model.run import RunRecord
+from stepwell.replay.execution import Execution
+from stepwell.replay.operation import ChildStart, CodeOutcome, Operation
 from stepwell.testing import TestEngine
+from stepwell.values.codec import Codec
+from stepwell.values.failure import encode_failure
 
 MILLISECOND = MICROSECONDS // 1000
 CODEC = Codec(compress_above_bytes=1 << 30)
@@ -484,7 +484,7 @@ TREES = st.recursive(LEAVES, _branches, max_leaves=8).map(lambda tree: ["trail",
 @pytest.fixture(autouse=True)
 def few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have code that goes round without waiting interrupted soon, and much other code as well."""
-    monkeypatch.setattr("stepwell.loop.MAX_TURNS", 20)
+    monkeypatch.setattr("stepwell.replay.loop.MAX_TURNS", 20)
     kept.clear()
 
 
@@ -641,7 +641,7 @@ def shown(operations: list[Operation]) -> list[tuple[Any, ...]]:
     return [(each.number, each.kind, each.name, each.fingerprint) for each in operations]
 
 
-def said(outcome: Outcome | None) -> Any:
+def said(outcome: CodeOutcome | None) -> Any:
     assert outcome is not None
     return outcome.cancelled, repr(outcome.error), CODEC.encode(outcome.result, "the result")
 

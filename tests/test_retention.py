@@ -10,20 +10,9 @@ from pathlib import Path
 import apsw
 import pytest
 
-from stepwell import (
-    AsyncEngine,
-    Batch,
-    Engine,
-    InvalidArgument,
-    Queue,
-    RunNotFound,
-    core,
-    publish,
-    receive,
-    start,
-    workflow,
-)
-from stepwell.model import Claim
+from stepwell import AsyncEngine, Batch, Engine, InvalidArgument, Queue, RunNotFound, publish, receive, start, workflow
+from stepwell.model.run import Claim
+from stepwell.runtime import engine_thread
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.testing import TestEngine, VirtualClock
 
@@ -112,7 +101,7 @@ def purges(monkeypatch: pytest.MonkeyPatch) -> queue.SimpleQueue[int]:
         return number
 
     monkeypatch.setattr(SqliteStore, "purge", purge)
-    monkeypatch.setattr(core, "_PURGE_PERIOD_SECONDS", 0.001)
+    monkeypatch.setattr(engine_thread, "_PURGE_PERIOD_SECONDS", 0.001)
     return found
 
 

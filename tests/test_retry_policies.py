@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stepwell import Engine, InvalidArgument, PermanentError, Queue, Retry, step, workflow
-from stepwell.retry import MAX_DURATION_SECONDS, next_delay
+from stepwell.model.retry import MAX_DURATION_SECONDS, next_delay
 from stepwell.testing import TestEngine
 
 

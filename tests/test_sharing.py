@@ -14,8 +14,8 @@ import pytest
 from tests.processes import child, line, member, tell
 
 from stepwell.errors import FileInUse, FileNotUsable, SchemaTooNew, StorageFull
-from stepwell.store.sqlite import judging, opening
-from stepwell.store.sqlite.opening import Database, open_database
+from stepwell.store.sqlite.file import identify, opening
+from stepwell.store.sqlite.file.opening import Database, open_database
 
 Open = Callable[..., Database]
 
@@ -52,7 +52,7 @@ def open_(migrations: str) -> Iterator[Open]:
 #: Opens the file when told to, together with others; writes a row, and says whether it has the file.
 RACER = """
 import sys
-from stepwell.store.sqlite.opening import open_database
+from stepwell.store.sqlite.file.opening import open_database
 print("ready", flush=True)
 sys.stdin.readline()
 database = open_database(sys.argv[1], migrations=sys.argv[2])
@@ -204,7 +204,7 @@ def test_a_file_that_another_process_begins_to_make_meanwhile_is_judged_when_it_
     folder: Path, migrations: str, open_: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = folder / "orders.db"
-    real_look = judging.look_before_writing
+    real_look = identify.look_before_writing
     with ExitStack() as stack:
         looks: list[str] = []
 
@@ -216,7 +216,7 @@ def test_a_file_that_another_process_begins_to_make_meanwhile_is_judged_when_it_
                 raise FileNotUsable("missing or empty, but its write-ahead log is not")
             real_look(name, newest)
 
-        monkeypatch.setattr(judging, "look_before_writing", look)
+        monkeypatch.setattr(identify, "look_before_writing", look)
         assert open_(path).writer.execute("SELECT * FROM stepwell_a").fetchall() == []
         assert len(looks) == 1
 
@@ -239,9 +239,14 @@ def test_a_full_disk_while_the_file_is_opened_is_told_as_one(
 #: opens a database itself.
 KILL_EVERYWHERE = """
 import os, signal, sys
-from stepwell.store.sqlite import opening, locking, membership, writers_lock, judging, nudges
+from stepwell.store.sqlite.file import opening
+from stepwell.store.sqlite.file import locking
+from stepwell.store.sqlite.peers import membership
+from stepwell.store.sqlite.peers import writers_lock
+from stepwell.store.sqlite.file import identify
+from stepwell.store.sqlite.peers import datagrams
 path, migrations = sys.argv[1:]
-traced = {module.__file__ for module in (opening, locking, membership, writers_lock, judging, nudges)}
+traced = {module.__file__ for module in (opening, locking, membership, writers_lock, identify, datagrams)}
 
 def come_and_die(at):
     seen = set()

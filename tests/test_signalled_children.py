@@ -13,15 +13,16 @@ import pytest
 from tests.programs import isolated
 from tests.test_process_steps import start, told, until
 
-from stepwell import RunFailed, StepInterrupted, StepProcessDied, processes
-from stepwell.processes import ProcessLanes
-from stepwell.spawning import ChildProcess
+from stepwell import RunFailed, StepInterrupted, StepProcessDied
+from stepwell.executors import process_pool
+from stepwell.executors.child_process import ChildProcess
+from stepwell.executors.process_pool import ProcessPool
 from stepwell.testing import TestEngine
 
 FOR_THE_WORKER = [signal.SIGINT, signal.SIGHUP]
 
 
-def lanes(engine: TestEngine) -> ProcessLanes:
+def lanes(engine: TestEngine) -> ProcessPool:
     found = engine._client.core.steps._processes
     assert found is not None
     return found
@@ -86,7 +87,7 @@ def test_programs_that_a_step_starts_have_the_usual_signals(engine: TestEngine) 
 def test_a_step_whose_process_is_ended_together_with_its_worker_has_not_failed(
     engine: TestEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, definition: Any, first: str
 ) -> None:
-    monkeypatch.setattr(processes, "_DOUBT_SECONDS", 60.0 if first == "the child" else 0.01)
+    monkeypatch.setattr(process_pool, "_DOUBT_SECONDS", 60.0 if first == "the child" else 0.01)
     run = start(engine, definition, str(tmp_path / "told"))
     process = told(tmp_path / "told")
     if first == "the child":
@@ -110,7 +111,7 @@ def test_a_step_whose_process_is_ended_together_with_its_worker_has_not_failed(
 def test_a_step_of_at_most_once_that_is_ended_together_with_its_worker_is_interrupted(
     engine: TestEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "_DOUBT_SECONDS", 60.0)
+    monkeypatch.setattr(process_pool, "_DOUBT_SECONDS", 60.0)
     run = start(engine, isolated.spin, str(tmp_path / "told"), delivery="at-most-once")
     os.kill(told(tmp_path / "told"), signal.SIGTERM)
     until(lambda: bool(lanes(engine)._doubtful))

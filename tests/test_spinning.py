@@ -15,10 +15,10 @@ import pytest
 import stepwell
 from stepwell import Engine, Retry, receive, step, sync, workflow
 from stepwell.cli import main
-from stepwell.clock import MICROSECONDS
-from stepwell.journal import TICK
-from stepwell.spinning import EAGER_TICKS, Spinning, _pause
+from stepwell.model.clock import MICROSECONDS
+from stepwell.model.journal import TICK
 from stepwell.testing import TestEngine
+from stepwell.worker.spinning import EAGER_TICKS, Spinning, _pause
 
 MAX_TURNS = 20
 
@@ -26,7 +26,7 @@ MAX_TURNS = 20
 @pytest.fixture(autouse=True)
 def few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the tests fast."""
-    monkeypatch.setattr("stepwell.loop.MAX_TURNS", MAX_TURNS)
+    monkeypatch.setattr("stepwell.replay.loop.MAX_TURNS", MAX_TURNS)
 
 
 @step

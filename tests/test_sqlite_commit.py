@@ -20,7 +20,12 @@ from stepwell.errors import (
     StoreUnavailable,
     TransactionError,
 )
-from stepwell.store.base import (
+from stepwell.store.sqlite.file.migrate import load_migrations
+from stepwell.store.sqlite.file.opening import Database
+from stepwell.store.sqlite.peers.writers_lock import FairLock
+from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.sqlite.writer import MAX_ERRORS_IN_A_ROW
+from stepwell.store.store import (
     Change,
     Lent,
     MessageSent,
@@ -31,11 +36,6 @@ from stepwell.store.base import (
     Unit,
     ValuePublished,
 )
-from stepwell.store.sqlite import SqliteStore
-from stepwell.store.sqlite.migrate import load_migrations
-from stepwell.store.sqlite.opening import Database
-from stepwell.store.sqlite.writer import MAX_ERRORS_IN_A_ROW
-from stepwell.store.sqlite.writers_lock import FairLock
 from stepwell.testing.contract import NOW, Worker, step
 
 

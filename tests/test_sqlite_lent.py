@@ -10,8 +10,8 @@ import apsw
 import pytest
 
 from stepwell.errors import TransactionError
-from stepwell.store.base import Lent, RunCreated
-from stepwell.store.sqlite import SqliteStore
+from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.store import Lent, RunCreated
 from stepwell.testing.contract import NOW, Worker
 
 

@@ -9,9 +9,9 @@ from typing import Any, cast
 import apsw
 import pytest
 
-from stepwell.store.base import MessageSent, MessageTaken, RunFinished, WatchAdded
-from stepwell.store.sqlite import SqliteStore
-from stepwell.store.sqlite.migrate import APPLICATION_ID, load_migrations
+from stepwell.store.sqlite.file.migrate import APPLICATION_ID, load_migrations
+from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.store import MessageSent, MessageTaken, RunFinished, WatchAdded
 from stepwell.testing.contract import NOW, Worker
 
 _RUN = (
@@ -56,7 +56,7 @@ def test_nothing_is_lost_and_what_was_running_goes_on(first_release: Path) -> No
         record = worker.record(key)
         assert (record.status, record.owner, record.wake_at, record.crashes) == ("waiting", None, 5, 0)
     assert [member.epoch for member in worker.store.members()] == [2, worker.epoch]
-    assert worker.bury(NOW) == 0
+    assert worker.reap(NOW) == 0
     assert [member.epoch for member in worker.store.members()] == [worker.epoch]
     assert worker.take(at=NOW + 50) == [1, 2, 3]
     (snapshot, _, waiting) = worker.read.load([1, 2, 3])

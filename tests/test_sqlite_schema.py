@@ -15,18 +15,19 @@ import apsw
 import pytest
 
 from stepwell.errors import EngineClosed
-from stepwell.journal import Entry, EntryKind
-from stepwell.lifecycle import ENDED, STATUSES
-from stepwell.model import RunRecord
-from stepwell.store.base import SUSPECT_CRASHES, RunCreated, RunFinished, RunMoved, Unit, ValuePublished
-from stepwell.store.reading import RunFilter
-from stepwell.store.sqlite import SqliteStore, queries
+from stepwell.model.journal import Entry, EntryKind
+from stepwell.model.lifecycle import ENDED, STATUSES
+from stepwell.model.run import RunRecord
+from stepwell.store.inspector import RunFilter
+from stepwell.store.sql import named_sql
+from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.store import SUSPECT_CRASHES, RunCreated, RunFinished, RunMoved, Unit, ValuePublished
 from stepwell.testing.contract import NOW, Worker, step
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "src/stepwell/store/sqlite"
-READ = queries.load("queries_read.sql")
-WRITE = queries.load("queries_write.sql") | queries.load("queries_queue.sql") | queries.load("queries_retry.sql")
+READ = named_sql.load("queries_read.sql")
+WRITE = named_sql.load("queries_write.sql") | named_sql.load("queries_queue.sql") | named_sql.load("queries_retry.sql")
 _INDEXES = "SELECT sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
 
 
@@ -129,7 +130,7 @@ def test_rows_are_read_in_the_order_of_the_fields() -> None:
 
 
 def test_every_query_is_used_and_every_used_one_exists() -> None:
-    code = "".join(path.read_text() for path in FOLDER.glob("*.py"))
+    code = "".join(path.read_text() for path in FOLDER.parent.rglob("*.py"))
     for name in READ | WRITE:
         assert f'"{name}"' in code, f"no code uses the query {name!r}"
     for name in re.findall(r'_SQL\["(\w+)"\]', code):
@@ -148,9 +149,9 @@ def test_every_query_compiles(connection: apsw.Connection) -> None:
 def test_a_query_file_with_a_double_or_empty_name_is_refused() -> None:
     for text in ("-- name: a\nSELECT 1;\n-- name: a\nSELECT 2;", "-- name: a\n-- nothing\n"):
         with pytest.raises(ValueError, match="'a'"):
-            queries.parse(text)
+            named_sql.parse(text)
     with pytest.raises(ValueError, match="no single row"):
-        queries.ladder("SELECT 1", (2,))
+        named_sql.ladder("SELECT 1", (2,))
 
 
 # --- indexes

@@ -10,13 +10,16 @@ import msgspec
 import pytest
 from tests.members import Company, company_of, open_with_company
 
+from stepwell.definitions.queues import QueueSettings
 from stepwell.errors import RunNotFound
-from stepwell.flow import QueueSettings
-from stepwell.store.base import (
+from stepwell.store.queues import Entered, QueueChanged, QueueDeclared
+from stepwell.store.sqlite.peers import datagrams
+from stepwell.store.sqlite.peers.membership import Seat
+from stepwell.store.store import (
     Change,
     MessageSent,
-    News,
-    NewsTaken,
+    NotesTaken,
+    Notification,
     RunCreated,
     RunFinished,
     RunMoved,
@@ -27,9 +30,6 @@ from stepwell.store.base import (
     ValuePublished,
     WorkTaken,
 )
-from stepwell.store.queueing import Entered, QueueChanged, QueueDeclared
-from stepwell.store.sqlite import nudges
-from stepwell.store.sqlite.membership import Seat
 from stepwell.testing.contract import NOW, Worker, step
 
 #: Epochs of processes that are not there; letters to them show who is told.
@@ -60,20 +60,20 @@ def test_what_concerns_nobody_else_is_told_to_nobody(worker: Worker) -> None:
     run = worker.create("a")
     assert letters(worker, step(run, 1), RunMoved(run, "waiting", NOW, wake_at=NOW + 1)) == []
     assert letters(worker, MessageSent("a", "m", "1", NOW), RunWoken(run, NOW)) == []
-    assert letters(worker, RunsClaimed([run], NOW), NewsTaken([run]), WorkTaken(["w"], NOW, 1)) == []
+    assert letters(worker, RunsClaimed([run], NOW), NotesTaken([run]), WorkTaken(["w"], NOW, 1)) == []
     assert letters(worker, RunsReleased([run])) == []
 
 
 def test_work_is_told_to_takers_and_ends_to_listeners(worker: Worker) -> None:
-    work: tuple[bytes, list[int], list[int]] = (nudges.WORK, [TAKER], [])
+    work: tuple[bytes, list[int], list[int]] = (datagrams.WORK, [TAKER], [])
     assert letters(worker, RunCreated("p", "w", None, 1, "pending", NOW)) == [work]
     parked = worker.parked("a")
     assert letters(worker, RunWoken(parked, NOW)) == [work]
     assert letters(worker, RunWoken(parked, NOW)) == []  # it is due already
     runs = [worker.create(f"r{n}") for n in range(3)]
     ends: list[Change] = [RunFinished(runs[0], "completed", NOW), ValuePublished(runs[1], "k", "1", NOW)]
-    assert letters(worker, *ends) == [(nudges.ENDED, [LISTENER], runs[:2])]
-    assert (nudges.ENDED, [LISTENER], [runs[2]]) in letters(worker, RunMoved(runs[2], "halted", NOW, reason="why"))
+    assert letters(worker, *ends) == [(datagrams.ENDED, [LISTENER], runs[:2])]
+    assert (datagrams.ENDED, [LISTENER], [runs[2]]) in letters(worker, RunMoved(runs[2], "halted", NOW, reason="why"))
 
 
 def test_an_entry_of_a_queue_is_told_to_takers_as_a_turn(worker: Worker) -> None:
@@ -81,10 +81,10 @@ def test_an_entry_of_a_queue_is_told_to_takers_as_a_turn(worker: Worker) -> None
     worker.apply(QueueDeclared("q", "queue", QueueSettings(), NOW))
     company.letters.clear()
     queued = RunCreated("p", "w", None, 1, "pending", NOW, entry=Entered("q"))
-    assert letters(worker, queued) == [(nudges.TURN, [TAKER], [])]
+    assert letters(worker, queued) == [(datagrams.TURN, [TAKER], [])]
     # Who is told of work looks at queues as well.
     both = [msgspec.structs.replace(queued, id="r"), RunCreated("s", "w", None, 1, "pending", NOW)]
-    assert letters(worker, *both) == [(nudges.WORK, [TAKER], [])]
+    assert letters(worker, *both) == [(datagrams.WORK, [TAKER], [])]
 
 
 def test_a_deadline_in_a_queue_is_told_where_it_is_the_first(worker: Worker) -> None:
@@ -95,7 +95,7 @@ def test_a_deadline_in_a_queue_is_told_where_it_is_the_first(worker: Worker) -> 
         started = RunCreated(run_id, "w", None, 1, "pending", NOW, deadline_at=deadline_at, entry=Entered("q"))
         return letters(worker, started).copy()
 
-    work: list[tuple[bytes, list[int], list[int]]] = [(nudges.WORK, [TAKER], [])]
+    work: list[tuple[bytes, list[int], list[int]]] = [(datagrams.WORK, [TAKER], [])]
     found = [entering(f"r{number}", at) for number, at in enumerate((None, NOW + 9, NOW + 9, NOW + 20, NOW + 8))]
     assert found == [[], work, [], [], work]
 
@@ -103,10 +103,10 @@ def test_a_deadline_in_a_queue_is_told_where_it_is_the_first(worker: Worker) -> 
 def test_an_owner_is_told_once_until_it_has_looked(worker: Worker) -> None:
     other = Worker(worker.store)
     run = other.create("a")
-    assert letters(worker, RunWoken(run, NOW)) == [(nudges.MAIL, [other.epoch], [])]
+    assert letters(worker, RunWoken(run, NOW)) == [(datagrams.MAIL, [other.epoch], [])]
     assert letters(worker, RunWoken(run, NOW)) == []
-    other.apply(NewsTaken([run]))
-    assert letters(worker, RunWoken(run, NOW)) == [(nudges.MAIL, [other.epoch], [])]
+    other.apply(NotesTaken([run]))
+    assert letters(worker, RunWoken(run, NOW)) == [(datagrams.MAIL, [other.epoch], [])]
 
 
 def test_nothing_is_told_of_a_commit_that_did_not_happen(worker: Worker) -> None:
@@ -128,26 +128,26 @@ def test_the_runs_of_the_dead_are_told_as_work(worker: Worker) -> None:
     victim.create("a")
     company.kill(victim.epoch)
     company.letters.clear()
-    worker.bury()
-    assert (nudges.WORK, [TAKER], []) in company.letters
+    worker.reap()
+    assert (datagrams.WORK, [TAKER], []) in company.letters
 
 
 @pytest.mark.parametrize(
     ("kind", "keys", "news"),
     [
-        (nudges.WORK, (), News("work")),
-        (nudges.TURN, (), News("turn")),
-        (nudges.MAIL, (), News("mail")),
-        (nudges.ENDED, (3, 4), News("ends", (3, 4))),
-        (nudges.ENDED, (), News("anything")),
-        (nudges.DIED, (7,), News("death")),
-        (nudges.MEMBERS, (), News("anything")),
-        (nudges.ANYTHING, (), News("anything")),
-        (b"x", (), News("anything")),
+        (datagrams.WORK, (), Notification("work")),
+        (datagrams.TURN, (), Notification("turn")),
+        (datagrams.MAIL, (), Notification("mail")),
+        (datagrams.ENDED, (3, 4), Notification("ends", (3, 4))),
+        (datagrams.ENDED, (), Notification("anything")),
+        (datagrams.DIED, (7,), Notification("death")),
+        (datagrams.MEMBERS, (), Notification("anything")),
+        (datagrams.ANYTHING, (), Notification("anything")),
+        (b"x", (), Notification("anything")),
     ],
 )
-def test_letters_become_news(worker: Worker, kind: bytes, keys: tuple[int, ...], news: News) -> None:
-    told: list[News] = []
+def test_letters_become_news(worker: Worker, kind: bytes, keys: tuple[int, ...], news: Notification) -> None:
+    told: list[Notification] = []
     worker.store.watch(told.append)
     company = company_of(worker)
     assert company.hear is not None
@@ -156,7 +156,7 @@ def test_letters_become_news(worker: Worker, kind: bytes, keys: tuple[int, ...],
 
 
 def test_a_ping_is_answered_by_whoever_is_asked_whether_it_is_alive(worker: Worker) -> None:
-    told: list[News] = []
+    told: list[Notification] = []
     answers: list[Any] = []
     worker.store.watch(told.append)
     company = company_of(worker)
@@ -182,4 +182,4 @@ def test_a_batch_of_units_tells_each_process_once(worker: Worker) -> None:
     runs = [worker.create(f"r{n}") for n in range(5)]
     company.letters.clear()
     worker.commit(*(Unit([RunFinished(run, "completed", NOW)]) for run in runs))
-    assert company.letters == [(nudges.ENDED, [LISTENER], runs)]
+    assert company.letters == [(datagrams.ENDED, [LISTENER], runs)]

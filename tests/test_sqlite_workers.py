@@ -11,10 +11,12 @@ import pytest
 from tests.programs.store_worker import Heard, Remote
 
 from stepwell.errors import ClaimLost
-from stepwell.store.base import (
+from stepwell.store.sqlite import store as store_module
+from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.store import (
     CancelRequested,
     MessageSent,
-    NewsTaken,
+    NotesTaken,
     RunCreated,
     RunFinished,
     RunMoved,
@@ -24,8 +26,6 @@ from stepwell.store.base import (
     Unit,
     ValuePublished,
 )
-from stepwell.store.sqlite import SqliteStore
-from stepwell.store.sqlite import store as store_module
 from stepwell.testing.contract import NOW, Worker, step
 
 Starter = Callable[..., Remote]
@@ -130,12 +130,12 @@ def test_the_death_of_a_process_is_heard_and_its_runs_are_carried_on(
         (worker.epoch, "active", 0),
         (remote.epoch, "active", 1),
     ]
-    assert worker.bury(NOW) == 0
+    assert worker.reap(NOW) == 0
     killed_at = time.monotonic()
     remote.kill()
     heard.until("death")
     assert [member.state for member in worker.store.members()] == ["active", "dead"]
-    assert worker.bury(NOW + 5) == 1
+    assert worker.reap(NOW + 5) == 1
     assert worker.take(at=NOW + 5) == [run]
     # A few milliseconds where nothing else runs; no lease has to run out.
     assert time.monotonic() - killed_at < 30
@@ -148,7 +148,7 @@ def test_a_worker_that_died_before_it_had_its_seat_is_buried(worker: Worker, sta
     remote.send("die_unseated")
     remote.process.join(60)
     assert [member.state for member in worker.store.members()] == ["active", "dead"]
-    worker.bury(NOW)
+    worker.reap(NOW)
     assert [member.state for member in worker.store.members()] == ["active"]
 
 
@@ -158,7 +158,7 @@ def test_the_dead_that_the_last_process_left_behind_are_buried_by_the_next(datab
     for remote in remotes:
         remote.kill()
     worker = Worker(SqliteStore.open(database, durability="normal"))
-    assert worker.bury(NOW) == 2
+    assert worker.reap(NOW) == 2
     assert worker.take() == runs
     worker.store.close(worker.claim, NOW)
 
@@ -171,7 +171,7 @@ def test_a_stopped_process_keeps_its_runs_until_it_is_fenced_and_then_writes_not
     remote.pause()
     assert [member.state for member in worker.store.members()] == ["active", "stopped"]
     assert worker.store.ask([remote.epoch], 0.2) == {remote.epoch: "silent"}
-    assert worker.bury(NOW) == 0
+    assert worker.reap(NOW) == 0
     with worker.writing():
         assert worker.store.fence(remote.epoch, NOW + 1) == 1
     assert worker.take(at=NOW + 1) == [run]
@@ -184,7 +184,7 @@ def test_a_stopped_process_keeps_its_runs_until_it_is_fenced_and_then_writes_not
     assert worker.read.journal(run) == []
     with pytest.raises(ClaimLost, match="'a'"):
         remote.apply(RunMoved(run, "waiting", NOW))
-    assert worker.bury(NOW) == 0
+    assert worker.reap(NOW) == 0
 
 
 def test_a_fenced_worker_is_told_to_look(worker: Worker, start: Starter) -> None:
@@ -236,7 +236,7 @@ def test_what_arrives_for_a_run_of_another_process_is_told_to_its_owner(
     heard.until("mail")
     assert worker.news() == [run]
     # Taken first and read then: what comes later is told again.
-    worker.apply(NewsTaken([run]))
+    worker.apply(NotesTaken([run]))
     remote.apply(change)
     heard.until("mail")
     assert worker.news() == [run]
@@ -255,7 +255,7 @@ def test_ends_and_values_are_told_to_who_listens(worker: Worker, heard: Heard, s
     remote.apply(RunMoved(runs[3], "halted", NOW, reason="why"))
     assert heard.until("ends")[-1].keys == (runs[3],)
     worker.store.listen(False)
-    worker.apply(NewsTaken([own]))
+    worker.apply(NotesTaken([own]))
     remote.apply(RunFinished(runs[3], "cancelled", NOW))
     remote.apply(RunWoken(own, NOW))
     assert "ends" not in [news.kind for news in heard.until("mail")]

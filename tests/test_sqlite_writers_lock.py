@@ -13,9 +13,10 @@ import pytest
 from tests.processes import Member, child, line, tell
 
 from stepwell.errors import EngineClosed, StoreUnavailable
-from stepwell.store.sqlite import locking, writers_lock
-from stepwell.store.sqlite.locking import QUEUE_BYTE
-from stepwell.store.sqlite.writers_lock import FairLock, SharedLock
+from stepwell.store.sqlite.file import locking
+from stepwell.store.sqlite.file.locking import QUEUE_BYTE
+from stepwell.store.sqlite.peers import writers_lock
+from stepwell.store.sqlite.peers.writers_lock import FairLock, SharedLock
 
 
 def wait_for_queue(lock: FairLock, length: int) -> None:
@@ -176,8 +177,8 @@ def shared(path: str) -> Iterator[SharedLock]:
 #: Opens the lock file and evaluates what it is told, as `processes.MEMBER` does with a whole database.
 WRITER = """
 import os, sys, threading
-from stepwell.store.sqlite import locking
-from stepwell.store.sqlite.writers_lock import SharedLock
+from stepwell.store.sqlite.file import locking
+from stepwell.store.sqlite.peers.writers_lock import SharedLock
 lock_file = locking.acquire(sys.argv[1] + "-lock", sys.argv[1])
 lock_file.leave_door()
 writers = SharedLock(lock_file)
@@ -213,8 +214,8 @@ def test_processes_exclude_each_other(path: str) -> None:
     count = """
 import sys
 from pathlib import Path
-from stepwell.store.sqlite import locking
-from stepwell.store.sqlite.writers_lock import SharedLock
+from stepwell.store.sqlite.file import locking
+from stepwell.store.sqlite.peers.writers_lock import SharedLock
 lock_file = locking.acquire(sys.argv[1] + "-lock", sys.argv[1])
 lock_file.leave_door()
 writers, counter = SharedLock(lock_file), Path(sys.argv[1])

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pytest
 
-from stepwell import stalls
 from stepwell.errors import StoreError
-from stepwell.model import Member
-from stepwell.stalls import ANSWER_SECONDS, StallWatch
-from stepwell.store.base import Answer, Store
+from stepwell.model.run import Member
+from stepwell.runtime import stalls
+from stepwell.runtime.stalls import ANSWER_SECONDS, StallWatch
+from stepwell.store.store import Answer, Store
 
 OWN, OTHER = 1, 2
 

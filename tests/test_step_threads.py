@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from stepwell import Engine, Retry, RunCancelled, RunDeadlineExceeded, StepTimeout, current, publish, step, workflow
-from stepwell.attempts import Attempts
-from stepwell.congestion import REPEAT_SECONDS, WAITING_SECONDS, Congestion
+from stepwell.definitions.step_call import StepCall
+from stepwell.executors.congestion import REPEAT_SECONDS, WAITING_SECONDS, Congestion
 
 may_end = threading.Event()
 began: list[int] = []
@@ -232,8 +232,8 @@ def test_the_log_names_a_thread_that_goes_on_for_nobody_once(database: Path, cap
     assert "check_cancelled" in lines[0]
 
 
-def attempts_of(name: str, started_at: int) -> Attempts:
-    return Attempts(1, f"run of {name}", healthy, name, 0, (), {}, Context(), started_at=started_at)
+def attempts_of(name: str, started_at: int) -> StepCall:
+    return StepCall(1, f"run of {name}", healthy, name, 0, (), {}, Context(), started_at=started_at)
 
 
 def test_the_log_names_the_steps_for_whose_places_others_wait(caplog: pytest.LogCaptureFixture) -> None:

@@ -24,12 +24,12 @@ from stepwell import (
     StepTimeout,
     StepwellError,
     current,
-    dispatch,
     step,
     workflow,
 )
-from stepwell.context import StepInfo
-from stepwell.retry import next_delay
+from stepwell.definitions.step_info import StepInfo
+from stepwell.executors import dispatch
+from stepwell.model.retry import next_delay
 from stepwell.testing import TestEngine
 
 

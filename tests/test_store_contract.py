@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.members import company_of, open_with_company
 
-from stepwell.store.base import Store
+from stepwell.store.store import Store
 from stepwell.testing.contract import StoreContract, Worker
 
 

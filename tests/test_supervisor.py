@@ -209,4 +209,4 @@ def test_nobody_is_taken_over_where_nobody_can_be_asked(desk: Desk) -> None:
 def test_the_supervisor_does_without_the_engine() -> None:
     program = "import sys, stepwell.cli.supervisor; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert not {"apsw", "asyncio", "msgspec", "stepwell.engine"} & set(done.stdout.split())
+    assert not {"apsw", "asyncio", "msgspec", "stepwell.api.engine"} & set(done.stdout.split())

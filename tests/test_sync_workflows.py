@@ -23,7 +23,7 @@ from stepwell import (
     sync,
     workflow,
 )
-from stepwell.context import RunContext
+from stepwell.definitions.step_info import RunContext
 from stepwell.testing import TestEngine
 
 executed: list[str] = []

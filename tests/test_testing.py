@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from stepwell import Clock, Engine, EngineClosed, InvalidArgument, publish, receive, step, workflow
-from stepwell.clock import SystemClock
+from stepwell.model.clock import SystemClock
 from stepwell.testing import TestEngine, VirtualClock
 
 executed: list[str] = []
@@ -335,4 +335,4 @@ def test_the_examples_of_the_how_to_page_pass(tmp_path: Path) -> None:
 def test_the_plugin_costs_nothing_where_it_is_not_used(tmp_path: Path) -> None:
     program = "import sys, stepwell.testing.plugin; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert not {"apsw", "stepwell.core", "stepwell.testing.engine"} & set(done.stdout.split())
+    assert not {"apsw", "stepwell.runtime.engine_thread", "stepwell.testing.engine"} & set(done.stdout.split())

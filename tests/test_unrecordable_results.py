@@ -20,7 +20,7 @@ from stepwell import (
     transaction,
     workflow,
 )
-from stepwell.code_identity import code_fingerprint
+from stepwell.definitions.code_identity import code_fingerprint
 from stepwell.testing import TestEngine
 
 calls: list[str] = []

@@ -22,9 +22,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stepwell.codec import Codec
-from stepwell.comparison import same
 from stepwell.errors import DefinitionError, SerializationError
+from stepwell.values.codec import Codec
+from stepwell.values.comparison import same
 
 CODEC = Codec()
 

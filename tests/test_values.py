@@ -24,10 +24,10 @@ from stepwell import (
     sync,
     workflow,
 )
-from stepwell.batch import Batch
-from stepwell.memory import Memory
+from stepwell.runtime.waiters import Waiters
 from stepwell.testing import TestEngine
-from stepwell.waiting import Waiters
+from stepwell.worker.commit_batch import CommitBatch
+from stepwell.worker.run_cache import RunCache
 
 
 @workflow
@@ -240,7 +240,7 @@ def test_a_value_that_another_process_publishes_with_its_end_while_it_is_looked_
             return self._see([ended], [])
 
     store: Any = SimpleNamespace(inspector=Behind(), listen=lambda _on: None, location="here")
-    waiters = Waiters(store, Memory(), Batch(), set())
+    waiters = Waiters(store, RunCache(), CommitBatch(), set())
     told: list[Any] = []
     waiters.value(ended.id, "last", lambda *reply: told.append(reply))
     if waits_for_the_end_too:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stepwell.batch import Batch
-from stepwell.memory import Memory
-from stepwell.store.base import RunFinished
+from stepwell.runtime.waiters import Waiters
 from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.store import RunFinished
 from stepwell.testing.contract_kit import NOW, Worker
-from stepwell.waiting import Waiters
+from stepwell.worker.commit_batch import CommitBatch
+from stepwell.worker.run_cache import RunCache
 
 
 def test_the_end_of_a_run_that_this_worker_is_about_to_claim_is_told(database: Path) -> None:
     worker = Worker(SqliteStore.open(database))
     key = worker.create("run")
     answers: list[Any] = []
-    waiters = Waiters(worker.store, Memory(), Batch(), {key})
+    waiters = Waiters(worker.store, RunCache(), CommitBatch(), {key})
     waiters.run("run", lambda value, error: answers.append(error or value.status))
     waiters.look(None)
     assert answers == []

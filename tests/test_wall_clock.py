@@ -19,8 +19,8 @@ import time_machine
 
 import stepwell
 from stepwell import AsyncEngine, Engine, Queue, Rate, RunDeadlineExceeded, current, receive, step, workflow
+from stepwell.api.sortable_ids import SortableIds
 from stepwell.cli import main
-from stepwell.sortable_ids import SortableIds
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.testing import TestEngine
 

@@ -13,8 +13,8 @@ from proof.crew import PATIENCE_SECONDS, Crew
 from proof.load import Load
 from proof.scenarios.life import OPTIONS, Broken, check, end, pids_of, until
 from stepwell import AsyncEngine, DeterminismError
-from stepwell.store.sqlite import migrate
-from stepwell.store.sqlite.opening import open_database
+from stepwell.store.sqlite.file import migrate
+from stepwell.store.sqlite.file.opening import open_database
 
 
 def eight_migrate(folder: Path, seed: int) -> None:

@@ -1,12 +1,12 @@
 """Simulation: the real engine in a world of virtual time, where everything that can go wrong does so by seed.
 
-A world (`proof.sim.world`) has up to four worker processes, each a real `stepwell.machine.Machine` over a real store on
-one SQLite database in memory; callers (`proof.sim.callers`) that start, send, wait and cancel, collect batches, pause
-queues, and commit transactions of their own; and faults (`proof.sim.plan`): crashes between any two reads and commits,
-commits whose outcome stays unknown, a full disk, stalls and take-overs, letters that are late, lost or doubled, clocks
-that jump. What the runs do is a program at random (`proof.sim.grammar`). After every event, and in the end, the judge
-(`proof.sim.judge`) compares what happened with what was promised, and with a model that knows no engine
-(`proof.sim.model`).
+A world (`proof.sim.world`) has up to four worker processes, each a real `stepwell.runtime.turn.Machine` over a real
+store on one SQLite database in memory; callers (`proof.sim.callers`) that start, send, wait and cancel, collect
+batches, pause queues, and commit transactions of their own; and faults (`proof.sim.plan`): crashes between any two
+reads and commits, commits whose outcome stays unknown, a full disk, stalls and take-overs, letters that are late, lost
+or doubled, clocks that jump. What the runs do is a program at random (`proof.sim.grammar`). After every event, and in
+the end, the judge (`proof.sim.judge`) compares what happened with what was promised, and with a model that knows no
+engine (`proof.sim.model`).
 
 One seed is one case, and lives the same life wherever it is lived.
 """
@@ -27,7 +27,7 @@ from proof.sim.faults import Violation
 from proof.sim.plan import Plan, make
 from proof.sim.shrink import shrink
 from proof.sim.world import World, live
-from stepwell.codec import Codec
+from stepwell.values.codec import Codec
 
 FAULT: Final = (
     "simulated worlds: crashes at any read and commit, unknown commits, full disk, stalls, take-overs, letters lost, "

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proof.sim.faults import Violation
 from proof.sim.programs import FLOWS, WORKFLOWS, collected, in_queue, key_of
-from stepwell.client import Enlisted
+from stepwell.api.session import Enlisted
+from stepwell.definitions.queues import Queue, queue_entry
 from stepwell.errors import (
     ClaimLost,
     DuplicateRun,
@@ -22,10 +23,9 @@ from stepwell.errors import (
     StepwellError,
     StorageFull,
 )
-from stepwell.flow import Queue, queue_entry
-from stepwell.queues import entered
-from stepwell.requests import Message
-from stepwell.store.base import RunCreated
+from stepwell.runtime.requests import OutgoingMessage
+from stepwell.store.store import RunCreated
+from stepwell.worker.queue_policy import entered
 
 if TYPE_CHECKING:
     from proof.sim.plan import Action
@@ -128,10 +128,10 @@ class Callers:
                 return partial(machine.send, action.target, self._message(call, key), reply)
 
     @staticmethod
-    def _message(call: Call, key: str | None) -> Message:
+    def _message(call: Call, key: str | None) -> OutgoingMessage:
         # A transaction that is tried again, after nobody knew how it ended, may send a message of its own.
         sender = f"c{call.number}.{call.tries}" if call.action.kind == "transact" else f"c{call.number}"
-        return Message(call.action.name, json.dumps([sender, 0, 0]), key)
+        return OutgoingMessage(call.action.name, json.dumps([sender, 0, 0]), key)
 
     # --- starts ------------------------------------------------------------------------------------------------------
 

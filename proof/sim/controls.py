@@ -12,23 +12,24 @@ from msgspec.structs import replace
 
 from proof.sim.plan import Action, Plan, Worker
 from proof.sim.world import World
-from stepwell import activation
-from stepwell.activation import Activator
-from stepwell.client import Enlisted
-from stepwell.execution import Execution
-from stepwell.journal import Entry
-from stepwell.loading import Loader
-from stepwell.machine import Machine
-from stepwell.memory import Memory
-from stepwell.model import RunRecord, RunSnapshot
-from stepwell.permits import Permits
-from stepwell.requests import Requests
-from stepwell.resident import Resident
-from stepwell.store.sqlite import changes, writer
-from stepwell.store.sqlite.entries import Entries
-from stepwell.store.sqlite.facts import SqliteFacts
-from stepwell.turns import Turns
-from stepwell.work import Work
+from stepwell.api.session import Enlisted
+from stepwell.model.journal import Entry
+from stepwell.model.run import RunRecord, RunSnapshot
+from stepwell.replay.execution import Execution
+from stepwell.runtime.requests import Requests
+from stepwell.runtime.turn import TurnLoop
+from stepwell.store.sql import run_changes
+from stepwell.store.sql.queue_changes import Entries
+from stepwell.store.sql.queue_facts import SqliteFacts
+from stepwell.store.sqlite import writer
+from stepwell.worker import activation
+from stepwell.worker.activation import Activator
+from stepwell.worker.loaded_run import LoadedRun
+from stepwell.worker.loader import Loader
+from stepwell.worker.permits import Permits
+from stepwell.worker.queue_scheduler import QueueScheduler
+from stepwell.worker.run_cache import RunCache
+from stepwell.worker.unit_of_work import UnitOfWork
 
 
 def _acknowledge_early(stack: ExitStack) -> None:
@@ -42,28 +43,28 @@ def _acknowledge_early(stack: ExitStack) -> None:
 
 
 def _act_early(stack: ExitStack) -> None:
-    commit = Machine._commit_together
+    commit = TurnLoop._commit_together
 
-    def broken(self: Machine, works: list[Work]) -> None:
+    def broken(self: TurnLoop, works: list[UnitOfWork]) -> None:
         for work in works:
             self.run_steps(work.steps)
             work.steps = []
         commit(self, works)
 
-    stack.enter_context(patch.object(Machine, "_commit_together", broken))
+    stack.enter_context(patch.object(TurnLoop, "_commit_together", broken))
 
 
 def _act_on_a_failed_commit(stack: ExitStack) -> None:
     """The next step starts although the commit of the result that led to it was not made."""
-    hold_back = Machine._hold_back
+    hold_back = TurnLoop._hold_back
 
-    def broken(self: Machine, works: list[Work], error: Any) -> None:
+    def broken(self: TurnLoop, works: list[UnitOfWork], error: Any) -> None:
         for work in works:
             self.run_steps([attempts for attempts in work.steps if attempts.wanted])
             work.steps = []
         hold_back(self, works, error)
 
-    stack.enter_context(patch.object(Machine, "_hold_back", broken))
+    stack.enter_context(patch.object(TurnLoop, "_hold_back", broken))
 
 
 def _do_not_fence(stack: ExitStack) -> None:
@@ -77,7 +78,7 @@ def _leave_no_permits(stack: ExitStack) -> None:
 def _fire_twice(stack: ExitStack) -> None:
     deliver = Activator.deliver
 
-    def broken(self: Activator, run: Resident, entry: Entry, work: Work, **options: Any) -> None:
+    def broken(self: Activator, run: LoadedRun, entry: Entry, work: UnitOfWork, **options: Any) -> None:
         deliver(self, run, entry, work, **options)
         if entry.kind == "timer" and entry.op:  # not a tick, which is no operation's
             work.changes.append(entry)
@@ -86,9 +87,9 @@ def _fire_twice(stack: ExitStack) -> None:
 
 
 def _fire_early(stack: ExitStack) -> None:
-    pop_due, pop_run = Resident.pop_due, Memory.pop_due
-    stack.enter_context(patch.object(Resident, "pop_due", lambda self, now: pop_due(self, now + 5_000)))
-    stack.enter_context(patch.object(Memory, "pop_due", lambda self, now: pop_run(self, now + 5_000)))
+    pop_due, pop_run = LoadedRun.pop_due, RunCache.pop_due
+    stack.enter_context(patch.object(LoadedRun, "pop_due", lambda self, now: pop_due(self, now + 5_000)))
+    stack.enter_context(patch.object(RunCache, "pop_due", lambda self, now: pop_run(self, now + 5_000)))
 
 
 def _skip_children(stack: ExitStack) -> None:
@@ -119,21 +120,21 @@ def _lose_letters(stack: ExitStack) -> None:
 
 
 def _leave_no_note(stack: ExitStack) -> None:
-    stack.enter_context(patch.object(changes.Applier, "_tell_owner", lambda *_arguments: None))
+    stack.enter_context(patch.object(run_changes.Applier, "_tell_owner", lambda *_arguments: None))
 
 
 def _release_with_news(stack: ExitStack) -> None:
-    sql = changes._SQL["runs_released"]
+    sql = run_changes._SQL["runs_released"]
     before, found, _ = sql.partition("AND NOT EXISTS (SELECT 1 FROM stepwell_wakes")
     assert found
-    stack.enter_context(patch.dict(changes._SQL, {"runs_released": before}))
+    stack.enter_context(patch.dict(run_changes._SQL, {"runs_released": before}))
 
 
 def _claim_what_is_owned(stack: ExitStack) -> None:
-    sql = changes._SQL["runs_claimed"]
+    sql = run_changes._SQL["runs_claimed"]
     broken = sql.replace("owner IS NULL", "1")
     assert broken != sql
-    stack.enter_context(patch.dict(changes._SQL, {"runs_claimed": broken}))
+    stack.enter_context(patch.dict(run_changes._SQL, {"runs_claimed": broken}))
 
 
 def _forget_attempts(stack: ExitStack) -> None:
@@ -149,7 +150,7 @@ def _forget_attempts(stack: ExitStack) -> None:
 
 def _count_outside(stack: ExitStack) -> None:
     """What may be taken is counted before the transaction that takes it."""
-    add = Turns._add
+    add = QueueScheduler._add
 
     class Stale:
         """Facts of which the counts are old."""
@@ -168,12 +169,12 @@ def _count_outside(stack: ExitStack) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(self._facts, name)
 
-    def broken(self: Turns, name: str, choose: Any, settled: Any, asked: Any, *rest: Any) -> None:
+    def broken(self: QueueScheduler, name: str, choose: Any, settled: Any, asked: Any, *rest: Any) -> None:
         with self._inspector.queue_facts() as facts:
             known = facts.state(name)
         add(self, name, lambda facts: choose(Stale(facts, known)), settled, asked, *rest)
 
-    stack.enter_context(patch.object(Turns, "_add", broken))
+    stack.enter_context(patch.object(QueueScheduler, "_add", broken))
 
 
 def _ignore_pauses(stack: ExitStack) -> None:
@@ -212,14 +213,14 @@ def _fill_batches_too_far(stack: ExitStack) -> None:
 
 
 def _stop_too_early(stack: ExitStack) -> None:
-    begin = Resident.__init__
+    begin = LoadedRun.__init__
 
-    def broken(self: Resident, record: RunRecord, execution: Execution) -> None:
+    def broken(self: LoadedRun, record: RunRecord, execution: Execution) -> None:
         begin(self, record, execution)
         if self.deadline_at is not None:
             self.deadline_at -= 5_000
 
-    stack.enter_context(patch.object(Resident, "__init__", broken))
+    stack.enter_context(patch.object(LoadedRun, "__init__", broken))
 
 
 def _keep_no_deadline_of_what_waits(stack: ExitStack) -> None:
@@ -243,7 +244,7 @@ def _say_what_was(stack: ExitStack) -> None:
     """What a run waits for is written only when it is parked, not when it goes on to wait for something else."""
     rest = Activator._rest
 
-    def broken(self: Activator, run: Resident, work: Work) -> None:
+    def broken(self: Activator, run: LoadedRun, work: UnitOfWork) -> None:
         if run.status == "waiting":
             with patch.object(activation, "waits_of", lambda _run: run.waiting_on):
                 rest(self, run, work)

@@ -1,8 +1,8 @@
 """Real SQLite, real schema, no disk: the database that all workers of a simulated world share.
 
 It is one database in memory (SQLite's ``memdb``) with a connection for each worker's writer and one for all readers.
-`SimDatabase` stands in for `stepwell.store.sqlite.opening.Database`, so that the store above it is the real one, with
-its SQL, its transactions and its savepoints. What is left out is files: opening, locking, the log, checkpoints.
+`SimDatabase` stands in for `stepwell.store.sqlite.file.opening.Database`, so that the store above it is the real one,
+with its SQL, its transactions and its savepoints. What is left out is files: opening, locking, the log, checkpoints.
 
 Connections live as long as the process, one world after another: preparing statements costs more than most worlds.
 """
@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import apsw
 
-from stepwell.payload import inflate
-from stepwell.store.sqlite import migrate
-from stepwell.store.sqlite.queries import load
+from stepwell.store.sql.named_sql import load
+from stepwell.store.sqlite.file import migrate
+from stepwell.values.payload import inflate
 
 _numbers: Final = itertools.count()
 _READ_FRAME: Final = frozenset({load("queries_read.sql")["read_begun"], load("queries_read.sql")["read_ended"]})

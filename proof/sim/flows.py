@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proof.sim.faults import Violation
 from proof.sim.programs import FLOWS
-from stepwell.attempts import Attempts
-from stepwell.flow import Queue
+from stepwell.definitions.queues import Queue
+from stepwell.definitions.step_call import StepCall
 
 if TYPE_CHECKING:
     from proof.sim.process import Process
@@ -164,7 +164,7 @@ class FlowJudge:
 
     # --- limits ------------------------------------------------------------------------------------------------------
 
-    def began(self, process: Process, attempt: Attempts) -> None:
+    def began(self, process: Process, attempt: StepCall) -> None:
         """Look at an attempt that begins just now."""
         limit = attempt.definition.step_options.limit
         if limit is None or not self._rows(_ALIVE, process.members.epoch):
@@ -181,7 +181,7 @@ class FlowJudge:
         begun.append(self._world.now)
         check_rate(limit.name, begun)
 
-    def stopped(self, attempt: Attempts) -> None:
+    def stopped(self, attempt: StepCall) -> None:
         """Take note that an attempt has ended."""
         limit = attempt.definition.step_options.limit
         if limit is not None:

@@ -20,12 +20,12 @@ from proof.sim.programs import WORKFLOWS
 from proof.sim.reasons import ReasonJudge
 from proof.sim.relations import RelationJudge
 from proof.sim.starts import STARTS, StartJudge
-from stepwell.attempts import Attempts
-from stepwell.context import StepInfo
-from stepwell.execution import Execution
-from stepwell.journal import UNDELIVERED, Entry
-from stepwell.lifecycle import ENDED
-from stepwell.model import Claim
+from stepwell.definitions.step_call import StepCall
+from stepwell.definitions.step_info import StepInfo
+from stepwell.model.journal import UNDELIVERED, Entry
+from stepwell.model.lifecycle import ENDED
+from stepwell.model.run import Claim
+from stepwell.replay.execution import Execution
 from stepwell.store.sqlite.reader import SqliteInspector
 
 if TYPE_CHECKING:
@@ -181,11 +181,11 @@ class Judge:
         if issued < operation:
             raise Violation("a step follows a commit", f"{what}; from the file the code comes to operation {issued}")
 
-    def began(self, process: Process, attempt: Attempts) -> None:
+    def began(self, process: Process, attempt: StepCall) -> None:
         """Look at an attempt that begins just now, and at the limit that it may have."""
         self.flow.began(process, attempt)
 
-    def stopped(self, attempt: Attempts) -> None:
+    def stopped(self, attempt: StepCall) -> None:
         """Take note that an attempt has ended, or was cancelled."""
         self.flow.stopped(attempt)
 

@@ -1,8 +1,8 @@
-"""A simulated worker process: a real `Machine` over a real store, driven by the world's clock.
+"""A simulated worker process: a real `TurnLoop` over a real store, driven by the world's clock.
 
-What `stepwell.core` does with a thread, a loop and timers, this does with events of the world. Every place where the
-real process reads the file, asks for the writers' lock, or commits is a *point*: there other workers may have their
-turn, and there the process may die or stall.
+What `stepwell.runtime.engine_thread` does with a thread, a loop and timers, this does with events of the world. Every
+place where the real process reads the file, asks for the writers' lock, or commits is a *point*: there other workers
+may have their turn, and there the process may die or stall.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from proof.sim.faults import Crash, Violation
 from proof.sim.kernel import SimLock, SimMembers
 from proof.sim.plan import Worker
 from proof.sim.programs import FLOWS, WORKFLOWS
-from stepwell.attempts import Attempts
-from stepwell.codec import Codec
-from stepwell.context import enter_step
+from stepwell.definitions.step_call import StepCall
+from stepwell.definitions.step_info import enter_step
 from stepwell.errors import EngineClosed, StepwellError, StorageFull, StoreError, StoreFailed
-from stepwell.loading import Limits
-from stepwell.machine import Machine
-from stepwell.model import Claim
-from stepwell.runner import is_rated
-from stepwell.steps import record_result
-from stepwell.store.base import News, Outcome, StoreTransaction, Unit
-from stepwell.store.sqlite.changes import Evidence
+from stepwell.executors.runner import is_rated
+from stepwell.model.run import Claim
+from stepwell.runtime.turn import TurnLoop
+from stepwell.store.sql.run_changes import Evidence
 from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.store import Notification, Outcome, StoreTransaction, Unit
+from stepwell.values.codec import Codec
+from stepwell.worker.loader import Capacity
+from stepwell.worker.step_outcomes import record_result
 
 if TYPE_CHECKING:
     from proof.sim.world import World
 
 _T = TypeVar("_T")
 
-#: As `stepwell.core` has them, in microseconds.
+#: As `stepwell.runtime.engine_thread` has them, in microseconds.
 _STORE_RETRY: int = 250_000
 _DRAIN_RETRY: int = 10_000
 _START_TOLD: int = 20_000
@@ -103,7 +103,7 @@ class SimStore(SqliteStore):
 
 
 class Process:
-    """One life of a worker process at a place. Implements `stepwell.machine.Driver`."""
+    """One life of a worker process at a place. Implements `stepwell.runtime.turn.Driver`."""
 
     def __init__(self, world: World, place: int, worker: Worker, life: int) -> None:
         self.world = world
@@ -121,17 +121,17 @@ class Process:
         self._scheduled = False
         self._timer = 0
         self._latest = 0
-        self.under_way: dict[int, Attempts] = {}
+        self.under_way: dict[int, StepCall] = {}
         self.tick_pending = False
         self.crashed_in_turn = False
         self.store = SimStore(self)
         self.members = self.store.members_
         workflows = {WORKFLOWS[flavour].name: WORKFLOWS[flavour] for flavour in worker.serves}
-        self.machine = Machine(
+        self.machine = TurnLoop(
             self.store,
             world.codec,
             workflows,
-            limits=Limits(worker.running, worker.waiting),
+            limits=Capacity(worker.running, worker.waiting),
             chance=self.chance.random,
             driver=self,
             takes_work=bool(workflows),
@@ -230,9 +230,9 @@ class Process:
 
     def _watch(self) -> None:
         self.store.watch(self._hear)
-        self._hear(News("anything"))
+        self._hear(Notification("anything"))
 
-    def _hear(self, news: News) -> None:
+    def _hear(self, news: Notification) -> None:
         self.post(partial(self.machine.hear, news))
 
     def post(self, event: Callable[[], None]) -> None:
@@ -289,7 +289,7 @@ class Process:
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
-    def run_steps(self, attempts: list[Attempts]) -> None:
+    def run_steps(self, attempts: list[StepCall]) -> None:
         """Execute attempts on the spot, and tell of it later."""
         for attempt in attempts:
             self.point("before a step")
@@ -303,7 +303,7 @@ class Process:
             delay = self.chance.randint(1, self.world.plan.weather.step_time)
             self.world.at(delay, self, partial(self._finish, attempt, attempt.attempt, value, error), "step ends")
 
-    def _execute(self, attempt: Attempts) -> tuple[Any, BaseException | None]:
+    def _execute(self, attempt: StepCall) -> tuple[Any, BaseException | None]:
         loop = asyncio._get_running_loop()
         asyncio._set_running_loop(None)
         try:
@@ -320,7 +320,7 @@ class Process:
         finally:
             asyncio._set_running_loop(loop)
 
-    def _finish(self, attempt: Attempts, number: int, value: Any, error: BaseException | None) -> None:
+    def _finish(self, attempt: StepCall, number: int, value: Any, error: BaseException | None) -> None:
         self.under_way.pop(id(attempt), None)
         self.world.judge.stopped(attempt)
         if attempt.attempt != number:
@@ -331,7 +331,7 @@ class Process:
             attempt.error = error
         self.post(partial(self.machine.steps_finished, [attempt]))
 
-    def drop_steps(self, attempts: list[Attempts]) -> None:
+    def drop_steps(self, attempts: list[StepCall]) -> None:
         """Let them end when they do: nobody listens."""
 
     # --- the end -----------------------------------------------------------------------------------------------------

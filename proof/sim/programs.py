@@ -13,13 +13,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 from proof.sim.grammar import Node
-from stepwell import operations, sync
-from stepwell.context import RunContext, StepInfo
-from stepwell.definition import Workflow, step, transaction, workflow
+from stepwell import sync
+from stepwell.definitions.definition import Workflow, step, transaction, workflow
+from stepwell.definitions.queues import Batch, Limit, Queue, Rate
+from stepwell.definitions.step_info import RunContext, StepInfo
 from stepwell.errors import DuplicateRun, RunCancelled, RunConflict, RunEnded, RunFailed, RunNotFound, StepInterrupted
-from stepwell.flow import Batch, Limit, Queue, Rate
-from stepwell.operations import current
-from stepwell.retry import Retry
+from stepwell.model.retry import Retry
+from stepwell.operations import functions
+from stepwell.operations.functions import current
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -159,7 +160,7 @@ STEPS: Final[dict[str, Any]] = {
 
 def micros() -> int:
     """Return the run's time, in microseconds; off by one at most."""
-    return (operations.now() - _EPOCH) // _MICROSECOND
+    return (functions.now() - _EPOCH) // _MICROSECOND
 
 
 class Me:
@@ -281,26 +282,26 @@ async def _run_leaf(node: Node, me: Me) -> Node:
         case ["recv", number, name, milliseconds]:
             began = micros()
             limit = None if milliseconds is None else milliseconds / 1000
-            value = await operations.receive(name, list[Any], timeout=limit)
+            value = await functions.receive(name, list[Any], timeout=limit)
             return ["recv", number, began, micros(), value]
         case ["send", number, target, name, key]:
             try:
-                await operations.send(target, name, me.message(number, name), key=key)
+                await functions.send(target, name, me.message(number, name), key=key)
             except (RunNotFound, RunEnded) as error:
                 return ["send", number, type(error).__name__]
             return ["send", number, "sent"]
         case ["publish", number, key]:
-            await operations.publish(key, [me.id, number])
+            await functions.publish(key, [me.id, number])
             return ["publish", number]
         case ["draw", number]:
-            return ["draw", number, operations.random(), str(operations.uuid4())]
+            return ["draw", number, functions.random(), str(functions.uuid4())]
         case ["cancel", number, target]:
             with suppress(RunNotFound):
-                await operations.ChildRun[Any](target, program).cancel(f"node {number}")
+                await functions.ChildRun[Any](target, program).cancel(f"node {number}")
             return ["cancel", number]
         case ["join", number, target]:
             try:
-                await operations.ChildRun[Any](target, program).result()
+                await functions.ChildRun[Any](target, program).result()
             except (SimError, RunFailed, RunCancelled, RunNotFound) as error:
                 return ["join", number, _how(error)]
             return ["join", number, "completed"]
@@ -320,7 +321,7 @@ async def _run_child(node: Node) -> Node:
         except (SimError, RunFailed, RunCancelled) as error:
             return _ended(number, "", error)
     try:
-        child = await operations.start(definition, part, id=child_id, detached=mode == "detach", **in_queue(place))
+        child = await functions.start(definition, part, id=child_id, detached=mode == "detach", **in_queue(place))
     except (RunConflict, DuplicateRun) as error:
         return ["child", number, child_id, type(error).__name__]
     if mode != "await":
@@ -398,11 +399,11 @@ def _run_leaf_sync(node: Node, me: Me) -> Node:
             return ["draw", number, sync.random(), str(sync.uuid4())]
         case ["cancel", number, target]:
             with suppress(RunNotFound):
-                sync.ChildRun(operations.ChildRun[Any](target, program)).cancel(f"node {number}")
+                sync.ChildRun(functions.ChildRun[Any](target, program)).cancel(f"node {number}")
             return ["cancel", number]
         case ["join", number, target]:
             try:
-                sync.ChildRun(operations.ChildRun[Any](target, program)).result()
+                sync.ChildRun(functions.ChildRun[Any](target, program)).result()
             except (SimError, RunFailed, RunCancelled, RunNotFound) as error:
                 return ["join", number, _how(error)]
             return ["join", number, "completed"]

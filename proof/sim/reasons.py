@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from proof.sim.faults import Violation
-from stepwell.execution import Execution
-from stepwell.model import Member, MemberState
-from stepwell.parked import waits_of
+from stepwell.api.why import Reasons
+from stepwell.model.run import Member, MemberState
+from stepwell.model.waits import decode_waits
+from stepwell.replay.execution import Execution
 from stepwell.store.sqlite.reader import SqliteInspector
-from stepwell.waits import decode_waits
-from stepwell.why import Reasons
+from stepwell.worker.parked import waits_of
 
 if TYPE_CHECKING:
     from proof.sim.process import Process

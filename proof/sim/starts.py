@@ -11,8 +11,8 @@ from proof.sim.callers import TRIES
 from proof.sim.database import text_of
 from proof.sim.faults import Violation
 from proof.sim.programs import FLOWS, key_of
-from stepwell.activation import DEADLINE_REASON
-from stepwell.flow import Queue
+from stepwell.definitions.queues import Queue
+from stepwell.worker.activation import DEADLINE_REASON
 
 if TYPE_CHECKING:
     from proof.sim.callers import Call

@@ -23,10 +23,10 @@ from proof.sim.kernel import SimMembers
 from proof.sim.plan import Action, Plan, Worker
 from proof.sim.process import Process
 from proof.sim.programs import outside
-from stepwell.codec import Codec
-from stepwell.context import StepInfo
+from stepwell.definitions.step_info import StepInfo
 from stepwell.errors import EngineClosed, StepwellError
-from stepwell.store.sqlite import nudges
+from stepwell.store.sqlite.peers import datagrams
+from stepwell.values.codec import Codec
 
 #: When the world begins: 2025-11-22, in microseconds.
 BEGIN: Final = 1_763_800_000_000_000
@@ -204,7 +204,7 @@ class World:
             if process is not who and process.alive:
                 if not who.alive and (self.healing or self.chance.random() >= self.plan.weather.lost):
                     delay = self.chance.randint(1, self.plan.weather.letter_delay)
-                    self.at(delay, process, partial(self._deliver, process, nudges.DIED, ()), "hears of a death")
+                    self.at(delay, process, partial(self._deliver, process, datagrams.DIED, ()), "hears of a death")
                 self._tick(process)
 
     def _tick(self, process: Process) -> None:
@@ -215,7 +215,7 @@ class World:
 
     def _ticks(self, process: Process) -> None:
         process.tick_pending = False
-        self._deliver(process, nudges.ANYTHING, ())
+        self._deliver(process, datagrams.ANYTHING, ())
 
     # --- processes ---------------------------------------------------------------------------------------------------
 
@@ -290,7 +290,7 @@ class World:
             case "leave":
                 process.leave()
             case "bury":
-                self._deliver(process, nudges.DIED, ())
+                self._deliver(process, datagrams.DIED, ())
             case "fence":
                 self._fence(process, 3)
             case _:
@@ -326,7 +326,7 @@ class World:
             chosen.store.writers.release()
         self.losses += 1
         self.note(chosen, f"took over the runs of {victim.name}, worker {epoch}")
-        chosen.hears and chosen.hears(nudges.WORK, ())
+        chosen.hears and chosen.hears(datagrams.WORK, ())
 
     # --- steps -------------------------------------------------------------------------------------------------------
 

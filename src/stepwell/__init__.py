@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stepwell import sync
-    from stepwell.async_engine import AsyncEngine, AsyncQueueHandle, AsyncRun, AsyncTransaction
-    from stepwell.clock import Clock
-    from stepwell.context import Current, RunContext, StepInfo
-    from stepwell.definition import (
+    from stepwell.api.async_engine import AsyncEngine, AsyncQueueHandle, AsyncRun, AsyncTransaction
+    from stepwell.api.engine import Engine, OpenTransaction, QueueHandle, Run
+    from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WaitInfo
+    from stepwell.definitions.definition import (
         Step,
         Transaction,
         Workflow,
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
         transaction,
         workflow,
     )
-    from stepwell.engine import Engine, OpenTransaction, QueueHandle, Run
+    from stepwell.definitions.queues import Batch, Limit, Queue, Rate
+    from stepwell.definitions.step_info import Current, RunContext, StepInfo
     from stepwell.errors import (
         ClaimLost,
         DefinitionError,
@@ -61,10 +62,9 @@ if TYPE_CHECKING:
         WorkflowCodeError,
         WorkflowIOError,
     )
-    from stepwell.failure_info import FailureInfo
-    from stepwell.flow import Batch, Limit, Queue, Rate
-    from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WaitInfo
-    from stepwell.operations import (
+    from stepwell.model.clock import Clock
+    from stepwell.model.retry import Retry
+    from stepwell.operations.functions import (
         ChildRun,
         current,
         get_logger,
@@ -79,26 +79,26 @@ if TYPE_CHECKING:
         start,
         uuid4,
     )
-    from stepwell.own_tables import Connection, Rows
-    from stepwell.retry import Retry
+    from stepwell.values.failure_info import FailureInfo
+    from stepwell.values.own_tables import Connection, Rows
 
 __version__ = "0.1.0"
 
 #: Where each public name is defined, by module.
 _HOMES = {
-    "stepwell.async_engine": (
+    "stepwell.api.async_engine": (
         "AsyncEngine",
         "AsyncQueueHandle",
         "AsyncRun",
         "AsyncTransaction",
     ),
-    "stepwell.clock": ("Clock",),
-    "stepwell.context": (
+    "stepwell.model.clock": ("Clock",),
+    "stepwell.definitions.step_info": (
         "Current",
         "RunContext",
         "StepInfo",
     ),
-    "stepwell.definition": (
+    "stepwell.definitions.definition": (
         "Step",
         "Transaction",
         "Workflow",
@@ -106,7 +106,7 @@ _HOMES = {
         "transaction",
         "workflow",
     ),
-    "stepwell.engine": (
+    "stepwell.api.engine": (
         "Engine",
         "OpenTransaction",
         "QueueHandle",
@@ -152,20 +152,20 @@ _HOMES = {
         "WorkflowCodeError",
         "WorkflowIOError",
     ),
-    "stepwell.failure_info": ("FailureInfo",),
-    "stepwell.flow": (
+    "stepwell.values.failure_info": ("FailureInfo",),
+    "stepwell.definitions.queues": (
         "Batch",
         "Limit",
         "Queue",
         "Rate",
     ),
-    "stepwell.handles": (
+    "stepwell.api.views": (
         "JournalEntry",
         "QueueInfo",
         "RunInfo",
         "WaitInfo",
     ),
-    "stepwell.operations": (
+    "stepwell.operations.functions": (
         "ChildRun",
         "current",
         "get_logger",
@@ -180,11 +180,11 @@ _HOMES = {
         "start",
         "uuid4",
     ),
-    "stepwell.own_tables": (
+    "stepwell.values.own_tables": (
         "Connection",
         "Rows",
     ),
-    "stepwell.retry": ("Retry",),
+    "stepwell.model.retry": ("Retry",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

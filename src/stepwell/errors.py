@@ -49,7 +49,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-#: About 100 years, as `stepwell.retry.MAX_DURATION_SECONDS`.
+#: About 100 years, as `stepwell.model.retry.MAX_DURATION_SECONDS`.
 _LONGEST_SECONDS: Final = 3_155_760_000.0
 
 

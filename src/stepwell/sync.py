@@ -10,13 +10,13 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack, cast, overload
 
-from stepwell import operations
-from stepwell.clock import to_seconds
-from stepwell.definition import is_durable, refuse_named
-from stepwell.durable import unwrapped
+from stepwell.definitions.definition import is_durable, refuse_named
+from stepwell.definitions.durable import unwrapped
+from stepwell.definitions.queues import Queue
 from stepwell.errors import InvalidArgument
-from stepwell.flow import Queue
-from stepwell.operations import ChildOptions, current, now, patched, random, uuid4
+from stepwell.model.clock import to_seconds
+from stepwell.operations import functions
+from stepwell.operations.functions import ChildOptions, current, now, patched, random, uuid4
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -42,7 +42,7 @@ __all__ = [
 
 def _wait(what: str, coroutine: Coroutine[Any, Any, T]) -> T:
     try:
-        run = operations.execution(what)
+        run = functions.execution(what)
     except BaseException:
         coroutine.close()
         raise
@@ -57,7 +57,7 @@ def sleep(duration: float | timedelta) -> None:
 
 def sleep_until(when: datetime) -> None:
     """Wait, durably, until `when`; see `stepwell.sleep_until`."""
-    _wait("sync.sleep_until()", operations.sleep_until(when))
+    _wait("sync.sleep_until()", functions.sleep_until(when))
 
 
 @overload
@@ -72,23 +72,23 @@ def receive(name: str, type: Any = Any, *, timeout: float | timedelta | None = N
 
 def receive(name: str, type: Any = Any, *, timeout: float | timedelta | None = None, default: Any = None) -> Any:
     """Wait for the next message called `name`; see `stepwell.receive`."""
-    return _wait("sync.receive()", operations.receive(name, type, timeout=timeout, default=default))
+    return _wait("sync.receive()", functions.receive(name, type, timeout=timeout, default=default))
 
 
 def send(run_id: str, name: str, value: object = None, *, key: str | None = None) -> None:
     """Send a message to another run; see `stepwell.send`."""
-    _wait("sync.send()", operations.send(run_id, name, value, key=key))
+    _wait("sync.send()", functions.send(run_id, name, value, key=key))
 
 
 def publish(key: str, value: object) -> None:
     """Publish a value; see `stepwell.publish`."""
-    _wait("sync.publish()", operations.publish(key, value))
+    _wait("sync.publish()", functions.publish(key, value))
 
 
 class ChildRun(Generic[T]):
     """A child run that was started by `start`. `id` names it to the whole file."""
 
-    def __init__(self, child: operations.ChildRun[T]) -> None:
+    def __init__(self, child: functions.ChildRun[T]) -> None:
         self.id = child.id
         self._child = child
 
@@ -143,7 +143,7 @@ def start(
         dedup=dedup,
         partition=partition,
     )
-    return ChildRun(_wait("sync.start()", operations.start(workflow, *args, **options)))
+    return ChildRun(_wait("sync.start()", functions.start(workflow, *args, **options)))
 
 
 @overload
@@ -156,12 +156,12 @@ def map(function: Callable[[T], D], items: Iterable[T], /, *, limit: int | None 
 
 def map(function: Callable[[Any], Any], items: Iterable[Any], /, *, limit: int | None = None) -> list[Any]:
     """Call a step or a workflow on each of `items`; see `stepwell.map`."""
-    return _wait("sync.map()", operations.map(function, items, limit=limit))
+    return _wait("sync.map()", functions.map(function, items, limit=limit))
 
 
 def call(function: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts) -> T:
     """Call an ``async def`` step or workflow from a ``def`` workflow and wait for its result."""
-    run = operations.execution("sync.call()")
+    run = functions.execution("sync.call()")
     definition, positional, named = unwrapped(function, args, {})
     if not is_durable(definition):
         raise InvalidArgument(f"sync.call() needs a @step or a @workflow, not {function!r}")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from stepwell import errors
-from stepwell.store.base import Change, News, WorkTaken
-from stepwell.store.sqlite import SqliteStore
+from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.store import Change, Notification, WorkTaken
 
 # Not from the whole contract: hypothesis takes a second to import.
 from stepwell.testing.contract_kit import NOW, Worker, step
@@ -30,19 +30,19 @@ class Heard:
     """What a store was told by other processes."""
 
     def __init__(self, store: SqliteStore, *, answers: bool = True) -> None:
-        self._told: queue.Queue[News] = queue.Queue()
+        self._told: queue.Queue[Notification] = queue.Queue()
         self._answers = answers
         store.watch(self._hear)
 
-    def _hear(self, news: News) -> None:
+    def _hear(self, news: Notification) -> None:
         if news.reply is None:
             self._told.put(news)
         elif self._answers:
             news.reply()
 
-    def until(self, kind: str) -> list[News]:
+    def until(self, kind: str) -> list[Notification]:
         """Wait until something of this kind was told; return it with all before it, but for ``anything``."""
-        found: list[News] = []
+        found: list[Notification] = []
         while not found or found[-1].kind != kind:
             news = self._told.get(timeout=PATIENCE_SECONDS)
             if news.kind != "anything" or kind == "anything":
@@ -77,8 +77,8 @@ class _Servant:
     def create(self, run_id: str, status: Any = "running") -> int:
         return self._worker().create(run_id, status)
 
-    def bury(self, now: int) -> int:
-        return self._worker().bury(now)
+    def reap(self, now: int) -> int:
+        return self._worker().reap(now)
 
     def news(self) -> list[int]:
         return self._worker().news()

@@ -32,7 +32,7 @@ from stepwell import (
     transaction,
     workflow,
 )
-from stepwell.lifecycle import Status
+from stepwell.model.lifecycle import Status
 
 
 @dataclass

@@ -17,20 +17,20 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from stepwell.api.engine import Engine
+from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WorkerInfo
+from stepwell.api.why import Reasons
 from stepwell.cli import FAILED, USAGE
-from stepwell.clock import to_seconds
-from stepwell.codec import Codec
-from stepwell.engine import Engine
 from stepwell.errors import InvalidArgument, RunEnded, RunNotEnded, RunNotFound, StepwellError
-from stepwell.failure_info import FailureInfo, failure_info
-from stepwell.handles import JournalEntry, QueueInfo, RunInfo, WorkerInfo
-from stepwell.journal import TICK, VALUELESS
-from stepwell.lifecycle import ENDED, RETRIABLE, STATUSES, Status
-from stepwell.model import RunRecord
-from stepwell.operations import check_id
-from stepwell.store.reading import Inspector, RunFilter
-from stepwell.store.sqlite.looking import Look, look_into
-from stepwell.why import Reasons
+from stepwell.model.clock import to_seconds
+from stepwell.model.journal import TICK, VALUELESS
+from stepwell.model.lifecycle import ENDED, RETRIABLE, STATUSES, Status
+from stepwell.model.run import RunRecord
+from stepwell.operations.functions import check_id
+from stepwell.store.inspector import Inspector, RunFilter
+from stepwell.store.sqlite.file.read_only import Look, look_into
+from stepwell.values.codec import Codec
+from stepwell.values.failure_info import FailureInfo, failure_info
 
 #: How much of a value a line of the journal shows, in characters; `--json` shows all of it.
 _VALUE_CHARS: Final = 100

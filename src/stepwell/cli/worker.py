@@ -21,10 +21,10 @@ import threading
 import time
 from typing import Any, Final
 
+from stepwell.api.engine import Engine
 from stepwell.cli import FAILED, USAGE, logs, modules
 from stepwell.cli.signals import AT_ONCE, READY, STOPPING, Signals
-from stepwell.definition import registered_workflows
-from stepwell.engine import Engine
+from stepwell.definitions.definition import registered_workflows
 from stepwell.errors import StepwellError
 
 _log: Final = logging.getLogger("stepwell")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from stepwell.clock import MICROSECONDS, to_seconds
 from stepwell.errors import InvalidArgument
+from stepwell.model.clock import MICROSECONDS, to_seconds
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from stepwell.errors import ClaimLost, RunConflict, RunEnded, RunNotFound, StoreError
-from stepwell.lifecycle import ENDED, IllegalTransition, Status
-from stepwell.model import RunRecord
-from stepwell.store.base import (
+from stepwell.model.lifecycle import ENDED, IllegalTransition, Status
+from stepwell.model.run import RunRecord
+from stepwell.store.store import (
     CancelRequested,
     Change,
     ChildrenCancelled,

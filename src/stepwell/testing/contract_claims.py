@@ -11,14 +11,14 @@ from collections.abc import Callable
 import pytest
 
 from stepwell.errors import ClaimLost
-from stepwell.lifecycle import STATUSES, Status
-from stepwell.store.base import (
+from stepwell.model.lifecycle import STATUSES, Status
+from stepwell.store.store import (
     CancelRequested,
     Change,
     ChildrenCancelled,
     MessageSent,
     MessageTaken,
-    NewsTaken,
+    NotesTaken,
     RunFinished,
     RunMoved,
     RunsClaimed,
@@ -159,7 +159,7 @@ class ClaimContract(StoreFixtures):
         other.apply(MessageSent("r2", "m", "1", NOW), MessageSent("r0", "m", "1", NOW))
         assert worker.apply(RunsReleased([runs[2], runs[1], runs[0]])) == [[runs[2], runs[0]]]
         assert [worker.record(run).owner for run in runs] == [worker.epoch, None, worker.epoch]
-        worker.apply(NewsTaken(runs))
+        worker.apply(NotesTaken(runs))
         assert worker.apply(RunsReleased(runs)) == [[]]
 
     # --- what arrives ------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ class ClaimContract(StoreFixtures):
         assert (worker.news(), other.news()) == ([target], [])
         # A wake-up time in the row is the owner's to write.
         assert (worker.record(target).wake_at, worker.record(target).owner) == (wake_at, worker.epoch)
-        worker.apply(NewsTaken([target]))
+        worker.apply(NotesTaken([target]))
         assert worker.news() == []
 
     @_each_arrival
@@ -201,7 +201,7 @@ class ClaimContract(StoreFixtures):
         target = other.create("target", status, parent=helper, parent_op=1, attached=True)
         other.apply(*arrival(target, helper))
         self.kill(other)
-        worker.bury(NOW + 9)
+        worker.reap(NOW + 9)
         assert target in worker.take(at=NOW + 9)
 
     @pytest.mark.parametrize("change", [MessageSent("a", "m", "1", NOW), CancelRequested("a", NOW)], ids=repr)
@@ -212,7 +212,7 @@ class ClaimContract(StoreFixtures):
         # The activation that is committed here began before the change came.
         other.apply(change, RunMoved(run, "waiting", NOW))
         self.kill(other)
-        worker.bury(NOW + 9)
+        worker.reap(NOW + 9)
         assert worker.take(at=NOW + 9) == [run]
 
     @_each_arrival
@@ -258,7 +258,7 @@ class ClaimContract(StoreFixtures):
         run = worker.create("a", "waiting")
         message = MessageSent("a", "m", "1", NOW, key="k")
         other.apply(message)
-        worker.apply(NewsTaken([run]))
+        worker.apply(NotesTaken([run]))
         other.apply(message)
         assert worker.news() == []
 
@@ -276,9 +276,9 @@ class ClaimContract(StoreFixtures):
 
     def test_news_is_taken_by_the_owner_alone(self, worker: Worker, other: Worker) -> None:
         run, second = worker.create("a"), worker.create("b")
-        other.apply(RunWoken(run, NOW), RunWoken(second, NOW), NewsTaken([run, second]))
+        other.apply(RunWoken(run, NOW), RunWoken(second, NOW), NotesTaken([run, second]))
         assert worker.news() == [run, second]
-        worker.apply(NewsTaken([second, 9999]))
+        worker.apply(NotesTaken([second, 9999]))
         assert worker.news() == [run]
 
     def test_news_comes_again_after_it_was_taken(self, worker: Worker, other: Worker) -> None:
@@ -286,7 +286,7 @@ class ClaimContract(StoreFixtures):
         for _ in range(2):
             other.apply(RunWoken(run, NOW))
             assert worker.news() == [run]
-            worker.apply(NewsTaken([run]))
+            worker.apply(NotesTaken([run]))
 
     @pytest.mark.parametrize("status", ["pending", "halted", "completed"])
     def test_a_run_that_leaves_memory_for_good_takes_its_news_along(

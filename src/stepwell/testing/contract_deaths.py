@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from stepwell.errors import ClaimLost
-from stepwell.lifecycle import Status
-from stepwell.store.base import (
+from stepwell.model.lifecycle import Status
+from stepwell.store.store import (
     SUSPECT_CRASHES,
     RunFinished,
     RunMoved,
@@ -38,7 +38,7 @@ class DeathContract(StoreFixtures):
         worker.apply(RunWoken(noted, NOW + 1))
         before = [other.record(key) for key in others]
         self.kill(other)
-        assert worker.bury(NOW + 9) == 3
+        assert worker.reap(NOW + 9) == 3
         due = [(record.status, record.owner, record.wake_at) for record in map(worker.record, (running, noted))]
         assert due == [("waiting", None, NOW + 9)] * 2
         assert (worker.record(waiting).owner, worker.record(waiting).wake_at) == (None, NOW + 50)
@@ -49,10 +49,10 @@ class DeathContract(StoreFixtures):
     def test_the_living_are_not_buried_and_the_dead_only_once(self, worker: Worker, other: Worker) -> None:
         third = Worker(worker.store)
         mine, theirs, lost = worker.create("a"), other.create("b"), third.create("c")
-        assert worker.bury() == 0
+        assert worker.reap() == 0
         self.kill(third)
-        assert worker.bury() == 1
-        assert other.bury() == 0
+        assert worker.reap() == 1
+        assert other.reap() == 0
         assert [worker.record(key).owner for key in (mine, theirs, lost)] == [worker.epoch, other.epoch, None]
         other.apply(step(theirs, 1))
 
@@ -61,13 +61,13 @@ class DeathContract(StoreFixtures):
         runs = [one.create(f"r{n}") for n, one in enumerate(dead)]
         for one in dead:
             self.kill(one)
-        assert worker.bury(NOW) == 3
+        assert worker.reap(NOW) == 3
         assert worker.take() == runs
 
     def test_a_worker_that_was_buried_cannot_write_any_more(self, worker: Worker, other: Worker) -> None:
         run = other.create("a")
         self.kill(other)
-        worker.bury()
+        worker.reap()
         with pytest.raises(ClaimLost):
             other.apply(step(run, 1))
         assert worker.read.journal(run) == []
@@ -80,7 +80,7 @@ class DeathContract(StoreFixtures):
         assert victim.apply(RunsClaimed([run], NOW)) == [[run]]
         victim.apply(RunMoved(run, "running", NOW), *(step(run, op + 1) for op in range(steps)))
         self.kill(victim)
-        worker.bury(NOW)
+        worker.reap(NOW)
         return worker.record(run).crashes
 
     def test_crashes_are_counted_anew_after_progress(self, worker: Worker) -> None:
@@ -95,7 +95,7 @@ class DeathContract(StoreFixtures):
             assert victim.apply(RunsClaimed([run], NOW)) == [[run]]
             victim.apply(RunMoved(run, "running", NOW), step(run, 1, kind="step_started", value=None))
             self.kill(victim)
-            worker.bury(NOW)
+            worker.reap(NOW)
             assert worker.record(run).crashes == crashes
         # It keeps the other suspects waiting, and stays one itself when it leaves memory.
         suspect = worker.parked("b")
@@ -153,7 +153,7 @@ class DeathContract(StoreFixtures):
         runs = [other.create("a", "waiting"), other.create("b")]
         other.apply(RunMoved(runs[1], "waiting", NOW, wake_at=NOW + 50))
         self.kill(other)
-        worker.bury(NOW + 49)
+        worker.reap(NOW + 49)
         assert [worker.record(run).crashes for run in runs] == [0, 0]
 
     def test_a_run_that_was_taken_up_and_had_not_said_anything_yet_is_blamed(self, worker: Worker) -> None:
@@ -162,7 +162,7 @@ class DeathContract(StoreFixtures):
             victim = Worker(worker.store)
             assert victim.take(at=NOW) == [run]
             self.kill(victim)
-            worker.bury(NOW + 1)
+            worker.reap(NOW + 1)
             assert worker.record(run).crashes == crashes
 
     def test_suspects_are_taken_one_at_a_time_and_hold_up_nobody_else(self, worker: Worker, other: Worker) -> None:
@@ -236,7 +236,7 @@ class DeathContract(StoreFixtures):
         with pytest.raises(ClaimLost, match="'a'"):
             again.apply(RunMoved(run, "waiting", NOW))
         assert again.apply(RunsClaimed([waiting], NOW + 5)) == [[waiting]]
-        assert worker.bury() == 0
+        assert worker.reap() == 0
 
     def test_closing_leaves_the_runs_to_others_without_blame(self, tmp_path: Path) -> None:
         first = Worker(self.open_store(tmp_path))
@@ -244,7 +244,7 @@ class DeathContract(StoreFixtures):
         with first.writing():
             first.store.close(first.claim, NOW + 3)
         second = Worker(self.open_store(tmp_path))
-        assert second.bury(NOW + 8) == 0
+        assert second.reap(NOW + 8) == 0
         record = second.record(running)
         assert (record.status, record.owner, record.wake_at, record.crashes) == ("waiting", None, NOW + 3, 0)
         assert (second.record(waiting).owner, second.record(waiting).wake_at) == (None, None)
@@ -271,5 +271,5 @@ class DeathContract(StoreFixtures):
             (worker.epoch, NOW + 1, True, "active", 2),
             (dead.epoch, NOW + 2, True, "dead", 1),
         ]
-        worker.bury()
+        worker.reap()
         assert [member.epoch for member in store.members()] == [client.epoch, worker.epoch]

@@ -10,10 +10,10 @@ from typing import Any, Final
 import pytest
 
 from stepwell.errors import StepwellError
-from stepwell.journal import Entry
-from stepwell.lifecycle import ENDED, Status
-from stepwell.model import RunRecord
-from stepwell.store.base import (
+from stepwell.model.journal import Entry
+from stepwell.model.lifecycle import ENDED, Status
+from stepwell.model.run import RunRecord
+from stepwell.store.store import (
     Change,
     Created,
     Outcome,
@@ -95,10 +95,10 @@ class Worker:
         taken: list[int] = keys
         return taken
 
-    def bury(self, now: int = NOW) -> int:
+    def reap(self, now: int = NOW) -> int:
         """Bury dead workers."""
         with self.writing():
-            return self.store.bury(self.claim, now)
+            return self.store.reap(self.claim, now)
 
     def news(self) -> list[int]:
         """Return the runs for which a note lies here."""

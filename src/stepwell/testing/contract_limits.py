@@ -12,20 +12,19 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepwell.flow import QueueSettings
-from stepwell.model import Permit
-from stepwell.queues import grant
-from stepwell.store.base import (
-    RunFinished,
-    RunMoved,
-)
-from stepwell.store.queueing import (
+from stepwell.definitions.queues import QueueSettings
+from stepwell.model.run import Permit
+from stepwell.store.queues import (
     PermitAsked,
+    PermitDetached,
     PermitFreed,
-    PermitLeft,
     PermitReturned,
     PermitStarted,
     QueueDeclared,
+)
+from stepwell.store.store import (
+    RunFinished,
+    RunMoved,
 )
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker
 from stepwell.testing.contract_queue_kit import (
@@ -37,6 +36,7 @@ from stepwell.testing.contract_queue_kit import (
     settings_of,
     state_of,
 )
+from stepwell.worker.queue_policy import grant
 
 
 class LimitContract(StoreFixtures):
@@ -107,7 +107,7 @@ class LimitContract(StoreFixtures):
         run, other = worker.create("a"), worker.create("b")
         worker.apply(PermitAsked(run, 1, "limit", NOW))
         assert granted(worker) == [(run, 1)]
-        left = PermitLeft(run, 1, 1, NOW)
+        left = PermitDetached(run, 1, 1, NOW)
         # The operation may ask again, for its retry, and stands behind whoever waits.
         worker.apply(left, left, PermitAsked(other, 1, "limit", NOW), PermitAsked(run, 1, "limit", NOW))
         assert granted(worker) == []
@@ -128,7 +128,7 @@ class LimitContract(StoreFixtures):
         run, other = worker.create("a"), worker.create("b")
         worker.apply(PermitAsked(run, 1, "limit", NOW), PermitAsked(other, 1, "limit", NOW))
         assert granted(worker) == [(run, 1)]
-        worker.apply(PermitLeft(other, 1, 1, NOW), PermitLeft(other, 2, 1, NOW), PermitReturned(run, 1, NOW))
+        worker.apply(PermitDetached(other, 1, 1, NOW), PermitDetached(other, 2, 1, NOW), PermitReturned(run, 1, NOW))
         assert granted(worker) == [(other, 1)]
 
     def test_the_end_of_a_worker_frees_the_permits_that_its_attempts_were_left_with(
@@ -138,7 +138,7 @@ class LimitContract(StoreFixtures):
         run, other = worker.create("a"), worker.create("b")
         worker.apply(PermitAsked(run, 1, "limit", NOW), PermitAsked(other, 1, "limit", NOW))
         assert granted(worker) == [(run, 1)]
-        worker.apply(PermitLeft(run, 1, 1, NOW), RunFinished(run, "completed", NOW))
+        worker.apply(PermitDetached(run, 1, 1, NOW), RunFinished(run, "completed", NOW))
         survivor = Worker(store)
         survivor.apply(PermitFreed(run, 1, 1))  # of another worker's attempts nobody else knows when they end
         assert granted(survivor) == []
@@ -152,7 +152,7 @@ class LimitContract(StoreFixtures):
         first, second = worker.create("a"), worker.create("b")
         worker.apply(PermitAsked(first, 1, "limit", NOW), PermitAsked(second, 1, "limit", NOW))
         assert granted(worker) == [(first, 1)]
-        worker.apply(PermitLeft(first, 1, 1, NOW + 5))
+        worker.apply(PermitDetached(first, 1, 1, NOW + 5))
         assert granted(worker, NOW + 4 + SECOND) == []
         assert granted(worker, NOW + 5 + SECOND) == [(second, 1)]
 
@@ -246,7 +246,7 @@ class _Permits:
                 self.held[one] = self.now
                 self.starts.append(self.now)
             case "leave" if one is not None and one not in self.left and (started_at := self.held[one]) is not None:
-                self.worker.apply(PermitLeft(*one, 1, started_at))
+                self.worker.apply(PermitDetached(*one, 1, started_at))
                 self.left.add(one)
             case "return" if one in self.left:
                 self.left.discard(one)

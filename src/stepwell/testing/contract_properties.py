@@ -15,16 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepwell.errors import StepwellError
-from stepwell.lifecycle import STATUSES, Status
-from stepwell.model import RunRecord
-from stepwell.store.base import (
+from stepwell.model.lifecycle import STATUSES, Status
+from stepwell.model.run import RunRecord
+from stepwell.store.store import (
     SUSPECT_CRASHES,
     CancelRequested,
     Change,
     ChildrenCancelled,
     MessageSent,
     MessageTaken,
-    NewsTaken,
+    NotesTaken,
     Outcome,
     RunCreated,
     RunFinished,
@@ -73,7 +73,7 @@ def _changes(draw: st.DrawFn) -> _Make:
         lambda keys, _: RunsClaimed([keys[other], keys[run]], at),
         lambda _, __: WorkTaken(["shop.checkout", "w"], at, number),
         lambda keys, _: RunsReleased([keys[run], keys[other]]),
-        lambda keys, _: NewsTaken([keys[run]]),
+        lambda keys, _: NotesTaken([keys[run]]),
     ]
     return draw(st.sampled_from(makers))
 
@@ -173,7 +173,7 @@ class WorkProperties(StoreFixtures):
             victim = Worker(worker.store)
             victim.apply(RunsClaimed([key], NOW), RunMoved(key, "running", NOW))
             self.kill(victim)
-            worker.bury(NOW)
+            worker.reap(NOW)
         worker.apply(RunsClaimed([key], NOW), *(step(key, op + 1) for op in range(fate.steps)))
         if fate.status == "completed":
             worker.apply(RunFinished(key, "completed", NOW))

@@ -8,22 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
-from stepwell.flow import QueueSettings
-from stepwell.queues import Decision, advance, grant, take
-from stepwell.store.base import (
+from stepwell.definitions.queues import QueueSettings
+from stepwell.store.queues import (
+    Entered,
+    QueueDeclared,
+    QueueFacts,
+    QueueState,
+)
+from stepwell.store.store import (
     Change,
     Created,
     RunCreated,
     RunFinished,
     Unit,
 )
-from stepwell.store.queueing import (
-    Entered,
-    QueueDeclared,
-    QueueFacts,
-    QueueState,
-)
 from stepwell.testing.contract_kit import NOW, Worker
+from stepwell.worker.queue_policy import Decision, advance, grant, take
 
 SECOND: Final = 1_000_000
 #: The workflows of the runs in these contracts.

@@ -15,15 +15,15 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepwell.flow import QueueSettings
-from stepwell.store.base import (
+from stepwell.definitions.queues import QueueSettings
+from stepwell.store.queues import (
+    QueueChanged,
+    QueueDeclared,
+)
+from stepwell.store.store import (
     Change,
     RunCreated,
     RunFinished,
-)
-from stepwell.store.queueing import (
-    QueueChanged,
-    QueueDeclared,
 )
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker
 from stepwell.testing.contract_queue_kit import (

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import pytest
 
+from stepwell.definitions.queues import QueueSettings
 from stepwell.errors import InvalidArgument, QueueNotFound, StepwellError
-from stepwell.flow import QueueSettings
-from stepwell.journal import Entry
-from stepwell.queues import take
-from stepwell.store.base import (
+from stepwell.model.journal import Entry
+from stepwell.store.queues import (
+    QueueChanged,
+    QueueDeclared,
+    QueueFacts,
+    QueueTaken,
+)
+from stepwell.store.store import (
     Change,
     Created,
     RunCreated,
@@ -20,12 +25,6 @@ from stepwell.store.base import (
     RunsClaimed,
     Unit,
     WorkTaken,
-)
-from stepwell.store.queueing import (
-    QueueChanged,
-    QueueDeclared,
-    QueueFacts,
-    QueueTaken,
 )
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker
 from stepwell.testing.contract_queue_kit import (
@@ -39,6 +38,7 @@ from stepwell.testing.contract_queue_kit import (
     state_of,
     taken,
 )
+from stepwell.worker.queue_policy import take
 
 
 class QueueContract(StoreFixtures):

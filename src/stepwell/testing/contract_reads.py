@@ -10,11 +10,11 @@ import threading
 import msgspec
 import pytest
 
-from stepwell.journal import Entry
-from stepwell.lifecycle import STATUSES, Status
-from stepwell.model import RunRecord
-from stepwell.store.base import CancelRequested, MessageSent, RunFinished, RunMoved, RunsClaimed, Unit
-from stepwell.store.reading import RunFilter
+from stepwell.model.journal import Entry
+from stepwell.model.lifecycle import STATUSES, Status
+from stepwell.model.run import RunRecord
+from stepwell.store.inspector import RunFilter
+from stepwell.store.store import CancelRequested, MessageSent, RunFinished, RunMoved, RunsClaimed, Unit
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 
 

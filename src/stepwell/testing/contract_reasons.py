@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import pytest
 
-from stepwell.lifecycle import Status
-from stepwell.store.base import (
+from stepwell.model.lifecycle import Status
+from stepwell.store.queues import PermitAsked, PermitDetached, QueueTaken
+from stepwell.store.store import (
     SUSPECT_CRASHES,
     MessageSent,
     RunFinished,
@@ -18,7 +19,6 @@ from stepwell.store.base import (
     Store,
     WorkerServes,
 )
-from stepwell.store.queueing import PermitAsked, PermitLeft, QueueTaken
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 from stepwell.testing.contract_queue_kit import SECOND, declare, enqueue, entered, granted, taken
 
@@ -65,7 +65,7 @@ class ReasonContract(StoreFixtures):
             dead = Worker(store)
             assert dead.apply(RunsClaimed([key], NOW)) == [[key]]
             self.kill(dead)
-            survivor.bury()
+            survivor.reap()
         assert survivor.record(key).waiting_on == _WAITS
         assert survivor.apply(RunsClaimed([key], NOW)) == [[key]]
         assert (survivor.record(key).status, survivor.record(key).waiting_on) == ("running", None)
@@ -124,7 +124,7 @@ class ReasonContract(StoreFixtures):
         assert worker.read.permit_holders("limit", 5) == ["a", "b"]
         assert worker.read.permit_holders("limit", 1) == ["a"]
         assert worker.read.permits_kept_apart("limit") == []
-        worker.apply(PermitLeft(runs[0], 1, 1, NOW))
+        worker.apply(PermitDetached(runs[0], 1, 1, NOW))
         assert worker.read.permits_kept_apart("limit") == ["a"]
         assert worker.read.permit_holders("limit", 5) == ["b"]
         standing = worker.read.standing(runs[2], 1)
@@ -145,7 +145,7 @@ class ReasonContract(StoreFixtures):
             dead = Worker(store)
             assert dead.apply(RunsClaimed([key], NOW)) == [[key]]
             self.kill(dead)
-            survivor.bury()
+            survivor.reap()
             assert survivor.read.suspect_under_way() is None
         survivor.apply(RunsClaimed([key], NOW))
         assert survivor.read.suspect_under_way() == "a"

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from stepwell.errors import RunNotEnded, RunNotFound
-from stepwell.lifecycle import Status
-from stepwell.store.base import (
+from stepwell.model.lifecycle import Status
+from stepwell.store.queues import QueueTaken
+from stepwell.store.store import (
     SUSPECT_CRASHES,
     CancelRequested,
     MessageSent,
@@ -24,7 +25,6 @@ from stepwell.store.base import (
     Store,
     WorkTaken,
 )
-from stepwell.store.queueing import QueueTaken
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 from stepwell.testing.contract_queue_kit import ALL, declare, enqueue, entered, state_of
 
@@ -117,7 +117,7 @@ class RetryContract(StoreFixtures):
             dead = Worker(store)
             dead.apply(RunsClaimed([key], NOW))
             self.kill(dead)
-            worker.bury()
+            worker.reap()
         assert worker.record(key).crashes == SUSPECT_CRASHES
         worker.apply(RunFinished(key, "failed", NOW, error="{}"))
         worker.apply(retried(key, undone=[entry.position for entry in worker.read.journal(key)]))
@@ -125,7 +125,7 @@ class RetryContract(StoreFixtures):
         dead = Worker(store)
         assert dead.take(at=LATER) == [key]
         self.kill(dead)
-        worker.bury()
+        worker.reap()
         assert worker.record(key).crashes == 1
 
     def test_a_deadline_is_what_the_retry_says(self, worker: Worker) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from stepwell.errors import ClaimLost, RunNotFound, TransactionError
-from stepwell.model import Claim
-from stepwell.store.base import (
+from stepwell.model.run import Claim
+from stepwell.store.store import (
     Change,
     Lent,
     MessageSent,

@@ -10,12 +10,12 @@ import os
 from datetime import timedelta
 from typing import Any, Final, Self
 
-from stepwell.client import Client
-from stepwell.clock import MICROSECONDS, Clock, to_seconds
-from stepwell.core import Core
-from stepwell.engine import Engine
+from stepwell.api.engine import Engine
+from stepwell.api.options import Options
+from stepwell.api.session import Session
 from stepwell.errors import EngineClosed, InvalidArgument, StoreFailed
-from stepwell.options import Options
+from stepwell.model.clock import MICROSECONDS, Clock, to_seconds
+from stepwell.runtime.engine_thread import EngineThread
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.testing.clock import VirtualClock
 
@@ -24,7 +24,7 @@ IDLE_TIMEOUT_SECONDS: Final = 30.0
 
 # What died stays here for good: were it collected, `finally` blocks of its code would run, which a death does not let
 # them.
-_dead: Final[list[Core]] = []
+_dead: Final[list[EngineThread]] = []
 
 
 class TestEngine(Engine):
@@ -109,7 +109,7 @@ class TestEngine(Engine):
         self.close()
         self._given.update(options)
         arguments = {**_defaults(), **self._given}
-        self._client = Client(self._path, Options(**arguments), None)
+        self._client = Session(self._path, Options(**arguments), None)
         return self
 
 
@@ -117,7 +117,7 @@ def _defaults() -> dict[str, Any]:
     return dict(Engine.__init__.__kwdefaults__ or {})
 
 
-def _abandon(client: Client) -> None:
+def _abandon(client: Session) -> None:
     core, store = client.core, client.store
     if core._stopped.is_set():
         return
@@ -137,7 +137,7 @@ def _abandon(client: Client) -> None:
     store.close(None, 0)
 
 
-def _stop_thread(core: Core) -> None:
+def _stop_thread(core: EngineThread) -> None:
     loop = core._loop
 
     def stop() -> None:

@@ -21,15 +21,15 @@ import apsw
 import msgspec
 
 from stepwell.errors import EngineClosed, StoreError
-from stepwell.journal import Entry, Payload
-from stepwell.lifecycle import Status
-from stepwell.model import Member, MemberState, Message, Permit, RunRecord, RunSnapshot
-from stepwell.store.queueing import QueueFacts, QueueState, Standing
-from stepwell.store.reading import RunFilter
-from stepwell.store.sqlite.changes import record_of
-from stepwell.store.sqlite.facts import SqliteFacts, state_of
+from stepwell.model.journal import Entry, Payload
+from stepwell.model.lifecycle import Status
+from stepwell.model.run import Member, MemberState, Message, Permit, RunRecord, RunSnapshot
+from stepwell.store.inspector import RunFilter
+from stepwell.store.queues import QueueFacts, QueueState, Standing
+from stepwell.store.sql.named_sql import load
+from stepwell.store.sql.queue_facts import SqliteFacts, state_of
+from stepwell.store.sql.run_changes import record_of
 from stepwell.store.sqlite.faults import damaged, translate_read
-from stepwell.store.sqlite.queries import load
 
 _SQL: Final = load("queries_read.sql")
 _QUEUE_SQL: Final = load("queries_queue.sql")
@@ -80,7 +80,7 @@ class Readable(Protocol):
 
 
 class SqliteInspector:
-    """An `Inspector` (`stepwell.store.reading`) on a SQLite file. Up to `max_idle` connections are kept open."""
+    """An `Inspector` (`stepwell.store.inspector`) on a SQLite file. Up to `max_idle` connections are kept open."""
 
     def __init__(self, database: Readable, *, max_idle: int = 4) -> None:
         self._database = database

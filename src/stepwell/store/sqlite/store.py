@@ -16,18 +16,18 @@ import apsw
 import msgspec
 
 from stepwell.errors import StoreFailed, StoreUnavailable
-from stepwell.model import Claim, Member
-from stepwell.own_tables import Parameters, Rows
-from stepwell.store.base import Answer, News, Outcome, StoreTransaction, Unit, WritersLock
-from stepwell.store.reading import Inspector
-from stepwell.store.sqlite.changes import Evidence
-from stepwell.store.sqlite.facts import to_json
-from stepwell.store.sqlite.opening import Database, open_database
-from stepwell.store.sqlite.queries import load
+from stepwell.model.run import Claim, Member
+from stepwell.store.inspector import Inspector
+from stepwell.store.sql.named_sql import load
+from stepwell.store.sql.queue_facts import to_json
+from stepwell.store.sql.run_changes import Evidence
+from stepwell.store.sqlite.file.opening import Database, open_database
+from stepwell.store.sqlite.peers.notifier import Members, listen_to
 from stepwell.store.sqlite.reader import SqliteInspector
-from stepwell.store.sqlite.telling import Members, listen_to
 from stepwell.store.sqlite.user_queries import UserQueries
 from stepwell.store.sqlite.writer import WAL_LIMIT_BYTES, Writer
+from stepwell.store.store import Answer, Notification, Outcome, StoreTransaction, Unit, WritersLock
+from stepwell.values.own_tables import Parameters, Rows
 
 _log: Final = logging.getLogger("stepwell")
 
@@ -52,7 +52,7 @@ _T = TypeVar("_T")
 
 
 class SqliteStore:
-    """A `stepwell.store.base.Store` in one SQLite file.
+    """A `stepwell.store.store.Store` in one SQLite file.
 
     `SqliteStore.open` is the usual way in; the constructor takes a `Database` that is open already and owns it from
     then on. `wal_limit_bytes` is the size above which a commit copies the write-ahead log into the file. `members`
@@ -139,7 +139,7 @@ class SqliteStore:
         self._members.announce(epoch, takes_work=takes_work)
         return Claim(epoch)
 
-    def bury(self, claim: Claim, now: int) -> int:
+    def reap(self, claim: Claim, now: int) -> int:
         """End the workers that are dead, and release their runs; return how many runs there were; see `Store.bury`."""
 
         def end_the_dead() -> tuple[int, None]:
@@ -187,7 +187,7 @@ class SqliteStore:
             }
         )
 
-    def watch(self, callback: Callable[[News], None]) -> None:
+    def watch(self, callback: Callable[[Notification], None]) -> None:
         """Have `callback` called, from a thread of the store's, with what happens in other processes."""
         listen_to(self._members, callback)
 

@@ -14,10 +14,10 @@ from typing import Final
 import apsw
 
 from stepwell.errors import EngineClosed, TransactionError
-from stepwell.own_tables import Parameters, Rows
 from stepwell.store.sqlite.faults import translate_read
-from stepwell.store.sqlite.lent import ReadGate, rows_of
 from stepwell.store.sqlite.reader import Readable
+from stepwell.store.sqlite.user_connection import ReadGate, rows_of
+from stepwell.values.own_tables import Parameters, Rows
 
 #: Idle connections that are kept.
 _MAX_IDLE: Final = 2

@@ -28,18 +28,18 @@ from typing import TYPE_CHECKING, Any, Final
 import apsw
 
 from stepwell.errors import ClaimLost, EngineClosed, StoreError, StoreFailed, TransactionError
-from stepwell.model import Claim
-from stepwell.store.base import Change, Outcome, StoreTransaction, Unit
-from stepwell.store.sqlite.changes import Applier, Evidence
+from stepwell.model.run import Claim
+from stepwell.store.sql.named_sql import load
+from stepwell.store.sql.run_changes import Applier, Evidence
 from stepwell.store.sqlite.faults import TransactionGone, concerns_all, is_corruption, refusal, translate
-from stepwell.store.sqlite.lastcommit import LastCommit
-from stepwell.store.sqlite.lent import Gate, SqliteLent, SqliteTransaction
-from stepwell.store.sqlite.logroom import FRAME_HEADER_BYTES, cut_failed_commit
-from stepwell.store.sqlite.queries import load
-from stepwell.store.sqlite.telling import Members, tell
+from stepwell.store.sqlite.file.last_commit import LastCommit
+from stepwell.store.sqlite.file.wal_room import FRAME_HEADER_BYTES, cut_failed_commit
+from stepwell.store.sqlite.peers.notifier import Members, tell
+from stepwell.store.sqlite.user_connection import Gate, SqliteLent, SqliteTransaction
+from stepwell.store.store import Change, Outcome, StoreTransaction, Unit
 
 if TYPE_CHECKING:
-    from stepwell.store.sqlite.opening import Database
+    from stepwell.store.sqlite.file.opening import Database
 
 _SQL: Final = load("queries_write.sql")
 _BEGIN: Final = _SQL["begin"]

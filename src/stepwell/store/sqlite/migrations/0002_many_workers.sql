@@ -86,7 +86,7 @@ ALTER TABLE stepwell_runs_anew RENAME TO stepwell_runs;
 -- The indexes are partial, so that claims, timers and listings of what needs attention read only what they return,
 -- however many runs are parked, over, or in the memory of others; and so that an ordinary run pays for few of them.
 -- What can be claimed when its time comes. Runs that seem to kill their workers have an index of their own, so that many
--- of them stand in nobody's way; the bound is stepwell.store.base.SUSPECT_CRASHES.
+-- of them stand in nobody's way; the bound is stepwell.store.store.SUSPECT_CRASHES.
 CREATE INDEX stepwell_runs_by_wake ON stepwell_runs (workflow, wake_at)
     WHERE status = 'waiting' AND owner IS NULL AND wake_at IS NOT NULL AND crashes < 2;
 -- The state is always the same here; named all the same, it makes SQLite prefer this index to that on states.

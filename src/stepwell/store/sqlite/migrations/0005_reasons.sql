@@ -46,7 +46,7 @@ CREATE TABLE stepwell_runs_anew (
     queue TEXT,
     -- 1: it has not been taken from there yet. Then only its turn makes it run.
     queued INTEGER NOT NULL DEFAULT 0 CHECK (queued = 0 OR (queued = 1 AND status = 'pending' AND queue IS NOT NULL)),
-    -- What its code waited for when it was parked, as JSON: see stepwell.waits. NULL in a waiting run: it was under way
+    -- What its code waited for when it was parked, as JSON: see stepwell.model.waits. NULL in a waiting run: it was under way
     -- when its worker ended, and is due.
     waiting_on TEXT CHECK (waiting_on IS NULL OR status = 'waiting'),
     -- How far the times in this file were ahead of the wall clock when the run was created, in microseconds: 0, but where
@@ -99,7 +99,7 @@ PRAGMA legacy_alter_table = OFF;
 -- The indexes are partial, so that claims, timers and listings of what needs attention read only what they return,
 -- however many runs are parked, over, or in the memory of others; and so that an ordinary run pays for few of them.
 -- What can be claimed when its time comes. Runs that seem to kill their workers have an index of their own, so that many
--- of them stand in nobody's way; the bound is stepwell.store.base.SUSPECT_CRASHES.
+-- of them stand in nobody's way; the bound is stepwell.store.store.SUSPECT_CRASHES.
 CREATE INDEX stepwell_runs_by_wake ON stepwell_runs (workflow, wake_at)
     WHERE status = 'waiting' AND owner IS NULL AND wake_at IS NOT NULL AND crashes < 2;
 CREATE INDEX stepwell_runs_suspect ON stepwell_runs (status, owner, workflow, wake_at)

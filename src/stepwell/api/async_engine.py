@@ -1,0 +1,475 @@
+"""The engine for asyncio code, and its run handles: `stepwell.api.engine`, awaited.
+
+The engine's own thread does the work; the caller's loop executes the async steps, and is never blocked by a commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import os
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
+
+from stepwell.api.async_opening import LoopClient
+from stepwell.api.engine import CLOSE_TIMEOUT_SECONDS
+from stepwell.api.options import Durability, Options, QueueOptions, StartMessage, StartOptions, flow_name
+from stepwell.api.session import Enlisted, Session, in_transaction
+from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WorkerInfo, outcome
+from stepwell.definitions.definition import Workflow
+from stepwell.definitions.queues import UNSET, Limit, Queue, QueueSettings, Rate, Unset, changed_settings, check_key
+from stepwell.model.clock import Clock, to_seconds
+from stepwell.model.lifecycle import Status
+from stepwell.model.names import check_name, check_text
+from stepwell.replay.source_location import executing_at
+from stepwell.runtime.lock_watch import acquire_from_loop
+from stepwell.values.own_tables import Connection, Parameters, Rows
+from stepwell.values.payload import MAX_PAYLOAD_BYTES
+from stepwell.worker.unit_of_work import RunOver
+
+T = TypeVar("T")
+U = TypeVar("U")
+Ts = TypeVarTuple("Ts")
+
+
+class _Answers:
+    """Carries replies from the engine's thread to the caller's loop, all of one turn at once."""
+
+    def __init__(self, client: Session, loop: asyncio.AbstractEventLoop) -> None:
+        self._client = client
+        self._loop = loop
+        self._ready: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+
+    def reply_to(self, future: asyncio.Future[Any]) -> Callable[[Any, BaseException | None], None]:
+        def reply(value: Any, error: BaseException | None, /) -> None:
+            if threading.get_ident() != self._client.core.thread.ident:
+                _resolve([(future, value, error)])  # refused at once, on the caller's own thread
+                return
+            if not self._ready:
+                self._client.core.machine.at_flush(self._flush)
+            self._ready.append((future, value, error))
+
+        return reply
+
+    def _flush(self) -> None:
+        ready, self._ready = self._ready, []
+        try:
+            self._loop.call_soon_threadsafe(_resolve, ready)
+        except RuntimeError:  # the caller's loop is closed: nobody is left to hear it
+            return
+
+
+def _resolve(ready: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
+    for future, value, error in ready:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+
+
+class AsyncEngine:
+    """Runs durable workflows; `stepwell.Engine` for asyncio, with the same options.
+
+    It belongs to the event loop in which it is opened: by ``async with``, or by the first call. Async steps execute on
+    that loop; opening and closing the file does not hold it up.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        workflows: Iterable[Workflow[..., Any]] | None = None,
+        durability: Durability = "full",
+        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+        max_waiting_in_memory: int = 1_000,
+        max_running: int = 10_000,
+        max_crashes: int = 5,
+        step_threads: int = 32,
+        step_processes: int | None = None,
+        retention: float | timedelta | None = None,
+        take_over_stalled_after: float | timedelta | None = None,
+        queues: Iterable[Queue | str] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        options = Options(
+            workflows=workflows,
+            durability=durability,
+            max_payload_bytes=max_payload_bytes,
+            max_waiting_in_memory=max_waiting_in_memory,
+            max_running=max_running,
+            max_crashes=max_crashes,
+            step_threads=step_threads,
+            step_processes=step_processes,
+            retention=retention,
+            take_over_stalled_after=take_over_stalled_after,
+            queues=queues,
+            clock=clock,
+        )
+        self._path = path
+        self._client = LoopClient(path, options)
+        self._answers: _Answers | None = None
+
+    async def _ready(self) -> Session:
+        return await self._client.opened()
+
+    def _opened(self) -> Session:
+        return self._client.open_one()
+
+    async def __aenter__(self) -> Self:
+        """Open the file and return the engine."""
+        try:
+            await self._ready()
+        except asyncio.CancelledError:
+            self._client.abandon()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the engine."""
+        await self.close()
+
+    async def close(self, timeout: float | timedelta = CLOSE_TIMEOUT_SECONDS) -> None:
+        """Stop, giving steps under way `timeout` to end; see `stepwell.Engine.close`."""
+        await self._client.close(to_seconds(timeout, "timeout of close()"))
+
+    async def _ask(self, event: Callable[..., None], *args: Any) -> Any:
+        client = await self._ready()
+        client.check_usable()
+        if self._answers is None:
+            self._answers = _Answers(client, asyncio.get_running_loop())
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        reply = self._answers.reply_to(future)
+        client.core.request(event, *args, reply=reply)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            client.core.post(lambda: client.core.waiters.forget(reply))
+            raise
+
+    async def _wait(
+        self,
+        what: str,
+        timeout: float | timedelta | None,
+        event: Callable[..., None],
+        *args: Any,
+    ) -> Any:
+        if timeout is None:
+            return await self._ask(event, *args)
+        seconds = to_seconds(timeout, "timeout")
+        waiting = asyncio.ensure_future(self._ask(event, *args))
+        done, _ = await asyncio.wait([waiting], timeout=seconds)
+        if done:
+            return waiting.result()
+        waiting.cancel()
+        raise TimeoutError(f"{what} after {seconds:g} s; it goes on, so you can wait again")
+
+    @overload
+    async def start(
+        self, workflow: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts, **options: Unpack[StartOptions]
+    ) -> AsyncRun[T]: ...
+
+    @overload
+    async def start(
+        self, workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StartOptions]
+    ) -> AsyncRun[T]: ...
+
+    @overload
+    async def start(self, workflow: str, /, *args: Any, **options: Unpack[StartOptions]) -> AsyncRun[Any]: ...
+
+    async def start(
+        self,
+        workflow: Callable[[*Ts], Any] | str,
+        /,
+        *args: *Ts,
+        id: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        messages: Sequence[StartMessage] = (),
+        queue: Queue | str | None = None,
+        priority: int = 0,
+        delay: float | timedelta | datetime | None = None,
+        dedup: str | None = None,
+        partition: str | None = None,
+        **named: Any,
+    ) -> AsyncRun[Any]:
+        """Start a run; see `stepwell.Engine.start`."""
+        client = await self._ready()
+        definition = client.definition(workflow, named)
+        options = QueueOptions(queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition)
+        run = client.creation(definition, args, kwargs, id, deadline, client.entry(id, messages, options))
+        run_id = await self._ask(client.core.machine.start_run, run, client.messages(run.id, messages))
+        return AsyncRun(self, run_id, definition)
+
+    async def get(self, id: str) -> AsyncRun[Any]:
+        """Return the handle of a run; raises `RunNotFound`."""
+        client = await self._ready()
+        record = client.record(id)
+        return AsyncRun(self, record.id, client.definition_of(record))
+
+    async def list(
+        self,
+        *,
+        status: Status | Sequence[Status] | None = None,
+        workflow: Workflow[..., Any] | str | None = None,
+        id_prefix: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> builtins.list[AsyncRun[Any]]:
+        """Return the handles of the runs that match all filters, newest first; see `stepwell.Engine.list`."""
+        client = await self._ready()
+        records = client.list_records(status, workflow, id_prefix, limit, before)
+        return [AsyncRun(self, record.id, client.definition_of(record)) for record in records]
+
+    async def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
+        """Send the run a message; see `stepwell.Engine.send`."""
+        client = await self._ready()
+        await self._ask(client.core.machine.send, id, client.message(id, name, value, key))
+
+    async def retry_all(
+        self,
+        *,
+        status: Status | Sequence[Status] | None = None,
+        workflow: Workflow[..., Any] | str | None = None,
+        started_since: datetime | timedelta | float | None = None,
+        id_prefix: str | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        """Retry the runs that match all filters; see `stepwell.Engine.retry_all`."""
+        client = await self._ready()
+        wanted = client.retried(status, workflow, started_since, id_prefix)
+        if dry_run:
+            return client.count(wanted)
+        return cast("int", await self._ask(client.core.machine.retry_all, wanted))
+
+    async def purge(self, older_than: float | timedelta) -> int:
+        """Delete runs that ended long ago; see `stepwell.Engine.purge`."""
+        client = await self._ready()
+        return cast("int", await self._ask(client.core.machine.purge, client.purge_before(older_than)))
+
+    def queue(self, queue: Queue | Limit | str) -> AsyncQueueHandle:
+        """Return the handle of a queue or limit; see `stepwell.Engine.queue`."""
+        return AsyncQueueHandle(self, flow_name(queue))
+
+    async def queues(self) -> builtins.list[AsyncQueueHandle]:
+        """Return the handles of all queues and limits that the file knows, by name."""
+        return [AsyncQueueHandle(self, info.name) for info in (await self._ready()).queues()]
+
+    async def workers(self) -> builtins.list[WorkerInfo]:
+        """Return the workers that have the file open; see `stepwell.Engine.workers`."""
+        return await asyncio.to_thread((await self._ready()).workers)
+
+    async def take_over(self, epoch: int) -> int:
+        """Take the runs of another worker; see `stepwell.Engine.take_over`."""
+        return await asyncio.to_thread((await self._ready()).take_over, epoch)
+
+    async def query(self, sql: str, parameters: Parameters = ()) -> Rows:
+        """Return the rows of a query; see `stepwell.Engine.query`."""
+        return await asyncio.to_thread((await self._ready()).query, sql, parameters)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[AsyncTransaction]:
+        """Open a transaction; see `stepwell.Engine.transaction`. Other tasks go on; other writers wait."""
+        client = await self._ready()
+        client.check_usable()
+        core = client.core
+        writers, where = core.store.writers, f"transaction() at {executing_at()}"
+        await acquire_from_loop(writers)
+        try:
+            core.check_open()
+            token = in_transaction.set(in_transaction.get() | {id(client)})
+            try:
+                with writers.holding(where), core.store.transaction(core.machine.claimed()) as opened:
+                    enlisted = Enlisted(client, opened.apply)
+                    yield AsyncTransaction(self, opened.lent, enlisted)
+            finally:
+                in_transaction.reset(token)
+            # Before others may write: see `Worker.message_sent_outside`.
+            client.after_transaction(enlisted.events())
+        finally:
+            writers.release()
+
+
+class AsyncTransaction:
+    """A transaction of code outside of workflows; see `AsyncEngine.transaction`."""
+
+    def __init__(self, engine: AsyncEngine, lent: Connection, enlisted: Enlisted) -> None:
+        self._engine = engine
+        self._lent = lent
+        self._enlisted = enlisted
+
+    async def execute(self, sql: str, parameters: Parameters = ()) -> Rows:
+        """Execute SQL on the caller's own tables and return all rows; see `stepwell.Connection`."""
+        return self._lent.execute(sql, parameters)
+
+    async def executemany(self, sql: str, rows: Iterable[Parameters]) -> None:
+        """Execute SQL once for each of `rows`."""
+        self._lent.executemany(sql, rows)
+
+    @overload
+    async def start(
+        self, workflow: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts, **options: Unpack[StartOptions]
+    ) -> AsyncRun[T]: ...
+
+    @overload
+    async def start(
+        self, workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StartOptions]
+    ) -> AsyncRun[T]: ...
+
+    @overload
+    async def start(self, workflow: str, /, *args: Any, **options: Unpack[StartOptions]) -> AsyncRun[Any]: ...
+
+    async def start(
+        self,
+        workflow: Callable[[*Ts], Any] | str,
+        /,
+        *args: *Ts,
+        id: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        messages: Sequence[StartMessage] = (),
+        queue: Queue | str | None = None,
+        priority: int = 0,
+        delay: float | timedelta | datetime | None = None,
+        dedup: str | None = None,
+        partition: str | None = None,
+        **named: Any,
+    ) -> AsyncRun[Any]:
+        """Start a run if, and only if, the transaction commits; see `stepwell.Engine.start`."""
+        client = self._engine._opened()
+        definition = client.definition(workflow, named)
+        options = QueueOptions(queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition)
+        run = client.creation(definition, args, kwargs, id, deadline, client.entry(id, messages, options))
+        run_id = self._enlisted.start(run, client.messages(run.id, messages))
+        return AsyncRun(self._engine, run_id, definition)
+
+    async def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
+        """Send a message if, and only if, the transaction commits; see `stepwell.Engine.send`."""
+        self._enlisted.send(id, self._engine._opened().message(id, name, value, key))
+
+
+class AsyncQueueHandle:
+    """A queue or limit in the file; `stepwell.QueueHandle`, awaited."""
+
+    def __init__(self, engine: AsyncEngine, name: str) -> None:
+        self.name = name
+        self._engine = engine
+
+    async def info(self) -> QueueInfo:
+        """Return the facts about it as they are now; raises `QueueNotFound`."""
+        return (await self._engine._ready()).queue_info(self.name)
+
+    async def pause(self) -> None:
+        """Let nothing start from it until `resume`; what is under way goes on."""
+        await self._change(None, True)
+
+    async def resume(self) -> None:
+        """Let what waits start again."""
+        await self._change(None, False)
+
+    async def change(
+        self,
+        *,
+        concurrency: int | Unset | None = UNSET,
+        per_worker: int | Unset | None = UNSET,
+        partition_concurrency: int | Unset | None = UNSET,
+        rate: Rate | Unset | None = UNSET,
+    ) -> None:
+        """Change what it bounds; see `stepwell.QueueHandle.change`."""
+        await self._change(changed_settings(concurrency, per_worker, partition_concurrency, rate), None)
+
+    async def _change(self, settings: Callable[[QueueSettings], QueueSettings] | None, paused: bool | None) -> None:
+        machine = (await self._engine._ready()).core.machine
+        await self._engine._ask(machine.change_queue, self.name, settings, paused)
+
+    async def cancel_waiting(self, *, partition: str | None = None, reason: str | None = None) -> int:
+        """Cancel the runs that wait in it, or in one partition of it; return how many there were."""
+        request = (await self._engine._ready()).core.machine.cancel_waiting
+        chosen = check_key(partition, "partition"), check_text(reason, "reason")
+        return cast("int", await self._engine._ask(request, self.name, *chosen))
+
+    def __repr__(self) -> str:
+        """Show the name."""
+        return f"<AsyncQueueHandle {self.name!r}>"
+
+
+class AsyncRun(Generic[T]):
+    """A handle of a run; `stepwell.Run`, awaited."""
+
+    def __init__(self, engine: AsyncEngine, run_id: str, definition: Workflow[..., Any]) -> None:
+        self.id = run_id
+        self._engine = engine
+        self._definition = definition
+
+    @property
+    def workflow(self) -> str:
+        """The name of the run's workflow."""
+        return self._definition.name
+
+    @property
+    def status(self) -> Coroutine[Any, Any, Status]:
+        """The run's state now: ``await run.status``; see `stepwell.model.lifecycle`."""
+        return self._status()
+
+    async def _status(self) -> Status:
+        return (await self.info()).status
+
+    async def result(self, timeout: float | timedelta | None = None) -> T:
+        """Wait for the run's end and return its result; raises as `stepwell.Run.result` does."""
+        client = await self._engine._ready()
+        over: RunOver = await self._engine._wait(
+            f"run {self.id!r} has not ended", timeout, client.core.waiters.run, self.id
+        )
+        return cast("T", outcome(over, self._definition, client.codec))
+
+    async def info(self) -> RunInfo:
+        """Return the facts about the run as they are now."""
+        return (await self._engine._ready()).info(self.id)
+
+    async def cancel(self, reason: str | None = None) -> bool:
+        """Ask the run to stop; see `stepwell.Run.cancel`."""
+        request = (await self._engine._ready()).core.machine.cancel
+        return cast("bool", await self._engine._ask(request, self.id, check_text(reason, "reason")))
+
+    async def retry(self) -> None:
+        """Bring a run back that failed or was cancelled; see `stepwell.Run.retry`."""
+        await self._engine._ask((await self._engine._ready()).core.machine.retry, self.id)
+
+    async def resume(self) -> None:
+        """Try a halted run again; see `stepwell.Run.resume`."""
+        await self._engine._ask((await self._engine._ready()).core.machine.resume, self.id)
+
+    async def send(self, name: str, value: object = None, *, key: str | None = None) -> None:
+        """Send the run a message; see `stepwell.Engine.send`."""
+        await self._engine.send(self.id, name, value, key=key)
+
+    @overload
+    async def value(self, key: str, timeout: float | timedelta | None = None) -> Any: ...
+    @overload
+    async def value(self, key: str, timeout: float | timedelta | None = None, *, type: type[U]) -> U: ...
+    @overload
+    async def value(self, key: str, timeout: float | timedelta | None = None, *, type: Any) -> Any: ...
+
+    async def value(self, key: str, timeout: float | timedelta | None = None, *, type: Any = Any) -> Any:
+        """Return what the run published last under `key`, as `type`, or wait for it; see `stepwell.Run.value`."""
+        check_name(key, "the key of a published value")
+        client = await self._engine._ready()
+        payload = await self._engine._wait(
+            f"run {self.id!r} has not published {key!r}", timeout, client.core.waiters.value, self.id, key
+        )
+        return client.codec.decode(payload, type, f"the value {key!r} of run {self.id!r}")
+
+    async def journal(self) -> builtins.list[JournalEntry]:
+        """Return everything that the run was told so far, in order."""
+        return (await self._engine._ready()).journal(self.id)
+
+    def __repr__(self) -> str:
+        """Show the id."""
+        return f"<AsyncRun {self.id!r}>"

@@ -1,0 +1,97 @@
+"""The one open client of an `AsyncEngine`, opened and closed in threads.
+
+Opening reads and may migrate the file, and waits where somebody else writes: seconds, in which the caller's loop must
+go on serving. It happens once, for the loop of the first call; whoever calls meanwhile waits for the same opening.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from contextvars import copy_context
+from typing import Final
+
+from stepwell.api.options import Options
+from stepwell.api.session import Session, check_outside_of_runs
+from stepwell.errors import EngineClosed
+
+
+class LoopClient:
+    """Opens a client for one event loop, and closes it. All methods but `open_one` are for coroutines of that loop."""
+
+    def __init__(self, path: str | os.PathLike[str], options: Options) -> None:
+        self._path: Final = path
+        self._options: Final = options
+        self._lock: Final = threading.Lock()  # of what follows, which the thread that opens sets
+        self._client: Session | None = None
+        self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening: asyncio.Future[Session] | None = None
+
+    async def opened(self) -> Session:
+        """Return the client, which is opened where it is not open yet.
+
+        Raises `EngineClosed` after `close`, and in another loop than the first call was made in; and as `Engine()`.
+        """
+        loop = asyncio.get_running_loop()
+        client = self._client
+        if client is not None and self._loop is loop:
+            return client
+        if self._closed:
+            raise self._is_closed()
+        if self._loop is not None and self._loop is not loop:
+            raise EngineClosed(
+                f"{os.fspath(self._path)}: this engine belongs to another event loop; use it from there "
+                "(asyncio.run_coroutine_threadsafe), or share an Engine, which any thread may use"
+            )
+        if self._opening is None:
+            check_outside_of_runs()
+            self._loop, context = loop, copy_context()
+            self._opening = loop.run_in_executor(None, lambda: context.run(self._open, loop))
+            self._opening.add_done_callback(self._has_opened)
+        return await asyncio.shield(self._opening)
+
+    def open_one(self) -> Session:
+        """Return the client, which must be open; from any thread. Raises `EngineClosed` where it is not."""
+        if self._client is None:
+            raise self._is_closed()
+        return self._client
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> Session:
+        """Open the file, in a thread; a client that nobody waits for any more is closed again."""
+        client = Session(self._path, self._options, loop)
+        with self._lock:
+            if not self._closed:
+                self._client = client
+                return client
+        client.close(0)
+        raise self._is_closed()
+
+    def _has_opened(self, opening: asyncio.Future[Session]) -> None:
+        if opening.cancelled() or opening.exception() is not None:  # the next call tries again
+            self._opening = self._loop = None
+
+    def _is_closed(self) -> EngineClosed:
+        return EngineClosed(f"{os.fspath(self._path)}: the engine is closed; open another one")
+
+    def abandon(self) -> None:
+        """Close at once, without waiting for it: whoever wanted it open was cancelled meanwhile."""
+        client = self._take()
+        if client is not None:
+            _ = asyncio.get_running_loop().run_in_executor(None, client.close, 0)
+
+    async def close(self, timeout: float) -> None:
+        """Close the client, giving steps under way `timeout` seconds to end; one that is being opened as well."""
+        client, opening = self._take(), self._opening
+        if client is not None:
+            # In a thread, because steps under way need this loop to come to their end.
+            await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, client.close, timeout))
+        elif opening is not None and not opening.done():
+            await asyncio.wait([opening])  # its thread closes what it has opened
+
+    def _take(self) -> Session | None:
+        with self._lock:
+            self._closed = True
+            client, self._client = self._client, None
+        return client

@@ -1,0 +1,245 @@
+"""What callers may hand in: options of an engine, a start, a listing, each checked before anything is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
+
+from stepwell.definitions.definition import Workflow, how_to_make_it_a_workflow, is_workflow, registered_workflows
+from stepwell.definitions.durable import as_definition
+from stepwell.definitions.queues import Limit, Queue, used
+from stepwell.errors import InvalidArgument
+from stepwell.model.clock import MICROSECONDS, Clock, engine_time, microseconds_of, to_seconds
+from stepwell.model.lifecycle import STATUSES, Status
+from stepwell.model.names import check_name, check_text
+from stepwell.store.inspector import RunFilter
+from stepwell.worker.loader import Capacity
+
+Durability = Literal["full", "normal"]
+
+#: A message that goes with a start: its name and value, or name, value and key.
+StartMessage: TypeAlias = tuple[str, object] | tuple[str, object, str]
+
+#: What one row of a file may have at most: SQLITE_MAX_LENGTH, see https://www.sqlite.org/limits.html.
+MAX_ROW_BYTES: Final = 1_000_000_000
+
+#: The shortest `take_over_stalled_after`, in seconds.
+MIN_STALL_SECONDS: Final = 1.0
+
+
+#: The most runs that one call lists, or retries.
+MAX_PAGE: Final = 2**31
+#: The states of runs that can be retried; a halted one is resumed.
+_RETRIED: Final = ("failed", "cancelled", "halted")
+
+_CLOCK_METHODS: Final = ("now", "set_floor", "seconds_until", "on_jump")
+
+
+class QueueOptions(TypedDict):
+    """Those keyword arguments of `start` that are about its place in a queue."""
+
+    queue: Queue | str | None
+    priority: int
+    delay: float | timedelta | datetime | None
+    dedup: str | None
+    partition: str | None
+
+
+class StartOptions(TypedDict, total=False):
+    """The keyword arguments of `start`, for the overloads that type its result; see `stepwell.Engine.start`."""
+
+    id: str | None
+    kwargs: Mapping[str, Any] | None
+    deadline: float | timedelta | datetime | None
+    messages: Sequence[StartMessage]
+    queue: Queue | str | None
+    priority: int
+    delay: float | timedelta | datetime | None
+    dedup: str | None
+    partition: str | None
+
+
+class Options:
+    """The checked options of an engine; see `stepwell.Engine`."""
+
+    def __init__(
+        self,
+        *,
+        workflows: Iterable[Workflow[..., Any]] | None,
+        durability: Durability,
+        max_payload_bytes: int,
+        max_waiting_in_memory: int,
+        max_running: int,
+        max_crashes: int,
+        step_threads: int,
+        step_processes: int | None,
+        retention: float | timedelta | None,
+        take_over_stalled_after: float | timedelta | None,
+        queues: Iterable[Queue | str] | None,
+        clock: Clock | None,
+    ) -> None:
+        if durability not in ("full", "normal"):
+            raise InvalidArgument(f"durability must be 'full' or 'normal', not {durability!r}")
+        self.durability: Durability = durability
+        self.workflows = _served(workflows)
+        self.queues = _served_queues(queues)
+        #: Whether the engine carries runs on. One that was given an empty list is a mere client of others.
+        self.takes_work = workflows is None or bool(self.workflows)
+        self.max_payload_bytes = at_least(max_payload_bytes, 1, "max_payload_bytes")
+        if max_payload_bytes > MAX_ROW_BYTES:
+            raise InvalidArgument(
+                f"max_payload_bytes must be at most {MAX_ROW_BYTES:,}, which is what SQLite keeps in one row, "
+                f"not {max_payload_bytes!r}"
+            )
+        self.limits = Capacity(
+            running=at_least(max_running, 1, "max_running"),
+            waiting=at_least(max_waiting_in_memory, 0, "max_waiting_in_memory"),
+            crashes=at_least(max_crashes, 1, "max_crashes"),
+        )
+        self.step_threads = at_least(step_threads, 1, "step_threads")
+        self.step_processes = None if step_processes is None else at_least(step_processes, 1, "step_processes")
+        self.retention = None if retention is None else duration_microseconds(retention, "retention")
+        self.stall_limit_seconds: float | None = None
+        if take_over_stalled_after is not None:
+            self.stall_limit_seconds = to_seconds(take_over_stalled_after, "take_over_stalled_after")
+            if self.stall_limit_seconds < MIN_STALL_SECONDS:
+                raise InvalidArgument(
+                    f"take_over_stalled_after must be at least {MIN_STALL_SECONDS:g} s: a worker that is merely busy "
+                    "would lose its runs"
+                )
+        if clock is not None and not all(callable(getattr(clock, name, None)) for name in _CLOCK_METHODS):
+            raise InvalidArgument(f"clock must have {', '.join(_CLOCK_METHODS)}, as stepwell.Clock says, not {clock!r}")
+        self.clock = clock
+
+
+def duration_microseconds(duration: float | timedelta, what: str) -> int:
+    """Return a duration in microseconds; raises `InvalidArgument`."""
+    return int(to_seconds(duration, what) * MICROSECONDS)
+
+
+def _served(workflows: Iterable[Workflow[..., Any]] | None) -> Mapping[str, Workflow[..., Any]]:
+    if workflows is None:
+        return registered_workflows()
+    if isinstance(workflows, (str, bytes, Mapping)) or not isinstance(workflows, Iterable):
+        raise InvalidArgument(f"workflows must be a list of @workflow objects, not {workflows!r}")
+    chosen: dict[str, Workflow[..., Any]] = {}
+    for given in workflows:
+        workflow = as_definition(given)
+        if not is_workflow(workflow):
+            raise InvalidArgument(
+                f"workflows must be a list of @workflow objects, not {given!r}: {how_to_make_it_a_workflow(given)}"
+            )
+        workflow = workflow.resolved()
+        if workflow.is_bound:
+            workflow.note_served()
+        if chosen.setdefault(workflow.name, workflow) is not workflow:
+            raise InvalidArgument(f"workflows has two of the name {workflow.name!r}; give one of them another name=")
+    return chosen
+
+
+def _served_queues(queues: Iterable[Queue | str] | None) -> frozenset[str] | None:
+    if queues is None:
+        return None
+    if isinstance(queues, (str, bytes, Mapping)) or not isinstance(queues, Iterable):
+        raise InvalidArgument(f"queues must be a list of Queue objects or their names, not {queues!r}")
+    return frozenset(flow_name(queue) for queue in queues)
+
+
+def flow_name(flow: object) -> str:
+    """Return the name of a queue or limit that was given as an object or by its name."""
+    if isinstance(flow, (Queue, Limit)):
+        return used(flow).name
+    return check_name(cast("str", flow), "the name of a queue")
+
+
+def at_least(number: object, least: int, what: str) -> int:
+    """Return a whole number that is not below `least`; raises `InvalidArgument`."""
+    if not isinstance(number, int) or isinstance(number, bool) or number < least:
+        raise InvalidArgument(f"{what} must be a whole number of at least {least}, not {number!r}")
+    return number
+
+
+def checked_messages(messages: Sequence[StartMessage]) -> Sequence[tuple[str, object, str | None]]:
+    """Return name, value and key of the messages that go with a start; raises `InvalidArgument`."""
+    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
+        raise InvalidArgument(f"messages must be a list of (name, value) or (name, value, key), not {messages!r}")
+    checked: list[tuple[str, object, str | None]] = []
+    for message in messages:
+        match message:
+            case (name, value):
+                checked.append((name, value, None))
+            case (name, value, key):
+                checked.append((name, value, key))
+            case _:
+                raise InvalidArgument(
+                    f"each of the messages must be (name, value) or (name, value, key), not {message!r}"
+                )
+    return checked
+
+
+def checked_statuses(status: Status | Sequence[Status] | None) -> tuple[Status, ...] | None:
+    """Return the states to list, None for all; raises `InvalidArgument`."""
+    if status is None:
+        return None
+    if not isinstance(status, Iterable):
+        raise InvalidArgument(f"status must be one of {', '.join(STATUSES)}, or a list of them, not {status!r}")
+    wanted = cast("tuple[Status, ...]", (status,) if isinstance(status, str) else tuple(status))
+    for name in wanted:
+        if name not in STATUSES:
+            raise InvalidArgument(f"status must be one of {', '.join(STATUSES)}, not {name!r}")
+    return wanted
+
+
+def retry_filter(
+    status: Status | Sequence[Status] | None,
+    workflow: Workflow[..., Any] | str | None,
+    started_since: datetime | timedelta | float | None,
+    id_prefix: str | None,
+    clock: Clock,
+) -> RunFilter:
+    """Return which runs to retry; raises `InvalidArgument` for all of them, and for states that nobody retries."""
+    if status is None and workflow is None and started_since is None and id_prefix is None:
+        raise InvalidArgument(
+            "retrying everything that ever failed is seldom meant: say which runs, by status, workflow, started_since "
+            "or id_prefix"
+        )
+    statuses = ("failed",) if status is None else checked_statuses(status)
+    for each in statuses or ():
+        if each not in _RETRIED:
+            raise InvalidArgument(f"only runs that are {', '.join(_RETRIED)} are retried, not those that are {each}")
+    if not statuses:
+        raise InvalidArgument("status names no state; leave it out for failed runs")
+    since: int | None = None
+    if isinstance(started_since, datetime):
+        if started_since.tzinfo is None:
+            raise InvalidArgument(f"started_since needs a time zone: {started_since!r}")
+        since = engine_time(clock, microseconds_of(started_since))
+    elif started_since is not None:
+        since = clock.now() - duration_microseconds(started_since, "started_since")
+    prefix = check_text(id_prefix, "id_prefix")
+    if prefix == "":
+        raise InvalidArgument("id_prefix is empty, which is the beginning of every id; leave it out")
+    return RunFilter(
+        status=statuses, workflow=checked_workflow(workflow), id_prefix=prefix, started_since=since, limit=MAX_PAGE
+    )
+
+
+def checked_workflow(workflow: Workflow[..., Any] | str | None) -> str | None:
+    """Return the name of the workflow whose runs to list, None for all; raises `InvalidArgument`."""
+    if isinstance(workflow, Workflow):
+        return workflow.name
+    if workflow is not None and not isinstance(workflow, str):
+        raise InvalidArgument(f"workflow must be a @workflow or the name of one, not {workflow!r}")
+    return check_text(workflow, "workflow")
+
+
+def deadline_at(deadline: float | timedelta | datetime | None, now: int) -> int | None:
+    """Return when a run that starts `now` is too late, in microseconds; raises `InvalidArgument`."""
+    if deadline is None:
+        return None
+    if isinstance(deadline, datetime):
+        if deadline.tzinfo is None:
+            raise InvalidArgument(f"deadline needs a time zone: {deadline!r}")
+        return microseconds_of(deadline)
+    return now + int(to_seconds(deadline, "deadline of a run") * MICROSECONDS)

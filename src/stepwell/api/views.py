@@ -1,0 +1,305 @@
+"""What users see of a run from outside: facts about it, its journal, its end. Shared by both engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from stepwell.api.why import Reasons
+from stepwell.definitions.definition import Workflow
+from stepwell.definitions.queues import FlowKind, Limit, Queue, Rate
+from stepwell.errors import (
+    DeterminismError,
+    ResultNotSerializable,
+    RunCancelled,
+    RunCrashed,
+    RunFailed,
+    RunHalted,
+    SerializationError,
+)
+from stepwell.model.clock import MICROSECONDS, datetime_of
+from stepwell.model.journal import FAILURES, AttemptFailure, Entry, EntryKind
+from stepwell.model.lifecycle import Status
+from stepwell.model.run import Member, RunRecord
+from stepwell.model.waits import Wait, WaitKind, decode_waits
+from stepwell.replay.code_errors import as_raised
+from stepwell.store.inspector import Inspector
+from stepwell.store.queues import QueueState
+from stepwell.values.codec import Codec
+from stepwell.values.failure import failure_summary, failure_to_raise
+from stepwell.values.failure_info import FailureInfo, failure_info
+from stepwell.worker.unit_of_work import RunOver
+
+_decode_attempt = msgspec.json.Decoder(AttemptFailure).decode
+
+
+def to_datetime(at: int | None, ahead: int = 0) -> datetime | None:
+    """Return engine time, which is `ahead` of the wall clock, as an aware datetime, UTC; None for None."""
+    return None if at is None else datetime_of(at - ahead)
+
+
+@dataclass(frozen=True, slots=True)
+class WaitInfo:
+    """One thing that a waiting run waits for. Which fields are set depends on its `kind`.
+
+    - ``timer``: until `until`.
+    - ``message``: called `name`.
+    - ``run``: the end of the run `name`.
+    - ``permit``: of the limit `limit`, for the step `name`.
+    - ``retry``: attempt number `attempt` of the step `name`, at `until`; the one before failed with `error`.
+    - ``nothing``: something of its code's own that nothing can bring about; `at` is the line.
+    - ``more``: `count` further operations.
+
+    `operation` is the number of the operation in the run, as its journal has it.
+    """
+
+    kind: WaitKind
+    operation: int | None = None
+    name: str | None = None
+    until: datetime | None = None
+    limit: str | None = None
+    attempt: int | None = None
+    error: str | None = None
+    at: str | None = None
+    count: int | None = None
+
+    @classmethod
+    def of(cls, wait: Wait, ahead: int = 0) -> WaitInfo:
+        """Make it from what the row says; `ahead` is that of the run (see `RunRecord`)."""
+        return cls(
+            wait.kind,
+            operation=wait.op or None,
+            name=wait.name or None,
+            until=to_datetime(wait.until, ahead),
+            limit=wait.limit or None,
+            attempt=wait.attempt or None,
+            error=wait.error or None,
+            at=wait.at or None,
+            count=wait.count or None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """A run at one moment. Times are aware datetimes, UTC.
+
+    `reason` says why a run is pending, waiting, halted or cancelled, in words, and what is wrong with the worker of a
+    running one; `waiting_on` what its code waits for, while it waits. `error` is the type and message that a failed run
+    ended with; `wake_at` is when a waiting run goes on by itself, None for "only when something arrives".
+    """
+
+    id: str
+    workflow: str
+    status: Status
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    wake_at: datetime | None
+    deadline_at: datetime | None
+    cancel_requested_at: datetime | None
+    reason: str | None
+    error: str | None
+    waiting_on: list[WaitInfo]
+
+    @classmethod
+    def of(cls, record: RunRecord, reasons: Reasons) -> RunInfo:
+        """Make it from a row, and from what there is to find out about it."""
+        error = None
+        if record.error is not None:
+            type_name, message = failure_summary(record.error)
+            error = f"{type_name}: {message}"
+        created_at = to_datetime(record.created_at, record.ahead)
+        updated_at = to_datetime(record.updated_at, record.ahead)
+        assert created_at is not None
+        assert updated_at is not None
+        return cls(
+            id=record.id,
+            workflow=record.workflow,
+            status=record.status,
+            created_at=created_at,
+            updated_at=updated_at,
+            started_at=to_datetime(record.started_at, record.ahead),
+            ended_at=to_datetime(record.ended_at, record.ahead),
+            wake_at=to_datetime(record.wake_at, record.ahead),
+            deadline_at=to_datetime(record.deadline_at, record.ahead),
+            cancel_requested_at=to_datetime(record.cancel_requested_at, record.ahead),
+            reason=reasons.of(record),
+            error=error,
+            waiting_on=_waits(record),
+        )
+
+
+def _waits(record: RunRecord) -> list[WaitInfo]:
+    try:
+        return [WaitInfo.of(wait, record.ahead) for wait in decode_waits(record.waiting_on)]
+    except SerializationError:  # the reason says so
+        return []
+
+
+WorkerState: TypeAlias = Literal["active", "stalled", "unreachable", "dead"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker at one moment: an engine, in process `pid` on `host`, that has the file open.
+
+    `epoch` is its number in the file. A ``stalled`` one is stopped, or had a question in the file and did not answer;
+    an ``unreachable`` one holds its lock, so it lives, and more is not known; a ``dead`` one is about to be noticed by
+    the others. `takes_work` is false for a mere client. `runs` is how many runs it has in memory, under way or waiting.
+    """
+
+    epoch: int
+    pid: int
+    host: str
+    state: WorkerState
+    takes_work: bool
+    runs: int
+    started_at: datetime
+
+    @classmethod
+    def of(cls, member: Member, state: WorkerState, ahead: int = 0) -> WorkerInfo:
+        """Make it from what the store knows; `ahead` is how much later engine time is than the wall clock."""
+        started_at = to_datetime(member.started_at, ahead)
+        assert started_at is not None
+        return cls(member.epoch, member.pid, member.host, state, member.takes_work, member.runs, started_at)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueInfo:
+    """A queue or limit at one moment.
+
+    `waiting` entries wait for their turn, `delayed` ones for their time, `running` ones have been taken and have not
+    ended (or are permits in use). `oldest_wait_seconds` is how long the run that was started first, of those that wait,
+    has waited for its turn. Bounds of None do not bound. `halted` is how many of those that run are halted, and keep
+    their places until somebody resumes or cancels them. `reason` says why what waits is not taken now, None where
+    nothing hinders it.
+    """
+
+    name: str
+    kind: FlowKind
+    paused: bool
+    waiting: int
+    delayed: int
+    running: int
+    oldest_wait_seconds: float | None
+    concurrency: int | None
+    per_worker: int | None
+    partition_concurrency: int | None
+    rate: Rate | None
+    halted: int
+    reason: str | None
+
+    @classmethod
+    def of(cls, state: QueueState, inspector: Inspector, reasons: Reasons, now: int) -> QueueInfo:
+        """Make it from what the store holds."""
+        oldest_wait = inspector.oldest_wait(state.name)
+        return cls._made(state, oldest_wait, now, len(reasons.halted_in(state)), reasons.of_queue(state))
+
+    @classmethod
+    def _made(cls, state: QueueState, oldest_wait: int | None, now: int, halted: int, reason: str | None) -> QueueInfo:
+        settings = state.settings
+        return cls(
+            name=state.name,
+            kind=state.kind,
+            paused=state.paused,
+            waiting=state.waiting,
+            delayed=state.delayed,
+            running=state.running,
+            oldest_wait_seconds=None if oldest_wait is None else max(0, now - oldest_wait) / MICROSECONDS,
+            concurrency=settings.concurrency,
+            per_worker=settings.per_worker,
+            partition_concurrency=settings.partition_concurrency,
+            rate=settings.rate,
+            halted=halted,
+            reason=reason,
+        )
+
+    @classmethod
+    def of_declared(cls, flow: Queue | Limit) -> QueueInfo:
+        """Make it for a queue or limit that was never used."""
+        return cls._made(QueueState(flow.name, flow.kind, flow.settings), None, 0, 0, None)
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """One line of a run's journal, decoded.
+
+    `operation` numbers the operations of the run; `value` is what was delivered, as plain JSON data; `error` is the
+    type and message of a failure, `failure` all that was recorded of it; `attempt` and `started_at` are set for steps.
+    """
+
+    position: int
+    operation: int
+    kind: EntryKind
+    name: str
+    at: datetime
+    value: Any
+    error: str | None
+    attempt: int | None
+    started_at: datetime | None
+    failure: FailureInfo | None = None
+
+    @classmethod
+    def of(cls, entry: Entry, codec: Codec, ahead: int = 0) -> JournalEntry:
+        """Make it from a row; `ahead` is that of the run (see `RunRecord`)."""
+        at = to_datetime(entry.at, ahead)
+        assert at is not None
+        value: Any = None
+        failure: FailureInfo | None = None
+        if entry.kind in FAILURES:
+            failure = failure_info(entry.value)
+        elif entry.kind == "attempt_failed":
+            failure = failure_info(bytes(_decode_attempt(entry.value or "").failure))
+        else:
+            value = codec.show(entry.value, f"the journal entry {entry.position}")
+        return cls(
+            position=entry.position,
+            operation=entry.op,
+            kind=entry.kind,
+            name=entry.name,
+            at=at,
+            value=value,
+            error=None if failure is None else f"{failure.type}: {failure.message}",
+            attempt=entry.attempt or None,
+            started_at=to_datetime(entry.started_at or None, ahead),
+            failure=failure,
+        )
+
+
+def outcome(over: RunOver, definition: Workflow[..., Any], codec: Codec) -> Any:
+    """Return what a run ended with, typed by its workflow, or raise what it ended with."""
+    match over.status:
+        case "completed":
+            annotation = definition.signature.return_annotation
+            return codec.decode(over.result, annotation, f"the result of run {over.id!r}")
+        case "failed":
+            raise failure_to_raise(over.error, RunFailed)
+        case "cancelled":
+            reason = f": {over.reason}" if over.reason else ""
+            raise RunCancelled(f"run {over.id!r} was cancelled{reason}")
+        case _:
+            raise halted_error(over.reason or f"RunHalted: run {over.id!r} is {over.status}")
+
+
+def halted_error(reason: str) -> RunHalted:
+    """Return the error that a halted run's reason (its class name, a colon, its message) stands for."""
+    name, _, message = reason.partition(": ")
+    if name == "DeterminismError":
+        parts = dict(line.strip().split(":", 1) for line in message.splitlines()[1:] if line.startswith("  "))
+        return DeterminismError(
+            message,
+            expected=parts.get("expected", "").strip(),
+            actual=parts.get("actual", "").strip(),
+            location=parts.get("at", "").strip(),
+        )
+    if name == "ResultNotSerializable":
+        return ResultNotSerializable(message)
+    if name == "WorkflowCodeError":
+        return as_raised(message)
+    if name == "RunCrashed":
+        return RunCrashed(message)
+    return RunHalted(message if name == "RunHalted" else reason)

@@ -1,0 +1,5 @@
+"""Inert objects that a user's module makes: workflows, steps, queues, limits.
+
+The rule: to define something does nothing but give it a name; no engine and no run is needed, and nothing is changed
+later.
+"""

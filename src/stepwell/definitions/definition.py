@@ -1,0 +1,455 @@
+"""Workflows, steps and transactions as inert objects: a function, a stable name, and options.
+
+Decorating does nothing but enter the object in a plain registry. Called outside a run, a definition is its function;
+called inside one, it asks the run (found through the running event loop) to make the call durable.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Concatenate, Final, Literal, ParamSpec, Self, TypeGuard, TypeVar, cast, overload
+
+from stepwell.definitions.durable import Definition
+from stepwell.definitions.namesakes import check_workflow
+from stepwell.definitions.queues import Limit
+from stepwell.errors import DefinitionError, InvalidArgument
+from stepwell.model.clock import to_seconds
+from stepwell.model.retry import NO_RETRY, Retry
+from stepwell.values.own_tables import Connection
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+# Of a method before it is bound; the class's own P and R would stand for the bound one.
+Q = ParamSpec("Q")
+U = TypeVar("U")
+
+Delivery = Literal["at-least-once", "at-most-once"]
+Isolation = Literal["process"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOptions:
+    """How a step is executed.
+
+    `timeout_seconds` bounds one attempt, `deadline_seconds` all attempts and the delays between them. `isolate` says
+    where: ``"process"`` is a child process, None the engine's own process. An attempt needs a permit of `limit`.
+    """
+
+    retry: Retry = NO_RETRY
+    timeout_seconds: float | None = None
+    deadline_seconds: float | None = None
+    delivery: Delivery = "at-least-once"
+    isolate: Isolation | None = None
+    limit: Limit | None = None
+
+
+class Step(Definition[P, R]):
+    """A function whose result is recorded once. Made by `step`."""
+
+    __slots__ = ("on_loop", "step_options")
+
+    kind = "step"
+
+    def __init__(self, function: Callable[P, R], name: str | None, options: StepOptions) -> None:
+        super().__init__(function, name)
+        self._set_options(options)
+
+    def _set_options(self, options: StepOptions) -> None:
+        self.step_options = options
+        #: Whether attempts execute on an event loop: asked for every attempt, hence kept.
+        self.on_loop = self.is_async and options.isolate is None
+        if options.isolate is not None:
+            _check_isolated(self)
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self: Step[Concatenate[S, Q], U], instance: S, owner: type) -> Step[Q, U]: ...
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """Bind a step that is declared inside a class to an instance; the instance itself is not recorded."""
+        return super().__get__(instance, cast("type", owner))
+
+    def _bound(self, target: object) -> Self:
+        bound = super()._bound(target)
+        if self.step_options.isolate is not None:
+            _check_isolated(bound)
+        return bound
+
+    def _copy(self) -> Self:
+        twin = super()._copy()
+        twin.step_options, twin.on_loop = self.step_options, self.on_loop
+        return twin
+
+    def options(
+        self,
+        *,
+        retry: Retry | None = None,
+        timeout: float | timedelta | None = None,
+        deadline: float | timedelta | None = None,
+        delivery: Delivery | None = None,
+        isolate: Isolation | None = None,
+        limit: Limit | None = None,
+    ) -> Self:
+        """Return the same step with other options for one call: ``await charge.options(timeout=5)(order)``.
+
+        Options that are not given stay as declared; see `step` for their meaning and the errors.
+        """
+        old = self.step_options
+        given = step_options(
+            retry,
+            timeout,
+            deadline,
+            old.delivery if delivery is None else delivery,
+            old.isolate if isolate is None else isolate,
+            limit,
+        )
+        changed = replace(
+            old,
+            retry=old.retry if retry is None else given.retry,
+            timeout_seconds=old.timeout_seconds if timeout is None else given.timeout_seconds,
+            deadline_seconds=old.deadline_seconds if deadline is None else given.deadline_seconds,
+            delivery=given.delivery,
+            isolate=given.isolate,
+            limit=old.limit if limit is None else limit,
+        )
+        return self.configured(changed)
+
+    def configured(self, options: StepOptions) -> Self:
+        """Return the same step with these options, all of them."""
+        twin = self._copy()
+        twin._set_options(options)
+        return twin
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Pickle it by its name, as functions are, and with its options where they are not those of the declaration."""
+        declared: Step[P, R] = self.unconfigured()
+        if self.step_options is declared.step_options:
+            return super().__reduce__()
+        return _configured, (declared, self.step_options)
+
+
+def _configured(declared: Step[..., Any], options: StepOptions) -> Step[..., Any]:
+    """Make a step with other options than it was declared with, out of a pickle."""
+    return declared.configured(options)
+
+
+class Transaction(Step[P, R]):
+    """A step whose writes to the user's own tables commit together with its journal entry. Made by `transaction`."""
+
+    __slots__ = ()
+
+    kind = "transaction"
+
+    def __init__(self, function: Callable[P, R], name: str | None, options: StepOptions) -> None:
+        super().__init__(function, name, options)
+        if self.is_async:
+            raise DefinitionError(
+                f"@transaction {self.__qualname__}: a transaction is a plain `def`, because it runs inside one "
+                "database transaction and must not wait; do the waiting in a step and pass the result in"
+            )
+        if self._binding == "class":
+            raise self.not_a_method()
+
+
+def _check_isolated(definition: Step[..., Any]) -> None:
+    """Raise `DefinitionError` where a child process could not find the function by its module and name."""
+    what = f"@step(isolate='process') {definition.name!r}"
+    if definition.kind == "transaction":
+        raise DefinitionError(f"{what}: a transaction needs the engine's own connection, so it cannot be isolated")
+    if definition.is_bound and not definition.is_of_its_class:
+        raise DefinitionError(
+            f"{what} cannot be called on an instance, or on a class that inherits it, which another process does not "
+            "have: make it a function, a @staticmethod, or a @classmethod of the class itself, and pass what it needs "
+            "as arguments"
+        )
+    function = definition.function
+    qualname = getattr(function, "__qualname__", "")
+    if not qualname or "<" in qualname:  # <locals>, <lambda>
+        raise DefinitionError(
+            f"{what}: a child process imports a step by its name, and cannot import {qualname or function!r}. Declare "
+            "it with `def` at the top level of a module"
+        )
+
+
+class Workflow(Definition[P, R]):
+    """A function whose progress is durable. Made by `workflow`; started by an engine, or called by another workflow."""
+
+    __slots__ = ("fail_on",)
+
+    kind = "workflow"
+
+    def __init__(self, function: Callable[P, R], name: str | None, fail_on: object = ()) -> None:
+        super().__init__(function, name)
+        #: Classes of exceptions that fail a run where they would halt it; see `stepwell.replay.code_errors`.
+        self.fail_on = _exceptions(fail_on)
+
+    def _copy(self) -> Self:
+        twin = super()._copy()
+        twin.fail_on = self.fail_on
+        return twin
+
+    @property
+    def is_named_only(self) -> bool:
+        """Whether it stands for a workflow whose code is elsewhere; see `workflow_named`."""
+        return self.function is _elsewhere
+
+
+async def _elsewhere(*_args: Any, **_kwargs: Any) -> Any:
+    """Stand for the function of a workflow of which a program knows nothing but the name."""
+    raise DefinitionError("a workflow that is known by its name only can be started, but not called here")
+
+
+def workflow_named(name: str) -> Workflow[..., Any]:
+    """Return what stands for the workflow of this name, whether this process has it or not.
+
+    It takes any arguments, which are checked where the run is executed, and its results are plain JSON data. Raises
+    `InvalidArgument` for what is no name.
+    """
+    return Workflow(_elsewhere, name)
+
+
+def _exceptions(fail_on: object) -> tuple[type[Exception], ...]:
+    """Return the classes that `fail_on` names, one or a tuple of them as for ``except``; raises `InvalidArgument`."""
+    classes = cast("tuple[object, ...]", fail_on) if isinstance(fail_on, tuple) else (fail_on,)
+    for each in classes:
+        if not isinstance(each, type) or not issubclass(each, Exception):
+            raise InvalidArgument(
+                f"fail_on must be an exception class, derived from Exception, or a tuple of such, not {fail_on!r}"
+            )
+    return cast("tuple[type[Exception], ...]", classes)
+
+
+def is_workflow(value: object) -> TypeGuard[Workflow[..., Any]]:
+    """Tell whether `value` is what `workflow` makes."""
+    return isinstance(value, Workflow)
+
+
+def how_to_make_it_a_workflow(value: object) -> str:
+    """Return what to do with an object that should have been a workflow."""
+    inner: Any = value
+    while not is_workflow(inner):
+        if isinstance(inner, functools.partial):
+            inner = inner.func
+            if is_workflow(inner):
+                return "pass the arguments of the partial to start() itself"
+        elif hasattr(inner, "__wrapped__"):
+            inner = inner.__wrapped__
+        else:
+            return "decorate the function with @workflow"
+    return f"a decorator above @workflow made it a plain function again: put @workflow on top (it wraps {inner!r})"
+
+
+def refuse_named(workflow: object, named: Mapping[str, object]) -> None:
+    """Raise `DefinitionError` (a `TypeError`) for keyword arguments of a start that are none of its options."""
+    if named:
+        arguments = ", ".join(f"{name!r}: …" for name in named)
+        name = workflow if isinstance(workflow, str) else getattr(workflow, "__name__", "workflow")
+        raise DefinitionError(
+            f"start() has no option {', '.join(named)}. What the workflow itself takes goes by position, or by name in "
+            f"kwargs=: start({name}, kwargs={{{arguments}}})"
+        )
+
+
+def checked_kwargs(kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the arguments that a start passes by name; raises `InvalidArgument` for what is no mapping."""
+    if kwargs is None:
+        return {}
+    if not isinstance(kwargs, Mapping):
+        raise InvalidArgument(f"kwargs must be a mapping of names to values, {{'name': value}}, not {kwargs!r}")
+    return dict(kwargs)
+
+
+def is_durable(value: object) -> TypeGuard[Step[..., Any] | Workflow[..., Any]]:
+    """Tell whether `value` is a step, a transaction or a workflow: what a run calls durably."""
+    return isinstance(value, (Step, Workflow))
+
+
+def step_options(
+    retry: Retry | None,
+    timeout: float | timedelta | None,
+    deadline: float | timedelta | None,
+    delivery: Delivery,
+    isolate: Isolation | None = None,
+    limit: Limit | None = None,
+) -> StepOptions:
+    """Check the options as users write them and return them in one value."""
+    if retry is not None and not isinstance(retry, Retry):
+        raise InvalidArgument(f"retry must be a Retry(...), not {retry!r}")
+    if delivery not in ("at-least-once", "at-most-once"):
+        raise InvalidArgument(f"delivery must be 'at-least-once' or 'at-most-once', not {delivery!r}")
+    if isolate not in (None, "process"):
+        raise InvalidArgument(f"isolate must be 'process' or None, not {isolate!r}")
+    if limit is not None and not isinstance(limit, Limit):
+        raise InvalidArgument(f"limit must be a Limit(...), not {limit!r}")
+    return StepOptions(
+        retry=retry or NO_RETRY,
+        timeout_seconds=None if timeout is None else _positive(timeout, "timeout of a step"),
+        deadline_seconds=None if deadline is None else _positive(deadline, "deadline of a step"),
+        delivery=delivery,
+        isolate=isolate,
+        limit=limit,
+    )
+
+
+def _positive(duration: float | timedelta, what: str) -> float:
+    seconds = to_seconds(duration, what)
+    if seconds == 0:
+        raise InvalidArgument(f"{what} must be more than 0")
+    return seconds
+
+
+_registry: Final[dict[str, Workflow[..., Any]]] = {}
+
+
+class _Registered(Mapping[str, Workflow[..., Any]]):
+    """A live view of the registry, with what is executed under each name."""
+
+    def __getitem__(self, name: str) -> Workflow[..., Any]:
+        return _registry[name].resolved()
+
+    def __contains__(self, name: object) -> bool:
+        return name in _registry
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_registry)
+
+    def __len__(self) -> int:
+        return len(_registry)
+
+
+def registered_workflows() -> Mapping[str, Workflow[..., Any]]:
+    """Return a live view of the workflows that this process has defined, by name.
+
+    What is declared again counts as it was declared last; see `stepwell.definitions.namesakes`.
+    """
+    return _Registered()
+
+
+# An async function's call returns Coroutine[Any, Any, T]; the overloads need nothing more, since R stands for it.
+
+
+@overload
+def workflow(function: Callable[P, R], /) -> Workflow[P, R]: ...
+
+
+@overload
+def workflow(
+    *, name: str | None = None, fail_on: type[Exception] | tuple[type[Exception], ...] = ()
+) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
+
+
+def workflow(
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    fail_on: type[Exception] | tuple[type[Exception], ...] = (),
+) -> Any:
+    """Declare a workflow, from ``async def`` or ``def``.
+
+    - `name` fixes what the file stores; without it, ``module.qualname`` (so moving the function would strand its runs).
+    - `fail_on`: an exception class, or a tuple of them. What Python raises because the code is wrong (`NameError`, a
+      `KeyError` that nobody raised, …) halts a run, so that it goes on when the code is mended; these fail it instead.
+
+    Raises `DefinitionError` for what is no function, or has the name of another workflow, and `InvalidArgument` for an
+    unusable name or `fail_on`.
+    """
+
+    def declare(found: Callable[P, R]) -> Workflow[P, R]:
+        declared = Workflow(found, name, fail_on)
+        check_workflow(_registry, declared)
+        _registry[declared.name] = declared
+        return declared
+
+    return declare if function is None else declare(function)
+
+
+@overload
+def step(function: Callable[P, R], /) -> Step[P, R]: ...
+
+
+@overload
+def step(
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: float | timedelta | None = None,
+    deadline: float | timedelta | None = None,
+    delivery: Delivery = "at-least-once",
+    isolate: Isolation | None = None,
+    limit: Limit | None = None,
+) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+
+
+def step(
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: float | timedelta | None = None,
+    deadline: float | timedelta | None = None,
+    delivery: Delivery = "at-least-once",
+    isolate: Isolation | None = None,
+    limit: Limit | None = None,
+) -> Any:
+    """Declare a step: a function that does I/O, or anything else that must not be repeated, inside workflows.
+
+    - `name`: what the file stores; without it, ``module.qualname``.
+    - `retry`: when to try again; without it, one attempt.
+    - `timeout`: seconds, or a timedelta, for one attempt; `deadline`: for all attempts with the delays between them.
+      Where time is up an async step is cancelled; a sync one cannot be stopped, and its late result is ignored, unless
+      it is isolated.
+    - `delivery`: ``"at-most-once"`` records the intent first and raises `StepInterrupted` after a crash rather than
+      repeat.
+    - `isolate`: ``"process"`` executes it in a child process, on a core of its own: a timeout or a cancel ends it for
+      real, and a crash (`StepProcessDied`) is no more than a failed attempt. Arguments and result cross over as JSON.
+      Only for functions that can be imported by name.
+    - `limit`: a `Limit`; an attempt starts only with a permit of it. While it waits for one the run is ``waiting``, and
+      neither `timeout` nor `deadline` counts.
+
+    Raises `DefinitionError` for what is no function, or cannot be isolated, and `InvalidArgument` for unusable options.
+    """
+    options = step_options(retry, timeout, deadline, delivery, isolate, limit)
+
+    def declare(found: Callable[P, R]) -> Step[P, R]:
+        return Step(found, name, options)
+
+    return declare if function is None else declare(function)
+
+
+@overload
+def transaction(function: Callable[Concatenate[Connection, P], R], /) -> Transaction[P, R]: ...
+
+
+@overload
+def transaction(
+    *, name: str | None = None, retry: Retry | None = None
+) -> Callable[[Callable[Concatenate[Connection, P], R]], Transaction[P, R]]: ...
+
+
+def transaction(
+    function: Callable[Concatenate[Connection, P], R] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+) -> Any:
+    """Declare a transactional step: a plain function whose first parameter is the open `Connection`.
+
+    Its writes to the user's own tables and its journal entry commit together, so they happen exactly once. An exception
+    rolls its writes back. It holds up every other writer while it runs: keep it to SQL. `name` and `retry` as in
+    `step`.
+    """
+    options = step_options(retry, None, None, "at-least-once")
+
+    def declare(found: Callable[Concatenate[Connection, P], R]) -> Transaction[P, R]:
+        return Transaction(cast("Callable[P, R]", found), name, options)
+
+    return declare if function is None else declare(function)

@@ -1,0 +1,393 @@
+"""Queues and limits as inert objects: a name, what it bounds, and how starts are gathered.
+
+Like workflows they are entered in a plain registry and do nothing else. What they bound is kept in the file, under the
+name, so that all workers heed the same bounds; an engine writes it there when it first uses an object that states
+bounds. One that states none only names the queue or limit, whose bounds are as others state them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
+
+import msgspec
+
+from stepwell.errors import InvalidArgument
+from stepwell.model.clock import MICROSECONDS, microseconds_of, to_seconds
+from stepwell.model.names import check_name, is_blank
+
+FlowKind: TypeAlias = Literal["queue", "limit"]
+OnDuplicate: TypeAlias = Literal["attach", "reject"]
+
+#: Priorities are from minus this to this.
+MAX_PRIORITY: Final = 2**31 - 1
+#: The longest key of a partition or for dedup, in characters.
+MAX_KEY_LENGTH: Final = 1000
+#: The latest time that fits: "never".
+NEVER: Final = 2**63 - 1
+
+
+class Unset:
+    """The type of `UNSET`."""
+
+    def __repr__(self) -> str:
+        """Show as an option that was left out."""
+        return "UNSET"
+
+
+#: An option that was not given, where None means "no bound".
+UNSET: Final = Unset()
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `limit` starts in any window of `per` (seconds or a timedelta), wherever the window begins.
+
+    The log of starts slides: there is no burst at a boundary, and none after a restart.
+    """
+
+    limit: int
+    per: float | timedelta = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuse a rate that could not be kept."""
+        _at_least_one(self.limit, "the limit of a Rate")
+        if self.per_microseconds < 1:
+            raise InvalidArgument(f"per of a Rate must be at least a microsecond, not {self.per!r}")
+
+    @property
+    def per_microseconds(self) -> int:
+        """The length of the window."""
+        return round(to_seconds(self.per, "per of a Rate") * MICROSECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Starts are collected into one run: until there are `size` items, or `within` seconds after the first.
+
+    The workflow takes one argument, a list. Each start brings a list of one or more items; the run gets them joined.
+    """
+
+    size: int
+    within: float | timedelta
+
+    def __post_init__(self) -> None:
+        """Refuse a batch that could not be collected."""
+        _at_least_one(self.size, "the size of a Batch")
+        to_seconds(self.within, "within of a Batch")
+
+
+class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a queue or limit bounds, as the file keeps it; None: no bound. `rate_per` is in microseconds."""
+
+    concurrency: int | None = None
+    per_worker: int | None = None
+    partition_concurrency: int | None = None
+    rate_limit: int | None = None
+    rate_per: int | None = None
+
+    @property
+    def text(self) -> str:
+        """The bounds in words."""
+        named = {
+            "concurrency": self.concurrency,
+            "per worker": self.per_worker,
+            "per partition": self.partition_concurrency,
+            "rate": None if self.rate is None else f"{self.rate_limit} in {self.rate.per:g} s",
+        }
+        return ", ".join(f"{name} {bound}" for name, bound in named.items() if bound is not None) or "nothing"
+
+    @property
+    def rate(self) -> Rate | None:
+        """The rate as users write it."""
+        if self.rate_limit is None or self.rate_per is None:
+            return None
+        return Rate(self.rate_limit, self.rate_per / MICROSECONDS)
+
+
+def settings_of(concurrency: Any, per_worker: Any, partition_concurrency: Any, rate: Any) -> QueueSettings:
+    """Check bounds as users write them and return them in one value; raises `InvalidArgument`."""
+    if rate is not None and not isinstance(rate, Rate):
+        raise InvalidArgument(f"rate must be a Rate(limit, per=seconds), not {rate!r}")
+    return QueueSettings(
+        _bound(concurrency, "concurrency"),
+        _bound(per_worker, "per_worker"),
+        _bound(partition_concurrency, "partition_concurrency"),
+        None if rate is None else rate.limit,
+        None if rate is None else rate.per_microseconds,
+    )
+
+
+def _stated(*bounds: Any) -> QueueSettings | None:
+    """Return the bounds that a queue or limit states; None where it states none, not even that there are none."""
+    if all(bound is UNSET for bound in bounds):
+        return None
+    concurrency, per_worker, partition_concurrency, rate = (None if bound is UNSET else bound for bound in bounds)
+    return settings_of(concurrency, per_worker, partition_concurrency, rate)
+
+
+def changed_settings(
+    concurrency: int | Unset | None,
+    per_worker: int | Unset | None,
+    partition_concurrency: int | Unset | None,
+    rate: Rate | Unset | None,
+) -> Callable[[QueueSettings], QueueSettings]:
+    """Check new bounds and return what applies them to others; raises `InvalidArgument`."""
+    given = {"concurrency": concurrency, "per_worker": per_worker, "partition_concurrency": partition_concurrency}
+    checked: dict[str, Any] = {name: _bound(bound, name) for name, bound in given.items() if bound is not UNSET}
+    if rate is not UNSET:
+        settings = settings_of(None, None, None, rate)
+        checked |= {"rate_limit": settings.rate_limit, "rate_per": settings.rate_per}
+    return lambda settings: msgspec.structs.replace(settings, **checked)
+
+
+class Queue:
+    """A line in which runs wait for their turn: ``engine.start(workflow, …, queue=queue)``.
+
+    A run holds its slot from the moment it is taken until it ends, also while it sleeps.
+
+    - `concurrency`: how many runs of the queue may be under way at once, over all workers.
+    - `per_worker`: how many of them one worker takes.
+    - `rate`: how many may start in any stretch of time; see `Rate`.
+    - `partition_concurrency`: how many of one partition may be under way; see `partition=` of ``start``. Partitions
+      take turns, whether this is set or not.
+    - `on_duplicate`: what a start with the `dedup` key of a run that has not ended does: ``"attach"`` returns that run,
+      ``"reject"`` raises `DuplicateRun`.
+    - `debounce`: seconds or a timedelta. A start with the `dedup` key of a run that still waits gives that run its own
+      input, and puts off its start until `debounce` after now, but not beyond `debounce_limit` after the first.
+    - `batch`: starts are collected into one run; see `Batch`.
+
+    Whoever gives one of the four bounds states all of them: those that are None, or left out, do not bound. Whoever
+    gives none (``Queue("jobs")``) only names the queue, and its bounds stay as they are. They are kept in the file and
+    can be changed there while runs wait: see ``engine.queue``. Raises `InvalidArgument` for options that cannot be
+    kept, or go ill together.
+    """
+
+    kind: Final[FlowKind] = "queue"
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        concurrency: int | Unset | None = UNSET,
+        per_worker: int | Unset | None = UNSET,
+        rate: Rate | Unset | None = UNSET,
+        partition_concurrency: int | Unset | None = UNSET,
+        on_duplicate: OnDuplicate = "attach",
+        debounce: float | timedelta | None = None,
+        debounce_limit: float | timedelta | None = None,
+        batch: Batch | None = None,
+    ) -> None:
+        self.name = check_name(name, "the name of a queue")
+        self.stated = _stated(concurrency, per_worker, partition_concurrency, rate)
+        if on_duplicate not in ("attach", "reject"):
+            raise InvalidArgument(f"on_duplicate must be 'attach' or 'reject', not {on_duplicate!r}")
+        if batch is not None and not isinstance(batch, Batch):
+            raise InvalidArgument(f"batch must be a Batch(size, within), not {batch!r}")
+        if batch is not None and debounce is not None:
+            raise InvalidArgument(
+                f"queue {name!r} cannot both debounce and batch: the one drops what the other collects"
+            )
+        if debounce_limit is not None and debounce is None:
+            raise InvalidArgument(f"queue {name!r} has a debounce_limit, but no debounce")
+        self.on_duplicate: OnDuplicate = on_duplicate
+        self.debounce = _microseconds(debounce, "debounce")
+        self.debounce_limit = _microseconds(debounce_limit, "debounce_limit")
+        if self.debounce is not None and self.debounce_limit is not None and self.debounce_limit < self.debounce:
+            raise InvalidArgument(
+                f"queue {name!r}: debounce_limit ({debounce_limit}) must not be below debounce ({debounce}), which it "
+                "would cut"
+            )
+        self.batch = batch
+        self.batch_within = 0 if batch is None else round(to_seconds(batch.within, "within of a Batch") * MICROSECONDS)
+        _register(self)
+
+    @property
+    def settings(self) -> QueueSettings:
+        """What it states that it bounds: nothing where it states nothing."""
+        return self.stated or QueueSettings()
+
+    def __repr__(self) -> str:
+        """Name the queue."""
+        return f"<queue {self.name!r}>"
+
+
+class Limit:
+    """A bound for steps, wherever they run: ``@step(limit=limit)``.
+
+    An attempt of such a step starts only with a permit, and returns it when it ends.
+
+    - `concurrency`: how many attempts may be under way at once, over all runs, workflows and processes.
+    - `rate`: how many may start in any stretch of time; see `Rate`.
+
+    Stated, or only named, and kept in the file like the bounds of a `Queue`, with which it shares its names. Raises
+    `InvalidArgument`.
+    """
+
+    kind: Final[FlowKind] = "limit"
+
+    def __init__(
+        self, name: str, *, concurrency: int | Unset | None = UNSET, rate: Rate | Unset | None = UNSET
+    ) -> None:
+        self.name = check_name(name, "the name of a limit")
+        self.stated = _stated(concurrency, UNSET, UNSET, rate)
+        _register(self)
+
+    @property
+    def settings(self) -> QueueSettings:
+        """What it states that it bounds: nothing where it states nothing."""
+        return self.stated or QueueSettings()
+
+    @property
+    def may_be_rated(self) -> bool:
+        """Whether it may have a rate: it states one, or leaves that to others."""
+        return self.stated is None or self.stated.rate_limit is not None
+
+    def __repr__(self) -> str:
+        """Name the limit."""
+        return f"<limit {self.name!r}>"
+
+
+class QueueSlot(msgspec.Struct, frozen=True):
+    """How a start wants to stand in a queue, checked. Times and durations are microseconds.
+
+    `ready_at` is set for a start at a time, `delay` for one after a while; neither: at once.
+    """
+
+    queue: Queue
+    priority: int = 0
+    delay: int = 0
+    ready_at: int | None = None
+    dedup: str | None = None
+    partition: str = ""
+
+
+def queue_entry(
+    queue: Queue | str | None,
+    *,
+    priority: Any = 0,
+    delay: float | timedelta | datetime | None = None,
+    dedup: str | None = None,
+    partition: str | None = None,
+    run_id: str | None = None,
+) -> QueueSlot | None:
+    """Check the queue's options of a start; None where it goes into no queue. Raises `InvalidArgument`."""
+    if queue is None:
+        if priority != 0 or delay is not None or dedup is not None or partition is not None:
+            raise InvalidArgument("priority, delay, dedup and partition need a queue: start(…, queue=…)")
+        return None
+    if isinstance(queue, str):
+        queue = queue_named(queue)
+    if not isinstance(queue, Queue):
+        raise InvalidArgument(f"queue must be a Queue(…) or the name of one, not {queue!r}")
+    used(queue)
+    if not isinstance(priority, int) or isinstance(priority, bool) or not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
+        raise InvalidArgument(
+            f"priority must be a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}, not {priority!r}"
+        )
+    if queue.batch is not None and (run_id is not None or dedup is not None or delay is not None):
+        raise InvalidArgument(
+            f"queue {queue.name!r} collects starts into one run, so a start cannot have an id, dedup or delay"
+        )
+    if queue.debounce is not None and (dedup is None or delay is not None):
+        raise InvalidArgument(
+            f"queue {queue.name!r} debounces: a start needs dedup=, by which starts belong together, and no delay"
+        )
+    after, ready_at = _start(delay)
+    return QueueSlot(
+        queue, priority, after, ready_at, check_key(dedup, "dedup"), check_key(partition, "partition") or ""
+    )
+
+
+def batch_count(queue: Queue, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """Return how many items a start brings to a batch, 1 where the queue collects none; raises `InvalidArgument`."""
+    if queue.batch is None:
+        return 1
+    if kwargs or len(args) != 1 or not isinstance(args[0], (list, tuple)) or not args[0]:
+        raise InvalidArgument(
+            f"queue {queue.name!r} collects items: a start in it takes one argument, a list of one or more of them"
+        )
+    return len(cast("list[object]", args[0]))
+
+
+def _start(delay: float | timedelta | datetime | None) -> tuple[int, int | None]:
+    if delay is None:
+        return 0, None
+    if not isinstance(delay, datetime):
+        return round(to_seconds(delay, "delay of a start") * MICROSECONDS), None
+    if delay.tzinfo is None:
+        raise InvalidArgument(f"delay needs a time zone: {delay!r}")
+    return 0, max(0, microseconds_of(delay))
+
+
+def check_key(key: object, what: str) -> str | None:
+    """Return a dedup key or partition, or None; raises `InvalidArgument`."""
+    if key is None:
+        return None
+    if not isinstance(key, str):
+        raise InvalidArgument(f"{what} must be text, not {type(key).__name__} {key!r}")
+    if is_blank(key) or len(key) > MAX_KEY_LENGTH or not key.isprintable():
+        raise InvalidArgument(
+            f"{what} must be printable text of 1 to {MAX_KEY_LENGTH} characters, and not blank, not {key[:50]!r}"
+        )
+    return key
+
+
+def _microseconds(duration: float | timedelta | None, what: str) -> int | None:
+    return None if duration is None else round(to_seconds(duration, what) * MICROSECONDS)
+
+
+def _at_least_one(number: object, what: str) -> int:
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= NEVER:
+        raise InvalidArgument(f"{what} must be a whole number of at least 1, not {number!r}")
+    return number
+
+
+def _bound(number: object, what: str) -> int | None:
+    return None if number is None else _at_least_one(number, what)
+
+
+_registry: Final[dict[str, Queue | Limit]] = {}
+AnyFlow = TypeVar("AnyFlow", bound=Queue | Limit)
+
+
+def _register(flow: Queue | Limit) -> None:
+    known = _registry.get(flow.name)
+    if known is not None and known.kind != flow.kind:
+        raise InvalidArgument(f"{flow.name!r} is the name of a {known.kind} already; a {flow.kind} needs another one")
+    used(flow)
+
+
+def used(flow: AnyFlow) -> AnyFlow:
+    """Make this object count where several were made of its name, because a caller handed it in; return it.
+
+    One that only names the queue or limit takes the place of none that states its bounds.
+    """
+    known = _registry.get(flow.name)
+    if known is None or known.stated is None or flow.stated is not None:
+        _registry[flow.name] = flow
+    return flow
+
+
+def queue_named(name: str) -> Queue:
+    """Return the queue of a name: the object that this process has, with what it says of duplicates, or a mere mention.
+
+    Raises `InvalidArgument` for a limit's name, or what is no name.
+    """
+    known = _registry.get(check_name(name, "the name of a queue"))
+    if known is None:
+        return Queue(name)
+    if known.kind != "queue":
+        raise InvalidArgument(f"{name!r} is the name of a limit, in which no run can wait; name a queue")
+    return cast("Queue", known)
+
+
+def registered_flows() -> Mapping[str, Queue | Limit]:
+    """Return a live view of the queues and limits of this process, by name.
+
+    Of several the latest made or used counts, of those that state bounds where there are any.
+    """
+    return MappingProxyType(_registry)

@@ -1,0 +1,121 @@
+"""The nouns that the layers exchange: what a run, a message, a worker's claim look like when read from a store.
+
+All times are microseconds since the Unix epoch, UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from stepwell.model.journal import Entry, Payload
+from stepwell.model.lifecycle import Status
+
+MemberState: TypeAlias = Literal["active", "stopped", "dead"]
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A worker's right to write, carried by each of its transactions.
+
+    `epoch` rises with every worker that opens the file and is never used twice; a store refuses the writes of an epoch
+    that has been fenced off with `ClaimLost`.
+    """
+
+    epoch: int
+
+
+class RunRecord(msgspec.Struct, frozen=True):
+    """A run as its row shows it.
+
+    `key` is the store's short internal number, `id` the user's name for the run. `wake_at` is when a waiting run wants
+    attention next, None for "only when something arrives". `started_at` is when it first moved to ``running``: the
+    run's clock begins there. `reason` says why a run is pending, halted or cancelled. `error` is a failure (see
+    `stepwell.values.failure`). `owner` is the epoch of the worker in whose memory it is. `crashes` counts the deaths of
+    workers in a row during which it was under way and made no progress. `queue` is the queue that it was started in,
+    `queued` whether it still waits there for its turn. `waiting_on` is what it waits for (see `stepwell.model.waits`).
+    `ahead` is how much later engine time was than the wall clock when the run was created (see `stepwell.model.clock`).
+    `resumed` says that somebody asked for it to be tried again since it was halted last.
+    """
+
+    key: int
+    id: str
+    workflow: str
+    status: Status
+    input: Payload
+    fingerprint: int
+    created_at: int
+    updated_at: int
+    started_at: int | None = None
+    result: Payload = None
+    error: Payload = None
+    reason: str | None = None
+    owner: int | None = None
+    wake_at: int | None = None
+    deadline_at: int | None = None
+    parent: int | None = None
+    parent_op: int | None = None
+    attached: bool = False
+    cancel_requested_at: int | None = None
+    cancel_reason: str | None = None
+    ended_at: int | None = None
+    crashes: int = 0
+    queue: str | None = None
+    queued: bool = False
+    waiting_on: str | None = None
+    ahead: int = 0
+    resumed: bool = False
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A worker that has not ended: a process (`pid`, on `host`) that has the file open, or had it when it died.
+
+    `state` is ``active``, ``stopped`` (SIGSTOP, a debugger) or ``dead``. `runs` is how many runs are in its memory.
+    `workflows` are those that it has (None: not known), `queues` those that it takes runs from (None: all).
+    """
+
+    epoch: int
+    pid: int
+    host: str
+    started_at: int
+    takes_work: bool
+    state: MemberState
+    runs: int
+    workflows: frozenset[str] | None = None
+    queues: frozenset[str] | None = None
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A message that was sent to a run and not received yet. `position` orders all messages of the file by sending."""
+
+    position: int
+    name: str
+    value: Payload
+    sent_at: int
+
+
+class Permit(msgspec.Struct, frozen=True):
+    """That an operation of a run waits for a permit of a limit, or has it (`granted`).
+
+    `holder` is the epoch of the worker that had the run in memory when the permit was granted, or that has kept it
+    since; None where none had, so that the attempt cannot have started.
+    """
+
+    op: int
+    limit: str
+    granted: bool
+    holder: int | None = None
+
+
+class RunSnapshot(msgspec.Struct, frozen=True):
+    """All that is needed to bring a run back to memory: its row, its journal in order, its messages in order.
+
+    `permits` are those of its operations. A run that collected the inputs of several starts has them in `items`, in
+    order; its row has none then.
+    """
+
+    record: RunRecord
+    entries: list[Entry]
+    messages: list[Message]
+    permits: list[Permit] = []
+    items: list[Payload] = []

@@ -1,0 +1,449 @@
+"""The engine's thread: it drives the machine with real time, and executes steps.
+
+Everything that happens to runs happens in `_pump`, on one thread with one event loop. There is no delay to gather a
+group: while one commit is under way, the next group gathers by itself. Committing on this thread rather than on one of
+its own saves two hand-overs of 25-35 us for every step of a sequence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+from stepwell.definitions.definition import Workflow
+from stepwell.definitions.queues import registered_flows
+from stepwell.definitions.step_call import StepCall
+from stepwell.errors import EngineClosed, FileInUse, StoreError, StoreUnavailable
+from stepwell.executors.dispatch import LONG_STEP_SECONDS, Dispatch
+from stepwell.model.clock import MICROSECONDS, Clock, SystemClock
+from stepwell.model.steady import monotonic
+from stepwell.replay.source_location import executing_at
+from stepwell.runtime.lock_watch import LockWatch
+from stepwell.runtime.stalls import StallWatch
+from stepwell.runtime.turn import TurnLoop
+from stepwell.runtime.watchdog import Watchdog
+from stepwell.store.store import Notification, Store
+from stepwell.values.codec import Codec
+from stepwell.worker.loader import Capacity
+from stepwell.worker.pace import Pace
+from stepwell.worker.unit_of_work import Reply
+
+_log: Final = logging.getLogger("stepwell")
+
+#: How long to wait before a commit is tried again on a full disk, in seconds.
+_STORE_RETRY_SECONDS: Final = 0.25
+#: How much longer than asked for `close` waits for the engine's thread, and then for the writers' lock, in seconds.
+_CLOSE_GRACE_SECONDS: Final = 1.0
+#: How long it waits for a commit that is under way on the engine's thread, in seconds: for the disk.
+_COMMIT_GRACE_SECONDS: Final = 10.0
+#: How often `close` looks whether steps under way have ended, and others have stopped writing, in seconds.
+_DRAIN_LOOK_SECONDS: Final = 0.01
+#: How often, in seconds, runs that are older than the retention are looked for.
+_PURGE_PERIOD_SECONDS: Final = 600.0
+#: How long taking over waits for the writers' lock, in seconds: the stalled worker itself may hold it.
+_TAKE_OVER_PATIENCE_SECONDS: Final = 5.0
+#: How much later than it was noted an attempt may begin: twice the interpreter's switch interval.
+_BEGINNING_MICROSECONDS: Final = 10_000
+#: Within which time runs that were taken from a queue begin their first steps, so that their rate holds for these too.
+_START_SPREAD_MICROSECONDS: Final = 50_000
+#: How many turns follow one another before the loop, on which steps execute, looks at what else is ready: its own work
+#: for each costs 8 us.
+_MAX_TURNS: Final = 4
+#: How often, in seconds, runs that somebody waits for are looked at: whether they can go on.
+_STUCK_PERIOD_SECONDS: Final = 5.0
+#: The longest uninterrupted wait of the timer, in seconds; bounds what a suspended machine can cost.
+_MAX_TIMER_SECONDS: Final = 60.0
+
+
+class EngineThread:
+    """One engine's thread and all that lives on it.
+
+    `post`, and whatever else says so, may be used from any thread.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        codec: Codec,
+        clock: Clock,
+        workflows: Mapping[str, Workflow[..., Any]],
+        *,
+        limits: Capacity,
+        step_threads: int,
+        step_processes: int | None,
+        step_loop: asyncio.AbstractEventLoop | None,
+        retention: int | None,
+        stall_limit_seconds: float | None,
+        takes_work: bool,
+        queues: frozenset[str] | None,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self._loop = asyncio.new_event_loop()
+        with contextlib.suppress(AttributeError):  # a loop that is not Python's own has a clock that nobody freezes
+            self._loop.time = monotonic  # type: ignore[method-assign]
+        self._scheduled = False
+        self._pace = Pace()
+        # Runs must not see the context variables of whoever happens to wake the engine.
+        self._context = contextvars.Context()
+        self._drained = threading.Event()
+        self._stopped = threading.Event()
+        self._retention = retention
+        self.machine = TurnLoop(
+            store,
+            codec,
+            workflows,
+            limits=limits,
+            chance=random.random,
+            driver=self,
+            takes_work=takes_work,
+            flows=registered_flows(),
+            queues=queues,
+        )
+        self.worker = self.machine.worker
+        if clock.seconds_until(clock.now()) is not None:
+            self.worker.turns.start_spread = _START_SPREAD_MICROSECONDS
+        self.waiters = self.machine.waiters
+        self._lock_watch = LockWatch(self.machine, store, self._loop)
+        self.steps = Dispatch(
+            self._loop,
+            step_loop,
+            codec,
+            step_threads,
+            self._finished,
+            self._long_steps,
+            self._thread_over,
+            step_processes,
+        )
+        self.steps.watch_starts(self._beginning, self._starts_seen)
+        self._timer: asyncio.TimerHandle | None = None
+        self.thread = threading.Thread(target=self._main, name="stepwell", daemon=True)
+        self._watchdog = Watchdog(self.thread, EngineThread._pump.__code__, self._look_at_clock)
+        self._stalls: StallWatch | None = None
+        if stall_limit_seconds is not None:
+            self._stalls = StallWatch(store, stall_limit_seconds, self._epoch, self.take_over)
+
+    # --- the thread ----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Register with the store, take up what is to be carried on, and begin to serve."""
+        try:
+            self._start()
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        """Leave neither a thread nor a loop behind where the engine could not be opened."""
+        if self.thread.is_alive():
+            self.machine.failure = self._closed()
+            self._loop.call_soon_threadsafe(self._let_go)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._stopped.wait(_CLOSE_GRACE_SECONDS)
+        else:
+            self._loop.close()
+        self._watchdog.stop()
+
+    def _start(self) -> None:
+        self.clock.set_floor(self.store.inspector.last_at())
+        self._look_at_clock()
+        try:
+            self.store.writers.acquire()
+        except StoreUnavailable as error:
+            raise FileInUse(str(error)) from error
+        try:
+            self.machine.open(self.clock.now())
+        finally:
+            self.store.writers.release()
+        self.clock.on_jump(self.wake)
+        self.wake()
+        if self._retention is not None:
+            self.post(partial(self._purge_now_and_then, self._retention))
+        self._loop.call_later(_STUCK_PERIOD_SECONDS, self._look_at_stuck)
+        self.thread.start()
+        self.store.watch(self._hear)
+        self._hear(Notification("anything"))  # for what others did since the first look, and told nobody
+        self._watchdog.start()
+        if self._stalls is not None:
+            self._stalls.start()
+
+    def _main(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            while self._has_let_out():
+                pass
+        finally:
+            with contextlib.suppress(Exception):
+                self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+            self._stopped.set()
+
+    def _has_let_out(self) -> bool:
+        """Run the loop until it is stopped; return True where it ended early, by what a task of a step raised.
+
+        asyncio lets these two out, which end the main thread. Here nobody would hear of them but all runs would stand
+        still; `sys.exit` ends no process in another thread. The step itself, if it waits for that task, gets them, too.
+        """
+        try:
+            self._loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as error:
+            _log.error(
+                "a task or callback that a step made raised %s; steps go on", type(error).__name__, exc_info=error
+            )
+            return not self._drained.is_set()
+        return False
+
+    def post(self, event: Callable[[], None]) -> None:
+        """Queue an event; from any thread."""
+        self.machine.post(event)
+        if not self._scheduled:
+            self.wake()
+
+    def _hear(self, news: Notification) -> None:
+        self.post(partial(self.machine.hear, news))
+
+    def wake(self) -> None:
+        """Have the queue looked at; from any thread."""
+        self._scheduled = True
+        try:
+            if threading.get_ident() == self.thread.ident:
+                self._loop.call_soon(self._pump, context=self._context)
+            else:
+                self._loop.call_soon_threadsafe(self._pump, context=self._context)
+        except RuntimeError:  # the loop is closed: the engine is, too
+            self._scheduled = False
+
+    def _pump(self) -> None:
+        machine = self.machine
+        for _ in range(_MAX_TURNS):  # while this is set, nobody wakes the loop for what the next turn takes anyway
+            machine.limit = self._pace.limit
+            began = time.thread_time()
+            machine.turn(self.clock.now())
+            self._pace.turn_took(time.thread_time() - began, machine.taken_on)
+            if machine.failure is not None or not machine.has_more():
+                break
+        self._scheduled = False
+        if machine.failure is not None:
+            machine.refuse_inbox()  # what came meanwhile, and woke nobody
+            return
+        self._set_timer()
+        self._lock_watch.look()
+        if not self._scheduled and machine.has_more():
+            self.wake()
+        if self.waiters.idle and not self.steps.count and machine.is_idle(self.clock.now()):
+            self.waiters.tell_idle(self.worker.next_due())
+            machine.flush()
+
+    def store_unavailable(self) -> None:
+        """Try again a little later."""
+        self._loop.call_later(_STORE_RETRY_SECONDS, self._retry_store)
+
+    def _retry_store(self) -> None:
+        self.machine.try_store_again()
+        if not self._scheduled:
+            self.wake()
+
+    def failed(self) -> None:
+        """Let go of everything soon, outside of the turn that failed."""
+        self._loop.call_soon(self._let_go)
+
+    def _purge_now_and_then(self, retention: int) -> None:
+        def again(_count: Any, _error: BaseException | None) -> None:
+            self._loop.call_later(_PURGE_PERIOD_SECONDS, self.post, partial(self._purge_now_and_then, retention))
+
+        self.machine.purge(self.clock.now() - retention, again)
+
+    def _look_at_clock(self) -> None:
+        """See how far engine time is from the wall clock, which somebody may set at any time."""
+        if isinstance(self.clock, SystemClock):
+            with contextlib.suppress(StoreError, EngineClosed):
+                self.worker.ahead = self.clock.ahead()
+
+    def _look_at_stuck(self) -> None:
+        if not self.machine.closing and self.machine.failure is None:
+            self.post(self.waiters.look_at_stuck)
+            self._loop.call_later(_STUCK_PERIOD_SECONDS, self._look_at_stuck)
+
+    # --- other workers -------------------------------------------------------------------------------------------
+
+    def _epoch(self) -> int:
+        return self.machine.claimed().epoch
+
+    def take_over(self, epoch: int) -> int:
+        """Fence another worker and release its runs; return how many there were. Not for the engine's own thread."""
+        self.store.writers.acquire(_TAKE_OVER_PATIENCE_SECONDS)
+        try:
+            released = self.store.fence(epoch, self.clock.now())
+        finally:
+            self.store.writers.release()
+        self._hear(Notification("work"))
+        return released
+
+    # --- timers --------------------------------------------------------------------------------------------------
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self.worker.next_due()
+        if due is None or self.machine.closing:
+            return
+        if due <= self.worker.now:  # of a run that was just read: a clock that stands still would never say so
+            if not self._scheduled:
+                self.wake()
+            return
+        seconds = self.clock.seconds_until(due)
+        if seconds is not None:
+            # A microsecond more, because the loop's clock may be a little ahead of the engine's.
+            self._timer = self._loop.call_later(min(seconds + 1e-6, _MAX_TIMER_SECONDS), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if not self._scheduled:
+            self.wake()
+
+    # --- steps ---------------------------------------------------------------------------------------------------
+
+    def run_steps(self, attempts: list[StepCall]) -> None:
+        """Execute attempts."""
+        self.steps.start(attempts)
+
+    def drop_steps(self, attempts: list[StepCall]) -> None:
+        """Cancel attempts."""
+        self.steps.drop(attempts)
+
+    def _finished(self, ended: Sequence[StepCall]) -> None:
+        """Take the ends of attempts; from any thread."""
+        self.post(partial(self._steps_finished, ended))
+
+    def _steps_finished(self, ended: Sequence[StepCall]) -> None:
+        self.steps.ended(ended)
+        self.machine.steps_finished(ended)
+
+    def _thread_over(self, attempts: StepCall, attempt: int) -> None:
+        """Take note that an attempt which timed out has really ended; from any thread."""
+        self.post(partial(self.worker.thread_over, attempts, attempt))
+
+    def _beginning(self) -> int:
+        """Return when an attempt begins for sure that begins now.
+
+        Its function is called a little later, by as much as the interpreter wants for others meanwhile; a rate must not
+        be exceeded by that.
+        """
+        now = self.clock.now()
+        return now if self.clock.seconds_until(now) is None else now + _BEGINNING_MICROSECONDS
+
+    def _starts_seen(self, under_way: list[StepCall]) -> None:
+        """Tell the store which attempts under a rate have begun."""
+        self.post(partial(self.worker.turns.starts_seen, under_way))
+
+    def _long_steps(self, under_way: list[StepCall]) -> None:
+        """Show in the journal which of the steps under way take long."""
+        limit = self.clock.now() - int(LONG_STEP_SECONDS * MICROSECONDS)
+        found = [attempts for attempts in under_way if attempts.started_at <= limit and not attempts.visible]
+        if found:
+            self.post(partial(self.worker.show_long_steps, found))
+
+    # --- requests; from any thread ---------------------------------------------------------------------------------
+
+    def request(self, event: Callable[..., None], *args: Any, reply: Reply) -> None:
+        """Queue an event that ends in `reply`."""
+        machine = self.machine
+        if machine.closing or machine.failure is not None:
+            reply(None, machine.failure or self._closed())
+            return
+        if event == machine.start_run:
+            machine.post_start(partial(event, *args, reply))
+            if not self._scheduled:
+                self.wake()
+        else:
+            self.post(partial(event, *args, reply))
+
+    def _closed(self) -> EngineClosed:
+        return EngineClosed(f"{self.store.location}: the engine is closed; open another one")
+
+    def check_open(self) -> None:
+        """Raise where the engine is closed or has failed."""
+        if self.machine.closing or self.machine.failure is not None:
+            raise self.machine.failure or self._closed()
+
+    @contextlib.contextmanager
+    def writing(self) -> Generator[None]:
+        """Hold the writers' lock, waiting for it; for threads other than the engine's."""
+        where = f"transaction() at {executing_at()}"
+        self.store.writers.acquire()
+        try:
+            with self.store.writers.holding(where):
+                yield
+        finally:
+            self.store.writers.release()
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def close(self, timeout: float) -> None:
+        """Stop taking work, give steps under way `timeout` seconds to end, and let go of the file.
+
+        To be called from another thread.
+        """
+        if self._stopped.is_set() or not self.thread.is_alive():
+            return
+        give_up_at = monotonic() + timeout
+        if self.machine.failure is None:
+            self.post(partial(self._drain, self._loop.time() + timeout))
+        self._wait_for(self._drained, timeout + _CLOSE_GRACE_SECONDS)
+        self._watchdog.stop()
+        if self._stalls is not None:
+            self._stalls.stop()
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        self._wait_for(self._stopped, _CLOSE_GRACE_SECONDS)
+        try:
+            self.store.writers.acquire(max(_CLOSE_GRACE_SECONDS, give_up_at - monotonic()))
+        except StoreError as error:
+            # A process that is stopped, say, or a transaction of this engine's own.
+            _log.warning("%s: the engine closes without a last write; others take over its runs", error)
+            self.store.close(None, self.clock.now())
+            return
+        try:
+            self.store.close(self.machine.claim, self.clock.now())
+        finally:
+            self.store.writers.release()
+
+    def _wait_for(self, event: threading.Event, seconds: float) -> None:
+        """Wait for what the engine's thread does, and longer where it is writing."""
+        if not event.wait(seconds) and self.machine.write_turn.is_taken:
+            event.wait(_COMMIT_GRACE_SECONDS)
+
+    def _drain(self, deadline: float) -> None:
+        self.machine.closing = self.worker.draining = True
+        self.steps.drain()
+        if self.steps.under_way() and self._loop.time() < deadline:
+            self._loop.call_later(_DRAIN_LOOK_SECONDS, self.post, partial(self._drain, deadline))
+            return
+        # One more turn commits what the last steps brought; nothing new was started since.
+        self.machine.later(partial(self._end, deadline))
+
+    def _end(self, deadline: float) -> None:
+        if (self.worker.batch or self.machine.starts) and not self.machine.is_held_back:
+            if not self.machine.write_turn.waits:
+                self.machine.later(partial(self._end, deadline))
+                return
+            if self._loop.time() < deadline:
+                self._loop.call_later(_DRAIN_LOOK_SECONDS, self.post, partial(self._end, deadline))
+                return
+        self.machine.failure = self._closed()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Tell whoever still waits, and drop what executes and what is in memory."""
+        self.steps.close()
+        self.machine.close()
+        self._drained.set()

@@ -1,0 +1,153 @@
+"""What callers ask of the engine: to start runs, to send messages, to cancel and resume.
+
+Each method is one event. It adds to the batch what the request changes, and replies once that is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from stepwell.definitions.definition import Workflow
+from stepwell.errors import RunEnded, RunNotFound
+from stepwell.model.journal import Payload
+from stepwell.model.lifecycle import ENDED, RETRIABLE
+from stepwell.model.run import RunRecord
+from stepwell.store.inspector import Inspector
+from stepwell.store.store import CancelRequested, Created, MessageSent, RunCreated, RunResumed, RunWoken
+from stepwell.worker.conflicts import conflict_of
+from stepwell.worker.loader import no_workflow
+from stepwell.worker.unit_of_work import Reply
+from stepwell.worker.worker import Worker
+
+
+class OutgoingMessage(NamedTuple):
+    """A message as a caller hands it in."""
+
+    name: str
+    value: Payload
+    key: str | None
+
+
+class Requests:
+    """Turns requests into work for a worker; belongs to the worker's thread."""
+
+    def __init__(self, worker: Worker, inspector: Inspector, workflows: Mapping[str, Workflow[..., Any]]) -> None:
+        self._worker = worker
+        self._inspector = inspector
+        self._workflows = workflows
+
+    def start(self, run: RunCreated, messages: Sequence[OutgoingMessage], reply: Reply) -> None:
+        """Create a run, or find the one that has its id, and send it `messages`; replies with its id."""
+        work = self._worker.batch.lone_work()
+        work.extra.failing.append(reply)
+        if run.entry is not None:
+            self._worker.declare(run.entry.queue, work)
+            self._worker.queue_touched(run.entry.queue)
+        work.expect(run, lambda created: self._started(run, created, reply))
+        self._worker.batch.creating[run.id] = run
+        for message in messages:
+            change = MessageSent(run.id, message.name, message.value, self._worker.now, message.key)
+            work.expect(change, partial(self._worker.message_committed, change))
+
+    def _started(self, run: RunCreated, created: Created, reply: Reply) -> None:
+        refusal = conflict_of(self._worker.codec, run, created)
+        if refusal is not None:
+            reply(None, refusal)
+            return
+        reply(run.id if created.existing is None else created.existing.id, None)
+        self._worker.child_created(run, created)
+
+    def as_pending(self, run: RunCreated) -> RunCreated:
+        """Return the same start for a run that cannot run at once."""
+        reason = None if run.workflow in self._workflows else no_workflow(run.workflow)
+        return replace(run, status="pending", reason=reason)
+
+    def send(self, run_id: str, message: OutgoingMessage, reply: Reply) -> None:
+        """Send a message; replies when it is recorded, or with `RunNotFound` or `RunEnded`."""
+        run = self._worker.resident(run_id)
+        if run is not None and message.key is None and not run.sending.get(message.name):
+            receiver = run.waits_for(message.name)
+            if receiver is not None and not self._worker.arrivals.pending_for(run):
+                # Someone waits for it: it goes into the journal without a stop in the message table.
+                work = self._worker.batch.work_of(run)
+                work.extra.replies.append((reply, None))
+                entry = self._worker.activator.entry(run, receiver, "message", message.value)
+                self._worker.activator.deliver(run, entry, work)
+                self._worker.settle_run(run, work)
+                return
+        work = self._worker.batch.lone_work()
+        change = MessageSent(run_id, message.name, message.value, self._worker.now, message.key)
+        if run is not None:
+            run.sending[message.name] = run.sending.get(message.name, 0) + 1
+        work.expect(change, lambda sent: self._worker.message_committed(change, sent))
+        work.extra.replies.append((reply, None))
+
+    def cancel(self, run_id: str, reason: str | None, reply: Reply) -> None:
+        """Ask a run to stop; replies when the request is recorded, or with `RunNotFound`.
+
+        The reply says whether the run still had to stop: False where it had ended already, otherwise than cancelled.
+        """
+        change = CancelRequested(run_id, self._worker.now, reason)
+        run = self._worker.resident(run_id)
+        if run is not None and run.status != "halted":
+            work = self._worker.batch.work_of(run)
+            work.changes.append(change)
+            self._worker.deliver_cancel(run, reason, work)
+        elif (record := self._worker.find(run_id)) is not None and record.status == "halted":
+            work = self._worker.batch.lone_work()
+            work.changes.append(change)
+            self._worker.loader.cancel_unstarted(replace(record, cancel_reason=record.cancel_reason or reason), work)
+        else:
+            work = self._worker.batch.lone_work()
+            work.extra.failing.append(reply)
+            work.expect(change, partial(self._cancel_recorded, reply))
+            return
+        work.extra.replies.append((reply, True))
+
+    def _cancel_recorded(self, reply: Reply, record: RunRecord) -> None:
+        reply(record.status not in ENDED or record.status == "cancelled", None)
+        self._worker.cancel_committed(record)
+
+    def resume(self, run_id: str, reply: Reply) -> None:
+        """Try a halted run again, and have a waiting one read again, with the code as it is now.
+
+        The halted ones that a run waits for, directly or not, are tried again as well: the run cannot go on without
+        them. One that is pending or running goes on by itself. Replies with `RunEnded` for one that has ended.
+        """
+        record = self._worker.find(run_id)
+        if record is None:
+            reply(None, RunNotFound(f"no run has the id {run_id!r}: it was never started, or has been purged"))
+        elif record.status in ENDED:
+            reply(None, _ended(record))
+        else:
+            self._resume(record, reply)
+
+    def _resume(self, record: RunRecord, reply: Reply) -> None:
+        work = self._worker.batch.lone_work()
+        work.extra.replies.append((reply, None))
+        below = (self._inspector.run_facts_by_key(key) for key in self._inspector.halted_below(record.key))
+        for halted in (record, *below):
+            if halted is None or halted.status != "halted":
+                continue
+            here = self._serves(halted)
+            reason = None if here else no_workflow(halted.workflow)
+            work.changes.append(RunResumed(halted.key, self._worker.now, reason))
+            if here:
+                work.extra.after.append(partial(self._worker.loader.claim, [halted.key]))
+        if record.status == "waiting" and self._serves(record):
+            self._worker.loader.claim([record.key])
+        elif record.status == "waiting":  # whoever carries it on looks at it
+            work.changes.append(RunWoken(record.key, self._worker.now))
+
+    def _serves(self, record: RunRecord) -> bool:
+        return record.workflow in self._workflows and self._worker.loader.takes_work
+
+
+def _ended(record: RunRecord) -> RunEnded:
+    """Return the error that tells why a run is not resumed."""
+    remedy = "; to bring it back, retry it" if record.status in RETRIABLE else ""
+    return RunEnded(f"run {record.id!r} has ended ({record.status}), and only one that has not can be resumed{remedy}")

@@ -1,0 +1,179 @@
+"""What callers ask about runs that have ended: to bring them back, one or many.
+
+Each method is one event, as in `stepwell.runtime.requests`. With a run come its children whose end took it along, or
+was taken along by its own: all of them in one commit, or none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Final
+
+from stepwell.errors import RunEnded, RunNotEnded, RunNotFound, StepwellError
+from stepwell.model.journal import Entry
+from stepwell.model.lifecycle import ENDED, RETRIABLE, Status
+from stepwell.model.run import RunRecord
+from stepwell.store.inspector import Inspector, RunFilter
+from stepwell.store.store import RunRetried
+from stepwell.worker.failure_log import run_fields
+from stepwell.worker.undoing import Undoing, undo
+from stepwell.worker.unit_of_work import Reply
+from stepwell.worker.worker import Worker
+
+_log: Final = logging.getLogger("stepwell")
+
+#: How many runs are looked at in one event, and brought back in one commit.
+_CHUNK: Final = 100
+#: How many entries of a journal are read at a time.
+_PAGE: Final = 5_000
+_ALIVE: Final[tuple[Status, ...]] = ("pending", "waiting", "halted")
+
+
+class RetryRequests:
+    """Turns requests to retry into work for a worker; belongs to the worker's thread."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        inspector: Inspector,
+        later: Callable[[Callable[[], None]], None],
+        resume: Callable[[str, Reply], None],
+    ) -> None:
+        self._worker = worker
+        self._inspector = inspector
+        self._later = later
+        self._resume = resume
+        self._coming: set[int] = set()  # the keys of those whose return is not committed yet
+
+    def retry(self, run_id: str, reply: Reply) -> None:
+        """Bring a failed or cancelled run back, or resume a halted one; replies when that is recorded.
+
+        Or with `RunNotFound`, `RunEnded` for a completed run, `RunNotEnded` for one that goes on anyway.
+        """
+        record = self._worker.find(run_id)
+        if record is None:
+            reply(None, RunNotFound(f"no run has the id {run_id!r}: it was never started, or has been purged"))
+        elif record.status == "halted":
+            self._resume(run_id, reply)
+        elif record.status == "completed":
+            text = f"run {run_id!r} has completed, so there is nothing to retry; start another one, under another id"
+            reply(None, RunEnded(text))
+        elif record.status not in RETRIABLE or record.key in self._worker.batch.ending or record.key in self._coming:
+            reply(None, RunNotEnded(f"run {run_id!r} has not ended ({record.status}), so it cannot be retried"))
+        else:
+            try:
+                self._bring_back(record, reply)
+            except StepwellError as error:
+                reply(None, error)
+
+    def _bring_back(self, record: RunRecord, reply: Reply) -> None:
+        """Add a run, and the children that come with it, to the batch as one unit. Raises `RunNotEnded`."""
+        family = list(self._with_children(record))
+        work = self._worker.batch.lone_work()
+        work.changes += [change for _, change in family]
+        keys = {each.key for each, _ in family}
+        self._coming |= keys
+        work.extra.after.append(partial(self._retried, family))
+        work.extra.replies.append((reply, None))
+        work.extra.failing.append(lambda _value, _error: self._coming.difference_update(keys))
+
+    def _retried(self, family: Sequence[tuple[RunRecord, RunRetried]]) -> None:
+        """Have the runs that are back taken up, and say so."""
+        self._coming.difference_update(record.key for record, _ in family)
+        self._worker.loader.work_may_exist = True
+        for record, change in family:
+            text = "run %r of %r, which %s, is retried; %d entries of its journal are undone"
+            what = "failed" if record.status == "failed" else "was cancelled"
+            arguments = record.id, record.workflow, what, len(change.undone)
+            _log.info(text, *arguments, extra=run_fields(record.id, record.workflow))
+            if record.queue is not None:
+                self._worker.queue_touched(record.queue)
+
+    def _with_children(self, record: RunRecord) -> Iterator[tuple[RunRecord, RunRetried]]:
+        undoing = undo(record, self._journal(record.key), self._worker.now)
+        uncancelled: list[int] = []
+        family: list[tuple[RunRecord, RunRetried]] = []
+        for child in self._children(record.key, (*RETRIABLE, *_ALIVE, "running")):
+            if child.key in self._coming or not _comes_along(child, undoing):
+                continue
+            if child.status in RETRIABLE:
+                family += self._with_children(child)
+            elif child.cancel_requested_at is not None:
+                self._check_reached(record, child)
+                uncancelled.append(child.key)
+        change = undoing.change
+        change.uncancelled.extend(uncancelled)
+        yield record, change
+        yield from family
+
+    def _check_reached(self, parent: RunRecord, child: RunRecord) -> None:
+        """Raise `RunNotEnded` where a child has heard already that it is to end with its parent."""
+        heard = child.owner is not None or any(entry.kind == "cancel" for entry in self._journal(child.key))
+        if heard:
+            raise RunNotEnded(
+                f"run {parent.id!r} cannot be retried yet: its child, run {child.id!r}, has not ended "
+                f"({child.status}), but was told to, with its parent. Try again when it is over"
+            )
+
+    def _journal(self, key: int) -> list[Entry]:
+        entries: list[Entry] = []
+        after = 0
+        while page := self._inspector.journal(key, after=after, limit=_PAGE):
+            entries += page
+            after = page[-1].position
+        return entries
+
+    def _children(self, parent: int, statuses: Sequence[Status]) -> Iterator[RunRecord]:
+        before: int | None = None
+        while True:
+            wanted = RunFilter(status=tuple(statuses), parent=parent, before_key=before, limit=_CHUNK)
+            page = self._inspector.list_runs(wanted)
+            yield from page
+            if len(page) < _CHUNK:
+                return
+            before = page[-1].key
+
+    # --- in bulk -------------------------------------------------------------------------------------------------
+
+    def retry_all(self, run_filter: RunFilter, reply: Reply, retried: int = 0) -> None:
+        """Bring back, or resume, the runs that match; replies with how many there were, once that is recorded.
+
+        A run that is not to be brought back (any more), because it came along with its parent, say, is left out.
+        """
+        page = self._inspector.list_runs(run_filter)[:_CHUNK]
+        if not page:
+            reply(retried, None)
+            return
+        done: list[str] = []
+        for record in page:
+            self.retry(record.id, partial(_count, done, record.id))
+        last = self._worker.batch.lone_work()
+        last.extra.failing.append(reply)
+        rest = RunFilter(
+            status=run_filter.status,
+            workflow=run_filter.workflow,
+            id_prefix=run_filter.id_prefix,
+            started_since=run_filter.started_since,
+            before_key=page[-1].key,
+            limit=_CHUNK,
+        )
+        last.extra.after.append(lambda: self._later(lambda: self.retry_all(rest, reply, retried + len(done))))
+
+
+def _count(done: list[str], run_id: str, _value: object, error: BaseException | None) -> None:
+    if error is None:
+        done.append(run_id)
+    else:
+        _log.warning("run %r is not retried: %s", run_id, error, extra=run_fields(run_id))
+
+
+def _comes_along(child: RunRecord, undoing: Undoing) -> bool:
+    """Tell whether a child was started by what stays of its parent's journal, and its end is not known there.
+
+    A detached one lives its own life: it comes along only if its failure was its parent's.
+    """
+    if child.parent_op not in undoing.children or child.id in undoing.told:
+        return False
+    return child.attached or (child.status in ENDED and child.id in undoing.failed)

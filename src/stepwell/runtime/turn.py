@@ -1,0 +1,571 @@
+"""The engine as a step function: events in, one commit, effects out.
+
+A `TurnLoop` has no clock, no thread and no event loop: `turn` is told the time, takes what is queued, lets the worker
+turn it into works, commits them in one transaction, and releases what follows. `stepwell.runtime.engine_thread` drives
+it with a thread and real time; a simulator drives several of them with a virtual clock and a scripted store.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final, Protocol, cast
+
+from stepwell.definitions.definition import Workflow
+from stepwell.definitions.queues import Limit, Queue, QueueSettings
+from stepwell.definitions.step_call import StepCall
+from stepwell.errors import ClaimLost, EngineClosed, StepwellError, StoreError, StoreUnavailable
+from stepwell.model.journal import Payload
+from stepwell.model.run import Claim, Member
+from stepwell.runtime import purging
+from stepwell.runtime.notifications import Notifications
+from stepwell.runtime.queue_requests import QueueRequests
+from stepwell.runtime.requests import OutgoingMessage, Requests
+from stepwell.runtime.retry_requests import RetryRequests
+from stepwell.runtime.waiters import Waiters
+from stepwell.runtime.write_turn import WriteTurn
+from stepwell.store.inspector import RunFilter
+from stepwell.store.store import Created, Notification, RunCreated, Store
+from stepwell.values.codec import Codec
+from stepwell.worker.conflicts import conflict_of
+from stepwell.worker.failure_log import attempt_fields
+from stepwell.worker.loader import Capacity
+from stepwell.worker.pace import MOST
+from stepwell.worker.unit_of_work import Reply, RunOver, UnitOfWork
+from stepwell.worker.worker import Worker
+
+_log: Final = logging.getLogger("stepwell")
+
+
+class Driver(Protocol):
+    """What drives a machine, and carries out its effects."""
+
+    def wake(self) -> None:
+        """Have `TurnLoop.turn` called soon; from any thread."""
+        ...
+
+    def run_steps(self, attempts: list[StepCall]) -> None:
+        """Execute attempts of steps; their ends come back through `TurnLoop.steps_finished`."""
+        ...
+
+    def drop_steps(self, attempts: list[StepCall]) -> None:
+        """Cancel attempts whose results nobody wants any more."""
+        ...
+
+    def store_unavailable(self) -> None:
+        """Call `TurnLoop.try_store_again` some time later."""
+        ...
+
+    def failed(self) -> None:
+        """Take note that the machine stopped for good, with `TurnLoop.failure`."""
+        ...
+
+
+class TurnLoop:
+    """One worker, its requests and whoever waits for answers. Not thread-safe, but for `post`."""
+
+    def __init__(
+        self,
+        store: Store,
+        codec: Codec,
+        workflows: Mapping[str, Workflow[..., Any]],
+        *,
+        limits: Capacity,
+        chance: Callable[[], float],
+        driver: Driver,
+        takes_work: bool = True,
+        flows: Mapping[str, Queue | Limit] = MappingProxyType({}),
+        queues: frozenset[str] | None = None,
+    ) -> None:
+        self.store = store
+        self.claim: Claim | None = None
+        self.failure: StepwellError | None = None
+        self.closing = False
+        #: Why commits are held back until the store is tried again: the disk is full, or had an error, or is locked.
+        self.unavailable: StoreUnavailable | None = None
+        #: The last commit could not be made.
+        self.is_held_back = False
+        self.inbox: deque[Callable[[], None]] = deque()
+        #: Starts that callers asked for. They come behind all else: thousands at once must not hold up the others.
+        self.starts: deque[Callable[[], None]] = deque()
+        #: How much one turn takes on, at most; and how much the last one did.
+        self.limit = MOST
+        self.taken_on = 0
+        #: Where somebody else is writing, the driver will be woken: until then another turn would change nothing.
+        self.write_turn = WriteTurn(store.writers, driver.wake)
+        self._held_up = False
+        # These events are tried again in the next turn.
+        self._tried_again: list[Callable[[], None]] = []
+        self._driver = driver
+        self._takes_work = takes_work
+        self._queues = None if queues is None else sorted(queues)
+        self.worker = Worker(
+            store.inspector,
+            codec,
+            workflows,
+            self,
+            limits,
+            chance,
+            takes_work=takes_work,
+            flows=flows,
+            queues=queues,
+        )
+        self.requests = Requests(self.worker, store.inspector, workflows)
+        self.retry_requests = RetryRequests(self.worker, store.inspector, self.later, self.requests.resume)
+        self.queue_requests = QueueRequests(self.worker, store.inspector, self.later)
+        self.waiters = Waiters(store, self.worker.memory, self.worker.batch, self.worker.loader.claiming)
+        self._after_flush: list[Callable[[], None]] = []
+        self._hearing = Notifications(self.worker, self.waiters, self.later, self._look_at_members)
+        self._at_work: frozenset[int] = frozenset()  # the epochs of the workers that took work when last looked at
+
+    def open(self, now: int) -> None:
+        """Register with the store, release what dead workers left behind, and queue what is to be taken up."""
+        self.worker.now = now
+        self.claim = self._register(now)
+        self.worker.epoch = self.claim.epoch
+        released = self.store.reap(self.claim, now)
+        if released:
+            _log.info("%s: %d runs were under way when their worker died; they go on", self.store.location, released)
+        self.inbox.append(self.worker.loader.recover)
+        if self._takes_work:
+            self._note_at_work(self.store.members())
+            self.inbox += [self.worker.turns.declare_known, self.worker.turns.look]
+
+    def _register(self, now: int) -> Claim:
+        workflows, queues = self.worker.loader.serving(), self._queues
+        return self.store.register(now, takes_work=self._takes_work, workflows=workflows, queues=queues)
+
+    def post(self, event: Callable[[], None]) -> None:
+        """Queue an event; from any thread. The driver must be woken."""
+        self.inbox.append(event)
+
+    def post_start(self, event: Callable[[], None]) -> None:
+        """Queue a start; as `post`."""
+        self.starts.append(event)
+
+    # --- a turn --------------------------------------------------------------------------------------------------
+
+    def turn(self, now: int) -> None:
+        """Take what is due and what is queued, commit it, and let its effects out."""
+        if self.failure is not None:
+            self.refuse_inbox()
+            return
+        worker = self.worker
+        worker.now = max(worker.now, now)
+        try:
+            with worker.loops.entered():
+                self._handle_events()
+                self._commit()
+                if self.unavailable is None:
+                    worker.evict()
+                    worker.loader.admit()
+        except Exception as error:  # noqa: BLE001 - see fail
+            self.fail(error)
+            return
+        # What wakes other threads comes last: they need the interpreter, and would only wait for this thread to rest.
+        self.flush()
+        worker.settling.run_steps()
+
+    def has_more(self) -> bool:
+        """Tell whether another turn should follow at once."""
+        if self.unavailable is not None:
+            return False
+        if self.inbox or (self.starts and not self._held_up) or self.worker.turns.is_pending():
+            return True
+        return bool(self.worker.batch) and not self._held_up
+
+    def is_idle(self, now: int) -> bool:
+        """Tell whether nothing is queued, uncommitted or due."""
+        if self.inbox or self.starts or self._tried_again or self.worker.batch or self.worker.turns.is_pending():
+            return False
+        due = self.worker.next_due()
+        return due is None or due > now
+
+    def _handle_events(self) -> None:
+        worker, inbox = self.worker, self.inbox
+        if self._tried_again:
+            inbox.extend(self._tried_again)
+            self._tried_again.clear()
+        due = worker.next_due()
+        if due is not None and due <= worker.now:
+            worker.advance()
+        # What the turn before led to is committed in this one. But a part of each turn is for the events, and a part of
+        # that for the starts, so that they come to their turn at all.
+        self.taken_on = 0
+        room = max(self.limit - len(worker.batch), self.limit // 4)
+        self._handle(inbox, room)
+        if self.starts and (not self._held_up or self.unavailable is not None):
+            self._handle(self.starts, max(room - self.taken_on, room // 4, 1))
+        if worker.loops.intruded:
+            worker.settling.halt_intruded()
+
+    def _handle(self, events: deque[Callable[[], None]], limit: int) -> None:
+        enough = self.taken_on + limit
+        for _ in range(len(events)):
+            if self.taken_on >= enough:
+                return
+            event = events.popleft()
+            self.taken_on += 1
+            try:
+                event()
+            except Exception:
+                events.appendleft(event)  # its caller still waits for an answer, which `fail` gives
+                raise
+
+    def _commit(self) -> None:
+        if self.unavailable is None:
+            self.worker.turns.decide()
+        works = self.worker.batch.take()
+        self.taken_on += len(works)
+        self._held_up = False
+        if not works:
+            if not self._tried_again:
+                self.write_turn.give_up()
+            return
+        if self.unavailable is not None or not self.write_turn.take():
+            self._held_up = True
+            self.worker.batch.put_back(works)
+            return
+        plain = [work for work in works if work.rare is None or not work.rare.transactions]
+        groups = [plain] if plain else []
+        if len(plain) != len(works):
+            groups += [[work] for work in works if work.calls_transactions]
+            decisions = [work for work in plain if work.decide is not None]
+            if decisions:  # they must see what the others do
+                groups[0] = [work for work in plain if work.decide is None]
+                groups = [group for group in [*groups, decisions] if group]
+        try:
+            for index, group in enumerate(groups):
+                if group[0].calls_transactions:
+                    self.worker.settling.prepare(group[0])
+                try:
+                    self._commit_together(group)
+                except ClaimLost as error:
+                    self._start_anew([work for left in groups[index:] for work in left], error)
+                    break
+                except Exception:
+                    # Their callers still wait for an answer, which `fail` gives.
+                    self.worker.batch.put_back([work for left in groups[index + 1 :] for work in left])
+                    raise
+        finally:
+            self.write_turn.release()
+
+    def _commit_together(self, works: list[UnitOfWork]) -> None:
+        worker = self.worker
+        written = [work for work in works if work.changes or work.is_written]
+        if written:
+            try:
+                outcomes = self.store.commit(written, self.claimed())
+            except StoreUnavailable as error:
+                self._hold_back(works, error)
+                return
+            except ClaimLost:
+                raise
+            except Exception:
+                worker.batch.put_back(works)
+                raise
+            self.is_held_back = False
+            worker.settling.settle(written, outcomes)
+        if len(written) != len(works):
+            rest = [work for work in works if not work.is_written]
+            nothing: list[list[Any]] = [[]] * len(rest)
+            worker.settling.settle(rest, nothing)
+
+    def flush(self) -> None:
+        """Call what waits for the end of the turn."""
+        if self._after_flush:
+            calls, self._after_flush = self._after_flush, []
+            for call in calls:
+                call()
+
+    def at_flush(self, call: Callable[[], None]) -> None:
+        """Have `call` called at the end of the current turn."""
+        self._after_flush.append(call)
+
+    # --- trouble -------------------------------------------------------------------------------------------------
+
+    def _hold_back(self, works: list[UnitOfWork], error: StoreUnavailable) -> None:
+        """Refuse what callers asked for, keep what runs did, and try again a little later."""
+        if not self.is_held_back:
+            _log.error("%s. Work goes on by itself when that is over", error)
+            self.is_held_back = True
+        self.worker.settling.hold_back(works, error)
+        self.unavailable = error
+        self._driver.store_unavailable()
+
+    def give_up_waiting(self, error: StoreUnavailable) -> None:
+        """Refuse what callers asked for, since somebody else does not stop writing; what runs did waits on."""
+        _log.error("%s. Work goes on by itself when that is over", error)
+        self.worker.settling.hold_back(self.worker.batch.take(), error)
+        waiting, self._tried_again = [*self._tried_again, *self.starts], []
+        self.starts.clear()
+        for event in waiting:
+            reply = _reply_of(event)
+            if reply is None:
+                self._tried_again.append(event)
+            else:
+                reply(None, _copy(error))
+        self.flush()
+        self._held_up = bool(self.worker.batch or self._tried_again)
+        self.write_turn.wait_on(self._held_up)
+
+    def try_store_again(self) -> None:
+        """Try the commits that were held back; an event that was refused for it is found again by looking."""
+        self.unavailable = None
+        self._hearing.look_at_everything()
+
+    def _start_anew(self, works: list[UnitOfWork], error: ClaimLost) -> None:
+        """Go on as a new worker: others took this one for lost, and carry its runs on.
+
+        What touches no run in memory (a start, a message) is written with the new claim; the rest belongs to runs that
+        are not this worker's any more. The writers' lock is held.
+        """
+        _log.warning("%s. It goes on as a new worker", error)
+        kept = self.worker.lose_everything(works, error)
+        try:
+            self.claim = self._register(self.worker.now)
+        except StoreUnavailable as unavailable:
+            # When it is available it looks at everything, and finds again that it was fenced.
+            self._hold_back(kept, unavailable)
+            return
+        self.worker.epoch = self.claim.epoch
+        self.worker.batch.put_back(kept)
+        # Also what callers wait for: runs that seemed to end here have ended elsewhere, which was told meanwhile.
+        self._hearing.look_at_everything()
+
+    def fail(self, error: Exception) -> None:
+        """Stop serving: whoever waits is told, and the file stays as the last commit left it."""
+        if self.failure is not None:
+            return
+        if isinstance(error, StoreError):
+            self.failure = error
+        else:
+            self.failure = EngineClosed(
+                f"the engine stopped because of a defect of its own: {type(error).__name__}: {error}"
+            )
+            self.failure.__cause__ = error
+        _log.critical("%s: the engine stopped", self.store.location, exc_info=error)
+        self.waiters.refuse(self.failure)
+        self._refuse_batch(self.failure)
+        self.refuse_inbox()
+        self._driver.failed()
+
+    def _refuse_batch(self, failure: StepwellError) -> None:
+        """Tell the callers whose requests were not written that they will not be."""
+        for work in self.worker.batch.take():
+            for reply in work.waiting_callers():
+                with suppress(Exception):  # where the work failed half-way, some may have had their answer
+                    reply(None, failure)
+
+    def refuse_inbox(self) -> None:
+        """Tell the callers of queued requests that the engine does not serve any more."""
+        failure = self.failure or EngineClosed("the engine is closed")
+        self.inbox.extend(self._tried_again)
+        self._tried_again.clear()
+        while self.inbox or self.starts:
+            event = (self.inbox or self.starts).popleft()
+            reply = _reply_of(event)
+            if reply is not None:
+                with suppress(Exception):  # where the event failed half-way, it may have had its answer
+                    reply(None, failure)
+        self.flush()
+
+    # --- news from other processes ---------------------------------------------------------------------------------
+
+    def hear(self, news: Notification) -> None:
+        """Take note of news; an event."""
+        self._hearing.hear(news, more_is_queued=bool(self.inbox))
+
+    def _look_at_members(self) -> None:
+        """Release the runs of workers that are dead, and notice where this one was taken for lost."""
+        if self.closing:
+            return
+        members = self.store.members()
+        if self._note_at_work(members):
+            # What it halted may be fine with the code of this one: after a deployment the worker was of the old code.
+            self.later(self.worker.loader.retry_halted)
+        fenced = all(member.epoch != self.claimed().epoch for member in members)
+        if not fenced and all(member.state != "dead" for member in members):
+            return
+        if not self.take_turn(partial(self.hear, Notification("death"))):
+            return
+        try:
+            if fenced:
+                lost = f"{self.store.location}: worker {self.claimed().epoch} was fenced: its runs were taken over"
+                self._start_anew([], ClaimLost(lost))
+            released = self.store.reap(self.claimed(), self.worker.now)
+        except (StoreUnavailable, ClaimLost):  # the next look tries again
+            return
+        finally:
+            self.write_turn.release()
+        if released:
+            _log.warning("%s: a worker died; its %d runs go on elsewhere", self.store.location, released)
+        self.worker.loader.look()
+        self.worker.turns.look()
+
+    def _note_at_work(self, members: list[Member]) -> bool:
+        """Note who takes work; tell whether somebody does not any more."""
+        before = self._at_work
+        self._at_work = frozenset(member.epoch for member in members if member.takes_work and member.state != "dead")
+        return not before <= self._at_work
+
+    # --- retention -----------------------------------------------------------------------------------------------
+
+    def purge(self, ended_before: int, reply: Reply) -> None:
+        """Delete the runs that ended before a time, some at a time; replies with their number; an event."""
+        purging.purge(self, ended_before, reply)
+
+    def take_turn(self, again: Callable[[], None]) -> bool:
+        """Take the writers' lock; else have `again` called in a later turn."""
+        if self.unavailable is None and self.write_turn.take():
+            return True
+        self._tried_again.append(again)
+        return False
+
+    def refuses(self, reply: Reply) -> bool:
+        """Tell a caller where nothing can be written now; return whether that is so."""
+        if self.unavailable is None:
+            return False
+        reply(None, _copy(self.unavailable))
+        return True
+
+    # --- what the worker has done outside (see `stepwell.worker.unit_of_work.Outside`) --------------------------------
+
+    def run_steps(self, attempts: list[StepCall]) -> None:
+        """Execute attempts, unless the engine is closing: then another one does."""
+        if self.closing:
+            self.worker.hand_over(attempts)
+        else:
+            self._driver.run_steps(attempts)
+
+    def drop_steps(self, attempts: list[StepCall]) -> None:
+        """Cancel attempts."""
+        self._driver.drop_steps(attempts)
+
+    def steps_finished(self, ended: Sequence[StepCall]) -> None:
+        """Take the ends of attempts; an event."""
+        if len(ended) > self.limit:
+            self.inbox.appendleft(partial(self.steps_finished, ended[self.limit :]))
+            ended = ended[: self.limit]
+        self.taken_on += len(ended) - 1
+        step_finished = self.worker.step_finished
+        for attempts in ended:
+            try:
+                step_finished(attempts)
+            except StoreError:  # see `Worker.settle_run`
+                raise
+            except Exception as error:  # noqa: BLE001 - one run's defect must not stop the others
+                _log.critical(
+                    "run %r: the engine failed to handle the end of step %r; the run is halted",
+                    attempts.run_id,
+                    attempts.name,
+                    exc_info=error,
+                    extra=attempt_fields(attempts),
+                )
+                self.worker.halt_broken(attempts.run_key, error)
+
+    def run_over(self, over: list[RunOver]) -> None:
+        """Tell whoever waits for these runs."""
+        self.waiters.run_over(over)
+        if any(end.status == "halted" for end in over):
+            self.later(self.waiters.look_at_stuck)
+
+    def not_over(self, keys: Sequence[int]) -> None:
+        """Look whether these runs, whose ends were refused, ended elsewhere."""
+        self.later(partial(self.hear, Notification("ends", tuple(keys))))
+
+    def published(self, run: int, key: str, value: Payload) -> None:
+        """Tell whoever waits for this value."""
+        self.waiters.published(run, key, value)
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Queue an event from within another."""
+        self.inbox.append(call)
+
+    def took_on(self, number: int) -> None:
+        """Count what an event had to do for so many of them."""
+        self.taken_on += number
+
+    # --- requests; each is an event ----------------------------------------------------------------------------------
+
+    def start_run(self, run: RunCreated, messages: Sequence[OutgoingMessage], reply: Reply) -> None:
+        """Create a run."""
+        if self.refuses(reply):
+            return
+        if messages and (existing := self.worker.find(run.id)) is not None:
+            conflict = conflict_of(self.worker.codec, run, Created(existing.key, existing))
+            if conflict is not None:  # it sends nothing; a start that finds its run sends the messages to it
+                reply(None, conflict)
+                return
+        at_once = run.entry is not None or self.worker.admits(run.workflow)
+        self.requests.start(run if at_once else self.requests.as_pending(run), messages, reply)
+
+    def send(self, run_id: str, message: OutgoingMessage, reply: Reply) -> None:
+        """Send a message."""
+        if self.refuses(reply):
+            return
+        self.requests.send(run_id, message, reply)
+
+    def cancel(self, run_id: str, reason: str | None, reply: Reply) -> None:
+        """Ask a run to stop."""
+        if self.refuses(reply):
+            return
+        self.requests.cancel(run_id, reason, reply)
+
+    def resume(self, run_id: str, reply: Reply) -> None:
+        """Try a halted run again."""
+        if self.refuses(reply):
+            return
+        self.requests.resume(run_id, reply)
+
+    def retry(self, run_id: str, reply: Reply) -> None:
+        """Bring a run back that has failed or was cancelled."""
+        if not self.refuses(reply):
+            self.retry_requests.retry(run_id, reply)
+
+    def retry_all(self, run_filter: RunFilter, reply: Reply) -> None:
+        """Bring all runs back that match."""
+        if not self.refuses(reply):
+            self.retry_requests.retry_all(run_filter, reply)
+
+    def change_queue(
+        self, name: str, settings: Callable[[QueueSettings], QueueSettings] | None, paused: bool | None, reply: Reply
+    ) -> None:
+        """Change what a queue or limit bounds, or pause or resume it."""
+        if self.refuses(reply):
+            return
+        self.queue_requests.change(name, settings, paused, reply)
+
+    def cancel_waiting(self, name: str, partition: str | None, reason: str | None, reply: Reply) -> None:
+        """Cancel what waits in a queue."""
+        if self.refuses(reply):
+            return
+        self.queue_requests.cancel_waiting(name, partition, reason, reply)
+
+    def claimed(self) -> Claim:
+        """Return the claim of the engine's worker."""
+        assert self.claim is not None
+        return self.claim
+
+    def close(self) -> None:
+        """Tell whoever still waits, and drop what is in memory."""
+        assert self.failure is not None
+        self.waiters.refuse(self.failure)
+        self._refuse_batch(self.failure)
+        self.worker.close()
+        self.flush()
+
+
+def _reply_of(event: Callable[[], None]) -> Reply | None:
+    """Return what answers the caller of an event, where it has one: the last argument."""
+    reply: Any = event.args[-1] if isinstance(event, partial) and event.args else None
+    return cast("Reply", reply) if callable(reply) else None
+
+
+def _copy(error: StoreUnavailable) -> StoreUnavailable:
+    """Return the error for one more caller: whoever raises it adds a traceback."""
+    return type(error)(str(error))

@@ -1,0 +1,186 @@
+"""Who waits for what: the end of a run, a published value, a moment without work.
+
+Waiters live in memory only; what they wait for is in the file. A caller that dies waits again with the next engine.
+Everything here happens on the engine's thread, and each reply is called once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from typing import Final, TypeVar
+
+from stepwell.errors import RunEnded, RunNotFound, StepwellError
+from stepwell.model.journal import Payload
+from stepwell.model.lifecycle import ENDED
+from stepwell.store.store import Store
+from stepwell.worker.commit_batch import CommitBatch
+from stepwell.worker.run_cache import RunCache
+from stepwell.worker.stuck import stuck_runs, why_stuck
+from stepwell.worker.unit_of_work import Reply, RunOver
+
+K = TypeVar("K")
+
+#: How many runs are looked at with one read.
+_LOOK_CHUNK: Final = 500
+
+
+class Waiters:
+    """The replies of one engine that are still to come.
+
+    `memory` knows runs that have not ended, `batch` those that have, but whose end is not committed yet, `claiming` has
+    the keys of those that are about to be carried on. While anyone
+    waits, the store is asked to tell of ends in other processes, and asked before the run is looked at: what happens
+    between the two is told, what happened before is seen.
+    """
+
+    def __init__(self, store: Store, memory: RunCache, batch: CommitBatch, claiming: AbstractSet[int]) -> None:
+        self._store = store
+        self._claiming = claiming
+        self._memory = memory
+        self._batch = batch
+        self._of_runs: dict[str, list[Reply]] = {}
+        self._of_values: dict[tuple[int, str], list[Reply]] = {}
+        self._ids: dict[int, str] = {}  # of the runs in `_of_runs`, by key
+        self._listening = False
+        self.idle: list[Reply] = []
+
+    def run(self, run_id: str, reply: Reply) -> None:
+        """Reply with the `RunOver` of a run as soon as there is one; an event."""
+        self._listen()
+        run = self._memory.by_id(run_id)
+        if run is not None:
+            key = run.key
+        else:
+            record = self._store.inspector.run_by_id(run_id)
+            if record is None:
+                reply(None, self._not_found(run_id))
+                return
+            # Of a halted run that is tried again, or was and has ended, it is told when that is committed.
+            tried_again = record.key in self._batch.ending or record.key in self._claiming
+            if record.status in ENDED or (record.status == "halted" and not tried_again):
+                over = RunOver.of(record)
+                reply(over, None)
+                return
+            key = record.key
+        self._ids[key] = run_id
+        self._of_runs.setdefault(run_id, []).append(reply)
+
+    def value(self, run_id: str, key: str, reply: Reply) -> None:
+        """Reply with the value that a run publishes, or has published, under `key`; an event."""
+        self._listen()
+        record = self._store.inspector.run_by_id(run_id)
+        if record is None:
+            reply(None, self._not_found(run_id))
+        elif not self._tell_value(record.key, key, [reply]):
+            if record.status in ENDED:
+                reply(None, _will_not_publish(run_id, key, record.status))
+            else:
+                self._of_values.setdefault((record.key, key), []).append(reply)
+
+    def _tell_value(self, run: int, key: str, replies: list[Reply]) -> bool:
+        found = self._store.inspector.value(run, key)
+        for reply in replies if found is not None else ():
+            reply(found[0] if found is not None else None, None)
+        return found is not None
+
+    def _listen(self) -> None:
+        if not self._listening:
+            self._listening = True
+            self._store.listen(True)
+
+    def look(self, keys: set[int] | None) -> None:
+        """Look whether the runs with these keys, None for all, ended or published elsewhere; an event."""
+        if not self._of_runs and not self._of_values:
+            if keys is None and self._listening:
+                self._listening = False
+                self._store.listen(False)
+            return
+        # Ends are read before values, and told after them: what a run published together with its end is found so.
+        over = self._ended_elsewhere(keys)
+        for key, name in [place for place in self._of_values if keys is None or place[0] in keys]:
+            if key not in self._memory and self._tell_value(key, name, self._of_values.get((key, name), [])):
+                del self._of_values[key, name]
+        self.run_over(over)
+
+    def _ended_elsewhere(self, keys: set[int] | None) -> list[RunOver]:
+        """Return how those of the runs with these keys ended, None for all, that anyone waits for."""
+        inspector = self._store.inspector
+        wanted = self._ids if keys is None else self._ids.keys() & keys
+        ids = [self._ids[key] for key in wanted if key not in self._memory and key not in self._batch.ending]
+        over: list[RunOver] = []
+        for start in range(0, len(ids), _LOOK_CHUNK):
+            settled = inspector.settled_among(ids[start : start + _LOOK_CHUNK])
+            # Of a halted run that is tried again it is told when that is committed.
+            told = (record for record in settled if record.status in ENDED or record.key not in self._claiming)
+            over += map(RunOver.of, told)
+        for key in {place[0] for place in self._of_values if keys is None or place[0] in keys}:
+            record = inspector.run_by_key(key) if key not in self._memory else None
+            if record is not None and record.status in ENDED and key not in self._batch.ending:
+                over.append(RunOver.of(record))
+        return over
+
+    def look_at_stuck(self) -> None:
+        """Tell whoever waits for runs that cannot go on, because what they wait for is halted; an event."""
+        if self._of_runs:
+            stuck = stuck_runs(self._store.inspector)
+            ids = [(run, cause) for run, cause in stuck.values() if run.id in self._of_runs]
+            self.run_over([RunOver(run.key, run.id, "halted", None, None, why_stuck(run, cause)) for run, cause in ids])
+
+    def when_idle(self, reply: Reply) -> None:
+        """Reply once nothing is to be done, with the time at which that changes by itself, or None; an event."""
+        self.idle.append(reply)
+
+    def run_over(self, over: list[RunOver]) -> None:
+        """Tell whoever waits for these runs, or for a value that they will not publish any more."""
+        for end in over:
+            self._ids.pop(end.key, None)
+            for reply in self._of_runs.pop(end.id, ()):
+                reply(end, None)
+            if self._of_values and end.status in ENDED:
+                for place in [place for place in self._of_values if place[0] == end.key]:
+                    for reply in self._of_values.pop(place):
+                        reply(None, _will_not_publish(end.id, place[1], end.status))
+
+    def published(self, run: int, key: str, value: Payload) -> None:
+        """Tell whoever waits for this value."""
+        for reply in self._of_values.pop((run, key), ()):
+            reply(value, None)
+
+    def tell_idle(self, due: int | None) -> None:
+        """Tell whoever waits for a moment without work that it has come; `due` is when it ends by itself."""
+        replies, self.idle = self.idle, []
+        for reply in replies:
+            reply(due, None)
+
+    def refuse(self, error: StepwellError) -> None:
+        """Tell everyone that nothing will come any more, and why."""
+        waiting = [*self._of_runs.values(), *self._of_values.values(), self.idle]
+        self._of_runs, self._of_values, self.idle = {}, {}, []
+        self._ids.clear()
+        for replies in waiting:
+            for reply in replies:
+                reply(None, error)
+
+    def forget(self, reply: Reply) -> None:
+        """Drop a reply that nobody waits for any more; an event."""
+        if reply in self.idle:
+            self.idle.remove(reply)
+        elif not _drop(reply, self._of_values) and _drop(reply, self._of_runs):
+            self._ids = {key: run_id for key, run_id in self._ids.items() if run_id in self._of_runs}
+
+    def _not_found(self, run_id: str) -> RunNotFound:
+        return RunNotFound(f"{self._store.location} has no run {run_id!r}")
+
+
+def _drop(reply: Reply, waiters: dict[K, list[Reply]]) -> bool:
+    for place, replies in waiters.items():
+        if reply in replies:
+            replies.remove(reply)
+            if not replies:
+                del waiters[place]
+            return True
+    return False
+
+
+def _will_not_publish(run_id: str, key: str, status: str) -> RunEnded:
+    return RunEnded(f"run {run_id!r} is {status} and never published {key!r}")

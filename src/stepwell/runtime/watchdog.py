@@ -1,0 +1,115 @@
+"""A second pair of eyes on the engine's thread: says what keeps it busy.
+
+Once a second it looks at what the thread executes. Where that is the same run's code, or the same step's, as a second
+ago, nothing else of the engine makes progress, and a warning says which code it is and where. Where it is still the
+same turn of the engine, but no code of a user's all that time, the warning says so: nobody is to look for a fault in
+code that has none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from types import CodeType, FrameType
+from typing import Final, NamedTuple
+
+from stepwell.definitions.step_call import StepCall
+from stepwell.replay.loop import DeterministicLoop
+from stepwell.replay.source_location import is_users
+
+_log: Final = logging.getLogger("stepwell")
+_PERIOD_SECONDS: Final = 1.0
+_SHOWN_FRAMES: Final = 8
+
+_CALLBACK: Final = asyncio.Handle._run.__code__
+_DRAIN: Final = DeterministicLoop.drain.__code__
+
+
+class _Seen(NamedTuple):
+    """What the thread was doing: one callback of its loop, and within it code of a user's, if so, on whose behalf."""
+
+    callback: FrameType
+    code: FrameType | None
+    whose: str
+
+
+class Watchdog:
+    """Watches one thread until `stop`. `turn` is the code of the engine's turns; `also` is called once a second."""
+
+    def __init__(self, watched: threading.Thread, turn: CodeType, also: Callable[[], None]) -> None:
+        self._watched = watched
+        self._turn = turn
+        self._also = also
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="stepwell-watchdog", daemon=True)
+        self._last: _Seen | None = None
+        self._reported: FrameType | None = None
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._stop.set()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_PERIOD_SECONDS):
+            self._look()
+            self._also()
+        self._last = self._reported = None
+
+    def _look(self) -> None:
+        frame = sys._current_frames().get(self._watched.ident or 0)
+        last, self._last = self._last, self._see(frame)
+        seen = self._last
+        if seen is None or last is None or seen.callback is not last.callback or seen.callback is self._reported:
+            return
+        self._reported = seen.callback
+        stack = "".join(traceback.format_stack(frame, limit=_SHOWN_FRAMES))
+        if seen.code is not None and seen.code is last.code:
+            _log.warning(
+                "%s has kept the engine's thread busy for over %g s, and nothing else can go on. Move what takes time "
+                "into a step (a `def` step runs in a thread).\n%s",
+                seen.whose,
+                _PERIOD_SECONDS,
+                stack,
+            )
+        else:
+            _log.warning(
+                "the engine has been at its own work for over %g s without a pause: much was asked for at once, or "
+                "the disk, or the whole machine, is slow. Others wait meanwhile; no workflow or step is to blame.\n%s",
+                _PERIOD_SECONDS,
+                stack,
+            )
+
+    def _see(self, frame: FrameType | None) -> _Seen | None:
+        """Return what the thread is doing; None where it waits for events."""
+        if frame is None or frame.f_code.co_name == "select":
+            return None
+        users = False
+        code: FrameType | None = None
+        whose = ""
+        while frame is not None:
+            if frame.f_code is self._turn or frame.f_code is _CALLBACK:
+                return _Seen(frame, code, whose)
+            users = users or is_users(frame)
+            if users and code is None:
+                whose = _whose(frame)
+                code = frame if whose else None
+            frame = frame.f_back
+        return None
+
+
+def _whose(frame: FrameType) -> str:
+    """Return on whose behalf a frame of the engine calls code; empty where it does not say."""
+    if frame.f_code is _DRAIN:
+        return f"run {frame.f_locals['self'].run.run_id!r}"
+    attempts = frame.f_locals.get("attempts")
+    if isinstance(attempts, StepCall):
+        return f"step {attempts.definition.name!r} of run {attempts.run_id!r}"
+    return ""

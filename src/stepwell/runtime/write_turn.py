@@ -1,0 +1,45 @@
+"""One machine's turns to write: taken when the writers' lock is free, waited for, given up when it takes too long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stepwell.store.store import WritersLock
+
+
+class WriteTurn:
+    """Whether a machine may write. `wake` has the machine's turn called, when somebody else has stopped writing."""
+
+    def __init__(self, lock: WritersLock, wake: Callable[[], None]) -> None:
+        self._lock = lock
+        self._wake = wake
+        #: Whether something is to be written, and somebody else is writing; and the how manieth time that is.
+        self.waits = False
+        self.number = 0
+        #: Whether the machine is writing.
+        self.is_taken = False
+
+    def take(self) -> bool:
+        """Take the lock if it is free; else have the machine woken when it is."""
+        if self._lock.try_acquire(self._wake):
+            self.waits = False
+            self.is_taken = True
+            return True
+        if not self.waits:
+            self.waits = True
+            self.number += 1
+        return False
+
+    def release(self) -> None:
+        """Let others write."""
+        self.is_taken = False
+        self._lock.release()
+
+    def wait_on(self, more: bool) -> None:
+        """Note whether something is still to be written, after callers were refused: that is another wait."""
+        self.waits = more
+        self.number += 1
+
+    def give_up(self) -> None:
+        """Note that nothing is to be written any more."""
+        self.waits = False

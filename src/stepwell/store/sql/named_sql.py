@@ -1,0 +1,52 @@
+"""Loads named SQL.
+
+SQL lives in ``.sql`` files and nowhere else. A statement begins with a line ``-- name: run_created``; the comment lines
+after it say what it is for and what its parameters ``?1``, ``?2`` … mean; it ends where the next one begins.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+_FOLDER: Final = Path(__file__).parents[1] / "sqlite"
+_HEADER: Final = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_COMMENT: Final = re.compile(r"^--.*\n?", re.MULTILINE)
+_ROW: Final = re.compile(r"VALUES (\([?, ]+\))")
+
+#: Statements that insert many rows at once, as (rows, SQL), most rows first.
+Ladder = list[tuple[int, str]]
+
+
+def parse(text: str) -> dict[str, str]:
+    """Return the statements of a ``.sql`` file by name, without their comments.
+
+    Raises `ValueError` for a name that occurs twice and for a name without a statement.
+    """
+    _, *parts = _HEADER.split(text)
+    statements: dict[str, str] = {}
+    for name, body in zip(parts[::2], parts[1::2], strict=True):
+        statement = _COMMENT.sub("", body).strip().removesuffix(";")
+        if name in statements or not statement:
+            raise ValueError(f"query {name!r} is defined twice or is empty")
+        statements[name] = statement
+    return statements
+
+
+def load(file_name: str) -> dict[str, str]:
+    """Return the statements of a file of SQLite's dialect, the only one so far, by name."""
+    return parse((_FOLDER / file_name).read_text(encoding="utf-8"))
+
+
+def ladder(statement: str, sizes: tuple[int, ...]) -> Ladder:
+    """Return variants of a one-row ``INSERT … VALUES (?, …)`` that insert as many rows as each of `sizes`.
+
+    This is the only SQL that is made in code: the tuple is repeated, nothing else is touched.
+    """
+    match = _ROW.search(statement)
+    if match is None:
+        raise ValueError(f"no single row of plain parameters in {statement!r}")
+    row = match.group(1)
+    head, tail = statement[: match.start(1)], statement[match.end(1) :]
+    return [(size, head + ",".join([row] * size) + tail) for size in sorted(sizes, reverse=True)]

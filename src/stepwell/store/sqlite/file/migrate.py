@@ -1,0 +1,230 @@
+"""Bring a file to the schema of this release: numbered scripts, all in one transaction, after a backup.
+
+``PRAGMA application_id`` marks a file as Stepwell's and ``PRAGMA user_version`` holds the number of the last script
+that was applied; both are part of the transaction, so a file is at one version or at another and never between. Whoever
+comes second, or comes again after a crash, reads the version under the write lock and finds nothing left to do.
+
+Scripts are ``0001_some_name.sql``, ``0002_…`` without gaps. They hold no BEGIN or COMMIT, and they are never edited
+once released. Foreign keys are off while they run, as SQLite's procedure for rebuilding a table asks, and are checked
+before the commit.
+
+The backup of a file at version N is ``<database>-backup-v<N>``, made page by page by SQLite's backup API (`VACUUM INTO`
+would renumber rowids of the user's tables), checked, and renamed into place only when it is on disk.
+"""
+
+# ruff: noqa: PTH105, PTH108, PTH112, PTH118, PTH120, PTH123, PTH208 -- SQLite's paths are strings
+# apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import apsw
+
+from stepwell.errors import FileNotUsable, SchemaTooNew, StoreError
+from stepwell.store.sqlite.file import paths
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+#: "Stwl" in ASCII, in the header of every file of ours (bytes 68 to 71); the `file` program prints it as a number.
+APPLICATION_ID: Final = 0x53_74_77_6C
+
+_DIGITS: Final = 4
+
+
+class Migration(NamedTuple):
+    """One script: its number, its name and its SQL."""
+
+    number: int
+    name: str
+    sql: str
+
+
+def load_migrations(folder: str | Traversable | None = None) -> tuple[Migration, ...]:
+    """Return the scripts in `folder` in order; by default those of the package.
+
+    Raises `FileNotUsable` where the numbers do not run 1, 2, 3, … without gaps: the installation is damaged.
+    """
+    found: list[Migration] = []
+    where = _package_folder() if folder is None else folder
+    if isinstance(where, str):
+        for name in os.listdir(where):
+            if name.endswith(".sql"):
+                with open(os.path.join(where, name), encoding="utf-8") as file:
+                    found.append(_migration(name, file.read()))
+    else:
+        found += [_migration(f.name, f.read_text("utf-8")) for f in where.iterdir() if f.name.endswith(".sql")]
+    found.sort()
+    numbers = [migration.number for migration in found]
+    if not numbers or numbers != list(range(1, len(numbers) + 1)):
+        raise FileNotUsable(
+            f"The migrations in {str(where)!r} are numbered {numbers}, which has gaps or doubles. "
+            "The installation is damaged: install the package again."
+        )
+    return tuple(found)
+
+
+def migrate(connection: apsw.Connection, path: str, migrations: Sequence[Migration]) -> int:
+    """Apply to the file at `path`, open on `connection`, those of `migrations` it lacks; return the version it had.
+
+    The connection is in autocommit mode before and after, with foreign keys on. Raises `SchemaTooNew` where the file is
+    ahead of `migrations`, `FileNotUsable` where a script fails on what is in the file, `apsw.Error` where the disk or a
+    lock fails; the file is then as it was.
+    """
+    target = migrations[-1].number
+    version = version_of(connection)
+    check_version(version, target, path)
+    if version == target:
+        return target
+    connection.pragma("foreign_keys", 0)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # Only now is it certain: another process may have migrated between the look above and the lock.
+            version = version_of(connection)
+            check_version(version, target, path)
+            if 0 < version < target:
+                back_up(path, version)
+            for migration in migrations[version:]:
+                _apply(connection, migration, path)
+            if version < target:
+                _check_foreign_keys(connection, path)
+                connection.pragma("application_id", APPLICATION_ID)
+                connection.pragma("user_version", target)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+    finally:
+        connection.pragma("foreign_keys", 1)
+    return version
+
+
+def version_of(connection: apsw.Connection) -> int:
+    """Return the number of the last script that was applied to the file, 0 for an empty one."""
+    return int(connection.pragma("user_version"))
+
+
+def check_version(version: int, target: int, path: str) -> None:
+    """Raise `SchemaTooNew` where the file's `version` is above `target`, the newest that this release knows."""
+    if version > target:
+        raise SchemaTooNew(
+            f"{path!r} has schema version {version}, this release of Stepwell knows versions up to {target}. The file "
+            "was not touched. Upgrade the package (pip install --upgrade stepwell), or go back to a backup made "
+            f"before the upgrade (they are named {path}-backup-v<version>)."
+        )
+
+
+def back_up(path: str, version: int) -> str:
+    """Copy the database at `path` to a checked backup beside it and return the backup's path.
+
+    The caller holds the write lock, so what is copied is the last commit. A backup of the same name, or half of one
+    left by a crash, is replaced.
+    """
+    target = f"{path}-backup-v{version}"
+    partial = target + "-partial"
+    for suffix in ("", paths.JOURNAL_SUFFIX, paths.WAL_SUFFIX, paths.SHM_SUFFIX):
+        with suppress(FileNotFoundError):
+            os.unlink(partial + suffix)
+    try:
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        _copy(path, partial)
+        _check_copy(partial, version)
+        descriptor = os.open(partial, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(partial, target)
+        paths.sync_folder(os.path.dirname(target))
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(partial)
+        raise
+    return target
+
+
+def _copy(path: str, partial: str) -> None:
+    source = _connect(path, "ro")
+    try:
+        copy = _connect(partial, "rw")
+        try:
+            # Half a copy is thrown away, and a whole one is synced as a file.
+            copy.pragma("journal_mode", "OFF")
+            copy.pragma("synchronous", "OFF")
+            with copy.backup("main", source, "main") as backup:
+                backup.step(-1)
+        finally:
+            copy.close()
+    finally:
+        source.close()
+
+
+def _check_copy(partial: str, version: int) -> None:
+    copy = _connect(partial, "rw")
+    try:
+        # The copy's header says WAL, as the original's does; without it the backup is one file that needs no other.
+        mode = copy.pragma("journal_mode", "DELETE")
+        verdict: list[tuple[Any, ...]] = copy.execute("PRAGMA quick_check(1)").fetchall()
+        if mode != "delete" or verdict != [("ok",)] or version_of(copy) != version:
+            raise FileNotUsable(
+                f"The backup before the migration, {partial!r}, is not sound ({verdict[0][0]}), so the file is damaged "
+                "as well and was not migrated. Restore it from an earlier backup, or rescue it with SQLite's "
+                "`.recover`."
+            )
+    finally:
+        copy.close()
+
+
+def _connect(path: str, mode: str) -> apsw.Connection:
+    flag = apsw.SQLITE_OPEN_READONLY if mode == "ro" else apsw.SQLITE_OPEN_READWRITE
+    return apsw.Connection(paths.uri(path, mode), flags=flag | apsw.SQLITE_OPEN_URI)
+
+
+def _apply(connection: apsw.Connection, migration: Migration, path: str) -> None:
+    try:
+        for _ in connection.execute(migration.sql):
+            pass
+    except (apsw.SQLError, apsw.ConstraintError, apsw.MismatchError) as error:
+        raise FileNotUsable(
+            f"Migration {migration.number} ({migration.name}) of {path!r} failed: {error}. The file is as it was "
+            "before; go on with the previous release, and report this."
+        ) from error
+    if not connection.in_transaction:
+        raise StoreError(f"migration {migration.number} ({migration.name}) ended the transaction that it ran in")
+
+
+def _check_foreign_keys(connection: apsw.Connection, path: str) -> None:
+    """Check the engine's tables only: what the user's tables hold is not for a migration to judge."""
+    broken = connection.execute(
+        'SELECT v."table", v.rowid, v.parent FROM sqlite_schema AS s, pragma_foreign_key_check(s.name) AS v '
+        "WHERE s.type = 'table' AND s.name LIKE 'stepwell\\_%' ESCAPE '\\'"
+    ).fetchone()
+    if broken is not None:
+        raise FileNotUsable(
+            f"Migrating {path!r} would leave row {broken[1]} of table {broken[0]!r} without the row of {broken[2]!r} "
+            "that it refers to. The file is as it was before; go on with the previous release, and report this."
+        )
+
+
+def _migration(file_name: str, sql: str) -> Migration:
+    number, _, name = file_name.removesuffix(".sql").partition("_")
+    if len(number) != _DIGITS or not number.isdigit():
+        raise FileNotUsable(f"The migration {file_name!r} has no number of four digits. Install the package again.")
+    return Migration(int(number), name, sql)
+
+
+def _package_folder() -> str | Traversable:
+    folder = os.path.join(os.path.dirname(os.path.dirname(__file__)), "migrations")
+    if os.path.isdir(folder):
+        return folder
+    # The package is not in a folder (a zip file, say). Imported late: it takes 20 ms, which nobody else should pay.
+    from importlib.resources import files  # noqa: PLC0415 -- see above
+
+    return files("stepwell.store.sqlite").joinpath("migrations")

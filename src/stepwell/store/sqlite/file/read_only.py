@@ -1,0 +1,115 @@
+"""Reading a file without being one of its workers: for looking into it from outside, whoever has it open.
+
+Such a reader is to the engines what any other SQLite tool is: short reads, no lock file, no row in the file, nothing
+made or migrated. A log that a dead worker left is read, and stays for the next worker to fold in.
+"""
+
+# apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import partial
+
+import apsw
+
+from stepwell.errors import FORK_ADVICE, EngineClosed, FileNotUsable
+from stepwell.model.run import Member, MemberState
+from stepwell.store.sqlite.file import locking, migrate, mounts, paths
+from stepwell.store.sqlite.file.connecting import check_library, connect, reader_pragmas, set_pragmas, translate
+from stepwell.store.sqlite.file.locking import Identity
+from stepwell.store.sqlite.peers.membership import states_of
+from stepwell.store.sqlite.reader import SqliteInspector
+
+
+class _File:
+    """A `stepwell.store.sqlite.reader.Readable` that nobody in this process works on."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._identity = Identity.of(path)
+        self._process_id = os.getpid()
+        self._connections: list[apsw.Connection] = []
+
+    def check_process(self) -> None:
+        if os.getpid() != self._process_id:
+            raise EngineClosed(
+                f"{self.path!r} was opened by process {self._process_id}, from which this one was forked. {FORK_ADVICE}"
+            )
+
+    def check_identity(self) -> None:
+        if Identity.of(self.path) != self._identity:
+            raise FileNotUsable(f"{self.path!r} was deleted or replaced while it was read; look again")
+
+    def connect_reader(self) -> apsw.Connection:
+        # Not opened "ro": such a connection, when it is the last, cannot remove the empty log that it made.
+        connection = connect(self.path, "rw")
+        self._connections.append(connection)
+        set_pragmas(connection, self.path, reader_pragmas())
+        return connection
+
+    def close(self) -> None:
+        for connection in self._connections:
+            if not paths.size_bytes(self.path + paths.WAL_SUFFIX):
+                # Nothing to fold in: where nobody else has the file, let SQLite remove the empty log and its index.
+                connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+            connection.close()
+
+
+class Look(SqliteInspector):
+    """The read side, and what can be said of the workers without being one."""
+
+    def __init__(self, file: _File, path: str) -> None:
+        super().__init__(file)
+        self._lock_path = path + paths.LOCK_SUFFIX
+
+    def workers(self) -> list[Member]:
+        """Return the workers that have not ended, by age, with what the kernel says of their processes.
+
+        Where this process itself has the file open in an engine, all count as active: only that engine can ask.
+        """
+        return self.members(self._states_of)
+
+    def _states_of(self, seats: list[tuple[int, int]]) -> dict[int, MemberState]:
+        found = locking.look(self._lock_path, partial(states_of, seats=seats))
+        return dict.fromkeys((epoch for epoch, _ in seats), "active") if found is None else found
+
+
+@contextmanager
+def look_into(path: str | os.PathLike[str]) -> Generator[Look]:
+    """Open an existing file for reading, for the length of a ``with`` block.
+
+    Raises `FileNotUsable` where there is no file, or none of ours, or one of an older release that no worker of this
+    one has opened yet; `SchemaTooNew`; `FileInUse` where a program holds a lock that shuts readers out.
+    """
+    check_library(apsw.sqlite_lib_version())
+    real = paths.resolve(path)
+    if not os.path.exists(real):  # noqa: PTH110 -- SQLite's paths are strings
+        raise FileNotUsable(f"There is no file {real!r}. Give the path of the file that the workers have open.")
+    mounts.check_mount(real)
+    newest = migrate.load_migrations()[-1].number
+    file = _File(real)
+    try:
+        _check_contents(file.connect_reader(), real, newest)
+        yield Look(file, real)
+    except apsw.Error as error:
+        raise translate(error, real) from error
+    finally:
+        file.close()
+
+
+def _check_contents(connection: apsw.Connection, path: str, newest: int) -> None:
+    mark, version = int(connection.pragma("application_id")), migrate.version_of(connection)
+    if mark == version == 0 and not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
+        raise FileNotUsable(f"{path!r} is empty: no worker has opened it yet. Start one, or give another path.")
+    if mark != migrate.APPLICATION_ID:
+        raise FileNotUsable(f"{path!r} is an SQLite database, but not Stepwell's (application_id {mark:#x}).")
+    migrate.check_version(version, newest, path)
+    if version < newest:
+        raise FileNotUsable(
+            f"{path!r} has schema version {version}, this release of Stepwell reads version {newest}. A worker of this "
+            "release brings it up to date when it opens it (workers of the older one have to stop first)."
+        )

@@ -1,0 +1,99 @@
+"""The works of the batch under way: what will be committed together next.
+
+A run that is touched by several events of one batch has one work, so that its changes stand or fall together; where a
+work comes to touch a run that has a work already, the two become one.
+"""
+
+from __future__ import annotations
+
+from stepwell.definitions.step_call import StepCall
+from stepwell.store.store import RunCreated
+from stepwell.worker.loaded_run import LoadedRun
+from stepwell.worker.unit_of_work import RunOver, UnitOfWork
+
+
+class CommitBatch:
+    """Collects works. Also knows what they will do to runs that others may ask about before the commit."""
+
+    def __init__(self) -> None:
+        self._works: list[UnitOfWork] = []
+        self.creating: dict[str, RunCreated] = {}  # by run id: runs that uncommitted works create
+        self.ending: dict[int, RunOver] = {}  # by run key: runs that uncommitted works end
+        self.unread: set[int] = set()  # keys of runs that are to be read once uncommitted works are settled
+        self.steps: list[StepCall] = []  # made safe by commits, not handed out yet
+
+    def __bool__(self) -> bool:
+        """Tell whether there is something to commit."""
+        return bool(self._works)
+
+    def __len__(self) -> int:
+        """Return how many works there are to commit."""
+        return len(self._works)
+
+    def __contains__(self, work: UnitOfWork) -> bool:
+        """Tell whether a work has not been taken yet."""
+        return work in self._works
+
+    def keeps_out(self, key: int) -> bool:
+        """Tell whether a run must not be read now: what is uncommitted ends it, or says more about it."""
+        return key in self.ending or key in self.unread
+
+    def work_of(self, run: LoadedRun) -> UnitOfWork:
+        """Return the run's work, a new one where it has none."""
+        work: UnitOfWork | None = run.work
+        if work is None:
+            run.work = work = UnitOfWork([], None, None, run)
+            self._works.append(work)
+        return work
+
+    def lone_work(self) -> UnitOfWork:
+        """Return a new work that touches no run in memory."""
+        work = UnitOfWork([])
+        self._works.append(work)
+        return work
+
+    def join(self, run: LoadedRun, work: UnitOfWork) -> None:
+        """Make `run` part of `work`; where it has a work of its own already, the two become one."""
+        other: UnitOfWork | None = run.work
+        if other is None:
+            work.add_run(run)
+        elif other is not work:
+            work.absorb(other)
+            self._works.remove(other)
+
+    def take(self) -> list[UnitOfWork]:
+        """Return the works; the next event begins a new batch."""
+        works, self._works = self._works, []
+        for work in works:
+            if work.run is not None:
+                work.run.work = None
+                for run in work.others:
+                    run.work = None
+        return works
+
+    def put_back(self, works: list[UnitOfWork]) -> None:
+        """Take works back that could not be committed now; what happens to their runs meanwhile joins them."""
+        for work in works:
+            for run in work.residents:
+                other: UnitOfWork | None = run.work
+                if other is not None and other is not work:
+                    work.absorb(other)
+                    self._works.remove(other)
+                run.work = work
+        self._works = works + self._works
+
+    def discard(self, work: UnitOfWork) -> None:
+        """Drop a work that must not be committed."""
+        self._works.remove(work)
+        for run in work.residents:
+            run.work = None
+
+    def forget(self, work: UnitOfWork) -> None:
+        """Forget what a work was going to create and end: it is committed, or refused."""
+        for over in work.extra.over:
+            self.ending.pop(over.key, None)
+        self.unread.difference_update(work.extra.unread)
+        if self.creating:
+            for change, _ in (*work.extra.handlers, *work.extra.told):
+                if isinstance(change, RunCreated):
+                    self.creating.pop(change.id, None)

@@ -1,0 +1,187 @@
+"""What becomes of an attempt of a step: recorded, tried again, or given up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from stepwell.definitions.callables import refuse_coroutine
+from stepwell.definitions.code_identity import code_fingerprint
+from stepwell.definitions.step_call import History, StepCall
+from stepwell.definitions.step_info import enter_step
+from stepwell.errors import SerializationError, StepProcessDied, StepTimeout
+from stepwell.model.clock import MICROSECONDS
+from stepwell.model.journal import AttemptFailure, Entry, EntryKind, Payload
+from stepwell.model.retry import Retry, next_delay
+from stepwell.model.waits import shortened
+from stepwell.store.store import Lent
+from stepwell.values.codec import Codec
+from stepwell.values.failure import encode_failure, failure_summary
+from stepwell.worker.activation import Activator
+from stepwell.worker.failure_log import attempt_failed
+from stepwell.worker.loaded_run import LoadedRun
+from stepwell.worker.unit_of_work import UnitOfWork
+from stepwell.worker.unrecorded import interrupted, unrecorded
+
+_encode = msgspec.json.encode
+_decode_attempt = msgspec.json.Decoder(AttemptFailure).decode
+
+
+def record_result(codec: Codec, attempts: StepCall, result: Any) -> None:
+    """Encode what a step returned, and make sure that it reads back as the annotated type."""
+    try:
+        attempts.value, attempts.delivered = attempts.definition.read_back(codec, result, attempts)
+    except SerializationError as error:
+        attempts.refused = error
+        try:
+            refuse_coroutine(result, f"step {attempts.name!r}", str(attempts))
+        except SerializationError as better:
+            attempts.refused = better
+
+
+class StepOutcomes:
+    """Decides what follows an attempt. Holds the randomness of retry delays and nothing else."""
+
+    def __init__(self, activator: Activator, chance: Callable[[], float]) -> None:
+        self._activator = activator
+        self._chance = chance
+
+    def failed(self, run: LoadedRun, attempts: StepCall, work: UnitOfWork, now: int) -> None:
+        """Record an attempt that ended without a result, and what follows: another attempt, an exception, or a halt."""
+        run.active -= 1
+        self._activator.permits.ended(attempts, work)
+        if attempts.refused is not None:
+            self._refuse(run, attempts, attempts.refused, work, now)
+            return
+        error = attempts.error
+        assert error is not None
+        retry_at = self._retry_at(attempts, error, now)
+        failure = encode_failure(error)
+        work.extra.lines.append(attempt_failed(attempts, run.execution.definition.name, error, retry_at, now))
+        if retry_at is None:
+            del run.calls[attempts.operation]
+            attempts.wanted = False  # a thread that still executes it is told
+            self._activator.deliver(run, _entry(attempts, "step_failed", failure, now), work)
+            return
+        self._record_failed_attempt(attempts, failure, retry_at, work, now)
+        attempts.attempt += 1
+        attempts.retry_at, attempts.last_error = retry_at, summarised(failure)
+        attempts.visible = False
+        attempts.error = None
+        run.add_timer(retry_at, attempts.operation)
+
+    def _retry_at(self, attempts: StepCall, error: BaseException, now: int) -> int | None:
+        options = attempts.definition.step_options
+        delay = next_delay(options.retry, attempts.attempt, error, self._chance())
+        if delay is None or (options.delivery == "at-most-once" and not _may_be_repeated(options.retry, error)):
+            return None
+        retry_at = now + int(delay * MICROSECONDS)
+        if options.deadline_seconds is not None:
+            deadline_at = attempts.first_started_at + int(options.deadline_seconds * MICROSECONDS)
+            if retry_at >= deadline_at:
+                return None
+        return retry_at
+
+    def _record_failed_attempt(
+        self, attempts: StepCall, failure: str, retry_at: int, work: UnitOfWork, now: int, code: int | None = None
+    ) -> None:
+        record = AttemptFailure(msgspec.Raw(failure.encode()), retry_at, attempts.first_started_at, code)
+        value = _encode(record).decode()
+        work.changes.append(_entry(attempts, "attempt_failed", value, now))
+
+    def _refuse(
+        self,
+        run: LoadedRun,
+        attempts: StepCall,
+        error: SerializationError,
+        work: UnitOfWork,
+        now: int,
+    ) -> None:
+        """Stop the run: the step acted, but its result cannot be kept. Calling it again by itself would act twice.
+
+        A step of at-most-once is never called again, so there is nothing to wait for: its code is told.
+        """
+        del run.calls[attempts.operation]
+        if attempts.definition.step_options.delivery == "at-most-once":
+            interruption = interrupted(attempts, error)
+            work.extra.lines.append(attempt_failed(attempts, run.execution.definition.name, interruption, None, now))
+            entry = _entry(attempts, "step_failed", encode_failure(interruption), now)
+            self._activator.deliver(run, entry, work)
+            return
+        code = code_fingerprint(attempts.definition)
+        self._record_failed_attempt(attempts, encode_failure(error), now, work, now, code)
+        self._activator.halt(run, unrecorded(attempts, error), work, step=attempts)
+
+    def call_transaction(self, codec: Codec, attempts: StepCall, lent: Lent) -> None:
+        """Call a transactional step inside the open transaction; undo what it wrote where it fails."""
+        try:
+            with lent.savepoint():
+                result = attempts.context.copy().run(_call_transaction, attempts, lent)
+                record_result(codec, attempts, result)
+                if attempts.refused is not None:
+                    raise attempts.refused
+        except BaseException as error:  # noqa: BLE001 - whatever the user's function raises is the attempt's outcome
+            if error is not attempts.refused:
+                attempts.error = error
+
+
+def _may_be_repeated(policy: Retry, error: BaseException) -> bool:
+    """Tell whether a policy may repeat a step of at-most-once after an error.
+
+    What the step itself raises says that it has failed. Where it was ended from outside, nobody knows whether it acted,
+    and it may even go on in its thread; then only a policy that names this error is meant.
+    """
+    if not isinstance(error, (StepTimeout, StepProcessDied)):
+        return True
+    return type(error) in (policy.on if isinstance(policy.on, tuple) else (policy.on,))
+
+
+def _call_transaction(attempts: StepCall, lent: Lent) -> Any:
+    """Call the user's function; in a context of its own, so that `current` knows the step."""
+    enter_step(attempts)
+    function: Callable[..., Any] = attempts.definition.function
+    return function(lent, *attempts.args, **attempts.kwargs)
+
+
+def _entry(attempts: StepCall, kind: EntryKind, value: Payload, now: int) -> Entry:
+    return Entry(
+        attempts.run_key,
+        attempts.operation,
+        kind,
+        attempts.name,
+        attempts.fingerprint,
+        now,
+        value,
+        attempts.attempt,
+        attempts.started_at,
+    )
+
+
+def summarised(failure: Payload) -> str:
+    """Return the class and text of a failure, short, as `waiting_on` has it."""
+    return shortened(": ".join(part for part in failure_summary(failure) if part))
+
+
+def attempt_history(entries: Sequence[Entry]) -> dict[int, History]:
+    """Return, by operation, what the journal says of attempts of steps that have not ended."""
+    found: dict[int, History] = {}
+    for entry in entries:
+        if entry.kind == "attempt_failed":
+            history = found.setdefault(entry.op, History())
+            failure = _decode_attempt(entry.value or "")
+            history.attempts = entry.attempt
+            history.first_started_at = failure.first_started_at
+            history.retry_at = failure.retry_at
+            history.last_error = summarised(bytes(failure.failure))
+            history.started = False
+            if failure.code is not None:
+                history.refused[failure.code] = bytes(failure.failure).decode()
+        elif entry.kind == "step_started":
+            history = found.setdefault(entry.op, History())
+            history.started = True
+            history.first_started_at = history.first_started_at or entry.started_at
+        elif entry.kind in ("step", "step_failed"):
+            found.pop(entry.op, None)
+    return found

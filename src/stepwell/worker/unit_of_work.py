@@ -1,0 +1,172 @@
+"""What one event led to: changes that commit together, and what may leave the worker only after that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from stepwell.definitions.step_call import StepCall
+from stepwell.model.journal import Payload
+from stepwell.model.lifecycle import Status
+from stepwell.model.run import RunRecord
+from stepwell.store.store import Change, Unit
+from stepwell.worker.failure_log import Line
+from stepwell.worker.loaded_run import LoadedRun
+
+
+class RunOver(msgspec.Struct, frozen=True):
+    """A run has ended, or was halted: what those who wait for it are told."""
+
+    key: int
+    id: str
+    status: Status
+    result: Payload
+    error: Payload
+    reason: str | None
+
+    @classmethod
+    def of(cls, record: RunRecord) -> RunOver:
+        """Make it from the row of a run that has ended or is halted."""
+        return cls(record.key, record.id, record.status, record.result, record.error, record.reason)
+
+
+class Reply(Protocol):
+    """Where the answer to a request goes; called once, on the engine's thread, after the commit."""
+
+    def __call__(self, value: Any, error: BaseException | None, /) -> None:
+        """Deliver `value`, or raise `error` at the caller's."""
+        ...
+
+
+class Outside(Protocol):
+    """What the worker needs done once a commit has made it safe; a simulator may do it otherwise than the engine."""
+
+    def run_steps(self, attempts: list[StepCall]) -> None:
+        """Execute attempts of steps; each ends in `Worker.step_finished`."""
+        ...
+
+    def drop_steps(self, attempts: list[StepCall]) -> None:
+        """Cancel attempts whose results nobody wants any more."""
+        ...
+
+    def run_over(self, over: list[RunOver]) -> None:
+        """Tell whoever waits for these runs."""
+        ...
+
+    def not_over(self, keys: Sequence[int]) -> None:
+        """Look whether these runs, whose ends were refused, ended elsewhere, which was not told meanwhile."""
+        ...
+
+    def published(self, run: int, key: str, value: Payload) -> None:
+        """Tell whoever waits for this value."""
+        ...
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Call back soon, outside of the handling of the current event."""
+        ...
+
+    def took_on(self, number: int) -> None:
+        """Take note that the current event has as much to do as so many: what else is queued may have to wait."""
+        ...
+
+
+class UnitOfWork(Unit, eq=False):
+    """A unit for the store, and what follows from its commit.
+
+    There is one for every step of every run, so what most works do not have is made when it is needed. `run` is the
+    first run that the work touches, None where it touches none in memory; `others` are those that joined it.
+    """
+
+    run: LoadedRun | None = None
+    others: list[LoadedRun] = []  # noqa: RUF012 - a struct makes a new list for each of its objects
+    steps: list[StepCall] = []  # noqa: RUF012 - as above
+    rare: RareEffects | None = None
+
+    @property
+    def extra(self) -> RareEffects:
+        """What only some works have, made at first use."""
+        if self.rare is None:
+            self.rare = RareEffects()
+        return self.rare
+
+    @property
+    def is_written(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(self.changes) or self.body is not None or self.decide is not None
+
+    @property
+    def residents(self) -> list[LoadedRun]:
+        """The runs in memory that the work touches."""
+        return [] if self.run is None else [self.run, *self.others]
+
+    @property
+    def calls_transactions(self) -> bool:
+        """Tell whether the unit calls transactional steps."""
+        return self.rare is not None and bool(self.rare.transactions)
+
+    def waiting_callers(self) -> list[Reply]:
+        """Return who must be told when the work is refused."""
+        if self.rare is None:
+            return []
+        return [*self.rare.failing, *(reply for reply, _ in self.rare.replies)]
+
+    def expect(self, change: Change, handler: Callable[[Any], None]) -> None:
+        """Add a change whose result `handler` gets after the commit."""
+        self.changes.append(change)
+        self.extra.handlers.append((change, handler))
+
+    def add_run(self, run: LoadedRun) -> None:
+        """Make `run` part of the work."""
+        run.work = self
+        if self.run is None:
+            self.run = run
+        else:
+            self.others.append(run)
+
+    def absorb(self, other: UnitOfWork) -> None:
+        """Take over another work, because one run is touched by both."""
+        self.changes += other.changes
+        self.steps += other.steps
+        for run in other.residents:
+            self.add_run(run)
+        if other.rare is not None:
+            self.extra.absorb(other.rare)
+
+
+class RareEffects(msgspec.Struct, eq=False):
+    """The rarer consequences of a work.
+
+    `handlers` want the result of a change; `failing` are told only where the work is refused, because a handler tells
+    them otherwise; `transactions` are the steps to call inside the unit's transaction. `told` are handlers that deliver
+    what the commit has entered in a journal: they come before anything else that follows from the commit. `decided`
+    gets the results of the changes that the unit decided on. `unread` are the keys of runs of this worker's that the
+    work writes about although they are not in memory: they are read after it, and it is worth nothing to another claim.
+    `plain` is how many changes stood before the transactional steps were called. `lines` go to the log.
+    """
+
+    handlers: list[tuple[Change, Callable[[Any], None]]] = []
+    drops: list[StepCall] = []
+    over: list[RunOver] = []
+    after: list[Callable[[], None]] = []
+    replies: list[tuple[Reply, Any]] = []
+    failing: list[Reply] = []
+    told: list[tuple[Change, Callable[[Any], None]]] = []
+    decided: Callable[[list[Any]], None] | None = None
+    transactions: list[tuple[LoadedRun, StepCall]] = []
+    unread: list[int] = []
+    plain: int | None = None
+    lines: list[Line] = []
+
+    def absorb(self, other: RareEffects) -> None:
+        """Take over what another work leads to."""
+        self.handlers += other.handlers
+        self.drops += other.drops
+        self.over += other.over
+        self.after += other.after
+        self.replies += other.replies
+        self.failing += other.failing
+        self.told += other.told
+        self.transactions += other.transactions
+        self.lines += other.lines
