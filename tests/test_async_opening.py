@@ -44,7 +44,7 @@ class Door:
 @pytest.fixture
 def door(monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
     door = Door()
-    monkeypatch.setattr(async_opening, "Client", door.client)
+    monkeypatch.setattr(async_opening, "Session", door.client)
     yield door
     door.may_open.set()
 
