@@ -68,6 +68,7 @@ INSIDE: dict[str, list[list[str]]] = {
     ],
     "stepwell.replay": [
         ["execution"],
+        ["operation_issuer"],
         ["divergence"],
         ["operation"],
         ["loop"],

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Attempt(Protocol):
-    """What `StepInfo` shows; `stepwell.definitions.step_call.Attempts` is the one that executes in a run."""
+    """What `StepInfo` shows; `stepwell.definitions.step_call.StepCall` is the one that executes in a run."""
 
     run_id: str
     name: str

@@ -16,7 +16,7 @@ from stepwell.values.converter import Converter
 class Operation(msgspec.Struct, eq=False):
     """Something durable that the code asked for and waits for.
 
-    `detail` depends on the kind: the `Attempts` of a step, the due time of a timer, for the others see
+    `detail` depends on the kind: the `StepCall` of a step, the due time of a timer, for the others see
     `stepwell.operations.functions`. `converter` reads what is delivered; it is None where that is nothing. A timer has
     a `handle`, the others a `future`.
     """
