@@ -17,7 +17,7 @@ from stepwell.runtime.turn import TurnLoop
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.store import MessageSent, Notification, RunCreated, Unit
 from stepwell.values.codec import Codec
-from stepwell.worker.loader import Capacity
+from stepwell.worker.claims import Capacity
 
 NOW = 1_700_000_000_000_000
 

@@ -59,6 +59,8 @@ INSIDE: dict[str, list[list[str]]] = {
     "stepwell.worker": [
         ["worker"],
         ["inbox", "loader", "outcomes"],
+        ["claims"],
+        ["unstarted"],
         ["queue_scheduler", "spinning", "step_outcomes", "undoing"],
         ["activation"],
         ["runs"],

@@ -21,7 +21,7 @@ from stepwell.runtime.watchdog import Watchdog
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.store import RunCreated
 from stepwell.values.codec import Codec
-from stepwell.worker.loader import Capacity
+from stepwell.worker.claims import Capacity
 from stepwell.worker.pace import LEAST, MOST, SLICE_SECONDS, Pace
 
 DEADLINE_SECONDS = 60

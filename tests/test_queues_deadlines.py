@@ -157,7 +157,7 @@ def test_each_of_many_runs_ends_at_its_own_deadline(engine: TestEngine) -> None:
 def test_more_runs_than_are_read_at_a_time_end_at_one_deadline(
     engine: TestEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stepwell.worker.loader._LOAD_CHUNK", 3)
+    monkeypatch.setattr("stepwell.worker.unstarted._ENDED_AT_ONCE", 3)
     occupied(engine)
     runs = [place(engine, 5) for _ in range(10)]
     engine.advance(5)
@@ -233,7 +233,7 @@ def test_a_cancelled_run_in_a_paused_queue_ends_although_who_cancelled_it_died_a
     run = engine.start(nothing, id="cancelled", queue=ONE)
     # Between the commit of the request and that of the end.
     with monkeypatch.context() as patched:
-        patched.setattr(engine._client.core.worker.loader, "cancel_unstarted", lambda _record, _work: None)
+        patched.setattr(engine._client.core.worker.unstarted, "cancel", lambda _record, _work: None)
         run.cancel("enough")
         engine.crash()
     engine.reopen()

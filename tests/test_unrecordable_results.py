@@ -115,7 +115,7 @@ def test_it_is_not_called_again_when_the_file_is_opened(engine: TestEngine, kind
 def test_it_is_not_called_again_when_a_neighbour_dies(engine: TestEngine, kind: str) -> None:
     halt(engine, kind)
     core = engine._client.core
-    core.post(core.worker.loader.retry_halted)  # as the engine does then
+    core.post(core.worker.claims.retry_halted)  # as the engine does then
     engine.idle()
     assert (engine.get(kind).status, calls) == ("halted", ["called"])
 

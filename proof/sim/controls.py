@@ -30,6 +30,7 @@ from stepwell.worker.permits import Permits
 from stepwell.worker.queue_scheduler import QueueScheduler
 from stepwell.worker.run_cache import RunCache
 from stepwell.worker.unit_of_work import UnitOfWork
+from stepwell.worker.unstarted import Unstarted
 
 
 def _acknowledge_early(stack: ExitStack) -> None:
@@ -224,7 +225,7 @@ def _stop_too_early(stack: ExitStack) -> None:
 
 
 def _keep_no_deadline_of_what_waits(stack: ExitStack) -> None:
-    stack.enter_context(patch.object(Loader, "_end_overdue", lambda _self: None))
+    stack.enter_context(patch.object(Unstarted, "end_overdue", lambda _self: None))
 
 
 def _forget_what_was_started(stack: ExitStack) -> None:

@@ -29,7 +29,7 @@ from stepwell.store.sql.run_changes import Evidence
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.store import Notification, Outcome, StoreTransaction, Unit
 from stepwell.values.codec import Codec
-from stepwell.worker.loader import Capacity
+from stepwell.worker.claims import Capacity
 from stepwell.worker.step_outcomes import record_result
 
 if TYPE_CHECKING:

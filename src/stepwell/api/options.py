@@ -14,7 +14,7 @@ from stepwell.model.clock import MICROSECONDS, Clock, engine_time, microseconds_
 from stepwell.model.lifecycle import STATUSES, Status
 from stepwell.model.names import check_name, check_text
 from stepwell.store.inspector import RunFilter
-from stepwell.worker.loader import Capacity
+from stepwell.worker.claims import Capacity
 
 Durability = Literal["full", "normal"]
 

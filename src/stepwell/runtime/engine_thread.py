@@ -32,7 +32,7 @@ from stepwell.runtime.turn import TurnLoop
 from stepwell.runtime.watchdog import Watchdog
 from stepwell.store.store import Notification, Store
 from stepwell.values.codec import Codec
-from stepwell.worker.loader import Capacity
+from stepwell.worker.claims import Capacity
 from stepwell.worker.pace import Pace
 from stepwell.worker.unit_of_work import Reply
 

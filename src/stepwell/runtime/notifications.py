@@ -63,7 +63,7 @@ class Notifications:
         if everything or "mail" in kinds:
             self._worker.arrivals.take()
         if everything or "work" in kinds:
-            self._worker.loader.look()
+            self._worker.claims.look()
             self._worker.turns.look()
         elif "turn" in kinds:
             self._worker.turns.look_for_turn()

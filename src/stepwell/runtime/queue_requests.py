@@ -84,7 +84,7 @@ class QueueRequests:
                 continue
             work = worker.batch.lone_work()
             work.changes.append(CancelRequested(record.id, worker.now, reason))
-            worker.loader.cancel_unstarted(replace(record, cancel_reason=record.cancel_reason or reason), work)
+            worker.unstarted.cancel(replace(record, cancel_reason=record.cancel_reason or reason), work)
             # A run that is taken at this very moment is not among them: its end is refused.
             work.extra.after.append(partial(ended.append, key))
         last = worker.batch.lone_work()

@@ -19,8 +19,8 @@ from stepwell.model.run import RunRecord
 from stepwell.store.inspector import Inspector
 from stepwell.store.store import CancelRequested, Created, MessageSent, RunCreated, RunResumed, RunWoken
 from stepwell.worker.conflicts import conflict_of
-from stepwell.worker.loader import no_workflow
 from stepwell.worker.unit_of_work import Reply
+from stepwell.worker.unstarted import no_workflow
 from stepwell.worker.worker import Worker
 
 
@@ -100,7 +100,7 @@ class Requests:
         elif (record := self._worker.find(run_id)) is not None and record.status == "halted":
             work = self._worker.batch.lone_work()
             work.changes.append(change)
-            self._worker.loader.cancel_unstarted(replace(record, cancel_reason=record.cancel_reason or reason), work)
+            self._worker.unstarted.cancel(replace(record, cancel_reason=record.cancel_reason or reason), work)
         else:
             work = self._worker.batch.lone_work()
             work.extra.failing.append(reply)
@@ -137,14 +137,14 @@ class Requests:
             reason = None if here else no_workflow(halted.workflow)
             work.changes.append(RunResumed(halted.key, self._worker.now, reason))
             if here:
-                work.extra.after.append(partial(self._worker.loader.claim, [halted.key]))
+                work.extra.after.append(partial(self._worker.claims.claim, [halted.key]))
         if record.status == "waiting" and self._serves(record):
-            self._worker.loader.claim([record.key])
+            self._worker.claims.claim([record.key])
         elif record.status == "waiting":  # whoever carries it on looks at it
             work.changes.append(RunWoken(record.key, self._worker.now))
 
     def _serves(self, record: RunRecord) -> bool:
-        return record.workflow in self._workflows and self._worker.loader.takes_work
+        return record.workflow in self._workflows and self._worker.claims.takes_work
 
 
 def _ended(record: RunRecord) -> RunEnded:

@@ -82,7 +82,7 @@ class RetryRequests:
     def _retried(self, family: Sequence[tuple[RunRecord, RunRetried]]) -> None:
         """Have the runs that are back taken up, and say so."""
         self._coming.difference_update(record.key for record, _ in family)
-        self._worker.loader.work_may_exist = True
+        self._worker.claims.work_may_exist = True
         for record, change in family:
             text = "run %r of %r, which %s, is retried; %d entries of its journal are undone"
             what = "failed" if record.status == "failed" else "was cancelled"

@@ -31,9 +31,9 @@ from stepwell.runtime.write_turn import WriteTurn
 from stepwell.store.inspector import RunFilter
 from stepwell.store.store import Created, Notification, RunCreated, Store
 from stepwell.values.codec import Codec
+from stepwell.worker.claims import Capacity
 from stepwell.worker.conflicts import conflict_of
 from stepwell.worker.failure_log import attempt_fields
-from stepwell.worker.loader import Capacity
 from stepwell.worker.pace import MOST
 from stepwell.worker.unit_of_work import Reply, RunOver, UnitOfWork
 from stepwell.worker.worker import Worker
@@ -117,7 +117,7 @@ class TurnLoop:
         self.requests = Requests(self.worker, store.inspector, workflows)
         self.retry_requests = RetryRequests(self.worker, store.inspector, self.later, self.requests.resume)
         self.queue_requests = QueueRequests(self.worker, store.inspector, self.later)
-        self.waiters = Waiters(store, self.worker.memory, self.worker.batch, self.worker.loader.claiming)
+        self.waiters = Waiters(store, self.worker.memory, self.worker.batch, self.worker.claims.claiming)
         self._after_flush: list[Callable[[], None]] = []
         self._hearing = Notifications(self.worker, self.waiters, self.later, self._look_at_members)
         self._at_work: frozenset[int] = frozenset()  # the epochs of the workers that took work when last looked at
@@ -130,13 +130,13 @@ class TurnLoop:
         released = self.store.reap(self.claim, now)
         if released:
             _log.info("%s: %d runs were under way when their worker died; they go on", self.store.location, released)
-        self.inbox.append(self.worker.loader.recover)
+        self.inbox.append(self.worker.claims.recover)
         if self._takes_work:
             self._note_at_work(self.store.members())
             self.inbox += [self.worker.turns.declare_known, self.worker.turns.look]
 
     def _register(self, now: int) -> Claim:
-        workflows, queues = self.worker.loader.serving(), self._queues
+        workflows, queues = self.worker.claims.serving(), self._queues
         return self.store.register(now, takes_work=self._takes_work, workflows=workflows, queues=queues)
 
     def post(self, event: Callable[[], None]) -> None:
@@ -162,7 +162,7 @@ class TurnLoop:
                 self._commit()
                 if self.unavailable is None:
                     worker.evict()
-                    worker.loader.admit()
+                    worker.claims.admit()
         except Exception as error:  # noqa: BLE001 - see fail
             self.fail(error)
             return
@@ -387,7 +387,7 @@ class TurnLoop:
         members = self.store.members()
         if self._note_at_work(members):
             # What it halted may be fine with the code of this one: after a deployment the worker was of the old code.
-            self.later(self.worker.loader.retry_halted)
+            self.later(self.worker.claims.retry_halted)
         fenced = all(member.epoch != self.claimed().epoch for member in members)
         if not fenced and all(member.state != "dead" for member in members):
             return
@@ -404,7 +404,7 @@ class TurnLoop:
             self.write_turn.release()
         if released:
             _log.warning("%s: a worker died; its %d runs go on elsewhere", self.store.location, released)
-        self.worker.loader.look()
+        self.worker.claims.look()
         self.worker.turns.look()
 
     def _note_at_work(self, members: list[Member]) -> bool:

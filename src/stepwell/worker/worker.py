@@ -1,8 +1,9 @@
 """The worker: which runs are in memory, what reaches them, what becomes of it.
 
-Every method that takes an event turns it into `UnitOfWork`, by way of the `Activator`. The machine collects the works
-of a batch, commits them in one transaction, and hands the outcomes to `settling`, which releases the effects. `loader`
-claims runs and reads them, `turns` decides about queues, `arrivals` hands over what other workers wrote.
+Every method that takes an event turns it into a `UnitOfWork`, by way of the `Activator`. The turn loop collects those
+of a batch, commits them in one transaction, and hands the results to `settling`, which releases the effects. `claims`
+takes runs and gives them back, `loader` reads them, `unstarted` ends those that nobody has begun, `turns` decides about
+queues, `arrivals` hands over what other workers wrote.
 
 No clock (`now` is set by the engine), no threads, no I/O but reads of the store.
 """
@@ -33,11 +34,12 @@ from stepwell.values.codec import Codec
 from stepwell.values.failure import encode_failure
 from stepwell.worker.activation import DEADLINE_REASON, Activator
 from stepwell.worker.child_ids import ChildIds
+from stepwell.worker.claims import Capacity, Claims
 from stepwell.worker.commit_batch import CommitBatch
 from stepwell.worker.failure_log import failed_unheard, run_fields
 from stepwell.worker.inbox import Inbox
 from stepwell.worker.loaded_run import LoadedRun
-from stepwell.worker.loader import Capacity, Loader
+from stepwell.worker.loader import Loader
 from stepwell.worker.outcomes import Outcomes
 from stepwell.worker.queue_policy import refusal_of
 from stepwell.worker.queue_scheduler import QueueScheduler
@@ -45,6 +47,7 @@ from stepwell.worker.run_cache import RunCache
 from stepwell.worker.spinning import Spinning
 from stepwell.worker.step_outcomes import StepOutcomes
 from stepwell.worker.unit_of_work import Outside, RunOver, UnitOfWork
+from stepwell.worker.unstarted import Unstarted
 
 _log: Final = logging.getLogger("stepwell")
 
@@ -82,7 +85,9 @@ class Worker:
         self._steps = StepOutcomes(self.activator, chance)
         self.loops = LoopThread()
         self.memory = RunCache()
-        self.loader = Loader(self, inspector, workflows, limits, takes_work=takes_work)
+        self.unstarted = Unstarted(self, inspector, takes_work=takes_work)
+        self.claims = Claims(self, inspector, workflows, limits, takes_work=takes_work)
+        self.loader = Loader(self, self.claims, inspector, workflows, limits.crashes)
         self.batch = CommitBatch()
         self.child_ids = ChildIds(inspector, self.batch)
         self.turns = QueueScheduler(self, inspector, workflows, flows, queues, takes_work=takes_work)
@@ -166,7 +171,7 @@ class Worker:
     def advance(self) -> None:
         """Deliver everything that is due at `now`."""
         if self.memory.parked_due is not None and self.memory.parked_due <= self.now:
-            self.loader.look()
+            self.claims.look()
         self.turns.advance()
         self._fire_due()
 
@@ -238,7 +243,7 @@ class Worker:
                 return
         self.activator.settle(run, work)
         if run.suspect:
-            self.loader.work_may_exist = True  # it makes progress, so the next suspect may be taken
+            self.claims.work_may_exist = True  # it makes progress, so the next suspect may be taken
         if self._ends:
             self.deliver_ends(work)
 
@@ -268,11 +273,11 @@ class Worker:
 
     def room(self) -> int:
         """Return how many more runs the worker may have under way; those that were claimed need theirs already."""
-        return self._limits.running - self.memory.running() - len(self.loader.claiming)
+        return self._limits.running - self.memory.running() - len(self.claims.claiming)
 
     def runs_taken(self, keys: list[int]) -> None:
         """Bring runs to memory that were taken from a queue."""
-        self.loader.claiming.update(keys)
+        self.claims.claiming.update(keys)
         self.load_soon(keys)
 
     def declare(self, name: str, work: UnitOfWork) -> None:
@@ -318,7 +323,7 @@ class Worker:
             if run.queue is not None:
                 self.turns.touch(run.queue)
         if parked:
-            self.loader.release(parked)
+            self.claims.release(parked)
 
     def hand_over(self, attempts: Iterable[StepCall]) -> None:
         """Leave runs whose next steps are not executed here any more to other workers; an event.
@@ -378,13 +383,13 @@ class Worker:
         if created.existing is not None:
             return
         if change.status == "pending" and change.deadline_at is not None:
-            self.loader.expect_deadline(change.deadline_at)
+            self.unstarted.expect_deadline(change.deadline_at)
         if change.entry is not None:
             self.turns.touch(change.entry.queue)
             return
         definition = self._workflows.get(change.workflow)
         if change.status != "running" or definition is None:
-            self.loader.work_may_exist = True
+            self.claims.work_may_exist = True
             return
         self.loader.begin(change, created.key, definition)
 
@@ -423,7 +428,7 @@ class Worker:
         run = self.memory.runs.get(sent.run)
         if run is None:
             if sent.position and sent.status == "waiting":
-                self.loader.claim([sent.run])
+                self.claims.claim([sent.run])
             return
         left = run.sending.get(change.name, 0) - 1
         if left > 0:
@@ -459,9 +464,9 @@ class Worker:
         if run is not None:
             self.deliver_cancel(run, record.cancel_reason, self.batch.work_of(run))
         elif record.status == "halted" or (record.status == "pending" and (record.queued or record.started_at is None)):
-            self.loader.cancel_unstarted(record, self.batch.lone_work())
+            self.unstarted.cancel(record, self.batch.lone_work())
         elif record.owner is None or record.owner == self.epoch:
-            self.loader.claim([record.key])
+            self.claims.claim([record.key])
 
     def children_cancelled(self, keys: list[int]) -> None:
         """Deliver cancellations to children."""
@@ -524,7 +529,7 @@ class Worker:
     def woken(self, key: int) -> None:
         """Bring a run that is not in memory back, if nobody else has it."""
         if key not in self.memory:
-            self.loader.claim([key])
+            self.claims.claim([key])
 
     def ended_meanwhile(self, run: LoadedRun) -> None:
         """Look whether what a run waits for has come about elsewhere."""

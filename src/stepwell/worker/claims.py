@@ -1,0 +1,236 @@
+"""Which runs become this worker's: those that are due or pending and that nobody owns, and those somebody asks for.
+
+First the claim is committed, then the run is read: `stepwell.worker.loader` does that, in an event of its own. A run
+that has left memory is released the same way, and comes back where something arrived for it meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+from stepwell.definitions.definition import Workflow
+from stepwell.model.lifecycle import ENDED
+from stepwell.store.inspector import Inspector
+from stepwell.store.store import RunsClaimed, RunsReleased, WorkerServes, WorkTaken
+from stepwell.worker.commit_batch import CommitBatch
+from stepwell.worker.loaded_run import LoadedRun
+from stepwell.worker.run_cache import RunCache
+from stepwell.worker.unstarted import Unstarted
+
+#: How many runs are claimed in one commit, at most.
+_CLAIMED_AT_ONCE: Final = 500
+
+
+class Capacity(NamedTuple):
+    """How much the worker keeps in memory, and how much it bears.
+
+    `running` runs at once, and `waiting` ones beside them; a run that killed workers `crashes` times in a row is given
+    up.
+    """
+
+    running: int = 10_000
+    waiting: int = 1_000
+    crashes: int = 5
+
+
+class Owner(Protocol):
+    """The worker, as far as claiming needs it."""
+
+    now: int
+    memory: RunCache
+    batch: CommitBatch
+    unstarted: Unstarted
+    draining: bool
+
+    def load_soon(self, keys: Sequence[int]) -> None:
+        """Bring runs of this worker's to memory, in an event of their own."""
+        ...
+
+
+class Claims:
+    """Takes runs for one worker and gives them back. Knows which of them are on their way."""
+
+    def __init__(
+        self,
+        worker: Owner,
+        inspector: Inspector,
+        workflows: Mapping[str, Workflow[..., Any]],
+        limits: Capacity,
+        *,
+        takes_work: bool = True,
+    ) -> None:
+        self._worker = worker
+        self._inspector = inspector
+        self._workflows = workflows
+        self._limits = limits
+        self.takes_work = takes_work
+        self._announced = 0  # how many workflows the store was told of
+        #: Whether there may be work in the store that `look` had no room for.
+        self.work_may_exist = True
+        self._looking = False  # a `WorkTaken` is not committed yet
+        self._looked_meanwhile = False  # it was made before what is to be looked at now
+        #: The keys of those that were brought to memory although workers died of them.
+        self.suspects: set[int] = set()
+        self._releasing: set[int] = set()  # the keys of runs whose release is not committed yet
+        self._wanted_back: set[int] = set()  # those of them that somebody wanted meanwhile
+        #: Why they were halted, of those that are tried again without being asked for.
+        self.halted: dict[int, str | None] = {}
+        #: The keys of runs that are about to be claimed and read.
+        self.claiming: set[int] = set()
+
+    def recover(self) -> None:
+        """Take up what waits for a worker, try halted runs with today's code, and say which runs nobody here can run.
+
+        An event, the first one of an engine.
+        """
+        worker = self._worker
+        if not self.takes_work:
+            return
+        served = list(self._workflows)
+        self.claim(self._inspector.halted(served, self._limits.crashes), unasked=True)
+        for key in self._inspector.stranded(served, worker.now, _CLAIMED_AT_ONCE):
+            record = self._inspector.run_facts_by_key(key)
+            if record is not None:
+                worker.unstarted.leave_pending(record)
+        self.look()
+
+    def serving(self) -> list[str]:
+        """Return the workflows that this worker has; the caller tells the store."""
+        self._announced = len(self._workflows)
+        return list(self._workflows)
+
+    def retry_halted(self) -> None:
+        """Try halted runs again, with the code of this worker; an event."""
+        if self.takes_work and not self._worker.draining:
+            self.claim(self._inspector.halted(list(self._workflows), self._limits.crashes), unasked=True)
+
+    # --- claiming and releasing --------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Take runs that are due, or pending, and that nobody owns, as far as there is room; an event.
+
+        Those that were cancelled, or whose deadlines have passed, before anybody began them are ended.
+        """
+        worker = self._worker
+        if worker.draining or not self.takes_work:
+            worker.memory.parked_due = None
+            return
+        if len(self._workflows) != self._announced:  # a module was imported since
+            worker.batch.lone_work().changes.append(WorkerServes(self.serving()))
+        served = list(self._workflows)
+        worker.memory.parked_due = self._inspector.next_wake(served, worker.now)
+        worker.memory.parked(worker.unstarted.end_overdue())
+        self.work_may_exist = True
+        if self._looking:
+            self._looked_meanwhile = True
+        else:
+            self._take(served)
+
+    def admit(self) -> None:
+        """Take what `look` had no room for, once there is some; call it after a commit."""
+        if self.suspects:
+            # Only one is taken up at a time: when it has got on, or has left memory, it is the next one's turn.
+            self.work_may_exist = True
+            if not self._worker.batch:
+                self.suspects.intersection_update(self._worker.memory.runs)
+        if self.work_may_exist and not self._looking and self.takes_work and not self._worker.draining:
+            self._take(list(self._workflows))
+
+    def _take(self, served: list[str]) -> None:
+        worker = self._worker
+        # What was claimed comes to memory in an event of its own: it needs its room already.
+        limit = min(self._limits.running - worker.memory.running() - len(self.claiming), _CLAIMED_AT_ONCE)
+        if limit <= 0:
+            return
+        self.work_may_exist = self._inspector.has_work(served, worker.now)
+        if not self.work_may_exist:
+            return
+        self._looking = True
+        work = worker.batch.lone_work()
+        work.extra.failing.append(self._not_taken)
+        work.expect(WorkTaken(served, worker.now, limit), lambda keys: self._taken(keys, limit))
+
+    def _taken(self, keys: list[int], limit: int) -> None:
+        self._looking = False
+        self.work_may_exist = len(keys) == limit or self._looked_meanwhile
+        self._looked_meanwhile = False
+        self.claiming.update(keys)
+        self._worker.load_soon(keys)
+
+    def _not_taken(self, _value: object, _error: BaseException | None) -> None:
+        self._looking = False
+        self.work_may_exist = True
+
+    def claim(self, keys: Sequence[int], *, unasked: bool = False) -> None:
+        """Bring runs to memory that nobody owns; those of other workflows are left to other workers.
+
+        `unasked`: nobody asked for just these; a halted one that is halted again for the same reason is no news then.
+        """
+        worker = self._worker
+        if worker.draining or not self.takes_work:
+            return
+        wanted: list[int] = []
+        for key in keys:
+            if key in worker.memory or worker.batch.keeps_out(key) or key in self.claiming:
+                continue
+            record = self._inspector.run_facts_by_key(key)
+            if record is None or record.status in ENDED or record.queued:
+                continue
+            if record.workflow in self._workflows:
+                wanted.append(key)
+                if unasked and record.status == "halted":
+                    self.halted[key] = record.reason
+            elif record.owner is None:
+                worker.unstarted.leave_pending(record)
+        if wanted:
+            self.claiming.update(wanted)
+            work = worker.batch.lone_work()
+            work.extra.failing.append(lambda _value, _error: self._claimed(wanted, []))
+            work.expect(RunsClaimed(wanted, worker.now), lambda keys: self._claimed(wanted, keys))
+
+    def _claimed(self, wanted: list[int], keys: list[int]) -> None:
+        missed = set(wanted).difference(keys)
+        self.claiming.difference_update(missed)
+        for key in missed:
+            self.halted.pop(key, None)
+        # Not at once: what else the commit held, messages for these runs say, must be handed out first.
+        self._worker.load_soon(keys)
+
+    def release(self, runs: Sequence[LoadedRun]) -> None:
+        """Let others have waiting runs that have left memory; those that something arrived for come back."""
+        worker = self._worker
+        keys = [run.key for run in runs]
+        due = min((run.wake_at for run in runs if run.wake_at is not None), default=None)
+
+        def released(kept: list[int]) -> None:
+            worker.memory.parked(due)  # not earlier: what is not released yet, `look` would not find
+            wanted_back = self._released(keys)
+            if kept:
+                worker.load_soon(kept)
+            self.claim([key for key in wanted_back if key not in kept])
+
+        def not_released(_value: object, _error: BaseException | None) -> None:
+            self._released(keys)
+            worker.load_soon(keys)
+
+        self._releasing.update(keys)
+        work = worker.batch.lone_work()
+        work.extra.failing.append(not_released)
+        work.expect(RunsReleased(keys), released)
+
+    def _released(self, keys: list[int]) -> list[int]:
+        """Note that a release is settled; return the keys of the runs that were wanted back meanwhile."""
+        wanted_back = [key for key in keys if key in self._wanted_back]
+        self._releasing.difference_update(keys)
+        self._wanted_back.difference_update(keys)
+        return wanted_back
+
+    def claimed(self, keys: Sequence[int]) -> list[int]:
+        """Return those of these runs that can be read now: they are this worker's, and not in memory."""
+        worker = self._worker
+        self.claiming.difference_update(keys)
+        # What is about to be released is not this worker's any more when that is committed.
+        self._wanted_back.update(key for key in keys if key in self._releasing)
+        wanted = [key for key in keys if key not in worker.memory and not worker.batch.keeps_out(key)]
+        return [key for key in wanted if key not in self._releasing]

@@ -1,0 +1,146 @@
+"""Runs whose code has no part in what becomes of them: those that nobody has begun, and halted ones that are cancelled.
+
+They wait for a worker that has their workflow, end when they are cancelled, and fail when their deadlines pass first.
+Nothing of this brings a run to memory.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final, Protocol
+
+from stepwell.errors import ClaimLost, RunDeadlineExceeded, RunNotFound
+from stepwell.model.clock import MICROSECONDS
+from stepwell.model.run import RunRecord
+from stepwell.store.inspector import Inspector
+from stepwell.store.store import RunMoved
+from stepwell.values.failure import encode_failure
+from stepwell.worker.activation import Activator
+from stepwell.worker.commit_batch import CommitBatch
+from stepwell.worker.failure_log import run_over
+from stepwell.worker.run_cache import RunCache
+from stepwell.worker.unit_of_work import RunOver, UnitOfWork
+
+#: How many runs are ended in one commit when their deadlines have passed.
+_ENDED_AT_ONCE: Final = 500
+#: After how many microseconds runs that could not be ended at their deadlines are looked at again: a second.
+_AGAIN: Final = MICROSECONDS
+
+
+class Owner(Protocol):
+    """The worker, as far as runs that have not begun need it."""
+
+    now: int
+    memory: RunCache
+    batch: CommitBatch
+    activator: Activator
+
+    def queue_touched(self, queue: str) -> None:
+        """Decide about a queue in the commit under way, because a run leaves it."""
+        ...
+
+    def tell_watchers(self, run_id: str, parent: int | None, over: RunOver, work: UnitOfWork) -> None:
+        """Prepare to tell whoever waits for a run."""
+        ...
+
+    def deliver_ends(self, work: UnitOfWork) -> None:
+        """Tell them, within the same work."""
+        ...
+
+
+class Unstarted:
+    """Moves and ends such runs for one worker, whose batch it fills."""
+
+    def __init__(self, worker: Owner, inspector: Inspector, *, takes_work: bool) -> None:
+        self._worker = worker
+        self._inspector = inspector
+        self._takes_work = takes_work
+        self._ending_overdue = False  # ends of runs at their deadlines are not committed yet
+
+    def leave_pending(self, record: RunRecord) -> None:
+        """Say in a run's row that no worker here has its workflow."""
+        worker = self._worker
+        reason = no_workflow(record.workflow)
+        if record.status != "pending" or record.reason != reason:
+            worker.batch.lone_work().changes.append(RunMoved(record.key, "pending", worker.now, None, reason))
+
+    def cancel(self, record: RunRecord, work: UnitOfWork) -> None:
+        """End a run that never ran, or is halted."""
+        over = RunOver(record.key, record.id, "cancelled", None, None, record.cancel_reason)
+        self._end_unstarted(record, over, work)
+
+    def _fail_unstarted(self, record: RunRecord, error: BaseException, work: UnitOfWork) -> None:
+        over = RunOver(record.key, record.id, "failed", None, encode_failure(error), None)
+        self._end_unstarted(record, over, work, error)
+
+    def _end_unstarted(
+        self, record: RunRecord, over: RunOver, work: UnitOfWork, error: BaseException | None = None
+    ) -> None:
+        worker = self._worker
+        line = run_over(record.key, record.id, record.workflow, over.status, error=error, reason=over.reason)
+        work.extra.lines.append(line)
+        if record.queue is not None:
+            worker.queue_touched(record.queue)
+        has_begun = record.started_at is not None
+        worker.activator.record_end(over, work, has_children=has_begun, unstarted=not has_begun)
+        worker.batch.ending[record.key] = over
+        worker.tell_watchers(record.id, record.parent, over, work)
+        worker.deliver_ends(work)
+
+    # --- deadlines ---------------------------------------------------------------------------------------------------
+
+    def expect_deadline(self, deadline_at: int) -> None:
+        """Note the deadline of a new run that nobody has begun."""
+        if self._takes_work:
+            self._worker.memory.parked(deadline_at)
+
+    def end_overdue(self) -> int | None:
+        """End the runs whose deadlines passed before anybody began them; return when the next one passes.
+
+        And those that are cancelled: who asked for that ends such a run with his next commit, if he lives.
+        """
+        worker = self._worker
+        if self._ending_overdue:
+            return None  # it is looked at again when that is committed
+        due = self._inspector.next_deadline()
+        if due is None or due > worker.now:
+            return due
+        self._ending_overdue = True
+        settled: list[object] = []
+        for record in self._inspector.overdue(worker.now, _ENDED_AT_ONCE):
+            if record.key in worker.batch.ending:
+                settled.append(record.key)
+                continue
+            work = worker.batch.lone_work()
+            work.extra.after.append(partial(settled.append, record.key))
+            work.extra.failing.append(lambda _value, error: settled.append(error) if _is_stale(error) else None)
+            self._end_late(record, work)
+        # Behind all of them, with nothing to write: it is settled in the same commit.
+        last = worker.batch.lone_work()
+        last.extra.after.append(lambda: self._overdue_ended(0 if settled else _AGAIN))
+        last.extra.failing.append(lambda _value, _error: self._overdue_ended(_AGAIN))
+        return None
+
+    def _end_late(self, record: RunRecord, work: UnitOfWork) -> None:
+        if record.cancel_requested_at is not None:
+            self.cancel(record, work)
+            return
+        waited = f"in queue {record.queue!r}" if record.queued else record.reason or "for a worker with room for it"
+        error = RunDeadlineExceeded(
+            f"run {record.id!r} did not begin before its deadline: it still waited {waited}. Nothing of it was executed"
+        )
+        self._fail_unstarted(record, error, work)
+
+    def _overdue_ended(self, wait: int) -> None:
+        self._ending_overdue = False
+        self._worker.memory.parked(self._worker.now + wait)
+
+
+def _is_stale(error: BaseException | None) -> bool:
+    """Tell whether a change was refused because what it was about had changed already."""
+    return isinstance(error, (ClaimLost, RunNotFound))
+
+
+def no_workflow(name: str) -> str:
+    """Say why a run of an unknown workflow is pending."""
+    return f"no worker here has the workflow {name!r}; the run waits for one that does"
