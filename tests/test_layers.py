@@ -63,6 +63,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["unstarted"],
         ["queue_scheduler", "spinning", "step_outcomes", "undoing"],
         ["activation"],
+        ["opening"],
         ["runs"],
         ["commit_batch", "permits"],
         ["conflicts", "parked", "run_cache", "unit_of_work"],
