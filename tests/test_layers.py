@@ -77,7 +77,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["loop"],
         ["loop_thread"],
         ["anyio_support", "closing", "code_errors", "isolation", "loop_methods"],
-        ["advice", "blocking", "generators", "greenlets", "source_location", "stable_order", "tasks"],
+        ["advice", "blocking", "generators", "greenlets", "loop_host", "source_location", "stable_order", "tasks"],
     ],
     "stepwell.definitions": [
         ["step_call"],

@@ -21,23 +21,22 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from types import AsyncGeneratorType
-from typing import Any, Final, Protocol, Self, TypeVarTuple
-
-import msgspec
+from typing import Any, Final, Self, TypeVarTuple
 
 from stepwell.definitions.durable import unwrapped
 from stepwell.errors import InvalidArgument, WorkflowIOError
+from stepwell.model.clock import MICROSECONDS
 from stepwell.model.retry import MAX_DURATION_SECONDS
 from stepwell.replay.closing import MAX_CLOSES, GoneRun, close, silence
 from stepwell.replay.generators import Generators
 from stepwell.replay.greenlets import BlockableCall, GreenletCoroutine, forget_current_task
 from stepwell.replay.isolation import refuse
+from stepwell.replay.loop_host import Handle, LoopHost
 from stepwell.replay.loop_methods import LoopMethods, refuse_the_rest
 from stepwell.replay.loop_thread import LoopThread
 from stepwell.replay.tasks import TASK_STEP, WorkflowFuture, WorkflowTask, is_done
 
 Ts = TypeVarTuple("Ts")
-MICROSECONDS: Final = 1_000_000
 
 #: How many callbacks of a run are executed for one delivery before others get their turn; see
 #: `stepwell.worker.spinning`. A replay must stop where the first execution did, so both numbers are part of the
@@ -46,68 +45,6 @@ MAX_TURNS: Final = 1000
 #: How many rounds follow then, each of all callbacks that are ready. A thousand tasks whose timers fire in one instant
 #: need a few rounds to come to rest; code that goes round without waiting never does.
 MORE_ROUNDS: Final = 10
-
-
-class LoopHost(Protocol):
-    """What the loop needs from the run that it serves."""
-
-    run_id: str
-    now: int  # the run's clock, microseconds since the epoch
-    stopped: bool  # true once the run must not execute another callback
-
-    def set_timer(self, handle: Handle, due: int) -> None:
-        """Make a timer durable; `handle` is pushed back with `DeterministicLoop.push` when it fires."""
-        ...
-
-    def drop_timer(self, handle: Handle) -> None:
-        """Forget a timer that the code cancelled."""
-        ...
-
-    def call_in_thread(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
-        """Make `asyncio.to_thread(step, …)` a durable call, or raise `WorkflowIOError` for what is not a step."""
-        ...
-
-    def intrude(self, what: str) -> None:
-        """Stop, because other code has changed what belongs to the run."""
-        ...
-
-    def report(self, context: dict[str, Any]) -> None:
-        """Log what asyncio would hand to an exception handler."""
-        ...
-
-    def location(self) -> str:
-        """Return ``file:line in function`` of the code that is executing now."""
-        ...
-
-
-class Handle(msgspec.Struct, eq=False):
-    """A callback that waits in the ready queue, or for a timer: asyncio's `Handle` and `TimerHandle` without the cost.
-
-    `operation` is a timer's number in the run, `due` its time in microseconds since the epoch; both are 0 otherwise.
-    """
-
-    loop: DeterministicLoop
-    callback: Callable[..., Any]
-    args: tuple[Any, ...]
-    context: contextvars.Context
-    operation: int = 0
-    due: float = 0
-    is_cancelled: bool = False
-
-    def cancel(self) -> None:
-        """Never run the callback."""
-        if not self.is_cancelled:
-            self.is_cancelled = True
-            if self.operation:
-                self.loop.run.drop_timer(self)
-
-    def cancelled(self) -> bool:
-        """Tell whether `cancel` was called."""
-        return self.is_cancelled
-
-    def when(self) -> float:
-        """Return when a timer is due, in the loop's seconds."""
-        return self.due / MICROSECONDS
 
 
 def _unwrap(

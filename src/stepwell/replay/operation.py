@@ -9,7 +9,7 @@ import msgspec
 
 from stepwell.definitions.queues import QueueSlot
 from stepwell.model.journal import OpKind, Payload
-from stepwell.replay.loop import Handle
+from stepwell.replay.loop_host import Handle
 from stepwell.values.converter import Converter
 
 

@@ -26,7 +26,8 @@ from stepwell.model.run import RunRecord
 from stepwell.replay.advice import not_for_a_thread
 from stepwell.replay.divergence import Given, describe, difference, divergence
 from stepwell.replay.greenlets import RAISING, NeedsGreenletsError, block_on
-from stepwell.replay.loop import DeterministicLoop, Handle
+from stepwell.replay.loop import DeterministicLoop
+from stepwell.replay.loop_host import Handle
 from stepwell.replay.loop_thread import LoopThread
 from stepwell.replay.operation import ChildStart, CodeOutcome, Operation
 from stepwell.replay.source_location import awaited, executing_at, waiting_at
