@@ -70,7 +70,7 @@ def recording_of(store: SqliteStore) -> Generator[list[str], None, None]:
 
     def commit(connection: apsw.Connection, name: str, pages: int) -> int:
         noted.append("commit")
-        return store._writer._on_commit(connection, name, pages)
+        return store._writer.log.on_commit(connection, name, pages)
 
     with patch.object(wal_room, "write_zeros", zeros):
         store._connection.set_wal_hook(commit)
@@ -102,7 +102,7 @@ def test_after_the_log_was_folded_in_sqlite_begins_it_and_syncs_its_head_before_
     worker = work_of(store, 3)
     with recording_of(store) as noted:
         store._database.truncate_wal()
-        store._writer._roomy_until = 0
+        store._writer.log.roomy_until = 0
         for number in range(4, 40):
             worker.apply(Entry(1, number, "step", "s", 1, NOW, "1", 1, NOW))
     store.close(worker.claim, NOW)

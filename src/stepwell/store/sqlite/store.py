@@ -90,7 +90,7 @@ class SqliteStore:
     @property
     def wal_bytes(self) -> int:
         """The size of the write-ahead log on the disk; a metric."""
-        return self._writer.wal_bytes
+        return self._writer.log.size_bytes
 
     # --- workers
     # -----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The write side: transactions, units and their outcomes, the three results of a COMMIT, checkpoints of the log.
+"""The write side: transactions, units and their outcomes, the three results of a COMMIT.
 
 One connection writes. A transaction is `begin`, changes by `Applier`, `finish`; whatever goes wrong in between goes
 through `abandon`, after which nothing of the transaction is in the file.
@@ -22,7 +22,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import apsw
@@ -33,7 +32,8 @@ from stepwell.store.sql.named_sql import load
 from stepwell.store.sql.run_changes import Applier, Evidence
 from stepwell.store.sqlite.faults import TransactionGone, concerns_all, is_corruption, refusal, translate
 from stepwell.store.sqlite.file.last_commit import LastCommit
-from stepwell.store.sqlite.file.wal_room import FRAME_HEADER_BYTES, cut_failed_commit
+from stepwell.store.sqlite.file.wal_growth import LogGrowth
+from stepwell.store.sqlite.file.wal_room import cut_failed_commit
 from stepwell.store.sqlite.peers.notifier import Members, tell
 from stepwell.store.sqlite.user_connection import Gate, SqliteLent, SqliteTransaction
 from stepwell.store.store import Change, Outcome, StoreTransaction, Unit
@@ -47,10 +47,6 @@ _COMMIT: Final = _SQL["commit"]
 
 #: The log is copied into the file by a commit that leaves it larger than this.
 WAL_LIMIT_BYTES: Final = 4 * 1024 * 1024
-#: How many pages the next commits shall find room for in the log; what most of them write is a few.
-_ROOM_PAGES: Final = 16
-#: How many times the limit the log may reach before the writer insists that it starts afresh.
-_STUCK_FACTOR: Final = 16
 #: After so many transactions that failed for an error of the disk, and none that did not, the store stops for good.
 MAX_ERRORS_IN_A_ROW: Final = 10
 _ENDED_BY_USER: Final = (
@@ -80,15 +76,9 @@ class Writer:
         # What the version of the file was after the last commit for a claim, and the epoch of that: while it is the
         # same, nobody else has written, so the claim still holds.
         self._proved: tuple[int, int] | None = None
-        self._frame_bytes: int = self._rows(_SQL["page_size"])[0][0] + FRAME_HEADER_BYTES
-        self._limit_pages = max(1, wal_limit_bytes // self._frame_bytes)
-        self._wal_pages = 0
-        self._roomy_until = 0
-        self._checkpoint_at = self._limit_pages
-        self._connection.set_wal_hook(self._on_commit)
+        self.log = LogGrowth(database.writer, database.path, database.log_room, limit_bytes=wal_limit_bytes)
 
-    # --- one transaction
-    # -----------------------------------------------------------------------------------------------
+    # --- one transaction -----------------------------------------------------------------------------------------
 
     def begin(self, claim: Claim | None) -> None:
         """Open a transaction for the worker with `claim`; raise `ClaimLost` where it may not write any more."""
@@ -104,8 +94,8 @@ class Writer:
                 self._check_claim(claim)
         except (apsw.Error, ClaimLost) as error:
             raise self.abandon(error) from error
-        if self._wal_pages >= self._roomy_until:
-            self._make_room()
+        if self.log.pages >= self.log.roomy_until:
+            self.log.make_room()
 
     def _check_claim(self, claim: Claim) -> None:
         if not self._rows(_SQL["worker_may_write"], (claim.epoch,)):
@@ -130,13 +120,16 @@ class Writer:
         try:
             self._execute(_COMMIT)
         except Exception as error:  # noqa: BLE001 -- whatever it is, the commit may have happened
-            self._settle(error, evidence)
+            self._resolve_commit(error, evidence)
         self._errors_in_a_row = 0
         self._proved = None if claim is None else (claim.epoch, self._connection.data_version())
         if evidence is not None and self.last_commit is not None:
             self.last_commit.note(*evidence)
         tell(self._members, self.applier)
-        self._checkpoint()
+        if self.log.pages >= self.log.checkpoint_at:
+            fault = self.log.checkpoint()
+            if fault is not None:
+                self._fold_log(fault)
 
     def _has_changes(self) -> bool:
         # SQLite does not count CREATE TABLE and its like among the changes, but the gate sees them.
@@ -194,10 +187,9 @@ class Writer:
         how = "was fenced off: another worker took over its runs" if fenced else "has ended"
         return f"{self._location}: worker {claim.epoch} (process {pid} on {host}) {how}; nothing was written"
 
-    # --- the result of a COMMIT
-    # ------------------------------------------------------------------------------------------
+    # --- the result of a COMMIT ----------------------------------------------------------------------------------
 
-    def _settle(self, error: Exception, evidence: Evidence | None) -> None:
+    def _resolve_commit(self, error: Exception, evidence: Evidence | None) -> None:
         """Find out what became of a COMMIT that raised; return if it stands, raise if it does not."""
         if self._connection.in_transaction:
             raise self.abandon(error) from error
@@ -264,8 +256,7 @@ class Writer:
             "may or may not be. Check the disk, keep both files together, then start the engine again"
         )
 
-    # --- units
-    # ---------------------------------------------------------------------------------------------------------------
+    # --- units ---------------------------------------------------------------------------------------------------
 
     def commit(self, units: Sequence[Unit], claim: Claim) -> list[Outcome]:
         """Apply all units in one transaction, each for itself; see `Store.commit`."""
@@ -425,61 +416,6 @@ class Writer:
 
     def _rows(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
         return self._connection.execute(statement, parameters).fetchall()
-
-    # --- the log
-    # ---------------------------------------------------------------------------------------------------------
-
-    @property
-    def wal_bytes(self) -> int:
-        """The size of the write-ahead log on the disk."""
-        try:
-            return Path(self._location + "-wal").stat().st_size
-        except FileNotFoundError:
-            return 0
-
-    def _on_commit(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
-        if pages < self._wal_pages:  # the log started afresh, and may have been cut
-            self._checkpoint_at = self._limit_pages
-            self._roomy_until = 0
-        self._wal_pages = pages
-        return apsw.SQLITE_OK
-
-    def _make_room(self) -> None:
-        """Look how many more pages the log can take without growing, and see to it that they are some."""
-        margin_bytes = _ROOM_PAGES * self._frame_bytes
-        used_bytes = self._wal_pages * self._frame_bytes
-        limit_bytes = self._limit_pages * self._frame_bytes + margin_bytes
-        length = self._database.log_room.make(used_bytes + margin_bytes, limit_bytes)
-        self._roomy_until = max((length - margin_bytes) // self._frame_bytes, self._wal_pages + _ROOM_PAGES)
-
-    def _checkpoint(self) -> None:
-        """Copy a large log into the file, so that the next commit can start it afresh.
-
-        The transaction before it is durable already: nothing that goes wrong here is its failure, so this never raises.
-        """
-        if self._wal_pages < self._checkpoint_at:
-            return
-        # Where a reader keeps the log from starting afresh, try again only after it has grown by the limit once more.
-        self._checkpoint_at = self._wal_pages + self._limit_pages
-        stuck = self._wal_pages > _STUCK_FACTOR * self._limit_pages
-        try:
-            if stuck:
-                self._restart_log()
-            else:
-                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except (apsw.BusyError, apsw.FullError):
-            return
-        except apsw.Error as error:
-            self._fold_log(error)
-
-    def _restart_log(self) -> None:
-        # A checkpoint that insists waits for readers as long as the busy timeout says; writers must not wait with it.
-        (timeout_milliseconds,) = self._rows(_SQL["busy_timeout"])[0]
-        self._connection.set_busy_timeout(0)
-        try:
-            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        finally:
-            self._connection.set_busy_timeout(timeout_milliseconds)
 
 
 class _BodyEndedTransaction(Exception):
