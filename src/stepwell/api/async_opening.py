@@ -1,4 +1,4 @@
-"""The one open client of an `AsyncEngine`, opened and closed in threads.
+"""The one open session of an `AsyncEngine`, opened and closed in threads.
 
 Opening reads and may migrate the file, and waits where somebody else writes: seconds, in which the caller's loop must
 go on serving. It happens once, for the loop of the first call; whoever calls meanwhile waits for the same opening.
@@ -18,7 +18,7 @@ from stepwell.errors import EngineClosed
 
 
 class LoopClient:
-    """Opens a client for one event loop, and closes it. All methods but `open_one` are for coroutines of that loop."""
+    """Opens a session for one event loop, and closes it. All methods but `open_one` are for coroutines of that loop."""
 
     def __init__(self, path: str | os.PathLike[str], options: Options) -> None:
         self._path: Final = path
@@ -30,7 +30,7 @@ class LoopClient:
         self._opening: asyncio.Future[Session] | None = None
 
     async def opened(self) -> Session:
-        """Return the client, which is opened where it is not open yet.
+        """Return the session, which is opened where it is not open yet.
 
         Raises `EngineClosed` after `close`, and in another loop than the first call was made in; and as `Engine()`.
         """
@@ -53,13 +53,13 @@ class LoopClient:
         return await asyncio.shield(self._opening)
 
     def open_one(self) -> Session:
-        """Return the client, which must be open; from any thread. Raises `EngineClosed` where it is not."""
+        """Return the session, which must be open; from any thread. Raises `EngineClosed` where it is not."""
         if self._client is None:
             raise self._is_closed()
         return self._client
 
     def _open(self, loop: asyncio.AbstractEventLoop) -> Session:
-        """Open the file, in a thread; a client that nobody waits for any more is closed again."""
+        """Open the file, in a thread; a session that nobody waits for any more is closed again."""
         client = Session(self._path, self._options, loop)
         with self._lock:
             if not self._closed:
@@ -82,7 +82,7 @@ class LoopClient:
             _ = asyncio.get_running_loop().run_in_executor(None, client.close, 0)
 
     async def close(self, timeout: float) -> None:
-        """Close the client, giving steps under way `timeout` seconds to end; one that is being opened as well."""
+        """Close the session, giving steps under way `timeout` seconds to end; one that is being opened as well."""
         client, opening = self._take(), self._opening
         if client is not None:
             # In a thread, because steps under way need this loop to come to their end.

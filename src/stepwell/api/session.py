@@ -1,4 +1,4 @@
-"""What `Engine` and `AsyncEngine` share: options, opening, and requests in the form that the core takes.
+"""What `Engine` and `AsyncEngine` share: options, opening, and requests in the form that the engine's thread takes.
 
 Nothing here waits. The engines differ only in how they wait for the answers.
 """

@@ -1,8 +1,8 @@
 """Executing async steps on an event loop; and what all ways of executing steps share.
 
 An async step that never waits costs no task and no turn of the loop: its first stretch is executed on the spot, in the
-name of an idle task (a *lane*), which takes over only when the step waits for something. `asyncio.current_task()`, and
-with it `asyncio.timeout` and cancellation, work from the first line on.
+name of an idle task (a `_StepTask`), which takes over only when the step waits for something. `asyncio.current_task()`,
+and with it `asyncio.timeout` and cancellation, work from the first line on.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _log: Final = logging.getLogger("stepwell")
 #: What a runner calls with finished attempts, from whichever thread they finished on.
 Finished = Callable[[Sequence[StepCall]], None]
 
-#: Idle lanes that are kept for reuse.
-_MAX_IDLE_LANES: Final = 256
+#: Idle tasks that are kept for reuse.
+_MAX_IDLE_TASKS: Final = 256
 
 #: When a step is executed again whose task somebody cancelled, in seconds. `asyncio.run` cancels all tasks when its
 #: main one has ended, and closes the loop within this time; the step then goes on with the next engine.
@@ -247,7 +247,7 @@ class AsyncTasks:
         return _StepTask(self)
 
     def gone(self, lane: _StepTask) -> None:
-        """Forget an idle lane whose task has ended."""
+        """Forget an idle task that has ended."""
         if lane in self._idle:
             self._idle.remove(lane)
 
@@ -328,9 +328,9 @@ class AsyncTasks:
     def ended(
         self, lane: _StepTask, attempts: StepCall, process_end: BaseException | None, *, aside: bool = False
     ) -> None:
-        """Take a lane back whose step has ended, or was cut off by what is to end the process."""
+        """Take a task back whose step has ended, or was cut off by what is to end the process."""
         self._busy.pop(attempts, None)
-        if len(self._idle) < _MAX_IDLE_LANES and not self.closed:
+        if len(self._idle) < _MAX_IDLE_TASKS and not self.closed:
             self._idle.append(lane)
         else:
             lane.task.cancel()
@@ -354,7 +354,7 @@ class AsyncTasks:
         return list(self._busy)
 
     def close(self) -> None:
-        """Cancel everything and end the lanes."""
+        """Cancel everything and end the tasks."""
         self.closed = True
         for lane in list(self._busy.values()):
             lane.cancel()

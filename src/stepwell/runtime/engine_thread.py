@@ -1,4 +1,4 @@
-"""The engine's thread: it drives the machine with real time, and executes steps.
+"""The engine's thread: it drives the turn loop with real time, and executes steps.
 
 Everything that happens to runs happens in `_pump`, on one thread with one event loop. There is no delay to gather a
 group: while one commit is under way, the next group gathers by itself. Committing on this thread rather than on one of

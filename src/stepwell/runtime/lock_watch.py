@@ -18,7 +18,7 @@ _log: Final = logging.getLogger("stepwell")
 
 
 class LockWatch:
-    """Watches the turns of one machine; belongs to the thread of `loop`."""
+    """Watches the turns to write of one engine; belongs to the thread of `loop`."""
 
     def __init__(self, machine: TurnLoop, store: Store, loop: asyncio.AbstractEventLoop) -> None:
         self._turn = machine.write_turn
@@ -28,7 +28,7 @@ class LockWatch:
         self._seen = 0
 
     def look(self) -> None:
-        """Begin to count where the machine waits; to be called after each of its turns."""
+        """Begin to count where the engine waits for its turn; to be called after each turn of its loop."""
         if self._turn.waits and self._turn.number != self._seen:
             self._seen = self._turn.number
             self._loop.call_later(SLOW_LOCK_SECONDS, self._slow, self._seen)

@@ -1,6 +1,6 @@
-"""What a worker makes of news from other processes: what it looks at, and when.
+"""What a worker makes of notifications from other processes: what it looks at, and when.
 
-News are hints that something stands in the store, never facts. So they are only noted, as kinds and keys, and one look
+They are hints that something stands in the store, never facts. So they are only noted, as kinds and keys, and one look
 serves all that was noted before it.
 """
 
@@ -14,7 +14,7 @@ from stepwell.worker.worker import Worker
 
 
 class Notifications:
-    """The news of one worker. `later` queues an event, `look_at_members` finds out who died."""
+    """What one worker was notified of. `later` queues an event, `look_at_members` finds out who died."""
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ _PURGE_CHUNK: Final = 500
 
 
 class Owner(Protocol):
-    """The machine, as far as deleting needs it."""
+    """The turn loop, as far as deleting needs it."""
 
     store: Store
     closing: bool

@@ -42,7 +42,7 @@ _log: Final = logging.getLogger("stepwell")
 
 
 class Driver(Protocol):
-    """What drives a machine, and carries out its effects."""
+    """What drives a turn loop, and carries out its effects."""
 
     def wake(self) -> None:
         """Have `TurnLoop.turn` called soon; from any thread."""
@@ -61,7 +61,7 @@ class Driver(Protocol):
         ...
 
     def failed(self) -> None:
-        """Take note that the machine stopped for good, with `TurnLoop.failure`."""
+        """Take note that the loop stopped for good, with `TurnLoop.failure`."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""One machine's turns to write: taken when the writers' lock is free, waited for, given up when it takes too long."""
+"""One engine's turns to write: taken when the writers' lock is free, waited for, given up when it takes too long."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stepwell.store.store import WritersLock
 
 
 class WriteTurn:
-    """Whether a machine may write. `wake` has the machine's turn called, when somebody else has stopped writing."""
+    """Whether an engine may write. `wake` has `TurnLoop.turn` called when somebody else has stopped writing."""
 
     def __init__(self, lock: WritersLock, wake: Callable[[], None]) -> None:
         self._lock = lock
@@ -16,11 +16,11 @@ class WriteTurn:
         #: Whether something is to be written, and somebody else is writing; and the how manieth time that is.
         self.waits = False
         self.number = 0
-        #: Whether the machine is writing.
+        #: Whether the engine is writing.
         self.is_taken = False
 
     def take(self) -> bool:
-        """Take the lock if it is free; else have the machine woken when it is."""
+        """Take the lock if it is free; else have the engine woken when it is."""
         if self._lock.try_acquire(self._wake):
             self.waits = False
             self.is_taken = True

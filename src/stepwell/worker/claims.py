@@ -220,7 +220,7 @@ class Claims:
         work.expect(RunsReleased(keys), released)
 
     def _released(self, keys: list[int]) -> list[int]:
-        """Note that a release is settled; return the keys of the runs that were wanted back meanwhile."""
+        """Note that a release has its outcome; return the keys of the runs that were wanted back meanwhile."""
         wanted_back = [key for key in keys if key in self._wanted_back]
         self._releasing.difference_update(keys)
         self._wanted_back.difference_update(keys)

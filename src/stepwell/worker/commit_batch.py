@@ -19,7 +19,7 @@ class CommitBatch:
         self._works: list[UnitOfWork] = []
         self.creating: dict[str, RunCreated] = {}  # by run id: runs that uncommitted works create
         self.ending: dict[int, RunOver] = {}  # by run key: runs that uncommitted works end
-        self.unread: set[int] = set()  # keys of runs that are to be read once uncommitted works are settled
+        self.unread: set[int] = set()  # keys of runs that are to be read once uncommitted works have their outcomes
         self.steps: list[StepCall] = []  # made safe by commits, not handed out yet
 
     def __bool__(self) -> bool:

@@ -1,7 +1,7 @@
 """What the log says of failures: one line each, once what it tells stands in the file.
 
 A failed attempt is a WARNING, a run that failed, was given up or is halted an ERROR, a cancelled one INFO. Lines are
-made by whoever decides what happened, and written by `Settling` after the commit, beside the other effects: so nothing
+made by whoever decides what happened, and written by `Outcomes` after the commit, beside the other effects: so nothing
 is said that did not happen, and neither a replay nor another worker, which decide nothing of it, say it again.
 
 Each record has the fields `run` (as `run_id` as well, which is what `get_logger` calls it) and `workflow`; that of an

@@ -22,7 +22,7 @@ from stepwell.worker.unit_of_work import Outside, RunOver, UnitOfWork
 
 
 class Owner(Protocol):
-    """The worker, as far as news need it."""
+    """The worker, as far as the inbox needs it."""
 
     epoch: int
     memory: RunCache
@@ -40,7 +40,7 @@ class Owner(Protocol):
 
 
 class Inbox:
-    """Hands news to the runs in memory."""
+    """Hands what other workers wrote to the runs in memory."""
 
     def __init__(self, worker: Owner, inspector: Inspector, outside: Outside) -> None:
         self._worker = worker

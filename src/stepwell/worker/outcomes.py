@@ -67,7 +67,7 @@ class Owner(Protocol):
 
 
 class Outcomes:
-    """Settles the works of one worker."""
+    """Releases or takes back the works of one worker, once their commit has succeeded or failed."""
 
     def __init__(self, worker: Owner, inspector: Inspector, steps: StepOutcomes, outside: Outside) -> None:
         self._worker = worker

@@ -1,4 +1,4 @@
-"""What settling one run needs to know of, and do to, the others: the border between `activation` and `worker`."""
+"""What carrying one run on needs to know of, and do to, the others: the border between `activation` and `worker`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stepwell.worker.unit_of_work import RunOver, UnitOfWork
 
 
 class Runs(PermitDesk, Protocol):
-    """What settling one run needs to know of, and do to, the others: the worker."""
+    """What carrying one run on needs to know of, and do to, the others: the worker."""
 
     codec: Codec
     child_ids: ChildIds
@@ -105,7 +105,7 @@ class Runs(PermitDesk, Protocol):
         ...
 
     def resume_soon(self, run: LoadedRun) -> None:
-        """Settle the run again, as an event of its own."""
+        """Carry the run on, as an event of its own."""
         ...
 
     def spins(self, run: LoadedRun) -> None:

@@ -67,7 +67,7 @@ class Spinning:
         self._queued: deque[tuple[LoadedRun, Spin]] = deque()
 
     def rest(self, run: LoadedRun) -> None:
-        """Note whether a run that was just settled goes round, and when it gets its next tick."""
+        """Note whether a run that was just carried on goes round, and when it gets its next tick."""
         if not run.execution.spins:
             run.spin = None
             return

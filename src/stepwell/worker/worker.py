@@ -443,7 +443,7 @@ class Worker:
         """Hand over a message that a transaction of the user's sent, unless it was read from the store meanwhile.
 
         The event is queued before the transaction lets go of the writers' lock. So no other commit comes between the
-        two, and a run that got the message from the store is still the same resident.
+        two, and a run that got the message from the store is still the same in memory.
         """
         run = self.memory.runs.get(sent.run)
         if run is None:
@@ -508,7 +508,7 @@ class Worker:
         self.memory.rest(run)
 
     def resume_soon(self, run: LoadedRun) -> None:
-        """Settle the run again, as an event of its own."""
+        """Carry the run on, as an event of its own."""
         self._outside.later(lambda: self._resume(run))
 
     def _resume(self, run: LoadedRun) -> None:

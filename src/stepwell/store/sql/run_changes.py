@@ -6,7 +6,7 @@ flush first, so the order between the two does not matter; the order among the e
 their positions.
 
 Whom the changes concern in other processes is gathered in `Applier.told`, `ended`, `made_work` and `made_turn`, for
-`telling` after the commit. What a refused unit left there stays: to be told too much is harmless.
+`notifier` after the commit. What a refused unit left there stays: to be told too much is harmless.
 
 Why entries are gathered (measured on 2 cores, 1,000 entries): apsw lets go of the GIL for each call of `sqlite3_step`.
 Beside a thread that computes, each release can cost the interpreter's switch interval of 5 ms; `executemany` took 1.3

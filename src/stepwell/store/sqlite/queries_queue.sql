@@ -1,4 +1,4 @@
--- The SQL of queues and limits. Read by queries.py; used by entries.py and queue_reader.py.
+-- The SQL of queues and limits. Read by `named_sql`; used by `queue_changes` and `queue_facts`.
 -- Times are microseconds since the Unix epoch. "epoch" is that of the writing worker's claim.
 
 -- name: queue_known

@@ -1,4 +1,4 @@
--- The SQL of the read side. Read by queries.py; used by reader.py.
+-- The SQL of the read side. Read by `named_sql`; used by `reader`.
 -- Wherever a run's record is read, the columns are the fields of model.RunRecord in their order; for a journal entry
 -- those of journal.Entry, for a message those of model.Message.
 

@@ -1,4 +1,4 @@
--- The SQL of bringing ended runs back. Read by queries.py; used by retries.py. Times are microseconds since the Unix epoch.
+-- The SQL of bringing ended runs back. Read by `named_sql`; used by `retries`. Times are microseconds since the Unix epoch.
 
 -- name: queue_place_kept
 -- ?1 run. Where it stands in a queue, before it loses its place.

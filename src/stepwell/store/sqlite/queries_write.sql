@@ -1,4 +1,4 @@
--- The SQL of the write side. Read by queries.py; used by changes.py, writer.py and lent.py.
+-- The SQL of the write side. Read by `named_sql`; used by `run_changes`, `writer` and `user_connection`.
 -- Times are microseconds since the Unix epoch. "epoch" is that of the writing worker's claim.
 
 -- name: begin

@@ -2,7 +2,7 @@
 
 Each member has a mailbox, a Unix datagram socket that is named after the member's epoch. A letter is one datagram, sent
 without waiting; it is lost where the mailbox is full or its owner gone, and that does no harm: what it tells about
-stands in the file, and whoever does not hear of it finds it at the next tick (see `lookout`). Nobody acts on a letter
+stands in the file, and whoever does not hear of it finds it at the next tick (see `listener`). Nobody acts on a letter
 but by looking into the file, so one that a stranger sends costs a look and does nothing else.
 
 ::
@@ -47,7 +47,7 @@ ENDED: Final = b"e"
 MEMBERS: Final = b"h"
 #: There is a question for the receiver (see `questions`).
 PING: Final = b"p"
-#: Never sent: made by `lookout` where a member died, and where a letter may have been lost.
+#: Never sent: made by `listener` where a member died, and where a letter may have been lost.
 DIED: Final = b"d"
 ANYTHING: Final = b"?"
 

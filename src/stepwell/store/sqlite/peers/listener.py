@@ -1,6 +1,6 @@
 """One thread of each process that hears what others do to the file: letters, deaths, and a tick that misses nothing.
 
-It sleeps until a letter comes (`datagrams`), until a member dies (`obituaries`), or until the tick: ten times a second
+It sleeps until a letter comes (`datagrams`), until a member dies (`deaths`), or until the tick: ten times a second
 it looks whether somebody asks if this process is well (`questions`), and compares SQLite's `data_version` and the table
 of members with what it saw last. A change counts as all letters at once, so a letter that is lost, or was never sent
 because its sender died, costs a tenth of a second and nothing else.

@@ -18,7 +18,7 @@ The content of the lock file, little endian::
 The header is written with the door held; an entry by the member whose slot it is, its epoch with the writers' lock
 held; the fault mark by whoever has the writers' lock. The table is never again what it was before a member came: who
 leaves clears its flags and leaves its epoch behind, and who takes the slot next keeps that epoch in the upper bytes of
-the flags until it has one of its own. `lookout` depends on that.
+the flags until it has one of its own. `listener` depends on that.
 
 The anchor is the offset between the steady clock and the wall clock. The first member to ask writes its own, the
 others take it over for as long as any member lives, so that all processes have the same time. It is kept with a key of
@@ -273,7 +273,7 @@ class Membership:
                 self.forget_view()
 
     def watch(self, callback: Callback) -> None:
-        """Have `callback` called with a kind of `datagrams` and keys when others have done something; see `lookout`.
+        """Have `callback` called with a kind of `datagrams` and keys when others have done something; see `listener`.
 
         It is called in a thread of its own, until `stop_watching`, and must not block. Returns when the first look was
         taken: what others commit later is noticed, if by no letter then by the next tick. Raises `StoreError` where the

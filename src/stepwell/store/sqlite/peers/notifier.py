@@ -2,7 +2,7 @@
 
 Whom to tell is read after the commit. A worker says that it listens before it reads what it then waits for; so either
 its reading finds the commit, or the committer finds it listening. Letters may be lost all the same (see `datagrams`):
-they make things quick, the ticks of `lookout` make them right.
+they make things quick, the ticks of `listener` make them right.
 """
 
 # ruff: noqa: D102 -- what the methods of the protocol do is said where they are

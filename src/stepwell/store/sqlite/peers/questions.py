@@ -1,7 +1,7 @@
 """Is a member well? Asked and answered in the lock file, which all see who have it open, from whatever container.
 
 Each slot has two numbers (`OFFSET`, 16 bytes, little endian): of the last question, and of the last question answered.
-Whoever asks writes a higher one and sends a letter, which is a hint that may be lost; the member's `lookout` sees the
+Whoever asks writes a higher one and sends a letter, which is a hint that may be lost; the member's `listener` sees the
 number at its next tick at the latest, and has the engine's own thread write the answer. So a question that stays
 unanswered means that the process is stopped, or its listening thread or its engine hangs: that is a proof, as far as
 there is one. A letter that is not answered proves nothing.
