@@ -138,6 +138,8 @@ def cancel_a_run(engine: TestEngine) -> Reader:
     page.names["rows"] = rows
     page.execute_in_a_workflow(3).result(60)
     assert closed == [11]
+    page.execute(4)
+    assert [(act.act, act.by) for act in engine.get("order-42").acts()][1:] == [("retry", "mia")]
     return page
 
 

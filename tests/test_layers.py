@@ -40,7 +40,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["session"],
         ["views"],
         ["why"],
-        ["engine_clock", "options", "reasons", "sortable_ids"],
+        ["acts", "engine_clock", "options", "reasons", "sortable_ids"],
     ],
     "stepwell.runtime": [
         ["engine_thread"],
@@ -95,14 +95,14 @@ INSIDE: dict[str, list[list[str]]] = {
     ],
     "stepwell.model": [
         ["clock", "run"],
-        ["journal", "lifecycle", "names", "retry", "steady", "waits"],
+        ["acts", "journal", "lifecycle", "names", "retry", "steady", "waits"],
     ],
     "stepwell.store": [
         ["sqlite"],
         ["sql"],
         ["store"],
         ["inspector"],
-        ["queues"],
+        ["acts", "queues"],
     ],
 }
 

@@ -15,10 +15,10 @@ import stepwell
 from stepwell import errors
 
 CLASSES = {
-    "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Batch", "ChildRun", "Clock", "Connection",
-    "Current", "Engine", "FailureInfo", "JournalEntry", "Limit", "OpenTransaction", "Queue", "QueueHandle",
-    "QueueInfo", "Rate", "Retry", "Rows", "Run", "RunContext", "RunInfo", "Step", "StepInfo", "Transaction",
-    "WaitInfo", "Workflow",
+    "Act", "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Batch", "ChildRun", "Clock",
+    "Connection", "Current", "Engine", "FailureInfo", "JournalEntry", "Limit", "OpenTransaction", "Queue",
+    "QueueHandle", "QueueInfo", "Rate", "Retry", "Rows", "Run", "RunContext", "RunInfo", "Step", "StepInfo",
+    "Transaction", "WaitInfo", "Workflow",
 }  # fmt: skip
 FUNCTIONS = {
     "current", "get_logger", "map", "now", "patched", "publish", "random", "receive", "send", "sleep_until", "start",
@@ -108,6 +108,8 @@ OF_AN_ENGINE = {
     "get": ["id"],
     "list": ["*", "status", "workflow", "id_prefix", "limit", "before"],
     "query": ["sql", "parameters"],
+    "retry_all": ["*", "status", "workflow", "started_since", "id_prefix", "dry_run", "reason", "by"],
+    "take_over": ["epoch", "*", "reason", "by"],
     "send": ["id", "name", "value", "*", "key"],
     "transaction": [],
     "close": ["timeout"],
@@ -115,18 +117,21 @@ OF_AN_ENGINE = {
 OF_A_RUN = {
     "result": ["timeout"],
     "info": [],
-    "cancel": ["reason"],
-    "resume": [],
+    "cancel": ["reason", "*", "by"],
+    "retry": ["*", "reason", "by"],
+    "resume": ["*", "reason", "by"],
+    "acts": [],
     "send": ["name", "value", "*", "key"],
     "value": ["key", "timeout", "*", "type"],
     "journal": [],
 }
 OF_A_QUEUE = {
     "info": [],
-    "pause": [],
-    "resume": [],
+    "pause": ["*", "reason", "by"],
+    "resume": ["*", "reason", "by"],
+    "acts": [],
     "change": ["*", "concurrency", "per_worker", "partition_concurrency", "rate"],
-    "cancel_waiting": ["*", "partition", "reason"],
+    "cancel_waiting": ["*", "partition", "reason", "by"],
 }
 for _prefix in ("", "Async"):
     SIGNATURES |= {f"{_prefix}QueueHandle.{name}": expected for name, expected in OF_A_QUEUE.items()}

@@ -27,7 +27,12 @@ from stepwell.testing.contract import NOW, Worker, step
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "src/stepwell/store/sqlite"
 READ = named_sql.load("queries_read.sql")
-WRITE = named_sql.load("queries_write.sql") | named_sql.load("queries_queue.sql") | named_sql.load("queries_retry.sql")
+WRITE = (
+    named_sql.load("queries_write.sql")
+    | named_sql.load("queries_queue.sql")
+    | named_sql.load("queries_retry.sql")
+    | named_sql.load("queries_acts.sql")
+)
 _INDEXES = "SELECT sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
 
 

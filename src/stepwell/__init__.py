@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stepwell import sync
+    from stepwell.api.acts import Act
     from stepwell.api.async_engine import AsyncEngine, AsyncQueueHandle, AsyncRun, AsyncTransaction
     from stepwell.api.engine import Engine, OpenTransaction, QueueHandle, Run
     from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WaitInfo
@@ -159,6 +160,7 @@ _HOMES = {
         "Queue",
         "Rate",
     ),
+    "stepwell.api.acts": ("Act",),
     "stepwell.api.views": (
         "JournalEntry",
         "QueueInfo",
@@ -206,6 +208,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Act",
     "AsyncEngine",
     "AsyncQueueHandle",
     "AsyncRun",

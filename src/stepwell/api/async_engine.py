@@ -15,16 +15,17 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
+from stepwell.api.acts import Act, checked_actor
 from stepwell.api.async_opening import LoopClient
 from stepwell.api.engine import CLOSE_TIMEOUT_SECONDS
 from stepwell.api.options import Durability, Options, QueueOptions, StartMessage, StartOptions, flow_name
 from stepwell.api.session import Enlisted, Session, in_transaction
 from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WorkerInfo, outcome
 from stepwell.definitions.definition import Workflow
-from stepwell.definitions.queues import UNSET, Limit, Queue, QueueSettings, Rate, Unset, changed_settings, check_key
+from stepwell.definitions.queues import UNSET, Limit, Queue, Rate, Unset, changed_settings, check_key
 from stepwell.model.clock import Clock, to_seconds
 from stepwell.model.lifecycle import Status
-from stepwell.model.names import check_name, check_text
+from stepwell.model.names import check_name
 from stepwell.replay.source_location import executing_at
 from stepwell.runtime.lock_watch import acquire_from_loop
 from stepwell.values.own_tables import Connection, Parameters, Rows
@@ -241,13 +242,15 @@ class AsyncEngine:
         started_since: datetime | timedelta | float | None = None,
         id_prefix: str | None = None,
         dry_run: bool = False,
+        reason: str | None = None,
+        by: str | None = None,
     ) -> int:
         """Retry the runs that match all filters; see `stepwell.Engine.retry_all`."""
         client = await self._ready()
         wanted = client.retried(status, workflow, started_since, id_prefix)
         if dry_run:
             return client.count(wanted)
-        return cast("int", await self._ask(client.core.machine.retry_all, wanted))
+        return cast("int", await self._ask(client.core.machine.retry_all, wanted, checked_actor(by, reason)))
 
     async def purge(self, older_than: float | timedelta) -> int:
         """Delete runs that ended long ago; see `stepwell.Engine.purge`."""
@@ -266,9 +269,9 @@ class AsyncEngine:
         """Return the workers that have the file open; see `stepwell.Engine.workers`."""
         return await asyncio.to_thread((await self._ready()).workers)
 
-    async def take_over(self, epoch: int) -> int:
+    async def take_over(self, epoch: int, *, reason: str | None = None, by: str | None = None) -> int:
         """Take the runs of another worker; see `stepwell.Engine.take_over`."""
-        return await asyncio.to_thread((await self._ready()).take_over, epoch)
+        return await asyncio.to_thread((await self._ready()).take_over, epoch, checked_actor(by, reason))
 
     async def query(self, sql: str, parameters: Parameters = ()) -> Rows:
         """Return the rows of a query; see `stepwell.Engine.query`."""
@@ -366,13 +369,13 @@ class AsyncQueueHandle:
         """Return the facts about it as they are now; raises `QueueNotFound`."""
         return (await self._engine._ready()).queue_info(self.name)
 
-    async def pause(self) -> None:
+    async def pause(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Let nothing start from it until `resume`; what is under way goes on."""
-        await self._change(None, True)
+        await self._pause(True, by, reason)
 
-    async def resume(self) -> None:
+    async def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Let what waits start again."""
-        await self._change(None, False)
+        await self._pause(False, by, reason)
 
     async def change(
         self,
@@ -383,17 +386,24 @@ class AsyncQueueHandle:
         rate: Rate | Unset | None = UNSET,
     ) -> None:
         """Change what it bounds; see `stepwell.QueueHandle.change`."""
-        await self._change(changed_settings(concurrency, per_worker, partition_concurrency, rate), None)
+        settings = changed_settings(concurrency, per_worker, partition_concurrency, rate)
+        await self._engine._ask((await self._engine._ready()).core.machine.change_queue, self.name, settings)
 
-    async def _change(self, settings: Callable[[QueueSettings], QueueSettings] | None, paused: bool | None) -> None:
-        machine = (await self._engine._ready()).core.machine
-        await self._engine._ask(machine.change_queue, self.name, settings, paused)
+    async def _pause(self, paused: bool, by: str | None, reason: str | None) -> None:
+        request = (await self._engine._ready()).core.machine.pause_queue
+        await self._engine._ask(request, self.name, paused, checked_actor(by, reason))
 
-    async def cancel_waiting(self, *, partition: str | None = None, reason: str | None = None) -> int:
+    async def cancel_waiting(
+        self, *, partition: str | None = None, reason: str | None = None, by: str | None = None
+    ) -> int:
         """Cancel the runs that wait in it, or in one partition of it; return how many there were."""
         request = (await self._engine._ready()).core.machine.cancel_waiting
-        chosen = check_key(partition, "partition"), check_text(reason, "reason")
+        chosen = check_key(partition, "partition"), checked_actor(by, reason)
         return cast("int", await self._engine._ask(request, self.name, *chosen))
+
+    async def acts(self) -> builtins.list[Act]:
+        """Return who paused it and let it go on, and why; see `stepwell.QueueHandle.acts`."""
+        return (await self._engine._ready()).acts_of_queue(self.name)
 
     def __repr__(self) -> str:
         """Show the name."""
@@ -433,18 +443,20 @@ class AsyncRun(Generic[T]):
         """Return the facts about the run as they are now."""
         return (await self._engine._ready()).info(self.id)
 
-    async def cancel(self, reason: str | None = None) -> bool:
+    async def cancel(self, reason: str | None = None, *, by: str | None = None) -> bool:
         """Ask the run to stop; see `stepwell.Run.cancel`."""
         request = (await self._engine._ready()).core.machine.cancel
-        return cast("bool", await self._engine._ask(request, self.id, check_text(reason, "reason")))
+        return cast("bool", await self._engine._ask(request, self.id, checked_actor(by, reason)))
 
-    async def retry(self) -> None:
+    async def retry(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Bring a run back that failed or was cancelled; see `stepwell.Run.retry`."""
-        await self._engine._ask((await self._engine._ready()).core.machine.retry, self.id)
+        request = (await self._engine._ready()).core.machine.retry
+        await self._engine._ask(request, self.id, checked_actor(by, reason))
 
-    async def resume(self) -> None:
+    async def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Try a halted run again; see `stepwell.Run.resume`."""
-        await self._engine._ask((await self._engine._ready()).core.machine.resume, self.id)
+        request = (await self._engine._ready()).core.machine.resume
+        await self._engine._ask(request, self.id, checked_actor(by, reason))
 
     async def send(self, name: str, value: object = None, *, key: str | None = None) -> None:
         """Send the run a message; see `stepwell.Engine.send`."""
@@ -469,6 +481,10 @@ class AsyncRun(Generic[T]):
     async def journal(self) -> builtins.list[JournalEntry]:
         """Return everything that the run was told so far, in order."""
         return (await self._engine._ready()).journal(self.id)
+
+    async def acts(self) -> builtins.list[Act]:
+        """Return what somebody did to the run, the oldest first; see `stepwell.Run.acts`."""
+        return (await self._engine._ready()).acts(self.id)
 
     def __repr__(self) -> str:
         """Show the id."""

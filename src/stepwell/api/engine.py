@@ -14,15 +14,16 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
+from stepwell.api.acts import Act, checked_actor
 from stepwell.api.options import Durability, Options, QueueOptions, StartMessage, StartOptions, flow_name
 from stepwell.api.session import Enlisted, Session, in_transaction
 from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WorkerInfo, outcome
 from stepwell.definitions.definition import Workflow
-from stepwell.definitions.queues import UNSET, Limit, Queue, QueueSettings, Rate, Unset, changed_settings, check_key
+from stepwell.definitions.queues import UNSET, Limit, Queue, Rate, Unset, changed_settings, check_key
 from stepwell.executors.threads import lent
 from stepwell.model.clock import Clock, to_seconds
 from stepwell.model.lifecycle import Status
-from stepwell.model.names import check_name, check_text
+from stepwell.model.names import check_name
 from stepwell.values.own_tables import Connection, Parameters, Rows
 from stepwell.values.payload import MAX_PAYLOAD_BYTES
 from stepwell.worker.unit_of_work import RunOver
@@ -242,6 +243,8 @@ class Engine:
         started_since: datetime | timedelta | float | None = None,
         id_prefix: str | None = None,
         dry_run: bool = False,
+        reason: str | None = None,
+        by: str | None = None,
     ) -> int:
         """Retry the runs that match all filters (see `Run.retry`), and return how many there were.
 
@@ -254,7 +257,7 @@ class Engine:
         wanted = client.retried(status, workflow, started_since, id_prefix)
         if dry_run:
             return client.count(wanted)
-        return cast("int", self._ask(client.core.machine.retry_all, wanted))
+        return cast("int", self._ask(client.core.machine.retry_all, wanted, checked_actor(by, reason)))
 
     def purge(self, older_than: float | timedelta) -> int:
         """Delete the runs that ended more than `older_than` (seconds or a timedelta) ago; return how many there were.
@@ -281,14 +284,14 @@ class Engine:
         """
         return self._client.workers()
 
-    def take_over(self, epoch: int) -> int:
+    def take_over(self, epoch: int, *, reason: str | None = None, by: str | None = None) -> int:
         """Take the runs of another worker, a stalled one (see `workers`), and let others carry them on.
 
         Whatever it still tries to write is refused; when it comes to, it goes on as a new worker. Returns how many runs
         it had. Raises `InvalidArgument` where there is no such worker, `StoreUnavailable` where it was stopped in the
         midst of a write, so that nobody can write until it is continued or killed.
         """
-        return self._client.take_over(epoch)
+        return self._client.take_over(epoch, checked_actor(by, reason))
 
     def query(self, sql: str, parameters: Parameters = ()) -> Rows:
         """Return the rows of a query, on the caller's own tables or on those of the file's schema.
@@ -389,13 +392,13 @@ class QueueHandle:
         """Return the facts about it as they are now; raises `QueueNotFound`."""
         return self._engine._client.queue_info(self.name)
 
-    def pause(self) -> None:
-        """Let nothing start from it until `resume`; what is under way goes on."""
-        self._change(None, True)
+    def pause(self, *, reason: str | None = None, by: str | None = None) -> None:
+        """Let nothing start from it until `resume`; what is under way goes on. `reason`, `by`: as in `Run.retry`."""
+        self._pause(True, by, reason)
 
-    def resume(self) -> None:
+    def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Let what waits start again."""
-        self._change(None, False)
+        self._pause(False, by, reason)
 
     def change(
         self,
@@ -410,16 +413,22 @@ class QueueHandle:
         What is under way goes on, also above a new bound. The change outlives restarts, until code declares other
         bounds than it does now. Raises `QueueNotFound`, `InvalidArgument`.
         """
-        self._change(changed_settings(concurrency, per_worker, partition_concurrency, rate), None)
+        settings = changed_settings(concurrency, per_worker, partition_concurrency, rate)
+        self._engine._ask(self._engine._client.core.machine.change_queue, self.name, settings)
 
-    def _change(self, settings: Callable[[QueueSettings], QueueSettings] | None, paused: bool | None) -> None:
-        self._engine._ask(self._engine._client.core.machine.change_queue, self.name, settings, paused)
+    def _pause(self, paused: bool, by: str | None, reason: str | None) -> None:
+        request = self._engine._client.core.machine.pause_queue
+        self._engine._ask(request, self.name, paused, checked_actor(by, reason))
 
-    def cancel_waiting(self, *, partition: str | None = None, reason: str | None = None) -> int:
+    def cancel_waiting(self, *, partition: str | None = None, reason: str | None = None, by: str | None = None) -> int:
         """Cancel the runs that wait in it, or in one partition of it; return how many there were."""
         request = self._engine._client.core.machine.cancel_waiting
-        chosen = check_key(partition, "partition"), check_text(reason, "reason")
+        chosen = check_key(partition, "partition"), checked_actor(by, reason)
         return cast("int", self._engine._ask(request, self.name, *chosen))
+
+    def acts(self) -> builtins.list[Act]:
+        """Return who paused it and let it go on, and why, the oldest first; raises `QueueNotFound`."""
+        return self._engine._client.acts_of_queue(self.name)
 
     def __repr__(self) -> str:
         """Show the name."""
@@ -462,32 +471,35 @@ class Run(Generic[T]):
         """Return the facts about the run as they are now."""
         return self._engine._client.info(self.id)
 
-    def cancel(self, reason: str | None = None) -> bool:
+    def cancel(self, reason: str | None = None, *, by: str | None = None) -> bool:
         """Ask the run to stop; when this returns, the request is recorded.
 
-        Returns False where there was nothing to stop, because the run had completed or failed before.
+        `by` says who asks, None for this process and its user; `acts` shows it, with the reason. Returns False where
+        there was nothing to stop, because the run had completed or failed before.
         """
         request = self._engine._client.core.machine.cancel
-        return cast("bool", self._engine._ask(request, self.id, check_text(reason, "reason")))
+        return cast("bool", self._engine._ask(request, self.id, checked_actor(by, reason)))
 
-    def retry(self) -> None:
+    def retry(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Bring a run back that failed or was cancelled, with the code as it is now; a halted one is resumed.
 
         It goes on from the step that failed, or from where it was when it was cancelled: what came after that in its
         journal is undone, and done again; what came before is kept. Of its children those come back that ended with it,
-        or whose failure was its own. A deadline that has passed is gone.
+        or whose failure was its own. A deadline that has passed is gone. `reason` and `by` (as in `cancel`) are kept
+        for whoever asks: see `acts`.
 
         Raises `RunEnded` for a completed run, `RunNotEnded` for one that goes on anyway, or whose children have not
         ended yet, `RunNotFound`.
         """
-        self._engine._ask(self._engine._client.core.machine.retry, self.id)
+        self._engine._ask(self._engine._client.core.machine.retry, self.id, checked_actor(by, reason))
 
-    def resume(self) -> None:
+    def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Try a halted run again, with the code as it is now; a waiting one that is not in memory is read again.
 
-        One that is pending or running goes on anyway. Raises `RunEnded` for a run that has ended, `RunNotFound`.
+        One that is pending or running goes on anyway. `reason` and `by` as in `retry`. Raises `RunEnded` for a run that
+        has ended, `RunNotFound`.
         """
-        self._engine._ask(self._engine._client.core.machine.resume, self.id)
+        self._engine._ask(self._engine._client.core.machine.resume, self.id, checked_actor(by, reason))
 
     def send(self, name: str, value: object = None, *, key: str | None = None) -> None:
         """Send the run a message; see `Engine.send`."""
@@ -516,6 +528,10 @@ class Run(Generic[T]):
     def journal(self) -> builtins.list[JournalEntry]:
         """Return everything that the run was told so far, in order."""
         return self._engine._client.journal(self.id)
+
+    def acts(self) -> builtins.list[Act]:
+        """Return what somebody did to the run, the oldest first: cancelled, resumed, retried it, or took it over."""
+        return self._engine._client.acts(self.id)
 
     def __repr__(self) -> str:
         """Show the id."""

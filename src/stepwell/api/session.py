@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from stepwell.api.acts import Act
 from stepwell.api.engine_clock import system_clock
 from stepwell.api.options import (
     MAX_PAGE,
@@ -60,6 +61,7 @@ from stepwell.errors import (
     WorkflowIOError,
 )
 from stepwell.executors.child_main import check_may_open
+from stepwell.model.acts import Actor
 from stepwell.model.clock import Clock, engine_time, to_seconds
 from stepwell.model.lifecycle import ENDED, Status
 from stepwell.model.names import check_name, check_text
@@ -318,6 +320,11 @@ class Session:
             after = page[-1].position
         return entries
 
+    def acts(self, run_id: str) -> list[Act]:
+        """Return what somebody did to a run, the oldest first."""
+        record = self.record(run_id)
+        return [Act.of(act, record.ahead) for act in self.store.inspector.acts(record.key)]
+
     def list_records(
         self,
         status: Status | Sequence[Status] | None,
@@ -363,14 +370,14 @@ class Session:
                 states[member.epoch] = "dead" if member.state == "dead" else "stalled"
         return [WorkerInfo.of(member, states[member.epoch], self.core.worker.ahead) for member in members]
 
-    def take_over(self, epoch: int) -> int:
+    def take_over(self, epoch: int, actor: Actor) -> int:
         """Take the runs of another worker; see `stepwell.Engine.take_over`."""
         self.check_usable()
         if epoch == self.core.machine.claimed().epoch:
             raise InvalidArgument(f"worker {epoch} is this engine itself; close it instead")
         if all(member.epoch != epoch for member in self.store.members()):
             raise InvalidArgument(f"{self.store.location} has no worker {epoch}, or it has ended; see workers()")
-        return self.core.take_over(epoch)
+        return self.core.take_over(epoch, actor)
 
     # --- queues --------------------------------------------------------------------------------------------------
 
@@ -386,6 +393,12 @@ class Session:
                 f"{self.store.location} knows no queue or limit {name!r}; see queues() for those it knows"
             )
         return QueueInfo.of_declared(flow)
+
+    def acts_of_queue(self, name: str) -> list[Act]:
+        """Return what somebody did to a queue or limit, the oldest first; raises as `queue_info`."""
+        self.queue_info(name)
+        ahead = self.core.worker.ahead
+        return [Act.of(act, ahead) for act in self.store.inspector.acts_of_queue(name)]
 
     def queues(self) -> list[QueueInfo]:
         """Return the facts about all queues and limits that the file knows."""

@@ -79,10 +79,11 @@ def _parser() -> argparse.ArgumentParser:
 
     cancel = _add(commands, "cancel", "ask a run to stop; its `finally` blocks are executed by a worker")
     cancel.add_argument("run", metavar="RUN", help="the run's id")
-    cancel.add_argument("--reason", metavar="TEXT", help="why; the run's result shows it")
+    _add_reason(cancel, "why; the run's result shows it, and `stepwell show`")
 
     resume = _add(commands, "resume", "have a halted run tried again, with the code that the workers have now")
     resume.add_argument("run", metavar="RUN", help="the run's id")
+    _add_reason(resume)
 
     _add_retry(commands)
 
@@ -92,15 +93,18 @@ def _parser() -> argparse.ArgumentParser:
     takeover = _add(commands, "takeover", "take the runs of a stalled worker, and let others carry them on")
     takeover.add_argument("epoch", type=_count, metavar="EPOCH", help="the worker's number, as `stepwell workers` says")
     takeover.add_argument("--yes", action="store_true", help="do not ask")
+    _add_reason(takeover)
 
     queues = _add(commands, "queues", "list the queues and limits of the file, and how full they are")
     _add_json(queues)
 
     pause = _add(commands, "pause", "let nothing start from a queue, or under a limit; what is under way goes on")
     pause.add_argument("queue", metavar="QUEUE", help="the name of the queue or limit")
+    _add_reason(pause, "why; `stepwell queues` shows it")
 
     unpause = _add(commands, "unpause", "let what waits in a paused queue start again")
     unpause.add_argument("queue", metavar="QUEUE", help="the name of the queue or limit")
+    _add_reason(unpause, "why; `queue.acts()` returns it")
     return parser
 
 
@@ -123,6 +127,7 @@ def _add_retry(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     retry.add_argument("--dry-run", action="store_true", help="count the runs, and do nothing")
     retry.add_argument("--yes", action="store_true", help="do not ask")
+    _add_reason(retry)
 
 
 def _add_worker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -175,6 +180,10 @@ def _add(
     parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
     parser.add_argument("--db", required=True, metavar="FILE", help="the database file")
     return parser
+
+
+def _add_reason(parser: argparse.ArgumentParser, help_text: str = "why; `stepwell show` tells it") -> None:
+    parser.add_argument("--reason", metavar="TEXT", help=help_text)
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:

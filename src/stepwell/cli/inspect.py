@@ -13,10 +13,11 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final, TypedDict, cast
 
 import msgspec
 
+from stepwell.api.acts import Act, user_at_host
 from stepwell.api.engine import Engine
 from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WorkerInfo
 from stepwell.api.why import Reasons
@@ -36,6 +37,8 @@ from stepwell.values.failure_info import FailureInfo, failure_info
 _VALUE_CHARS: Final = 100
 #: How many failures of its journal are shown with their tracebacks.
 _MAX_FAILURES: Final = 10
+#: How many of the things that somebody did to a run are shown.
+_MAX_ACTS: Final = 10
 #: How many children of a run are shown.
 _MAX_CHILDREN: Final = 20
 
@@ -116,9 +119,10 @@ def _show(options: argparse.Namespace) -> int:
             key: codec.show(value, f"the value {key!r}") for key, value in sorted(inspector.values(record.key).items())
         }
         children = _children(inspector, record, reasons)
+        acts = [Act.of(act, record.ahead) for act in inspector.acts(record.key)]
         entries = _entries(inspector, record, codec)
     if options.json:
-        _print_json({**facts, "children": children, "journal": entries})
+        _print_json({**facts, "children": children, "acts": acts, "journal": entries})
         return 0
     del facts["waiting_on"]  # the reason says it in words
     if record.status == "halted" and failure is not None:  # what the reason says already is left out
@@ -127,12 +131,23 @@ def _show(options: argparse.Namespace) -> int:
         facts["children"] = "\n".join(
             f"{child['id']} ({child['status']}) {child['remark']}".rstrip() for child in children
         )
+    if acts:
+        facts["acts"] = _acts_in_words(acts)
     _print_facts(facts)
     print()
     rows = [_journal_row(entry, count) for entry, count in _ticks_together(entries)]
     _print_table(("OP", "KIND", "NAME", "AT", "ATTEMPT", "VALUE"), rows)
     _print_failures(entries)
     return 0
+
+
+def _acts_in_words(acts: Sequence[Act]) -> str:
+    """Return who did what to a run or queue, a line for each of the last; why stands behind it."""
+    lines = [] if len(acts) <= _MAX_ACTS else [f"{len(acts) - _MAX_ACTS} before these are left out; --json has all"]
+    for act in acts[-_MAX_ACTS:]:
+        why = "" if act.reason is None else f": {act.reason}"
+        lines.append(f"{act.verb} by {act.by} at {_time(act.at)}{why}")
+    return "\n".join(lines)
 
 
 def _print_failures(entries: Sequence[JournalEntry]) -> None:
@@ -234,6 +249,8 @@ def _queues(options: argparse.Namespace) -> int:
         now = _engine_time(inspector)
         reasons = _reasons(inspector)
         found = [QueueInfo.of(state, inspector, reasons, now) for state in inspector.queues()]
+        ahead = now - time.time_ns() // 1_000
+        acts = {info.name: [Act.of(act, ahead) for act in inspector.acts_of_queue(info.name)[-1:]] for info in found}
     if options.json:
         _print_json(found)
     else:
@@ -241,10 +258,12 @@ def _queues(options: argparse.Namespace) -> int:
         _print_table(header, [_queue_row(info) for info in found])
         # Below and not beside: a reason is a sentence. That a queue is paused stands in the table.
         hindered = [info for info in found if info.reason is not None and (info.halted or not info.paused)]
-        if hindered:
-            print()
-        for info in hindered:
-            print(f"{info.name}: {info.reason}")
+        remarks = [f"{info.name}: {info.reason}" for info in hindered]
+        # Why one is paused, where that was said; that it is stands in the table.
+        said = [info.name for info in found if info.paused and any(act.reason for act in acts[info.name])]
+        remarks += [f"{name}: {_acts_in_words(acts[name])}" for name in said]
+        if remarks:
+            print("", *remarks, sep="\n")
     return 0
 
 
@@ -276,7 +295,7 @@ def _cancel(options: argparse.Namespace) -> int:
         print(f"stepwell cancel: run {record.id!r} is {record.status} already", file=sys.stderr)
         return FAILED
     with _client(options) as engine:
-        engine.get(record.id).cancel(options.reason)
+        engine.get(record.id).cancel(**_said(options))
     print(f"run {record.id!r}: cancellation requested")
     return 0
 
@@ -290,7 +309,7 @@ def _resume(options: argparse.Namespace) -> int:
         print(f"stepwell resume: run {record.id!r} is {record.status}; {what}", file=sys.stderr)
         return FAILED
     with _client(options) as engine:
-        engine.get(record.id).resume()
+        engine.get(record.id).resume(**_said(options))
     print(f"run {record.id!r}: a worker will try it again")
     return 0
 
@@ -314,7 +333,7 @@ def _retry(options: argparse.Namespace) -> int:
         if not options.yes and not _confirmed("Steps that failed, and what followed them, will be executed again."):
             print("stepwell retry: nothing was done", file=sys.stderr)
             return FAILED
-        done = engine.retry_all(**filters)
+        done = engine.retry_all(**filters, **_said(options))
     print(f"{_counted(done, 'run')} retried, and what came along; workers carry them on")
     return 0
 
@@ -328,7 +347,7 @@ def _retry_each(options: argparse.Namespace) -> int:
     with _client(options) as engine:
         for run in options.runs:
             try:
-                engine.get(run).retry()
+                engine.get(run).retry(**_said(options))
                 print(f"run {run!r}: a worker will carry it on")
             except (RunEnded, RunNotEnded) as error:
                 print(f"stepwell retry: {error}", file=sys.stderr)
@@ -346,7 +365,7 @@ def _take_over(options: argparse.Namespace) -> int:
         if not options.yes and not _agreed(found):
             print("stepwell takeover: nothing was done", file=sys.stderr)
             return FAILED
-        released = engine.take_over(options.epoch)
+        released = engine.take_over(options.epoch, **_said(options))
     print(f"worker {options.epoch} is fenced; {_counted(released, 'run')} of it can go on elsewhere")
     return 0
 
@@ -355,11 +374,21 @@ def _pause(options: argparse.Namespace) -> int:
     with _client(options) as engine:
         queue = engine.queue(options.queue)
         if options.command == "pause":
-            queue.pause()
+            queue.pause(**_said(options))
         else:
-            queue.resume()
+            queue.resume(**_said(options))
     print(f"queue {options.queue!r} is {'paused' if options.command == 'pause' else 'open'}")
     return 0
+
+
+class _Said(TypedDict):
+    reason: str | None
+    by: str
+
+
+def _said(options: argparse.Namespace) -> _Said:
+    """Return who asks, and why, if that was said."""
+    return {"reason": options.reason, "by": user_at_host()}
 
 
 def _agreed(worker: WorkerInfo) -> bool:

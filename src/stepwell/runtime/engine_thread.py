@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import os
 import random
 import threading
 import time
@@ -23,6 +24,7 @@ from stepwell.definitions.queues import registered_flows
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import EngineClosed, FileInUse, StoreError, StoreUnavailable
 from stepwell.executors.dispatch import LONG_STEP_SECONDS, Dispatch
+from stepwell.model.acts import Actor
 from stepwell.model.clock import MICROSECONDS, Clock, SystemClock
 from stepwell.model.steady import monotonic
 from stepwell.replay.source_location import executing_at
@@ -129,7 +131,8 @@ class EngineThread:
         self._watchdog = Watchdog(self.thread, EngineThread._pump.__code__, self._look_at_clock)
         self._stalls: StallWatch | None = None
         if stall_limit_seconds is not None:
-            self._stalls = StallWatch(store, stall_limit_seconds, self._epoch, self.take_over)
+            why = f"it had not answered for {stall_limit_seconds:g} s"
+            self._stalls = StallWatch(store, stall_limit_seconds, self._epoch, partial(self._take_over_stalled, why))
 
     # --- the thread ----------------------------------------------------------------------------------------------
 
@@ -277,11 +280,15 @@ class EngineThread:
     def _epoch(self) -> int:
         return self.machine.claimed().epoch
 
-    def take_over(self, epoch: int) -> int:
+    def _take_over_stalled(self, why: str, epoch: int) -> int:
+        own = f"worker {self._epoch()} (process {os.getpid()} on {os.uname().nodename})"
+        return self.take_over(epoch, Actor(own, why))
+
+    def take_over(self, epoch: int, actor: Actor) -> int:
         """Fence another worker and release its runs; return how many there were. Not for the engine's own thread."""
         self.store.writers.acquire(_TAKE_OVER_PATIENCE_SECONDS)
         try:
-            released = self.store.fence(epoch, self.clock.now())
+            released = self.store.fence(epoch, self.clock.now(), actor)
         finally:
             self.store.writers.release()
         self._hear(Notification("work"))

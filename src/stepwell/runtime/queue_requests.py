@@ -14,6 +14,8 @@ from msgspec.structs import replace
 
 from stepwell.definitions.queues import QueueSettings
 from stepwell.errors import QueueNotFound
+from stepwell.model.acts import Actor
+from stepwell.store.acts import ActRecorded
 from stepwell.store.inspector import Inspector
 from stepwell.store.queues import QueueChanged, QueueFacts, QueueState
 from stepwell.store.store import CancelRequested, Change
@@ -34,42 +36,56 @@ class QueueRequests:
         self._inspector = inspector
         self._later = later
 
-    def change(
-        self,
-        name: str,
-        settings: Callable[[QueueSettings], QueueSettings] | None,
-        paused: bool | None,
-        reply: Reply,
-    ) -> None:
-        """Change what a queue or limit bounds, given what it bounds now, and pause or resume it.
+    def change(self, name: str, settings: Callable[[QueueSettings], QueueSettings], reply: Reply) -> None:
+        """Change what a queue or limit bounds, given what it bounds now.
 
         Replies when that is recorded, or with `QueueNotFound`.
         """
-        worker = self._worker
-        work = worker.batch.lone_work()
-        worker.declare(name, work)
-        now = worker.now
+        now = self._worker.now
         found: list[QueueState] = []
 
         def changed() -> None:
-            if settings is not None and settings(found[-1].settings) != found[-1].settings:
+            if settings(found[-1].settings) != found[-1].settings:
                 text = "%s %r is bounded by %s from now on, as was asked for; until now it was by %s"
                 before = found[-1]
                 _log.info(text, before.kind, name, settings(before.settings).text, before.settings.text)
 
-        def decide(facts: QueueFacts) -> list[Change]:
+        def decide(state: QueueState) -> list[Change]:
+            found[:] = [state]
+            return [QueueChanged(name, now, settings(state.settings))]
+
+        self._decide(name, decide, [changed], reply)
+
+    def pause(self, name: str, paused: bool, actor: Actor, reply: Reply) -> None:
+        """Pause a queue or limit, or let it go on; replies as `change` does."""
+        now = self._worker.now
+        act = ActRecorded("pause" if paused else "unpause", now, *actor, queue=name)
+        self._decide(name, lambda _state: [QueueChanged(name, now, None, paused), act], [], reply)
+
+    def _decide(
+        self,
+        name: str,
+        decide: Callable[[QueueState], list[Change]],
+        after: list[Callable[[], None]],
+        reply: Reply,
+    ) -> None:
+        """Have changes of a queue or limit decided on inside the transaction."""
+        worker = self._worker
+        work = worker.batch.lone_work()
+        worker.declare(name, work)
+
+        def decide_if_known(facts: QueueFacts) -> list[Change]:
             state = facts.state(name)
             if state is None:
                 raise QueueNotFound(f"the file knows no queue or limit {name!r}; see queues() for those it knows")
-            found[:] = [state]
-            return [QueueChanged(name, now, None if settings is None else settings(state.settings), paused)]
+            return decide(state)
 
-        work.decide = decide
+        work.decide = decide_if_known
         work.extra.replies.append((reply, None))
-        work.extra.after += [changed, worker.turns.look]
+        work.extra.after += [*after, worker.turns.look]
 
     def cancel_waiting(
-        self, name: str, partition: str | None, reason: str | None, reply: Reply, after: int = 0, cancelled: int = 0
+        self, name: str, partition: str | None, actor: Actor, reply: Reply, after: int = 0, cancelled: int = 0
     ) -> None:
         """Cancel the runs that wait in a queue; replies with how many there were, once all of that is recorded."""
         worker = self._worker
@@ -83,14 +99,18 @@ class QueueRequests:
             if record is None or not record.queued or key in worker.batch.ending:
                 continue
             work = worker.batch.lone_work()
-            work.changes.append(CancelRequested(record.id, worker.now, reason))
-            worker.unstarted.cancel(replace(record, cancel_reason=record.cancel_reason or reason), work)
+            work.changes += [
+                CancelRequested(record.id, worker.now, actor.reason),
+                ActRecorded("cancel", worker.now, *actor, run_id=record.id),
+            ]
+            told = replace(record, cancel_reason=record.cancel_reason or actor.reason)
+            worker.unstarted.cancel(told, work)
             # A run that is taken at this very moment is not among them: its end is refused.
             work.extra.after.append(partial(ended.append, key))
         last = worker.batch.lone_work()
         last.extra.failing.append(reply)
         last.extra.after.append(
             lambda: self._later(
-                lambda: self.cancel_waiting(name, partition, reason, reply, rows[-1][0], cancelled + len(ended))
+                lambda: self.cancel_waiting(name, partition, actor, reply, rows[-1][0], cancelled + len(ended))
             )
         )

@@ -13,9 +13,11 @@ from msgspec.structs import replace
 
 from stepwell.definitions.definition import Workflow
 from stepwell.errors import RunEnded, RunNotFound
+from stepwell.model.acts import Actor
 from stepwell.model.journal import Payload
 from stepwell.model.lifecycle import ENDED, RETRIABLE
 from stepwell.model.run import RunRecord
+from stepwell.store.acts import ActRecorded
 from stepwell.store.inspector import Inspector
 from stepwell.store.store import CancelRequested, Created, MessageSent, RunCreated, RunResumed, RunWoken
 from stepwell.worker.conflicts import conflict_of
@@ -86,25 +88,28 @@ class Requests:
         work.expect(change, lambda sent: self._worker.message_committed(change, sent))
         work.extra.replies.append((reply, None))
 
-    def cancel(self, run_id: str, reason: str | None, reply: Reply) -> None:
+    def cancel(self, run_id: str, actor: Actor, reply: Reply) -> None:
         """Ask a run to stop; replies when the request is recorded, or with `RunNotFound`.
 
         The reply says whether the run still had to stop: False where it had ended already, otherwise than cancelled.
         """
-        change = CancelRequested(run_id, self._worker.now, reason)
+        reason, now = actor.reason, self._worker.now
+        change = CancelRequested(run_id, now, reason)
+        act = ActRecorded("cancel", now, *actor, run_id=run_id)
         run = self._worker.resident(run_id)
         if run is not None and run.status != "halted":
             work = self._worker.batch.work_of(run)
-            work.changes.append(change)
+            work.changes += [change, act]
             self._worker.deliver_cancel(run, reason, work)
         elif (record := self._worker.find(run_id)) is not None and record.status == "halted":
             work = self._worker.batch.lone_work()
-            work.changes.append(change)
+            work.changes += [change, act]
             self._worker.unstarted.cancel(replace(record, cancel_reason=record.cancel_reason or reason), work)
         else:
             work = self._worker.batch.lone_work()
             work.extra.failing.append(reply)
             work.expect(change, partial(self._cancel_recorded, reply))
+            work.changes.append(act)
             return
         work.extra.replies.append((reply, True))
 
@@ -112,7 +117,7 @@ class Requests:
         reply(record.status not in ENDED or record.status == "cancelled", None)
         self._worker.cancel_committed(record)
 
-    def resume(self, run_id: str, reply: Reply) -> None:
+    def resume(self, run_id: str, actor: Actor, reply: Reply) -> None:
         """Try a halted run again, and have a waiting one read again, with the code as it is now.
 
         The halted ones that a run waits for, directly or not, are tried again as well: the run cannot go on without
@@ -124,10 +129,12 @@ class Requests:
         elif record.status in ENDED:
             reply(None, _ended(record))
         else:
-            self._resume(record, reply)
+            self._resume(record, actor, reply)
 
-    def _resume(self, record: RunRecord, reply: Reply) -> None:
+    def _resume(self, record: RunRecord, actor: Actor, reply: Reply) -> None:
+        now = self._worker.now
         work = self._worker.batch.lone_work()
+        work.changes.append(ActRecorded("resume", now, *actor, run_id=record.id))
         work.extra.replies.append((reply, None))
         below = (self._inspector.run_facts_by_key(key) for key in self._inspector.halted_below(record.key))
         for halted in (record, *below):
@@ -135,13 +142,15 @@ class Requests:
                 continue
             here = self._serves(halted)
             reason = None if here else no_workflow(halted.workflow)
-            work.changes.append(RunResumed(halted.key, self._worker.now, reason))
+            work.changes.append(RunResumed(halted.key, now, reason))
+            if halted is not record:
+                work.changes.append(ActRecorded("resume", now, *actor, run_id=halted.id))
             if here:
                 work.extra.after.append(partial(self._worker.claims.claim, [halted.key]))
         if record.status == "waiting" and self._serves(record):
             self._worker.claims.claim([record.key])
         elif record.status == "waiting":  # whoever carries it on looks at it
-            work.changes.append(RunWoken(record.key, self._worker.now))
+            work.changes.append(RunWoken(record.key, now))
 
     def _serves(self, record: RunRecord) -> bool:
         return record.workflow in self._workflows and self._worker.claims.takes_work

@@ -12,9 +12,11 @@ from functools import partial
 from typing import Final
 
 from stepwell.errors import RunEnded, RunNotEnded, RunNotFound, StepwellError
+from stepwell.model.acts import Actor
 from stepwell.model.journal import Entry
 from stepwell.model.lifecycle import ENDED, RETRIABLE, Status
 from stepwell.model.run import RunRecord
+from stepwell.store.acts import ActRecorded
 from stepwell.store.inspector import Inspector, RunFilter
 from stepwell.store.store import RunRetried
 from stepwell.worker.failure_log import run_fields
@@ -39,7 +41,7 @@ class RetryRequests:
         worker: Worker,
         inspector: Inspector,
         later: Callable[[Callable[[], None]], None],
-        resume: Callable[[str, Reply], None],
+        resume: Callable[[str, Actor, Reply], None],
     ) -> None:
         self._worker = worker
         self._inspector = inspector
@@ -47,7 +49,7 @@ class RetryRequests:
         self._resume = resume
         self._coming: set[int] = set()  # the keys of those whose return is not committed yet
 
-    def retry(self, run_id: str, reply: Reply) -> None:
+    def retry(self, run_id: str, actor: Actor, reply: Reply) -> None:
         """Bring a failed or cancelled run back, or resume a halted one; replies when that is recorded.
 
         Or with `RunNotFound`, `RunEnded` for a completed run, `RunNotEnded` for one that goes on anyway.
@@ -56,7 +58,7 @@ class RetryRequests:
         if record is None:
             reply(None, RunNotFound(f"no run has the id {run_id!r}: it was never started, or has been purged"))
         elif record.status == "halted":
-            self._resume(run_id, reply)
+            self._resume(run_id, actor, reply)
         elif record.status == "completed":
             text = f"run {run_id!r} has completed, so there is nothing to retry; start another one, under another id"
             reply(None, RunEnded(text))
@@ -64,15 +66,16 @@ class RetryRequests:
             reply(None, RunNotEnded(f"run {run_id!r} has not ended ({record.status}), so it cannot be retried"))
         else:
             try:
-                self._bring_back(record, reply)
+                self._bring_back(record, actor, reply)
             except StepwellError as error:
                 reply(None, error)
 
-    def _bring_back(self, record: RunRecord, reply: Reply) -> None:
+    def _bring_back(self, record: RunRecord, actor: Actor, reply: Reply) -> None:
         """Add a run, and the children that come with it, to the batch as one unit. Raises `RunNotEnded`."""
         family = list(self._with_children(record))
         work = self._worker.batch.lone_work()
-        work.changes += [change for _, change in family]
+        for each, change in family:
+            work.changes += [change, ActRecorded("retry", self._worker.now, *actor, run_id=each.id)]
         keys = {each.key for each, _ in family}
         self._coming |= keys
         work.extra.after.append(partial(self._retried, family))
@@ -137,7 +140,7 @@ class RetryRequests:
 
     # --- in bulk -------------------------------------------------------------------------------------------------
 
-    def retry_all(self, run_filter: RunFilter, reply: Reply, retried: int = 0) -> None:
+    def retry_all(self, run_filter: RunFilter, actor: Actor, reply: Reply, retried: int = 0) -> None:
         """Bring back, or resume, the runs that match; replies with how many there were, once that is recorded.
 
         A run that is not to be brought back (any more), because it came along with its parent, say, is left out.
@@ -148,7 +151,7 @@ class RetryRequests:
             return
         done: list[str] = []
         for record in page:
-            self.retry(record.id, partial(_count, done, record.id))
+            self.retry(record.id, actor, partial(_count, done, record.id))
         last = self._worker.batch.lone_work()
         last.extra.failing.append(reply)
         rest = RunFilter(
@@ -159,7 +162,7 @@ class RetryRequests:
             before_key=page[-1].key,
             limit=_CHUNK,
         )
-        last.extra.after.append(lambda: self._later(lambda: self.retry_all(rest, reply, retried + len(done))))
+        last.extra.after.append(lambda: self._later(lambda: self.retry_all(rest, actor, reply, retried + len(done))))
 
 
 def _count(done: list[str], run_id: str, _value: object, error: BaseException | None) -> None:

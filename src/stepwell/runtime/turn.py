@@ -19,6 +19,7 @@ from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import Limit, Queue, QueueSettings
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import ClaimLost, EngineClosed, StepwellError, StoreError, StoreUnavailable
+from stepwell.model.acts import Actor
 from stepwell.model.journal import Payload
 from stepwell.model.run import Claim, Member
 from stepwell.runtime import purging
@@ -510,41 +511,43 @@ class TurnLoop:
             return
         self.requests.send(run_id, message, reply)
 
-    def cancel(self, run_id: str, reason: str | None, reply: Reply) -> None:
+    def cancel(self, run_id: str, actor: Actor, reply: Reply) -> None:
         """Ask a run to stop."""
         if self.refuses(reply):
             return
-        self.requests.cancel(run_id, reason, reply)
+        self.requests.cancel(run_id, actor, reply)
 
-    def resume(self, run_id: str, reply: Reply) -> None:
+    def resume(self, run_id: str, actor: Actor, reply: Reply) -> None:
         """Try a halted run again."""
         if self.refuses(reply):
             return
-        self.requests.resume(run_id, reply)
+        self.requests.resume(run_id, actor, reply)
 
-    def retry(self, run_id: str, reply: Reply) -> None:
+    def retry(self, run_id: str, actor: Actor, reply: Reply) -> None:
         """Bring a run back that has failed or was cancelled."""
         if not self.refuses(reply):
-            self.retry_requests.retry(run_id, reply)
+            self.retry_requests.retry(run_id, actor, reply)
 
-    def retry_all(self, run_filter: RunFilter, reply: Reply) -> None:
+    def retry_all(self, run_filter: RunFilter, actor: Actor, reply: Reply) -> None:
         """Bring all runs back that match."""
         if not self.refuses(reply):
-            self.retry_requests.retry_all(run_filter, reply)
+            self.retry_requests.retry_all(run_filter, actor, reply)
 
-    def change_queue(
-        self, name: str, settings: Callable[[QueueSettings], QueueSettings] | None, paused: bool | None, reply: Reply
-    ) -> None:
-        """Change what a queue or limit bounds, or pause or resume it."""
-        if self.refuses(reply):
-            return
-        self.queue_requests.change(name, settings, paused, reply)
+    def change_queue(self, name: str, settings: Callable[[QueueSettings], QueueSettings], reply: Reply) -> None:
+        """Change what a queue or limit bounds."""
+        if not self.refuses(reply):
+            self.queue_requests.change(name, settings, reply)
 
-    def cancel_waiting(self, name: str, partition: str | None, reason: str | None, reply: Reply) -> None:
+    def pause_queue(self, name: str, paused: bool, actor: Actor, reply: Reply) -> None:
+        """Pause a queue or limit, or let it go on."""
+        if not self.refuses(reply):
+            self.queue_requests.pause(name, paused, actor, reply)
+
+    def cancel_waiting(self, name: str, partition: str | None, actor: Actor, reply: Reply) -> None:
         """Cancel what waits in a queue."""
         if self.refuses(reply):
             return
-        self.queue_requests.cancel_waiting(name, partition, reason, reply)
+        self.queue_requests.cancel_waiting(name, partition, actor, reply)
 
     def claimed(self) -> Claim:
         """Return the claim of the engine's worker."""

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from stepwell.model.acts import ActRecord
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import Message, RunRecord, RunSnapshot
@@ -64,6 +65,14 @@ class Inspector(QueueInspector, Protocol):
 
     def journal(self, run: int, *, after: int = 0, limit: int = 1000) -> list[Entry]:
         """Return entries of a run in order, those with a position above `after`."""
+        ...
+
+    def acts(self, run: int) -> list[ActRecord]:
+        """Return what somebody did to a run, the oldest first."""
+        ...
+
+    def acts_of_queue(self, queue: str) -> list[ActRecord]:
+        """Return what somebody did to a queue or limit, the oldest first."""
         ...
 
     def halted_by(self, run: int) -> Payload:

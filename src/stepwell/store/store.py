@@ -15,9 +15,11 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 import msgspec
 
 from stepwell.errors import StepwellError
+from stepwell.model.acts import Actor
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import Claim, Member, RunRecord
+from stepwell.store.acts import ActRecorded
 from stepwell.store.inspector import Inspector
 from stepwell.store.queues import (
     Entered,
@@ -286,6 +288,7 @@ Change: TypeAlias = (
     | MessageTaken
     | ValuePublished
     | WatchAdded
+    | ActRecorded
     | QueueDeclared
     | QueueChanged
     | QueueAdvanced
@@ -481,15 +484,16 @@ class Store(Protocol):
         ``waiting``; it is due at `now`, and so is one for which there was news, a message or a request to cancel it
         that it may not have looked at. Where it was ``running`` or due, its count of crashes rises: it becomes 1 where
         the journal grew since the last crash. (A run that is claimed goes on waiting until its code has said something,
-        and that may be what kills the worker.) With `SUSPECT_CRASHES` or more it is a suspect. The other workers are
-        told that there is work.
+        and that may be what kills the worker.) With `SUSPECT_CRASHES` or more it is a suspect. For each run it is
+        recorded that the worker with `claim` took it over. The other workers are told that there is work.
         """
         ...
 
-    def fence(self, epoch: int, now: int) -> int:
+    def fence(self, epoch: int, now: int, actor: Actor | None = None) -> int:
         """End the worker with this epoch, dead or not, and release its runs as `reap` does, without counting a crash.
 
-        Every later commit with its claim raises `ClaimLost`. Returns how many runs it had.
+        Every later commit with its claim raises `ClaimLost`. Returns how many runs it had. For each it is recorded that
+        `actor`, if there is one, took it over.
         """
         ...
 

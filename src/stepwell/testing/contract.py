@@ -26,12 +26,13 @@ pytest.register_assert_rewrite(
     *(
         f"stepwell.testing.contract_{part}"
         for part in (
-            *("changes", "claims", "deaths", "kit", "limits", "properties", "queue_kit", "queue_model", "queues"),
-            *("reads", "reasons", "retries", "workers"),
+            *("acts", "changes", "claims", "deaths", "kit", "limits", "properties", "queue_kit", "queue_model"),
+            *("queues", "reads", "reasons", "retries", "workers"),
         )
     )
 )
 
+from stepwell.testing.contract_acts import ActContract  # noqa: E402
 from stepwell.testing.contract_changes import ChangeContract  # noqa: E402
 from stepwell.testing.contract_claims import ClaimContract  # noqa: E402
 from stepwell.testing.contract_deaths import DeathContract  # noqa: E402
@@ -49,6 +50,7 @@ __all__ = ["NOW", "StoreContract", "Worker", "step"]
 
 
 class StoreContract(
+    ActContract,
     ChangeContract,
     ClaimContract,
     DeathContract,

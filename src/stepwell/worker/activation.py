@@ -215,7 +215,7 @@ class Activator(OperationOpener):
                 else:
                     self.permits.leave(attempts, work)
         elif operation.kind == "result" and operation.detail:
-            self._request_cancel(operation.name, f"run {run.id!r} no longer waits for it", work)
+            self._request_cancel(run, operation.name, f"run {run.id!r} no longer waits for it", work)
 
     # --- the end -------------------------------------------------------------------------------------------------
 

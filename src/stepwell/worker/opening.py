@@ -16,6 +16,7 @@ from stepwell.model.journal import Entry, EntryKind, Payload
 from stepwell.model.lifecycle import ENDED, Status
 from stepwell.operations.functions import CancelDetail, MessageDetail, ValueDetail
 from stepwell.replay.operation import ChildStart, Operation
+from stepwell.store.acts import ActRecorded
 from stepwell.store.store import CancelRequested, MessageSent, RunCreated, ValuePublished, WatchAdded
 from stepwell.values.failure import encode_failure
 from stepwell.worker.conflicts import conflict_with
@@ -71,7 +72,7 @@ class OperationOpener:
             return
         if isinstance(detail, CancelDetail):
             if not isinstance(error, RunNotFound):
-                self._request_cancel(detail.run_id, detail.reason, work)
+                self._request_cancel(run, detail.run_id, detail.reason, work)
                 error = None
         elif error is None:
             change = MessageSent(detail.run_id, operation.name, detail.value, self._runs.now, detail.key)
@@ -84,8 +85,10 @@ class OperationOpener:
         else:
             run.deliverable.append(self.entry(run, operation, "send_failed", encode_failure(error)))
 
-    def _request_cancel(self, run_id: str, reason: str | None, work: UnitOfWork) -> None:
-        work.expect(CancelRequested(run_id, self._runs.now, reason), self._runs.cancel_committed)
+    def _request_cancel(self, by: LoadedRun, run_id: str, reason: str | None, work: UnitOfWork) -> None:
+        now = self._runs.now
+        work.expect(CancelRequested(run_id, now, reason), self._runs.cancel_committed)
+        work.changes.append(ActRecorded("cancel", now, f"run {by.id!r}", reason, run_id=run_id))
 
     def _cannot_reach(self, sender: LoadedRun, run_id: str) -> StepwellError | None:
         if self._runs.resident(run_id) is not None or self._runs.being_created(run_id) is not None:

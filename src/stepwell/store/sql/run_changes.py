@@ -31,6 +31,7 @@ from stepwell.model.journal import Entry
 from stepwell.model.lifecycle import ENDED, IllegalTransition, Status, check_transition
 from stepwell.model.run import RunRecord
 from stepwell.store.queues import Entered
+from stepwell.store.sql.acts import Acts
 from stepwell.store.sql.named_sql import Ladder, ladder, load
 from stepwell.store.sql.queue_changes import QUEUED_RUN_CREATED, Entries
 from stepwell.store.sql.retries import Retries
@@ -128,6 +129,8 @@ class Applier:
         self.handlers.update(self.entries.handlers)
         self.handlers[RunRetried] = self._run_retried
         self._retries = Retries(connection, self.entries)
+        self.acts = Acts(connection)
+        self.handlers.update(self.acts.handlers)
 
     def begin(self, epoch: int) -> None:
         """Forget what an earlier transaction left; the worker with `epoch` writes now."""

@@ -21,6 +21,7 @@ import apsw
 import msgspec
 
 from stepwell.errors import EngineClosed, StoreError
+from stepwell.model.acts import ActRecord
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import Member, MemberState, Message, Permit, RunRecord, RunSnapshot
@@ -33,6 +34,7 @@ from stepwell.store.sqlite.faults import damaged, translate_read
 
 _SQL: Final = load("queries_read.sql")
 _QUEUE_SQL: Final = load("queries_queue.sql")
+_ACT_SQL: Final = load("queries_acts.sql")
 _INPUT: Final = RunRecord.__struct_fields__.index("input")
 _QUEUE: Final = RunRecord.__struct_fields__.index("queue")
 _NO_KEY: Final = 2**63 - 1
@@ -156,6 +158,17 @@ class SqliteInspector:
     def journal(self, run: int, *, after: int = 0, limit: int = 1000) -> list[Entry]:
         """Return entries of a run in order, those with a position above `after`."""
         return [Entry(*row) for row in self._rows("journal", (run, after, limit))]
+
+    def acts(self, run: int) -> list[ActRecord]:
+        """Return what somebody did to a run, the oldest first."""
+        return self._acts("acts_of_run", run)
+
+    def acts_of_queue(self, queue: str) -> list[ActRecord]:
+        """Return what somebody did to a queue or limit, the oldest first."""
+        return self._acts("acts_of_queue", queue)
+
+    def _acts(self, name: str, subject: int | str) -> list[ActRecord]:
+        return [ActRecord(*row) for row in self._read(partial(_fetch, _ACT_SQL[name], (subject,)))]
 
     def halted_by(self, run: int) -> Payload:
         """Return the failure that halted a run, None for one that is not halted."""

@@ -16,6 +16,7 @@ import apsw
 import msgspec
 
 from stepwell.errors import StoreFailed, StoreUnavailable
+from stepwell.model.acts import Actor
 from stepwell.model.run import Claim, Member
 from stepwell.store.inspector import Inspector
 from stepwell.store.sql.named_sql import load
@@ -32,7 +33,7 @@ from stepwell.values.own_tables import Parameters, Rows
 _log: Final = logging.getLogger("stepwell")
 
 _SECOND_NANOSECONDS: Final = 1_000_000_000
-_SQL: Final = load("queries_write.sql")
+_SQL: Final = {**load("queries_write.sql"), **load("queries_acts.sql")}
 #: So many of the newest workers keep their rows when they have ended, for whoever wants to know what went on.
 KEPT_WORKERS: Final = 1_000
 #: Rows of ended workers that a registration deletes at most: one leaves one behind, so a few are enough.
@@ -45,6 +46,7 @@ _PURGE: Final = (
     "watches_purged",
     "watchings_purged",
     "batch_items_purged",
+    "acts_purged",
     "runs_purged",
 )
 
@@ -146,15 +148,18 @@ class SqliteStore:
             workers: list[Any] = self._execute("workers_not_ended", ()).fetchall()
             dead = [epoch for epoch, slot in workers if epoch != claim.epoch and not self._is_seated(slot, epoch)]
             for epoch in dead:
+                self._writer.applier.acts.died(epoch, now, claim.epoch)
                 self._execute("worker_fenced", (epoch, now))
             return sum(self._release_runs_of(epoch, now, crashed=True) for epoch in dead), None
 
         return self._write(claim, end_the_dead)
 
-    def fence(self, epoch: int, now: int) -> int:
+    def fence(self, epoch: int, now: int, actor: Actor | None = None) -> int:
         """End the worker with this epoch, dead or not, and release its runs; return how many; see `Store.fence`."""
 
         def fence() -> tuple[int, Evidence]:
+            if actor is not None:
+                self._writer.applier.acts.fenced(epoch, now, actor)
             self._execute("worker_fenced", (epoch, now))
             self._writer.applier.told.add(epoch)  # should it live, it finds out what happened when it looks
             return self._release_runs_of(epoch, now, crashed=False), (_SQL["evidence_of_fence"], (epoch,))

@@ -125,6 +125,24 @@ ALTER TABLE stepwell_workers ADD COLUMN queues
     /* The queues that it takes runs from, as JSON; NULL: all. */
     TEXT;
 
+-- What people and programs did to runs and queues: who, when, why. Unlike the journal, no code is ever told of it.
+CREATE TABLE stepwell_acts (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    act TEXT NOT NULL,
+    run INTEGER REFERENCES stepwell_runs (key),
+    queue TEXT REFERENCES stepwell_queues (name),
+    -- Who, in words: a user and a host, a name that a web back end gave, a worker.
+    by TEXT NOT NULL CHECK (by <> ''),
+    reason TEXT,
+    -- It is about a run, or about a queue. No list of the acts that there are: it is in model.acts, and grows.
+    CHECK ((run IS NULL) <> (queue IS NULL))
+) STRICT;
+
+-- An index has the row's id behind the key, so each gives the acts of one in their order.
+CREATE INDEX stepwell_acts_by_run ON stepwell_acts (run) WHERE run IS NOT NULL;
+CREATE INDEX stepwell_acts_by_queue ON stepwell_acts (queue) WHERE queue IS NOT NULL;
+
 DROP VIEW stepwell_run_view;
 CREATE VIEW stepwell_run_view AS
 -- Runs for human eyes: times as ISO 8601 in UTC, durations in seconds, names instead of keys.
