@@ -23,6 +23,7 @@ from stepwell.errors import (
     StepwellError,
     StorageFull,
 )
+from stepwell.model.acts import Actor
 from stepwell.runtime.requests import OutgoingMessage
 from stepwell.store.store import RunCreated
 from stepwell.worker.queue_policy import entered
@@ -120,9 +121,9 @@ class Callers:
             case "wait":
                 return partial(machine.waiters.run, action.target, reply)
             case "cancel":
-                return partial(machine.cancel, action.target, "asked for", reply)
+                return partial(machine.cancel, action.target, Actor("a caller", "asked for"), reply)
             case "pause" | "unpause":
-                return partial(machine.change_queue, action.name, None, action.kind == "pause", reply)
+                return partial(machine.pause_queue, action.name, action.kind == "pause", Actor("a caller"), reply)
             case _:
                 key = None if action.kind == "send" else "c0"
                 return partial(machine.send, action.target, self._message(call, key), reply)
