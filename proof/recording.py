@@ -120,7 +120,7 @@ def make_old_file(path: str, plan: Plan) -> None:
     """
     scripts = Path(path + "-scripts")
     scripts.mkdir()
-    source = Path(migrate.__file__).with_name("migrations")
+    source = Path(str(migrate.package_folder()))
     shutil.copy(source / "0001_initial.sql", scripts)
     modern = path + "-modern"
     with TestEngine(modern, workflows=[]) as engine:

@@ -36,7 +36,7 @@ def _make_old_file(folder: Path, numbers: Mapping[str, list[str]]) -> None:
     """Make a file as the first release would have, in which runs wait to be taken up."""
     scripts = folder / "scripts"
     scripts.mkdir()
-    shutil.copy(Path(migrate.__file__).with_name("migrations") / "0001_initial.sql", scripts)
+    shutil.copy(Path(str(migrate.package_folder())) / "0001_initial.sql", scripts)
     modern = folder / "modern.db"
 
     async def start_all() -> None:

@@ -51,7 +51,7 @@ def load_migrations(folder: str | Traversable | None = None) -> tuple[Migration,
     Raises `FileNotUsable` where the numbers do not run 1, 2, 3, … without gaps: the installation is damaged.
     """
     found: list[Migration] = []
-    where = _package_folder() if folder is None else folder
+    where = package_folder() if folder is None else folder
     if isinstance(where, str):
         for name in os.listdir(where):
             if name.endswith(".sql"):
@@ -220,7 +220,8 @@ def _migration(file_name: str, sql: str) -> Migration:
     return Migration(int(number), name, sql)
 
 
-def _package_folder() -> str | Traversable:
+def package_folder() -> str | Traversable:
+    """Return the folder with the migrations of this version."""
     folder = os.path.join(os.path.dirname(os.path.dirname(__file__)), "migrations")
     if os.path.isdir(folder):
         return folder
