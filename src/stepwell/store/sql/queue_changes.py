@@ -1,9 +1,8 @@
 """Applies the changes of queues and limits: entries move, and what counts them moves with them.
 
 `Entries` is the part of the `Applier` that knows the tables of queues. What many runs do alike (enter, end) is gathered
-and written by `flush`, many rows in one statement; the counts of lanes and queues are written there as well, once for
-each lane and queue that was touched. Counts are kept by code and not by triggers: a trigger runs for every row, and 500
-entries that are taken from one lane change its counts once.
+and written by `flush`, many rows in one statement; the counts of lanes and queues are written there as well, see
+`stepwell.store.sql.queue_counts`.
 """
 
 # apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
@@ -11,7 +10,7 @@ entries that are taken from one lane change its counts once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import chain
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ import apsw
 import msgspec
 
 from stepwell.definitions.queues import QueueSettings
-from stepwell.errors import InvalidArgument, QueueNotFound
+from stepwell.errors import InvalidArgument
 from stepwell.store.queues import (
     Entered,
     PermitAsked,
@@ -35,7 +34,8 @@ from stepwell.store.queues import (
     QueueTaken,
 )
 from stepwell.store.sql.named_sql import Ladder, ladder, load
-from stepwell.store.sql.queue_facts import Execute, SqliteFacts, to_json
+from stepwell.store.sql.queue_counts import KnownQueue, QueueCounts
+from stepwell.store.sql.queue_facts import SqliteFacts, to_json
 
 _SQL: Final = load("queries_queue.sql")
 QUEUED_RUN_CREATED: Final = _SQL["queued_run_created"]
@@ -44,47 +44,14 @@ _ENTRY_OF_DEDUP: Final = _SQL["entry_of_dedup"]
 _FOREVER: Final = 2**63 - 1
 
 
-class _Known:
-    """A queue as it is in this transaction, what was gathered but not written included."""
-
-    def __init__(self, row: Sequence[Any]) -> None:
-        self.kind: str
-        self.declared: str
-        self.concurrency: int | None
-        self.bound: int | None  # of a partition
-        self.rate_per: int | None
-        self.paused: int
-        self.delayed: int
-        self.waiting: int
-        self.running: int
-        self.starts: int
-        self.tickets: int
-        self.last_start_at: int
-        self.kind, self.declared, self.concurrency, self.bound, self.rate_per, self.paused, *counts = row
-        self.delayed, self.waiting, self.running, self.starts, self.tickets, self.last_start_at = counts
-        self.more_unconfirmed = 0
-        self.is_dirty = False
-        #: Whether others may find something to take here that they did not find before.
-        self.opened = False
-
-    @property
-    def is_full(self) -> bool:
-        return self.concurrency is not None and self.running >= self.concurrency
-
-    def ticket(self) -> int:
-        self.tickets += 1
-        return self.tickets
-
-
-class Entries:
+class Entries(QueueCounts):
     """Applies the changes of queues and limits on the writer's connection; see the module.
 
     `wake(run, at)` has whoever carries a run on look at it.
     """
 
     def __init__(self, connection: apsw.Connection, wake: Callable[[int, int], None]) -> None:
-        self._connection = connection
-        self._execute: Execute = connection.cursor().execute
+        super().__init__(connection)
         self._wake = wake
         self._epoch = 0
         self._changed_bounds = False
@@ -105,16 +72,12 @@ class Entries:
         self._clear()
 
     def _clear(self) -> None:
-        self._known: dict[str, _Known] = {}
+        self._clear_counts()
         self._new: list[tuple[Any, ...]] = []
         self._new_keys: set[tuple[str, str] | tuple[int, int]] = set()  # for dedup; of permits
         self._first_due: dict[str, int] = {}
         self._over: dict[int, int] = {}  # runs that ended, and when
         self._returned: dict[tuple[int, int], PermitReturned] = {}
-        self._lanes: dict[tuple[str, str, str], int] = {}
-        self._partitions: dict[tuple[str, str], int] = {}
-        self._turns: dict[tuple[str, str], int] = {}
-        self._dirty = False
 
     def begin(self, epoch: int) -> None:
         """Forget what an earlier transaction left; the worker with `epoch` writes now."""
@@ -137,26 +100,12 @@ class Entries:
 
     # --- queues ------------------------------------------------------------------------------------------------------
 
-    def _queue(self, name: str) -> _Known:
-        known = self._known.get(name)
-        if known is None:
-            row = next(iter(self._rows(_SQL["queue_known"], (name,))), None)
-            if row is None:
-                raise QueueNotFound(f"the file knows no queue or limit {name!r}; start something in it first")
-            known = self._known[name] = _Known(row)
-        return known
-
-    def _touch(self, name: str) -> _Known:
-        known = self._known.get(name) or self._queue(name)
-        known.is_dirty = self._dirty = True
-        return known
-
     def _declared(self, change: QueueDeclared) -> QueueSettings | None:
         stated = change.settings or QueueSettings()
         declared = to_json(stated)
         known = self._known.get(change.name)
         if known is None:
-            known = next(map(_Known, self._rows(_SQL["queue_known"], (change.name,))), None)
+            known = next(map(KnownQueue, self._rows(_SQL["queue_known"], (change.name,))), None)
         if known is not None:
             if known.kind != change.kind:
                 raise InvalidArgument(
@@ -401,18 +350,7 @@ class Entries:
             known.starts += 1
         known.last_start_at = max(known.last_start_at, at)
 
-    def _rows(self, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
-        return self._execute(statement, parameters).fetchall()
-
-    # --- counts ------------------------------------------------------------------------------------------------------
-
-    def _count_waiting(self, queue: str, partition: str, workflow: str, more: int) -> None:
-        lane = (queue, partition, workflow)
-        self._lanes[lane] = self._lanes.get(lane, 0) + more
-
-    def _count_busy(self, queue: str, partition: str, more: int) -> None:
-        place = (queue, partition)
-        self._partitions[place] = self._partitions.get(place, 0) + more
+    # --- writing -----------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
         """Write what was gathered."""
@@ -424,13 +362,7 @@ class Entries:
         if self._over or self._returned:
             self._delete()
             self._dirty = False
-        self._write_lanes()
-        for name, known in self._known.items():
-            if known.is_dirty:
-                known.is_dirty = False
-                counts = (known.delayed, known.waiting, known.running, known.starts, known.more_unconfirmed)
-                known.more_unconfirmed = 0
-                self._execute(_SQL["queue_counted"], (name, *counts, known.tickets, known.last_start_at))
+        self._write_counts()
 
     def _insert(self) -> None:
         for queue, ready_at in self._first_due.items():  # someone has to set a timer
@@ -471,35 +403,3 @@ class Entries:
                 started_at = over.get(run) if change is None else change.started_at
                 if started_at is not None:  # of an ended run nobody says when: not later than its end
                     self._log_start(queue, run, op, started_at)
-
-    def _write_lanes(self) -> None:
-        grown: list[tuple[Any, ...]] = []
-        shrunk: list[tuple[Any, ...]] = []
-        turns: dict[tuple[str, str], int] = {}  # for partitions that may be new
-        for (queue, partition, workflow), more in self._lanes.items():
-            if more < 0:
-                shrunk.append((queue, partition, workflow, -more))
-                continue
-            turn = turns.get((queue, partition))
-            if turn is None:
-                turn = turns[queue, partition] = self._known[queue].ticket()
-            grown.append((queue, partition, workflow, more, turn))
-        if grown:
-            added = {(queue, partition, workflow): more for queue, partition, workflow, more, _ in grown}
-            rows = self._rows(_SQL["lanes_grown"], (to_json(grown),))
-            for queue, partition, workflow, waiting in rows:
-                if waiting == added[queue, partition, workflow]:  # nothing waited there before
-                    self._known[queue].opened = True
-        if shrunk:
-            self._execute(_SQL["lanes_shrunk"], (to_json(shrunk),))
-        changed = [
-            (*place, self._partitions.get(place, 0), self._turns.get(place), self._known[place[0]].bound)
-            for place in self._partitions.keys() | self._turns.keys()
-        ]
-        if changed:
-            self._execute(_SQL["partitions_changed"], (to_json(changed),))
-        if any(place[1] for place in self._partitions) or any(lane[1] for lane in shrunk):
-            self._execute(_SQL["idle_lanes_deleted"])
-        self._lanes.clear()
-        self._partitions.clear()
-        self._turns.clear()
