@@ -14,8 +14,9 @@ import pytest
 from stepwell import Engine, FileNotUsable, receive, workflow
 from stepwell.runtime.requests import OutgoingMessage
 from stepwell.runtime.turn import TurnLoop
+from stepwell.store.changes import MessageSent, RunCreated
 from stepwell.store.sqlite.store import SqliteStore
-from stepwell.store.store import MessageSent, Notification, RunCreated, Unit
+from stepwell.store.store import Notification, Unit
 from stepwell.values.codec import Codec
 from stepwell.worker.claims import Capacity
 

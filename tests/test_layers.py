@@ -101,7 +101,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["sqlite"],
         ["sql"],
         ["store"],
-        ["inspector"],
+        ["changes", "inspector"],
         ["acts", "queues"],
     ],
 }

@@ -24,7 +24,8 @@ from stepwell.model.lifecycle import (
     check_transition,
     mermaid,
 )
-from stepwell.store.store import RunCreated, RunFinished, RunMoved, Store, Unit
+from stepwell.store.changes import RunCreated, RunFinished, RunMoved
+from stepwell.store.store import Store, Unit
 from stepwell.testing import TestEngine
 
 ALIVE = [status for status in STATUSES if status not in ENDED]

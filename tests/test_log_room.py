@@ -21,10 +21,10 @@ from proof.recorder import recording
 
 from stepwell.errors import StoreFailed
 from stepwell.model.journal import Entry
+from stepwell.store.changes import RunCreated
 from stepwell.store.sqlite.file import wal_room
 from stepwell.store.sqlite.file.wal_room import LogRoom
 from stepwell.store.sqlite.store import SqliteStore
-from stepwell.store.store import RunCreated
 from stepwell.testing.contract_kit import NOW, Worker
 
 MIB = 1024 * 1024

@@ -15,8 +15,9 @@ from unittest.mock import patch
 import pytest
 
 from stepwell import Engine, Limit, Queue, StorageFull, StoreError, receive, step, workflow
+from stepwell.store.changes import MessageSent, RunFinished
 from stepwell.store.sqlite.store import SqliteStore
-from stepwell.store.store import MessageSent, Outcome, RunFinished, Unit
+from stepwell.store.store import Outcome, Unit
 from stepwell.testing import TestEngine
 from stepwell.worker.loader import Loader
 from stepwell.worker.queue_scheduler import QueueScheduler

@@ -18,8 +18,8 @@ from stepwell import AsyncEngine, Engine, EngineClosed, StoreUnavailable, step, 
 from stepwell.definitions.step_call import StepCall
 from stepwell.runtime.turn import TurnLoop
 from stepwell.runtime.watchdog import Watchdog
+from stepwell.store.changes import RunCreated
 from stepwell.store.sqlite.store import SqliteStore
-from stepwell.store.store import RunCreated
 from stepwell.values.codec import Codec
 from stepwell.worker.claims import Capacity
 from stepwell.worker.pace import LEAST, MOST, SLICE_SECONDS, Pace

@@ -11,9 +11,10 @@ import pytest
 from tests.members import open_with_company
 
 from stepwell.definitions.queues import QueueSettings
+from stepwell.store.changes import Change, RunCreated
 from stepwell.store.queues import Entered, QueueDeclared, QueueFacts
 from stepwell.store.sql import named_sql
-from stepwell.store.store import Change, RunCreated, Unit
+from stepwell.store.store import Unit
 from stepwell.testing.contract_kit import NOW, Worker
 from stepwell.worker.queue_policy import advance, take
 

@@ -20,22 +20,21 @@ from stepwell.errors import (
     StoreUnavailable,
     TransactionError,
 )
-from stepwell.store.sqlite.file.migrate import load_migrations
-from stepwell.store.sqlite.file.opening import Database
-from stepwell.store.sqlite.peers.writers_lock import FairLock
-from stepwell.store.sqlite.store import SqliteStore
-from stepwell.store.sqlite.writer import MAX_ERRORS_IN_A_ROW
-from stepwell.store.store import (
+from stepwell.store.changes import (
     Change,
-    Lent,
     MessageSent,
     MessageTaken,
     RunCreated,
     RunMoved,
     RunWoken,
-    Unit,
     ValuePublished,
 )
+from stepwell.store.sqlite.file.migrate import load_migrations
+from stepwell.store.sqlite.file.opening import Database
+from stepwell.store.sqlite.peers.writers_lock import FairLock
+from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.sqlite.writer import MAX_ERRORS_IN_A_ROW
+from stepwell.store.store import Lent, Unit
 from stepwell.testing.contract import NOW, Worker, step
 
 

@@ -10,8 +10,9 @@ import apsw
 import pytest
 
 from stepwell.errors import TransactionError
+from stepwell.store.changes import RunCreated
 from stepwell.store.sqlite.store import SqliteStore
-from stepwell.store.store import Lent, RunCreated
+from stepwell.store.store import Lent
 from stepwell.testing.contract import NOW, Worker
 
 

@@ -9,9 +9,9 @@ from typing import Any, cast
 import apsw
 import pytest
 
+from stepwell.store.changes import MessageSent, MessageTaken, RunFinished, WatchAdded
 from stepwell.store.sqlite.file.migrate import APPLICATION_ID, load_migrations
 from stepwell.store.sqlite.store import SqliteStore
-from stepwell.store.store import MessageSent, MessageTaken, RunFinished, WatchAdded
 from stepwell.testing.contract import NOW, Worker
 
 _RUN = (

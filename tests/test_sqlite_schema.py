@@ -18,10 +18,11 @@ from stepwell.errors import EngineClosed
 from stepwell.model.journal import Entry, EntryKind
 from stepwell.model.lifecycle import ENDED, STATUSES
 from stepwell.model.run import RunRecord
+from stepwell.store.changes import RunCreated, RunFinished, RunMoved, ValuePublished
 from stepwell.store.inspector import RunFilter
 from stepwell.store.sql import named_sql
 from stepwell.store.sqlite.store import SqliteStore
-from stepwell.store.store import SUSPECT_CRASHES, RunCreated, RunFinished, RunMoved, Unit, ValuePublished
+from stepwell.store.store import SUSPECT_CRASHES, Unit
 from stepwell.testing.contract import NOW, Worker, step
 
 ROOT = Path(__file__).parents[1]

@@ -12,24 +12,23 @@ from tests.members import Company, company_of, open_with_company
 
 from stepwell.definitions.queues import QueueSettings
 from stepwell.errors import RunNotFound
-from stepwell.store.queues import Entered, QueueChanged, QueueDeclared
-from stepwell.store.sqlite.peers import datagrams
-from stepwell.store.sqlite.peers.membership import Seat
-from stepwell.store.store import (
+from stepwell.store.changes import (
     Change,
     MessageSent,
     NotesTaken,
-    Notification,
     RunCreated,
     RunFinished,
     RunMoved,
     RunsClaimed,
     RunsReleased,
     RunWoken,
-    Unit,
     ValuePublished,
     WorkTaken,
 )
+from stepwell.store.queues import Entered, QueueChanged, QueueDeclared
+from stepwell.store.sqlite.peers import datagrams
+from stepwell.store.sqlite.peers.membership import Seat
+from stepwell.store.store import Notification, Unit
 from stepwell.testing.contract import NOW, Worker, step
 
 #: Epochs of processes that are not there; letters to them show who is told.

@@ -11,9 +11,7 @@ import pytest
 from tests.programs.store_worker import Heard, Remote
 
 from stepwell.errors import ClaimLost
-from stepwell.store.sqlite import store as store_module
-from stepwell.store.sqlite.store import SqliteStore
-from stepwell.store.store import (
+from stepwell.store.changes import (
     CancelRequested,
     MessageSent,
     NotesTaken,
@@ -23,9 +21,11 @@ from stepwell.store.store import (
     RunsClaimed,
     RunsReleased,
     RunWoken,
-    Unit,
     ValuePublished,
 )
+from stepwell.store.sqlite import store as store_module
+from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.store import Unit
 from stepwell.testing.contract import NOW, Worker, step
 
 Starter = Callable[..., Remote]

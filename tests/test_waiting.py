@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.runtime.waiters import Waiters
+from stepwell.store.changes import RunFinished
 from stepwell.store.sqlite.store import SqliteStore
-from stepwell.store.store import RunFinished
 from stepwell.testing.contract_kit import NOW, Worker
 from stepwell.worker.commit_batch import CommitBatch
 from stepwell.worker.run_cache import RunCache

@@ -25,7 +25,7 @@ from stepwell.errors import (
 )
 from stepwell.model.acts import Actor
 from stepwell.runtime.requests import OutgoingMessage
-from stepwell.store.store import RunCreated
+from stepwell.store.changes import RunCreated
 from stepwell.worker.queue_policy import entered
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from stepwell import errors
+from stepwell.store.changes import Change, WorkTaken
 from stepwell.store.sqlite.store import SqliteStore
-from stepwell.store.store import Change, Notification, WorkTaken
+from stepwell.store.store import Notification
 
 # Not from the whole contract: hypothesis takes a second to import.
 from stepwell.testing.contract_kit import NOW, Worker, step

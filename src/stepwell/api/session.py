@@ -70,9 +70,10 @@ from stepwell.operations.functions import check_id
 from stepwell.runtime.engine_thread import EngineThread
 from stepwell.runtime.requests import OutgoingMessage
 from stepwell.runtime.stalls import ANSWER_SECONDS
+from stepwell.store.changes import MessageSent, RunCreated
 from stepwell.store.inspector import RunFilter
 from stepwell.store.queues import QueueDeclared
-from stepwell.store.store import Answer, MessageSent, RunCreated, Store
+from stepwell.store.store import Answer, Store
 from stepwell.values.codec import Codec
 from stepwell.values.own_tables import Parameters, Rows
 from stepwell.worker.conflicts import conflict_of

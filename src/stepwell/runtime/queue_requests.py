@@ -16,9 +16,9 @@ from stepwell.definitions.queues import QueueSettings
 from stepwell.errors import QueueNotFound
 from stepwell.model.acts import Actor
 from stepwell.store.acts import ActRecorded
+from stepwell.store.changes import CancelRequested, Change
 from stepwell.store.inspector import Inspector
 from stepwell.store.queues import QueueChanged, QueueFacts, QueueState
-from stepwell.store.store import CancelRequested, Change
 from stepwell.worker.unit_of_work import Reply
 from stepwell.worker.worker import Worker
 

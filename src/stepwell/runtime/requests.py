@@ -18,8 +18,8 @@ from stepwell.model.journal import Payload
 from stepwell.model.lifecycle import ENDED, RETRIABLE
 from stepwell.model.run import RunRecord
 from stepwell.store.acts import ActRecorded
+from stepwell.store.changes import CancelRequested, Created, MessageSent, RunCreated, RunResumed, RunWoken
 from stepwell.store.inspector import Inspector
-from stepwell.store.store import CancelRequested, Created, MessageSent, RunCreated, RunResumed, RunWoken
 from stepwell.worker.conflicts import conflict_of
 from stepwell.worker.unit_of_work import Reply
 from stepwell.worker.unstarted import no_workflow

@@ -17,8 +17,8 @@ from stepwell.model.journal import Entry
 from stepwell.model.lifecycle import ENDED, RETRIABLE, Status
 from stepwell.model.run import RunRecord
 from stepwell.store.acts import ActRecorded
+from stepwell.store.changes import RunRetried
 from stepwell.store.inspector import Inspector, RunFilter
-from stepwell.store.store import RunRetried
 from stepwell.worker.failure_log import run_fields
 from stepwell.worker.undoing import Undoing, undo
 from stepwell.worker.unit_of_work import Reply

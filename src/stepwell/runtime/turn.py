@@ -29,8 +29,9 @@ from stepwell.runtime.requests import OutgoingMessage, Requests
 from stepwell.runtime.retry_requests import RetryRequests
 from stepwell.runtime.waiters import Waiters
 from stepwell.runtime.write_turn import WriteTurn
+from stepwell.store.changes import Created, RunCreated
 from stepwell.store.inspector import RunFilter
-from stepwell.store.store import Created, Notification, RunCreated, Store
+from stepwell.store.store import Notification, Store
 from stepwell.values.codec import Codec
 from stepwell.worker.claims import Capacity
 from stepwell.worker.conflicts import conflict_of

@@ -1,4 +1,4 @@
-"""The change that records an act; part of `stepwell.store.store.Change`."""
+"""The change that records an act; part of `stepwell.store.changes.Change`."""
 
 from __future__ import annotations
 

@@ -12,12 +12,11 @@ import pytest
 from stepwell.errors import ClaimLost, RunConflict, RunEnded, RunNotFound, StoreError
 from stepwell.model.lifecycle import ENDED, IllegalTransition, Status
 from stepwell.model.run import RunRecord
-from stepwell.store.store import (
+from stepwell.store.changes import (
     CancelRequested,
     Change,
     ChildrenCancelled,
     Created,
-    Lent,
     MessageSent,
     MessageTaken,
     RunCreated,
@@ -25,10 +24,10 @@ from stepwell.store.store import (
     RunMoved,
     RunWoken,
     Sent,
-    Unit,
     ValuePublished,
     WatchAdded,
 )
+from stepwell.store.store import Lent, Unit
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 
 

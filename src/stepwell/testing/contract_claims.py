@@ -12,7 +12,7 @@ import pytest
 
 from stepwell.errors import ClaimLost
 from stepwell.model.lifecycle import STATUSES, Status
-from stepwell.store.store import (
+from stepwell.store.changes import (
     CancelRequested,
     Change,
     ChildrenCancelled,

@@ -11,16 +11,8 @@ import pytest
 
 from stepwell.errors import ClaimLost
 from stepwell.model.lifecycle import Status
-from stepwell.store.store import (
-    SUSPECT_CRASHES,
-    RunFinished,
-    RunMoved,
-    RunResumed,
-    RunsClaimed,
-    RunsReleased,
-    RunWoken,
-    Store,
-)
+from stepwell.store.changes import RunFinished, RunMoved, RunResumed, RunsClaimed, RunsReleased, RunWoken
+from stepwell.store.store import SUSPECT_CRASHES, Store
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 
 

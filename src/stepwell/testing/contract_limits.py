@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from stepwell.definitions.queues import QueueSettings
 from stepwell.model.run import Permit
+from stepwell.store.changes import RunFinished, RunMoved
 from stepwell.store.queues import (
     PermitAsked,
     PermitDetached,
@@ -21,10 +22,6 @@ from stepwell.store.queues import (
     PermitReturned,
     PermitStarted,
     QueueDeclared,
-)
-from stepwell.store.store import (
-    RunFinished,
-    RunMoved,
 )
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker
 from stepwell.testing.contract_queue_kit import (

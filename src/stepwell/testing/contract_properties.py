@@ -17,26 +17,24 @@ from hypothesis import strategies as st
 from stepwell.errors import StepwellError
 from stepwell.model.lifecycle import STATUSES, Status
 from stepwell.model.run import RunRecord
-from stepwell.store.store import (
-    SUSPECT_CRASHES,
+from stepwell.store.changes import (
     CancelRequested,
     Change,
     ChildrenCancelled,
     MessageSent,
     MessageTaken,
     NotesTaken,
-    Outcome,
     RunCreated,
     RunFinished,
     RunMoved,
     RunsClaimed,
     RunsReleased,
     RunWoken,
-    Unit,
     ValuePublished,
     WatchAdded,
     WorkTaken,
 )
+from stepwell.store.store import SUSPECT_CRASHES, Outcome, Unit
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 
 _RUNS: Final = 4

@@ -9,19 +9,14 @@ from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from stepwell.definitions.queues import QueueSettings
+from stepwell.store.changes import Change, Created, RunCreated, RunFinished
 from stepwell.store.queues import (
     Entered,
     QueueDeclared,
     QueueFacts,
     QueueState,
 )
-from stepwell.store.store import (
-    Change,
-    Created,
-    RunCreated,
-    RunFinished,
-    Unit,
-)
+from stepwell.store.store import Unit
 from stepwell.testing.contract_kit import NOW, Worker
 from stepwell.worker.queue_policy import Decision, advance, grant, take
 

@@ -16,14 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepwell.definitions.queues import QueueSettings
+from stepwell.store.changes import Change, RunCreated, RunFinished
 from stepwell.store.queues import (
     QueueChanged,
     QueueDeclared,
-)
-from stepwell.store.store import (
-    Change,
-    RunCreated,
-    RunFinished,
 )
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker
 from stepwell.testing.contract_queue_kit import (

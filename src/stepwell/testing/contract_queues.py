@@ -10,22 +10,14 @@ import pytest
 from stepwell.definitions.queues import QueueSettings
 from stepwell.errors import InvalidArgument, QueueNotFound, StepwellError
 from stepwell.model.journal import Entry
+from stepwell.store.changes import Change, Created, RunCreated, RunFinished, RunMoved, RunsClaimed, WorkTaken
 from stepwell.store.queues import (
     QueueChanged,
     QueueDeclared,
     QueueFacts,
     QueueTaken,
 )
-from stepwell.store.store import (
-    Change,
-    Created,
-    RunCreated,
-    RunFinished,
-    RunMoved,
-    RunsClaimed,
-    Unit,
-    WorkTaken,
-)
+from stepwell.store.store import Unit
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker
 from stepwell.testing.contract_queue_kit import (
     ALL,

@@ -8,17 +8,9 @@ from __future__ import annotations
 import pytest
 
 from stepwell.model.lifecycle import Status
+from stepwell.store.changes import MessageSent, RunFinished, RunMoved, RunsClaimed, RunsReleased, WorkerServes
 from stepwell.store.queues import PermitAsked, PermitDetached, QueueTaken
-from stepwell.store.store import (
-    SUSPECT_CRASHES,
-    MessageSent,
-    RunFinished,
-    RunMoved,
-    RunsClaimed,
-    RunsReleased,
-    Store,
-    WorkerServes,
-)
+from stepwell.store.store import SUSPECT_CRASHES, Store
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 from stepwell.testing.contract_queue_kit import SECOND, declare, enqueue, entered, granted, taken
 

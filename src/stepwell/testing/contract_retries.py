@@ -11,9 +11,7 @@ import pytest
 
 from stepwell.errors import RunNotEnded, RunNotFound
 from stepwell.model.lifecycle import Status
-from stepwell.store.queues import QueueTaken
-from stepwell.store.store import (
-    SUSPECT_CRASHES,
+from stepwell.store.changes import (
     CancelRequested,
     MessageSent,
     MessageTaken,
@@ -22,9 +20,10 @@ from stepwell.store.store import (
     RunRetried,
     RunsClaimed,
     RunsReleased,
-    Store,
     WorkTaken,
 )
+from stepwell.store.queues import QueueTaken
+from stepwell.store.store import SUSPECT_CRASHES, Store
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 from stepwell.testing.contract_queue_kit import ALL, declare, enqueue, entered, state_of
 

@@ -12,20 +12,18 @@ import pytest
 
 from stepwell.errors import ClaimLost, RunNotFound, TransactionError
 from stepwell.model.run import Claim
-from stepwell.store.store import (
+from stepwell.store.changes import (
     Change,
-    Lent,
     MessageSent,
     MessageTaken,
     RunCreated,
     RunFinished,
     RunMoved,
     RunsReleased,
-    Store,
-    Unit,
     ValuePublished,
     WatchAdded,
 )
+from stepwell.store.store import Lent, Store, Unit
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 
 

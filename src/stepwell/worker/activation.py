@@ -21,13 +21,7 @@ from stepwell.model.journal import ABANDONED, Entry, Payload
 from stepwell.model.lifecycle import Status, check_transition
 from stepwell.replay.operation import CodeOutcome, Operation
 from stepwell.replay.source_location import described
-from stepwell.store.store import (
-    ChildrenCancelled,
-    MessageTaken,
-    RunFinished,
-    RunMoved,
-    RunWoken,
-)
+from stepwell.store.changes import ChildrenCancelled, MessageTaken, RunFinished, RunMoved, RunWoken
 from stepwell.values.failure import encode_failure
 from stepwell.worker.failure_log import attempt_failed, run_halted, run_over
 from stepwell.worker.loaded_run import LoadedRun

@@ -18,7 +18,7 @@ from stepwell.errors import RunConflict
 from stepwell.model.lifecycle import ENDED
 from stepwell.model.names import MAX_NAME_LENGTH
 from stepwell.model.run import RunRecord
-from stepwell.store.store import RunCreated
+from stepwell.store.changes import RunCreated
 
 #: What the prefix leaves for the number and the key, in characters: each has at most 19 digits.
 _TAIL_LENGTH: Final = 40

@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from stepwell.definitions.definition import Workflow
 from stepwell.model.lifecycle import ENDED
+from stepwell.store.changes import RunsClaimed, RunsReleased, WorkerServes, WorkTaken
 from stepwell.store.inspector import Inspector
-from stepwell.store.store import RunsClaimed, RunsReleased, WorkerServes, WorkTaken
 from stepwell.worker.commit_batch import CommitBatch
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.run_cache import RunCache

@@ -7,7 +7,7 @@ work comes to touch a run that has a work already, the two become one.
 from __future__ import annotations
 
 from stepwell.definitions.step_call import StepCall
-from stepwell.store.store import RunCreated
+from stepwell.store.changes import RunCreated
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.unit_of_work import RunOver, UnitOfWork
 

@@ -14,7 +14,7 @@ from stepwell.definitions.definition import registered_workflows
 from stepwell.errors import RunConflict, SerializationError, StepwellError
 from stepwell.model.journal import Payload
 from stepwell.model.run import RunRecord
-from stepwell.store.store import Created, RunCreated
+from stepwell.store.changes import Created, RunCreated
 from stepwell.values.added_fields import is_recorded
 from stepwell.values.codec import Codec
 from stepwell.values.inspection import items_of, mapping_of, path_step

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Protocol
 
 from stepwell.model.lifecycle import ENDED
+from stepwell.store.changes import NotesTaken
 from stepwell.store.inspector import Inspector
-from stepwell.store.store import NotesTaken
 from stepwell.worker.activation import Activator
 from stepwell.worker.commit_batch import CommitBatch
 from stepwell.worker.loaded_run import LoadedRun

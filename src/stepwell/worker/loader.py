@@ -16,9 +16,10 @@ from stepwell.model.run import RunRecord, RunSnapshot
 from stepwell.replay.blocking import mentions_blocking_calls
 from stepwell.replay.execution import Execution
 from stepwell.replay.loop_thread import LoopThread
+from stepwell.store.changes import RunCreated
 from stepwell.store.inspector import Inspector
 from stepwell.store.queues import PermitReturned
-from stepwell.store.store import SUSPECT_CRASHES, RunCreated
+from stepwell.store.store import SUSPECT_CRASHES
 from stepwell.values.codec import Codec
 from stepwell.worker.claims import Claims
 from stepwell.worker.commit_batch import CommitBatch

@@ -17,7 +17,7 @@ from stepwell.model.lifecycle import ENDED, Status
 from stepwell.operations.functions import CancelDetail, MessageDetail, ValueDetail
 from stepwell.replay.operation import ChildStart, Operation
 from stepwell.store.acts import ActRecorded
-from stepwell.store.store import CancelRequested, MessageSent, RunCreated, ValuePublished, WatchAdded
+from stepwell.store.changes import CancelRequested, MessageSent, RunCreated, ValuePublished, WatchAdded
 from stepwell.values.failure import encode_failure
 from stepwell.worker.conflicts import conflict_with
 from stepwell.worker.loaded_run import LoadedRun

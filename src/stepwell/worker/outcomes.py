@@ -16,9 +16,10 @@ from stepwell.errors import ClaimLost, StepwellError
 from stepwell.model.journal import Entry, EntryKind
 from stepwell.model.lifecycle import ENDED
 from stepwell.replay.loop_thread import LoopThread
+from stepwell.store.changes import Change, RunMoved
 from stepwell.store.inspector import Inspector
 from stepwell.store.queues import PermitDetached
-from stepwell.store.store import Change, Lent, Outcome, RunMoved
+from stepwell.store.store import Lent, Outcome
 from stepwell.values.codec import Codec
 from stepwell.values.failure import encode_failure
 from stepwell.worker.commit_batch import CommitBatch

@@ -21,6 +21,7 @@ import msgspec
 
 from stepwell.definitions.queues import NEVER, QueueSettings, QueueSlot
 from stepwell.errors import DuplicateRun, RunConflict, StepwellError
+from stepwell.store.changes import Change, Created, RunCreated
 from stepwell.store.queues import (
     Entered,
     Head,
@@ -31,7 +32,6 @@ from stepwell.store.queues import (
     QueueState,
     QueueTaken,
 )
-from stepwell.store.store import Change, Created, RunCreated
 
 #: How many permits are granted at a time. Runs are bounded by the worker's room.
 MAX_GRANTED: Final = 1_000

@@ -18,9 +18,9 @@ from typing import Any, Final, Protocol, TypeAlias
 from stepwell.definitions.queues import UNSET, Limit, Queue, QueueSettings
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import StoreUnavailable
+from stepwell.store.changes import Change
 from stepwell.store.inspector import Inspector
 from stepwell.store.queues import PermitsGranted, PermitStarted, QueueDeclared, QueueFacts, QueueState
-from stepwell.store.store import Change
 from stepwell.worker.activation import Activator
 from stepwell.worker.commit_batch import CommitBatch
 from stepwell.worker.loaded_run import LoadedRun

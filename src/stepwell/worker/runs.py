@@ -8,7 +8,7 @@ from stepwell.definitions.step_call import StepCall
 from stepwell.model.journal import Payload
 from stepwell.model.run import RunRecord
 from stepwell.replay.operation import Operation
-from stepwell.store.store import Created, MessageSent, RunCreated, Sent
+from stepwell.store.changes import Created, MessageSent, RunCreated, Sent
 from stepwell.values.codec import Codec
 from stepwell.worker.child_ids import ChildIds
 from stepwell.worker.loaded_run import LoadedRun

@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 
 from stepwell.model.journal import FAILURES, UNDELIVERED, Entry, EntryKind
 from stepwell.model.run import RunRecord
-from stepwell.store.store import RunRetried
+from stepwell.store.changes import RunRetried
 from stepwell.values.failure import failure_summary
 from stepwell.values.failure_info import FailureInfo, failure_info
 from stepwell.worker.activation import DEADLINE_REASON

@@ -11,7 +11,8 @@ from stepwell.definitions.step_call import StepCall
 from stepwell.model.journal import Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import RunRecord
-from stepwell.store.store import Change, Unit
+from stepwell.store.changes import Change
+from stepwell.store.store import Unit
 from stepwell.worker.failure_log import Line
 from stepwell.worker.loaded_run import LoadedRun
 

@@ -12,8 +12,8 @@ from typing import Final, Protocol
 from stepwell.errors import ClaimLost, RunDeadlineExceeded, RunNotFound
 from stepwell.model.clock import MICROSECONDS
 from stepwell.model.run import RunRecord
+from stepwell.store.changes import RunMoved
 from stepwell.store.inspector import Inspector
-from stepwell.store.store import RunMoved
 from stepwell.values.failure import encode_failure
 from stepwell.worker.activation import Activator
 from stepwell.worker.commit_batch import CommitBatch

@@ -28,8 +28,8 @@ from stepwell.model.lifecycle import ENDED
 from stepwell.model.run import RunRecord
 from stepwell.replay.loop_thread import LoopThread
 from stepwell.replay.operation import Operation
+from stepwell.store.changes import Created, MessageSent, RunCreated, RunMoved, Sent
 from stepwell.store.inspector import Inspector
-from stepwell.store.store import Created, MessageSent, RunCreated, RunMoved, Sent
 from stepwell.values.codec import Codec
 from stepwell.values.failure import encode_failure
 from stepwell.worker.activation import DEADLINE_REASON, Activator

@@ -15,11 +15,11 @@ import msgspec
 
 from stepwell.errors import RunNotEnded, RunNotFound
 from stepwell.model.lifecycle import RETRIABLE
+from stepwell.store.changes import RunRetried
 from stepwell.store.queues import Entered
 from stepwell.store.sql.named_sql import load
 from stepwell.store.sql.queue_changes import Entries
 from stepwell.store.sql.queue_facts import Execute, to_json
-from stepwell.store.store import RunRetried
 
 _SQL: Final = load("queries_retry.sql")
 _decode_place: Final = msgspec.json.Decoder(tuple[str, int]).decode

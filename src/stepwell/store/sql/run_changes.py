@@ -30,12 +30,7 @@ from stepwell.errors import ClaimLost, RunConflict, RunEnded, RunNotFound, Store
 from stepwell.model.journal import Entry
 from stepwell.model.lifecycle import ENDED, IllegalTransition, Status, check_transition
 from stepwell.model.run import RunRecord
-from stepwell.store.queues import Entered
-from stepwell.store.sql.acts import Acts
-from stepwell.store.sql.named_sql import Ladder, ladder, load
-from stepwell.store.sql.queue_changes import QUEUED_RUN_CREATED, Entries
-from stepwell.store.sql.retries import Retries
-from stepwell.store.store import (
+from stepwell.store.changes import (
     CancelRequested,
     Change,
     ChildrenCancelled,
@@ -53,12 +48,17 @@ from stepwell.store.store import (
     RunsReleased,
     RunWoken,
     Sent,
-    Unit,
     ValuePublished,
     WatchAdded,
     WorkerServes,
     WorkTaken,
 )
+from stepwell.store.queues import Entered
+from stepwell.store.sql.acts import Acts
+from stepwell.store.sql.named_sql import Ladder, ladder, load
+from stepwell.store.sql.queue_changes import QUEUED_RUN_CREATED, Entries
+from stepwell.store.sql.retries import Retries
+from stepwell.store.store import Unit
 
 _SQL: Final = load("queries_write.sql")
 _ATTACHED: Final = RunRecord.__struct_fields__.index("attached")  # a truth value, which SQLite keeps as 0 or 1

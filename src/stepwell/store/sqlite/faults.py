@@ -12,7 +12,7 @@ from typing import Final
 import apsw
 
 from stepwell.errors import StepwellError, StorageFull, StoreError, StoreFailed, StoreUnavailable
-from stepwell.store.store import Change
+from stepwell.store.changes import Change
 
 _WHOLE: Final = (
     apsw.FullError,

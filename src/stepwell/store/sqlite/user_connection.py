@@ -20,8 +20,9 @@ from typing import Any, Final, NoReturn
 import apsw
 
 from stepwell.errors import EngineClosed, TransactionError
+from stepwell.store.changes import Change
 from stepwell.store.sqlite.faults import TransactionGone, concerns_all
-from stepwell.store.store import Change, Lent
+from stepwell.store.store import Lent
 from stepwell.values.own_tables import Parameters, Rows
 
 _PREFIX: Final = "stepwell_"

@@ -28,6 +28,7 @@ import apsw
 
 from stepwell.errors import ClaimLost, EngineClosed, StoreError, StoreFailed, TransactionError
 from stepwell.model.run import Claim
+from stepwell.store.changes import Change
 from stepwell.store.sql.named_sql import load
 from stepwell.store.sql.run_changes import Applier, Evidence
 from stepwell.store.sqlite.faults import TransactionGone, concerns_all, is_corruption, refusal, translate
@@ -36,7 +37,7 @@ from stepwell.store.sqlite.file.wal_growth import LogGrowth
 from stepwell.store.sqlite.file.wal_room import cut_failed_commit
 from stepwell.store.sqlite.peers.notifier import Members, tell
 from stepwell.store.sqlite.user_connection import Gate, SqliteLent, SqliteTransaction
-from stepwell.store.store import Change, Outcome, StoreTransaction, Unit
+from stepwell.store.store import Outcome, StoreTransaction, Unit
 
 if TYPE_CHECKING:
     from stepwell.store.sqlite.file.opening import Database

@@ -1,0 +1,315 @@
+"""What a worker may write: frozen values, each of which states one fact about runs; and what became of some of them.
+
+A store applies them as they are (`Store.commit`): times, states and ids come in with them. Those about queues and
+limits are in `stepwell.store.queues`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from stepwell.model.journal import Entry, Payload
+from stepwell.model.lifecycle import Status
+from stepwell.model.run import RunRecord
+from stepwell.store.acts import ActRecorded
+from stepwell.store.queues import (
+    Entered,
+    PermitAsked,
+    PermitDetached,
+    PermitFreed,
+    PermitKept,
+    PermitReturned,
+    PermitsGranted,
+    PermitStarted,
+    QueueAdvanced,
+    QueueChanged,
+    QueueDeclared,
+    QueueTaken,
+)
+
+
+class RunCreated(msgspec.Struct, frozen=True):
+    """A run was asked for. The result is `Created`; where the id exists already nothing is changed.
+
+    A run created ``running`` is owned by the writing worker at once, and its `started_at` is `at`. With `must_be_new`
+    an id that exists raises `RunConflict`: the writer looked before, and another worker was faster.
+
+    With `entry` the run, ``pending``, enters a queue, or an existing run takes its place: `Created.joined` says why.
+    `told` is appended to the journal of the parent, with the id of the run that there is now as its value, after all
+    entries of the unit; but not where the start is to be refused (see `Created.refused`). `ahead`: see `RunRecord`.
+    """
+
+    id: str
+    workflow: str
+    input: Payload
+    fingerprint: int
+    status: Status
+    at: int
+    deadline_at: int | None = None
+    parent: int | None = None
+    parent_op: int | None = None
+    attached: bool = False
+    reason: str | None = None
+    must_be_new: bool = False
+    entry: Entered | None = None
+    told: Entry | None = None
+    ahead: int = 0
+
+
+class RunMoved(msgspec.Struct, frozen=True):
+    """A run that has not ended changed its state, its next wake-up or its reason.
+
+    ``running`` and ``waiting`` make the writing worker its owner, or leave it so: the run is in its memory (``running``
+    also sets `started_at` where it was unset). Any other state leaves the run without an owner. Raises `ClaimLost`
+    where another worker owns the run, or where it has ended.
+
+    `waiting_on` says what a ``waiting`` one waits for (see `stepwell.model.waits`), `failure` what halted a ``halted``
+    one.
+    """
+
+    run: int
+    status: Status
+    at: int
+    wake_at: int | None = None
+    reason: str | None = None
+    waiting_on: str | None = None
+    failure: Payload = None
+
+
+class RunResumed(msgspec.Struct, frozen=True):
+    """Somebody asks that a ``halted`` run be tried again: it becomes ``pending``, and its count of crashes 0.
+
+    Its `resumed` is set until it is halted again. Nothing happens to a run that is not halted.
+    """
+
+    run: int
+    at: int
+    reason: str | None = None
+
+
+class RunFinished(msgspec.Struct, frozen=True):
+    """A run ended: ``completed`` with `result`, ``failed`` with `error`, or ``cancelled`` with both unset.
+
+    The runs that watch it (see `WatchAdded`) are woken as by `RunWoken`; the result is the list of the keys of all its
+    watchers. Its unreceived messages are deleted if it completed; else a retry may want them. Raises `ClaimLost` as
+    `RunMoved` does, and with `unstarted` also where a worker has begun the run meanwhile: its code must hear of it.
+    """
+
+    run: int
+    status: Status
+    at: int
+    result: Payload = None
+    error: Payload = None
+    reason: str | None = None
+    unstarted: bool = False
+
+
+class RunRetried(msgspec.Struct, frozen=True):
+    """A run that failed or was cancelled, at `ended_at`, is brought back: it is ``pending``, and has crashed 0 times.
+
+    The entries at the positions `undone` are deleted; they are of this run. The messages `returned`, each (name, value,
+    when it was taken), can be received again, in this order and before those that nobody received. `deadline_at` is its
+    deadline from now on. A request to cancel it is forgotten, unless `stays_cancelled`, and so are the requests to
+    cancel `uncancelled`, runs without an owner. One that stood in a queue enters it again, in its partition and with
+    its priority. Raises `RunNotEnded` where the run is in another state, or ended at another time.
+    """
+
+    run: int
+    ended_at: int
+    at: int
+    undone: list[int] = []
+    returned: list[tuple[str, Payload, int]] = []
+    deadline_at: int | None = None
+    stays_cancelled: bool = False
+    uncancelled: list[int] = []
+
+
+class RunsClaimed(msgspec.Struct, frozen=True):
+    """The writing worker wants these runs: it becomes the owner of those that have none and have not ended.
+
+    The result is the list of the keys that it owns now, in the order of `keys`. Those that were ``pending`` or
+    ``halted``, or are suspects (see `Store.bury`), become ``running``; the others stay as they were. What arrives from
+    then on is noted for the owner, so the snapshot must be read after the commit.
+    """
+
+    keys: list[int]
+    at: int
+
+
+class WorkTaken(msgspec.Struct, frozen=True):
+    """The writing worker wants work: up to `limit` runs of `workflows` without an owner that are due, or pending.
+
+    Due is a ``waiting`` run whose `wake_at` is not after `at`; a ``pending`` one must not stand in a queue. The longest
+    due come first, then pending ones by age. The result is the list of their keys; they are claimed as by
+    `RunsClaimed`. Of *suspects* (see `Store.bury`) at most one is taken, and only while none is under way anywhere.
+    """
+
+    workflows: list[str]
+    at: int
+    limit: int
+
+
+class RunsReleased(msgspec.Struct, frozen=True):
+    """These waiting runs leave the memory of the writing worker, which owns them: now anyone may claim them.
+
+    The result is the list of those for which something arrived that the worker has not seen; they stay its own. One
+    that made progress since it was last blamed for a crash (see `Store.bury`) has its count of crashes set to 0.
+    """
+
+    keys: list[int]
+
+
+class NotesTaken(msgspec.Struct, frozen=True):
+    """The owner will look at these runs: forget that something arrived for them (see `RunWoken`).
+
+    Those that wait are due until they move: should the owner die before it has looked, the next one does.
+    """
+
+    keys: list[int]
+
+
+class WorkerServes(msgspec.Struct, frozen=True):
+    """The writing worker has these workflows now; see `Store.register`."""
+
+    workflows: list[str]
+
+
+class RunWoken(msgspec.Struct, frozen=True):
+    """Something arrived for a run that whoever carries it on should look at.
+
+    - A run without an owner that waits becomes due: its `wake_at` becomes `at` where it was later or unset.
+    - So does a waiting run of the writing worker. The worker knows, and says what the run waits for next; but should it
+      die before it has acted, whoever takes its runs over finds that this one has something to look at.
+    - For a run that another worker owns a note is left (`Inspector.news`), and that worker is told after the commit.
+    - Nothing is done about a run of its own that is running, or about any that is pending, halted or over.
+
+    `MessageSent`, `CancelRequested`, `ChildrenCancelled` and `RunFinished` (for watchers) do the same to the runs that
+    they concern.
+    """
+
+    run: int
+    at: int
+
+
+class CancelRequested(msgspec.Struct, frozen=True):
+    """Someone asked to cancel a run. The result is the run's `RunRecord` afterwards.
+
+    A run that has ended is left as it is; the first request's time and reason stay. The run is woken as by `RunWoken`.
+    Raises `RunNotFound`.
+    """
+
+    run_id: str
+    at: int
+    reason: str | None = None
+
+
+class ChildrenCancelled(msgspec.Struct, frozen=True):
+    """A parent ended: its attached children that have not ended get a cancel request. The result is their keys."""
+
+    parent: int
+    at: int
+    reason: str | None = None
+
+
+class MessageSent(msgspec.Struct, frozen=True):
+    """A message for a run. The result is `Sent`. A `key` that the run has seen before changes nothing.
+
+    The run is woken as by `RunWoken`. Raises `RunNotFound`, or `RunEnded` for a run that is over.
+    """
+
+    run_id: str
+    name: str
+    value: Payload
+    at: int
+    key: str | None = None
+
+
+class MessageTaken(msgspec.Struct, frozen=True):
+    """The run received the message at `position`; its value now stands in the journal. Its key stays known."""
+
+    run: int
+    position: int
+    at: int
+
+
+class ValuePublished(msgspec.Struct, frozen=True):
+    """The run published `value` under `key`, in place of what it published there before."""
+
+    run: int
+    key: str
+    value: Payload
+    at: int
+
+
+class WatchAdded(msgspec.Struct, frozen=True):
+    """`watcher`, a run that is not the parent of `run`, waits for the end of `run`. Saying it twice is harmless.
+
+    The result is the `Status` of `run`: where it has ended already, nothing is kept and no wake-up will come. Raises
+    `RunNotFound`.
+    """
+
+    run: int
+    watcher: int
+
+
+Change: TypeAlias = (
+    Entry
+    | RunCreated
+    | RunMoved
+    | RunResumed
+    | RunFinished
+    | RunRetried
+    | RunsClaimed
+    | WorkTaken
+    | RunsReleased
+    | NotesTaken
+    | WorkerServes
+    | RunWoken
+    | CancelRequested
+    | ChildrenCancelled
+    | MessageSent
+    | MessageTaken
+    | ValuePublished
+    | WatchAdded
+    | ActRecorded
+    | QueueDeclared
+    | QueueChanged
+    | QueueAdvanced
+    | QueueTaken
+    | PermitAsked
+    | PermitsGranted
+    | PermitKept
+    | PermitStarted
+    | PermitReturned
+    | PermitDetached
+    | PermitFreed
+)
+
+#: Why a start made no run of its own: a run with its dedup key has not ended; such a run still waited, and has the
+#: start's input now; a run that still waited collects the start's input.
+Joined: TypeAlias = Literal["attached", "debounced", "batched"]
+
+
+class Created(msgspec.Struct, frozen=True):
+    """What became of a `RunCreated`: the run's key and, where no run was created, the one that exists instead.
+
+    That run has the id, unless `joined` says what else it has to do with the start. `refused` says that the start must
+    not have it: it is of another workflow, was given other input under the same id, or has the dedup key of an entry
+    that attaches to none.
+    """
+
+    key: int
+    existing: RunRecord | None = None
+    joined: Joined | None = None
+    refused: bool = False
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """What became of a `MessageSent`: the receiver's key, state and owner, the message's position (0: a duplicate)."""
+
+    run: int
+    status: Status
+    position: int
+    owner: int | None = None
