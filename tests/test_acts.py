@@ -72,6 +72,27 @@ def test_a_cancellation_says_who_when_and_why(engine: TestEngine) -> None:
     assert act.at.tzinfo is UTC
 
 
+@pytest.mark.parametrize("state", ["in memory", "parked", "halted", "queued", "of no worker"])
+def test_a_cancellation_is_recorded_once_whatever_state_the_run_is_in(engine: TestEngine, state: str) -> None:
+    match state:
+        case "halted":
+            run = engine.start(halting)
+        case "queued":
+            run = engine.start(waits, queue=LINE, delay=3600)
+        case "of no worker":
+            run = engine.start("acts.nobody_has_it")
+        case _:
+            run = engine.start(waits)
+    engine.idle()
+    if state == "parked":
+        engine.reopen(max_waiting_in_memory=0)
+        engine.idle()
+    run = engine.get(run.id)
+    assert run.cancel("too late", by="mia")
+    engine.idle()
+    assert (run.status, shown(run.acts())) == ("cancelled", [("cancel", "mia", "too late")])
+
+
 def test_without_a_name_it_is_the_user_the_host_and_the_process(engine: TestEngine) -> None:
     run = engine.start(waits)
     run.cancel()
@@ -236,6 +257,21 @@ def test_who_has_a_worker_fenced_is_named_with_its_runs(desk: Desk) -> None:
 
 def run_main(*line: str) -> int:
     return main(line)
+
+
+def test_show_prints_the_last_acts_and_says_that_there_are_more(
+    database: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Engine(database) as engine:
+        run = engine.start(waits, id="a")
+        for number in range(12):
+            run.resume(reason=f"try {number}", by="mia")
+    assert run_main("show", "a", "--db", str(database)) == 0
+    out = capsys.readouterr().out
+    assert "2 before these are left out; --json has all" in out
+    assert re.findall(r"resumed by mia at \S+ \S+Z: try (\d+)", out) == [str(number) for number in range(2, 12)]
+    assert run_main("show", "a", "--db", str(database), "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["acts"]) == 12
 
 
 def test_the_commands_name_the_user_and_show_tells_it(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
