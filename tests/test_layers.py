@@ -37,6 +37,7 @@ INSIDE: dict[str, list[list[str]]] = {
     "stepwell.api": [
         ["async_engine"],
         ["async_opening", "engine"],
+        ["handles"],
         ["session"],
         ["views"],
         ["why"],

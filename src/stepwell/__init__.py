@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from stepwell import sync
     from stepwell.api.acts import Act
     from stepwell.api.async_engine import AsyncEngine, AsyncQueueHandle, AsyncRun, AsyncTransaction
-    from stepwell.api.engine import Engine, OpenTransaction, QueueHandle, Run
+    from stepwell.api.engine import Engine
+    from stepwell.api.handles import OpenTransaction, QueueHandle, Run
     from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WaitInfo
     from stepwell.definitions.definition import (
         Step,
@@ -107,8 +108,8 @@ _HOMES = {
         "transaction",
         "workflow",
     ),
-    "stepwell.api.engine": (
-        "Engine",
+    "stepwell.api.engine": ("Engine",),
+    "stepwell.api.handles": (
         "OpenTransaction",
         "QueueHandle",
         "Run",
