@@ -16,25 +16,22 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol, cast
 
 from stepwell.definitions.definition import Workflow
-from stepwell.definitions.queues import Limit, Queue, QueueSettings
+from stepwell.definitions.queues import Limit, Queue
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import ClaimLost, EngineClosed, StepwellError, StoreError, StoreUnavailable
-from stepwell.model.acts import Actor
 from stepwell.model.journal import Payload
 from stepwell.model.run import Claim, Member
 from stepwell.runtime import purging
 from stepwell.runtime.notifications import Notifications
 from stepwell.runtime.queue_requests import QueueRequests
-from stepwell.runtime.requests import OutgoingMessage, Requests
+from stepwell.runtime.request_gate import RequestGate, copy_of
+from stepwell.runtime.requests import Requests
 from stepwell.runtime.retry_requests import RetryRequests
 from stepwell.runtime.waiters import Waiters
 from stepwell.runtime.write_turn import WriteTurn
-from stepwell.store.changes import Created, RunCreated
-from stepwell.store.inspector import RunFilter
 from stepwell.store.store import Notification, Store
 from stepwell.values.codec import Codec
 from stepwell.worker.claims import Capacity
-from stepwell.worker.conflicts import conflict_of
 from stepwell.worker.failure_log import attempt_fields
 from stepwell.worker.pace import MOST
 from stepwell.worker.unit_of_work import Reply, RunOver, UnitOfWork
@@ -67,7 +64,7 @@ class Driver(Protocol):
         ...
 
 
-class TurnLoop:
+class TurnLoop(RequestGate):
     """One worker, its requests and whoever waits for answers. Not thread-safe, but for `post`."""
 
     def __init__(
@@ -87,8 +84,7 @@ class TurnLoop:
         self.claim: Claim | None = None
         self.failure: StepwellError | None = None
         self.closing = False
-        #: Why commits are held back until the store is tried again: the disk is full, or had an error, or is locked.
-        self.unavailable: StoreUnavailable | None = None
+        self.unavailable = None
         #: The last commit could not be made.
         self.is_held_back = False
         self.inbox: deque[Callable[[], None]] = deque()
@@ -310,7 +306,7 @@ class TurnLoop:
             if reply is None:
                 self._tried_again.append(event)
             else:
-                reply(None, _copy(error))
+                reply(None, copy_of(error))
         self.flush()
         self._held_up = bool(self.worker.batch or self._tried_again)
         self.write_turn.wait_on(self._held_up)
@@ -428,13 +424,6 @@ class TurnLoop:
         self._tried_again.append(again)
         return False
 
-    def refuses(self, reply: Reply) -> bool:
-        """Tell a caller where nothing can be written now; return whether that is so."""
-        if self.unavailable is None:
-            return False
-        reply(None, _copy(self.unavailable))
-        return True
-
     # --- what the worker has done outside (see `stepwell.worker.unit_of_work.Outside`) --------------------------------
 
     def run_steps(self, attempts: list[StepCall]) -> None:
@@ -492,64 +481,6 @@ class TurnLoop:
         """Count what an event had to do for so many of them."""
         self.taken_on += number
 
-    # --- requests; each is an event ----------------------------------------------------------------------------------
-
-    def start_run(self, run: RunCreated, messages: Sequence[OutgoingMessage], reply: Reply) -> None:
-        """Create a run."""
-        if self.refuses(reply):
-            return
-        if messages and (existing := self.worker.find(run.id)) is not None:
-            conflict = conflict_of(self.worker.codec, run, Created(existing.key, existing))
-            if conflict is not None:  # it sends nothing; a start that finds its run sends the messages to it
-                reply(None, conflict)
-                return
-        at_once = run.entry is not None or self.worker.admits(run.workflow)
-        self.requests.start(run if at_once else self.requests.as_pending(run), messages, reply)
-
-    def send(self, run_id: str, message: OutgoingMessage, reply: Reply) -> None:
-        """Send a message."""
-        if self.refuses(reply):
-            return
-        self.requests.send(run_id, message, reply)
-
-    def cancel(self, run_id: str, actor: Actor, reply: Reply) -> None:
-        """Ask a run to stop."""
-        if self.refuses(reply):
-            return
-        self.requests.cancel(run_id, actor, reply)
-
-    def resume(self, run_id: str, actor: Actor, reply: Reply) -> None:
-        """Try a halted run again."""
-        if self.refuses(reply):
-            return
-        self.requests.resume(run_id, actor, reply)
-
-    def retry(self, run_id: str, actor: Actor, reply: Reply) -> None:
-        """Bring a run back that has failed or was cancelled."""
-        if not self.refuses(reply):
-            self.retry_requests.retry(run_id, actor, reply)
-
-    def retry_all(self, run_filter: RunFilter, actor: Actor, reply: Reply) -> None:
-        """Bring all runs back that match."""
-        if not self.refuses(reply):
-            self.retry_requests.retry_all(run_filter, actor, reply)
-
-    def change_queue(self, name: str, settings: Callable[[QueueSettings], QueueSettings], reply: Reply) -> None:
-        """Change what a queue or limit bounds."""
-        if not self.refuses(reply):
-            self.queue_requests.change(name, settings, reply)
-
-    def pause_queue(self, name: str, paused: bool, actor: Actor, reply: Reply) -> None:
-        """Pause a queue or limit, or let it go on."""
-        if not self.refuses(reply):
-            self.queue_requests.pause(name, paused, actor, reply)
-
-    def cancel_waiting(self, name: str, partition: str | None, actor: Actor, reply: Reply) -> None:
-        """Cancel what waits in a queue."""
-        if self.refuses(reply):
-            return
-        self.queue_requests.cancel_waiting(name, partition, actor, reply)
-
     def claimed(self) -> Claim:
         """Return the claim of the engine's worker."""
         assert self.claim is not None
@@ -568,8 +499,3 @@ def _reply_of(event: Callable[[], None]) -> Reply | None:
     """Return what answers the caller of an event, where it has one: the last argument."""
     reply: Any = event.args[-1] if isinstance(event, partial) and event.args else None
     return cast("Reply", reply) if callable(reply) else None
-
-
-def _copy(error: StoreUnavailable) -> StoreUnavailable:
-    """Return the error for one more caller: whoever raises it adds a traceback."""
-    return type(error)(str(error))
