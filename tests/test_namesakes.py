@@ -146,7 +146,7 @@ def test_a_later_version_in_a_function_takes_the_name_and_an_engine_starts_none_
     assert len(engine.list()) == 2
 
 
-def test_a_function_that_is_made_again_is_the_same_workflow(engine: TestEngine) -> None:
+def test_a_workflow_that_a_function_makes_again_with_other_values_is_another(engine: TestEngine) -> None:
     def make(word: str) -> Any:
         @step(name="made again step")
         async def say() -> str:
@@ -159,7 +159,26 @@ def test_a_function_that_is_made_again_is_the_same_workflow(engine: TestEngine) 
         return speaks
 
     old, new = make("old"), make("new")
-    assert engine.start(old).result(timeout=60) == engine.start(new).result(timeout=60) == "new"
+    assert engine.start(new).result(timeout=60) == "new"
+    with pytest.raises(DefinitionError, match="not "):
+        engine.start(old)
+
+
+def test_two_workflows_that_a_module_makes_with_one_function_need_two_names(folder: Path) -> None:
+    text = """
+    from stepwell import workflow
+    def converter(rate):
+        @workflow
+        def converts(amount: int) -> int: return amount * rate
+        return converts
+    euros = converter(2)
+    dollars = converter({rate})
+    """
+    write(folder, "made_twice", text, rate=3)
+    with pytest.raises(DefinitionError, match=r"made_twice\..*converts"):
+        importlib.import_module("made_twice")
+    write(folder, "made_once", text, rate=2)  # the same function, twice
+    importlib.import_module("made_once")
 
 
 def first_of_two() -> str:

@@ -124,6 +124,10 @@ class RunFailed(StepwellError):
         self.type_name = type_name
         self.traceback_text = traceback_text
 
+    def __str__(self) -> str:
+        """Return the recorded text; of an exception that had none, its class."""
+        return super().__str__() or self.type_name
+
 
 class RunDeadlineExceeded(RunFailed, TimeoutError):
     """The run did not end before its deadline, and was stopped, or had not even begun by then."""
@@ -187,6 +191,10 @@ class StepFailed(StepwellError):
         super().__init__(message)
         self.type_name = type_name
         self.traceback_text = traceback_text
+
+    def __str__(self) -> str:
+        """Return the recorded text; of an exception that had none, its class."""
+        return super().__str__() or self.type_name
 
 
 class StepTimeout(StepwellError, TimeoutError):

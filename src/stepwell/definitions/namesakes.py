@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +40,9 @@ def are_different(one: Definition[..., Any], other: Definition[..., Any]) -> boo
     """Tell whether two definitions of one name are of different functions, and not of one that was declared again."""
     if one is other or one.function is other.function:
         return False
+    code = _code(one)
+    if code is not None and code is _code(other):  # made by one function that was called twice: each encloses its own
+        return _enclosed(one) != _enclosed(other)
     return not _is_interactive(other) and not _is_interactive(one) and _place(one).isdisjoint(_place(other))
 
 
@@ -79,6 +83,14 @@ def _place(definition: Definition[..., Any]) -> frozenset[str]:
     module = getattr(definition.function, "__module__", None)
     names = {stable_name(definition.function)} if qualname and module else {f"{id(definition.function)}"}
     return frozenset(names if code is None else names | {f"{code.co_filename}:{qualname}"})
+
+
+def _enclosed(definition: Definition[..., Any]) -> list[int]:
+    """Return which objects a function has from around it, by identity, and its defaults."""
+    function: Any = inspect.unwrap(definition.function)
+    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
+    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return list(map(id, [*cells, *defaults]))
 
 
 def _code(definition: Definition[..., Any]) -> Any:

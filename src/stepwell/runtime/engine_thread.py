@@ -425,8 +425,8 @@ class EngineThread:
             self.store.writers.release()
 
     def _wait_for(self, event: threading.Event, seconds: float) -> None:
-        """Wait for what the engine's thread does, and longer where it is writing."""
-        if not event.wait(seconds) and self.machine.write_turn.is_taken:
+        """Wait for what the engine's thread does, and longer where it is writing, which ends; user code may not."""
+        if not event.wait(seconds) and self.machine.write_turn.is_taken and not self._watchdog.is_in_users_code():
             event.wait(_COMMIT_GRACE_SECONDS)
 
     def _drain(self, deadline: float) -> None:

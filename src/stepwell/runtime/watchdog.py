@@ -69,6 +69,8 @@ class Watchdog:
         seen = self._last
         if seen is None or last is None or seen.callback is not last.callback or seen.callback is self._reported:
             return
+        if (seen.code is None) != (last.code is None):
+            return  # code has just begun, or has just ended: the next look tells
         self._reported = seen.callback
         stack = "".join(traceback.format_stack(frame, limit=_SHOWN_FRAMES))
         if seen.code is not None and seen.code is last.code:
@@ -87,22 +89,32 @@ class Watchdog:
                 stack,
             )
 
+    def is_in_users_code(self) -> bool:
+        """Tell whether the thread executes code of a workflow or a step just now."""
+        seen = self._see(sys._current_frames().get(self._watched.ident or 0))
+        return seen is not None and seen.code is not None
+
     def _see(self, frame: FrameType | None) -> _Seen | None:
         """Return what the thread is doing; None where it waits for events."""
         if frame is None or frame.f_code.co_name == "select":
             return None
         users = False
         code: FrameType | None = None
-        whose = ""
+        whose = where = ""
+        outermost = frame
         while frame is not None:
+            outermost = frame
             if frame.f_code is self._turn or frame.f_code is _CALLBACK:
                 return _Seen(frame, code, whose)
-            users = users or is_users(frame)
+            if not users and is_users(frame):
+                users = True
+                where = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
             if users and code is None:
                 whose = _whose(frame)
                 code = frame if whose else None
             frame = frame.f_back
-        return None
+        # The frames of a greenlet, on which `def` workflows are executed, end with its own first one.
+        return _Seen(outermost, outermost, whose or f"the workflow code at {where}") if users else None
 
 
 def _whose(frame: FrameType) -> str:
