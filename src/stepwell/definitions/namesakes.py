@@ -88,9 +88,9 @@ def _place(definition: Definition[..., Any]) -> frozenset[str]:
 def _enclosed(definition: Definition[..., Any]) -> list[int]:
     """Return which objects a function has from around it, by identity, and its defaults."""
     function: Any = inspect.unwrap(definition.function)
-    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
-    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    return list(map(id, [*cells, *defaults]))
+    cells: list[Any] = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
+    defaults: list[Any] = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return [id(held) for held in (*cells, *defaults)]
 
 
 def _code(definition: Definition[..., Any]) -> Any:
