@@ -238,6 +238,15 @@ def test_runs_are_filtered_and_given_to_programs_as_json(
     assert [run["id"] for run in json.loads(capsys.readouterr().out)] == expected
 
 
+@pytest.mark.parametrize(("limit", "is_said"), [(2, True), (4, False)])
+def test_a_list_that_may_go_on_says_so(
+    orders: str, limit: int, is_said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main("runs", "--db", orders, "--limit", str(limit)) == 0
+    said = capsys.readouterr().err
+    assert said == (f"These are the newest {limit}; --limit shows more.\n" if is_said else "")
+
+
 def test_a_run_is_shown_with_its_facts_and_its_journal(orders: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main("show", "ada", "--db", orders) == 0
     facts, _, journal = capsys.readouterr().out.partition("\n\n")

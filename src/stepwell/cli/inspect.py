@@ -84,6 +84,9 @@ def _runs(options: argparse.Namespace) -> int:
     else:
         rows = [(info.id, info.workflow, info.status, _time(info.created_at), _remark(info)) for info in found]
         _print_table(("ID", "WORKFLOW", "STATUS", "CREATED", "REMARK"), rows)
+        if len(found) == options.limit:  # what is not shown must not seem not to be there
+            sys.stdout.flush()
+            print(f"These are the newest {options.limit}; --limit shows more.", file=sys.stderr)
     return 0
 
 

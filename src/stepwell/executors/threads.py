@@ -279,7 +279,7 @@ class ThreadLanes:
                 thread.told = True
                 _log.warning(
                     "run %r: attempt %d of step %r was given up, because its time was up or its run was cancelled, and "
-                    "its thread goes on; there are %d such threads. A `def` step cannot be stopped: have it call "
+                    "its thread goes on (threads like that: %d). A `def` step cannot be stopped: have it call "
                     "current().check_cancelled(), or declare it with isolate='process'",
                     attempts.run_id,
                     number,

@@ -89,7 +89,7 @@ def attempt_failed(attempts: StepCall, workflow: str, error: BaseException, retr
         fields["retry_at"] = None
     else:
         text += "the next one follows in %g s"
-        arguments += (max(0, retry_at - now) / MICROSECONDS,)
+        arguments += (round(max(0, retry_at - now) / MICROSECONDS, 3),)
         fields["retry_at"] = datetime_of(retry_at - attempts.ahead).isoformat()
     return Line(attempts.run_key, logging.WARNING, text, arguments, error, fields, of_attempt=True)
 
