@@ -220,6 +220,7 @@ class Callers:
         elif self._is_refusal(call, error):
             call.settled, call.outcome = True, "refused"
         elif isinstance(error, (StorageFull, ClaimLost, EngineClosed, RunNotFound)):
+            call.unknown += "is kept" in str(error)  # it is written later, so this one, repeated, may come twice
             self._again(call)
         else:  # an unknown outcome
             call.unknown += 1
