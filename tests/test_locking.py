@@ -160,7 +160,7 @@ def test_a_lock_file_that_is_no_plain_file_is_refused(lock_path: str, tmp_path: 
         os.mkfifo(lock_path)
     with pytest.raises(FileNotUsable, match="plain file"):
         locking.acquire(lock_path, "orders.db")
-    assert not locking._held
+    assert "orders.db" not in locking._held.values()
 
 
 def test_a_forked_child_neither_inherits_the_locks_nor_can_let_go_of_them(lock_path: str) -> None:

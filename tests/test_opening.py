@@ -180,6 +180,10 @@ def opened_in(folder: Path) -> list[opening.Database]:
     return [database for database in opening._open if Path(database.path).parent == folder]
 
 
+def held_in(folder: Path) -> list[str]:
+    return [path for path in locking._held.values() if Path(path).parent == folder]
+
+
 def test_closing_leaves_one_file_and_its_lock_file(folder: Path, open_: Open) -> None:
     database = open_(folder / "orders.db")
     database.connect_reader()
@@ -188,7 +192,7 @@ def test_closing_leaves_one_file_and_its_lock_file(folder: Path, open_: Open) ->
     database.close()
     assert sorted(os.listdir(folder)) == ["orders.db", "orders.db-lock"]
     assert not opened_in(folder)
-    assert not locking._held
+    assert not held_in(folder)
     with pytest.raises(apsw.ConnectionClosedError):
         database.writer.execute("SELECT 1")
     with pytest.raises(EngineClosed, match="is closed"):
@@ -486,7 +490,7 @@ def test_a_refused_open_leaves_nothing_held(folder: Path, open_: Open, monkeypat
     monkeypatch.setattr(opening, "_touch_tables", fails)
     with pytest.raises(StoreFailed, match="disk reported an error"):
         open_(folder / "orders.db")
-    assert not locking._held
+    assert not held_in(folder)
     assert not opened_in(folder)
     monkeypatch.undo()
     assert open_(folder / "orders.db").writer.execute("SELECT * FROM stepwell_a").fetchall() == []
