@@ -35,7 +35,7 @@ from stepwell.store.sqlite import store, writer
 from stepwell.store.sqlite.file import locking
 from stepwell.store.sqlite.file.file_identity import FileInPlace
 from stepwell.store.sqlite.peers.datagrams import Mailbox
-from stepwell.store.sqlite.peers.listener import Lookout
+from stepwell.store.sqlite.peers.listener import Listener
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.worker import queue_policy, queue_scheduler
 
@@ -162,7 +162,7 @@ def _deaf() -> None:
         return []
 
     _put(Mailbox, "receive", lose)
-    _put(Lookout, "_tick", lambda *_: None)
+    _put(Listener, "_tick", lambda *_: None)
 
 
 def _locks_are_inherited() -> None:

@@ -27,8 +27,8 @@ from stepwell.store.sqlite.file.locking import SLOT_BASE, Identity, LockFile
 from stepwell.store.sqlite.file.opening import Database, open_database
 from stepwell.store.sqlite.peers import datagrams, places, questions
 from stepwell.store.sqlite.peers.datagrams import ANYTHING, DIED, ENDED, MAIL, MAX_KEYS, MEMBERS, WORK, Post
-from stepwell.store.sqlite.peers.deaths import Obituaries
-from stepwell.store.sqlite.peers.listener import Callback, Lookout
+from stepwell.store.sqlite.peers.deaths import Deaths
+from stepwell.store.sqlite.peers.listener import Callback, Listener
 
 INITIAL = "CREATE TABLE stepwell_a (id INTEGER PRIMARY KEY, v TEXT) STRICT;"
 Heard = tuple[bytes, tuple[int, ...]]
@@ -244,7 +244,7 @@ class Table:
         self.living.discard(key)
 
 
-class TableObituaries(Obituaries):
+class TableObituaries(Deaths):
     """Asks the `Table` who lives."""
 
     def __init__(self, table: Table, selector: selectors.BaseSelector) -> None:
@@ -256,13 +256,13 @@ class TableObituaries(Obituaries):
 
 
 @contextmanager
-def looking_at(table: Table, hear: Callback) -> Iterator[tuple[Lookout, Obituaries]]:
+def looking_at(table: Table, hear: Callback) -> Iterator[tuple[Listener, Deaths]]:
     """A lookout whose thread is the test."""
 
     def open_version() -> AbstractContextManager[Callable[[], int]]:
         return nullcontext(table.version)
 
-    lookout = Lookout(table, LockFile("", -1, Identity(0, 0), "orders.db"), open_version, hear)
+    lookout = Listener(table, LockFile("", -1, Identity(0, 0), "orders.db"), open_version, hear)
     with selectors.DefaultSelector() as selector:
         yield lookout, TableObituaries(table, selector)
     os.close(lookout._bell)
@@ -389,7 +389,7 @@ def test_a_member_whose_slot_was_taken_by_another_before_anyone_looked_is_dead_a
 ) -> None:
     dead: list[tuple[int, int]] = []
     with selectors.DefaultSelector() as selector:
-        obituaries = Obituaries(database.membership._file, selector)
+        obituaries = Deaths(database.membership._file, selector)
         with member(path, migrations) as first:
             seat(first, 7)
             assert obituaries.update({(1, 7): True}) == []
@@ -409,7 +409,7 @@ def test_a_process_that_cannot_be_watched_is_asked_for_again_and_again(
     path: str, migrations: str, database: Database
 ) -> None:
     with selectors.DefaultSelector() as selector, member(path, migrations) as other:
-        obituaries = Obituaries(database.membership._file, selector, pidfds=False)
+        obituaries = Deaths(database.membership._file, selector, pidfds=False)
         seat(other, 7)
         assert obituaries.update({(1, 7): True, (5, 9): True}) == [(5, 9)]
         assert obituaries.polls
@@ -425,7 +425,7 @@ def test_a_process_id_that_was_used_again_is_not_watched(
     path: str, migrations: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with selectors.DefaultSelector() as selector, member(path, migrations) as other:
-        obituaries = Obituaries(database.membership._file, selector)
+        obituaries = Deaths(database.membership._file, selector)
         seat(other, 7)
         real_open = os.pidfd_open
 
@@ -542,7 +542,7 @@ def test_a_member_of_another_boot_is_asked_for_its_lock_and_never_looked_up_by_i
         seat(other, 7)
         slot = other.ask("membership.take_seat()")
         places.write(membership._descriptor, slot, b"a boot elsewhere")
-        obituaries = Obituaries(membership._file, selector, is_here=membership._is_here)
+        obituaries = Deaths(membership._file, selector, is_here=membership._is_here)
         assert obituaries.update({(slot, 7): True}) == []
         assert obituaries.polls
         assert not selector.get_map()

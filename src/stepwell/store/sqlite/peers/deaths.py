@@ -26,7 +26,7 @@ POLL_SECONDS: Final = 0.025
 Key = tuple[int, int]
 
 
-class Obituaries:
+class Deaths:
     """Watches members; used by one thread. Descriptors to wait for are in `selector`, with the `Key` as data.
 
     `is_here` tells by a slot whether process ids of its holder mean something here.

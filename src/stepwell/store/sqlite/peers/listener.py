@@ -25,7 +25,7 @@ from stepwell.model.steady import monotonic
 from stepwell.store.sqlite.file.locking import LockFile
 from stepwell.store.sqlite.peers import datagrams
 from stepwell.store.sqlite.peers.datagrams import Letter, Mailbox
-from stepwell.store.sqlite.peers.deaths import POLL_SECONDS, Key, Obituaries
+from stepwell.store.sqlite.peers.deaths import POLL_SECONDS, Deaths, Key
 
 TICK_SECONDS: Final = 0.1
 #: How long `stop` waits for a callback to return.
@@ -65,7 +65,7 @@ class Table(Protocol):
         ...
 
 
-class Lookout:
+class Listener:
     """The thread. `open_version` is called in it, and gives what reads the version for as long as it runs."""
 
     def __init__(
@@ -124,7 +124,7 @@ class Lookout:
             with ExitStack() as stack:
                 version = stack.enter_context(self._open_version())
                 selector = stack.enter_context(selectors.DefaultSelector())
-                obituaries = Obituaries(self._file, selector, is_here=self._is_here)
+                obituaries = Deaths(self._file, selector, is_here=self._is_here)
                 stack.callback(obituaries.close)
                 selector.register(self._bell, selectors.EVENT_READ)
                 self._use_mailbox(selector)
@@ -140,7 +140,7 @@ class Lookout:
                     self._table.stopped_looking()
             self._started.set()
 
-    def _watch(self, selector: selectors.BaseSelector, obituaries: Obituaries, version: Version) -> None:
+    def _watch(self, selector: selectors.BaseSelector, obituaries: Deaths, version: Version) -> None:
         next_tick = monotonic() + TICK_SECONDS
         while not self._stopping.is_set():
             wait_seconds = next_tick - monotonic()
@@ -182,14 +182,14 @@ class Lookout:
         if present is not None:
             selector.register(present, selectors.EVENT_READ)
 
-    def _look_first(self, obituaries: Obituaries, version: Version) -> list[Key]:
+    def _look_first(self, obituaries: Deaths, version: Version) -> list[Key]:
         """Take in how things stand, as the first tick shall compare them; return the members that are dead."""
         self._ticked_version = version()
         dead = self._look_at_members(obituaries)
         self._ticked_table, self._was_alone = self._seen_table, obituaries.watches_nobody
         return dead
 
-    def _tick(self, obituaries: Obituaries, version: Version) -> None:
+    def _tick(self, obituaries: Deaths, version: Version) -> None:
         self._table.look_for_questions()
         self._tell_deaths(self._look_at_members(obituaries))
         is_alone = obituaries.watches_nobody
@@ -205,7 +205,7 @@ class Lookout:
         if changed:
             self._call(datagrams.ANYTHING, ())
 
-    def _look_at_members(self, obituaries: Obituaries) -> list[Key]:
+    def _look_at_members(self, obituaries: Deaths) -> list[Key]:
         table = self._table.read_table()
         if table == self._seen_table:
             return []

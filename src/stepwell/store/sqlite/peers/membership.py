@@ -46,7 +46,7 @@ from stepwell.store.sqlite.file.locking import DOOR_PATIENCE_SECONDS, SLOT_BASE,
 from stepwell.store.sqlite.peers import datagrams, in_words, places, questions
 from stepwell.store.sqlite.peers.datagrams import Mailbox, Post
 from stepwell.store.sqlite.peers.deaths import Key
-from stepwell.store.sqlite.peers.listener import Callback, Lookout, Version
+from stepwell.store.sqlite.peers.listener import Callback, Listener, Version
 from stepwell.store.sqlite.peers.places import own_place
 from stepwell.store.store import Answer
 
@@ -106,7 +106,7 @@ class Membership:
         self._flags = 0
         #: The table as last looked at, and the living others in it.
         self._view: tuple[bytes, list[Seat]] = (b"", [])
-        self._lookout: Lookout | None = None
+        self._lookout: Listener | None = None
         self._post_reply: Callable[[Callable[[], None]], None] | None = None
         self._seen_question = 0
         self._mutex = threading.RLock()
@@ -280,7 +280,7 @@ class Membership:
         file cannot be read.
         """
         assert self.open_version is not None, "set by the database"
-        lookout = Lookout(self, self._file, self.open_version, callback, is_here=self._is_here)
+        lookout = Listener(self, self._file, self.open_version, callback, is_here=self._is_here)
         lookout.start()
         self._set_flag(_WATCHES, True)
         with self._mutex:
