@@ -194,7 +194,7 @@ def test_what_happens_after_watch_has_returned_is_noticed_even_if_the_member_is_
 
 
 class Table:
-    """A file as `lookout` sees it: the table of members, who of them lives, and SQLite's `data_version`.
+    """A file as `listener` sees it: the table of members, who of them lives, and SQLite's `data_version`.
 
     Before each look at it, what the test has planned for that look happens.
     """
@@ -244,7 +244,7 @@ class Table:
         self.living.discard(key)
 
 
-class TableObituaries(Deaths):
+class TableDeaths(Deaths):
     """Asks the `Table` who lives."""
 
     def __init__(self, table: Table, selector: selectors.BaseSelector) -> None:
@@ -257,16 +257,16 @@ class TableObituaries(Deaths):
 
 @contextmanager
 def looking_at(table: Table, hear: Callback) -> Iterator[tuple[Listener, Deaths]]:
-    """A lookout whose thread is the test."""
+    """A listener whose thread is the test."""
 
     def open_version() -> AbstractContextManager[Callable[[], int]]:
         return nullcontext(table.version)
 
-    lookout = Listener(table, LockFile("", -1, Identity(0, 0), "orders.db"), open_version, hear)
+    listener = Listener(table, LockFile("", -1, Identity(0, 0), "orders.db"), open_version, hear)
     with selectors.DefaultSelector() as selector:
-        yield lookout, TableObituaries(table, selector)
-    os.close(lookout._bell)
-    os.close(lookout._rope)
+        yield listener, TableDeaths(table, selector)
+    os.close(listener._bell)
+    os.close(listener._rope)
 
 
 #: What a member does, in this order; the commit is told of by no letter.
@@ -299,16 +299,16 @@ def test_a_commit_is_noticed_whatever_the_thread_has_seen_of_its_member(life: st
             if kind == ANYTHING:
                 noticed.append(table.commits)
 
-        with looking_at(table, hear) as (lookout, obituaries):
-            lookout._look_first(obituaries, table.version)
+        with looking_at(table, hear) as (listener, deaths):
+            listener._look_first(deaths, table.version)
             # What was committed by now, whoever asked for the watch reads in the file.
             noticed.append(table.commits)
             for letter in (*letters, "nothing", "nothing"):
                 if "members" in letter:
-                    lookout._look_at_members(obituaries)
+                    listener._look_at_members(deaths)
                 if "death" in letter:
-                    obituaries.poll()
-                lookout._tick(obituaries, table.version)
+                    deaths.poll()
+                listener._tick(deaths, table.version)
         assert table.commits == 1
         assert noticed[-1] == 1, f"{moments}"
 
@@ -320,15 +320,15 @@ def test_a_commit_is_noticed_when_the_file_could_not_be_read_before_it() -> None
     def fails() -> int:
         raise apsw.BusyError("database is locked")
 
-    with looking_at(table, ear) as (lookout, obituaries):
-        lookout._look_first(obituaries, table.version)
+    with looking_at(table, ear) as (listener, deaths):
+        listener._look_first(deaths, table.version)
         table.join()
-        lookout._tick(obituaries, fails)
+        listener._tick(deaths, fails)
         assert ear.heard.get(timeout=1) == (ANYTHING, ())
         table.commit()
         table.die()
-        obituaries.poll()
-        lookout._tick(obituaries, table.version)
+        deaths.poll()
+        listener._tick(deaths, table.version)
         assert ear.heard.get(timeout=1) == (ANYTHING, ())
 
 
@@ -336,12 +336,12 @@ def test_alone_with_the_file_nobody_is_roused_by_their_own_commits() -> None:
     table = Table()
     ear = Ear()
 
-    with looking_at(table, ear) as (lookout, obituaries):
-        lookout._look_first(obituaries, table.version)
+    with looking_at(table, ear) as (listener, deaths):
+        listener._look_first(deaths, table.version)
 
         def is_roused() -> bool:
             table.commit()
-            lookout._tick(obituaries, table.version)
+            listener._tick(deaths, table.version)
             return not ear.heard.empty() and ear.heard.get() == (ANYTHING, ())
 
         assert not is_roused()
@@ -389,43 +389,43 @@ def test_a_member_whose_slot_was_taken_by_another_before_anyone_looked_is_dead_a
 ) -> None:
     dead: list[tuple[int, int]] = []
     with selectors.DefaultSelector() as selector:
-        obituaries = Deaths(database.membership._file, selector)
+        deaths = Deaths(database.membership._file, selector)
         with member(path, migrations) as first:
             seat(first, 7)
-            assert obituaries.update({(1, 7): True}) == []
+            assert deaths.update({(1, 7): True}) == []
             first.kill()
         with member(path, migrations) as second:
             assert second.ask("membership.take_seat()") == 1
             seat(second, 8)
-            dead += obituaries.update({(1, 8): True})
+            dead += deaths.update({(1, 8): True})
             assert dead == [(1, 7)]
             # One that left in order is nobody's loss.
             second.ask("membership.leave()")
-            assert obituaries.update({(1, 8): False}) == []
-        obituaries.close()
+            assert deaths.update({(1, 8): False}) == []
+        deaths.close()
 
 
 def test_a_process_that_cannot_be_watched_is_asked_for_again_and_again(
     path: str, migrations: str, database: Database
 ) -> None:
     with selectors.DefaultSelector() as selector, member(path, migrations) as other:
-        obituaries = Deaths(database.membership._file, selector, pidfds=False)
+        deaths = Deaths(database.membership._file, selector, pidfds=False)
         seat(other, 7)
-        assert obituaries.update({(1, 7): True, (5, 9): True}) == [(5, 9)]
-        assert obituaries.polls
-        assert obituaries.poll() == []
+        assert deaths.update({(1, 7): True, (5, 9): True}) == [(5, 9)]
+        assert deaths.polls
+        assert deaths.poll() == []
         other.kill()
-        assert obituaries.poll() == [(1, 7)]
-        assert obituaries.watches_nobody
+        assert deaths.poll() == [(1, 7)]
+        assert deaths.watches_nobody
         assert not selector.get_map()
-        obituaries.close()
+        deaths.close()
 
 
 def test_a_process_id_that_was_used_again_is_not_watched(
     path: str, migrations: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with selectors.DefaultSelector() as selector, member(path, migrations) as other:
-        obituaries = Deaths(database.membership._file, selector)
+        deaths = Deaths(database.membership._file, selector)
         seat(other, 7)
         real_open = os.pidfd_open
 
@@ -434,9 +434,9 @@ def test_a_process_id_that_was_used_again_is_not_watched(
             return real_open(os.getpid() if pid == other.pid else pid)
 
         monkeypatch.setattr(os, "pidfd_open", open_too_late)
-        assert obituaries.update({(1, 7): True}) == [(1, 7)]
+        assert deaths.update({(1, 7): True}) == [(1, 7)]
         assert not selector.get_map()
-        obituaries.close()
+        deaths.close()
 
 
 # --- questions --------------------------------------------------------------------------------------------------------
@@ -527,7 +527,7 @@ def test_a_member_whose_thread_has_ended_by_an_error_is_not_taken_for_stalled(
         other.ask("membership.watch(lambda kind, keys: None)")
         assert database.membership.ask([7], 60) == {7: "answered"}
         other.ask("setattr(membership, 'look_for_questions', None)")  # calling it raises
-        other.ask("membership._lookout._thread.join()")
+        other.ask("membership._listener._thread.join()")
         assert database.membership.ask([7], 0.01) == {7: "unreachable"}
 
 
@@ -542,17 +542,17 @@ def test_a_member_of_another_boot_is_asked_for_its_lock_and_never_looked_up_by_i
         seat(other, 7)
         slot = other.ask("membership.take_seat()")
         places.write(membership._descriptor, slot, b"a boot elsewhere")
-        obituaries = Deaths(membership._file, selector, is_here=membership._is_here)
-        assert obituaries.update({(slot, 7): True}) == []
-        assert obituaries.polls
+        deaths = Deaths(membership._file, selector, is_here=membership._is_here)
+        assert deaths.update({(slot, 7): True}) == []
+        assert deaths.polls
         assert not selector.get_map()
         # Stopped is a process of that number, which may be any.
         other.stop()
         assert membership.state_of(slot) == "active"
         assert membership.is_seated(slot, 7)
         other.kill()
-        assert obituaries.poll() == [(slot, 7)]
-        obituaries.close()
+        assert deaths.poll() == [(slot, 7)]
+        deaths.close()
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ class Notifications:
         if everything or "death" in kinds:
             self._look_at_members()
         if everything or "mail" in kinds:
-            self._worker.arrivals.take()
+            self._worker.inbox.take()
         if everything or "work" in kinds:
             self._worker.claims.look()
             self._worker.turns.look()

@@ -73,7 +73,7 @@ class Requests:
         run = self._worker.resident(run_id)
         if run is not None and message.key is None and not run.sending.get(message.name):
             receiver = run.waits_for(message.name)
-            if receiver is not None and not self._worker.arrivals.pending_for(run):
+            if receiver is not None and not self._worker.inbox.pending_for(run):
                 # Someone waits for it: it goes into the journal without a stop in the message table.
                 work = self._worker.batch.work_of(run)
                 work.extra.replies.append((reply, None))

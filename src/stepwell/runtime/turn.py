@@ -166,7 +166,7 @@ class TurnLoop(RequestGate):
             return
         # What wakes other threads comes last: they need the interpreter, and would only wait for this thread to rest.
         self.flush()
-        worker.settling.run_steps()
+        worker.outcomes.run_steps()
 
     def has_more(self) -> bool:
         """Tell whether another turn should follow at once."""
@@ -199,7 +199,7 @@ class TurnLoop(RequestGate):
         if self.starts and (not self._held_up or self.unavailable is not None):
             self._handle(self.starts, max(room - self.taken_on, room // 4, 1))
         if worker.loops.intruded:
-            worker.settling.halt_intruded()
+            worker.outcomes.halt_intruded()
 
     def _handle(self, events: deque[Callable[[], None]], limit: int) -> None:
         enough = self.taken_on + limit
@@ -239,7 +239,7 @@ class TurnLoop(RequestGate):
         try:
             for index, group in enumerate(groups):
                 if group[0].calls_transactions:
-                    self.worker.settling.prepare(group[0])
+                    self.worker.outcomes.prepare(group[0])
                 try:
                     self._commit_together(group)
                 except ClaimLost as error:
@@ -267,11 +267,11 @@ class TurnLoop(RequestGate):
                 worker.batch.put_back(works)
                 raise
             self.is_held_back = False
-            worker.settling.settle(written, outcomes)
+            worker.outcomes.settle(written, outcomes)
         if len(written) != len(works):
             rest = [work for work in works if not work.is_written]
             nothing: list[list[Any]] = [[]] * len(rest)
-            worker.settling.settle(rest, nothing)
+            worker.outcomes.settle(rest, nothing)
 
     def flush(self) -> None:
         """Call what waits for the end of the turn."""
@@ -291,14 +291,14 @@ class TurnLoop(RequestGate):
         if not self.is_held_back:
             _log.error("%s. Work goes on by itself when that is over", error)
             self.is_held_back = True
-        self.worker.settling.hold_back(works, error)
+        self.worker.outcomes.hold_back(works, error)
         self.unavailable = error
         self._driver.store_unavailable()
 
     def give_up_waiting(self, error: StoreUnavailable) -> None:
         """Refuse what callers asked for, since somebody else does not stop writing; what runs did waits on."""
         _log.error("%s. Work goes on by itself when that is over", error)
-        self.worker.settling.hold_back(self.worker.batch.take(), error)
+        self.worker.outcomes.hold_back(self.worker.batch.take(), error)
         waiting, self._tried_again = [*self._tried_again, *self.starts], []
         self.starts.clear()
         for event in waiting:

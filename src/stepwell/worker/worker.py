@@ -1,9 +1,9 @@
 """The worker: which runs are in memory, what reaches them, what becomes of it.
 
 Every method that takes an event turns it into a `UnitOfWork`, by way of the `Activator`. The turn loop collects those
-of a batch, commits them in one transaction, and hands the results to `settling`, which releases the effects. `claims`
+of a batch, commits them in one transaction, and hands the results to `outcomes`, which releases the effects. `claims`
 takes runs and gives them back, `loader` reads them, `unstarted` ends those that nobody has begun, `turns` decides about
-queues, `arrivals` hands over what other workers wrote.
+queues, `inbox` hands over what other workers wrote.
 
 No clock (`now` is set by the engine), no threads, no I/O but reads of the store.
 """
@@ -91,8 +91,8 @@ class Worker:
         self.batch = CommitBatch()
         self.child_ids = ChildIds(inspector, self.batch)
         self.turns = QueueScheduler(self, inspector, workflows, flows, queues, takes_work=takes_work)
-        self.settling = Outcomes(self, inspector, self._steps, outside)
-        self.arrivals = Inbox(self, inspector, outside)
+        self.outcomes = Outcomes(self, inspector, self._steps, outside)
+        self.inbox = Inbox(self, inspector, outside)
         self.spinning = Spinning(self, outside)
         self._told: list[
             tuple[LoadedRun, Entry | None]
@@ -104,18 +104,18 @@ class Worker:
 
     def lose_everything(self, works: Iterable[UnitOfWork], error: ClaimLost) -> list[UnitOfWork]:
         """Forget all runs, because they are not this worker's any more; return the works that can be written anew."""
-        kept = self.settling.drop(works, error)
+        kept = self.outcomes.drop(works, error)
         self._ends.clear()
         self.close()
         return kept
 
     def halt_broken(self, key: int, error: Exception) -> None:
         """Halt a run whose event the engine failed to handle."""
-        self.settling.halt_broken(key, error)
+        self.outcomes.halt_broken(key, error)
 
     def halt_unread(self, key: int, error: Exception) -> None:
         """Halt a run of this worker's that is not in memory."""
-        self.settling.halt_unread(key, error)
+        self.outcomes.halt_unread(key, error)
 
     def load_soon(self, keys: Sequence[int]) -> None:
         """Bring runs of this worker's to memory in an event of their own."""
@@ -534,4 +534,4 @@ class Worker:
     def ended_meanwhile(self, run: LoadedRun) -> None:
         """Look whether what a run waits for has come about elsewhere."""
         if self.memory.runs.get(run.key) is run:
-            self.arrivals.look_again(run)
+            self.inbox.look_again(run)

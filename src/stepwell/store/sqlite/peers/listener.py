@@ -93,7 +93,7 @@ class Listener:
         self._ticked_version = 0
         self._ticked_table = b""
         self._was_alone = False
-        self._thread = threading.Thread(target=self._run, name="stepwell-lookout", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="stepwell-listener", daemon=True)
 
     def start(self) -> None:
         """Start; return once the first look was taken, from which on every commit of others will be noticed."""
@@ -124,14 +124,14 @@ class Listener:
             with ExitStack() as stack:
                 version = stack.enter_context(self._open_version())
                 selector = stack.enter_context(selectors.DefaultSelector())
-                obituaries = Deaths(self._file, selector, is_here=self._is_here)
-                stack.callback(obituaries.close)
+                deaths = Deaths(self._file, selector, is_here=self._is_here)
+                stack.callback(deaths.close)
                 selector.register(self._bell, selectors.EVENT_READ)
                 self._use_mailbox(selector)
-                dead = self._look_first(obituaries, version)
+                dead = self._look_first(deaths, version)
                 self._started.set()
                 self._tell_deaths(dead)
-                self._watch(selector, obituaries, version)
+                self._watch(selector, deaths, version)
         except BaseException as error:  # noqa: BLE001 -- told to who started it, or else to the log
             self._failure = error
             if self._started.is_set() and not self._stopping.is_set():
@@ -140,11 +140,11 @@ class Listener:
                     self._table.stopped_looking()
             self._started.set()
 
-    def _watch(self, selector: selectors.BaseSelector, obituaries: Deaths, version: Version) -> None:
+    def _watch(self, selector: selectors.BaseSelector, deaths: Deaths, version: Version) -> None:
         next_tick = monotonic() + TICK_SECONDS
         while not self._stopping.is_set():
             wait_seconds = next_tick - monotonic()
-            if obituaries.polls:
+            if deaths.polls:
                 wait_seconds = min(wait_seconds, POLL_SECONDS)
             events = selector.select(max(0.0, wait_seconds))
             if self._stopping.is_set():
@@ -153,21 +153,21 @@ class Listener:
             letters: list[Letter] = []
             for selected, _ in events:
                 if selected.data is not None:
-                    obituaries.ended(selected.data)
+                    deaths.ended(selected.data)
                     dead.append(selected.data)
                 elif selected.fd == self._bell:
                     os.read(self._bell, 4096)
                     self._use_mailbox(selector)
                 elif self._mailbox is not None:
                     letters = self._mailbox.receive()
-            if obituaries.polls:
-                dead += obituaries.poll()
+            if deaths.polls:
+                dead += deaths.poll()
             self._tell_deaths(dead)
             if any(letter.kind == datagrams.MEMBERS for letter in letters):
-                self._tell_deaths(self._look_at_members(obituaries))
+                self._tell_deaths(self._look_at_members(deaths))
             self._tell(letters)
             if monotonic() >= next_tick:
-                self._tick(obituaries, version)
+                self._tick(deaths, version)
                 next_tick = monotonic() + TICK_SECONDS
 
     def _use_mailbox(self, selector: selectors.BaseSelector) -> None:
@@ -182,17 +182,17 @@ class Listener:
         if present is not None:
             selector.register(present, selectors.EVENT_READ)
 
-    def _look_first(self, obituaries: Deaths, version: Version) -> list[Key]:
+    def _look_first(self, deaths: Deaths, version: Version) -> list[Key]:
         """Take in how things stand, as the first tick shall compare them; return the members that are dead."""
         self._ticked_version = version()
-        dead = self._look_at_members(obituaries)
-        self._ticked_table, self._was_alone = self._seen_table, obituaries.watches_nobody
+        dead = self._look_at_members(deaths)
+        self._ticked_table, self._was_alone = self._seen_table, deaths.watches_nobody
         return dead
 
-    def _tick(self, obituaries: Deaths, version: Version) -> None:
+    def _tick(self, deaths: Deaths, version: Version) -> None:
         self._table.look_for_questions()
-        self._tell_deaths(self._look_at_members(obituaries))
-        is_alone = obituaries.watches_nobody
+        self._tell_deaths(self._look_at_members(deaths))
+        is_alone = deaths.watches_nobody
         changed = self._seen_table != self._ticked_table
         try:
             seen = version()
@@ -205,12 +205,12 @@ class Listener:
         if changed:
             self._call(datagrams.ANYTHING, ())
 
-    def _look_at_members(self, obituaries: Deaths) -> list[Key]:
+    def _look_at_members(self, deaths: Deaths) -> list[Key]:
         table = self._table.read_table()
         if table == self._seen_table:
             return []
         self._seen_table = table
-        return obituaries.update(self._table.members_in(table))
+        return deaths.update(self._table.members_in(table))
 
     def _tell_deaths(self, dead: list[Key]) -> None:
         if dead:

@@ -106,7 +106,7 @@ class Membership:
         self._flags = 0
         #: The table as last looked at, and the living others in it.
         self._view: tuple[bytes, list[Seat]] = (b"", [])
-        self._lookout: Listener | None = None
+        self._listener: Listener | None = None
         self._post_reply: Callable[[Callable[[], None]], None] | None = None
         self._seen_question = 0
         self._mutex = threading.RLock()
@@ -196,9 +196,9 @@ class Membership:
             self.epoch = epoch
             self._flags = _MEMBER | (_TAKES_WORK if takes_work else 0) | self._flags & (_LISTENS | _WATCHES)
             self._write(_ENTRY.pack(epoch, self._flags), TABLE_OFFSET + self.slot * _ENTRY.size)
-            if self._lookout is not None:
+            if self._listener is not None:
                 # It closes the earlier mailbox, which it is listening at.
-                self._lookout.ring()
+                self._listener.ring()
             elif earlier is not None:
                 earlier.close()
         self.nudge(datagrams.MEMBERS, [seat.epoch for seat in self.others()])
@@ -280,21 +280,21 @@ class Membership:
         file cannot be read.
         """
         assert self.open_version is not None, "set by the database"
-        lookout = Listener(self, self._file, self.open_version, callback, is_here=self._is_here)
-        lookout.start()
+        listener = Listener(self, self._file, self.open_version, callback, is_here=self._is_here)
+        listener.start()
         self._set_flag(_WATCHES, True)
         with self._mutex:
-            self._lookout = lookout
+            self._listener = listener
             # Announced since the thread looked, perhaps.
-            lookout.ring()
+            listener.ring()
 
     def stop_watching(self) -> None:
         """End the calls that `watch` asked for. Not for the thread that makes them."""
         with self._mutex:
-            lookout, self._lookout = self._lookout, None
-        if lookout is not None:
+            listener, self._listener = self._listener, None
+        if listener is not None:
             self.stopped_looking()
-            lookout.stop()
+            listener.stop()
 
     def ask(self, epochs: Sequence[int], timeout_seconds: float) -> dict[int, Answer]:
         """Ask members whether they are well; see `Store.ask` and `questions`.
@@ -366,7 +366,7 @@ class Membership:
             if self.slot >= 0:
                 self._write(b"\0", FAULT_OFFSET)
 
-    # --- for the lookout
+    # --- for the listener
     # -------------------------------------------------------------------------------------------------
 
     def read_table(self) -> bytes:
