@@ -35,7 +35,9 @@ from stepwell.store.store import LOCK_PATIENCE_SECONDS, SLOW_LOCK_SECONDS
 _log: Final = logging.getLogger("stepwell")
 
 _ADVICE: Final = "If it is stopped, or hangs, continue it or kill it"
-_ADVICE_TO_THIS_PROCESS: Final = "A transaction should be short: do the waiting outside of it"
+_ADVICE_TO_THIS_PROCESS: Final = (
+    "A transaction should be short, and so should workflow code between two steps: do the waiting outside of it"
+)
 #: How often a thread that waits for another process looks at the time.
 _LOOK_SECONDS: Final = 0.5
 #: How long `close` waits for the helper, as a rule for a commit of another process; then it is left to end by itself.
@@ -359,7 +361,7 @@ class SharedLock:
         if self._turnstile.is_inside or self._closed:
             return (
                 f"{self._own_holder()} has been writing",
-                "A transaction should be short: do the waiting outside of it",
+                _ADVICE_TO_THIS_PROCESS,
             )
         pid = self._turnstile.next_in_line()
         return (
