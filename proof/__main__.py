@@ -36,6 +36,9 @@ LANES: Final = (("images", "disk-errors"), ("processes", "stop", "kill", "queues
 RESULTS: Final = Path(__file__).with_name("results")
 #: After how long CI gives a harness up, in seconds: one that hangs is a failure, not a stopped pipeline.
 _CI_TIMEOUT_SECONDS: Final = 900.0
+#: How much of what a failed harness found is said again at the end.
+_WHY_LINES: Final = 8
+_WHY_LENGTH: Final = 400
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,16 +83,36 @@ def _ci(jobs: int, seed: int, results: Path) -> int:
         # What an earlier run wrote must not pass for this one's.
         (results / f"{name}.json").unlink(missing_ok=True)
 
-    def run_lane(lane: Sequence[str]) -> list[str]:
-        return [name for name in lane if not _passes(name, jobs, seed, results)]
+    broken: dict[str, str] = {}
+
+    def run_lane(lane: Sequence[str]) -> None:
+        for name in lane:
+            passed, output = _run_apart(name, jobs, seed, results)
+            if not passed:
+                broken[name] = output
 
     with ThreadPoolExecutor(len(LANES)) as lanes:
-        broken = [name for failed in lanes.map(run_lane, LANES) for name in failed]
+        list(lanes.map(run_lane, LANES))
+    for name, output in broken.items():
+        print(f"--- why {name} failed\n{_why(results / f'{name}.json', output)}")
     print(f"{len(HARNESSES)} harnesses took {time.perf_counter() - began:.0f} s; failed: {', '.join(broken) or 'none'}")
     return 1 if broken else 0
 
 
-def _passes(name: str, jobs: int, seed: int, results: Path) -> bool:
+def _why(path: Path, output: str) -> str:
+    """Say what a failed harness found, in a few lines: the end of a long log is what is read of it."""
+    if not path.exists():
+        # It raised, or was not done in time.
+        return "\n".join(output.splitlines()[-_WHY_LINES:])
+    result = Result.read(path)
+    failed = cast("Sequence[str]", result.details.get("failed", ()))
+    told = [f"{result.cases:,} cases, {result.failures:,} failures", *failed[:_WHY_LINES]]
+    told += [f"control NOT CAUGHT: {each.name}: {each.how}" for each in result.controls if not each.caught]
+    return "\n".join(f"  {line[:_WHY_LENGTH]}" for line in told)
+
+
+def _run_apart(name: str, jobs: int, seed: int, results: Path) -> tuple[bool, str]:
+    """Run a harness in a process of its own and print what it says; return whether it passed, and its output."""
     command = [sys.executable, "-m", "proof", name, "--jobs", str(jobs), "--seed", str(seed), "--results", str(results)]
     # A session of its own, so that a harness that hangs is ended with all that it has started.
     process = subprocess.Popen(
@@ -102,7 +125,7 @@ def _passes(name: str, jobs: int, seed: int, results: Path) -> bool:
         output, _ = process.communicate()
         output += f"{name}: not done after {_CI_TIMEOUT_SECONDS:g} s\n"
     print(output, end="", flush=True)
-    return process.returncode == 0
+    return process.returncode == 0, output
 
 
 if __name__ == "__main__":

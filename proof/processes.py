@@ -43,9 +43,15 @@ CI_CASES: Final = len(SCENARIOS)
 
 #: How workers are broken (`proof.crew_member.CONTROLS`), the scenario that must show it, and what it must say.
 CONTROLS: Final = {
-    "a file that was taken away is not missed": ("file moved away", "goes on"),
-    "every worker has a clock of its own": ("wall clocks set by hours and a year, time zones", "entries are from"),
+    "a file that was taken away is not missed": ("file moved away", ("goes on",)),
+    # Two clocks show as times that cannot be, or as an execution hours after the record that forbids it.
+    "every worker has a clock of its own": (
+        "wall clocks set by hours and a year, time zones",
+        ("entries are from", "executed again by", "an entry was written at"),
+    ),
 }
+#: How often a control's scenario is played, with another seed each time: what the workers do first is chance.
+_CONTROL_TRIES: Final = 4
 
 
 def run(cases: int, jobs: int, seed: int) -> Result:
@@ -77,17 +83,23 @@ def run(cases: int, jobs: int, seed: int) -> Result:
 
 
 def _control(name: str, seed: int) -> Control:
-    scenario, reason = CONTROLS[name]
+    scenario, reasons = CONTROLS[name]
+    control = Control(name, caught=False, how="not tried")
     token = broken.set(name)
-    complaints: list[str] = []
     try:
-        with scratch() as folder:
-            SCENARIOS[scenario](folder, seed)
-    except Exception as error:
-        complaints.append(f"{type(error).__name__}: {error}")
+        for number in range(_CONTROL_TRIES):
+            complaints: list[str] = []
+            try:
+                with scratch() as folder:
+                    SCENARIOS[scenario](folder, seed + number)
+            except Exception as error:
+                complaints.append(f"{type(error).__name__}: {error}")
+            control = judged(name, complaints, *reasons)
+            if control.caught:
+                break
     finally:
         broken.reset(token)
-    return judged(name, complaints, reason)
+    return control
 
 
 def play(name: str, seed: int) -> None:

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 from proof import corrupt, crew_member, disk_errors, images
-from proof.__main__ import HARNESSES, LANES, main
+from proof.__main__ import HARNESSES, LANES, _why, main
 from proof.disk import Disk
 from proof.pool import scratch
 from proof.recorder import Op
@@ -115,6 +115,16 @@ def test_a_control_is_caught_only_for_its_own_reason() -> None:
     assert judged("no sync", complaints, "acknowledged, but lost") == Control("no sync", caught=True, how=complaints[1])
     assert not judged("no sync", complaints[:1], "acknowledged, but lost").caught
     assert not judged("no sync", [], "acknowledged, but lost").caught
+
+
+def test_the_end_of_a_long_log_says_why_a_harness_failed(tmp_path: Path) -> None:
+    missed = [Control("no sync", caught=False, how="nothing was noticed")]
+    path = result(failures=1, details={"failed": ["life 7: lost"]}, controls=missed).write(tmp_path)
+    said = _why(path, "")
+    assert "1 failures" in said
+    assert "life 7: lost" in said
+    assert "NOT CAUGHT: no sync" in said
+    assert _why(tmp_path / "none.json", "first\nlast") == "first\nlast"
 
 
 @pytest.mark.parametrize(
