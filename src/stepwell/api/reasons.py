@@ -295,6 +295,15 @@ def due(since: int, taker: str | None, *, parked: bool) -> str:
     return f"{what}; it has been due since {moment(since)}: {taker or 'it waits for a worker with room for it'}"
 
 
+def looked_at_again(waits: str, since: int, taker: str | None) -> str:
+    """Say what a run waits for that a worker shall look at, although nothing of that has come.
+
+    Somebody resumed it, its worker ended, or what came is none of what it waits for.
+    """
+    then = taker or "it waits for a worker with room for it"
+    return f"{waits}; it has been due for another look since {moment(since)}: {then}"
+
+
 def not_said(until: int | None, *, taken_up: bool) -> str:
     """Say what little is known of a run whose row does not say what it waits for."""
     if taken_up:

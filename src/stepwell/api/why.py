@@ -25,6 +25,8 @@ from stepwell.worker.queue_policy import rate_opens_at
 
 #: How many holders of permits, and unread messages, are looked at.
 _LOOKED_AT: Final = 5
+#: How many names of unread messages are compared with that of the one that is waited for.
+_ALL_NAMES: Final = 1000
 #: How far a chain of runs that wait for each other is followed.
 _DEPTH: Final = 3
 #: A timer is most often the bound of what is waited for beside it.
@@ -127,7 +129,7 @@ class Reasons:
             taker = self._nobody(record.workflow)
             if taker is None and record.crashes >= SUSPECT_CRASHES:
                 taker = reasons.suspect(record.crashes, self._inspector.suspect_under_way())
-            return reasons.due(record.wake_at - record.ahead, taker, parked=record.waiting_on is not None)
+            return self._due(record, record.wake_at - record.ahead, taker, depth)
         try:
             waits = [_shown(wait, record) for wait in decode_waits(record.waiting_on)]
         except SerializationError as error:
@@ -137,6 +139,34 @@ class Reasons:
                 None if record.wake_at is None else record.wake_at - record.ahead, taken_up=record.owner is not None
             )
         return self._all_of(record, waits, depth)
+
+    def _due(self, record: RunRecord, since: int, taker: str | None, depth: int) -> str:
+        """Say what a run waits for that is in no worker's memory and should go on: it need not have come."""
+        if record.waiting_on is None:
+            return reasons.due(since, taker, parked=False)
+        try:
+            waits = [_shown(wait, record) for wait in decode_waits(record.waiting_on)]
+        except SerializationError as error:
+            return str(error)
+        has_come = record.deadline_at is not None and record.deadline_at <= self._now
+        if has_come or any(self._has_come(record, wait) for wait in waits):
+            return reasons.due(since, taker, parked=True)
+        return reasons.looked_at_again(self._all_of(record, waits, depth), since, taker)
+
+    def _has_come(self, record: RunRecord, wait: Wait) -> bool:
+        match wait.kind:
+            case "timer" | "retry":
+                return wait.until is not None and wait.until <= self._wall
+            case "message":
+                return wait.name in self._inspector.unreceived_names(record.key, _ALL_NAMES)
+            case "run":
+                found = self._inspector.run_facts(wait.name)
+                return found is None or found.status in ENDED
+            case "permit":
+                standing = self._inspector.standing(record.key, wait.op)
+                return standing is not None and standing.state == "running"
+            case "nothing" | "more":
+                return False
 
     def _all_of(self, record: RunRecord, waits: list[Wait], depth: int) -> str:
         halted: list[str] = []

@@ -74,6 +74,7 @@ class Inbox:
 
     def look_again(self, run: LoadedRun) -> None:
         """Give a run what other workers have written for it: messages, a cancellation, the ends of runs it awaits."""
+        run.was_made_due()
         activator, work = self._worker.activator, self._worker.batch.work_of(run)
         for message in self._inspector.messages_from_others(run.key, self._worker.epoch, run.heard):
             run.heard = message.position

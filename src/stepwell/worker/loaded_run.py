@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, Final
 
 from stepwell.definitions.step_call import History, StepCall
 from stepwell.model.journal import Entry, Payload
@@ -12,6 +12,9 @@ from stepwell.model.lifecycle import Status
 from stepwell.model.run import Message, Permit, RunRecord
 from stepwell.replay.execution import Execution
 from stepwell.replay.operation import Operation
+
+#: In place of the time that a row has: it is due, as of some moment. No time that a run rests with is this one.
+_MADE_DUE: Final = -1
 
 
 class Spin:
@@ -104,6 +107,14 @@ class LoadedRun:
         self.spin: Spin | None = None  # not None: the code goes round without waiting
         self.suspect = False  # it was under way when workers died (see `stepwell.store.store.Store.reap`)
         self.work: Any = None  # the uncommitted Work that touches this run
+
+    def was_made_due(self) -> None:
+        """Note that the store has it as due: what came for it made it so, lest a death of its worker keep that from it.
+
+        When it rests, its row is set right, though nothing that it waits for had come.
+        """
+        if self.status == "waiting":
+            self.wake_at = _MADE_DUE
 
     def add_timer(self, due: int, operation: int) -> None:
         """Remember that `operation` (a timer, or a step that waits for its next attempt) is due."""

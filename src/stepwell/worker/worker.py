@@ -151,19 +151,23 @@ class Worker:
             key, number, over = self._ends.pop()
             watcher = self.memory.runs.get(key)
             operation = watcher.execution.pending.get(number) if watcher is not None else None
-            if watcher is None or operation is None:
+            if watcher is None or (operation is None and watcher.status != "waiting"):
                 continue
             self.batch.join(watcher, work)
-            self.activator.deliver(watcher, self.activator.result_entry(watcher, operation, over), work)
+            watcher.was_made_due()
+            if operation is not None:
+                self.activator.deliver(watcher, self.activator.result_entry(watcher, operation, over), work)
             self.activator.settle(watcher, work)
 
     def deliver_cancel(self, run: LoadedRun, reason: str | None, work: UnitOfWork) -> None:
         """Tell a run that it is cancelled, once."""
-        if run.cancelling or run.finished:
+        if run.finished:
             return
-        run.cancelling = True
-        run.cancel_reason = reason
-        self.activator.deliver(run, Entry(run.key, 0, "cancel", reason or "", 0, self.now), work)
+        run.was_made_due()
+        if not run.cancelling:
+            run.cancelling = True
+            run.cancel_reason = reason
+            self.activator.deliver(run, Entry(run.key, 0, "cancel", reason or "", 0, self.now), work)
         self.settle_run(run, work)
 
     # --- time ----------------------------------------------------------------------------------------------------
@@ -437,6 +441,7 @@ class Worker:
             run.sending.pop(change.name, None)
         if sent.position:
             run.put_message(change.name, change.value, sent.position, change.at)
+            run.was_made_due()
             self.settle_run(run, self.batch.work_of(run))
 
     def message_sent_outside(self, change: MessageSent, sent: Sent) -> None:
@@ -450,6 +455,7 @@ class Worker:
             self.message_committed(change, sent)
         elif sent.position and sent.position not in run.loaded_messages:
             run.put_message(change.name, change.value, sent.position, change.at)
+            run.was_made_due()
             self.settle_run(run, self.batch.work_of(run))
 
     def started_outside(self, keys: Sequence[int]) -> None:
@@ -490,10 +496,12 @@ class Worker:
 
     def tell_watchers(self, run_id: str, parent: int | None, over: RunOver, work: UnitOfWork) -> None:
         """Note who is to hear of a run's end; `deliver_ends` tells them."""
-        for key, operation in self.memory.pop_watchers(run_id):
-            self._ends.append((key, operation, over))
+        watchers = self.memory.pop_watchers(run_id)
         if parent is not None and parent not in self.memory:
             self.activator.wake_absent(parent, work)
+        elif parent is not None and all(key != parent for key, _ in watchers):
+            watchers.append((parent, 0))  # the end makes it due in the store, though it waits for something else
+        self._ends += [(key, operation, over) for key, operation in watchers]
 
     def restart(self, run: LoadedRun) -> None:
         """Start the run's code anew, on greenlets."""
