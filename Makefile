@@ -15,6 +15,10 @@ CASES ?=
 SEEDS ?= 2000
 PROOF_ARGS ?=
 CONFORMANCE_ARGS ?=
+SAMPLE ?= 250
+SEED ?= 1
+MODULE ?=
+MUTANTS_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,9 +27,10 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # Stamps: an environment is as new as pyproject.toml, which names everything that is installed in it.
 CORE := $(VENV)/.core-installed
 DEV := $(VENV)/.dev-installed
+MUTANTS := $(VENV)/.mutants-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint types layers format bench bench-soak prove proof sim images conformance clean
+.PHONY: help demo test test-all check lint types layers format bench bench-soak prove proof sim images conformance mutants clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -81,8 +86,11 @@ images:  ## run crash images: [CASES=n]
 conformance: $(DEV)  ## run CPython's and anyio's own tests of asyncio code as workflows (CONFORMANCE_ARGS=--write: into the docs)
 	$(BIN)/python -m conformance $(CONFORMANCE_ARGS)
 
+mutants: $(MUTANTS)  ## change the code that decides, and count what no test notices: [SAMPLE=n, 0: all] [SEED=n] [MODULE=retry]
+	$(BIN)/python -m mutants --sample $(SAMPLE) --seed $(SEED) $(addprefix --module ,$(MODULE)) $(MUTANTS_ARGS)
+
 clean:  ## remove environments, caches and results
-	rm -rf .venv .venvs build dist bench/results proof/results conformance/.cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venvs build dist bench/results proof/results mutants/results conformance/.cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
@@ -102,4 +110,9 @@ $(CORE): pyproject.toml | $(VENV)/bin/python
 $(DEV): pyproject.toml | $(CORE)
 	@echo "Installing what tests and checks need into $(VENV)"
 	@$(BIN)/python $(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(MUTANTS): pyproject.toml | $(DEV)
+	@echo "Installing what makes mutants into $(VENV)"
+	@$(BIN)/python $(PIP_INSTALL) --editable '.[dev,mutants]'
 	@touch $@
