@@ -15,6 +15,7 @@ from tests.commands import Desk
 from tests.programs import flows
 
 from stepwell import Engine, PermanentError, Queue, Retry, StepInterrupted, receive, step, sync, transaction, workflow
+from stepwell.package import ROOT
 from stepwell.testing import TestEngine
 
 three = Retry(attempts=3, delay=1.0, jitter=0)
@@ -108,6 +109,26 @@ def test_each_failed_attempt_is_a_warning_and_the_failed_run_an_error(
     if which != "slow":
         assert all(f"in {which}" in traceback_of(record) for record in [*attempts, over])
         assert "the api is down" in over.getMessage()
+    assert not [record for record in [*attempts, over] if ROOT in traceback_of(record)]  # nobody's business
+
+
+def test_tracebacks_of_children_of_def_workflows_have_the_frames_of_their_code_only(
+    engine: TestEngine, heard: list[logging.LogRecord]
+) -> None:
+    @workflow(name="wraps what its child failed with")
+    def wraps() -> None:
+        try:
+            sync.start(calls, "flaky", id="child").result()
+        except ConnectionError as error:
+            raise ExceptionGroup("several", [RuntimeError("one"), error]) from error
+
+    run = engine.start(wraps, id="order-1")
+    engine.advance(10)
+    with pytest.raises(ExceptionGroup):
+        run.result(timeout=60)
+    texts = [traceback_of(record) for record in of_run(heard, "child") + of_run(heard, "order-1")]
+    assert len(texts) == 5
+    assert all(__file__ in text and ROOT not in text for text in texts)
 
 
 def test_a_failure_is_not_logged_again_by_a_replay_or_by_another_engine(

@@ -79,7 +79,17 @@ INSIDE: dict[str, list[list[str]]] = {
         ["loop"],
         ["loop_thread"],
         ["anyio_support", "closing", "code_errors", "isolation", "loop_methods"],
-        ["advice", "blocking", "generators", "greenlets", "loop_host", "source_location", "stable_order", "tasks"],
+        [
+            "advice",
+            "blocking",
+            "generators",
+            "greenlets",
+            "loop_host",
+            "source_location",
+            "stable_order",
+            "tasks",
+            "unretrieved",
+        ],
     ],
     "stepwell.definitions": [
         ["step_call"],
@@ -93,7 +103,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["added_fields", "converter", "failure"],
         ["differences", "exactness", "fingerprint", "payload"],
         ["comparison", "decoders", "large_values", "lost_fields", "plain"],
-        ["inspection", "own_tables", "signature"],
+        ["inspection", "own_frames", "own_tables", "signature"],
     ],
     "stepwell.model": [
         ["clock", "run"],

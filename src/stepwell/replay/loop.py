@@ -35,6 +35,7 @@ from stepwell.replay.loop_host import Handle, LoopHost
 from stepwell.replay.loop_methods import LoopMethods, refuse_the_rest
 from stepwell.replay.loop_thread import LoopThread
 from stepwell.replay.tasks import TASK_STEP, WorkflowFuture, WorkflowTask, is_done
+from stepwell.replay.unretrieved import is_unretrieved, unretrieved
 
 Ts = TypeVarTuple("Ts")
 
@@ -76,6 +77,7 @@ class DeterministicLoop(LoopMethods):
     # On the class, because hardly any run has any.
     _generators: Generators | None = None
     _may_have_eager_tasks = False
+    _looked_through = 0  # how many tasks could have been looked through since that was done
 
     def __init__(self, run: LoopHost, thread: LoopThread | None = None, *, greenlets: bool = False) -> None:
         self.host: LoopHost | None = None
@@ -168,6 +170,21 @@ class DeterministicLoop(LoopMethods):
     def unfinished_tasks(self) -> list[asyncio.Task[Any]]:
         """Return the tasks that have not ended, oldest first."""
         return [task for task in self._tasks if not is_done(task)]
+
+    def unretrieved(self, *, held: bool, most: int | None = None) -> list[tuple[str, BaseException]]:
+        """Return names and exceptions of tasks that failed and that nothing asks for, each once; see the module.
+
+        `held`: also of those that code holds. `most`: where there are more tasks, they are looked through so much the
+        more rarely.
+        """
+        number = len(self._tasks)
+        if number == 1:  # the workflow itself
+            return []
+        self._looked_through += most or number
+        if self._looked_through < number:
+            return []
+        self._looked_through = 0
+        return unretrieved(self._tasks, held=held)
 
     @property
     def has_generators(self) -> bool:
@@ -403,7 +420,7 @@ class DeterministicLoop(LoopMethods):
     def _add_task(self, task: asyncio.Task[Any]) -> None:
         self._tasks.append(task)
         if len(self._tasks) > self._prune_at:
-            self._tasks = self.unfinished_tasks()
+            self._tasks = [task for task in self._tasks if not is_done(task) or is_unretrieved(task)]
             self._prune_at = max(16, 2 * len(self._tasks))
 
     def _made_by_factory(self, coro: Any, name: str, context: contextvars.Context | None) -> asyncio.Task[Any]:

@@ -322,7 +322,12 @@ class OperationIssuer:
         """Log a stray exception of the code, once."""
         error = context.get("exception")
         if not self.replaying and not self.stopped and not isinstance(error, (NeedsGreenletsError, GeneratorExit)):
-            _log.error("run %r: %s", self.run_id, context.get("message", "unhandled"), exc_info=error)
+            message = context.get("message", "unhandled")
+            task = context.get("task") or context.get("future")
+            if isinstance(task, asyncio.Task):
+                message = f"{message} (task {task.get_name()!r})"
+            fields = {"run": self.run_id, "run_id": self.run_id, "workflow": self.definition.name}
+            _log.error("run %r: %s", self.run_id, message, exc_info=error, extra=fields)
 
     # --- divergence ----------------------------------------------------------------------------------------------
 

@@ -28,8 +28,8 @@ import msgspec
 
 from stepwell.errors import RunFailed, SerializationError, StepFailed
 from stepwell.model.journal import Payload
-from stepwell.package import ROOT
 from stepwell.values.inspection import class_of, items_of, mapping_of, type_name
+from stepwell.values.own_frames import is_own
 from stepwell.values.payload import inflate
 from stepwell.values.plain import NotPlainError, Writer, imported_class, name_of, restore
 
@@ -293,9 +293,7 @@ def _traceback_of(error: BaseException, remote: str) -> str:
 
 
 def _user_frames(start: types.TracebackType | None) -> list[tuple[types.FrameType, int]]:
-    frames = [
-        (frame, line) for frame, line in traceback.walk_tb(start) if not frame.f_code.co_filename.startswith(ROOT)
-    ]
+    frames = [(frame, line) for frame, line in traceback.walk_tb(start) if not is_own(frame)]
     return frames[-_FRAMES:]
 
 

@@ -23,10 +23,10 @@ from stepwell.replay.operation import CodeOutcome, Operation
 from stepwell.replay.source_location import described
 from stepwell.store.changes import ChildrenCancelled, MessageTaken, RunFinished, RunMoved, RunWoken
 from stepwell.values.failure import encode_failure
-from stepwell.worker.failure_log import attempt_failed, run_halted, run_over
+from stepwell.worker.failure_log import attempt_failed, run_halted, run_over, task_failed
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.opening import OperationOpener
-from stepwell.worker.parked import waits_of
+from stepwell.worker.parked import waits_for_nothing, waits_of
 from stepwell.worker.permits import Permits
 from stepwell.worker.runs import Runs
 from stepwell.worker.unit_of_work import RunOver, UnitOfWork
@@ -38,6 +38,8 @@ DEADLINE_REASON: Final = "the run's deadline has passed"
 # How many deliveries one activation may make to itself (publishing in a loop, say) before it is committed and others
 # get their turn.
 _MAX_DELIVERIES: Final = 1000
+# How many tasks are looked through, on average, when a run begins to wait: it may have thousands.
+_TASKS_AT_A_TIME: Final = 32
 
 
 class Activator(OperationOpener):
@@ -134,11 +136,19 @@ class Activator(OperationOpener):
             status, wake_at, waiting_on = "waiting", due, waits_of(run)
         if status != run.status or wake_at != run.wake_at or waiting_on != run.waiting_on:
             check_transition(run.id, run.status, status)
+            if waiting_on is not None:
+                self._tell_failed_tasks(run, work, held=waits_for_nothing(waiting_on))
             work.changes.append(RunMoved(run.key, status, self._runs.now, wake_at, None, waiting_on))
             run.status, run.wake_at, run.waiting_on = status, wake_at, waiting_on
         elif status == "running" and due == run.armed:
             return
         self._runs.resting(run)
+
+    def _tell_failed_tasks(self, run: LoadedRun, work: UnitOfWork, *, held: bool) -> None:
+        """Have the log say which tasks failed unheard, where the run rests or ends; `held`: of those held as well."""
+        execution = run.execution
+        for name, error in execution.loop.unretrieved(held=held, most=None if held else _TASKS_AT_A_TIME):
+            work.extra.lines.append(task_failed(run.id, execution.definition.name, run.key, name, error))
 
     # --- steps ---------------------------------------------------------------------------------------------------
 
@@ -263,6 +273,7 @@ class Activator(OperationOpener):
         check_transition(run.id, run.status, status)
         error = None if failure is None else encode_failure(failure)
         over = RunOver(run.key, run.id, status, result, error, reason)
+        self._tell_failed_tasks(run, work, held=True)
         if status != "completed":
             workflow = run.execution.definition.name
             work.extra.lines.append(run_over(run.key, run.id, workflow, status, error=failure, reason=reason))

@@ -20,6 +20,7 @@ from stepwell.errors import RunCrashed
 from stepwell.model.clock import MICROSECONDS, datetime_of
 from stepwell.model.lifecycle import Status
 from stepwell.values.failure import described
+from stepwell.values.own_frames import drop_own_frames
 
 _log: Final = logging.getLogger("stepwell")
 
@@ -41,6 +42,8 @@ class Line(NamedTuple):
     def write(self) -> None:
         """Write it."""
         with suppress(Exception):  # of a filter or a handler of the program's, which must not stop the engine
+            if self.error is not None:
+                drop_own_frames(self.error)
             shown = "" if self.error is None else "".join(traceback.format_exception(self.error))
             if _is_encodable(shown):
                 _log.log(self.level, self.text, *self.arguments, exc_info=self.error, extra=self.fields)
@@ -101,6 +104,13 @@ def failed_unheard(attempts: StepCall) -> None:
         text = "run %r: step %r (operation %d), attempt %d, which nobody waits for any more, failed with %s"
         arguments = attempts.run_id, attempts.name, attempts.operation, attempts.attempt, described(error)
         Line(attempts.run_key, logging.INFO, text, arguments, error, attempt_fields(attempts)).write()
+
+
+def task_failed(run_id: str, workflow: str, key: int, task: str, error: BaseException) -> Line:
+    """Say that a task of a run's code failed, and that nothing asks for its result."""
+    text = "run %r of %r: task %r failed, and nothing has asked for its result (asyncio: never retrieved): %s"
+    fields = run_fields(run_id, workflow) | {"task": task}
+    return Line(key, logging.ERROR, text, (run_id, workflow, task, described(error)), error, fields)
 
 
 def run_over(

@@ -25,6 +25,7 @@ from stepwell.worker.claims import Claims
 from stepwell.worker.commit_batch import CommitBatch
 from stepwell.worker.failure_log import run_fields
 from stepwell.worker.loaded_run import LoadedRun
+from stepwell.worker.parked import waits_for_nothing
 from stepwell.worker.run_cache import RunCache
 from stepwell.worker.step_outcomes import attempt_history
 from stepwell.worker.unit_of_work import UnitOfWork
@@ -168,6 +169,8 @@ class Loader:
         run.permits = {permit.op: permit for permit in snapshot.permits}
         run.history = attempt_history(snapshot.entries)
         execution.replay(snapshot.entries)
+        if record.waiting_on is not None:  # so the log had been told of tasks that failed by then
+            execution.loop.unretrieved(held=waits_for_nothing(record.waiting_on))
         run.loaded_messages = frozenset(message.position for message in snapshot.messages)
         run.heard = max(run.loaded_messages, default=0)
         for message in snapshot.messages:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import Final
 
 from stepwell.definitions.step_call import StepCall
 from stepwell.model.waits import MAX_NAMED, Wait, encode_waits
 from stepwell.replay.operation import Operation
 from stepwell.worker.loaded_run import LoadedRun
+
+_NOTHING: Final = '[{"kind":"nothing"'
 
 
 def waits_of(run: LoadedRun) -> str:
@@ -20,6 +23,11 @@ def waits_of(run: LoadedRun) -> str:
         name, place = run.execution.awaited()
         waits.append(Wait("nothing", name=name, at=place))
     return encode_waits(waits)
+
+
+def waits_for_nothing(text: str) -> bool:
+    """Tell whether a text of `waits_of` says that nothing can bring about what the run waits for."""
+    return text.startswith(_NOTHING)
 
 
 def _wait(operation: Operation) -> Wait:
