@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from bench import __main__ as command
-from bench import baseline, several
+from bench import baseline, large, several
 from bench.figures import TINY, Figure, System, figure
 from bench.measure import Facts, Process, in_turns, percentile
 from bench.queues import Line
@@ -174,3 +174,10 @@ def test_the_command_line_works() -> None:
     )
     assert done.returncode == 0
     assert "--peer" in done.stdout
+
+
+def test_large_values_go_all_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    assert large.main([0.01]) == 0
+    printed = capsys.readouterr().out
+    assert [way for way in large.WAYS if way in printed] == list(large.WAYS)
+    assert printed.count("active") == len(large.WAYS)

@@ -130,6 +130,105 @@ def test_what_json_cannot_tell_is_refused_with_its_path_however_large_the_rest(a
     assert "Cannot " in str(caught.value)
 
 
+@pytest.mark.parametrize("annotation", ANNOTATIONS)
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_plain_input_and_message_are_written_and_summed_up_as_ever(annotation: str, name: str) -> None:
+    codec = Codec()
+    hint, wrap = ANNOTATIONS[annotation]
+    value = wrap(PLAIN[name])
+    checksum = codec.fingerprint((value,), {}, "it")
+
+    payload, fingerprint = codec.seal_input((value,), {}, signature_of(hint), "it")
+    by_name = codec.seal_input((), {"x": value}, signature_of(hint), "it", is_typed=False)
+    message, sent = codec.seal_untyped(value, (value,), "it")
+
+    assert (payload, fingerprint) == (codec.encode_arguments((value,), {}, "it"), checksum)
+    assert by_name == (
+        codec.encode_arguments((), {"x": value}, "it"),
+        codec.fingerprint((), {"x": value}, "it"),
+    )
+    assert (message, sent) == (codec.encode_untyped(value, "it"), checksum)
+    assert typed(codec.decode_arguments(payload, signature_of(hint), "it")[0][0]) == typed(value)
+
+
+#: Of these a message may be, which is read as what it is; surrogates are text that nothing can hold.
+REFUSED_AS_THEMSELVES = {"nan", "infinite", "keys that are the same", "surrogates"}
+
+
+@pytest.mark.parametrize("annotation", ANNOTATIONS)
+@pytest.mark.parametrize(
+    ("name", "is_typed"),
+    [*((name, True) for name in NOT_PLAIN), *((name, False) for name in sorted(REFUSED_AS_THEMSELVES))],
+)
+def test_an_input_that_json_cannot_tell_is_refused_however_large_the_rest(
+    annotation: str, name: str, is_typed: bool
+) -> None:
+    hint, wrap = ANNOTATIONS[annotation]
+    value, path = NOT_PLAIN[name]
+
+    with pytest.raises(SerializationError) as caught:
+        Codec().seal_input((wrap(value),), {}, signature_of(hint), "it", is_typed=is_typed)
+
+    assert path in caught.value.path
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED_AS_THEMSELVES))
+def test_a_message_that_json_cannot_tell_is_refused_however_large_the_rest(name: str) -> None:
+    value, path = NOT_PLAIN[name]
+
+    with pytest.raises(SerializationError) as caught:
+        Codec().seal_untyped([value, *FILLER], ([value, *FILLER],), "it")
+
+    assert path in caught.value.path
+
+
+@pytest.mark.parametrize("value", [orders(2000), {"all": orders(2000)}, [orders(1000), {"x": orders(1000)}]])
+def test_objects_that_come_back_for_certain_are_not_read_when_they_are_sent(value: Any) -> None:
+    codec = Codec()
+    for hint in (Order, list[Order]):
+        codec.converter(hint)._decode = cannot_be_read
+
+    payload, fingerprint = codec.seal_untyped(value, (value,), "it")
+
+    assert payload == codec.encode_untyped(value, "it")
+    assert fingerprint == codec.fingerprint((value,), {}, "it")
+
+
+def test_an_input_that_comes_back_for_certain_is_not_read_when_it_is_given() -> None:
+    codec = Codec()
+    value = orders(2000)
+    codec.converter(list[Order])._decode = cannot_be_read
+
+    payload, fingerprint = codec.seal_input((value,), {}, Signature(takes_orders), "it")
+
+    assert payload == codec.encode_arguments((value,), {}, "it")
+    assert fingerprint == codec.fingerprint((value,), {}, "it")
+
+
+def test_sets_in_a_large_input_are_summed_up_in_order() -> None:
+    codec = Codec()
+    value = [{f"item-{i}" for i in range(50)}, {str(i) for i in range(LARGE_BYTES // 4)}]
+    signature = signature_of(list[set[str]])
+
+    assert codec.seal_input((value,), {}, signature, "it")[1] == codec.fingerprint((value,), {}, "it")
+    assert codec.seal_untyped(value, (value,), "it")[1] == codec.fingerprint((value,), {}, "it")
+
+
+def cannot_be_read(_text: Any) -> Any:
+    """Fail, where nothing is to be read."""
+    raise AssertionError("it was read")
+
+
+def signature_of(hint: Any) -> Signature:
+    """Return the signature of what takes one argument."""
+
+    def takes_it(x: Any) -> None:
+        """Take it."""
+
+    takes_it.__annotations__ = {"x": hint}
+    return Signature(takes_it)
+
+
 def takes(x: Any) -> None:
     """Take anything."""
 

@@ -221,12 +221,8 @@ class Session:
         workflow.converter(self.codec)  # raises where no result could ever be read
         run_id = self._ids.new(self.clock.now()) if run_id is None else check_id(run_id)
         where = f"the input of workflow {workflow.name!r} for run {run_id!r}"
-        payload = self.codec.encode_arguments(args, named, where, workflow.signature)
-        if workflow.is_named_only:
-            self.codec.check_untyped_arguments(args, named, where)
-        else:
-            self.codec.check_arguments(payload, args, named, workflow.signature, where)
-        fingerprint = self.codec.fingerprint(args, named, where, workflow.signature) if args or named else 0
+        is_typed = not workflow.is_named_only
+        payload, fingerprint = self.codec.seal_input(args, named, workflow.signature, where, is_typed=is_typed)
         now = self.clock.now()
         ends_at = deadline_at(deadline, now)
         if ends_at is not None and isinstance(deadline, datetime):

@@ -181,9 +181,8 @@ async def send(run_id: str, name: str, value: object = None, *, key: str | None 
     if key is not None:
         check_name(key, "the key of a message")
     where = f"the message {name!r} from run {run.run_id!r} to run {run_id!r}"
-    payload = run.codec.encode_untyped(value, where)
     given = Given((run_id, value, key), {})
-    fingerprint = run.codec.fingerprint(given.args, {}, where)
+    payload, fingerprint = run.codec.seal_untyped(value, given.args, where)
     await run.perform("send", name, fingerprint, None, MessageDetail(run_id, payload, key), given)
 
 
@@ -192,8 +191,7 @@ async def publish(key: str, value: object) -> None:
     run = execution("publish()")
     check_name(key, "the key of a published value")
     where = f"the value published as {key!r} by run {run.run_id!r}"
-    payload = run.codec.encode_untyped(value, where)
-    fingerprint = run.codec.fingerprint((value,), {}, where)
+    payload, fingerprint = run.codec.seal_untyped(value, (value,), where)
     await run.perform("publish", key, fingerprint, None, ValueDetail(payload), Given((value,), {}))
 
 

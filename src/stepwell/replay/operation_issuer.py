@@ -234,15 +234,12 @@ class OperationIssuer:
         workflow.signature.bind_check(args, kwargs)
         workflow.converter(self.codec)  # raises where no result could ever be read
         where = f"the input of workflow {workflow.name!r}, a child of run {self.run_id!r}"
-        payload = self.codec.encode_arguments(args, kwargs, where, workflow.signature)
-        fingerprint = self.codec.fingerprint(args, kwargs, where, workflow.signature) if args or kwargs else 0
         recorded = self._expected.get(self._counter + 1)
         is_new = recorded is None or recorded.name != workflow.name or OP_KIND_OF[recorded.kind] != "start"
-        if is_new and workflow.is_named_only:
-            self.codec.check_untyped_arguments(args, kwargs, where)
-        elif is_new:
-            # A child that exists may be of an older signature: that is no concern of its parent's.
-            self.codec.check_arguments(payload, args, kwargs, workflow.signature, where)
+        # A child that exists may be of an older signature: that is no concern of its parent's.
+        payload, fingerprint = self.codec.seal_input(
+            args, kwargs, workflow.signature, where, is_typed=not workflow.is_named_only, is_checked=is_new
+        )
         count = 1 if entry is None else batch_count(entry.queue, args, kwargs)
         detail = ChildStart(workflow.name, payload, child_id=child_id, attached=attached, entry=entry, count=count)
         given = Given(args, kwargs, workflow.signature)

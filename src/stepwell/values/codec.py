@@ -38,7 +38,7 @@ from stepwell.values.differences import difference
 from stepwell.values.exactness import is_json_value
 from stepwell.values.fingerprint import fingerprint, plain_copy, plain_fingerprint, private_copy, quick_fingerprint
 from stepwell.values.inspection import ATOMS, MISSING, children, class_of, is_immutable, mapping_of
-from stepwell.values.large_values import paused_for
+from stepwell.values.large_values import LARGE_BYTES, paused_for
 from stepwell.values.payload import (
     COMPRESS_ABOVE_BYTES,
     MAX_PAYLOAD_BYTES,
@@ -56,6 +56,16 @@ _CONTAINERS: Final = frozenset({list, tuple, set, frozenset, dict})
 
 def _generic(origin: Any, *args: Any) -> Any:
     return origin[args]
+
+
+def _parts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the input of a workflow as it is written."""
+    parts: dict[str, Any] = {}
+    if args:
+        parts["args"] = args
+    if kwargs:
+        parts["kwargs"] = kwargs
+    return parts
 
 
 class _Arguments(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -104,31 +114,66 @@ class Codec(Packer):
             data = write(value)
         except Exception as error:  # noqa: BLE001 - hooks of user classes may raise anything
             refuse_value(value, where, error)
+        return self._untyped(value, data, where)[0]
+
+    def seal_untyped(self, value: object, args: tuple[Any, ...], where: object) -> tuple[Payload, int]:
+        """Return what `encode_untyped` does, and the fingerprint of `args`, which hold the value and else text only."""
+        data = b""
+        if value is not None:
+            try:
+                data = write(value)
+            except Exception as error:  # noqa: BLE001 - hooks of user classes may raise anything
+                refuse_value(value, where, error)
+        payload, is_ordered = (None, True) if value is None else self._untyped(value, data, where)
+        if is_ordered:
+            with suppress(Exception):  # a lone surrogate in the text: refused below, by name
+                return payload, plain_fingerprint(args, {})
+        return payload, self.fingerprint(args, {}, where)
+
+    def _untyped(self, value: object, data: bytes, where: object) -> tuple[Payload, bool]:
+        """Return the payload of a value with this JSON, and whether it is certain to hold no sets."""
         if is_json_value(value):  # only now: what contains itself has no end, and was refused
-            return self.pack(data, where)
+            return self.pack(data, where), True
+        self.check_size(data, where)
         try:
-            self.check_itself(value, where)
+            is_sure = self.check_itself(value, where)
         except RecursionError as error:
             refuse_value(value, where, error)
-        return self.finish(value, b" " + data, where)
+        text = b" " + data
+        return (self.pack(text, where) if is_sure else self.finish(value, text, where)), is_sure
 
-    def check_itself(self, value: Any, where: object, path: str = "$") -> None:
-        """Raise `SerializationError` unless a value comes back equal when it is read as what it is."""
+    def check_itself(self, value: Any, where: object, path: str = "$") -> bool:
+        """Raise `SerializationError` unless a value comes back equal when it is read as what it is.
+
+        Return whether that was known without reading it, and it holds neither sets nor NaN.
+        """
         kind = class_of(value)
-        if (kind in ATOMS and kind not in (dt.datetime, dt.time)) or is_json_value(value):
-            return
+        if is_json_value(value):
+            return True
+        if kind in ATOMS and kind not in (dt.datetime, dt.time):
+            return kind is not float
         if kind not in _CONTAINERS:
-            self._converter_for(kind, where).read_back(value, write(value), where, path)
-            return
+            return self._comes_back(value, kind, where, path)
         if kind is dict:
             self._check_keys(mapping_of(value), where, path)
         kinds = {class_of(item) for _, item in children(value)}
         if len(kinds) == 1 and kind is not dict and not kinds & _CONTAINERS:
-            items = list(value)
-            self._converter_for(_generic(list, kinds.pop()), where).read_back(items, write(items), where, path)
-            return
-        for step, item in children(value):
-            self.check_itself(item, where, path + step)
+            is_sure = self._comes_back(list(value), _generic(list, kinds.pop()), where, path)
+        else:
+            is_sure = True
+            for step, item in children(value):  # all of them, whatever is known of the first
+                is_sure = self.check_itself(item, where, path + step) and is_sure
+        return is_sure and kind in (list, tuple, dict)
+
+    def _comes_back(self, value: Any, annotation: Any, where: object, path: str) -> bool:
+        """Raise `SerializationError` unless a value comes back equal as `annotation`; return as `check_itself`."""
+        converter = self._converter_for(annotation, where)
+        if converter.is_sure(value):
+            return converter.is_ordered
+        data = write(value)
+        with paused_for(data):
+            converter.read_back(value, data, where, path)
+        return False
 
     def _check_keys(self, value: dict[Any, Any], where: object, path: str) -> None:
         keys = dict.fromkeys(value)
@@ -169,18 +214,70 @@ class Codec(Packer):
 
         With `signature` errors name the parameters.
         """
-        parts: dict[str, Any] = {}
-        if args:
-            parts["args"] = args
-        if kwargs:
-            parts["kwargs"] = kwargs
+        parts = _parts(args, kwargs)
         if not parts:
             return None
+        return self.finish(parts, self._write_parts(parts, where, signature), where, signature)
+
+    def _write_parts(self, parts: dict[str, Any], where: object, signature: Signature | None) -> bytes:
         try:
-            data = write(parts)
+            return write(parts)
         except Exception as error:  # noqa: BLE001 - hooks of user classes may raise anything
             refuse_value(parts, where, error, signature)
-        return self.finish(parts, data, where, signature)
+
+    def seal_input(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        signature: Signature,
+        where: object,
+        *,
+        is_typed: bool = True,
+        is_checked: bool = True,
+    ) -> tuple[Payload, int]:
+        """Return the payload of a workflow's input, and its fingerprint.
+
+        Raises as `encode_arguments` does and, where `is_checked`, unless the arguments come back equal: as they are
+        annotated, or where the workflow is known by its name only (`is_typed` is false) as what each is.
+        """
+        parts = _parts(args, kwargs)
+        if not parts:
+            return None, 0
+        data = self._write_parts(parts, where, signature)
+        is_sure = is_ordered = False
+        if len(data) >= LARGE_BYTES:
+            self.check_size(data, where)  # first: each look takes milliseconds
+            is_sure, is_ordered = self._look(args, kwargs, signature if is_typed else None, where)
+        payload = self.pack(data, where) if is_sure else self.finish(parts, data, where, signature)
+        if is_checked and not is_sure:
+            if not is_typed:
+                self.check_untyped_arguments(args, kwargs, where)
+            elif kwargs or not self._are_atoms(args, signature, where):
+                self._check_read(data, args, kwargs, signature, where)
+        if is_ordered:
+            return payload, plain_fingerprint(args, kwargs)
+        return payload, self.fingerprint(args, kwargs, where, signature)
+
+    def _look(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], signature: Signature | None, where: object
+    ) -> tuple[bool, bool]:
+        """Return whether arguments come back equal for certain, and whether they are certain to hold no sets."""
+        if signature is None:
+            is_plain = all(map(is_json_value, args)) and is_json_value(kwargs)
+            return is_plain, is_plain
+        converters = [
+            *((self._argument_converter(index, signature, where), value) for index, value in enumerate(args)),
+            *((self._argument_converter(name, signature, where), value) for name, value in kwargs.items()),
+        ]
+        is_sure = all(converter.is_sure(value) for converter, value in converters)
+        return is_sure, is_sure and all(converter.is_ordered for converter, _ in converters)
+
+    def _are_atoms(self, args: tuple[Any, ...], signature: Signature, where: object) -> bool:
+        """Tell whether all arguments are read as they were written."""
+        return all(
+            type(argument) in self._converter_for(signature.annotation_at(index), where).atoms
+            for index, argument in enumerate(args)
+        )
 
     def join_arguments(self, payloads: Sequence[Payload], where: object) -> Payload:
         """Return the input of a run that collects the inputs of several starts, each of which is one list.
@@ -209,12 +306,14 @@ class Codec(Packer):
 
         So whoever starts a run learns it, and not whoever finds the run halted.
         """
-        if not kwargs and all(
-            type(argument) in self._converter_for(signature.annotation_at(index), where).atoms
-            for index, argument in enumerate(args)
-        ):
-            return  # it is read as it was written
+        if not kwargs and self._are_atoms(args, signature, where):
+            return
         text = inflate(payload, where) if isinstance(payload, bytes) else payload or "{}"
+        self._check_read(text, args, kwargs, signature, where)
+
+    def _check_read(
+        self, text: str | bytes, args: tuple[Any, ...], kwargs: dict[str, Any], signature: Signature, where: object
+    ) -> None:
         with paused_for(text):
             parts = _read_arguments(text)
             for index, (value, raw) in enumerate(zip(args, parts.args, strict=True)):

@@ -75,8 +75,7 @@ class Converter:
         except Exception as error:  # noqa: BLE001 - as above
             refuse_value(value, where, error)
         # Written first: the look at the types does not notice what contains itself.
-        is_readable = self._check is not None and self._check.is_readable
-        if len(data) >= LARGE_BYTES and is_readable and self.is_exact(value):
+        if len(data) >= LARGE_BYTES and self.is_sure(value):
             return self._packer.pack(data, where)
         return self._settled(value, data, where)[0]
 
@@ -148,7 +147,7 @@ class Converter:
 
         The value can be written: it does not contain itself.
         """
-        if self._check is None or not self._check.is_readable or not self.is_exact(value):
+        if not self.is_sure(value):
             return MISSING
         try:
             return self._read(write(value))
@@ -172,6 +171,10 @@ class Converter:
             return self._check.one(value)
         except RecursionError:
             return False
+
+    def is_sure(self, value: Any) -> bool:
+        """Tell whether a value comes back equal for certain, and can be read: nobody has to try."""
+        return self._check is not None and self._check.is_readable and self.is_exact(value)
 
     def decode(self, payload: Payload, where: object, path: str = "$", signature: Signature | None = None) -> Any:
         """Return the value of `payload`; raises `SerializationError`.

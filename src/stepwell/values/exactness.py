@@ -21,8 +21,8 @@ import pathlib
 import types
 import typing
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import chain, compress, repeat
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import chain
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -120,24 +120,26 @@ def is_json_value(value: Any, depth: int = _SHALLOW) -> bool:
 def are_json_values(column: Column) -> bool:
     """Do as `is_json_value`, for many values: level by level."""
     for _ in range(_DEPTH):
-        types_here = list(map(type, column))
-        kinds = set(types_here)
-        if float in kinds and not all(map(math.isfinite, _of_kind(column, types_here, float))):
+        kinds = set(map(type, column))
+        if float in kinds and not all(map(math.isfinite, _of_kind(column, kinds, float))):
             return False
         if _JSON_ATOMS.issuperset(kinds):
             return True
         if not (kinds - _JSON_ATOMS) <= _JSON_CONTAINERS:
             return False
-        dicts: Column = list(_of_kind(column, types_here, dict))
+        dicts = _of_kind(column, kinds, dict)
         if dicts and not _TEXT.issuperset(map(type, chain.from_iterable(dicts))):
             return False
-        lists = _of_kind(column, types_here, list)
-        column = list(chain(chain.from_iterable(lists), chain.from_iterable(map(_VALUES_OF, dicts))))
+        lists = _of_kind(column, kinds, list)
+        column = [*chain.from_iterable(lists), *chain.from_iterable(map(_VALUES_OF, dicts))]
     return False
 
 
-def _of_kind(column: Column, types_here: list[type], kind: type) -> Iterator[Any]:
-    return compress(column, map(operator.is_, types_here, repeat(kind)))
+def _of_kind(column: Column, kinds: set[type], kind: type) -> Column:
+    """Return what is of a type in a column in which there are these types."""
+    if kind not in kinds:
+        return []
+    return column if len(kinds) == 1 else [each for each in column if type(each) is kind]
 
 
 class _Maker:
@@ -307,8 +309,8 @@ def _of_types(kinds: frozenset[type]) -> Check:
             return type(value) in kinds and (type(value) is not float or math.isfinite(value))
 
         def many(column: Column) -> bool:
-            types_here = list(map(type, column))
-            return kinds.issuperset(types_here) and all(map(math.isfinite, _of_kind(column, types_here, float)))
+            types_here = set(map(type, column))
+            return kinds >= types_here and all(map(math.isfinite, _of_kind(column, types_here, float)))
 
     return Check(one, many, is_plain=kinds <= _JSON_ATOMS)
 
