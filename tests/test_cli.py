@@ -396,7 +396,7 @@ def test_a_cancellation_reaches_a_run_at_a_worker(desk: Desk) -> None:
     worker = desk.worker()
     worker.expect("waiting for never")
     done = desk.run("cancel", "a", "--reason", "changed my mind")
-    assert (done.returncode, done.stdout) == (0, "run 'a': cancellation requested\n")
+    assert (done.returncode, done.stdout) == (0, "run 'a': cancellation requested; a worker sees to that\n")
     worker.expect("cancelled while waiting for never")
     worker.signal(signal.SIGTERM)
     assert worker.end() == 0

@@ -56,13 +56,14 @@ def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
 
 
-def test_named_runs_are_brought_back_and_a_worker_carries_them_on(
+def test_named_runs_are_brought_back_and_who_carries_them_on_is_said(
     failed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_main("retry", "ada", "bob", "--db", failed) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "run 'ada': a worker will carry it on",
-        "run 'bob': a worker will carry it on",
+        f"run {run_id!r} is to be carried on; no worker has the file open: start one that has the workflow "
+        f"'cli.checkout' (`stepwell worker MODULE --db {failed}`)"
+        for run_id in ("ada", "bob")
     ]
     assert statuses(failed) == {"ada": "pending", "bob": "pending", "cyd": "failed", "done": "completed"}
     with Engine(failed) as engine:

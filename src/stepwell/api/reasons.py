@@ -60,7 +60,8 @@ def nobody(members: Collection[Member], workflows: Collection[str], queue: str |
     if able:
         return f"{_workers(able)} could take it, and {'is' if len(able) == 1 else 'are'} stopped"
     if not working:
-        return "no worker has the file open: start one (`stepwell worker MODULE --db FILE`)"
+        which = f"one that has the workflow {_listed(sorted(workflows))}" if len(workflows) == 1 else "one"
+        return f"no worker has the file open: start {which} (`stepwell worker MODULE --db FILE`)"
     if not takers(members, workflows, None):
         what = f"the workflow {_listed(sorted(workflows))}" if len(workflows) == 1 else "any of the workflows that wait"
         return f"no worker that runs now has {what}; it waits for one that does"

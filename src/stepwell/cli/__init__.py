@@ -71,10 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--workflow", metavar="W", help="only runs of this workflow")
     runs.add_argument("--id-prefix", metavar="TEXT", help="only runs whose id begins so")
     runs.add_argument("--limit", type=_count, default=LISTED, metavar="N", help=f"at most so many (default: {LISTED})")
+    runs.add_argument("--roots", action="store_true", help="only runs that no other run started: no children")
     _add_json(runs)
 
     show = _add(commands, "show", "show a run: its facts, what it published, its journal")
     show.add_argument("run", metavar="RUN", help="the run's id")
+    show.add_argument("--tail", type=_count, metavar="N", help="only the last N lines of its journal")
     _add_json(show)
 
     cancel = _add(commands, "cancel", "ask a run to stop; its `finally` blocks are executed by a worker")

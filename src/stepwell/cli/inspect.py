@@ -1,46 +1,35 @@
 """The commands that look into a file, and those that leave a request in it.
 
 What only looks reads as any SQLite tool may, beside running workers or without any. What changes something opens an
-engine that serves no workflow: the request is recorded, and a worker carries it out.
+engine that serves no workflow: the request is recorded, and a worker carries it out; where there is none, that is said.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
-from datetime import datetime
-from typing import Any, Final, TypedDict, cast
-
-import msgspec
+from typing import Any, TypedDict, cast
 
 from stepwell.api.acts import Act, user_at_host
 from stepwell.api.engine import Engine
-from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WorkerInfo
+from stepwell.api.handles import Run
+from stepwell.api.reasons import nobody
+from stepwell.api.views import QueueInfo, RunInfo, WorkerInfo
 from stepwell.api.why import Reasons
 from stepwell.cli import FAILED, USAGE
-from stepwell.errors import InvalidArgument, RunEnded, RunNotEnded, RunNotFound, StepwellError
+from stepwell.cli.printing import counted, for_this_file, moment, print_json, print_table
+from stepwell.cli.show import acts_in_words, find, remark, show
+from stepwell.errors import InvalidArgument, QueueNotFound, RunEnded, RunNotEnded, RunNotFound, StepwellError
 from stepwell.model.clock import to_seconds
-from stepwell.model.journal import TICK, VALUELESS
 from stepwell.model.lifecycle import ENDED, RETRIABLE, STATUSES, Status
 from stepwell.model.run import RunRecord
 from stepwell.operations.functions import check_id
-from stepwell.store.inspector import Inspector, RunFilter
+from stepwell.store.inspector import RunFilter
 from stepwell.store.sqlite.file.read_only import Look, look_into
-from stepwell.values.codec import Codec
-from stepwell.values.failure_info import FailureInfo, failure_info
-
-#: How much of a value a line of the journal shows, in characters; `--json` shows all of it.
-_VALUE_CHARS: Final = 100
-#: How many failures of its journal are shown with their tracebacks.
-_MAX_FAILURES: Final = 10
-#: How many of the things that somebody did to a run are shown.
-_MAX_ACTS: Final = 10
-#: How many children of a run are shown.
-_MAX_CHILDREN: Final = 20
 
 
 def run(options: argparse.Namespace) -> int:
@@ -75,24 +64,27 @@ def _runs(options: argparse.Namespace) -> int:
     for status in wanted or ():
         if status not in STATUSES:
             raise InvalidArgument(f"--status must be one of {', '.join(STATUSES)}, not {status!r}")
-    run_filter = RunFilter(status=wanted, workflow=options.workflow, id_prefix=options.id_prefix, limit=options.limit)
+    run_filter = RunFilter(
+        status=wanted,
+        workflow=options.workflow,
+        id_prefix=options.id_prefix,
+        limit=options.limit,
+        roots=options.roots,
+    )
     with look_into(options.db) as inspector:
         reasons = _reasons(inspector)
         found = [RunInfo.of(record, reasons) for record in inspector.list_runs(run_filter)]
     if options.json:
-        _print_json(found)
+        print_json(found)
     else:
-        rows = [(info.id, info.workflow, info.status, _time(info.created_at), _remark(info)) for info in found]
-        _print_table(("ID", "WORKFLOW", "STATUS", "CREATED", "REMARK"), rows)
+        rows = [
+            (info.id, info.workflow, info.status, moment(info.created_at), remark(info, options.db)) for info in found
+        ]
+        print_table(("ID", "WORKFLOW", "STATUS", "CREATED", "REMARK"), rows)
         if len(found) == options.limit:  # what is not shown must not seem not to be there
             sys.stdout.flush()
             print(f"These are the newest {options.limit}; --limit shows more.", file=sys.stderr)
     return 0
-
-
-def _remark(info: RunInfo) -> str:
-    """Return what matters most about a run in its state, in one line."""
-    return (info.error or info.reason or "").partition("\n")[0]
 
 
 def _reasons(look: Look) -> Reasons:
@@ -106,126 +98,9 @@ def _engine_time(look: Look) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    codec = Codec()
-    with look_into(options.db) as inspector:
-        record = _record(inspector, options)
-        reasons = _reasons(inspector)
-        info = RunInfo.of(record, reasons)
-        facts: dict[str, Any] = {field.name: getattr(info, field.name) for field in fields(info)}
-        facts["input"] = codec.show(record.input, "the input")
-        failure = record.error if record.status == "failed" else inspector.halted_by(record.key)
-        if failure is not None:
-            facts["failure"] = failure_info(failure)
-        if record.status == "completed":
-            facts["result"] = codec.show(record.result, "the result")
-        facts["published"] = {
-            key: codec.show(value, f"the value {key!r}") for key, value in sorted(inspector.values(record.key).items())
-        }
-        children = _children(inspector, record, reasons)
-        acts = [Act.of(act, record.ahead) for act in inspector.acts(record.key)]
-        entries = _entries(inspector, record, codec)
-    if options.json:
-        _print_json({**facts, "children": children, "acts": acts, "journal": entries})
-        return 0
-    del facts["waiting_on"]  # the reason says it in words
-    if record.status == "halted" and failure is not None:  # what the reason says already is left out
-        facts["failure"] = facts["failure"].origin
-    if children:
-        facts["children"] = "\n".join(
-            f"{child['id']} ({child['status']}) {child['remark']}".rstrip() for child in children
-        )
-    if acts:
-        facts["acts"] = _acts_in_words(acts)
-    _print_facts(facts)
-    print()
-    rows = [_journal_row(entry, count) for entry, count in _ticks_together(entries)]
-    _print_table(("OP", "KIND", "NAME", "AT", "ATTEMPT", "VALUE"), rows)
-    _print_failures(entries)
+    with look_into(options.db) as look:
+        show(look, _reasons(look), options)
     return 0
-
-
-def _acts_in_words(acts: Sequence[Act]) -> str:
-    """Return who did what to a run or queue, a line for each of the last; why stands behind it."""
-    lines = [] if len(acts) <= _MAX_ACTS else [f"{len(acts) - _MAX_ACTS} before these are left out; --json has all"]
-    for act in acts[-_MAX_ACTS:]:
-        why = "" if act.reason is None else f": {act.reason}"
-        lines.append(f"{act.verb} by {act.by} at {_time(act.at)}{why}")
-    return "\n".join(lines)
-
-
-def _print_failures(entries: Sequence[JournalEntry]) -> None:
-    """Print how the last attempts and operations failed that did, below the journal's one line for each."""
-    failed = [entry for entry in entries if entry.failure is not None]
-    if len(failed) > _MAX_FAILURES:
-        print(f"\n{len(failed) - _MAX_FAILURES} failures before these are left out; --json has all")
-    for entry in failed[-_MAX_FAILURES:]:
-        attempt = "" if entry.attempt is None else f", attempt {entry.attempt}"
-        print(f"\nOP {entry.operation} {entry.kind} {entry.name}{attempt}:")
-        print(entry.failure.text if entry.failure is not None else "")
-
-
-def _children(inspector: Inspector, parent: RunRecord, reasons: Reasons) -> list[dict[str, str]]:
-    """Return children that have not ended, which a run may wait for: first those that need somebody."""
-    first: tuple[Status, ...] = ("halted",)
-    others: tuple[Status, ...] = tuple(status for status in STATUSES if status not in ENDED and status not in first)
-    found: list[RunRecord] = []
-    for statuses in (first, others):
-        wanted = RunFilter(status=statuses, parent=parent.key, limit=_MAX_CHILDREN - len(found))
-        found += inspector.list_runs(wanted) if wanted.limit else []
-    infos = [RunInfo.of(record, reasons) for record in found]
-    return [
-        {"id": info.id, "workflow": info.workflow, "status": info.status, "remark": _remark(info)} for info in infos
-    ]
-
-
-def _entries(inspector: Inspector, run: RunRecord, codec: Codec) -> list[JournalEntry]:
-    entries: list[JournalEntry] = []
-    after = 0
-    while page := inspector.journal(run.key, after=after):
-        entries += [JournalEntry.of(entry, codec, run.ahead) for entry in page]
-        after = page[-1].position
-    return entries
-
-
-def _ticks_together(entries: Sequence[JournalEntry]) -> Iterator[tuple[JournalEntry, int]]:
-    """Yield entries and how many each stands for: the last tick for those right before it, which may be thousands."""
-    ticks = 0
-    for entry, following in zip(entries, [*entries[1:], None], strict=False):  # no entries, no pairs
-        ticks += 1
-        if not (_is_tick(entry) and following is not None and _is_tick(following)):
-            yield entry, ticks
-            ticks = 0
-
-
-def _is_tick(entry: JournalEntry) -> bool:
-    return entry.operation == 0 and entry.name == TICK
-
-
-def _journal_row(entry: JournalEntry, count: int) -> tuple[str, ...]:
-    value = (
-        f"{count} times"
-        if count > 1
-        else entry.error
-        if entry.error is not None
-        else ""
-        if entry.kind in VALUELESS
-        else _short(entry.value)
-    )
-    return (
-        str(entry.operation),
-        entry.kind,
-        entry.name,
-        _time(entry.at),
-        "" if entry.attempt is None else str(entry.attempt),
-        value.partition("\n")[0],
-    )
-
-
-def _record(inspector: Inspector, options: argparse.Namespace) -> RunRecord:
-    record = inspector.run_by_id(check_id(options.run))
-    if record is None:
-        raise RunNotFound(f"{options.db} has no run {options.run!r}; `stepwell runs --db {options.db}` lists them")
-    return record
 
 
 def _workers(options: argparse.Namespace) -> int:
@@ -233,13 +108,17 @@ def _workers(options: argparse.Namespace) -> int:
         own = engine._client.core.machine.claimed().epoch
         found = [worker for worker in engine.workers() if worker.epoch != own]
     if options.json:
-        _print_json(found)
+        print_json(found)
     else:
         rows = [
-            (str(info.epoch), str(info.pid), info.host, _what(info), str(info.runs), _time(info.started_at))
+            (str(info.epoch), str(info.pid), info.host, _what(info), str(info.runs), moment(info.started_at))
             for info in found
         ]
-        _print_table(("EPOCH", "PID", "HOST", "STATE", "RUNS", "SINCE"), rows)
+        print_table(("EPOCH", "PID", "HOST", "STATE", "RUNS", "SINCE"), rows)
+        if not any(info.takes_work for info in found):
+            sys.stdout.flush()
+            line = for_this_file("`stepwell worker MODULE --db FILE`", options.db)
+            print(f"No worker has the file open, so no run goes on; start one: {line}", file=sys.stderr)
     return 0
 
 
@@ -255,16 +134,16 @@ def _queues(options: argparse.Namespace) -> int:
         ahead = now - time.time_ns() // 1_000
         acts = {info.name: [Act.of(act, ahead) for act in inspector.acts_of_queue(info.name)[-1:]] for info in found}
     if options.json:
-        _print_json(found)
+        print_json(found)
     else:
         header = ("NAME", "KIND", "STATE", "WAITING", "DELAYED", "RUNNING", "OLDEST WAIT", "BOUNDS")
-        _print_table(header, [_queue_row(info) for info in found])
+        print_table(header, [_queue_row(info) for info in found])
         # Below and not beside: a reason is a sentence. That a queue is paused stands in the table.
         hindered = [info for info in found if info.reason is not None and (info.halted or not info.paused)]
-        remarks = [f"{info.name}: {info.reason}" for info in hindered]
+        remarks = [f"{info.name}: {for_this_file(info.reason or '', options.db)}" for info in hindered]
         # Why one is paused, where that was said; that it is stands in the table.
         said = [info.name for info in found if info.paused and any(act.reason for act in acts[info.name])]
-        remarks += [f"{name}: {_acts_in_words(acts[name])}" for name in said]
+        remarks += [f"{name}: {acts_in_words(acts[name])}" for name in said]
         if remarks:
             print("", *remarks, sep="\n")
     return 0
@@ -298,9 +177,22 @@ def _cancel(options: argparse.Namespace) -> int:
         print(f"stepwell cancel: run {record.id!r} is {record.status} already", file=sys.stderr)
         return FAILED
     with _client(options) as engine:
-        engine.get(record.id).cancel(**_said(options))
-    print(f"run {record.id!r}: cancellation requested")
+        run = engine.get(record.id)
+        run.cancel(**_said(options))
+        if record.status in ("pending", "halted") and _ends(run):
+            print(f"run {record.id!r} is cancelled")
+        else:
+            print(f"run {record.id!r}: cancellation requested; {_carried_out(engine, record, options)}")
     return 0
+
+
+def _ends(run: Run[Any]) -> bool:
+    """Wait a moment for the end of a run that no worker has to carry out: nobody had begun it, or it was halted."""
+    for _ in range(20):
+        if run.status in ENDED:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -313,7 +205,8 @@ def _resume(options: argparse.Namespace) -> int:
         return FAILED
     with _client(options) as engine:
         engine.get(record.id).resume(**_said(options))
-    print(f"run {record.id!r}: a worker will try it again")
+        done = "read again" if record.status == "waiting" else "tried again"
+        print(f"run {record.id!r} is to be {done}; {_carried_out(engine, record, options)}")
     return 0
 
 
@@ -330,28 +223,33 @@ def _retry(options: argparse.Namespace) -> int:
         return _retry_each(options)
     with _client(options) as engine:
         count = engine.retry_all(**filters, dry_run=True)
-        print(f"{_counted(count, 'run')} would be retried" if options.dry_run else f"{_counted(count, 'run')} to retry")
+        print(f"{counted(count, 'run')} would be retried" if options.dry_run else f"{counted(count, 'run')} to retry")
         if options.dry_run or not count:
             return 0
         if not options.yes and not _confirmed("Steps that failed, and what followed them, will be executed again."):
             print("stepwell retry: nothing was done", file=sys.stderr)
             return FAILED
         done = engine.retry_all(**filters, **_said(options))
-    print(f"{_counted(done, 'run')} retried, and what came along; workers carry them on")
+        workflows = [] if options.workflow is None else [options.workflow]
+        missing = _missing(engine, workflows, None, options)
+        print(f"{counted(done, 'run')} retried, and what came along; {missing or 'workers carry them on'}")
     return 0
 
 
 def _retry_each(options: argparse.Namespace) -> int:
+    records: dict[str, RunRecord] = {}
     with look_into(options.db) as inspector:
         for run in options.runs:
-            if inspector.run_by_id(check_id(run)) is None:
+            record = inspector.run_by_id(check_id(run))
+            if record is None:
                 raise RunNotFound(f"{options.db} has no run {run!r}; `stepwell runs --db {options.db}` lists them")
+            records[run] = record
     refused = False
     with _client(options) as engine:
         for run in options.runs:
             try:
                 engine.get(run).retry(**_said(options))
-                print(f"run {run!r}: a worker will carry it on")
+                print(f"run {run!r} is to be carried on; {_carried_out(engine, records[run], options)}")
             except (RunEnded, RunNotEnded) as error:
                 print(f"stepwell retry: {error}", file=sys.stderr)
                 refused = True
@@ -369,19 +267,43 @@ def _take_over(options: argparse.Namespace) -> int:
             print("stepwell takeover: nothing was done", file=sys.stderr)
             return FAILED
         released = engine.take_over(options.epoch, **_said(options))
-    print(f"worker {options.epoch} is fenced; {_counted(released, 'run')} of it can go on elsewhere")
+    print(f"worker {options.epoch} is fenced; {counted(released, 'run')} of it can go on elsewhere")
     return 0
 
 
 def _pause(options: argparse.Namespace) -> int:
+    with look_into(options.db) as inspector:
+        states = {state.name: state for state in inspector.queues()}
+    state = states.get(options.queue)
+    if state is None:
+        close: list[str] = difflib.get_close_matches(str(options.queue), list(states), 1)
+        meant = f" (is {close[0]!r} meant?)" if close else ""
+        raise QueueNotFound(
+            f"{options.db} has no queue or limit {options.queue!r}{meant}; "
+            f"`stepwell queues --db {options.db}` lists them"
+        )
     with _client(options) as engine:
         queue = engine.queue(options.queue)
         if options.command == "pause":
             queue.pause(**_said(options))
         else:
             queue.resume(**_said(options))
-    print(f"queue {options.queue!r} is {'paused' if options.command == 'pause' else 'open'}")
+    print(f"{state.kind} {options.queue!r} is {'paused' if options.command == 'pause' else 'open'}")
     return 0
+
+
+def _carried_out(engine: Engine, record: RunRecord, options: argparse.Namespace) -> str:
+    """Say who carries out what was asked of a run: that is no worker, where there is none that could."""
+    return _missing(engine, [record.workflow], record.queue, options) or "a worker sees to that"
+
+
+def _missing(engine: Engine, workflows: Sequence[str], queue: str | None, options: argparse.Namespace) -> str | None:
+    """Say which worker is missing that could carry on runs of these workflows (none: of any), None: it is there."""
+    members = engine._client.store.members()
+    if not workflows and any(member.takes_work and member.state != "dead" for member in members):
+        return None
+    missing = nobody(members, workflows, queue)
+    return None if missing is None else for_this_file(missing, options.db)
 
 
 class _Said(TypedDict):
@@ -398,7 +320,7 @@ def _agreed(worker: WorkerInfo) -> bool:
     """Ask whether a worker is to be fenced; where nobody can be asked, the answer is no."""
     question = (
         f"Worker {worker.epoch} (process {worker.pid} on {worker.host}) is {worker.state} and has "
-        f"{_counted(worker.runs, 'run')}. Steps that it has under way will be executed again elsewhere."
+        f"{counted(worker.runs, 'run')}. Steps that it has under way will be executed again elsewhere."
     )
     return _confirmed(question)
 
@@ -409,14 +331,10 @@ def _confirmed(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def _look_at(options: argparse.Namespace) -> RunRecord:
     """Return the run that is meant. Looking first means that a wrong path neither makes a file nor changes one."""
     with look_into(options.db) as inspector:
-        return _record(inspector, options)
+        return find(inspector, options)
 
 
 @contextmanager
@@ -426,41 +344,3 @@ def _client(options: argparse.Namespace) -> Generator[Engine]:
         pass
     with Engine(options.db, workflows=[]) as engine:
         yield engine
-
-
-# --- printing ---------------------------------------------------------------------------------------------------------
-
-
-def _print_json(value: object) -> None:
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
-
-
-def _print_facts(facts: Mapping[str, Any]) -> None:
-    shown = {name: _fact(value) for name, value in facts.items() if value is not None and value != {}}
-    width = max(map(len, shown)) + 2
-    for name, text in shown.items():
-        print(f"{name}:".ljust(width) + text.replace("\n", "\n" + " " * width))
-
-
-def _fact(value: object) -> str:
-    if isinstance(value, datetime):
-        return _time(value)
-    if isinstance(value, FailureInfo):
-        return value.text
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print columns as wide as their longest text; the last is not padded."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for row in (header, *rows):
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _time(at: datetime) -> str:
-    return at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
-
-
-def _short(value: object) -> str:
-    text = msgspec.json.encode(value).decode()
-    return text if len(text) <= _VALUE_CHARS else text[: _VALUE_CHARS - 1] + "…"

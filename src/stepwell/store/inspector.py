@@ -18,7 +18,7 @@ class RunFilter(msgspec.Struct, frozen=True):
     """Which runs `Inspector.list_runs` returns, newest first. Unset fields do not restrict.
 
     `id_prefix` matches the beginning of the id; `started_since` leaves out what began before, or has not begun;
-    `before_key` continues a listing after the last key of a page.
+    `roots` leaves out children; `before_key` continues a listing after the last key of a page.
     """
 
     status: tuple[Status, ...] | None = None
@@ -30,6 +30,7 @@ class RunFilter(msgspec.Struct, frozen=True):
     before_key: int | None = None
     limit: int = 100
     started_since: int | None = None
+    roots: bool = False
 
 
 class Inspector(QueueInspector, Protocol):

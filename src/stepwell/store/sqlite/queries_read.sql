@@ -45,7 +45,8 @@ SELECT EXISTS (SELECT 1 FROM stepwell_runs WHERE id >= ?1 AND id < ?2);
 -- What lists has no payloads but those that say why: inputs and results may have many megabytes each.
 -- Walks back from the newest run until enough match. The parameters of this and the next three:
 -- ?1 statuses as a JSON array or NULL, ?2 workflow or NULL, ?3 id at least or NULL, ?4 id below or NULL,
--- ?5 parent or NULL, ?6 created after or NULL, ?7 created before or NULL, ?8 key below, ?9 limit, ?10 started since or NULL.
+-- ?5 parent or NULL, ?6 created after or NULL, ?7 created before or NULL, ?8 key below, ?9 limit, ?10 started since or NULL,
+-- ?11 1 for those only that no other run started.
 SELECT key, id, workflow, status, NULL AS input, fingerprint, created_at, updated_at, started_at, NULL AS result, error,
     reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
     crashes, queue, queued, waiting_on, ahead, resumed
@@ -57,6 +58,7 @@ WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
     AND (?6 IS NULL OR created_at > ?6)
     AND (?7 IS NULL OR created_at < ?7)
     AND (?10 IS NULL OR started_at >= ?10)
+    AND (?11 = 0 OR parent IS NULL)
     AND key < ?8
 ORDER BY key DESC LIMIT ?9;
 
@@ -73,6 +75,7 @@ WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
     AND (?6 IS NULL OR created_at > ?6)
     AND (?7 IS NULL OR created_at < ?7)
     AND (?10 IS NULL OR started_at >= ?10)
+    AND (?11 = 0 OR parent IS NULL)
     AND key < ?8
 ORDER BY key DESC LIMIT ?9;
 
@@ -92,6 +95,7 @@ WHERE key IN (
         AND (?6 IS NULL OR run.created_at > ?6)
         AND (?7 IS NULL OR run.created_at < ?7)
         AND (?10 IS NULL OR run.started_at >= ?10)
+        AND (?11 = 0 OR run.parent IS NULL)
         AND +run.key < ?8
     ORDER BY run.key DESC LIMIT ?9
 )
@@ -112,6 +116,7 @@ WHERE status = ?1
     AND (?6 IS NULL OR created_at > ?6)
     AND (?7 IS NULL OR created_at < ?7)
     AND (?10 IS NULL OR started_at >= ?10)
+    AND (?11 = 0 OR parent IS NULL)
     AND key < ?8
 ORDER BY key DESC LIMIT ?9;
 
@@ -130,6 +135,7 @@ WHERE key IN (
         AND (?6 IS NULL OR run.created_at > ?6)
         AND (?7 IS NULL OR run.created_at < ?7)
         AND (?10 IS NULL OR run.started_at >= ?10)
+        AND (?11 = 0 OR run.parent IS NULL)
         AND +run.key < ?8
     ORDER BY run.key DESC LIMIT ?9
 )
@@ -146,6 +152,7 @@ SELECT count(*) FROM (
         AND (?6 IS NULL OR created_at > ?6)
         AND (?7 IS NULL OR created_at < ?7)
         AND (?10 IS NULL OR started_at >= ?10)
+        AND (?11 = 0 OR parent IS NULL)
         AND key < ?8
     LIMIT ?9
 );

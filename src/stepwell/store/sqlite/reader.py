@@ -433,6 +433,7 @@ def _parameters(run_filter: RunFilter, status: str | None) -> _Row:
         _NO_KEY if run_filter.before_key is None else run_filter.before_key,
         run_filter.limit,
         run_filter.started_since,
+        int(run_filter.roots),
     )
 
 
