@@ -21,9 +21,11 @@ class SortableIds:
 
     def new(self, now: int) -> str:
         """Return an id for the time `now`, in microseconds; above all that were returned before."""
-        made = now // 1000 << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS - 1)
+        milliseconds = now // 1000
         with self._lock:
-            if made <= self._last or made >> _RANDOM_BITS == self._last >> _RANDOM_BITS:
+            if milliseconds > self._last >> _RANDOM_BITS:
+                made = milliseconds << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS - 1)
+            else:
                 made = self._last + 1 + secrets.randbits(_STEP_BITS)
             self._last = made
         return f"{made:028x}"

@@ -25,7 +25,7 @@ class Claim(msgspec.Struct, frozen=True):
     epoch: int
 
 
-class RunRecord(msgspec.Struct, frozen=True):
+class RunRecord(msgspec.Struct, frozen=True, gc=False):
     """A run as its row shows it.
 
     `key` is the store's short internal number, `id` the user's name for the run. `wake_at` is when a waiting run wants
@@ -85,7 +85,7 @@ class Member(msgspec.Struct, frozen=True):
     queues: frozenset[str] | None = None
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A message that was sent to a run and not received yet. `position` orders all messages of the file by sending."""
 
     position: int

@@ -74,8 +74,9 @@ class DeterministicLoop(LoopMethods):
 
     #: The numbers of async generators that the code has abandoned; see `stepwell.replay.generators`.
     abandoned: Sequence[int] = ()
-    # On the class, because hardly any run has any.
+    # On the class, because hardly any run has any: async generators, and callbacks that wait in the middle.
     _generators: Generators | None = None
+    _blocked: Sequence[BlockableCall] = ()
     _may_have_eager_tasks = False
     _looked_through = 0  # how many tasks could have been looked through since that was done
 
@@ -84,7 +85,6 @@ class DeterministicLoop(LoopMethods):
         self.run: LoopHost = run
         self.greenlets = greenlets
         self._thread = thread or LoopThread()
-        self._blocked: list[BlockableCall] = []  # callbacks that wait in the middle
         self._ready: deque[Handle] = deque()
         self._tasks: list[asyncio.Task[Any]] = []
         self._tasks_made = 0
@@ -260,11 +260,13 @@ class DeterministicLoop(LoopMethods):
             self.run = GoneRun(self.run.run_id, self.run.now)
 
     def _close_tasks(self) -> None:
+        if not self._blocked and self._generators is None and all(map(is_done, self._tasks)):
+            return
         for call in self._blocked:
             for _ in range(MAX_CLOSES):
                 with suppress(BaseException):  # whatever the code does on its way out
                     call.close()
-        self._blocked = []
+        self._blocked = ()
         closed: set[Any] = set()
         for _ in range(MAX_CLOSES):  # what is closed may make further tasks on its way out
             tasks = [task for task in self.unfinished_tasks() if task not in closed]

@@ -16,6 +16,8 @@ from collections.abc import Coroutine
 from contextvars import copy_context
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from stepwell.definitions.definition import Step, Workflow, is_durable
 from stepwell.definitions.durable import as_definition
 from stepwell.definitions.queues import QueueSlot, batch_count
@@ -391,14 +393,11 @@ class OperationIssuer:
 DELIVERY: Final = frozenset({OperationIssuer.perform.__code__, OperationIssuer._call_step.__code__, RAISING})
 
 
-class _StepWhere:
+class _StepWhere(msgspec.Struct, gc=False):
     """Text that is made only when an error needs it: every step call would pay for an f-string otherwise."""
 
-    __slots__ = ("run_id", "step")
-
-    def __init__(self, step: str, run_id: str) -> None:
-        self.step = step
-        self.run_id = run_id
+    step: str
+    run_id: str
 
     def __str__(self) -> str:
         return f"the arguments of step {self.step!r} in run {self.run_id!r}"

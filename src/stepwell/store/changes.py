@@ -30,7 +30,7 @@ from stepwell.store.queues import (
 )
 
 
-class RunCreated(msgspec.Struct, frozen=True):
+class RunCreated(msgspec.Struct, frozen=True, gc=False):
     """A run was asked for. The result is `Created`; where the id exists already nothing is changed.
 
     A run created ``running`` is owned by the writing worker at once, and its `started_at` is `at`. With `must_be_new`
@@ -58,7 +58,7 @@ class RunCreated(msgspec.Struct, frozen=True):
     ahead: int = 0
 
 
-class RunMoved(msgspec.Struct, frozen=True):
+class RunMoved(msgspec.Struct, frozen=True, gc=False):
     """A run that has not ended changed its state, its next wake-up or its reason.
 
     ``running`` and ``waiting`` make the writing worker its owner, or leave it so: the run is in its memory (``running``
@@ -89,7 +89,7 @@ class RunResumed(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
-class RunFinished(msgspec.Struct, frozen=True):
+class RunFinished(msgspec.Struct, frozen=True, gc=False):
     """A run ended: ``completed`` with `result`, ``failed`` with `error`, or ``cancelled`` with both unset.
 
     The runs that watch it (see `WatchAdded`) are woken as by `RunWoken`; the result is the list of the keys of all its
@@ -213,7 +213,7 @@ class ChildrenCancelled(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
-class MessageSent(msgspec.Struct, frozen=True):
+class MessageSent(msgspec.Struct, frozen=True, gc=False):
     """A message for a run. The result is `Sent`. A `key` that the run has seen before changes nothing.
 
     The run is woken as by `RunWoken`. Raises `RunNotFound`, or `RunEnded` for a run that is over.
@@ -226,7 +226,7 @@ class MessageSent(msgspec.Struct, frozen=True):
     key: str | None = None
 
 
-class MessageTaken(msgspec.Struct, frozen=True):
+class MessageTaken(msgspec.Struct, frozen=True, gc=False):
     """The run received the message at `position`; its value now stands in the journal. Its key stays known."""
 
     run: int
@@ -234,7 +234,7 @@ class MessageTaken(msgspec.Struct, frozen=True):
     at: int
 
 
-class ValuePublished(msgspec.Struct, frozen=True):
+class ValuePublished(msgspec.Struct, frozen=True, gc=False):
     """The run published `value` under `key`, in place of what it published there before."""
 
     run: int
@@ -243,7 +243,7 @@ class ValuePublished(msgspec.Struct, frozen=True):
     at: int
 
 
-class WatchAdded(msgspec.Struct, frozen=True):
+class WatchAdded(msgspec.Struct, frozen=True, gc=False):
     """`watcher`, a run that is not the parent of `run`, waits for the end of `run`. Saying it twice is harmless.
 
     The result is the `Status` of `run`: where it has ended already, nothing is kept and no wake-up will come. Raises
@@ -292,7 +292,7 @@ Change: TypeAlias = (
 Joined: TypeAlias = Literal["attached", "debounced", "batched"]
 
 
-class Created(msgspec.Struct, frozen=True):
+class Created(msgspec.Struct, frozen=True, gc=False):
     """What became of a `RunCreated`: the run's key and, where no run was created, the one that exists instead.
 
     That run has the id, unless `joined` says what else it has to do with the start. `refused` says that the start must
@@ -306,7 +306,7 @@ class Created(msgspec.Struct, frozen=True):
     refused: bool = False
 
 
-class Sent(msgspec.Struct, frozen=True):
+class Sent(msgspec.Struct, frozen=True, gc=False):
     """What became of a `MessageSent`: the receiver's key, state and owner, the message's position (0: a duplicate)."""
 
     run: int

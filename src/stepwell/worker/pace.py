@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 #: How long the engine computes in one turn, in seconds, as near as can be told beforehand.
-SLICE_SECONDS: Final = 0.02
+SLICE_SECONDS: Final = 0.05
 #: However long they take, so many at least; and however quick they are, so many at most.
 LEAST: Final = 16
 MOST: Final = 2000

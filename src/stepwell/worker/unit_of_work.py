@@ -17,7 +17,7 @@ from stepwell.worker.failure_log import Line
 from stepwell.worker.loaded_run import LoadedRun
 
 
-class RunOver(msgspec.Struct, frozen=True):
+class RunOver(msgspec.Struct, frozen=True, gc=False):
     """A run has ended, or was halted: what those who wait for it are told."""
 
     key: int
@@ -81,8 +81,8 @@ class UnitOfWork(Unit, eq=False):
     """
 
     run: LoadedRun | None = None
-    others: list[LoadedRun] = []  # noqa: RUF012 - a struct makes a new list for each of its objects
-    steps: list[StepCall] = []  # noqa: RUF012 - as above
+    others: list[LoadedRun] | tuple[()] = ()  # a list, once there is one
+    steps: list[StepCall] = []  # noqa: RUF012 - a struct makes a new list for each of its objects
     rare: RareEffects | None = None
 
     @property
@@ -124,6 +124,8 @@ class UnitOfWork(Unit, eq=False):
         if self.run is None:
             self.run = run
         else:
+            if not self.others:
+                self.others = []
             self.others.append(run)
 
     def absorb(self, other: UnitOfWork) -> None:

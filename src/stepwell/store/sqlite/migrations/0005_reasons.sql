@@ -54,7 +54,7 @@ CREATE TABLE stepwell_runs_anew (
     ahead INTEGER NOT NULL DEFAULT 0,
     -- 1 where somebody asked that it be tried again, since it was halted last: then a step whose result could not be
     -- recorded is executed once more with the same code.
-    resumed INTEGER NOT NULL DEFAULT 0 CHECK (resumed IN (0, 1)),
+    resumed INTEGER NOT NULL DEFAULT 0 CHECK (resumed = 0 OR resumed = 1),
     -- Where a run that failed or was cancelled stood in its queue: partition and priority, as JSON. For a retry.
     queue_place TEXT CHECK (queue_place IS NULL OR (status = 'failed' OR status = 'cancelled')),
     -- Payloads stand last, the larger ones behind the others: SQLite reads all pages of a row up to the last column that
