@@ -17,6 +17,8 @@ import msgspec
 import pytest
 
 from stepwell import Engine, SerializationError, step, workflow
+from stepwell.model.journal import Payload
+from stepwell.values import large_values
 from stepwell.values.codec import Codec
 from stepwell.values.large_values import LARGE_BYTES, collector_paused, looks_large
 from stepwell.values.signature import Signature
@@ -212,6 +214,41 @@ def test_sets_in_a_large_input_are_summed_up_in_order() -> None:
 
     assert codec.seal_input((value,), {}, signature, "it")[1] == codec.fingerprint((value,), {}, "it")
     assert codec.seal_untyped(value, (value,), "it")[1] == codec.fingerprint((value,), {}, "it")
+
+
+HANDLED: dict[str, Callable[[Codec, Any], object]] = {
+    "result of a step": lambda codec, value: codec.converter(list[Order]).roundtrip(value, "it"),
+    "result of a workflow": lambda codec, value: codec.converter(list[Order]).record(value, "it"),
+    "arguments of a step": lambda codec, value: codec.seal((value,), {}, "it", Signature(takes_orders)),
+    "input": lambda codec, value: codec.seal_input((value,), {}, Signature(takes_orders), "it"),
+    "input by name": lambda codec, value: codec.seal_input((value,), {}, Signature(takes), "it", is_typed=False),
+    "message": lambda codec, value: codec.seal_untyped(value, (value,), "it"),
+    "decoding": lambda codec, value: codec.decode(PACKED[id(value)], list[Order], "it"),
+    "decoding an input": lambda codec, value: codec.decode_arguments(
+        PACKED_INPUT[id(value)], Signature(takes_orders), "it"
+    ),
+}
+LARGE = orders(5000)
+SMALL = orders(3)
+PACKED: dict[int, Payload] = {id(value): Codec().converter(list[Order]).record(value, "it") for value in (LARGE, SMALL)}
+PACKED_INPUT: dict[int, Payload] = {id(value): Codec().encode_arguments((value,), {}, "it") for value in (LARGE, SMALL)}
+
+
+@pytest.mark.parametrize("name", HANDLED)
+def test_whoever_watches_is_told_of_large_values_and_of_no_small_ones(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float] = []
+    watchers = {told.append}
+    monkeypatch.setattr(large_values, "watchers", watchers)
+    codec = Codec()
+
+    HANDLED[name](codec, SMALL)
+    assert told == []
+
+    HANDLED[name](codec, LARGE)
+    size = len(msgspec.json.encode(LARGE))
+    assert max(told) >= size * large_values.SECONDS_PER_BYTE
 
 
 def cannot_be_read(_text: Any) -> Any:

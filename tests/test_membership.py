@@ -12,6 +12,7 @@ from tests.processes import Member, member
 from stepwell.errors import FileInUse, FileNotUsable
 from stepwell.store.sqlite.file.locking import SLOTS
 from stepwell.store.sqlite.file.opening import Database, open_database
+from stepwell.store.sqlite.peers import busy
 from stepwell.store.sqlite.peers import membership as membership_module
 from stepwell.store.sqlite.peers.membership import HEADER_OFFSET, TABLE_OFFSET, Seat, describe
 
@@ -205,6 +206,51 @@ def test_no_more_processes_than_slots_get_in(
             open_()
         monkeypatch.undo()
         assert open_().membership.take_seat() == 1
+
+
+def test_who_said_beforehand_that_it_may_be_silent_is_well_as_long_as_that_holds(
+    path: str, migrations: str, open_: Open
+) -> None:
+    with member(path, migrations) as other:
+        membership = open_().membership
+        membership.announce(4, takes_work=True)
+        slot = membership.take_seat()
+        descriptor = membership._descriptor
+        # It has questions before its eyes, and answers none: nobody looks.
+        membership._set_flag(membership_module._WATCHES, True)
+        assert other.ask("membership.ask([4], 0.01)") == {4: "silent"}
+
+        membership.busy_for(60)
+        assert other.ask("membership.ask([4], 0.01)") == {4: "answered"}
+        membership.busy_for(0.001)  # which does not take back what was said before
+        assert 50 < busy.seconds_left(descriptor, slot) <= 60
+
+        busy.clear(descriptor, slot)
+        assert other.ask("membership.ask([4], 0.01)") == {4: "silent"}
+        busy.say(descriptor, slot, 1e-9)
+        assert other.ask("membership.ask([4], 0.01)") == {4: "silent"}
+        # A clock that is far ahead is another one.
+        os.pwrite(descriptor, b"\xff" * 7 + b"\x7f", busy.OFFSET + 8 * slot)
+        assert other.ask("membership.ask([4], 0.01)") == {4: "silent"}
+        assert other.ask("membership.ask([5], 0.01)") == {5: "unreachable"}
+
+
+def test_nobody_is_believed_for_longer_than_the_longest_time(open_: Open) -> None:
+    membership = open_().membership
+    membership.busy_for(1e12)
+    left = busy.seconds_left(membership._descriptor, membership.take_seat())
+    assert 0.9 * busy.LONGEST_SECONDS < left <= busy.LONGEST_SECONDS
+
+
+def test_what_a_member_said_goes_with_it(path: str, migrations: str, open_: Open) -> None:
+    membership = open_().membership
+    with member(path, migrations) as other:
+        slot = seat_of(other, 5)
+        other.ask("membership.busy_for(60)")
+        assert busy.seconds_left(membership._descriptor, slot) > 0
+    with member(path, migrations) as other:
+        assert seat_of(other, 6) == slot
+        assert busy.seconds_left(membership._descriptor, slot) == 0
 
 
 def test_processes_are_told_in_words() -> None:

@@ -22,7 +22,7 @@ from stepwell.errors import StepInterrupted, StepTimeout
 from stepwell.executors.interrupts import ends_process
 from stepwell.model.clock import MICROSECONDS
 from stepwell.values.codec import Codec
-from stepwell.values.large_values import looks_large
+from stepwell.values.large_values import note_value
 from stepwell.worker.step_outcomes import record_result
 
 _log: Final = logging.getLogger("stepwell")
@@ -132,7 +132,7 @@ class _StepTask:
                 attempts.error = timed_out(attempts) if late else error
             else:
                 end = None
-                aside = looks_large(result) and self._lanes.records_aside(attempts, result)
+                aside = note_value(result) and self._lanes.records_aside(attempts, result)
                 if not aside:
                     record_result(self._lanes.codec, attempts, result)
             while self.task.cancelling():
@@ -215,7 +215,7 @@ class AsyncTasks:
                 try:
                     coroutine, yielded = context.run(_first_stretch, attempts)
                 except StopIteration as end:
-                    if looks_large(end.value) and self.records_aside(attempts, end.value):
+                    if note_value(end.value) and self.records_aside(attempts, end.value):
                         continue
                     record_result(self.codec, attempts, end.value)
                     ended.append(attempts)

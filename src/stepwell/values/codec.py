@@ -38,7 +38,7 @@ from stepwell.values.differences import difference
 from stepwell.values.exactness import is_json_value
 from stepwell.values.fingerprint import fingerprint, plain_copy, plain_fingerprint, private_copy, quick_fingerprint
 from stepwell.values.inspection import ATOMS, MISSING, children, class_of, is_immutable, mapping_of
-from stepwell.values.large_values import LARGE_BYTES, paused_for
+from stepwell.values.large_values import LARGE_BYTES, note_size, paused_for
 from stepwell.values.payload import (
     COMPRESS_ABOVE_BYTES,
     MAX_PAYLOAD_BYTES,
@@ -126,12 +126,15 @@ class Codec(Packer):
                 refuse_value(value, where, error)
         payload, is_ordered = (None, True) if value is None else self._untyped(value, data, where)
         if is_ordered:
-            with suppress(Exception):  # a lone surrogate in the text: refused below, by name
+            try:
                 return payload, plain_fingerprint(args, {})
+            except Exception:  # noqa: BLE001, S110 - a lone surrogate in the text: refused below, by name
+                pass
         return payload, self.fingerprint(args, {}, where)
 
     def _untyped(self, value: object, data: bytes, where: object) -> tuple[Payload, bool]:
         """Return the payload of a value with this JSON, and whether it is certain to hold no sets."""
+        note_size(len(data))
         if is_json_value(value):  # only now: what contains itself has no end, and was refused
             return self.pack(data, where), True
         self.check_size(data, where)
@@ -244,6 +247,7 @@ class Codec(Packer):
         if not parts:
             return None, 0
         data = self._write_parts(parts, where, signature)
+        note_size(len(data))
         is_sure = is_ordered = False
         if len(data) >= LARGE_BYTES:
             self.check_size(data, where)  # first: each look takes milliseconds
@@ -345,6 +349,7 @@ class Codec(Packer):
         if payload is None:
             return (), {}
         text = inflate(payload, where) if isinstance(payload, bytes) else payload
+        note_size(len(text))
         try:
             parts = _read_arguments(text)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

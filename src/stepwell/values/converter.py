@@ -18,7 +18,7 @@ from stepwell.values.decoders import Decoders, is_untyped, show, split_reason
 from stepwell.values.differences import difference
 from stepwell.values.exactness import atoms_of, checker
 from stepwell.values.inspection import MISSING, at_path, class_of, type_name
-from stepwell.values.large_values import LARGE_BYTES, collector_paused, paused_for
+from stepwell.values.large_values import LARGE_BYTES, collector_paused, note_size, paused_for
 from stepwell.values.lost_fields import holds_fields, lost_field
 from stepwell.values.payload import Packer, inflate, named, not_recorded, refuse_value, write
 from stepwell.values.signature import Signature
@@ -74,6 +74,7 @@ class Converter:
             data = write(value)
         except Exception as error:  # noqa: BLE001 - as above
             refuse_value(value, where, error)
+        note_size(len(data))
         # Written first: the look at the types does not notice what contains itself.
         if len(data) >= LARGE_BYTES and self.is_sure(value):
             return self._packer.pack(data, where)
@@ -101,6 +102,7 @@ class Converter:
     def _large(self, value: Any, data: bytes, where: object) -> tuple[Payload, Any]:
         """Do as `roundtrip`, for JSON of which every look takes milliseconds."""
         self._packer.check_size(data, where)
+        note_size(len(data))
         if type(value) in self.atoms:
             return self._packer.finish(value, data, where), value
         with collector_paused():

@@ -20,7 +20,7 @@ import msgspec
 from stepwell.errors import SerializationError
 from stepwell.values.decoders import encode_hook, sorting_encode_hook
 from stepwell.values.inspection import ATOMS, holds_unsorted_set, in_order, is_immutable, type_name
-from stepwell.values.large_values import paused_for
+from stepwell.values.large_values import note_size, paused_for
 
 _write: Final = msgspec.json.Encoder(enc_hook=encode_hook).encode
 _write_sorted: Final = msgspec.json.Encoder(enc_hook=sorting_encode_hook, order="deterministic").encode
@@ -74,8 +74,16 @@ def quick_fingerprint(args: tuple[Any, ...]) -> int:
 
 def plain_fingerprint(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     """Return the `fingerprint` of arguments that are what JSON has itself, so that no sets have to be looked for."""
-    checksum = zlib.crc32(without_frames(_write_sorted(args))) if args or kwargs else 0
-    return zlib.crc32(without_frames(_write_sorted(kwargs)), checksum) if kwargs else checksum
+    checksum = 0
+    if args or kwargs:
+        data = _write_sorted(args)
+        note_size(len(data))
+        checksum = zlib.crc32(without_frames(data))
+    if kwargs:
+        data = _write_sorted(kwargs)
+        note_size(len(data))
+        checksum = zlib.crc32(without_frames(data), checksum)
+    return checksum
 
 
 def plain_copy(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Values of many megabytes: how to tell them before they are written, and how to read them without the collector.
+"""Values of many megabytes: how to tell them, how to read them without the collector, and who is told of them.
 
 While a million objects are made, the garbage collector looks at all of them again and again, and finds nothing: what is
 read from JSON has no cycles. Without it reading takes a third of the time.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from typing import Any, Final
@@ -32,17 +32,45 @@ _NUMBERS: Final = frozenset({type(None), bool, int, float})
 
 _NOT_PAUSED: Final = nullcontext()
 
+#: For how long a healthy process may be at one value, with its commit: five times what was seen on a busy machine. For
+#: a part of that one call holds the interpreter, and nothing else of the process executes.
+SECONDS_PER_BYTE: Final = 0.5e-6
+
+#: Who is told, before a large value is looked at, for how many seconds the process may be busy with it.
+watchers: Final[set[Callable[[float], None]]] = set()
+
 _mutex: Final = threading.Lock()
 _pauses = 0
 
 
 def looks_large(value: Any) -> bool:
     """Tell whether the JSON of a value is likely large; looks at a few items of each collection only."""
-    if type(value) in _NUMBERS:
+    return _likely_bytes(value) > LARGE_BYTES
+
+
+def note_value(value: Any) -> bool:
+    """Tell whether a value looks large and, if so, the `watchers` how long the process may be busy with it."""
+    size_bytes = _likely_bytes(value)
+    if size_bytes <= LARGE_BYTES:
         return False
+    note_size(int(size_bytes))
+    return True
+
+
+def note_size(size_bytes: int) -> None:
+    """Tell the `watchers` of JSON of this size, if that is large."""
+    if size_bytes >= LARGE_BYTES:
+        for watcher in tuple(watchers):
+            watcher(size_bytes * SECONDS_PER_BYTE)
+
+
+def _likely_bytes(value: Any) -> float:
+    """Return about how long the JSON of a value is, 0 where it is short."""
+    if type(value) in _NUMBERS:
+        return 0.0
     kind = class_of(value)
     if kind is str:
-        return len(value) > LARGE_BYTES
+        return len(value)
     # Most are a few short texts and numbers, which are not worth a guess.
     held: Any = value if kind is list else mapping_of(value).values() if kind is dict else ()
     if held and len(held) <= _FEW:
@@ -50,10 +78,10 @@ def looks_large(value: Any) -> bool:
             if type(item) not in _NUMBERS and not (type(item) is str and len(item) <= _SHORT):
                 break
         else:
-            return False
+            return 0.0
     elif kind is list and len(held) <= _SHORT and type(held[0] if held else None) in _NUMBERS:
-        return False
-    return _guess(value, _DEPTH) > LARGE_BYTES
+        return 0.0
+    return _guess(value, _DEPTH)
 
 
 def _guess(value: Any, depth: int) -> float:
@@ -107,5 +135,8 @@ def collector_paused() -> Generator[None]:
 
 
 def paused_for(text: str | bytes) -> AbstractContextManager[None]:
-    """Keep the collector from running while JSON is read, if there is much of it."""
-    return collector_paused() if len(text) >= LARGE_BYTES else _NOT_PAUSED
+    """Keep the collector from running while JSON is read, if there is much of it; the `watchers` are told before."""
+    if len(text) < LARGE_BYTES:
+        return _NOT_PAUSED
+    note_size(len(text))
+    return collector_paused()

@@ -14,6 +14,7 @@ The content of the lock file, little endian::
     4,096   questions to the slots, and answers, 16 bytes a slot (`questions`)
     69,632  where the holders of the slots run, 16 bytes a slot (`places`)
     135,168 the table: 16 bytes a slot, epoch (u64) and flags (u64)
+    200,704 until when the holders of the slots may be silent, 8 bytes a slot (`busy`)
 
 The header is written with the door held; an entry by the member whose slot it is, its epoch with the writers' lock
 held; the fault mark by whoever has the writers' lock. The table is never again what it was before a member came: who
@@ -43,12 +44,13 @@ from stepwell.model.run import MemberState
 from stepwell.model.steady import monotonic
 from stepwell.store.sqlite.file import locking, paths
 from stepwell.store.sqlite.file.locking import DOOR_PATIENCE_SECONDS, SLOT_BASE, SLOTS, Identity, LockFile
-from stepwell.store.sqlite.peers import datagrams, in_words, places, questions
+from stepwell.store.sqlite.peers import busy, datagrams, in_words, places, questions
 from stepwell.store.sqlite.peers.datagrams import Mailbox, Post
 from stepwell.store.sqlite.peers.deaths import Key
 from stepwell.store.sqlite.peers.listener import Callback, Listener, Version
 from stepwell.store.sqlite.peers.places import own_place
 from stepwell.store.store import Answer
+from stepwell.values import large_values
 
 HEADER_OFFSET: Final = 1024
 FAULT_OFFSET: Final = 4088
@@ -153,7 +155,9 @@ class Membership:
                 self._write(_vacated(_read_entry(self._descriptor, slot)), TABLE_OFFSET + slot * _ENTRY.size)
                 places.write(self._descriptor, slot, self._place)
                 questions.make_room(self._descriptor, slot)
+                busy.clear(self._descriptor, slot)
                 self.slot = slot
+                large_values.watchers.add(self.busy_for)
                 return
         raise FileInUse(
             f"{self._file.database_path!r} is open in {SLOTS} processes, which is as many as can share it. Stop some."
@@ -162,6 +166,7 @@ class Membership:
     def leave(self) -> None:
         """Give up the seat and the slot, and tell the others. Harmless when repeated."""
         self.stop_watching()
+        large_values.watchers.discard(self.busy_for)
         with self._mutex:
             others = self.others() if self.epoch else []
             if self.slot >= 0:
@@ -299,7 +304,8 @@ class Membership:
     def ask(self, epochs: Sequence[int], timeout_seconds: float) -> dict[int, Answer]:
         """Ask members whether they are well; see `Store.ask` and `questions`.
 
-        One is ``silent`` only where it has a thread that looks for questions, and had this one before its eyes.
+        One is ``silent`` only where it has a thread that looks for questions, and had this one before its eyes; what it
+        said beforehand (`busy`) is an answer.
         """
         slots = {epoch: slot for slot, (epoch, _) in _entries(self.read_table()) if epoch in epochs}
         answers: dict[int, Answer] = dict.fromkeys(epochs, "unreachable")
@@ -316,7 +322,8 @@ class Membership:
         give_up_at, pause_seconds = monotonic() + timeout_seconds, _FIRST_PAUSE_SECONDS
         while asked:
             for epoch, number in list(asked.items()):
-                if questions.read(self._descriptor, slots[epoch])[1] >= number:
+                slot = slots[epoch]
+                if questions.read(self._descriptor, slot)[1] >= number or busy.seconds_left(self._descriptor, slot):
                     answers[epoch] = "answered"
                     del asked[epoch]
             if monotonic() >= give_up_at:
@@ -402,6 +409,13 @@ class Membership:
             reply()
         else:
             self._post_reply(reply)
+
+    def busy_for(self, seconds: float) -> None:
+        """Say that this process may not answer for so long, and is well; from any thread."""
+        slot = self.slot
+        if slot >= 0:
+            with suppress(OSError):
+                busy.say(self._descriptor, slot, seconds)
 
     def stopped_looking(self) -> None:
         """Note that nobody looks for questions here any more."""
