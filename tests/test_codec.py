@@ -348,7 +348,11 @@ UNWRITABLE: dict[str, tuple[Callable[[], object], str, str]] = {
     "NaN in a field": (lambda: Item("a", 1, {"x y": (None, -math.inf)}), "$.extra['x y'][1]", "NaN or infinite"),
     "NaN in pydantic": (lambda: [Customer(name="null", points=math.inf)], "$[0].score", "NaN or infinite"),
     "cycle": (cyclic, "$.inner[0]", "leads back to a value that contains it"),
-    "deep": (lambda: nested(50_000), "$", "nested too deeply"),
+    "deep": (
+        lambda: nested(50_000),
+        "$[0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0]…",
+        "nested too deeply",
+    ),
 }
 
 

@@ -310,18 +310,23 @@ def in_queue(engine: TestEngine, queue: Queue, number: int, **options: Any) -> s
 @pytest.mark.parametrize(
     ("queue", "number", "options", "expected"),
     [
-        (Queue("full", concurrency=2), 3, {}, "queue 'full' is full: 2 of 2 runs are under way"),
+        (
+            Queue("full", concurrency=2),
+            3,
+            {},
+            r"queue 'full' is full: 2 of 2 runs are under way \(run 'full-0', 'full-1'\)",
+        ),
         (
             Queue("parts", partition_concurrency=1),
             2,
             {"partition": "p"},
-            "partition 'p' of queue 'parts' is full: 1 of 1 runs are under way",
+            r"partition 'p' of queue 'parts' is full: 1 of 1 runs are under way \(run 'parts-0'\)",
         ),
         (
             Queue("part", partition_concurrency=1),
             2,
             {},
-            "the part without a partition of queue 'part' is full: 1 of 1 runs are under way",
+            r"the part without a partition of queue 'part' is full: 1 of 1 runs are under way \(run 'part-0'\)",
         ),
         (
             Queue("rated", rate=Rate(1, per=60)),

@@ -113,6 +113,12 @@ class RunCancelled(StepwellError):
     """The run was cancelled; the message carries the reason that was given."""
 
 
+def _with_class(text: str, type_name: str) -> str:
+    if not text or not type_name:
+        return text or type_name
+    return text if text.startswith(f"{type_name.rpartition('.')[2]}: ") else f"{type_name}: {text}"
+
+
 class RunFailed(StepwellError):
     """The run failed with an exception whose class is not imported in this process.
 
@@ -125,8 +131,8 @@ class RunFailed(StepwellError):
         self.traceback_text = traceback_text
 
     def __str__(self) -> str:
-        """Return the recorded text; of an exception that had none, its class."""
-        return super().__str__() or self.type_name
+        """Return the class that was recorded and the text, as the exception's own last line in a traceback has them."""
+        return _with_class(super().__str__(), self.type_name)
 
 
 class RunDeadlineExceeded(RunFailed, TimeoutError):
@@ -193,8 +199,8 @@ class StepFailed(StepwellError):
         self.traceback_text = traceback_text
 
     def __str__(self) -> str:
-        """Return the recorded text; of an exception that had none, its class."""
-        return super().__str__() or self.type_name
+        """Return the class that was recorded and the text, as the exception's own last line in a traceback has them."""
+        return _with_class(super().__str__(), self.type_name)
 
 
 class StepTimeout(StepwellError, TimeoutError):

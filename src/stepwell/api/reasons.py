@@ -102,7 +102,8 @@ class QueueFacts(msgspec.Struct, frozen=True):
     """What there is to know about a queue or limit, or one partition of it (`partition`, busy with `busy`).
 
     `halted` and `halted_there` are the ids of the halted runs that keep places in the queue, and in the partition;
-    `holders` runs that have permits, `apart` those whose attempts keep theirs although nobody waits for them.
+    `holders` runs that have places or permits, as far as they are in memory, `holders_there` places in the partition;
+    `apart` those whose attempts keep theirs although nobody waits for them.
     `rate_opens_at` is when the rate lets the next one begin (0: it does not forbid it; None: not known).
     `nobody`, where set, says why no worker takes from it. `full_workers`: each worker that could is at `per_worker`.
     """
@@ -113,6 +114,7 @@ class QueueFacts(msgspec.Struct, frozen=True):
     halted: list[str] = []
     halted_there: list[str] = []
     holders: list[str] = []
+    holders_there: list[str] = []
     apart: list[str] = []
     rate_opens_at: int | None = 0
     nobody: str | None = None
@@ -154,8 +156,8 @@ def obstacle(facts: QueueFacts, now: int) -> str | None:
     bound = settings.partition_concurrency
     if bound is not None and facts.busy >= bound:
         which = f"partition {facts.partition!r}" if facts.partition else "the part without a partition"
-        keepers = _halted_keepers(facts.halted_there)
-        return f"{which} of queue {state.name!r} is full: {facts.busy} of {bound} runs are under way{keepers}"
+        keepers, held = _halted_keepers(facts.halted_there), _holding(facts.holders_there, facts.busy)
+        return f"{which} of queue {state.name!r} is full: {facts.busy} of {bound} runs are under way{held}{keepers}"
     if facts.rate_opens_at is None or facts.rate_opens_at > now:
         return _rated(facts)
     if facts.full_workers:
@@ -172,7 +174,8 @@ def _paused(state: QueueState) -> str:
 def _full(facts: QueueFacts, concurrency: int) -> str:
     state = facts.state
     if state.kind == "queue":
-        under_way = f"{state.running} of {concurrency} runs are under way{_halted_keepers(facts.halted)}"
+        held = _holding(facts.holders, state.running)
+        under_way = f"{state.running} of {concurrency} runs are under way{held}{_halted_keepers(facts.halted)}"
         return f"queue {state.name!r} is full: {under_way}"
     text = f"limit {state.name!r} is full: {state.running} of {concurrency} permits are in use"
     if facts.holders:
@@ -183,6 +186,15 @@ def _full(facts: QueueFacts, concurrency: int) -> str:
             f"any more (of run {_listed(list(dict.fromkeys(facts.apart)))}): they come free when those end"
         )
     return text
+
+
+def _holding(known: Sequence[str], number: int) -> str:
+    """Name some of so many runs that keep places."""
+    if not known:
+        return ""
+    shown = ", ".join(map(repr, known[:_NAMED]))
+    left = number - min(len(known), _NAMED)
+    return f" (run {shown}{f' and {left} more' if left > 0 else ''})"
 
 
 def _halted_keepers(halted: Sequence[str]) -> str:
@@ -328,9 +340,11 @@ def deadline(at: int) -> str:
     return f"it fails at {moment(at)}, its deadline, unless it ends before"
 
 
-def remedy(run_id: str, queue: str | None) -> str:
-    """Say what to do about a halted run."""
+def remedy(reason: str, run_id: str, queue: str | None) -> str:
+    """Say what to do about a halted run; its `reason` may say what to mend already."""
     place = "" if queue is None else f" Until then it keeps its place in queue {queue!r}."
+    if "resume the run" in reason:
+        return f"`stepwell resume {run_id}` resumes it, `stepwell cancel {run_id}` gives it up.{place}"
     return (
         f"Mend the cause, then `stepwell resume {run_id}` (a worker that starts with other code tries it by itself), "
         f"or give it up: `stepwell cancel {run_id}`.{place}"

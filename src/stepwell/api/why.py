@@ -65,7 +65,7 @@ class Reasons:
         match record.status:
             case "halted":
                 own = record.reason or "the reason is not known"
-                return f"{own}\n{reasons.remedy(record.id, record.queue)}"
+                return f"{own}\n{reasons.remedy(own, record.id, record.queue)}"
             case "cancelled":
                 return record.reason or record.cancel_reason
             case "running":
@@ -254,12 +254,16 @@ class Reasons:
             return QueueFacts(state, holders=holders, apart=apart, rate_opens_at=opens_at)
         members = self._members()
         bounded = workflow is not None and state.settings.partition_concurrency is not None
+        concurrency = state.settings.concurrency
+        is_full = concurrency is not None and state.running >= concurrency
         return QueueFacts(
             state,
             partition,
             inspector.partition_busy(name, partition) if bounded else 0,
             inspector.halted_holders(name),
             inspector.halted_holders(name, partition) if bounded else [],
+            inspector.place_holders(name, _LOOKED_AT) if is_full else [],
+            holders_there=inspector.place_holders(name, _LOOKED_AT, partition) if bounded else [],
             rate_opens_at=opens_at,
             nobody=reasons.nobody(members, workflows, name) if workflows else None,
             full_workers=self._are_full(reasons.takers(members, workflows, name), state),

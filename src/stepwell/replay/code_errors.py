@@ -67,12 +67,19 @@ def halted_by(mistake: BaseException, error: BaseException, *, run: str, workflo
         f"{name_of(type(mistake))}{described(mistake).removeprefix(name)}\n"  # `as_raised` reads the first line
         f"  at:        {raised_at(mistake)}{within}\n{_notes(mistake)}"
         f"That is taken for a mistake in the code, so run {run!r} of {workflow!r} is halted, not failed; its steps are "
-        "recorded. Mend the code, then resume the run or restart the engine. If it is an error like any other, raise "
-        f"it yourself, or declare @workflow(fail_on={name}).",
+        f"recorded. Mend the code, then resume the run or restart the engine.{_otherwise(mistake)}",
         type_name=name,
     )
     reason.__cause__ = error
     return reason
+
+
+def _otherwise(mistake: BaseException) -> str:
+    """Say how to have a run fail with such an error; of one of Stepwell's own, that would only lose the run."""
+    if isinstance(mistake, StepwellError):
+        return ""
+    kind = type(mistake).__name__
+    return f" If it is an error like any other, raise it yourself, or declare @workflow(fail_on={kind})."
 
 
 def as_raised(message: str) -> WorkflowCodeError:

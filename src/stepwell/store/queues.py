@@ -282,6 +282,10 @@ class QueueInspector(Protocol):
         """Return the ids of the halted runs that keep a place in a queue, or in one partition of it, by age."""
         ...
 
+    def place_holders(self, queue: str, most: int, partition: str | None = None) -> list[str]:
+        """Return ids of runs in memory that have a place in a queue, or in one partition of it, at most so many."""
+        ...
+
     def permit_holders(self, limit: str, most: int) -> list[str]:
         """Return ids of runs in memory that have a permit, at most so many, one for each permit."""
         ...

@@ -147,6 +147,8 @@ def _of_one_that_is_missing(owner: Any, value: Any) -> tuple[str, str]:
 def _of_types(value: Any, other: Any) -> tuple[str, str]:
     old, new = class_of(value), class_of(other)
     reason = f"is {a_name(old)}, and comes back as {a_name(new)}"
+    if issubclass(old, new) and new in (dict, *ARRAYS):  # of its class no annotation says how it is read
+        return reason, f"Record `{new.__name__}(value)`"
     if issubclass(old, new):
         return reason, f"Annotate it as {type_name(old)}, or record {a_name(new)}"
     annotation = _annotation(value)

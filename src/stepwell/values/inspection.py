@@ -19,7 +19,10 @@ import pathlib
 import re
 import sys
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from array import array
+from collections import UserDict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -39,6 +42,7 @@ _FINITE: Final = ATOMS - {float}
 #: How many levels a search for the culprit goes down, and how much of a path is shown.
 _SEARCH_DEPTH = 3000
 _SHOWN_PATH_CHARS = 300
+_SHOWN_BEGINNING_CHARS = 60
 
 MISSING: Final[Any] = object()
 
@@ -169,10 +173,7 @@ def find_culprit(value: Any, encode: Callable[[Any], bytes], error: Exception) -
             return Culprit(_shown(path), "leads back to a value that contains it", "Record an id instead of the cycle")
         above.add(id(value))
     if isinstance(error, RecursionError):
-        argument = _ARGUMENT.match(path)
-        return Culprit(
-            argument.group() if argument else "$", "is nested too deeply", "Record it as a flat list, or as text"
-        )
+        return Culprit(_beginning(path), "is nested too deeply", "Record it as a flat list, or as text")
     if isinstance(value, dict):
         for key in mapping_of(value):
             try:
@@ -181,6 +182,23 @@ def find_culprit(value: Any, encode: Callable[[Any], bytes], error: Exception) -
                 kind = "text with lone surrogates" if isinstance(key, str) else f"a {type_name(class_of(key))}"
                 return Culprit(_shown(path), f"has the key {_short(key)}, {kind}", "Use text or numbers as keys")
     return Culprit(_shown(path), *_explain(value, error))
+
+
+def _beginning(path: str) -> str:
+    """Return the first steps of a path that goes very far down: there is nothing to see at its end."""
+    if len(path) <= _SHOWN_BEGINNING_CHARS:
+        return path
+    cut = max(path.rfind(mark, 1, _SHOWN_BEGINNING_CHARS) for mark in (".", "["))
+    return f"{path[:cut]}…"
+
+
+def plain_form(value: object) -> str | None:
+    """Return what to write for a collection of a kind that JSON has not, None where it is none."""
+    if isinstance(value, (Mapping, UserDict)):
+        return "dict(value)"
+    if isinstance(value, (Sequence, AbstractSet, ValuesView, array)):
+        return "list(value)"
+    return "value.tolist()" if callable(getattr(value, "tolist", None)) else None
 
 
 def _failing_child(value: Any, encode: Callable[[Any], bytes]) -> tuple[str, Any, Exception] | None:
@@ -224,6 +242,9 @@ def _explain(value: Any, error: Exception) -> tuple[str, str]:
         return f"{is_a}, which can be read only once", "Return a list of its items"
     if fields_of(value) or type(value) in ATOMS or isinstance(value, (dict, *ARRAYS)):
         return f"{is_a} that cannot be encoded ({error})", "Change it so that it can be written as JSON"
+    plain = plain_form(value)
+    if plain is not None:
+        return f"{is_a}, which has no JSON form", f"Record `{plain}`"
     return (
         f"{is_a}, which has no JSON form",
         "Make its class a dataclass, an attrs class, a msgspec.Struct or a pydantic model, or record plain values",

@@ -80,15 +80,28 @@ def attempt_fields(attempts: StepCall, workflow: str | None = None) -> dict[str,
     }
 
 
-def attempt_failed(attempts: StepCall, workflow: str, error: BaseException, retry_at: int | None, now: int) -> Line:
-    """Say that an attempt failed, and when the next one follows."""
+def attempt_failed(
+    attempts: StepCall,
+    workflow: str,
+    error: BaseException,
+    retry_at: int | None,
+    now: int,
+    *,
+    too_late: bool = False,
+) -> Line:
+    """Say that an attempt failed, and when the next one follows; `too_late`: its step's deadline passes before that."""
     text = "run %r: step %r (operation %d), attempt %d of %d, failed with %s; "
     of_how_many = max(attempts.attempt, attempts.definition.step_options.retry.attempts)
     arguments: tuple[object, ...] = attempts.run_id, attempts.name, attempts.operation, attempts.attempt, of_how_many
     arguments += (described(error),)
     fields = attempt_fields(attempts, workflow)
     if retry_at is None:
-        text += "no other follows, so its workflow gets the error"
+        if too_late:
+            text += "no other follows, because it would begin after the step's deadline, %g s after its first attempt; "
+            arguments += (attempts.definition.step_options.deadline_seconds,)
+            text += "its workflow gets the error"
+        else:
+            text += "no other follows, so its workflow gets the error"
         fields["retry_at"] = None
     else:
         text += "the next one follows in %g s"
@@ -139,9 +152,15 @@ def run_halted(
     `step`: the attempt whose result cannot be recorded.
     """
     fields = run_fields(run_id, workflow) if step is None else attempt_fields(step, workflow)
-    arguments = run_id, workflow, described(reason)
+    text = described(reason)
+    drop_own_frames(reason)
+    # Its text says all; the traceback is that of the user's code, or of what its code raised, which repeats nothing.
+    error = reason if reason.__traceback__ is not None else reason.__cause__
+    if error is reason and "\n" in text:  # the traceback ends with the whole of it
+        text = text.partition("\n")[0]
+    arguments = run_id, workflow, text
     if was == f"{type(reason).__name__}: {reason}":  # whoever halted it first wrote the traceback
         return Line(key, logging.DEBUG, "run %r of %r is still halted: %s", arguments, None, fields)
     if isinstance(reason, RunCrashed):
-        return Line(key, logging.ERROR, "run %r of %r is given up: %s", arguments, reason, fields)
-    return Line(key, logging.ERROR, "run %r of %r is halted: %s", arguments, reason, fields)
+        return Line(key, logging.ERROR, "run %r of %r is given up: %s", arguments, error, fields)
+    return Line(key, logging.ERROR, "run %r of %r is halted: %s", arguments, error, fields)

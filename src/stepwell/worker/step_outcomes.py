@@ -58,8 +58,13 @@ class StepOutcomes:
         error = attempts.error
         assert error is not None
         retry_at = self._retry_at(attempts, error, now)
+        deadline_at = _deadline(attempts)
+        too_late = retry_at is not None and deadline_at is not None and retry_at >= deadline_at
+        if too_late:
+            retry_at = None
         failure = encode_failure(error)
-        work.extra.lines.append(attempt_failed(attempts, run.execution.definition.name, error, retry_at, now))
+        workflow = run.execution.definition.name
+        work.extra.lines.append(attempt_failed(attempts, workflow, error, retry_at, now, too_late=too_late))
         if retry_at is None:
             del run.calls[attempts.operation]
             attempts.wanted = False  # a thread that still executes it is told
@@ -77,12 +82,7 @@ class StepOutcomes:
         delay = next_delay(options.retry, attempts.attempt, error, self._chance())
         if delay is None or (options.delivery == "at-most-once" and not _may_be_repeated(options.retry, error)):
             return None
-        retry_at = now + int(delay * MICROSECONDS)
-        if options.deadline_seconds is not None:
-            deadline_at = attempts.first_started_at + int(options.deadline_seconds * MICROSECONDS)
-            if retry_at >= deadline_at:
-                return None
-        return retry_at
+        return now + int(delay * MICROSECONDS)
 
     def _record_failed_attempt(
         self, attempts: StepCall, failure: str, retry_at: int, work: UnitOfWork, now: int, code: int | None = None
@@ -125,6 +125,11 @@ class StepOutcomes:
         except BaseException as error:  # noqa: BLE001 - whatever the user's function raises is the attempt's outcome
             if error is not attempts.refused:
                 attempts.error = error
+
+
+def _deadline(attempts: StepCall) -> int | None:
+    seconds = attempts.definition.step_options.deadline_seconds
+    return None if seconds is None else attempts.first_started_at + int(seconds * MICROSECONDS)
 
 
 def _may_be_repeated(policy: Retry, error: BaseException) -> bool:

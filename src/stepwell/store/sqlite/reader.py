@@ -319,6 +319,10 @@ class SqliteInspector:
         """Return the ids of the halted runs that keep a place in a queue, or in one partition of it, by age."""
         return _firsts(self._queue_rows("halted_holders", (queue, partition)))
 
+    def place_holders(self, queue: str, most: int, partition: str | None = None) -> list[str]:
+        """Return ids of runs in memory that have a place in a queue, or in one partition of it, at most so many."""
+        return _firsts(self._queue_rows("place_holders", (queue, most, partition)))
+
     def permit_holders(self, limit: str, most: int) -> list[str]:
         """Return ids of runs in memory that have a permit, at most so many, one for each permit."""
         return _firsts(self._queue_rows("permit_holders", (limit, most)))
