@@ -11,10 +11,10 @@ import logging
 import random as _random
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypedDict, TypeVar, TypeVarTuple, Unpack, cast, overload
 
+import msgspec
 from msgspec.structs import replace
 
 from stepwell.definitions.collector import end_clean_up, is_clean_up
@@ -195,8 +195,7 @@ async def publish(key: str, value: object) -> None:
     await run.perform("publish", key, fingerprint, None, ValueDetail(payload), Given((value,), {}))
 
 
-@dataclass(frozen=True, slots=True)
-class MessageDetail:
+class MessageDetail(msgspec.Struct, frozen=True, gc=False):
     """The detail of a send operation."""
 
     run_id: str
@@ -204,16 +203,14 @@ class MessageDetail:
     key: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class CancelDetail:
+class CancelDetail(msgspec.Struct, frozen=True, gc=False):
     """The detail of a send operation that cancels another run."""
 
     run_id: str
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ValueDetail:
+class ValueDetail(msgspec.Struct, frozen=True, gc=False):
     """The detail of a publish operation."""
 
     value: str | bytes | None

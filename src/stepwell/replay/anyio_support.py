@@ -14,7 +14,6 @@ import sys
 from asyncio import events
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any, Final
@@ -38,8 +37,11 @@ def support_anyio() -> None:
         _change(module)
 
 
-class _Finder(MetaPathFinder):
-    """Has the backend changed right after it was executed, whoever imports it, also in the middle of a workflow."""
+class _Finder:
+    """Has the backend changed right after it was executed, whoever imports it, also in the middle of a workflow.
+
+    Not derived from `importlib.abc.MetaPathFinder`, whose module takes 10 ms to import and gives it nothing.
+    """
 
     def find_spec(
         self,

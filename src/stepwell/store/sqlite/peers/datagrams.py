@@ -27,7 +27,6 @@ import socket
 import stat
 import struct
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -85,6 +84,8 @@ class Post:
             # Found by their folder's descriptor, which is opened when it is needed.
             self._by_descriptor, self._names = True, ""
         else:
+            import tempfile  # noqa: PLC0415 -- takes some milliseconds, which hardly anybody need pay
+
             self._folder = os.path.join(tempfile.gettempdir(), f"stepwell-{os.getuid()}")
             self._by_descriptor, self._names = False, f"{self._prefix}-"
         self._descriptor = -1
