@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--module", action="append", help="part of a module's name, such as `worker.` or `retry`")
     parser.add_argument("--tests", action="append", help="test files below tests/; default: all that may notice")
     parser.add_argument("--budget", type=float, default=15.0, help="CPU seconds of tests for each mutant")
+    parser.add_argument("--again", action="store_true", help="only those that survived the last time")
     parser.add_argument("--write", action="store_true", help="write the table of known mutants into the docs, no more")
     options = parser.parse_args(arguments)
     if options.write:
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known.PAGE.write_text(known.written(page, known.read()), encoding="utf-8")
         return 0
     modules = [one for one in MODULES if not options.module or any(part in one for part in options.module)]
-    sample = _sample(modules, options.sample, options.seed)
+    sample = _survivors() if options.again else _sample(modules, options.sample, options.seed)
     run = _Run(sample, options.budget)
     with _silence() as run.out:
         server = Server(run.work)
@@ -109,6 +110,22 @@ def _sample(modules: Sequence[str], size: int, seed: int) -> list[Mutant]:
     return chosen
 
 
+def _survivors() -> list[Mutant]:
+    """Return what survived the last time and is there still."""
+    outcomes = json.loads((RESULTS / "latest.json").read_text(encoding="utf-8"))
+    found = []
+    for outcome in outcomes:
+        mutant = Mutant(**outcome["mutant"])
+        if outcome["verdict"] in ("survived", "not reached"):
+            changed = mutant.changed()
+            if changed is not None and asdict(mutant.change(changed)) == outcome["change"]:
+                found.append(mutant)
+            else:
+                print(f"its file has changed since: {known.Change(**outcome['change'])}")
+    print(f"{len(found)} mutants survived the last time", flush=True)
+    return found
+
+
 class _Run:
     """The sample, and what became of it."""
 
@@ -124,6 +141,7 @@ class _Run:
         """Measure the tests, run the control, and then try each mutant."""
         began = time.monotonic()
         modules = sorted({mutant.module for mutant in self._sample})
+        self._say(f"measuring {len(server.items):,} tests without a mutant; this takes some minutes")
         server.measure(modules, _MEASURING_SECONDS)
         for name in server.failing:
             self._say(f"left out, it fails without a mutant: {name}")

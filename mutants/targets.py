@@ -27,6 +27,7 @@ TESTS: Final = (
     "test_names_only.py",
     "test_child_ids.py",
     "test_pace.py",
+    "test_queue_policy.py",
     "test_advice.py",
     "test_failure_log.py",
     "test_reasons.py",

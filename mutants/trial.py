@@ -66,11 +66,12 @@ class Server:
         answer = _in_child(lambda: _measure(self.items, modules), limit_seconds)
         if not isinstance(answer, dict):
             raise TypeError(f"the tests did not come to an end without a mutant ({answer})")
-        for name, (seconds, failed, reached) in answer.items():
+        places = [(module, line) for module, line in answer["places"]]
+        for name, (seconds, failed, reached) in answer["tests"].items():
             if failed:
                 self.failing.append(name)
             else:
-                self.tests[name] = Measured(seconds, frozenset((module, line) for module, line in reached))
+                self.tests[name] = Measured(seconds, frozenset(map(places.__getitem__, reached)))
 
     def try_out(self, module: str, changed: str, place: tuple[str, int], budget_seconds: float) -> tuple[Verdict, str]:
         """Run tests that reach `place` with the module changed, the quickest first; return the verdict, and on what.
@@ -131,13 +132,15 @@ def _measure(items: Sequence[pytest.Item], modules: Iterable[str]) -> dict[str, 
     for module in modules:
         with suppress(NothingToChangeError):  # it has no functions
             note_what_is_reached(importlib.import_module(module), reached.add)
-    found = {}
+    tests: dict[str, tuple[float, bool, list[int]]] = {}
+    places: dict[tuple[str, int], int] = {}
     for item in items:
         reached.clear()
         began = time.process_time()
         failed = bool(_first_failure([item]))
-        found[item.nodeid] = (time.process_time() - began, failed, sorted(reached.copy()))
-    return found
+        numbers = [places.setdefault(place, len(places)) for place in sorted(reached.copy())]
+        tests[item.nodeid] = (time.process_time() - began, failed, numbers)
+    return {"places": list(places), "tests": tests}
 
 
 class _Failures:
