@@ -144,6 +144,8 @@ def test_workflows_of_one_partition_share_its_turn_and_its_order() -> None:
     ]
     assert runs(decide(Facts(lines))) == [2, 9, 4, 1, 3]
     assert runs(decide(Facts(lines), room=3)) == [2, 9, 4]
+    before = line("c", 31, 32, turn=0)
+    assert runs(decide(Facts([before, *lines]))) == [31, 2, 9, 32, 4, 1, 3]
 
 
 def test_partitions_give_one_each_in_the_order_of_their_turns_until_the_room_is_full() -> None:
@@ -192,6 +194,8 @@ RATE = QueueSettings(rate_limit=2, rate_per=100)
         # the oldest start that fills the window has to leave it
         (RATE, (NOW - 90, NOW - 40), {}, 1, NOW + 10),
         (RATE, (NOW - 90,), {}, 2, NOW + 10),
+        # the rate was higher when these started
+        (RATE, (NOW - 90, NOW - 50, NOW - 40), {}, 1, NOW + 50),
         # those that are taken now fill it
         (RATE, (), {}, 3, NOW + 100),
         # a permit is out whose start is not known yet
@@ -212,6 +216,11 @@ def test_it_is_decided_again_when_time_alone_lets_something_start(
 ) -> None:
     lines = [line("", *range(1, entries + 1))] if entries else []
     assert decide(Facts(lines, settings, log, facts=facts)).next_at == next_at
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_where_only_the_room_is_the_bound_time_changes_nothing(room: int) -> None:
+    assert decide(Facts([line("", 1, 2)], RATE), room=room).next_at is None
 
 
 def test_starts_that_are_spread_leave_the_window_later() -> None:
@@ -253,6 +262,8 @@ def test_permits_are_granted_in_order_as_far_as_the_limit_goes() -> None:
     decision = grant(facts, "q", NOW)
     assert decision.changes == [PermitsGranted("q", [(2, 0), (1, 0)], NOW)]
     assert (decision.taken, decision.more) == (2, False)
+    (change,) = grant(Facts([permits((0, 7))], kind="limit"), "q", NOW).changes
+    assert change == PermitsGranted("q", [(7, 0)], NOW)
 
 
 @pytest.mark.parametrize(("number", "more"), [(MAX_GRANTED, False), (MAX_GRANTED + 1, True)])
