@@ -151,7 +151,7 @@ from mutants.trial import Server
 source = open("subject.py").read()
 
 def work(server):
-    server.measure(["subject"], 60)
+    server.measure(["subject"])
     assert server.failing == ["test_subject.py::test_that_fails_anyhow"], server.failing
     assert server.control(["subject"], 1.0) == ""
     for was, becomes, line in (
