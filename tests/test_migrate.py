@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import apsw
 import pytest
@@ -176,6 +177,33 @@ def test_a_damaged_file_is_not_migrated(path: str, folder: Folder) -> None:
     with pytest.raises(FileNotUsable, match="damaged"):
         open_database(path, migrations=folder(INITIAL, SECOND))
     assert not [name for name in os.listdir(os.path.dirname(path)) if "backup" in name]
+
+
+def test_a_disk_without_room_for_backup_and_migration_is_refused_before_anything_is_written(
+    path: str, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(path, folder(INITIAL))
+    before = Path(path).read_bytes()
+    room = os.statvfs(os.path.dirname(path))
+    full = SimpleNamespace(f_bavail=len(before) // room.f_frsize, f_frsize=room.f_frsize)
+    monkeypatch.setattr("os.statvfs", lambda _folder: full)
+    with pytest.raises(
+        StorageFull, match=r"schema version 1.* to version 2, .* a backup .* MB free\. Nothing was touched"
+    ):
+        open_database(path, migrations=folder(INITIAL, SECOND))
+    monkeypatch.undo()
+    assert not [name for name in os.listdir(os.path.dirname(path)) if "backup" in name]
+    assert Path(path).read_bytes() == before
+    open_database(path, migrations=folder(INITIAL, SECOND)).close()
+
+
+def test_the_log_says_where_the_backup_of_a_migration_is(
+    path: str, folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(path, folder(INITIAL))
+    with caplog.at_level("INFO", "stepwell"):
+        open_database(path, migrations=folder(INITIAL, SECOND)).close()
+    assert f"from schema version 1 to 2; as it was before it is in {path + '-backup-v1'!r}" in caplog.text
 
 
 def test_a_disk_that_fills_during_the_backup_leaves_nothing_behind(

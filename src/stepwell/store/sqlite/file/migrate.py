@@ -9,7 +9,8 @@ once released. Foreign keys are off while they run, as SQLite's procedure for re
 before the commit.
 
 The backup of a file at version N is ``<database>-backup-v<N>``, made page by page by SQLite's backup API (`VACUUM INTO`
-would renumber rowids of the user's tables), checked, and renamed into place only when it is on disk.
+would renumber rowids of the user's tables), checked, and renamed into place only when it is on disk. Whether there is
+room for it and for the migration is looked at first, since what a disk that fills half-way says is less clear.
 """
 
 # ruff: noqa: PTH105, PTH108, PTH112, PTH118, PTH120, PTH123, PTH208 -- SQLite's paths are strings
@@ -18,6 +19,7 @@ would renumber rowids of the user's tables), checked, and renamed into place onl
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import apsw
 
-from stepwell.errors import FileNotUsable, SchemaTooNew, StoreError
+from stepwell.errors import FileNotUsable, SchemaTooNew, StorageFull, StoreError
 from stepwell.store.sqlite.file import paths
 
 if TYPE_CHECKING:
@@ -35,6 +37,12 @@ if TYPE_CHECKING:
 APPLICATION_ID: Final = 0x53_74_77_6C
 
 _DIGITS: Final = 4
+#: What the migration itself may write for each byte of the database: the tables that it builds anew stand in the log
+#: before they stand in the file.
+_WRITTEN_SHARE: Final = 2
+_MEGABYTE: Final = 1_000_000
+
+_log: Final = logging.getLogger("stepwell")
 
 
 class Migration(NamedTuple):
@@ -73,8 +81,8 @@ def migrate(connection: apsw.Connection, path: str, migrations: Sequence[Migrati
     """Apply to the file at `path`, open on `connection`, those of `migrations` it lacks; return the version it had.
 
     The connection is in autocommit mode before and after, with foreign keys on. Raises `SchemaTooNew` where the file is
-    ahead of `migrations`, `FileNotUsable` where a script fails on what is in the file, `apsw.Error` where the disk or a
-    lock fails; the file is then as it was.
+    ahead of `migrations`, `StorageFull` where there is no room for a backup and the migration, `FileNotUsable` where a
+    script fails on what is in the file, `apsw.Error` where the disk or a lock fails; the file is then as it was.
     """
     target = migrations[-1].number
     version = version_of(connection)
@@ -88,8 +96,10 @@ def migrate(connection: apsw.Connection, path: str, migrations: Sequence[Migrati
             # Only now is it certain: another process may have migrated between the look above and the lock.
             version = version_of(connection)
             check_version(version, target, path)
+            backup = None
             if 0 < version < target:
-                back_up(path, version)
+                check_room(path, version, target)
+                backup = back_up(path, version)
             for migration in migrations[version:]:
                 _apply(connection, migration, path)
             if version < target:
@@ -97,6 +107,14 @@ def migrate(connection: apsw.Connection, path: str, migrations: Sequence[Migrati
                 connection.pragma("application_id", APPLICATION_ID)
                 connection.pragma("user_version", target)
             connection.execute("COMMIT")
+            if backup is not None:
+                _log.info(
+                    "%r was brought from schema version %d to %d; as it was before it is in %r, which you may delete",
+                    path,
+                    version,
+                    target,
+                    backup,
+                )
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -118,6 +136,21 @@ def check_version(version: int, target: int, path: str) -> None:
             f"{path!r} has schema version {version}, this release of Stepwell knows versions up to {target}. The file "
             "was not touched. Upgrade the package (pip install --upgrade stepwell), or go back to a backup made "
             f"before the upgrade (they are named {path}-backup-v<version>)."
+        )
+
+
+def check_room(path: str, version: int, target: int) -> None:
+    """Raise `StorageFull` unless the disk has room for a backup of the file at `path` and for its migration."""
+    holds = sum(paths.size_bytes(path + suffix) or 0 for suffix in ("", paths.WAL_SUFFIX))
+    needed = holds * (1 + _WRITTEN_SHARE)
+    found = os.statvfs(os.path.dirname(path))
+    free = found.f_bavail * found.f_frsize
+    if free < needed:
+        raise StorageFull(
+            f"{path!r} has schema version {version}. To bring it to version {target}, which this release of Stepwell "
+            f"needs, a backup is made beside it first; that and the migration may take {needed / _MEGABYTE:,.1f} MB, "
+            f"and its disk has {free / _MEGABYTE:,.1f} MB free. Nothing was touched: free some space and start "
+            "again, or go on with the previous release."
         )
 
 
