@@ -16,11 +16,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from stepwell import Engine, SerializationError, step, workflow
+from stepwell import Engine, PayloadTooLarge, SerializationError, step, workflow
 from stepwell.model.journal import Payload
+from stepwell.values import converter as converter_module
 from stepwell.values import large_values
 from stepwell.values.codec import Codec
 from stepwell.values.large_values import LARGE_BYTES, collector_paused, looks_large
+from stepwell.values.payload import write
 from stepwell.values.signature import Signature
 
 
@@ -264,6 +266,93 @@ def signature_of(hint: Any) -> Signature:
 
     takes_it.__annotations__ = {"x": hint}
     return Signature(takes_it)
+
+
+#: As many items as make a list large, each with what is of interest.
+MANY = 3000
+LISTS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "nothing is known": (Any, lambda value: [[value, "x" * 200]] * MANY),
+    "a list": (list, lambda value: [*(["x" * 200] * MANY), [value]]),
+    "a list of lists": (list[list[Any]], lambda value: [*([["x" * 200]] * MANY), [value]]),
+    "a list of dicts": (list[dict[str, Any]], lambda value: [{"a": value, "b": "x" * 200}] * MANY),
+}
+
+
+@pytest.mark.parametrize("annotation", LISTS)
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_list_that_is_written_in_parts_is_what_it_is_as_a_whole(annotation: str, name: str) -> None:
+    codec = Codec()
+    hint, wrap = LISTS[annotation]
+    value = wrap(PLAIN[name])
+    whole = codec.encode(value, "it")
+    converter = codec.converter(hint)
+
+    assert converter._by_parts(value, "it") == whole
+    payload, delivered = converter.roundtrip(value, "it")
+    assert payload == converter.record(value, "it") == whole
+    assert typed(delivered) == typed(value)
+    assert delivered is not value
+
+
+@pytest.mark.parametrize("annotation", LISTS)
+@pytest.mark.parametrize("name", NOT_PLAIN)
+def test_what_json_cannot_tell_is_refused_in_whichever_part_of_a_list_it_is(annotation: str, name: str) -> None:
+    hint, wrap = LISTS[annotation]
+    value, _ = NOT_PLAIN[name]
+
+    with pytest.raises(SerializationError, match="Cannot "):
+        Codec().converter(hint).roundtrip(wrap(value), "it")
+    with pytest.raises(SerializationError, match="Cannot "):
+        Codec().converter(hint).record(wrap(value), "it")
+
+
+def test_no_call_handles_more_than_a_part_of_a_large_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = Codec()
+    value = orders(20_000)
+    converter = codec.converter(list[Order])
+    read = converter._decode
+    seen: list[int] = []
+
+    def write_some(some: Any) -> bytes:
+        data = write(some)
+        seen.append(len(data))
+        return data
+
+    def read_some(text: Any) -> Any:
+        seen.append(len(text))
+        return read(text)
+
+    monkeypatch.setattr(converter_module, "write", write_some)
+    converter._decode = read_some
+    _, delivered = converter.roundtrip(value, "it")
+    converter.record(value, "it")
+
+    assert delivered == value
+    assert sum(seen) > 3 * 15 * LARGE_BYTES
+    assert max(seen) < 2 * LARGE_BYTES
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_the_size_of_a_list_is_limited_to_the_byte(limit: int) -> None:
+    value = orders(3000)
+    size = len(msgspec.json.encode(value))
+    codec = Codec(max_payload_bytes=size + limit)
+    converter = codec.converter(list[Order])
+    if not limit:
+        assert converter.roundtrip(value, "it")[1] == value
+        return
+    with pytest.raises(PayloadTooLarge, match=f"{size:,} bytes"):
+        converter.roundtrip(value, "it")
+    with pytest.raises(PayloadTooLarge, match=f"{size:,} bytes"):
+        converter.record(value, "it")
+
+
+def test_a_list_that_contains_itself_is_refused_however_many_items_it_has() -> None:
+    value: list[Any] = ["x" * 200] * MANY
+    value.append(value)
+    for handle in (Codec().converter(list).roundtrip, Codec().converter(Any).record):
+        with pytest.raises(SerializationError, match="leads back"):
+            handle(value, "it")
 
 
 def takes(x: Any) -> None:

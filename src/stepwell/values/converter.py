@@ -5,6 +5,7 @@ from __future__ import annotations
 import marshal
 import re
 import threading
+import typing
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NoReturn
@@ -18,7 +19,14 @@ from stepwell.values.decoders import Decoders, is_untyped, show, split_reason
 from stepwell.values.differences import difference
 from stepwell.values.exactness import atoms_of, checker
 from stepwell.values.inspection import MISSING, at_path, class_of, type_name
-from stepwell.values.large_values import LARGE_BYTES, collector_paused, note_size, paused_for
+from stepwell.values.large_values import (
+    LARGE_BYTES,
+    collector_paused,
+    is_long_list,
+    items_a_part,
+    note_size,
+    paused_for,
+)
 from stepwell.values.lost_fields import holds_fields, lost_field
 from stepwell.values.payload import Packer, inflate, named, not_recorded, refuse_value, write
 from stepwell.values.signature import Signature
@@ -33,7 +41,17 @@ _MARSHAL_VERSION: Final = 2
 class Converter:
     """Encodes and decodes values of one annotation. `Codec.converter` makes and keeps them."""
 
-    __slots__ = ("_check", "_decode", "_holds_fields", "_is_plain", "_is_typed", "_packer", "annotation", "atoms")
+    __slots__ = (
+        "_check",
+        "_decode",
+        "_holds_fields",
+        "_is_list",
+        "_is_plain",
+        "_is_typed",
+        "_packer",
+        "annotation",
+        "atoms",
+    )
 
     def __init__(self, packer: Packer, annotation: Any, decoders: Decoders) -> None:
         self.annotation = annotation
@@ -44,6 +62,8 @@ class Converter:
         self._check = checker(annotation)
         self._is_plain = self._check is not None and self._check.is_plain
         self._holds_fields = holds_fields(annotation)
+        # Whether a part of a list can be read as the annotation says, too.
+        self._is_list = not self._is_typed or annotation is list or typing.get_origin(annotation) is list
 
     def roundtrip(self, value: Any, where: object) -> tuple[Payload, Any]:
         """Return what is to be stored for `value`, and what to deliver: the value as every replay will deliver it.
@@ -53,6 +73,11 @@ class Converter:
         """
         if value is None:
             return None, self.decode(None, where)
+        if self._is_list and is_long_list(value):
+            delivered: list[Any] = []
+            payload = self._by_parts(value, where, delivered)
+            if payload is not None:
+                return payload, delivered
         try:
             data = write(value)
         except Exception as error:  # noqa: BLE001 - hooks of user classes may raise anything
@@ -70,6 +95,10 @@ class Converter:
         """
         if value is None:
             return self.roundtrip(value, where)[0]
+        if self._is_list and is_long_list(value):
+            payload = self._by_parts(value, where)
+            if payload is not None:
+                return payload
         try:
             data = write(value)
         except Exception as error:  # noqa: BLE001 - as above
@@ -114,6 +143,47 @@ class Converter:
             if self.is_exact(value):  # and so without NaN
                 return self._packer.pack(data, where), self.read_back(value, data, where, is_exact=True)
             return self._packer.finish(value, data, where), self.read_back(value, data, where)
+
+    def _by_parts(self, value: list[Any], where: object, delivered: list[Any] | None = None) -> Payload:
+        """Return what is to be stored for a large list, written a part at a time; None for any that needs another way.
+
+        `delivered` gets what is to be delivered; without it nothing is read that is certain to work. No call into C
+        takes longer than a part does, so in a thread that is not the engine's this holds up nobody; and what was just
+        written is still in the processor's cache when it is looked at.
+        """
+        texts: list[memoryview] = []
+        size_bytes = 1
+        try:
+            step = items_a_part(value, write)
+            if not step:
+                return None
+            with collector_paused():
+                for at in range(0, len(value), step):
+                    some = value[at : at + step]
+                    text = write(some)
+                    size_bytes += len(text) - 1
+                    if size_bytes > self._packer.max_payload_bytes:
+                        return None
+                    if delivered is not None:
+                        read = self._decode(text)
+                        if not self._came_back(some, read):
+                            return None
+                        delivered += read
+                    elif not self.is_sure(some):
+                        return None
+                    texts.append(memoryview(text)[1:-1])
+        except Exception:  # noqa: BLE001 - the way for all values finds and names what is wrong
+            return None
+        note_size(size_bytes)
+        return self._packer.pack(b"[" + b",".join(texts) + b"]", where)
+
+    def _came_back(self, value: Any, delivered: Any) -> bool:
+        """Tell whether a value came back equal."""
+        if self._is_plain:
+            with suppress(ValueError):
+                if _dumps(value, _MARSHAL_VERSION) == _dumps(delivered, _MARSHAL_VERSION):
+                    return True
+        return self.is_exact(value) or same(value, delivered)
 
     def read_back(
         self,

@@ -18,6 +18,10 @@ from stepwell.values.inspection import ATOMS, class_of, fields_of, items_of, map
 #: JSON of this size is large, in bytes: what takes longer than handing it to another thread and back.
 LARGE_BYTES: Final = 256 * 1024
 
+#: A list of so many items may be large; whether it is, some of them tell.
+_MANY: Final = 1024
+_EVERY: Final = _MANY // 32
+
 #: How many short texts, and of how many characters, are not looked at any further.
 _FEW: Final = 16
 _SHORT: Final = 1000
@@ -62,6 +66,25 @@ def note_size(size_bytes: int) -> None:
     if size_bytes >= LARGE_BYTES:
         for watcher in tuple(watchers):
             watcher(size_bytes * SECONDS_PER_BYTE)
+
+
+def is_long_list(value: Any) -> bool:
+    """Tell whether a value is a list of so many items that it may be large."""
+    return class_of(value) is list and len(value) >= _MANY
+
+
+def items_a_part(value: list[Any], write: Callable[[Any], bytes]) -> int:
+    """Return how many items of a list have about `LARGE_BYTES` as JSON; 0 where all have less.
+
+    The `watchers` are told of a large one.
+    """
+    some = value[:: len(value) // _MANY * _EVERY]
+    item_bytes = len(write(some)) / len(some)
+    size_bytes = item_bytes * len(value)
+    if size_bytes < LARGE_BYTES:
+        return 0
+    note_size(int(size_bytes))
+    return max(1, int(LARGE_BYTES / item_bytes))
 
 
 def _likely_bytes(value: Any) -> float:
