@@ -9,10 +9,21 @@ from typing import Any
 
 import pytest
 
-from stepwell import Batch, Queue
+from stepwell import Batch, DuplicateRun, Queue, RunConflict
 from stepwell.definitions.queues import FlowKind, QueueSettings, QueueSlot
-from stepwell.store.queues import Head, Lane, PermitsGranted, QueueState, QueueTaken
-from stepwell.worker.queue_policy import MAX_GRANTED, Decision, entered, grant, has_room, rate_opens_at, take
+from stepwell.model.run import RunRecord
+from stepwell.store.changes import Created, RunCreated
+from stepwell.store.queues import Entered, Head, Lane, PermitsGranted, QueueState, QueueTaken
+from stepwell.worker.queue_policy import (
+    MAX_GRANTED,
+    Decision,
+    entered,
+    grant,
+    has_room,
+    rate_opens_at,
+    refusal_of,
+    take,
+)
 
 NOW = 1_000_000
 UNBOUNDED = QueueSettings()
@@ -307,3 +318,38 @@ def test_a_start_waits_from_when_its_delay_or_its_queue_says(
 def test_a_queue_that_refuses_duplicates_says_so_in_its_entries() -> None:
     queue = Queue("refuses in a policy's test", on_duplicate="reject")
     assert not entered(QueueSlot(queue, dedup="d"), NOW).attach
+
+
+# --- starts that must not have the run that there is ------------------------------------------------------------------
+
+EXISTING = RunRecord(1, "first", "w", "running", b"1", 1, NOW, NOW)
+
+
+def start(run: str = "first", workflow: str = "w", entry: Entered | None = None) -> RunCreated:
+    return RunCreated(run, workflow, b"2", 2, "pending", NOW, entry=entry)
+
+
+@pytest.mark.parametrize(
+    "created", [Created(1), Created(1, refused=True), Created(1, EXISTING), Created(1, EXISTING, "attached")]
+)
+def test_a_start_that_made_a_run_or_may_have_the_one_that_there_is_is_not_refused(created: Created) -> None:
+    assert refusal_of(start(entry=Entered("q", dedup="d")), created) is None
+
+
+@pytest.mark.parametrize("entry", [None, Entered("q", dedup="d")])
+@pytest.mark.parametrize(("workflow", "what"), [("w", "with other input"), ("v", "with another workflow")])
+def test_an_id_that_is_taken_is_a_conflict_that_says_by_what(workflow: str, what: str, entry: Entered | None) -> None:
+    error = refusal_of(start(workflow=workflow, entry=entry), Created(1, EXISTING, refused=True))
+    assert isinstance(error, RunConflict)
+    assert f"'first' exists already, {what} ('w', running)" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("workflow", "what"), [("w", "is in queue"), ("v", "is of another workflow, 'w', and in queue")]
+)
+def test_a_dedup_key_that_is_taken_is_a_duplicate_that_names_the_run(workflow: str, what: str) -> None:
+    change = start("second", workflow, Entered("q", dedup="d"))
+    error = refusal_of(change, Created(1, EXISTING, "attached", refused=True))
+    assert isinstance(error, DuplicateRun)
+    assert error.run_id == "first"
+    assert f"run 'first' {what} 'q' under the dedup key 'd' already" in str(error)
