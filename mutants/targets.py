@@ -61,6 +61,7 @@ TESTS: Final = (
     "test_sharing.py",
     "test_output_gate.py",
     "test_lost_answers.py",
+    "test_refused_writes.py",
     "test_patience.py",
     # replay
     "test_asyncio.py",
