@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -30,6 +31,9 @@ from stepwell import (
     sync,
     workflow,
 )
+from stepwell.store.queues import QueueDeclared
+from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.store import Outcome, Unit
 from stepwell.testing import TestEngine
 
 happened: list[Any] = []
@@ -612,3 +616,17 @@ def test_an_engine_at_rest_does_nothing_about_its_queues(engine: TestEngine) -> 
     before = store._connection.total_changes()
     engine.advance(3600)
     assert store._connection.total_changes() == before
+
+
+def test_an_engine_tells_the_file_of_a_queue_once(engine: TestEngine) -> None:
+    told: list[str] = []
+    commit = SqliteStore.commit
+
+    def commits(store: SqliteStore, units: Sequence[Unit], claim: Any) -> list[Outcome]:
+        told.extend(change.name for unit in units for change in unit.changes if isinstance(change, QueueDeclared))
+        return commit(store, units, claim)
+
+    with patch.object(SqliteStore, "commit", commits):
+        for name in ("first", "second", "third"):
+            assert engine.start(job, name, queue=Queue("told-once", concurrency=3)).result(60) == name
+    assert told == ["told-once"]
