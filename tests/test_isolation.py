@@ -11,6 +11,7 @@ import asyncio
 import re
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,6 +94,36 @@ def test_an_object_that_was_made_outside_of_any_run_is_refused_where_it_is_used(
 
     error = engine.start(toucher, id="r1").result(timeout=60)
     assert re.search(rf"run 'r1'.*{name}.*made outside of the run.*test_isolation.py:\d+ in ", error), error
+
+
+async def by_local_name(everything: list[Any]) -> None:
+    mine = everything[0]
+    await mine.acquire()
+
+
+async def by_attribute(everything: list[Any]) -> None:
+    box = SimpleNamespace(other=None, lock=everything[0])
+    await box.lock.acquire()
+
+
+async def without_a_name(everything: list[Any]) -> None:
+    await everything[0].acquire()
+
+
+@pytest.mark.parametrize(
+    ("use", "called"),
+    [(by_local_name, "Lock 'mine', "), (by_attribute, "Lock 'box.lock', "), (without_a_name, "Lock, ")],
+)
+def test_an_object_that_is_refused_is_called_as_the_code_calls_it(
+    engine: TestEngine, use: Callable[[list[Any]], Any], called: str
+) -> None:
+    everything = [asyncio.Lock()]
+
+    @workflow(name="namer")
+    async def namer() -> str:
+        return await told(lambda: use(everything))
+
+    assert called in engine.start(namer).result(timeout=60)
 
 
 def test_the_state_of_an_object_that_was_refused_is_what_it_was(engine: TestEngine) -> None:
