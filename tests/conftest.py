@@ -11,6 +11,7 @@ from hypothesis import settings
 from tests.commands import Desk
 
 from stepwell.definitions import definition
+from stepwell.runtime.watchdog import OWN_WORK
 from stepwell.testing import TestEngine
 
 # Examples open files and start threads beside other tests: how long one takes says nothing. `timeout` bounds them all.
@@ -25,6 +26,20 @@ def _log_as_before() -> Iterator[None]:
     level = log.level
     yield
     log.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _slow_machine_unsaid(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave out what the log says of a slow machine, for tests that look at the log; not where that is the subject."""
+
+    def is_said(record: logging.LogRecord) -> bool:
+        return record.msg is not OWN_WORK
+
+    log = logging.getLogger("stepwell")
+    if request.node.get_closest_marker("slow_machine") is None:
+        log.addFilter(is_said)
+    yield
+    log.removeFilter(is_said)
 
 
 @pytest.fixture(autouse=True)

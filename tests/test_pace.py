@@ -224,6 +224,7 @@ def attempts_of(name: str) -> StepCall:
     return StepCall(1, "the run", plus_one, name, 0, (), {}, copy_context())
 
 
+@pytest.mark.slow_machine
 @pytest.mark.parametrize(
     ("does", "said"),
     [

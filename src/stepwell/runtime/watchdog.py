@@ -23,6 +23,11 @@ from stepwell.replay.source_location import is_users
 
 _log: Final = logging.getLogger("stepwell")
 _PERIOD_SECONDS: Final = 1.0
+#: Said where the thread is busy, and not with code of a user's.
+OWN_WORK: Final = (
+    "the engine has been at its own work for over %g s without a pause: much was asked for at once, or the disk, or "
+    "the whole machine, is slow. Others wait meanwhile; no workflow or step is to blame.\n%s"
+)
 _SHOWN_FRAMES: Final = 8
 
 _CALLBACK: Final = asyncio.Handle._run.__code__
@@ -82,12 +87,7 @@ class Watchdog:
                 stack,
             )
         else:
-            _log.warning(
-                "the engine has been at its own work for over %g s without a pause: much was asked for at once, or "
-                "the disk, or the whole machine, is slow. Others wait meanwhile; no workflow or step is to blame.\n%s",
-                _PERIOD_SECONDS,
-                stack,
-            )
+            _log.warning(OWN_WORK, _PERIOD_SECONDS, stack)
 
     def is_in_users_code(self) -> bool:
         """Tell whether the thread executes code of a workflow or a step just now."""
