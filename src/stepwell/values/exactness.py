@@ -55,6 +55,9 @@ _SHALLOW: Final = 20
 #: Up to how many values looking at each is faster than looking at all of them.
 _FEW: Final = 8
 
+#: How many values are looked at together at most, at the top of a value.
+_PART: Final = 1000
+
 _VALUES_OF: Final[Callable[[Any], Collection[Any]]] = vars(dict)["values"]
 _DICT_OF: Final = operator.attrgetter("__dict__")
 
@@ -110,7 +113,7 @@ def is_json_value(value: Any, depth: int = _SHALLOW) -> bool:
     if _FINITE_ATOMS.issuperset(map(type, held)):
         return True
     if len(held) > _FEW or not depth:
-        return are_json_values(list(held))
+        return _by_parts(are_json_values, list(held))
     for item in held:  # noqa: SIM110 - a generator would take twice the time of a small value
         if type(item) not in _FINITE_ATOMS and not is_json_value(item, depth - 1):
             return False
@@ -133,6 +136,16 @@ def are_json_values(column: Column) -> bool:
         lists = _of_kind(column, kinds, list)
         column = [*chain.from_iterable(lists), *chain.from_iterable(map(_VALUES_OF, dicts))]
     return False
+
+
+def _by_parts(many: Callable[[Column], bool], column: Column) -> bool:
+    """Look at many values at once, but not at all of a long column.
+
+    So calls into C are short, as are the waits of other threads, and what is looked at stays in the processor's cache.
+    """
+    if len(column) <= _PART:
+        return many(column)
+    return all(many(column[at : at + _PART]) for at in range(0, len(column), _PART))
 
 
 def _of_kind(column: Column, kinds: set[type], kind: type) -> Column:
@@ -319,7 +332,7 @@ def _items(cls: type, check: Check) -> Check:
     def one(value: Any) -> bool:
         if class_of(value) is not cls:
             return False
-        return all(map(check.one, value)) if len(value) < _FEW else check.many(list(value))
+        return all(map(check.one, value)) if len(value) < _FEW else _by_parts(check.many, list(value))
 
     def many(column: Column) -> bool:
         return {cls}.issuperset(map(type, column)) and check.many(list(chain.from_iterable(column)))
@@ -338,7 +351,7 @@ def _dict(keys: frozenset[type], values: Check) -> Check:
         if type(value) is not dict or not keys.issuperset(map(type, mapping_of(value))):
             return False
         held = mapping_of(value).values()
-        return all(map(values.one, held)) if len(held) < _FEW else values.many(list(held))
+        return all(map(values.one, held)) if len(held) < _FEW else _by_parts(values.many, list(held))
 
     is_text = keys == _TEXT
     return Check(one, many, values.is_readable and is_text, values.is_plain and is_text, values.is_ordered)
