@@ -174,7 +174,7 @@ def _journal_row(entry: JournalEntry, count: int) -> tuple[str, ...]:
         else entry.error
         if entry.error is not None
         else ""
-        if entry.kind in VALUELESS
+        if entry.kind in VALUELESS and entry.value is None
         else _short(entry.value)
     )
     return (

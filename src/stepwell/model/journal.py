@@ -23,7 +23,7 @@ EntryKind = Literal[
     "step",  # the step returned; `value` is its result
     "step_failed",  # the step's last attempt failed; `value` is the failure
     "attempt_failed",  # an attempt failed and another follows; `value` is an `AttemptFailure`; not delivered
-    "step_started",  # a long or at-most-once step is under way; not delivered
+    "step_started",  # a long or at-most-once step is under way, or an attempt was `CUT_OFF`; not delivered
     "timer",  # a timer fired; operation 0: a `TICK`
     "message",  # a message was received; `value` is its value
     "sent",  # a message was sent to another run
@@ -66,7 +66,10 @@ OP_KIND_OF: Final[dict[EntryKind, OpKind]] = {
 #: Entries that are history only: replay checks them and delivers nothing.
 UNDELIVERED: Final[frozenset[EntryKind]] = frozenset({"attempt_failed", "step_started"})
 
-#: Entries that never have a `value`. (What was published last under a key stands elsewhere, once.)
+#: The `value` of a ``step_started`` that says that the code gave the attempt up while it was under way.
+CUT_OFF: Final = '"cut off"'
+
+#: Entries that have no `value`, but for `CUT_OFF`. (What was published last under a key stands elsewhere, once.)
 VALUELESS: Final[frozenset[EntryKind]] = frozenset({"step_started", "timer", "sent", "published", "patched", "cancel"})
 
 #: Entries whose `value` is a failure (see `stepwell.values.failure`).

@@ -21,7 +21,7 @@ from typing import Any
 from stepwell.definitions.callables import refuse_coroutine
 from stepwell.definitions.definition import Workflow
 from stepwell.errors import DefinitionError, RunFailed, RunHalted, SerializationError, StepFailed
-from stepwell.model.journal import ABANDONED, FAILURES, TICK, UNDELIVERED, Entry
+from stepwell.model.journal import ABANDONED, CUT_OFF, FAILURES, TICK, UNDELIVERED, Entry
 from stepwell.model.run import RunRecord
 from stepwell.replay.advice import advise
 from stepwell.replay.code_errors import halted_by, mistake_in
@@ -127,6 +127,8 @@ class Execution(OperationIssuer):
         if self.outcome is not None:
             if not entry.op and entry.kind == "timer":  # the code was mended: it goes round no more, or leaves nothing
                 return
+            if entry.value == CUT_OFF:  # by the end of the code
+                return
             self._diverge(entry, self._whereabouts(), self._end_location())
             return
         if entry.at > self.now:  # noqa: PLR1730 - half the time of max(), for every step of every run
@@ -139,7 +141,7 @@ class Execution(OperationIssuer):
             elif entry.name.startswith(ABANDONED):
                 self.loop.close_generator(int(entry.name.removeprefix(ABANDONED)))
         elif kind in UNDELIVERED:
-            if entry.op not in self.pending:
+            if entry.op not in self.pending and entry.value != CUT_OFF:  # which comes behind what made the code do so
                 self._diverge(entry, self._whereabouts())
             return
         else:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import (
     ResultNotSerializable,
@@ -17,7 +19,7 @@ from stepwell.errors import (
     SerializationError,
     StepInterrupted,
 )
-from stepwell.model.journal import ABANDONED, Entry, Payload
+from stepwell.model.journal import ABANDONED, CUT_OFF, Entry, Payload
 from stepwell.model.lifecycle import Status, check_transition
 from stepwell.replay.operation import CodeOutcome, Operation
 from stepwell.replay.source_location import described
@@ -206,6 +208,11 @@ class Activator(OperationOpener):
             attempts.started_at,
         )
 
+    def _tell_cut_off(self, attempts: StepCall, work: UnitOfWork) -> None:
+        """Have the journal show that an attempt was under way when its code gave it up: it may have acted."""
+        if attempts.definition.kind != "transaction":  # which acts with its commit, or not at all
+            work.changes.append(replace(self.started_entry(attempts), value=CUT_OFF))
+
     def _withdraw(self, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
         if operation.kind == "step":
             attempts = run.calls.pop(operation.number, None)
@@ -217,6 +224,7 @@ class Activator(OperationOpener):
                 if attempts.permit == "asked" or attempts in work.steps:
                     self.permits.give_back(attempts, work, started=False)
                 else:
+                    self._tell_cut_off(attempts, work)
                     self.permits.leave(attempts, work)
         elif operation.kind == "result" and operation.detail:
             self._request_cancel(run, operation.name, f"run {run.id!r} no longer waits for it", work)
@@ -277,6 +285,9 @@ class Activator(OperationOpener):
         if status != "completed":
             workflow = run.execution.definition.name
             work.extra.lines.append(run_over(run.key, run.id, workflow, status, error=failure, reason=reason))
+        for attempts in run.calls.values():
+            if attempts.retry_at is None and attempts.permit not in ("asked", "waiting") and attempts not in work.steps:
+                self._tell_cut_off(attempts, work)
         self._drop_all(run, work)
         self.record_end(over, work, has_children=run.has_children)
         run.status = status

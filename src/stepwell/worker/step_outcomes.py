@@ -13,7 +13,7 @@ from stepwell.definitions.step_call import History, StepCall
 from stepwell.definitions.step_info import enter_step
 from stepwell.errors import SerializationError, StepProcessDied, StepTimeout
 from stepwell.model.clock import MICROSECONDS
-from stepwell.model.journal import AttemptFailure, Entry, EntryKind, Payload
+from stepwell.model.journal import CUT_OFF, AttemptFailure, Entry, EntryKind, Payload
 from stepwell.model.retry import Retry, next_delay
 from stepwell.model.waits import shortened
 from stepwell.store.store import Lent
@@ -183,7 +183,7 @@ def attempt_history(entries: Sequence[Entry]) -> dict[int, History]:
             history.started = False
             if failure.code is not None:
                 history.refused[failure.code] = bytes(failure.failure).decode()
-        elif entry.kind == "step_started":
+        elif entry.kind == "step_started" and entry.value != CUT_OFF:
             history = found.setdefault(entry.op, History())
             history.started = True
             history.first_started_at = history.first_started_at or entry.started_at
