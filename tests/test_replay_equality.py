@@ -24,7 +24,7 @@ import msgspec
 import pytest
 from anyio import to_thread
 from anyio.streams.memory import MemoryObjectSendStream
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import stepwell
@@ -677,6 +677,7 @@ def assert_every_cut_replays(world: World, first: Execution, at_most: int = 1_00
 
 @settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(tree=TREES, seed=st.integers(0, 1 << 30))
+@example(tree=["trail", ["cancel", ["gather", [["loop", 1, ["sync", 0]], ["poll", ["draw"]]]]]], seed=6886)
 def test_any_workflow_cut_anywhere_and_replayed_does_the_same(tree: Node, seed: int) -> None:
     world = World(tree, seed)
     first = world.play()

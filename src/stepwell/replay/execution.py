@@ -149,7 +149,12 @@ class Execution(OperationIssuer):
             if operation is None:
                 self._diverge(entry, self._whereabouts())
                 return
-            self._resolve(operation, entry)
+            try:
+                self._resolve(operation, entry)
+            except asyncio.InvalidStateError:
+                if not self.spins:
+                    raise
+                # Code that goes round has been cancelled, and has not heard of it yet: it waits for this no more.
         if self.spins and (entry.op or entry.name != TICK):
             # Heard at the next tick, with whatever else is there by then.
             self.has_news = self.has_news or not entry.name.startswith(ABANDONED)  # which is the run's own doing
