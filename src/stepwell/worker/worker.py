@@ -460,7 +460,8 @@ class Worker:
 
     def started_outside(self, keys: Sequence[int]) -> None:
         """Bring runs to life that a transaction of the user's started, with what others have sent them since."""
-        self.loader.load(keys)
+        self.claims.claiming.update(keys)
+        self._load_now(keys, _REPLAYED_AT_ONCE)
 
     def cancel_committed(self, record: RunRecord) -> None:
         """Deliver a cancellation."""
