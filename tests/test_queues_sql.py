@@ -19,8 +19,8 @@ from stepwell.testing.contract_kit import NOW, Worker
 from stepwell.worker.queue_policy import advance, take
 
 QUEUE = named_sql.load("queries_queue.sql")
-#: This one reads a whole table on purpose: that of the queues, which is small.
-WHOLE = {"queue_states"}
+#: These scan a table on purpose: the queues, which are few; and of the entries the first thousand.
+WHOLE = {"queue_states", "place_holders"}
 
 
 @pytest.fixture(name="worker")
@@ -42,6 +42,10 @@ def test_no_query_of_queues_reads_a_whole_table(worker: Worker, name: str) -> No
     plan = connection_of(worker).execute(f"EXPLAIN QUERY PLAN {sql}", [None] * count).fetchall()
     scans = [row[3] for row in plan if re.search(r"SCAN stepwell_", str(row[3])) and "lanes_idle" not in str(row[3])]
     assert scans == []
+
+
+def test_who_has_places_is_looked_for_among_the_oldest_entries_only() -> None:
+    assert "FROM stepwell_entries ORDER BY run, op LIMIT 1000" in QUEUE["place_holders"]  # the order of the primary key
 
 
 def plan_of(worker: Worker, name: str) -> list[str]:

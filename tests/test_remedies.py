@@ -237,5 +237,10 @@ def test_a_full_queue_names_who_has_its_places(engine: TestEngine, flow: Any, pa
         assert expected in (engine.get("job-4").info().reason or "")
         if partition is None:
             assert expected in (engine.queue("jobs").info().reason or "")
+        if flow is listens:
+            engine.reopen(max_waiting_in_memory=0)  # nor does it matter whether they are in memory
+            engine.idle()
+            assert not engine.in_memory
+            assert expected in (engine.get("job-4").info().reason or "")
     finally:
         gate.set()

@@ -102,8 +102,8 @@ class QueueFacts(msgspec.Struct, frozen=True):
     """What there is to know about a queue or limit, or one partition of it (`partition`, busy with `busy`).
 
     `halted` and `halted_there` are the ids of the halted runs that keep places in the queue, and in the partition;
-    `holders` runs that have places or permits, as far as they are in memory, `holders_there` places in the partition;
-    `apart` those whose attempts keep theirs although nobody waits for them.
+    `holders` are others that have places, or have permits, `holders_there` others in the partition: some of them;
+    `apart` are those whose attempts keep theirs although nobody waits for them.
     `rate_opens_at` is when the rate lets the next one begin (0: it does not forbid it; None: not known).
     `nobody`, where set, says why no worker takes from it. `full_workers`: each worker that could is at `per_worker`.
     """
@@ -156,7 +156,10 @@ def obstacle(facts: QueueFacts, now: int) -> str | None:
     bound = settings.partition_concurrency
     if bound is not None and facts.busy >= bound:
         which = f"partition {facts.partition!r}" if facts.partition else "the part without a partition"
-        keepers, held = _halted_keepers(facts.halted_there), _holding(facts.holders_there, facts.busy)
+        keepers, held = (
+            _halted_keepers(facts.halted_there),
+            _holding(facts.holders_there, facts.busy - len(facts.halted_there)),
+        )
         return f"{which} of queue {state.name!r} is full: {facts.busy} of {bound} runs are under way{held}{keepers}"
     if facts.rate_opens_at is None or facts.rate_opens_at > now:
         return _rated(facts)
@@ -174,7 +177,7 @@ def _paused(state: QueueState) -> str:
 def _full(facts: QueueFacts, concurrency: int) -> str:
     state = facts.state
     if state.kind == "queue":
-        held = _holding(facts.holders, state.running)
+        held = _holding(facts.holders, state.running - len(facts.halted))
         under_way = f"{state.running} of {concurrency} runs are under way{held}{_halted_keepers(facts.halted)}"
         return f"queue {state.name!r} is full: {under_way}"
     text = f"limit {state.name!r} is full: {state.running} of {concurrency} permits are in use"

@@ -283,7 +283,7 @@ class QueueInspector(Protocol):
         ...
 
     def place_holders(self, queue: str, most: int, partition: str | None = None) -> list[str]:
-        """Return ids of runs in memory that have a place in a queue, or in one partition of it, at most so many."""
+        """Return ids of runs that have a place in a queue, or in one partition of it, and are not halted; not all."""
         ...
 
     def permit_holders(self, limit: str, most: int) -> list[str]:

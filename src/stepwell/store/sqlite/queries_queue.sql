@@ -304,11 +304,20 @@ WHERE run.status = 'halted' AND (run.status = 'pending' OR run.status = 'halted'
 ORDER BY run.key;
 
 -- name: place_holders
--- ?1 queue, ?2 how many, ?3 partition or NULL. Runs in memory that have a place in a queue; those in memory are few.
-SELECT run.id FROM stepwell_runs AS run INDEXED BY stepwell_runs_by_owner
-CROSS JOIN stepwell_entries AS entry ON entry.run = run.key AND entry.op = 0
-WHERE run.owner IS NOT NULL AND entry.queue = ?1 AND entry.state = 'running' AND (?3 IS NULL OR entry.partition = ?3)
-ORDER BY run.owner, run.key LIMIT ?2;
+-- ?1 queue, ?2 how many, ?3 partition or NULL. Runs that have a place in a queue and are not halted, by age: those in
+-- memory, which are few, and those among the oldest entries, for a queue may have a million that wait.
+SELECT id FROM stepwell_runs WHERE status <> 'halted' AND key IN (
+    SELECT run.key FROM stepwell_runs AS run INDEXED BY stepwell_runs_by_owner
+    CROSS JOIN stepwell_entries AS entry ON entry.run = run.key AND entry.op = 0
+    WHERE run.owner IS NOT NULL AND entry.queue = ?1 AND entry.state = 'running'
+        AND (?3 IS NULL OR entry.partition = ?3)
+    UNION ALL
+    SELECT run FROM (
+        SELECT run, op, queue, state, partition FROM stepwell_entries ORDER BY run, op LIMIT 1000
+    ) AS oldest
+    WHERE op = 0 AND queue = ?1 AND state = 'running' AND (?3 IS NULL OR partition = ?3)
+)
+ORDER BY key LIMIT ?2;
 
 -- name: permit_holders
 -- ?1 limit, ?2 how many. Runs in memory that have a permit; those in memory are few.
