@@ -30,6 +30,7 @@ from stepwell import (
     transaction,
     workflow,
 )
+from stepwell.store.sql.run_changes import Applier
 from stepwell.testing import TestEngine
 
 
@@ -350,6 +351,30 @@ def test_a_conflict_inside_a_transaction_leaves_it_usable(engine: TestEngine) ->
         same = tx.start(pay, 1, id="taken")
     assert same.result(60) == 1
     assert balances(engine)["ada"] == 50
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_start_that_ctrl_c_interrupts_never_was_and_the_transaction_goes_on(
+    engine: TestEngine, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    create = Applier._create
+    interrupted: list[str] = []
+
+    def creates(applier: Applier, change: Any) -> Any:
+        found = create(applier, change) if when == "after" or interrupted else None
+        if not interrupted:
+            interrupted.append(change.id)
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(Applier, "_create", creates)
+    with engine.transaction() as tx:
+        with pytest.raises(KeyboardInterrupt):
+            tx.start(nothing, id="interrupted")
+        tx.start(nothing, id="second")
+    assert interrupted == ["interrupted"]
+    assert [run.id for run in engine.list()] == ["second"]
+    engine.get("second").result(timeout=10)
 
 
 def test_the_same_transaction_may_start_a_run_twice(engine: TestEngine) -> None:

@@ -142,6 +142,10 @@ INSERT INTO stepwell_runs
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, iif(?3 = 'running', ?6, NULL), ?7, ?8, ?9, ?10, ?11, ?12, ?13)
 ON CONFLICT (id) DO NOTHING;
 
+-- name: run_uncreated
+-- ?1 key. Takes back a row that was made just now, in the same transaction, for somebody who was interrupted.
+DELETE FROM stepwell_runs WHERE key = ?1;
+
 -- name: earlier_deadline
 -- ?1 deadline_at, ?2 key. A row where a run that nobody has begun has an earlier deadline than this one, or the same.
 -- Nobody need know of those that are cancelled.
