@@ -50,14 +50,18 @@ def unretrieved(tasks: Sequence[asyncio.Task[Any]], *, held: bool) -> list[tuple
 
 
 def _let_go(entry: types.TracebackType | None) -> None:
-    """Empty the frames of the loop that called what failed: a traceback keeps them, and they hold the task."""
+    """Empty the frames of the loop that called what failed: a traceback keeps them, and they hold the task.
+
+    Which frames are kept beside those in the traceback differs between releases of Python.
+    """
     while entry is not None:
         frame: types.FrameType | None = entry.tb_frame
-        while frame is not None and is_own(frame) and not frame.f_code.co_flags & _SUSPENDABLE:
-            try:
-                frame.clear()
-            except RuntimeError:  # it is executing, and so are those that called it
-                break
+        while frame is not None:
+            if is_own(frame) and not frame.f_code.co_flags & _SUSPENDABLE:
+                try:
+                    frame.clear()
+                except RuntimeError:  # it is executing, and so are those that called it
+                    break
             frame = frame.f_back
         entry = entry.tb_next
 
