@@ -155,6 +155,27 @@ def test_a_plain_input_and_message_are_written_and_summed_up_as_ever(annotation:
     assert typed(codec.decode_arguments(payload, signature_of(hint), "it")[0][0]) == typed(value)
 
 
+TEXTS = {
+    "tracebacks": 'Traceback:\n  File "/a/b.py", line 3, in f\n    g()\n  File "x.py", line 9, in g\nValueError: no',
+    "the half of one": 'File "a.py", line 3',
+    "quotes": '"File \\"x\\", line 1',
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_tracebacks_in_a_large_input_are_summed_up_as_in_a_small_one(name: str) -> None:
+    codec = Codec()
+    value = [[TEXTS[name], number, "x" * 200] for number in range(MANY)]
+    checksum = codec.fingerprint((1, value, value), {"k": value}, "it")
+
+    payload, fingerprint = codec.seal_input((1, value, value), {"k": value}, Signature(takes_four), "it")
+
+    assert fingerprint == checksum
+    assert payload == codec.encode_arguments((1, value, value), {"k": value}, "it")
+    assert codec.seal((1, value, value), {"k": value}, "it", Signature(takes_four))[0] == checksum
+    assert codec.seal_untyped(value, ("run", value, None), "it")[1] == codec.fingerprint(("run", value, None), {}, "it")
+
+
 #: Of these a message may be, which is read as what it is; surrogates are text that nothing can hold.
 REFUSED_AS_THEMSELVES = {"nan", "infinite", "keys that are the same", "surrogates"}
 
@@ -357,6 +378,10 @@ def test_a_list_that_contains_itself_is_refused_however_many_items_it_has() -> N
 
 def takes(x: Any) -> None:
     """Take anything."""
+
+
+def takes_four(a: int, b: list[Any], c: Any, k: Any = None) -> None:
+    """Take some things."""
 
 
 def takes_orders(x: list[Order]) -> None:
