@@ -76,4 +76,6 @@ TESTS: Final = (
     "test_loop_methods.py",
     "test_nothing_to_wait_for.py",
     "test_traps.py",
+    "test_blocking_anywhere.py",
+    "test_left_behind.py",
 )

@@ -39,6 +39,8 @@ _MEASURING_SECONDS: Final = 600.0
 #: How much memory a mutant may take on, in bytes: one that goes round for ever shall not fill the machine.
 _MEMORY: Final = 4 << 30
 
+#: What the quickest test costs all the same.
+_OVERHEAD_SECONDS: Final = 0.01
 #: What is as many lines away is about the same thing, more or less.
 _NEAR: Final = 12
 
@@ -106,7 +108,8 @@ class Server:
     def try_out(self, module: str, changed: str, place: tuple[str, int], budget_seconds: float) -> tuple[Verdict, str]:
         """Run tests that reach `place` with the module changed, and return the verdict, and on what it rests.
 
-        Those that are about the place come first; no more are begun than took `budget_seconds` of CPU time before.
+        Those that are about the place and cost little come first, until as many have begun as took `budget_seconds` of
+        CPU time before.
         """
         chosen, seconds = self._chosen(place, budget_seconds)
         if not chosen:
@@ -148,9 +151,8 @@ class Server:
         able = [item for item in self.items if item.nodeid in self.tests]
         if place is not None:
             able = [item for item in able if place in self.tests[item.nodeid].reached]
-            able.sort(
-                key=lambda item: (-self._closeness(self.tests[item.nodeid], *place), self.tests[item.nodeid].seconds)
-            )
+            worth = {item.nodeid: self._worth(self.tests[item.nodeid], *place) for item in able}
+            able.sort(key=lambda item: -worth[item.nodeid])
         else:
             able.sort(key=lambda item: self.tests[item.nodeid].seconds)
         chosen, seconds = list[pytest.Item](), 0.0
@@ -161,10 +163,12 @@ class Server:
             seconds += self.tests[item.nodeid].seconds
         return chosen, seconds
 
-    def _closeness(self, test: Measured, module: str, line: int) -> float:
-        """Return how much a test is about a place: it reaches what is near, the more so where few others do."""
+    def _worth(self, test: Measured, module: str, line: int) -> float:
+        """Return how much a test is about a place for what it costs: it reaches what is near and few others reach."""
         near = ((module, each) for each in range(line - _NEAR, line + _NEAR + 1))
-        return sum(1 / self.reaching[place] for place in near if place in test.reached)
+        return sum(1 / self.reaching[place] for place in near if place in test.reached) / (
+            _OVERHEAD_SECONDS + test.seconds
+        )
 
 
 def _digest(paths: Iterable[Path]) -> str:

@@ -618,6 +618,16 @@ def test_an_engine_at_rest_does_nothing_about_its_queues(engine: TestEngine) -> 
     assert store._connection.total_changes() == before
 
 
+def test_an_engine_with_room_for_one_run_takes_one_after_the_other(engine: TestEngine) -> None:
+    engine = engine.reopen(max_running=1)
+    queue = Queue("room for one")
+    held = engine.start(hold, "first", queue=queue)
+    others = [engine.start(job, name, queue=queue) for name in ("second", "third")]
+    engine.idle()
+    assert [run.status for run in (held, *others)] == ["waiting", "completed", "completed"]
+    assert started() == ["first", "second", "third"]
+
+
 def test_an_engine_tells_the_file_of_a_queue_once(engine: TestEngine) -> None:
     told: list[str] = []
     commit = SqliteStore.commit
