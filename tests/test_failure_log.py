@@ -443,3 +443,27 @@ def test_of_several_workers_one_says_it_and_none_says_it_again_after_a_restart(d
     assert again.end() == 0
     assert "'order-1'" not in again.output
     assert command.output.count("'order-1'") == 1
+
+
+def stumble() -> None:
+    raise ValueError("of nobody's")
+
+
+@workflow(name="leaves a failing callback")
+async def leaves_a_failing_callback() -> str:
+    asyncio.get_running_loop().call_soon(stumble)
+    return await receive("word", str)
+
+
+def test_an_exception_that_the_code_leaves_to_its_loop_is_logged_once_and_not_by_a_replay(
+    engine: TestEngine, heard: list[logging.LogRecord]
+) -> None:
+    run = engine.start(leaves_a_failing_callback, id="stray-1")
+    engine.idle()
+    (said,) = of_run(heard, "stray-1")
+    assert said.getMessage() == "run 'stray-1': a callback raised"
+    assert "ValueError: of nobody's" in traceback_of(said)
+    engine = engine.reopen()
+    engine.get(run.id).send("word", "on")
+    assert engine.get(run.id).result(timeout=60) == "on"
+    assert of_run(heard, "stray-1") == [said]
