@@ -29,6 +29,8 @@ TESTS: Final = (
     "test_queue_policy.py",
     "test_advice.py",
     "test_pace.py",
+    "test_undoing.py",
+    "test_source_location.py",
     # runs
     "test_engine.py",
     "test_steps.py",
