@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
+from asyncio import events
 from collections.abc import Awaitable, Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from stepwell import RunHalted, WorkflowIOError, receive, step, workflow
+from stepwell.replay.loop_thread import LoopThread
 from stepwell.testing import TestEngine
 
 #: What the runs of a test pass to each other behind the engine's back.
@@ -346,3 +348,15 @@ def test_asyncio_of_plain_programs_is_as_it_was(engine: TestEngine) -> None:
 
 async def echo_one() -> Any:
     return await echo(1)
+
+
+def test_entering_a_threads_loops_within_entering_them_gives_back_what_ran_before() -> None:
+    thread = LoopThread()
+    with thread.entered():
+        events._set_running_loop(a_loop := asyncio.new_event_loop())
+        with thread.entered():
+            pass
+        with thread.left():
+            assert events._get_running_loop() is None
+    assert events._get_running_loop() is None
+    a_loop.close()

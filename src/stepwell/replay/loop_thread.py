@@ -23,11 +23,12 @@ class LoopThread:
     for the run, because `DeterministicLoop.host` is None.
     """
 
-    __slots__ = ("_hooks", "_outer", "current", "intruded", "is_entered")
+    __slots__ = ("_hooks", "_nested", "_outer", "current", "intruded", "is_entered")
 
     def __init__(self) -> None:
         self.current: Any = None  # the deterministic loop
         self.is_entered = False
+        self._nested = 0  # blocks within the one that entered
         #: Runs that other code has reached into, so that they cannot go on as they are.
         self.intruded: list[Any] = []
         order_sets_of_asyncio()
@@ -36,16 +37,28 @@ class LoopThread:
         support_anyio()
 
     def entered(self) -> Self:
-        """Return a context manager within which loops are drained and closed."""
+        """Return a context manager within which loops are drained and closed; one within another changes nothing."""
         return self
 
     def __enter__(self) -> None:
+        if self.is_entered:
+            self._nested += 1
+        else:
+            self._enter()
+
+    def __exit__(self, *_error: object) -> None:
+        if self._nested:
+            self._nested -= 1
+        else:
+            self._leave()
+
+    def _enter(self) -> None:
         self._outer = events._get_running_loop()
         self._hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(began, finalise)
         self.is_entered = True
 
-    def __exit__(self, *_error: object) -> None:
+    def _leave(self) -> None:
         self.is_entered = False
         self.current = None
         sys.set_asyncgen_hooks(*self._hooks)
@@ -57,8 +70,8 @@ class LoopThread:
         if not self.is_entered:
             yield
             return
-        self.__exit__()
+        self._leave()
         try:
             yield
         finally:
-            self.__enter__()
+            self._enter()
