@@ -474,5 +474,5 @@ def test_an_exception_class_that_is_gone_fails_as_itself_by_name(engine: TestEng
     run.send("go")
     name, text, type_name = run.result(timeout=60)
     assert name == StepFailed.__name__
-    assert text == "lost"
+    assert text == "edited.Gone: lost"
     assert type_name.endswith("Gone")
