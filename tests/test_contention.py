@@ -44,6 +44,7 @@ class Driver:
 
     def __init__(self) -> None:
         self.woken = 0
+        self.now = NOW
 
     def wake(self) -> None:
         self.woken += 1
@@ -52,6 +53,9 @@ class Driver:
         raise NotImplementedError
 
     drop_steps = run_steps
+
+    def time(self) -> int:
+        return self.now
 
     def store_unavailable(self) -> None:
         raise NotImplementedError
@@ -121,6 +125,23 @@ def test_a_burial_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_bef
     while not machine.is_idle(NOW):
         machine.turn(NOW)
     assert dead.epoch not in [member.epoch for member in machine.store.members()]
+
+
+def test_a_worker_that_was_fenced_during_a_turn_begins_again_at_the_time_it_is_then(
+    machine: TurnLoop, driver: Driver
+) -> None:
+    # It was stopped in that turn: its time is older than what others did meanwhile.
+    fenced = machine.claimed().epoch
+    machine.store.writers.acquire()
+    machine.store.fence(fenced, NOW + 50)
+    machine.store.writers.release()
+    driver.now = NOW + 100
+    creation = RunCreated("one", "nothing at all", None, 0, "running", NOW)
+    machine.post(lambda: machine.start_run(creation, [], lambda *_: None))
+    machine.turn(NOW)
+    (present,) = machine.store.members()
+    assert present.epoch == machine.claimed().epoch > fenced
+    assert present.started_at == NOW + 100
 
 
 def test_a_purge_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_before(

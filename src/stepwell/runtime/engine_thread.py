@@ -245,6 +245,10 @@ class EngineThread:
             self.waiters.tell_idle(self.worker.next_due())
             machine.flush()
 
+    def time(self) -> int:
+        """Return the time as it is now."""
+        return self.clock.now()
+
     def store_unavailable(self) -> None:
         """Try again a little later."""
         self._loop.call_later(_STORE_RETRY_SECONDS, self._retry_store)

@@ -47,6 +47,10 @@ class Driver(Protocol):
         """Have `TurnLoop.turn` called soon; from any thread."""
         ...
 
+    def time(self) -> int:
+        """Return the time as it is now, in microseconds; `TurnLoop.turn` is given that of its beginning."""
+        ...
+
     def run_steps(self, attempts: list[StepCall]) -> None:
         """Execute attempts of steps; their ends come back through `TurnLoop.steps_finished`."""
         ...
@@ -325,7 +329,8 @@ class TurnLoop(RequestGate):
         _log.warning("%s. It goes on as a new worker", error)
         kept = self.worker.lose_everything(works, error)
         try:
-            self.claim = self._register(self.worker.now)
+            # Not at the time of the turn: who was stopped in it begins after those who took its runs meanwhile.
+            self.claim = self._register(self._driver.time())
         except StoreUnavailable as unavailable:
             # When it is available it looks at everything, and finds again that it was fenced.
             self._hold_back(kept, unavailable)
