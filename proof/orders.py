@@ -58,6 +58,9 @@ CHILDREN: Final = 2
 #: The steady clock that the engine's time comes from: see `stepwell.model.clock`.
 STEADY: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
+#: How long a child that a worker leaves behind is there, in seconds: longer than a crew.
+_CHILD_SECONDS: Final = 300
+
 
 class Log:
     """Where this process's steps write: a descriptor opened to append, and who it is."""
@@ -92,13 +95,14 @@ class Log:
         self._write("E", token, "-")
 
     def _leave_child(self) -> None:
-        """Fork a child that does nothing; whoever reads the log ends it."""
+        """Fork a child that does nothing; whoever reads the log ends it, or it ends when nobody needs it any more."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads: the child needs none of them
             pid = os.fork()
         if not pid:
-            while True:
-                time.sleep(60)
+            # A worker that is killed right now notes nothing, and nobody ends its child.
+            time.sleep(_CHILD_SECONDS)
+            os._exit(0)
         self._write("F", "-", str(pid))
 
     def _write(self, what: str, token: str, text: str) -> None:

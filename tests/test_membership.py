@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -240,6 +243,44 @@ def test_nobody_is_believed_for_longer_than_the_longest_time(open_: Open) -> Non
     membership.busy_for(1e12)
     left = busy.seconds_left(membership._descriptor, membership.take_seat())
     assert 0.9 * busy.LONGEST_SECONDS < left <= busy.LONGEST_SECONDS
+
+
+def test_a_member_that_leaves_meanwhile_writes_into_no_file_that_is_not_its_own(
+    open_: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    membership = open_().membership
+    could_leave: list[bool] = []
+
+    def says(*_args: object) -> None:
+        with ThreadPoolExecutor(1) as other:
+            could_leave.append(other.submit(membership._mutex.acquire, blocking=False).result())
+
+    monkeypatch.setattr(busy, "say", says)
+    membership.busy_for(60)
+    assert could_leave == [False]
+    membership.leave()
+    membership.busy_for(60)
+    assert could_leave == [False]
+
+
+def test_a_forked_child_does_not_speak_for_its_parent(path: str, migrations: str) -> None:
+    program = (
+        "import os, sys\n"
+        "from stepwell.store.sqlite.file.opening import open_database\n"
+        "from stepwell.store.sqlite.peers import busy\n"
+        "from stepwell.values import large_values\n"
+        "membership = open_database(sys.argv[1], migrations=sys.argv[2]).membership\n"
+        "def left(): return busy.seconds_left(membership._descriptor, membership.take_seat()) > 0\n"
+        "if not (child := os.fork()):\n"
+        "    large_values.note_size(50_000_000)\n"
+        "    os._exit(0)\n"
+        "os.waitpid(child, 0)\n"
+        "said = [left()]\n"
+        "large_values.note_size(50_000_000)\n"
+        "print(*said, left())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, path, migrations], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
 
 
 def test_what_a_member_said_goes_with_it(path: str, migrations: str, open_: Open) -> None:

@@ -162,9 +162,8 @@ def _record(error: BaseException, room: _Room, above: frozenset[int]) -> _Record
 
     notes = _Notes(error)
     if isinstance(error, (StepFailed, RunFailed)) and type(error) in (StepFailed, RunFailed) and error.type_name:
-        record = _Record(
-            error.type_name, _clean(str(error.args[0] if error.args else ""))
-        )  # its text without the class
+        # Its text without the class, which `str` puts before it.
+        record = _Record(error.type_name, _clean(str(error.args[0] if error.args else "")))
     else:
         record = _Record(name_of(class_of(error)), _text_of(error))
         _add_state(record, error, inner)

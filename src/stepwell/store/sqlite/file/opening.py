@@ -56,6 +56,7 @@ from stepwell.store.sqlite.file.wal_room import LogRoom, cut_failed_commit
 from stepwell.store.sqlite.peers.listener import Version
 from stepwell.store.sqlite.peers.membership import Membership, describe
 from stepwell.store.sqlite.peers.writers_lock import SharedLock
+from stepwell.values import large_values
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -428,6 +429,7 @@ def _after_fork_in_child() -> None:
     global _opening_lock  # noqa: PLW0603 -- a thread that only the parent has may hold it
     _opening_lock = threading.Lock()
     locking.after_fork_in_child()
+    large_values.watchers.clear()  # they speak for the parent
     guard.after_fork_in_child()
     connections = [connection for database in _open for connection in database.connections()]
     _open.clear()

@@ -412,10 +412,10 @@ class Membership:
 
     def busy_for(self, seconds: float) -> None:
         """Say that this process may not answer for so long, and is well; from any thread."""
-        slot = self.slot
-        if slot >= 0:
-            with suppress(OSError):
-                busy.say(self._descriptor, slot, seconds)
+        with self._mutex:  # once the slot is given up, the descriptor's number may be that of any other file
+            if self.slot >= 0:
+                with suppress(OSError):
+                    busy.say(self._descriptor, self.slot, seconds)
 
     def stopped_looking(self) -> None:
         """Note that nobody looks for questions here any more."""
