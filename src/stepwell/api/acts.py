@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Final
+
+import msgspec
 
 from stepwell.model.acts import ActKind, Actor, ActRecord
 from stepwell.model.clock import datetime_of
@@ -24,8 +25,7 @@ _WORDS: Final[dict[ActKind, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Act:
+class Act(msgspec.Struct, frozen=True):
     """Something that somebody did to a run or a queue, at `at` (aware, UTC): `act` says what.
 
     `by` says who, in words: what was given as `by=`, else user, host and process; for a ``takeover`` the worker that

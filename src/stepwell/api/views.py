@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
@@ -41,8 +40,7 @@ def to_datetime(at: int | None, ahead: int = 0) -> datetime | None:
     return None if at is None else datetime_of(at - ahead)
 
 
-@dataclass(frozen=True, slots=True)
-class WaitInfo:
+class WaitInfo(msgspec.Struct, frozen=True):
     """One thing that a waiting run waits for. Which fields are set depends on its `kind`.
 
     - ``timer``: until `until`.
@@ -82,8 +80,7 @@ class WaitInfo:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class RunInfo:
+class RunInfo(msgspec.Struct, frozen=True):
     """A run at one moment. Times are aware datetimes, UTC.
 
     `reason` says why a run is pending, waiting, halted or cancelled, in words, and what is wrong with the worker of a
@@ -143,8 +140,7 @@ def _waits(record: RunRecord) -> list[WaitInfo]:
 WorkerState: TypeAlias = Literal["active", "stalled", "unreachable", "dead"]
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerInfo:
+class WorkerInfo(msgspec.Struct, frozen=True):
     """A worker at one moment: an engine, in process `pid` on `host`, that has the file open.
 
     `epoch` is its number in the file. A ``stalled`` one is stopped, or had a question in the file and did not answer;
@@ -168,8 +164,7 @@ class WorkerInfo:
         return cls(member.epoch, member.pid, member.host, state, member.takes_work, member.runs, started_at)
 
 
-@dataclass(frozen=True, slots=True)
-class QueueInfo:
+class QueueInfo(msgspec.Struct, frozen=True):
     """A queue or limit at one moment.
 
     `waiting` entries wait for their turn, `delayed` ones for their time, `running` ones have been taken and have not
@@ -224,8 +219,7 @@ class QueueInfo:
         return cls._made(QueueState(flow.name, flow.kind, flow.settings), None, 0, 0, None)
 
 
-@dataclass(frozen=True, slots=True)
-class JournalEntry:
+class JournalEntry(msgspec.Struct, frozen=True):
     """One line of a run's journal, decoded.
 
     `operation` numbers the operations of the run; `value` is what was delivered, as plain JSON data; `error` is the

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
 from typing import Any, Final
 
 import msgspec
@@ -38,7 +37,7 @@ def show(look: Look, reasons: Reasons, options: argparse.Namespace) -> None:
     codec = Codec()
     record = find(look, options)
     info = RunInfo.of(record, reasons)
-    facts: dict[str, Any] = {field.name: getattr(info, field.name) for field in fields(info)}
+    facts: dict[str, Any] = msgspec.structs.asdict(info)
     worker = None if record.owner is None else _worker(record.owner, look.workers())
     if worker is not None:
         facts["worker"] = worker

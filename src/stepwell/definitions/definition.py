@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Concatenate, Final, Literal, ParamSpec, Self, TypeGuard, TypeVar, cast, overload
+
+import msgspec
 
 from stepwell.definitions.durable import Definition
 from stepwell.definitions.namesakes import check_workflow
@@ -31,8 +32,7 @@ Delivery = Literal["at-least-once", "at-most-once"]
 Isolation = Literal["process"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepOptions:
+class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a step is executed.
 
     `timeout_seconds` bounds one attempt, `deadline_seconds` all attempts and the delays between them. `isolate` says
@@ -109,7 +109,7 @@ class Step(Definition[P, R]):
             old.isolate if isolate is None else isolate,
             limit,
         )
-        changed = replace(
+        changed = msgspec.structs.replace(
             old,
             retry=old.retry if retry is None else given.retry,
             timeout_seconds=old.timeout_seconds if timeout is None else given.timeout_seconds,

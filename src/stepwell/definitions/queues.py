@@ -8,7 +8,6 @@ bounds. One that states none only names the queue or limit, whose bounds are as 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
@@ -42,8 +41,7 @@ class Unset:
 UNSET: Final = Unset()
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(msgspec.Struct, frozen=True):
     """At most `limit` starts in any window of `per` (seconds or a timedelta), wherever the window begins.
 
     The log of starts slides: there is no burst at a boundary, and none after a restart.
@@ -64,8 +62,7 @@ class Rate:
         return round(to_seconds(self.per, "per of a Rate") * MICROSECONDS)
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """Starts are collected into one run: until there are `size` items, or `within` seconds after the first.
 
     The workflow takes one argument, a list. Each start brings a list of one or more items; the run gets them joined.

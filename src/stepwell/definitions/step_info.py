@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar, cast
+
+import msgspec
 
 from stepwell.errors import StepwellError
 from stepwell.model.clock import datetime_of
@@ -98,8 +99,7 @@ class StepInfo(Current):
             raise StepwellError(f"step {self.step!r} of run {self.run_id!r} was cancelled or its time is up")
 
 
-@dataclass(frozen=True, slots=True)
-class RunContext(Current):
+class RunContext(Current, msgspec.Struct, frozen=True):
     """What `current` returns in workflow code: the run's id, its workflow's name, and whether it is being replayed.
 
     Of a workflow that was called outside of any run, `run_id` begins with ``outside-`` and differs in every call.

@@ -8,9 +8,10 @@ import math
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import cast
+
+import msgspec
 
 from stepwell.errors import InvalidArgument, PermanentError
 
@@ -37,8 +38,7 @@ def _are_errors(classes: object) -> bool:
     return isinstance(classes, type) and issubclass(classes, BaseException)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """How often and how a step is tried again.
 
     `attempts` counts all tries, the first included. The delay before try n+1 is ``delay * backoff ** (n - 1)``, at most

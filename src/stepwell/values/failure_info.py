@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -15,8 +14,7 @@ _CAUSE: Final = "The exception above was the direct cause of the one below:"
 _CONTEXT: Final = "While the exception above was handled, the one below occurred:"
 
 
-@dataclass(frozen=True, slots=True)
-class FailureInfo:
+class FailureInfo(msgspec.Struct, frozen=True):
     """An exception as it was recorded, without its class being imported.
 
     `type` is written as tracebacks show it (``ValueError``, ``shop.errors.CardDeclined``). `traceback` has the frames
@@ -26,11 +24,11 @@ class FailureInfo:
 
     type: str
     message: str
-    notes: list[str] = field(default_factory=list[str])
+    notes: list[str] = []
     traceback: str = ""
     cause: FailureInfo | None = None
     context: FailureInfo | None = None
-    members: list[FailureInfo] = field(default_factory=list["FailureInfo"])
+    members: list[FailureInfo] = []
 
     @property
     def summary(self) -> str:
