@@ -2,6 +2,20 @@
 
 Nothing leaves the worker before the commit that justifies it (the output gate). A work whose unit was refused is
 forgotten together with the runs it touched: they are read from the store again.
+
+*The order in which continuations run*, on which much depends; the works of a commit each in turn, as they came:
+
+1. Of all works first: what the commit entered in journals is delivered, then the runs that got it are carried on.
+   A journal has that behind what stood in it and before what comes now.
+2. Of a work that is committed: its lines go to the log; those who expect the result of a change get it, change by
+   change; then who expects the results of what was decided; then callers are answered; then comes what only follows
+   from the commit; then whoever waits for runs that ended is told; then attempts that nobody wants are dropped.
+3. Of a work that is refused: those who are told only of that, then callers, are told why, and so are those of the works
+   that were built upon it. Then whoever waits for ends that did not come about looks again. Then the runs that it
+   touched leave memory, and are read again, or halted.
+4. When all commits of a turn are done: the steps that they made safe begin.
+
+In 2 and 3 each kind keeps the order in which it was added.
 """
 
 from __future__ import annotations

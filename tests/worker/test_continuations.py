@@ -1,0 +1,172 @@
+"""The order in which continuations run: the one of `stepwell.worker.outcomes`, which much depends on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stepwell.errors import RunNotFound
+from stepwell.runtime.turn import TurnLoop
+from stepwell.store.changes import Created, MessageSent, RunCreated, RunsClaimed
+from stepwell.store.sqlite.store import SqliteStore
+from stepwell.values.codec import Codec
+from stepwell.worker.claims import Capacity
+from stepwell.worker.failure_log import Line
+from stepwell.worker.unit_of_work import RunOver, UnitOfWork
+
+NOW = 1_700_000_000_000_000
+
+
+class Driver:
+    """Notes what the turn loop lets out."""
+
+    def __init__(self, happened: list[str]) -> None:
+        self._happened = happened
+
+    def wake(self) -> None:
+        """Nothing waits."""
+
+    def time(self) -> int:
+        return NOW
+
+    def run_steps(self, attempts: list[Any]) -> None:
+        self._happened += [f"{attempt.name} starts" for attempt in attempts]
+
+    def drop_steps(self, attempts: list[Any]) -> None:
+        self._happened += [f"{attempt.name} is dropped" for attempt in attempts]
+
+    def store_unavailable(self) -> None:
+        raise NotImplementedError
+
+    def failed(self) -> None:
+        raise AssertionError
+
+
+@pytest.fixture
+def happened() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def machine(database: Path, happened: list[str]) -> Iterator[TurnLoop]:
+    store = SqliteStore.open(database)
+    machine = TurnLoop(
+        store, Codec(), {}, limits=Capacity(10, 10, 5), chance=lambda: 0.5, driver=Driver(happened), takes_work=False
+    )
+    store.writers.acquire()
+    machine.open(NOW)
+    store.writers.release()
+    yield machine
+    store.writers.acquire()
+    store.close(machine.claim, NOW)
+    store.writers.release()
+
+
+def new_run(name: str) -> RunCreated:
+    return RunCreated(name, "of nobody here", None, 0, "pending", NOW)
+
+
+def noting(happened: list[str], what: str) -> Callable[..., None]:
+    def note(*arguments: Any) -> None:
+        values = [type(one).__name__ if isinstance(one, (Created, Exception)) else one for one in arguments]
+        happened.append(" ".join([what, *(str(value) for value in values if value is not None)]))
+
+    return note
+
+
+def logged(happened: list[str]) -> logging.Handler:
+    handler = logging.Handler()
+    handler.emit = lambda record: happened.append(f"log: {record.getMessage()}")  # type: ignore[method-assign]
+    return handler
+
+
+def test_what_a_commit_leads_to_comes_in_one_order(machine: TurnLoop, happened: list[str]) -> None:
+    first = machine.worker.batch.lone_work()
+    first.expect(new_run("ends"), lambda _: None)
+    machine.turn(NOW)
+    machine.waiters.run("ends", noting(happened, "who waits for its end is told"))
+    over = RunOver(1, "ends", "halted", None, None, None)
+
+    work = machine.worker.batch.lone_work()
+    extra = work.extra
+    work.steps.append(SimpleNamespace(name="the step", wanted=True))  # type: ignore[arg-type]
+    extra.drops.append(SimpleNamespace(name="the given up step"))  # type: ignore[arg-type]
+    extra.over.append(over)
+    extra.after.append(noting(happened, "after it"))
+    extra.replies.append((noting(happened, "a caller is answered"), 7))
+    extra.decided = noting(happened, "decided")
+    work.decide = lambda _facts: [RunsClaimed([], NOW)]
+    work.expect(new_run("a"), noting(happened, "the first change is made:"))
+    work.expect(new_run("b"), noting(happened, "the second change is made:"))
+    extra.failing.append(noting(happened, "NOT refused"))
+    extra.lines.append(Line(1, logging.ERROR, "a line", (), None, {}))
+
+    other = machine.worker.batch.lone_work()
+    told = new_run("c")
+    other.changes.append(told)
+    other.extra.told.append((told, noting(happened, "a journal has it:")))
+    other.extra.after.append(noting(happened, "after the other work"))
+
+    handler = logged(happened)
+    logging.getLogger("stepwell").addHandler(handler)
+    try:
+        machine.turn(NOW)
+    finally:
+        logging.getLogger("stepwell").removeHandler(handler)
+    assert happened == [
+        "a journal has it: Created",  # of all works of the commit
+        "log: a line",
+        "the first change is made: Created",
+        "the second change is made: Created",
+        "decided [[]]",
+        "a caller is answered 7",
+        "after it",
+        f"who waits for its end is told {over}",
+        "the given up step is dropped",
+        "after the other work",  # each work by itself, as they came
+        "the step starts",  # when all of the turn is committed
+    ]
+
+
+def test_what_a_refusal_leads_to_comes_in_one_order(machine: TurnLoop, happened: list[str]) -> None:
+    work = machine.worker.batch.lone_work()
+    work.extra.replies.append((noting(happened, "a caller is told"), 7))
+    work.expect(MessageSent("nobody", "a", None, NOW), noting(happened, "NOT made"))
+    work.extra.failing.append(noting(happened, "the first is refused"))
+    work.extra.failing.append(noting(happened, "the second is refused"))
+    work.extra.after.append(noting(happened, "NOT after"))
+    beside = machine.worker.batch.lone_work()
+    beside.expect(new_run("b"), noting(happened, "what commits beside it:"))
+    machine.turn(NOW)
+    name = RunNotFound.__name__
+    assert happened == [
+        f"the first is refused {name}",
+        f"the second is refused {name}",
+        f"a caller is told {name}",
+        "what commits beside it: Created",
+    ]
+
+
+def test_each_change_has_its_own_result_also_in_a_work_that_took_over_another(machine: TurnLoop) -> None:
+    results: dict[str, Created] = {}
+    machine.worker.batch.lone_work().changes.append(new_run("there before"))
+    machine.turn(NOW)
+
+    other = UnitOfWork([])
+    other.expect(new_run("there before"), lambda result: results.__setitem__("there before", result))
+    other.expect(new_run("taken over"), lambda result: results.__setitem__("taken over", result))
+    work = machine.worker.batch.lone_work()
+    work.expect(new_run("first"), lambda result: results.__setitem__("first", result))
+    work.changes.append(new_run("nobody asks about"))
+    work.absorb(other)
+    work.expect(new_run("last"), lambda result: results.__setitem__("last", result))
+    machine.turn(NOW)
+    records = {name: machine.store.inspector.run_by_key(result.key) for name, result in results.items()}
+    assert {name: record and record.id for name, record in records.items()} == {name: name for name in results}
+    assert [name for name, result in results.items() if result.existing is not None] == ["there before"]
+    assert list(results) == ["first", "there before", "taken over", "last"]
