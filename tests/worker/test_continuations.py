@@ -79,6 +79,10 @@ def noting(happened: list[str], what: str) -> Callable[..., None]:
     return note
 
 
+def attempt(name: str) -> Any:
+    return SimpleNamespace(name=name, wanted=True)
+
+
 def logged(happened: list[str]) -> logging.Handler:
     handler = logging.Handler()
     handler.emit = lambda record: happened.append(f"log: {record.getMessage()}")  # type: ignore[method-assign]
@@ -87,30 +91,27 @@ def logged(happened: list[str]) -> logging.Handler:
 
 def test_what_a_commit_leads_to_comes_in_one_order(machine: TurnLoop, happened: list[str]) -> None:
     first = machine.worker.batch.lone_work()
-    first.expect(new_run("ends"), lambda _: None)
+    first.then(new_run("ends"), lambda _: None)
     machine.turn(NOW)
     machine.waiters.run("ends", noting(happened, "who waits for its end is told"))
     over = RunOver(1, "ends", "halted", None, None, None)
 
     work = machine.worker.batch.lone_work()
-    extra = work.extra
-    work.steps.append(SimpleNamespace(name="the step", wanted=True))  # type: ignore[arg-type]
-    extra.drops.append(SimpleNamespace(name="the given up step"))  # type: ignore[arg-type]
-    extra.over.append(over)
-    extra.after.append(noting(happened, "after it"))
-    extra.replies.append((noting(happened, "a caller is answered"), 7))
-    extra.decided = noting(happened, "decided")
+    work.steps.append(attempt("the step"))
+    work.extra.drops.append(attempt("the given up step"))
+    work.extra.over.append(over)
+    work.afterwards(noting(happened, "after it"), noting(happened, "NOT refused"))
+    work.answer(noting(happened, "a caller is answered"), 7)
+    work.extra.decided = noting(happened, "decided")
     work.decide = lambda _facts: [RunsClaimed([], NOW)]
-    work.expect(new_run("a"), noting(happened, "the first change is made:"))
-    work.expect(new_run("b"), noting(happened, "the second change is made:"))
-    extra.failing.append(noting(happened, "NOT refused"))
-    extra.lines.append(Line(1, logging.ERROR, "a line", (), None, {}))
+    work.then(new_run("a"), noting(happened, "the first change is made:"))
+    work.then(new_run("b"), noting(happened, "the second change is made:"))
+    work.if_refused(noting(happened, "NOT refused"))
+    work.extra.lines.append(Line(1, logging.ERROR, "a line", (), None, {}))
 
     other = machine.worker.batch.lone_work()
-    told = new_run("c")
-    other.changes.append(told)
-    other.extra.told.append((told, noting(happened, "a journal has it:")))
-    other.extra.after.append(noting(happened, "after the other work"))
+    other.told(new_run("c"), noting(happened, "a journal has it:"))
+    other.afterwards(noting(happened, "after the other work"))
 
     handler = logged(happened)
     logging.getLogger("stepwell").addHandler(handler)
@@ -135,13 +136,13 @@ def test_what_a_commit_leads_to_comes_in_one_order(machine: TurnLoop, happened: 
 
 def test_what_a_refusal_leads_to_comes_in_one_order(machine: TurnLoop, happened: list[str]) -> None:
     work = machine.worker.batch.lone_work()
-    work.extra.replies.append((noting(happened, "a caller is told"), 7))
-    work.expect(MessageSent("nobody", "a", None, NOW), noting(happened, "NOT made"))
-    work.extra.failing.append(noting(happened, "the first is refused"))
-    work.extra.failing.append(noting(happened, "the second is refused"))
-    work.extra.after.append(noting(happened, "NOT after"))
+    work.answer(noting(happened, "a caller is told"), 7)
+    work.then(
+        MessageSent("nobody", "a", None, NOW), noting(happened, "NOT made"), noting(happened, "the first is refused")
+    )
+    work.afterwards(noting(happened, "NOT after"), noting(happened, "the second is refused"))
     beside = machine.worker.batch.lone_work()
-    beside.expect(new_run("b"), noting(happened, "what commits beside it:"))
+    beside.then(new_run("b"), noting(happened, "what commits beside it:"))
     machine.turn(NOW)
     name = RunNotFound.__name__
     assert happened == [
@@ -158,15 +159,24 @@ def test_each_change_has_its_own_result_also_in_a_work_that_took_over_another(ma
     machine.turn(NOW)
 
     other = UnitOfWork([])
-    other.expect(new_run("there before"), lambda result: results.__setitem__("there before", result))
-    other.expect(new_run("taken over"), lambda result: results.__setitem__("taken over", result))
+    other.then(new_run("there before"), lambda result: results.__setitem__("there before", result))
+    other.then(new_run("taken over"), lambda result: results.__setitem__("taken over", result))
     work = machine.worker.batch.lone_work()
-    work.expect(new_run("first"), lambda result: results.__setitem__("first", result))
+    work.then(new_run("first"), lambda result: results.__setitem__("first", result))
     work.changes.append(new_run("nobody asks about"))
     work.absorb(other)
-    work.expect(new_run("last"), lambda result: results.__setitem__("last", result))
+    work.then(new_run("last"), lambda result: results.__setitem__("last", result))
     machine.turn(NOW)
     records = {name: machine.store.inspector.run_by_key(result.key) for name, result in results.items()}
     assert {name: record and record.id for name, record in records.items()} == {name: name for name in results}
     assert [name for name, result in results.items() if result.existing is not None] == ["there before"]
     assert list(results) == ["first", "there before", "taken over", "last"]
+
+
+def test_one_change_that_a_unit_has_twice_has_two_results(machine: TurnLoop) -> None:
+    results: list[Created] = []
+    work, change = machine.worker.batch.lone_work(), new_run("a")
+    work.then(change, results.append)
+    work.then(change, results.append)
+    machine.turn(NOW)
+    assert [result.existing and result.existing.id for result in results] == [None, "a"]

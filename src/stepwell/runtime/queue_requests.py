@@ -81,8 +81,9 @@ class QueueRequests:
             return decide(state)
 
         work.decide = decide_if_known
-        work.extra.replies.append((reply, None))
-        work.extra.after += [*after, worker.turns.look]
+        work.answer(reply, None)
+        for call in (*after, worker.turns.look):
+            work.afterwards(call)
 
     def cancel_waiting(
         self, name: str, partition: str | None, actor: Actor, reply: Reply, after: int = 0, cancelled: int = 0
@@ -106,11 +107,11 @@ class QueueRequests:
             told = replace(record, cancel_reason=record.cancel_reason or actor.reason)
             worker.unstarted.cancel(told, work)
             # A run that is taken at this very moment is not among them: its end is refused.
-            work.extra.after.append(partial(ended.append, key))
+            work.afterwards(partial(ended.append, key))
         last = worker.batch.lone_work()
-        last.extra.failing.append(reply)
-        last.extra.after.append(
+        last.afterwards(
             lambda: self._later(
                 lambda: self.cancel_waiting(name, partition, actor, reply, rows[-1][0], cancelled + len(ended))
-            )
+            ),
+            partial(reply, None),
         )

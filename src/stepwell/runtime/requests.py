@@ -45,15 +45,14 @@ class Requests:
     def start(self, run: RunCreated, messages: Sequence[OutgoingMessage], reply: Reply) -> None:
         """Create a run, or find the one that has its id, and send it `messages`; replies with its id."""
         work = self._worker.batch.lone_work()
-        work.extra.failing.append(reply)
         if run.entry is not None:
             self._worker.declare(run.entry.queue, work)
             self._worker.queue_touched(run.entry.queue)
-        work.expect(run, lambda created: self._started(run, created, reply))
+        work.then(run, lambda created: self._started(run, created, reply), partial(reply, None))
         self._worker.batch.creating[run.id] = run
         for message in messages:
             change = MessageSent(run.id, message.name, message.value, self._worker.now, message.key)
-            work.expect(change, partial(self._worker.message_committed, change))
+            work.then(change, partial(self._worker.message_committed, change))
 
     def _started(self, run: RunCreated, created: Created, reply: Reply) -> None:
         refusal = conflict_of(self._worker.codec, run, created)
@@ -76,7 +75,7 @@ class Requests:
             if receiver is not None and not self._worker.inbox.pending_for(run):
                 # Someone waits for it: it goes into the journal without a stop in the message table.
                 work = self._worker.batch.work_of(run)
-                work.extra.replies.append((reply, None))
+                work.answer(reply, None)
                 entry = self._worker.activator.entry(run, receiver, "message", message.value)
                 self._worker.activator.deliver(run, entry, work)
                 self._worker.settle_run(run, work)
@@ -85,8 +84,8 @@ class Requests:
         change = MessageSent(run_id, message.name, message.value, self._worker.now, message.key)
         if run is not None:
             run.sending[message.name] = run.sending.get(message.name, 0) + 1
-        work.expect(change, lambda sent: self._worker.message_committed(change, sent))
-        work.extra.replies.append((reply, None))
+        work.then(change, lambda sent: self._worker.message_committed(change, sent))
+        work.answer(reply, None)
 
     def cancel(self, run_id: str, actor: Actor, reply: Reply) -> None:
         """Ask a run to stop; replies when the request is recorded, or with `RunNotFound`.
@@ -107,11 +106,10 @@ class Requests:
             self._worker.unstarted.cancel(replace(record, cancel_reason=record.cancel_reason or reason), work)
         else:
             work = self._worker.batch.lone_work()
-            work.extra.failing.append(reply)
-            work.expect(change, partial(self._cancel_recorded, reply))
+            work.then(change, partial(self._cancel_recorded, reply), partial(reply, None))
             work.changes.append(act)
             return
-        work.extra.replies.append((reply, True))
+        work.answer(reply, True)
 
     def _cancel_recorded(self, reply: Reply, record: RunRecord) -> None:
         reply(record.status not in ENDED or record.status == "cancelled", None)
@@ -135,7 +133,7 @@ class Requests:
         now = self._worker.now
         work = self._worker.batch.lone_work()
         work.changes.append(ActRecorded("resume", now, *actor, run_id=record.id))
-        work.extra.replies.append((reply, None))
+        work.answer(reply, None)
         below = (self._inspector.run_facts_by_key(key) for key in self._inspector.halted_below(record.key))
         for halted in (record, *below):
             if halted is None or halted.status != "halted":
@@ -146,7 +144,7 @@ class Requests:
             if halted is not record:
                 work.changes.append(ActRecorded("resume", now, *actor, run_id=halted.id))
             if here:
-                work.extra.after.append(partial(self._worker.claims.claim, [halted.key]))
+                work.afterwards(partial(self._worker.claims.claim, [halted.key]))
         if record.status == "waiting" and self._serves(record):
             self._worker.claims.claim([record.key])
         elif record.status == "waiting":  # whoever carries it on looks at it

@@ -78,9 +78,8 @@ class RetryRequests:
             work.changes += [change, ActRecorded("retry", self._worker.now, *actor, run_id=each.id)]
         keys = {each.key for each, _ in family}
         self._coming |= keys
-        work.extra.after.append(partial(self._retried, family))
-        work.extra.replies.append((reply, None))
-        work.extra.failing.append(lambda _value, _error: self._coming.difference_update(keys))
+        work.afterwards(partial(self._retried, family), lambda _error: self._coming.difference_update(keys))
+        work.answer(reply, None)
 
     def _retried(self, family: Sequence[tuple[RunRecord, RunRetried]]) -> None:
         """Have the runs that are back taken up, and say so."""
@@ -153,7 +152,6 @@ class RetryRequests:
         for record in page:
             self.retry(record.id, actor, partial(_count, done, record.id))
         last = self._worker.batch.lone_work()
-        last.extra.failing.append(reply)
         rest = RunFilter(
             status=run_filter.status,
             workflow=run_filter.workflow,
@@ -162,7 +160,9 @@ class RetryRequests:
             before_key=page[-1].key,
             limit=_CHUNK,
         )
-        last.extra.after.append(lambda: self._later(lambda: self.retry_all(rest, actor, reply, retried + len(done))))
+        last.afterwards(
+            lambda: self._later(lambda: self.retry_all(rest, actor, reply, retried + len(done))), partial(reply, None)
+        )
 
 
 def _count(done: list[str], run_id: str, _value: object, error: BaseException | None) -> None:

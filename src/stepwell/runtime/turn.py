@@ -360,9 +360,9 @@ class TurnLoop(RequestGate):
     def _refuse_batch(self, failure: StepwellError) -> None:
         """Tell the callers whose requests were not written that they will not be."""
         for work in self.worker.batch.take():
-            for reply in work.waiting_callers():
+            for on_refusal in work.refusals():
                 with suppress(Exception):  # where the work failed half-way, some may have had their answer
-                    reply(None, failure)
+                    on_refusal(failure)
 
     def refuse_inbox(self) -> None:
         """Tell the callers of queued requests that the engine does not serve any more."""

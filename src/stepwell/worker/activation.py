@@ -7,7 +7,7 @@ waiting, and in the end writes down what state the run rests in. All of it is on
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -187,7 +187,7 @@ class Activator(OperationOpener):
         """Have an attempt that needs no permit, or has it, executed after the commit."""
         definition = attempts.definition
         if definition.kind == "transaction":
-            work.extra.after.append(lambda: self._runs.transaction_due(run, attempts))
+            work.afterwards(lambda: self._runs.transaction_due(run, attempts))
             return
         if definition.step_options.delivery == "at-most-once":
             attempts.visible = True
@@ -300,15 +300,15 @@ class Activator(OperationOpener):
         """
         now = self._runs.now
 
-        def watchers_woken(keys: Any) -> None:
-            for key in keys or ():
+        def watchers_woken(keys: list[int]) -> None:
+            for key in keys:
                 self._runs.woken(key)
 
         end = RunFinished(over.key, over.status, now, over.result, over.error, over.reason, unstarted)
-        work.expect(end, watchers_woken)
+        work.then(end, watchers_woken)
         if has_children:
             reason = f"its parent, run {over.id!r}, has ended"
-            work.expect(ChildrenCancelled(over.key, now, reason), self._runs.children_cancelled)
+            work.then(ChildrenCancelled(over.key, now, reason), self._runs.children_cancelled)
         work.extra.over.append(over)
 
     def _drop_all(self, run: LoadedRun, work: UnitOfWork) -> None:
@@ -325,4 +325,4 @@ class Activator(OperationOpener):
     def wake_absent(self, key: int, work: UnitOfWork) -> None:
         """Have a run that is not in memory look at what came for it, durably: a parent at its children, say."""
         work.changes.append(RunWoken(key, self._runs.now))
-        work.extra.after.append(lambda: self._runs.woken(key))
+        work.afterwards(lambda: self._runs.woken(key))

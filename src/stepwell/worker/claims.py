@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from stepwell.definitions.definition import Workflow
+from stepwell.errors import StepwellError
 from stepwell.model.lifecycle import ENDED
 from stepwell.store.changes import RunsClaimed, RunsReleased, WorkerServes, WorkTaken
 from stepwell.store.inspector import Inspector
@@ -148,8 +149,7 @@ class Claims:
             return
         self._looking = True
         work = worker.batch.lone_work()
-        work.extra.failing.append(self._not_taken)
-        work.expect(WorkTaken(served, worker.now, limit), lambda keys: self._taken(keys, limit))
+        work.then(WorkTaken(served, worker.now, limit), lambda keys: self._taken(keys, limit), self._not_taken)
 
     def _taken(self, keys: list[int], limit: int) -> None:
         self._looking = False
@@ -158,7 +158,7 @@ class Claims:
         self.claiming.update(keys)
         self._worker.load_soon(keys)
 
-    def _not_taken(self, _value: object, _error: BaseException | None) -> None:
+    def _not_taken(self, _error: StepwellError) -> None:
         self._looking = False
         self.work_may_exist = True
 
@@ -186,8 +186,11 @@ class Claims:
         if wanted:
             self.claiming.update(wanted)
             work = worker.batch.lone_work()
-            work.extra.failing.append(lambda _value, _error: self._claimed(wanted, []))
-            work.expect(RunsClaimed(wanted, worker.now), lambda keys: self._claimed(wanted, keys))
+            work.then(
+                RunsClaimed(wanted, worker.now),
+                lambda keys: self._claimed(wanted, keys),
+                lambda _error: self._claimed(wanted, []),
+            )
 
     def _claimed(self, wanted: list[int], keys: list[int]) -> None:
         missed = set(wanted).difference(keys)
@@ -210,14 +213,13 @@ class Claims:
                 worker.load_soon(kept)
             self.claim([key for key in wanted_back if key not in kept])
 
-        def not_released(_value: object, _error: BaseException | None) -> None:
+        def not_released(_error: StepwellError) -> None:
             self._released(keys)
             worker.load_soon(keys)
 
         self._releasing.update(keys)
         work = worker.batch.lone_work()
-        work.extra.failing.append(not_released)
-        work.expect(RunsReleased(keys), released)
+        work.then(RunsReleased(keys), released, not_released)
 
     def _released(self, keys: list[int]) -> list[int]:
         """Note that a release has its outcome; return the keys of the runs that were wanted back meanwhile."""

@@ -94,6 +94,7 @@ class CommitBatch:
             self.ending.pop(over.key, None)
         self.unread.difference_update(work.extra.unread)
         if self.creating:
-            for change, _ in (*work.extra.handlers, *work.extra.told):
+            for index, _ in (*work.extra.results, *work.extra.told):
+                change = work.changes[index]
                 if isinstance(change, RunCreated):
                     self.creating.pop(change.id, None)

@@ -52,7 +52,7 @@ class Inbox:
         keys = self._inspector.news(self._worker.epoch)
         if keys:
             after = partial(self._outside.later, partial(self._read, keys))
-            self._worker.batch.lone_work().expect(NotesTaken(keys), lambda _: after())
+            self._worker.batch.lone_work().then(NotesTaken(keys), lambda _: after())
 
     def _read(self, keys: Sequence[int]) -> None:
         missing: list[int] = []

@@ -61,7 +61,7 @@ class OperationOpener:
 
     def _publish(self, run: LoadedRun, operation: Operation, detail: ValueDetail, work: UnitOfWork) -> None:
         work.changes.append(ValuePublished(run.key, operation.name, detail.value, self._runs.now))
-        work.extra.after.append(lambda: self._runs.publish_committed(run.key, operation.name, detail.value))
+        work.afterwards(lambda: self._runs.publish_committed(run.key, operation.name, detail.value))
         run.deliverable.append(self.entry(run, operation, "published"))
 
     def _send(self, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
@@ -79,7 +79,7 @@ class OperationOpener:
             target = self._runs.resident(detail.run_id)
             if target is not None:
                 target.sending[operation.name] = target.sending.get(operation.name, 0) + 1
-            work.expect(change, lambda sent: self._runs.message_committed(change, sent))
+            work.then(change, lambda sent: self._runs.message_committed(change, sent))
         if error is None:
             run.deliverable.append(self.entry(run, operation, "sent"))
         else:
@@ -87,7 +87,7 @@ class OperationOpener:
 
     def _request_cancel(self, by: LoadedRun, run_id: str, reason: str | None, work: UnitOfWork) -> None:
         now = self._runs.now
-        work.expect(CancelRequested(run_id, now, reason), self._runs.cancel_committed)
+        work.then(CancelRequested(run_id, now, reason), self._runs.cancel_committed)
         work.changes.append(ActRecorded("cancel", now, f"run {by.id!r}", reason, run_id=run_id))
 
     def _cannot_reach(self, sender: LoadedRun, run_id: str) -> StepwellError | None:
@@ -138,7 +138,7 @@ class OperationOpener:
             ahead=self._runs.ahead,
         )
         self._runs.creating(change)
-        work.expect(change, lambda created: self._runs.child_created(change, created))
+        work.then(change, lambda created: self._runs.child_created(change, created))
         run.deliverable.append(self.entry(run, operation, "child", self._runs.codec.encode(child_id, "an id")))
 
     def _start_queued(
@@ -166,9 +166,8 @@ class OperationOpener:
         )
         self._runs.creating(change)
         self._runs.queue_touched(entry.queue.name)
-        work.changes.append(change)
         run.unsettled += 1
-        work.extra.told.append((change, lambda created: self._runs.queued_child_created(run, change, created)))
+        work.told(change, lambda created: self._runs.queued_child_created(run, change, created))
 
     def _existing_child(self, run: LoadedRun, operation: Operation, existing: RunRecord) -> Entry:
         detail: ChildStart = operation.detail
@@ -203,7 +202,7 @@ class OperationOpener:
                 return
             if record.parent != run.key:
                 run.unsettled += 1
-                work.expect(WatchAdded(record.key, run.key), lambda status: self._watched(run, status))
+                work.then(WatchAdded(record.key, run.key), lambda status: self._watched(run, status))
         elif child.parent != run.key:
             work.changes.append(WatchAdded(child.key, run.key))
         self._runs.watch(child_id, run.key, operation.number)
@@ -226,7 +225,7 @@ class OperationOpener:
             self._runs.reopen(run, operation)
 
         run.unsettled += 1
-        work.extra.after.append(reopen)
+        work.afterwards(reopen)
 
     def result_entry(self, run: LoadedRun, operation: Operation, over: RunOver) -> Entry:
         """Make the entry that tells a run how another one ended."""

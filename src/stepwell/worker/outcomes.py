@@ -141,9 +141,8 @@ class Outcomes:
         """Deliver what commits entered in journals: behind all that came before them, before all that comes now."""
         for work, outcome in zip(works, outcomes, strict=True):
             if work.rare is not None and work.rare.told and isinstance(outcome, list):
-                results = {id(change): result for change, result in zip(work.changes, outcome, strict=False)}
-                for change, handler in work.rare.told:
-                    handler(results[id(change)])
+                for index, on_commit in work.rare.told:
+                    on_commit(outcome[index])
         self._worker.settle_told()
 
     def settled(self, work: UnitOfWork, outcome: Outcome) -> None:
@@ -163,10 +162,8 @@ class Outcomes:
         extra = work.extra
         for line in extra.lines:
             line.write()
-        if extra.handlers:
-            results = {id(change): result for change, result in zip(work.changes, outcome, strict=False)}
-            for change, handler in extra.handlers:
-                handler(results[id(change)])
+        for index, on_commit in extra.results:
+            on_commit(outcome[index])
         if extra.decided is not None:
             extra.decided(list(outcome[len(work.changes) :]))
         for reply, value in extra.replies:
@@ -219,8 +216,8 @@ class Outcomes:
 
         Returns them, and the keys of the runs that they would have ended; `lost` gets the runs that they touch.
         """
-        for reply in work.waiting_callers():
-            reply(None, error)
+        for on_refusal in work.refusals():
+            on_refusal(error)
         refused = [work, *self._drop_newer(lost, error)]
         unended = [over.key for one in refused if one.rare is not None for over in one.rare.over]
         if unended:
@@ -235,9 +232,10 @@ class Outcomes:
         """
         left = UnitOfWork([])
         for work in refused:
-            for change, handler in () if work.rare is None else work.rare.handlers:
+            for index, on_commit in () if work.rare is None else work.rare.results:
+                change = work.changes[index]
                 if isinstance(change, PermitDetached) and change.run == run.key:
-                    left.expect(change, handler)
+                    left.then(change, on_commit)
         self._worker.forget(run, left)
         return left
 
@@ -264,8 +262,7 @@ class Outcomes:
         work.absorb(left)
         work.extra.unread.append(run.key)
         self._batch.unread.add(run.key)
-        work.extra.after.append(load)
-        work.extra.failing.append(lambda _value, _error: load())
+        work.afterwards(load, lambda _error: load())
 
     def _drop_newer(self, lost: list[LoadedRun], error: StepwellError) -> list[UnitOfWork]:
         """Drop the works of the batch under way that build upon refused ones, and return them.
@@ -282,8 +279,8 @@ class Outcomes:
                 self._batch.forget(newer)
             lost += [other for other in newer.residents if other not in lost]
             dropped.append(newer)
-            for reply in newer.waiting_callers():
-                reply(None, error)
+            for on_refusal in newer.refusals():
+                on_refusal(error)
         return dropped
 
     def hold_back(self, works: list[UnitOfWork], error: StepwellError) -> None:
@@ -301,7 +298,7 @@ class Outcomes:
                 refused, _ = self._drop(work, lost, error)
                 for run in lost:
                     self._read_again(run, self._let_go(run, refused), refused)
-            elif work.residents or work.extra.unread or not work.waiting_callers():
+            elif work.residents or work.extra.unread or not work.refusals():
                 kept.append(work)
                 self._tell_kept(work, error)
             else:
@@ -326,8 +323,8 @@ class Outcomes:
                 continue
             if work.rare is not None:
                 self._batch.forget(work)
-            for reply in work.waiting_callers():
-                reply(None, error)
+            for on_refusal in work.refusals():
+                on_refusal(error)
         self._refusals.clear()
         return kept
 
@@ -343,8 +340,8 @@ class Outcomes:
             for other in work.residents:
                 if other is not run:
                     self._read_again(other, self._let_go(other, [work]))
-            for reply in work.waiting_callers():
-                reply(None, StepwellError(f"nothing was written, because the engine failed to handle the run: {error}"))
+            for on_refusal in work.refusals():
+                on_refusal(StepwellError(f"nothing was written, because the engine failed to handle the run: {error}"))
         if run is not None:
             left = self._let_go(run, [work] if work is not None else [])
         reason = f"{type(error).__name__}: the engine failed to handle this run: {error}"

@@ -96,7 +96,7 @@ class Permits:
             attempts.permit = "left"
             attempts.leaving[attempts.attempt] = False
             left = PermitDetached(attempts.run_key, attempts.operation, attempts.attempt, attempts.began_at)
-            work.expect(left, partial(self._has_left, attempts, attempts.attempt))
+            work.then(left, partial(self._has_left, attempts, attempts.attempt))
 
     def _has_left(self, attempts: StepCall, attempt: int, _result: object) -> None:
         if attempts.leaving.pop(attempt):

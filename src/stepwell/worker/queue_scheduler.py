@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from stepwell.definitions.queues import UNSET, Limit, Queue, QueueSettings
 from stepwell.definitions.step_call import StepCall
-from stepwell.errors import StoreUnavailable
+from stepwell.errors import StepwellError, StoreUnavailable
 from stepwell.store.changes import Change
 from stepwell.store.inspector import Inspector
 from stepwell.store.queues import PermitsGranted, PermitStarted, QueueDeclared, QueueFacts, QueueState
@@ -107,7 +107,7 @@ class QueueScheduler:
     def declare(self, name: str, work: UnitOfWork) -> None:
         """Make a queue or limit known to the file in the same unit that needs it."""
         for change in self.declaration(name, self._worker.now):
-            work.expect(change, partial(self.declared, change))
+            work.then(change, partial(self.declared, change))
 
     def declared(self, change: QueueDeclared, before: QueueSettings | None) -> None:
         """Take note of a declaration that is committed; `before` is what it has changed, and the log says so."""
@@ -250,7 +250,7 @@ class QueueScheduler:
             self._deciding.pop(name, None)
             settled(asked, made[0], results[0] if results else [])
 
-        def failed(_value: object, error: BaseException | None) -> None:
+        def failed(error: StepwellError) -> None:
             self._deciding.pop(name, None)
             # Those whose asking was refused as well, or never written, have been forgotten together with their runs.
             wanted = [pair for pair in asked if pair[1].wanted]
@@ -262,7 +262,7 @@ class QueueScheduler:
         work.changes.append(advance(name, self._worker.now))
         work.decide = decide
         work.extra.decided = decided
-        work.extra.failing.append(failed)
+        work.if_refused(failed)
 
     def _taken(self, name: str, _asked: list[_Asked], decision: Decision, keys: list[int]) -> None:
         if decision.more and decision.taken:

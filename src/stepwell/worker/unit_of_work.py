@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeAlias, overload
 
 import msgspec
 
+from stepwell.definitions.queues import QueueSettings
 from stepwell.definitions.step_call import StepCall
+from stepwell.errors import StepwellError
 from stepwell.model.journal import Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import RunRecord
-from stepwell.store.changes import Change
+from stepwell.store.changes import (
+    CancelRequested,
+    Change,
+    ChildrenCancelled,
+    Created,
+    MessageSent,
+    NotesTaken,
+    RunCreated,
+    RunFinished,
+    RunsClaimed,
+    RunsReleased,
+    Sent,
+    WatchAdded,
+    WorkTaken,
+)
+from stepwell.store.queues import PermitDetached, QueueDeclared
 from stepwell.store.store import Unit
 from stepwell.worker.failure_log import Line
 from stepwell.worker.loaded_run import LoadedRun
@@ -39,6 +57,10 @@ class Reply(Protocol):
     def __call__(self, value: Any, error: BaseException | None, /) -> None:
         """Deliver `value`, or raise `error` at the caller's."""
         ...
+
+
+#: What runs where a work is refused; it is given the reason.
+Refusal: TypeAlias = Callable[[StepwellError], None]
 
 
 class Outside(Protocol):
@@ -107,16 +129,77 @@ class UnitOfWork(Unit, eq=False):
         """Tell whether the unit calls transactional steps."""
         return self.rare is not None and bool(self.rare.transactions)
 
-    def waiting_callers(self) -> list[Reply]:
-        """Return who must be told when the work is refused."""
+    def refusals(self) -> list[Refusal]:
+        """Return what must be called when the work is refused."""
         if self.rare is None:
             return []
-        return [*self.rare.failing, *(reply for reply, _ in self.rare.replies)]
+        return [*self.rare.refusals, *(partial(reply, None) for reply, _ in self.rare.replies)]
 
-    def expect(self, change: Change, handler: Callable[[Any], None]) -> None:
-        """Add a change whose result `handler` gets after the commit."""
+    # --- continuations; `stepwell.worker.outcomes` says in which order they run -----------------------------------
+
+    @overload
+    def then(
+        self, change: RunCreated, on_commit: Callable[[Created], None], on_refusal: Refusal | None = None
+    ) -> None: ...
+    @overload
+    def then(
+        self, change: MessageSent, on_commit: Callable[[Sent], None], on_refusal: Refusal | None = None
+    ) -> None: ...
+    @overload
+    def then(
+        self, change: CancelRequested, on_commit: Callable[[RunRecord], None], on_refusal: Refusal | None = None
+    ) -> None: ...
+    @overload
+    def then(
+        self,
+        change: RunsClaimed | WorkTaken | RunsReleased | RunFinished | ChildrenCancelled,
+        on_commit: Callable[[list[int]], None],
+        on_refusal: Refusal | None = None,
+    ) -> None: ...
+    @overload
+    def then(
+        self, change: WatchAdded, on_commit: Callable[[Status], None], on_refusal: Refusal | None = None
+    ) -> None: ...
+    @overload
+    def then(
+        self,
+        change: QueueDeclared,
+        on_commit: Callable[[QueueSettings | None], None],
+        on_refusal: Refusal | None = None,
+    ) -> None: ...
+    @overload
+    def then(
+        self,
+        change: NotesTaken | PermitDetached,
+        on_commit: Callable[[None], None],
+        on_refusal: Refusal | None = None,
+    ) -> None: ...
+    def then(self, change: Change, on_commit: Callable[[Any], None], on_refusal: Refusal | None = None) -> None:
+        """Add a change; `on_commit` gets its result after the commit, `on_refusal` the reason where there is none."""
+        extra = self.extra
+        extra.results.append((len(self.changes), on_commit))
         self.changes.append(change)
-        self.extra.handlers.append((change, handler))
+        if on_refusal is not None:
+            extra.refusals.append(on_refusal)
+
+    def told(self, change: RunCreated, on_commit: Callable[[Created], None]) -> None:
+        """Add a change that enters something in a journal; `on_commit` delivers it, ahead of all else."""
+        self.extra.told.append((len(self.changes), on_commit))
+        self.changes.append(change)
+
+    def afterwards(self, on_commit: Callable[[], None], on_refusal: Refusal | None = None) -> None:
+        """Have `on_commit` called after the commit, `on_refusal` where there is none."""
+        self.extra.after.append(on_commit)
+        if on_refusal is not None:
+            self.extra.refusals.append(on_refusal)
+
+    def if_refused(self, on_refusal: Refusal) -> None:
+        """Have `on_refusal` called where there is no commit."""
+        self.extra.refusals.append(on_refusal)
+
+    def answer(self, reply: Reply, value: Any) -> None:
+        """Answer a caller with `value` after the commit, with the reason where there is none."""
+        self.extra.replies.append((reply, value))
 
     def add_run(self, run: LoadedRun) -> None:
         """Make `run` part of the work."""
@@ -130,46 +213,47 @@ class UnitOfWork(Unit, eq=False):
 
     def absorb(self, other: UnitOfWork) -> None:
         """Take over another work, because one run is touched by both."""
+        already = len(self.changes)
         self.changes += other.changes
         self.steps += other.steps
         for run in other.residents:
             self.add_run(run)
         if other.rare is not None:
-            self.extra.absorb(other.rare)
+            self.extra.absorb(other.rare, already)
 
 
 class RareEffects(msgspec.Struct, eq=False):
     """The rarer consequences of a work.
 
-    `handlers` want the result of a change; `failing` are told only where the work is refused, because a handler tells
-    them otherwise; `transactions` are the steps to call inside the unit's transaction. `told` are handlers that deliver
+    `results` want the result of a change, which is named by its index; `refusals` are called only where the work is
+    refused; `transactions` are the steps to call inside the unit's transaction. `told` are like `results`, and deliver
     what the commit has entered in a journal: they come before anything else that follows from the commit. `decided`
     gets the results of the changes that the unit decided on. `unread` are the keys of runs of this worker's that the
     work writes about although they are not in memory: they are read after it, and it is worth nothing to another claim.
     `plain` is how many changes stood before the transactional steps were called. `lines` go to the log.
     """
 
-    handlers: list[tuple[Change, Callable[[Any], None]]] = []
+    results: list[tuple[int, Callable[[Any], None]]] = []
     drops: list[StepCall] = []
     over: list[RunOver] = []
     after: list[Callable[[], None]] = []
     replies: list[tuple[Reply, Any]] = []
-    failing: list[Reply] = []
-    told: list[tuple[Change, Callable[[Any], None]]] = []
+    refusals: list[Refusal] = []
+    told: list[tuple[int, Callable[[Any], None]]] = []
     decided: Callable[[list[Any]], None] | None = None
     transactions: list[tuple[LoadedRun, StepCall]] = []
     unread: list[int] = []
     plain: int | None = None
     lines: list[Line] = []
 
-    def absorb(self, other: RareEffects) -> None:
-        """Take over what another work leads to."""
-        self.handlers += other.handlers
+    def absorb(self, other: RareEffects, already: int) -> None:
+        """Take over what another work leads to, whose changes stand behind `already` others now."""
+        self.results += [(index + already, on_commit) for index, on_commit in other.results]
         self.drops += other.drops
         self.over += other.over
         self.after += other.after
         self.replies += other.replies
-        self.failing += other.failing
-        self.told += other.told
+        self.refusals += other.refusals
+        self.told += [(index + already, on_commit) for index, on_commit in other.told]
         self.transactions += other.transactions
         self.lines += other.lines

@@ -112,13 +112,15 @@ class Unstarted:
                 settled.append(record.key)
                 continue
             work = worker.batch.lone_work()
-            work.extra.after.append(partial(settled.append, record.key))
-            work.extra.failing.append(lambda _value, error: settled.append(error) if _is_stale(error) else None)
+            work.afterwards(
+                partial(settled.append, record.key), lambda error: settled.append(error) if _is_stale(error) else None
+            )
             self._end_late(record, work)
         # Behind all of them, with nothing to write: it has its outcome with the same commit.
         last = worker.batch.lone_work()
-        last.extra.after.append(lambda: self._overdue_ended(0 if settled else _AGAIN))
-        last.extra.failing.append(lambda _value, _error: self._overdue_ended(_AGAIN))
+        last.afterwards(
+            lambda: self._overdue_ended(0 if settled else _AGAIN), lambda _error: self._overdue_ended(_AGAIN)
+        )
         return None
 
     def _end_late(self, record: RunRecord, work: UnitOfWork) -> None:
