@@ -138,8 +138,8 @@ class Load:
         # Only what is read without the engine's thread, which may be what hangs.
         client = self.engine._opened()
         try:
-            record = client.record(run_id)
-            entries = [(entry.operation, entry.kind, entry.name) for entry in client.journal(run_id)]
+            record = client.reads.record(run_id)
+            entries = [(entry.operation, entry.kind, entry.name) for entry in client.reads.journal(run_id)]
         except Exception as error:
             return repr(error)
         facts = f"{record.status}, owner {record.owner}, wake_at {record.wake_at}, now {client.clock.now()}"

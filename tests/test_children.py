@@ -532,7 +532,7 @@ def test_a_child_whose_start_was_dropped_with_its_parents_work_is_started_after_
 
     run = engine.start(parent)
     engine.idle()
-    core, key = engine._client.core, engine._client.record(run.id).key
+    core, key = engine._client.core, engine._client.reads.record(run.id).key
     refused: list[BaseException | None] = []
 
     def fail_after_the_message() -> None:

@@ -39,6 +39,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["async_opening", "engine"],
         ["handles"],
         ["session"],
+        ["read_service"],
         ["views"],
         ["why"],
         ["acts", "engine_clock", "options", "reasons", "sortable_ids"],

@@ -69,7 +69,7 @@ def two_versions(folder: Path, seed: int) -> None:
                 raise Broken("a worker executed a workflow that it does not have")
             first = crew.hire(serves=["changing"])
             await until(lambda: run.id in _begun(crew), "the worker that has the workflow does not take it")
-            await until(lambda: len(engine._opened().journal(run.id)) >= 1, "its first step is not recorded")
+            await until(lambda: len(engine._opened().reads.journal(run.id)) >= 1, "its first step is not recorded")
             crew.remove(first)
             changed = crew.hire(serves=["changing"], version=2)
             await run.send("go on")

@@ -13,12 +13,13 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mappi
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from stepwell.api.acts import Act, checked_actor
 from stepwell.api.async_opening import LoopClient
 from stepwell.api.engine import CLOSE_TIMEOUT_SECONDS
 from stepwell.api.options import Durability, Options, QueueOptions, StartMessage, StartOptions, flow_name
+from stepwell.api.read_service import ReadService
 from stepwell.api.session import Enlisted, Session, in_transaction
 from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WorkerInfo, outcome
 from stepwell.definitions.definition import Workflow
@@ -32,6 +33,7 @@ from stepwell.values.own_tables import Connection, Parameters, Rows
 from stepwell.values.payload import MAX_PAYLOAD_BYTES
 from stepwell.worker.unit_of_work import RunOver
 
+P = ParamSpec("P")
 T = TypeVar("T")
 U = TypeVar("U")
 Ts = TypeVarTuple("Ts")
@@ -118,6 +120,9 @@ class AsyncEngine:
 
     async def _ready(self) -> Session:
         return await self._client.opened()
+
+    async def _read(self, ask: Callable[Concatenate[ReadService, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._client.read(ask, *args, **kwargs)
 
     def _opened(self) -> Session:
         return self._client.open_one()
@@ -211,9 +216,8 @@ class AsyncEngine:
 
     async def get(self, id: str) -> AsyncRun[Any]:
         """Return the handle of a run; raises `RunNotFound`."""
-        client = await self._ready()
-        record = client.record(id)
-        return AsyncRun(self, record.id, client.definition_of(record))
+        record = await self._read(ReadService.record, id)
+        return AsyncRun(self, record.id, self._opened().definition_of(record))
 
     async def list(
         self,
@@ -225,8 +229,10 @@ class AsyncEngine:
         before: str | None = None,
     ) -> builtins.list[AsyncRun[Any]]:
         """Return the handles of the runs that match all filters, newest first; see `stepwell.Engine.list`."""
-        client = await self._ready()
-        records = client.list_records(status, workflow, id_prefix, limit, before)
+        records = await self._read(
+            ReadService.records, status=status, workflow=workflow, id_prefix=id_prefix, limit=limit, before=before
+        )
+        client = self._opened()
         return [AsyncRun(self, record.id, client.definition_of(record)) for record in records]
 
     async def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
@@ -249,7 +255,7 @@ class AsyncEngine:
         client = await self._ready()
         wanted = client.retried(status, workflow, started_since, id_prefix)
         if dry_run:
-            return client.count(wanted)
+            return await self._read(ReadService.count, wanted)
         return cast("int", await self._ask(client.core.machine.retry_all, wanted, checked_actor(by, reason)))
 
     async def purge(self, older_than: float | timedelta) -> int:
@@ -263,11 +269,12 @@ class AsyncEngine:
 
     async def queues(self) -> builtins.list[AsyncQueueHandle]:
         """Return the handles of all queues and limits that the file knows, by name."""
-        return [AsyncQueueHandle(self, info.name) for info in (await self._ready()).queues()]
+        return [AsyncQueueHandle(self, name) for name in await self._read(ReadService.queue_names)]
 
     async def workers(self) -> builtins.list[WorkerInfo]:
         """Return the workers that have the file open; see `stepwell.Engine.workers`."""
-        return await asyncio.to_thread((await self._ready()).workers)
+        (await self._ready()).check_usable()
+        return await self._read(ReadService.workers)
 
     async def take_over(self, epoch: int, *, reason: str | None = None, by: str | None = None) -> int:
         """Take the runs of another worker; see `stepwell.Engine.take_over`."""
@@ -367,7 +374,7 @@ class AsyncQueueHandle:
 
     async def info(self) -> QueueInfo:
         """Return the facts about it as they are now; raises `QueueNotFound`."""
-        return (await self._engine._ready()).queue_info(self.name)
+        return await self._engine._read(ReadService.queue, self.name)
 
     async def pause(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Let nothing start from it until `resume`; what is under way goes on."""
@@ -403,7 +410,7 @@ class AsyncQueueHandle:
 
     async def acts(self) -> builtins.list[Act]:
         """Return who paused it and let it go on, and why; see `stepwell.QueueHandle.acts`."""
-        return (await self._engine._ready()).acts_of_queue(self.name)
+        return await self._engine._read(ReadService.acts_of_queue, self.name)
 
     def __repr__(self) -> str:
         """Show the name."""
@@ -441,7 +448,7 @@ class AsyncRun(Generic[T]):
 
     async def info(self) -> RunInfo:
         """Return the facts about the run as they are now."""
-        return (await self._engine._ready()).info(self.id)
+        return await self._engine._read(ReadService.info, self.id)
 
     async def cancel(self, reason: str | None = None, *, by: str | None = None) -> bool:
         """Ask the run to stop; see `stepwell.Run.cancel`."""
@@ -480,11 +487,11 @@ class AsyncRun(Generic[T]):
 
     async def journal(self) -> builtins.list[JournalEntry]:
         """Return everything that the run was told so far, in order."""
-        return (await self._engine._ready()).journal(self.id)
+        return await self._engine._read(ReadService.journal, self.id)
 
     async def acts(self) -> builtins.list[Act]:
         """Return what somebody did to the run, the oldest first; see `stepwell.Run.acts`."""
-        return (await self._engine._ready()).acts(self.id)
+        return await self._engine._read(ReadService.acts, self.id)
 
     def __repr__(self) -> str:
         """Show the id."""

@@ -1,7 +1,10 @@
-"""The one open session of an `AsyncEngine`, opened and closed in threads.
+"""The one open session of an `AsyncEngine`, opened, read and closed in threads.
 
 Opening reads and may migrate the file, and waits where somebody else writes: seconds, in which the caller's loop must
 go on serving. It happens once, for the loop of the first call; whoever calls meanwhile waits for the same opening.
+
+What people ask of the file is read in threads of the session's own. The loop's executor may be full of what waits for
+this very engine, and then a question would wait with it.
 """
 
 from __future__ import annotations
@@ -9,12 +12,24 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable
 from contextvars import copy_context
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
 from stepwell.api.options import Options
+from stepwell.api.read_service import ReadService
 from stepwell.api.session import Session, check_outside_of_runs
 from stepwell.errors import EngineClosed
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: How many questions are read at once. The store keeps as many connections open.
+_READERS: Final = 4
 
 
 class LoopClient:
@@ -28,6 +43,7 @@ class LoopClient:
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Future[Session] | None = None
+        self._readers: ThreadPoolExecutor | None = None
 
     async def opened(self) -> Session:
         """Return the session, which is opened where it is not open yet.
@@ -51,6 +67,16 @@ class LoopClient:
             self._opening = loop.run_in_executor(None, lambda: context.run(self._open, loop))
             self._opening.add_done_callback(self._has_opened)
         return await asyncio.shield(self._opening)
+
+    async def read(self, ask: Callable[Concatenate[ReadService, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return the answer to a question, read in a thread; opens the session, and raises, as `opened` does."""
+        client = await self.opened()
+        reads = client.reads  # here and not in the thread: it looks at who asks
+        if self._readers is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="stepwell-read")
+        return await asyncio.get_running_loop().run_in_executor(self._readers, partial(ask, reads, *args, **kwargs))
 
     def open_one(self) -> Session:
         """Return the session, which must be open; from any thread. Raises `EngineClosed` where it is not."""
@@ -94,4 +120,6 @@ class LoopClient:
         with self._lock:
             self._closed = True
             client, self._client = self._client, None
+        if self._readers is not None:
+            self._readers.shutdown(wait=False)  # what is being read is read to its end
         return client

@@ -166,7 +166,7 @@ class Engine(Caller):
 
     def get(self, id: str) -> Run[Any]:
         """Return the handle of a run; raises `RunNotFound`."""
-        record = self._client.record(id)
+        record = self._client.reads.record(id)
         return Run(self, record.id, self._client.definition_of(record))
 
     def list(
@@ -182,7 +182,9 @@ class Engine(Caller):
 
         `before`: the id of the last run of the page before, to continue after it.
         """
-        records = self._client.list_records(status, workflow, id_prefix, limit, before)
+        records = self._client.reads.records(
+            status=status, workflow=workflow, id_prefix=id_prefix, limit=limit, before=before
+        )
         return [Run(self, record.id, self._client.definition_of(record)) for record in records]
 
     def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
@@ -214,7 +216,7 @@ class Engine(Caller):
         client = self._client
         wanted = client.retried(status, workflow, started_since, id_prefix)
         if dry_run:
-            return client.count(wanted)
+            return client.reads.count(wanted)
         return cast("int", self._ask(client.core.machine.retry_all, wanted, checked_actor(by, reason)))
 
     def purge(self, older_than: float | timedelta) -> int:
@@ -232,7 +234,7 @@ class Engine(Caller):
 
     def queues(self) -> builtins.list[QueueHandle]:
         """Return the handles of all queues and limits that the file knows, by name."""
-        return [QueueHandle(self, info.name) for info in self._client.queues()]
+        return [QueueHandle(self, name) for name in self._client.reads.queue_names()]
 
     def workers(self) -> builtins.list[WorkerInfo]:
         """Return the workers that have the file open, this one among them, and those that died just now, oldest first.
@@ -240,7 +242,8 @@ class Engine(Caller):
         A worker that is stopped, or has a question before its eyes and does not answer it within two seconds, shows as
         ``stalled``; one of which no more is known than that it lives, as ``unreachable``.
         """
-        return self._client.workers()
+        self._client.check_usable()
+        return self._client.reads.workers()
 
     def take_over(self, epoch: int, *, reason: str | None = None, by: str | None = None) -> int:
         """Take the runs of another worker, a stalled one (see `workers`), and let others carry them on.

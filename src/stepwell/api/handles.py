@@ -139,7 +139,7 @@ class QueueHandle:
 
     def info(self) -> QueueInfo:
         """Return the facts about it as they are now; raises `QueueNotFound`."""
-        return self._engine._client.queue_info(self.name)
+        return self._engine._client.reads.queue(self.name)
 
     def pause(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Let nothing start from it until `resume`; what is under way goes on. `reason`, `by`: as in `Run.retry`."""
@@ -177,7 +177,7 @@ class QueueHandle:
 
     def acts(self) -> builtins.list[Act]:
         """Return who paused it and let it go on, and why, the oldest first; raises `QueueNotFound`."""
-        return self._engine._client.acts_of_queue(self.name)
+        return self._engine._client.reads.acts_of_queue(self.name)
 
     def __repr__(self) -> str:
         """Show the name."""
@@ -211,14 +211,15 @@ class Run(Generic[T]):
         """
         client = self._engine._client
         # A look at the file costs less than asking the engine's thread, and who waits for many runs finds most ended.
-        over: RunOver = client.end_of(self.id) or self._engine._wait(
+        client.check_usable()
+        over: RunOver = client.reads.end_of(self.id) or self._engine._wait(
             f"run {self.id!r} has not ended", timeout, client.core.waiters.run, self.id
         )
         return cast("T", outcome(over, self._definition, client.codec))
 
     def info(self) -> RunInfo:
         """Return the facts about the run as they are now."""
-        return self._engine._client.info(self.id)
+        return self._engine._client.reads.info(self.id)
 
     def cancel(self, reason: str | None = None, *, by: str | None = None) -> bool:
         """Ask the run to stop; when this returns, the request is recorded.
@@ -277,11 +278,11 @@ class Run(Generic[T]):
 
     def journal(self) -> builtins.list[JournalEntry]:
         """Return everything that the run was told so far, in order."""
-        return self._engine._client.journal(self.id)
+        return self._engine._client.reads.journal(self.id)
 
     def acts(self) -> builtins.list[Act]:
         """Return what somebody did to the run, the oldest first: cancelled, resumed, retried it, or took it over."""
-        return self._engine._client.acts(self.id)
+        return self._engine._client.reads.acts(self.id)
 
     def __repr__(self) -> str:
         """Show the id."""

@@ -19,25 +19,19 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from stepwell.api.acts import Act
 from stepwell.api.engine_clock import system_clock
 from stepwell.api.options import (
-    MAX_PAGE,
     Durability,
     Options,
     QueueOptions,
     StartMessage,
-    at_least,
     checked_messages,
-    checked_statuses,
-    checked_workflow,
     deadline_at,
     duration_microseconds,
     retry_filter,
 )
+from stepwell.api.read_service import EngineTime, ReadService
 from stepwell.api.sortable_ids import SortableIds
-from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WorkerInfo, WorkerState
-from stepwell.api.why import Reasons
 from stepwell.definitions.definition import (
     Workflow,
     checked_kwargs,
@@ -49,22 +43,20 @@ from stepwell.definitions.definition import (
 )
 from stepwell.definitions.durable import as_definition, current_host
 from stepwell.definitions.namesakes import are_different, place_of
-from stepwell.definitions.queues import QueueSlot, batch_count, queue_entry, registered_flows
+from stepwell.definitions.queues import QueueSlot, batch_count, queue_entry
 from stepwell.errors import (
     FORK_ADVICE,
     DefinitionError,
     EngineClosed,
     InvalidArgument,
-    QueueNotFound,
-    RunNotFound,
     TransactionError,
     WorkflowIOError,
 )
 from stepwell.executors.child_main import check_may_open
 from stepwell.model.acts import Actor
 from stepwell.model.clock import Clock, engine_time, to_seconds
-from stepwell.model.lifecycle import ENDED, Status
-from stepwell.model.names import check_name, check_text
+from stepwell.model.lifecycle import Status
+from stepwell.model.names import check_name
 from stepwell.model.run import RunRecord
 from stepwell.operations.functions import check_id
 from stepwell.runtime.engine_thread import EngineThread
@@ -73,22 +65,14 @@ from stepwell.runtime.stalls import ANSWER_SECONDS
 from stepwell.store.changes import MessageSent, RunCreated
 from stepwell.store.inspector import RunFilter
 from stepwell.store.queues import QueueDeclared
-from stepwell.store.store import Answer, Store
+from stepwell.store.store import Store
 from stepwell.values.codec import Codec
 from stepwell.values.own_tables import Parameters, Rows
 from stepwell.worker.conflicts import conflict_of
 from stepwell.worker.queue_policy import entered
-from stepwell.worker.unit_of_work import RunOver
 
 #: The engines in whose `transaction()` block the current code is; asking such an engine to write would wait for itself.
 in_transaction: Final[ContextVar[frozenset[int]]] = ContextVar("stepwell_in_transaction", default=frozenset())
-
-
-_STATES: Final[dict[Answer, WorkerState]] = {
-    "answered": "active",
-    "silent": "stalled",
-    "unreachable": "unreachable",
-}
 
 
 def open_store(path: str | os.PathLike[str], durability: Durability) -> Store:
@@ -148,6 +132,15 @@ class Session:
             store.close(None, 0)
             raise
         self.store = store
+        self._reads = ReadService(
+            store.inspector,
+            self.codec,
+            location=store.location,
+            time_now=lambda: EngineTime(self.clock.now(), self.core.worker.ahead),
+            members=store.members,
+            own=self._own_epoch,
+            ask=lambda epochs: store.ask(epochs, ANSWER_SECONDS),
+        )
         self._pid = os.getpid()
         _open_cores.add(self.core)
 
@@ -265,11 +258,6 @@ class Session:
         """Return which runs are to be retried."""
         return retry_filter(status, workflow, started_since, id_prefix, self.clock)
 
-    def count(self, run_filter: RunFilter) -> int:
-        """Return how many runs match."""
-        self._check_may_read()
-        return self.store.inspector.count_runs(run_filter)
-
     def entry(self, run_id: str | None, messages: Sequence[StartMessage], options: QueueOptions) -> QueueSlot | None:
         """Return how a start wants to stand in a queue; None where it goes into none."""
         entry = queue_entry(run_id=run_id, **options)
@@ -281,66 +269,15 @@ class Session:
 
     # --- facts ---------------------------------------------------------------------------------------------------
 
-    def record(self, run_id: str) -> RunRecord:
-        """Return a run's row, without its input and its result; raises `RunNotFound`."""
+    @property
+    def reads(self) -> ReadService:
+        """What answers people's questions about the file; raises in a forked child and in workflow code."""
         self._check_may_read()
-        record = self.store.inspector.run_facts(check_id(run_id))
-        if record is None:
-            raise RunNotFound(f"{self.store.location} has no run {run_id!r}; start it, or look for it with list()")
-        return record
+        return self._reads
 
-    def end_of(self, run_id: str) -> RunOver | None:
-        """Return how a run ended; None where it has not ended, or does not exist."""
-        self.check_usable()
-        record = self.store.inspector.run_by_id(run_id)
-        if record is None or record.status not in ENDED:
-            return None
-        return RunOver.of(record)
-
-    def info(self, run_id: str) -> RunInfo:
-        """Return the facts about a run."""
-        return RunInfo.of(self.record(run_id), self.reasons())
-
-    def reasons(self) -> Reasons:
-        """Return what finds reasons, now."""
+    def _own_epoch(self) -> int | None:
         own = self.core.machine.claim
-        members, epoch = self.store.members, None if own is None else own.epoch
-        return Reasons(self.store.inspector, members, self.clock.now(), epoch, self.core.worker.ahead)
-
-    def journal(self, run_id: str) -> list[JournalEntry]:
-        """Return a run's journal, in order."""
-        record = self.record(run_id)
-        entries: list[JournalEntry] = []
-        after = 0
-        while page := self.store.inspector.journal(record.key, after=after):
-            entries += [JournalEntry.of(entry, self.codec, record.ahead) for entry in page]
-            after = page[-1].position
-        return entries
-
-    def acts(self, run_id: str) -> list[Act]:
-        """Return what somebody did to a run, the oldest first."""
-        record = self.record(run_id)
-        return [Act.of(act, record.ahead) for act in self.store.inspector.acts(record.key)]
-
-    def list_records(
-        self,
-        status: Status | Sequence[Status] | None,
-        workflow: Workflow[..., Any] | str | None,
-        id_prefix: str | None,
-        limit: int,
-        before: str | None,
-    ) -> list[RunRecord]:
-        """Return the rows of the runs that match, newest first."""
-        self._check_may_read()
-        return self.store.inspector.list_runs(
-            RunFilter(
-                status=checked_statuses(status),
-                workflow=checked_workflow(workflow),
-                id_prefix=check_text(id_prefix, "id_prefix"),
-                before_key=None if before is None else self.record(before).key,
-                limit=min(at_least(limit, 1, "limit"), MAX_PAGE),
-            )
-        )
+        return None if own is None else own.epoch
 
     def definition_of(self, record: RunRecord) -> Workflow[..., Any]:
         """Return the workflow of a run, or what stands for it where this process does not have it."""
@@ -353,55 +290,14 @@ class Session:
 
     # --- workers -------------------------------------------------------------------------------------------------
 
-    def workers(self) -> list[WorkerInfo]:
-        """Return the workers of the file; see `stepwell.Engine.workers`."""
-        self.check_usable()
-        members = self.store.members()
-        own = self.core.machine.claimed().epoch
-        states: dict[int, WorkerState] = {own: "active"}
-        asked = [member.epoch for member in members if member.state == "active" and member.epoch != own]
-        for epoch, answer in self.store.ask(asked, ANSWER_SECONDS).items():
-            states[epoch] = _STATES[answer]
-        for member in members:
-            if member.state != "active":
-                states[member.epoch] = "dead" if member.state == "dead" else "stalled"
-        return [WorkerInfo.of(member, states[member.epoch], self.core.worker.ahead) for member in members]
-
     def take_over(self, epoch: int, actor: Actor) -> int:
         """Take the runs of another worker; see `stepwell.Engine.take_over`."""
         self.check_usable()
         if epoch == self.core.machine.claimed().epoch:
             raise InvalidArgument(f"worker {epoch} is this engine itself; close it instead")
-        if all(member.epoch != epoch for member in self.store.members()):
+        if not self._reads.has_worker(epoch):
             raise InvalidArgument(f"{self.store.location} has no worker {epoch}, or it has ended; see workers()")
         return self.core.take_over(epoch, actor)
-
-    # --- queues --------------------------------------------------------------------------------------------------
-
-    def queue_info(self, name: str) -> QueueInfo:
-        """Return the facts about a queue or limit; raises `QueueNotFound` for one that nobody knows."""
-        self._check_may_read()
-        for state in self.store.inspector.queues():
-            if state.name == name:
-                return QueueInfo.of(state, self.store.inspector, self.reasons(), self.clock.now())
-        flow = registered_flows().get(name)
-        if flow is None:
-            raise QueueNotFound(
-                f"{self.store.location} knows no queue or limit {name!r}; see queues() for those it knows"
-            )
-        return QueueInfo.of_declared(flow)
-
-    def acts_of_queue(self, name: str) -> list[Act]:
-        """Return what somebody did to a queue or limit, the oldest first; raises as `queue_info`."""
-        self.queue_info(name)
-        ahead = self.core.worker.ahead
-        return [Act.of(act, ahead) for act in self.store.inspector.acts_of_queue(name)]
-
-    def queues(self) -> list[QueueInfo]:
-        """Return the facts about all queues and limits that the file knows."""
-        self._check_may_read()
-        inspector, reasons, now = self.store.inspector, self.reasons(), self.clock.now()
-        return [QueueInfo.of(state, inspector, reasons, now) for state in inspector.queues()]
 
     # --- transactions --------------------------------------------------------------------------------------------
 

@@ -1,15 +1,16 @@
-"""What users see of a run from outside: facts about it, its journal, its end. Shared by both engines."""
+"""What users see of a run from outside: facts about it, its journal, its end. Shared by all who show runs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from stepwell.api.why import Reasons
+from stepwell.api.acts import Act
 from stepwell.definitions.definition import Workflow
-from stepwell.definitions.queues import FlowKind, Limit, Queue, Rate
+from stepwell.definitions.queues import FlowKind, Rate
 from stepwell.errors import (
     DeterminismError,
     ResultNotSerializable,
@@ -22,11 +23,11 @@ from stepwell.errors import (
 from stepwell.model.clock import MICROSECONDS, datetime_of
 from stepwell.model.journal import FAILURES, AttemptFailure, Entry, EntryKind
 from stepwell.model.lifecycle import Status
-from stepwell.model.run import Member, RunRecord
+from stepwell.model.run import Member, MemberState, RunRecord
 from stepwell.model.waits import Wait, WaitKind, decode_waits
 from stepwell.replay.code_errors import as_raised
-from stepwell.store.inspector import Inspector
 from stepwell.store.queues import QueueState
+from stepwell.store.store import Answer
 from stepwell.values.codec import Codec
 from stepwell.values.failure import failure_summary, failure_to_raise
 from stepwell.values.failure_info import FailureInfo, failure_info
@@ -103,8 +104,8 @@ class RunInfo(msgspec.Struct, frozen=True):
     waiting_on: list[WaitInfo]
 
     @classmethod
-    def of(cls, record: RunRecord, reasons: Reasons) -> RunInfo:
-        """Make it from a row, and from what there is to find out about it."""
+    def of(cls, record: RunRecord, reason: str | None) -> RunInfo:
+        """Make it from a row, and from why it is as it is."""
         error = None
         if record.error is not None:
             type_name, message = failure_summary(record.error)
@@ -124,10 +125,64 @@ class RunInfo(msgspec.Struct, frozen=True):
             wake_at=to_datetime(record.wake_at, record.ahead),
             deadline_at=to_datetime(record.deadline_at, record.ahead),
             cancel_requested_at=to_datetime(record.cancel_requested_at, record.ahead),
-            reason=reasons.of(record),
+            reason=reason,
             error=error,
             waiting_on=_waits(record),
         )
+
+    @property
+    def remark(self) -> str:
+        """What matters most about it in its state, in one line; empty where nothing does."""
+        return (self.error or self.reason or "").partition("\n")[0]
+
+
+class OwnerInfo(msgspec.Struct, frozen=True):
+    """The worker in whose memory a run is, as far as it is known: of one that has ended, only its number."""
+
+    epoch: int
+    pid: int | None
+    host: str | None
+    state: MemberState
+
+    @classmethod
+    def of(cls, epoch: int, members: Iterable[Member]) -> OwnerInfo:
+        """Find it among the workers of the file."""
+        for member in members:
+            if member.epoch == epoch:
+                return cls(epoch, member.pid, member.host, member.state)
+        return cls(epoch, None, None, "dead")
+
+
+class ChildInfo(msgspec.Struct, frozen=True):
+    """A child that has not ended; `remark` is the first line of why."""
+
+    id: str
+    workflow: str
+    status: Status
+    remark: str
+
+    @classmethod
+    def of(cls, info: RunInfo) -> ChildInfo:
+        """Make it from all that is known of it."""
+        return cls(info.id, info.workflow, info.status, info.remark)
+
+
+class RunDetails(msgspec.Struct, frozen=True):
+    """Everything that the file has of a run, values as plain JSON data.
+
+    `failure` is what it failed with, or what halted it; `published` are its values by key; `children` those that have
+    not ended, the halted ones first, at most twenty.
+    """
+
+    info: RunInfo
+    owner: OwnerInfo | None
+    input: Any
+    failure: FailureInfo | None
+    result: Any
+    published: dict[str, Any]
+    children: list[ChildInfo]
+    acts: list[Act]
+    journal: list[JournalEntry]
 
 
 def _waits(record: RunRecord) -> list[WaitInfo]:
@@ -138,6 +193,13 @@ def _waits(record: RunRecord) -> list[WaitInfo]:
 
 
 WorkerState: TypeAlias = Literal["active", "stalled", "unreachable", "dead"]
+
+#: What a worker that seemed active turned out to be when it was asked.
+_STATES: Final[dict[Answer, WorkerState]] = {
+    "answered": "active",
+    "silent": "stalled",
+    "unreachable": "unreachable",
+}
 
 
 class WorkerInfo(msgspec.Struct, frozen=True):
@@ -157,8 +219,19 @@ class WorkerInfo(msgspec.Struct, frozen=True):
     started_at: datetime
 
     @classmethod
-    def of(cls, member: Member, state: WorkerState, ahead: int = 0) -> WorkerInfo:
-        """Make it from what the store knows; `ahead` is how much later engine time is than the wall clock."""
+    def of(cls, member: Member, answer: Answer, ahead: int = 0) -> WorkerInfo:
+        """Make it from what the store knows, and from what it answered where it seemed to be active.
+
+        `ahead` is how much later engine time is than the wall clock.
+        """
+        state: WorkerState
+        match member.state:
+            case "active":
+                state = _STATES[answer]
+            case "stopped":
+                state = "stalled"
+            case "dead":
+                state = "dead"
         started_at = to_datetime(member.started_at, ahead)
         assert started_at is not None
         return cls(member.epoch, member.pid, member.host, state, member.takes_work, member.runs, started_at)
@@ -189,13 +262,16 @@ class QueueInfo(msgspec.Struct, frozen=True):
     reason: str | None
 
     @classmethod
-    def of(cls, state: QueueState, inspector: Inspector, reasons: Reasons, now: int) -> QueueInfo:
-        """Make it from what the store holds."""
-        oldest_wait = inspector.oldest_wait(state.name)
-        return cls._made(state, oldest_wait, now, len(reasons.halted_in(state)), reasons.of_queue(state))
-
-    @classmethod
-    def _made(cls, state: QueueState, oldest_wait: int | None, now: int, halted: int, reason: str | None) -> QueueInfo:
+    def of(
+        cls,
+        state: QueueState,
+        *,
+        oldest_wait: int | None = None,
+        now: int = 0,
+        halted: int = 0,
+        reason: str | None = None,
+    ) -> QueueInfo:
+        """Make it from what the store holds, and what was found out about it; `oldest_wait` and `now` are times."""
         settings = state.settings
         return cls(
             name=state.name,
@@ -212,11 +288,6 @@ class QueueInfo(msgspec.Struct, frozen=True):
             halted=halted,
             reason=reason,
         )
-
-    @classmethod
-    def of_declared(cls, flow: Queue | Limit) -> QueueInfo:
-        """Make it for a queue or limit that was never used."""
-        return cls._made(QueueState(flow.name, flow.kind, flow.settings), None, 0, 0, None)
 
 
 class JournalEntry(msgspec.Struct, frozen=True):

@@ -7,29 +7,24 @@ engine that serves no workflow: the request is recorded, and a worker carries it
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypedDict, cast
 
-from stepwell.api.acts import Act, user_at_host
+from stepwell.api.acts import user_at_host
 from stepwell.api.engine import Engine
 from stepwell.api.handles import Run
-from stepwell.api.reasons import nobody
-from stepwell.api.views import QueueInfo, RunInfo, WorkerInfo
-from stepwell.api.why import Reasons
+from stepwell.api.read_service import ReadService, file_reads
+from stepwell.api.views import QueueInfo, WorkerInfo
 from stepwell.cli import FAILED, USAGE
 from stepwell.cli.printing import counted, for_this_file, moment, print_json, print_table
-from stepwell.cli.show import acts_in_words, find, remark, show
-from stepwell.errors import InvalidArgument, QueueNotFound, RunEnded, RunNotEnded, RunNotFound, StepwellError
+from stepwell.cli.show import acts_in_words, show
+from stepwell.errors import InvalidArgument, RunEnded, RunNotEnded, StepwellError
 from stepwell.model.clock import to_seconds
 from stepwell.model.lifecycle import ENDED, RETRIABLE, STATUSES, Status
 from stepwell.model.run import RunRecord
-from stepwell.operations.functions import check_id
-from stepwell.store.inspector import RunFilter
-from stepwell.store.sqlite.file.read_only import Look, look_into
 
 
 def run(options: argparse.Namespace) -> int:
@@ -56,6 +51,11 @@ def run(options: argparse.Namespace) -> int:
         return FAILED
 
 
+def reads(db: str) -> AbstractContextManager[ReadService]:
+    """Open a file for reading, as any SQLite tool may; raises as `file_reads` does."""
+    return file_reads(db, f"`stepwell runs --db {db}`", f"`stepwell queues --db {db}`")
+
+
 # --- looking ----------------------------------------------------------------------------------------------------------
 
 
@@ -64,21 +64,20 @@ def _runs(options: argparse.Namespace) -> int:
     for status in wanted or ():
         if status not in STATUSES:
             raise InvalidArgument(f"--status must be one of {', '.join(STATUSES)}, not {status!r}")
-    run_filter = RunFilter(
-        status=wanted,
-        workflow=options.workflow,
-        id_prefix=options.id_prefix,
-        limit=options.limit,
-        roots=options.roots,
-    )
-    with look_into(options.db) as inspector:
-        reasons = _reasons(inspector)
-        found = [RunInfo.of(record, reasons) for record in inspector.list_runs(run_filter)]
+    with reads(options.db) as read:
+        found = read.infos(
+            status=wanted,
+            workflow=options.workflow,
+            id_prefix=options.id_prefix,
+            limit=options.limit,
+            roots=options.roots,
+        )
     if options.json:
         print_json(found)
     else:
         rows = [
-            (info.id, info.workflow, info.status, moment(info.created_at), remark(info, options.db)) for info in found
+            (info.id, info.workflow, info.status, moment(info.created_at), for_this_file(info.remark, options.db))
+            for info in found
         ]
         print_table(("ID", "WORKFLOW", "STATUS", "CREATED", "REMARK"), rows)
         if len(found) == options.limit:  # what is not shown must not seem not to be there
@@ -87,19 +86,10 @@ def _runs(options: argparse.Namespace) -> int:
     return 0
 
 
-def _reasons(look: Look) -> Reasons:
-    wall, now = time.time_ns() // 1_000, _engine_time(look)
-    return Reasons(look, look.workers, now, ahead=now - wall)
-
-
-def _engine_time(look: Look) -> int:
-    """Return the time by which the file goes: later than the wall clock where something was written in the future."""
-    return max(time.time_ns() // 1_000, look.last_at())
-
-
 def _show(options: argparse.Namespace) -> int:
-    with look_into(options.db) as look:
-        show(look, _reasons(look), options)
+    with reads(options.db) as read:
+        details = read.details(options.run)
+    show(details, options)
     return 0
 
 
@@ -127,12 +117,9 @@ def _what(info: WorkerInfo) -> str:
 
 
 def _queues(options: argparse.Namespace) -> int:
-    with look_into(options.db) as inspector:
-        now = _engine_time(inspector)
-        reasons = _reasons(inspector)
-        found = [QueueInfo.of(state, inspector, reasons, now) for state in inspector.queues()]
-        ahead = now - time.time_ns() // 1_000
-        acts = {info.name: [Act.of(act, ahead) for act in inspector.acts_of_queue(info.name)[-1:]] for info in found}
+    with reads(options.db) as read:
+        found = read.queues()
+        acts = {info.name: read.acts_of_queue(info.name)[-1:] for info in found}
     if options.json:
         print_json(found)
     else:
@@ -237,13 +224,8 @@ def _retry(options: argparse.Namespace) -> int:
 
 
 def _retry_each(options: argparse.Namespace) -> int:
-    records: dict[str, RunRecord] = {}
-    with look_into(options.db) as inspector:
-        for run in options.runs:
-            record = inspector.run_by_id(check_id(run))
-            if record is None:
-                raise RunNotFound(f"{options.db} has no run {run!r}; `stepwell runs --db {options.db}` lists them")
-            records[run] = record
+    with reads(options.db) as read:
+        records = {run: read.record(run) for run in options.runs}
     refused = False
     with _client(options) as engine:
         for run in options.runs:
@@ -272,23 +254,15 @@ def _take_over(options: argparse.Namespace) -> int:
 
 
 def _pause(options: argparse.Namespace) -> int:
-    with look_into(options.db) as inspector:
-        states = {state.name: state for state in inspector.queues()}
-    state = states.get(options.queue)
-    if state is None:
-        close: list[str] = difflib.get_close_matches(str(options.queue), list(states), 1)
-        meant = f" (is {close[0]!r} meant?)" if close else ""
-        raise QueueNotFound(
-            f"{options.db} has no queue or limit {options.queue!r}{meant}; "
-            f"`stepwell queues --db {options.db}` lists them"
-        )
+    with reads(options.db) as read:
+        kind = read.queue(options.queue).kind
     with _client(options) as engine:
         queue = engine.queue(options.queue)
         if options.command == "pause":
             queue.pause(**_said(options))
         else:
             queue.resume(**_said(options))
-    print(f"{state.kind} {options.queue!r} is {'paused' if options.command == 'pause' else 'open'}")
+    print(f"{kind} {options.queue!r} is {'paused' if options.command == 'pause' else 'open'}")
     return 0
 
 
@@ -299,10 +273,7 @@ def _carried_out(engine: Engine, record: RunRecord, options: argparse.Namespace)
 
 def _missing(engine: Engine, workflows: Sequence[str], queue: str | None, options: argparse.Namespace) -> str | None:
     """Say which worker is missing that could carry on runs of these workflows (none: of any), None: it is there."""
-    members = engine._client.store.members()
-    if not workflows and any(member.takes_work and member.state != "dead" for member in members):
-        return None
-    missing = nobody(members, workflows, queue)
+    missing = engine._client.reads.missing_worker(workflows, queue)
     return None if missing is None else for_this_file(missing, options.db)
 
 
@@ -333,14 +304,14 @@ def _confirmed(question: str) -> bool:
 
 def _look_at(options: argparse.Namespace) -> RunRecord:
     """Return the run that is meant. Looking first means that a wrong path neither makes a file nor changes one."""
-    with look_into(options.db) as inspector:
-        return find(inspector, options)
+    with reads(options.db) as read:
+        return read.record(options.run)
 
 
 @contextmanager
 def _client(options: argparse.Namespace) -> Generator[Engine]:
     """Open an engine that takes no work, on a file that is there and ours."""
-    with look_into(options.db):
+    with reads(options.db):
         pass
     with Engine(options.db, workflows=[]) as engine:
         yield engine

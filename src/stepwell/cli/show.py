@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from stepwell.api.acts import Act
-from stepwell.api.views import JournalEntry, RunInfo
-from stepwell.api.why import Reasons
+from stepwell.api.views import JournalEntry, RunDetails
 from stepwell.cli.printing import counted, for_this_file, moment, print_facts, print_json, print_table
-from stepwell.errors import RunNotFound
 from stepwell.model.journal import TICK, VALUELESS
-from stepwell.model.lifecycle import ENDED, STATUSES, Status
-from stepwell.model.run import Member, RunRecord
-from stepwell.operations.functions import check_id
-from stepwell.store.inspector import Inspector, RunFilter
-from stepwell.store.sqlite.file.read_only import Look
-from stepwell.values.codec import Codec
-from stepwell.values.failure_info import FailureInfo, failure_info
+from stepwell.values.failure_info import FailureInfo
 
 #: How much of a value a line of the journal shows, in characters; `--json` shows all of it.
 _VALUE_CHARS: Final = 100
@@ -28,57 +20,40 @@ _VALUE_CHARS: Final = 100
 _MAX_FAILURES: Final = 10
 #: How many of the things that somebody did to a run are shown.
 _MAX_ACTS: Final = 10
-#: How many children of a run are shown.
-_MAX_CHILDREN: Final = 20
 
 
-def show(look: Look, reasons: Reasons, options: argparse.Namespace) -> None:
+def show(details: RunDetails, options: argparse.Namespace) -> None:
     """Print what the file has of a run."""
-    codec = Codec()
-    record = find(look, options)
-    info = RunInfo.of(record, reasons)
-    facts: dict[str, Any] = msgspec.structs.asdict(info)
-    worker = None if record.owner is None else _worker(record.owner, look.workers())
-    if worker is not None:
-        facts["worker"] = worker
-    facts["input"] = codec.show(record.input, "the input")
-    failure = record.error if record.status == "failed" else look.halted_by(record.key)
-    if failure is not None:
-        facts["failure"] = failure_info(failure)
-    if record.status == "completed":
-        facts["result"] = codec.show(record.result, "the result")
-    facts["published"] = {
-        key: codec.show(value, f"the value {key!r}") for key, value in sorted(look.values(record.key).items())
-    }
-    children = _children(look, record, reasons)
-    acts = [Act.of(act, record.ahead) for act in look.acts(record.key)]
-    entries = _entries(look, record, codec)
+    facts = _facts(details)
+    entries = details.journal
     left_out = 0 if options.tail is None else max(0, len(entries) - options.tail)
     entries = entries[left_out:]
     if options.json:
-        print_json({**facts, "children": children, "acts": acts, "journal": entries})
+        print_json({**facts, "children": details.children, "acts": details.acts, "journal": entries})
         return
-    _print_facts(facts, record.status, children, acts, options.db)
+    status, failure = details.info.status, details.failure
+    _print_facts(facts, details, options.db)
     print()
     if left_out:
         print(f"{counted(left_out, 'line')} of the journal before these {'is' if left_out == 1 else 'are'} left out")
     rows = [_journal_row(entry, count) for entry, count in _ticks_together(entries)]
     print_table(("OP", "KIND", "NAME", "AT", "ATTEMPT", "VALUE"), rows)
-    shown: FailureInfo | None = facts.get("failure")
-    _print_failures(entries, shown.origin if record.status == "halted" and shown is not None else shown)
+    _print_failures(entries, failure.origin if status == "halted" and failure is not None else failure)
 
 
-def find(inspector: Inspector, options: argparse.Namespace) -> RunRecord:
-    """Return the run that the line names; raises `RunNotFound`."""
-    record = inspector.run_by_id(check_id(options.run))
-    if record is None:
-        raise RunNotFound(f"{options.db} has no run {options.run!r}; `stepwell runs --db {options.db}` lists them")
-    return record
-
-
-def remark(info: RunInfo, db: str) -> str:
-    """Return what matters most about a run in its state, in one line."""
-    return for_this_file((info.error or info.reason or "").partition("\n")[0], db)
+def _facts(details: RunDetails) -> dict[str, Any]:
+    """Return what is known of the run itself, by name; what does not apply to it is left out."""
+    info = details.info
+    facts: dict[str, Any] = msgspec.structs.asdict(info)
+    if details.owner is not None:
+        facts["worker"] = details.owner
+    facts["input"] = details.input
+    if details.failure is not None:
+        facts["failure"] = details.failure
+    if info.status == "completed":
+        facts["result"] = details.result
+    facts["published"] = details.published
+    return facts
 
 
 def acts_in_words(acts: Sequence[Act]) -> str:
@@ -90,66 +65,25 @@ def acts_in_words(acts: Sequence[Act]) -> str:
     return "\n".join(lines)
 
 
-def _worker(epoch: int, members: Iterable[Member]) -> dict[str, Any]:
-    """Return the worker in whose memory a run is, as far as it is known: one that has ended is just a number."""
-    found = next((member for member in members if member.epoch == epoch), None)
-    return {
-        "epoch": epoch,
-        "pid": None if found is None else found.pid,
-        "host": None if found is None else found.host,
-        "state": "dead" if found is None else found.state,
-    }
-
-
-def _print_facts(
-    facts: dict[str, Any], status: Status, children: Sequence[dict[str, str]], acts: Sequence[Act], db: str
-) -> None:
+def _print_facts(facts: dict[str, Any], details: RunDetails, db: str) -> None:
     told = {name: value for name, value in facts.items() if name != "waiting_on"}  # the reason says it in words
-    if facts["reason"] is not None:
-        told["reason"] = for_this_file(facts["reason"], db)
-    if "worker" in facts:
-        told["worker"] = "{epoch} (process {pid} on {host}), {state}".format(**facts["worker"])
-    if status == "halted" and "failure" in facts:  # what the reason says already is left out
-        told["failure"] = facts["failure"].origin
-    if children:
+    if details.info.reason is not None:
+        told["reason"] = for_this_file(details.info.reason, db)
+    if details.owner is not None:
+        owner = details.owner
+        told["worker"] = f"{owner.epoch} (process {owner.pid} on {owner.host}), {owner.state}"
+    if details.info.status == "halted" and details.failure is not None:  # what the reason says already is left out
+        told["failure"] = details.failure.origin
+    if details.children:
         told["children"] = "\n".join(
-            f"{child['id']} ({child['status']}) {for_this_file(child['remark'], db)}".rstrip() for child in children
+            f"{child.id} ({child.status}) {for_this_file(child.remark, db)}".rstrip() for child in details.children
         )
-    if acts:
-        told["acts"] = acts_in_words(acts)
+    if details.acts:
+        told["acts"] = acts_in_words(details.acts)
     print_facts(told)
 
 
-def _children(inspector: Inspector, parent: RunRecord, reasons: Reasons) -> list[dict[str, str]]:
-    """Return children that have not ended, which a run may wait for: first those that need somebody."""
-    first: tuple[Status, ...] = ("halted",)
-    others: tuple[Status, ...] = tuple(status for status in STATUSES if status not in ENDED and status not in first)
-    found: list[RunRecord] = []
-    for statuses in (first, others):
-        wanted = RunFilter(status=statuses, parent=parent.key, limit=_MAX_CHILDREN - len(found))
-        found += inspector.list_runs(wanted) if wanted.limit else []
-    infos = [RunInfo.of(record, reasons) for record in found]
-    return [
-        {
-            "id": info.id,
-            "workflow": info.workflow,
-            "status": info.status,
-            "remark": (info.error or info.reason or "").partition("\n")[0],
-        }
-        for info in infos
-    ]
-
-
 # --- the journal ------------------------------------------------------------------------------------------------------
-
-
-def _entries(inspector: Inspector, run: RunRecord, codec: Codec) -> list[JournalEntry]:
-    entries: list[JournalEntry] = []
-    after = 0
-    while page := inspector.journal(run.key, after=after):
-        entries += [JournalEntry.of(entry, codec, run.ahead) for entry in page]
-        after = page[-1].position
-    return entries
 
 
 def _ticks_together(entries: Sequence[JournalEntry]) -> Iterator[tuple[JournalEntry, int]]:

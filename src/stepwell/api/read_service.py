@@ -1,0 +1,289 @@
+"""What people ask of a file: its runs, its queues, its workers, and why they are as they are.
+
+Engines, the command line, and whatever else shows a file to people read it through a `ReadService`, so that all of them
+say the same. `stepwell.api.why`, which finds reasons for it, is the only other module outside of the engine that reads
+the store. A service never writes, and every question may be asked from any thread.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+
+from stepwell.api.acts import Act
+from stepwell.api.options import MAX_PAGE, at_least, checked_statuses, checked_workflow
+from stepwell.api.reasons import nobody
+from stepwell.api.views import ChildInfo, JournalEntry, OwnerInfo, QueueInfo, RunDetails, RunInfo, WorkerInfo
+from stepwell.api.why import Reasons
+from stepwell.definitions.definition import Workflow
+from stepwell.definitions.queues import registered_flows
+from stepwell.errors import QueueNotFound, RunNotFound
+from stepwell.model.lifecycle import ENDED, STATUSES, Status
+from stepwell.model.names import check_text
+from stepwell.model.run import Member, RunRecord
+from stepwell.operations.functions import check_id
+from stepwell.store.inspector import Inspector, RunFilter
+from stepwell.store.queues import QueueState
+from stepwell.store.store import Answer
+from stepwell.values.codec import Codec
+from stepwell.values.failure_info import failure_info
+from stepwell.worker.unit_of_work import RunOver
+
+#: How many children `ReadService.details` shows.
+_MAX_CHILDREN: Final = 20
+
+
+class EngineTime(NamedTuple):
+    """The time by which a file goes, now, and how much later it is than the wall clock; in microseconds."""
+
+    now: int
+    ahead: int
+
+
+def _unasked(_epochs: Sequence[int]) -> Mapping[int, Answer]:
+    return {}
+
+
+class ReadService:
+    """Answers questions about one file, for people and for programs that show it to people.
+
+    - `inspector` reads; `members` returns the workers of the file, `ask` asks those with these epochs whether they
+      answer. `own` returns the epoch of the engine that asks, None where it is none.
+    - `location` names the file in errors; `run_listing` and `queue_listing` are how whoever asks lists runs and queues.
+    """
+
+    def __init__(
+        self,
+        inspector: Inspector,
+        codec: Codec,
+        *,
+        location: str,
+        time_now: Callable[[], EngineTime],
+        members: Callable[[], list[Member]],
+        own: Callable[[], int | None] = lambda: None,
+        ask: Callable[[Sequence[int]], Mapping[int, Answer]] = _unasked,
+        run_listing: str = "engine.list()",
+        queue_listing: str = "engine.queues()",
+    ) -> None:
+        self._inspector: Final = inspector
+        self._codec: Final = codec
+        self._location: Final = location
+        self._time: Final = time_now
+        self._members: Final = members
+        self._own: Final = own
+        self._ask: Final = ask
+        self._run_listing: Final = run_listing
+        self._queue_listing: Final = queue_listing
+
+    # --- runs --------------------------------------------------------------------------------------------------------
+
+    def record(self, run_id: str) -> RunRecord:
+        """Return a run's row, without its input and its result; raises `RunNotFound`."""
+        return self._found(self._inspector.run_facts(check_id(run_id)), run_id)
+
+    def _found(self, record: RunRecord | None, run_id: str) -> RunRecord:
+        if record is None:
+            raise RunNotFound(f"{self._location} has no run {run_id!r}; {self._run_listing} lists them")
+        return record
+
+    def records(
+        self,
+        *,
+        status: Status | Sequence[Status] | None = None,
+        workflow: Workflow[..., Any] | str | None = None,
+        id_prefix: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+        roots: bool = False,
+    ) -> list[RunRecord]:
+        """Return the rows of the runs that match, newest first; `roots` leaves out children.
+
+        Raises `InvalidArgument`, and `RunNotFound` where `before` is no run.
+        """
+        return self._inspector.list_runs(
+            RunFilter(
+                status=checked_statuses(status),
+                workflow=checked_workflow(workflow),
+                id_prefix=check_text(id_prefix, "id_prefix"),
+                before_key=None if before is None else self.record(before).key,
+                limit=min(at_least(limit, 1, "limit"), MAX_PAGE),
+                roots=roots,
+            )
+        )
+
+    def count(self, run_filter: RunFilter) -> int:
+        """Return how many runs match."""
+        return self._inspector.count_runs(run_filter)
+
+    def info(self, run_id: str) -> RunInfo:
+        """Return the facts about a run; raises `RunNotFound`."""
+        return self._infos([self.record(run_id)])[0]
+
+    def infos(
+        self,
+        *,
+        status: Status | Sequence[Status] | None = None,
+        workflow: Workflow[..., Any] | str | None = None,
+        id_prefix: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+        roots: bool = False,
+    ) -> list[RunInfo]:
+        """Return the facts about the runs that match; as `records`."""
+        return self._infos(
+            self.records(status=status, workflow=workflow, id_prefix=id_prefix, limit=limit, before=before, roots=roots)
+        )
+
+    def _infos(self, records: Sequence[RunRecord]) -> list[RunInfo]:
+        reasons = self._reasons()
+        return [RunInfo.of(record, reasons.of(record)) for record in records]
+
+    def details(self, run_id: str) -> RunDetails:
+        """Return everything that the file has of a run; raises `RunNotFound`."""
+        record, show = self._found(self._inspector.run_by_id(check_id(run_id)), run_id), self._codec.show
+        failure = record.error if record.status == "failed" else self._inspector.halted_by(record.key)
+        values = sorted(self._inspector.values(record.key).items())
+        return RunDetails(
+            info=self._infos([record])[0],
+            owner=None if record.owner is None else OwnerInfo.of(record.owner, self._members()),
+            input=show(record.input, "the input"),
+            failure=None if failure is None else failure_info(failure),
+            result=show(record.result, "the result"),
+            published={key: show(value, f"the value {key!r}") for key, value in values},
+            children=self._children(record),
+            acts=self._acts(record),
+            journal=self._journal(record),
+        )
+
+    def _children(self, parent: RunRecord) -> list[ChildInfo]:
+        """Return children that have not ended, which a run may wait for: first those that need somebody."""
+        first: tuple[Status, ...] = ("halted",)
+        others: tuple[Status, ...] = tuple(status for status in STATUSES if status not in ENDED and status not in first)
+        found: list[RunRecord] = []
+        for statuses in (first, others):
+            wanted = RunFilter(status=statuses, parent=parent.key, limit=_MAX_CHILDREN - len(found))
+            found += self._inspector.list_runs(wanted) if wanted.limit else []
+        return [ChildInfo.of(info) for info in self._infos(found)]
+
+    def end_of(self, run_id: str) -> RunOver | None:
+        """Return how a run ended; None where it has not ended, or does not exist."""
+        record = self._inspector.run_by_id(run_id)
+        return None if record is None or record.status not in ENDED else RunOver.of(record)
+
+    def journal(self, run_id: str) -> list[JournalEntry]:
+        """Return a run's journal, in order; raises `RunNotFound`."""
+        return self._journal(self.record(run_id))
+
+    def _journal(self, record: RunRecord) -> list[JournalEntry]:
+        entries: list[JournalEntry] = []
+        after = 0
+        while page := self._inspector.journal(record.key, after=after):
+            entries += [JournalEntry.of(entry, self._codec, record.ahead) for entry in page]
+            after = page[-1].position
+        return entries
+
+    def acts(self, run_id: str) -> list[Act]:
+        """Return what somebody did to a run, the oldest first; raises `RunNotFound`."""
+        return self._acts(self.record(run_id))
+
+    def _acts(self, record: RunRecord) -> list[Act]:
+        return [Act.of(act, record.ahead) for act in self._inspector.acts(record.key)]
+
+    # --- queues ------------------------------------------------------------------------------------------------------
+
+    def queue_names(self) -> list[str]:
+        """Return the names of the queues and limits that the file knows."""
+        return [state.name for state in self._inspector.queues()]
+
+    def queues(self) -> list[QueueInfo]:
+        """Return the facts about all queues and limits that the file knows, by name."""
+        return self._queue_infos(self._inspector.queues())
+
+    def queue(self, name: str) -> QueueInfo:
+        """Return the facts about a queue or limit; raises `QueueNotFound` for one that nobody knows."""
+        states = self._inspector.queues()
+        found = self._queue_infos([state for state in states if state.name == name])
+        if found:
+            return found[0]
+        flow = registered_flows().get(name)
+        if flow is None:
+            close = difflib.get_close_matches(name, [state.name for state in states], 1)
+            meant = f" (is {close[0]!r} meant?)" if close else ""
+            raise QueueNotFound(
+                f"{self._location} has no queue or limit {name!r}{meant}; {self._queue_listing} lists them"
+            )
+        return QueueInfo.of(QueueState(flow.name, flow.kind, flow.settings))
+
+    def _queue_infos(self, states: Sequence[QueueState]) -> list[QueueInfo]:
+        reasons, now = self._reasons(), self._time().now
+        return [
+            QueueInfo.of(
+                state,
+                oldest_wait=self._inspector.oldest_wait(state.name),
+                now=now,
+                halted=len(reasons.halted_in(state)),
+                reason=reasons.of_queue(state),
+            )
+            for state in states
+        ]
+
+    def acts_of_queue(self, name: str) -> list[Act]:
+        """Return what somebody did to a queue or limit, the oldest first; raises `QueueNotFound`."""
+        if name not in self.queue_names():
+            self.queue(name)  # which raises, or knows it from its code
+        ahead = self._time().ahead
+        return [Act.of(act, ahead) for act in self._inspector.acts_of_queue(name)]
+
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return the workers of the file, oldest first; those that live are asked whether they answer."""
+        members, own, ahead = self._members(), self._own(), self._time().ahead
+        answers = self._ask([each.epoch for each in members if each.state == "active" and each.epoch != own])
+        return [WorkerInfo.of(member, answers.get(member.epoch, "answered"), ahead) for member in members]
+
+    def has_worker(self, epoch: int) -> bool:
+        """Tell whether the file has a worker with this epoch that has not ended."""
+        return any(member.epoch == epoch for member in self._members())
+
+    def missing_worker(self, workflows: Sequence[str], queue: str | None) -> str | None:
+        """Say which worker is missing that could carry on runs of these workflows (none: of any); None: it is there."""
+        members = self._members()
+        if not workflows and any(member.takes_work and member.state != "dead" for member in members):
+            return None
+        return nobody(members, workflows, queue)
+
+    def _reasons(self) -> Reasons:
+        now, ahead = self._time()
+        return Reasons(self._inspector, self._members, now, self._own(), ahead)
+
+
+@contextmanager
+def file_reads(path: str | os.PathLike[str], run_listing: str, queue_listing: str) -> Generator[ReadService]:
+    """Open an existing file for reading only, beside whoever works on it, for the length of a ``with`` block.
+
+    Raises `FileNotUsable`, `SchemaTooNew` or `FileInUse` where it cannot be read.
+    """
+    # Imported here and not at the top: `import stepwell` must stay cheap for those who only define workflows.
+    from stepwell.store.sqlite.file.read_only import look_into
+
+    with look_into(path) as look:
+
+        def time_now() -> EngineTime:
+            wall = time.time_ns() // 1_000
+            now = max(wall, look.last_at())  # later where something was written while a clock was wrong
+            return EngineTime(now, now - wall)
+
+        yield ReadService(
+            look,
+            Codec(),
+            location=str(path),
+            time_now=time_now,
+            members=look.workers,
+            run_listing=run_listing,
+            queue_listing=queue_listing,
+        )

@@ -1,0 +1,215 @@
+"""People's questions go through one service, and those of an `AsyncEngine` are never read on the caller's loop."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+import stepwell
+from stepwell import AsyncEngine, AsyncQueueHandle, AsyncRun, Engine, Queue, publish, receive, workflow
+from stepwell.api.read_service import file_reads
+from stepwell.store.sqlite.reader import SqliteInspector
+from stepwell.store.sqlite.user_queries import UserQueries
+
+PACKAGE = Path(stepwell.__file__).parent
+ROOM = Queue("reads-room", concurrency=1)
+
+
+@workflow
+async def tells() -> str:
+    await publish("at", 1)
+    return await receive("go", str)
+
+
+@workflow
+async def fails() -> None:
+    raise LookupError("not there")
+
+
+@dataclass
+class Reads:
+    """The threads on which the file was read for somebody."""
+
+    threads: list[int] = field(default_factory=list)
+
+    def happened_here(self) -> bool:
+        return threading.get_ident() in self.threads
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Reads:
+    found = Reads()
+    lend, take = SqliteInspector._connection, UserQueries._take
+
+    @contextmanager
+    def lent(self: SqliteInspector) -> Iterator[apsw.Connection]:
+        found.threads.append(threading.get_ident())
+        with lend(self) as connection:
+            yield connection
+
+    def taken(self: UserQueries) -> Any:
+        found.threads.append(threading.get_ident())
+        return take(self)
+
+    monkeypatch.setattr(SqliteInspector, "_connection", lent)
+    monkeypatch.setattr(UserQueries, "_take", taken)
+    return found
+
+
+Call = Callable[[AsyncEngine, AsyncRun[Any], AsyncQueueHandle], Awaitable[Any]]
+
+#: One call of each method, by class and name, in an order in which none of them spoils the run for the next.
+CALLS: dict[tuple[type, str], Call] = {
+    (AsyncEngine, "start"): lambda engine, _run, _queue: engine.start(tells, id="other", queue=ROOM),
+    (AsyncEngine, "get"): lambda engine, run, _queue: engine.get(run.id),
+    (AsyncEngine, "list"): lambda engine, run, _queue: engine.list(before=run.id),
+    (AsyncEngine, "queues"): lambda engine, _run, _queue: engine.queues(),
+    (AsyncEngine, "workers"): lambda engine, _run, _queue: engine.workers(),
+    (AsyncEngine, "query"): lambda engine, _run, _queue: engine.query("SELECT 1"),
+    (AsyncEngine, "retry_all"): lambda engine, _run, _queue: engine.retry_all(id_prefix="r", dry_run=True),
+    (AsyncEngine, "purge"): lambda engine, _run, _queue: engine.purge(3600),
+    (AsyncEngine, "send"): lambda engine, run, _queue: engine.send(run.id, "hint", 1),
+    (AsyncQueueHandle, "info"): lambda _engine, _run, queue: queue.info(),
+    (AsyncQueueHandle, "acts"): lambda _engine, _run, queue: queue.acts(),
+    (AsyncQueueHandle, "pause"): lambda _engine, _run, queue: queue.pause(),
+    (AsyncQueueHandle, "resume"): lambda _engine, _run, queue: queue.resume(),
+    (AsyncQueueHandle, "change"): lambda _engine, _run, queue: queue.change(concurrency=2),
+    (AsyncQueueHandle, "cancel_waiting"): lambda _engine, _run, queue: queue.cancel_waiting(),
+    (AsyncRun, "info"): lambda _engine, run, _queue: run.info(),
+    (AsyncRun, "status"): lambda _engine, run, _queue: run.status,
+    (AsyncRun, "journal"): lambda _engine, run, _queue: run.journal(),
+    (AsyncRun, "acts"): lambda _engine, run, _queue: run.acts(),
+    (AsyncRun, "value"): lambda _engine, run, _queue: run.value("at"),
+    (AsyncRun, "resume"): lambda _engine, run, _queue: run.resume(),
+    (AsyncRun, "send"): lambda _engine, run, _queue: run.send("go", "on"),
+    (AsyncRun, "result"): lambda _engine, run, _queue: run.result(timeout=20),
+    (AsyncRun, "cancel"): lambda _engine, run, _queue: run.cancel(),
+    (AsyncRun, "retry"): lambda engine, _run, _queue: failed_again(engine),
+    (AsyncEngine, "take_over"): lambda engine, _run, _queue: refused(engine.take_over(999)),
+}
+
+#: `transaction` lends the writer's connection to the code of the caller's loop; these read nothing.
+NO_QUESTIONS = {
+    (AsyncEngine, "transaction"),
+    (AsyncEngine, "close"),
+    (AsyncEngine, "queue"),
+    (AsyncRun, "workflow"),
+}
+
+
+async def failed_again(engine: AsyncEngine) -> None:
+    run = await engine.start(fails, id="failed")
+    with pytest.raises(LookupError):
+        await run.result()
+    await run.retry()
+
+
+async def refused(call: Awaitable[Any]) -> None:
+    with pytest.raises(stepwell.InvalidArgument):
+        await call
+
+
+def test_each_method_of_an_async_engine_and_its_handles_is_tried_here() -> None:
+    public = {
+        (owner, name)
+        for owner in (AsyncEngine, AsyncRun, AsyncQueueHandle)
+        for name in vars(owner)
+        if not name.startswith("_")
+    }
+    assert public == CALLS.keys() | NO_QUESTIONS
+
+
+def test_an_async_engine_never_reads_on_the_loop_of_its_caller(tmp_path: Path, seen: Reads) -> None:
+    async def main() -> None:
+        async with AsyncEngine(tmp_path / "w.db", workflows=[tells, fails]) as engine:
+            run = await engine.start(tells, id="run")
+            await engine.start(tells, id="queued", queue=ROOM)
+            queue = engine.queue(ROOM)
+            for (owner, name), call in CALLS.items():
+                await call(engine, run, queue)
+                assert not seen.happened_here(), f"{owner.__name__}.{name} read the file on the caller's loop"
+        assert not seen.happened_here()
+
+    asyncio.run(main())
+    assert seen.threads
+
+
+def test_whoever_waits_in_the_executor_of_the_loop_holds_up_no_question(tmp_path: Path) -> None:
+    async def main() -> None:
+        go = threading.Event()
+        async with AsyncEngine(tmp_path / "w.db", workflows=[tells]) as engine:
+            run = await engine.start(tells, id="run")
+            loop = asyncio.get_running_loop()
+            waiting = [loop.run_in_executor(None, go.wait) for _ in range(64)]  # more than it has threads
+            try:
+                assert (await asyncio.wait_for(run.info(), 20)).id == "run"
+            finally:
+                go.set()
+                await asyncio.gather(*waiting)
+
+    asyncio.run(main())
+
+
+def test_the_recorder_of_these_tests_notices_a_read(tmp_path: Path, seen: Reads) -> None:
+    with Engine(tmp_path / "w.db", workflows=[tells]) as engine:
+        engine.start(tells, id="run").info()
+        assert seen.happened_here()
+        seen.threads.clear()
+        engine.query("SELECT 1")
+        assert seen.happened_here()
+
+
+#: The modules beside the engine that know the store's read side.
+READERS = {"api/read_service.py", "api/why.py"}
+#: What these show of the store is no answer to a question: they open it, and make filters for requests.
+READ_SIDE = ("inspector", "Inspector", "list_runs", "look_into")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for folder in ("api", "cli") for path in sorted((PACKAGE / folder).glob("*.py"))],
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
+def test_only_the_read_service_reads_the_store_for_people(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    found = sorted(names & set(READ_SIDE))
+    name = path.relative_to(PACKAGE).as_posix()
+    if name in READERS:
+        assert found, f"{name} reads nothing any more; take it out of READERS"
+    elif name == "api/session.py":
+        assert found == ["inspector"]  # hands it to its `ReadService`
+    elif name == "api/engine_clock.py":
+        assert found == ["inspector"]  # the floor of the clock
+    else:
+        assert not found, f"{name} reads the store itself; ask through ReadService"
+
+
+def test_an_engine_and_a_file_looked_into_give_the_same_answers(tmp_path: Path) -> None:
+    path = tmp_path / "w.db"
+    with Engine(path, workflows=[tells, fails]) as engine:
+        run = engine.start(tells, id="run")
+        run.value("at")
+        with pytest.raises(LookupError):
+            engine.start(fails, id="failed").result()
+        engine.start(tells, id="queued", queue=ROOM)
+        engine.queue(ROOM).pause(reason="stock-taking")
+        with file_reads(path, "runs", "queues") as reads:
+            theirs = engine._client.reads
+            for each in ("run", "failed"):
+                mine, other = reads.details(each), theirs.details(each)
+                assert mine == other
+                assert mine.info == reads.info(each) == engine.get(each).info()
+            assert [info.id for info in reads.infos()] == [run.id for run in engine.list()]
+            assert reads.acts_of_queue("reads-room") == engine.queue(ROOM).acts()
+            assert [info.name for info in reads.queues()] == ["reads-room"]
