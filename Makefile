@@ -59,7 +59,7 @@ types: $(DEV)  ## check types with mypy and pyright, both strict
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 layers: $(DEV)  ## check that imports go down only
-	$(BIN)/python -m pytest -n 0 -q tests/test_layers.py
+	$(BIN)/python -m pytest -n 0 -q tests/project/test_layers.py
 
 format: $(DEV)  ## format the code and mend what ruff can mend
 	$(BIN)/ruff format

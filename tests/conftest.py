@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from tests.commands import Desk
+from tests.support.commands import Desk
 
 from stepwell.definitions import definition
 from stepwell.runtime.watchdog import OWN_WORK

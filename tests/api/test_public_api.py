@@ -1,0 +1,239 @@
+"""The public surface: exactly these names, with these parameters; the tree of errors as it is drawn."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stepwell
+from stepwell import errors
+
+CLASSES = {
+    "Act", "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Batch", "ChildRun", "Clock",
+    "Connection", "Current", "Engine", "FailureInfo", "JournalEntry", "Limit", "OpenTransaction", "Queue",
+    "QueueHandle", "QueueInfo", "Rate", "Retry", "Rows", "Run", "RunContext", "RunInfo", "Step", "StepInfo",
+    "Transaction", "WaitInfo", "Workflow",
+}  # fmt: skip
+FUNCTIONS = {
+    "current", "get_logger", "map", "now", "patched", "publish", "random", "receive", "send", "sleep_until", "start",
+    "step", "transaction", "uuid4", "workflow",
+}  # fmt: skip
+ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+
+
+def test_the_package_exports_exactly_these_names_in_order() -> None:
+    assert set(stepwell.__all__) == CLASSES | FUNCTIONS | ERRORS | {"sync"}
+    assert list(stepwell.__all__) == sorted(stepwell.__all__)
+    assert len(set(stepwell.__all__)) == len(stepwell.__all__)
+
+
+def test_each_name_exists_and_is_documented() -> None:
+    for name in stepwell.__all__:
+        assert inspect.getdoc(getattr(stepwell, name)), name
+    assert set(stepwell.__all__) <= set(dir(stepwell))
+    assert re.fullmatch(r"\d+\.\d+\.\d+", stepwell.__version__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="Enigne"):
+        _ = stepwell.Enigne
+
+
+def parameters(function: Any) -> list[str]:
+    """Return the parameters as they are written: ``*`` before those that must be named, defaults left out."""
+    found = []
+    named = False
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name == "self":
+            continue
+        if parameter.kind is parameter.VAR_KEYWORD:  # of `start`, which says where such arguments go
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and not named:
+            named = True
+            found.append("*")
+        found.append(f"*{parameter.name}" if parameter.kind is parameter.VAR_POSITIONAL else parameter.name)
+        named = named or parameter.kind is parameter.VAR_POSITIONAL
+    return found
+
+
+IN_A_QUEUE = ["queue", "priority", "delay", "dedup", "partition"]
+STARTING = ["workflow", "*args", "id", "kwargs", "deadline", "messages", *IN_A_QUEUE]
+OPTIONS = [
+    "path", "*", "workflows", "durability", "max_payload_bytes", "max_waiting_in_memory", "max_running", "max_crashes",
+    "step_threads", "step_processes", "retention", "take_over_stalled_after", "queues", "clock",
+]  # fmt: skip
+QUEUE = [
+    "name", "*", "concurrency", "per_worker", "rate", "partition_concurrency", "on_duplicate", "debounce",
+    "debounce_limit", "batch",
+]  # fmt: skip
+SIGNATURES: dict[str, list[str]] = {
+    "Engine": OPTIONS,
+    "AsyncEngine": OPTIONS,
+    "Retry": ["*", "attempts", "delay", "backoff", "max_delay", "jitter", "on", "when"],
+    "step": ["function", "*", "name", "retry", "timeout", "deadline", "delivery", "isolate", "limit"],
+    "workflow": ["function", "*", "name", "fail_on"],
+    "transaction": ["function", "*", "name", "retry"],
+    "Step.options": ["*", "retry", "timeout", "deadline", "delivery", "isolate", "limit"],
+    "receive": ["name", "type", "*", "timeout", "default"],
+    "send": ["run_id", "name", "value", "*", "key"],
+    "publish": ["key", "value"],
+    "sleep_until": ["when"],
+    "start": ["workflow", "*args", "id", "kwargs", "detached", *IN_A_QUEUE],
+    "Queue": QUEUE,
+    "Limit": ["name", "*", "concurrency", "rate"],
+    "Rate": ["limit", "per"],
+    "Batch": ["size", "within"],
+    "map": ["function", "items", "*", "limit"],
+    "now": [],
+    "random": [],
+    "uuid4": [],
+    "current": [],
+    "patched": ["name"],
+    "get_logger": ["name"],
+    "RetryLater": ["message", "*", "delay"],
+    "ChildRun.result": [],
+    "ChildRun.send": ["name", "value", "*", "key"],
+    "ChildRun.cancel": ["reason"],
+    "sync.sleep": ["duration"],
+    "sync.call": ["function", "*args"],
+}
+OF_AN_ENGINE = {
+    "start": STARTING,
+    "get": ["id"],
+    "list": ["*", "status", "workflow", "id_prefix", "limit", "before"],
+    "query": ["sql", "parameters"],
+    "retry_all": ["*", "status", "workflow", "started_since", "id_prefix", "dry_run", "reason", "by"],
+    "take_over": ["epoch", "*", "reason", "by"],
+    "send": ["id", "name", "value", "*", "key"],
+    "transaction": [],
+    "close": ["timeout"],
+}
+OF_A_RUN = {
+    "result": ["timeout"],
+    "info": [],
+    "cancel": ["reason", "*", "by"],
+    "retry": ["*", "reason", "by"],
+    "resume": ["*", "reason", "by"],
+    "acts": [],
+    "send": ["name", "value", "*", "key"],
+    "value": ["key", "timeout", "*", "type"],
+    "journal": [],
+}
+OF_A_QUEUE = {
+    "info": [],
+    "pause": ["*", "reason", "by"],
+    "resume": ["*", "reason", "by"],
+    "acts": [],
+    "change": ["*", "concurrency", "per_worker", "partition_concurrency", "rate"],
+    "cancel_waiting": ["*", "partition", "reason", "by"],
+}
+for _prefix in ("", "Async"):
+    SIGNATURES |= {f"{_prefix}QueueHandle.{name}": expected for name, expected in OF_A_QUEUE.items()}
+    SIGNATURES |= {f"{_prefix}Engine.{name}": expected for name, expected in OF_AN_ENGINE.items()}
+    SIGNATURES |= {f"{_prefix}Run.{name}": expected for name, expected in OF_A_RUN.items()}
+for _name in ("receive", "send", "publish", "sleep_until", "start", "map", "now", "random", "uuid4", "patched"):
+    SIGNATURES[f"sync.{_name}"] = SIGNATURES[_name]
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_each_call_has_exactly_these_parameters(name: str) -> None:
+    found: Any = stepwell
+    for part in name.split("."):
+        found = getattr(found, part)
+    assert parameters(found) == SIGNATURES[name]
+
+
+@pytest.mark.parametrize("name", [*OF_AN_ENGINE, *OF_A_RUN])
+def test_the_async_engine_has_what_the_engine_has_awaited(name: str) -> None:
+    owner = "Engine" if name in OF_AN_ENGINE else "Run"
+    plain = getattr(getattr(stepwell, owner), name)
+    awaited = getattr(getattr(stepwell, f"Async{owner}"), name)
+    assert not inspect.iscoroutinefunction(plain)
+    assert inspect.iscoroutinefunction(awaited) or name == "transaction"
+
+
+TWINS: list[tuple[Any, Any]] = [
+    (stepwell.Engine, stepwell.AsyncEngine),
+    (stepwell.Run, stepwell.AsyncRun),
+    (stepwell.QueueHandle, stepwell.AsyncQueueHandle),
+    (stepwell.OpenTransaction, stepwell.AsyncTransaction),
+    (stepwell.sync.ChildRun, stepwell.ChildRun),
+]
+
+
+def public(owner: Any) -> set[str]:
+    return {name for name in dir(owner) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize(("plain", "awaited"), TWINS, ids=lambda twin: twin.__name__)
+def test_twins_have_the_same_names_with_the_same_parameters_and_one_is_awaited(plain: Any, awaited: Any) -> None:
+    assert public(plain) == public(awaited)
+    for name in public(plain):
+        one, other = vars(plain)[name], vars(awaited)[name]
+        assert type(one) is type(other), name
+        if isinstance(one, property):
+            continue
+        assert parameters(one) == parameters(other), name
+        assert not inspect.iscoroutinefunction(one)
+        opens = name == "transaction" or (plain is stepwell.Engine and name == "queue")
+        assert inspect.iscoroutinefunction(other) or opens, name
+
+
+def test_sync_has_the_operations_of_the_package_and_what_asyncio_has() -> None:
+    operations = {name for name in stepwell.sync.__all__ if name not in ("ChildRun", "call", "sleep")}
+    assert operations == FUNCTIONS - {"get_logger", "step", "transaction", "workflow"}
+
+
+def test_the_page_of_the_api_has_every_name() -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/api.md").read_text(encoding="utf-8")
+    for name in set(stepwell.__all__) - ERRORS:
+        assert re.search(rf"\b{name}\b", page), name
+    handles = {"engine": stepwell.Engine, "run": stepwell.Run, "": stepwell.QueueHandle, "tx": stepwell.OpenTransaction}
+    for handle, owner in handles.items():
+        for name in public(owner) - {"name"}:
+            assert re.search(rf"`{handle}\.?{name}\b" if handle in ("engine", "run") else rf"\b{name}\b", page), (
+                f"{owner.__name__}.{name}"
+            )
+
+
+def drawn_tree(text: str) -> dict[str, str]:
+    """Return the parent of each error in the drawing."""
+    found: dict[str, str] = {}
+    above: list[str] = []
+    for line in text.splitlines():
+        match = re.match(r"^ {4}((?:│   |    )*(?:├── |└── )?)([A-Z]\w+)", line)
+        if match:
+            depth = len(match.group(1)) // 4
+            above = [*above[:depth], match.group(2)]
+            if depth:
+                found[match.group(2)] = above[depth - 1]
+    return found
+
+
+def test_the_tree_of_errors_in_the_docstring_is_the_real_one() -> None:
+    tree = drawn_tree(errors.__doc__ or "")
+    assert set(tree) | {"StepwellError"} == ERRORS
+    for name, parent in tree.items():
+        assert getattr(errors, parent) in getattr(errors, name).__bases__, name
+
+
+def test_errors_that_python_has_a_class_for_are_of_that_class_too() -> None:
+    assert issubclass(stepwell.InvalidArgument, ValueError)
+    assert issubclass(stepwell.DefinitionError, TypeError)
+    assert issubclass(stepwell.SerializationError, TypeError)
+    assert issubclass(stepwell.RunNotFound, LookupError)
+    assert issubclass(stepwell.StepTimeout, TimeoutError)
+    assert issubclass(stepwell.RunDeadlineExceeded, TimeoutError)
+
+
+def test_defining_workflows_imports_neither_sqlite_nor_asyncio_servers() -> None:
+    program = "import sys, stepwell; stepwell.Engine; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert not {"apsw", "sqlite3", "pytest", "stepwell.testing"} & loaded

@@ -1,0 +1,245 @@
+"""One turn takes a slice of time, whatever comes in; and who keeps the engine's thread busy is named rightly."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import copy_context
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.engine.test_contention import NOW, Driver, nothing
+
+from stepwell import AsyncEngine, Engine, EngineClosed, StoreUnavailable, step, workflow
+from stepwell.definitions.step_call import StepCall
+from stepwell.runtime.turn import TurnLoop
+from stepwell.runtime.watchdog import Watchdog
+from stepwell.store.changes import RunCreated
+from stepwell.store.sqlite.store import SqliteStore
+from stepwell.values.codec import Codec
+from stepwell.worker.claims import Capacity
+from stepwell.worker.pace import LEAST, MOST, SLICE_SECONDS, Pace
+
+DEADLINE_SECONDS = 60
+
+
+@pytest.mark.parametrize("seconds_each", [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1.0])
+def test_a_turn_takes_on_what_fills_a_slice_of_time(seconds_each: float) -> None:
+    pace = Pace()
+    for _ in range(20):
+        pace.turn_took(pace.limit * seconds_each, pace.limit)
+    assert LEAST <= pace.limit <= MOST
+    if LEAST < pace.limit < MOST:
+        assert 0.7 * SLICE_SECONDS <= pace.limit * seconds_each <= SLICE_SECONDS
+
+
+def test_a_turn_of_a_few_events_says_nothing_about_the_next() -> None:
+    pace = Pace()
+    before = pace.limit
+    pace.turn_took(5.0, 3)
+    assert pace.limit == before
+
+
+# --- a turn -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def machine(database: Path) -> Iterator[TurnLoop]:
+    store = SqliteStore.open(database)
+    limits = Capacity(running=1000, waiting=10, crashes=5)
+    machine = TurnLoop(store, Codec(), {"nothing": nothing}, limits=limits, chance=lambda: 0.5, driver=Driver())
+    store.writers.acquire()
+    machine.open(NOW)
+    store.writers.release()
+    while machine.has_more():
+        machine.turn(NOW)
+    yield machine
+    store.writers.acquire()
+    store.close(machine.claim, NOW)
+    store.writers.release()
+
+
+def post_starts(machine: TurnLoop, number: int) -> list[Any]:
+    replies: list[Any] = []
+    for index in range(number):
+        creation = RunCreated(f"r{index}", "nothing", None, 0, "running", NOW)
+        machine.post_start(partial(machine.start_run, creation, [], lambda *reply: replies.append(reply)))
+    return replies
+
+
+def test_many_starts_are_spread_over_turns_and_nobody_else_waits_for_them(machine: TurnLoop) -> None:
+    machine.limit = 20
+    replies = post_starts(machine, 200)
+    handled: list[int] = []
+    turns = 0
+    while machine.has_more():
+        machine.post(lambda: handled.append(len(replies)))
+        before = len(handled)
+        machine.turn(NOW)
+        turns += 1
+        # What comes in while hundreds of starts wait is handled in the very next turn.
+        assert len(handled) == before + 1
+        assert machine.taken_on <= 2 * machine.limit + 1
+        if len(replies) == 200:
+            break
+    assert [error for _, error in replies] == [None] * 200
+    assert turns >= 10
+
+
+def test_starts_come_to_their_turn_however_much_else_comes_in(machine: TurnLoop) -> None:
+    machine.limit = 20
+    replies = post_starts(machine, 10)
+    for _ in range(40):
+        for _ in range(100):
+            machine.post(lambda: None)
+        machine.turn(NOW)
+        if len(replies) == 10:
+            break
+    assert len(replies) == 10
+
+
+def test_starts_wait_outside_while_somebody_else_is_writing(machine: TurnLoop) -> None:
+    machine.limit = 20
+    machine.store.writers.acquire()
+    replies = post_starts(machine, 200)
+    for _ in range(20):
+        machine.turn(NOW)
+    # What would be one enormous commit in the end.
+    assert len(machine.worker.batch) <= machine.limit
+    assert not machine.has_more()
+    machine.give_up_waiting(StoreUnavailable("somebody writes"))
+    assert [str(error) for _, error in replies] == ["somebody writes"] * 200
+    machine.store.writers.release()
+    replies = post_starts(machine, 5)
+    while machine.has_more():
+        machine.turn(NOW)
+    assert [error for _, error in replies] == [None] * 5
+
+
+def test_starts_that_wait_are_answered_when_the_engine_fails(machine: TurnLoop) -> None:
+    replies = post_starts(machine, 5)
+    machine._driver.failed = lambda: None  # type: ignore[method-assign]
+    machine.fail(RuntimeError("over"))
+    assert len(replies) == 5
+    assert all(isinstance(error, EngineClosed) for _, error in replies)
+
+
+def test_the_ends_of_many_steps_are_taken_in_slices(machine: TurnLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Any] = []
+    monkeypatch.setattr(machine.worker, "step_finished", taken.append)
+    machine.limit = 20
+    ended: list[Any] = list(range(100))
+    machine.post(lambda: machine.steps_finished(ended))
+    sizes: list[int] = []
+    while machine.has_more():
+        before = len(taken)
+        machine.turn(NOW)
+        sizes.append(len(taken) - before)
+    assert taken == ended
+    assert max(sizes) <= 40
+
+
+@step
+async def plus_one(number: int) -> int:
+    return number + 1
+
+
+@workflow
+async def counts(number: int) -> int:
+    return await plus_one(number)
+
+
+def test_thousands_of_starts_at_once_all_run(database: Path) -> None:
+    async def main() -> list[int]:
+        async with AsyncEngine(database, durability="normal") as engine:
+            runs = await asyncio.gather(*(engine.start(counts, number) for number in range(2000)))
+            return [await run.result() for run in runs]
+
+    assert asyncio.run(main()) == list(range(1, 2001))
+
+
+def test_starts_that_were_asked_for_before_the_engine_is_closed_are_written(database: Path) -> None:
+    engine = Engine(database, durability="normal")
+    answers: list[Any] = []
+    with engine.transaction():  # nobody can write yet
+        for number in range(1000):
+            run = engine._client.creation(counts, (number,), None, f"r{number}", None, None)
+            engine._client.core.request(
+                engine._client.core.machine.start_run, run, [], reply=lambda *answer: answers.append(answer)
+            )
+    engine.close(timeout=DEADLINE_SECONDS)
+    assert [error for _, error in answers] == [None] * 1000
+
+
+# --- who keeps the thread busy ----------------------------------------------------------------------------------------
+
+
+class Busy:
+    """A thread that is in a turn, as the engine's; what it does there goes on until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.there = threading.Semaphore(0)
+        self.go_on = threading.Semaphore(0)
+        self.turn: Callable[[], None] = self.one_call
+        self.thread = threading.Thread(target=self.work, daemon=True)
+
+    def work(self) -> None:
+        self.turn()
+
+    def wait(self) -> None:
+        self.there.release()
+        self.go_on.acquire(timeout=DEADLINE_SECONDS)
+
+    def one_call(self) -> None:
+        self.on_behalf_of(attempts_of("slow"))
+
+    def many_calls(self) -> None:
+        self.on_behalf_of(attempts_of("quick"))
+        self.on_behalf_of(attempts_of("quick too"))
+
+    def own_work(self) -> None:
+        self.wait()
+        self.wait()
+
+    def on_behalf_of(self, attempts: StepCall) -> None:
+        self.wait()
+        if attempts.name == "slow":
+            self.wait()
+
+    def looked_at(self) -> None:
+        watchdog = Watchdog(self.thread, self.turn.__code__, lambda: None)
+        self.thread.start()
+        for _ in range(2):
+            assert self.there.acquire(timeout=DEADLINE_SECONDS)
+            watchdog._look()
+            self.go_on.release()
+        self.thread.join()
+
+
+def attempts_of(name: str) -> StepCall:
+    return StepCall(1, "the run", plus_one, name, 0, (), {}, copy_context())
+
+
+@pytest.mark.slow_machine
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        ("one_call", "step 'tests.engine.test_pace.plus_one' of run 'the run' has kept the engine's thread busy"),
+        ("many_calls", "no workflow or step is to blame"),
+        ("own_work", "no workflow or step is to blame"),
+    ],
+)
+def test_code_is_blamed_only_where_it_has_kept_the_thread_all_the_time(
+    caplog: pytest.LogCaptureFixture, does: str, said: str
+) -> None:
+    caplog.set_level(logging.WARNING)
+    busy = Busy()
+    busy.turn = getattr(busy, does)
+    busy.looked_at()
+    (message,) = caplog.messages
+    assert said in message
+    assert ("Move what takes time into a step" in message) == (does == "one_call")

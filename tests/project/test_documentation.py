@@ -1,0 +1,443 @@
+"""The Python on the pages is executed literally, with nothing at hand but names that are the reader's own.
+
+What Stepwell has must be imported on the page. A block that awaits stands in a workflow.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import io
+import json
+import logging
+import re
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from textwrap import dedent, indent
+from types import ModuleType
+from types import SimpleNamespace as Namespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from stepwell import Limit, Queue, WorkflowIOError, receive, step, workflow
+from stepwell.testing import TestEngine
+
+ROOT = Path(__file__).parents[2]
+#: Pages whose blocks other tests execute: test_examples.py, test_testing.py, test_framework_pages.py.
+ELSEWHERE = [
+    "README.md",
+    "docs/how-to/come-from-celery.md",
+    "docs/how-to/come-from-dbos.md",
+    "docs/how-to/come-from-temporal.md",
+    "docs/how-to/keep-secrets.md",
+    "docs/how-to/test-workflows.md",
+    "docs/how-to/use-in-notebooks.md",
+    "docs/how-to/use-with-django.md",
+    "docs/how-to/use-with-fastapi.md",
+    "docs/how-to/use-with-flask.md",
+    "docs/tutorial/first-workflow.md",
+]
+
+
+def blocks(page: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [dedent(block) for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)]
+
+
+PAGES = [
+    page
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if blocks(page := path.relative_to(ROOT).as_posix())
+]
+
+
+class Reader:
+    """Executes the blocks of a page one after another, in one module."""
+
+    def __init__(self, page: str, engine: TestEngine, **own: Any) -> None:
+        self.blocks = blocks(page)
+        self.engine = engine
+        self.happened: list[Any] = []
+        self._module = ModuleType(f"documented_{Path(page).stem.replace('-', '_')}")
+        self.names: dict[str, Any] = self._module.__dict__
+        self.names.update(own, engine=engine)
+        self.executed: set[int] = set()
+
+    def execute(self, number: int) -> None:
+        """Execute a block."""
+        self.executed.add(number)
+        exec(compile(self.blocks[number], self._module.__name__, "exec"), self.names)
+
+    def execute_in_a_workflow(self, number: int, run_id: str | None = None) -> Any:
+        """Start a workflow whose code is a block, and which returns the variables that the block leaves."""
+        self.executed.add(number)
+        body = indent(self.blocks[number], "    ")
+        exec(f"async def block():\n{body}\n    return sorted(locals())", self.names)
+        return self.engine.start(workflow(name=f"block_{number}")(self.names["block"]), id=run_id)
+
+    def noting(self, name: str, result: Any = None) -> Any:
+        """Return an async step that takes anything and notes it."""
+
+        async def note(*values: Any) -> Any:
+            self.happened.append((name, *values))
+            return result
+
+        note.__name__ = note.__qualname__ = name
+        return step(name=f"noting.{name}")(note)
+
+
+@workflow(name="waits for a word")
+async def waits() -> Any:
+    return await receive("approval")
+
+
+@workflow(name="takes one thing")
+async def takes(_thing: Any) -> str:
+    return "done"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    return iter([None])
+
+
+# --- the pages --------------------------------------------------------------------------------------------------------
+
+
+def cancel_a_run(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/cancel-a-run.md", engine, asyncio=asyncio, reservation="seat 7")
+    engine.start(waits, id="order-42")
+    page.execute(0)
+    assert engine.get("order-42").info().reason == "customer changed her mind"
+    page.names["release"] = page.noting("release")
+    run = page.execute_in_a_workflow(1)
+    engine.idle()
+    run.cancel()
+    engine.idle()
+    assert (run.status, page.happened) == ("cancelled", [("release", "seat 7")])
+    engine.reopen(max_waiting_in_memory=0)
+    parked = page.execute_in_a_workflow(2, "order-44")
+    engine.idle()
+    assert len(page.happened) == 1
+    engine.advance(timedelta(days=1))
+    assert (parked.result(60) is not None, page.happened[1:]) == (True, [("release", "seat 7")])
+    closed: list[int] = []
+
+    async def rows() -> AsyncGenerator[int, None]:
+        try:
+            for row in range(20):
+                yield row
+        finally:
+            closed.append(row)
+
+    page.names["rows"] = rows
+    page.execute_in_a_workflow(3).result(60)
+    assert closed == [11]
+    page.execute(4)
+    assert [(act.act, act.by) for act in engine.get("order-42").acts()][1:] == [("retry", "mia")]
+    return page
+
+
+@dataclass
+class Item:
+    item: str
+    limit: int = 500
+
+
+def change_code(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/change-code.md", engine, order="order-42")
+    page.names["check_fraud"] = page.noting("check_fraud")
+    page.execute_in_a_workflow(0).result(60)
+    assert page.happened == [("check_fraud", "order-42")]
+
+    @step(name="charge")
+    async def charge(order: Item) -> str:
+        raise OSError(f"no route for {order.item}")
+
+    page.names.update(workflow=workflow, Order=Item, prices={"book": 10, "car": 10_000}, charge=charge)
+    page.execute(1)
+    outcomes = {item: engine.start(page.names["checkout"], Item(item)) for item in ("boat", "car", "book")}
+    engine.idle()
+    assert {item: run.status for item, run in outcomes.items()} == {"boat": "halted", "car": "failed", "book": "failed"}
+    return page
+
+
+def fan_out(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/fan-out.md", engine, package="pip")
+
+    @step(name="list_files")
+    async def list_files(root: str) -> list[str]:
+        return [f"{root}/{name}" for name in ("a", "bb")]
+
+    @step(name="index_file")
+    async def index_file(path: str) -> int:
+        return len(path)
+
+    page.names.update(list_files=list_files, index_file=index_file, index_package=takes)
+    page.execute(0)
+    assert engine.start(page.names["index_tree"], "x").result(60) == 7
+    page.execute_in_a_workflow(1, "indexing").result(60)
+    assert {run.id for run in engine.list(workflow=takes)} == {"index-pip", "indexing/3"}
+    return page
+
+
+def keep_and_purge(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/keep-and-purge.md", engine)
+    page.execute(0)
+    page.execute(1)
+    assert page.names["deleted"] == 0
+    return page
+
+
+def limit_steps(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/limit-steps.md", engine, Customer=str)
+    page.execute(0)
+    assert isinstance(page.names["api"], Limit)
+    assert page.names["look_up"].step_options.limit is page.names["api"]
+    return page
+
+
+def retry_a_step(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/retry-a-step.md", engine, Order=str, Receipt=str)
+    page.execute(0)
+    page.execute(1)
+    assert page.names["charge"].step_options.deadline_seconds == 600
+    assert page.names["print_cheque"].step_options.delivery == "at-most-once"
+    return page
+
+
+def retry_a_run(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/retry-a-run.md", engine)
+    down = [True]
+
+    @step(name="reach")
+    async def reach() -> str:
+        if down:
+            raise OSError("no route")
+        return "reached"
+
+    @workflow(name="shop.flows.checkout")
+    async def checkout() -> str:
+        return await reach()
+
+    for run in ("order-42", "order-43"):
+        engine.start(checkout, id=run)
+    engine.idle()
+    down.clear()
+    page.execute(0)
+    assert engine.get("order-42").result(60) == "reached"
+    page.execute(1)
+    assert engine.get("order-43").result(60) == "reached"
+    return page
+
+
+def run_cpu_bound_steps(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/run-cpu-bound-steps.md", engine, Page=str, Image=bytes)
+    page.execute(0)
+    assert page.names["render"].step_options.isolate == "process"
+    return page
+
+
+class Document(msgspec.Struct):
+    id: str
+
+
+@workflow(name="takes a document")
+async def takes_document(_document: Document) -> str:
+    return "done"
+
+
+def use_queues(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/use-queues.md", engine, send_mail=takes, report=takes, insert_rows=takes)
+    page.names["reindex"] = takes_document
+    page.execute(0)
+    assert page.names["run"].id
+    page.names.update(engine=engine, tenant="tenant-7", document=Document("page-1"), row=1)
+    engine.start(takes, "a@example.org", queue=page.names["mails"]).result(60)
+    for number in range(1, len(page.blocks)):
+        page.execute(number)
+    assert all(isinstance(page.names[name], Queue) for name in ("mails", "jobs", "index", "rows"))
+    engine.advance(60)
+    assert [run.status for run in engine.list()] == ["completed"] * 4
+    info = page.names["line"].info()
+    assert (info.concurrency, info.rate, info.paused) == (2, None, False)
+    return page
+
+
+def use_transactions(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/use-transactions.md", engine, checkout=takes)
+    with engine.transaction() as tx:
+        tx.execute("CREATE TABLE bookings (order_id, cents); CREATE TABLE orders (id, email)")
+    page.execute(0)
+    book = page.names["book"]
+
+    @workflow(name="books")
+    async def books() -> None:
+        book("order-42", 4200)
+
+    engine.start(books).result(60)
+    page.execute(1)
+    assert engine.get("order-42").result(60) == "done"
+    page.names["remind"] = takes
+    page.execute(2)
+    assert engine.get("reminder-999").result(60) == "done"
+    page.execute(3)
+    assert page.names["big"] == [("order-42", "ada@example.com")]
+    assert page.names["count"] == 1
+    with engine.transaction() as tx:
+        assert tx.execute("SELECT * FROM bookings") == [("order-42", 4200)]
+        assert tx.execute("SELECT * FROM orders") == [("order-42", "ada@example.com")]
+    return page
+
+
+def wait_for_messages(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/wait-for-messages.md", engine)
+    page.execute_in_a_workflow(0, "order-42")
+    page.execute(1)
+    late = page.execute_in_a_workflow(0, "order-43")
+    assert "approved" in engine.get("order-42").result(60)
+    engine.advance(timedelta(days=3))
+    assert late.status == "completed"
+    return page
+
+
+def several_processes(engine: TestEngine) -> Reader:
+    page = Reader("docs/explanation/several-processes.md", engine)
+    page.execute(0)
+    assert page.names["worker"].state == "active"
+    return page
+
+
+def the_log(engine: TestEngine) -> Reader:
+    page = Reader("docs/reference/log.md", engine)
+    page.execute(0)
+    handler, said = page.names["handler"], io.StringIO()
+    handler.setStream(said)
+    try:
+
+        @workflow(name="fails")
+        async def fails() -> None:
+            raise ValueError("no luck")
+
+        with pytest.raises(ValueError, match="no luck"):
+            engine.start(fails, id="order-42").result(60)
+    finally:
+        logging.getLogger("stepwell").removeHandler(handler)
+    (line,) = map(json.loads, said.getvalue().splitlines())
+    assert (line["level"], line["run"], line["workflow"]) == ("ERROR", "order-42", "fails")
+    return page
+
+
+class StatusError(Exception):
+    """Refers to a response, as the exceptions of HTTP clients do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.response = Namespace(status_code=404, text="not here")
+
+
+def values(engine: TestEngine) -> Reader:
+    said: list[str] = []
+
+    @step(name="fetch")
+    async def fetch(path: str) -> str:
+        raise StatusError(path)
+
+    page = Reader("docs/reference/values.md", engine, fetch=fetch, StatusError=StatusError, print=said.append)
+    page.execute_in_a_workflow(0).result(60)
+    assert said == ["not there"]
+    return page
+
+
+def write_workflow_code(engine: TestEngine) -> Reader:
+    @step(name="weigh")
+    def weigh(what: str) -> Any:
+        return what
+
+    copied: list[str] = []
+
+    @step(name="copy")
+    async def copy(name: str) -> None:
+        copied.append(name)
+
+    page = Reader("docs/how-to/write-workflow-code.md", engine, weigh=weigh, copy=copy)
+    assert {"pair", "several"} <= set(page.execute_in_a_workflow(0).result(60))
+    page.execute(1)
+    weighs_all = workflow(name="weighs all")(page.names["weigh_all"])
+    assert engine.start(weighs_all, ["a", "b"]).result(60) == {"a": "a", "b": "b"}
+    page.execute(2)
+
+    @workflow(name="waits for the first")
+    async def waits_for_the_first() -> int:
+        tasks = {asyncio.create_task(asyncio.sleep(0, number)) for number in range(1)}
+        return int(await page.names["first_of"](tasks))
+
+    assert engine.start(waits_for_the_first).result(60) == 0
+    page.execute(3)
+    assert engine.start(page.names["monthly"], "acme").result(60) == "acme pays 4200"
+    page.execute(4)
+    engine.start(page.names["copy_all"], ["a", "b", "c", "d"]).result(60)
+    assert sorted(copied) == ["a", "b", "c", "d"]
+    page.names["shared"] = workflow(name="shared")(page.names["GATE"].acquire)
+    with pytest.raises(WorkflowIOError, match="outside of the run"):
+        engine.start(page.names["shared"]).result(60)
+    page.execute(5)
+    assert page.names["run"].result(60) == 10
+    return page
+
+
+def why_does_a_run_wait(engine: TestEngine) -> Reader:
+    @workflow(name="approves")
+    async def approves() -> None:
+        await receive("approval", bool, timeout=timedelta(days=3))
+
+    engine.start(approves, id="order-42")
+    engine.idle()
+    page = Reader("docs/how-to/why-does-a-run-wait.md", engine)
+    page.execute(0)
+    info = page.names["info"]
+    assert info.status == "waiting"
+    assert re.fullmatch(r"it waits for message 'approval', a timer until [-0-9]+ [:.0-9]+Z", info.reason)
+    assert {wait.kind for wait in info.waiting_on} == {"message", "timer"}
+    return page
+
+
+READ: dict[str, Callable[[TestEngine], Reader]] = {
+    "docs/explanation/several-processes.md": several_processes,
+    "docs/how-to/cancel-a-run.md": cancel_a_run,
+    "docs/how-to/change-code.md": change_code,
+    "docs/how-to/fan-out.md": fan_out,
+    "docs/how-to/keep-and-purge.md": keep_and_purge,
+    "docs/how-to/limit-steps.md": limit_steps,
+    "docs/how-to/retry-a-run.md": retry_a_run,
+    "docs/how-to/retry-a-step.md": retry_a_step,
+    "docs/how-to/run-cpu-bound-steps.md": run_cpu_bound_steps,
+    "docs/how-to/use-queues.md": use_queues,
+    "docs/how-to/use-transactions.md": use_transactions,
+    "docs/how-to/wait-for-messages.md": wait_for_messages,
+    "docs/how-to/why-does-a-run-wait.md": why_does_a_run_wait,
+    "docs/how-to/write-workflow-code.md": write_workflow_code,
+    "docs/reference/log.md": the_log,
+    "docs/reference/values.md": values,
+}
+
+
+def test_the_python_of_every_page_is_executed_by_some_test() -> None:
+    assert sorted(PAGES) == sorted([*READ, *ELSEWHERE])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_is_python(page: str) -> None:
+    for block in blocks(page):
+        compile(f"async def block():\n{indent(block, '    ')}", page, "exec", ast.PyCF_ONLY_AST)
+
+
+@pytest.mark.parametrize("page", READ)
+def test_the_blocks_of_a_page_do_what_it_says(page: str, engine: TestEngine) -> None:
+    reader = READ[page](engine)
+    assert reader.executed == set(range(len(reader.blocks)))

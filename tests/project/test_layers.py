@@ -1,0 +1,321 @@
+"""Imports go down only. `LAYERS` and `INSIDE` are the one place where the order stands; ARCHITECTURE.md explains it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src"
+HERE = "tests/project/test_layers.py"
+
+#: From the top down, one row a package. Names in one row do not import each other.
+LAYERS: list[list[str]] = [
+    ["stepwell.__main__"],
+    ["stepwell.cli", "stepwell.ui"],
+    ["stepwell.testing"],
+    ["stepwell"],  # the public names, nothing else
+    ["stepwell.api"],
+    ["stepwell.runtime"],
+    ["stepwell.executors"],
+    ["stepwell.worker"],
+    ["stepwell.store"],
+    ["stepwell.sync"],
+    ["stepwell.operations"],
+    ["stepwell.replay"],
+    ["stepwell.definitions"],
+    ["stepwell.values"],
+    ["stepwell.model"],
+    ["stepwell.audit_hook"],
+    ["stepwell.errors", "stepwell.package"],
+]
+
+#: The order inside a package, from the top down; a name stands for everything below it. Packages that are not here are
+#: free inside.
+INSIDE: dict[str, list[list[str]]] = {
+    "stepwell.api": [
+        ["async_engine"],
+        ["async_opening", "engine"],
+        ["handles"],
+        ["session"],
+        ["read_service"],
+        ["views"],
+        ["why"],
+        ["acts", "engine_clock", "options", "reasons", "sortable_ids"],
+    ],
+    "stepwell.runtime": [
+        ["engine_thread"],
+        ["lock_watch"],
+        ["turn"],
+        ["request_gate"],
+        ["io_guard", "notifications", "purging"],
+        ["permitted_io", "queue_requests", "requests", "retry_requests", "stalls", "waiters", "watchdog", "write_turn"],
+    ],
+    "stepwell.executors": [
+        ["dispatch"],
+        ["process_pool"],
+        ["child_process", "threads"],
+        ["child_main", "runner"],
+        ["congestion", "interrupts", "keeper"],
+    ],
+    "stepwell.worker": [
+        ["worker"],
+        ["inbox", "loader", "outcomes"],
+        ["claims"],
+        ["unstarted"],
+        ["queue_scheduler", "spinning", "step_outcomes", "undoing"],
+        ["activation"],
+        ["opening"],
+        ["runs"],
+        ["commit_batch", "permits"],
+        ["conflicts", "parked", "run_cache", "unit_of_work"],
+        ["child_ids", "failure_log", "loaded_run", "pace", "queue_policy", "stuck", "unrecorded"],
+    ],
+    "stepwell.replay": [
+        ["execution"],
+        ["operation_issuer"],
+        ["divergence"],
+        ["operation"],
+        ["loop"],
+        ["loop_thread"],
+        ["anyio_support", "closing", "code_errors", "isolation", "loop_methods"],
+        [
+            "advice",
+            "blocking",
+            "generators",
+            "greenlets",
+            "loop_host",
+            "source_location",
+            "stable_order",
+            "tasks",
+            "unretrieved",
+        ],
+    ],
+    "stepwell.definitions": [
+        ["step_call"],
+        ["definition"],
+        ["code_identity", "namesakes"],
+        ["durable"],
+        ["callables", "collector", "queues", "step_info"],
+    ],
+    "stepwell.values": [
+        ["codec", "failure_info"],
+        ["added_fields", "converter", "failure"],
+        ["differences", "exactness", "fingerprint", "payload"],
+        ["comparison", "decoders", "large_values", "lost_fields", "plain"],
+        ["inspection", "own_frames", "own_tables", "signature"],
+    ],
+    "stepwell.model": [
+        ["clock", "run"],
+        ["acts", "journal", "lifecycle", "names", "retry", "steady", "waits"],
+    ],
+    "stepwell.store": [
+        ["sqlite"],
+        ["sql"],
+        ["store"],
+        ["changes", "inspector"],
+        ["acts", "queues"],
+    ],
+}
+
+#: The pure part, packages and single modules, and what it must not import: the clock, the operating system, threads, a
+#: store that exists.
+PURE = [
+    "stepwell.replay",
+    "stepwell.worker",
+    "stepwell.api.reasons",
+    "stepwell.api.why",
+    "stepwell.definitions.code_identity",
+    "stepwell.definitions.step_call",
+    "stepwell.model.waits",
+    "stepwell.runtime.notifications",
+    "stepwell.runtime.queue_requests",
+    "stepwell.runtime.request_gate",
+    "stepwell.runtime.requests",
+    "stepwell.runtime.retry_requests",
+    "stepwell.runtime.turn",
+    "stepwell.runtime.waiters",
+]
+IMPURE = ["time", "os", "threading", "socket", "subprocess", "secrets", "apsw", "sqlite3", "stepwell.store.sqlite"]
+
+
+def modules(source: Path) -> dict[str, Path]:
+    """Return every module below `source` by its dotted name."""
+    found = {}
+    for path in sorted(source.rglob("*.py")):
+        parts = path.relative_to(source).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def layer_of(module: str, layers: list[list[str]]) -> tuple[int, str] | None:
+    """Return the height of the module's layer (0 is the top) and the name in it that stands for the module."""
+    height = {name: index for index, names in enumerate(layers) for name in names}
+    name = module
+    while name:
+        # The root package stands for itself only: a module of no layer shall be noticed.
+        if name in height and (name == module or "." in name):
+            return height[name], name
+        name = name.rpartition(".")[0]
+    return None
+
+
+def imports(module: str, path: Path, known: dict[str, Path]) -> Iterator[tuple[str, int]]:
+    """Yield the modules that a file imports, wherever in it, with the line."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                submodule = f"{base}.{alias.name}"
+                yield submodule if submodule in known else base, node.lineno
+
+
+def chance(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield what a file takes from the module `random`, but for ``random.Random(seed)``, which is no chance."""
+    tree = ast.parse(path.read_bytes())
+    seeded = {
+        id(node.func)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "random.Random" and node.args
+    }
+    annotations = {
+        id(part)
+        for node in ast.walk(tree)
+        for annotation in (getattr(node, "annotation", None), getattr(node, "returns", None))
+        if annotation is not None
+        for part in ast.walk(annotation)
+    }
+    exempt = seeded | annotations
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "random":
+            yield "random", node.lineno
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "random" and id(node) not in exempt:
+            yield ast.unparse(node), node.lineno
+
+
+def violations(
+    source: Path,
+    layers: list[list[str]],
+    pure: list[str],
+    impure: list[str],
+    inside: dict[str, list[list[str]]] | None = None,
+) -> list[str]:
+    """Return every breach of the order, as ``file:line: what is wrong``."""
+    known = modules(source)
+    orders = {package: below(package, rows) for package, rows in (inside or {}).items()}
+    found = []
+    for module, path in known.items():
+        place = path.relative_to(source.parent)
+        own = layer_of(module, layers)
+        if own is None:
+            found.append(
+                f"{place}:1: {module} is in no layer; give it a place in LAYERS of tests/project/test_layers.py"
+            )
+            continue
+        is_pure = any(module == name or module.startswith(f"{name}.") for name in pure)
+        order = orders.get(own[1], [])
+        if order and module != own[1] and layer_of(module, order) is None:
+            found.append(f"{place}:1: {module} has no place in INSIDE of {HERE}")
+        if is_pure:
+            found += [f"{place}:{line}: {module} is pure and must not use {name}" for name, line in chance(path)]
+        for imported, line in sorted(set(imports(module, path, known)), key=lambda found: found[1]):
+            if is_pure and any(imported == name or imported.startswith(f"{name}.") for name in impure):
+                found.append(f"{place}:{line}: {module} is pure and must not import {imported}")
+            other = layer_of(imported, layers) if imported in known else None
+            if other is not None and other[1] != own[1] and other[0] <= own[0]:
+                found.append(f"{place}:{line}: {module} must not import {imported}, which is not below it")
+            elif other is not None and other[1] == own[1]:
+                one, two = layer_of(module, order), layer_of(imported, order)
+                if one is not None and two is not None and one[1] != two[1] and two[0] <= one[0]:
+                    found.append(f"{place}:{line}: {module} must not import {imported}, which is not below it")
+    return found
+
+
+def below(package: str, rows: list[list[str]]) -> list[list[str]]:
+    """Return the order inside a package with whole names."""
+    return [[f"{package}.{name}" for name in row] for row in rows]
+
+
+def test_imports_go_down_only_and_the_pure_modules_stay_pure() -> None:
+    found = violations(SOURCE, LAYERS, PURE, IMPURE, INSIDE)
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_each_name_stands_in_one_layer_only() -> None:
+    for rows in (LAYERS, *INSIDE.values()):
+        names = [name for row in rows for name in row]
+        assert sorted(names) == sorted(set(names))
+
+
+def test_what_has_a_place_exists() -> None:
+    known = modules(SOURCE)
+    places = [*(name for row in LAYERS for name in row if name != "stepwell.ui"), *PURE]
+    places += [name for package, rows in INSIDE.items() for row in below(package, rows) for name in row]
+    assert not [name for name in places if name not in known]
+
+
+def test_the_init_files_of_packages_import_nothing_of_the_package() -> None:
+    known = modules(SOURCE)
+    found = {
+        module: sorted({name for name, _ in imports(module, path, known) if name.startswith("stepwell")})
+        for module, path in known.items()
+        if path.name == "__init__.py" and module not in ("stepwell", "stepwell.cli", "stepwell.testing")
+    }
+    assert not {module: names for module, names in found.items() if names}
+
+
+def test_the_order_inside_a_package_is_kept(tmp_path: Path) -> None:
+    room = tmp_path / "src" / "pkg" / "room"
+    room.mkdir(parents=True)
+    texts = {"__init__": "", "high": "", "low": "import pkg.room.high", "new": ""}
+    for name, text in texts.items():
+        (room / f"{name}.py").write_text(text)
+    (room.parent / "__init__.py").touch()
+    found = violations(tmp_path / "src", [["pkg.room"], ["pkg"]], [], [], {"pkg.room": [["high"], ["low"]]})
+    assert found == [
+        "src/pkg/room/low.py:1: pkg.room.low must not import pkg.room.high, which is not below it",
+        "src/pkg/room/new.py:1: pkg.room.new has no place in INSIDE of tests/project/test_layers.py",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"pkg/low.py": "import pkg.high"}, "src/pkg/low.py:1: pkg.low must not import pkg.high"),
+        ({"pkg/low.py": "\nfrom pkg import high"}, "src/pkg/low.py:2: pkg.low must not import pkg.high"),
+        ({"pkg/low.py": "def f():\n    from .high import x"}, "src/pkg/low.py:2: pkg.low must not import pkg.high"),
+        ({"pkg/low.py": "import pkg.twin", "pkg/twin.py": ""}, "src/pkg/low.py:1: pkg.low must not import pkg.twin"),
+        ({"pkg/low.py": "from pkg import name"}, "src/pkg/low.py:1: pkg.low must not import pkg,"),
+        ({"pkg/low.py": "", "pkg/stray.py": ""}, "src/pkg/stray.py:1: pkg.stray is in no layer"),
+        ({"pkg/high.py": "import os.path"}, "src/pkg/high.py:1: pkg.high is pure and must not import os.path"),
+        (
+            {"pkg/high.py": "import random\nrandom.Random(1)\nrandom.Random()"},
+            "src/pkg/high.py:3: pkg.high is pure and",
+        ),
+        (
+            {"pkg/deep/__init__.py": "from .. import high"},
+            "src/pkg/deep/__init__.py:1: pkg.deep must not import pkg.high",
+        ),
+    ],
+)
+def test_each_kind_of_breach_is_found(tmp_path: Path, files: dict[str, str], expected: str) -> None:
+    for name, text in {
+        "pkg/__init__.py": "",
+        "pkg/high.py": "",
+        "pkg/deep/leaf.py": "import pkg.deep",
+        **files,
+    }.items():
+        path = tmp_path / "src" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    layers = [["pkg"], ["pkg.high"], ["pkg.low", "pkg.twin"], ["pkg.deep"]]
+    found = violations(tmp_path / "src", layers, ["pkg.high"], ["os"])
+    assert len(found) == 1
+    assert found[0].startswith(expected)
