@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
 from stepwell.api.engine import Engine
+from stepwell.runtime.requests import CancelRun, Request, SendMessage, StartRun
 from stepwell.store.sqlite.file import connecting, opening, paths
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.sqlite.writer import Writer
@@ -18,12 +19,11 @@ def acknowledging_before_commit() -> Generator[None]:
     """Let `start`, `send` and `cancel` return as soon as the engine has heard of them."""
     ask = Engine._ask
 
-    def asks(engine: Engine, event: Callable[..., None], *args: Any) -> Any:
-        core = engine._client.core
-        if event in (core.machine.start_run, core.machine.send, core.machine.cancel):
-            core.request(event, *args, reply=lambda _value, _error: None)
+    def asks(engine: Engine, request: Request) -> Any:
+        if isinstance(request, (StartRun, SendMessage, CancelRun)):
+            engine._client.core.submit(request, lambda _value, _error: None)
             return None
-        return ask(engine, event, *args)
+        return ask(engine, request)
 
     with patch.object(Engine, "_ask", asks):
         yield

@@ -24,7 +24,15 @@ from stepwell.errors import (
     StorageFull,
 )
 from stepwell.model.acts import Actor
-from stepwell.runtime.requests import OutgoingMessage
+from stepwell.runtime.requests import (
+    CancelRun,
+    OutgoingMessage,
+    PauseQueue,
+    Request,
+    SendMessage,
+    StartRun,
+    WaitForRun,
+)
 from stepwell.store.changes import RunCreated
 from stepwell.worker.queue_policy import entered
 
@@ -105,28 +113,31 @@ class Callers:
         call.process, call.answers = process, 0
         action = call.action
         world.note(process, f"asked to {action.kind} {action.target} {action.name}")
-        process.post(self._request(call, process, partial(self._answered, call, process)))
+        reply = partial(self._answered, call, process)
+        if action.kind == "transact":
+            # The caller's own thread does this, while the machine's has its turns.
+            transact = partial(self._transact, call, process, reply)
+            process.post(partial(world.at, 1, process, transact, "transacts"))
+        else:
+            process.submit(self._request(call), reply)
 
-    def _request(self, call: Call, process: Process, reply: Callable[[Any, BaseException | None], None]) -> Any:
-        """Return the event that does what a caller wants."""
-        action, machine = call.action, process.machine
+    def _request(self, call: Call) -> Request:
+        """Return what a caller asks for."""
+        action = call.action
         match action.kind:
             case "start":
-                return partial(machine.start_run, self._creation(call), [], reply)
+                return StartRun(self._creation(call))
             case "collect":
-                return partial(machine.start_run, self._item(call), [], reply)
-            case "transact":
-                # The caller's own thread does this, while the machine's has its turns.
-                return partial(self._world.at, 1, process, partial(self._transact, call, process, reply), "transacts")
+                return StartRun(self._item(call))
             case "wait":
-                return partial(machine.waiters.run, action.target, reply)
+                return WaitForRun(action.target)
             case "cancel":
-                return partial(machine.cancel, action.target, Actor("a caller", "asked for"), reply)
+                return CancelRun(action.target, Actor("a caller", "asked for"))
             case "pause" | "unpause":
-                return partial(machine.pause_queue, action.name, action.kind == "pause", Actor("a caller"), reply)
+                return PauseQueue(action.name, action.kind == "pause", Actor("a caller"))
             case _:
                 key = None if action.kind == "send" else "c0"
-                return partial(machine.send, action.target, self._message(call, key), reply)
+                return SendMessage(action.target, self._message(call, key))
 
     @staticmethod
     def _message(call: Call, key: str | None) -> OutgoingMessage:
@@ -184,11 +195,11 @@ class Callers:
             run = self._creation(call)
             # As `Client.entry` has it: not where the run may turn out to be another one.
             alone = run.entry is not None and run.entry.dedup is not None
-            messages = [] if alone else [self._message(call, None)]
+            messages = () if alone else (self._message(call, None),)
             with store.transaction(machine.claimed()) as opened:
                 opened.lent.execute("INSERT INTO effects (run, op, number) VALUES ('', ?, 0)", (row,))
                 enlisted = Enlisted(client, opened.apply)
-                run_id = enlisted.start(run, messages)
+                run_id = enlisted.submit(StartRun(run, messages))
             for event in enlisted.events():
                 process.post(event)
         except StepwellError as error:

@@ -16,7 +16,7 @@ from stepwell.api.session import Enlisted
 from stepwell.model.journal import Entry
 from stepwell.model.run import RunRecord, RunSnapshot
 from stepwell.replay.execution import Execution
-from stepwell.runtime.requests import Requests
+from stepwell.runtime.run_requests import RunRequests
 from stepwell.runtime.turn import TurnLoop
 from stepwell.store.sql import run_changes
 from stepwell.store.sql.queue_changes import Entries
@@ -34,13 +34,13 @@ from stepwell.worker.unstarted import Unstarted
 
 
 def _acknowledge_early(stack: ExitStack) -> None:
-    start = Requests.start
+    start = RunRequests.start
 
-    def broken(self: Requests, run: Any, messages: Any, reply: Any) -> None:
+    def broken(self: RunRequests, request: Any, reply: Any) -> None:
         reply(0, None)
-        start(self, run, messages, lambda _value, _error: None)
+        start(self, request, lambda _value, _error: None)
 
-    stack.enter_context(patch.object(Requests, "start", broken))
+    stack.enter_context(patch.object(RunRequests, "start", broken))
 
 
 def _act_early(stack: ExitStack) -> None:

@@ -24,6 +24,7 @@ from stepwell.definitions.step_info import enter_step
 from stepwell.errors import EngineClosed, StepwellError, StorageFull, StoreError, StoreFailed
 from stepwell.executors.runner import is_rated
 from stepwell.model.run import Claim
+from stepwell.runtime.requests import Request
 from stepwell.runtime.turn import TurnLoop
 from stepwell.store.sql.run_changes import Evidence
 from stepwell.store.sqlite.store import SqliteStore
@@ -31,6 +32,7 @@ from stepwell.store.store import Notification, Outcome, StoreTransaction, Unit
 from stepwell.values.codec import Codec
 from stepwell.worker.claims import Capacity
 from stepwell.worker.step_outcomes import record_result
+from stepwell.worker.unit_of_work import Reply
 
 if TYPE_CHECKING:
     from proof.sim.world import World
@@ -240,6 +242,11 @@ class Process:
         self.machine.post(event)
         self.wake()
 
+    def submit(self, request: Request, reply: Reply) -> None:
+        """Hand in a request."""
+        self.machine.submit(request, reply)
+        self.wake()
+
     def wake(self) -> None:
         """Have a turn soon."""
         if not self._scheduled and self.alive:
@@ -352,7 +359,7 @@ class Process:
 
     def _end(self) -> None:
         machine = self.machine
-        if machine.worker.batch and machine.unavailable is None:
+        if (machine.worker.batch or machine.starts) and machine.gate.unavailable is None:
             machine.later(self._end)
             return
         machine.failure = EngineClosed("the simulated worker is closed")

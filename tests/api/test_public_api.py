@@ -175,7 +175,7 @@ def public(owner: Any) -> set[str]:
 def test_twins_have_the_same_names_with_the_same_parameters_and_one_is_awaited(plain: Any, awaited: Any) -> None:
     assert public(plain) == public(awaited)
     for name in public(plain):
-        one, other = vars(plain)[name], vars(awaited)[name]
+        one, other = inspect.getattr_static(plain, name), inspect.getattr_static(awaited, name)
         assert type(one) is type(other), name
         if isinstance(one, property):
             continue

@@ -29,6 +29,7 @@ from stepwell import (
 )
 from stepwell.definitions.step_info import StepInfo
 from stepwell.model.acts import Actor
+from stepwell.runtime.requests import CancelRun
 from stepwell.testing import TestEngine
 
 happened: list[str] = []
@@ -325,7 +326,7 @@ def test_a_pending_run_is_cancelled_without_having_run(engine: TestEngine) -> No
 
 def test_an_unknown_run_cannot_be_cancelled(engine: TestEngine) -> None:
     with pytest.raises(RunNotFound, match="ghost"):
-        engine._ask(engine._client.core.machine.cancel, "ghost", Actor("mia"))
+        engine._ask(CancelRun("ghost", Actor("mia")))
 
 
 def test_an_ended_run_is_left_as_it_is(engine: TestEngine) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stepwell import Engine, FileNotUsable, receive, workflow
-from stepwell.runtime.requests import OutgoingMessage
+from stepwell.runtime.requests import OutgoingMessage, Purge, SendMessage, StartRun
 from stepwell.runtime.turn import TurnLoop
 from stepwell.store.changes import MessageSent, RunCreated
 from stepwell.store.sqlite.store import SqliteStore
@@ -97,7 +96,7 @@ def test_a_commit_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_bef
 ) -> None:
     replies: list[Any] = []
     creation = RunCreated("one", "nothing at all", None, 0, "running", NOW)
-    machine.post(lambda: machine.start_run(creation, [], lambda *reply: replies.append(reply)))
+    machine.submit(StartRun(creation), lambda *reply: replies.append(reply))
     machine.store.writers.acquire()
     machine.turn(NOW)
     assert not machine.has_more()
@@ -137,7 +136,7 @@ def test_a_worker_that_was_fenced_during_a_turn_begins_again_at_the_time_it_is_t
     machine.store.writers.release()
     driver.now = NOW + 100
     creation = RunCreated("one", "nothing at all", None, 0, "running", NOW)
-    machine.post(lambda: machine.start_run(creation, [], lambda *_: None))
+    machine.submit(StartRun(creation), lambda *_: None)
     machine.turn(NOW)
     (present,) = machine.store.members()
     assert present.epoch == machine.claimed().epoch > fenced
@@ -149,7 +148,7 @@ def test_a_purge_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_befo
 ) -> None:
     replies: list[Any] = []
     machine.store.writers.acquire()
-    machine.post(lambda: machine.purge(NOW, lambda *reply: replies.append(reply)))
+    machine.submit(Purge(NOW), lambda *reply: replies.append(reply))
     machine.turn(NOW)
     assert (machine.has_more(), driver.woken, replies) == (False, 0, [])
     machine.store.writers.release()
@@ -161,7 +160,7 @@ def test_a_purge_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_befo
 def test_a_purge_that_waits_is_answered_when_the_engine_stops(machine: TurnLoop) -> None:
     replies: list[Any] = []
     machine.store.writers.acquire()
-    machine.post(lambda: machine.purge(NOW, lambda *reply: replies.append(reply)))
+    machine.submit(Purge(NOW), lambda *reply: replies.append(reply))
     machine.turn(NOW)
     machine.store.writers.release()
     driver = machine._driver
@@ -175,7 +174,7 @@ def test_what_arrives_for_a_run_just_before_it_leaves_memory_is_not_missed(
     machine: TurnLoop, *, draining: bool
 ) -> None:
     creation = RunCreated("one", "waits", None, 0, "running", NOW)
-    machine.post(lambda: machine.start_run(creation, [], lambda *_: None))
+    machine.submit(StartRun(creation), lambda *_: None)
     while not machine.is_idle(NOW):
         machine.turn(NOW)
     own = machine.claimed()
@@ -228,7 +227,7 @@ def test_messages_are_received_in_the_order_of_sending_although_some_are_noticed
             machine.turn(NOW)
 
     creation = RunCreated("one", "ordered", None, 0, "running", NOW)
-    machine.post(lambda: machine.start_run(creation, [], lambda *_: None))
+    machine.submit(StartRun(creation), lambda *_: None)
     until_idle()
     machine.store.writers.acquire()
     other = machine.store.register(NOW)
@@ -240,11 +239,11 @@ def test_messages_are_received_in_the_order_of_sending_although_some_are_noticed
             machine.store.writers.release()
         else:
             message = OutgoingMessage("m", f'"{number}"', None)
-            machine.post(partial(machine.send, "one", message, lambda *_: None))
+            machine.submit(SendMessage("one", message), lambda *_: None)
             until_idle()
     machine.post(lambda: machine.hear(Notification("mail")))
     until_idle()
-    machine.post(lambda: machine.send("one", OutgoingMessage("go", None, None), lambda *_: None))
+    machine.submit(SendMessage("one", OutgoingMessage("go", None, None)), lambda *_: None)
     until_idle()
     record = machine.store.inspector.run_by_id("one")
     assert record is not None

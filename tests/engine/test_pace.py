@@ -7,7 +7,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from tests.engine.test_contention import NOW, Driver, nothing
 
 from stepwell import AsyncEngine, Engine, EngineClosed, StoreUnavailable, step, workflow
 from stepwell.definitions.step_call import StepCall
+from stepwell.runtime.requests import StartRun
 from stepwell.runtime.turn import TurnLoop
 from stepwell.runtime.watchdog import Watchdog
 from stepwell.store.changes import RunCreated
@@ -67,7 +67,7 @@ def post_starts(machine: TurnLoop, number: int) -> list[Any]:
     replies: list[Any] = []
     for index in range(number):
         creation = RunCreated(f"r{index}", "nothing", None, 0, "running", NOW)
-        machine.post_start(partial(machine.start_run, creation, [], lambda *reply: replies.append(reply)))
+        machine.submit(StartRun(creation), lambda *reply: replies.append(reply))
     return replies
 
 
@@ -167,10 +167,8 @@ def test_starts_that_were_asked_for_before_the_engine_is_closed_are_written(data
     answers: list[Any] = []
     with engine.transaction():  # nobody can write yet
         for number in range(1000):
-            run = engine._client.creation(counts, (number,), None, f"r{number}", None, None)
-            engine._client.core.request(
-                engine._client.core.machine.start_run, run, [], reply=lambda *answer: answers.append(answer)
-            )
+            request = engine._client.requests.start(counts, (number,), {"id": f"r{number}"})
+            engine._client.core.submit(request, lambda *answer: answers.append(answer))
     engine.close(timeout=DEADLINE_SECONDS)
     assert [error for _, error in answers] == [None] * 1000
 

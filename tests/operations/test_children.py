@@ -23,7 +23,7 @@ from stepwell import (
     step,
     workflow,
 )
-from stepwell.runtime.requests import OutgoingMessage
+from stepwell.runtime.requests import Asked, OutgoingMessage, SendMessage
 from stepwell.testing import TestEngine
 
 happened: list[str] = []
@@ -536,7 +536,8 @@ def test_a_child_whose_start_was_dropped_with_its_parents_work_is_started_after_
     refused: list[BaseException | None] = []
 
     def fail_after_the_message() -> None:
-        core.machine.send(run.id, OutgoingMessage("go", "null", None), lambda _value, error: refused.append(error))
+        request = SendMessage(run.id, OutgoingMessage("go", "null", None))
+        core.machine.gate.serve(Asked(request, lambda _value, error: refused.append(error)))
         core.worker.halt_broken(key, RuntimeError("a defect"))
 
     core.post(fail_after_the_message)

@@ -24,6 +24,7 @@ from stepwell import (
     sync,
     workflow,
 )
+from stepwell.runtime.requests import WaitForRun, WaitForValue
 from stepwell.runtime.waiters import Waiters
 from stepwell.testing import TestEngine
 from stepwell.worker.commit_batch import CommitBatch
@@ -242,9 +243,9 @@ def test_a_value_that_another_process_publishes_with_its_end_while_it_is_looked_
     store: Any = SimpleNamespace(inspector=Behind(), listen=lambda _on: None, location="here")
     waiters = Waiters(store, RunCache(), CommitBatch(), set())
     told: list[Any] = []
-    waiters.value(ended.id, "last", lambda *reply: told.append(reply))
+    waiters.value(WaitForValue(ended.id, "last"), lambda *reply: told.append(reply))
     if waits_for_the_end_too:
-        waiters.run(ended.id, lambda *_: None)
+        waiters.run(WaitForRun(ended.id), lambda *_: None)
     waiters.look(None)
     waiters.look(None)
     assert told == [('"word"', None)]

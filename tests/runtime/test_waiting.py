@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from stepwell.runtime.requests import WaitForRun
 from stepwell.runtime.waiters import Waiters
 from stepwell.store.changes import RunFinished
 from stepwell.store.sqlite.store import SqliteStore
@@ -18,7 +19,7 @@ def test_the_end_of_a_run_that_this_worker_is_about_to_claim_is_told(database: P
     key = worker.create("run")
     answers: list[Any] = []
     waiters = Waiters(worker.store, RunCache(), CommitBatch(), {key})
-    waiters.run("run", lambda value, error: answers.append(error or value.status))
+    waiters.run(WaitForRun("run"), lambda value, error: answers.append(error or value.status))
     waiters.look(None)
     assert answers == []
     worker.apply(RunFinished(key, "completed", NOW, result="1"))  # by another worker, say: the claim comes too late

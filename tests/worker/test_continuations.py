@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from stepwell.errors import RunNotFound
+from stepwell.runtime.requests import WaitForRun
 from stepwell.runtime.turn import TurnLoop
 from stepwell.store.changes import Created, MessageSent, RunCreated, RunsClaimed
 from stepwell.store.sqlite.store import SqliteStore
@@ -93,7 +94,7 @@ def test_what_a_commit_leads_to_comes_in_one_order(machine: TurnLoop, happened: 
     first = machine.worker.batch.lone_work()
     first.then(new_run("ends"), lambda _: None)
     machine.turn(NOW)
-    machine.waiters.run("ends", noting(happened, "who waits for its end is told"))
+    machine.waiters.run(WaitForRun("ends"), noting(happened, "who waits for its end is told"))
     over = RunOver(1, "ends", "halted", None, None, None)
 
     work = machine.worker.batch.lone_work()

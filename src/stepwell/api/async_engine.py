@@ -9,7 +9,7 @@ import asyncio
 import builtins
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -18,17 +18,18 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, TypeVarT
 from stepwell.api.acts import Act, checked_actor
 from stepwell.api.async_opening import LoopClient
 from stepwell.api.engine import CLOSE_TIMEOUT_SECONDS
-from stepwell.api.options import Durability, Options, QueueOptions, StartMessage, StartOptions, flow_name
+from stepwell.api.options import START_OPTIONS, Durability, Options, StartOptions, flow_name
 from stepwell.api.read_service import ReadService
 from stepwell.api.session import Enlisted, Session, in_transaction
 from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WorkerInfo, outcome
 from stepwell.definitions.definition import Workflow
-from stepwell.definitions.queues import UNSET, Limit, Queue, Rate, Unset, changed_settings, check_key
+from stepwell.definitions.queues import UNSET, Limit, Queue, Rate, Unset
+from stepwell.definitions.start_options import shows_options
 from stepwell.model.clock import Clock, to_seconds
 from stepwell.model.lifecycle import Status
-from stepwell.model.names import check_name
 from stepwell.replay.source_location import executing_at
 from stepwell.runtime.lock_watch import acquire_from_loop
+from stepwell.runtime.requests import Request, SendMessage, StartRun
 from stepwell.values.own_tables import Connection, Parameters, Rows
 from stepwell.values.payload import MAX_PAYLOAD_BYTES
 from stepwell.worker.unit_of_work import RunOver
@@ -76,7 +77,46 @@ def _resolve(ready: list[tuple[asyncio.Future[Any], Any, BaseException | None]])
             future.set_exception(error)
 
 
-class AsyncEngine:
+class AsyncStarter:
+    """What starts runs and sends messages; `stepwell.api.handles.Starter`, awaited."""
+
+    def _caller(self) -> AsyncEngine:
+        """Return the engine."""
+        raise NotImplementedError
+
+    async def _submit(self, request: StartRun | SendMessage) -> Any:
+        """Have it done, and return the answer."""
+        raise NotImplementedError
+
+    @overload
+    async def start(
+        self, workflow: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts, **options: Unpack[StartOptions]
+    ) -> AsyncRun[T]: ...
+
+    @overload
+    async def start(
+        self, workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StartOptions]
+    ) -> AsyncRun[T]: ...
+
+    @overload
+    async def start(self, workflow: str, /, *args: Any, **options: Unpack[StartOptions]) -> AsyncRun[Any]: ...
+
+    @shows_options(START_OPTIONS)
+    async def start(
+        self, workflow: Callable[[*Ts], Any] | str, /, *args: *Ts, **options: Unpack[StartOptions]
+    ) -> AsyncRun[Any]:
+        """Start a run, in a transaction if, and only if, that commits; see `stepwell.Engine.start`."""
+        caller = self._caller()
+        requests = (await caller._ready()).requests
+        definition = requests.definition(workflow, options)
+        return AsyncRun(caller, await self._submit(requests.start(definition, args, options)), definition)
+
+    async def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
+        """Send the run a message, in a transaction if, and only if, that commits; see `stepwell.Engine.send`."""
+        await self._submit((await self._caller()._ready()).requests.send(id, name, value, key))
+
+
+class AsyncEngine(AsyncStarter):
     """Runs durable workflows; `stepwell.Engine` for asyncio, with the same options.
 
     It belongs to the event loop in which it is opened: by ``async with``, or by the first call. Async steps execute on
@@ -146,73 +186,36 @@ class AsyncEngine:
         """Stop, giving steps under way `timeout` to end; see `stepwell.Engine.close`."""
         await self._client.close(to_seconds(timeout, "timeout of close()"))
 
-    async def _ask(self, event: Callable[..., None], *args: Any) -> Any:
+    async def _ask(self, request: Request) -> Any:
         client = await self._ready()
         client.check_usable()
         if self._answers is None:
             self._answers = _Answers(client, asyncio.get_running_loop())
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         reply = self._answers.reply_to(future)
-        client.core.request(event, *args, reply=reply)
+        client.core.submit(request, reply)
         try:
             return await future
         except asyncio.CancelledError:
-            client.core.post(lambda: client.core.waiters.forget(reply))
+            client.core.forget(reply)
             raise
 
-    async def _wait(
-        self,
-        what: str,
-        timeout: float | timedelta | None,
-        event: Callable[..., None],
-        *args: Any,
-    ) -> Any:
+    async def _wait(self, what: str, timeout: float | timedelta | None, request: Request) -> Any:
         if timeout is None:
-            return await self._ask(event, *args)
+            return await self._ask(request)
         seconds = to_seconds(timeout, "timeout")
-        waiting = asyncio.ensure_future(self._ask(event, *args))
+        waiting = asyncio.ensure_future(self._ask(request))
         done, _ = await asyncio.wait([waiting], timeout=seconds)
         if done:
             return waiting.result()
         waiting.cancel()
         raise TimeoutError(f"{what} after {seconds:g} s; it goes on, so you can wait again")
 
-    @overload
-    async def start(
-        self, workflow: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts, **options: Unpack[StartOptions]
-    ) -> AsyncRun[T]: ...
+    def _caller(self) -> AsyncEngine:
+        return self
 
-    @overload
-    async def start(
-        self, workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StartOptions]
-    ) -> AsyncRun[T]: ...
-
-    @overload
-    async def start(self, workflow: str, /, *args: Any, **options: Unpack[StartOptions]) -> AsyncRun[Any]: ...
-
-    async def start(
-        self,
-        workflow: Callable[[*Ts], Any] | str,
-        /,
-        *args: *Ts,
-        id: str | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        deadline: float | timedelta | datetime | None = None,
-        messages: Sequence[StartMessage] = (),
-        queue: Queue | str | None = None,
-        priority: int = 0,
-        delay: float | timedelta | datetime | None = None,
-        dedup: str | None = None,
-        partition: str | None = None,
-        **named: Any,
-    ) -> AsyncRun[Any]:
-        """Start a run; see `stepwell.Engine.start`."""
-        client = await self._ready()
-        definition = client.definition(workflow, named)
-        options = QueueOptions(queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition)
-        run = client.creation(definition, args, kwargs, id, deadline, client.entry(id, messages, options))
-        run_id = await self._ask(client.core.machine.start_run, run, client.messages(run.id, messages))
-        return AsyncRun(self, run_id, definition)
+    async def _submit(self, request: StartRun | SendMessage) -> Any:
+        return await self._ask(request)
 
     async def get(self, id: str) -> AsyncRun[Any]:
         """Return the handle of a run; raises `RunNotFound`."""
@@ -235,11 +238,6 @@ class AsyncEngine:
         client = self._opened()
         return [AsyncRun(self, record.id, client.definition_of(record)) for record in records]
 
-    async def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
-        """Send the run a message; see `stepwell.Engine.send`."""
-        client = await self._ready()
-        await self._ask(client.core.machine.send, id, client.message(id, name, value, key))
-
     async def retry_all(
         self,
         *,
@@ -253,15 +251,14 @@ class AsyncEngine:
     ) -> int:
         """Retry the runs that match all filters; see `stepwell.Engine.retry_all`."""
         client = await self._ready()
-        wanted = client.retried(status, workflow, started_since, id_prefix)
+        request = client.requests.retry_all(status, workflow, started_since, id_prefix, by, reason)
         if dry_run:
-            return await self._read(ReadService.count, wanted)
-        return cast("int", await self._ask(client.core.machine.retry_all, wanted, checked_actor(by, reason)))
+            return await self._read(ReadService.count, request.runs)
+        return cast("int", await self._ask(request))
 
     async def purge(self, older_than: float | timedelta) -> int:
         """Delete runs that ended long ago; see `stepwell.Engine.purge`."""
-        client = await self._ready()
-        return cast("int", await self._ask(client.core.machine.purge, client.purge_before(older_than)))
+        return cast("int", await self._ask((await self._ready()).requests.purge(older_than)))
 
     def queue(self, queue: Queue | Limit | str) -> AsyncQueueHandle:
         """Return the handle of a queue or limit; see `stepwell.Engine.queue`."""
@@ -307,13 +304,19 @@ class AsyncEngine:
             writers.release()
 
 
-class AsyncTransaction:
+class AsyncTransaction(AsyncStarter):
     """A transaction of code outside of workflows; see `AsyncEngine.transaction`."""
 
     def __init__(self, engine: AsyncEngine, lent: Connection, enlisted: Enlisted) -> None:
         self._engine = engine
         self._lent = lent
         self._enlisted = enlisted
+
+    def _caller(self) -> AsyncEngine:
+        return self._engine
+
+    async def _submit(self, request: StartRun | SendMessage) -> Any:
+        return self._enlisted.submit(request)
 
     async def execute(self, sql: str, parameters: Parameters = ()) -> Rows:
         """Execute SQL on the caller's own tables and return all rows; see `stepwell.Connection`."""
@@ -322,47 +325,6 @@ class AsyncTransaction:
     async def executemany(self, sql: str, rows: Iterable[Parameters]) -> None:
         """Execute SQL once for each of `rows`."""
         self._lent.executemany(sql, rows)
-
-    @overload
-    async def start(
-        self, workflow: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts, **options: Unpack[StartOptions]
-    ) -> AsyncRun[T]: ...
-
-    @overload
-    async def start(
-        self, workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StartOptions]
-    ) -> AsyncRun[T]: ...
-
-    @overload
-    async def start(self, workflow: str, /, *args: Any, **options: Unpack[StartOptions]) -> AsyncRun[Any]: ...
-
-    async def start(
-        self,
-        workflow: Callable[[*Ts], Any] | str,
-        /,
-        *args: *Ts,
-        id: str | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        deadline: float | timedelta | datetime | None = None,
-        messages: Sequence[StartMessage] = (),
-        queue: Queue | str | None = None,
-        priority: int = 0,
-        delay: float | timedelta | datetime | None = None,
-        dedup: str | None = None,
-        partition: str | None = None,
-        **named: Any,
-    ) -> AsyncRun[Any]:
-        """Start a run if, and only if, the transaction commits; see `stepwell.Engine.start`."""
-        client = self._engine._opened()
-        definition = client.definition(workflow, named)
-        options = QueueOptions(queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition)
-        run = client.creation(definition, args, kwargs, id, deadline, client.entry(id, messages, options))
-        run_id = self._enlisted.start(run, client.messages(run.id, messages))
-        return AsyncRun(self._engine, run_id, definition)
-
-    async def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
-        """Send a message if, and only if, the transaction commits; see `stepwell.Engine.send`."""
-        self._enlisted.send(id, self._engine._opened().message(id, name, value, key))
 
 
 class AsyncQueueHandle:
@@ -378,11 +340,11 @@ class AsyncQueueHandle:
 
     async def pause(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Let nothing start from it until `resume`; what is under way goes on."""
-        await self._pause(True, by, reason)
+        await self._engine._ask((await self._engine._ready()).requests.pause_queue(self.name, True, by, reason))
 
     async def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Let what waits start again."""
-        await self._pause(False, by, reason)
+        await self._engine._ask((await self._engine._ready()).requests.pause_queue(self.name, False, by, reason))
 
     async def change(
         self,
@@ -393,20 +355,15 @@ class AsyncQueueHandle:
         rate: Rate | Unset | None = UNSET,
     ) -> None:
         """Change what it bounds; see `stepwell.QueueHandle.change`."""
-        settings = changed_settings(concurrency, per_worker, partition_concurrency, rate)
-        await self._engine._ask((await self._engine._ready()).core.machine.change_queue, self.name, settings)
-
-    async def _pause(self, paused: bool, by: str | None, reason: str | None) -> None:
-        request = (await self._engine._ready()).core.machine.pause_queue
-        await self._engine._ask(request, self.name, paused, checked_actor(by, reason))
+        requests = (await self._engine._ready()).requests
+        await self._engine._ask(requests.change_queue(self.name, concurrency, per_worker, partition_concurrency, rate))
 
     async def cancel_waiting(
         self, *, partition: str | None = None, reason: str | None = None, by: str | None = None
     ) -> int:
         """Cancel the runs that wait in it, or in one partition of it; return how many there were."""
-        request = (await self._engine._ready()).core.machine.cancel_waiting
-        chosen = check_key(partition, "partition"), checked_actor(by, reason)
-        return cast("int", await self._engine._ask(request, self.name, *chosen))
+        requests = (await self._engine._ready()).requests
+        return cast("int", await self._engine._ask(requests.cancel_waiting(self.name, partition, by, reason)))
 
     async def acts(self) -> builtins.list[Act]:
         """Return who paused it and let it go on, and why; see `stepwell.QueueHandle.acts`."""
@@ -442,7 +399,7 @@ class AsyncRun(Generic[T]):
         """Wait for the run's end and return its result; raises as `stepwell.Run.result` does."""
         client = await self._engine._ready()
         over: RunOver = await self._engine._wait(
-            f"run {self.id!r} has not ended", timeout, client.core.waiters.run, self.id
+            f"run {self.id!r} has not ended", timeout, client.requests.wait_for_run(self.id)
         )
         return cast("T", outcome(over, self._definition, client.codec))
 
@@ -452,18 +409,16 @@ class AsyncRun(Generic[T]):
 
     async def cancel(self, reason: str | None = None, *, by: str | None = None) -> bool:
         """Ask the run to stop; see `stepwell.Run.cancel`."""
-        request = (await self._engine._ready()).core.machine.cancel
-        return cast("bool", await self._engine._ask(request, self.id, checked_actor(by, reason)))
+        requests = (await self._engine._ready()).requests
+        return cast("bool", await self._engine._ask(requests.cancel(self.id, by, reason)))
 
     async def retry(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Bring a run back that failed or was cancelled; see `stepwell.Run.retry`."""
-        request = (await self._engine._ready()).core.machine.retry
-        await self._engine._ask(request, self.id, checked_actor(by, reason))
+        await self._engine._ask((await self._engine._ready()).requests.retry(self.id, by, reason))
 
     async def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Try a halted run again; see `stepwell.Run.resume`."""
-        request = (await self._engine._ready()).core.machine.resume
-        await self._engine._ask(request, self.id, checked_actor(by, reason))
+        await self._engine._ask((await self._engine._ready()).requests.resume(self.id, by, reason))
 
     async def send(self, name: str, value: object = None, *, key: str | None = None) -> None:
         """Send the run a message; see `stepwell.Engine.send`."""
@@ -478,10 +433,9 @@ class AsyncRun(Generic[T]):
 
     async def value(self, key: str, timeout: float | timedelta | None = None, *, type: Any = Any) -> Any:
         """Return what the run published last under `key`, as `type`, or wait for it; see `stepwell.Run.value`."""
-        check_name(key, "the key of a published value")
         client = await self._engine._ready()
         payload = await self._engine._wait(
-            f"run {self.id!r} has not published {key!r}", timeout, client.core.waiters.value, self.id, key
+            f"run {self.id!r} has not published {key!r}", timeout, client.requests.wait_for_value(self.id, key)
         )
         return client.codec.decode(payload, type, f"the value {key!r} of run {self.id!r}")
 

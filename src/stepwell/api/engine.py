@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import builtins
 import os
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
+from typing import Any, Final, Self, TypeVar, TypeVarTuple, cast
 
 from stepwell.api.acts import checked_actor
-from stepwell.api.handles import Caller, OpenTransaction, QueueHandle, Run
-from stepwell.api.options import Durability, Options, QueueOptions, StartMessage, StartOptions, flow_name
+from stepwell.api.handles import Caller, OpenTransaction, QueueHandle, Run, Starter
+from stepwell.api.options import Durability, Options, flow_name
 from stepwell.api.session import Enlisted, Session, in_transaction
 from stepwell.api.views import WorkerInfo
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import Limit, Queue
 from stepwell.model.clock import Clock
 from stepwell.model.lifecycle import Status
+from stepwell.runtime.requests import SendMessage, StartRun
 from stepwell.values.own_tables import Parameters, Rows
 from stepwell.values.payload import MAX_PAYLOAD_BYTES
 
@@ -33,7 +34,7 @@ Ts = TypeVarTuple("Ts")
 CLOSE_TIMEOUT_SECONDS: Final = 5.0
 
 
-class Engine(Caller):
+class Engine(Caller, Starter):
     """Runs durable workflows whose state is the SQLite file at `path`; made if missing. Thread-safe.
 
     - `workflows`: the workflows to serve; None serves every workflow that this process defines.
@@ -111,58 +112,11 @@ class Engine(Caller):
         """
         self._client.close(timeout)
 
-    @overload
-    def start(
-        self, workflow: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts, **options: Unpack[StartOptions]
-    ) -> Run[T]: ...
+    def _caller(self) -> Caller:
+        return self
 
-    @overload
-    def start(self, workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StartOptions]) -> Run[T]: ...
-
-    @overload
-    def start(self, workflow: str, /, *args: Any, **options: Unpack[StartOptions]) -> Run[Any]: ...
-
-    def start(
-        self,
-        workflow: Callable[[*Ts], Any] | str,
-        /,
-        *args: *Ts,
-        id: str | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        deadline: float | timedelta | datetime | None = None,
-        messages: Sequence[StartMessage] = (),
-        queue: Queue | str | None = None,
-        priority: int = 0,
-        delay: float | timedelta | datetime | None = None,
-        dedup: str | None = None,
-        partition: str | None = None,
-        **named: Any,
-    ) -> Run[Any]:
-        """Start a run of `workflow` with `args` (and `kwargs`); when this returns, the run survives power loss.
-
-        - `id`: the run's name; the same id again gives the same run, never a second one. Without it, one is generated
-          that sorts by time.
-        - `deadline`: seconds or a timedelta from now, or an aware datetime, after which the run is stopped and fails.
-        - `messages`: (name, value) or (name, value, key), sent in the same transaction to the run, new or found. With a
-          key, repeating the start does not repeat the message.
-        - `queue`: the `Queue`, or the name of one, in which the run waits for its turn; `priority`: higher goes first;
-          `delay`: seconds, a timedelta, or an aware datetime before which it does not begin to wait.
-        - `dedup`: a key; while a run of the queue with this key has not ended, the start returns that run, or raises
-          `DuplicateRun`, as the queue says. `partition`: a key; partitions of a queue take turns, and can be bounded.
-
-        A workflow whose code this program does not have is given by its name: its arguments are checked by the worker
-        that executes the run, and its result is plain JSON data.
-
-        Raises `RunConflict` where the id belongs to a run with another workflow or input, `SerializationError` for
-        arguments that cannot be recorded, `DefinitionError` for arguments that do not fit, `InvalidArgument`,
-        `StorageFull`.
-        """
-        client = self._client
-        definition = client.definition(workflow, named)
-        options = QueueOptions(queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition)
-        run = client.creation(definition, args, kwargs, id, deadline, client.entry(id, messages, options))
-        run_id = self._ask(client.core.machine.start_run, run, client.messages(run.id, messages))
-        return Run(self, run_id, definition)
+    def _submit(self, request: StartRun | SendMessage) -> Any:
+        return self._ask(request)
 
     def get(self, id: str) -> Run[Any]:
         """Return the handle of a run; raises `RunNotFound`."""
@@ -187,14 +141,6 @@ class Engine(Caller):
         )
         return [Run(self, record.id, self._client.definition_of(record)) for record in records]
 
-    def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
-        """Send the run a message; when this returns, it is recorded and will be received once.
-
-        `key`: a second message with the same key to the same run is dropped. Raises `RunNotFound` (a message needs a
-        run: start it first, or with ``start(messages=…)``), `RunEnded`, `SerializationError`, `StorageFull`.
-        """
-        self._ask(self._client.core.machine.send, id, self._client.message(id, name, value, key))
-
     def retry_all(
         self,
         *,
@@ -214,10 +160,8 @@ class Engine(Caller):
         log says why. Raises `InvalidArgument` where no filter is given.
         """
         client = self._client
-        wanted = client.retried(status, workflow, started_since, id_prefix)
-        if dry_run:
-            return client.reads.count(wanted)
-        return cast("int", self._ask(client.core.machine.retry_all, wanted, checked_actor(by, reason)))
+        request = client.requests.retry_all(status, workflow, started_since, id_prefix, by, reason)
+        return client.reads.count(request.runs) if dry_run else cast("int", self._ask(request))
 
     def purge(self, older_than: float | timedelta) -> int:
         """Delete the runs that ended more than `older_than` (seconds or a timedelta) ago; return how many there were.
@@ -225,8 +169,7 @@ class Engine(Caller):
         With them go their journals and values, and their ids become free. A child stays as long as its parent has not
         ended. `retention` does the same by itself.
         """
-        client = self._client
-        return cast("int", self._ask(client.core.machine.purge, client.purge_before(older_than)))
+        return cast("int", self._ask(self._client.requests.purge(older_than)))
 
     def queue(self, queue: Queue | Limit | str) -> QueueHandle:
         """Return the handle of a queue or limit, given as an object or by its name, to look at it and to change it."""

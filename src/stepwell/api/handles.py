@@ -6,21 +6,22 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack, cast, overload
 
-from stepwell.api.acts import Act, checked_actor
-from stepwell.api.options import QueueOptions, StartMessage, StartOptions
+from stepwell.api.acts import Act
+from stepwell.api.options import START_OPTIONS, StartOptions
 from stepwell.api.session import Enlisted, Session
 from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, outcome
 from stepwell.definitions.definition import Workflow
-from stepwell.definitions.queues import UNSET, Queue, Rate, Unset, changed_settings, check_key
+from stepwell.definitions.queues import UNSET, Rate, Unset
+from stepwell.definitions.start_options import shows_options
 from stepwell.executors.threads import lent
 from stepwell.model.clock import to_seconds
 from stepwell.model.lifecycle import Status
-from stepwell.model.names import check_name
+from stepwell.runtime.requests import Request, SendMessage, StartRun
 from stepwell.values.own_tables import Connection, Parameters, Rows
 from stepwell.worker.unit_of_work import RunOver
 
@@ -53,42 +54,41 @@ class Caller:
 
     _client: Session
 
-    def _ask(self, event: Callable[..., None], *args: Any) -> Any:
+    def _ask(self, request: Request) -> Any:
         self._client.check_usable()
         answer = _Answer()
-        self._client.core.request(event, *args, reply=answer)
+        self._client.core.submit(request, answer)
         return answer.wait(None)
 
-    def _wait(self, what: str, timeout: float | timedelta | None, event: Callable[..., None], *args: Any) -> Any:
+    def _wait(self, what: str, timeout: float | timedelta | None, request: Request) -> Any:
         self._client.check_usable()
         seconds = None if timeout is None else to_seconds(timeout, "timeout")
         answer = _Answer()
-        self._client.core.request(event, *args, reply=answer)
+        self._client.core.submit(request, answer)
         try:
             with lent():
                 return answer.wait(seconds)
         except TimeoutError:
             if answer.has_come():  # the run itself failed with a TimeoutError
                 raise
-            self._client.core.post(lambda: self._client.core.waiters.forget(answer))
+            self._client.core.forget(answer)
             raise TimeoutError(f"{what} after {seconds:g} s; it goes on, so you can wait again") from None
 
 
-class OpenTransaction:
-    """A transaction of code outside of workflows; see `Engine.transaction`."""
+class Starter:
+    """What starts runs and sends messages: an engine, or an open transaction of one.
 
-    def __init__(self, engine: Caller, lent: Connection, enlisted: Enlisted) -> None:
-        self._engine = engine
-        self._lent = lent
-        self._enlisted = enlisted
+    The overloads are those of `AsyncStarter` but for what they return, which the type system cannot leave open. Nor can
+    the first two be one: of ``Callable[[*Ts], Coroutine[Any, Any, T] | T]`` mypy infers that T is `Never`.
+    """
 
-    def execute(self, sql: str, parameters: Parameters = ()) -> Rows:
-        """Execute SQL on the caller's own tables and return all rows; see `stepwell.Connection`."""
-        return self._lent.execute(sql, parameters)
+    def _caller(self) -> Caller:
+        """Return the engine."""
+        raise NotImplementedError
 
-    def executemany(self, sql: str, rows: Iterable[Parameters]) -> None:
-        """Execute SQL once for each of `rows`."""
-        self._lent.executemany(sql, rows)
+    def _submit(self, request: StartRun | SendMessage) -> Any:
+        """Have it done, and return the answer."""
+        raise NotImplementedError
 
     @overload
     def start(
@@ -101,33 +101,66 @@ class OpenTransaction:
     @overload
     def start(self, workflow: str, /, *args: Any, **options: Unpack[StartOptions]) -> Run[Any]: ...
 
-    def start(
-        self,
-        workflow: Callable[[*Ts], Any] | str,
-        /,
-        *args: *Ts,
-        id: str | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        deadline: float | timedelta | datetime | None = None,
-        messages: Sequence[StartMessage] = (),
-        queue: Queue | str | None = None,
-        priority: int = 0,
-        delay: float | timedelta | datetime | None = None,
-        dedup: str | None = None,
-        partition: str | None = None,
-        **named: Any,
-    ) -> Run[Any]:
-        """Start a run if, and only if, the transaction commits; see `Engine.start`."""
-        client = self._engine._client
-        definition = client.definition(workflow, named)
-        options = QueueOptions(queue=queue, priority=priority, delay=delay, dedup=dedup, partition=partition)
-        run = client.creation(definition, args, kwargs, id, deadline, client.entry(id, messages, options))
-        run_id = self._enlisted.start(run, client.messages(run.id, messages))
-        return Run(self._engine, run_id, definition)
+    @shows_options(START_OPTIONS)
+    def start(self, workflow: Callable[[*Ts], Any] | str, /, *args: *Ts, **options: Unpack[StartOptions]) -> Run[Any]:
+        """Start a run of `workflow` with `args` (and `kwargs`); when this returns, the run survives power loss.
+
+        In a transaction: if, and only if, that commits. The options, by name:
+
+        - `id`: the run's name; the same id again gives the same run, never a second one. Without it, one is generated
+          that sorts by time.
+        - `kwargs`: the arguments that the workflow takes by name, as a mapping.
+        - `deadline`: seconds or a timedelta from now, or an aware datetime, after which the run is stopped and fails.
+        - `messages`: (name, value) or (name, value, key), sent in the same transaction to the run, new or found. With a
+          key, repeating the start does not repeat the message.
+        - `queue`: the `Queue`, or the name of one, in which the run waits for its turn; `priority`: higher goes first;
+          `delay`: seconds, a timedelta, or an aware datetime before which it does not begin to wait.
+        - `dedup`: a key; while a run of the queue with this key has not ended, the start returns that run, or raises
+          `DuplicateRun`, as the queue says. `partition`: a key; partitions of a queue take turns, and can be bounded.
+
+        A workflow whose code this program does not have is given by its name: its arguments are checked by the worker
+        that executes the run, and its result is plain JSON data.
+
+        Raises `RunConflict` where the id belongs to a run with another workflow or input, `SerializationError` for
+        arguments that cannot be recorded, `DefinitionError` for arguments that do not fit, `InvalidArgument`,
+        `StorageFull`.
+        """
+        caller = self._caller()
+        requests = caller._client.requests
+        definition = requests.definition(workflow, options)
+        return Run(caller, self._submit(requests.start(definition, args, options)), definition)
 
     def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
-        """Send a message if, and only if, the transaction commits; see `Engine.send`."""
-        self._enlisted.send(id, self._engine._client.message(id, name, value, key))
+        """Send the run a message; when this returns, it is recorded and will be received once.
+
+        In a transaction: if, and only if, that commits. `key`: a second message with the same key to the same run is
+        dropped. Raises `RunNotFound` (a message needs a run: start it first, or with ``start(messages=…)``),
+        `RunEnded`, `SerializationError`, `StorageFull`.
+        """
+        self._submit(self._caller()._client.requests.send(id, name, value, key))
+
+
+class OpenTransaction(Starter):
+    """A transaction of code outside of workflows; see `Engine.transaction`."""
+
+    def __init__(self, engine: Caller, lent: Connection, enlisted: Enlisted) -> None:
+        self._engine = engine
+        self._lent = lent
+        self._enlisted = enlisted
+
+    def _caller(self) -> Caller:
+        return self._engine
+
+    def _submit(self, request: StartRun | SendMessage) -> Any:
+        return self._enlisted.submit(request)
+
+    def execute(self, sql: str, parameters: Parameters = ()) -> Rows:
+        """Execute SQL on the caller's own tables and return all rows; see `stepwell.Connection`."""
+        return self._lent.execute(sql, parameters)
+
+    def executemany(self, sql: str, rows: Iterable[Parameters]) -> None:
+        """Execute SQL once for each of `rows`."""
+        self._lent.executemany(sql, rows)
 
 
 class QueueHandle:
@@ -143,11 +176,11 @@ class QueueHandle:
 
     def pause(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Let nothing start from it until `resume`; what is under way goes on. `reason`, `by`: as in `Run.retry`."""
-        self._pause(True, by, reason)
+        self._engine._ask(self._engine._client.requests.pause_queue(self.name, True, by, reason))
 
     def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Let what waits start again."""
-        self._pause(False, by, reason)
+        self._engine._ask(self._engine._client.requests.pause_queue(self.name, False, by, reason))
 
     def change(
         self,
@@ -162,18 +195,13 @@ class QueueHandle:
         What is under way goes on, also above a new bound. The change outlives restarts, until code declares other
         bounds than it does now. Raises `QueueNotFound`, `InvalidArgument`.
         """
-        settings = changed_settings(concurrency, per_worker, partition_concurrency, rate)
-        self._engine._ask(self._engine._client.core.machine.change_queue, self.name, settings)
-
-    def _pause(self, paused: bool, by: str | None, reason: str | None) -> None:
-        request = self._engine._client.core.machine.pause_queue
-        self._engine._ask(request, self.name, paused, checked_actor(by, reason))
+        requests = self._engine._client.requests
+        self._engine._ask(requests.change_queue(self.name, concurrency, per_worker, partition_concurrency, rate))
 
     def cancel_waiting(self, *, partition: str | None = None, reason: str | None = None, by: str | None = None) -> int:
         """Cancel the runs that wait in it, or in one partition of it; return how many there were."""
-        request = self._engine._client.core.machine.cancel_waiting
-        chosen = check_key(partition, "partition"), checked_actor(by, reason)
-        return cast("int", self._engine._ask(request, self.name, *chosen))
+        request = self._engine._client.requests.cancel_waiting(self.name, partition, by, reason)
+        return cast("int", self._engine._ask(request))
 
     def acts(self) -> builtins.list[Act]:
         """Return who paused it and let it go on, and why, the oldest first; raises `QueueNotFound`."""
@@ -213,7 +241,7 @@ class Run(Generic[T]):
         # A look at the file costs less than asking the engine's thread, and who waits for many runs finds most ended.
         client.check_usable()
         over: RunOver = client.reads.end_of(self.id) or self._engine._wait(
-            f"run {self.id!r} has not ended", timeout, client.core.waiters.run, self.id
+            f"run {self.id!r} has not ended", timeout, client.requests.wait_for_run(self.id)
         )
         return cast("T", outcome(over, self._definition, client.codec))
 
@@ -227,8 +255,7 @@ class Run(Generic[T]):
         `by` says who asks, None for this process and its user; `acts` shows it, with the reason. Returns False where
         there was nothing to stop, because the run had completed or failed before.
         """
-        request = self._engine._client.core.machine.cancel
-        return cast("bool", self._engine._ask(request, self.id, checked_actor(by, reason)))
+        return cast("bool", self._engine._ask(self._engine._client.requests.cancel(self.id, by, reason)))
 
     def retry(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Bring a run back that failed or was cancelled, with the code as it is now; a halted one is resumed.
@@ -241,7 +268,7 @@ class Run(Generic[T]):
         Raises `RunEnded` for a completed run, `RunNotEnded` for one that goes on anyway, or whose children have not
         ended yet, `RunNotFound`.
         """
-        self._engine._ask(self._engine._client.core.machine.retry, self.id, checked_actor(by, reason))
+        self._engine._ask(self._engine._client.requests.retry(self.id, by, reason))
 
     def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Try a halted run again, with the code as it is now; a waiting one that is not in memory is read again.
@@ -249,12 +276,11 @@ class Run(Generic[T]):
         One that is pending or running goes on anyway. `reason` and `by` as in `retry`. Raises `RunEnded` for a run that
         has ended, `RunNotFound`.
         """
-        self._engine._ask(self._engine._client.core.machine.resume, self.id, checked_actor(by, reason))
+        self._engine._ask(self._engine._client.requests.resume(self.id, by, reason))
 
     def send(self, name: str, value: object = None, *, key: str | None = None) -> None:
         """Send the run a message; see `Engine.send`."""
-        client = self._engine._client
-        self._engine._ask(client.core.machine.send, self.id, client.message(self.id, name, value, key))
+        self._engine._ask(self._engine._client.requests.send(self.id, name, value, key))
 
     @overload
     def value(self, key: str, timeout: float | timedelta | None = None) -> Any: ...
@@ -269,10 +295,9 @@ class Run(Generic[T]):
         Without `type`, only what JSON has itself: None, text, numbers, lists, dicts; else a `SerializationError`.
         Raises `RunEnded` where the run ended without publishing it, `TimeoutError` after `timeout`.
         """
-        check_name(key, "the key of a published value")
         client = self._engine._client
         payload = self._engine._wait(
-            f"run {self.id!r} has not published {key!r}", timeout, client.core.waiters.value, self.id, key
+            f"run {self.id!r} has not published {key!r}", timeout, client.requests.wait_for_value(self.id, key)
         )
         return client.codec.decode(payload, type, f"the value {key!r} of run {self.id!r}")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
+from typing import Any, Final, Literal, TypeAlias, cast
 
 from stepwell.definitions.definition import Workflow, how_to_make_it_a_workflow, is_workflow, registered_workflows
 from stepwell.definitions.durable import as_definition
 from stepwell.definitions.queues import Limit, Queue, used
+from stepwell.definitions.start_options import QueueOptions
 from stepwell.errors import InvalidArgument
 from stepwell.model.clock import MICROSECONDS, Clock, engine_time, microseconds_of, to_seconds
 from stepwell.model.lifecycle import STATUSES, Status
@@ -36,28 +37,17 @@ _RETRIED: Final = ("failed", "cancelled", "halted")
 _CLOCK_METHODS: Final = ("now", "set_floor", "seconds_until", "on_jump")
 
 
-class QueueOptions(TypedDict):
-    """Those keyword arguments of `start` that are about its place in a queue."""
-
-    queue: Queue | str | None
-    priority: int
-    delay: float | timedelta | datetime | None
-    dedup: str | None
-    partition: str | None
-
-
-class StartOptions(TypedDict, total=False):
-    """The keyword arguments of `start`, for the overloads that type its result; see `stepwell.Engine.start`."""
+class StartOptions(QueueOptions, total=False):
+    """The keyword arguments of `start`; see `stepwell.Engine.start`."""
 
     id: str | None
     kwargs: Mapping[str, Any] | None
     deadline: float | timedelta | datetime | None
     messages: Sequence[StartMessage]
-    queue: Queue | str | None
-    priority: int
-    delay: float | timedelta | datetime | None
-    dedup: str | None
-    partition: str | None
+
+
+#: Their names.
+START_OPTIONS: Final = ["id", "kwargs", "deadline", "messages", *QueueOptions.__annotations__]
 
 
 class Options:

@@ -1,4 +1,4 @@
-"""What `Engine` and `AsyncEngine` share: options, opening, and requests in the form that the engine's thread takes.
+"""What `Engine` and `AsyncEngine` share: an open file with its engine's thread, and the facts that are read from it.
 
 Nothing here waits. The engines differ only in how they wait for the answers.
 """
@@ -11,42 +11,25 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
-from typing import Any, Final
-
-from msgspec.structs import replace
+from typing import Any, Final, assert_never
 
 from stepwell.api.engine_clock import system_clock
 from stepwell.api.options import (
     Durability,
     Options,
-    QueueOptions,
-    StartMessage,
-    checked_messages,
-    deadline_at,
-    duration_microseconds,
-    retry_filter,
 )
 from stepwell.api.read_service import EngineTime, ReadService
-from stepwell.api.sortable_ids import SortableIds
+from stepwell.api.request_factory import RequestFactory
 from stepwell.definitions.definition import (
     Workflow,
-    checked_kwargs,
-    how_to_make_it_a_workflow,
-    is_workflow,
-    refuse_named,
-    registered_workflows,
-    workflow_named,
 )
-from stepwell.definitions.durable import as_definition, current_host
-from stepwell.definitions.namesakes import are_different, place_of
-from stepwell.definitions.queues import QueueSlot, batch_count, queue_entry
+from stepwell.definitions.durable import current_host
 from stepwell.errors import (
     FORK_ADVICE,
-    DefinitionError,
     EngineClosed,
     InvalidArgument,
     TransactionError,
@@ -54,22 +37,17 @@ from stepwell.errors import (
 )
 from stepwell.executors.child_main import check_may_open
 from stepwell.model.acts import Actor
-from stepwell.model.clock import Clock, engine_time, to_seconds
-from stepwell.model.lifecycle import Status
-from stepwell.model.names import check_name
+from stepwell.model.clock import Clock, to_seconds
 from stepwell.model.run import RunRecord
-from stepwell.operations.functions import check_id
 from stepwell.runtime.engine_thread import EngineThread
-from stepwell.runtime.requests import OutgoingMessage
+from stepwell.runtime.requests import OutgoingMessage, SendMessage, StartRun
 from stepwell.runtime.stalls import ANSWER_SECONDS
-from stepwell.store.changes import MessageSent, RunCreated
-from stepwell.store.inspector import RunFilter
+from stepwell.store.changes import MessageSent
 from stepwell.store.queues import QueueDeclared
 from stepwell.store.store import Store
 from stepwell.values.codec import Codec
 from stepwell.values.own_tables import Parameters, Rows
 from stepwell.worker.conflicts import conflict_of
-from stepwell.worker.queue_policy import entered
 
 #: The engines in whose `transaction()` block the current code is; asking such an engine to write would wait for itself.
 in_transaction: Final[ContextVar[frozenset[int]]] = ContextVar("stepwell_in_transaction", default=frozenset())
@@ -111,7 +89,6 @@ class Session:
         try:
             self.codec = Codec(max_payload_bytes=options.max_payload_bytes)
             self.workflows = options.workflows
-            self._ids = SortableIds()
             self.clock: Clock = options.clock or system_clock(store)
             self.core = EngineThread(
                 store,
@@ -132,6 +109,7 @@ class Session:
             store.close(None, 0)
             raise
         self.store = store
+        self.requests = RequestFactory(self.codec, self.clock, options.workflows, self.core.worker)
         self._reads = ReadService(
             store.inspector,
             self.codec,
@@ -173,100 +151,6 @@ class Session:
             self.check_usable()
         check_outside_of_runs()
 
-    # --- requests ------------------------------------------------------------------------------------------------
-
-    def definition(self, workflow: Callable[..., Any] | str, named: Mapping[str, object]) -> Workflow[..., Any]:
-        """Return the workflow that is meant by an object or a name; raises `InvalidArgument` for anything else.
-
-        `named`: keyword arguments that are no options of a start, which is refused.
-        """
-        refuse_named(workflow, named)
-        if isinstance(workflow, str):
-            return self.workflows.get(workflow) or registered_workflows().get(workflow) or workflow_named(workflow)
-        found = as_definition(workflow)
-        if not is_workflow(found):
-            raise InvalidArgument(
-                f"start() needs a @workflow, or the name of one, as its first argument, not {workflow!r}; "
-                f"{how_to_make_it_a_workflow(found)}"
-            )
-        return found
-
-    def creation(
-        self,
-        workflow: Workflow[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any] | None,
-        run_id: str | None,
-        deadline: float | timedelta | datetime | None,
-        entry: QueueSlot | None,
-    ) -> RunCreated:
-        """Return the change that creates a run; raises for anything about it that is not acceptable."""
-        served = self.workflows.get(workflow.name)
-        if served is not None and not workflow.is_named_only and are_different(served, workflow):
-            raise DefinitionError(
-                f"this engine executes {place_of(served)} under the name {workflow.name!r}, not {place_of(workflow)}, "
-                "which start() was given: give one of them another name="
-            )
-        if workflow.is_bound:
-            workflow.check_can_be_started(is_served=served is not None and served.is_bound_like(workflow))
-        named = checked_kwargs(kwargs)
-        workflow.signature.bind_check(args, named)
-        workflow.converter(self.codec)  # raises where no result could ever be read
-        run_id = self._ids.new(self.clock.now()) if run_id is None else check_id(run_id)
-        where = f"the input of workflow {workflow.name!r} for run {run_id!r}"
-        is_typed = not workflow.is_named_only
-        payload, fingerprint = self.codec.seal_input(args, named, workflow.signature, where, is_typed=is_typed)
-        now = self.clock.now()
-        ends_at = deadline_at(deadline, now)
-        if ends_at is not None and isinstance(deadline, datetime):
-            ends_at = engine_time(self.clock, ends_at)
-        return RunCreated(
-            run_id,
-            workflow.name,
-            payload,
-            fingerprint,
-            "running" if entry is None else "pending",
-            now,
-            deadline_at=ends_at,
-            entry=None if entry is None else entered(entry, now, count=batch_count(entry.queue, args, named)),
-            ahead=self.core.worker.ahead,
-        )
-
-    def message(self, run_id: str, name: str, value: object, key: str | None) -> OutgoingMessage:
-        """Return a message for a run, encoded; raises for anything about it that is not acceptable."""
-        check_id(run_id)
-        check_name(name, "the name of a message")
-        if key is not None:
-            check_name(key, "the key of a message")
-        return OutgoingMessage(name, self.codec.encode_untyped(value, f"the message {name!r} to run {run_id!r}"), key)
-
-    def messages(self, run_id: str, messages: Sequence[StartMessage]) -> list[OutgoingMessage]:
-        """Return the messages that go with a start, encoded."""
-        return [self.message(run_id, name, value, key) for name, value, key in checked_messages(messages)]
-
-    def purge_before(self, older_than: float | timedelta) -> int:
-        """Return the time before which a run must have ended to be purged."""
-        return self.clock.now() - duration_microseconds(older_than, "older_than")
-
-    def retried(
-        self,
-        status: Status | Sequence[Status] | None,
-        workflow: Workflow[..., Any] | str | None,
-        started_since: datetime | timedelta | float | None,
-        id_prefix: str | None,
-    ) -> RunFilter:
-        """Return which runs are to be retried."""
-        return retry_filter(status, workflow, started_since, id_prefix, self.clock)
-
-    def entry(self, run_id: str | None, messages: Sequence[StartMessage], options: QueueOptions) -> QueueSlot | None:
-        """Return how a start wants to stand in a queue; None where it goes into none."""
-        entry = queue_entry(run_id=run_id, **options)
-        if entry is not None and entry.ready_at is not None:
-            entry = replace(entry, ready_at=engine_time(self.clock, entry.ready_at))
-        if messages and entry is not None and (entry.dedup is not None or entry.queue.batch is not None):
-            raise InvalidArgument("messages cannot go with a start whose run may turn out to be another one")
-        return entry
-
     # --- facts ---------------------------------------------------------------------------------------------------
 
     @property
@@ -281,7 +165,7 @@ class Session:
 
     def definition_of(self, record: RunRecord) -> Workflow[..., Any]:
         """Return the workflow of a run, or what stands for it where this process does not have it."""
-        return self.definition(record.workflow, {})
+        return self.requests.workflow_called(record.workflow)
 
     def query(self, sql: str, parameters: Parameters) -> Rows:
         """Return the rows of a query; see `stepwell.Engine.query`."""
@@ -327,7 +211,7 @@ def check_outside_of_runs() -> None:
 
 
 class Enlisted:
-    """What `tx.start` and `tx.send` do inside an open transaction, and what must happen after its commit."""
+    """What is asked for inside an open transaction: done in it, with the rest of it after its commit."""
 
     def __init__(self, client: Session, apply: Callable[[Sequence[Any]], list[Any]]) -> None:
         self._client = client
@@ -335,14 +219,23 @@ class Enlisted:
         self._started: list[int] = []
         self._events: list[Callable[[], None]] = []
 
-    def start(self, run: RunCreated, messages: list[OutgoingMessage]) -> str:
-        """Create a run and send it messages; return the id of the run that there is. Raises as `Engine.start`."""
-        worker = self._client.core.worker
+    def submit(self, request: StartRun | SendMessage) -> Any:
+        """Do what is asked for, and return the answer; raises as `Engine.start` and `Engine.send`."""
+        match request:
+            case StartRun():
+                return self._start(request)
+            case SendMessage():
+                return self._send(request.run_id, request.message)
+            case _:
+                assert_never(request)
+
+    def _start(self, request: StartRun) -> str:
+        run, worker = request.run, self._client.core.worker
         declaration: list[QueueDeclared] = []
         if run.entry is not None:
             declaration = worker.turns.declaration(run.entry.queue, self._client.clock.now())
         elif run.workflow not in self._client.workflows:
-            run = self._client.core.machine.requests.as_pending(run)
+            run = self._client.core.machine.run_requests.as_pending(run)
         *before, created = self._apply([*declaration, run])
         refusal = conflict_of(self._client.codec, run, created)
         if refusal is not None:
@@ -354,12 +247,11 @@ class Enlisted:
                 self._started.append(created.key)
             else:
                 self._events.append(partial(worker.child_created, run, created))
-        for message in messages:
-            self.send(run.id, message)
+        for message in request.messages:
+            self._send(run.id, message)
         return run.id if created.existing is None else created.existing.id
 
-    def send(self, run_id: str, message: OutgoingMessage) -> None:
-        """Send a message; raises `RunNotFound` and `RunEnded`."""
+    def _send(self, run_id: str, message: OutgoingMessage) -> None:
         change = MessageSent(run_id, message.name, message.value, self._client.clock.now(), message.key)
         sent = self._apply([change])[0]
         self._events.append(partial(self._client.core.worker.message_sent_outside, change, sent))

@@ -7,7 +7,7 @@ bounds. One that states none only names the queue or limit, whose bounds are as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
@@ -105,6 +105,16 @@ class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True):
         return Rate(self.rate_limit, self.rate_per / MICROSECONDS)
 
 
+class SettingsChange(msgspec.Struct, frozen=True):
+    """New bounds, by the names of the fields of `QueueSettings`; what is not among them stays."""
+
+    bounds: dict[str, int | None]
+
+    def applied_to(self, settings: QueueSettings) -> QueueSettings:
+        """Return the settings with these bounds changed."""
+        return msgspec.structs.replace(settings, **self.bounds)
+
+
 def settings_of(concurrency: Any, per_worker: Any, partition_concurrency: Any, rate: Any) -> QueueSettings:
     """Check bounds as users write them and return them in one value; raises `InvalidArgument`."""
     if rate is not None and not isinstance(rate, Rate):
@@ -131,14 +141,14 @@ def changed_settings(
     per_worker: int | Unset | None,
     partition_concurrency: int | Unset | None,
     rate: Rate | Unset | None,
-) -> Callable[[QueueSettings], QueueSettings]:
-    """Check new bounds and return what applies them to others; raises `InvalidArgument`."""
+) -> SettingsChange:
+    """Check new bounds as users write them; raises `InvalidArgument`."""
     given = {"concurrency": concurrency, "per_worker": per_worker, "partition_concurrency": partition_concurrency}
-    checked: dict[str, Any] = {name: _bound(bound, name) for name, bound in given.items() if bound is not UNSET}
+    checked = {name: _bound(bound, name) for name, bound in given.items() if bound is not UNSET}
     if rate is not UNSET:
         settings = settings_of(None, None, None, rate)
         checked |= {"rate_limit": settings.rate_limit, "rate_per": settings.rate_per}
-    return lambda settings: msgspec.structs.replace(settings, **checked)
+    return SettingsChange(checked)
 
 
 class Queue:

@@ -29,6 +29,7 @@ from stepwell.model.clock import MICROSECONDS, Clock, SystemClock
 from stepwell.model.steady import monotonic
 from stepwell.replay.source_location import executing_at
 from stepwell.runtime.lock_watch import LockWatch
+from stepwell.runtime.requests import Purge, Request
 from stepwell.runtime.stalls import StallWatch
 from stepwell.runtime.turn import TurnLoop
 from stepwell.runtime.watchdog import Watchdog
@@ -266,7 +267,7 @@ class EngineThread:
         def again(_count: Any, _error: BaseException | None) -> None:
             self._loop.call_later(_PURGE_PERIOD_SECONDS, self.post, partial(self._purge_now_and_then, retention))
 
-        self.machine.purge(self.clock.now() - retention, again)
+        self.machine.submit(Purge(self.clock.now() - retention), again)
 
     def _look_at_clock(self) -> None:
         """See how far engine time is from the wall clock, which somebody may set at any time."""
@@ -365,18 +366,19 @@ class EngineThread:
 
     # --- requests; from any thread ---------------------------------------------------------------------------------
 
-    def request(self, event: Callable[..., None], *args: Any, reply: Reply) -> None:
-        """Queue an event that ends in `reply`."""
+    def submit(self, request: Request, reply: Reply) -> None:
+        """Hand in a request; `reply` is called once, with the answer to it."""
         machine = self.machine
         if machine.closing or machine.failure is not None:
             reply(None, machine.failure or self._closed())
             return
-        if event == machine.start_run:
-            machine.post_start(partial(event, *args, reply))
-            if not self._scheduled:
-                self.wake()
-        else:
-            self.post(partial(event, *args, reply))
+        machine.submit(request, reply)
+        if not self._scheduled:
+            self.wake()
+
+    def forget(self, reply: Reply) -> None:
+        """Take note that nobody waits for this answer any more."""
+        self.post(partial(self.waiters.forget, reply))
 
     def _closed(self) -> EngineClosed:
         return EngineClosed(f"{self.store.location}: the engine is closed; open another one")

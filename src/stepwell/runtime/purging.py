@@ -1,62 +1,49 @@
-"""Deleting runs that ended long ago: some at a time, so that nobody else is held up."""
+"""Deletes runs that ended long ago: some at a time, so that nobody else is held up."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Final, Protocol
+from typing import Final
+
+from msgspec.structs import replace
 
 from stepwell.errors import ClaimLost, StoreUnavailable
 from stepwell.model.run import Claim
+from stepwell.runtime.requests import Asked, Purge
 from stepwell.runtime.write_turn import WriteTurn
 from stepwell.store.store import Store
 from stepwell.worker.unit_of_work import Reply
+from stepwell.worker.worker import Worker
 
 #: How many ended runs are deleted in one transaction.
 _PURGE_CHUNK: Final = 500
 
 
-class Owner(Protocol):
-    """The turn loop, as far as deleting needs it."""
+class Purging:
+    """Serves requests to delete runs; belongs to the worker's thread. It writes by itself, at a turn of its own."""
 
-    store: Store
-    closing: bool
-    write_turn: WriteTurn
+    def __init__(self, worker: Worker, store: Store, write_turn: WriteTurn, later: Callable[[Asked], None]) -> None:
+        self._worker = worker
+        self._store = store
+        self._write_turn = write_turn
+        self._later = later
 
-    def claimed(self) -> Claim:
-        """Return the claim of the engine's worker."""
-        ...
-
-    def take_turn(self, again: Callable[[], None]) -> bool:
-        """Take the writers' lock; else have `again` called in a later turn."""
-        ...
-
-    def refuses(self, reply: Reply) -> bool:
-        """Tell a caller where nothing can be written now; return whether that is so."""
-        ...
-
-    def later(self, call: Callable[[], None]) -> None:
-        """Queue an event from within another."""
-        ...
-
-
-def purge(owner: Owner, ended_before: int, reply: Reply, purged: int = 0) -> None:
-    """Delete the runs that ended before a time, some at a time; replies with their number; an event."""
-    if owner.closing:
-        reply(purged, None)
-        return
-    if owner.refuses(reply):
-        return
-    if not owner.take_turn(partial(purge, owner, ended_before, reply, purged=purged)):
-        return
-    try:
-        count = owner.store.purge(ended_before, _PURGE_CHUNK, owner.claimed())
-    except (StoreUnavailable, ClaimLost) as error:
-        reply(None, error)
-        return
-    finally:
-        owner.write_turn.release()
-    if count == _PURGE_CHUNK:
-        owner.later(partial(purge, owner, ended_before, reply, purged=purged + count))
-    else:
-        reply(purged + count, None)
+    def purge(self, request: Purge, reply: Reply) -> None:
+        """Serve a `Purge`."""
+        if self._worker.draining:
+            reply(request.purged, None)
+            return
+        if not self._write_turn.take_or_postpone(Asked(request, reply)):
+            return
+        try:
+            count = self._store.purge(request.ended_before, _PURGE_CHUNK, Claim(self._worker.epoch))
+        except (StoreUnavailable, ClaimLost) as error:  # of the writing: unlike a read that fails, it stops nobody
+            reply(None, error)
+            return
+        finally:
+            self._write_turn.release()
+        purged = request.purged + count
+        if count == _PURGE_CHUNK:
+            self._later(Asked(replace(request, purged=purged), reply))
+        else:
+            reply(purged, None)

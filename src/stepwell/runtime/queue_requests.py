@@ -1,7 +1,4 @@
-"""What callers ask about queues and limits as a whole: to change, to pause, to cancel what waits.
-
-Each method is one event, as in `stepwell.runtime.requests`.
-"""
+"""Serves what callers ask about queues and limits as a whole: to change, to pause, to cancel what waits."""
 
 from __future__ import annotations
 
@@ -12,9 +9,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from stepwell.definitions.queues import QueueSettings
 from stepwell.errors import QueueNotFound
-from stepwell.model.acts import Actor
+from stepwell.runtime.requests import Asked, CancelWaiting, ChangeQueue, PauseQueue
 from stepwell.store.acts import ActRecorded
 from stepwell.store.changes import CancelRequested, Change
 from stepwell.store.inspector import Inspector
@@ -31,36 +27,34 @@ _CANCEL_CHUNK: Final = 200
 class QueueRequests:
     """Turns requests about queues into work for a worker; belongs to the worker's thread."""
 
-    def __init__(self, worker: Worker, inspector: Inspector, later: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(self, worker: Worker, inspector: Inspector, later: Callable[[Asked], None]) -> None:
         self._worker = worker
         self._inspector = inspector
         self._later = later
 
-    def change(self, name: str, settings: Callable[[QueueSettings], QueueSettings], reply: Reply) -> None:
-        """Change what a queue or limit bounds, given what it bounds now.
-
-        Replies when that is recorded, or with `QueueNotFound`.
-        """
-        now = self._worker.now
+    def change(self, request: ChangeQueue, reply: Reply) -> None:
+        """Serve a `ChangeQueue`."""
+        name, now = request.queue, self._worker.now
         found: list[QueueState] = []
 
         def changed() -> None:
-            if settings(found[-1].settings) != found[-1].settings:
+            before = found[-1]
+            settings = request.change.applied_to(before.settings)
+            if settings != before.settings:
                 text = "%s %r is bounded by %s from now on, as was asked for; until now it was by %s"
-                before = found[-1]
-                _log.info(text, before.kind, name, settings(before.settings).text, before.settings.text)
+                _log.info(text, before.kind, name, settings.text, before.settings.text)
 
         def decide(state: QueueState) -> list[Change]:
             found[:] = [state]
-            return [QueueChanged(name, now, settings(state.settings))]
+            return [QueueChanged(name, now, request.change.applied_to(state.settings))]
 
         self._decide(name, decide, [changed], reply)
 
-    def pause(self, name: str, paused: bool, actor: Actor, reply: Reply) -> None:
-        """Pause a queue or limit, or let it go on; replies as `change` does."""
-        now = self._worker.now
-        act = ActRecorded("pause" if paused else "unpause", now, *actor, queue=name)
-        self._decide(name, lambda _state: [QueueChanged(name, now, None, paused), act], [], reply)
+    def pause(self, request: PauseQueue, reply: Reply) -> None:
+        """Serve a `PauseQueue`."""
+        name, now = request.queue, self._worker.now
+        act = ActRecorded("pause" if request.paused else "unpause", now, *request.actor, queue=name)
+        self._decide(name, lambda _state: [QueueChanged(name, now, None, request.paused), act], [], reply)
 
     def _decide(
         self,
@@ -85,14 +79,12 @@ class QueueRequests:
         for call in (*after, worker.turns.look):
             work.afterwards(call)
 
-    def cancel_waiting(
-        self, name: str, partition: str | None, actor: Actor, reply: Reply, after: int = 0, cancelled: int = 0
-    ) -> None:
-        """Cancel the runs that wait in a queue; replies with how many there were, once all of that is recorded."""
-        worker = self._worker
-        rows = self._inspector.queued_runs(name, partition, after, _CANCEL_CHUNK)
+    def cancel_waiting(self, request: CancelWaiting, reply: Reply) -> None:
+        """Serve a `CancelWaiting`."""
+        worker, actor = self._worker, request.actor
+        rows = self._inspector.queued_runs(request.queue, request.partition, request.after, _CANCEL_CHUNK)
         if not rows:
-            reply(cancelled, None)
+            reply(request.cancelled, None)
             return
         ended: list[int] = []
         for key, _ in rows:
@@ -108,10 +100,9 @@ class QueueRequests:
             worker.unstarted.cancel(told, work)
             # A run that is taken at this very moment is not among them: its end is refused.
             work.afterwards(partial(ended.append, key))
+
+        def go_on() -> None:
+            self._later(Asked(replace(request, after=rows[-1][0], cancelled=request.cancelled + len(ended)), reply))
+
         last = worker.batch.lone_work()
-        last.afterwards(
-            lambda: self._later(
-                lambda: self.cancel_waiting(name, partition, actor, reply, rows[-1][0], cancelled + len(ended))
-            ),
-            partial(reply, None),
-        )
+        last.afterwards(go_on, partial(reply, None))

@@ -1,94 +1,97 @@
-"""The requests of callers, each an event of the turn loop; refused while nothing can be written."""
+"""Where requests come in: the one guard before all of them, and the one way in which they fail.
+
+Serving a request takes one event. It adds to the batch what the request changes, and the answer comes when that is
+committed. What is to be refused is refused before anything is added: the function that serves it raises the error.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from typing import assert_never
 
-from stepwell.definitions.queues import QueueSettings
-from stepwell.errors import StoreUnavailable
-from stepwell.model.acts import Actor
+from stepwell.errors import StepwellError, StoreError, StoreUnavailable
+from stepwell.runtime.purging import Purging
 from stepwell.runtime.queue_requests import QueueRequests
-from stepwell.runtime.requests import OutgoingMessage, Requests
+from stepwell.runtime.requests import (
+    Asked,
+    CancelRun,
+    CancelWaiting,
+    ChangeQueue,
+    PauseQueue,
+    Purge,
+    Request,
+    ResumeRun,
+    RetryRun,
+    RetryRuns,
+    SendMessage,
+    StartRun,
+    WaitForIdle,
+    WaitForRun,
+    WaitForValue,
+    Waiting,
+)
 from stepwell.runtime.retry_requests import RetryRequests
-from stepwell.store.changes import Created, RunCreated
-from stepwell.store.inspector import RunFilter
-from stepwell.worker.conflicts import conflict_of
+from stepwell.runtime.run_requests import RunRequests
+from stepwell.runtime.waiters import Waiters
 from stepwell.worker.unit_of_work import Reply
-from stepwell.worker.worker import Worker
 
 
 class RequestGate:
-    """The half of `stepwell.runtime.turn.TurnLoop` that faces callers; a base of it, not a part."""
+    """Serves requests, each by the function that is for its kind; belongs to the worker's thread."""
 
-    worker: Worker
-    requests: Requests
-    retry_requests: RetryRequests
-    queue_requests: QueueRequests
-    #: Why commits are held back until the store is tried again: the disk is full, or had an error, or is locked.
-    unavailable: StoreUnavailable | None
+    def __init__(
+        self, runs: RunRequests, retries: RetryRequests, queues: QueueRequests, purging: Purging, waiters: Waiters
+    ) -> None:
+        self._runs = runs
+        self._retries = retries
+        self._queues = queues
+        self._purging = purging
+        self._waiters = waiters
+        #: Why commits are held back until the store is tried again: the disk is full, or had an error, or is locked.
+        self.unavailable: StoreUnavailable | None = None
 
-    def refuses(self, reply: Reply) -> bool:
-        """Tell a caller where nothing can be written now; return whether that is so."""
-        if self.unavailable is None:
-            return False
-        reply(None, copy_of(self.unavailable))
-        return True
-
-    def start_run(self, run: RunCreated, messages: Sequence[OutgoingMessage], reply: Reply) -> None:
-        """Create a run."""
-        if self.refuses(reply):
+    def serve(self, asked: Asked) -> None:
+        """Serve a request, or tell its caller why not; an event."""
+        request, reply = asked.request, asked.reply
+        if self.unavailable is not None and not isinstance(request, Waiting):
+            reply(None, copy_of(self.unavailable))
             return
-        if messages and (existing := self.worker.find(run.id)) is not None:
-            conflict = conflict_of(self.worker.codec, run, Created(existing.key, existing))
-            if conflict is not None:  # it sends nothing; a start that finds its run sends the messages to it
-                reply(None, conflict)
-                return
-        at_once = run.entry is not None or self.worker.admits(run.workflow)
-        self.requests.start(run if at_once else self.requests.as_pending(run), messages, reply)
+        try:
+            self._serve(request, reply)
+        except StoreError:  # of the disk: the engine stops, and tells everyone why
+            raise
+        except StepwellError as refusal:
+            reply(None, refusal)
 
-    def send(self, run_id: str, message: OutgoingMessage, reply: Reply) -> None:
-        """Send a message."""
-        if self.refuses(reply):
-            return
-        self.requests.send(run_id, message, reply)
-
-    def cancel(self, run_id: str, actor: Actor, reply: Reply) -> None:
-        """Ask a run to stop."""
-        if self.refuses(reply):
-            return
-        self.requests.cancel(run_id, actor, reply)
-
-    def resume(self, run_id: str, actor: Actor, reply: Reply) -> None:
-        """Try a halted run again."""
-        if self.refuses(reply):
-            return
-        self.requests.resume(run_id, actor, reply)
-
-    def retry(self, run_id: str, actor: Actor, reply: Reply) -> None:
-        """Bring a run back that has failed or was cancelled."""
-        if not self.refuses(reply):
-            self.retry_requests.retry(run_id, actor, reply)
-
-    def retry_all(self, run_filter: RunFilter, actor: Actor, reply: Reply) -> None:
-        """Bring all runs back that match."""
-        if not self.refuses(reply):
-            self.retry_requests.retry_all(run_filter, actor, reply)
-
-    def change_queue(self, name: str, settings: Callable[[QueueSettings], QueueSettings], reply: Reply) -> None:
-        """Change what a queue or limit bounds."""
-        if not self.refuses(reply):
-            self.queue_requests.change(name, settings, reply)
-
-    def pause_queue(self, name: str, paused: bool, actor: Actor, reply: Reply) -> None:
-        """Pause a queue or limit, or let it go on."""
-        if not self.refuses(reply):
-            self.queue_requests.pause(name, paused, actor, reply)
-
-    def cancel_waiting(self, name: str, partition: str | None, actor: Actor, reply: Reply) -> None:
-        """Cancel what waits in a queue."""
-        if self.refuses(reply):
-            return
-        self.queue_requests.cancel_waiting(name, partition, actor, reply)
+    def _serve(self, request: Request, reply: Reply) -> None:
+        match request:
+            case StartRun():
+                self._runs.start(request, reply)
+            case WaitForRun():
+                self._waiters.run(request, reply)
+            case SendMessage():
+                self._runs.send(request, reply)
+            case CancelRun():
+                self._runs.cancel(request, reply)
+            case ResumeRun():
+                self._runs.resume(request.run_id, request.actor, reply)
+            case RetryRun():
+                self._retries.retry(request.run_id, request.actor, reply)
+            case RetryRuns():
+                self._retries.retry_all(request, reply)
+            case ChangeQueue():
+                self._queues.change(request, reply)
+            case PauseQueue():
+                self._queues.pause(request, reply)
+            case CancelWaiting():
+                self._queues.cancel_waiting(request, reply)
+            case Purge():
+                self._purging.purge(request, reply)
+            case WaitForValue():
+                self._waiters.value(request, reply)
+            case WaitForIdle():
+                self._waiters.when_idle(reply)
+            case _:
+                assert_never(request)
 
 
 def copy_of(error: StoreUnavailable) -> StoreUnavailable:

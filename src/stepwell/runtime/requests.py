@@ -1,29 +1,23 @@
-"""What callers ask of the engine: to start runs, to send messages, to cancel and resume.
+"""What callers ask of an engine, as values: what is asked, and nothing about who asks or how the answer is waited for.
 
-Each method is one event. It adds to the batch what the request changes, and replies once that is committed.
+`stepwell.api.request_factory` makes them from what a caller wrote. `Engine`, `AsyncEngine`, a transaction, the worker
+command and the simulator hand in the same ones, and `stepwell.runtime.request_gate` serves them. A request that is
+served in pieces is followed by another of its kind, which says how far that one came.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
-from msgspec.structs import replace
+import msgspec
 
-from stepwell.definitions.definition import Workflow
-from stepwell.errors import RunEnded, RunNotFound
+from stepwell.definitions.queues import SettingsChange
 from stepwell.model.acts import Actor
 from stepwell.model.journal import Payload
-from stepwell.model.lifecycle import ENDED, RETRIABLE
-from stepwell.model.run import RunRecord
-from stepwell.store.acts import ActRecorded
-from stepwell.store.changes import CancelRequested, Created, MessageSent, RunCreated, RunResumed, RunWoken
-from stepwell.store.inspector import Inspector
-from stepwell.worker.conflicts import conflict_of
+from stepwell.store.changes import RunCreated
+from stepwell.store.inspector import RunFilter
 from stepwell.worker.unit_of_work import Reply
-from stepwell.worker.unstarted import no_workflow
-from stepwell.worker.worker import Worker
 
 
 class OutgoingMessage(NamedTuple):
@@ -34,127 +28,142 @@ class OutgoingMessage(NamedTuple):
     key: str | None
 
 
-class Requests:
-    """Turns requests into work for a worker; belongs to the worker's thread."""
+class StartRun(msgspec.Struct, frozen=True):
+    """Create a run, or find the one that has its id, and send it `messages`. Answered with the id of that run.
 
-    def __init__(self, worker: Worker, inspector: Inspector, workflows: Mapping[str, Workflow[..., Any]]) -> None:
-        self._worker = worker
-        self._inspector = inspector
-        self._workflows = workflows
+    Or with `RunConflict` where the id is taken, `DuplicateRun` where the dedup key is.
+    """
 
-    def start(self, run: RunCreated, messages: Sequence[OutgoingMessage], reply: Reply) -> None:
-        """Create a run, or find the one that has its id, and send it `messages`; replies with its id."""
-        work = self._worker.batch.lone_work()
-        if run.entry is not None:
-            self._worker.declare(run.entry.queue, work)
-            self._worker.queue_touched(run.entry.queue)
-        work.then(run, lambda created: self._started(run, created, reply), partial(reply, None))
-        self._worker.batch.creating[run.id] = run
-        for message in messages:
-            change = MessageSent(run.id, message.name, message.value, self._worker.now, message.key)
-            work.then(change, partial(self._worker.message_committed, change))
-
-    def _started(self, run: RunCreated, created: Created, reply: Reply) -> None:
-        refusal = conflict_of(self._worker.codec, run, created)
-        if refusal is not None:
-            reply(None, refusal)
-            return
-        reply(run.id if created.existing is None else created.existing.id, None)
-        self._worker.child_created(run, created)
-
-    def as_pending(self, run: RunCreated) -> RunCreated:
-        """Return the same start for a run that cannot run at once."""
-        reason = None if run.workflow in self._workflows else no_workflow(run.workflow)
-        return replace(run, status="pending", reason=reason)
-
-    def send(self, run_id: str, message: OutgoingMessage, reply: Reply) -> None:
-        """Send a message; replies when it is recorded, or with `RunNotFound` or `RunEnded`."""
-        run = self._worker.resident(run_id)
-        if run is not None and message.key is None and not run.sending.get(message.name):
-            receiver = run.waits_for(message.name)
-            if receiver is not None and not self._worker.inbox.pending_for(run):
-                # Someone waits for it: it goes into the journal without a stop in the message table.
-                work = self._worker.batch.work_of(run)
-                work.answer(reply, None)
-                entry = self._worker.activator.entry(run, receiver, "message", message.value)
-                self._worker.activator.deliver(run, entry, work)
-                self._worker.settle_run(run, work)
-                return
-        work = self._worker.batch.lone_work()
-        change = MessageSent(run_id, message.name, message.value, self._worker.now, message.key)
-        if run is not None:
-            run.sending[message.name] = run.sending.get(message.name, 0) + 1
-        work.then(change, lambda sent: self._worker.message_committed(change, sent))
-        work.answer(reply, None)
-
-    def cancel(self, run_id: str, actor: Actor, reply: Reply) -> None:
-        """Ask a run to stop; replies when the request is recorded, or with `RunNotFound`.
-
-        The reply says whether the run still had to stop: False where it had ended already, otherwise than cancelled.
-        """
-        reason, now = actor.reason, self._worker.now
-        change = CancelRequested(run_id, now, reason)
-        act = ActRecorded("cancel", now, *actor, run_id=run_id)
-        run = self._worker.resident(run_id)
-        if run is not None and run.status != "halted":
-            work = self._worker.batch.work_of(run)
-            work.changes += [change, act]
-            self._worker.deliver_cancel(run, reason, work)
-        elif (record := self._worker.find(run_id)) is not None and record.status == "halted":
-            work = self._worker.batch.lone_work()
-            work.changes += [change, act]
-            self._worker.unstarted.cancel(replace(record, cancel_reason=record.cancel_reason or reason), work)
-        else:
-            work = self._worker.batch.lone_work()
-            work.then(change, partial(self._cancel_recorded, reply), partial(reply, None))
-            work.changes.append(act)
-            return
-        work.answer(reply, True)
-
-    def _cancel_recorded(self, reply: Reply, record: RunRecord) -> None:
-        reply(record.status not in ENDED or record.status == "cancelled", None)
-        self._worker.cancel_committed(record)
-
-    def resume(self, run_id: str, actor: Actor, reply: Reply) -> None:
-        """Try a halted run again, and have a waiting one read again, with the code as it is now.
-
-        The halted ones that a run waits for, directly or not, are tried again as well: the run cannot go on without
-        them. One that is pending or running goes on by itself. Replies with `RunEnded` for one that has ended.
-        """
-        record = self._worker.find(run_id)
-        if record is None:
-            reply(None, RunNotFound(f"no run has the id {run_id!r}: it was never started, or has been purged"))
-        elif record.status in ENDED:
-            reply(None, _ended(record))
-        else:
-            self._resume(record, actor, reply)
-
-    def _resume(self, record: RunRecord, actor: Actor, reply: Reply) -> None:
-        now = self._worker.now
-        work = self._worker.batch.lone_work()
-        work.changes.append(ActRecorded("resume", now, *actor, run_id=record.id))
-        work.answer(reply, None)
-        below = (self._inspector.run_facts_by_key(key) for key in self._inspector.halted_below(record.key))
-        for halted in (record, *below):
-            if halted is None or halted.status != "halted":
-                continue
-            here = self._serves(halted)
-            reason = None if here else no_workflow(halted.workflow)
-            work.changes.append(RunResumed(halted.key, now, reason))
-            if halted is not record:
-                work.changes.append(ActRecorded("resume", now, *actor, run_id=halted.id))
-            if here:
-                work.afterwards(partial(self._worker.claims.claim, [halted.key]))
-        if record.status == "waiting" and self._serves(record):
-            self._worker.claims.claim([record.key])
-        elif record.status == "waiting":  # whoever carries it on looks at it
-            work.changes.append(RunWoken(record.key, now))
-
-    def _serves(self, record: RunRecord) -> bool:
-        return record.workflow in self._workflows and self._worker.claims.takes_work
+    run: RunCreated
+    messages: tuple[OutgoingMessage, ...] = ()
 
 
-def _ended(record: RunRecord) -> RunEnded:
-    """Return the error that tells why a run is not resumed."""
-    remedy = "; to bring it back, retry it" if record.status in RETRIABLE else ""
-    return RunEnded(f"run {record.id!r} has ended ({record.status}), and only one that has not can be resumed{remedy}")
+class SendMessage(msgspec.Struct, frozen=True):
+    """Send a message. Answered when it is recorded, or with `RunNotFound` or `RunEnded`."""
+
+    run_id: str
+    message: OutgoingMessage
+
+
+class CancelRun(msgspec.Struct, frozen=True):
+    """Ask a run to stop. Answered when the request is recorded, or with `RunNotFound`.
+
+    The answer says whether the run still had to stop: False where it had ended already, otherwise than cancelled.
+    """
+
+    run_id: str
+    actor: Actor
+
+
+class ResumeRun(msgspec.Struct, frozen=True):
+    """Try a halted run again, and have a waiting one read again, with the code as it is now.
+
+    The halted ones that a run waits for, directly or not, are tried again as well: the run cannot go on without them.
+    One that is pending or running goes on by itself. Answered with `RunEnded` for one that has ended, or `RunNotFound`.
+    """
+
+    run_id: str
+    actor: Actor
+
+
+class RetryRun(msgspec.Struct, frozen=True):
+    """Bring a failed or cancelled run back, or resume a halted one. Answered when that is recorded.
+
+    Or with `RunNotFound`, `RunEnded` for a completed run, `RunNotEnded` for one that goes on anyway.
+    """
+
+    run_id: str
+    actor: Actor
+
+
+class RetryRuns(msgspec.Struct, frozen=True):
+    """Bring back, or resume, the runs that match. Answered with how many there were, once that is recorded.
+
+    A run that is not to be brought back (any more), because it came along with its parent, say, is left out. `retried`
+    is how many there were so far.
+    """
+
+    runs: RunFilter
+    actor: Actor
+    retried: int = 0
+
+
+class ChangeQueue(msgspec.Struct, frozen=True):
+    """Change what a queue or limit bounds. Answered when that is recorded, or with `QueueNotFound`."""
+
+    queue: str
+    change: SettingsChange
+
+
+class PauseQueue(msgspec.Struct, frozen=True):
+    """Pause a queue or limit or, where `paused` is false, let it go on. Answered as `ChangeQueue`."""
+
+    queue: str
+    paused: bool
+    actor: Actor
+
+
+class CancelWaiting(msgspec.Struct, frozen=True):
+    """Cancel the runs that wait in a queue, or in one partition of it. Answered with how many there were.
+
+    `after` is the key of the run that was looked at last, `cancelled` how many there were so far.
+    """
+
+    queue: str
+    partition: str | None
+    actor: Actor
+    after: int = 0
+    cancelled: int = 0
+
+
+class Purge(msgspec.Struct, frozen=True):
+    """Delete the runs that ended before a time. Answered with how many there were; `purged` is how many so far."""
+
+    ended_before: int
+    purged: int = 0
+
+
+class WaitForRun(msgspec.Struct, frozen=True):
+    """Answered with the `RunOver` of a run as soon as there is one, or with `RunNotFound`."""
+
+    run_id: str
+
+
+class WaitForValue(msgspec.Struct, frozen=True):
+    """Answered with what a run publishes, or has published, under `key`; with `RunNotFound`, or `RunEnded`."""
+
+    run_id: str
+    key: str
+
+
+class WaitForIdle(msgspec.Struct, frozen=True):
+    """Answered once nothing is to be done, with the time at which that changes by itself, or None."""
+
+
+#: What changes nothing in the file, and so is served also while nothing can be written.
+Waiting: TypeAlias = WaitForRun | WaitForValue | WaitForIdle
+
+Request: TypeAlias = (
+    StartRun
+    | SendMessage
+    | CancelRun
+    | ResumeRun
+    | RetryRun
+    | RetryRuns
+    | ChangeQueue
+    | PauseQueue
+    | CancelWaiting
+    | Purge
+    | Waiting
+)
+
+
+class Asked(msgspec.Struct, frozen=True, eq=False):
+    """A request and where its answer goes, which is called once."""
+
+    request: Request
+    reply: Reply
+
+
+#: What an engine's thread handles one at a time: a request, or something that happened.
+Event: TypeAlias = Asked | Callable[[], None]

@@ -1,6 +1,6 @@
-"""What callers ask about runs that have ended: to bring them back, one or many.
+"""Serves what callers ask about runs that have ended: to bring them back, one or many.
 
-Each method is one event, as in `stepwell.runtime.requests`. With a run come its children whose end took it along, or
+With a run come its children whose end took it along, or
 was taken along by its own: all of them in one commit, or none.
 """
 
@@ -11,11 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
-from stepwell.errors import RunEnded, RunNotEnded, RunNotFound, StepwellError
+from msgspec.structs import replace
+
+from stepwell.errors import RunEnded, RunNotEnded, RunNotFound, StepwellError, StoreError
 from stepwell.model.acts import Actor
 from stepwell.model.journal import Entry
 from stepwell.model.lifecycle import ENDED, RETRIABLE, Status
 from stepwell.model.run import RunRecord
+from stepwell.runtime.requests import Asked, RetryRuns
+from stepwell.runtime.run_requests import RunRequests
 from stepwell.store.acts import ActRecorded
 from stepwell.store.changes import RunRetried
 from stepwell.store.inspector import Inspector, RunFilter
@@ -40,35 +44,29 @@ class RetryRequests:
         self,
         worker: Worker,
         inspector: Inspector,
-        later: Callable[[Callable[[], None]], None],
-        resume: Callable[[str, Actor, Reply], None],
+        runs: RunRequests,
+        later: Callable[[Asked], None],
     ) -> None:
         self._worker = worker
         self._inspector = inspector
+        self._runs = runs
         self._later = later
-        self._resume = resume
         self._coming: set[int] = set()  # the keys of those whose return is not committed yet
 
     def retry(self, run_id: str, actor: Actor, reply: Reply) -> None:
-        """Bring a failed or cancelled run back, or resume a halted one; replies when that is recorded.
-
-        Or with `RunNotFound`, `RunEnded` for a completed run, `RunNotEnded` for one that goes on anyway.
-        """
+        """Serve a `RetryRun`."""
         record = self._worker.find(run_id)
         if record is None:
-            reply(None, RunNotFound(f"no run has the id {run_id!r}: it was never started, or has been purged"))
-        elif record.status == "halted":
-            self._resume(run_id, actor, reply)
-        elif record.status == "completed":
+            raise RunNotFound(f"no run has the id {run_id!r}: it was never started, or has been purged")
+        if record.status == "halted":
+            self._runs.resume(run_id, actor, reply)
+            return
+        if record.status == "completed":
             text = f"run {run_id!r} has completed, so there is nothing to retry; start another one, under another id"
-            reply(None, RunEnded(text))
-        elif record.status not in RETRIABLE or record.key in self._worker.batch.ending or record.key in self._coming:
-            reply(None, RunNotEnded(f"run {run_id!r} has not ended ({record.status}), so it cannot be retried"))
-        else:
-            try:
-                self._bring_back(record, actor, reply)
-            except StepwellError as error:
-                reply(None, error)
+            raise RunEnded(text)
+        if record.status not in RETRIABLE or record.key in self._worker.batch.ending or record.key in self._coming:
+            raise RunNotEnded(f"run {run_id!r} has not ended ({record.status}), so it cannot be retried")
+        self._bring_back(record, actor, reply)
 
     def _bring_back(self, record: RunRecord, actor: Actor, reply: Reply) -> None:
         """Add a run, and the children that come with it, to the batch as one unit. Raises `RunNotEnded`."""
@@ -139,30 +137,28 @@ class RetryRequests:
 
     # --- in bulk -------------------------------------------------------------------------------------------------
 
-    def retry_all(self, run_filter: RunFilter, actor: Actor, reply: Reply, retried: int = 0) -> None:
-        """Bring back, or resume, the runs that match; replies with how many there were, once that is recorded.
-
-        A run that is not to be brought back (any more), because it came along with its parent, say, is left out.
-        """
-        page = self._inspector.list_runs(run_filter)[:_CHUNK]
+    def retry_all(self, request: RetryRuns, reply: Reply) -> None:
+        """Serve a `RetryRuns`."""
+        page = self._inspector.list_runs(replace(request.runs, limit=_CHUNK))
         if not page:
-            reply(retried, None)
+            reply(request.retried, None)
             return
         done: list[str] = []
         for record in page:
-            self.retry(record.id, actor, partial(_count, done, record.id))
+            try:
+                self.retry(record.id, request.actor, partial(_count, done, record.id))
+            except StoreError:
+                raise
+            except StepwellError as error:
+                _count(done, record.id, None, error)
+        before = page[-1].key
+
+        def go_on() -> None:
+            rest = replace(request.runs, before_key=before)
+            self._later(Asked(replace(request, runs=rest, retried=request.retried + len(done)), reply))
+
         last = self._worker.batch.lone_work()
-        rest = RunFilter(
-            status=run_filter.status,
-            workflow=run_filter.workflow,
-            id_prefix=run_filter.id_prefix,
-            started_since=run_filter.started_since,
-            before_key=page[-1].key,
-            limit=_CHUNK,
-        )
-        last.afterwards(
-            lambda: self._later(lambda: self.retry_all(rest, actor, reply, retried + len(done))), partial(reply, None)
-        )
+        last.afterwards(go_on, partial(reply, None))
 
 
 def _count(done: list[str], run_id: str, _value: object, error: BaseException | None) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import Limit, Queue
@@ -21,12 +21,13 @@ from stepwell.definitions.step_call import StepCall
 from stepwell.errors import ClaimLost, EngineClosed, StepwellError, StoreError, StoreUnavailable
 from stepwell.model.journal import Payload
 from stepwell.model.run import Claim, Member
-from stepwell.runtime import purging
 from stepwell.runtime.notifications import Notifications
+from stepwell.runtime.purging import Purging
 from stepwell.runtime.queue_requests import QueueRequests
 from stepwell.runtime.request_gate import RequestGate, copy_of
-from stepwell.runtime.requests import Requests
+from stepwell.runtime.requests import Asked, Event, Request, StartRun
 from stepwell.runtime.retry_requests import RetryRequests
+from stepwell.runtime.run_requests import RunRequests
 from stepwell.runtime.waiters import Waiters
 from stepwell.runtime.write_turn import WriteTurn
 from stepwell.store.store import Notification, Store
@@ -68,8 +69,8 @@ class Driver(Protocol):
         ...
 
 
-class TurnLoop(RequestGate):
-    """One worker, its requests and whoever waits for answers. Not thread-safe, but for `post`."""
+class TurnLoop:
+    """One worker, its requests and whoever waits for answers. Not thread-safe, but for `post` and `submit`."""
 
     def __init__(
         self,
@@ -88,20 +89,17 @@ class TurnLoop(RequestGate):
         self.claim: Claim | None = None
         self.failure: StepwellError | None = None
         self.closing = False
-        self.unavailable = None
         #: The last commit could not be made.
         self.is_held_back = False
-        self.inbox: deque[Callable[[], None]] = deque()
+        self.inbox: deque[Event] = deque()
         #: Starts that callers asked for. They come behind all else: thousands at once must not hold up the others.
-        self.starts: deque[Callable[[], None]] = deque()
+        self.starts: deque[Event] = deque()
         #: How much one turn takes on, at most; and how much the last one did.
         self.limit = MOST
         self.taken_on = 0
         #: Where somebody else is writing, the driver will be woken: until then another turn would change nothing.
         self.write_turn = WriteTurn(store.writers, driver.wake)
         self._held_up = False
-        # These events are tried again in the next turn.
-        self._tried_again: list[Callable[[], None]] = []
         self._driver = driver
         self._takes_work = takes_work
         self._queues = None if queues is None else sorted(queues)
@@ -116,10 +114,15 @@ class TurnLoop(RequestGate):
             flows=flows,
             queues=queues,
         )
-        self.requests = Requests(self.worker, store.inspector, workflows)
-        self.retry_requests = RetryRequests(self.worker, store.inspector, self.later, self.requests.resume)
-        self.queue_requests = QueueRequests(self.worker, store.inspector, self.later)
         self.waiters = Waiters(store, self.worker.memory, self.worker.batch, self.worker.claims.claiming)
+        self.run_requests = RunRequests(self.worker, store.inspector, workflows)
+        self.gate = RequestGate(
+            self.run_requests,
+            RetryRequests(self.worker, store.inspector, self.run_requests, self.inbox.append),
+            QueueRequests(self.worker, store.inspector, self.inbox.append),
+            Purging(self.worker, store, self.write_turn, self.inbox.append),
+            self.waiters,
+        )
         self._after_flush: list[Callable[[], None]] = []
         self._hearing = Notifications(self.worker, self.waiters, self.later, self._look_at_members)
         self._at_work: frozenset[int] = frozenset()  # the epochs of the workers that took work when last looked at
@@ -145,9 +148,12 @@ class TurnLoop(RequestGate):
         """Queue an event; from any thread. The driver must be woken."""
         self.inbox.append(event)
 
-    def post_start(self, event: Callable[[], None]) -> None:
-        """Queue a start; as `post`."""
-        self.starts.append(event)
+    def submit(self, request: Request, reply: Reply) -> None:
+        """Queue a request, as `post`; `reply` is called once, with the answer to it."""
+        if isinstance(request, StartRun):
+            self.starts.append(Asked(request, reply))
+        else:
+            self.inbox.append(Asked(request, reply))
 
     # --- a turn --------------------------------------------------------------------------------------------------
 
@@ -162,7 +168,7 @@ class TurnLoop(RequestGate):
             with worker.loops.entered():
                 self._handle_events()
                 self._commit()
-                if self.unavailable is None:
+                if self.gate.unavailable is None:
                     worker.evict()
                     worker.claims.admit()
         except Exception as error:  # noqa: BLE001 - see fail
@@ -174,7 +180,7 @@ class TurnLoop(RequestGate):
 
     def has_more(self) -> bool:
         """Tell whether another turn should follow at once."""
-        if self.unavailable is not None:
+        if self.gate.unavailable is not None:
             return False
         if self.inbox or (self.starts and not self._held_up) or self.worker.turns.is_pending():
             return True
@@ -182,16 +188,22 @@ class TurnLoop(RequestGate):
 
     def is_idle(self, now: int) -> bool:
         """Tell whether nothing is queued, uncommitted or due."""
-        if self.inbox or self.starts or self._tried_again or self.worker.batch or self.worker.turns.is_pending():
+        if (
+            self.inbox
+            or self.starts
+            or self.write_turn.postponed
+            or self.worker.batch
+            or self.worker.turns.is_pending()
+        ):
             return False
         due = self.worker.next_due()
         return due is None or due > now
 
     def _handle_events(self) -> None:
         worker, inbox = self.worker, self.inbox
-        if self._tried_again:
-            inbox.extend(self._tried_again)
-            self._tried_again.clear()
+        if self.write_turn.postponed:
+            inbox.extend(self.write_turn.postponed)
+            self.write_turn.postponed.clear()
         due = worker.next_due()
         if due is not None and due <= worker.now:
             worker.advance()
@@ -200,12 +212,12 @@ class TurnLoop(RequestGate):
         self.taken_on = 0
         room = max(self.limit - len(worker.batch), self.limit // 4)
         self._handle(inbox, room)
-        if self.starts and (not self._held_up or self.unavailable is not None):
+        if self.starts and (not self._held_up or self.gate.unavailable is not None):
             self._handle(self.starts, max(room - self.taken_on, room // 4, 1))
         if worker.loops.intruded:
             worker.outcomes.halt_intruded()
 
-    def _handle(self, events: deque[Callable[[], None]], limit: int) -> None:
+    def _handle(self, events: deque[Event], limit: int) -> None:
         enough = self.taken_on + limit
         for _ in range(len(events)):
             if self.taken_on >= enough:
@@ -213,22 +225,25 @@ class TurnLoop(RequestGate):
             event = events.popleft()
             self.taken_on += 1
             try:
-                event()
+                if isinstance(event, Asked):
+                    self.gate.serve(event)
+                else:
+                    event()
             except Exception:
                 events.appendleft(event)  # its caller still waits for an answer, which `fail` gives
                 raise
 
     def _commit(self) -> None:
-        if self.unavailable is None:
+        if self.gate.unavailable is None:
             self.worker.turns.decide()
         works = self.worker.batch.take()
         self.taken_on += len(works)
         self._held_up = False
         if not works:
-            if not self._tried_again:
+            if not self.write_turn.postponed:
                 self.write_turn.give_up()
             return
-        if self.unavailable is not None or not self.write_turn.take():
+        if self.gate.unavailable is not None or not self.write_turn.take():
             self._held_up = True
             self.worker.batch.put_back(works)
             return
@@ -296,28 +311,27 @@ class TurnLoop(RequestGate):
             _log.error("%s. Work goes on by itself when that is over", error)
             self.is_held_back = True
         self.worker.outcomes.hold_back(works, error)
-        self.unavailable = error
+        self.gate.unavailable = error
         self._driver.store_unavailable()
 
     def give_up_waiting(self, error: StoreUnavailable) -> None:
         """Refuse what callers asked for, since somebody else does not stop writing; what runs did waits on."""
         _log.error("%s. Work goes on by itself when that is over", error)
         self.worker.outcomes.hold_back(self.worker.batch.take(), error)
-        waiting, self._tried_again = [*self._tried_again, *self.starts], []
+        waiting, self.write_turn.postponed = [*self.write_turn.postponed, *self.starts], []
         self.starts.clear()
         for event in waiting:
-            reply = _reply_of(event)
-            if reply is None:
-                self._tried_again.append(event)
+            if isinstance(event, Asked):
+                event.reply(None, copy_of(error))
             else:
-                reply(None, copy_of(error))
+                self.write_turn.postponed.append(event)
         self.flush()
-        self._held_up = bool(self.worker.batch or self._tried_again)
+        self._held_up = bool(self.worker.batch or self.write_turn.postponed)
         self.write_turn.wait_on(self._held_up)
 
     def try_store_again(self) -> None:
         """Try the commits that were held back; an event that was refused for it is found again by looking."""
-        self.unavailable = None
+        self.gate.unavailable = None
         self._hearing.look_at_everything()
 
     def _start_anew(self, works: list[UnitOfWork], error: ClaimLost) -> None:
@@ -367,14 +381,13 @@ class TurnLoop(RequestGate):
     def refuse_inbox(self) -> None:
         """Tell the callers of queued requests that the engine does not serve any more."""
         failure = self.failure or EngineClosed("the engine is closed")
-        self.inbox.extend(self._tried_again)
-        self._tried_again.clear()
+        self.inbox.extend(self.write_turn.postponed)
+        self.write_turn.postponed.clear()
         while self.inbox or self.starts:
             event = (self.inbox or self.starts).popleft()
-            reply = _reply_of(event)
-            if reply is not None:
+            if isinstance(event, Asked):
                 with suppress(Exception):  # where the event failed half-way, it may have had its answer
-                    reply(None, failure)
+                    event.reply(None, failure)
         self.flush()
 
     # --- news from other processes ---------------------------------------------------------------------------------
@@ -416,17 +429,11 @@ class TurnLoop(RequestGate):
         self._at_work = frozenset(member.epoch for member in members if member.takes_work and member.state != "dead")
         return not before <= self._at_work
 
-    # --- retention -----------------------------------------------------------------------------------------------
-
-    def purge(self, ended_before: int, reply: Reply) -> None:
-        """Delete the runs that ended before a time, some at a time; replies with their number; an event."""
-        purging.purge(self, ended_before, reply)
-
     def take_turn(self, again: Callable[[], None]) -> bool:
         """Take the writers' lock; else have `again` called in a later turn."""
-        if self.unavailable is None and self.write_turn.take():
-            return True
-        self._tried_again.append(again)
+        if self.gate.unavailable is None:
+            return self.write_turn.take_or_postpone(again)
+        self.write_turn.postponed.append(again)
         return False
 
     # --- what the worker has done outside (see `stepwell.worker.unit_of_work.Outside`) --------------------------------
@@ -498,9 +505,3 @@ class TurnLoop(RequestGate):
         self._refuse_batch(self.failure)
         self.worker.close()
         self.flush()
-
-
-def _reply_of(event: Callable[[], None]) -> Reply | None:
-    """Return what answers the caller of an event, where it has one: the last argument."""
-    reply: Any = event.args[-1] if isinstance(event, partial) and event.args else None
-    return cast("Reply", reply) if callable(reply) else None

@@ -12,6 +12,8 @@ from typing import Final, TypeVar
 from stepwell.errors import RunEnded, RunNotFound, StepwellError
 from stepwell.model.journal import Payload
 from stepwell.model.lifecycle import ENDED
+from stepwell.model.run import RunRecord
+from stepwell.runtime.requests import WaitForRun, WaitForValue
 from stepwell.store.store import Store
 from stepwell.worker.commit_batch import CommitBatch
 from stepwell.worker.run_cache import RunCache
@@ -44,17 +46,15 @@ class Waiters:
         self._listening = False
         self.idle: list[Reply] = []
 
-    def run(self, run_id: str, reply: Reply) -> None:
-        """Reply with the `RunOver` of a run as soon as there is one; an event."""
+    def run(self, request: WaitForRun, reply: Reply) -> None:
+        """Serve a `WaitForRun`."""
+        run_id = request.run_id
         self._listen()
         run = self._memory.by_id(run_id)
         if run is not None:
             key = run.key
         else:
-            record = self._store.inspector.run_by_id(run_id)
-            if record is None:
-                reply(None, self._not_found(run_id))
-                return
+            record = self._record(run_id)
             # Of a halted run that is tried again, or was and has ended, it is told when that is committed.
             tried_again = record.key in self._batch.ending or record.key in self._claiming
             if record.status in ENDED or (record.status == "halted" and not tried_again):
@@ -65,17 +65,21 @@ class Waiters:
         self._ids[key] = run_id
         self._of_runs.setdefault(run_id, []).append(reply)
 
-    def value(self, run_id: str, key: str, reply: Reply) -> None:
-        """Reply with the value that a run publishes, or has published, under `key`; an event."""
+    def value(self, request: WaitForValue, reply: Reply) -> None:
+        """Serve a `WaitForValue`."""
+        run_id, key = request.run_id, request.key
         self._listen()
+        record = self._record(run_id)
+        if not self._tell_value(record.key, key, [reply]):
+            if record.status in ENDED:
+                raise _will_not_publish(run_id, key, record.status)
+            self._of_values.setdefault((record.key, key), []).append(reply)
+
+    def _record(self, run_id: str) -> RunRecord:
         record = self._store.inspector.run_by_id(run_id)
         if record is None:
-            reply(None, self._not_found(run_id))
-        elif not self._tell_value(record.key, key, [reply]):
-            if record.status in ENDED:
-                reply(None, _will_not_publish(run_id, key, record.status))
-            else:
-                self._of_values.setdefault((record.key, key), []).append(reply)
+            raise RunNotFound(f"{self._store.location} has no run {run_id!r}")
+        return record
 
     def _tell_value(self, run: int, key: str, replies: list[Reply]) -> bool:
         found = self._store.inspector.value(run, key)
@@ -127,7 +131,7 @@ class Waiters:
             self.run_over([RunOver(run.key, run.id, "halted", None, None, why_stuck(run, cause)) for run, cause in ids])
 
     def when_idle(self, reply: Reply) -> None:
-        """Reply once nothing is to be done, with the time at which that changes by itself, or None; an event."""
+        """Serve a `WaitForIdle`."""
         self.idle.append(reply)
 
     def run_over(self, over: list[RunOver]) -> None:
@@ -167,9 +171,6 @@ class Waiters:
             self.idle.remove(reply)
         elif not _drop(reply, self._of_values) and _drop(reply, self._of_runs):
             self._ids = {key: run_id for key, run_id in self._ids.items() if run_id in self._of_runs}
-
-    def _not_found(self, run_id: str) -> RunNotFound:
-        return RunNotFound(f"{self._store.location} has no run {run_id!r}")
 
 
 def _drop(reply: Reply, waiters: dict[K, list[Reply]]) -> bool:

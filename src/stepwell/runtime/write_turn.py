@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from stepwell.runtime.requests import Event
 from stepwell.store.store import WritersLock
 
 
@@ -18,6 +19,8 @@ class WriteTurn:
         self.number = 0
         #: Whether the engine is writing.
         self.is_taken = False
+        #: What could not have its turn, and is tried again in the next turn of the engine.
+        self.postponed: list[Event] = []
 
     def take(self) -> bool:
         """Take the lock if it is free; else have the engine woken when it is."""
@@ -28,6 +31,13 @@ class WriteTurn:
         if not self.waits:
             self.waits = True
             self.number += 1
+        return False
+
+    def take_or_postpone(self, event: Event) -> bool:
+        """Take the lock if it is free; else have the event tried again in a later turn of the engine."""
+        if self.take():
+            return True
+        self.postponed.append(event)
         return False
 
     def release(self) -> None:

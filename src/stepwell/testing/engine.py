@@ -16,6 +16,7 @@ from stepwell.api.session import Session
 from stepwell.errors import EngineClosed, InvalidArgument, StoreFailed
 from stepwell.model.clock import MICROSECONDS, Clock, to_seconds
 from stepwell.runtime.engine_thread import EngineThread
+from stepwell.runtime.requests import WaitForIdle
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.testing.clock import VirtualClock
 
@@ -66,7 +67,7 @@ class TestEngine(Engine):
     def _idle(self, timeout: float | timedelta) -> int | None:
         core = self._client.core
         try:
-            due: int | None = self._wait("the engine is not idle", timeout, core.waiters.when_idle)
+            due: int | None = self._wait("the engine is not idle", timeout, WaitForIdle())
         except TimeoutError:
             steps = [f"{attempts.definition.name!r} of run {attempts.run_id!r}" for attempts in core.steps.under_way()]
             under_way = ", ".join(steps) or "none"

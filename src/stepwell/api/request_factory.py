@@ -1,0 +1,230 @@
+"""Makes requests of what callers write: the one place where it is checked and encoded, whoever hands the request in.
+
+Nothing here waits, and nothing is written: what is not acceptable is refused before the engine hears of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from stepwell.api.acts import checked_actor
+from stepwell.api.options import (
+    START_OPTIONS,
+    StartMessage,
+    StartOptions,
+    checked_messages,
+    deadline_at,
+    duration_microseconds,
+    retry_filter,
+)
+from stepwell.api.sortable_ids import SortableIds
+from stepwell.definitions.definition import (
+    Workflow,
+    checked_kwargs,
+    how_to_make_it_a_workflow,
+    is_workflow,
+    refuse_named,
+    registered_workflows,
+    workflow_named,
+)
+from stepwell.definitions.durable import as_definition
+from stepwell.definitions.namesakes import are_different, place_of
+from stepwell.definitions.queues import QueueSlot, Rate, Unset, batch_count, changed_settings, check_key, queue_entry
+from stepwell.errors import DefinitionError, InvalidArgument
+from stepwell.model.clock import Clock, engine_time
+from stepwell.model.lifecycle import Status
+from stepwell.model.names import check_name
+from stepwell.operations.functions import check_id
+from stepwell.runtime.requests import (
+    CancelRun,
+    CancelWaiting,
+    ChangeQueue,
+    OutgoingMessage,
+    PauseQueue,
+    Purge,
+    ResumeRun,
+    RetryRun,
+    RetryRuns,
+    SendMessage,
+    StartRun,
+    WaitForRun,
+    WaitForValue,
+)
+from stepwell.store.changes import RunCreated
+from stepwell.values.codec import Codec
+from stepwell.worker.queue_policy import entered
+from stepwell.worker.worker import Worker
+
+_START_OPTIONS: Final = frozenset(START_OPTIONS)
+
+
+class RequestFactory:
+    """Makes the requests of one engine's callers; safe from any thread. Each method raises for what it refuses."""
+
+    def __init__(self, codec: Codec, clock: Clock, workflows: Mapping[str, Workflow[..., Any]], worker: Worker) -> None:
+        self._codec = codec
+        self._clock = clock
+        self._workflows = workflows
+        self._worker = worker
+        self._ids = SortableIds()
+
+    # --- starts and messages ---------------------------------------------------------------------------------------
+
+    def definition(self, workflow: Callable[..., Any] | str, options: StartOptions) -> Workflow[..., Any]:
+        """Return the workflow that is meant by an object or a name; raises `InvalidArgument` for anything else.
+
+        `options` are the keyword arguments of the start: those that are none of its options are refused.
+        """
+        if not options.keys() <= _START_OPTIONS:
+            refuse_named(workflow, {name: value for name, value in options.items() if name not in START_OPTIONS})
+        if isinstance(workflow, str):
+            return self.workflow_called(workflow)
+        found = as_definition(workflow)
+        if not is_workflow(found):
+            raise InvalidArgument(
+                f"start() needs a @workflow, or the name of one, as its first argument, not {workflow!r}; "
+                f"{how_to_make_it_a_workflow(found)}"
+            )
+        return found
+
+    def workflow_called(self, name: str) -> Workflow[..., Any]:
+        """Return the workflow of this name, or what stands for it where this process does not have it."""
+        return self._workflows.get(name) or registered_workflows().get(name) or workflow_named(name)
+
+    def start(self, workflow: Workflow[..., Any], args: tuple[Any, ...], options: StartOptions) -> StartRun:
+        """Return the request to start a run; see `stepwell.Engine.start` for the options."""
+        run = self._creation(workflow, args, options, self._slot(options))
+        return StartRun(run, self._messages(run.id, options["messages"]) if "messages" in options else ())
+
+    def _creation(
+        self, workflow: Workflow[..., Any], args: tuple[Any, ...], options: StartOptions, slot: QueueSlot | None
+    ) -> RunCreated:
+        self._check_served(workflow)
+        run_id, deadline = options.get("id"), options.get("deadline")
+        named = checked_kwargs(options.get("kwargs"))
+        workflow.signature.bind_check(args, named)
+        workflow.converter(self._codec)  # raises where no result could ever be read
+        run_id = self._ids.new(self._clock.now()) if run_id is None else check_id(run_id)
+        where = f"the input of workflow {workflow.name!r} for run {run_id!r}"
+        is_typed = not workflow.is_named_only
+        payload, fingerprint = self._codec.seal_input(args, named, workflow.signature, where, is_typed=is_typed)
+        now = self._clock.now()
+        ends_at = deadline_at(deadline, now)
+        if ends_at is not None and isinstance(deadline, datetime):
+            ends_at = engine_time(self._clock, ends_at)
+        return RunCreated(
+            run_id,
+            workflow.name,
+            payload,
+            fingerprint,
+            "running" if slot is None else "pending",
+            now,
+            deadline_at=ends_at,
+            entry=None if slot is None else entered(slot, now, count=batch_count(slot.queue, args, named)),
+            ahead=self._worker.ahead,
+        )
+
+    def _check_served(self, workflow: Workflow[..., Any]) -> None:
+        """Raise `DefinitionError` for a workflow that the engine could not start, or would take for another one."""
+        served = self._workflows.get(workflow.name)
+        if served is not None and not workflow.is_named_only and are_different(served, workflow):
+            raise DefinitionError(
+                f"this engine executes {place_of(served)} under the name {workflow.name!r}, not {place_of(workflow)}, "
+                "which start() was given: give one of them another name="
+            )
+        if workflow.is_bound:
+            workflow.check_can_be_started(is_served=served is not None and served.is_bound_like(workflow))
+
+    def _slot(self, options: StartOptions) -> QueueSlot | None:
+        """Return how a start wants to stand in a queue; None where it goes into none."""
+        slot = queue_entry(
+            options.get("queue"),
+            priority=options.get("priority", 0),
+            delay=options.get("delay"),
+            dedup=options.get("dedup"),
+            partition=options.get("partition"),
+            run_id=options.get("id"),
+        )
+        if slot is not None and slot.ready_at is not None:
+            slot = replace(slot, ready_at=engine_time(self._clock, slot.ready_at))
+        if options.get("messages") and slot is not None and (slot.dedup is not None or slot.queue.batch is not None):
+            raise InvalidArgument("messages cannot go with a start whose run may turn out to be another one")
+        return slot
+
+    def _messages(self, run_id: str, messages: Sequence[StartMessage]) -> tuple[OutgoingMessage, ...]:
+        return tuple(self._message(run_id, name, value, key) for name, value, key in checked_messages(messages))
+
+    def _message(self, run_id: str, name: str, value: object, key: str | None) -> OutgoingMessage:
+        check_id(run_id)
+        check_name(name, "the name of a message")
+        if key is not None:
+            check_name(key, "the key of a message")
+        return OutgoingMessage(name, self._codec.encode_untyped(value, f"the message {name!r} to run {run_id!r}"), key)
+
+    def send(self, run_id: str, name: str, value: object, key: str | None) -> SendMessage:
+        """Return the request to send a message."""
+        return SendMessage(run_id, self._message(run_id, name, value, key))
+
+    # --- runs ------------------------------------------------------------------------------------------------------
+
+    def cancel(self, run_id: str, by: str | None, reason: str | None) -> CancelRun:
+        """Return the request to cancel a run."""
+        return CancelRun(run_id, checked_actor(by, reason))
+
+    def resume(self, run_id: str, by: str | None, reason: str | None) -> ResumeRun:
+        """Return the request to resume a run."""
+        return ResumeRun(run_id, checked_actor(by, reason))
+
+    def retry(self, run_id: str, by: str | None, reason: str | None) -> RetryRun:
+        """Return the request to retry a run."""
+        return RetryRun(run_id, checked_actor(by, reason))
+
+    def retry_all(
+        self,
+        status: Status | Sequence[Status] | None,
+        workflow: Workflow[..., Any] | str | None,
+        started_since: datetime | timedelta | float | None,
+        id_prefix: str | None,
+        by: str | None,
+        reason: str | None,
+    ) -> RetryRuns:
+        """Return the request to retry the runs that match."""
+        runs = retry_filter(status, workflow, started_since, id_prefix, self._clock)
+        return RetryRuns(runs, checked_actor(by, reason))
+
+    def purge(self, older_than: float | timedelta) -> Purge:
+        """Return the request to delete runs that ended so long ago."""
+        return Purge(self._clock.now() - duration_microseconds(older_than, "older_than"))
+
+    def wait_for_run(self, run_id: str) -> WaitForRun:
+        """Return the request to be told of a run's end."""
+        return WaitForRun(run_id)
+
+    def wait_for_value(self, run_id: str, key: str) -> WaitForValue:
+        """Return the request to be told what a run publishes."""
+        return WaitForValue(run_id, check_name(key, "the key of a published value"))
+
+    # --- queues ----------------------------------------------------------------------------------------------------
+
+    def change_queue(
+        self,
+        queue: str,
+        concurrency: int | Unset | None,
+        per_worker: int | Unset | None,
+        partition_concurrency: int | Unset | None,
+        rate: Rate | Unset | None,
+    ) -> ChangeQueue:
+        """Return the request to change what a queue or limit bounds."""
+        return ChangeQueue(queue, changed_settings(concurrency, per_worker, partition_concurrency, rate))
+
+    def pause_queue(self, queue: str, paused: bool, by: str | None, reason: str | None) -> PauseQueue:
+        """Return the request to pause a queue or limit, or to let it go on."""
+        return PauseQueue(queue, paused, checked_actor(by, reason))
+
+    def cancel_waiting(self, queue: str, partition: str | None, by: str | None, reason: str | None) -> CancelWaiting:
+        """Return the request to cancel what waits in a queue."""
+        return CancelWaiting(queue, check_key(partition, "partition"), checked_actor(by, reason))

@@ -1,0 +1,147 @@
+"""Serves what callers ask about one run: to start it, to send it a message, to cancel and to resume it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from msgspec.structs import replace
+
+from stepwell.definitions.definition import Workflow
+from stepwell.errors import RunEnded, RunNotFound
+from stepwell.model.acts import Actor
+from stepwell.model.lifecycle import ENDED, RETRIABLE
+from stepwell.model.run import RunRecord
+from stepwell.runtime.requests import CancelRun, SendMessage, StartRun
+from stepwell.store.acts import ActRecorded
+from stepwell.store.changes import CancelRequested, Created, MessageSent, RunCreated, RunResumed, RunWoken
+from stepwell.store.inspector import Inspector
+from stepwell.worker.conflicts import conflict_of
+from stepwell.worker.unit_of_work import Reply
+from stepwell.worker.unstarted import no_workflow
+from stepwell.worker.worker import Worker
+
+
+class RunRequests:
+    """Turns requests into work for a worker; belongs to the worker's thread."""
+
+    def __init__(self, worker: Worker, inspector: Inspector, workflows: Mapping[str, Workflow[..., Any]]) -> None:
+        self._worker = worker
+        self._inspector = inspector
+        self._workflows = workflows
+
+    def start(self, request: StartRun, reply: Reply) -> None:
+        """Serve a `StartRun`."""
+        run = request.run
+        if request.messages and (existing := self._worker.find(run.id)) is not None:
+            conflict = conflict_of(self._worker.codec, run, Created(existing.key, existing))
+            if conflict is not None:  # it sends nothing; a start that finds its run sends the messages to it
+                raise conflict
+        if run.entry is None and not self._worker.admits(run.workflow):
+            run = self.as_pending(run)
+        work = self._worker.batch.lone_work()
+        if run.entry is not None:
+            self._worker.declare(run.entry.queue, work)
+            self._worker.queue_touched(run.entry.queue)
+        work.then(run, lambda created: self._started(run, created, reply), partial(reply, None))
+        self._worker.batch.creating[run.id] = run
+        for message in request.messages:
+            change = MessageSent(run.id, message.name, message.value, self._worker.now, message.key)
+            work.then(change, partial(self._worker.message_committed, change))
+
+    def _started(self, run: RunCreated, created: Created, reply: Reply) -> None:
+        refusal = conflict_of(self._worker.codec, run, created)
+        if refusal is not None:
+            reply(None, refusal)
+            return
+        reply(run.id if created.existing is None else created.existing.id, None)
+        self._worker.child_created(run, created)
+
+    def as_pending(self, run: RunCreated) -> RunCreated:
+        """Return the same start for a run that cannot run at once."""
+        reason = None if run.workflow in self._workflows else no_workflow(run.workflow)
+        return replace(run, status="pending", reason=reason)
+
+    def send(self, request: SendMessage, reply: Reply) -> None:
+        """Serve a `SendMessage`."""
+        message = request.message
+        run = self._worker.resident(request.run_id)
+        if run is not None and message.key is None and not run.sending.get(message.name):
+            receiver = run.waits_for(message.name)
+            if receiver is not None and not self._worker.inbox.pending_for(run):
+                # Someone waits for it: it goes into the journal without a stop in the message table.
+                work = self._worker.batch.work_of(run)
+                work.answer(reply, None)
+                entry = self._worker.activator.entry(run, receiver, "message", message.value)
+                self._worker.activator.deliver(run, entry, work)
+                self._worker.settle_run(run, work)
+                return
+        work = self._worker.batch.lone_work()
+        change = MessageSent(request.run_id, message.name, message.value, self._worker.now, message.key)
+        if run is not None:
+            run.sending[message.name] = run.sending.get(message.name, 0) + 1
+        work.then(change, lambda sent: self._worker.message_committed(change, sent))
+        work.answer(reply, None)
+
+    def cancel(self, request: CancelRun, reply: Reply) -> None:
+        """Serve a `CancelRun`."""
+        run_id, actor = request.run_id, request.actor
+        reason, now = actor.reason, self._worker.now
+        change = CancelRequested(run_id, now, reason)
+        act = ActRecorded("cancel", now, *actor, run_id=run_id)
+        run = self._worker.resident(run_id)
+        if run is not None and run.status != "halted":
+            work = self._worker.batch.work_of(run)
+            work.changes += [change, act]
+            self._worker.deliver_cancel(run, reason, work)
+        elif (record := self._worker.find(run_id)) is not None and record.status == "halted":
+            work = self._worker.batch.lone_work()
+            work.changes += [change, act]
+            self._worker.unstarted.cancel(replace(record, cancel_reason=record.cancel_reason or reason), work)
+        else:
+            work = self._worker.batch.lone_work()
+            work.then(change, partial(self._cancel_recorded, reply), partial(reply, None))
+            work.changes.append(act)
+            return
+        work.answer(reply, True)
+
+    def _cancel_recorded(self, reply: Reply, record: RunRecord) -> None:
+        reply(record.status not in ENDED or record.status == "cancelled", None)
+        self._worker.cancel_committed(record)
+
+    def resume(self, run_id: str, actor: Actor, reply: Reply) -> None:
+        """Serve a `ResumeRun`, and a retry of a halted run, which is the same."""
+        record = self._worker.find(run_id)
+        if record is None:
+            raise RunNotFound(f"no run has the id {run_id!r}: it was never started, or has been purged")
+        if record.status in ENDED:
+            raise _ended(record)
+        now = self._worker.now
+        work = self._worker.batch.lone_work()
+        work.changes.append(ActRecorded("resume", now, *actor, run_id=record.id))
+        work.answer(reply, None)
+        below = (self._inspector.run_facts_by_key(key) for key in self._inspector.halted_below(record.key))
+        for halted in (record, *below):
+            if halted is None or halted.status != "halted":
+                continue
+            here = self._serves(halted)
+            reason = None if here else no_workflow(halted.workflow)
+            work.changes.append(RunResumed(halted.key, now, reason))
+            if halted is not record:
+                work.changes.append(ActRecorded("resume", now, *actor, run_id=halted.id))
+            if here:
+                work.afterwards(partial(self._worker.claims.claim, [halted.key]))
+        if record.status == "waiting" and self._serves(record):
+            self._worker.claims.claim([record.key])
+        elif record.status == "waiting":  # whoever carries it on looks at it
+            work.changes.append(RunWoken(record.key, now))
+
+    def _serves(self, record: RunRecord) -> bool:
+        return record.workflow in self._workflows and self._worker.claims.takes_work
+
+
+def _ended(record: RunRecord) -> RunEnded:
+    """Return the error that tells why a run is not resumed."""
+    remedy = "; to bring it back, retry it" if record.status in RETRIABLE else ""
+    return RunEnded(f"run {record.id!r} has ended ({record.status}), and only one that has not can be resumed{remedy}")
