@@ -20,7 +20,6 @@ from stepwell.model.run import Member, RunRecord
 from stepwell.model.waits import Wait, decode_waits
 from stepwell.store.inspector import Inspector
 from stepwell.store.queues import QueueState
-from stepwell.store.store import SUSPECT_CRASHES
 from stepwell.worker.queue_policy import rate_opens_at
 
 #: How many holders of permits, and unread messages, are looked at.
@@ -107,7 +106,7 @@ class Reasons:
         taker = self._nobody(record.workflow)
         if taker is not None:
             return taker
-        if record.crashes >= SUSPECT_CRASHES:
+        if record.suspect:
             return reasons.suspect(record.crashes, self._inspector.suspect_under_way())
         return reasons.for_room()
 
@@ -127,7 +126,7 @@ class Reasons:
             return gone
         if record.owner is None and record.wake_at is not None and record.wake_at <= self._now:
             taker = self._nobody(record.workflow)
-            if taker is None and record.crashes >= SUSPECT_CRASHES:
+            if taker is None and record.suspect:
                 taker = reasons.suspect(record.crashes, self._inspector.suspect_under_way())
             return self._due(record, record.wake_at - record.ahead, taker, depth)
         try:

@@ -7,16 +7,15 @@ every step of every run, hence a `msgspec.Struct`: it is made in a third of the 
 from __future__ import annotations
 
 from contextvars import Context
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import msgspec
 
 from stepwell.definitions.definition import Step
 from stepwell.errors import SerializationError
 from stepwell.model.journal import Payload
+from stepwell.model.permit_states import PermitState
 from stepwell.values.inspection import MISSING
-
-PermitState: TypeAlias = Literal["asked", "waiting", "held", "left"] | None
 
 
 class StepCall(msgspec.Struct, eq=False):

@@ -1,7 +1,7 @@
 """The states of a run and the only legal moves between them.
 
-Everything else that speaks of states is drawn from, or tested against, `TRANSITIONS`: the CHECK in the
-schema, the diagram in the documentation, the filters of `list`.
+Everything else that speaks of states is drawn from, or tested against, `MOVES`: the table of states in the schema, what
+a store allows, the diagram in the documentation, the filters of `list`.
 
 - ``pending``    recorded; waits for room, or for a worker that has its workflow.
 - ``running``    owned by a worker: its code or one of its steps is under way.
@@ -14,7 +14,7 @@ schema, the diagram in the documentation, the filters of `list`.
 
 from __future__ import annotations
 
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 from stepwell.errors import StepwellError
 
@@ -22,15 +22,46 @@ Status = Literal["pending", "running", "waiting", "halted", "completed", "failed
 
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 
+
+class Move(NamedTuple):
+    """One move of a run: from any of `sources`, by a `change` that a store is told (or its method, in lower case)."""
+
+    change: str
+    sources: frozenset[Status]
+    target: Status
+    meaning: str
+
+
+def _move(change: str, sources: tuple[Status, ...], target: Status, meaning: str) -> Move:
+    return Move(change, frozenset(sources), target, meaning)
+
+
+_ALIVE: Final[tuple[Status, ...]] = ("pending", "running", "waiting", "halted")
+_BEGUN: Final[tuple[Status, ...]] = ("running", "waiting", "halted")
+
+#: The moves of a run, by name.
+MOVES: Final[dict[str, Move]] = {
+    "claimed": _move("RunsClaimed", ("pending", "halted"), "running", "a worker takes it up"),
+    "claimed as a suspect": _move(
+        "RunsClaimed", ("waiting",), "running", "it may kill its worker, so it counts as under way from here on"
+    ),
+    "woken": _move("RunMoved", ("waiting",), "running", "something came that its code goes on with"),
+    "parked": _move("RunMoved", ("pending", "running", "halted"), "waiting", "its code waits until something comes"),
+    "released": _move("reap", ("running",), "waiting", "its worker is gone"),
+    "handed back": _move("RunMoved", ("running", "waiting"), "pending", "its worker has no room, or no code, for it"),
+    "halted": _move(
+        "RunMoved", ("pending", "running", "waiting"), "halted", "the engine stops it, until somebody mends it"
+    ),
+    "resumed": _move("RunResumed", ("halted",), "pending", "somebody asks that it be tried again"),
+    "completed": _move("RunFinished", _BEGUN, "completed", "its code returned"),
+    "failed": _move("RunFinished", _ALIVE, "failed", "its code raised, or its deadline passed"),
+    "cancelled": _move("RunFinished", _ALIVE, "cancelled", "it was cancelled"),
+    "retried": _move("RunRetried", ("failed", "cancelled"), "pending", "somebody brings it back, without what failed"),
+}
+
 #: From each state, the states that a run may move to.
 TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
-    "pending": frozenset({"running", "waiting", "halted", "cancelled", "failed"}),
-    "running": frozenset({"pending", "waiting", "halted", "completed", "failed", "cancelled"}),
-    "waiting": frozenset({"pending", "running", "halted", "completed", "failed", "cancelled"}),
-    "halted": frozenset({"pending", "running", "waiting", "completed", "failed", "cancelled"}),
-    "completed": frozenset(),
-    "failed": frozenset({"pending"}),
-    "cancelled": frozenset({"pending"}),
+    status: frozenset(move.target for move in MOVES.values() if status in move.sources) for status in STATUSES
 }
 
 #: States in which a run has ended. By itself it never leaves them.
@@ -51,8 +82,11 @@ def check_transition(run_id: str, source: Status, target: Status) -> None:
 
 def mermaid() -> str:
     """Return the state diagram as Mermaid source; the documentation's copy is tested against it."""
-    lines = ["stateDiagram-v2", "    [*] --> pending", "    [*] --> running"]
+    lines = ["stateDiagram-v2", "    [*] --> pending: started", "    [*] --> running: started where there is room"]
     for source in STATUSES:
-        lines += [f"    {source} --> {target}" for target in STATUSES if target in TRANSITIONS[source]]
+        for target in STATUSES:
+            names = [name for name, move in MOVES.items() if source in move.sources and move.target == target]
+            if names:
+                lines.append(f"    {source} --> {target}: {', '.join(names)}")
     lines += [f"    {status} --> [*]" for status in STATUSES if status in ENDED]
     return "\n".join(lines)

@@ -35,7 +35,8 @@ class RunRecord(msgspec.Struct, frozen=True, gc=False):
     workers in a row during which it was under way and made no progress. `queue` is the queue that it was started in,
     `queued` whether it still waits there for its turn. `waiting_on` is what it waits for (see `stepwell.model.waits`).
     `ahead` is how much later engine time was than the wall clock when the run was created (see `stepwell.model.clock`).
-    `resumed` says that somebody asked for it to be tried again since it was halted last.
+    `resumed` says that somebody asked for it to be tried again since it was halted last, `suspect` that it has crashed
+    so often that it is taken up only while no other suspect is under way.
     """
 
     key: int
@@ -65,6 +66,7 @@ class RunRecord(msgspec.Struct, frozen=True, gc=False):
     waiting_on: str | None = None
     ahead: int = 0
     resumed: bool = False
+    suspect: bool = False
 
 
 class Member(msgspec.Struct, frozen=True):

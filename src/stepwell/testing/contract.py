@@ -26,8 +26,8 @@ pytest.register_assert_rewrite(
     *(
         f"stepwell.testing.contract_{part}"
         for part in (
-            *("acts", "changes", "claims", "deaths", "kit", "limits", "properties", "queue_kit", "queue_model"),
-            *("queues", "reads", "reasons", "retries", "workers"),
+            *("acts", "changes", "claims", "deaths", "kit", "limits", "moves", "properties", "queue_kit"),
+            *("queue_model", "queues", "reads", "reasons", "retries", "workers"),
         )
     )
 )
@@ -38,6 +38,7 @@ from stepwell.testing.contract_claims import ClaimContract  # noqa: E402
 from stepwell.testing.contract_deaths import DeathContract  # noqa: E402
 from stepwell.testing.contract_kit import NOW, Worker, step  # noqa: E402
 from stepwell.testing.contract_limits import LimitContract, LimitProperties  # noqa: E402
+from stepwell.testing.contract_moves import MoveContract  # noqa: E402
 from stepwell.testing.contract_properties import StoreProperties, WorkProperties  # noqa: E402
 from stepwell.testing.contract_queue_model import QueueProperties  # noqa: E402
 from stepwell.testing.contract_queues import QueueContract  # noqa: E402
@@ -55,6 +56,7 @@ class StoreContract(
     ClaimContract,
     DeathContract,
     LimitContract,
+    MoveContract,
     QueueContract,
     ReadContract,
     ReasonContract,

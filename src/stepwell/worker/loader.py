@@ -19,7 +19,6 @@ from stepwell.replay.loop_thread import LoopThread
 from stepwell.store.changes import RunCreated
 from stepwell.store.inspector import Inspector
 from stepwell.store.queues import PermitReturned
-from stepwell.store.store import SUSPECT_CRASHES
 from stepwell.values.codec import Codec
 from stepwell.worker.claims import Claims
 from stepwell.worker.commit_batch import CommitBatch
@@ -150,7 +149,7 @@ class Loader:
         halted_before = self._claims.halted.pop(record.key, None)
         if record.owner != worker.epoch or worker.memory.by_id(record.id) is not None:
             return  # it ended meanwhile, or this worker was fenced: then it is another one's
-        if record.crashes >= SUSPECT_CRASHES:
+        if record.suspect:
             self._claims.suspects.add(record.key)
         if record.crashes >= self._crashes:
             self._give_up(record)
@@ -165,7 +164,7 @@ class Loader:
         run.halted_before = halted_before
         worker.memory.enter(run)
         work = worker.batch.work_of(run)
-        run.suspect = record.crashes >= SUSPECT_CRASHES
+        run.suspect = record.suspect
         run.permits = {permit.op: permit for permit in snapshot.permits}
         run.history = attempt_history(snapshot.entries)
         execution.replay(snapshot.entries)

@@ -2,16 +2,21 @@
 
 SQL lives in ``.sql`` files and nowhere else. A statement begins with a line ``-- name: run_created``; the comment lines
 after it say what it is for and what its parameters ``?1``, ``?2`` … mean; it ends where the next one begins.
+
+What many statements share stands once, in ``fragments.sql``, where each begins with ``-- fragment: run_record``; a
+statement has ``{run_record}`` in its place.
 """
 
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 _FOLDER: Final = Path(__file__).parents[1] / "sqlite"
-_HEADER: Final = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_HEADER: Final = re.compile(r"^-- (?:name|fragment): (\w+)$", re.MULTILINE)
+_PLACE: Final = re.compile(r"\{(\w+)\}")
 _COMMENT: Final = re.compile(r"^--.*\n?", re.MULTILINE)
 _ROW: Final = re.compile(r"VALUES (\([?, ]+\))")
 
@@ -35,7 +40,23 @@ def parse(text: str) -> dict[str, str]:
 
 
 def load(file_name: str) -> dict[str, str]:
-    """Return the statements of a file of SQLite's dialect, the only one so far, by name."""
+    """Return the statements of a file of SQLite's dialect, the only one so far, by name.
+
+    Raises `KeyError` for the name of a fragment that does not exist.
+    """
+    return {name: _filled(statement) for name, statement in _read(file_name).items()}
+
+
+def _filled(text: str) -> str:
+    return _PLACE.sub(lambda place: _filled(_fragments()[place[1]]), text)
+
+
+@cache
+def _fragments() -> dict[str, str]:
+    return _read("fragments.sql")
+
+
+def _read(file_name: str) -> dict[str, str]:
     return parse((_FOLDER / file_name).read_text(encoding="utf-8"))
 
 

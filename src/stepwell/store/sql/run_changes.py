@@ -62,7 +62,8 @@ from stepwell.store.store import Unit
 
 _SQL: Final = load("queries_write.sql")
 _ATTACHED: Final = RunRecord.__struct_fields__.index("attached")  # a truth value, which SQLite keeps as 0 or 1
-_QUEUED: Final = RunRecord.__struct_fields__.index("queued")  # as above
+_QUEUED: Final = RunRecord.__struct_fields__.index("queued")  # as above, and so are the two last
+_RESUMED: Final = RunRecord.__struct_fields__.index("resumed")
 _ENTRY_FIELDS: Final = 9  # without the position, which the file assigns
 _APPEND: Final[Ladder] = ladder(_SQL["entry_appended"], (256, 32, 4, 1))
 _RUN_CREATED: Final = _SQL["run_created"]
@@ -84,6 +85,7 @@ def record_of(row: Sequence[Any]) -> RunRecord:
     fields = list(row)
     fields[_ATTACHED] = fields[_ATTACHED] != 0
     fields[_QUEUED] = fields[_QUEUED] != 0
+    fields[_RESUMED:] = [flag != 0 for flag in fields[_RESUMED:]]
     return RunRecord(*fields)
 
 

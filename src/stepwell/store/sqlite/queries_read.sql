@@ -1,6 +1,5 @@
 -- The SQL of the read side. Read by `named_sql`; used by `reader`.
--- Wherever a run's record is read, the columns are the fields of model.RunRecord in their order; for a journal entry
--- those of journal.Entry, for a message those of model.Message.
+-- What stands in braces is in fragments.sql. A message is read as the fields of model.Message in their order.
 
 -- name: read_begun
 -- A snapshot for reads that must agree with each other.
@@ -11,30 +10,22 @@ COMMIT;
 
 -- name: run_by_id
 -- ?1 id.
-SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead, resumed
+SELECT {run_record}
 FROM stepwell_runs WHERE id = ?1;
 
 -- name: run_facts
 -- ?1 id. As `run_by_id`, without its input and its result.
-SELECT key, id, workflow, status, NULL AS input, fingerprint, created_at, updated_at, started_at, NULL AS result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead, resumed
+SELECT {run_facts}
 FROM stepwell_runs WHERE id = ?1;
 
 -- name: run_by_key
 -- ?1 key.
-SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead, resumed
+SELECT {run_record}
 FROM stepwell_runs WHERE key = ?1;
 
 -- name: run_facts_by_key
 -- ?1 key. As `run_by_key`, without its input and its result.
-SELECT key, id, workflow, status, NULL AS input, fingerprint, created_at, updated_at, started_at, NULL AS result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead, resumed
+SELECT {run_facts}
 FROM stepwell_runs WHERE key = ?1;
 
 -- name: has_ids
@@ -47,55 +38,37 @@ SELECT EXISTS (SELECT 1 FROM stepwell_runs WHERE id >= ?1 AND id < ?2);
 -- ?1 statuses as a JSON array or NULL, ?2 workflow or NULL, ?3 id at least or NULL, ?4 id below or NULL,
 -- ?5 parent or NULL, ?6 created after or NULL, ?7 created before or NULL, ?8 key below, ?9 limit, ?10 started since or NULL,
 -- ?11 1 for those only that no other run started.
-SELECT key, id, workflow, status, NULL AS input, fingerprint, created_at, updated_at, started_at, NULL AS result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead, resumed
+SELECT {run_facts}
 FROM stepwell_runs
 WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
-    AND (?2 IS NULL OR workflow = ?2)
-    AND (?3 IS NULL OR (id >= ?3 AND id < ?4))
+    AND {id_within}
     AND (?5 IS NULL OR parent = ?5)
-    AND (?6 IS NULL OR created_at > ?6)
-    AND (?7 IS NULL OR created_at < ?7)
-    AND (?10 IS NULL OR started_at >= ?10)
-    AND (?11 = 0 OR parent IS NULL)
+    AND {listing}
     AND key < ?8
 ORDER BY key DESC LIMIT ?9;
 
 -- name: runs_listed_by_parent
 -- The children of one run, by their index.
-SELECT key, id, workflow, status, NULL AS input, fingerprint, created_at, updated_at, started_at, NULL AS result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead, resumed
+SELECT {run_facts}
 FROM stepwell_runs
 WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
-    AND (?2 IS NULL OR workflow = ?2)
-    AND (?3 IS NULL OR (id >= ?3 AND id < ?4))
+    AND {id_within}
     AND parent = ?5
-    AND (?6 IS NULL OR created_at > ?6)
-    AND (?7 IS NULL OR created_at < ?7)
-    AND (?10 IS NULL OR started_at >= ?10)
-    AND (?11 = 0 OR parent IS NULL)
+    AND {listing}
     AND key < ?8
 ORDER BY key DESC LIMIT ?9;
 
 -- name: runs_listed_by_prefix
 -- Runs whose id begins in some way, by the index on the id. The keys are sorted first and the rows fetched afterwards:
 -- with a prefix that many runs have, sorting whole rows took seconds.
-SELECT key, id, workflow, status, NULL AS input, fingerprint, created_at, updated_at, started_at, NULL AS result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead, resumed
+SELECT {run_facts}
 FROM stepwell_runs
 WHERE key IN (
     SELECT run.key FROM stepwell_runs AS run
     WHERE (?1 IS NULL OR run.status IN (SELECT value FROM json_each(?1)))
-        AND (?2 IS NULL OR run.workflow = ?2)
         AND run.id >= ?3 AND run.id < ?4
         AND (?5 IS NULL OR run.parent = ?5)
-        AND (?6 IS NULL OR run.created_at > ?6)
-        AND (?7 IS NULL OR run.created_at < ?7)
-        AND (?10 IS NULL OR run.started_at >= ?10)
-        AND (?11 = 0 OR run.parent IS NULL)
+        AND {listing}
         AND +run.key < ?8
     ORDER BY run.key DESC LIMIT ?9
 )
@@ -104,38 +77,26 @@ ORDER BY key DESC;
 -- name: runs_listed_by_status
 -- Runs in one of the states that stepwell_runs_by_status holds; ?1 is one status here. The second line repeats the
 -- index's condition, by which SQLite knows that it may use it.
-SELECT key, id, workflow, status, NULL AS input, fingerprint, created_at, updated_at, started_at, NULL AS result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead, resumed
+SELECT {run_facts}
 FROM stepwell_runs
 WHERE status = ?1
     AND (status = 'pending' OR status = 'halted' OR status = 'failed')
-    AND (?2 IS NULL OR workflow = ?2)
-    AND (?3 IS NULL OR (id >= ?3 AND id < ?4))
+    AND {id_within}
     AND (?5 IS NULL OR parent = ?5)
-    AND (?6 IS NULL OR created_at > ?6)
-    AND (?7 IS NULL OR created_at < ?7)
-    AND (?10 IS NULL OR started_at >= ?10)
-    AND (?11 = 0 OR parent IS NULL)
+    AND {listing}
     AND key < ?8
 ORDER BY key DESC LIMIT ?9;
 
 -- name: runs_listed_running
 -- Running ones are among those with an owner, which are few: keys first, as above. ?1 is 'running'.
-SELECT key, id, workflow, status, NULL AS input, fingerprint, created_at, updated_at, started_at, NULL AS result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead, resumed
+SELECT {run_facts}
 FROM stepwell_runs
 WHERE key IN (
     SELECT run.key FROM stepwell_runs AS run INDEXED BY stepwell_runs_by_owner
     WHERE run.owner IS NOT NULL AND run.status = ?1
-        AND (?2 IS NULL OR run.workflow = ?2)
-        AND (?3 IS NULL OR (run.id >= ?3 AND run.id < ?4))
+        AND {id_within}
         AND (?5 IS NULL OR run.parent = ?5)
-        AND (?6 IS NULL OR run.created_at > ?6)
-        AND (?7 IS NULL OR run.created_at < ?7)
-        AND (?10 IS NULL OR run.started_at >= ?10)
-        AND (?11 = 0 OR run.parent IS NULL)
+        AND {listing}
         AND +run.key < ?8
     ORDER BY run.key DESC LIMIT ?9
 )
@@ -146,13 +107,9 @@ ORDER BY key DESC;
 SELECT count(*) FROM (
     SELECT 1 FROM stepwell_runs
     WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
-        AND (?2 IS NULL OR workflow = ?2)
-        AND (?3 IS NULL OR (id >= ?3 AND id < ?4))
+        AND {id_within}
         AND (?5 IS NULL OR parent = ?5)
-        AND (?6 IS NULL OR created_at > ?6)
-        AND (?7 IS NULL OR created_at < ?7)
-        AND (?10 IS NULL OR started_at >= ?10)
-        AND (?11 = 0 OR parent IS NULL)
+        AND {listing}
         AND key < ?8
     LIMIT ?9
 );
@@ -162,21 +119,23 @@ SELECT count(*) FROM (
 SELECT halted_by FROM stepwell_runs WHERE key = ?1 AND status = 'halted';
 
 -- name: journal
--- ?1 run, ?2 after position, ?3 limit.
-SELECT run, op, kind, name, fingerprint, at, value, attempt, started_at, position
-FROM stepwell_journal WHERE run = ?1 AND position > ?2 ORDER BY position LIMIT ?3;
+-- ?1 run, ?2 after position, ?3 limit. Of its present chapter, here and below.
+SELECT {entry}
+FROM stepwell_journal
+WHERE run = ?1 AND position > max(?2, (SELECT journal_from FROM stepwell_runs WHERE key = ?1) - 1)
+ORDER BY position LIMIT ?3;
 
 -- name: loaded_runs
 -- ?1 keys as a JSON array.
-SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead, resumed
+SELECT {run_record}
 FROM stepwell_runs WHERE key IN (SELECT value FROM json_each(?1));
 
 -- name: loaded_entries
 -- ?1 keys as a JSON array. Ordered within each run by the index.
-SELECT run, op, kind, name, fingerprint, at, value, attempt, started_at, position
-FROM stepwell_journal WHERE run IN (SELECT value FROM json_each(?1)) ORDER BY run, position;
+SELECT {entry}
+FROM (SELECT key AS chapter_of, journal_from FROM stepwell_runs WHERE key IN (SELECT value FROM json_each(?1)))
+CROSS JOIN stepwell_journal ON run = chapter_of AND position >= journal_from
+ORDER BY chapter_of, position;
 
 -- name: loaded_messages
 -- ?1 keys as a JSON array.
@@ -210,25 +169,21 @@ SELECT key FROM below WHERE status = 'halted' ORDER BY key;
 -- ?1 workflows as a JSON array, ?2 now. Says what due, pending, suspect_due and suspect_pending would find.
 SELECT EXISTS (
     SELECT 1 FROM json_each(?1) AS wanted CROSS JOIN stepwell_runs AS run
-    WHERE run.status = 'waiting' AND run.owner IS NULL AND run.wake_at IS NOT NULL AND run.crashes < 2
+    WHERE {may_wake}
         AND run.workflow = wanted.value AND run.wake_at <= ?2
 ) OR EXISTS (
     SELECT 1 FROM json_each(?1) AS wanted CROSS JOIN stepwell_runs AS run
-    WHERE run.status = 'pending' AND run.queued = 0 AND run.crashes < 2 AND run.workflow = wanted.value
+    WHERE {may_begin} AND run.workflow = wanted.value
 ) OR EXISTS (
     SELECT 1 FROM json_each(?1) AS wanted CROSS JOIN stepwell_runs AS run
-    WHERE run.crashes >= 2 AND run.ended_at IS NULL AND run.status = 'waiting' AND run.owner IS NULL
+    WHERE {suspect_may_wake}
         AND run.workflow = wanted.value AND run.wake_at <= ?2
     UNION ALL
     SELECT 1 FROM json_each(?1) AS wanted CROSS JOIN stepwell_runs AS run
-    WHERE run.crashes >= 2 AND run.ended_at IS NULL AND run.status = 'pending' AND run.owner IS NULL
+    WHERE {suspect_may_begin}
         AND run.workflow = wanted.value
 ) AND NOT EXISTS (
-    SELECT 1 FROM stepwell_runs AS busy
-    WHERE busy.crashes >= 2 AND busy.ended_at IS NULL AND busy.status = 'running' AND NOT EXISTS (
-        SELECT 1 FROM stepwell_journal AS entry WHERE entry.run = busy.key AND entry.position > busy.crash_position
-            AND entry.kind <> 'step_started' AND (entry.op > 0 OR entry.kind <> 'timer')
-    )
+    {suspect_under_way}
 );
 
 -- name: next_wake
@@ -236,14 +191,14 @@ SELECT EXISTS (
 SELECT min(wake_at) FROM (
     SELECT (
         SELECT run.wake_at FROM stepwell_runs AS run
-        WHERE run.status = 'waiting' AND run.owner IS NULL AND run.wake_at IS NOT NULL AND run.crashes < 2
+        WHERE {may_wake}
             AND run.workflow = wanted.value AND run.wake_at > ?2
         ORDER BY run.wake_at LIMIT 1
     ) AS wake_at FROM json_each(?1) AS wanted
     UNION ALL
     SELECT (
         SELECT run.wake_at FROM stepwell_runs AS run
-        WHERE run.crashes >= 2 AND run.ended_at IS NULL AND run.status = 'waiting' AND run.owner IS NULL
+        WHERE {suspect_may_wake}
             AND run.workflow = wanted.value AND run.wake_at > ?2
         ORDER BY run.wake_at LIMIT 1
     ) FROM json_each(?1) AS wanted
@@ -257,9 +212,7 @@ WHERE coalesce(cancel_requested_at, deadline_at) IS NOT NULL AND status = 'pendi
 
 -- name: overdue
 -- ?1 now, ?2 limit. The same, those whose deadlines have passed, or that are cancelled.
-SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead, resumed
+SELECT {run_record}
 FROM stepwell_runs INDEXED BY stepwell_runs_by_deadline
 WHERE coalesce(cancel_requested_at, deadline_at) IS NOT NULL AND status = 'pending' AND started_at IS NULL
     AND coalesce(cancel_requested_at, deadline_at) <= ?1
@@ -271,32 +224,32 @@ ORDER BY coalesce(cancel_requested_at, deadline_at), key LIMIT ?2;
 WITH RECURSIVE
 ordinary (workflow) AS (
     SELECT min(run.workflow) FROM stepwell_runs AS run
-    WHERE run.status = 'waiting' AND run.owner IS NULL AND run.wake_at IS NOT NULL AND run.crashes < 2
+    WHERE {may_wake}
     UNION ALL
     SELECT (
         SELECT min(run.workflow) FROM stepwell_runs AS run
-        WHERE run.status = 'waiting' AND run.owner IS NULL AND run.wake_at IS NOT NULL AND run.crashes < 2
+        WHERE {may_wake}
             AND run.workflow > ordinary.workflow
     ) FROM ordinary WHERE ordinary.workflow IS NOT NULL
 ),
 suspect (workflow) AS (
     SELECT min(run.workflow) FROM stepwell_runs AS run
-    WHERE run.crashes >= 2 AND run.ended_at IS NULL AND run.status = 'waiting' AND run.owner IS NULL
+    WHERE {suspect_may_wake}
     UNION ALL
     SELECT (
         SELECT min(run.workflow) FROM stepwell_runs AS run
-        WHERE run.crashes >= 2 AND run.ended_at IS NULL AND run.status = 'waiting' AND run.owner IS NULL
+        WHERE {suspect_may_wake}
             AND run.workflow > suspect.workflow
     ) FROM suspect WHERE suspect.workflow IS NOT NULL
 )
 SELECT run.key FROM ordinary CROSS JOIN stepwell_runs AS run
 WHERE ordinary.workflow NOT IN (SELECT value FROM json_each(?1))
-    AND run.status = 'waiting' AND run.owner IS NULL AND run.wake_at IS NOT NULL AND run.crashes < 2
+    AND {may_wake}
     AND run.workflow = ordinary.workflow AND run.wake_at <= ?2
 UNION ALL
 SELECT run.key FROM suspect CROSS JOIN stepwell_runs AS run
 WHERE suspect.workflow NOT IN (SELECT value FROM json_each(?1))
-    AND run.crashes >= 2 AND run.ended_at IS NULL AND run.status = 'waiting' AND run.owner IS NULL
+    AND {suspect_may_wake}
     AND run.workflow = suspect.workflow AND run.wake_at <= ?2
 LIMIT ?3;
 
@@ -312,9 +265,7 @@ WHERE run = ?1 AND position > ?3 AND taken_at IS NULL AND sender IS NOT ?2 ORDER
 
 -- name: settled_among
 -- ?1 ids as a JSON array.
-SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead, resumed
+SELECT {run_record}
 FROM stepwell_runs WHERE id IN (SELECT value FROM json_each(?1)) AND (ended_at IS NOT NULL OR status = 'halted');
 
 -- name: workers_alive
@@ -352,8 +303,4 @@ SELECT DISTINCT name FROM stepwell_messages WHERE run = ?1 AND taken_at IS NULL 
 -- name: suspect_under_way
 -- The run that seems to kill workers and is under way, without progress since its last crash: no other such run is taken
 -- up meanwhile.
-SELECT busy.id FROM stepwell_runs AS busy
-WHERE busy.crashes >= 2 AND busy.ended_at IS NULL AND busy.status = 'running' AND NOT EXISTS (
-    SELECT 1 FROM stepwell_journal AS entry WHERE entry.run = busy.key AND entry.position > busy.crash_position
-        AND entry.kind <> 'step_started' AND (entry.op > 0 OR entry.kind <> 'timer')
-) LIMIT 1;
+{suspect_under_way} LIMIT 1;

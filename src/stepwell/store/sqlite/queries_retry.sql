@@ -19,7 +19,7 @@ DELETE FROM stepwell_journal WHERE position IN (SELECT value FROM json_each(?2))
 -- progress since this, as far as crashes are concerned.
 UPDATE stepwell_runs SET
     status = 'pending', updated_at = ?2, ended_at = NULL, error = NULL, reason = NULL, queue_place = NULL,
-    deadline_at = ?3, queued = ?5, crashes = 0,
+    deadline_at = ?3, queued = ?5, crashes = 0, suspect = 0,
     crash_position = coalesce((SELECT max(position) FROM stepwell_journal WHERE run = ?1), 0),
     cancel_requested_at = iif(?4, cancel_requested_at, NULL), cancel_reason = iif(?4, cancel_reason, NULL)
 WHERE key = ?1;

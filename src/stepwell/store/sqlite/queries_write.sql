@@ -65,10 +65,25 @@ UPDATE stepwell_workers SET fenced = 1, ended_at = coalesce(ended_at, max(?2, co
 -- The workers that live, or have died unnoticed, by age.
 SELECT epoch, slot FROM stepwell_workers WHERE ended_at IS NULL ORDER BY epoch;
 
+-- name: crashes_counted
+-- ?1 epoch, ?2 now, ?3 1 where the worker crashed. Before its runs are released. A crash counts for what was running, or
+-- due; progress since the last crash begins the count anew.
+UPDATE stepwell_runs SET
+    crashes = CASE
+        WHEN {came_further} THEN ?3 AND (status = 'running' OR ifnull(wake_at <= ?2, 0))
+        ELSE crashes + (?3 AND (status = 'running' OR ifnull(wake_at <= ?2, 0)))
+    END,
+    crash_position = CASE
+        WHEN ?3 AND (status = 'running' OR wake_at <= ?2)
+            THEN coalesce((SELECT max(position) FROM stepwell_journal WHERE run = key), 0)
+        ELSE crash_position
+    END,
+    suspect = 0
+WHERE owner = ?1 AND owner IS NOT NULL AND (?3 OR crashes > 0);
+
 -- name: runs_of_worker_released
--- ?1 epoch, ?2 now, ?3 1 where the worker crashed. Its runs are anyone's now. What it was running is due, and whatever
--- something came for that it may not have looked at. A crash counts for what was running; a line in the
--- journal since the last crash begins the count anew, unless it only says that a step is under way, or is a tick.
+-- ?1 epoch, ?2 now, ?3 from how many crashes on a run is a suspect. Its runs are anyone's now. What it was running is due,
+-- and whatever something came for that it may not have looked at.
 UPDATE stepwell_runs SET
     owner = NULL,
     status = 'waiting',
@@ -80,19 +95,7 @@ UPDATE stepwell_runs SET
             THEN min(coalesce(wake_at, ?2), ?2)
         ELSE wake_at
     END,
-    crashes = CASE
-        WHEN EXISTS (
-            SELECT 1 FROM stepwell_journal WHERE run = key AND position > crash_position AND kind <> 'step_started'
-            AND (op > 0 OR kind <> 'timer')
-        )
-            THEN ?3 AND (status = 'running' OR ifnull(wake_at <= ?2, 0))
-        ELSE crashes + (?3 AND (status = 'running' OR ifnull(wake_at <= ?2, 0)))
-    END,
-    crash_position = CASE
-        WHEN ?3 AND (status = 'running' OR wake_at <= ?2)
-            THEN coalesce((SELECT max(position) FROM stepwell_journal WHERE run = key), 0)
-        ELSE crash_position
-    END
+    suspect = crashes >= ?3
 WHERE owner = ?1 AND owner IS NOT NULL;
 
 -- name: stale_wakes_deleted
@@ -155,17 +158,13 @@ WHERE coalesce(cancel_requested_at, deadline_at) IS NOT NULL AND status = 'pendi
 LIMIT 1;
 
 -- name: run_record_by_id
--- ?1 id. The columns are the fields of model.RunRecord in their order, here and wherever a record is read.
-SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead, resumed
+-- ?1 id.
+SELECT {run_record}
 FROM stepwell_runs WHERE id = ?1;
 
 -- name: run_record_by_key
 -- ?1 key.
-SELECT key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead, resumed
+SELECT {run_record}
 FROM stepwell_runs WHERE key = ?1;
 
 -- name: run_state
@@ -206,7 +205,7 @@ SELECT
     EXISTS (SELECT 1 FROM stepwell_messages WHERE run = ?1),
     EXISTS (SELECT 1 FROM stepwell_watches WHERE run = ?1),
     EXISTS (SELECT 1 FROM stepwell_wakes WHERE run = ?1),
-    crashes >= 2,
+    suspect,
     EXISTS (SELECT 1 FROM stepwell_entries WHERE run = ?1)
 FROM stepwell_runs WHERE key = ?1;
 
@@ -253,7 +252,7 @@ WHERE key IN (SELECT value FROM json_each(?1)) AND owner = ?2 AND status = 'wait
 -- apsw lets go of the GIL for every row.
 SELECT json_group_array(json_array(wake_at, key)) FROM (
     SELECT wake_at, key FROM stepwell_runs
-    WHERE status = 'waiting' AND owner IS NULL AND wake_at IS NOT NULL AND crashes < 2
+    WHERE {may_wake}
         AND workflow = ?1 AND wake_at <= ?2
     ORDER BY wake_at, key LIMIT ?3
 );
@@ -262,7 +261,7 @@ SELECT json_group_array(json_array(wake_at, key)) FROM (
 -- ?1 workflow, ?2 limit. A JSON array of keys by age.
 SELECT json_group_array(key) FROM (
     SELECT key FROM stepwell_runs
-    WHERE status = 'pending' AND queued = 0 AND crashes < 2 AND workflow = ?1 ORDER BY key LIMIT ?2
+    WHERE {may_begin} AND workflow = ?1 ORDER BY key LIMIT ?2
 );
 
 -- name: suspect_due
@@ -271,16 +270,12 @@ SELECT json_group_array(key) FROM (
 SELECT run.wake_at, run.key
 FROM json_each(?1) AS wanted CROSS JOIN stepwell_runs AS run ON run.key = (
     SELECT one.key FROM stepwell_runs AS one
-    WHERE one.crashes >= 2 AND one.ended_at IS NULL AND one.status = 'waiting' AND one.owner IS NULL
+    WHERE {suspect_may_wake}
         AND one.workflow = wanted.value AND one.wake_at <= ?2
     ORDER BY one.wake_at, one.key LIMIT 1
 )
 WHERE NOT EXISTS (
-    SELECT 1 FROM stepwell_runs AS busy
-    WHERE busy.crashes >= 2 AND busy.ended_at IS NULL AND busy.status = 'running' AND NOT EXISTS (
-        SELECT 1 FROM stepwell_journal AS entry WHERE entry.run = busy.key AND entry.position > busy.crash_position
-            AND entry.kind <> 'step_started' AND (entry.op > 0 OR entry.kind <> 'timer')
-    )
+    {suspect_under_way}
 )
 ORDER BY run.wake_at, run.key LIMIT 1;
 
@@ -289,16 +284,12 @@ ORDER BY run.wake_at, run.key LIMIT 1;
 SELECT run.key
 FROM json_each(?1) AS wanted CROSS JOIN stepwell_runs AS run ON run.key = (
     SELECT one.key FROM stepwell_runs AS one
-    WHERE one.crashes >= 2 AND one.ended_at IS NULL AND one.status = 'pending' AND one.owner IS NULL
+    WHERE {suspect_may_begin}
         AND one.workflow = wanted.value AND one.wake_at IS NULL
     ORDER BY one.key LIMIT 1
 )
 WHERE NOT EXISTS (
-    SELECT 1 FROM stepwell_runs AS busy
-    WHERE busy.crashes >= 2 AND busy.ended_at IS NULL AND busy.status = 'running' AND NOT EXISTS (
-        SELECT 1 FROM stepwell_journal AS entry WHERE entry.run = busy.key AND entry.position > busy.crash_position
-            AND entry.kind <> 'step_started' AND (entry.op > 0 OR entry.kind <> 'timer')
-    )
+    {suspect_under_way}
 )
 ORDER BY run.key LIMIT 1;
 
@@ -307,16 +298,17 @@ ORDER BY run.key LIMIT 1;
 -- on waiting until its code says otherwise; a suspect counts as under way from here on.
 UPDATE stepwell_runs SET
     owner = ?3,
-    status = iif(status = 'waiting' AND crashes < 2, 'waiting', 'running'),
-    wake_at = iif(status = 'waiting' AND crashes < 2, wake_at, NULL),
-    waiting_on = iif(crashes < 2, waiting_on, NULL), halted_by = NULL,
+    status = iif(status = 'waiting' AND suspect = 0, 'waiting', 'running'),
+    wake_at = iif(status = 'waiting' AND suspect = 0, wake_at, NULL),
+    waiting_on = iif(suspect = 0, waiting_on, NULL), halted_by = NULL,
     updated_at = ?2, reason = NULL, started_at = coalesce(started_at, ?2)
 WHERE key IN (SELECT value FROM json_each(?1)) AND owner IS NULL AND ended_at IS NULL AND queued = 0;
 
 -- name: run_resumed
 -- ?1 run, ?2 at, ?3 reason. Its crashes so far are forgiven.
 UPDATE stepwell_runs SET status = 'pending', resumed = 1, updated_at = ?2, reason = ?3, halted_by = NULL,
-    crashes = 0, crash_position = coalesce((SELECT max(position) FROM stepwell_journal WHERE run = ?1), 0)
+    crashes = 0, suspect = 0,
+    crash_position = coalesce((SELECT max(position) FROM stepwell_journal WHERE run = ?1), 0)
 WHERE key = ?1 AND status = 'halted';
 
 -- name: runs_owned
@@ -328,12 +320,8 @@ SELECT json_group_array(key) FROM stepwell_runs WHERE key IN (SELECT value FROM 
 -- peace since, is no suspect any more.
 UPDATE stepwell_runs SET
     owner = NULL,
-    crashes = iif(
-        crashes > 0 AND EXISTS (
-            SELECT 1 FROM stepwell_journal WHERE run = key AND position > crash_position AND kind <> 'step_started'
-            AND (op > 0 OR kind <> 'timer')
-        ), 0, crashes
-    )
+    crashes = iif(crashes > 0 AND {came_further}, 0, crashes),
+    suspect = iif(suspect = 1 AND {came_further}, 0, suspect)
 WHERE key IN (SELECT value FROM json_each(?1)) AND owner = ?2 AND status = 'waiting'
     AND NOT EXISTS (SELECT 1 FROM stepwell_wakes WHERE run = key);
 
@@ -353,9 +341,7 @@ UPDATE stepwell_runs SET
         WHEN status = 'waiting' AND (owner IS NULL OR owner = ?4) THEN min(coalesce(wake_at, ?2), ?2) ELSE wake_at
     END
 WHERE id = ?1 AND ended_at IS NULL
-RETURNING key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error,
-    reason, owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at,
-    crashes, queue, queued, waiting_on, ahead, resumed;
+RETURNING {run_record};
 
 -- name: children_cancelled
 -- ?1 parent, ?2 at, ?3 reason, ?4 epoch. Returns the keys of the attached children that have not ended.

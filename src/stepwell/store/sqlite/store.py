@@ -27,7 +27,15 @@ from stepwell.store.sqlite.peers.notifier import Members, listen_to
 from stepwell.store.sqlite.reader import SqliteInspector
 from stepwell.store.sqlite.user_queries import UserQueries
 from stepwell.store.sqlite.writer import WAL_LIMIT_BYTES, Writer
-from stepwell.store.store import Answer, Notification, Outcome, StoreTransaction, Unit, WritersLock
+from stepwell.store.store import (
+    SUSPECT_CRASHES,
+    Answer,
+    Notification,
+    Outcome,
+    StoreTransaction,
+    Unit,
+    WritersLock,
+)
 from stepwell.values.own_tables import Parameters, Rows
 
 _log: Final = logging.getLogger("stepwell")
@@ -168,7 +176,8 @@ class SqliteStore:
 
     def _release_runs_of(self, epoch: int, now: int, *, crashed: bool) -> int:
         """Leave the runs of a worker to anyone who claims them; return how many there were."""
-        self._execute("runs_of_worker_released", (epoch, now, int(crashed)))
+        self._execute("crashes_counted", (epoch, now, int(crashed)))
+        self._execute("runs_of_worker_released", (epoch, now, SUSPECT_CRASHES))
         count = self._connection.changes()
         self._writer.applier.entries.worker_over(epoch)
         if count:

@@ -6,7 +6,8 @@ comes second, or comes again after a crash, reads the version under the write lo
 
 Scripts are ``0001_some_name.sql``, ``0002_…`` without gaps. They hold no BEGIN or COMMIT, and they are never edited
 once released. Foreign keys are off while they run, as SQLite's procedure for rebuilding a table asks, and are checked
-before the commit.
+before the commit. A script may also replace the text of a table in ``sqlite_schema`` (``PRAGMA writable_schema``),
+where a constraint changes and no row does.
 
 The backup of a file at version N is ``<database>-backup-v<N>``, made page by page by SQLite's backup API (`VACUUM INTO`
 would renumber rowids of the user's tables), checked, and renamed into place only when it is on disk. Whether there is
@@ -80,9 +81,10 @@ def load_migrations(folder: str | Traversable | None = None) -> tuple[Migration,
 def migrate(connection: apsw.Connection, path: str, migrations: Sequence[Migration]) -> int:
     """Apply to the file at `path`, open on `connection`, those of `migrations` it lacks; return the version it had.
 
-    The connection is in autocommit mode before and after, with foreign keys on. Raises `SchemaTooNew` where the file is
-    ahead of `migrations`, `StorageFull` where there is no room for a backup and the migration, `FileNotUsable` where a
-    script fails on what is in the file, `apsw.Error` where the disk or a lock fails; the file is then as it was.
+    The connection is in autocommit mode before and after, with foreign keys on and defensive. Raises `SchemaTooNew`
+    where the file is ahead of `migrations`, `StorageFull` where there is no room for a backup and the migration,
+    `FileNotUsable` where a script fails on what is in the file, `apsw.Error` where the disk or a lock fails; the file
+    is then as it was.
     """
     target = migrations[-1].number
     version = version_of(connection)
@@ -90,6 +92,7 @@ def migrate(connection: apsw.Connection, path: str, migrations: Sequence[Migrati
     if version == target:
         return target
     connection.pragma("foreign_keys", 0)
+    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 0)
     try:
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -120,6 +123,8 @@ def migrate(connection: apsw.Connection, path: str, migrations: Sequence[Migrati
                 connection.execute("ROLLBACK")
             raise
     finally:
+        connection.pragma("writable_schema", 0)  # a script may have failed half-way
+        connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         connection.pragma("foreign_keys", 1)
     return version
 

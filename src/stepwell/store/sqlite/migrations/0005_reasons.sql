@@ -1,5 +1,73 @@
--- Why a run does not run: what it waits for, written by the update that parks it, and what halted it; and which workers
--- could carry it on. Times are as in the first schema.
+-- Why a run does not run: what it waits for, written by the update that parks it, and what halted it; which workers could
+-- carry it on; who did what to it. And room to grow: what is a closed set in the code (states, kinds) is the rows of a small
+-- table here, so that another operation is another row, and no large table is built anew. Times are as in the first schema.
+
+CREATE TABLE stepwell_statuses (
+    -- The states of a run; stepwell.model.lifecycle has them, and is tested against this.
+    status TEXT NOT NULL PRIMARY KEY,
+    -- 1: the run has ended.
+    ended INTEGER NOT NULL CHECK (ended = 0 OR ended = 1)
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO stepwell_statuses (status, ended) VALUES
+    ('pending', 0), ('running', 0), ('waiting', 0), ('halted', 0), ('completed', 1), ('failed', 1), ('cancelled', 1);
+
+CREATE TABLE stepwell_journal_kinds (
+    -- The kinds of journal entries; stepwell.model.journal has them, and is tested against this.
+    kind TEXT NOT NULL PRIMARY KEY,
+    -- What the operation is that such an entry belongs to.
+    operation TEXT NOT NULL,
+    -- 0: history only; a replay checks it, and tells the code nothing.
+    delivered INTEGER NOT NULL CHECK (delivered = 0 OR delivered = 1)
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO stepwell_journal_kinds (kind, operation, delivered) VALUES
+    ('step', 'step', 1), ('step_failed', 'step', 1), ('attempt_failed', 'step', 0), ('step_started', 'step', 0),
+    ('timer', 'timer', 1), ('message', 'receive', 1), ('sent', 'send', 1), ('send_failed', 'send', 1),
+    ('published', 'publish', 1), ('child', 'start', 1), ('child_failed', 'start', 1), ('result', 'result', 1),
+    ('result_failed', 'result', 1), ('patched', 'patch', 1), ('cancel', 'cancel', 1);
+
+CREATE TABLE stepwell_entry_states (
+    -- The states of what stands in a queue or waits for a permit; stepwell.model.permit_states has them, and is tested
+    -- against this.
+    state TEXT NOT NULL PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO stepwell_entry_states (state) VALUES ('delayed'), ('waiting'), ('running');
+
+-- Of two tables nothing but such a CHECK changes. They are the largest, and their rows stay as they are, so only their
+-- texts are replaced, by the procedure that SQLite's documentation gives for changes that touch no content ("Making Other
+-- Kinds Of Table Schema Changes"): to build the journal anew takes minutes where it has millions of rows. RESET has this
+-- connection read the texts again; what is created further down changes the number by which others notice.
+
+PRAGMA writable_schema = ON;
+
+UPDATE sqlite_schema SET sql = 'CREATE TABLE stepwell_journal (
+    -- One log for the whole file, only ever appended to: neighbouring rows of many runs share pages, which is what
+    -- makes a commit of a thousand steps touch tens of pages instead of a thousand. The order of the positions of a
+    -- run is the order in which its code was told; not all that stands here is of its present chapter, see journal_from.
+    position INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL REFERENCES stepwell_runs (key),
+    -- The number of the operation in its run, counted from 1 in the order of issue; 0 for a cancellation.
+    op INTEGER NOT NULL CHECK (op >= 0),
+    kind TEXT NOT NULL REFERENCES stepwell_journal_kinds (kind),
+    name TEXT NOT NULL,
+    -- CRC-32 of the operation''s arguments: replay compares it to notice changed code.
+    fingerprint INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    value ANY,
+    -- Steps only, 0 elsewhere.
+    attempt INTEGER NOT NULL,
+    started_at INTEGER NOT NULL
+) STRICT' WHERE type = 'table' AND name = 'stepwell_journal';
+
+UPDATE sqlite_schema SET sql = replace(
+    sql,
+    'CHECK (state = ''waiting'' OR state = ''running'' OR state = ''delayed'')',
+    'REFERENCES stepwell_entry_states (state)'
+) WHERE type = 'table' AND name = 'stepwell_entries';
+
+PRAGMA writable_schema = RESET;
 
 -- stepwell_runs is built anew, in the same way as in the second schema, so that its payloads come last.
 
@@ -11,10 +79,7 @@ CREATE TABLE stepwell_runs_anew (
     -- The user's name for the run; the uniqueness is what makes a second start with the same id harmless.
     id TEXT NOT NULL UNIQUE CHECK (id <> ''),
     workflow TEXT NOT NULL,
-    status TEXT NOT NULL CHECK (
-        status = 'running' OR status = 'waiting' OR status = 'completed' OR status = 'pending'
-        OR status = 'failed' OR status = 'cancelled' OR status = 'halted'
-    ),
+    status TEXT NOT NULL REFERENCES stepwell_statuses (status),
     -- CRC-32 of workflow and input: tells a repeated start from another one with the same id.
     fingerprint INTEGER NOT NULL,
     created_at INTEGER NOT NULL,
@@ -42,6 +107,16 @@ CREATE TABLE stepwell_runs_anew (
     crashes INTEGER NOT NULL DEFAULT 0 CHECK (crashes >= 0),
     -- Its last position in the journal at the last of these deaths: beyond it, it has made progress.
     crash_position INTEGER NOT NULL DEFAULT 0,
+    -- 1: so many that it is taken up only while no other such run is under way, so that the one that kills workers is
+    -- found. Whoever counts the crashes says it.
+    suspect INTEGER NOT NULL DEFAULT 0 CHECK (suspect = 0 OR (suspect = 1 AND crashes > 0)),
+    -- The position in the journal at which its present chapter begins: its code is told nothing of what is before.
+    journal_from INTEGER NOT NULL DEFAULT 0 CHECK (journal_from >= 0),
+    -- 1: no worker takes it up for being due or pending. Nothing sets it yet.
+    paused INTEGER NOT NULL DEFAULT 0 CHECK (paused = 0 OR paused = 1),
+    -- The version of its workflow's code that it began with. Nothing sets it yet; it is here because a column that is added
+    -- later stands behind the payloads.
+    version INTEGER,
     -- The queue that it was started in.
     queue TEXT,
     -- 1: it has not been taken from there yet. Then only its turn makes it run.
@@ -56,7 +131,7 @@ CREATE TABLE stepwell_runs_anew (
     -- recorded is executed once more with the same code.
     resumed INTEGER NOT NULL DEFAULT 0 CHECK (resumed = 0 OR resumed = 1),
     -- Where a run that failed or was cancelled stood in its queue: partition and priority, as JSON. For a retry.
-    queue_place TEXT CHECK (queue_place IS NULL OR (status = 'failed' OR status = 'cancelled')),
+    queue_place TEXT CHECK (queue_place IS NULL OR ended_at IS NOT NULL),
     -- Payloads stand last, the larger ones behind the others: SQLite reads all pages of a row up to the last column that
     -- is asked for, and nobody who lists runs asks for these.
     error ANY,
@@ -70,10 +145,16 @@ CREATE TABLE stepwell_runs_anew (
     CHECK (owner IS NULL OR status = 'running' OR status = 'waiting'),
     -- Only a waiting run has something to wait for.
     CHECK (wake_at IS NULL OR status = 'waiting'),
-    -- A run that has ended says when, and never ends twice.
-    CHECK ((status = 'completed' OR status = 'failed' OR status = 'cancelled') = (ended_at IS NOT NULL)),
+    -- A run that has ended says when, and never ends twice. What is said of states here is said of those by name, so that
+    -- another one may come.
+    CHECK (ended_at IS NOT NULL OR (status <> 'completed' AND status <> 'failed' AND status <> 'cancelled')),
+    CHECK (ended_at IS NULL OR (status <> 'running' AND status <> 'waiting' AND status <> 'pending' AND status <> 'halted')),
     CHECK (result IS NULL OR status = 'completed'),
-    CHECK ((error IS NOT NULL) = (status = 'failed')),
+    CHECK (error IS NOT NULL OR status <> 'failed'),
+    CHECK (error IS NULL OR (
+        status <> 'running' AND status <> 'waiting' AND status <> 'pending' AND status <> 'halted'
+        AND status <> 'completed' AND status <> 'cancelled'
+    )),
     -- No run is stuck without a stated reason.
     CHECK (status <> 'halted' OR reason IS NOT NULL),
     CHECK (parent IS NOT NULL OR (parent_op IS NULL AND attached = 0)),
@@ -82,8 +163,8 @@ CREATE TABLE stepwell_runs_anew (
 
 INSERT INTO stepwell_runs_anew
 SELECT key, id, workflow, status, fingerprint, created_at, updated_at, started_at, reason, owner, wake_at, deadline_at,
-    parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at, crashes, crash_position, queue, queued,
-    NULL, 0, 0, NULL, error, NULL, input, result
+    parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at, crashes, crash_position, crashes >= 2, 0, 0,
+    NULL, queue, queued, NULL, 0, 0, NULL, error, NULL, input, result
 FROM stepwell_runs;
 
 -- The keys of purged runs stay used.
@@ -99,11 +180,12 @@ PRAGMA legacy_alter_table = OFF;
 -- The indexes are partial, so that claims, timers and listings of what needs attention read only what they return,
 -- however many runs are parked, over, or in the memory of others; and so that an ordinary run pays for few of them.
 -- What can be claimed when its time comes. Runs that seem to kill their workers have an index of their own, so that many
--- of them stand in nobody's way; the bound is stepwell.store.store.SUSPECT_CRASHES.
+-- of them stand in nobody's way, and so have those that are paused.
 CREATE INDEX stepwell_runs_by_wake ON stepwell_runs (workflow, wake_at)
-    WHERE status = 'waiting' AND owner IS NULL AND wake_at IS NOT NULL AND crashes < 2;
+    WHERE status = 'waiting' AND owner IS NULL AND wake_at IS NOT NULL AND suspect = 0 AND paused = 0;
 CREATE INDEX stepwell_runs_suspect ON stepwell_runs (status, owner, workflow, wake_at)
-    WHERE crashes >= 2 AND ended_at IS NULL;
+    WHERE suspect = 1 AND ended_at IS NULL;
+CREATE INDEX stepwell_runs_paused ON stepwell_runs (workflow) WHERE paused = 1;
 -- What is in memory somewhere, all running ones included.
 CREATE INDEX stepwell_runs_by_owner ON stepwell_runs (owner) WHERE owner IS NOT NULL;
 CREATE INDEX stepwell_runs_by_status ON stepwell_runs (status)
@@ -112,7 +194,7 @@ CREATE INDEX stepwell_runs_by_parent ON stepwell_runs (parent) WHERE parent IS N
 CREATE INDEX stepwell_runs_by_end ON stepwell_runs (ended_at) WHERE ended_at IS NOT NULL;
 -- After that on states: of two that do, SQLite takes the later one.
 CREATE INDEX stepwell_runs_pending ON stepwell_runs (workflow)
-    WHERE status = 'pending' AND queued = 0 AND crashes < 2;
+    WHERE status = 'pending' AND queued = 0 AND suspect = 0 AND paused = 0;
 -- What ends although nobody has begun it: at once where it is cancelled (whoever asked for that may have died before it
 -- ended it), else at its deadline.
 CREATE INDEX stepwell_runs_by_deadline ON stepwell_runs (coalesce(cancel_requested_at, deadline_at))

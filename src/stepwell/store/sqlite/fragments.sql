@@ -1,0 +1,62 @@
+-- What many statements share. Read by `named_sql`, which puts a fragment where a statement has its name in braces.
+
+-- fragment: run_record
+-- The columns of stepwell_runs that are the fields of model.RunRecord, in their order.
+key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error, reason, owner, wake_at,
+    deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at, crashes, queue, queued, waiting_on,
+    ahead, resumed, suspect;
+
+-- fragment: run_facts
+-- The same without the payloads that may have many megabytes, the input and the result.
+key, id, workflow, status, NULL AS input, fingerprint, created_at, updated_at, started_at, NULL AS result, error, reason,
+    owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at, crashes, queue,
+    queued, waiting_on, ahead, resumed, suspect;
+
+-- fragment: entry
+-- The columns of stepwell_journal that are the fields of journal.Entry, in their order.
+run, op, kind, name, fingerprint, at, value, attempt, started_at, position;
+
+-- fragment: listing
+-- What all listings of runs filter by, by the parameters given at runs_listed.
+(?2 IS NULL OR workflow = ?2)
+    AND (?6 IS NULL OR created_at > ?6)
+    AND (?7 IS NULL OR created_at < ?7)
+    AND (?10 IS NULL OR started_at >= ?10)
+    AND (?11 = 0 OR parent IS NULL);
+
+-- fragment: id_within
+-- Of a listing: that the id begins in some way, if that is asked for.
+(?3 IS NULL OR (id >= ?3 AND id < ?4));
+
+-- fragment: may_wake
+-- The condition of stepwell_runs_by_wake: what can be claimed when its time comes. A suspect is looked for by itself.
+status = 'waiting' AND owner IS NULL AND wake_at IS NOT NULL AND suspect = 0 AND paused = 0;
+
+-- fragment: may_begin
+-- The condition of stepwell_runs_pending: what can be claimed at once.
+status = 'pending' AND queued = 0 AND suspect = 0 AND paused = 0;
+
+-- fragment: suspect_may_wake
+-- The same of suspects, by stepwell_runs_suspect.
+suspect = 1 AND ended_at IS NULL AND status = 'waiting' AND owner IS NULL AND paused = 0;
+
+-- fragment: suspect_may_begin
+-- As above.
+suspect = 1 AND ended_at IS NULL AND status = 'pending' AND owner IS NULL AND paused = 0;
+
+-- fragment: is_progress
+-- Of the journal: that the run has come further, so that what killed workers is behind it. That a step is under way is none,
+-- and neither is a tick.
+kind <> 'step_started' AND (op > 0 OR kind <> 'timer');
+
+-- fragment: came_further
+-- Of a run: that there was progress since it crashed last.
+EXISTS (SELECT 1 FROM stepwell_journal WHERE run = key AND position > crash_position AND {is_progress});
+
+-- fragment: suspect_under_way
+-- A suspect that runs, and has not come further since it crashed last.
+SELECT busy.id FROM stepwell_runs AS busy
+WHERE busy.suspect = 1 AND busy.ended_at IS NULL AND busy.status = 'running' AND NOT EXISTS (
+    SELECT 1 FROM stepwell_journal WHERE run = busy.key AND position > busy.crash_position
+        AND {is_progress}
+);
