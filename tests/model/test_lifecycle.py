@@ -16,6 +16,7 @@ import pytest
 from stepwell import Retry, receive, step, workflow
 from stepwell.model.lifecycle import (
     ENDED,
+    MOVES,
     RETRIABLE,
     STATUSES,
     TRANSITIONS,
@@ -77,8 +78,10 @@ def test_every_state_can_be_reached() -> None:
 def test_the_diagram_shows_each_move_once() -> None:
     lines = [line.strip() for line in mermaid().splitlines()]
     assert lines[0] == "stateDiagram-v2"
-    moves = [line for line in lines[1:] if "[*]" not in line]
+    moves = [line.partition(":")[0] for line in lines[1:] if "[*]" not in line]
     assert sorted(moves) == sorted(f"{source} --> {target}" for source in STATUSES for target in TRANSITIONS[source])
+    labels = [name.strip() for line in lines[1:] if "[*]" not in line for name in line.partition(":")[2].split(",")]
+    assert set(labels) == set(MOVES)
     assert [line for line in lines if line.endswith("--> [*]")] == [f"{status} --> [*]" for status in STATUSES[-3:]]
 
 

@@ -111,7 +111,7 @@ INSIDE: dict[str, list[list[str]]] = {
     ],
     "stepwell.model": [
         ["clock", "run"],
-        ["acts", "journal", "lifecycle", "names", "retry", "steady", "waits"],
+        ["acts", "journal", "lifecycle", "names", "permit_states", "retry", "steady", "waits"],
     ],
     "stepwell.store": [
         ["sqlite"],

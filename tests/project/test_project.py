@@ -13,7 +13,7 @@ import pytest
 
 import stepwell
 from stepwell import errors
-from stepwell.model import lifecycle
+from stepwell.model import lifecycle, permit_states
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -138,6 +138,21 @@ def test_the_diagram_of_the_states_is_the_one_that_the_code_draws() -> None:
 def test_every_state_and_every_error_is_explained() -> None:
     states = text_of(ROOT / "docs" / "reference" / "lifecycle.md")
     assert [status for status in lifecycle.STATUSES if f"| `{status}` |" not in states] == []
+
+
+def test_the_page_about_states_has_each_move_of_runs_and_permits() -> None:
+    text = text_of(ROOT / "docs" / "reference" / "lifecycle.md")
+    _, runs, permits = (part for part in re.split(r"(?m)^\| move \|.*\n\|[-|]+\n", text))
+    for found, moves, order in (
+        (runs, lifecycle.MOVES, lifecycle.STATUSES),
+        (permits, permit_states.PERMIT_MOVES, permit_states.PERMIT_PLACES),
+    ):
+        rows = re.findall(r"(?m)^\| (.*) \|$", found)
+        assert rows == [
+            f"{name} | {', '.join(f'`{source}`' for source in order if source in move.sources)} | `{move.target}` | "
+            f"`{move.change}` | {move.meaning}"
+            for name, move in moves.items()
+        ]
     page = text_of(ROOT / "docs" / "reference" / "errors.md")
     classes = [
         name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, BaseException)

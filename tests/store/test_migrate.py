@@ -23,12 +23,15 @@ INITIAL = """
 CREATE TABLE stepwell_a (id INTEGER PRIMARY KEY, v TEXT) STRICT;
 CREATE TABLE stepwell_b (id INTEGER PRIMARY KEY, a INTEGER REFERENCES stepwell_a(id)) STRICT;
 """
-# Rebuilds a table that another refers to: possible only with foreign keys off.
+# Rebuilds a table that another refers to, possible only with foreign keys off, and replaces the text of that one.
 SECOND = """
 CREATE TABLE stepwell_a_new (id INTEGER PRIMARY KEY, v TEXT, w INTEGER NOT NULL DEFAULT 7) STRICT;
 INSERT INTO stepwell_a_new (id, v) SELECT id, v FROM stepwell_a;
 DROP TABLE stepwell_a;
 ALTER TABLE stepwell_a_new RENAME TO stepwell_a;
+PRAGMA writable_schema = ON;
+UPDATE sqlite_schema SET sql = replace(sql, 'a INTEGER', 'a INTEGER NOT NULL') WHERE name = 'stepwell_b';
+PRAGMA writable_schema = RESET;
 """
 
 Folder = Callable[..., str]
@@ -257,9 +260,42 @@ def test_foreign_keys_are_on_again_after_a_migration_and_after_one_that_failed(p
     with pytest.raises(FileNotUsable):
         migrate.migrate(connection, path, load_migrations(folder(INITIAL, "nonsense")))
     assert connection.pragma("foreign_keys") == 1
+    assert is_defensive(connection)
     connection.pragma("foreign_keys", 0)
     assert migrate.migrate(connection, path, load_migrations(folder(INITIAL, SECOND))) == 1
     assert connection.pragma("foreign_keys") == 1
+    assert is_defensive(connection)
+    connection.close()
+
+
+def is_defensive(connection: apsw.Connection) -> bool:
+    """Tell whether SQL is kept from writing the schema table, whatever a script left behind."""
+    return connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, -1) == 1 and connection.pragma("writable_schema") == 0
+
+
+@pytest.mark.parametrize("rest", ["", "SELECT nonsense;"])
+def test_a_script_may_replace_the_text_of_a_table_and_nobody_else_afterwards(
+    path: str, folder: Folder, rest: str
+) -> None:
+    fill(path, folder(INITIAL))
+    connection = connecting.connect(path, "rw")
+    replaces = (
+        "PRAGMA writable_schema = ON;"
+        "UPDATE sqlite_schema SET sql = replace(sql, 'v TEXT', 'v TEXT CHECK (length(v) > 0)')"
+        f" WHERE name = 'stepwell_a'; {rest} PRAGMA writable_schema = RESET; CREATE TABLE stepwell_c (x);"
+    )
+    scripts = load_migrations(folder(INITIAL, replaces))
+    if rest:
+        with pytest.raises(FileNotUsable):
+            migrate.migrate(connection, path, scripts)
+        connection.execute("UPDATE stepwell_a SET v = ''")
+    else:
+        migrate.migrate(connection, path, scripts)
+        with pytest.raises(apsw.ConstraintError, match="CHECK"):
+            connection.execute("UPDATE stepwell_a SET v = ''")
+    assert is_defensive(connection)
+    with pytest.raises(apsw.SQLError, match="may not be modified"):
+        connection.execute("UPDATE sqlite_schema SET sql = ''")
     connection.close()
 
 

@@ -10,6 +10,7 @@ import apsw
 import pytest
 
 from stepwell.store.changes import MessageSent, MessageTaken, RunFinished, WatchAdded
+from stepwell.store.sqlite.file import connecting, migrate
 from stepwell.store.sqlite.file.migrate import APPLICATION_ID, load_migrations
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.testing.contract import NOW, Worker
@@ -114,3 +115,90 @@ def test_the_file_of_the_first_release_is_kept_as_a_backup(first_release: Path) 
     backup = apsw.Connection(os.fspath(first_release) + "-backup-v1", flags=apsw.SQLITE_OPEN_READONLY)
     assert backup.execute("SELECT count(*) FROM stepwell_runs WHERE status = 'running'").fetchall() == [(2,)]
     backup.close()
+
+
+@pytest.fixture
+def previous_release(database: Path) -> Path:
+    """Return a file of schema 4, with runs in several states, one of which crashed twice, a journal and a queue."""
+    connection = apsw.Connection(str(database))
+    connection.execute("PRAGMA journal_mode = wal; BEGIN").fetchall()
+    for migration in load_migrations()[:4]:
+        connection.execute(migration.sql).fetchall()
+    connection.execute("INSERT INTO stepwell_workers (pid, host, started_at, slot) VALUES (1, 'h', 1, 1)")
+    for run in (
+        ("suspect", "waiting", None, 7, None, None),
+        ("running", "running", 1, None, None, None),
+        ("over", "completed", None, None, 6, '"ok"'),
+    ):
+        connection.execute(_RUN, run)
+    connection.execute("UPDATE stepwell_runs SET crashes = 2 WHERE id = 'suspect'")
+    connection.execute("INSERT INTO stepwell_journal VALUES (7, 1, 1, 'step', 's', 0, 4, '1', 1, 3)")
+    connection.execute("INSERT INTO stepwell_queues (name, kind, declared, changed_at) VALUES ('q', 'queue', '{}', 1)")
+    connection.execute(
+        "INSERT INTO stepwell_entries (run, op, queue, partition, workflow, priority, place, state, ready_at)"
+        " VALUES (1, 0, 'q', '', 'shop.checkout', 0, 1, 'running', 1)"
+    )
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 4; COMMIT").fetchall()
+    connection.close()
+    return database
+
+
+def test_a_file_of_schema_4_keeps_its_rows_and_knows_its_suspects(previous_release: Path) -> None:
+    worker = Worker(SqliteStore.open(previous_release, durability="normal"))
+    assert [worker.record(key).suspect for key in (1, 2, 3)] == [True, False, False]
+    assert [entry.position for entry in worker.read.journal(1)] == [7]
+    connection = cast("Any", worker.store)._connection
+    assert connection.execute("SELECT run, state FROM stepwell_entries").fetchall() == [(1, "running")]
+    for table, column in (("stepwell_journal", "kind"), ("stepwell_entries", "state")):
+        with pytest.raises(apsw.ConstraintError, match="FOREIGN KEY"):
+            connection.execute(f"UPDATE {table} SET {column} = 'unknown'")
+    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    worker.store.close(worker.claim, NOW)
+
+
+def test_a_migration_that_is_interrupted_at_any_of_its_statements_leaves_the_file_as_it_was(
+    previous_release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply, statements = migrate._apply, 0
+
+    def interrupted_at(number: int) -> Any:
+        def applies(connection: apsw.Connection, migration: Any, path: str) -> None:
+            nonlocal statements
+            statements = 0
+
+            def trace(*_statement: Any) -> bool:
+                nonlocal statements
+                statements += 1
+                return statements != number  # False: the statement is aborted
+
+            connection.exec_trace = trace
+            try:
+                apply(connection, migration, path)
+            finally:
+                connection.exec_trace = None
+
+        return applies
+
+    reader = apsw.Connection(str(previous_release))
+    schema = "SELECT type, name, sql FROM sqlite_schema ORDER BY name"
+    before = reader.execute(schema).fetchall()
+    reader.close()
+    number, migrated = 0, False
+    while not migrated:
+        number += 1
+        monkeypatch.setattr(migrate, "_apply", interrupted_at(number))
+        connection = connecting.connect(str(previous_release), "rw")
+        try:
+            migrate.migrate(connection, str(previous_release), load_migrations())
+            migrated = True
+        except apsw.Error:
+            assert connection.execute(schema).fetchall() == before
+            assert migrate.version_of(connection) == 4
+            connection.execute("UPDATE stepwell_journal SET kind = 'timer'; UPDATE stepwell_journal SET kind = 'step'")
+            with pytest.raises(apsw.ConstraintError, match="CHECK"):
+                connection.execute("UPDATE stepwell_journal SET kind = 'unknown'")
+        finally:
+            connection.close()
+    assert number > 30  # one for each statement of the script
+    SqliteStore.open(previous_release, durability="normal").close(None, NOW)
