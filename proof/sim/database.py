@@ -17,9 +17,10 @@ import apsw
 
 from stepwell.store.sql.named_sql import load
 from stepwell.store.sqlite.file import migrate
-from stepwell.values.payload import inflate
+from stepwell.values.payload import Packer
 
 _numbers: Final = itertools.count()
+_packer: Final = Packer()
 _READ_FRAME: Final = frozenset({load("queries_read.sql")["read_begun"], load("queries_read.sql")["read_ended"]})
 
 #: The table of the user's that transactional steps write to.
@@ -149,4 +150,4 @@ class SimDatabase:
 
 def text_of(payload: Any) -> str:
     """Return the JSON of a payload as it stands in the file."""
-    return inflate(payload, "a payload") if isinstance(payload, bytes) else payload or "null"
+    return _packer.text_of(payload, "a payload", "null")

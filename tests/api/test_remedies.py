@@ -16,7 +16,7 @@ from stepwell import Queue, Retry, RunFailed, StepFailed, receive, step, workflo
 from stepwell.errors import RunDeadlineExceeded, SerializationError
 from stepwell.testing import TestEngine
 from stepwell.values.codec import Codec
-from stepwell.values.failure import encode_failure, failure_summary
+from stepwell.values.failure import failure_json, summary_from_json
 
 WHERE = "the result"
 CODEC = Codec()
@@ -114,7 +114,7 @@ def test_a_failure_whose_class_is_not_imported_names_it(kind: Any, type_name: st
     error = kind(text, type_name=type_name)
     assert str(error) == expected
     if type_name:  # and it is recorded again as what it was
-        assert failure_summary(encode_failure(error)) == (type_name, text)
+        assert summary_from_json(failure_json(error)) == (type_name, text)
     assert str(RunDeadlineExceeded("too late")) == "too late"
 
 

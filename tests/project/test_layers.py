@@ -103,10 +103,12 @@ INSIDE: dict[str, list[list[str]]] = {
         ["callables", "collector", "queues", "step_info"],
     ],
     "stepwell.values": [
-        ["codec", "failure_info"],
+        ["codec"],
+        ["failure_codec"],
+        ["failure_info"],
         ["added_fields", "converter", "failure"],
         ["differences", "exactness", "fingerprint", "payload"],
-        ["comparison", "decoders", "large_values", "lost_fields", "plain"],
+        ["comparison", "decoders", "large_values", "lost_fields", "plain", "transforms"],
         ["inspection", "own_frames", "own_tables", "signature"],
     ],
     "stepwell.model": [

@@ -15,7 +15,6 @@ import sys
 import traceback
 import types
 import uuid
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -27,7 +26,14 @@ from hypothesis import strategies as st
 
 from stepwell import errors
 from stepwell.errors import RunFailed, SerializationError, StepFailed
-from stepwell.values.failure import LEFT_OUT_HEADER, TRACEBACK_HEADER, decode_failure, encode_failure, failure_summary
+from stepwell.values.codec import Codec
+from stepwell.values.failure import (
+    LEFT_OUT_HEADER,
+    TRACEBACK_HEADER,
+    failure_from_json,
+    failure_json,
+    summary_from_json,
+)
 
 
 class Plain(Exception):
@@ -114,7 +120,7 @@ class Problem(enum.StrEnum):
 
 
 def there_and_back(error: BaseException, fallback: Any = StepFailed) -> BaseException:
-    return decode_failure(encode_failure(error), fallback)
+    return failure_from_json(failure_json(error), fallback)
 
 
 def state(error: BaseException) -> tuple[Any, ...]:
@@ -165,7 +171,7 @@ def test_an_exception_comes_back_with_type_text_arguments_and_attributes(error: 
     assert type(back) is type(error)
     for name in ("errno", "filename", "filename2", "name", "path", "lineno", "code", "object"):
         assert getattr(back, name, None) == getattr(error, name, None)
-    assert encode_failure(back) == encode_failure(error)
+    assert failure_json(back) == failure_json(error)
 
 
 def test_an_exception_that_does_not_unpickle_comes_back_all_the_same() -> None:
@@ -196,7 +202,7 @@ def test_nothing_is_recorded_of_what_an_exception_refers_to() -> None:
     try:
         raise error from Misled(Request())
     except Plain as caught:
-        text = encode_failure(caught)
+        text = failure_json(caught)
     assert password not in text.replace('password = "secret"', "")
     assert "Authorization" not in text
 
@@ -275,7 +281,7 @@ def test_what_is_left_of_an_exception_stays_so_when_it_is_recorded_again() -> No
     assert notes_of(again) == notes_of(first)
     assert len(notes_of(first)) == 2
     assert again.response == first.response
-    assert encode_failure(again) == encode_failure(first)
+    assert failure_json(again) == failure_json(first)
 
 
 def test_an_exception_with_nothing_missing_has_no_note() -> None:
@@ -285,7 +291,7 @@ def test_an_exception_with_nothing_missing_has_no_note() -> None:
 
 
 def test_what_is_too_large_as_a_whole_is_missed_as_well() -> None:
-    back = decode_failure(encode_failure(Coded(7, detail="x" * 5000), max_bytes=2000), StepFailed)
+    back = failure_from_json(failure_json(Coded(7, detail="x" * 5000), max_bytes=2000), StepFailed)
     assert notes_of(back) == [f"{LEFT_OUT_HEADER}its arguments and attributes are too large to record"]
 
 
@@ -327,15 +333,18 @@ def test_enumerations_come_back_as_their_members_and_stay_so() -> None:
 
 
 def test_a_member_that_is_gone_comes_back_as_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = encode_failure(Plain(Problem.DECLINED))
+    text = failure_json(Plain(Problem.DECLINED))
     monkeypatch.delitem(vars(sys.modules[__name__]), "Problem")
-    assert decode_failure(text, StepFailed).args == ("declined",)
+    assert failure_from_json(text, StepFailed).args == ("declined",)
 
 
 def test_an_exception_whose_text_cannot_be_told_is_recorded() -> None:
-    text = encode_failure(Mute("x"))
-    assert failure_summary(text) == (f"{Mute.__module__}.Mute", "<its text cannot be told: str() raised RuntimeError>")
-    assert type(decode_failure(text, StepFailed)) is Mute
+    text = failure_json(Mute("x"))
+    assert summary_from_json(text) == (
+        f"{Mute.__module__}.Mute",
+        "<its text cannot be told: str() raised RuntimeError>",
+    )
+    assert type(failure_from_json(text, StepFailed)) is Mute
 
 
 def test_text_that_utf8_cannot_hold_is_escaped() -> None:
@@ -373,13 +382,13 @@ def test_a_class_that_is_not_imported_gives_the_fallback_with_the_same_text(monk
     module = shop_module()
     monkeypatch.setitem(sys.modules, "shop_errors", module)
     error = module.Declined("no funds")
-    text = encode_failure(error)
-    assert type(decode_failure(text, StepFailed)) is module.Declined
+    text = failure_json(error)
+    assert type(failure_from_json(text, StepFailed)) is module.Declined
     assert type(there_and_back(module.Outer.Inner("x"))) is module.Outer.Inner
 
     monkeypatch.delitem(sys.modules, "shop_errors")
     for fallback in (StepFailed, RunFailed):
-        back = decode_failure(text, fallback)
+        back = failure_from_json(text, fallback)
         assert type(back) is fallback
         assert (back.args, str(back)) == (("no funds",), "shop_errors.Declined: no funds")
         assert back.type_name == "shop_errors.Declined"
@@ -393,9 +402,9 @@ def test_a_fallback_keeps_the_name_of_the_class_and_can_become_it_again(monkeypa
     again = there_and_back(back, RunFailed)
     assert isinstance(again, RunFailed)
     assert (again.type_name, str(again)) == ("shop_errors.Declined", "shop_errors.Declined: no funds")
-    text = encode_failure(again)
+    text = failure_json(again)
     monkeypatch.setitem(sys.modules, "shop_errors", module)
-    assert type(decode_failure(text, StepFailed)) is module.Declined
+    assert type(failure_from_json(text, StepFailed)) is module.Declined
 
 
 NOT_AN_EXCEPTION = [
@@ -419,7 +428,7 @@ NOT_AN_EXCEPTION = [
 def test_a_name_that_is_no_exception_class_is_never_called(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = shop_module()
     monkeypatch.setitem(sys.modules, "shop_errors", module)
-    back = decode_failure(json.dumps({"type": name, "message": "x", "args": ["echo"]}), StepFailed)
+    back = failure_from_json(json.dumps({"type": name, "message": "x", "args": ["echo"]}), StepFailed)
     assert type(back) is StepFailed
     assert module.calls == []
 
@@ -428,10 +437,10 @@ def test_nothing_is_imported_for_an_exception() -> None:
     program = """
 import sys
 from stepwell.errors import StepFailed
-from stepwell.values.failure import decode_failure
+from stepwell.values.failure import failure_from_json
 before = set(sys.modules)
 for name in ("wave.Error", "zipfile.BadZipFile", "xml.parsers.expat.ExpatError"):
-    error = decode_failure('{"type":"%s","message":"m","args":["m"]}' % name, StepFailed)
+    error = failure_from_json('{"type":"%s","message":"m","args":["m"]}' % name, StepFailed)
     assert type(error) is StepFailed and error.type_name == name, error
 assert set(sys.modules) == before, set(sys.modules) - before
 """
@@ -451,7 +460,7 @@ def test_a_module_that_waits_to_be_loaded_is_not_loaded_for_an_exception(
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "waiting", module)
     loader.exec_module(module)
-    back = decode_failure('{"type":"waiting.Error","message":"m","args":["m"]}', StepFailed)
+    back = failure_from_json('{"type":"waiting.Error","message":"m","args":["m"]}', StepFailed)
     assert type(back) is StepFailed
 
 
@@ -490,9 +499,9 @@ def test_a_constructor_that_exits_does_not_stop_the_reader(monkeypatch: pytest.M
     def refuse(*_args: object) -> None:
         raise RuntimeError
 
-    text = encode_failure(Plain("x"))
+    text = failure_json(Plain("x"))
     monkeypatch.setattr(Plain, "__init__", refuse)
-    assert type(decode_failure(text, StepFailed)) is Plain
+    assert type(failure_from_json(text, StepFailed)) is Plain
 
 
 # --- causes, groups, notes, traceback --------------------------------------------------------------------------------
@@ -547,7 +556,7 @@ def test_causes_in_a_circle_and_without_end_are_cut() -> None:
     for number in range(5000):
         following = Plain(str(number))
         following.__cause__, error = error, following
-    assert len(encode_failure(error)) < 20_000
+    assert len(failure_json(error)) < 20_000
 
 
 def test_a_group_comes_back_with_its_members() -> None:
@@ -561,7 +570,7 @@ def test_a_group_comes_back_with_its_members() -> None:
     assert isinstance(inner, ExceptionGroup)
     assert type(plain) is Plain
     assert isinstance(inner.exceptions[0], Coded)
-    assert encode_failure(back) == encode_failure(error)
+    assert failure_json(back) == failure_json(error)
 
 
 def test_a_group_with_a_cancellation_comes_back() -> None:
@@ -574,7 +583,7 @@ def test_a_group_of_groups_of_groups_is_cut() -> None:
     error: Exception = Plain("x")
     for _ in range(4):
         error = ExceptionGroup("g", [error] * 12)
-    assert len(encode_failure(error, max_bytes=10**9)) < 100_000
+    assert len(failure_json(error, max_bytes=10**9)) < 100_000
     assert isinstance(there_and_back(error), ExceptionGroup)
 
 
@@ -614,7 +623,7 @@ def test_a_traceback_that_came_through_a_file_is_kept_once_and_continued() -> No
 
     error = caught(raise_chain)
     back = there_and_back(error)
-    assert encode_failure(back) == encode_failure(error)
+    assert failure_json(back) == failure_json(error)
     (note,) = there_and_back(caught(raise_again)).__notes__
     assert note.count(TRACEBACK_HEADER) == 1
     assert note.index("in raise_chain") < note.index("in raise_again")
@@ -628,11 +637,11 @@ def test_the_fallback_has_the_traceback_as_text_too() -> None:
 
 def test_frames_of_the_engine_are_left_out() -> None:
     def read() -> None:
-        decode_failure("{", StepFailed)
+        failure_from_json("{", StepFailed)
 
     error = caught(read)
-    text = json.loads(encode_failure(error))["traceback"]
-    assert "decode_failure" in text  # the line that called it
+    text = json.loads(failure_json(error))["traceback"]
+    assert "failure_from_json" in text  # the line that called it
     assert "failure.py" not in text.replace("test_failure.py", "")
 
 
@@ -640,9 +649,9 @@ def test_the_traceback_of_an_endless_recursion_is_bounded() -> None:
     def recurse() -> None:
         recurse()
 
-    text = encode_failure(caught(recurse))
+    text = failure_json(caught(recurse))
     assert len(text) < 20_000
-    assert type(decode_failure(text, StepFailed)) is RecursionError
+    assert type(failure_from_json(text, StepFailed)) is RecursionError
 
 
 # --- size and damage -------------------------------------------------------------------------------------------------
@@ -655,9 +664,9 @@ def test_a_failure_is_cut_to_size_but_keeps_name_and_text() -> None:
         error.add_note("n" * 5000)
     error.__cause__ = Plain("y" * 7000)
     for limit in (64 * 1024, 10_000, 2000, 300):
-        text = encode_failure(error, max_bytes=limit)
+        text = failure_json(error, max_bytes=limit)
         assert len(text) <= limit
-        back = decode_failure(text, StepFailed)
+        back = failure_from_json(text, StepFailed)
         assert (type(back), str(back)) == (Plain, "text")
 
 
@@ -668,22 +677,33 @@ def test_a_long_text_is_cut_and_stays_as_it_is_then() -> None:
 
 
 def test_a_summary_tells_type_and_text() -> None:
-    assert failure_summary(encode_failure(ValueError("bad"))) == ("ValueError", "bad")
-    assert failure_summary(encode_failure(Plain("bad"))) == (f"{__name__}.Plain", "bad")
+    assert summary_from_json(failure_json(ValueError("bad"))) == ("ValueError", "bad")
+    assert summary_from_json(failure_json(Plain("bad"))) == (f"{__name__}.Plain", "bad")
 
 
-def test_a_compressed_failure_and_its_bytes_are_read() -> None:
-    text = encode_failure(Plain("bad"))
-    assert str(decode_failure(text.encode(), StepFailed)) == "bad"
-    assert str(decode_failure(b"\x01" + zlib.compress(text.encode()), StepFailed)) == "bad"
+@pytest.mark.parametrize("length", [3, 50_000])
+def test_a_failure_goes_through_the_codec_as_every_value_does(length: int) -> None:
+    codec, error = Codec(), Plain("bad" * length)
+    error.add_note("told at the door " * length)
+    payload = codec.encode_failure(error)
+    assert isinstance(payload, str if length == 3 else bytes)
+    back = codec.decode_failure(payload, StepFailed)
+    assert state(back) == state(there_and_back(error))
+    assert codec.failure_summary(payload) == (f"{__name__}.Plain", str(back))
+    assert codec.show_failure(payload).message == str(back)
+    attempt = codec.decode_attempt(codec.encode_attempt(failure_json(error), 7, 5, 3))
+    assert (attempt.retry_at, attempt.first_started_at, attempt.code) == (7, 5, 3)
+    assert state(failure_from_json(bytes(attempt.failure), StepFailed)) == state(back)
 
 
 @pytest.mark.parametrize("payload", [None, "", "{", "[]", "{}", '{"type":1,"message":""}', b"\x01x", b"\x09"])
 def test_a_damaged_failure_is_an_error_not_a_surprise(payload: Any) -> None:
+    codec = Codec()
+    for read in (codec.failure_summary, codec.show_failure, codec.decode_attempt):
+        with pytest.raises(SerializationError, match="a recorded failure"):
+            read(payload)
     with pytest.raises(SerializationError, match="a recorded failure"):
-        decode_failure(payload, StepFailed)
-    with pytest.raises(SerializationError, match="a recorded failure"):
-        failure_summary(payload)
+        codec.decode_failure(payload, StepFailed)
 
 
 @pytest.mark.parametrize(
@@ -691,7 +711,7 @@ def test_a_damaged_failure_is_an_error_not_a_surprise(payload: Any) -> None:
 )
 def test_a_damaged_value_in_a_failure_gives_the_fallback(value: object) -> None:
     text = json.dumps({"type": "ValueError", "message": "bad", "args": [value]})
-    assert type(decode_failure(text, StepFailed)) is StepFailed
+    assert type(failure_from_json(text, StepFailed)) is StepFailed
 
 
 # --- properties ------------------------------------------------------------------------------------------------------
@@ -723,7 +743,7 @@ def test_what_the_first_execution_sees_is_what_every_replay_sees(args: list[Any]
     back = there_and_back(error)
     assert state(back) == state(error)
     assert repr(back.args) == repr(error.args)
-    assert encode_failure(back) == encode_failure(error)
+    assert failure_json(back) == failure_json(error)
 
 
 @given(st.lists(VALUES | st.builds(object), max_size=3))

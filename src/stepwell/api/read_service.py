@@ -30,7 +30,6 @@ from stepwell.store.inspector import Inspector, RunFilter
 from stepwell.store.queues import QueueState
 from stepwell.store.store import Answer
 from stepwell.values.codec import Codec
-from stepwell.values.failure_info import failure_info
 from stepwell.worker.unit_of_work import RunOver
 
 #: How many children `ReadService.details` shows.
@@ -140,7 +139,7 @@ class ReadService:
 
     def _infos(self, records: Sequence[RunRecord]) -> list[RunInfo]:
         reasons = self._reasons()
-        return [RunInfo.of(record, reasons.of(record)) for record in records]
+        return [RunInfo.of(record, reasons.of(record), self._codec) for record in records]
 
     def details(self, run_id: str) -> RunDetails:
         """Return everything that the file has of a run; raises `RunNotFound`."""
@@ -151,7 +150,7 @@ class ReadService:
             info=self._infos([record])[0],
             owner=None if record.owner is None else OwnerInfo.of(record.owner, self._members()),
             input=show(record.input, "the input"),
-            failure=None if failure is None else failure_info(failure),
+            failure=None if failure is None else self._codec.show_failure(failure),
             result=show(record.result, "the result"),
             published={key: show(value, f"the value {key!r}") for key, value in values},
             children=self._children(record),

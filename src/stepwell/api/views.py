@@ -21,7 +21,7 @@ from stepwell.errors import (
     SerializationError,
 )
 from stepwell.model.clock import MICROSECONDS, datetime_of
-from stepwell.model.journal import FAILURES, AttemptFailure, Entry, EntryKind
+from stepwell.model.journal import FAILURES, Entry, EntryKind
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import Member, MemberState, RunRecord
 from stepwell.model.waits import Wait, WaitKind, decode_waits
@@ -29,11 +29,8 @@ from stepwell.replay.code_errors import as_raised
 from stepwell.store.queues import QueueState
 from stepwell.store.store import Answer
 from stepwell.values.codec import Codec
-from stepwell.values.failure import failure_summary, failure_to_raise
 from stepwell.values.failure_info import FailureInfo, failure_info
 from stepwell.worker.unit_of_work import RunOver
-
-_decode_attempt = msgspec.json.Decoder(AttemptFailure).decode
 
 
 def to_datetime(at: int | None, ahead: int = 0) -> datetime | None:
@@ -104,11 +101,11 @@ class RunInfo(msgspec.Struct, frozen=True):
     waiting_on: list[WaitInfo]
 
     @classmethod
-    def of(cls, record: RunRecord, reason: str | None) -> RunInfo:
+    def of(cls, record: RunRecord, reason: str | None, codec: Codec) -> RunInfo:
         """Make it from a row, and from why it is as it is."""
         error = None
         if record.error is not None:
-            type_name, message = failure_summary(record.error)
+            type_name, message = codec.failure_summary(record.error)
             error = f"{type_name}: {message}"
         created_at = to_datetime(record.created_at, record.ahead)
         updated_at = to_datetime(record.updated_at, record.ahead)
@@ -316,9 +313,9 @@ class JournalEntry(msgspec.Struct, frozen=True):
         value: Any = None
         failure: FailureInfo | None = None
         if entry.kind in FAILURES:
-            failure = failure_info(entry.value)
+            failure = codec.show_failure(entry.value)
         elif entry.kind == "attempt_failed":
-            failure = failure_info(bytes(_decode_attempt(entry.value or "").failure))
+            failure = failure_info(bytes(codec.decode_attempt(entry.value).failure))
         else:
             value = codec.show(entry.value, f"the journal entry {entry.position}")
         return cls(
@@ -342,7 +339,7 @@ def outcome(over: RunOver, definition: Workflow[..., Any], codec: Codec) -> Any:
             annotation = definition.signature.return_annotation
             return codec.decode(over.result, annotation, f"the result of run {over.id!r}")
         case "failed":
-            raise failure_to_raise(over.error, RunFailed)
+            raise codec.failure_to_raise(over.error, RunFailed)
         case "cancelled":
             reason = f": {over.reason}" if over.reason else ""
             raise RunCancelled(f"run {over.id!r} was cancelled{reason}")

@@ -39,7 +39,7 @@ from stepwell.definitions.step_info import enter_step
 from stepwell.errors import DefinitionError, SerializationError, StepwellError
 from stepwell.executors import keeper
 from stepwell.values.codec import Codec
-from stepwell.values.failure import encode_failure
+from stepwell.values.failure import failure_json
 from stepwell.values.inspection import items_of, mapping_of
 
 #: What the interpreter of a child executes. `size` is the length of the search path in bytes.
@@ -263,7 +263,7 @@ class Child:
             self._task = None
 
     def _failure(self, error: BaseException) -> bytes:
-        text = encode_failure(error)
+        text = failure_json(error)
         if f'"{MAIN_IN_A_CHILD}.' not in text:
             return text.encode()
         record = msgspec.json.decode(text)

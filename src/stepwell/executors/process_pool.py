@@ -32,7 +32,7 @@ from stepwell.executors.congestion import Congestion
 from stepwell.executors.runner import Finished, note_beginning, time_limit, timed_out
 from stepwell.model.steady import monotonic
 from stepwell.values.codec import Codec
-from stepwell.values.failure import decode_failure
+from stepwell.values.failure import failure_from_json
 
 _log: Final = logging.getLogger("stepwell")
 
@@ -402,7 +402,7 @@ def _take_answer(attempts: StepCall, kind: int, body: bytes) -> None:
     elif kind == wire.PACKED:
         attempts.value = body
     elif kind in (wire.FAILED, wire.REFUSED):
-        error = decode_failure(body, StepFailed)
+        error = failure_from_json(body, StepFailed)
         if kind == wire.REFUSED and isinstance(error, SerializationError):
             attempts.refused = error
         else:

@@ -32,7 +32,6 @@ from stepwell.replay.operation_issuer import DELIVERY, OperationIssuer
 from stepwell.replay.source_location import described, raised_at
 from stepwell.replay.tasks import is_done
 from stepwell.values.codec import Codec
-from stepwell.values.failure import failure_to_raise
 from stepwell.values.inspection import MISSING
 
 
@@ -178,7 +177,7 @@ class Execution(OperationIssuer):
         if future is None:  # a patch: nobody waits
             return
         if entry.kind in FAILURES:
-            future.set_exception(_failure(entry))
+            future.set_exception(self._failure(entry))
             return
         converter = operation.converter
         if converter is None:
@@ -236,7 +235,5 @@ class Execution(OperationIssuer):
         error = None if self.outcome is None else self.outcome.error
         return self.definition.name if error is None else raised_at(error)
 
-
-def _failure(entry: Entry) -> BaseException:
-    fallback = StepFailed if entry.kind == "step_failed" else RunFailed
-    return failure_to_raise(entry.value, fallback)
+    def _failure(self, entry: Entry) -> BaseException:
+        return self.codec.failure_to_raise(entry.value, StepFailed if entry.kind == "step_failed" else RunFailed)

@@ -11,7 +11,8 @@ Format of a payload:
 - text: JSON, as msgspec writes it. Integers may be of any size. With a space before it: JSON of a value that is sent
   without knowing how it will be read, and that is not what JSON shows (a `Decimal`, a tuple, an object): whoever reads
   it has to say its type.
-- bytes: one byte with the version of the format, 1, then that JSON in UTF-8, compressed with zlib.
+- bytes: what the transforms made of that JSON in UTF-8, each with one byte before it that says which; today 1, then the
+  JSON compressed with zlib (`stepwell.values.transforms`).
 
 The input of a workflow is ``{"args": [...], "kwargs": {...}}``, an empty part left out. Nothing is ever unpickled, and
 nothing that a payload says is imported or called.
@@ -36,20 +37,19 @@ from stepwell.values.converter import Converter
 from stepwell.values.decoders import Decoders
 from stepwell.values.differences import difference
 from stepwell.values.exactness import is_json_value
+from stepwell.values.failure_codec import FailureCodec
 from stepwell.values.fingerprint import fingerprint, plain_copy, plain_fingerprint, private_copy, quick_fingerprint
 from stepwell.values.inspection import ATOMS, MISSING, children, class_of, is_immutable, mapping_of
 from stepwell.values.large_values import LARGE_BYTES, note_size, paused_for
 from stepwell.values.payload import (
-    COMPRESS_ABOVE_BYTES,
     MAX_PAYLOAD_BYTES,
-    Packer,
-    inflate,
     not_recorded,
     place_of,
     refuse_value,
     write,
 )
 from stepwell.values.signature import Signature
+from stepwell.values.transforms import COMPRESS_ABOVE_BYTES, Transform
 
 _CONTAINERS: Final = frozenset({list, tuple, set, frozenset, dict})
 
@@ -77,13 +77,19 @@ _read_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _read_arguments = msgspec.json.Decoder(_Arguments).decode
 
 
-class Codec(Packer):
+class Codec(FailureCodec):
     """Turns values into payloads and back. One instance serves an engine; safe to use from several threads."""
 
     def __init__(
-        self, *, max_payload_bytes: int = MAX_PAYLOAD_BYTES, compress_above_bytes: int = COMPRESS_ABOVE_BYTES
+        self,
+        *,
+        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+        compress_above_bytes: int = COMPRESS_ABOVE_BYTES,
+        further: Sequence[Transform] = (),
     ) -> None:
-        super().__init__(max_payload_bytes=max_payload_bytes, compress_above_bytes=compress_above_bytes)
+        super().__init__(
+            max_payload_bytes=max_payload_bytes, compress_above_bytes=compress_above_bytes, further=further
+        )
         self._decoders = Decoders()
         self._making = threading.Lock()  # one thread must not use what another is still making
         self._converters: dict[Any, Converter] = {}
@@ -199,8 +205,7 @@ class Codec(Packer):
 
     def show(self, payload: Payload, where: object) -> Any:
         """Return the value of `payload` as JSON shows it, for people to look at."""
-        text = inflate(payload, where) if isinstance(payload, bytes) else payload
-        return self.decode(text if text is None else text.lstrip(" "), Any, where)
+        return self.decode(None if payload is None else self.text_of(payload, where).lstrip(" "), Any, where)
 
     def _converter_for(self, annotation: Any, where: object) -> Converter:
         try:
@@ -290,7 +295,7 @@ class Codec(Packer):
         """
         items: list[msgspec.Raw] = []
         for payload in payloads:
-            text = inflate(payload, where) if isinstance(payload, bytes) else payload or ""
+            text = self.text_of(payload, where)
             try:
                 parts = _read_arguments(text)
                 items += _read_list(parts.args[0])
@@ -312,7 +317,7 @@ class Codec(Packer):
         """
         if not kwargs and self._are_atoms(args, signature, where):
             return
-        text = inflate(payload, where) if isinstance(payload, bytes) else payload or "{}"
+        text = self.text_of(payload, where, "{}")
         self._check_read(text, args, kwargs, signature, where)
 
     def _check_read(
@@ -348,7 +353,7 @@ class Codec(Packer):
         """
         if payload is None:
             return (), {}
-        text = inflate(payload, where) if isinstance(payload, bytes) else payload
+        text = self.text_of(payload, where)
         note_size(len(text))
         try:
             parts = _read_arguments(text)

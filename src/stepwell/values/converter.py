@@ -28,7 +28,7 @@ from stepwell.values.large_values import (
     paused_for,
 )
 from stepwell.values.lost_fields import holds_fields, lost_field
-from stepwell.values.payload import Packer, inflate, named, not_recorded, refuse_value, write
+from stepwell.values.payload import Packer, named, not_recorded, refuse_value, write
 from stepwell.values.signature import Signature
 
 #: Tells, in C, whether what JSON has itself came back the same: it writes another byte for each of these types, and
@@ -256,7 +256,7 @@ class Converter:
         if payload is None:
             payload = "null"
         elif type(payload) is bytes:
-            payload = inflate(payload, where)
+            payload = self._packer.text_of(payload, where)
         if not self._is_typed and type(payload) is str and payload[:1] == " ":
             raise SerializationError(
                 f"Cannot deliver {where} without its type: JSON shows it as something else than it is. Say what it is: "

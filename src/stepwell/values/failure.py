@@ -1,5 +1,8 @@
 """Exceptions as data: what the file keeps of one, and how it comes back.
 
+This module makes JSON of an exception, and an exception of JSON; what is stored of that JSON, the codec makes
+(`stepwell.values.failure_codec`).
+
 An exception is recorded as a JSON object (`_Record`): the name of its class, its text, its arguments and attributes as
 far as they are plain values (`stepwell.values.plain`), its notes, its traceback as text, its cause or context, the
 members of a group. Nothing else of it is kept; above all no `repr` of what it refers to, which could hold a request
@@ -27,10 +30,8 @@ from typing import Any, Final, TypeAlias, cast
 import msgspec
 
 from stepwell.errors import RunFailed, SerializationError, StepFailed
-from stepwell.model.journal import Payload
 from stepwell.values.inspection import class_of, items_of, mapping_of, type_name
 from stepwell.values.own_frames import is_own
-from stepwell.values.payload import inflate
 from stepwell.values.plain import NotPlainError, Writer, imported_class, name_of, restore
 
 MAX_FAILURE_BYTES: Final = 64 * 1024
@@ -85,7 +86,7 @@ _decode = msgspec.json.Decoder(_Record).decode
 _decode_summary = msgspec.json.Decoder(_Summary).decode
 
 
-def encode_failure(error: BaseException, *, max_bytes: int = MAX_FAILURE_BYTES) -> str:
+def failure_json(error: BaseException, *, max_bytes: int = MAX_FAILURE_BYTES) -> str:
     """Return the JSON text that records `error`, of at most `max_bytes` bytes (but never less than its name and text).
 
     Never raises for any exception: what cannot be recorded is left out, from the least important on.
@@ -103,18 +104,17 @@ def encode_failure(error: BaseException, *, max_bytes: int = MAX_FAILURE_BYTES) 
     return data.decode()
 
 
-def decode_failure(payload: Payload, fallback: Fallback) -> BaseException:
+def failure_from_json(text: str | bytes, fallback: Fallback) -> BaseException:
     """Return the recorded exception, or a `fallback` with its text where its class is not imported or cannot be made.
 
     The recorded traceback is attached as a note, which Python prints below the exception; its `str` is unchanged.
-    Raises `SerializationError` where the payload is damaged.
+    Raises `SerializationError` where the text is damaged.
     """
-    return _restore(read_failure(payload, _decode), fallback)
+    return _restore(read_failure(text, _decode), fallback)
 
 
-def failure_to_raise(payload: Payload, fallback: Fallback) -> BaseException:
-    """Return what `decode_failure` returns, but never a `CancelledError`."""
-    error = decode_failure(payload, fallback)
+def raisable(error: BaseException, fallback: Fallback) -> BaseException:
+    """Return a recorded exception as it is raised for whoever asks; never a `CancelledError`."""
     if isinstance(error, asyncio.CancelledError):
         # It would pass for the cancellation of whoever asks, which `TaskGroup`, say, swallows without a word.
         text = f"CancelledError: {str(error).removeprefix('CancelledError: ')}"
@@ -122,18 +122,16 @@ def failure_to_raise(payload: Payload, fallback: Fallback) -> BaseException:
     return error
 
 
-def failure_summary(payload: Payload) -> tuple[str, str]:
-    """Return the name of the exception's class, and its text; raises `SerializationError` for a damaged payload."""
-    summary: _Summary = read_failure(payload, _decode_summary)
+def summary_from_json(text: str | bytes) -> tuple[str, str]:
+    """Return the name of the exception's class, and its text; raises `SerializationError` for damaged JSON."""
+    summary: _Summary = read_failure(text, _decode_summary)
     return summary.type, summary.message
 
 
-def read_failure(payload: Payload | msgspec.Raw, decode: Callable[[Any], Any]) -> Any:
-    """Return what `decode` makes of a recorded failure; raises `SerializationError` where that is damaged."""
-    if isinstance(payload, bytes) and payload[:1] != b"{":
-        payload = inflate(payload, "a recorded failure")
+def read_failure(text: str | bytes | msgspec.Raw, decode: Callable[[Any], Any]) -> Any:
+    """Return what `decode` makes of the JSON of a failure; raises `SerializationError` where that is damaged."""
     try:
-        return decode(payload)
+        return decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, TypeError, RecursionError) as error:
         raise SerializationError(
             f"Cannot read a recorded failure: what the file holds is damaged ({error}). Restore it from a backup",

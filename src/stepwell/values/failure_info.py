@@ -7,7 +7,6 @@ from typing import Final
 
 import msgspec
 
-from stepwell.model.journal import Payload
 from stepwell.values.failure import read_failure
 
 _CAUSE: Final = "The exception above was the direct cause of the one below:"
@@ -65,7 +64,7 @@ class FailureInfo(msgspec.Struct, frozen=True):
 _decode: Final = msgspec.json.Decoder(FailureInfo).decode
 
 
-def failure_info(payload: Payload) -> FailureInfo:
-    """Return the failure that a payload records; raises `SerializationError` where it is damaged."""
-    found: FailureInfo = read_failure(payload, _decode)
+def failure_info(text: str | bytes) -> FailureInfo:
+    """Return the failure that JSON records; raises `SerializationError` where it is damaged."""
+    found: FailureInfo = read_failure(text, _decode)
     return found

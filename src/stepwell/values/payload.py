@@ -1,4 +1,4 @@
-"""From the JSON of a value to what is stored, and back: its size, its compression, and the words of a refusal.
+"""From the JSON of a value to what is stored, and back: its size, its transforms, and the words of a refusal.
 
 The format is described in `stepwell.values.codec`.
 """
@@ -6,7 +6,7 @@ The format is described in `stepwell.values.codec`.
 from __future__ import annotations
 
 import re
-import zlib
+from collections.abc import Sequence
 from typing import Final, NoReturn
 
 import msgspec
@@ -16,33 +16,32 @@ from stepwell.model.journal import Payload
 from stepwell.values.decoders import encode_hook
 from stepwell.values.inspection import find_culprit, find_not_finite, path_step
 from stepwell.values.signature import Signature
+from stepwell.values.transforms import COMPRESS_ABOVE_BYTES, Compression, Transform, Transforms
 
 MAX_PAYLOAD_BYTES: Final = 16 * 1024 * 1024
-COMPRESS_ABOVE_BYTES: Final = 4096
-
-#: The first byte of a compressed payload.
-_ZLIB_VERSION: Final = b"\x01"
-
-#: zlib's fastest level: JSON shrinks to a third with it already, and every level above costs the engine's loop more.
-_ZLIB_LEVEL: Final = 1
 
 write = msgspec.json.Encoder(enc_hook=encode_hook).encode
 
 
 class Packer:
-    """Makes payloads of JSON.
+    """Makes payloads of JSON, and JSON of payloads.
 
-    `max_payload_bytes` limits the JSON of one value, before compression. JSON of more than `compress_above_bytes` is
-    compressed where that makes it smaller.
+    `max_payload_bytes` limits the JSON of one value, before any transform. JSON of more than `compress_above_bytes` is
+    compressed where that makes it smaller, and goes through the `further` transforms then.
     """
 
     def __init__(
-        self, *, max_payload_bytes: int = MAX_PAYLOAD_BYTES, compress_above_bytes: int = COMPRESS_ABOVE_BYTES
+        self,
+        *,
+        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+        compress_above_bytes: int = COMPRESS_ABOVE_BYTES,
+        further: Sequence[Transform] = (),
     ) -> None:
         self.max_payload_bytes = max_payload_bytes
         self.compress_above_bytes = compress_above_bytes
+        self.transforms = Transforms([Compression(compress_above_bytes), *further])
         #: JSON up to this size needs no look at its size; `finish` looks at the rest.
-        self.plain_bytes = min(max_payload_bytes, compress_above_bytes)
+        self.plain_bytes = min(max_payload_bytes, self.transforms.plain_bytes)
 
     def encode(self, value: object, where: object) -> Payload:
         """Return the payload of `value`.
@@ -73,11 +72,13 @@ class Packer:
     def pack(self, data: bytes, where: object) -> Payload:
         """Return the payload of JSON that says all of its value."""
         self.check_size(data, where)
-        if len(data) > self.compress_above_bytes:
-            packed = _ZLIB_VERSION + zlib.compress(data, _ZLIB_LEVEL)
-            if len(packed) < len(data):
-                return packed
-        return data.decode()
+        return self.transforms.apply(data)
+
+    def text_of(self, payload: Payload, where: object, nothing: str = "") -> str:
+        """Return the JSON of a payload, `nothing` for None; raises `SerializationError` for one that is damaged."""
+        if isinstance(payload, bytes):
+            return self.transforms.undo(payload, where)
+        return nothing if payload is None else payload
 
     def check_size(self, data: bytes, where: object) -> None:
         """Raise `PayloadTooLarge` for JSON that is."""
@@ -87,21 +88,6 @@ class Packer:
                 "allowed. Store it elsewhere and record a reference to it, or raise `max_payload_bytes` of the engine",
                 where=str(where),
             )
-
-
-def inflate(payload: bytes, where: object) -> str:
-    """Return the JSON text of a compressed payload; raises `SerializationError` for one that is damaged."""
-    if payload[:1] != _ZLIB_VERSION:
-        raise SerializationError(
-            f"Cannot read {where}: its format, {payload[:1]!r}, is unknown to this version. Upgrade Stepwell",
-            where=str(where),
-        )
-    try:
-        return zlib.decompress(memoryview(payload)[1:]).decode()
-    except (zlib.error, UnicodeDecodeError) as error:
-        raise SerializationError(
-            f"Cannot read {where}: what the file holds is damaged ({error}). Restore it from a backup", where=str(where)
-        ) from None
 
 
 def refuse_value(value: object, where: object, error: Exception, signature: Signature | None = None) -> NoReturn:

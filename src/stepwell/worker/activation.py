@@ -24,7 +24,6 @@ from stepwell.model.lifecycle import Status, check_transition
 from stepwell.replay.operation import CodeOutcome, Operation
 from stepwell.replay.source_location import described
 from stepwell.store.changes import ChildrenCancelled, MessageTaken, RunFinished, RunMoved, RunWoken
-from stepwell.values.failure import encode_failure
 from stepwell.worker.failure_log import attempt_failed, run_halted, run_over, task_failed
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.opening import OperationOpener
@@ -168,7 +167,7 @@ class Activator(OperationOpener):
             work.extra.lines.append(
                 attempt_failed(attempts, run.execution.definition.name, error, None, self._runs.now)
             )
-            run.deliverable.append(self.entry(run, operation, "step_failed", encode_failure(error)))
+            run.deliverable.append(self.entry(run, operation, "step_failed", self._runs.codec.encode_failure(error)))
         elif history.retry_at > self._runs.now:
             attempts.retry_at, attempts.last_error = history.retry_at, history.last_error
             run.add_timer(history.retry_at, operation.number)
@@ -243,7 +242,7 @@ class Activator(OperationOpener):
         text = f"{type(reason).__name__}: {reason}"
         check_transition(run.id, run.status, "halted")
         self._drop_all(run, work)
-        failure = encode_failure(reason)
+        failure = self._runs.codec.encode_failure(reason)
         work.changes.append(RunMoved(run.key, "halted", self._runs.now, None, text, failure=failure))
         work.extra.over.append(RunOver(run.key, run.id, "halted", None, None, text))
         workflow = run.execution.definition.name
@@ -279,7 +278,7 @@ class Activator(OperationOpener):
                 self.halt(run, unfit, work)
                 return
         check_transition(run.id, run.status, status)
-        error = None if failure is None else encode_failure(failure)
+        error = None if failure is None else self._runs.codec.encode_failure(failure)
         over = RunOver(run.key, run.id, status, result, error, reason)
         self._tell_failed_tasks(run, work, held=True)
         if status != "completed":

@@ -18,7 +18,7 @@ from stepwell.store.changes import Created, RunCreated
 from stepwell.values.added_fields import is_recorded
 from stepwell.values.codec import Codec
 from stepwell.values.inspection import items_of, mapping_of, path_step
-from stepwell.values.payload import inflate, named
+from stepwell.values.payload import named
 from stepwell.values.signature import Signature
 from stepwell.worker.queue_policy import refusal_of
 
@@ -51,7 +51,7 @@ def conflict_with(
     if existing.workflow == workflow:
         if existing.fingerprint == fingerprint or _same_input(codec, existing, workflow, payload):
             return None
-        changes = _changes(existing.input, payload, _signature(workflow))
+        changes = _changes(codec, existing.input, payload, _signature(workflow))
         what = f"other input ({existing.workflow!r}, {existing.status}){': ' if changes else ''}{', '.join(changes)}"
     if parent is not None:
         return RunConflict(
@@ -84,9 +84,9 @@ def _same_input(codec: Codec, existing: RunRecord, workflow: str, payload: Paylo
     return is_recorded(recorded, args, kwargs, signature)
 
 
-def _changes(recorded: Payload, given: Payload, signature: Signature | None) -> list[str]:
+def _changes(codec: Codec, recorded: Payload, given: Payload, signature: Signature | None) -> list[str]:
     """Return in which places two inputs differ, in words."""
-    texts = [inflate(each, "an input") if isinstance(each, bytes) else each or "{}" for each in (recorded, given)]
+    texts = [codec.text_of(each, "an input", "{}") for each in (recorded, given)]
     try:
         old, new = map(msgspec.json.decode, texts)
     except msgspec.DecodeError:

@@ -166,7 +166,7 @@ class Loader:
         work = worker.batch.work_of(run)
         run.suspect = record.suspect
         run.permits = {permit.op: permit for permit in snapshot.permits}
-        run.history = attempt_history(snapshot.entries)
+        run.history = attempt_history(self._worker.codec, snapshot.entries)
         execution.replay(snapshot.entries)
         if record.waiting_on is not None:  # so the log had been told of tasks that failed by then
             execution.loop.unretrieved(held=waits_for_nothing(record.waiting_on))

@@ -18,7 +18,6 @@ from stepwell.operations.functions import CancelDetail, MessageDetail, ValueDeta
 from stepwell.replay.operation import ChildStart, Operation
 from stepwell.store.acts import ActRecorded
 from stepwell.store.changes import CancelRequested, MessageSent, RunCreated, ValuePublished, WatchAdded
-from stepwell.values.failure import encode_failure
 from stepwell.worker.conflicts import conflict_with
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.queue_policy import entered
@@ -83,7 +82,7 @@ class OperationOpener:
         if error is None:
             run.deliverable.append(self.entry(run, operation, "sent"))
         else:
-            run.deliverable.append(self.entry(run, operation, "send_failed", encode_failure(error)))
+            run.deliverable.append(self.entry(run, operation, "send_failed", self._runs.codec.encode_failure(error)))
 
     def _request_cancel(self, by: LoadedRun, run_id: str, reason: str | None, work: UnitOfWork) -> None:
         now = self._runs.now
@@ -111,7 +110,9 @@ class OperationOpener:
             try:
                 child_id = self._runs.child_ids.free(run, operation.number)
             except RunConflict as error:
-                run.deliverable.append(self.entry(run, operation, "child_failed", encode_failure(error)))
+                run.deliverable.append(
+                    self.entry(run, operation, "child_failed", self._runs.codec.encode_failure(error))
+                )
                 return
         elif self._runs.being_created(child_id) is not None:
             self._reopen_later(run, operation, work)
@@ -177,7 +178,7 @@ class OperationOpener:
         )
         if error is None:
             return self.entry(run, operation, "child", codec.encode(existing.id, "an id"))
-        return self.entry(run, operation, "child_failed", encode_failure(error))
+        return self.entry(run, operation, "child_failed", self._runs.codec.encode_failure(error))
 
     def _await_result(self, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
         child_id = operation.name
@@ -191,7 +192,9 @@ class OperationOpener:
             record = self._runs.find(child_id)
             if record is None:
                 error = RunNotFound(f"run {run.id!r} waits for run {child_id!r}, which does not exist")
-                run.deliverable.append(self.entry(run, operation, "result_failed", encode_failure(error)))
+                run.deliverable.append(
+                    self.entry(run, operation, "result_failed", self._runs.codec.encode_failure(error))
+                )
                 return
             if record.status in ENDED:
                 if self._runs.is_ending(child_id):
@@ -235,4 +238,4 @@ class OperationOpener:
             return self.entry(run, operation, "result_failed", over.error)
         reason = f": {over.reason}" if over.reason else ""
         error = RunCancelled(f"run {over.id!r} was cancelled{reason}")
-        return self.entry(run, operation, "result_failed", encode_failure(error))
+        return self.entry(run, operation, "result_failed", self._runs.codec.encode_failure(error))

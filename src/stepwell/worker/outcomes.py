@@ -35,7 +35,6 @@ from stepwell.store.inspector import Inspector
 from stepwell.store.queues import PermitDetached
 from stepwell.store.store import Lent, Outcome
 from stepwell.values.codec import Codec
-from stepwell.values.failure import encode_failure
 from stepwell.worker.commit_batch import CommitBatch
 from stepwell.worker.failure_log import run_fields, run_halted
 from stepwell.worker.loaded_run import LoadedRun
@@ -102,7 +101,7 @@ class Outcomes:
                 if attempts.wanted and self._memory.runs.get(run.key) is run:
                     self._batch.join(run, work)
                     with self._worker.loops.left():
-                        self._steps.call_transaction(self._worker.codec, attempts, lent)
+                        self._steps.call_transaction(attempts, lent)
                     self._worker.step_finished(attempts)
             for run in work.residents:
                 if run.work is work:  # what an earlier commit of this turn led to has a work of its own
@@ -368,7 +367,7 @@ class Outcomes:
             return
         work = self._batch.lone_work()
         work.absorb(left)
-        failure = encode_failure(error)
+        failure = self._worker.codec.encode_failure(error)
         work.changes.append(RunMoved(key, "halted", self._worker.now, None, reason, failure=failure))
         work.extra.over.append(RunOver(key, record.id, "halted", None, None, reason))
         if not logged:

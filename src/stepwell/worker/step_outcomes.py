@@ -5,28 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
 from stepwell.definitions.callables import refuse_coroutine
 from stepwell.definitions.code_identity import code_fingerprint
 from stepwell.definitions.step_call import History, StepCall
 from stepwell.definitions.step_info import enter_step
 from stepwell.errors import SerializationError, StepProcessDied, StepTimeout
 from stepwell.model.clock import MICROSECONDS
-from stepwell.model.journal import CUT_OFF, AttemptFailure, Entry, EntryKind, Payload
+from stepwell.model.journal import CUT_OFF, Entry, EntryKind, Payload
 from stepwell.model.retry import Retry, next_delay
 from stepwell.model.waits import shortened
 from stepwell.store.store import Lent
 from stepwell.values.codec import Codec
-from stepwell.values.failure import encode_failure, failure_summary
+from stepwell.values.failure import failure_json, summary_from_json
+from stepwell.values.failure_codec import FailureCodec
 from stepwell.worker.activation import Activator
 from stepwell.worker.failure_log import attempt_failed
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.unit_of_work import UnitOfWork
 from stepwell.worker.unrecorded import interrupted, unrecorded
-
-_encode = msgspec.json.encode
-_decode_attempt = msgspec.json.Decoder(AttemptFailure).decode
 
 
 def record_result(codec: Codec, attempts: StepCall, result: Any) -> None:
@@ -44,8 +40,9 @@ def record_result(codec: Codec, attempts: StepCall, result: Any) -> None:
 class StepOutcomes:
     """Decides what follows an attempt. Holds the randomness of retry delays and nothing else."""
 
-    def __init__(self, activator: Activator, chance: Callable[[], float]) -> None:
+    def __init__(self, activator: Activator, codec: Codec, chance: Callable[[], float]) -> None:
         self._activator = activator
+        self._codec = codec
         self._chance = chance
 
     def failed(self, run: LoadedRun, attempts: StepCall, work: UnitOfWork, now: int) -> None:
@@ -62,13 +59,13 @@ class StepOutcomes:
         too_late = retry_at is not None and deadline_at is not None and retry_at >= deadline_at
         if too_late:
             retry_at = None
-        failure = encode_failure(error)
+        failure = failure_json(error)
         workflow = run.execution.definition.name
         work.extra.lines.append(attempt_failed(attempts, workflow, error, retry_at, now, too_late=too_late))
         if retry_at is None:
             del run.calls[attempts.operation]
             attempts.wanted = False  # a thread that still executes it is told
-            self._activator.deliver(run, _entry(attempts, "step_failed", failure, now), work)
+            self._activator.deliver(run, _entry(attempts, "step_failed", self._codec.pack_failure(failure), now), work)
             return
         self._record_failed_attempt(attempts, failure, retry_at, work, now)
         attempts.attempt += 1
@@ -87,8 +84,7 @@ class StepOutcomes:
     def _record_failed_attempt(
         self, attempts: StepCall, failure: str, retry_at: int, work: UnitOfWork, now: int, code: int | None = None
     ) -> None:
-        record = AttemptFailure(msgspec.Raw(failure.encode()), retry_at, attempts.first_started_at, code)
-        value = _encode(record).decode()
+        value = self._codec.encode_attempt(failure, retry_at, attempts.first_started_at, code)
         work.changes.append(_entry(attempts, "attempt_failed", value, now))
 
     def _refuse(
@@ -107,19 +103,19 @@ class StepOutcomes:
         if attempts.definition.step_options.delivery == "at-most-once":
             interruption = interrupted(attempts, error)
             work.extra.lines.append(attempt_failed(attempts, run.execution.definition.name, interruption, None, now))
-            entry = _entry(attempts, "step_failed", encode_failure(interruption), now)
+            entry = _entry(attempts, "step_failed", self._codec.encode_failure(interruption), now)
             self._activator.deliver(run, entry, work)
             return
         code = code_fingerprint(attempts.definition)
-        self._record_failed_attempt(attempts, encode_failure(error), now, work, now, code)
+        self._record_failed_attempt(attempts, failure_json(error), now, work, now, code)
         self._activator.halt(run, unrecorded(attempts, error), work, step=attempts)
 
-    def call_transaction(self, codec: Codec, attempts: StepCall, lent: Lent) -> None:
+    def call_transaction(self, attempts: StepCall, lent: Lent) -> None:
         """Call a transactional step inside the open transaction; undo what it wrote where it fails."""
         try:
             with lent.savepoint():
                 result = attempts.context.copy().run(_call_transaction, attempts, lent)
-                record_result(codec, attempts, result)
+                record_result(self._codec, attempts, result)
                 if attempts.refused is not None:
                     raise attempts.refused
         except BaseException as error:  # noqa: BLE001 - whatever the user's function raises is the attempt's outcome
@@ -164,18 +160,18 @@ def _entry(attempts: StepCall, kind: EntryKind, value: Payload, now: int) -> Ent
     )
 
 
-def summarised(failure: Payload) -> str:
-    """Return the class and text of a failure, short, as `waiting_on` has it."""
-    return shortened(": ".join(part for part in failure_summary(failure) if part))
+def summarised(failure: str | bytes) -> str:
+    """Return the class and text of a failure, given as JSON, short, as `waiting_on` has it."""
+    return shortened(": ".join(part for part in summary_from_json(failure) if part))
 
 
-def attempt_history(entries: Sequence[Entry]) -> dict[int, History]:
+def attempt_history(codec: FailureCodec, entries: Sequence[Entry]) -> dict[int, History]:
     """Return, by operation, what the journal says of attempts of steps that have not ended."""
     found: dict[int, History] = {}
     for entry in entries:
         if entry.kind == "attempt_failed":
             history = found.setdefault(entry.op, History())
-            failure = _decode_attempt(entry.value or "")
+            failure = codec.decode_attempt(entry.value)
             history.attempts = entry.attempt
             history.first_started_at = failure.first_started_at
             history.retry_at = failure.retry_at

@@ -13,7 +13,7 @@ to the moment before, and what it waited for there is done again. ADR 0034 says 
   was under way is kept: one that is delivered at most once must not be repeated.
 - *Messages* that were received after it can be received again.
 
-Pure: from a record and a journal to a `RunRetried`.
+Pure: from a record and a journal to a `RunRetried`. `codec` reads the failures in them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Final, NamedTuple
 from stepwell.model.journal import FAILURES, UNDELIVERED, Entry, EntryKind
 from stepwell.model.run import RunRecord
 from stepwell.store.changes import RunRetried
-from stepwell.values.failure import failure_summary
-from stepwell.values.failure_info import FailureInfo, failure_info
+from stepwell.values.failure_codec import FailureCodec
+from stepwell.values.failure_info import FailureInfo
 from stepwell.worker.activation import DEADLINE_REASON
 
 #: The entries that say something of attempts that have not ended a step.
@@ -45,9 +45,9 @@ class Undoing(NamedTuple):
     failed: frozenset[str]
 
 
-def undo(record: RunRecord, entries: Sequence[Entry], now: int) -> Undoing:
+def undo(codec: FailureCodec, record: RunRecord, entries: Sequence[Entry], now: int) -> Undoing:
     """Return what a retry of a run that failed or was cancelled undoes; `entries` are its journal, in order."""
-    turn = _turning_point(record, entries)
+    turn = _turning_point(codec, record, entries)
     kept = list(entries if turn is None else entries[:turn])
     undone: list[Entry] = []
     if turn is not None:
@@ -86,26 +86,26 @@ def _went_on(entry: Entry, failure: Entry, issued: int) -> bool:
     return entry.kind == "step" and (entry.op < issued or 0 < entry.started_at < failure.at)
 
 
-def _turning_point(record: RunRecord, entries: Sequence[Entry]) -> int | None:
+def _turning_point(codec: FailureCodec, record: RunRecord, entries: Sequence[Entry]) -> int | None:
     """Return the index of the entry that a run did not survive, or None."""
     cancelled = next((index for index, entry in enumerate(entries) if entry.kind == "cancel"), None)
     if record.status == "cancelled":
         return cancelled
-    if cancelled is not None and entries[cancelled].name == DEADLINE_REASON and _is_deadline(record):
+    if cancelled is not None and entries[cancelled].name == DEADLINE_REASON and _is_deadline(codec, record):
         return cancelled
     failures = [index for index, entry in enumerate(entries) if entry.kind in FAILURES]
     if not failures or record.error is None:
         return None
-    told = {index: failure_summary(entries[index].value) for index in failures}
-    found = _responsible(failure_info(record.error), told)
+    told = {index: codec.failure_summary(entries[index].value) for index in failures}
+    found = _responsible(codec.show_failure(record.error), told)
     if found:
         return min(found)
     delivered = [index for index, entry in enumerate(entries) if entry.kind not in _OF_ATTEMPTS]
     return failures[-1] if failures[-1] == delivered[-1] else None
 
 
-def _is_deadline(record: RunRecord) -> bool:
-    return record.error is not None and failure_summary(record.error)[0].endswith("RunDeadlineExceeded")
+def _is_deadline(codec: FailureCodec, record: RunRecord) -> bool:
+    return record.error is not None and codec.failure_summary(record.error)[0].endswith("RunDeadlineExceeded")
 
 
 def _responsible(error: FailureInfo, told: dict[int, tuple[str, str]]) -> set[int]:

@@ -15,7 +15,7 @@ from stepwell.definitions.step_call import History, StepCall
 from stepwell.errors import ResultNotSerializable, SerializationError, StepFailed, StepInterrupted
 from stepwell.replay.operation import Operation
 from stepwell.replay.source_location import described
-from stepwell.values.failure import decode_failure
+from stepwell.values.failure import failure_from_json
 
 
 def unrecorded(attempts: StepCall, error: BaseException) -> ResultNotSerializable:
@@ -50,5 +50,5 @@ def still_unrecorded(
         attempts = cast("StepCall", operation.detail)
         failure = history.refused.get(code_fingerprint(attempts.definition))
         if failure is not None:
-            return unrecorded(attempts, decode_failure(failure, StepFailed)), attempts
+            return unrecorded(attempts, failure_from_json(failure, StepFailed)), attempts
     return None

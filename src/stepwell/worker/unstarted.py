@@ -14,7 +14,7 @@ from stepwell.model.clock import MICROSECONDS
 from stepwell.model.run import RunRecord
 from stepwell.store.changes import RunMoved
 from stepwell.store.inspector import Inspector
-from stepwell.values.failure import encode_failure
+from stepwell.values.codec import Codec
 from stepwell.worker.activation import Activator
 from stepwell.worker.commit_batch import CommitBatch
 from stepwell.worker.failure_log import run_over
@@ -34,6 +34,7 @@ class Owner(Protocol):
     memory: RunCache
     batch: CommitBatch
     activator: Activator
+    codec: Codec
 
     def queue_touched(self, queue: str) -> None:
         """Decide about a queue in the commit under way, because a run leaves it."""
@@ -70,7 +71,7 @@ class Unstarted:
         self._end_unstarted(record, over, work)
 
     def _fail_unstarted(self, record: RunRecord, error: BaseException, work: UnitOfWork) -> None:
-        over = RunOver(record.key, record.id, "failed", None, encode_failure(error), None)
+        over = RunOver(record.key, record.id, "failed", None, self._worker.codec.encode_failure(error), None)
         self._end_unstarted(record, over, work, error)
 
     def _end_unstarted(

@@ -31,7 +31,6 @@ from stepwell.replay.operation import Operation
 from stepwell.store.changes import Created, MessageSent, RunCreated, RunMoved, Sent
 from stepwell.store.inspector import Inspector
 from stepwell.values.codec import Codec
-from stepwell.values.failure import encode_failure
 from stepwell.worker.activation import DEADLINE_REASON, Activator
 from stepwell.worker.child_ids import ChildIds
 from stepwell.worker.claims import Capacity, Claims
@@ -82,7 +81,7 @@ class Worker:
         self._outside = outside
         self._limits = limits
         self.activator = Activator(self)
-        self._steps = StepOutcomes(self.activator, chance)
+        self._steps = StepOutcomes(self.activator, codec, chance)
         self.loops = LoopThread()
         self.memory = RunCache()
         self.unstarted = Unstarted(self, inspector, takes_work=takes_work)
@@ -413,7 +412,7 @@ class Worker:
                 run_id = change.id if created.existing is None else created.existing.id
                 run.execution.deliver(replace(change.told, value=self.codec.encode(run_id, "an id")))
             else:
-                refused = self.activator.entry(run, operation, "child_failed", encode_failure(refusal))
+                refused = self.activator.entry(run, operation, "child_failed", self.codec.encode_failure(refusal))
         self._told.append((run, refused))
 
     def settle_told(self) -> None:
