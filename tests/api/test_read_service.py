@@ -122,7 +122,7 @@ def test_each_method_of_an_async_engine_and_its_handles_is_tried_here() -> None:
     public = {
         (owner, name)
         for owner in (AsyncEngine, AsyncRun, AsyncQueueHandle)
-        for name in vars(owner)
+        for name in dir(owner)
         if not name.startswith("_")
     }
     assert public == CALLS.keys() | NO_QUESTIONS

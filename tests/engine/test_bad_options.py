@@ -64,6 +64,13 @@ def test_an_engine_names_the_option_that_is_unusable(database: Path, case: str) 
     assert not database.exists()
 
 
+@pytest.mark.parametrize("kind", [Engine, AsyncEngine, TestEngine])
+def test_an_engine_names_what_is_no_option_of_it_and_makes_no_file(database: Path, kind: Any) -> None:
+    with pytest.raises(TypeError, match=r"no option 'worflows'; it has workflows, durability, "):
+        kind(database, worflows=[])
+    assert not database.exists()
+
+
 def test_a_path_that_ends_like_a_folder_makes_no_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotUsable, match="names a folder"):
         Engine(f"{tmp_path}/shop/")

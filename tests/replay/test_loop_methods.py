@@ -118,8 +118,8 @@ def test_a_setting_that_cannot_be_says_why(engine: TestEngine, method: str, valu
 
 def both_ways(engine: TestEngine, flow: Callable[[], Coroutine[Any, Any, Any]], expected: Any) -> None:
     """Run a workflow undisturbed, and so that each wait is replayed."""
-    for options in ({}, {"max_waiting_in_memory": 0}):
-        engine.reopen(**options)
+    for waiting in (1_000, 0):
+        engine.reopen(max_waiting_in_memory=waiting)
         run = engine.start(flow)
         engine.advance(100)
         assert run.result(timeout=30) == expected

@@ -18,20 +18,19 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, TypeVarT
 from stepwell.api.acts import Act, checked_actor
 from stepwell.api.async_opening import LoopClient
 from stepwell.api.engine import CLOSE_TIMEOUT_SECONDS
-from stepwell.api.options import START_OPTIONS, Durability, Options, StartOptions, flow_name
+from stepwell.api.options import ENGINE_DEFAULTS, START_OPTIONS, EngineOptions, Options, StartOptions, flow_name
 from stepwell.api.read_service import ReadService
 from stepwell.api.session import Enlisted, Session, in_transaction
 from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WorkerInfo, outcome
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import UNSET, Limit, Queue, Rate, Unset
 from stepwell.definitions.start_options import shows_options
-from stepwell.model.clock import Clock, to_seconds
+from stepwell.model.clock import to_seconds
 from stepwell.model.lifecycle import Status
 from stepwell.replay.source_location import executing_at
 from stepwell.runtime.lock_watch import acquire_from_loop
 from stepwell.runtime.requests import Request, SendMessage, StartRun
 from stepwell.values.own_tables import Connection, Parameters, Rows
-from stepwell.values.payload import MAX_PAYLOAD_BYTES
 from stepwell.worker.unit_of_work import RunOver
 
 P = ParamSpec("P")
@@ -123,39 +122,10 @@ class AsyncEngine(AsyncStarter):
     that loop; opening and closing the file does not hold it up.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        workflows: Iterable[Workflow[..., Any]] | None = None,
-        durability: Durability = "full",
-        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
-        max_waiting_in_memory: int = 1_000,
-        max_running: int = 10_000,
-        max_crashes: int = 5,
-        step_threads: int = 32,
-        step_processes: int | None = None,
-        retention: float | timedelta | None = None,
-        take_over_stalled_after: float | timedelta | None = None,
-        queues: Iterable[Queue | str] | None = None,
-        clock: Clock | None = None,
-    ) -> None:
-        options = Options(
-            workflows=workflows,
-            durability=durability,
-            max_payload_bytes=max_payload_bytes,
-            max_waiting_in_memory=max_waiting_in_memory,
-            max_running=max_running,
-            max_crashes=max_crashes,
-            step_threads=step_threads,
-            step_processes=step_processes,
-            retention=retention,
-            take_over_stalled_after=take_over_stalled_after,
-            queues=queues,
-            clock=clock,
-        )
+    @shows_options(ENGINE_DEFAULTS, ENGINE_DEFAULTS)
+    def __init__(self, path: str | os.PathLike[str], **options: Unpack[EngineOptions]) -> None:
         self._path = path
-        self._client = LoopClient(path, options)
+        self._client = LoopClient(path, Options(options))
         self._answers: _Answers | None = None
 
     async def _ready(self) -> Session:

@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import builtins
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, TypeVarTuple, cast
+from typing import Any, Final, Self, TypeVar, TypeVarTuple, Unpack, cast
 
 from stepwell.api.acts import checked_actor
 from stepwell.api.handles import Caller, OpenTransaction, QueueHandle, Run, Starter
-from stepwell.api.options import Durability, Options, flow_name
+from stepwell.api.options import ENGINE_DEFAULTS, EngineOptions, Options, flow_name
 from stepwell.api.session import Enlisted, Session, in_transaction
 from stepwell.api.views import WorkerInfo
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import Limit, Queue
-from stepwell.model.clock import Clock
+from stepwell.definitions.start_options import shows_options
 from stepwell.model.lifecycle import Status
 from stepwell.runtime.requests import SendMessage, StartRun
 from stepwell.values.own_tables import Parameters, Rows
-from stepwell.values.payload import MAX_PAYLOAD_BYTES
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -60,38 +59,9 @@ class Engine(Caller, Starter):
     `FileInUse` or `SchemaTooNew` where the file cannot be used, `InvalidArgument` for unusable options.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        workflows: Iterable[Workflow[..., Any]] | None = None,
-        durability: Durability = "full",
-        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
-        max_waiting_in_memory: int = 1_000,
-        max_running: int = 10_000,
-        max_crashes: int = 5,
-        step_threads: int = 32,
-        step_processes: int | None = None,
-        retention: float | timedelta | None = None,
-        take_over_stalled_after: float | timedelta | None = None,
-        queues: Iterable[Queue | str] | None = None,
-        clock: Clock | None = None,
-    ) -> None:
-        options = Options(
-            workflows=workflows,
-            durability=durability,
-            max_payload_bytes=max_payload_bytes,
-            max_waiting_in_memory=max_waiting_in_memory,
-            max_running=max_running,
-            max_crashes=max_crashes,
-            step_threads=step_threads,
-            step_processes=step_processes,
-            retention=retention,
-            take_over_stalled_after=take_over_stalled_after,
-            queues=queues,
-            clock=clock,
-        )
-        self._client = Session(path, options, None)
+    @shows_options(ENGINE_DEFAULTS, ENGINE_DEFAULTS)
+    def __init__(self, path: str | os.PathLike[str], **options: Unpack[EngineOptions]) -> None:
+        self._client = Session(path, Options(options), None)
 
     def __enter__(self) -> Self:
         """Return the engine."""

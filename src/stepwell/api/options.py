@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
 from stepwell.definitions.definition import Workflow, how_to_make_it_a_workflow, is_workflow, registered_workflows
 from stepwell.definitions.durable import as_definition
@@ -15,6 +15,7 @@ from stepwell.model.clock import MICROSECONDS, Clock, engine_time, microseconds_
 from stepwell.model.lifecycle import STATUSES, Status
 from stepwell.model.names import check_name, check_text
 from stepwell.store.inspector import RunFilter
+from stepwell.values.payload import MAX_PAYLOAD_BYTES
 from stepwell.worker.claims import Capacity
 
 Durability = Literal["full", "normal"]
@@ -50,57 +51,88 @@ class StartOptions(QueueOptions, total=False):
 START_OPTIONS: Final = ["id", "kwargs", "deadline", "messages", *QueueOptions.__annotations__]
 
 
-class Options:
-    """The checked options of an engine; see `stepwell.Engine`."""
+class EngineOptions(TypedDict, total=False):
+    """The keyword arguments of an engine; see `stepwell.Engine`."""
 
-    def __init__(
-        self,
-        *,
-        workflows: Iterable[Workflow[..., Any]] | None,
-        durability: Durability,
-        max_payload_bytes: int,
-        max_waiting_in_memory: int,
-        max_running: int,
-        max_crashes: int,
-        step_threads: int,
-        step_processes: int | None,
-        retention: float | timedelta | None,
-        take_over_stalled_after: float | timedelta | None,
-        queues: Iterable[Queue | str] | None,
-        clock: Clock | None,
-    ) -> None:
+    workflows: Iterable[Workflow[..., Any]] | None
+    durability: Durability
+    max_payload_bytes: int
+    max_waiting_in_memory: int
+    max_running: int
+    max_crashes: int
+    step_threads: int
+    step_processes: int | None
+    retention: float | timedelta | None
+    take_over_stalled_after: float | timedelta | None
+    queues: Iterable[Queue | str] | None
+    clock: Clock | None
+
+
+#: What holds where an option is left out.
+ENGINE_DEFAULTS: Final[EngineOptions] = {
+    "workflows": None,
+    "durability": "full",
+    "max_payload_bytes": MAX_PAYLOAD_BYTES,
+    "max_waiting_in_memory": 1_000,
+    "max_running": 10_000,
+    "max_crashes": 5,
+    "step_threads": 32,
+    "step_processes": None,
+    "retention": None,
+    "take_over_stalled_after": None,
+    "queues": None,
+    "clock": None,
+}
+
+
+class Options:
+    """The checked options of an engine. Raises `InvalidArgument`, and `TypeError` for what is no option."""
+
+    def __init__(self, given: EngineOptions) -> None:
+        for name in given:
+            if name not in ENGINE_DEFAULTS:
+                raise TypeError(f"an engine has no option {name!r}; it has {', '.join(ENGINE_DEFAULTS)}")
+        options: dict[str, Any] = {**ENGINE_DEFAULTS, **given}
+        durability, workflows = options["durability"], options["workflows"]
         if durability not in ("full", "normal"):
             raise InvalidArgument(f"durability must be 'full' or 'normal', not {durability!r}")
         self.durability: Durability = durability
         self.workflows = _served(workflows)
-        self.queues = _served_queues(queues)
+        self.queues = _served_queues(options["queues"])
         #: Whether the engine carries runs on. One that was given an empty list is a mere client of others.
         self.takes_work = workflows is None or bool(self.workflows)
-        self.max_payload_bytes = at_least(max_payload_bytes, 1, "max_payload_bytes")
-        if max_payload_bytes > MAX_ROW_BYTES:
+        self.max_payload_bytes = at_least(options["max_payload_bytes"], 1, "max_payload_bytes")
+        if self.max_payload_bytes > MAX_ROW_BYTES:
             raise InvalidArgument(
                 f"max_payload_bytes must be at most {MAX_ROW_BYTES:,}, which is what SQLite keeps in one row, "
-                f"not {max_payload_bytes!r}"
+                f"not {self.max_payload_bytes!r}"
             )
         self.limits = Capacity(
-            running=at_least(max_running, 1, "max_running"),
-            waiting=at_least(max_waiting_in_memory, 0, "max_waiting_in_memory"),
-            crashes=at_least(max_crashes, 1, "max_crashes"),
+            running=at_least(options["max_running"], 1, "max_running"),
+            waiting=at_least(options["max_waiting_in_memory"], 0, "max_waiting_in_memory"),
+            crashes=at_least(options["max_crashes"], 1, "max_crashes"),
         )
-        self.step_threads = at_least(step_threads, 1, "step_threads")
-        self.step_processes = None if step_processes is None else at_least(step_processes, 1, "step_processes")
+        processes, retention = options["step_processes"], options["retention"]
+        self.step_threads = at_least(options["step_threads"], 1, "step_threads")
+        self.step_processes = None if processes is None else at_least(processes, 1, "step_processes")
         self.retention = None if retention is None else duration_microseconds(retention, "retention")
-        self.stall_limit_seconds: float | None = None
-        if take_over_stalled_after is not None:
-            self.stall_limit_seconds = to_seconds(take_over_stalled_after, "take_over_stalled_after")
-            if self.stall_limit_seconds < MIN_STALL_SECONDS:
-                raise InvalidArgument(
-                    f"take_over_stalled_after must be at least {MIN_STALL_SECONDS:g} s: a worker that is merely busy "
-                    "would lose its runs"
-                )
+        self.stall_limit_seconds = _stall_limit(options["take_over_stalled_after"])
+        self.clock = clock = options["clock"]
         if clock is not None and not all(callable(getattr(clock, name, None)) for name in _CLOCK_METHODS):
             raise InvalidArgument(f"clock must have {', '.join(_CLOCK_METHODS)}, as stepwell.Clock says, not {clock!r}")
-        self.clock = clock
+
+
+def _stall_limit(duration: float | timedelta | None) -> float | None:
+    """Return after how many seconds a worker that does not answer has stalled, None: never by itself."""
+    if duration is None:
+        return None
+    seconds = to_seconds(duration, "take_over_stalled_after")
+    if seconds < MIN_STALL_SECONDS:
+        raise InvalidArgument(
+            f"take_over_stalled_after must be at least {MIN_STALL_SECONDS:g} s: a worker that is merely busy would "
+            "lose its runs"
+        )
+    return seconds
 
 
 def duration_microseconds(duration: float | timedelta, what: str) -> int:

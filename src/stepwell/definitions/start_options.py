@@ -5,7 +5,7 @@ Type checkers read it there; `help` and `inspect.signature` do not, so `shows_op
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from inspect import Parameter, signature
 from typing import Any, Final, TypedDict, TypeVar
@@ -28,13 +28,13 @@ class QueueOptions(TypedDict, total=False):
     partition: str | None
 
 
-def shows_options(names: list[str]) -> Callable[[F], F]:
+def shows_options(names: Iterable[str], defaults: Mapping[str, object] = _DEFAULTS) -> Callable[[F], F]:
     """Have the signature that a function shows list the keyword arguments with these names, for people who ask it."""
 
     def show(function: F) -> F:
         shown = signature(function)
         parameters = [each for each in shown.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
-        parameters += [Parameter(name, Parameter.KEYWORD_ONLY, default=_DEFAULTS.get(name)) for name in names]
+        parameters += [Parameter(name, Parameter.KEYWORD_ONLY, default=defaults.get(name)) for name in names]
         function.__signature__ = shown.replace(parameters=parameters)  # type: ignore[attr-defined]
         return function
 

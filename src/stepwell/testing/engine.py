@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import os
 from datetime import timedelta
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 
 from stepwell.api.engine import Engine
-from stepwell.api.options import Options
+from stepwell.api.options import EngineOptions, Options
 from stepwell.api.session import Session
 from stepwell.errors import EngineClosed, InvalidArgument, StoreFailed
-from stepwell.model.clock import MICROSECONDS, Clock, to_seconds
+from stepwell.model.clock import MICROSECONDS, to_seconds
 from stepwell.runtime.engine_thread import EngineThread
 from stepwell.runtime.requests import WaitForIdle
 from stepwell.store.sqlite.store import SqliteStore
@@ -38,9 +38,9 @@ class TestEngine(Engine):
 
     __test__ = False  # the name begins as those of test classes do; pytest shall not collect it
 
-    def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None, **options: Any) -> None:
+    def __init__(self, path: str | os.PathLike[str], **options: Unpack[EngineOptions]) -> None:
         self._path = path
-        self._given: dict[str, Any] = {**options, "clock": clock or VirtualClock()}
+        self._given: EngineOptions = {**options, "clock": options.get("clock") or VirtualClock()}
         super().__init__(path, **self._given)
 
     @property
@@ -102,20 +102,15 @@ class TestEngine(Engine):
         self._client.check_usable()
         _abandon(self._client)
 
-    def reopen(self, **options: Any) -> Self:
+    def reopen(self, **options: Unpack[EngineOptions]) -> Self:
         """Open the file again, after `crash`, `close`, or else in place of `close`; return the engine.
 
         `options` change those that were given at first: another `clock`, other `workflows`, ….
         """
         self.close()
         self._given.update(options)
-        arguments = {**_defaults(), **self._given}
-        self._client = Session(self._path, Options(**arguments), None)
+        self._client = Session(self._path, Options(self._given), None)
         return self
-
-
-def _defaults() -> dict[str, Any]:
-    return dict(Engine.__init__.__kwdefaults__ or {})
 
 
 def _abandon(client: Session) -> None:
