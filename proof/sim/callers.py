@@ -187,7 +187,7 @@ class Callers:
             core=SimpleNamespace(worker=machine.worker, machine=machine),
             clock=SimpleNamespace(now=process.time),
             codec=self._world.codec,
-            workflows=machine.worker._workflows,
+            workflows=machine.worker.runs.workflows,
         )
         row = call.number * TRIES + call.tries
         store.writers.acquire()

@@ -30,7 +30,7 @@ from stepwell.store.sql.run_changes import Evidence
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.store import Notification, Outcome, StoreTransaction, Unit
 from stepwell.values.codec import Codec
-from stepwell.worker.claims import Capacity
+from stepwell.worker.runs import Capacity
 from stepwell.worker.step_outcomes import record_result
 from stepwell.worker.unit_of_work import Reply
 
@@ -351,7 +351,7 @@ class Process:
 
     def _drain(self, deadline: int) -> None:
         machine = self.machine
-        machine.closing = machine.worker.draining = True
+        machine.closing = machine.worker.runs.draining = True
         if any(attempt.wanted for attempt in self.under_way.values()) and self.world.now < deadline:
             self.world.at(_DRAIN_RETRY, self, partial(self.post, partial(self._drain, deadline)), "drains")
             return

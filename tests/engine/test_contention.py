@@ -17,7 +17,7 @@ from stepwell.store.changes import MessageSent, RunCreated
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.store import Notification, Unit
 from stepwell.values.codec import Codec
-from stepwell.worker.claims import Capacity
+from stepwell.worker.runs import Capacity
 
 NOW = 1_700_000_000_000_000
 
@@ -187,9 +187,9 @@ def test_what_arrives_for_a_run_just_before_it_leaves_memory_is_not_missed(
     machine.post(lambda: machine.hear(Notification("mail")))
     machine.turn(NOW)
     if draining:
-        machine.worker.draining = True
+        machine.worker.runs.draining = True
     else:
-        machine.worker._limits = machine.worker._limits._replace(waiting=0)
+        machine.worker.runs.limits = machine.worker.runs.limits._replace(waiting=0)
     while not machine.is_idle(NOW):
         machine.turn(NOW)
     record = machine.store.inspector.run_by_id("one")

@@ -21,8 +21,8 @@ from stepwell.runtime.watchdog import Watchdog
 from stepwell.store.changes import RunCreated
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.values.codec import Codec
-from stepwell.worker.claims import Capacity
 from stepwell.worker.pace import LEAST, MOST, SLICE_SECONDS, Pace
+from stepwell.worker.runs import Capacity
 
 DEADLINE_SECONDS = 60
 
@@ -130,7 +130,7 @@ def test_starts_that_wait_are_answered_when_the_engine_fails(machine: TurnLoop) 
 
 def test_the_ends_of_many_steps_are_taken_in_slices(machine: TurnLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[Any] = []
-    monkeypatch.setattr(machine.worker, "step_finished", taken.append)
+    monkeypatch.setattr(machine.worker.steps, "finished", taken.append)
     machine.limit = 20
     ended: list[Any] = list(range(100))
     machine.post(lambda: machine.steps_finished(ended))

@@ -555,7 +555,7 @@ def give_up(engine: TestEngine, run_id: str) -> None:
     client = engine._client
     record = client.reads.record(run_id)
     worker = client.core.worker
-    worker.forget(worker.memory.runs[record.key])
+    worker._letting_go.forget(worker.memory.runs[record.key])
     worker.loader._give_up(record)
     engine.idle()
 

@@ -35,7 +35,7 @@ from stepwell.store.inspector import RunFilter
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.store import Unit
 from stepwell.values.codec import Codec
-from stepwell.worker.claims import Capacity
+from stepwell.worker.runs import Capacity
 
 NOW = 1_700_000_000_000_000
 MIA = Actor("mia", "asked for")

@@ -16,9 +16,10 @@ from stepwell.runtime.turn import TurnLoop
 from stepwell.store.changes import Created, MessageSent, RunCreated, RunsClaimed
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.values.codec import Codec
-from stepwell.worker.claims import Capacity
 from stepwell.worker.failure_log import Line
-from stepwell.worker.unit_of_work import RunOver, UnitOfWork
+from stepwell.worker.run_over import RunOver
+from stepwell.worker.runs import Capacity
+from stepwell.worker.unit_of_work import UnitOfWork
 
 NOW = 1_700_000_000_000_000
 

@@ -18,7 +18,9 @@ from stepwell.cli import main
 from stepwell.model.clock import MICROSECONDS
 from stepwell.model.journal import TICK
 from stepwell.testing import TestEngine
+from stepwell.worker.facts import TicksDue
 from stepwell.worker.spinning import EAGER_TICKS, Spinning, _pause
+from stepwell.worker.ticks import Ticks
 
 MAX_TURNS = 20
 
@@ -361,11 +363,13 @@ class Rounds:
     def __init__(self, count: int) -> None:
         self.now = 0
         self.draining = False
-        self.events: list[Callable[[], None]] = []
+        self.events = 0
         self.told: list[int] = []
-        self.batch = self.activator = self
+        self.batch = self
         self.memory: Any = SimpleNamespace(runs={})
-        self.spinning = Spinning(self, self)  # type: ignore[arg-type]  # as much of a worker as it needs
+        itself: Any = self  # as much of a worker as they need
+        self.spinning = Spinning(itself)
+        self.ticks = Ticks(itself, self.spinning, itself, itself)
         for key in range(count):
             code = SimpleNamespace(spins=True, has_news=False, loop=self, waits_at=str)
             run: Any = SimpleNamespace(key=key, id=str(key), spin=None, finished=False, execution=code)
@@ -375,37 +379,40 @@ class Rounds:
     def ready_callbacks(self) -> list[Any]:
         return []
 
-    def later(self, event: Callable[[], None]) -> None:
-        self.events.append(event)
+    def later(self, fact: Any) -> None:
+        assert isinstance(fact, TicksDue)
+        self.events += 1
 
     def work_of(self, _run: Any) -> None: ...
 
     def deliver(self, run: Any, _entry: Any, _work: Any) -> None:
         self.told.append(run.key)
 
-    def settle_run(self, run: Any, _work: Any) -> None:
+    def carry_on(self, run: Any, _work: Any) -> None:
         self.spinning.rest(run)
+
+    def handle_event(self) -> None:
+        assert self.events == 1  # all other events come in between
+        self.events = 0
+        self.ticks.give_some()
 
 
 def test_many_runs_that_go_round_take_turns_a_few_at_a_time() -> None:
     rounds = Rounds(10)
     for _ in range(25):
-        (event,) = rounds.events  # all other events come in between
-        rounds.events.clear()
-        event()
+        rounds.handle_event()
     assert rounds.told == list(range(10)) * 10
 
 
 def test_runs_whose_pauses_are_over_at_once_wait_for_their_turns_as_well() -> None:
     rounds = Rounds(10)
     while rounds.events:
-        rounds.events.pop()()
+        rounds.handle_event()
     rounds.told.clear()
     rounds.now += 10 * MICROSECONDS
     for run in rounds.memory.runs.values():
         rounds.spinning.look(run)
-    (event,) = rounds.events
-    event()
+    rounds.handle_event()
     assert rounds.told == [0, 1, 2, 3]
 
 

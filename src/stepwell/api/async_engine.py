@@ -31,7 +31,7 @@ from stepwell.replay.source_location import executing_at
 from stepwell.runtime.lock_watch import acquire_from_loop
 from stepwell.runtime.requests import Request, SendMessage, StartRun
 from stepwell.values.own_tables import Connection, Parameters, Rows
-from stepwell.worker.unit_of_work import RunOver
+from stepwell.worker.run_over import RunOver
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -23,7 +23,7 @@ from stepwell.model.clock import to_seconds
 from stepwell.model.lifecycle import Status
 from stepwell.runtime.requests import Request, SendMessage, StartRun
 from stepwell.values.own_tables import Connection, Parameters, Rows
-from stepwell.worker.unit_of_work import RunOver
+from stepwell.worker.run_over import RunOver
 
 T = TypeVar("T")
 U = TypeVar("U")

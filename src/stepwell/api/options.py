@@ -16,7 +16,7 @@ from stepwell.model.lifecycle import STATUSES, Status
 from stepwell.model.names import check_name, check_text
 from stepwell.store.inspector import RunFilter
 from stepwell.values.payload import MAX_PAYLOAD_BYTES
-from stepwell.worker.claims import Capacity
+from stepwell.worker.runs import Capacity
 
 Durability = Literal["full", "normal"]
 

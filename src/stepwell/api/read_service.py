@@ -30,7 +30,7 @@ from stepwell.store.inspector import Inspector, RunFilter
 from stepwell.store.queues import QueueState
 from stepwell.store.store import Answer
 from stepwell.values.codec import Codec
-from stepwell.worker.unit_of_work import RunOver
+from stepwell.worker.run_over import RunOver
 
 #: How many children `ReadService.details` shows.
 _MAX_CHILDREN: Final = 20

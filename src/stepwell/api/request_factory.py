@@ -125,7 +125,7 @@ class RequestFactory:
             now,
             deadline_at=ends_at,
             entry=None if slot is None else entered(slot, now, count=batch_count(slot.queue, args, named)),
-            ahead=self._worker.ahead,
+            ahead=self._worker.runs.ahead,
         )
 
     def _check_served(self, workflow: Workflow[..., Any]) -> None:

@@ -114,7 +114,7 @@ class Session:
             store.inspector,
             self.codec,
             location=store.location,
-            time_now=lambda: EngineTime(self.clock.now(), self.core.worker.ahead),
+            time_now=lambda: EngineTime(self.clock.now(), self.core.worker.runs.ahead),
             members=store.members,
             own=self._own_epoch,
             ask=lambda epochs: store.ask(epochs, ANSWER_SECONDS),
@@ -233,7 +233,7 @@ class Enlisted:
         run, worker = request.run, self._client.core.worker
         declaration: list[QueueDeclared] = []
         if run.entry is not None:
-            declaration = worker.turns.declaration(run.entry.queue, self._client.clock.now())
+            declaration = worker.declarations.of(run.entry.queue, self._client.clock.now())
         elif run.workflow not in self._client.workflows:
             run = self._client.core.machine.run_requests.as_pending(run)
         *before, created = self._apply([*declaration, run])
@@ -241,12 +241,12 @@ class Enlisted:
         if refusal is not None:
             raise refusal
         for declared, settings in zip(declaration, before, strict=True):
-            self._events.append(partial(worker.turns.declared, declared, settings))
+            self._events.append(partial(worker.declarations.committed, declared, settings))
         if created.existing is None:
             if run.status == "running":
                 self._started.append(created.key)
             else:
-                self._events.append(partial(worker.child_created, run, created))
+                self._events.append(partial(worker.arrivals.created, run, created))
         for message in request.messages:
             self._send(run.id, message)
         return run.id if created.existing is None else created.existing.id
@@ -254,7 +254,7 @@ class Enlisted:
     def _send(self, run_id: str, message: OutgoingMessage) -> None:
         change = MessageSent(run_id, message.name, message.value, self._client.clock.now(), message.key)
         sent = self._apply([change])[0]
-        self._events.append(partial(self._client.core.worker.message_sent_outside, change, sent))
+        self._events.append(partial(self._client.core.worker.arrivals.message_from_outside, change, sent))
 
     def events(self) -> list[Callable[[], None]]:
         """Return what the engine's thread has to do after the commit."""

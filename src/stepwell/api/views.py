@@ -30,7 +30,7 @@ from stepwell.store.queues import QueueState
 from stepwell.store.store import Answer
 from stepwell.values.codec import Codec
 from stepwell.values.failure_info import FailureInfo, failure_info
-from stepwell.worker.unit_of_work import RunOver
+from stepwell.worker.run_over import RunOver
 
 
 def to_datetime(at: int | None, ahead: int = 0) -> datetime | None:

@@ -35,8 +35,8 @@ from stepwell.runtime.turn import TurnLoop
 from stepwell.runtime.watchdog import Watchdog
 from stepwell.store.store import Notification, Store
 from stepwell.values.codec import Codec
-from stepwell.worker.claims import Capacity
 from stepwell.worker.pace import Pace
+from stepwell.worker.runs import Capacity
 from stepwell.worker.unit_of_work import Reply
 
 _log: Final = logging.getLogger("stepwell")
@@ -273,7 +273,7 @@ class EngineThread:
         """See how far engine time is from the wall clock, which somebody may set at any time."""
         if isinstance(self.clock, SystemClock):
             with contextlib.suppress(StoreError, EngineClosed):
-                self.worker.ahead = self.clock.ahead()
+                self.worker.runs.ahead = self.clock.ahead()
 
     def _look_at_stuck(self) -> None:
         if not self.machine.closing and self.machine.failure is None:
@@ -342,7 +342,7 @@ class EngineThread:
 
     def _thread_over(self, attempts: StepCall, attempt: int) -> None:
         """Take note that an attempt which timed out has really ended; from any thread."""
-        self.post(partial(self.worker.thread_over, attempts, attempt))
+        self.post(partial(self.worker.steps.permit_free, attempts, attempt))
 
     def _beginning(self) -> int:
         """Return when an attempt begins for sure that begins now.
@@ -436,7 +436,7 @@ class EngineThread:
             event.wait(_COMMIT_GRACE_SECONDS)
 
     def _drain(self, deadline: float) -> None:
-        self.machine.closing = self.worker.draining = True
+        self.machine.closing = self.worker.runs.draining = True
         self.steps.drain()
         if self.steps.under_way() and self._loop.time() < deadline:
             self._loop.call_later(_DRAIN_LOOK_SECONDS, self.post, partial(self._drain, deadline))

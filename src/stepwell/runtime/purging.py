@@ -30,13 +30,13 @@ class Purging:
 
     def purge(self, request: Purge, reply: Reply) -> None:
         """Serve a `Purge`."""
-        if self._worker.draining:
+        if self._worker.runs.draining:
             reply(request.purged, None)
             return
         if not self._write_turn.take_or_postpone(Asked(request, reply)):
             return
         try:
-            count = self._store.purge(request.ended_before, _PURGE_CHUNK, Claim(self._worker.epoch))
+            count = self._store.purge(request.ended_before, _PURGE_CHUNK, Claim(self._worker.runs.epoch))
         except (StoreUnavailable, ClaimLost) as error:  # of the writing: unlike a read that fails, it stops nobody
             reply(None, error)
             return

@@ -66,7 +66,7 @@ class QueueRequests:
         """Have changes of a queue or limit decided on inside the transaction."""
         worker = self._worker
         work = worker.batch.lone_work()
-        worker.declare(name, work)
+        worker.runs.declare(name, work)
 
         def decide_if_known(facts: QueueFacts) -> list[Change]:
             state = facts.state(name)

@@ -55,7 +55,7 @@ class RetryRequests:
 
     def retry(self, run_id: str, actor: Actor, reply: Reply) -> None:
         """Serve a `RetryRun`."""
-        record = self._worker.find(run_id)
+        record = self._worker.runs.find(run_id)
         if record is None:
             raise RunNotFound(f"no run has the id {run_id!r}: it was never started, or has been purged")
         if record.status == "halted":
@@ -89,7 +89,7 @@ class RetryRequests:
             arguments = record.id, record.workflow, what, len(change.undone)
             _log.info(text, *arguments, extra=run_fields(record.id, record.workflow))
             if record.queue is not None:
-                self._worker.queue_touched(record.queue)
+                self._worker.runs.queue_touched(record.queue)
 
     def _with_children(self, record: RunRecord) -> Iterator[tuple[RunRecord, RunRetried]]:
         undoing = undo(self._worker.codec, record, self._journal(record.key), self._worker.now)

@@ -34,21 +34,21 @@ class RunRequests:
     def start(self, request: StartRun, reply: Reply) -> None:
         """Serve a `StartRun`."""
         run = request.run
-        if request.messages and (existing := self._worker.find(run.id)) is not None:
+        if request.messages and (existing := self._worker.runs.find(run.id)) is not None:
             conflict = conflict_of(self._worker.codec, run, Created(existing.key, existing))
             if conflict is not None:  # it sends nothing; a start that finds its run sends the messages to it
                 raise conflict
-        if run.entry is None and not self._worker.admits(run.workflow):
+        if run.entry is None and not self._worker.runs.admits(run.workflow):
             run = self.as_pending(run)
         work = self._worker.batch.lone_work()
         if run.entry is not None:
-            self._worker.declare(run.entry.queue, work)
-            self._worker.queue_touched(run.entry.queue)
+            self._worker.runs.declare(run.entry.queue, work)
+            self._worker.runs.queue_touched(run.entry.queue)
         work.then(run, lambda created: self._started(run, created, reply), partial(reply, None))
         self._worker.batch.creating[run.id] = run
         for message in request.messages:
             change = MessageSent(run.id, message.name, message.value, self._worker.now, message.key)
-            work.then(change, partial(self._worker.message_committed, change))
+            work.then(change, partial(self._worker.arrivals.message, change))
 
     def _started(self, run: RunCreated, created: Created, reply: Reply) -> None:
         refusal = conflict_of(self._worker.codec, run, created)
@@ -56,7 +56,7 @@ class RunRequests:
             reply(None, refusal)
             return
         reply(run.id if created.existing is None else created.existing.id, None)
-        self._worker.child_created(run, created)
+        self._worker.arrivals.created(run, created)
 
     def as_pending(self, run: RunCreated) -> RunCreated:
         """Return the same start for a run that cannot run at once."""
@@ -66,7 +66,7 @@ class RunRequests:
     def send(self, request: SendMessage, reply: Reply) -> None:
         """Serve a `SendMessage`."""
         message = request.message
-        run = self._worker.resident(request.run_id)
+        run = self._worker.runs.resident(request.run_id)
         if run is not None and message.key is None and not run.sending.get(message.name):
             receiver = run.waits_for(message.name)
             if receiver is not None and not self._worker.inbox.pending_for(run):
@@ -75,13 +75,13 @@ class RunRequests:
                 work.answer(reply, None)
                 entry = self._worker.activator.entry(run, receiver, "message", message.value)
                 self._worker.activator.deliver(run, entry, work)
-                self._worker.settle_run(run, work)
+                self._worker.carrier.carry_on(run, work)
                 return
         work = self._worker.batch.lone_work()
         change = MessageSent(request.run_id, message.name, message.value, self._worker.now, message.key)
         if run is not None:
             run.sending[message.name] = run.sending.get(message.name, 0) + 1
-        work.then(change, lambda sent: self._worker.message_committed(change, sent))
+        work.then(change, lambda sent: self._worker.arrivals.message(change, sent))
         work.answer(reply, None)
 
     def cancel(self, request: CancelRun, reply: Reply) -> None:
@@ -90,12 +90,12 @@ class RunRequests:
         reason, now = actor.reason, self._worker.now
         change = CancelRequested(run_id, now, reason)
         act = ActRecorded("cancel", now, *actor, run_id=run_id)
-        run = self._worker.resident(run_id)
+        run = self._worker.runs.resident(run_id)
         if run is not None and run.status != "halted":
             work = self._worker.batch.work_of(run)
             work.changes += [change, act]
-            self._worker.deliver_cancel(run, reason, work)
-        elif (record := self._worker.find(run_id)) is not None and record.status == "halted":
+            self._worker.carrier.deliver_cancel(run, reason, work)
+        elif (record := self._worker.runs.find(run_id)) is not None and record.status == "halted":
             work = self._worker.batch.lone_work()
             work.changes += [change, act]
             self._worker.unstarted.cancel(replace(record, cancel_reason=record.cancel_reason or reason), work)
@@ -108,11 +108,11 @@ class RunRequests:
 
     def _cancel_recorded(self, reply: Reply, record: RunRecord) -> None:
         reply(record.status not in ENDED or record.status == "cancelled", None)
-        self._worker.cancel_committed(record)
+        self._worker.arrivals.cancel(record)
 
     def resume(self, run_id: str, actor: Actor, reply: Reply) -> None:
         """Serve a `ResumeRun`, and a retry of a halted run, which is the same."""
-        record = self._worker.find(run_id)
+        record = self._worker.runs.find(run_id)
         if record is None:
             raise RunNotFound(f"no run has the id {run_id!r}: it was never started, or has been purged")
         if record.status in ENDED:

@@ -13,13 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, assert_never
 
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import Limit, Queue
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import ClaimLost, EngineClosed, StepwellError, StoreError, StoreUnavailable
-from stepwell.model.journal import Payload
 from stepwell.model.run import Claim, Member
 from stepwell.runtime.notifications import Notifications
 from stepwell.runtime.purging import Purging
@@ -30,12 +29,14 @@ from stepwell.runtime.retry_requests import RetryRequests
 from stepwell.runtime.run_requests import RunRequests
 from stepwell.runtime.waiters import Waiters
 from stepwell.runtime.write_turn import WriteTurn
-from stepwell.store.store import Notification, Store
+from stepwell.store.store import Notification, Outcome, Store
 from stepwell.values.codec import Codec
-from stepwell.worker.claims import Capacity
+from stepwell.worker.effects import EndsRefused, Later, RunsOver, StepsDropped, TookOn
+from stepwell.worker.facts import ValuePublished
 from stepwell.worker.failure_log import attempt_fields
 from stepwell.worker.pace import MOST
-from stepwell.worker.unit_of_work import Reply, RunOver, UnitOfWork
+from stepwell.worker.runs import Capacity
+from stepwell.worker.unit_of_work import Reply, UnitOfWork
 from stepwell.worker.worker import Worker
 
 _log: Final = logging.getLogger("stepwell")
@@ -107,7 +108,6 @@ class TurnLoop:
             store.inspector,
             codec,
             workflows,
-            self,
             limits,
             chance,
             takes_work=takes_work,
@@ -131,7 +131,7 @@ class TurnLoop:
         """Register with the store, release what dead workers left behind, and queue what is to be taken up."""
         self.worker.now = now
         self.claim = self._register(now)
-        self.worker.epoch = self.claim.epoch
+        self.worker.runs.epoch = self.claim.epoch
         released = self.store.reap(self.claim, now)
         if released:
             _log.info("%s: %d runs were under way when their worker died; they go on", self.store.location, released)
@@ -171,12 +171,18 @@ class TurnLoop:
                 if self.gate.unavailable is None:
                     worker.evict()
                     worker.claims.admit()
+                self._let_out()
         except Exception as error:  # noqa: BLE001 - see fail
             self.fail(error)
             return
         # What wakes other threads comes last: they need the interpreter, and would only wait for this thread to rest.
         self.flush()
-        worker.outcomes.run_steps()
+        steps, withdrawn = worker.outcomes.take_steps()
+        if steps:
+            self.run_steps(steps)
+        for attempts in withdrawn:
+            worker.steps.finished(attempts)
+        self._let_out()
 
     def has_more(self) -> bool:
         """Tell whether another turn should follow at once."""
@@ -207,6 +213,7 @@ class TurnLoop:
         due = worker.next_due()
         if due is not None and due <= worker.now:
             worker.advance()
+            self._let_out()
         # What the turn before led to is committed in this one. But a part of each turn is for the events, and a part of
         # that for the starts, so that they come to their turn at all.
         self.taken_on = 0
@@ -216,6 +223,7 @@ class TurnLoop:
             self._handle(self.starts, max(room - self.taken_on, room // 4, 1))
         if worker.loops.intruded:
             worker.outcomes.halt_intruded()
+            self._let_out()
 
     def _handle(self, events: deque[Event], limit: int) -> None:
         enough = self.taken_on + limit
@@ -232,6 +240,8 @@ class TurnLoop:
             except Exception:
                 events.appendleft(event)  # its caller still waits for an answer, which `fail` gives
                 raise
+            finally:
+                self._let_out()
 
     def _commit(self) -> None:
         if self.gate.unavailable is None:
@@ -286,11 +296,17 @@ class TurnLoop:
                 worker.batch.put_back(works)
                 raise
             self.is_held_back = False
-            worker.outcomes.settle(written, outcomes)
+            self._settle(written, outcomes)
         if len(written) != len(works):
             rest = [work for work in works if not work.is_written]
-            nothing: list[list[Any]] = [[]] * len(rest)
-            worker.outcomes.settle(rest, nothing)
+            self._settle(rest, [[] for _ in rest])
+
+    def _settle(self, works: list[UnitOfWork], outcomes: Sequence[Outcome]) -> None:
+        try:
+            for _ in self.worker.settle(works, outcomes):
+                self._let_out()
+        finally:
+            self._let_out()
 
     def flush(self) -> None:
         """Call what waits for the end of the turn."""
@@ -311,6 +327,7 @@ class TurnLoop:
             _log.error("%s. Work goes on by itself when that is over", error)
             self.is_held_back = True
         self.worker.outcomes.hold_back(works, error)
+        self._let_out()
         self.gate.unavailable = error
         self._driver.store_unavailable()
 
@@ -318,6 +335,7 @@ class TurnLoop:
         """Refuse what callers asked for, since somebody else does not stop writing; what runs did waits on."""
         _log.error("%s. Work goes on by itself when that is over", error)
         self.worker.outcomes.hold_back(self.worker.batch.take(), error)
+        self._let_out()
         waiting, self.write_turn.postponed = [*self.write_turn.postponed, *self.starts], []
         self.starts.clear()
         for event in waiting:
@@ -342,6 +360,7 @@ class TurnLoop:
         """
         _log.warning("%s. It goes on as a new worker", error)
         kept = self.worker.lose_everything(works, error)
+        self._let_out()
         try:
             # Not at the time of the turn: who was stopped in it begins after those who took its runs meanwhile.
             self.claim = self._register(self._driver.time())
@@ -349,7 +368,7 @@ class TurnLoop:
             # When it is available it looks at everything, and finds again that it was fenced.
             self._hold_back(kept, unavailable)
             return
-        self.worker.epoch = self.claim.epoch
+        self.worker.runs.epoch = self.claim.epoch
         self.worker.batch.put_back(kept)
         # Also what callers wait for: runs that seemed to end here have ended elsewhere, which was told meanwhile.
         self._hearing.look_at_everything()
@@ -436,7 +455,30 @@ class TurnLoop:
         self.write_turn.postponed.append(again)
         return False
 
-    # --- what the worker has done outside (see `stepwell.worker.unit_of_work.Outside`) --------------------------------
+    # --- what the worker lets out ----------------------------------------------------------------------------------
+
+    def _let_out(self) -> None:
+        """Carry out the effects of what the worker has done, in their order."""
+        if not self.worker.runs.effects:
+            return
+        for effect in self.worker.take_effects():
+            match effect:
+                case Later(fact):
+                    self.inbox.append(partial(self.worker.route, fact))
+                case StepsDropped(attempts):
+                    self._driver.drop_steps(attempts)
+                case RunsOver(over):
+                    self.waiters.run_over(over)
+                    if any(end.status == "halted" for end in over):
+                        self.later(self.waiters.look_at_stuck)
+                case ValuePublished(run, key, value):
+                    self.waiters.published(run, key, value)
+                case EndsRefused(keys):
+                    self.later(partial(self.hear, Notification("ends", tuple(keys))))
+                case TookOn(number):
+                    self.taken_on += number
+                case _:
+                    assert_never(effect)
 
     def run_steps(self, attempts: list[StepCall]) -> None:
         """Execute attempts, unless the engine is closing: then another one does."""
@@ -445,21 +487,17 @@ class TurnLoop:
         else:
             self._driver.run_steps(attempts)
 
-    def drop_steps(self, attempts: list[StepCall]) -> None:
-        """Cancel attempts."""
-        self._driver.drop_steps(attempts)
-
     def steps_finished(self, ended: Sequence[StepCall]) -> None:
         """Take the ends of attempts; an event."""
         if len(ended) > self.limit:
             self.inbox.appendleft(partial(self.steps_finished, ended[self.limit :]))
             ended = ended[: self.limit]
         self.taken_on += len(ended) - 1
-        step_finished = self.worker.step_finished
+        step_finished = self.worker.steps.finished
         for attempts in ended:
             try:
                 step_finished(attempts)
-            except StoreError:  # see `Worker.settle_run`
+            except StoreError:  # see `Carrier.carry_on`
                 raise
             except Exception as error:  # noqa: BLE001 - one run's defect must not stop the others
                 _log.critical(
@@ -471,27 +509,9 @@ class TurnLoop:
                 )
                 self.worker.halt_broken(attempts.run_key, error)
 
-    def run_over(self, over: list[RunOver]) -> None:
-        """Tell whoever waits for these runs."""
-        self.waiters.run_over(over)
-        if any(end.status == "halted" for end in over):
-            self.later(self.waiters.look_at_stuck)
-
-    def not_over(self, keys: Sequence[int]) -> None:
-        """Look whether these runs, whose ends were refused, ended elsewhere."""
-        self.later(partial(self.hear, Notification("ends", tuple(keys))))
-
-    def published(self, run: int, key: str, value: Payload) -> None:
-        """Tell whoever waits for this value."""
-        self.waiters.published(run, key, value)
-
     def later(self, call: Callable[[], None]) -> None:
         """Queue an event from within another."""
         self.inbox.append(call)
-
-    def took_on(self, number: int) -> None:
-        """Count what an event had to do for so many of them."""
-        self.taken_on += number
 
     def claimed(self) -> Claim:
         """Return the claim of the engine's worker."""
@@ -504,4 +524,5 @@ class TurnLoop:
         self.waiters.refuse(self.failure)
         self._refuse_batch(self.failure)
         self.worker.close()
+        self._let_out()
         self.flush()

@@ -17,8 +17,9 @@ from stepwell.runtime.requests import WaitForRun, WaitForValue
 from stepwell.store.store import Store
 from stepwell.worker.commit_batch import CommitBatch
 from stepwell.worker.run_cache import RunCache
+from stepwell.worker.run_over import RunOver
 from stepwell.worker.stuck import stuck_runs, why_stuck
-from stepwell.worker.unit_of_work import Reply, RunOver
+from stepwell.worker.unit_of_work import Reply
 
 K = TypeVar("K")
 

@@ -24,13 +24,17 @@ from stepwell.model.lifecycle import Status, check_transition
 from stepwell.replay.operation import CodeOutcome, Operation
 from stepwell.replay.source_location import described
 from stepwell.store.changes import ChildrenCancelled, MessageTaken, RunFinished, RunMoved, RunWoken
+from stepwell.worker.executions import Executions
+from stepwell.worker.facts import CancelsArrived, RunEnded, RunStopped, RunsWoken, RunYielded, TransactionDue
 from stepwell.worker.failure_log import attempt_failed, run_halted, run_over, task_failed
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.opening import OperationOpener
 from stepwell.worker.parked import waits_for_nothing, waits_of
 from stepwell.worker.permits import Permits
+from stepwell.worker.run_over import RunOver
 from stepwell.worker.runs import Runs
-from stepwell.worker.unit_of_work import RunOver, UnitOfWork
+from stepwell.worker.spinning import Spinning
+from stepwell.worker.unit_of_work import UnitOfWork
 from stepwell.worker.unrecorded import still_unrecorded
 
 #: The cancellation reason that stands for the run's deadline, in the journal as well.
@@ -46,9 +50,11 @@ _TASKS_AT_A_TIME: Final = 32
 class Activator(OperationOpener):
     """Carries runs on. Holds no state of its own; see the module."""
 
-    def __init__(self, runs: Runs) -> None:
+    def __init__(self, runs: Runs, permits: Permits, executions: Executions, spinning: Spinning) -> None:
         super().__init__(runs)
-        self.permits = Permits(runs)
+        self.permits = permits
+        self._executions = executions
+        self._spinning = spinning
 
     # --- the loop ------------------------------------------------------------------------------------------------
 
@@ -57,25 +63,23 @@ class Activator(OperationOpener):
         work.changes.append(entry)
         run.execution.deliver(entry, more=more)
 
-    def settle(self, run: LoadedRun, work: UnitOfWork) -> None:
-        """Carry the run on until it waits for something from outside, or has ended."""
+    def settle(self, run: LoadedRun, work: UnitOfWork) -> RunEnded | RunStopped | None:
+        """Carry the run on until it waits for something from outside, or has ended; return which, where it has."""
         execution = run.execution
         deliveries = 0
         while True:
             if execution.stopped:
                 if execution.needs_greenlets:
-                    self._runs.restart(run)
+                    self._executions.restart(run)
                     execution = run.execution
                     continue
-                self._stopped(run, work)
-                return
+                return self._stopped(run, work)
             if execution.issued:
                 issued, execution.issued = execution.issued, []
                 if run.history and not run.resumed:
                     found = still_unrecorded(issued, run.history)
                     if found is not None:
-                        self.halt(run, found[0], work, step=found[1])
-                        return
+                        return self.halt(run, found[0], work, step=found[1])
                 run.opened = issued[-1].number
                 for operation in issued:
                     if operation.number not in execution.pending:
@@ -95,8 +99,7 @@ class Activator(OperationOpener):
                 for operation in withdrawn:
                     self._withdraw(run, operation, work)
             if execution.outcome is not None:
-                self._finish(run, execution.outcome, work)
-                return
+                return self._finish(run, execution.outcome, work)
             if not run.deliverable and not (run.receivers and run.inbox) and not execution.loop.abandoned:
                 break
             entry = self._next_entry(run, work)
@@ -105,9 +108,10 @@ class Activator(OperationOpener):
             deliveries += 1
             self.deliver(run, entry, work)
             if deliveries >= _MAX_DELIVERIES:
-                self._runs.resume_soon(run)
+                self._runs.later(RunYielded(run))
                 break
         self._rest(run, work)
+        return None
 
     def _next_entry(self, run: LoadedRun, work: UnitOfWork) -> Entry | None:
         if run.execution.loop.abandoned:
@@ -127,7 +131,7 @@ class Activator(OperationOpener):
 
     def _rest(self, run: LoadedRun, work: UnitOfWork) -> None:
         if run.execution.spins or run.spin is not None:
-            self._runs.spins(run)
+            self._spinning.rest(run)
         spins = run.spin is not None
         due = run.next_due() if run.timers or run.deadline_at is not None or spins else None
         if run.active or run.deliverable or run.unsettled or spins:
@@ -143,7 +147,7 @@ class Activator(OperationOpener):
             run.status, run.wake_at, run.waiting_on = status, wake_at, waiting_on
         elif status == "running" and due == run.armed:
             return
-        self._runs.resting(run)
+        self._runs.memory.rest(run)
 
     def _tell_failed_tasks(self, run: LoadedRun, work: UnitOfWork, *, held: bool) -> None:
         """Have the log say which tasks failed unheard, where the run rests or ends; `held`: of those held as well."""
@@ -186,7 +190,7 @@ class Activator(OperationOpener):
         """Have an attempt that needs no permit, or has it, executed after the commit."""
         definition = attempts.definition
         if definition.kind == "transaction":
-            work.afterwards(lambda: self._runs.transaction_due(run, attempts))
+            work.afterwards(lambda: TransactionDue(run, attempts))
             return
         if definition.step_options.delivery == "at-most-once":
             attempts.visible = True
@@ -230,11 +234,13 @@ class Activator(OperationOpener):
 
     # --- the end -------------------------------------------------------------------------------------------------
 
-    def _stopped(self, run: LoadedRun, work: UnitOfWork) -> None:
+    def _stopped(self, run: LoadedRun, work: UnitOfWork) -> RunStopped:
         reason = run.execution.halted or RunHalted(f"run {run.id!r} stopped for no recorded reason")
-        self.halt(run, reason, work)
+        return self.halt(run, reason, work)
 
-    def halt(self, run: LoadedRun, reason: BaseException, work: UnitOfWork, *, step: StepCall | None = None) -> None:
+    def halt(
+        self, run: LoadedRun, reason: BaseException, work: UnitOfWork, *, step: StepCall | None = None
+    ) -> RunStopped:
         """Stop a run, repairably: its journal stays as it is, what the failed activation wanted is dropped.
 
         `step`: the attempt whose result is the reason.
@@ -248,9 +254,9 @@ class Activator(OperationOpener):
         workflow = run.execution.definition.name
         work.extra.lines.append(run_halted(run.key, run.id, workflow, reason, was=run.halted_before, step=step))
         run.status = "halted"
-        self._runs.halted(run)
+        return RunStopped(run)
 
-    def _finish(self, run: LoadedRun, outcome: CodeOutcome, work: UnitOfWork) -> None:
+    def _finish(self, run: LoadedRun, outcome: CodeOutcome, work: UnitOfWork) -> RunEnded | RunStopped:
         result: Payload = None
         failure: BaseException | None = None
         reason: str | None = None
@@ -275,8 +281,7 @@ class Activator(OperationOpener):
                     where=where,
                     path=problem.path,
                 )
-                self.halt(run, unfit, work)
-                return
+                return self.halt(run, unfit, work)
         check_transition(run.id, run.status, status)
         error = None if failure is None else self._runs.codec.encode_failure(failure)
         over = RunOver(run.key, run.id, status, result, error, reason)
@@ -290,7 +295,7 @@ class Activator(OperationOpener):
         self._drop_all(run, work)
         self.record_end(over, work, has_children=run.has_children)
         run.status = status
-        self._runs.ended(run, over, work)
+        return RunEnded(run, over)
 
     def record_end(self, over: RunOver, work: UnitOfWork, *, has_children: bool, unstarted: bool = False) -> None:
         """Write down that a run has ended, and what that means for the runs around it.
@@ -298,16 +303,11 @@ class Activator(OperationOpener):
         `unstarted`: see `RunFinished`.
         """
         now = self._runs.now
-
-        def watchers_woken(keys: list[int]) -> None:
-            for key in keys:
-                self._runs.woken(key)
-
         end = RunFinished(over.key, over.status, now, over.result, over.error, over.reason, unstarted)
-        work.then(end, watchers_woken)
+        work.then(end, RunsWoken)
         if has_children:
             reason = f"its parent, run {over.id!r}, has ended"
-            work.then(ChildrenCancelled(over.key, now, reason), self._runs.children_cancelled)
+            work.then(ChildrenCancelled(over.key, now, reason), CancelsArrived)
         work.extra.over.append(over)
 
     def _drop_all(self, run: LoadedRun, work: UnitOfWork) -> None:
@@ -324,4 +324,4 @@ class Activator(OperationOpener):
     def wake_absent(self, key: int, work: UnitOfWork) -> None:
         """Have a run that is not in memory look at what came for it, durably: a parent at its children, say."""
         work.changes.append(RunWoken(key, self._runs.now))
-        work.afterwards(lambda: self._runs.woken(key))
+        work.afterwards(lambda: RunsWoken([key]))

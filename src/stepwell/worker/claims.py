@@ -6,47 +6,19 @@ that has left memory is released the same way, and comes back where something ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Final
 
-from stepwell.definitions.definition import Workflow
 from stepwell.errors import StepwellError
 from stepwell.model.lifecycle import ENDED
 from stepwell.store.changes import RunsClaimed, RunsReleased, WorkerServes, WorkTaken
-from stepwell.store.inspector import Inspector
-from stepwell.worker.commit_batch import CommitBatch
+from stepwell.worker.facts import RunsTaken
 from stepwell.worker.loaded_run import LoadedRun
-from stepwell.worker.run_cache import RunCache
+from stepwell.worker.runs import Runs
 from stepwell.worker.unstarted import Unstarted
 
 #: How many runs are claimed in one commit, at most.
 _CLAIMED_AT_ONCE: Final = 500
-
-
-class Capacity(NamedTuple):
-    """How much the worker keeps in memory, and how much it bears.
-
-    `running` runs at once, and `waiting` ones beside them; a run that killed workers `crashes` times in a row is given
-    up.
-    """
-
-    running: int = 10_000
-    waiting: int = 1_000
-    crashes: int = 5
-
-
-class Owner(Protocol):
-    """The worker, as far as claiming needs it."""
-
-    now: int
-    memory: RunCache
-    batch: CommitBatch
-    unstarted: Unstarted
-    draining: bool
-
-    def load_soon(self, keys: Sequence[int]) -> None:
-        """Bring runs of this worker's to memory, in an event of their own."""
-        ...
 
 
 class Claims:
@@ -54,17 +26,16 @@ class Claims:
 
     def __init__(
         self,
-        worker: Owner,
-        inspector: Inspector,
-        workflows: Mapping[str, Workflow[..., Any]],
-        limits: Capacity,
+        runs: Runs,
+        unstarted: Unstarted,
         *,
         takes_work: bool = True,
     ) -> None:
-        self._worker = worker
-        self._inspector = inspector
-        self._workflows = workflows
-        self._limits = limits
+        self._runs = runs
+        self._unstarted = unstarted
+        self._inspector = runs.inspector
+        self._workflows = runs.workflows
+        self._limits = runs.limits
         self.takes_work = takes_work
         self._announced = 0  # how many workflows the store was told of
         #: Whether there may be work in the store that `look` had no room for.
@@ -77,23 +48,22 @@ class Claims:
         self._wanted_back: set[int] = set()  # those of them that somebody wanted meanwhile
         #: Why they were halted, of those that are tried again without being asked for.
         self.halted: dict[int, str | None] = {}
-        #: The keys of runs that are about to be claimed and read.
-        self.claiming: set[int] = set()
+        self.claiming = runs.claiming
 
     def recover(self) -> None:
         """Take up what waits for a worker, try halted runs with today's code, and say which runs nobody here can run.
 
         An event, the first one of an engine.
         """
-        worker = self._worker
+        runs = self._runs
         if not self.takes_work:
             return
         served = list(self._workflows)
         self.claim(self._inspector.halted(served, self._limits.crashes), unasked=True)
-        for key in self._inspector.stranded(served, worker.now, _CLAIMED_AT_ONCE):
+        for key in self._inspector.stranded(served, runs.now, _CLAIMED_AT_ONCE):
             record = self._inspector.run_facts_by_key(key)
             if record is not None:
-                worker.unstarted.leave_pending(record)
+                self._unstarted.leave_pending(record)
         self.look()
 
     def serving(self) -> list[str]:
@@ -103,7 +73,7 @@ class Claims:
 
     def retry_halted(self) -> None:
         """Try halted runs again, with the code of this worker; an event."""
-        if self.takes_work and not self._worker.draining:
+        if self.takes_work and not self._runs.draining:
             self.claim(self._inspector.halted(list(self._workflows), self._limits.crashes), unasked=True)
 
     # --- claiming and releasing --------------------------------------------------------------------------------------
@@ -113,15 +83,15 @@ class Claims:
 
         Those that were cancelled, or whose deadlines have passed, before anybody began them are ended.
         """
-        worker = self._worker
-        if worker.draining or not self.takes_work:
-            worker.memory.parked_due = None
+        runs = self._runs
+        if runs.draining or not self.takes_work:
+            runs.memory.parked_due = None
             return
         if len(self._workflows) != self._announced:  # a module was imported since
-            worker.batch.lone_work().changes.append(WorkerServes(self.serving()))
+            runs.batch.lone_work().changes.append(WorkerServes(self.serving()))
         served = list(self._workflows)
-        worker.memory.parked_due = self._inspector.next_wake(served, worker.now)
-        worker.memory.parked(worker.unstarted.end_overdue())
+        runs.memory.parked_due = self._inspector.next_wake(served, runs.now)
+        runs.memory.parked(self._unstarted.end_overdue())
         self.work_may_exist = True
         if self._looking:
             self._looked_meanwhile = True
@@ -133,30 +103,29 @@ class Claims:
         if self.suspects:
             # Only one is taken up at a time: when it has got on, or has left memory, it is the next one's turn.
             self.work_may_exist = True
-            if not self._worker.batch:
-                self.suspects.intersection_update(self._worker.memory.runs)
-        if self.work_may_exist and not self._looking and self.takes_work and not self._worker.draining:
+            if not self._runs.batch:
+                self.suspects.intersection_update(self._runs.memory.runs)
+        if self.work_may_exist and not self._looking and self.takes_work and not self._runs.draining:
             self._take(list(self._workflows))
 
     def _take(self, served: list[str]) -> None:
-        worker = self._worker
-        # What was claimed comes to memory in an event of its own: it needs its room already.
-        limit = min(self._limits.running - worker.memory.running() - len(self.claiming), _CLAIMED_AT_ONCE)
+        runs = self._runs
+        limit = min(runs.room(), _CLAIMED_AT_ONCE)
         if limit <= 0:
             return
-        self.work_may_exist = self._inspector.has_work(served, worker.now)
+        self.work_may_exist = self._inspector.has_work(served, runs.now)
         if not self.work_may_exist:
             return
         self._looking = True
-        work = worker.batch.lone_work()
-        work.then(WorkTaken(served, worker.now, limit), lambda keys: self._taken(keys, limit), self._not_taken)
+        work = runs.batch.lone_work()
+        work.then(WorkTaken(served, runs.now, limit), lambda keys: self._taken(keys, limit), self._not_taken)
 
     def _taken(self, keys: list[int], limit: int) -> None:
         self._looking = False
         self.work_may_exist = len(keys) == limit or self._looked_meanwhile
         self._looked_meanwhile = False
         self.claiming.update(keys)
-        self._worker.load_soon(keys)
+        self._taken_over(keys)
 
     def _not_taken(self, _error: StepwellError) -> None:
         self._looking = False
@@ -167,12 +136,12 @@ class Claims:
 
         `unasked`: nobody asked for just these; a halted one that is halted again for the same reason is no news then.
         """
-        worker = self._worker
-        if worker.draining or not self.takes_work:
+        runs = self._runs
+        if runs.draining or not self.takes_work:
             return
         wanted: list[int] = []
         for key in keys:
-            if key in worker.memory or worker.batch.keeps_out(key) or key in self.claiming:
+            if key in runs.memory or runs.batch.keeps_out(key) or key in self.claiming:
                 continue
             record = self._inspector.run_facts_by_key(key)
             if record is None or record.status in ENDED or record.queued:
@@ -182,12 +151,12 @@ class Claims:
                 if unasked and record.status == "halted":
                     self.halted[key] = record.reason
             elif record.owner is None:
-                worker.unstarted.leave_pending(record)
+                self._unstarted.leave_pending(record)
         if wanted:
             self.claiming.update(wanted)
-            work = worker.batch.lone_work()
+            work = runs.batch.lone_work()
             work.then(
-                RunsClaimed(wanted, worker.now),
+                RunsClaimed(wanted, runs.now),
                 lambda keys: self._claimed(wanted, keys),
                 lambda _error: self._claimed(wanted, []),
             )
@@ -198,27 +167,32 @@ class Claims:
         for key in missed:
             self.halted.pop(key, None)
         # Not at once: what else the commit held, messages for these runs say, must be handed out first.
-        self._worker.load_soon(keys)
+        self._taken_over(keys)
 
-    def release(self, runs: Sequence[LoadedRun]) -> None:
+    def woken(self, key: int) -> None:
+        """Bring a run that is not in memory back, if nobody else has it."""
+        if key not in self._runs.memory:
+            self.claim([key])
+
+    def release(self, parked: Sequence[LoadedRun]) -> None:
         """Let others have waiting runs that have left memory; those that something arrived for come back."""
-        worker = self._worker
-        keys = [run.key for run in runs]
-        due = min((run.wake_at for run in runs if run.wake_at is not None), default=None)
+        runs = self._runs
+        keys = [run.key for run in parked]
+        due = min((run.wake_at for run in parked if run.wake_at is not None), default=None)
 
         def released(kept: list[int]) -> None:
-            worker.memory.parked(due)  # not earlier: what is not released yet, `look` would not find
+            runs.memory.parked(due)  # not earlier: what is not released yet, `look` would not find
             wanted_back = self._released(keys)
             if kept:
-                worker.load_soon(kept)
+                self._taken_over(kept)
             self.claim([key for key in wanted_back if key not in kept])
 
         def not_released(_error: StepwellError) -> None:
             self._released(keys)
-            worker.load_soon(keys)
+            self._taken_over(keys)
 
         self._releasing.update(keys)
-        work = worker.batch.lone_work()
+        work = runs.batch.lone_work()
         work.then(RunsReleased(keys), released, not_released)
 
     def _released(self, keys: list[int]) -> list[int]:
@@ -228,11 +202,14 @@ class Claims:
         self._wanted_back.difference_update(keys)
         return wanted_back
 
+    def _taken_over(self, keys: list[int]) -> None:
+        self._runs.later(RunsTaken(keys))
+
     def claimed(self, keys: Sequence[int]) -> list[int]:
         """Return those of these runs that can be read now: they are this worker's, and not in memory."""
-        worker = self._worker
+        runs = self._runs
         self.claiming.difference_update(keys)
         # What is about to be released is not this worker's any more when that is committed.
         self._wanted_back.update(key for key in keys if key in self._releasing)
-        wanted = [key for key in keys if key not in worker.memory and not worker.batch.keeps_out(key)]
+        wanted = [key for key in keys if key not in runs.memory and not runs.batch.keeps_out(key)]
         return [key for key in wanted if key not in self._releasing]

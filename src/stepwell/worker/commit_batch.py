@@ -9,7 +9,8 @@ from __future__ import annotations
 from stepwell.definitions.step_call import StepCall
 from stepwell.store.changes import RunCreated
 from stepwell.worker.loaded_run import LoadedRun
-from stepwell.worker.unit_of_work import RunOver, UnitOfWork
+from stepwell.worker.run_over import RunOver
+from stepwell.worker.unit_of_work import UnitOfWork
 
 
 class CommitBatch:

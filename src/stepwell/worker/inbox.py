@@ -7,76 +7,59 @@ after that commit: what comes in between leaves another note.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Protocol
 
 from stepwell.model.lifecycle import ENDED
 from stepwell.store.changes import NotesTaken
-from stepwell.store.inspector import Inspector
 from stepwell.worker.activation import Activator
-from stepwell.worker.commit_batch import CommitBatch
+from stepwell.worker.carrying import Carrier
+from stepwell.worker.facts import NotesRemoved
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.queue_scheduler import QueueScheduler
-from stepwell.worker.run_cache import RunCache
-from stepwell.worker.unit_of_work import Outside, RunOver, UnitOfWork
-
-
-class Owner(Protocol):
-    """The worker, as far as the inbox needs it."""
-
-    epoch: int
-    memory: RunCache
-    batch: CommitBatch
-    activator: Activator
-    turns: QueueScheduler
-
-    def settle_run(self, run: LoadedRun, work: UnitOfWork) -> None:
-        """Carry a run on until it waits."""
-        ...
-
-    def deliver_cancel(self, run: LoadedRun, reason: str | None, work: UnitOfWork) -> None:
-        """Tell a run that it is cancelled."""
-        ...
+from stepwell.worker.run_over import RunOver
+from stepwell.worker.runs import Runs
 
 
 class Inbox:
     """Hands what other workers wrote to the runs in memory."""
 
-    def __init__(self, worker: Owner, inspector: Inspector, outside: Outside) -> None:
-        self._worker = worker
-        self._inspector = inspector
-        self._outside = outside
+    def __init__(self, runs: Runs, activator: Activator, carrier: Carrier, scheduler: QueueScheduler) -> None:
+        self._runs = runs
+        self._inspector = runs.inspector
+        self._activator = activator
+        self._carrier = carrier
+        self._scheduler = scheduler
 
     def take(self) -> None:
         """Look at what arrived for runs of this worker; an event."""
-        keys = self._inspector.news(self._worker.epoch)
+        keys = self._inspector.news(self._runs.epoch)
         if keys:
-            after = partial(self._outside.later, partial(self._read, keys))
-            self._worker.batch.lone_work().then(NotesTaken(keys), lambda _: after())
+            removed = NotesRemoved(keys)
+            self._runs.batch.lone_work().then(NotesTaken(keys), lambda _: self._runs.later(removed))
 
-    def _read(self, keys: Sequence[int]) -> None:
+    def read(self, keys: Sequence[int]) -> None:
+        """Give the runs with these keys what others wrote for them; an event."""
         missing: list[int] = []
         for key in keys:
-            run = self._worker.memory.runs.get(key)
+            run = self._runs.memory.runs.get(key)
             if run is None:
                 missing.append(key)
             else:
                 self.look_again(run)
         if missing:
             # They left memory since their notes were removed: anyone may carry them on, and has to know why.
-            work = self._worker.batch.lone_work()
+            work = self._runs.batch.lone_work()
             for key in missing:
-                self._worker.activator.wake_absent(key, work)
+                self._activator.wake_absent(key, work)
 
     def pending_for(self, run: LoadedRun) -> bool:
         """Tell whether something arrived for a run that it was not given yet."""
-        return run.key in self._inspector.news(self._worker.epoch)
+        return run.key in self._inspector.news(self._runs.epoch)
 
     def look_again(self, run: LoadedRun) -> None:
         """Give a run what other workers have written for it: messages, a cancellation, the ends of runs it awaits."""
         run.was_made_due()
-        activator, work = self._worker.activator, self._worker.batch.work_of(run)
-        for message in self._inspector.messages_from_others(run.key, self._worker.epoch, run.heard):
+        activator, work = self._activator, self._runs.batch.work_of(run)
+        for message in self._inspector.messages_from_others(run.key, self._runs.epoch, run.heard):
             run.heard = message.position
             run.put_message(message.name, message.value, message.position, message.sent_at)
         awaiting = [operation for operation in run.execution.pending.values() if operation.kind == "result"]
@@ -86,10 +69,10 @@ class Inbox:
             if operation.name in over and operation.number in run.execution.pending and not run.finished:
                 entry = activator.result_entry(run, operation, over[operation.name])
                 activator.deliver(run, entry, work)
-                self._worker.settle_run(run, work)
+                self._carrier.carry_on(run, work)
         record = self._inspector.run_facts_by_key(run.key)
         if record is not None and record.cancel_requested_at is not None:
-            self._worker.deliver_cancel(run, record.cancel_reason, work)
-        self._worker.turns.look_at_permits(run)
-        if self._worker.memory.runs.get(run.key) is run:
-            self._worker.settle_run(run, self._worker.batch.work_of(run))
+            self._carrier.deliver_cancel(run, record.cancel_reason, work)
+        self._scheduler.look_at_permits(run)
+        if self._runs.memory.runs.get(run.key) is run:
+            self._carrier.carry_on(run, self._runs.batch.work_of(run))

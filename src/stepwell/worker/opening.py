@@ -8,6 +8,7 @@ else after the commit, or when it comes about. Steps are the activation's own: t
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from stepwell.definitions.queues import QueueSlot
@@ -18,11 +19,13 @@ from stepwell.operations.functions import CancelDetail, MessageDetail, ValueDeta
 from stepwell.replay.operation import ChildStart, Operation
 from stepwell.store.acts import ActRecorded
 from stepwell.store.changes import CancelRequested, MessageSent, RunCreated, ValuePublished, WatchAdded
+from stepwell.worker import facts
 from stepwell.worker.conflicts import conflict_with
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.queue_policy import entered
+from stepwell.worker.run_over import RunOver
 from stepwell.worker.runs import Runs
-from stepwell.worker.unit_of_work import RunOver, UnitOfWork
+from stepwell.worker.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
     from stepwell.model.run import RunRecord
@@ -60,7 +63,7 @@ class OperationOpener:
 
     def _publish(self, run: LoadedRun, operation: Operation, detail: ValueDetail, work: UnitOfWork) -> None:
         work.changes.append(ValuePublished(run.key, operation.name, detail.value, self._runs.now))
-        work.afterwards(lambda: self._runs.publish_committed(run.key, operation.name, detail.value))
+        work.afterwards(lambda: facts.ValuePublished(run.key, operation.name, detail.value))
         run.deliverable.append(self.entry(run, operation, "published"))
 
     def _send(self, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
@@ -78,7 +81,7 @@ class OperationOpener:
             target = self._runs.resident(detail.run_id)
             if target is not None:
                 target.sending[operation.name] = target.sending.get(operation.name, 0) + 1
-            work.then(change, lambda sent: self._runs.message_committed(change, sent))
+            work.then(change, partial(facts.MessageArrived, change))
         if error is None:
             run.deliverable.append(self.entry(run, operation, "sent"))
         else:
@@ -86,7 +89,7 @@ class OperationOpener:
 
     def _request_cancel(self, by: LoadedRun, run_id: str, reason: str | None, work: UnitOfWork) -> None:
         now = self._runs.now
-        work.then(CancelRequested(run_id, now, reason), self._runs.cancel_committed)
+        work.then(CancelRequested(run_id, now, reason), facts.CancelArrived)
         work.changes.append(ActRecorded("cancel", now, f"run {by.id!r}", reason, run_id=run_id))
 
     def _cannot_reach(self, sender: LoadedRun, run_id: str) -> StepwellError | None:
@@ -139,7 +142,7 @@ class OperationOpener:
             ahead=self._runs.ahead,
         )
         self._runs.creating(change)
-        work.then(change, lambda created: self._runs.child_created(change, created))
+        work.then(change, partial(facts.ChildCreated, change))
         run.deliverable.append(self.entry(run, operation, "child", self._runs.codec.encode(child_id, "an id")))
 
     def _start_queued(
@@ -168,7 +171,7 @@ class OperationOpener:
         self._runs.creating(change)
         self._runs.queue_touched(entry.queue.name)
         run.unsettled += 1
-        work.told(change, lambda created: self._runs.queued_child_created(run, change, created))
+        work.told(change, partial(facts.ChildEntered, run, change))
 
     def _existing_child(self, run: LoadedRun, operation: Operation, existing: RunRecord) -> Entry:
         detail: ChildStart = operation.detail
@@ -210,12 +213,12 @@ class OperationOpener:
             work.changes.append(WatchAdded(child.key, run.key))
         self._runs.watch(child_id, run.key, operation.number)
 
-    def _watched(self, run: LoadedRun, status: Status) -> None:
+    def _watched(self, run: LoadedRun, status: Status) -> facts.Fact | None:
         run.unsettled -= 1
         if status in ENDED:  # another worker ended it between the look and the commit
-            self._runs.ended_meanwhile(run)
-        else:
-            self._runs.resume_soon(run)
+            return facts.WatchedRunOver(run)
+        self._runs.later(facts.RunYielded(run))
+        return None
 
     def _reopen_later(self, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
         """Open an operation again after the commit, because it concerns a run that the same commit creates or ends.
@@ -223,9 +226,9 @@ class OperationOpener:
         That may be refused, while what is recorded of it here would stand.
         """
 
-        def reopen() -> None:
+        def reopen() -> facts.OperationPutOff:
             run.unsettled -= 1
-            self._runs.reopen(run, operation)
+            return facts.OperationPutOff(run, operation)
 
         run.unsettled += 1
         work.afterwards(reopen)

@@ -12,44 +12,26 @@ really over.
 from __future__ import annotations
 
 from functools import partial
-from typing import Protocol
 
 from stepwell.definitions.queues import used
 from stepwell.definitions.step_call import StepCall
 from stepwell.store.queues import PermitAsked, PermitDetached, PermitFreed, PermitKept, PermitReturned
 from stepwell.worker.loaded_run import LoadedRun
+from stepwell.worker.runs import Runs
 from stepwell.worker.unit_of_work import UnitOfWork
-
-
-class PermitDesk(Protocol):
-    """The worker, as far as permits need it."""
-
-    now: int
-
-    def permit_asked(self, run: LoadedRun, attempts: StepCall, limit: str, work: UnitOfWork) -> None:
-        """Decide about a permit in the commit under way; make the limit known to the file before it is asked for."""
-        ...
-
-    def permit_free(self, attempts: StepCall, attempt: int) -> None:
-        """Free, in a work of its own, the permit that an attempt was left with."""
-        ...
-
-    def limit_touched(self, limit: str) -> None:
-        """Decide about a limit in the commit under way, because a permit of it comes free."""
-        ...
 
 
 class Permits:
     """Asks for permits and returns them, on behalf of attempts. Holds no state of its own."""
 
-    def __init__(self, desk: PermitDesk) -> None:
-        self._desk = desk
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
 
     def held(self, run: LoadedRun, attempts: StepCall, work: UnitOfWork) -> bool:
         """Tell whether an attempt has its permit from an earlier worker; else ask for one."""
         limit = attempts.definition.step_options.limit
         assert limit is not None
-        now, number = self._desk.now, attempts.operation
+        now, number = self._runs.now, attempts.operation
         known = run.permits.pop(number, None)
         if known is not None and known.granted and known.limit == limit.name:
             if known.holder is None or not limit.may_be_rated:
@@ -62,7 +44,9 @@ class Permits:
         elif known is not None and known.limit != limit.name:
             work.changes.append(PermitReturned(run.key, number, now))
         attempts.permit, attempts.began_at, attempts.start_told = "asked", 0, False
-        self._desk.permit_asked(run, attempts, used(limit).name, work)
+        name = used(limit).name
+        self._runs.declare(name, work)  # before it is asked for
+        self._runs.agenda.ask(run, attempts, name)
         work.changes.append(PermitAsked(run.key, number, limit.name, now))
         return False
 
@@ -72,10 +56,10 @@ class Permits:
         if attempts.permit is None or limit is None:
             return
         attempts.permit = None
-        now = self._desk.now
+        now = self._runs.now
         started_at = (attempts.began_at or now) if started else None
         work.changes.append(PermitReturned(attempts.run_key, attempts.operation, now, started_at))
-        self._desk.limit_touched(limit.name)
+        self._runs.limit_touched(limit.name)
 
     def ended(self, attempts: StepCall, work: UnitOfWork) -> None:
         """Return the permit of an attempt that counts as ended, or leave it with the thread that goes on."""
@@ -100,7 +84,7 @@ class Permits:
 
     def _has_left(self, attempts: StepCall, attempt: int, _result: object) -> None:
         if attempts.leaving.pop(attempt):
-            self._desk.permit_free(attempts, attempt)
+            self.free(attempts, attempt, self._runs.batch.lone_work())
 
     def over(self, attempts: StepCall, work: UnitOfWork) -> None:
         """Free the permit of an attempt that nobody waits for: only now is its execution over, unless it lingers."""
@@ -119,7 +103,7 @@ class Permits:
             attempts.leaving[attempt] = True
         elif limit is not None:
             work.changes.append(PermitFreed(attempts.run_key, attempts.operation, attempt))
-            self._desk.limit_touched(limit.name)
+            self._runs.limit_touched(limit.name)
 
     def forget(self, attempts: StepCall, work: UnitOfWork) -> None:
         """Note that the end of the run, or its halt, returns the permit of an attempt unless that executes."""
@@ -127,4 +111,4 @@ class Permits:
         self.leave(attempts, work)
         if attempts.permit in ("asked", "waiting", "held") and limit is not None:
             attempts.permit = None
-            self._desk.limit_touched(limit.name)
+            self._runs.limit_touched(limit.name)

@@ -10,126 +10,43 @@ Permits of limits are granted to runs of any worker, by whoever commits next; th
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final
 
-from stepwell.definitions.queues import UNSET, Limit, Queue, QueueSettings
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import StepwellError, StoreUnavailable
 from stepwell.store.changes import Change
-from stepwell.store.inspector import Inspector
-from stepwell.store.queues import PermitsGranted, PermitStarted, QueueDeclared, QueueFacts, QueueState
+from stepwell.store.queues import PermitsGranted, PermitStarted, QueueFacts, QueueState
 from stepwell.worker.activation import Activator
-from stepwell.worker.commit_batch import CommitBatch
+from stepwell.worker.carrying import Carrier
+from stepwell.worker.claims import Claims
+from stepwell.worker.facts import RunsTaken
 from stepwell.worker.loaded_run import LoadedRun
+from stepwell.worker.queue_agenda import Asking
 from stepwell.worker.queue_policy import Decision, advance, grant, has_room, take
-from stepwell.worker.run_cache import RunCache
+from stepwell.worker.runs import Runs
 from stepwell.worker.unit_of_work import UnitOfWork
-
-_log: Final = logging.getLogger("stepwell")
 
 #: How many runs are taken from one queue in one commit: other workers may want some as well.
 MAX_TAKEN: Final = 256
 
 
-_Asked: TypeAlias = tuple[LoadedRun, StepCall]
-
-
-class Owner(Protocol):
-    """The worker, as far as decisions need it."""
-
-    now: int
-    memory: RunCache
-    batch: CommitBatch
-    activator: Activator
-    draining: bool
-
-    def room(self) -> int:
-        """Return how many more runs the worker may have under way."""
-        ...
-
-    def runs_taken(self, keys: list[int]) -> None:
-        """Bring runs to memory that were taken from a queue."""
-        ...
-
-    def settle_run(self, run: LoadedRun, work: UnitOfWork) -> None:
-        """Carry a run on until it waits."""
-        ...
-
-    def woken(self, key: int) -> None:
-        """Bring a run that is not in memory back, if nobody else has it."""
-        ...
-
-
 class QueueScheduler:
-    """The queues and limits as one worker sees them; belongs to the worker's thread.
+    """Decides about queues and limits for one worker; belongs to the worker's thread."""
 
-    `served` are the names of the queues that the worker takes from, None for all.
-    """
-
-    def __init__(
-        self,
-        worker: Owner,
-        inspector: Inspector,
-        workflows: Collection[str],
-        flows: Mapping[str, Queue | Limit],
-        served: frozenset[str] | None,
-        *,
-        takes_work: bool,
-    ) -> None:
-        self._worker = worker
-        self._inspector = inspector
-        self._workflows = workflows
-        self._flows = flows
-        self._served = served
-        self._takes_work = takes_work
+    def __init__(self, runs: Runs, activator: Activator, carrier: Carrier, claims: Claims) -> None:
+        self._runs = runs
+        self._inspector = runs.inspector
+        self._agenda = runs.agenda
+        self._activator = activator
+        self._carrier = carrier
+        self._claims = claims
         #: See `stepwell.store.queues.QueueTaken`; 0 where no real time passes between taking a run and executing it.
         self.start_spread = 0
-        self._declared: dict[str, QueueSettings | None] = {}  # what this engine has stated, or that it stated nothing
-        self._queues: set[str] = set()  # about which a decision is due
-        self._limits: set[str] = set()
-        self._next: dict[str, int] = {}  # when a decision will be due, though nothing happens
-        self._kinds: dict[str, str] = {}
-        self._deciding: dict[str, tuple[UnitOfWork, list[_Asked]]] = {}  # decisions that are not committed yet
-        self._asked: dict[str, list[_Asked]] = {}  # for permits, in the commit under way
-
-    # --- declarations ------------------------------------------------------------------------------------------------
-
-    def declaration(self, name: str, now: int) -> list[QueueDeclared]:
-        """Return the change that tells the file of a queue or limit, where this engine has not told it the same."""
-        flow = self._flows.get(name)
-        if flow is None or self._declared.get(name, UNSET) == flow.stated:
-            return []
-        return [QueueDeclared(name, flow.kind, flow.stated, now)]
-
-    def declare(self, name: str, work: UnitOfWork) -> None:
-        """Make a queue or limit known to the file in the same unit that needs it."""
-        for change in self.declaration(name, self._worker.now):
-            work.then(change, partial(self.declared, change))
-
-    def declared(self, change: QueueDeclared, before: QueueSettings | None) -> None:
-        """Take note of a declaration that is committed; `before` is what it has changed, and the log says so."""
-        self._declared[change.name] = change.settings
-        if before is not None and change.settings is not None:
-            text = "%s %r is bounded by %s from now on, as this program states it; until now it was by %s"
-            _log.warning(text, change.kind, change.name, change.settings.text, before.text)
+        self._deciding: dict[str, tuple[UnitOfWork, list[Asking]]] = {}  # decisions that are not committed yet
 
     # --- when to decide ----------------------------------------------------------------------------------------------
-
-    def serves(self, queue: str) -> bool:
-        """Tell whether this worker takes runs from a queue."""
-        return self._takes_work and (self._served is None or queue in self._served)
-
-    def touch(self, queue: str) -> None:
-        """Note that something changed in a queue."""
-        if self.serves(queue):
-            self._queues.add(queue)
-
-    def touch_limit(self, limit: str) -> None:
-        """Note that something changed in a limit."""
-        self._limits.add(limit)
 
     def look(self) -> None:
         """Find out what is to be decided about, and when: at the start, and when others may have changed something."""
@@ -146,94 +63,78 @@ class QueueScheduler:
         As `look`, but without trying first what the decision would be: most likely something will come of it.
         """
         for state in self._inspector.queues():
-            if has_room(state) and (state.kind == "limit" or self.serves(state.name)):
-                (self._limits if state.kind == "limit" else self._queues).add(state.name)
+            if has_room(state) and (state.kind == "limit" or self._agenda.serves(state.name)):
+                (self._agenda.limits if state.kind == "limit" else self._agenda.queues).add(state.name)
             elif state.waiting or state.delayed:
                 with self._inspector.queue_facts() as facts:
                     self._consider(facts, state)
 
     def _consider(self, facts: QueueFacts, state: QueueState) -> None:
         is_limit = state.kind == "limit"
-        if not (state.waiting or state.delayed) or not (is_limit or self.serves(state.name)):
-            self._next.pop(state.name, None)
+        if not (state.waiting or state.delayed) or not (is_limit or self._agenda.serves(state.name)):
+            self._agenda.note_next(state.name, "queue", None)
             return
         if is_limit:
-            decision = grant(facts, state.name, self._worker.now)
+            decision = grant(facts, state.name, self._runs.now)
         else:
-            held = self._worker.memory.of_queue(state.name)
+            held = self._runs.memory.of_queue(state.name)
             decision = self._take(state.name, 1, held, facts)
-        due = state.first_ready_at is not None and state.first_ready_at <= self._worker.now
+        due = state.first_ready_at is not None and state.first_ready_at <= self._runs.now
         if decision.taken or due:
-            (self._limits if is_limit else self._queues).add(state.name)
-        self._note_next(state.name, "limit" if is_limit else "queue", decision.next_at)
+            (self._agenda.limits if is_limit else self._agenda.queues).add(state.name)
+        self._agenda.note_next(state.name, "limit" if is_limit else "queue", decision.next_at)
 
     def declare_known(self) -> None:
         """Tell the file what this code says of the queues and limits that it knows; an event, at the start."""
-        known = [state.name for state in self._inspector.queues() if self._is_stated(state.name)]
+        known = [state.name for state in self._inspector.queues() if self._runs.declarations.is_stated(state.name)]
         if known:
-            work = self._worker.batch.lone_work()
+            work = self._runs.batch.lone_work()
             for name in known:
-                self.declare(name, work)
-
-    def _is_stated(self, name: str) -> bool:
-        flow = self._flows.get(name)
-        return flow is not None and flow.stated is not None
-
-    def next_at(self) -> int | None:
-        """Return when the next decision is due, though nothing happens until then; None: never."""
-        return min(self._next.values(), default=None)
-
-    def advance(self) -> None:
-        """Note the decisions whose time has come."""
-        now = self._worker.now
-        for name, at in list(self._next.items()):
-            if at <= now:
-                del self._next[name]
-                (self._limits if self._kinds[name] == "limit" else self._queues).add(name)
+                self._runs.declare(name, work)
 
     def is_pending(self) -> bool:
         """Tell whether a decision could be made now."""
-        if self._worker.draining:
+        if self._runs.draining:
             return False
-        return bool(self._limits) or (bool(self._queues) and self._worker.room() > 0)
+        return bool(self._agenda.limits) or (bool(self._agenda.queues) and self._runs.room() > 0)
 
     # --- deciding ----------------------------------------------------------------------------------------------------
 
     def decide(self) -> None:
         """Add the decisions that are due to the batch, behind all other works; call it before each commit."""
-        if not self._limits and not self._queues:
+        if not self._agenda.limits and not self._agenda.queues:
             return
-        worker = self._worker
-        if worker.draining:
+        runs = self._runs
+        if runs.draining:
             return
-        for name in sorted(self._limits):
-            asked = self._asked.pop(name, [])
-            self._add(name, partial(self._grant, name), partial(self._granted, name), asked, self._limits)
-        self._limits.clear()
-        room = min(worker.room(), MAX_TAKEN)
+        for name in sorted(self._agenda.limits):
+            asked = self._agenda.asking.pop(name, [])
+            self._add(name, partial(self._grant, name), partial(self._granted, name), asked, self._agenda.limits)
+        self._agenda.limits.clear()
+        room = min(runs.room(), MAX_TAKEN)
         if room <= 0:
             return
-        for name in sorted(self._queues):
-            held = worker.memory.of_queue(name)
-            self._add(name, partial(self._take, name, room, held), partial(self._taken, name), [], self._queues)
-        self._queues.clear()
+        for name in sorted(self._agenda.queues):
+            held = runs.memory.of_queue(name)
+            self._add(name, partial(self._take, name, room, held), partial(self._taken, name), [], self._agenda.queues)
+        self._agenda.queues.clear()
 
     def _take(self, name: str, room: int, held: int, facts: QueueFacts) -> Decision:
         spread = self.start_spread
-        return take(facts, name, self._workflows, self._worker.now, room=room, held=held, spread=spread)
+        return take(facts, name, self._runs.workflows, self._runs.now, room=room, held=held, spread=spread)
 
     def _grant(self, name: str, facts: QueueFacts) -> Decision:
-        return grant(facts, name, self._worker.now)
+        return grant(facts, name, self._runs.now)
 
     def _add(
         self,
         name: str,
         choose: Callable[[QueueFacts], Decision],
-        settled: Callable[[list[_Asked], Decision, Any], None],
-        asked: list[_Asked],
+        settled: Callable[[list[Asking], Decision, Any], None],
+        asked: list[Asking],
         due: set[str],
     ) -> None:
-        batch = self._worker.batch
+        batch = self._runs.batch
         older = self._deciding.pop(name, None)
         if older is not None and older[0] in batch:  # it could not be committed yet, and stands before newer works
             batch.discard(older[0])
@@ -255,26 +156,27 @@ class QueueScheduler:
             # Those whose asking was refused as well, or never written, have been forgotten together with their runs.
             wanted = [pair for pair in asked if pair[1].wanted]
             if wanted:
-                self._asked.setdefault(name, []).extend(wanted)
+                self._agenda.asking.setdefault(name, []).extend(wanted)
             if wanted or isinstance(error, StoreUnavailable):  # a full disk says nothing about whose turn it is
                 due.add(name)
 
-        work.changes.append(advance(name, self._worker.now))
+        work.changes.append(advance(name, self._runs.now))
         work.decide = decide
         work.extra.decided = decided
         work.if_refused(failed)
 
-    def _taken(self, name: str, _asked: list[_Asked], decision: Decision, keys: list[int]) -> None:
+    def _taken(self, name: str, _asked: list[Asking], decision: Decision, keys: list[int]) -> None:
         if decision.more and decision.taken:
-            self._queues.add(name)
-        self._note_next(name, "queue", decision.next_at)
+            self._agenda.queues.add(name)
+        self._agenda.note_next(name, "queue", decision.next_at)
         if keys:
-            self._worker.runs_taken(keys)
+            self._runs.claiming.update(keys)
+            self._runs.later(RunsTaken(keys))
 
-    def _granted(self, name: str, asked: list[_Asked], decision: Decision, permits: list[tuple[int, int]]) -> None:
+    def _granted(self, name: str, asked: list[Asking], decision: Decision, permits: list[tuple[int, int]]) -> None:
         if decision.more and decision.taken:
-            self._limits.add(name)
-        self._note_next(name, "limit", decision.next_at)
+            self._agenda.limits.add(name)
+        self._agenda.note_next(name, "limit", decision.next_at)
         for key, operation in permits:
             self.start(key, operation)
         granted = {
@@ -283,52 +185,41 @@ class QueueScheduler:
         for key in sorted(granted.difference(key for key, _ in permits)):
             record = self._inspector.run_facts_by_key(key)
             if record is not None and record.owner is None:  # then nobody else was told
-                self._worker.woken(key)
+                self._claims.woken(key)
         for run, attempts in asked:
             if attempts.permit == "asked" and attempts.wanted:
                 self._await(run, attempts)
 
-    def _note_next(self, name: str, kind: str, at: int | None) -> None:
-        if at is None:
-            self._next.pop(name, None)
-        else:
-            self._next[name], self._kinds[name] = at, kind
-
     # --- permits -----------------------------------------------------------------------------------------------------
-
-    def ask(self, run: LoadedRun, attempts: StepCall, limit: str) -> None:
-        """Take note that an attempt asks for a permit in the commit under way."""
-        self._asked.setdefault(limit, []).append((run, attempts))
-        self._limits.add(limit)
 
     def start(self, run_key: int, operation: int) -> None:
         """Start the attempt that asked for a permit, or waited for it, and has it now."""
-        worker = self._worker
-        run = worker.memory.runs.get(run_key)
+        runs = self._runs
+        run = runs.memory.runs.get(run_key)
         attempts = None if run is None else run.calls.get(operation)
         if run is None or attempts is None or attempts.permit not in ("asked", "waiting"):
             return  # whoever reads the run from the store finds the permit there
         waited = attempts.permit == "waiting"
         attempts.permit = "held"
-        attempts.started_at = worker.now
+        attempts.started_at = runs.now
         if attempts.attempt == 1:
-            attempts.first_started_at = worker.now
+            attempts.first_started_at = runs.now
         if waited:
             run.active += 1
         if attempts.definition.step_options.delivery == "at-most-once":
-            worker.activator.execute(run, attempts, worker.batch.work_of(run))
+            self._activator.execute(run, attempts, runs.batch.work_of(run))
         else:
-            worker.batch.steps.append(attempts)
+            runs.batch.steps.append(attempts)
         if waited:
-            worker.settle_run(run, worker.batch.work_of(run))
+            self._carrier.carry_on(run, runs.batch.work_of(run))
 
     def _await(self, run: LoadedRun, attempts: StepCall) -> None:
         """Let a run wait for a permit that was not granted at once."""
-        worker = self._worker
-        if worker.memory.runs.get(run.key) is run and run.calls.get(attempts.operation) is attempts:
+        runs = self._runs
+        if runs.memory.runs.get(run.key) is run and run.calls.get(attempts.operation) is attempts:
             attempts.permit = "waiting"
             run.active -= 1
-            worker.settle_run(run, worker.batch.work_of(run))
+            self._carrier.carry_on(run, runs.batch.work_of(run))
 
     def look_at_permits(self, run: LoadedRun) -> None:
         """Start the attempts of a run that another worker has granted permits to."""
@@ -345,5 +236,5 @@ class QueueScheduler:
             if limit is not None and attempts.permit == "held" and attempts.began_at and not attempts.start_told:
                 attempts.start_told = True
                 change = PermitStarted(attempts.run_key, attempts.operation, attempts.began_at)
-                self._worker.batch.lone_work().changes.append(change)
-                self._limits.add(limit.name)
+                self._runs.batch.lone_work().changes.append(change)
+                self._agenda.limits.add(limit.name)

@@ -1,125 +1,131 @@
-"""What carrying one run on needs to know of, and do to, the others: the border between `activation` and `worker`."""
+"""What the parts of one worker share: the time, the runs in memory, the batch under way, and what is known of runs.
+
+Each part is handed this, and the parts below it. It has no part's behaviour: it looks, and keeps the books.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from stepwell.definitions.step_call import StepCall
-from stepwell.model.journal import Payload
+from msgspec.structs import replace
+
+from stepwell.definitions.definition import Workflow
 from stepwell.model.run import RunRecord
-from stepwell.replay.operation import Operation
-from stepwell.store.changes import Created, MessageSent, RunCreated, Sent
+from stepwell.replay.loop_thread import LoopThread
+from stepwell.store.changes import RunCreated
+from stepwell.store.inspector import Inspector
 from stepwell.values.codec import Codec
 from stepwell.worker.child_ids import ChildIds
+from stepwell.worker.commit_batch import CommitBatch
+from stepwell.worker.declarations import Declarations
+from stepwell.worker.effects import Effect, Later
+from stepwell.worker.facts import Fact
 from stepwell.worker.loaded_run import LoadedRun
-from stepwell.worker.permits import PermitDesk
-from stepwell.worker.unit_of_work import RunOver, UnitOfWork
+from stepwell.worker.queue_agenda import QueueAgenda
+from stepwell.worker.run_cache import RunCache
+from stepwell.worker.unit_of_work import UnitOfWork
 
 
-class Runs(PermitDesk, Protocol):
-    """What carrying one run on needs to know of, and do to, the others: the worker."""
+class Capacity(NamedTuple):
+    """How much the worker keeps in memory, and how much it bears.
 
-    codec: Codec
-    child_ids: ChildIds
-    #: How much later engine time is than the wall clock; see `stepwell.model.clock`.
-    ahead: int
+    `running` runs at once, and `waiting` ones beside them; a run that killed workers `crashes` times in a row is given
+    up.
+    """
+
+    running: int = 10_000
+    waiting: int = 1_000
+    crashes: int = 5
+
+
+class Runs:
+    """The runs of one worker, as all its parts see them."""
+
+    def __init__(
+        self,
+        inspector: Inspector,
+        codec: Codec,
+        workflows: Mapping[str, Workflow[..., Any]],
+        limits: Capacity,
+        declarations: Declarations,
+        agenda: QueueAgenda,
+    ) -> None:
+        self.now = 0
+        self.ahead = 0  # how much later engine time is than the wall clock: see `stepwell.model.clock`
+        self.epoch = 0
+        self.draining = False
+        self.inspector = inspector
+        self.codec = codec
+        self.workflows = workflows
+        self.limits = limits
+        self.declarations = declarations
+        self.agenda = agenda
+        self.loops = LoopThread()
+        self.memory = RunCache()
+        self.batch = CommitBatch()
+        self.child_ids = ChildIds(inspector, self.batch)
+        self.effects: list[Effect] = []
+        #: The keys of runs that are about to be claimed and read.
+        self.claiming: set[int] = set()
+
+    def later(self, fact: Fact) -> None:
+        """Have a fact routed soon, as an event of its own."""
+        self.effects.append(Later(fact))
+
+    # --- what is known of runs ---------------------------------------------------------------------------------------
 
     def resident(self, run_id: str) -> LoadedRun | None:
         """Return a run that is in memory and has not ended."""
-        ...
+        return self.memory.by_id(run_id)
 
     def find(self, run_id: str) -> RunRecord | None:
-        """Read a run from the store."""
-        ...
+        """Read a run from the store, as it will be once the batch is committed."""
+        record = self.inspector.run_by_id(run_id)
+        over = self.batch.ending.get(record.key) if record is not None else None
+        if record is None or over is None:
+            return record
+        return replace(record, status=over.status, result=over.result, error=over.error, reason=over.reason)
 
     def is_ending(self, run_id: str) -> bool:
         """Tell whether a run's end is part of the batch under way: it may still be refused."""
-        ...
+        if not self.batch.ending:
+            return False
+        record = self.inspector.run_by_id(run_id)
+        return record is not None and record.key in self.batch.ending
 
     def being_created(self, run_id: str) -> RunCreated | None:
         """Return the change of the batch under way that creates this run, or None."""
-        ...
+        return self.batch.creating.get(run_id)
 
     def creating(self, change: RunCreated) -> None:
         """Note that the batch under way creates a run, for `being_created`."""
-        ...
-
-    def admits(self, workflow: str) -> bool:
-        """Tell whether a new run of this workflow may run at once."""
-        ...
+        self.batch.creating[change.id] = change
 
     def watch(self, run_id: str, watcher: int, operation: int) -> None:
         """Have the end of a run delivered to an operation of another."""
-        ...
+        self.memory.watch(run_id, watcher, operation)
 
-    def child_created(self, change: RunCreated, created: Created) -> None:
-        """Bring a new run to life, after the commit."""
-        ...
+    # --- room --------------------------------------------------------------------------------------------------------
 
-    def queued_child_created(self, run: LoadedRun, change: RunCreated, created: Created) -> None:
-        """Tell a run which child it has in a queue, after the commit."""
-        ...
+    def admits(self, workflow: str) -> bool:
+        """Tell whether a new run of this workflow may run at once."""
+        return workflow in self.workflows and self.memory.running() < self.limits.running and not self.draining
 
-    def message_committed(self, change: MessageSent, sent: Sent) -> None:
-        """Hand a message to its receiver, after the commit."""
-        ...
+    def room(self) -> int:
+        """Return how many more runs the worker may have under way; those that were claimed need theirs already."""
+        return self.limits.running - self.memory.running() - len(self.claiming)
 
-    def cancel_committed(self, record: RunRecord) -> None:
-        """Deliver a cancellation, after the commit."""
-        ...
-
-    def children_cancelled(self, keys: list[int]) -> None:
-        """Deliver cancellations to children, after the commit."""
-        ...
-
-    def transaction_due(self, run: LoadedRun, attempts: StepCall) -> None:
-        """Run a transactional step in a unit of its own, after the commit."""
-        ...
-
-    def queue_touched(self, queue: str) -> None:
-        """Decide about a queue in the commit under way, because a run enters it."""
-        ...
+    # --- queues and limits -------------------------------------------------------------------------------------------
 
     def declare(self, name: str, work: UnitOfWork) -> None:
-        """Make a queue known to the file in the same unit that needs it."""
-        ...
+        """Make a queue or limit known to the file in the same unit that needs it."""
+        self.declarations.add(name, work, self.now)
 
-    def publish_committed(self, run: int, key: str, value: Payload) -> None:
-        """Tell those who wait for a value, after the commit."""
-        ...
+    def queue_touched(self, queue: str) -> None:
+        """Decide about a queue in the commit under way, because a run enters or leaves it."""
+        self.agenda.touch(queue)
 
-    def ended(self, run: LoadedRun, over: RunOver, work: UnitOfWork) -> None:
-        """Drop an ended run from memory and tell its watchers, within the same unit."""
-        ...
-
-    def halted(self, run: LoadedRun) -> None:
-        """Drop a halted run from memory."""
-        ...
-
-    def restart(self, run: LoadedRun) -> None:
-        """Start the run's code anew, on greenlets."""
-        ...
-
-    def resting(self, run: LoadedRun) -> None:
-        """Note the run's next due time, and whether it may leave memory."""
-        ...
-
-    def resume_soon(self, run: LoadedRun) -> None:
-        """Carry the run on, as an event of its own."""
-        ...
-
-    def spins(self, run: LoadedRun) -> None:
-        """Take note that a run goes round without waiting, or does not any more."""
-        ...
-
-    def reopen(self, run: LoadedRun, operation: Operation) -> None:
-        """Open an operation again, after the commit."""
-        ...
-
-    def woken(self, key: int) -> None:
-        """Bring a run that is not in memory back, after the commit, if nobody else has it."""
-        ...
-
-    def ended_meanwhile(self, run: LoadedRun) -> None:
-        """Look, after the commit, whether what a run waits for has come about elsewhere."""
-        ...
+    def limit_touched(self, limit: str) -> None:
+        """Decide about a limit in the commit under way, because a permit of it comes free."""
+        self.agenda.touch_limit(limit)

@@ -19,8 +19,11 @@ from stepwell.values.codec import Codec
 from stepwell.values.failure import failure_json, summary_from_json
 from stepwell.values.failure_codec import FailureCodec
 from stepwell.worker.activation import Activator
-from stepwell.worker.failure_log import attempt_failed
+from stepwell.worker.carrying import Carrier
+from stepwell.worker.claims import Claims
+from stepwell.worker.failure_log import attempt_failed, failed_unheard
 from stepwell.worker.loaded_run import LoadedRun
+from stepwell.worker.runs import Runs
 from stepwell.worker.unit_of_work import UnitOfWork
 from stepwell.worker.unrecorded import interrupted, unrecorded
 
@@ -40,12 +43,60 @@ def record_result(codec: Codec, attempts: StepCall, result: Any) -> None:
 class StepOutcomes:
     """Decides what follows an attempt. Holds the randomness of retry delays and nothing else."""
 
-    def __init__(self, activator: Activator, codec: Codec, chance: Callable[[], float]) -> None:
+    def __init__(
+        self, runs: Runs, activator: Activator, carrier: Carrier, claims: Claims, chance: Callable[[], float]
+    ) -> None:
+        self._runs = runs
         self._activator = activator
-        self._codec = codec
+        self._carrier = carrier
+        self._claims = claims
         self._chance = chance
 
-    def failed(self, run: LoadedRun, attempts: StepCall, work: UnitOfWork, now: int) -> None:
+    def finished(self, attempts: StepCall) -> None:
+        """Record how an attempt ended, and carry the run on."""
+        runs = self._runs
+        run = runs.memory.runs.get(attempts.run_key)
+        number = attempts.operation
+        if run is None or not attempts.wanted or run.calls.get(number) is not attempts:
+            failed_unheard(attempts)
+            taken_up = run is not None and number in run.calls  # by another attempt, which has the permit now
+            if attempts.permit == "left" or (attempts.permit is not None and not taken_up):
+                self._activator.permits.over(attempts, runs.batch.lone_work())
+            return
+        work: UnitOfWork = run.work or runs.batch.work_of(run)
+        if attempts.error is None and attempts.refused is None:
+            run.active -= 1
+            del run.calls[number]
+            entry = Entry(
+                attempts.run_key,
+                number,
+                "step",
+                attempts.name,
+                attempts.fingerprint,
+                runs.now,
+                attempts.value,
+                attempts.attempt,
+                attempts.started_at,
+            )
+            work.changes.append(entry)
+            if attempts.permit is not None:
+                self._activator.permits.give_back(attempts, work)
+            run.execution.deliver(entry)
+        else:
+            self._failed(run, attempts, work, runs.now)
+            if run.status == "halted":
+                return
+        self._carrier.advance(run, work)
+        if run.suspect:
+            self._claims.work_may_exist = True  # it makes progress, so the next suspect may be taken
+        if self._carrier.ends:
+            self._carrier.deliver_ends(work)
+
+    def permit_free(self, attempts: StepCall, attempt: int) -> None:
+        """Free the permit that an attempt was left with, whose execution is over now; an event."""
+        self._activator.permits.free(attempts, attempt, self._runs.batch.lone_work())
+
+    def _failed(self, run: LoadedRun, attempts: StepCall, work: UnitOfWork, now: int) -> None:
         """Record an attempt that ended without a result, and what follows: another attempt, an exception, or a halt."""
         run.active -= 1
         self._activator.permits.ended(attempts, work)
@@ -65,7 +116,9 @@ class StepOutcomes:
         if retry_at is None:
             del run.calls[attempts.operation]
             attempts.wanted = False  # a thread that still executes it is told
-            self._activator.deliver(run, _entry(attempts, "step_failed", self._codec.pack_failure(failure), now), work)
+            self._activator.deliver(
+                run, _entry(attempts, "step_failed", self._runs.codec.pack_failure(failure), now), work
+            )
             return
         self._record_failed_attempt(attempts, failure, retry_at, work, now)
         attempts.attempt += 1
@@ -84,7 +137,7 @@ class StepOutcomes:
     def _record_failed_attempt(
         self, attempts: StepCall, failure: str, retry_at: int, work: UnitOfWork, now: int, code: int | None = None
     ) -> None:
-        value = self._codec.encode_attempt(failure, retry_at, attempts.first_started_at, code)
+        value = self._runs.codec.encode_attempt(failure, retry_at, attempts.first_started_at, code)
         work.changes.append(_entry(attempts, "attempt_failed", value, now))
 
     def _refuse(
@@ -103,19 +156,19 @@ class StepOutcomes:
         if attempts.definition.step_options.delivery == "at-most-once":
             interruption = interrupted(attempts, error)
             work.extra.lines.append(attempt_failed(attempts, run.execution.definition.name, interruption, None, now))
-            entry = _entry(attempts, "step_failed", self._codec.encode_failure(interruption), now)
+            entry = _entry(attempts, "step_failed", self._runs.codec.encode_failure(interruption), now)
             self._activator.deliver(run, entry, work)
             return
         code = code_fingerprint(attempts.definition)
         self._record_failed_attempt(attempts, failure_json(error), now, work, now, code)
-        self._activator.halt(run, unrecorded(attempts, error), work, step=attempts)
+        self._carrier.halt(run, unrecorded(attempts, error), work, attempts)
 
     def call_transaction(self, attempts: StepCall, lent: Lent) -> None:
         """Call a transactional step inside the open transaction; undo what it wrote where it fails."""
         try:
             with lent.savepoint():
                 result = attempts.context.copy().run(_call_transaction, attempts, lent)
-                record_result(self._codec, attempts, result)
+                record_result(self._runs.codec, attempts, result)
                 if attempts.refused is not None:
                     raise attempts.refused
         except BaseException as error:  # noqa: BLE001 - whatever the user's function raises is the attempt's outcome

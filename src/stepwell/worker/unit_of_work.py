@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, TypeAlias, overload
 
@@ -11,7 +11,6 @@ import msgspec
 from stepwell.definitions.queues import QueueSettings
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import StepwellError
-from stepwell.model.journal import Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import RunRecord
 from stepwell.store.changes import (
@@ -31,24 +30,10 @@ from stepwell.store.changes import (
 )
 from stepwell.store.queues import PermitDetached, QueueDeclared
 from stepwell.store.store import Unit
+from stepwell.worker.facts import Fact
 from stepwell.worker.failure_log import Line
 from stepwell.worker.loaded_run import LoadedRun
-
-
-class RunOver(msgspec.Struct, frozen=True, gc=False):
-    """A run has ended, or was halted: what those who wait for it are told."""
-
-    key: int
-    id: str
-    status: Status
-    result: Payload
-    error: Payload
-    reason: str | None
-
-    @classmethod
-    def of(cls, record: RunRecord) -> RunOver:
-        """Make it from the row of a run that has ended or is halted."""
-        return cls(record.key, record.id, record.status, record.result, record.error, record.reason)
+from stepwell.worker.run_over import RunOver
 
 
 class Reply(Protocol):
@@ -61,38 +46,6 @@ class Reply(Protocol):
 
 #: What runs where a work is refused; it is given the reason.
 Refusal: TypeAlias = Callable[[StepwellError], None]
-
-
-class Outside(Protocol):
-    """What the worker needs done once a commit has made it safe; a simulator may do it otherwise than the engine."""
-
-    def run_steps(self, attempts: list[StepCall]) -> None:
-        """Execute attempts of steps; each ends in `Worker.step_finished`."""
-        ...
-
-    def drop_steps(self, attempts: list[StepCall]) -> None:
-        """Cancel attempts whose results nobody wants any more."""
-        ...
-
-    def run_over(self, over: list[RunOver]) -> None:
-        """Tell whoever waits for these runs."""
-        ...
-
-    def not_over(self, keys: Sequence[int]) -> None:
-        """Look whether these runs, whose ends were refused, ended elsewhere, which was not told meanwhile."""
-        ...
-
-    def published(self, run: int, key: str, value: Payload) -> None:
-        """Tell whoever waits for this value."""
-        ...
-
-    def later(self, call: Callable[[], None]) -> None:
-        """Call back soon, outside of the handling of the current event."""
-        ...
-
-    def took_on(self, number: int) -> None:
-        """Take note that the current event has as much to do as so many: what else is queued may have to wait."""
-        ...
 
 
 class UnitOfWork(Unit, eq=False):
@@ -139,55 +92,58 @@ class UnitOfWork(Unit, eq=False):
 
     @overload
     def then(
-        self, change: RunCreated, on_commit: Callable[[Created], None], on_refusal: Refusal | None = None
+        self, change: RunCreated, on_commit: Callable[[Created], Fact | None], on_refusal: Refusal | None = None
     ) -> None: ...
     @overload
     def then(
-        self, change: MessageSent, on_commit: Callable[[Sent], None], on_refusal: Refusal | None = None
+        self, change: MessageSent, on_commit: Callable[[Sent], Fact | None], on_refusal: Refusal | None = None
     ) -> None: ...
     @overload
     def then(
-        self, change: CancelRequested, on_commit: Callable[[RunRecord], None], on_refusal: Refusal | None = None
+        self, change: CancelRequested, on_commit: Callable[[RunRecord], Fact | None], on_refusal: Refusal | None = None
     ) -> None: ...
     @overload
     def then(
         self,
         change: RunsClaimed | WorkTaken | RunsReleased | RunFinished | ChildrenCancelled,
-        on_commit: Callable[[list[int]], None],
+        on_commit: Callable[[list[int]], Fact | None],
         on_refusal: Refusal | None = None,
     ) -> None: ...
     @overload
     def then(
-        self, change: WatchAdded, on_commit: Callable[[Status], None], on_refusal: Refusal | None = None
+        self, change: WatchAdded, on_commit: Callable[[Status], Fact | None], on_refusal: Refusal | None = None
     ) -> None: ...
     @overload
     def then(
         self,
         change: QueueDeclared,
-        on_commit: Callable[[QueueSettings | None], None],
+        on_commit: Callable[[QueueSettings | None], Fact | None],
         on_refusal: Refusal | None = None,
     ) -> None: ...
     @overload
     def then(
         self,
         change: NotesTaken | PermitDetached,
-        on_commit: Callable[[None], None],
+        on_commit: Callable[[None], Fact | None],
         on_refusal: Refusal | None = None,
     ) -> None: ...
-    def then(self, change: Change, on_commit: Callable[[Any], None], on_refusal: Refusal | None = None) -> None:
-        """Add a change; `on_commit` gets its result after the commit, `on_refusal` the reason where there is none."""
+    def then(self, change: Change, on_commit: Callable[[Any], Fact | None], on_refusal: Refusal | None = None) -> None:
+        """Add a change; `on_commit` gets its result after the commit, `on_refusal` the reason where there is none.
+
+        What `on_commit` returns is routed at once: see `stepwell.worker.facts`.
+        """
         extra = self.extra
         extra.results.append((len(self.changes), on_commit))
         self.changes.append(change)
         if on_refusal is not None:
             extra.refusals.append(on_refusal)
 
-    def told(self, change: RunCreated, on_commit: Callable[[Created], None]) -> None:
+    def told(self, change: RunCreated, on_commit: Callable[[Created], Fact | None]) -> None:
         """Add a change that enters something in a journal; `on_commit` delivers it, ahead of all else."""
         self.extra.told.append((len(self.changes), on_commit))
         self.changes.append(change)
 
-    def afterwards(self, on_commit: Callable[[], None], on_refusal: Refusal | None = None) -> None:
+    def afterwards(self, on_commit: Callable[[], Fact | None], on_refusal: Refusal | None = None) -> None:
         """Have `on_commit` called after the commit, `on_refusal` where there is none."""
         self.extra.after.append(on_commit)
         if on_refusal is not None:
@@ -233,13 +189,13 @@ class RareEffects(msgspec.Struct, eq=False):
     `plain` is how many changes stood before the transactional steps were called. `lines` go to the log.
     """
 
-    results: list[tuple[int, Callable[[Any], None]]] = []
+    results: list[tuple[int, Callable[[Any], Fact | None]]] = []
     drops: list[StepCall] = []
     over: list[RunOver] = []
-    after: list[Callable[[], None]] = []
+    after: list[Callable[[], Fact | None]] = []
     replies: list[tuple[Reply, Any]] = []
     refusals: list[Refusal] = []
-    told: list[tuple[int, Callable[[Any], None]]] = []
+    told: list[tuple[int, Callable[[Any], Fact | None]]] = []
     decided: Callable[[list[Any]], None] | None = None
     transactions: list[tuple[LoadedRun, StepCall]] = []
     unread: list[int] = []

@@ -7,19 +7,18 @@ Nothing of this brings a run to memory.
 from __future__ import annotations
 
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from stepwell.errors import ClaimLost, RunDeadlineExceeded, RunNotFound
 from stepwell.model.clock import MICROSECONDS
 from stepwell.model.run import RunRecord
 from stepwell.store.changes import RunMoved
-from stepwell.store.inspector import Inspector
-from stepwell.values.codec import Codec
 from stepwell.worker.activation import Activator
-from stepwell.worker.commit_batch import CommitBatch
+from stepwell.worker.carrying import Carrier
 from stepwell.worker.failure_log import run_over
-from stepwell.worker.run_cache import RunCache
-from stepwell.worker.unit_of_work import RunOver, UnitOfWork
+from stepwell.worker.run_over import RunOver
+from stepwell.worker.runs import Runs
+from stepwell.worker.unit_of_work import UnitOfWork
 
 #: How many runs are ended in one commit when their deadlines have passed.
 _ENDED_AT_ONCE: Final = 500
@@ -27,43 +26,23 @@ _ENDED_AT_ONCE: Final = 500
 _AGAIN: Final = MICROSECONDS
 
 
-class Owner(Protocol):
-    """The worker, as far as runs that have not begun need it."""
-
-    now: int
-    memory: RunCache
-    batch: CommitBatch
-    activator: Activator
-    codec: Codec
-
-    def queue_touched(self, queue: str) -> None:
-        """Decide about a queue in the commit under way, because a run leaves it."""
-        ...
-
-    def tell_watchers(self, run_id: str, parent: int | None, over: RunOver, work: UnitOfWork) -> None:
-        """Prepare to tell whoever waits for a run."""
-        ...
-
-    def deliver_ends(self, work: UnitOfWork) -> None:
-        """Tell them, within the same work."""
-        ...
-
-
 class Unstarted:
     """Moves and ends such runs for one worker, whose batch it fills."""
 
-    def __init__(self, worker: Owner, inspector: Inspector, *, takes_work: bool) -> None:
-        self._worker = worker
-        self._inspector = inspector
+    def __init__(self, runs: Runs, activator: Activator, carrier: Carrier, *, takes_work: bool) -> None:
+        self._runs = runs
+        self._inspector = runs.inspector
+        self._activator = activator
+        self._carrier = carrier
         self._takes_work = takes_work
         self._ending_overdue = False  # ends of runs at their deadlines are not committed yet
 
     def leave_pending(self, record: RunRecord) -> None:
         """Say in a run's row that no worker here has its workflow."""
-        worker = self._worker
+        runs = self._runs
         reason = no_workflow(record.workflow)
         if record.status != "pending" or record.reason != reason:
-            worker.batch.lone_work().changes.append(RunMoved(record.key, "pending", worker.now, None, reason))
+            runs.batch.lone_work().changes.append(RunMoved(record.key, "pending", runs.now, None, reason))
 
     def cancel(self, record: RunRecord, work: UnitOfWork) -> None:
         """End a run that never ran, or is halted."""
@@ -71,54 +50,54 @@ class Unstarted:
         self._end_unstarted(record, over, work)
 
     def _fail_unstarted(self, record: RunRecord, error: BaseException, work: UnitOfWork) -> None:
-        over = RunOver(record.key, record.id, "failed", None, self._worker.codec.encode_failure(error), None)
+        over = RunOver(record.key, record.id, "failed", None, self._runs.codec.encode_failure(error), None)
         self._end_unstarted(record, over, work, error)
 
     def _end_unstarted(
         self, record: RunRecord, over: RunOver, work: UnitOfWork, error: BaseException | None = None
     ) -> None:
-        worker = self._worker
+        runs = self._runs
         line = run_over(record.key, record.id, record.workflow, over.status, error=error, reason=over.reason)
         work.extra.lines.append(line)
         if record.queue is not None:
-            worker.queue_touched(record.queue)
+            runs.queue_touched(record.queue)
         has_begun = record.started_at is not None
-        worker.activator.record_end(over, work, has_children=has_begun, unstarted=not has_begun)
-        worker.batch.ending[record.key] = over
-        worker.tell_watchers(record.id, record.parent, over, work)
-        worker.deliver_ends(work)
+        self._activator.record_end(over, work, has_children=has_begun, unstarted=not has_begun)
+        runs.batch.ending[record.key] = over
+        self._carrier.tell_watchers(record.id, record.parent, over, work)
+        self._carrier.deliver_ends(work)
 
     # --- deadlines ---------------------------------------------------------------------------------------------------
 
     def expect_deadline(self, deadline_at: int) -> None:
         """Note the deadline of a new run that nobody has begun."""
         if self._takes_work:
-            self._worker.memory.parked(deadline_at)
+            self._runs.memory.parked(deadline_at)
 
     def end_overdue(self) -> int | None:
         """End the runs whose deadlines passed before anybody began them; return when the next one passes.
 
         And those that are cancelled: who asked for that ends such a run with his next commit, if he lives.
         """
-        worker = self._worker
+        runs = self._runs
         if self._ending_overdue:
             return None  # it is looked at again when that is committed
         due = self._inspector.next_deadline()
-        if due is None or due > worker.now:
+        if due is None or due > runs.now:
             return due
         self._ending_overdue = True
         settled: list[object] = []
-        for record in self._inspector.overdue(worker.now, _ENDED_AT_ONCE):
-            if record.key in worker.batch.ending:
+        for record in self._inspector.overdue(runs.now, _ENDED_AT_ONCE):
+            if record.key in runs.batch.ending:
                 settled.append(record.key)
                 continue
-            work = worker.batch.lone_work()
+            work = runs.batch.lone_work()
             work.afterwards(
                 partial(settled.append, record.key), lambda error: settled.append(error) if _is_stale(error) else None
             )
             self._end_late(record, work)
         # Behind all of them, with nothing to write: it has its outcome with the same commit.
-        last = worker.batch.lone_work()
+        last = runs.batch.lone_work()
         last.afterwards(
             lambda: self._overdue_ended(0 if settled else _AGAIN), lambda _error: self._overdue_ended(_AGAIN)
         )
@@ -136,7 +115,7 @@ class Unstarted:
 
     def _overdue_ended(self, wait: int) -> None:
         self._ending_overdue = False
-        self._worker.memory.parked(self._worker.now + wait)
+        self._runs.memory.parked(self._runs.now + wait)
 
 
 def _is_stale(error: BaseException | None) -> bool:

@@ -1,0 +1,150 @@
+"""What a commit brings to runs: that they have children, messages, cancellations.
+
+Each of these is a fact that `Worker.route` hands in here. The run that it concerns may be in memory, or have to be
+claimed first, or not have begun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from stepwell.model.journal import Entry
+from stepwell.model.lifecycle import ENDED
+from stepwell.model.run import RunRecord
+from stepwell.store.changes import Created, MessageSent, RunCreated, Sent
+from stepwell.worker.activation import Activator
+from stepwell.worker.carrying import Carrier
+from stepwell.worker.claims import Claims
+from stepwell.worker.loaded_run import LoadedRun
+from stepwell.worker.loader import Loader
+from stepwell.worker.queue_policy import refusal_of
+from stepwell.worker.runs import Runs
+from stepwell.worker.unstarted import Unstarted
+
+
+class Arrivals:
+    """Hands what was committed to the runs of one worker."""
+
+    def __init__(
+        self,
+        runs: Runs,
+        activator: Activator,
+        carrier: Carrier,
+        unstarted: Unstarted,
+        claims: Claims,
+        loader: Loader,
+    ) -> None:
+        self._runs = runs
+        self._activator = activator
+        self._carrier = carrier
+        self._unstarted = unstarted
+        self._claims = claims
+        self._loader = loader
+        #: Runs that were told of children, and who was refused one.
+        self._told: list[tuple[LoadedRun, Entry | None]] = []
+
+    # --- new runs ----------------------------------------------------------------------------------------------------
+
+    def created(self, change: RunCreated, created: Created) -> None:
+        """Bring a new run to life."""
+        if created.existing is not None:
+            return
+        if change.status == "pending" and change.deadline_at is not None:
+            self._unstarted.expect_deadline(change.deadline_at)
+        if change.entry is not None:
+            self._runs.queue_touched(change.entry.queue)
+            return
+        definition = self._runs.workflows.get(change.workflow)
+        if change.status != "running" or definition is None:
+            self._claims.work_may_exist = True
+            return
+        self._loader.begin(change, created.key, definition)
+
+    def entered(self, parent: LoadedRun, change: RunCreated, created: Created) -> None:
+        """Tell a run which child it has in a queue, or why it has none; `settle_entered` must follow.
+
+        The journal has what one commit told a run in one piece, so the run must not go on in between.
+        """
+        parent.unsettled -= 1
+        if self._runs.memory.runs.get(parent.key) is not parent:
+            return
+        operation = parent.execution.pending.get(change.parent_op or 0)
+        refused: Entry | None = None
+        if change.told is not None and operation is not None:
+            refusal = refusal_of(change, created)
+            if refusal is None:
+                run_id = change.id if created.existing is None else created.existing.id
+                parent.execution.deliver(replace(change.told, value=self._runs.codec.encode(run_id, "an id")))
+            else:
+                refused = self._activator.entry(
+                    parent, operation, "child_failed", self._runs.codec.encode_failure(refusal)
+                )
+        self._told.append((parent, refused))
+
+    def settle_entered(self) -> None:
+        """Carry on the runs that were told which children they have."""
+        told, self._told = self._told, []
+        for run, refused in told:
+            if self._runs.memory.runs.get(run.key) is not run:
+                continue
+            work = self._runs.batch.work_of(run)
+            if refused is not None and refused.op in run.execution.pending:
+                self._activator.deliver(run, refused, work)
+            self._carrier.carry_on(run, work)
+
+    # --- messages ----------------------------------------------------------------------------------------------------
+
+    def message(self, change: MessageSent, sent: Sent) -> None:
+        """Hand a message to its receiver."""
+        run = self._runs.memory.runs.get(sent.run)
+        if run is None:
+            if sent.position and sent.status == "waiting":
+                self._claims.claim([sent.run])
+            return
+        left = run.sending.get(change.name, 0) - 1
+        if left > 0:
+            run.sending[change.name] = left
+        else:
+            run.sending.pop(change.name, None)
+        if sent.position:
+            self._put(run, change, sent)
+
+    def message_from_outside(self, change: MessageSent, sent: Sent) -> None:
+        """Hand over a message that a transaction of the user's sent, unless it was read from the store meanwhile.
+
+        The event is queued before the transaction lets go of the writers' lock. So no other commit comes between the
+        two, and a run that got the message from the store is still the same in memory.
+        """
+        run = self._runs.memory.runs.get(sent.run)
+        if run is None:
+            self.message(change, sent)
+        elif sent.position and sent.position not in run.loaded_messages:
+            self._put(run, change, sent)
+
+    def _put(self, run: LoadedRun, change: MessageSent, sent: Sent) -> None:
+        run.put_message(change.name, change.value, sent.position, change.at)
+        run.was_made_due()
+        self._carrier.carry_on(run, self._runs.batch.work_of(run))
+
+    # --- cancellations -----------------------------------------------------------------------------------------------
+
+    def cancel(self, record: RunRecord) -> None:
+        """Deliver a cancellation."""
+        if record.status in ENDED:
+            return
+        run = self._runs.memory.runs.get(record.key)
+        if run is not None:
+            self._carrier.deliver_cancel(run, record.cancel_reason, self._runs.batch.work_of(run))
+        elif record.status == "halted" or (record.status == "pending" and (record.queued or record.started_at is None)):
+            self._unstarted.cancel(record, self._runs.batch.lone_work())
+        elif record.owner is None or record.owner == self._runs.epoch:
+            self._claims.claim([record.key])
+
+    def cancel_all(self, keys: Sequence[int]) -> None:
+        """Deliver the cancellations of the runs with these keys."""
+        for key in keys:
+            record = self._runs.inspector.run_by_key(key)
+            if record is not None:
+                self.cancel(record)

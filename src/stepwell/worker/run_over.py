@@ -1,0 +1,25 @@
+"""How a run ended, as those who wait for it are told."""
+
+from __future__ import annotations
+
+import msgspec
+
+from stepwell.model.journal import Payload
+from stepwell.model.lifecycle import Status
+from stepwell.model.run import RunRecord
+
+
+class RunOver(msgspec.Struct, frozen=True, gc=False):
+    """A run has ended, or was halted: what those who wait for it are told."""
+
+    key: int
+    id: str
+    status: Status
+    result: Payload
+    error: Payload
+    reason: str | None
+
+    @classmethod
+    def of(cls, record: RunRecord) -> RunOver:
+        """Make it from the row of a run that has ended or is halted."""
+        return cls(record.key, record.id, record.status, record.result, record.error, record.reason)
