@@ -476,6 +476,22 @@ def test_waiting_for_a_permit_counts_neither_against_timeout_nor_deadline(engine
     assert [run.result() for run in runs] == ["0", "1", "2", "3", "4"]
 
 
+def test_the_deadline_of_a_step_with_a_limit_counts_from_its_first_attempt(engine: TestEngine) -> None:
+    @step(limit=narrow, deadline=10, retry=Retry(attempts=100, delay=4, backoff=1, jitter=0))
+    async def flaky() -> None:
+        happened.append("attempt")
+        raise ConnectionError("down")
+
+    @workflow
+    async def run_flaky() -> None:
+        await flaky()
+
+    run = engine.start(run_flaky)
+    engine.advance(30)
+    assert run.status == "failed"
+    assert len(happened) == 3
+
+
 def test_options_can_add_a_limit_for_one_call(engine: TestEngine) -> None:
     @step
     def free(name: str) -> str:

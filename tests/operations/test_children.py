@@ -329,6 +329,32 @@ def test_a_run_that_waits_for_a_halted_child_says_so(memory: TestEngine) -> None
     assert (run.info().reason or "").startswith(f"its child, run {child.id!r}, is halted: ResultNotSerializable: ")
 
 
+@pytest.mark.parametrize("first", ["absent", "present"])
+def test_of_ends_in_one_commit_each_is_told_whoever_else_is_not_in_memory(engine: TestEngine, first: str) -> None:
+    engine.reopen(max_waiting_in_memory=1)
+
+    @workflow
+    async def child() -> str:
+        return await receive("go", str)
+
+    @workflow
+    async def parent(name: str) -> str:
+        async with asyncio.TaskGroup() as group:
+            result = group.create_task(start_child(name))
+        return result.result()
+
+    async def start_child(name: str) -> str:
+        return await (await start(child, id=f"{name}'s child", detached=True)).result()
+
+    runs = [engine.start(parent, name) for name in ("absent", "present")]
+    engine.idle()
+    ended = sorted(["absent", "present"], key=lambda name: name != first)
+    with engine.transaction() as tx:
+        for name in ended:
+            tx.send(f"{name}'s child", "go", name)
+    assert [run.result(60) for run in runs] == ["absent", "present"]
+
+
 @pytest.mark.parametrize("crash", [False, True], ids=["", "after a crash"])
 def test_an_id_that_belongs_to_another_run_is_a_conflict(memory: TestEngine, crash: bool) -> None:
     @workflow
