@@ -208,7 +208,7 @@ class StepTimeout(StepwellError, TimeoutError):
 
 
 class StepInterrupted(StepwellError):
-    """A step with ``delivery="at-most-once"`` was under way when the process died; it may or may not have acted."""
+    """A step with ``delivery="at-most-once"`` was cut off by a death or a cancel: it may or may not have acted."""
 
 
 class StepProcessDied(StepwellError):

@@ -586,6 +586,31 @@ def test_an_at_most_once_step_that_was_cut_off_fails_first_and_is_repeated_by_a_
     assert executed == ["once", "once"]
 
 
+def test_an_at_most_once_step_that_a_cancel_cut_off_is_not_repeated_by_the_retry_of_its_run(engine: TestEngine) -> None:
+    @step(delivery="at-most-once", name="cut off by a cancel")
+    async def once() -> None:
+        executed.append("once")
+        await asyncio.Event().wait()
+
+    @workflow
+    async def decides() -> str:
+        try:
+            await once()
+        except StepInterrupted as error:
+            return str(error)
+        return "executed"
+
+    run = engine.start(decides, id="decides")
+    while not executed:
+        time.sleep(0.001)
+    run.cancel()
+    with pytest.raises(RunCancelled):
+        run.result(timeout=60)
+    run.retry()
+    assert "its run was cancelled; it is delivered at most once" in run.result(timeout=60)
+    assert executed == ["once"]
+
+
 # --- children and parents ---------------------------------------------------------------------------------------------
 
 

@@ -164,8 +164,9 @@ class Activator(OperationOpener):
         attempts.first_started_at = history.first_started_at or self._runs.now
         if history.started and attempts.definition.step_options.delivery == "at-most-once":
             error = StepInterrupted(
-                f"step {operation.name!r} of run {run.id!r} was under way when the process died; it is delivered at "
-                "most once, so it was not repeated. Find out whether it took effect, then decide in the workflow"
+                f"step {operation.name!r} of run {run.id!r} was cut off: its process died, or its run was cancelled; "
+                "it is delivered at most once, so it was not repeated. Find out whether it took effect, then decide in "
+                "the workflow"
             )
             del run.calls[operation.number]
             work.extra.lines.append(
