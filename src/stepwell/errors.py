@@ -140,11 +140,18 @@ class RunDeadlineExceeded(RunFailed, TimeoutError):
 
 
 class RunHalted(StepwellError):
-    """The engine stopped the run, for the reason in the message. Nothing is lost: repair the cause, then resume."""
+    """The engine stopped the run, for the reason in the message. Nothing is lost: repair the cause, then resume.
+
+    `says_remedy`: the message says what to repair, so that only the commands are left to say.
+    """
+
+    says_remedy: bool = False
 
 
 class RunCrashed(RunHalted):
     """The worker died each time that it carried this run on, without any progress: it is not tried again by itself."""
+
+    says_remedy = True
 
 
 class DeterminismError(RunHalted):
@@ -152,6 +159,8 @@ class DeterminismError(RunHalted):
 
     `expected` is what the journal holds, `actual` what the code did, `location` is ``file:line`` of the code.
     """
+
+    says_remedy = True
 
     def __init__(self, message: str, *, expected: str = "", actual: str = "", location: str = "") -> None:
         super().__init__(message)
@@ -166,6 +175,8 @@ class WorkflowCodeError(RunHalted):
     `result()` raises it as an object that is of the class of that exception, too, so that ``except KeyError`` finds it
     as well. `type_name` is the name of that class.
     """
+
+    says_remedy = True
 
     def __init__(self, message: str, *, type_name: str = "") -> None:
         Exception.__init__(self, message)  # not the other class's, which may want other arguments
@@ -182,6 +193,8 @@ class WorkflowCodeError(RunHalted):
 
 class ResultNotSerializable(RunHalted, SerializationError):
     """A step, or the workflow, returned what cannot be written to the file; the run waits for the code to be mended."""
+
+    says_remedy = True
 
     def __init__(self, message: str, *, where: str = "", path: str = "$") -> None:
         SerializationError.__init__(self, message, where=where, path=path)

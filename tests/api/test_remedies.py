@@ -7,16 +7,19 @@ import collections
 import logging
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stepwell import Queue, Retry, RunFailed, StepFailed, receive, step, workflow
-from stepwell.errors import RunDeadlineExceeded, SerializationError
+from stepwell.api.reasons import remedy
+from stepwell.errors import RunDeadlineExceeded, RunHalted, SerializationError
 from stepwell.testing import TestEngine
 from stepwell.values.codec import Codec
 from stepwell.values.failure import failure_json, summary_from_json
+from stepwell.worker.run_over import remedy_of
 
 WHERE = "the result"
 CODEC = Codec()
@@ -180,6 +183,44 @@ def test_a_reason_says_once_what_to_do(engine: TestEngine) -> None:
     reason = run.info().reason or ""
     assert reason.count("Mend the") == 1
     assert "`stepwell resume run` resumes it, `stepwell cancel run` gives it up." in reason
+
+
+def halting_errors() -> Iterator[RunHalted]:
+    """Yield one of each kind of error that halts a run."""
+    kinds = [RunHalted]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    yield from (kind("what the code says") for kind in kinds if kind.__module__ == "stepwell.errors")
+
+
+@pytest.mark.parametrize("error", list(halting_errors()), ids=lambda error: type(error).__name__)
+def test_what_is_left_to_do_about_a_halted_run_is_said_by_its_error_not_by_its_words(error: RunHalted) -> None:
+    """The name of the kind decides, whatever the text says: it may be the user's."""
+    left = remedy_of(error)
+    assert left == remedy_of(type(error)("resume the run, resume the run"))
+    advice = remedy(left, "run", None)
+    assert "`stepwell resume run`" in advice
+    assert ("Mend the cause" in advice) == (type(error) is RunHalted)
+
+
+def test_a_run_whose_input_does_not_fit_says_once_what_to_do(tmp_path: Path) -> None:
+    @workflow(name="narrowed")
+    async def before(_text: str) -> str:
+        return await receive("never", str)
+
+    with TestEngine(tmp_path / "w.db", workflows=[before]) as engine:
+        engine.start(before, "text", id="run")
+
+    @workflow(name="narrowed")
+    async def after(text: int) -> int:
+        return text
+
+    with TestEngine(tmp_path / "w.db", workflows=[after]) as engine:
+        engine.send("run", "never", "come")
+        engine.idle()
+        reason = engine.get("run").info().reason or ""
+        assert "then resume the run" in reason
+        assert "Mend the cause" not in reason
 
 
 def test_an_attempt_that_is_the_last_because_of_the_deadline_names_that(

@@ -14,7 +14,7 @@ import msgspec
 
 from stepwell.definitions.queues import Rate
 from stepwell.model.clock import datetime_of, to_seconds
-from stepwell.model.run import Member
+from stepwell.model.run import Member, Remedy
 from stepwell.model.waits import Wait, shortened
 from stepwell.store.queues import QueueState, Standing
 
@@ -343,10 +343,10 @@ def deadline(at: int) -> str:
     return f"it fails at {moment(at)}, its deadline, unless it ends before"
 
 
-def remedy(reason: str, run_id: str, queue: str | None) -> str:
-    """Say what to do about a halted run; its `reason` may say what to mend already."""
+def remedy(left: Remedy | None, run_id: str, queue: str | None) -> str:
+    """Say what to do about a halted run; `left` is what its reason does not say already."""
     place = "" if queue is None else f" Until then it keeps its place in queue {queue!r}."
-    if "resume the run" in reason:
+    if left == "resume":
         return f"`stepwell resume {run_id}` resumes it, `stepwell cancel {run_id}` gives it up.{place}"
     return (
         f"Mend the cause, then `stepwell resume {run_id}` (a worker that starts with other code tries it by itself), "

@@ -64,7 +64,7 @@ class Reasons:
         match record.status:
             case "halted":
                 own = record.reason or "the reason is not known"
-                return f"{own}\n{reasons.remedy(own, record.id, record.queue)}"
+                return f"{own}\n{reasons.remedy(record.remedy, record.id, record.queue)}"
             case "cancelled":
                 return record.reason or record.cancel_reason
             case "running":

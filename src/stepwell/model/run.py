@@ -12,6 +12,9 @@ import msgspec
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
 
+#: What is left to do about a ``halted`` run: to ``resume`` it, where its reason says what to mend, else to ``mend`` the
+#: cause, which the reason names.
+Remedy: TypeAlias = Literal["resume", "mend"]
 MemberState: TypeAlias = Literal["active", "stopped", "dead"]
 
 
@@ -36,7 +39,8 @@ class RunRecord(msgspec.Struct, frozen=True, gc=False):
     `queued` whether it still waits there for its turn. `waiting_on` is what it waits for (see `stepwell.model.waits`).
     `ahead` is how much later engine time was than the wall clock when the run was created (see `stepwell.model.clock`).
     `resumed` says that somebody asked for it to be tried again since it was halted last, `suspect` that it has crashed
-    so often that it is taken up only while no other suspect is under way.
+    so often that it is taken up only while no other suspect is under way. `remedy` is what is left to do about a
+    ``halted`` one.
     """
 
     key: int
@@ -65,6 +69,7 @@ class RunRecord(msgspec.Struct, frozen=True, gc=False):
     queued: bool = False
     waiting_on: str | None = None
     ahead: int = 0
+    remedy: Remedy | None = None
     resumed: bool = False
     suspect: bool = False
 

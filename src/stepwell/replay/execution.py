@@ -65,13 +65,13 @@ class Execution(OperationIssuer):
             args, kwargs = self.codec.decode_arguments(self._input, self.definition.signature, where)
             self.definition.signature.bind_check(args, kwargs)
         except (SerializationError, DefinitionError) as error:
-            self._halt(
-                RunHalted(
-                    f"{error}. The workflow's parameters no longer fit what the run was started with: make "
-                    f"{described(self.definition.function)} take that again (a new parameter with a default does no "
-                    "harm), then resume the run; or cancel it."
-                )
+            halted = RunHalted(
+                f"{error}. The workflow's parameters no longer fit what the run was started with: make "
+                f"{described(self.definition.function)} take that again (a new parameter with a default does no "
+                "harm), then resume the run; or cancel it."
             )
+            halted.says_remedy = True
+            self._halt(halted)
             return
         self._input = None
         self._root = self.loop.spawn(self._main(args, kwargs))

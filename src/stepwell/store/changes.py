@@ -12,7 +12,7 @@ import msgspec
 
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
-from stepwell.model.run import RunRecord
+from stepwell.model.run import Remedy, RunRecord
 from stepwell.store.acts import ActRecorded
 from stepwell.store.queues import (
     Entered,
@@ -66,7 +66,7 @@ class RunMoved(msgspec.Struct, frozen=True, gc=False):
     where another worker owns the run, or where it has ended.
 
     `waiting_on` says what a ``waiting`` one waits for (see `stepwell.model.waits`), `failure` what halted a ``halted``
-    one.
+    one, and `remedy` what is left to do about it.
     """
 
     run: int
@@ -76,6 +76,7 @@ class RunMoved(msgspec.Struct, frozen=True, gc=False):
     reason: str | None = None
     waiting_on: str | None = None
     failure: Payload = None
+    remedy: Remedy | None = None
 
 
 class RunResumed(msgspec.Struct, frozen=True):

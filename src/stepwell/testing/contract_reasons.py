@@ -8,7 +8,15 @@ from __future__ import annotations
 import pytest
 
 from stepwell.model.lifecycle import Status
-from stepwell.store.changes import MessageSent, RunFinished, RunMoved, RunsClaimed, RunsReleased, WorkerServes
+from stepwell.store.changes import (
+    MessageSent,
+    RunFinished,
+    RunMoved,
+    RunResumed,
+    RunsClaimed,
+    RunsReleased,
+    WorkerServes,
+)
 from stepwell.store.queues import PermitAsked, PermitDetached, QueueTaken
 from stepwell.store.store import SUSPECT_CRASHES, Store
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
@@ -65,15 +73,19 @@ class ReasonContract(StoreFixtures):
     def test_what_halted_a_run_is_kept_while_it_is_halted(self, worker: Worker) -> None:
         key = worker.create("a")
         failure = '{"type":"stepwell.errors.RunHalted","message":"why"}'
-        assert worker.read.halted_by(key) is None
+        assert worker.read.halted_by(key) is worker.record(key).remedy is None
         worker.apply(step(key, 1))
-        worker.apply(RunMoved(key, "halted", NOW, reason="RunHalted: why", failure=failure))
-        assert worker.read.halted_by(key) == failure
+        worker.apply(RunMoved(key, "halted", NOW, reason="RunHalted: why", failure=failure, remedy="resume"))
+        assert (worker.read.halted_by(key), worker.record(key).remedy) == (failure, "resume")
         assert worker.apply(RunsClaimed([key], NOW)) == [[key]]
-        assert worker.read.halted_by(key) is None
+        assert worker.read.halted_by(key) is worker.record(key).remedy is None
+        worker.apply(RunMoved(key, "halted", NOW, reason="RunHalted: why", failure=failure, remedy="mend"))
+        worker.apply(RunResumed(key, NOW))
+        assert worker.read.halted_by(key) is worker.record(key).remedy is None
+        worker.apply(RunsClaimed([key], NOW))
         worker.apply(RunMoved(key, "halted", NOW, reason="RunHalted: why", failure=failure))
         worker.apply(RunFinished(key, "cancelled", NOW))
-        assert worker.read.halted_by(key) is None
+        assert worker.read.halted_by(key) is worker.record(key).remedy is None
 
     def test_it_is_known_how_a_run_stands_in_its_queue(self, worker: Worker) -> None:
         declare(worker, concurrency=1, partition_concurrency=1)

@@ -31,7 +31,7 @@ from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.opening import OperationOpener
 from stepwell.worker.parked import waits_for_nothing, waits_of
 from stepwell.worker.permits import Permits
-from stepwell.worker.run_over import RunOver
+from stepwell.worker.run_over import RunOver, remedy_of
 from stepwell.worker.runs import Runs
 from stepwell.worker.spinning import Spinning
 from stepwell.worker.unit_of_work import UnitOfWork
@@ -250,7 +250,7 @@ class Activator(OperationOpener):
         check_transition(run.id, run.status, "halted")
         self._drop_all(run, work)
         failure = self._runs.codec.encode_failure(reason)
-        work.changes.append(RunMoved(run.key, "halted", self._runs.now, None, text, failure=failure))
+        work.changes.append(RunMoved(run.key, "halted", self._runs.now, None, text, None, failure, remedy_of(reason)))
         work.extra.over.append(RunOver(run.key, run.id, "halted", None, None, text))
         workflow = run.execution.definition.name
         work.extra.lines.append(run_halted(run.key, run.id, workflow, reason, was=run.halted_before, step=step))

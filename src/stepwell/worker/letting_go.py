@@ -19,7 +19,7 @@ from stepwell.worker.facts import RunsTaken
 from stepwell.worker.failure_log import run_halted
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.permits import Permits
-from stepwell.worker.run_over import RunOver
+from stepwell.worker.run_over import RunOver, remedy_of
 from stepwell.worker.runs import Runs
 from stepwell.worker.unit_of_work import UnitOfWork
 
@@ -131,7 +131,7 @@ class LettingGo:
         if left is not None:
             work.absorb(left)
         failure = self._runs.codec.encode_failure(error)
-        work.changes.append(RunMoved(key, "halted", self._runs.now, None, reason, failure=failure))
+        work.changes.append(RunMoved(key, "halted", self._runs.now, None, reason, None, failure, remedy_of(error)))
         work.extra.over.append(RunOver(key, record.id, "halted", None, None, reason))
         if not logged:
             work.extra.lines.append(run_halted(key, record.id, record.workflow, error))

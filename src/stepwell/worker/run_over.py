@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
+from stepwell.errors import RunHalted
 from stepwell.model.journal import Payload
 from stepwell.model.lifecycle import Status
-from stepwell.model.run import RunRecord
+from stepwell.model.run import Remedy, RunRecord
+
+
+def remedy_of(error: BaseException) -> Remedy:
+    """Return what is left to do about a run that this halted."""
+    return "resume" if isinstance(error, RunHalted) and error.says_remedy else "mend"
 
 
 class RunOver(msgspec.Struct, frozen=True, gc=False):

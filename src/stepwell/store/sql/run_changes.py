@@ -285,7 +285,7 @@ class Applier:
             self._execute(_RUN_MOVED_BY_OWNER, parameters)
             if self._connection.changes():
                 return
-        self._execute(_RUN_MOVED, (*parameters, owner, change.reason, change.failure))
+        self._execute(_RUN_MOVED, (*parameters, owner, change.reason, change.failure, change.remedy))
         if not self._connection.changes():
             self._refuse(change.run, change.status)
         if owner is None:

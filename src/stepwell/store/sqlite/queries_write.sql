@@ -176,9 +176,10 @@ SELECT id, status, owner FROM stepwell_runs WHERE key = ?1;
 SELECT key, status, owner FROM stepwell_runs WHERE id = ?1;
 
 -- name: run_moved
--- ?1 run, ?2 status, ?3 at, ?4 wake_at, ?5 waiting_on, ?6 epoch, ?7 the owner afterwards, ?8 reason, ?9 halted_by.
+-- ?1 run, ?2 status, ?3 at, ?4 wake_at, ?5 waiting_on, ?6 epoch, ?7 the owner afterwards, ?8 reason, ?9 halted_by,
+-- ?10 remedy.
 UPDATE stepwell_runs SET status = ?2, updated_at = ?3, wake_at = ?4, waiting_on = ?5, owner = ?7, reason = ?8,
-    halted_by = ?9, resumed = iif(?2 = 'halted', 0, resumed),
+    halted_by = ?9, remedy = ?10, resumed = iif(?2 = 'halted', 0, resumed),
     started_at = iif(?2 = 'running', coalesce(started_at, ?3), started_at), queued = iif(?2 = 'pending', queued, 0)
 WHERE key = ?1 AND ended_at IS NULL AND (owner IS NULL OR owner = ?6);
 
@@ -193,7 +194,7 @@ WHERE key = ?1 AND owner = ?6;
 -- ?1 run, ?2 status, ?3 at, ?4 result, ?5 error, ?6 reason, ?7 epoch, ?8 whether only if nobody has begun it. No
 -- RETURNING: it costs 6 us, and what is wanted is the row before (run_ties).
 UPDATE stepwell_runs SET status = ?2, updated_at = ?3, ended_at = ?3, result = ?4, error = ?5, reason = ?6,
-    owner = NULL, wake_at = NULL, waiting_on = NULL, halted_by = NULL, queued = 0
+    owner = NULL, wake_at = NULL, waiting_on = NULL, halted_by = NULL, remedy = NULL, queued = 0
 WHERE key = ?1 AND ended_at IS NULL AND (owner IS NULL OR owner = ?7)
     AND NOT (status = 'pending' AND ?2 = 'completed') AND (?8 = 0 OR started_at IS NULL);
 
@@ -300,13 +301,13 @@ UPDATE stepwell_runs SET
     owner = ?3,
     status = iif(status = 'waiting' AND suspect = 0, 'waiting', 'running'),
     wake_at = iif(status = 'waiting' AND suspect = 0, wake_at, NULL),
-    waiting_on = iif(suspect = 0, waiting_on, NULL), halted_by = NULL,
+    waiting_on = iif(suspect = 0, waiting_on, NULL), halted_by = NULL, remedy = NULL,
     updated_at = ?2, reason = NULL, started_at = coalesce(started_at, ?2)
 WHERE key IN (SELECT value FROM json_each(?1)) AND owner IS NULL AND ended_at IS NULL AND queued = 0;
 
 -- name: run_resumed
 -- ?1 run, ?2 at, ?3 reason. Its crashes so far are forgiven.
-UPDATE stepwell_runs SET status = 'pending', resumed = 1, updated_at = ?2, reason = ?3, halted_by = NULL,
+UPDATE stepwell_runs SET status = 'pending', resumed = 1, updated_at = ?2, reason = ?3, halted_by = NULL, remedy = NULL,
     crashes = 0, suspect = 0,
     crash_position = coalesce((SELECT max(position) FROM stepwell_journal WHERE run = ?1), 0)
 WHERE key = ?1 AND status = 'halted';

@@ -130,6 +130,8 @@ CREATE TABLE stepwell_runs_anew (
     -- 1 where somebody asked that it be tried again, since it was halted last: then a step whose result could not be
     -- recorded is executed once more with the same code.
     resumed INTEGER NOT NULL DEFAULT 0 CHECK (resumed = 0 OR resumed = 1),
+    -- What is left to do about a halted run: 'resume' where its reason says what to mend, else 'mend'.
+    remedy TEXT CHECK (remedy IS NULL OR status = 'halted'),
     -- Where a run that failed or was cancelled stood in its queue: partition and priority, as JSON. For a retry.
     queue_place TEXT CHECK (queue_place IS NULL OR ended_at IS NOT NULL),
     -- Payloads stand last, the larger ones behind the others: SQLite reads all pages of a row up to the last column that
@@ -164,7 +166,10 @@ CREATE TABLE stepwell_runs_anew (
 INSERT INTO stepwell_runs_anew
 SELECT key, id, workflow, status, fingerprint, created_at, updated_at, started_at, reason, owner, wake_at, deadline_at,
     parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at, crashes, crash_position, crashes >= 2, 0, 0,
-    NULL, queue, queued, NULL, 0, 0, NULL, error, NULL, input, result
+    NULL, queue, queued, NULL, 0, 0,
+    -- Before this schema only the words of the reason tell.
+    CASE WHEN status = 'halted' THEN iif(reason LIKE '%resume the run%', 'resume', 'mend') END,
+    NULL, error, NULL, input, result
 FROM stepwell_runs;
 
 -- The keys of purged runs stay used.
