@@ -22,9 +22,10 @@ from proof.sim.relations import RelationJudge
 from proof.sim.starts import STARTS, StartJudge
 from stepwell.definitions.step_call import StepCall
 from stepwell.definitions.step_info import StepInfo
-from stepwell.model.journal import UNDELIVERED, Entry
+from stepwell.model.journal import Entry
 from stepwell.model.lifecycle import ENDED
 from stepwell.model.run import Claim
+from stepwell.operations.table import OPERATIONS
 from stepwell.replay.execution import Execution
 from stepwell.store.sqlite.reader import SqliteInspector
 
@@ -102,7 +103,7 @@ class Judge:
         for position, run, op, kind, name, at, attempt in entries:
             self._position = position
             self._world.note(process, f"records {kind} {name} for {self.ids[run]}:{op}")
-            if kind not in UNDELIVERED:
+            if kind not in OPERATIONS.kinds.undelivered:
                 if (run, op) in self._answered:
                     raise Violation("an operation has one outcome", f"{self.ids[run]}:{op} has a second one, {kind}")
                 self._answered.add((run, op))
@@ -278,7 +279,7 @@ class Judge:
         record = snapshot.record
         if snapshot.items:
             record = replace(record, input=self._world.codec.join_arguments(snapshot.items, record.id))
-        execution = _Replay(record, definition, self._world.codec, greenlets=True)
+        execution = _Replay(record, definition, self._world.codec, OPERATIONS.kinds, greenlets=True)
         entries = snapshot.entries
         if until is not None:
             entries = list(takewhile(lambda entry: entry.kind != until, entries))

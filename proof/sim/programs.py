@@ -12,15 +12,14 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
+import stepwell
 from proof.sim.grammar import Node
-from stepwell import sync
+from stepwell import current, sync
 from stepwell.definitions.definition import Workflow, step, transaction, workflow
 from stepwell.definitions.queues import Batch, Limit, Queue, Rate
 from stepwell.definitions.step_info import RunContext, StepInfo
 from stepwell.errors import DuplicateRun, RunCancelled, RunConflict, RunEnded, RunFailed, RunNotFound, StepInterrupted
 from stepwell.model.retry import Retry
-from stepwell.operations import functions
-from stepwell.operations.functions import current
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -160,7 +159,7 @@ STEPS: Final[dict[str, Any]] = {
 
 def micros() -> int:
     """Return the run's time, in microseconds; off by one at most."""
-    return (functions.now() - _EPOCH) // _MICROSECOND
+    return (stepwell.now() - _EPOCH) // _MICROSECOND
 
 
 class Me:
@@ -282,26 +281,26 @@ async def _run_leaf(node: Node, me: Me) -> Node:
         case ["recv", number, name, milliseconds]:
             began = micros()
             limit = None if milliseconds is None else milliseconds / 1000
-            value = await functions.receive(name, list[Any], timeout=limit)
+            value = await stepwell.receive(name, list[Any], timeout=limit)
             return ["recv", number, began, micros(), value]
         case ["send", number, target, name, key]:
             try:
-                await functions.send(target, name, me.message(number, name), key=key)
+                await stepwell.send(target, name, me.message(number, name), key=key)
             except (RunNotFound, RunEnded) as error:
                 return ["send", number, type(error).__name__]
             return ["send", number, "sent"]
         case ["publish", number, key]:
-            await functions.publish(key, [me.id, number])
+            await stepwell.publish(key, [me.id, number])
             return ["publish", number]
         case ["draw", number]:
-            return ["draw", number, functions.random(), str(functions.uuid4())]
+            return ["draw", number, stepwell.random(), str(stepwell.uuid4())]
         case ["cancel", number, target]:
             with suppress(RunNotFound):
-                await functions.ChildRun[Any](target, program).cancel(f"node {number}")
+                await stepwell.ChildRun[Any](target, program).cancel(f"node {number}")
             return ["cancel", number]
         case ["join", number, target]:
             try:
-                await functions.ChildRun[Any](target, program).result()
+                await stepwell.ChildRun[Any](target, program).result()
             except (SimError, RunFailed, RunCancelled, RunNotFound) as error:
                 return ["join", number, _how(error)]
             return ["join", number, "completed"]
@@ -321,7 +320,7 @@ async def _run_child(node: Node) -> Node:
         except (SimError, RunFailed, RunCancelled) as error:
             return _ended(number, "", error)
     try:
-        child = await functions.start(definition, part, id=child_id, detached=mode == "detach", **in_queue(place))
+        child = await stepwell.start(definition, part, id=child_id, detached=mode == "detach", **in_queue(place))
     except (RunConflict, DuplicateRun) as error:
         return ["child", number, child_id, type(error).__name__]
     if mode != "await":
@@ -399,11 +398,11 @@ def _run_leaf_sync(node: Node, me: Me) -> Node:
             return ["draw", number, sync.random(), str(sync.uuid4())]
         case ["cancel", number, target]:
             with suppress(RunNotFound):
-                sync.ChildRun(functions.ChildRun[Any](target, program)).cancel(f"node {number}")
+                sync.ChildRun(stepwell.ChildRun[Any](target, program)).cancel(f"node {number}")
             return ["cancel", number]
         case ["join", number, target]:
             try:
-                sync.ChildRun(functions.ChildRun[Any](target, program)).result()
+                sync.ChildRun(stepwell.ChildRun[Any](target, program)).result()
             except (SimError, RunFailed, RunCancelled, RunNotFound) as error:
                 return ["join", number, _how(error)]
             return ["join", number, "completed"]

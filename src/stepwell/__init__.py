@@ -66,21 +66,15 @@ if TYPE_CHECKING:
     )
     from stepwell.model.clock import Clock
     from stepwell.model.retry import Retry
-    from stepwell.operations.functions import (
-        ChildRun,
-        current,
-        get_logger,
-        map,
-        now,
-        patched,
-        publish,
-        random,
-        receive,
-        send,
-        sleep_until,
-        start,
-        uuid4,
-    )
+    from stepwell.operations.child import ChildRun, start
+    from stepwell.operations.context import current, get_logger
+    from stepwell.operations.derived import now, random, uuid4
+    from stepwell.operations.map import map
+    from stepwell.operations.patch import patched
+    from stepwell.operations.publish import publish
+    from stepwell.operations.receive import receive
+    from stepwell.operations.send import send
+    from stepwell.operations.timer import sleep_until
     from stepwell.values.failure_info import FailureInfo
     from stepwell.values.own_tables import Connection, Rows
 
@@ -168,21 +162,15 @@ _HOMES = {
         "RunInfo",
         "WaitInfo",
     ),
-    "stepwell.operations.functions": (
-        "ChildRun",
-        "current",
-        "get_logger",
-        "map",
-        "now",
-        "patched",
-        "publish",
-        "random",
-        "receive",
-        "send",
-        "sleep_until",
-        "start",
-        "uuid4",
-    ),
+    "stepwell.operations.child": ("ChildRun", "start"),
+    "stepwell.operations.context": ("current", "get_logger"),
+    "stepwell.operations.derived": ("now", "random", "uuid4"),
+    "stepwell.operations.map": ("map",),
+    "stepwell.operations.patch": ("patched",),
+    "stepwell.operations.publish": ("publish",),
+    "stepwell.operations.receive": ("receive",),
+    "stepwell.operations.send": ("send",),
+    "stepwell.operations.timer": ("sleep_until",),
     "stepwell.values.own_tables": (
         "Connection",
         "Rows",

@@ -15,8 +15,16 @@ from stepwell.definitions.durable import unwrapped
 from stepwell.definitions.queues import Queue
 from stepwell.errors import InvalidArgument
 from stepwell.model.clock import to_seconds
-from stepwell.operations import functions
-from stepwell.operations.functions import ChildOptions, current, now, patched, random, uuid4
+from stepwell.operations import child, timer
+from stepwell.operations import map as mapping
+from stepwell.operations import publish as publishing
+from stepwell.operations import receive as receiving
+from stepwell.operations import send as sending
+from stepwell.operations.calling_run import calling_run
+from stepwell.operations.child import ChildOptions
+from stepwell.operations.context import current
+from stepwell.operations.derived import now, random, uuid4
+from stepwell.operations.patch import patched
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -42,7 +50,7 @@ __all__ = [
 
 def _wait(what: str, coroutine: Coroutine[Any, Any, T]) -> T:
     try:
-        run = functions.execution(what)
+        run = calling_run(what)
     except BaseException:
         coroutine.close()
         raise
@@ -57,7 +65,7 @@ def sleep(duration: float | timedelta) -> None:
 
 def sleep_until(when: datetime) -> None:
     """Wait, durably, until `when`; see `stepwell.sleep_until`."""
-    _wait("sync.sleep_until()", functions.sleep_until(when))
+    _wait("sync.sleep_until()", timer.sleep_until(when))
 
 
 @overload
@@ -72,25 +80,25 @@ def receive(name: str, type: Any = Any, *, timeout: float | timedelta | None = N
 
 def receive(name: str, type: Any = Any, *, timeout: float | timedelta | None = None, default: Any = None) -> Any:
     """Wait for the next message called `name`; see `stepwell.receive`."""
-    return _wait("sync.receive()", functions.receive(name, type, timeout=timeout, default=default))
+    return _wait("sync.receive()", receiving.receive(name, type, timeout=timeout, default=default))
 
 
 def send(run_id: str, name: str, value: object = None, *, key: str | None = None) -> None:
     """Send a message to another run; see `stepwell.send`."""
-    _wait("sync.send()", functions.send(run_id, name, value, key=key))
+    _wait("sync.send()", sending.send(run_id, name, value, key=key))
 
 
 def publish(key: str, value: object) -> None:
     """Publish a value; see `stepwell.publish`."""
-    _wait("sync.publish()", functions.publish(key, value))
+    _wait("sync.publish()", publishing.publish(key, value))
 
 
 class ChildRun(Generic[T]):
     """A child run that was started by `start`. `id` names it to the whole file."""
 
-    def __init__(self, child: functions.ChildRun[T]) -> None:
-        self.id = child.id
-        self._child = child
+    def __init__(self, started: child.ChildRun[T]) -> None:
+        self.id = started.id
+        self._child = started
 
     def result(self) -> T:
         """Wait for the child's end and return its result; raises what it failed with, or `RunCancelled`."""
@@ -143,7 +151,7 @@ def start(
         dedup=dedup,
         partition=partition,
     )
-    return ChildRun(_wait("sync.start()", functions.start(workflow, *args, **options)))
+    return ChildRun(_wait("sync.start()", child.start(workflow, *args, **options)))
 
 
 @overload
@@ -156,12 +164,12 @@ def map(function: Callable[[T], D], items: Iterable[T], /, *, limit: int | None 
 
 def map(function: Callable[[Any], Any], items: Iterable[Any], /, *, limit: int | None = None) -> list[Any]:
     """Call a step or a workflow on each of `items`; see `stepwell.map`."""
-    return _wait("sync.map()", functions.map(function, items, limit=limit))
+    return _wait("sync.map()", mapping.map(function, items, limit=limit))
 
 
 def call(function: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts) -> T:
     """Call an ``async def`` step or workflow from a ``def`` workflow and wait for its result."""
-    run = functions.execution("sync.call()")
+    run = calling_run("sync.call()")
     definition, positional, named = unwrapped(function, args, {})
     if not is_durable(definition):
         raise InvalidArgument(f"sync.call() needs a @step or a @workflow, not {function!r}")

@@ -19,11 +19,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
-from stepwell.model.journal import EntryKind
+from stepwell.operations.table import OPERATIONS
 
 PROGRAM = Path(__file__).parents[1] / "support" / "programs" / "everything.py"
 #: The commits are dealt to this many tests, which run in parallel.
@@ -162,7 +162,7 @@ def test_the_program_uses_every_kind_of_entry(tmp_path: Path, server: Server) ->
     assert server.run(tmp_path) == 0
     kinds = {entry[1] for entries in read_journal(tmp_path).values() for entry in entries}
     unused = {"send_failed", "child_failed"}  # a workflow that makes these mistakes stops at once
-    assert kinds == set(get_args(EntryKind)) - unused
+    assert kinds == set(OPERATIONS.kinds.entry_kinds) - unused
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

@@ -20,10 +20,10 @@ LAYERS: list[list[str]] = [
     ["stepwell.api"],
     ["stepwell.runtime"],
     ["stepwell.executors"],
-    ["stepwell.worker"],
-    ["stepwell.store"],
     ["stepwell.sync"],
     ["stepwell.operations"],
+    ["stepwell.worker"],
+    ["stepwell.store"],
     ["stepwell.replay"],
     ["stepwell.definitions"],
     ["stepwell.values"],
@@ -62,6 +62,12 @@ INSIDE: dict[str, list[list[str]]] = {
         ["child_main", "runner"],
         ["congestion", "interrupts", "keeper"],
     ],
+    "stepwell.operations": [
+        ["table"],
+        ["child", "receive"],
+        ["context", "derived", "map", "patch", "publish", "result", "send", "step", "timer"],
+        ["calling_run"],
+    ],
     "stepwell.worker": [
         ["worker"],
         ["arrivals", "inbox", "outcomes"],
@@ -72,7 +78,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["carrying"],
         ["letting_go"],
         ["activation"],
-        ["opening"],
+        ["opening", "operation_kinds"],
         ["executions", "permits", "spinning"],
         ["runs"],
         ["commit_batch", "declarations", "effects"],
@@ -84,6 +90,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["execution"],
         ["operation_issuer"],
         ["divergence"],
+        ["kinds"],
         ["operation"],
         ["loop"],
         ["loop_thread"],
@@ -132,6 +139,7 @@ INSIDE: dict[str, list[list[str]]] = {
 #: The pure part, packages and single modules, and what it must not import: the clock, the operating system, threads, a
 #: store that exists.
 PURE = [
+    "stepwell.operations",
     "stepwell.replay",
     "stepwell.worker",
     "stepwell.api.reasons",

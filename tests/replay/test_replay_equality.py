@@ -32,8 +32,10 @@ from stepwell import Retry, patched, publish, receive, send, sleep_until, step, 
 from stepwell.model.clock import MICROSECONDS
 from stepwell.model.journal import ABANDONED, CUT_OFF, TICK, AttemptFailure, Entry, EntryKind, Payload
 from stepwell.model.run import RunRecord
+from stepwell.operations.child import ChildStart
+from stepwell.operations.table import OPERATIONS
 from stepwell.replay.execution import Execution
-from stepwell.replay.operation import ChildStart, CodeOutcome, Operation
+from stepwell.replay.operation import CodeOutcome, Operation
 from stepwell.testing import TestEngine
 from stepwell.values.codec import Codec
 from stepwell.values.failure import failure_json
@@ -527,7 +529,8 @@ class World:
         self._answers: list[tuple[int, int, Operation, list[Answer]]] = []
 
     def execution(self, kind: type[Execution] = Execution) -> Execution:
-        return kind(self.record, interpreter, CODEC, greenlets=blocks(self.tree) or self.chance.random() < 0.3)
+        greenlets = blocks(self.tree) or self.chance.random() < 0.3
+        return kind(self.record, interpreter, CODEC, OPERATIONS.kinds, greenlets=greenlets)
 
     def play(self) -> Execution:
         """Carry a run from its beginning to its end."""

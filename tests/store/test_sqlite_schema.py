@@ -9,16 +9,17 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import apsw
 import pytest
 
 from stepwell.errors import EngineClosed
-from stepwell.model.journal import OP_KIND_OF, UNDELIVERED, Entry, EntryKind
+from stepwell.model.journal import Entry
 from stepwell.model.lifecycle import ENDED, STATUSES
 from stepwell.model.permit_states import ENTRY_STATES, PERMIT_PLACES
 from stepwell.model.run import RunRecord
+from stepwell.operations.table import OPERATIONS
 from stepwell.store.changes import RunCreated, RunFinished, RunMoved, ValuePublished
 from stepwell.store.inspector import RunFilter
 from stepwell.store.sql import named_sql
@@ -123,9 +124,11 @@ def test_from_how_many_crashes_on_a_run_is_a_suspect_stands_in_no_sql(connection
 
 def test_the_schema_knows_exactly_the_kinds_of_entries(connection: apsw.Connection) -> None:
     known = connection.execute("SELECT kind, operation, delivered FROM stepwell_journal_kinds").fetchall()
-    assert {kind: operation for kind, operation, _ in known} == OP_KIND_OF
-    assert {kind for kind, _, delivered in known if not delivered} == UNDELIVERED
-    assert set(OP_KIND_OF) == set(get_args(EntryKind))
+    kinds = OPERATIONS.kinds
+    assert {kind: operation for kind, operation, _ in known} == {
+        kind: kinds.of_entry(kind).name for kind in kinds.entry_kinds
+    }
+    assert {kind for kind, _, delivered in known if not delivered} == kinds.undelivered
 
 
 def test_a_reader_of_the_journal_begins_where_the_present_chapter_does(

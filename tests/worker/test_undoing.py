@@ -6,6 +6,7 @@ import pytest
 
 from stepwell.model.journal import Entry, EntryKind
 from stepwell.model.run import RunRecord
+from stepwell.operations.table import OPERATIONS
 from stepwell.values.codec import Codec
 from stepwell.worker.undoing import undo
 
@@ -24,7 +25,7 @@ def journal(*kinds: tuple[int, EntryKind]) -> list[Entry]:
 
 def forgotten(*kinds: tuple[int, EntryKind]) -> list[int]:
     record = RunRecord(1, "r", "w", "failed", None, 0, 0, 0, error=FAILURE, ended_at=500)
-    return undo(CODEC, record, journal(*kinds), NOW).change.undone
+    return undo(CODEC, record, journal(*kinds), NOW, OPERATIONS.kinds).change.undone
 
 
 def test_the_failure_and_all_that_was_delivered_after_it_is_undone() -> None:
@@ -46,5 +47,5 @@ def test_of_a_step_that_ended_before_nothing_is_forgotten() -> None:
 @pytest.mark.parametrize("deadline_at", [None, NOW - 1, NOW, NOW + 1])
 def test_a_deadline_that_is_over_is_dropped(deadline_at: int | None) -> None:
     record = RunRecord(1, "r", "w", "failed", None, 0, 0, 0, error=FAILURE, ended_at=500, deadline_at=deadline_at)
-    change = undo(CODEC, record, journal((1, "step_failed")), NOW).change
+    change = undo(CODEC, record, journal((1, "step_failed")), NOW, OPERATIONS.kinds).change
     assert change.deadline_at == (NOW + 1 if deadline_at == NOW + 1 else None)

@@ -23,9 +23,8 @@ from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import registered_flows
 from stepwell.errors import QueueNotFound, RunNotFound
 from stepwell.model.lifecycle import ENDED, STATUSES, Status
-from stepwell.model.names import check_text
+from stepwell.model.names import check_id, check_text
 from stepwell.model.run import Member, RunRecord
-from stepwell.operations.functions import check_id
 from stepwell.store.inspector import Inspector, RunFilter
 from stepwell.store.queues import QueueState
 from stepwell.store.store import Answer

@@ -37,8 +37,7 @@ from stepwell.definitions.queues import QueueSlot, Rate, Unset, batch_count, cha
 from stepwell.errors import DefinitionError, InvalidArgument
 from stepwell.model.clock import Clock, engine_time
 from stepwell.model.lifecycle import Status
-from stepwell.model.names import check_name
-from stepwell.operations.functions import check_id
+from stepwell.model.names import check_id, check_name
 from stepwell.runtime.requests import (
     CancelRun,
     CancelWaiting,

@@ -21,10 +21,11 @@ from stepwell.errors import (
     SerializationError,
 )
 from stepwell.model.clock import MICROSECONDS, datetime_of
-from stepwell.model.journal import FAILURES, Entry, EntryKind
+from stepwell.model.journal import Entry, EntryKind
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import Member, MemberState, RunRecord
 from stepwell.model.waits import Wait, WaitKind, decode_waits
+from stepwell.operations.table import OPERATIONS
 from stepwell.replay.code_errors import as_raised
 from stepwell.store.queues import QueueState
 from stepwell.store.store import Answer
@@ -312,7 +313,7 @@ class JournalEntry(msgspec.Struct, frozen=True):
         assert at is not None
         value: Any = None
         failure: FailureInfo | None = None
-        if entry.kind in FAILURES:
+        if entry.kind in OPERATIONS.kinds.failures:
             failure = codec.show_failure(entry.value)
         elif entry.kind == "attempt_failed":
             failure = failure_info(bytes(codec.decode_attempt(entry.value).failure))

@@ -11,7 +11,8 @@ import msgspec
 from stepwell.api.acts import Act
 from stepwell.api.views import JournalEntry, RunDetails
 from stepwell.cli.printing import counted, for_this_file, moment, print_facts, print_json, print_table
-from stepwell.model.journal import TICK, VALUELESS
+from stepwell.model.journal import TICK
+from stepwell.operations.table import OPERATIONS
 from stepwell.values.failure_info import FailureInfo
 
 #: How much of a value a line of the journal shows, in characters; `--json` shows all of it.
@@ -107,7 +108,7 @@ def _journal_row(entry: JournalEntry, count: int) -> tuple[str, ...]:
         else entry.error
         if entry.error is not None
         else ""
-        if entry.kind in VALUELESS and entry.value is None
+        if entry.kind in OPERATIONS.kinds.valueless and entry.value is None
         else _short(entry.value)
     )
     return (

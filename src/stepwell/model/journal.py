@@ -9,33 +9,21 @@ to and repeats the operation's kind, name and fingerprint, so that replay notice
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
+
+from stepwell.errors import RunFailed, StepFailed
 
 #: What the file stores for one value: JSON text, compressed JSON (bytes), or nothing for ``None``.
 Payload: TypeAlias = str | bytes | None
 
-#: What an operation is. One operation has one kind for all of its entries.
-OpKind = Literal["step", "timer", "receive", "send", "publish", "start", "result", "patch", "cancel"]
+#: What an operation is: the name of one of the kinds that `stepwell.operations` declares. One operation has one kind,
+#: for all of its entries.
+OpKind: TypeAlias = str
 
-EntryKind = Literal[
-    "step",  # the step returned; `value` is its result
-    "step_failed",  # the step's last attempt failed; `value` is the failure
-    "attempt_failed",  # an attempt failed and another follows; `value` is an `AttemptFailure`; not delivered
-    "step_started",  # a long or at-most-once step is under way, or an attempt was `CUT_OFF`; not delivered
-    "timer",  # a timer fired; operation 0: a `TICK`
-    "message",  # a message was received; `value` is its value
-    "sent",  # a message was sent to another run
-    "send_failed",  # … could not be: no such run, or ended; `value` is the failure
-    "published",  # a value was published
-    "child",  # a child run was started; `value` is its id
-    "child_failed",  # … could not be: its id is taken by another run; `value` is the failure
-    "result",  # a child ended with a result; `value` is the result
-    "result_failed",  # a child failed or was cancelled; `value` is the failure
-    "patched",  # the code passed `patched(name)` when it was new to the run
-    "cancel",  # cancellation was requested; `name` is the reason; operation 0
-]
+#: What an entry says of its operation: the name of one of the forms (`EntryForm`) that its kind declares.
+EntryKind: TypeAlias = str
 
 #: The name of a timer of operation 0: nobody set it, it tells code that goes round without waiting how late it is.
 TICK: Final = "tick"
@@ -44,36 +32,21 @@ TICK: Final = "tick"
 #: `stepwell.replay.generators`. Its operation is 0 as well.
 ABANDONED: Final = "abandoned async generator "
 
-#: Which operation kind each entry kind belongs to.
-OP_KIND_OF: Final[dict[EntryKind, OpKind]] = {
-    "step": "step",
-    "step_failed": "step",
-    "attempt_failed": "step",
-    "step_started": "step",
-    "timer": "timer",
-    "message": "receive",
-    "sent": "send",
-    "send_failed": "send",
-    "published": "publish",
-    "child": "start",
-    "child_failed": "start",
-    "result": "result",
-    "result_failed": "result",
-    "patched": "patch",
-    "cancel": "cancel",
-}
-
-#: Entries that are history only: replay checks them and delivers nothing.
-UNDELIVERED: Final[frozenset[EntryKind]] = frozenset({"attempt_failed", "step_started"})
-
 #: The `value` of a ``step_started`` that says that the code gave the attempt up while it was under way.
 CUT_OFF: Final = '"cut off"'
 
-#: Entries that have no `value`, but for `CUT_OFF`. (What was published last under a key stands elsewhere, once.)
-VALUELESS: Final[frozenset[EntryKind]] = frozenset({"step_started", "timer", "sent", "published", "patched", "cancel"})
 
-#: Entries whose `value` is a failure (see `stepwell.values.failure`).
-FAILURES: Final[frozenset[EntryKind]] = frozenset({"step_failed", "send_failed", "child_failed", "result_failed"})
+class EntryForm(msgspec.Struct, frozen=True):
+    """A kind of entry that the journal can hold of an operation.
+
+    `is_delivered`: whether the code is told of it; what it is not told of is history only, and replay just checks it.
+    `fails_as`: where the value is a failure, the class of exception that stands for one whose own cannot be made.
+    """
+
+    kind: EntryKind
+    has_value: bool = True
+    is_delivered: bool = True
+    fails_as: type[StepFailed | RunFailed] | None = None
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):

@@ -26,6 +26,11 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
+def check_id(run_id: str, what: str = "the id of a run") -> str:
+    """Return `run_id`, or raise `InvalidArgument` for one that is empty, too long, not text, or not printable."""
+    return check_name(run_id, what)
+
+
 def is_blank(text: str) -> bool:
     """Tell whether printable text shows as nothing."""
     return not text.strip(_BLANKS)

@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 import reprlib
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from stepwell.errors import DeterminismError, RunHalted, SerializationError
-from stepwell.model.journal import OP_KIND_OF, Entry
+from stepwell.model.journal import Entry
+from stepwell.replay.kinds import Kinds
 from stepwell.replay.operation import Operation
 from stepwell.values.added_fields import is_recorded, what_is_new
 from stepwell.values.signature import Signature
-
-_WORDS: Final = {
-    "timer": "a timer",
-    "cancel": "a cancellation",
-    "result": "waiting for run",
-    "patch": "patched",
-}
-
-_VALUE_ADVICE: Final = "The type has changed since the value was recorded; change it back."
-_MESSAGE_ADVICE: Final = (
-    "The sender gave another type than receive() asks for, or that has changed since. Nothing is lost: receive it as "
-    "what it is, or as Any, and resume the run; or cancel the run."
-)
-
-
-def describe(kind: str, name: str, fingerprint: int = 0) -> str:
-    """Return an operation in words: its kind, its name, and the checksum of its arguments where it has some."""
-    text = _WORDS.get(kind, kind)
-    if name:
-        text += f" {name!r}"
-    return f"{text} (arguments {fingerprint:08x})" if fingerprint else text
 
 
 class Given(NamedTuple):
@@ -41,29 +21,31 @@ class Given(NamedTuple):
     signature: Signature | None = None
 
 
-def difference(recorded: Entry, operation: Operation, given: Given | None) -> str | None:
+def difference(recorded: Entry, operation: Operation, given: Given | None, kinds: Kinds) -> str | None:
     """Return what the code does in place of what was recorded for the operation of this number; None where it fits.
 
     Arguments that differ in nothing but fields and parameters which the code has got since do fit.
     """
-    kind = OP_KIND_OF[recorded.kind]
-    has_name = kind == operation.kind and recorded.name == operation.name
+    kind = kinds.of_entry(recorded.kind)
+    has_name = kind.name == operation.kind and recorded.name == operation.name
     if has_name and recorded.fingerprint == operation.fingerprint:
         return None
-    actual = describe(operation.kind, operation.name, operation.fingerprint)
+    actual = kinds.describe(operation.kind, operation.name, operation.fingerprint)
     if not has_name or given is None:
         return actual
     if is_recorded(recorded.fingerprint, *given):
         return None
-    if kind in ("step", "start"):
+    if kind.shows_arguments:
         actual += f": {_shown(given)}"
     new = what_is_new(recorded.fingerprint, *given)
     return actual if new is None else f"{actual} ({new})"
 
 
-def divergence(recorded: Entry, actual: str, *, run: str, workflow: str, location: str) -> DeterminismError:
+def divergence(
+    recorded: Entry, actual: str, kinds: Kinds, *, run: str, workflow: str, location: str
+) -> DeterminismError:
     """Make the error for a run whose code does `actual` at `location`, where its journal has something else."""
-    expected = describe(OP_KIND_OF[recorded.kind], recorded.name, recorded.fingerprint)
+    expected = kinds.describe(kinds.of_entry(recorded.kind).name, recorded.name, recorded.fingerprint)
     return DeterminismError(
         f"run {run!r} of workflow {workflow!r} no longer does what its journal recorded\n"
         f"  operation: {recorded.op}\n"
@@ -78,11 +60,10 @@ def divergence(recorded: Entry, actual: str, *, run: str, workflow: str, locatio
     )
 
 
-def unreadable(recorded: Entry, error: SerializationError, *, run: str, location: str) -> RunHalted:
+def unreadable(recorded: Entry, error: SerializationError, kinds: Kinds, *, run: str, location: str) -> RunHalted:
     """Make the error for a run whose code, which waits at `location`, cannot be given what was recorded."""
-    advice = _MESSAGE_ADVICE if recorded.kind == "message" else _VALUE_ADVICE
     at = f"\n  at:        {location}\n" if location else " "
-    return RunHalted(f"run {run!r}: {error}.{at}{advice}")
+    return RunHalted(f"run {run!r}: {error}.{at}{kinds.advice(recorded.kind)}")
 
 
 def _shown(given: Given) -> str:

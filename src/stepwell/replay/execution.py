@@ -20,12 +20,13 @@ from typing import Any
 
 from stepwell.definitions.callables import refuse_coroutine
 from stepwell.definitions.definition import Workflow
-from stepwell.errors import DefinitionError, RunFailed, RunHalted, SerializationError, StepFailed
-from stepwell.model.journal import ABANDONED, CUT_OFF, FAILURES, TICK, UNDELIVERED, Entry
+from stepwell.errors import DefinitionError, RunHalted, SerializationError
+from stepwell.model.journal import ABANDONED, CUT_OFF, TICK, Entry
 from stepwell.model.run import RunRecord
 from stepwell.replay.advice import advise
 from stepwell.replay.code_errors import halted_by, mistake_in
 from stepwell.replay.divergence import unreadable
+from stepwell.replay.kinds import Kinds
 from stepwell.replay.loop_thread import LoopThread
 from stepwell.replay.operation import CodeOutcome, Operation
 from stepwell.replay.operation_issuer import DELIVERY, OperationIssuer
@@ -45,11 +46,12 @@ class Execution(OperationIssuer):
         record: RunRecord,
         definition: Workflow[..., Any],
         codec: Codec,
+        kinds: Kinds,
         *,
         greenlets: bool = False,
         thread: LoopThread | None = None,
     ) -> None:
-        super().__init__(record, definition, codec, greenlets=greenlets, thread=thread)
+        super().__init__(record, definition, codec, kinds, greenlets=greenlets, thread=thread)
         self.started_at = self.now
         # See `stepwell.worker.spinning`: the code could go on although nothing is delivered, and what was delivered
         # since.
@@ -95,14 +97,14 @@ class Execution(OperationIssuer):
         """
         for entry in entries:
             self._expected.setdefault(entry.op, entry)
-        self._undelivered = len(entries)
+        self.undelivered = len(entries)
         self.replaying = bool(entries) or self._has_waited or restarted
         self._silent_until_blocked = restarted
         self.begin()
         for entry, following in zip_longest(entries, entries[1:]):
             if self.stopped:
                 break
-            self._undelivered -= 1
+            self.undelivered -= 1
             self.deliver(entry, more=entry.kind == "timer" and self._fire_together(entry, following))
         self.replaying = False
         self._expected = {}
@@ -139,7 +141,7 @@ class Execution(OperationIssuer):
                 self._root.cancel(entry.name or None)
             elif entry.name.startswith(ABANDONED):
                 self.loop.close_generator(int(entry.name.removeprefix(ABANDONED)))
-        elif kind in UNDELIVERED:
+        elif kind in self.kinds.undelivered:
             if entry.op not in self.pending and entry.value != CUT_OFF:  # which comes behind what made the code do so
                 self._diverge(entry, self._whereabouts())
             return
@@ -176,8 +178,9 @@ class Execution(OperationIssuer):
         future = operation.future
         if future is None:  # a patch: nobody waits
             return
-        if entry.kind in FAILURES:
-            future.set_exception(self._failure(entry))
+        fallback = self.kinds.failures.get(entry.kind)
+        if fallback is not None:
+            future.set_exception(self.codec.failure_to_raise(entry.value, fallback))
             return
         converter = operation.converter
         if converter is None:
@@ -190,7 +193,7 @@ class Execution(OperationIssuer):
         try:
             value = converter.decode(entry.value, operation)
         except SerializationError as error:
-            self._halt(unreadable(entry, error, run=self.run_id, location=self.waits_at()))
+            self._halt(unreadable(entry, error, self.kinds, run=self.run_id, location=self.waits_at()))
             return
         future.set_result(value)
 
@@ -211,7 +214,7 @@ class Execution(OperationIssuer):
             self.outcome = CodeOutcome(result=task.result(root))
             return
         advise(error, self._called_blocking)
-        mistake = mistake_in(error, self.definition.fail_on, DELIVERY)
+        mistake = mistake_in(error, self.definition.fail_on, DELIVERY | self.kinds.raising)
         if mistake is None:
             self.outcome = CodeOutcome(error=error)
         else:
@@ -234,6 +237,3 @@ class Execution(OperationIssuer):
     def _end_location(self) -> str:
         error = None if self.outcome is None else self.outcome.error
         return self.definition.name if error is None else raised_at(error)
-
-    def _failure(self, entry: Entry) -> BaseException:
-        return self.codec.failure_to_raise(entry.value, StepFailed if entry.kind == "step_failed" else RunFailed)

@@ -7,8 +7,7 @@ from typing import Any
 
 import msgspec
 
-from stepwell.definitions.queues import QueueSlot
-from stepwell.model.journal import OpKind, Payload
+from stepwell.model.journal import Entry, EntryKind, OpKind, Payload
 from stepwell.replay.loop_host import Handle
 from stepwell.values.converter import Converter
 
@@ -17,8 +16,8 @@ class Operation(msgspec.Struct, eq=False):
     """Something durable that the code asked for and waits for.
 
     `detail` depends on the kind: the `StepCall` of a step, the due time of a timer, for the others see
-    `stepwell.operations.functions`. `converter` reads what is delivered; it is None where that is nothing. A timer has
-    a `handle`, the others a `future`.
+    `stepwell.operations`. `converter` reads what is delivered; it is None where that is nothing. A timer has a
+    `handle`, the others a `future`.
     """
 
     number: int
@@ -34,31 +33,9 @@ class Operation(msgspec.Struct, eq=False):
         """Name what is delivered, for messages of the codec."""
         return f"the result of {self.kind} {self.name!r}"
 
-
-class ChildStart:
-    """The detail of a start operation: which run to create. `child_id` is None where the engine shall choose it.
-
-    `entry` says how it stands in a queue, `count` how many items it brings to a batch.
-    """
-
-    __slots__ = ("attached", "child_id", "count", "entry", "input", "workflow")
-
-    def __init__(
-        self,
-        workflow: str,
-        payload: Payload,
-        *,
-        child_id: str | None,
-        attached: bool,
-        entry: QueueSlot | None = None,
-        count: int = 1,
-    ) -> None:
-        self.workflow = workflow
-        self.input = payload
-        self.child_id = child_id
-        self.attached = attached
-        self.entry = entry
-        self.count = count
+    def answer(self, run: int, kind: EntryKind, at: int, value: Payload = None) -> Entry:
+        """Make the entry that answers it in the run with this key."""
+        return Entry(run, self.number, kind, self.name, self.fingerprint, at, value)
 
 
 class CodeOutcome:

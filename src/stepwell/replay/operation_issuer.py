@@ -1,7 +1,7 @@
 """What a run's code asks for: operations, numbered, checked against the journal, waited for and withdrawn.
 
-The half of `stepwell.replay.execution.Execution` that faces the code: steps and children that it calls, timers and
-threads that its loop asks for, and whatever `stepwell.operations` has. It knows nothing of who drives the code.
+The half of `stepwell.replay.execution.Execution` that faces the code: what `stepwell.operations` has, and the timers
+and threads that its loop asks for. It knows nothing of who drives the code.
 
 Replay is checked here. Each operation is compared with the journal by kind, name and fingerprint when the code issues
 it. At the first difference the run is stopped (`halted`).
@@ -13,25 +13,22 @@ import asyncio
 import logging
 import random
 from collections.abc import Coroutine
-from contextvars import copy_context
 from typing import Any, Final, TypeVar
-
-import msgspec
 
 from stepwell.definitions.definition import Step, Workflow, is_durable
 from stepwell.definitions.durable import as_definition
-from stepwell.definitions.queues import QueueSlot, batch_count
 from stepwell.definitions.step_call import StepCall
-from stepwell.errors import InvalidArgument, RunEnded, RunHalted, WorkflowIOError
-from stepwell.model.journal import OP_KIND_OF, Entry, OpKind
+from stepwell.errors import RunEnded, RunHalted, WorkflowIOError
+from stepwell.model.journal import Entry, OpKind
 from stepwell.model.run import RunRecord
 from stepwell.replay.advice import not_for_a_thread
-from stepwell.replay.divergence import Given, describe, difference, divergence
+from stepwell.replay.divergence import Given, difference, divergence
 from stepwell.replay.greenlets import RAISING, NeedsGreenletsError, block_on
+from stepwell.replay.kinds import Kinds
 from stepwell.replay.loop import DeterministicLoop
 from stepwell.replay.loop_host import Handle
 from stepwell.replay.loop_thread import LoopThread
-from stepwell.replay.operation import ChildStart, CodeOutcome, Operation
+from stepwell.replay.operation import CodeOutcome, Operation
 from stepwell.replay.source_location import awaited, executing_at, waiting_at
 from stepwell.replay.tasks import is_done
 from stepwell.values.codec import Codec
@@ -43,7 +40,7 @@ _log: Final = logging.getLogger("stepwell")
 
 # How often code that is being closed may try durable operations before it is left suspended: an `except BaseException`
 # in an endless loop would spin for ever otherwise.
-_MAX_REFUSALS: Final = 100
+MAX_REFUSALS: Final = 100
 
 
 class OperationIssuer:
@@ -54,11 +51,9 @@ class OperationIssuer:
         "_counter",
         "_expected",
         "_random",
-        "_refusals",
         "_root",
         "_seed",
         "_silent_until_blocked",
-        "_undelivered",
         "ahead",
         "closed",
         "codec",
@@ -66,14 +61,17 @@ class OperationIssuer:
         "halted",
         "issued",
         "key",
+        "kinds",
         "loop",
         "needs_greenlets",
         "now",
         "outcome",
         "pending",
+        "refusals",
         "replaying",
         "run_id",
         "stopped",
+        "undelivered",
         "withdrawn",
     )
 
@@ -82,6 +80,7 @@ class OperationIssuer:
         record: RunRecord,
         definition: Workflow[..., Any],
         codec: Codec,
+        kinds: Kinds,
         *,
         greenlets: bool = False,
         thread: LoopThread | None = None,
@@ -90,6 +89,7 @@ class OperationIssuer:
         self.key = record.key
         self.definition = definition
         self.codec = codec
+        self.kinds = kinds
         self.now = record.started_at or record.created_at
         self.ahead = record.ahead
         self.stopped = False
@@ -106,8 +106,8 @@ class OperationIssuer:
         self._random: random.Random | None = None
         self._counter = 0
         self._expected: dict[int, Entry] = {}
-        self._undelivered = 0  # entries that the replay under way has not delivered yet
-        self._refusals = 0
+        self.undelivered = 0  # entries that the replay under way has not delivered yet
+        self.refusals = 0
         self._silent_until_blocked = False
         self._root: asyncio.Task[Any] | None = None
         self._called_blocking: str | None = None  # the `def` step or workflow that the code called last
@@ -145,8 +145,8 @@ class OperationIssuer:
     ) -> Any:
         """Issue an operation and wait for it; withdraw it when the waiting task is cancelled."""
         future: asyncio.Future[Any] = asyncio.Future(loop=self.loop)
-        if self._refusals >= _MAX_REFUSALS:
-            await future  # for ever: see _MAX_REFUSALS
+        if self.refusals >= MAX_REFUSALS:
+            await future  # for ever: see MAX_REFUSALS
         operation = self.issue(kind, name, fingerprint, converter, detail, given)
         operation.future = future
         try:
@@ -154,6 +154,10 @@ class OperationIssuer:
         except asyncio.CancelledError:
             self.withdraw(operation)
             raise
+
+    def recorded_next(self) -> Entry | None:
+        """Return what the replay under way has in store for the operation that is issued next; None where it is new."""
+        return self._expected.get(self._counter + 1)
 
     def withdraw(self, operation: Operation) -> None:
         """Note that the code no longer waits for an operation; what it delivers later is ignored."""
@@ -167,12 +171,7 @@ class OperationIssuer:
         kwargs: dict[str, Any],
     ) -> Any:
         """Call a step or a child workflow: return a coroutine where it is async, else block until there is a result."""
-        definition.signature.bind_check(args, kwargs)
-        coroutine: Any
-        if isinstance(definition, Step):
-            coroutine = self._call_step(definition, args, kwargs)
-        else:
-            coroutine = self._call_child(definition, args, kwargs)
+        coroutine: Any = self.call_async(definition, args, kwargs)
         if definition.is_async:
             coroutine.__qualname__ = definition.coroutine_name
             return coroutine
@@ -187,73 +186,7 @@ class OperationIssuer:
     ) -> Coroutine[Any, Any, Any]:
         """Return a coroutine that calls a step or a child workflow, whichever way it is declared."""
         definition.signature.bind_check(args, kwargs)
-        if isinstance(definition, Step):
-            return self._call_step(definition, args, kwargs)
-        return self._call_child(definition, args, kwargs)
-
-    async def _call_step(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # This is `perform` once more, in line, because every step of every run passes here.
-        codec = self.codec
-        fingerprint = 0
-        if args or kwargs:
-            where = _StepWhere(step.name, self.run_id)
-            if step.step_options.isolate is not None and self._counter + 1 not in self._expected:
-                codec.check_call(args, kwargs, step.signature, where)
-            fingerprint, args, kwargs = codec.seal(args, kwargs, where, step.signature)
-        future: asyncio.Future[Any] = asyncio.Future(loop=self.loop)
-        if self._refusals >= _MAX_REFUSALS:
-            await future  # for ever: see _MAX_REFUSALS
-        attempts = StepCall(self.key, self.run_id, step, step.name, fingerprint, args, kwargs, copy_context())
-        operation = self.issue("step", step.name, fingerprint, step.converter(codec), attempts)
-        attempts.operation = operation.number
-        if self.ahead:
-            attempts.ahead = self.ahead
-        operation.future = future
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self.withdraw(operation)
-            raise
-
-    async def _call_child(self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        child_id = await self.start_child(workflow, args, kwargs, child_id=None, attached=True)
-        return await self.child_result(workflow, child_id, cancel_with_caller=True)
-
-    async def start_child(
-        self,
-        workflow: Workflow[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        child_id: str | None,
-        attached: bool,
-        entry: QueueSlot | None = None,
-    ) -> str:
-        """Create a child run and return its id."""
-        if child_id == self.run_id:
-            raise InvalidArgument(f"run {self.run_id!r} cannot be a child of its own, which it would wait for for ever")
-        workflow.check_can_be_started()
-        workflow.signature.bind_check(args, kwargs)
-        workflow.converter(self.codec)  # raises where no result could ever be read
-        where = f"the input of workflow {workflow.name!r}, a child of run {self.run_id!r}"
-        recorded = self._expected.get(self._counter + 1)
-        is_new = recorded is None or recorded.name != workflow.name or OP_KIND_OF[recorded.kind] != "start"
-        # A child that exists may be of an older signature: that is no concern of its parent's.
-        payload, fingerprint = self.codec.seal_input(
-            args, kwargs, workflow.signature, where, is_typed=not workflow.is_named_only, is_checked=is_new
-        )
-        count = 1 if entry is None else batch_count(entry.queue, args, kwargs)
-        detail = ChildStart(workflow.name, payload, child_id=child_id, attached=attached, entry=entry, count=count)
-        given = Given(args, kwargs, workflow.signature)
-        result = await self.perform("start", workflow.name, fingerprint, self.codec.converter(str), detail, given)
-        return str(result)
-
-    async def child_result(self, workflow: Workflow[..., Any], child_id: str, *, cancel_with_caller: bool) -> Any:
-        """Wait for the end of another run and return its result, or raise what it failed with.
-
-        `cancel_with_caller`: when the waiting task is cancelled, cancel the child as well.
-        """
-        return await self.perform("result", child_id, 0, workflow.converter(self.codec), cancel_with_caller)
+        return self.kinds.calls[definition.kind](self, definition, args, kwargs)
 
     def block_on(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Wait for an operation from plain code; see `stepwell.replay.greenlets.block_on`."""
@@ -272,18 +205,6 @@ class OperationIssuer:
             self.needs_greenlets = self.stopped = True
             raise
 
-    def patched(self, name: str) -> bool:
-        """Tell whether the run met `patched(name)` before, or meets it now as new code."""
-        number = self._counter + 1
-        recorded = self._expected.get(number)
-        if recorded is not None:
-            if recorded.kind != "patched" or recorded.name != name:
-                return False
-        elif self._undelivered:
-            return False
-        self.issue("patch", name)
-        return True
-
     def random(self) -> random.Random:
         """Return the run's own generator, which yields the same numbers in every replay."""
         if self._random is None:
@@ -294,7 +215,7 @@ class OperationIssuer:
 
     def set_timer(self, handle: Handle, due: int) -> None:
         """Make a timer an operation."""
-        if self._refusals >= _MAX_REFUSALS:
+        if self.refusals >= MAX_REFUSALS:
             return  # never fires, so that whoever waits for it stays suspended
         operation = self.issue("timer", "", 0, None, due)
         operation.handle = handle
@@ -337,7 +258,7 @@ class OperationIssuer:
         if operation.kind == "step":
             attempts: StepCall = operation.detail
             given = Given(attempts.args, attempts.kwargs, attempts.definition.signature)
-        actual = difference(recorded, operation, given)
+        actual = difference(recorded, operation, given, self.kinds)
         if actual is not None:
             self._diverge(recorded, actual, self.location())
             raise self.halted or RunHalted(self.run_id)
@@ -347,7 +268,9 @@ class OperationIssuer:
 
     def _diverge(self, recorded: Entry, actual: str, location: str | None = None) -> None:
         location = location or self._whereabouts()
-        error = divergence(recorded, actual, run=self.run_id, workflow=self.definition.name, location=location)
+        error = divergence(
+            recorded, actual, self.kinds, run=self.run_id, workflow=self.definition.name, location=location
+        )
         self._halt(error)
 
     def _halt(self, reason: RunHalted) -> None:
@@ -356,11 +279,11 @@ class OperationIssuer:
 
     def _refuse(self, kind: OpKind, name: str) -> None:
         """Keep code that is over, or is being closed, from doing anything durable."""
-        self._refusals += 1
+        self.refusals += 1
         if self.closed:
             raise GeneratorExit  # again: Python says nothing of it, wherever the code is freed
         raise RunEnded(
-            f"run {self.run_id!r}: {describe(kind, name)} was called after the run's code had ended or left "
+            f"run {self.run_id!r}: {self.kinds.describe(kind, name)} was called after the run's code had ended or left "
             "memory; it did nothing"
         )
 
@@ -389,15 +312,5 @@ class OperationIssuer:
         return "the workflow had ended" + ("" if error is None else f" with {type(error).__name__}: {error}")
 
 
-#: Where what the journal holds is raised.
-DELIVERY: Final = frozenset({OperationIssuer.perform.__code__, OperationIssuer._call_step.__code__, RAISING})
-
-
-class _StepWhere(msgspec.Struct, gc=False):
-    """Text that is made only when an error needs it: every step call would pay for an f-string otherwise."""
-
-    step: str
-    run_id: str
-
-    def __str__(self) -> str:
-        return f"the arguments of step {self.step!r} in run {self.run_id!r}"
+#: Where what the journal holds is raised, beside the calls of `Kinds.calls`.
+DELIVERY: Final = frozenset({OperationIssuer.perform.__code__, RAISING})

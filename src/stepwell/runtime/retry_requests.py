@@ -92,7 +92,7 @@ class RetryRequests:
                 self._worker.runs.queue_touched(record.queue)
 
     def _with_children(self, record: RunRecord) -> Iterator[tuple[RunRecord, RunRetried]]:
-        undoing = undo(self._worker.codec, record, self._journal(record.key), self._worker.now)
+        undoing = undo(self._worker.codec, record, self._journal(record.key), self._worker.now, self._worker.kinds)
         uncancelled: list[int] = []
         family: list[tuple[RunRecord, RunRetried]] = []
         for child in self._children(record.key, (*RETRIABLE, *_ALIVE, "running")):

@@ -73,7 +73,7 @@ class RunRequests:
                 # Someone waits for it: it goes into the journal without a stop in the message table.
                 work = self._worker.batch.work_of(run)
                 work.answer(reply, None)
-                entry = self._worker.activator.entry(run, receiver, "message", message.value)
+                entry = receiver.answer(run.key, "message", self._worker.now, message.value)
                 self._worker.activator.deliver(run, entry, work)
                 self._worker.carrier.carry_on(run, work)
                 return

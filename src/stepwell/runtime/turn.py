@@ -20,6 +20,7 @@ from stepwell.definitions.queues import Limit, Queue
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import ClaimLost, EngineClosed, StepwellError, StoreError, StoreUnavailable
 from stepwell.model.run import Claim, Member
+from stepwell.operations.table import OPERATIONS
 from stepwell.runtime.notifications import Notifications
 from stepwell.runtime.purging import Purging
 from stepwell.runtime.queue_requests import QueueRequests
@@ -110,6 +111,7 @@ class TurnLoop:
             workflows,
             limits,
             chance,
+            OPERATIONS,
             takes_work=takes_work,
             flows=flows,
             queues=queues,

@@ -1,8 +1,9 @@
 """From what a run's code asked for to changes and effects.
 
 `Activator.settle` is called after each delivery. It turns the operations that the code issued into changes (a child to
-create, a message to send: `stepwell.worker.opening`) and effects (a step to execute), delivers at once what needs no
-waiting, and in the end writes down what state the run rests in. All of it is one unit of work, hence one commit.
+create, a message to send: as their kinds say, see `stepwell.operations`) and effects (a step to execute), delivers at
+once what needs no waiting, and in the end writes down what state the run rests in. All of it is one unit of work, hence
+one commit.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from stepwell.worker.executions import Executions
 from stepwell.worker.facts import CancelsArrived, RunEnded, RunStopped, RunsWoken, RunYielded, TransactionDue
 from stepwell.worker.failure_log import attempt_failed, run_halted, run_over, task_failed
 from stepwell.worker.loaded_run import LoadedRun
-from stepwell.worker.opening import OperationOpener
+from stepwell.worker.operation_kinds import OperationTable
 from stepwell.worker.parked import waits_for_nothing, waits_of
 from stepwell.worker.permits import Permits
 from stepwell.worker.run_over import RunOver, remedy_of
@@ -47,11 +48,14 @@ _MAX_DELIVERIES: Final = 1000
 _TASKS_AT_A_TIME: Final = 32
 
 
-class Activator(OperationOpener):
+class Activator:
     """Carries runs on. Holds no state of its own; see the module."""
 
-    def __init__(self, runs: Runs, permits: Permits, executions: Executions, spinning: Spinning) -> None:
-        super().__init__(runs)
+    def __init__(
+        self, runs: Runs, operations: OperationTable, permits: Permits, executions: Executions, spinning: Spinning
+    ) -> None:
+        self._runs = runs
+        self._openings, self._withdrawals = operations.openings, operations.withdrawals
         self.permits = permits
         self._executions = executions
         self._spinning = spinning
@@ -93,7 +97,7 @@ class Activator(OperationOpener):
                         else:
                             self.dispatch(run, attempts, work)
                     else:
-                        self._open(run, operation, work)
+                        self._openings[operation.kind](self._runs, run, operation, work)
             if execution.withdrawn:
                 withdrawn, execution.withdrawn = execution.withdrawn, []
                 for operation in withdrawn:
@@ -126,7 +130,7 @@ class Activator(OperationOpener):
             if match is not None:
                 operation, message = match
                 work.changes.append(MessageTaken(run.key, message.position, self._runs.now))
-                return self.entry(run, operation, "message", message.value)
+                return operation.answer(run.key, "message", self._runs.now, message.value)
         return None
 
     def _rest(self, run: LoadedRun, work: UnitOfWork) -> None:
@@ -172,7 +176,8 @@ class Activator(OperationOpener):
             work.extra.lines.append(
                 attempt_failed(attempts, run.execution.definition.name, error, None, self._runs.now)
             )
-            run.deliverable.append(self.entry(run, operation, "step_failed", self._runs.codec.encode_failure(error)))
+            failure = self._runs.codec.encode_failure(error)
+            run.deliverable.append(operation.answer(run.key, "step_failed", self._runs.now, failure))
         elif history.retry_at > self._runs.now:
             attempts.retry_at, attempts.last_error = history.retry_at, history.last_error
             run.add_timer(history.retry_at, operation.number)
@@ -219,19 +224,22 @@ class Activator(OperationOpener):
 
     def _withdraw(self, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
         if operation.kind == "step":
-            attempts = run.calls.pop(operation.number, None)
-            if attempts is not None and attempts.permit == "waiting":
+            self._withdraw_step(run, operation, work)
+        elif (withdraw := self._withdrawals.get(operation.kind)) is not None:
+            withdraw(self._runs, run, operation, work)
+
+    def _withdraw_step(self, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
+        attempts = run.calls.pop(operation.number, None)
+        if attempts is not None and attempts.permit == "waiting":
+            self.permits.give_back(attempts, work, started=False)
+        elif attempts is not None and attempts.retry_at is None:
+            run.active -= 1
+            self._drop(attempts, work)
+            if attempts.permit == "asked" or attempts in work.steps:
                 self.permits.give_back(attempts, work, started=False)
-            elif attempts is not None and attempts.retry_at is None:
-                run.active -= 1
-                self._drop(attempts, work)
-                if attempts.permit == "asked" or attempts in work.steps:
-                    self.permits.give_back(attempts, work, started=False)
-                else:
-                    self._tell_cut_off(attempts, work)
-                    self.permits.leave(attempts, work)
-        elif operation.kind == "result" and operation.detail:
-            self._request_cancel(run, operation.name, f"run {run.id!r} no longer waits for it", work)
+            else:
+                self._tell_cut_off(attempts, work)
+                self.permits.leave(attempts, work)
 
     # --- the end -------------------------------------------------------------------------------------------------
 

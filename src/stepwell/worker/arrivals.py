@@ -78,9 +78,8 @@ class Arrivals:
                 run_id = change.id if created.existing is None else created.existing.id
                 parent.execution.deliver(replace(change.told, value=self._runs.codec.encode(run_id, "an id")))
             else:
-                refused = self._activator.entry(
-                    parent, operation, "child_failed", self._runs.codec.encode_failure(refusal)
-                )
+                failure = self._runs.codec.encode_failure(refusal)
+                refused = operation.answer(parent.key, "child_failed", self._runs.now, failure)
         self._told.append((parent, refused))
 
     def settle_entered(self) -> None:

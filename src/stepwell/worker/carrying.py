@@ -16,6 +16,7 @@ from stepwell.worker.facts import RunEnded, RunStopped
 from stepwell.worker.failure_log import run_fields
 from stepwell.worker.letting_go import LettingGo
 from stepwell.worker.loaded_run import LoadedRun
+from stepwell.worker.opening import answer_with_end
 from stepwell.worker.run_over import RunOver
 from stepwell.worker.runs import Runs
 from stepwell.worker.unit_of_work import UnitOfWork
@@ -104,5 +105,5 @@ class Carrier:
             self._runs.batch.join(watcher, work)
             watcher.was_made_due()
             if operation is not None:
-                self._activator.deliver(watcher, self._activator.result_entry(watcher, operation, over), work)
+                self._activator.deliver(watcher, answer_with_end(self._runs, watcher, operation, over), work)
             self.advance(watcher, work)

@@ -28,7 +28,9 @@ class Executions:
         known = self._greenlets.get(definition.name)
         if known is None or known[0] is not definition:
             known = self._greenlets[definition.name] = (definition, mentions_blocking_calls(definition.function))
-        return Execution(record, definition, self._runs.codec, greenlets=known[1], thread=self._runs.loops)
+        return Execution(
+            record, definition, self._runs.codec, self._runs.kinds, greenlets=known[1], thread=self._runs.loops
+        )
 
     def with_items(self, snapshot: RunSnapshot) -> RunRecord:
         """Return the record of a run; of one that has collected the inputs of several starts, with all of them."""
@@ -51,7 +53,9 @@ class Executions:
             change for change in runs.batch.work_of(run).changes if isinstance(change, Entry) and change.run == run.key
         ]
         record = replace(self.with_items(snapshot), started_at=old.started_at)
-        run.execution = execution = Execution(record, old.definition, runs.codec, greenlets=True, thread=runs.loops)
+        run.execution = execution = Execution(
+            record, old.definition, runs.codec, runs.kinds, greenlets=True, thread=runs.loops
+        )
         execution.replay([*snapshot.entries, *uncommitted], restarted=True)
         execution.withdrawn = [*old.withdrawn, *execution.withdrawn]
         # What the old execution had asked for before the interrupted activation is under way already.

@@ -14,6 +14,7 @@ from stepwell.worker.activation import Activator
 from stepwell.worker.carrying import Carrier
 from stepwell.worker.facts import NotesRemoved
 from stepwell.worker.loaded_run import LoadedRun
+from stepwell.worker.opening import answer_with_end
 from stepwell.worker.queue_scheduler import QueueScheduler
 from stepwell.worker.run_over import RunOver
 from stepwell.worker.runs import Runs
@@ -67,7 +68,7 @@ class Inbox:
         over = {record.id: RunOver.of(record) for record in settled if record.status in ENDED}
         for operation in awaiting:
             if operation.name in over and operation.number in run.execution.pending and not run.finished:
-                entry = activator.result_entry(run, operation, over[operation.name])
+                entry = answer_with_end(self._runs, run, operation, over[operation.name])
                 activator.deliver(run, entry, work)
                 self._carrier.carry_on(run, work)
         record = self._inspector.run_facts_by_key(run.key)

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from stepwell.definitions.definition import Workflow
 from stepwell.model.run import RunRecord
+from stepwell.replay.kinds import Kinds
 from stepwell.replay.loop_thread import LoopThread
 from stepwell.store.changes import RunCreated
 from stepwell.store.inspector import Inspector
@@ -46,6 +47,7 @@ class Runs:
         self,
         inspector: Inspector,
         codec: Codec,
+        kinds: Kinds,
         workflows: Mapping[str, Workflow[..., Any]],
         limits: Capacity,
         declarations: Declarations,
@@ -57,6 +59,7 @@ class Runs:
         self.draining = False
         self.inspector = inspector
         self.codec = codec
+        self.kinds = kinds
         self.workflows = workflows
         self.limits = limits
         self.declarations = declarations

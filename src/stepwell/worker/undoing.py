@@ -19,17 +19,15 @@ Pure: from a record and a journal to a `RunRetried`. `codec` reads the failures 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from stepwell.model.journal import FAILURES, UNDELIVERED, Entry, EntryKind
+from stepwell.model.journal import Entry
 from stepwell.model.run import RunRecord
+from stepwell.replay.kinds import Kinds
 from stepwell.store.changes import RunRetried
 from stepwell.values.failure_codec import FailureCodec
 from stepwell.values.failure_info import FailureInfo
 from stepwell.worker.activation import DEADLINE_REASON
-
-#: The entries that say something of attempts that have not ended a step.
-_OF_ATTEMPTS: Final[frozenset[EntryKind]] = UNDELIVERED
 
 
 class Undoing(NamedTuple):
@@ -45,9 +43,9 @@ class Undoing(NamedTuple):
     failed: frozenset[str]
 
 
-def undo(codec: FailureCodec, record: RunRecord, entries: Sequence[Entry], now: int) -> Undoing:
+def undo(codec: FailureCodec, record: RunRecord, entries: Sequence[Entry], now: int, kinds: Kinds) -> Undoing:
     """Return what a retry of a run that failed or was cancelled undoes; `entries` are its journal, in order."""
-    turn = _turning_point(codec, record, entries)
+    turn = _turning_point(codec, record, entries, kinds)
     kept = list(entries if turn is None else entries[:turn])
     undone: list[Entry] = []
     if turn is not None:
@@ -56,7 +54,7 @@ def undo(codec: FailureCodec, record: RunRecord, entries: Sequence[Entry], now: 
         for entry in entries[turn:]:
             (kept if _went_on(entry, failure, issued) else undone).append(entry)
     again = {entry.op for entry in undone if entry.kind == "step_failed"}
-    ended = {entry.op for entry in kept if entry.kind not in _OF_ATTEMPTS}
+    ended = {entry.op for entry in kept if entry.kind not in kinds.undelivered}
     forgotten = [
         entry for entry in kept if entry.op not in ended and (entry.op in again or entry.kind == "attempt_failed")
     ]
@@ -86,21 +84,21 @@ def _went_on(entry: Entry, failure: Entry, issued: int) -> bool:
     return entry.kind == "step" and (entry.op < issued or 0 < entry.started_at < failure.at)
 
 
-def _turning_point(codec: FailureCodec, record: RunRecord, entries: Sequence[Entry]) -> int | None:
+def _turning_point(codec: FailureCodec, record: RunRecord, entries: Sequence[Entry], kinds: Kinds) -> int | None:
     """Return the index of the entry that a run did not survive, or None."""
     cancelled = next((index for index, entry in enumerate(entries) if entry.kind == "cancel"), None)
     if record.status == "cancelled":
         return cancelled
     if cancelled is not None and entries[cancelled].name == DEADLINE_REASON and _is_deadline(codec, record):
         return cancelled
-    failures = [index for index, entry in enumerate(entries) if entry.kind in FAILURES]
+    failures = [index for index, entry in enumerate(entries) if entry.kind in kinds.failures]
     if not failures or record.error is None:
         return None
     told = {index: codec.failure_summary(entries[index].value) for index in failures}
     found = _responsible(codec.show_failure(record.error), told)
     if found:
         return min(found)
-    delivered = [index for index, entry in enumerate(entries) if entry.kind not in _OF_ATTEMPTS]
+    delivered = [index for index, entry in enumerate(entries) if entry.kind not in kinds.undelivered]
     return failures[-1] if failures[-1] == delivered[-1] else None
 
 

@@ -37,6 +37,7 @@ from stepwell.worker.inbox import Inbox
 from stepwell.worker.letting_go import LettingGo
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.loader import Loader
+from stepwell.worker.operation_kinds import OperationTable
 from stepwell.worker.outcomes import Outcomes
 from stepwell.worker.permits import Permits
 from stepwell.worker.queue_agenda import QueueAgenda
@@ -62,6 +63,7 @@ class Worker:
         workflows: Mapping[str, Workflow[..., Any]],
         limits: Capacity,
         chance: Callable[[], float],
+        operations: OperationTable,
         *,
         takes_work: bool = True,
         flows: Mapping[str, Queue | Limit] = MappingProxyType({}),
@@ -69,11 +71,11 @@ class Worker:
     ) -> None:
         self.declarations = Declarations(flows)
         agenda = QueueAgenda(queues, takes_work=takes_work)
-        self.runs = runs = Runs(inspector, codec, workflows, limits, self.declarations, agenda)
+        self.runs = runs = Runs(inspector, codec, operations.kinds, workflows, limits, self.declarations, agenda)
         permits = Permits(runs)
         executions = Executions(runs)
         self.spinning = Spinning(runs)
-        self.activator = Activator(runs, permits, executions, self.spinning)
+        self.activator = Activator(runs, operations, permits, executions, self.spinning)
         self._letting_go = LettingGo(runs, permits)
         self.carrier = Carrier(runs, self.activator, self._letting_go)
         self.unstarted = Unstarted(runs, self.activator, self.carrier, takes_work=takes_work)
@@ -85,7 +87,7 @@ class Worker:
         self.inbox = Inbox(runs, self.activator, self.carrier, self.turns)
         self.arrivals = Arrivals(runs, self.activator, self.carrier, self.unstarted, self.claims, self.loader)
         self.outcomes = Outcomes(runs, self._letting_go, self.carrier, self.steps)
-        self.codec = codec
+        self.codec, self.kinds = codec, operations.kinds
         self.loops, self.memory, self.batch = runs.loops, runs.memory, runs.batch
 
     @property
@@ -228,7 +230,7 @@ class Worker:
                 else:
                     self.activator.dispatch(run, run.calls[operation.number], work)
             for place, operation in enumerate(timers, 1):
-                entry = self.activator.entry(run, operation, "timer")
+                entry = operation.answer(run.key, "timer", now)
                 self.activator.deliver(run, entry, work, more=place < len(timers))
             self.carrier.carry_on(run, work)
         self.spinning.look(run)

@@ -1,0 +1,297 @@
+"""Children: `start`, and the call of a workflow in workflow code.
+
+How the end of a child is waited for is `stepwell.operations.result`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, TypeVarTuple, Unpack, cast, overload
+
+from msgspec.structs import replace
+
+from stepwell.definitions.definition import (
+    Workflow,
+    checked_kwargs,
+    how_to_make_it_a_workflow,
+    is_workflow,
+    refuse_named,
+    workflow_named,
+)
+from stepwell.definitions.durable import as_definition
+from stepwell.definitions.queues import Queue, QueueSlot, batch_count, queue_entry
+from stepwell.errors import InvalidArgument, RunConflict, RunFailed
+from stepwell.model.journal import EntryForm
+from stepwell.model.names import check_id, check_text
+from stepwell.operations.calling_run import calling_run
+from stepwell.operations.result import result_of
+from stepwell.operations.send import CancelDetail, send
+from stepwell.replay.divergence import Given
+from stepwell.store.changes import RunCreated
+from stepwell.worker.conflicts import conflict_with
+from stepwell.worker.facts import ChildCreated, ChildEntered
+from stepwell.worker.opening import reopen_later
+from stepwell.worker.operation_kinds import OperationKind
+from stepwell.worker.queue_policy import entered
+
+if TYPE_CHECKING:
+    from stepwell.model.journal import Entry, Payload
+    from stepwell.model.run import RunRecord
+    from stepwell.replay.execution import Execution
+    from stepwell.replay.operation import Operation
+    from stepwell.worker.loaded_run import LoadedRun
+    from stepwell.worker.runs import Runs
+    from stepwell.worker.unit_of_work import UnitOfWork
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class ChildRun(Generic[T]):
+    """A child run that was started by `start`. `id` names it to the whole file."""
+
+    def __init__(self, run_id: str, definition: Workflow[..., Any]) -> None:
+        self.id = run_id
+        self._definition = definition
+
+    async def result(self) -> T:
+        """Wait for the child's end and return its result; raises what it failed with, or `RunCancelled`."""
+        run = calling_run("ChildRun.result()")
+        return cast("T", await result_of(run, self._definition, self.id, cancel_with_caller=False))
+
+    async def send(self, name: str, value: object = None, *, key: str | None = None) -> None:
+        """Send the child a message; see `stepwell.send`."""
+        await send(self.id, name, value, key=key)
+
+    async def cancel(self, reason: str | None = None) -> None:
+        """Ask the child to stop; it ends in its own time."""
+        run = calling_run("ChildRun.cancel()")
+        check_text(reason, "reason")
+        await run.perform("send", "cancel", 0, None, CancelDetail(self.id, reason))
+
+
+class ChildOptions(TypedDict, total=False):
+    """The keyword arguments of `start`."""
+
+    id: str | None
+    kwargs: Mapping[str, Any] | None
+    detached: bool
+    queue: Queue | str | None
+    priority: int
+    delay: float | timedelta | datetime | None
+    dedup: str | None
+    partition: str | None
+
+
+@overload
+async def start(
+    workflow: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts, **options: Unpack[ChildOptions]
+) -> ChildRun[T]: ...
+
+
+@overload
+async def start(workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[ChildOptions]) -> ChildRun[T]: ...
+
+
+@overload
+async def start(workflow: str, /, *args: Any, **options: Unpack[ChildOptions]) -> ChildRun[Any]: ...
+
+
+async def start(
+    workflow: Callable[[*Ts], Any] | str,
+    /,
+    *args: *Ts,
+    id: str | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    detached: bool = False,
+    queue: Queue | str | None = None,
+    priority: int = 0,
+    delay: float | timedelta | datetime | None = None,
+    dedup: str | None = None,
+    partition: str | None = None,
+    **named: Any,
+) -> ChildRun[Any]:
+    """Start a child run and return its handle at once; to wait for the child right away, just call its workflow.
+
+    A workflow may be given by its name, if its code is elsewhere; its result is plain JSON data then. `id`: the child's
+    id; without it, the parent's id and a number. An attached child is cancelled when its parent ends; a `detached` one
+    goes on. Raises `RunConflict` where the id is taken by a run of another workflow or other input.
+
+    `queue` and what belongs to it: as for `stepwell.Engine.start`. The handle may be of a run that was there already.
+    """
+    run = calling_run("start()")
+    refuse_named(workflow, named)
+    # A name means the same in every process that replays this, also in one that has the workflow.
+    definition: object = workflow_named(workflow) if isinstance(workflow, str) else as_definition(workflow)
+    if not is_workflow(definition):
+        raise InvalidArgument(
+            f"start() needs a @workflow, or the name of one, not {workflow!r}; {how_to_make_it_a_workflow(workflow)}"
+        )
+    if id is not None:
+        check_id(id)
+    entry = queue_entry(queue, priority=priority, delay=delay, dedup=dedup, partition=partition, run_id=id)
+    if entry is not None and entry.ready_at is not None and run.ahead:
+        entry = replace(entry, ready_at=entry.ready_at + run.ahead)
+    child_id = await _start(
+        run, definition, args, checked_kwargs(kwargs), child_id=id, attached=not detached, entry=entry
+    )
+    return ChildRun(child_id, definition)
+
+
+# --- what the code asks for -------------------------------------------------------------------------------------------
+
+
+class ChildStart:
+    """The detail of a start operation: which run to create. `child_id` is None where the engine shall choose it.
+
+    `entry` says how it stands in a queue, `count` how many items it brings to a batch.
+    """
+
+    __slots__ = ("attached", "child_id", "count", "entry", "input", "workflow")
+
+    def __init__(
+        self,
+        workflow: str,
+        payload: Payload,
+        *,
+        child_id: str | None,
+        attached: bool,
+        entry: QueueSlot | None = None,
+        count: int = 1,
+    ) -> None:
+        self.workflow = workflow
+        self.input = payload
+        self.child_id = child_id
+        self.attached = attached
+        self.entry = entry
+        self.count = count
+
+
+async def _start(
+    run: Execution,
+    workflow: Workflow[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    child_id: str | None,
+    attached: bool,
+    entry: QueueSlot | None = None,
+) -> str:
+    """Create a child run and return its id."""
+    if child_id == run.run_id:
+        raise InvalidArgument(f"run {run.run_id!r} cannot be a child of its own, which it would wait for for ever")
+    workflow.check_can_be_started()
+    workflow.signature.bind_check(args, kwargs)
+    workflow.converter(run.codec)  # raises where no result could ever be read
+    where = f"the input of workflow {workflow.name!r}, a child of run {run.run_id!r}"
+    recorded = run.recorded_next()
+    is_new = recorded is None or recorded.name != workflow.name or run.kinds.of_entry(recorded.kind).name != "start"
+    # A child that exists may be of an older signature: that is no concern of its parent's.
+    payload, fingerprint = run.codec.seal_input(
+        args, kwargs, workflow.signature, where, is_typed=not workflow.is_named_only, is_checked=is_new
+    )
+    count = 1 if entry is None else batch_count(entry.queue, args, kwargs)
+    detail = ChildStart(workflow.name, payload, child_id=child_id, attached=attached, entry=entry, count=count)
+    given = Given(args, kwargs, workflow.signature)
+    result = await run.perform("start", workflow.name, fingerprint, run.codec.converter(str), detail, given)
+    return str(result)
+
+
+async def _call(run: Execution, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Start a child and wait for it: the call of a workflow."""
+    child_id = await _start(run, workflow, args, kwargs, child_id=None, attached=True)
+    return await result_of(run, workflow, child_id, cancel_with_caller=True)
+
+
+# --- what is done about it --------------------------------------------------------------------------------------------
+
+
+def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
+    detail: ChildStart = operation.detail
+    run.has_children = True
+    child_id = detail.child_id
+    if child_id is None:
+        before = runs.child_ids.of_before(run, operation.number, detail.workflow, operation.fingerprint)
+        if before is not None:
+            run.deliverable.append(_existing(runs, run, operation, before))
+            return
+        try:
+            child_id = runs.child_ids.free(run, operation.number)
+        except RunConflict as error:
+            failure = runs.codec.encode_failure(error)
+            run.deliverable.append(operation.answer(run.key, "child_failed", runs.now, failure))
+            return
+    elif runs.being_created(child_id) is not None:
+        reopen_later(run, operation, work)
+        return
+    elif (existing := runs.find(child_id)) is not None:
+        run.deliverable.append(_existing(runs, run, operation, existing))
+        return
+    if detail.entry is not None:
+        _open_in_queue(runs, run, operation, child_id, detail.entry, work)
+        return
+    change = RunCreated(
+        child_id,
+        detail.workflow,
+        detail.input,
+        operation.fingerprint,
+        "running" if runs.admits(detail.workflow) else "pending",
+        runs.now,
+        parent=run.key,
+        parent_op=operation.number,
+        attached=detail.attached,
+        must_be_new=True,
+        ahead=runs.ahead,
+    )
+    runs.creating(change)
+    work.then(change, partial(ChildCreated, change))
+    run.deliverable.append(operation.answer(run.key, "child", runs.now, runs.codec.encode(child_id, "an id")))
+
+
+def _open_in_queue(
+    runs: Runs, run: LoadedRun, operation: Operation, child_id: str, entry: QueueSlot, work: UnitOfWork
+) -> None:
+    """Start a child in a queue, where another run may take its place: which, is known with the commit."""
+    detail: ChildStart = operation.detail
+    runs.declare(entry.queue.name, work)
+    change = RunCreated(
+        child_id,
+        detail.workflow,
+        detail.input,
+        operation.fingerprint,
+        "pending",
+        runs.now,
+        parent=run.key,
+        parent_op=operation.number,
+        attached=detail.attached,
+        must_be_new=detail.child_id is None,
+        entry=entered(entry, runs.now, count=detail.count),
+        told=operation.answer(run.key, "child", runs.now),
+        ahead=runs.ahead,
+    )
+    runs.creating(change)
+    runs.queue_touched(entry.queue.name)
+    run.unsettled += 1
+    work.told(change, partial(ChildEntered, run, change))
+
+
+def _existing(runs: Runs, run: LoadedRun, operation: Operation, existing: RunRecord) -> Entry:
+    detail: ChildStart = operation.detail
+    codec = runs.codec
+    error = conflict_with(
+        codec, existing, existing.id, detail.workflow, detail.input, operation.fingerprint, parent=run.id
+    )
+    if error is None:
+        return operation.answer(run.key, "child", runs.now, codec.encode(existing.id, "an id"))
+    return operation.answer(run.key, "child_failed", runs.now, runs.codec.encode_failure(error))
+
+
+START: Final = OperationKind(
+    name="start",
+    entries=(EntryForm("child"), EntryForm("child_failed", fails_as=RunFailed)),
+    shows_arguments=True,
+    open=_open,
+    calls={"workflow": _call},
+)

@@ -1,0 +1,44 @@
+"""`patched`: code that changes under running runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from stepwell.model.journal import EntryForm
+from stepwell.model.names import check_name
+from stepwell.operations.calling_run import calling_run
+from stepwell.worker.operation_kinds import OperationKind
+
+if TYPE_CHECKING:
+    from stepwell.replay.operation import Operation
+    from stepwell.worker.loaded_run import LoadedRun
+    from stepwell.worker.runs import Runs
+    from stepwell.worker.unit_of_work import UnitOfWork
+
+
+def patched(name: str) -> bool:
+    """Tell whether this run takes the new path of a change to the workflow's code.
+
+    Guard what you add, remove or reorder with ``if patched("what-changed"):``. Runs that had passed this place
+    before the change get False for ever and replay as they were recorded; all others get True, which is recorded.
+    """
+    run = calling_run("patched()")
+    check_name(name, "the name of a patch")
+    recorded = run.recorded_next()
+    if recorded is not None:
+        if recorded.kind != "patched" or recorded.name != name:
+            return False
+    elif run.undelivered:
+        return False
+    run.issue("patch", name)
+    return True
+
+
+def _open(runs: Runs, run: LoadedRun, operation: Operation, _work: UnitOfWork) -> None:
+    # Ahead of all others: what is committed after the code has passed it must never lack it.
+    run.deliverable.appendleft(operation.answer(run.key, "patched", runs.now))
+
+
+PATCH: Final = OperationKind(
+    name="patch", entries=(EntryForm("patched", has_value=False),), words="patched", open=_open
+)

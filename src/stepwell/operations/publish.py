@@ -1,0 +1,45 @@
+"""`publish`: a value that anybody can read while the run goes on, in place of what was under the key before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from stepwell.model.journal import EntryForm
+from stepwell.model.names import check_name
+from stepwell.operations.calling_run import calling_run
+from stepwell.replay.divergence import Given
+from stepwell.store.changes import ValuePublished
+from stepwell.worker import facts
+from stepwell.worker.operation_kinds import OperationKind
+
+if TYPE_CHECKING:
+    from stepwell.model.journal import Payload
+    from stepwell.replay.operation import Operation
+    from stepwell.worker.loaded_run import LoadedRun
+    from stepwell.worker.runs import Runs
+    from stepwell.worker.unit_of_work import UnitOfWork
+
+
+async def publish(key: str, value: object) -> None:
+    """Publish a value under `key`, in place of an earlier one; `Run.value` reads it, or waits for it."""
+    run = calling_run("publish()")
+    check_name(key, "the key of a published value")
+    where = f"the value published as {key!r} by run {run.run_id!r}"
+    payload, fingerprint = run.codec.seal_untyped(value, (value,), where)
+    await run.perform("publish", key, fingerprint, None, payload, Given((value,), {}))
+
+
+def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
+    key, payload = operation.name, _payload(operation)
+    work.changes.append(ValuePublished(run.key, key, payload, runs.now))
+    work.afterwards(lambda: facts.ValuePublished(run.key, key, payload))
+    run.deliverable.append(operation.answer(run.key, "published", runs.now))
+
+
+def _payload(operation: Operation) -> Payload:
+    payload: Payload = operation.detail
+    return payload
+
+
+#: The entry has no value: what was published last under a key stands in a table of its own, once.
+PUBLISH: Final = OperationKind(name="publish", entries=(EntryForm("published", has_value=False),), open=_open)
