@@ -271,7 +271,7 @@ class Process:
 
     def _set_timer(self) -> None:
         self._timer += 1
-        due = self.machine.worker.next_due()
+        due = self.machine.worker.due.due_at()
         if due is None or self.machine.closing:
             return
         if due <= self.machine.worker.now:

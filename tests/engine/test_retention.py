@@ -12,7 +12,7 @@ import pytest
 
 from stepwell import AsyncEngine, Batch, Engine, InvalidArgument, Queue, RunNotFound, publish, receive, start, workflow
 from stepwell.model.run import Claim
-from stepwell.runtime import engine_thread
+from stepwell.runtime import retention
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.testing import TestEngine, VirtualClock
 
@@ -91,7 +91,7 @@ def test_a_retention_that_is_no_duration_is_refused(tmp_path: Path, retention: o
 
 @pytest.fixture
 def purges(monkeypatch: pytest.MonkeyPatch) -> queue.SimpleQueue[int]:
-    """What was purged: the times before which runs must have ended. The engine purges without a pause."""
+    """What was purged: the times before which runs must have ended. The engine purges at each moment."""
     found: queue.SimpleQueue[int] = queue.SimpleQueue()
     real = SqliteStore.purge
 
@@ -101,7 +101,7 @@ def purges(monkeypatch: pytest.MonkeyPatch) -> queue.SimpleQueue[int]:
         return number
 
     monkeypatch.setattr(SqliteStore, "purge", purge)
-    monkeypatch.setattr(engine_thread, "_PURGE_PERIOD_SECONDS", 0.001)
+    monkeypatch.setattr(retention, "PERIOD", 1)
     return found
 
 

@@ -29,7 +29,8 @@ from stepwell.model.clock import MICROSECONDS, Clock, SystemClock
 from stepwell.model.steady import monotonic
 from stepwell.replay.source_location import executing_at
 from stepwell.runtime.lock_watch import LockWatch
-from stepwell.runtime.requests import Purge, Request
+from stepwell.runtime.requests import Request
+from stepwell.runtime.retention import Retention
 from stepwell.runtime.stalls import StallWatch
 from stepwell.runtime.turn import TurnLoop
 from stepwell.runtime.watchdog import Watchdog
@@ -49,8 +50,6 @@ _CLOSE_GRACE_SECONDS: Final = 1.0
 _COMMIT_GRACE_SECONDS: Final = 10.0
 #: How often `close` looks whether steps under way have ended, and others have stopped writing, in seconds.
 _DRAIN_LOOK_SECONDS: Final = 0.01
-#: How often, in seconds, runs that are older than the retention are looked for.
-_PURGE_PERIOD_SECONDS: Final = 600.0
 #: How long taking over waits for the writers' lock, in seconds: the stalled worker itself may hold it.
 _TAKE_OVER_PATIENCE_SECONDS: Final = 5.0
 #: How much later than it was noted an attempt may begin: twice the interpreter's switch interval.
@@ -170,7 +169,7 @@ class EngineThread:
         self.clock.on_jump(self.wake)
         self.wake()
         if self._retention is not None:
-            self.post(partial(self._purge_now_and_then, self._retention))
+            self.worker.due.add(Retention(self._retention, self.machine.submit))
         self._loop.call_later(_STUCK_PERIOD_SECONDS, self._look_at_stuck)
         self.thread.start()
         self.store.watch(self._hear)
@@ -243,7 +242,7 @@ class EngineThread:
         if not self._scheduled and machine.has_more():
             self.wake()
         if self.waiters.idle and not self.steps.count and machine.is_idle(self.clock.now()):
-            self.waiters.tell_idle(self.worker.next_due())
+            self.waiters.tell_idle(self.worker.due.due_at())
             machine.flush()
 
     def time(self) -> int:
@@ -262,12 +261,6 @@ class EngineThread:
     def failed(self) -> None:
         """Let go of everything soon, outside of the turn that failed."""
         self._loop.call_soon(self._let_go)
-
-    def _purge_now_and_then(self, retention: int) -> None:
-        def again(_count: Any, _error: BaseException | None) -> None:
-            self._loop.call_later(_PURGE_PERIOD_SECONDS, self.post, partial(self._purge_now_and_then, retention))
-
-        self.machine.submit(Purge(self.clock.now() - retention), again)
 
     def _look_at_clock(self) -> None:
         """See how far engine time is from the wall clock, which somebody may set at any time."""
@@ -305,7 +298,7 @@ class EngineThread:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = self.worker.next_due()
+        due = self.worker.due.due_at()
         if due is None or self.machine.closing:
             return
         if due <= self.worker.now:  # of a run that was just read: a clock that stands still would never say so

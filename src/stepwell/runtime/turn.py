@@ -204,7 +204,7 @@ class TurnLoop:
             or self.worker.turns.is_pending()
         ):
             return False
-        due = self.worker.next_due()
+        due = self.worker.due.due_at()
         return due is None or due > now
 
     def _handle_events(self) -> None:
@@ -212,9 +212,9 @@ class TurnLoop:
         if self.write_turn.postponed:
             inbox.extend(self.write_turn.postponed)
             self.write_turn.postponed.clear()
-        due = worker.next_due()
+        due = worker.due.due_at()
         if due is not None and due <= worker.now:
-            worker.advance()
+            worker.due.advance(worker.now)
             self._let_out()
         # What the turn before led to is committed in this one. But a part of each turn is for the events, and a part of
         # that for the starts, so that they come to their turn at all.

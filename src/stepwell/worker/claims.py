@@ -76,6 +76,15 @@ class Claims:
         if self.takes_work and not self._runs.draining:
             self.claim(self._inspector.halted(list(self._workflows), self._limits.crashes), unasked=True)
 
+    def due_at(self) -> int | None:
+        """Return when the next run that nobody owns is due, or passes its deadline, as far as is known."""
+        return self._runs.parked.at
+
+    def advance(self, now: int) -> None:
+        """Take what is due, or end it; `now` is the time of the worker."""
+        assert now == self._runs.now
+        self.look()
+
     # --- claiming and releasing --------------------------------------------------------------------------------------
 
     def look(self) -> None:
@@ -85,13 +94,13 @@ class Claims:
         """
         runs = self._runs
         if runs.draining or not self.takes_work:
-            runs.memory.parked_due = None
+            runs.parked.at = None
             return
         if len(self._workflows) != self._announced:  # a module was imported since
             runs.batch.lone_work().changes.append(WorkerServes(self.serving()))
         served = list(self._workflows)
-        runs.memory.parked_due = self._inspector.next_wake(served, runs.now)
-        runs.memory.parked(self._unstarted.end_overdue())
+        runs.parked.at = self._inspector.next_wake(served, runs.now)
+        runs.parked.note(self._unstarted.end_overdue())
         self.work_may_exist = True
         if self._looking:
             self._looked_meanwhile = True
@@ -181,7 +190,7 @@ class Claims:
         due = min((run.wake_at for run in parked if run.wake_at is not None), default=None)
 
         def released(kept: list[int]) -> None:
-            runs.memory.parked(due)  # not earlier: what is not released yet, `look` would not find
+            runs.parked.note(due)  # not earlier: what is not released yet, `look` would not find
             wanted_back = self._released(keys)
             if kept:
                 self._taken_over(kept)

@@ -19,10 +19,9 @@ _MOST_AT_ONCE: Final = 250
 
 
 class RunCache:
-    """The runs in memory. `parked_due` is when the next run that nobody owns is due, as far as is known."""
+    """The runs in memory."""
 
     def __init__(self) -> None:
-        self.parked_due: int | None = None
         self.runs: dict[int, LoadedRun] = {}
         self._keys: dict[str, int] = {}  # by run id
         self._waiting: OrderedDict[int, LoadedRun] = OrderedDict()  # at rest, least recently used first
@@ -89,11 +88,6 @@ class RunCache:
         most = min(excess + limit // _BUNCH, _MOST_AT_ONCE)
         return list(islice((run for run in self._waiting.values() if run.can_leave()), most))
 
-    def parked(self, due: int | None) -> None:
-        """Note that nobody owns a run any more that is due then."""
-        if due is not None and (self.parked_due is None or due < self.parked_due):
-            self.parked_due = due
-
     # --- due times -----------------------------------------------------------------------------------------------
 
     def arm(self, run: LoadedRun) -> None:
@@ -115,17 +109,14 @@ class RunCache:
         return None
 
     def next_due(self) -> int | None:
-        """Return when the first run, in memory or outside, is due; None: never."""
+        """Return when the first run in memory is due; None: never."""
         while self._due:
             due, key = self._due[0]
             run = self.runs.get(key)
             if run is not None and run.armed == due:
-                break
+                return due
             heappop(self._due)
-        resident_due = self._due[0][0] if self._due else None
-        if self.parked_due is None or (resident_due is not None and resident_due < self.parked_due):
-            return resident_due
-        return self.parked_due
+        return None
 
     # --- watching ------------------------------------------------------------------------------------------------
 

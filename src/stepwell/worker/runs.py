@@ -20,6 +20,7 @@ from stepwell.values.codec import Codec
 from stepwell.worker.child_ids import ChildIds
 from stepwell.worker.commit_batch import CommitBatch
 from stepwell.worker.declarations import Declarations
+from stepwell.worker.due import Earliest
 from stepwell.worker.effects import Effect, Later
 from stepwell.worker.facts import Fact
 from stepwell.worker.loaded_run import LoadedRun
@@ -69,6 +70,8 @@ class Runs:
         self.batch = CommitBatch()
         self.child_ids = ChildIds(inspector, self.batch)
         self.effects: list[Effect] = []
+        #: When the next run that nobody owns is due, as far as is known.
+        self.parked = Earliest()
         #: The keys of runs that are about to be claimed and read.
         self.claiming: set[int] = set()
 

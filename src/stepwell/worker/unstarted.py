@@ -72,7 +72,7 @@ class Unstarted:
     def expect_deadline(self, deadline_at: int) -> None:
         """Note the deadline of a new run that nobody has begun."""
         if self._takes_work:
-            self._runs.memory.parked(deadline_at)
+            self._runs.parked.note(deadline_at)
 
     def end_overdue(self) -> int | None:
         """End the runs whose deadlines passed before anybody began them; return when the next one passes.
@@ -115,7 +115,7 @@ class Unstarted:
 
     def _overdue_ended(self, wait: int) -> None:
         self._ending_overdue = False
-        self._runs.memory.parked(self._runs.now + wait)
+        self._runs.parked.note(self._runs.now + wait)
 
 
 def _is_stale(error: BaseException | None) -> bool:

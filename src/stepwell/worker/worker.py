@@ -26,11 +26,12 @@ from stepwell.store.inspector import Inspector
 from stepwell.store.store import Outcome
 from stepwell.values.codec import Codec
 from stepwell.worker import facts
-from stepwell.worker.activation import DEADLINE_REASON, Activator
+from stepwell.worker.activation import Activator
 from stepwell.worker.arrivals import Arrivals
 from stepwell.worker.carrying import Carrier
 from stepwell.worker.claims import Claims
 from stepwell.worker.declarations import Declarations
+from stepwell.worker.due import DueTimes
 from stepwell.worker.effects import Effect, TookOn
 from stepwell.worker.executions import Executions
 from stepwell.worker.inbox import Inbox
@@ -42,6 +43,7 @@ from stepwell.worker.outcomes import Outcomes
 from stepwell.worker.permits import Permits
 from stepwell.worker.queue_agenda import QueueAgenda
 from stepwell.worker.queue_scheduler import QueueScheduler
+from stepwell.worker.run_timers import RunTimers
 from stepwell.worker.runs import Capacity, Runs
 from stepwell.worker.spinning import Spinning
 from stepwell.worker.step_outcomes import StepOutcomes
@@ -79,6 +81,7 @@ class Worker:
         self._letting_go = LettingGo(runs, permits)
         self.carrier = Carrier(runs, self.activator, self._letting_go)
         self.unstarted = Unstarted(runs, self.activator, self.carrier, takes_work=takes_work)
+        self._timers = RunTimers(runs, self.activator, self.carrier, self.spinning)
         self._ticks = Ticks(runs, self.spinning, self.activator, self.carrier)
         self.claims = Claims(runs, self.unstarted, takes_work=takes_work)
         self.loader = Loader(runs, executions, self._letting_go, self.carrier, self.unstarted, self.claims)
@@ -87,6 +90,8 @@ class Worker:
         self.inbox = Inbox(runs, self.activator, self.carrier, self.turns)
         self.arrivals = Arrivals(runs, self.activator, self.carrier, self.unstarted, self.claims, self.loader)
         self.outcomes = Outcomes(runs, self._letting_go, self.carrier, self.steps)
+        #: All that has times of its own.
+        self.due = DueTimes(self.claims, agenda, self._timers)
         self.codec, self.kinds = codec, operations.kinds
         self.loops, self.memory, self.batch = runs.loops, runs.memory, runs.batch
 
@@ -187,7 +192,7 @@ class Worker:
         replayed = self.loader.load(some)
         self.runs.effects.append(TookOn(replayed))
         # At once: by the next turn what was due could have left memory again, for ever.
-        self._fire_due()
+        self._timers.advance(self.runs.now)
         if others:
             number = max(1, len(some) * _REPLAYED_AT_ONCE // (replayed + len(some)))
             self.runs.later(facts.RunsTaken(list(others), number))
@@ -196,46 +201,6 @@ class Worker:
         """Bring runs to life that a transaction of the user's started, with what others have sent them since."""
         self.runs.claiming.update(keys)
         self._load(keys, _REPLAYED_AT_ONCE)
-
-    # --- time --------------------------------------------------------------------------------------------------------
-
-    def advance(self) -> None:
-        """Deliver everything that is due at `now`."""
-        if self.memory.parked_due is not None and self.memory.parked_due <= self.runs.now:
-            self.claims.look()
-        self.runs.agenda.advance(self.runs.now)
-        self._fire_due()
-
-    def next_due(self) -> int | None:
-        """Return when the worker has something to do, though nothing happens until then; None: never."""
-        due, decision_at = self.memory.next_due(), self.runs.agenda.due_at()
-        return decision_at if due is None or (decision_at is not None and decision_at < due) else due
-
-    def _fire_due(self) -> None:
-        while (run := self.memory.pop_due(self.runs.now)) is not None:
-            self._fire(run)
-
-    def _fire(self, run: LoadedRun) -> None:
-        work, now = self.batch.work_of(run), self.runs.now
-        if run.deadline_at is not None and run.deadline_at <= now and not run.cancelling:
-            self.carrier.deliver_cancel(run, DEADLINE_REASON, work)
-        while not run.finished and run.status != "halted":
-            due = run.pop_due(now)
-            if not due:
-                break
-            timers: list[Operation] = []
-            for operation in map(run.execution.pending.__getitem__, due):
-                if operation.kind == "timer":
-                    timers.append(operation)
-                else:
-                    self.activator.dispatch(run, run.calls[operation.number], work)
-            for place, operation in enumerate(timers, 1):
-                entry = operation.answer(run.key, "timer", now)
-                self.activator.deliver(run, entry, work, more=place < len(timers))
-            self.carrier.carry_on(run, work)
-        self.spinning.look(run)
-        if not run.finished and run.armed is None and run.key in self.memory:
-            self.memory.arm(run)
 
     # --- coming and going --------------------------------------------------------------------------------------------
 
