@@ -19,8 +19,8 @@ from proof.sim.faults import Crash, Violation
 from proof.sim.kernel import SimLock, SimMembers
 from proof.sim.plan import Worker
 from proof.sim.programs import FLOWS, WORKFLOWS
+from stepwell.definitions import invoke
 from stepwell.definitions.step_call import StepCall
-from stepwell.definitions.step_info import enter_step
 from stepwell.errors import EngineClosed, StepwellError, StorageFull, StoreError, StoreFailed
 from stepwell.executors.runner import is_rated
 from stepwell.model.run import Claim
@@ -314,8 +314,7 @@ class Process:
         loop = asyncio._get_running_loop()
         asyncio._set_running_loop(None)
         try:
-            enter_step(attempt)
-            called = attempt.definition.invoke(attempt.args, attempt.kwargs)
+            called = invoke.step(attempt, attempt.definition, attempt.args, attempt.kwargs)
             if attempt.definition.is_async:
                 try:
                     called.send(None)

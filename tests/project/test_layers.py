@@ -108,7 +108,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ],
     ],
     "stepwell.definitions": [
-        ["step_call"],
+        ["invoke", "step_call"],
         ["definition"],
         ["code_identity", "namesakes", "start_options"],
         ["durable"],

@@ -32,10 +32,10 @@ from typing import Any, Final, NoReturn, cast
 
 import msgspec
 
+from stepwell.definitions import invoke
 from stepwell.definitions.callables import MAIN_IN_A_CHILD, refuse_coroutine
 from stepwell.definitions.definition import Step
 from stepwell.definitions.durable import as_definition
-from stepwell.definitions.step_info import enter_step
 from stepwell.errors import DefinitionError, SerializationError, StepwellError
 from stepwell.executors import keeper
 from stepwell.values.codec import Codec
@@ -250,15 +250,16 @@ class Child:
         return (PACKED, value) if isinstance(value, bytes) else (VALUE, value.encode())
 
     def _invoke(self, call: Call, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        enter_step(call)
         if definition.is_async:
-            return asyncio.run(self._carry(definition, args, kwargs))
-        return definition.invoke(args, kwargs)
+            return asyncio.run(self._carry(call, definition, args, kwargs))
+        return invoke.step(call, definition, args, kwargs)
 
-    async def _carry(self, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def _carry(
+        self, call: Call, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         self._task = asyncio.current_task()
         try:
-            return await definition.invoke(args, kwargs)
+            return await invoke.step(call, definition, args, kwargs)
         finally:
             self._task = None
 

@@ -16,8 +16,8 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, Final
 
+from stepwell.definitions import invoke
 from stepwell.definitions.step_call import StepCall
-from stepwell.definitions.step_info import enter_step
 from stepwell.errors import StepInterrupted, StepTimeout
 from stepwell.executors.interrupts import ends_process
 from stepwell.model.clock import MICROSECONDS
@@ -180,8 +180,7 @@ class _StepTask:
 
 def _first_stretch(attempts: StepCall) -> tuple[Any, Any]:
     """Begin a step in its own context; return its coroutine and what that waits for, or raise its StopIteration."""
-    enter_step(attempts)
-    coroutine: Any = attempts.definition.invoke(attempts.args, attempts.kwargs)
+    coroutine: Any = invoke.step(attempts, attempts.definition, attempts.args, attempts.kwargs)
     return coroutine, coroutine.send(None)
 
 

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
+from stepwell.definitions import invoke
 from stepwell.definitions.step_call import StepCall
-from stepwell.definitions.step_info import enter_step
 from stepwell.executors.congestion import Congestion
 from stepwell.executors.runner import Finished, note_beginning, time_limit, timed_out
 from stepwell.model.steady import monotonic
@@ -202,7 +202,6 @@ class ThreadLanes:
 
     def _call(self, attempts: StepCall) -> Callable[[StepCall], None]:
         """Execute an attempt; return what records its end, which must not happen once the attempt is given up."""
-        enter_step(attempts)
         if attempts.permit is not None:
             note_beginning(attempts, self.now)
         if not attempts.wanted:  # looked at after the beginning was noted: see `Permits.leave`
@@ -211,7 +210,7 @@ class ThreadLanes:
         if limit is not None:
             self._bound(attempts, attempts.attempt, limit)
         try:
-            result = attempts.definition.invoke(attempts.args, attempts.kwargs)
+            result = invoke.step(attempts, attempts.definition, attempts.args, attempts.kwargs)
         except BaseException as error:  # noqa: BLE001 - whatever a step raises is its attempt's outcome
             return partial(_record_error, error)
         return partial(self._record, result)

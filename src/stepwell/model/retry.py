@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import cast
+from typing import TypeAlias, cast
 
 import msgspec
 
@@ -123,19 +123,29 @@ def _seconds(duration: float | timedelta) -> float:
     return duration.total_seconds() if isinstance(duration, timedelta) else duration
 
 
+#: What `when` is.
+Predicate: TypeAlias = Callable[[BaseException], object]
+#: Calls a predicate: see `stepwell.definitions.invoke`.
+Ask: TypeAlias = Callable[[Predicate, BaseException], object]
+
+
+def _ask(when: Predicate, error: BaseException) -> object:
+    return when(error)
+
+
 #: The policy of a step that declares none: one attempt.
 NO_RETRY = Retry(attempts=1)
 
 
-def next_delay(policy: Retry, attempt: int, error: BaseException, chance: float) -> float | None:
+def next_delay(policy: Retry, attempt: int, error: BaseException, chance: float, ask: Ask = _ask) -> float | None:
     """Return the seconds to wait before the attempt after `attempt` (counted from 1), or None to give up.
 
-    `chance` is a random number from 0 to 1 that places the delay within its jitter. Where the policy's predicate
-    raises, there is no further attempt, and a note on `error` says so.
+    `chance` is a random number from 0 to 1 that places the delay within its jitter. `ask` calls the policy's
+    predicate; where that raises, there is no further attempt, and a note on `error` says so.
     """
     if attempt >= policy.attempts or isinstance(error, PermanentError) or not isinstance(error, policy.on):
         return None
-    if policy.when is not None and not _wants(policy.when, error):
+    if policy.when is not None and not _wants(policy.when, error, ask):
         return None
     own = _own_delay(error)
     if own is not None:
@@ -166,14 +176,15 @@ def _own_delay(error: BaseException) -> float | None:
     return float(_seconds(cast("float | timedelta", own)))
 
 
-def _wants(when: Callable[[BaseException], bool], error: BaseException) -> bool:
+def _wants(when: Predicate, error: BaseException, ask: Ask) -> bool:
     try:
-        wanted: object = when(error)
+        wanted = ask(when, error)
         if not isinstance(wanted, Awaitable):
             return bool(wanted)
-        if inspect.iscoroutine(wanted):
-            wanted.close()
-        problem = f"returned {type(wanted).__name__}, which must be awaited: it must be a plain function"
+        unfit = cast("Awaitable[object]", wanted)
+        if inspect.iscoroutine(unfit):
+            unfit.close()
+        problem = f"returned {type(unfit).__name__}, which must be awaited: it must be a plain function"
     except BaseException as defect:  # noqa: BLE001 - a defect of the predicate must not hide what it was asked about
         problem = f"raised {type(defect).__name__}: {defect}"
     _note(error, f"It was not tried again, because the policy's `when` {problem}")

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
+from stepwell.definitions import invoke
 from stepwell.definitions.callables import refuse_coroutine
 from stepwell.definitions.definition import Workflow
 from stepwell.errors import DefinitionError, RunHalted, SerializationError
@@ -81,7 +82,7 @@ class Execution(OperationIssuer):
 
     async def _main(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
-            result = self.definition.invoke(args, kwargs)
+            result = invoke.workflow(self.definition, args, kwargs)
             if self.definition.is_async:
                 return await result
             refuse_coroutine(result, f"workflow {self.definition.name!r}", f"the result of run {self.run_id!r}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from stepwell.definitions import invoke
 from stepwell.definitions.callables import refuse_coroutine
 from stepwell.definitions.code_identity import code_fingerprint
 from stepwell.definitions.step_call import History, StepCall
-from stepwell.definitions.step_info import enter_step
 from stepwell.errors import SerializationError, StepProcessDied, StepTimeout
 from stepwell.model.clock import MICROSECONDS
 from stepwell.model.journal import CUT_OFF, Entry, EntryKind, Payload
@@ -129,7 +129,7 @@ class StepOutcomes:
 
     def _retry_at(self, attempts: StepCall, error: BaseException, now: int) -> int | None:
         options = attempts.definition.step_options
-        delay = next_delay(options.retry, attempts.attempt, error, self._chance())
+        delay = next_delay(options.retry, attempts.attempt, error, self._chance(), invoke.predicate)
         if delay is None or (options.delivery == "at-most-once" and not _may_be_repeated(options.retry, error)):
             return None
         return now + int(delay * MICROSECONDS)
@@ -167,7 +167,9 @@ class StepOutcomes:
         """Call a transactional step inside the open transaction; undo what it wrote where it fails."""
         try:
             with lent.savepoint():
-                result = attempts.context.copy().run(_call_transaction, attempts, lent)
+                result = attempts.context.copy().run(
+                    invoke.transaction, attempts, attempts.definition, lent, attempts.args, attempts.kwargs
+                )
                 record_result(self._runs.codec, attempts, result)
                 if attempts.refused is not None:
                     raise attempts.refused
@@ -190,13 +192,6 @@ def _may_be_repeated(policy: Retry, error: BaseException) -> bool:
     if not isinstance(error, (StepTimeout, StepProcessDied)):
         return True
     return type(error) in (policy.on if isinstance(policy.on, tuple) else (policy.on,))
-
-
-def _call_transaction(attempts: StepCall, lent: Lent) -> Any:
-    """Call the user's function; in a context of its own, so that `current` knows the step."""
-    enter_step(attempts)
-    function: Callable[..., Any] = attempts.definition.function
-    return function(lent, *attempts.args, **attempts.kwargs)
 
 
 def _entry(attempts: StepCall, kind: EntryKind, value: Payload, now: int) -> Entry:
