@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from stepwell.definitions.step_call import StepCall
 from stepwell.executors.runner import AsyncTasks, is_rated
-from stepwell.executors.threads import ThreadLanes
+from stepwell.executors.threads import StepThreads
 from stepwell.values.codec import Codec
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ class Dispatch:
         self._step_loop = step_loop
         self._long_steps = long_steps
         self._long_timer: asyncio.TimerHandle | None = None
-        self._lanes = AsyncTasks(step_loop or loop, codec, finished)
-        self._threads = ThreadLanes(codec, finished, threads, self._bound, thread_over)
-        self._make_processes = partial(_process_lanes, loop, codec, finished, processes)
+        self._async_tasks = AsyncTasks(step_loop or loop, codec, finished)
+        self._threads = StepThreads(codec, finished, threads, self._bound, thread_over)
+        self._make_processes = partial(_process_pool, loop, codec, finished, processes)
         self._processes: ProcessPool | None = None
         self._closed = False
         self._starts_timer: asyncio.TimerHandle | None = None
@@ -69,7 +69,7 @@ class Dispatch:
 
     def watch_starts(self, now: Callable[[], int], seen: Callable[[list[StepCall]], None]) -> None:
         """Note when attempts of steps under a rate begin, and have `seen` called soon with those under way."""
-        self._lanes.now = self._threads.now = self._now = now
+        self._async_tasks.now = self._threads.now = self._now = now
         self._starts_seen = seen
 
     def start(self, attempts: list[StepCall]) -> None:
@@ -85,7 +85,7 @@ class Dispatch:
         if len(coroutines) != len(attempts):
             self._start_others([attempt for attempt in attempts if not attempt.definition.on_loop])
         if coroutines:
-            self._on_step_loop(self._lanes.start, coroutines)
+            self._on_step_loop(self._async_tasks.start, coroutines)
         self._watch()
 
     def _start_others(self, attempts: list[StepCall]) -> None:
@@ -103,7 +103,7 @@ class Dispatch:
         self._threads.drop(attempts)
         if self._processes is not None:
             self._processes.drop(attempts)
-        self._on_step_loop(self._lanes.drop, attempts)
+        self._on_step_loop(self._async_tasks.drop, attempts)
 
     def under_way(self) -> list[StepCall]:
         """Return the attempts that somebody waits for, oldest first."""
@@ -111,7 +111,7 @@ class Dispatch:
 
     def _all_busy(self) -> list[StepCall]:
         isolated = [] if self._processes is None else self._processes.busy()
-        return [*self._lanes.busy(), *self._threads.busy(), *isolated]
+        return [*self._async_tasks.busy(), *self._threads.busy(), *isolated]
 
     def drain(self) -> None:
         """Take note that the engine is closing."""
@@ -126,7 +126,7 @@ class Dispatch:
         """Cancel what can be cancelled, end the processes, and let go of the rest."""
         self._closed = True
         self._threads.close()
-        self._on_step_loop(lambda _: self._lanes.close(), [])
+        self._on_step_loop(lambda _: self._async_tasks.close(), [])
         if self._processes is not None:
             self._processes.close()
 
@@ -189,7 +189,7 @@ class Dispatch:
         self._watch()
 
 
-def _process_lanes(
+def _process_pool(
     loop: asyncio.AbstractEventLoop, codec: Codec, finished: Callable[[Sequence[StepCall]], None], limit: int | None
 ) -> ProcessPool:
     """Make what executes isolated steps. Most programs have none, and need not load it."""

@@ -75,8 +75,8 @@ def note_beginning(attempts: StepCall, now: Callable[[], int] | None) -> None:
 class _StepTask:
     """A task that carries async steps which wait, one after another."""
 
-    def __init__(self, lanes: AsyncTasks) -> None:
-        self._lanes = lanes
+    def __init__(self, owner: AsyncTasks) -> None:
+        self._owner = owner
         self._parked: asyncio.Future[None] | None = None
         self._attempts: StepCall | None = None
         self._coroutine: Any = None
@@ -87,7 +87,7 @@ class _StepTask:
         self._cancelled = False  # by the engine, that is; whoever else cancels the task wants it to end
         self._timed_out = False
         self._timer: asyncio.TimerHandle | None = None
-        self.task = lanes.loop.create_task(self._carry())
+        self.task = owner.loop.create_task(self._carry())
         self.task.add_done_callback(self._leave)
 
     def take_over(self, attempts: StepCall, coroutine: Any, context: Context, yielded: Any) -> None:
@@ -96,7 +96,7 @@ class _StepTask:
         self._timed_out = self._cancel_first = self._cancelled = False
         limit = time_limit(attempts)
         if limit is not None:
-            self._timer = self._lanes.loop.call_later(limit, self._time_out)
+            self._timer = self._owner.loop.call_later(limit, self._time_out)
         if self._parked is not None and not self._parked.done():
             self._parked.set_result(None)
 
@@ -113,10 +113,10 @@ class _StepTask:
             self._cancel_first = True
 
     async def _carry(self) -> None:
-        while not self._lanes.closed:
+        while not self._owner.closed:
             attempts = self._attempts
             if attempts is None:
-                self._parked = self._lanes.loop.create_future()
+                self._parked = self._owner.loop.create_future()
                 await self._parked
                 continue
             aside = False
@@ -125,22 +125,22 @@ class _StepTask:
             except BaseException as error:
                 if isinstance(error, asyncio.CancelledError) and self.task.cancelling() and not self._cancelled:
                     raise
-                if self._lanes.loop.is_closed():  # a coroutine of a loop that is gone, on its way to be freed
+                if self._owner.loop.is_closed():  # a coroutine of a loop that is gone, on its way to be freed
                     return
                 end = ends_process(error)
                 late = self._timed_out and isinstance(error, asyncio.CancelledError)
                 attempts.error = timed_out(attempts) if late else error
             else:
                 end = None
-                aside = note_value(result) and self._lanes.records_aside(attempts, result)
+                aside = note_value(result) and self._owner.records_aside(attempts, result)
                 if not aside:
-                    record_result(self._lanes.codec, attempts, result)
+                    record_result(self._owner.codec, attempts, result)
             while self.task.cancelling():
                 self.task.uncancel()
             if self._timer is not None:
                 self._timer.cancel()
             self._attempts = self._coroutine = self._context = self._yielded = self._timer = None
-            self._lanes.ended(self, attempts, end, aside=aside)
+            self._owner.ended(self, attempts, end, aside=aside)
 
     def _leave(self, _task: asyncio.Task[None]) -> None:
         """End with the task; a step that it carried was cut off by whoever cancelled it, as by the process's death."""
@@ -149,11 +149,11 @@ class _StepTask:
         if self._timer is not None:
             self._timer.cancel()
         if attempts is None:
-            self._lanes.gone(self)
+            self._owner.gone(self)
             return
         with suppress(BaseException):  # of a step that cannot be told any more
             coroutine.close()
-        self._lanes.task_ended(attempts)
+        self._owner.task_ended(attempts)
 
     def __await__(self) -> Generator[Any, Any, Any]:
         """Go on with the step from where its first stretch ended."""
@@ -200,8 +200,8 @@ class AsyncTasks:
         """Begin to execute attempts; called outside of any task."""
         ended: list[StepCall] = []
         loop = self.loop
-        lane = self._next_lane()
-        tasks._enter_task(loop, lane.task)
+        task = self._next_task()
+        tasks._enter_task(loop, task.task)
         try:
             for number, attempts in enumerate(batch):
                 context = attempts.context.copy()
@@ -227,28 +227,28 @@ class AsyncTasks:
                     attempts.error = error
                     ended.append(attempts)
                     continue
-                self._busy[attempts] = lane
-                lane.take_over(attempts, coroutine, context, yielded)
-                tasks._leave_task(loop, lane.task)
-                lane = self._next_lane()
-                tasks._enter_task(loop, lane.task)
+                self._busy[attempts] = task
+                task.take_over(attempts, coroutine, context, yielded)
+                tasks._leave_task(loop, task.task)
+                task = self._next_task()
+                tasks._enter_task(loop, task.task)
         finally:
-            tasks._leave_task(loop, lane.task)
-            self._idle.append(lane)
+            tasks._leave_task(loop, task.task)
+            self._idle.append(task)
         if ended:
             self._finished(ended)
 
-    def _next_lane(self) -> _StepTask:
+    def _next_task(self) -> _StepTask:
         while self._idle:
-            lane = self._idle.pop()
-            if not lane.task.done():
-                return lane
+            task = self._idle.pop()
+            if not task.task.done():
+                return task
         return _StepTask(self)
 
-    def gone(self, lane: _StepTask) -> None:
+    def gone(self, task: _StepTask) -> None:
         """Forget an idle task that has ended."""
-        if lane in self._idle:
-            self._idle.remove(lane)
+        if task in self._idle:
+            self._idle.remove(task)
 
     def cut_off(self, attempts: StepCall, end: BaseException) -> None:
         """Let what is to end the process out of the loop; a step that it came through was cut off, and has not failed.
@@ -325,14 +325,14 @@ class AsyncTasks:
         return True
 
     def ended(
-        self, lane: _StepTask, attempts: StepCall, process_end: BaseException | None, *, aside: bool = False
+        self, task: _StepTask, attempts: StepCall, process_end: BaseException | None, *, aside: bool = False
     ) -> None:
         """Take a task back whose step has ended, or was cut off by what is to end the process."""
         self._busy.pop(attempts, None)
         if len(self._idle) < _MAX_IDLE_TASKS and not self.closed:
-            self._idle.append(lane)
+            self._idle.append(task)
         else:
-            lane.task.cancel()
+            task.task.cancel()
         if aside:
             return
         if process_end is None:
@@ -344,9 +344,9 @@ class AsyncTasks:
     def drop(self, batch: Iterable[StepCall]) -> None:
         """Cancel attempts that are still under way."""
         for attempts in batch:
-            lane = self._busy.get(attempts)
-            if lane is not None:
-                lane.cancel()
+            task = self._busy.get(attempts)
+            if task is not None:
+                task.cancel()
 
     def busy(self) -> list[StepCall]:
         """Return the attempts under way, oldest first; from any thread."""
@@ -355,10 +355,10 @@ class AsyncTasks:
     def close(self) -> None:
         """Cancel everything and end the tasks."""
         self.closed = True
-        for lane in list(self._busy.values()):
-            lane.cancel()
-        for lane in self._idle:
-            lane.task.cancel()
+        for task in list(self._busy.values()):
+            task.cancel()
+        for task in self._idle:
+            task.task.cancel()
         self._idle.clear()
 
 

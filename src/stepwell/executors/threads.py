@@ -33,12 +33,12 @@ _Job = tuple[StepCall, int]
 
 
 class _Thread:
-    """A thread, as its lanes see it. `counts` says whether it takes one of the places."""
+    """A thread, as those that it belongs to see it. `counts` says whether it takes one of the places."""
 
-    __slots__ = ("counts", "given_up_at", "lanes", "told")
+    __slots__ = ("counts", "given_up_at", "threads", "told")
 
-    def __init__(self, lanes: ThreadLanes) -> None:
-        self.lanes = lanes
+    def __init__(self, threads: StepThreads) -> None:
+        self.threads = threads
         self.counts = True
         self.given_up_at: float | None = None  # on the monotonic clock; None: somebody waits for its attempt
         self.told = False  # the log has named it
@@ -54,14 +54,14 @@ def lent() -> Generator[None]:
     if thread is None:
         yield
         return
-    thread.lanes.lend(thread)
+    thread.threads.lend(thread)
     try:
         yield
     finally:
-        thread.lanes.take_back(thread)
+        thread.threads.take_back(thread)
 
 
-class ThreadLanes:
+class StepThreads:
     """Executes sync steps in daemon threads, so that one that hangs cannot keep the process from ending.
 
     (`concurrent.futures` joins its threads at exit.) Threads are made as needed, up to `limit` that count.
