@@ -31,12 +31,12 @@ import msgspec
 from proof import orders
 from stepwell import Engine
 from stepwell.definitions.definition import registered_workflows
-from stepwell.store.sqlite import store, writer
 from stepwell.store.sqlite.file import locking
 from stepwell.store.sqlite.file.file_identity import FileInPlace
+from stepwell.store.sqlite.membership import SqliteMembership
 from stepwell.store.sqlite.peers.datagrams import Mailbox
 from stepwell.store.sqlite.peers.listener import Listener
-from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.sqlite.statements import SQL
 from stepwell.worker import queue_policy, queue_scheduler
 
 #: prctl(2): what the kernel sends when the parent dies.
@@ -123,7 +123,7 @@ def _be_wrong(file: str, zone: str) -> None:
         return right() + int(Path(file).read_text()) * 1000
 
     vars(time).update(time_ns=wrong, time=lambda: wrong() / 1e9)
-    _put(SqliteStore, "wall_clock", lambda _self: wrong())
+    _put(SqliteMembership, "wall_clock", lambda _self: wrong())
 
 
 # --- deliberately broken engines --------------------------------------------------------------------------------------
@@ -145,12 +145,12 @@ def _put_sql(statements: dict[str, str], name: str, old: str, new: str) -> None:
 
 def _without_epochs() -> None:
     """Let a worker that was fenced write on."""
-    _put_sql(writer._SQL, "worker_may_write", writer._SQL["worker_may_write"], "SELECT 1 FROM (SELECT ?1)")
+    _put_sql(SQL, "worker_may_write", SQL["worker_may_write"], "SELECT 1 FROM (SELECT ?1)")
 
 
 def _children_are_skipped() -> None:
     """Leave the runs that another one started to their dead worker."""
-    _put_sql(store._SQL, "runs_of_worker_released", "WHERE owner = ?1", "WHERE owner = ?1 AND parent IS NULL")
+    _put_sql(SQL, "runs_of_worker_released", "WHERE owner = ?1", "WHERE owner = ?1 AND parent IS NULL")
 
 
 def _deaf() -> None:
@@ -220,7 +220,7 @@ def _blind() -> None:
 
 def _own_clock() -> None:
     """Go by the wall clock of this process, instead of one clock that all have agreed on."""
-    _put(SqliteStore, "agree_on_clock", lambda _self, offset: offset)
+    _put(SqliteMembership, "agree_on_clock", lambda _self, offset: offset)
 
 
 CONTROLS: Final[dict[str, Callable[[], None]]] = {

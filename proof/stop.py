@@ -239,5 +239,5 @@ class _Stops:
         return pids[member.pid]
 
     def _epochs(self) -> dict[int, int]:
-        members = self._load.engine._opened().store.members()
+        members = self._load.engine._opened().store.membership.members()
         return {member.epoch: member.pid for member in members if member.state != "dead"}

@@ -18,10 +18,10 @@ from stepwell.model.run import RunRecord, RunSnapshot
 from stepwell.replay.execution import Execution
 from stepwell.runtime.run_requests import RunRequests
 from stepwell.runtime.turn import TurnLoop
-from stepwell.store.sql import run_changes
+from stepwell.store.sql.ownership import Ownership
 from stepwell.store.sql.queue_changes import Entries
-from stepwell.store.sql.queue_facts import SqliteFacts
-from stepwell.store.sqlite import writer
+from stepwell.store.sql.queue_facts import SqlFacts
+from stepwell.store.sqlite.statements import SQL
 from stepwell.worker import activation
 from stepwell.worker.activation import Activator
 from stepwell.worker.loaded_run import LoadedRun
@@ -69,7 +69,7 @@ def _act_on_a_failed_commit(stack: ExitStack) -> None:
 
 
 def _do_not_fence(stack: ExitStack) -> None:
-    stack.enter_context(patch.dict(writer._SQL, {"worker_may_write": "SELECT 1 WHERE ?1 > 0"}))
+    stack.enter_context(patch.dict(SQL, {"worker_may_write": "SELECT 1 WHERE ?1 > 0"}))
 
 
 def _leave_no_permits(stack: ExitStack) -> None:
@@ -121,21 +121,21 @@ def _lose_letters(stack: ExitStack) -> None:
 
 
 def _leave_no_note(stack: ExitStack) -> None:
-    stack.enter_context(patch.object(run_changes.Applier, "_tell_owner", lambda *_arguments: None))
+    stack.enter_context(patch.object(Ownership, "tell_owner", lambda *_arguments: None))
 
 
 def _release_with_news(stack: ExitStack) -> None:
-    sql = run_changes._SQL["runs_released"]
+    sql = SQL["runs_released"]
     before, found, _ = sql.partition("AND NOT EXISTS (SELECT 1 FROM stepwell_wakes")
     assert found
-    stack.enter_context(patch.dict(run_changes._SQL, {"runs_released": before}))
+    stack.enter_context(patch.dict(SQL, {"runs_released": before}))
 
 
 def _claim_what_is_owned(stack: ExitStack) -> None:
-    sql = run_changes._SQL["runs_claimed"]
+    sql = SQL["runs_claimed"]
     broken = sql.replace("owner IS NULL", "1")
     assert broken != sql
-    stack.enter_context(patch.dict(run_changes._SQL, {"runs_claimed": broken}))
+    stack.enter_context(patch.dict(SQL, {"runs_claimed": broken}))
 
 
 def _forget_attempts(stack: ExitStack) -> None:
@@ -171,7 +171,7 @@ def _count_outside(stack: ExitStack) -> None:
             return getattr(self._facts, name)
 
     def broken(self: QueueScheduler, name: str, choose: Any, settled: Any, asked: Any, *rest: Any) -> None:
-        with self._inspector.queue_facts() as facts:
+        with self._reads.queue_facts() as facts:
             known = facts.state(name)
         add(self, name, lambda facts: choose(Stale(facts, known)), settled, asked, *rest)
 
@@ -179,13 +179,13 @@ def _count_outside(stack: ExitStack) -> None:
 
 
 def _ignore_pauses(stack: ExitStack) -> None:
-    state = SqliteFacts.state
+    state = SqlFacts.state
 
-    def broken(self: SqliteFacts, queue: str) -> Any:
+    def broken(self: SqlFacts, queue: str) -> Any:
         found = state(self, queue)
         return None if found is None else replace(found, paused=False)
 
-    stack.enter_context(patch.object(SqliteFacts, "state", broken))
+    stack.enter_context(patch.object(SqlFacts, "state", broken))
 
 
 def _ignore_keys(stack: ExitStack) -> None:

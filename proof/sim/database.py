@@ -15,13 +15,13 @@ from typing import Any, Final
 
 import apsw
 
-from stepwell.store.sql.named_sql import load
 from stepwell.store.sqlite.file import migrate
+from stepwell.store.sqlite.statements import SQL
 from stepwell.values.payload import Packer
 
 _numbers: Final = itertools.count()
 _packer: Final = Packer()
-_READ_FRAME: Final = frozenset({load("queries_read.sql")["read_begun"], load("queries_read.sql")["read_ended"]})
+_READ_FRAME: Final = frozenset({SQL["read_begun"], SQL["read_ended"]})
 
 #: The table of the user's that transactional steps write to.
 EFFECTS: Final = "CREATE TABLE effects (run TEXT NOT NULL, op INTEGER NOT NULL, number INTEGER NOT NULL)"

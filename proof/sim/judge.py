@@ -27,7 +27,9 @@ from stepwell.model.lifecycle import ENDED
 from stepwell.model.run import Claim
 from stepwell.operations.table import OPERATIONS
 from stepwell.replay.execution import Execution
-from stepwell.store.sqlite.reader import SqliteInspector
+from stepwell.store.sql.worker_reads import SqlWorkerReads
+from stepwell.store.sqlite.read_pool import ReadPool
+from stepwell.store.sqlite.statements import SQL
 
 if TYPE_CHECKING:
     from proof.sim.callers import Call
@@ -64,8 +66,9 @@ class Judge:
         self.flow = FlowJudge(world, self._rows)
         self.starts = StartJudge(world, self._rows)
         self.relations = RelationJudge(world, self._rows)
-        self.inspector = SqliteInspector(_Reads(self._connection))
-        self.reasons = ReasonJudge(world, self._rows, self.inspector)
+        pool = ReadPool(_Reads(self._connection))
+        self._reads = SqlWorkerReads(pool, SQL)
+        self.reasons = ReasonJudge(world, self._rows, pool)
         self._failed: Counter[tuple[int, int]] = Counter()
         self._status: dict[int, str] = {}
         self._owners: dict[int, int | None] = {}
@@ -274,7 +277,7 @@ class Judge:
             raise Violation("a cancellation reaches its run", f"{run_id} goes on")
 
     def _replay(self, key: int, until: str | None = None) -> Execution:
-        (snapshot,) = self.inspector.load([key])
+        (snapshot,) = self._reads.load([key])
         definition = next(one for one in WORKFLOWS.values() if one.name == snapshot.record.workflow)
         record = snapshot.record
         if snapshot.items:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from stepwell.store.membership import Answer
 from stepwell.store.sqlite.peers.membership import Seat
-from stepwell.store.store import Answer
 
 if TYPE_CHECKING:
     from proof.sim.process import Process

@@ -26,9 +26,10 @@ from stepwell.executors.runner import is_rated
 from stepwell.model.run import Claim
 from stepwell.runtime.requests import Request
 from stepwell.runtime.turn import TurnLoop
-from stepwell.store.sql.run_changes import Evidence
+from stepwell.store.notifications import Notification
+from stepwell.store.sql.aftermath import Evidence
 from stepwell.store.sqlite.store import SqliteStore
-from stepwell.store.store import Notification, Outcome, StoreTransaction, Unit
+from stepwell.store.store import Outcome, StoreTransaction, Unit
 from stepwell.values.codec import Codec
 from stepwell.worker.runs import Capacity
 from stepwell.worker.step_outcomes import record_result
@@ -231,7 +232,7 @@ class Process:
         world.at(self.chance.randint(1, 2_000), self, self._watch, "watches")
 
     def _watch(self) -> None:
-        self.store.watch(self._hear)
+        self.store.notifications.watch(self._hear)
         self._hear(Notification("anything"))
 
     def _hear(self, news: Notification) -> None:

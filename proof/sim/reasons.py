@@ -11,7 +11,11 @@ from stepwell.api.why import Reasons
 from stepwell.model.run import Member, MemberState
 from stepwell.model.waits import decode_waits
 from stepwell.replay.execution import Execution
-from stepwell.store.sqlite.reader import SqliteInspector
+from stepwell.store.sql.inspector import SqlInspector
+from stepwell.store.sql.worker_reads import SqlWorkerReads
+from stepwell.store.sql.workers import WorkerReader
+from stepwell.store.sqlite.read_pool import ReadPool
+from stepwell.store.sqlite.statements import SQL
 from stepwell.worker.parked import waits_of
 
 if TYPE_CHECKING:
@@ -32,10 +36,12 @@ _KINDS: Final = {"timer": "timer", "receive": "message", "result": "run"}
 class ReasonJudge:
     """Watches what is said of the runs of one world."""
 
-    def __init__(self, world: World, rows: Callable[..., list[Any]], inspector: SqliteInspector) -> None:
+    def __init__(self, world: World, rows: Callable[..., list[Any]], pool: ReadPool) -> None:
         self._world = world
         self._rows = rows
-        self._inspector = inspector
+        self._inspector = SqlInspector(pool, SQL)
+        self._reads = SqlWorkerReads(pool, SQL)
+        self._workers = WorkerReader(pool, SQL)
         self._seen: dict[int, Any] = {}
         #: How often each kind of reason was given: its first words.
         self.given: Counter[str] = Counter()
@@ -48,15 +54,14 @@ class ReasonJudge:
         reasons = Reasons(self._inspector, self._members, self._world.now)
         for row in changed:
             self._seen[row[0]] = row
-            record = self._inspector.run_by_key(row[0])
-            assert record is not None
+            (record,) = self._reads.records([row[0]])
             reason = reasons.of(record)
             if not reason or any(words in reason for words in _EMPTY_WORDS):
                 raise Violation("whatever does not run says why", f"run {record.id}, {record.status}: {reason!r}")
             self.given[kind_of(reason)] += 1
 
     def _members(self) -> list[Member]:
-        return self._inspector.members(self._states_of)
+        return self._workers.members(self._states_of)
 
     def _states_of(self, seats: list[tuple[int, int]]) -> dict[int, MemberState]:
         found: dict[int, MemberState] = {}

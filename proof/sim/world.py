@@ -315,7 +315,7 @@ class World:
         epoch = victim.members.epoch
         chosen.store.writers.acquire()
         try:
-            chosen.store.fence(epoch, chosen.time())
+            chosen.store.membership.fence(epoch, chosen.time())
         except StepwellError as error:
             self.note(chosen, f"could not take over: {error}")
             if chosen.store._writer.failed is not None:

@@ -10,9 +10,8 @@ import apsw
 import pytest
 
 from stepwell import Engine, workflow
-from stepwell.store.sql.named_sql import load
+from stepwell.store.sqlite.statements import SQL as READ
 
-READ = load("queries_read.sql")
 RUNS = 4
 BYTES = 400_000  # which do not compress
 
@@ -65,7 +64,7 @@ LOOKS: dict[str, tuple[tuple[object, ...], int]] = {
     "runs_listed_by_prefix": ((None, None, "run-", "run-\U0010ffff", *ALL[4:]), RUNS),
     "runs_counted": (ALL, 1),
     "run_facts": (("run-1",), 1),
-    "run_facts_by_key": ((1,), 1),
+    "loaded_facts": (("[1]",), 1),
     "counts": ((), 1),
 }
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 
 import stepwell
 from stepwell import AsyncEngine, AsyncQueueHandle, AsyncRun, Engine, Queue, publish, receive, workflow
 from stepwell.api.read_service import file_reads
-from stepwell.store.sqlite.reader import SqliteInspector
+from stepwell.store.sql.connection import Execute
+from stepwell.store.sqlite.read_pool import ReadPool
 from stepwell.store.sqlite.user_queries import UserQueries
 
 PACKAGE = Path(stepwell.__file__).parent
@@ -48,19 +48,19 @@ class Reads:
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Reads:
     found = Reads()
-    lend, take = SqliteInspector._connection, UserQueries._take
+    lend, take = ReadPool.lend, UserQueries._take
 
     @contextmanager
-    def lent(self: SqliteInspector) -> Iterator[apsw.Connection]:
+    def lent(self: ReadPool) -> Iterator[Execute]:
         found.threads.append(threading.get_ident())
-        with lend(self) as connection:
-            yield connection
+        with lend(self) as execute:
+            yield execute
 
     def taken(self: UserQueries) -> Any:
         found.threads.append(threading.get_ident())
         return take(self)
 
-    monkeypatch.setattr(SqliteInspector, "_connection", lent)
+    monkeypatch.setattr(ReadPool, "lend", lent)
     monkeypatch.setattr(UserQueries, "_take", taken)
     return found
 
@@ -189,8 +189,6 @@ def test_only_the_read_service_reads_the_store_for_people(path: Path) -> None:
         assert found, f"{name} reads nothing any more; take it out of READERS"
     elif name == "api/session.py":
         assert found == ["inspector"]  # hands it to its `ReadService`
-    elif name == "api/engine_clock.py":
-        assert found == ["inspector"]  # the floor of the clock
     else:
         assert not found, f"{name} reads the store itself; ask through ReadService"
 

@@ -14,8 +14,9 @@ from stepwell import Engine, FileNotUsable, receive, workflow
 from stepwell.runtime.requests import OutgoingMessage, Purge, SendMessage, StartRun
 from stepwell.runtime.turn import TurnLoop
 from stepwell.store.changes import MessageSent, RunCreated
+from stepwell.store.notifications import Notification
 from stepwell.store.sqlite.store import SqliteStore
-from stepwell.store.store import Notification, Unit
+from stepwell.store.store import Unit
 from stepwell.values.codec import Codec
 from stepwell.worker.runs import Capacity
 
@@ -113,8 +114,8 @@ def test_a_burial_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_bef
 ) -> None:
     # A worker that is entered, and whose seat nobody holds.
     machine.store.writers.acquire()
-    dead = machine.store.register(NOW)
-    machine.claim = machine.store.register(NOW)
+    dead = machine.store.membership.register(NOW)
+    machine.claim = machine.store.membership.register(NOW)
     machine.post(lambda: machine.hear(Notification("death")))
     machine.turn(NOW)
     machine.turn(NOW)
@@ -123,7 +124,7 @@ def test_a_burial_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_bef
     assert driver.woken == 1
     while not machine.is_idle(NOW):
         machine.turn(NOW)
-    assert dead.epoch not in [member.epoch for member in machine.store.members()]
+    assert dead.epoch not in [member.epoch for member in machine.store.membership.members()]
 
 
 def test_a_worker_that_was_fenced_during_a_turn_begins_again_at_the_time_it_is_then(
@@ -132,13 +133,13 @@ def test_a_worker_that_was_fenced_during_a_turn_begins_again_at_the_time_it_is_t
     # It was stopped in that turn: its time is older than what others did meanwhile.
     fenced = machine.claimed().epoch
     machine.store.writers.acquire()
-    machine.store.fence(fenced, NOW + 50)
+    machine.store.membership.fence(fenced, NOW + 50)
     machine.store.writers.release()
     driver.now = NOW + 100
     creation = RunCreated("one", "nothing at all", None, 0, "running", NOW)
     machine.submit(StartRun(creation), lambda *_: None)
     machine.turn(NOW)
-    (present,) = machine.store.members()
+    (present,) = machine.store.membership.members()
     assert present.epoch == machine.claimed().epoch > fenced
     assert present.started_at == NOW + 100
 
@@ -179,10 +180,10 @@ def test_what_arrives_for_a_run_just_before_it_leaves_memory_is_not_missed(
         machine.turn(NOW)
     own = machine.claimed()
     machine.store.writers.acquire()
-    other = machine.store.register(NOW)
+    other = machine.store.membership.register(NOW)
     machine.store.commit([Unit([MessageSent("one", "go on", None, NOW)])], other)
     machine.store.writers.release()
-    assert machine.store.inspector.news(own.epoch)
+    assert machine.store.reads.news(own.epoch)
     # The note is removed in the turn after which the run leaves memory.
     machine.post(lambda: machine.hear(Notification("mail")))
     machine.turn(NOW)
@@ -230,7 +231,7 @@ def test_messages_are_received_in_the_order_of_sending_although_some_are_noticed
     machine.submit(StartRun(creation), lambda *_: None)
     until_idle()
     machine.store.writers.acquire()
-    other = machine.store.register(NOW)
+    other = machine.store.membership.register(NOW)
     machine.store.writers.release()
     for number in range(3):
         if number in late:

@@ -31,6 +31,8 @@ from stepwell import (
     step,
     workflow,
 )
+from stepwell.store.sqlite.membership import SqliteMembership
+from stepwell.store.sqlite.peers.notifier import SqliteNotifications
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.sqlite.writer import MAX_ERRORS_IN_A_ROW
 
@@ -124,7 +126,7 @@ def test_an_error_of_the_disk_that_passes_costs_neither_results_nor_the_engine(
 def test_a_read_that_fails_is_tried_again_and_then_told(database: Path, fault: Fault) -> None:
     store = SqliteStore.open(database)
     fail(fault, "read", 2)
-    assert store.inspector.load([1]) == []
+    assert store.reads.load([1]) == []
     assert fault.hits == 2
     # The connection that is open has read all that it needs; what it never read it must read now.
     fail(fault, "read", 1_000_000)
@@ -135,9 +137,9 @@ def test_a_read_that_fails_is_tried_again_and_then_told(database: Path, fault: F
     store.close(None, 0)
 
 
-@pytest.mark.parametrize("method", ["register", "watch"])
+@pytest.mark.parametrize(("part", "method"), [(SqliteMembership, "register"), (SqliteNotifications, "watch")])
 def test_an_engine_that_cannot_open_leaves_neither_threads_nor_loops_behind(
-    database: Path, monkeypatch: pytest.MonkeyPatch, method: str
+    database: Path, monkeypatch: pytest.MonkeyPatch, part: type, method: str
 ) -> None:
     def fails(*_args: object, **_options: object) -> None:
         raise StoreError("the disk reported an error")
@@ -148,7 +150,7 @@ def test_an_engine_that_cannot_open_leaves_neither_threads_nor_loops_behind(
 
     loops, threads = open_loops(), set(threading.enumerate())
     with monkeypatch.context() as patched:
-        patched.setattr(SqliteStore, method, fails)
+        patched.setattr(part, method, fails)
         with pytest.raises(StoreError, match="reported an error"):
             Engine(database)
     assert open_loops() == loops

@@ -253,8 +253,9 @@ def test_a_run_that_was_begun_after_it_was_read_goes_on_and_the_others_end(
     first.send("go")
     engine.idle()
     assert begun.info().status == "waiting"
-    read = inspector.overdue
-    monkeypatch.setattr(inspector, "overdue", lambda now, limit: [stale, *read(now, limit)])
+    reads = engine._client.store.reads
+    read = reads.overdue
+    monkeypatch.setattr(reads, "overdue", lambda now, limit: [stale, *read(now, limit)])
     engine.advance(5)
     assert is_late(late)
     begun.send("go")

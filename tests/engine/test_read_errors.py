@@ -11,7 +11,7 @@ from unittest.mock import patch
 import pytest
 
 from stepwell import Engine, StoreError, current, receive, start, step, workflow
-from stepwell.store.sqlite.reader import SqliteInspector
+from stepwell.store.sql.worker_reads import SqlWorkerReads
 
 DEADLINE_SECONDS = 120
 
@@ -36,14 +36,14 @@ async def parent() -> int:
 @contextmanager
 def failing(name: str, for_id: str) -> Generator[None]:
     """Let one way of reading fail for the run with this id, or that begins with it, as a bad sector would."""
-    read = getattr(SqliteInspector, name)
+    read = getattr(SqlWorkerReads, name)
 
-    def fails(inspector: SqliteInspector, wanted: Any) -> Any:
+    def fails(reads: SqlWorkerReads, wanted: Any) -> Any:
         if str(wanted).startswith(for_id):
             raise StoreError("the disk reported an error (injected)")
-        return read(inspector, wanted)
+        return read(reads, wanted)
 
-    with patch.object(SqliteInspector, name, fails):
+    with patch.object(SqlWorkerReads, name, fails):
         yield
 
 

@@ -21,7 +21,7 @@ import stepwell
 from stepwell import AsyncEngine, Engine, Queue, Rate, RunDeadlineExceeded, current, receive, step, workflow
 from stepwell.api.sortable_ids import SortableIds
 from stepwell.cli import main
-from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.sqlite.membership import SqliteMembership
 from stepwell.testing import TestEngine
 
 DEADLINE_SECONDS = 60
@@ -42,7 +42,7 @@ class Machine:
         def wall() -> int:
             return right() + self.wrong_by // timedelta(microseconds=1) * 1000
 
-        monkeypatch.setattr(SqliteStore, "wall_clock", lambda _store: wall())
+        monkeypatch.setattr(SqliteMembership, "wall_clock", lambda _store: wall())
         monkeypatch.setattr(time, "time_ns", wall)
         monkeypatch.setattr(time, "time", lambda: wall() / 1e9)
 

@@ -131,7 +131,8 @@ INSIDE: dict[str, list[list[str]]] = {
         ["sqlite"],
         ["sql"],
         ["store"],
-        ["changes", "inspector"],
+        ["inspector", "membership", "notifications", "worker_reads"],
+        ["changes"],
         ["acts", "queues"],
     ],
 }

@@ -171,7 +171,7 @@ def test_a_request_that_was_not_served_is_answered_when_the_engine_stops(loop: T
 def test_a_request_is_answered_when_the_engine_stops_between_two_pieces_of_it(
     loop: TurnLoop, request_: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop.store.inspector, "queued_runs", lambda *_: [(1, 0)])
+    monkeypatch.setattr(loop.store.reads, "queued_runs", lambda *_: [(1, 0)])
     answers = asked(loop, request_)
     loop.turn(NOW)  # the first piece is committed, and the second is queued
     assert not answers

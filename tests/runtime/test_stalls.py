@@ -12,7 +12,7 @@ from stepwell.errors import StoreError
 from stepwell.model.run import Member
 from stepwell.runtime import stalls
 from stepwell.runtime.stalls import ANSWER_SECONDS, StallWatch
-from stepwell.store.store import Answer, Store
+from stepwell.store.membership import Answer, Membership
 
 OWN, OTHER = 1, 2
 
@@ -30,7 +30,7 @@ class Company:
     def members(self) -> list[Member]:
         return [Member(epoch, 7, "host", 0, True, cast("Any", state), 0) for epoch, state in self.states.items()]
 
-    def ask(self, epochs: Sequence[int], timeout_seconds: float) -> dict[int, Answer]:
+    def ping(self, epochs: Sequence[int], timeout_seconds: float) -> dict[int, Answer]:
         self.asked.append(list(epochs))
         self.patience.append(timeout_seconds)
         if self.answer == "silent" and epochs:
@@ -42,7 +42,7 @@ class Watch:
     def __init__(self, company: Company, limit_seconds: float) -> None:
         self.company = company
         self.taken: list[int] = []
-        self.watch = StallWatch(cast("Store", company), limit_seconds, lambda: OWN, self.taken.append)
+        self.watch = StallWatch(cast("Membership", company), limit_seconds, lambda: OWN, self.taken.append)
 
     def look(self, after: float = 0.0) -> list[int]:
         """Look once more, some seconds later; return who was taken over by now."""

@@ -11,6 +11,7 @@ import pytest
 from tests.support.members import open_with_company
 
 from stepwell.definitions.queues import QueueSettings
+from stepwell.store import sqlite
 from stepwell.store.changes import Change, RunCreated
 from stepwell.store.queues import Entered, QueueDeclared, QueueFacts
 from stepwell.store.sql import named_sql
@@ -18,7 +19,7 @@ from stepwell.store.store import Unit
 from stepwell.testing.contract_kit import NOW, Worker
 from stepwell.worker.queue_policy import advance, take
 
-QUEUE = named_sql.load("queries_queue.sql")
+QUEUE = named_sql.parse((Path(sqlite.__file__).parent / "queries_queue.sql").read_text())
 #: These scan a table on purpose: the queues, which are few; and of the entries the first thousand.
 WHOLE = {"queue_states", "place_holders"}
 

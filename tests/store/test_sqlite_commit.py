@@ -173,7 +173,7 @@ def test_a_disk_that_stays_broken_stops_the_store_for_good(worker: Worker, disk:
     disk.error = None
     for attempt in (
         lambda: worker.apply(step(1, 2)),
-        lambda: worker.store.register(NOW),
+        lambda: worker.store.membership.register(NOW),
         lambda: worker.store.purge(NOW, 1, worker.claim),
         lambda: worker.store.transaction(worker.claim).__enter__(),
     ):
@@ -333,8 +333,8 @@ def test_a_commit_that_raised_and_does_not_stand_is_reported_and_can_be_repeated
 def test_a_registration_that_raised_but_stands_counts(worker: Worker) -> None:
     connection = cast("Any", worker.store)._connection
     connection.set_wal_hook(lambda *_: apsw.SQLITE_IOERR)
-    claim = worker.store.register(NOW)
-    worker.store.fence(claim.epoch, NOW)
+    claim = worker.store.membership.register(NOW)
+    worker.store.membership.fence(claim.epoch, NOW)
     connection.set_wal_hook(None)
     assert rows(worker, f"SELECT fenced FROM stepwell_workers WHERE epoch = {claim.epoch}") == [(1,)]
 
@@ -483,7 +483,7 @@ def test_closing_ends_the_worker_and_is_harmless_when_repeated(database: Path) -
     store.close(worker.claim, NOW + 5)
     store.close(worker.claim, NOW + 6)
     with pytest.raises(EngineClosed):
-        store.inspector.run_by_key(key)
+        next(iter(store.reads.records([key])), None)
     again = Worker(SqliteStore.open(database))
     ended = rows(again, "SELECT ended_at FROM stepwell_workers ORDER BY epoch")
     assert ended == [(NOW + 5,), (None,)]

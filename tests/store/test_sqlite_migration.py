@@ -56,18 +56,18 @@ def test_nothing_is_lost_and_what_was_running_goes_on(first_release: Path) -> No
     for key in (1, 2):
         record = worker.record(key)
         assert (record.status, record.owner, record.wake_at, record.crashes) == ("waiting", None, 5, 0)
-    assert [member.epoch for member in worker.store.members()] == [2, worker.epoch]
+    assert [member.epoch for member in worker.store.membership.members()] == [2, worker.epoch]
     assert worker.reap(NOW) == 0
-    assert [member.epoch for member in worker.store.members()] == [worker.epoch]
+    assert [member.epoch for member in worker.store.membership.members()] == [worker.epoch]
     assert worker.take(at=NOW + 50) == [1, 2, 3]
-    (snapshot, _, waiting) = worker.read.load([1, 2, 3])
+    (snapshot, _, waiting) = worker.reads.load([1, 2, 3])
     assert [entry.position for entry in snapshot.entries] == [7]
     assert [(message.name, message.value) for message in waiting.messages] == [("m", "1")]
     assert worker.read.values(3) == {"k": "1"}
     over = worker.record(4)
     assert (over.status, over.result, over.ended_at, over.started_at) == ("completed", '"ok"', 6, 2)
     # A message of the first release has no known sender: its receiver finds it however it looks.
-    assert len(worker.read.messages_from_others(3, worker.epoch, 0)) == 1
+    assert len(worker.reads.messages_from_others({3: 0}, worker.epoch)[3]) == 1
     worker.apply(MessageTaken(3, waiting.messages[0].position, NOW), WatchAdded(3, 1))
     assert worker.apply(RunFinished(1, "completed", NOW)) == [[3]]
     worker.store.close(worker.claim, NOW)

@@ -23,13 +23,13 @@ from stepwell.operations.table import OPERATIONS
 from stepwell.store.changes import RunCreated, RunFinished, RunMoved, ValuePublished
 from stepwell.store.inspector import RunFilter
 from stepwell.store.sql import named_sql
+from stepwell.store.sqlite.statements import SQL
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.store import Unit
 from stepwell.testing.contract import NOW, Worker, step
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "src/stepwell/store/sqlite"
-READ = named_sql.load("queries_read.sql")
 FRAGMENTS = named_sql.parse((FOLDER / "fragments.sql").read_text())
 #: The statements as they are written, with the names of fragments in their places.
 WRITTEN = {
@@ -37,12 +37,6 @@ WRITTEN = {
     for path in sorted(FOLDER.glob("queries_*.sql"))
     for name, sql in named_sql.parse(path.read_text()).items()
 }
-WRITE = (
-    named_sql.load("queries_write.sql")
-    | named_sql.load("queries_queue.sql")
-    | named_sql.load("queries_retry.sql")
-    | named_sql.load("queries_acts.sql")
-)
 _INDEXES = "SELECT sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
 
 
@@ -117,9 +111,9 @@ def test_the_schema_accepts_only_those_states(connection: apsw.Connection, statu
 
 
 def test_from_how_many_crashes_on_a_run_is_a_suspect_stands_in_no_sql(connection: apsw.Connection) -> None:
-    for sql in [*READ.values(), *WRITE.values(), *(row[0] for row in connection.execute(_INDEXES))]:
+    for sql in [*SQL.values(), *(row[0] for row in connection.execute(_INDEXES))]:
         assert not re.search(r"crashes\s*(<|>|=|<=|>=)\s*[1-9]", sql), sql
-    assert sum("crashes >= ?" in sql for sql in WRITE.values()) == 1
+    assert sum("crashes >= ?" in sql for sql in SQL.values()) == 1
 
 
 def test_the_schema_knows_exactly_the_kinds_of_entries(connection: apsw.Connection) -> None:
@@ -140,7 +134,7 @@ def test_a_reader_of_the_journal_begins_where_the_present_chapter_does(
     connection.execute("UPDATE stepwell_runs SET journal_from = ? WHERE key = ?", (begins, runs[0]))
     assert [entry.op for entry in worker.read.journal(runs[0])] == [2, 3]
     assert [entry.op for entry in worker.read.journal(runs[0], after=begins)] == [3]
-    loaded = worker.read.load([runs[1], runs[0]])
+    loaded = worker.reads.load([runs[1], runs[0]])
     assert [[entry.op for entry in snapshot.entries] for snapshot in loaded] == [[1, 2, 3], [2, 3]]
 
 
@@ -149,8 +143,8 @@ def test_a_paused_run_is_no_work_for_anybody(worker: Worker, connection: apsw.Co
     worker.create("pending", "pending")
     connection.execute("UPDATE stepwell_runs SET paused = 1")
     assert worker.take() == []
-    assert worker.read.next_wake(["shop.checkout"], 0) is None
-    assert worker.read.stranded([], NOW, 9) == []
+    assert worker.reads.next_wake(["shop.checkout"], 0) is None
+    assert worker.reads.stranded([], NOW, 9) == []
     connection.execute("UPDATE stepwell_runs SET paused = 0")
     assert len(worker.take()) == 2
 
@@ -191,19 +185,19 @@ def test_rows_are_read_in_the_order_of_the_fields() -> None:
 def test_every_fragment_is_used_and_every_used_one_exists() -> None:
     used = {name for sql in [*WRITTEN.values(), *FRAGMENTS.values()] for name in re.findall(r"\{(\w+)\}", sql)}
     assert used == set(FRAGMENTS)
-    assert not any("{" in sql for sql in (READ | WRITE).values())
+    assert not any("{" in sql for sql in SQL.values())
 
 
 def test_every_query_is_used_and_every_used_one_exists() -> None:
     code = "".join(path.read_text() for path in FOLDER.parent.rglob("*.py"))
-    for name in READ | WRITE:
+    for name in SQL:
         assert f'"{name}"' in code, f"no code uses the query {name!r}"
-    for name in re.findall(r'_SQL\["(\w+)"\]', code):
-        assert name in READ or name in WRITE, name
+    for by_index, by_name in re.findall(r'(?:_sql|SQL)\["(\w+)"\]|_(?:row|rows|first|firsts|keys)\("(\w+)"', code):
+        assert (by_index or by_name) in SQL
 
 
 def test_every_query_compiles(connection: apsw.Connection) -> None:
-    for name, sql in (READ | WRITE).items():
+    for name, sql in SQL.items():
         if name not in ("begin", "commit", "rollback", "savepoint", "savepoint_kept", "savepoint_undone"):
             numbers = [int(number) for number in re.findall(r"\?(\d+)", sql)]
             count = max(numbers, default=sql.count("?"))
@@ -260,7 +254,7 @@ def test_a_query_file_with_a_double_or_empty_name_is_refused() -> None:
         ("runs_released", "SEARCH stepwell_runs USING I.*rowid="),
         ("stale_wakes_deleted", "SEARCH stepwell_runs USING INTEGER PRIMARY KEY"),
         ("news", "SEARCH run USING .*rowid="),
-        ("messages_from_others", r"SEARCH stepwell_messages USING INDEX stepwell_messages_by_run \(run=\? AND rowid"),
+        ("messages_from_others", r"SEARCH message USING INDEX stepwell_messages_by_run \(run=\? AND rowid"),
         ("settled_among", r"SEARCH stepwell_runs USING INDEX sqlite_autoindex_stepwell_runs_1 \(id="),
         ("workers_alive", "SEARCH worker USING INDEX stepwell_workers_present"),
         ("workers_not_ended", "SEARCH stepwell_workers USING INDEX stepwell_workers_present"),
@@ -282,7 +276,7 @@ def test_a_query_file_with_a_double_or_empty_name_is_refused() -> None:
     ],
 )
 def test_a_query_finds_its_rows_by_an_index(connection: apsw.Connection, name: str, plan: str) -> None:
-    sql = (READ | WRITE)[name]
+    sql = SQL[name]
     count = max(int(number) for number in re.findall(r"\?(\d+)", "?0" + sql))
     rows = connection.execute("EXPLAIN QUERY PLAN " + sql, (None,) * count).fetchall()
     details = [str(row[3]) for row in rows]
@@ -329,7 +323,7 @@ def test_a_thousand_runs_load_in_well_under_100_milliseconds(worker: Worker) -> 
     costs = []
     for _ in range(3):
         before = time.thread_time()
-        loaded = worker.read.load(runs)
+        loaded = worker.reads.load(runs)
         costs.append(time.thread_time() - before)
         assert sum(len(snapshot.entries) for snapshot in loaded) == 5000
     assert min(costs) < 0.1, costs
@@ -347,13 +341,13 @@ def _thousand(worker: Worker) -> list[int]:
 
 def test_reads_leave_no_snapshot_behind_that_would_hold_the_log(worker: Worker, connection: apsw.Connection) -> None:
     runs = [worker.create(f"run-{number}") for number in range(3)]
-    read = worker.read
-    read.load(runs)
+    read, reads = worker.read, worker.reads
+    reads.load(runs)
     read.list_runs(RunFilter(limit=1))
-    read.run_by_id("run-0")
+    reads.run_by_id("run-0")
     read.value(runs[0], "k")
-    read.has_work(["w"], NOW)
-    read.stranded([], NOW, 1)
+    reads.has_work(["w"], NOW)
+    reads.stranded([], NOW, 1)
     worker.create("more")
     # Would raise BusyError where a read were still open.
     assert connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE) == (0, 0)
@@ -365,7 +359,7 @@ def test_many_threads_read_at_once_and_few_connections_stay(worker: Worker) -> N
 
     def read() -> None:
         start.wait()
-        found.extend(worker.read.run_by_key(run) for _ in range(20))
+        found.extend(next(iter(worker.reads.records([run])), None) for _ in range(20))
 
     threads = [threading.Thread(target=read) for _ in range(12)]
     for thread in threads:
@@ -373,7 +367,7 @@ def test_many_threads_read_at_once_and_few_connections_stay(worker: Worker) -> N
     for thread in threads:
         thread.join()
     assert found == [worker.record(run)] * 240
-    assert len(cast("Any", worker.read)._idle) <= 4
+    assert len(cast("Any", worker.reads)._reads._idle) <= 4
 
 
 def test_a_closed_store_neither_reads_nor_writes(database: Path) -> None:

@@ -25,10 +25,11 @@ from stepwell.store.changes import (
     ValuePublished,
     WorkTaken,
 )
+from stepwell.store.notifications import Notification
 from stepwell.store.queues import Entered, QueueChanged, QueueDeclared
 from stepwell.store.sqlite.peers import datagrams
 from stepwell.store.sqlite.peers.membership import Seat
-from stepwell.store.store import Notification, Unit
+from stepwell.store.store import Unit
 from stepwell.testing.contract import NOW, Worker, step
 
 #: Epochs of processes that are not there; letters to them show who is told.
@@ -147,7 +148,7 @@ def test_the_runs_of_the_dead_are_told_as_work(worker: Worker) -> None:
 )
 def test_letters_become_news(worker: Worker, kind: bytes, keys: tuple[int, ...], news: Notification) -> None:
     told: list[Notification] = []
-    worker.store.watch(told.append)
+    worker.store.notifications.watch(told.append)
     company = company_of(worker)
     assert company.hear is not None
     company.hear(kind, keys)
@@ -157,7 +158,7 @@ def test_letters_become_news(worker: Worker, kind: bytes, keys: tuple[int, ...],
 def test_a_ping_is_answered_by_whoever_is_asked_whether_it_is_alive(worker: Worker) -> None:
     told: list[Notification] = []
     answers: list[Any] = []
-    worker.store.watch(told.append)
+    worker.store.notifications.watch(told.append)
     company = company_of(worker)
     assert company.post is not None
     company.post(lambda: answers.append(1))
@@ -170,9 +171,9 @@ def test_a_ping_is_answered_by_whoever_is_asked_whether_it_is_alive(worker: Work
 
 def test_listening_is_said_before_the_state_is_read(worker: Worker) -> None:
     company: Company = company_of(worker)
-    worker.store.listen(True)
+    worker.store.notifications.listen(True)
     assert company.listens
-    worker.store.listen(False)
+    worker.store.notifications.listen(False)
     assert not company.listens
 
 

@@ -23,7 +23,7 @@ from stepwell.store.changes import (
     RunWoken,
     ValuePublished,
 )
-from stepwell.store.sqlite import store as store_module
+from stepwell.store.sql import workers
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.store import Unit
 from stepwell.testing.contract import NOW, Worker, step
@@ -67,19 +67,19 @@ def start(database: Path) -> Iterator[Starter]:
 def test_of_the_workers_that_have_ended_the_newest_are_remembered(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "KEPT_WORKERS", 5)
+    monkeypatch.setattr(workers, "KEPT_WORKERS", 5)
     store = cast("SqliteStore", worker.store)
 
     def epochs() -> list[int]:
         return [epoch for (epoch,) in store._connection.execute("SELECT epoch FROM stepwell_workers ORDER BY epoch")]
 
     with worker.writing():
-        fenced = store.register(NOW)
-        store.fence(fenced.epoch, NOW)
+        fenced = store.membership.register(NOW)
+        store.membership.fence(fenced.epoch, NOW)
         last = fenced
         for _ in range(30):
-            last = store.register(NOW)
-            store.fence(last.epoch, NOW)
+            last = store.membership.register(NOW)
+            store.membership.fence(last.epoch, NOW)
         # This worker has not ended, however old it is.
         assert epochs() == [worker.claim.epoch, *range(last.epoch - 4, last.epoch + 1)]
         with pytest.raises(ClaimLost, match="ended long ago"):
@@ -88,7 +88,7 @@ def test_of_the_workers_that_have_ended_the_newest_are_remembered(
     with worker.writing():
         # An epoch is never used again, even where no row tells that it was.
         store._connection.execute("DELETE FROM stepwell_workers WHERE epoch > 1")
-        assert store.register(NOW).epoch == last.epoch + 1
+        assert store.membership.register(NOW).epoch == last.epoch + 1
 
 
 # --- claims
@@ -126,7 +126,7 @@ def test_the_death_of_a_process_is_heard_and_its_runs_are_carried_on(
 ) -> None:
     remote = start()
     run = remote.create("a")
-    assert [(member.epoch, member.state, member.runs) for member in worker.store.members()] == [
+    assert [(member.epoch, member.state, member.runs) for member in worker.store.membership.members()] == [
         (worker.epoch, "active", 0),
         (remote.epoch, "active", 1),
     ]
@@ -134,22 +134,22 @@ def test_the_death_of_a_process_is_heard_and_its_runs_are_carried_on(
     killed_at = time.monotonic()
     remote.kill()
     heard.until("death")
-    assert [member.state for member in worker.store.members()] == ["active", "dead"]
+    assert [member.state for member in worker.store.membership.members()] == ["active", "dead"]
     assert worker.reap(NOW + 5) == 1
     assert worker.take(at=NOW + 5) == [run]
     # A few milliseconds where nothing else runs; no lease has to run out.
     assert time.monotonic() - killed_at < 30
     assert worker.record(run).crashes == 1
-    assert [member.epoch for member in worker.store.members()] == [worker.epoch]
+    assert [member.epoch for member in worker.store.membership.members()] == [worker.epoch]
 
 
 def test_a_worker_that_died_before_it_had_its_seat_is_buried(worker: Worker, start: Starter) -> None:
     remote = start(registered=False)
     remote.send("die_unseated")
     remote.process.join(60)
-    assert [member.state for member in worker.store.members()] == ["active", "dead"]
+    assert [member.state for member in worker.store.membership.members()] == ["active", "dead"]
     worker.reap(NOW)
-    assert [member.state for member in worker.store.members()] == ["active"]
+    assert [member.state for member in worker.store.membership.members()] == ["active"]
 
 
 def test_the_dead_that_the_last_process_left_behind_are_buried_by_the_next(database: Path, start: Starter) -> None:
@@ -169,11 +169,11 @@ def test_a_stopped_process_keeps_its_runs_until_it_is_fenced_and_then_writes_not
     remote = start()
     run = remote.create("a")
     remote.pause()
-    assert [member.state for member in worker.store.members()] == ["active", "stopped"]
-    assert worker.store.ask([remote.epoch], 0.2) == {remote.epoch: "silent"}
+    assert [member.state for member in worker.store.membership.members()] == ["active", "stopped"]
+    assert worker.store.membership.ping([remote.epoch], 0.2) == {remote.epoch: "silent"}
     assert worker.reap(NOW) == 0
     with worker.writing():
-        assert worker.store.fence(remote.epoch, NOW + 1) == 1
+        assert worker.store.membership.fence(remote.epoch, NOW + 1) == 1
     assert worker.take(at=NOW + 1) == [run]
     remote.send("apply", step(run, 1))
     remote.go_on()
@@ -190,7 +190,7 @@ def test_a_stopped_process_keeps_its_runs_until_it_is_fenced_and_then_writes_not
 def test_a_fenced_worker_is_told_to_look(worker: Worker, start: Starter) -> None:
     remote = start()
     with worker.writing():
-        worker.store.fence(remote.epoch, NOW)
+        worker.store.membership.fence(remote.epoch, NOW)
     assert remote.until("mail")
 
 
@@ -249,12 +249,12 @@ def test_ends_and_values_are_told_to_who_listens(worker: Worker, heard: Heard, s
     remote.apply(RunFinished(runs[0], "completed", NOW))
     remote.apply(RunWoken(own, NOW))
     assert [news.kind for news in heard.until("mail")] == ["mail"]
-    worker.store.listen(True)
+    worker.store.notifications.listen(True)
     remote.apply(RunFinished(runs[1], "completed", NOW), ValuePublished(runs[2], "k", "1", NOW))
     assert heard.until("ends")[-1].keys == (runs[1], runs[2])
     remote.apply(RunMoved(runs[3], "halted", NOW, reason="why"))
     assert heard.until("ends")[-1].keys == (runs[3],)
-    worker.store.listen(False)
+    worker.store.notifications.listen(False)
     worker.apply(NotesTaken([own]))
     remote.apply(RunFinished(runs[3], "cancelled", NOW))
     remote.apply(RunWoken(own, NOW))
@@ -282,11 +282,11 @@ def test_a_change_that_nobody_was_told_of_is_noticed(heard: Heard, start: Starte
 def test_a_worker_answers_from_where_it_works(worker: Worker, start: Starter) -> None:
     remote = start()
     asked = [remote.epoch, remote.epoch + 99]
-    assert worker.store.ask(asked, 30) == {remote.epoch: "answered", remote.epoch + 99: "unreachable"}
+    assert worker.store.membership.ping(asked, 30) == {remote.epoch: "answered", remote.epoch + 99: "unreachable"}
 
 
 def test_all_processes_agree_on_a_clock(worker: Worker, start: Starter) -> None:
-    assert worker.store.agree_on_clock(123) == 123
+    assert worker.store.membership.agree_on_clock(123) == 123
     assert start().agree_on_clock(456) == 123
 
 

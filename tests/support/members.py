@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, cast
 
+from stepwell.store.membership import Answer
 from stepwell.store.sqlite.file.opening import open_database
 from stepwell.store.sqlite.peers.membership import Seat
 from stepwell.store.sqlite.store import SqliteStore
-from stepwell.store.store import Answer
 from stepwell.testing.contract import Worker
 
 

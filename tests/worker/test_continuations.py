@@ -169,8 +169,8 @@ def test_each_change_has_its_own_result_also_in_a_work_that_took_over_another(ma
     work.absorb(other)
     work.then(new_run("last"), lambda result: results.__setitem__("last", result))
     machine.turn(NOW)
-    records = {name: machine.store.inspector.run_by_key(result.key) for name, result in results.items()}
-    assert {name: record and record.id for name, record in records.items()} == {name: name for name in results}
+    records = machine.store.reads.facts([result.key for result in results.values()])
+    assert [record.id for record in records] == list(results)
     assert [name for name, result in results.items() if result.existing is not None] == ["there before"]
     assert list(results) == ["first", "there before", "taken over", "last"]
 

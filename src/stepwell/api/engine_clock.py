@@ -17,7 +17,7 @@ _SAID_MICROSECONDS: Final = 60 * MICROSECONDS
 
 def system_clock(store: Store) -> SystemClock:
     """Return the clock of this machine as all workers of the store share it; say where the two do not agree."""
-    clock = SystemClock.shared(store.agree_on_clock, store.wall_clock, store.inspector.last_at())
+    clock = SystemClock.shared(store.membership.agree_on_clock, store.membership.wall_clock, store.membership.last_at())
     ahead = clock.ahead()
     if abs(ahead) >= _SAID_MICROSECONDS:
         wall = datetime_of(clock.now() - ahead).isoformat(" ", "seconds")

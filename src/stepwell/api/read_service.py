@@ -26,8 +26,8 @@ from stepwell.model.lifecycle import ENDED, STATUSES, Status
 from stepwell.model.names import check_id, check_text
 from stepwell.model.run import Member, RunRecord
 from stepwell.store.inspector import Inspector, RunFilter
+from stepwell.store.membership import Answer
 from stepwell.store.queues import QueueState
-from stepwell.store.store import Answer
 from stepwell.values.codec import Codec
 from stepwell.worker.run_over import RunOver
 

@@ -115,9 +115,9 @@ class Session:
             self.codec,
             location=store.location,
             time_now=lambda: EngineTime(self.clock.now(), self.core.worker.runs.ahead),
-            members=store.members,
+            members=store.membership.members,
             own=self._own_epoch,
-            ask=lambda epochs: store.ask(epochs, ANSWER_SECONDS),
+            ask=lambda epochs: store.membership.ping(epochs, ANSWER_SECONDS),
         )
         self._pid = os.getpid()
         _open_cores.add(self.core)

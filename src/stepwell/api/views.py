@@ -27,8 +27,8 @@ from stepwell.model.run import Member, MemberState, RunRecord
 from stepwell.model.waits import Wait, WaitKind, decode_waits
 from stepwell.operations.table import OPERATIONS
 from stepwell.replay.code_errors import as_raised
+from stepwell.store.membership import Answer
 from stepwell.store.queues import QueueState
-from stepwell.store.store import Answer
 from stepwell.values.codec import Codec
 from stepwell.values.failure_info import FailureInfo, failure_info
 from stepwell.worker.run_over import RunOver

@@ -34,7 +34,8 @@ from stepwell.runtime.retention import Retention
 from stepwell.runtime.stalls import StallWatch
 from stepwell.runtime.turn import TurnLoop
 from stepwell.runtime.watchdog import Watchdog
-from stepwell.store.store import Notification, Store
+from stepwell.store.notifications import Notification
+from stepwell.store.store import Store
 from stepwell.values.codec import Codec
 from stepwell.worker.pace import Pace
 from stepwell.worker.runs import Capacity
@@ -132,7 +133,9 @@ class EngineThread:
         self._stalls: StallWatch | None = None
         if stall_limit_seconds is not None:
             why = f"it had not answered for {stall_limit_seconds:g} s"
-            self._stalls = StallWatch(store, stall_limit_seconds, self._epoch, partial(self._take_over_stalled, why))
+            self._stalls = StallWatch(
+                store.membership, stall_limit_seconds, self._epoch, partial(self._take_over_stalled, why)
+            )
 
     # --- the thread ----------------------------------------------------------------------------------------------
 
@@ -156,7 +159,7 @@ class EngineThread:
         self._watchdog.stop()
 
     def _start(self) -> None:
-        self.clock.set_floor(self.store.inspector.last_at())
+        self.clock.set_floor(self.store.membership.last_at())
         self._look_at_clock()
         try:
             self.store.writers.acquire()
@@ -172,7 +175,7 @@ class EngineThread:
             self.worker.due.add(Retention(self._retention, self.machine.submit))
         self._loop.call_later(_STUCK_PERIOD_SECONDS, self._look_at_stuck)
         self.thread.start()
-        self.store.watch(self._hear)
+        self.store.notifications.watch(self._hear)
         self._hear(Notification("anything"))  # for what others did since the first look, and told nobody
         self._watchdog.start()
         if self._stalls is not None:
@@ -286,7 +289,7 @@ class EngineThread:
         """Fence another worker and release its runs; return how many there were. Not for the engine's own thread."""
         self.store.writers.acquire(_TAKE_OVER_PATIENCE_SECONDS)
         try:
-            released = self.store.fence(epoch, self.clock.now(), actor)
+            released = self.store.membership.fence(epoch, self.clock.now(), actor)
         finally:
             self.store.writers.release()
         self._hear(Notification("work"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stepwell.runtime.waiters import Waiters
-from stepwell.store.store import Notification
+from stepwell.store.notifications import Notification
 from stepwell.worker.worker import Worker
 
 

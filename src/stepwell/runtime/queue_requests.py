@@ -13,8 +13,8 @@ from stepwell.errors import QueueNotFound
 from stepwell.runtime.requests import Asked, CancelWaiting, ChangeQueue, PauseQueue
 from stepwell.store.acts import ActRecorded
 from stepwell.store.changes import CancelRequested, Change
-from stepwell.store.inspector import Inspector
 from stepwell.store.queues import QueueChanged, QueueFacts, QueueState
+from stepwell.store.worker_reads import WorkerReads
 from stepwell.worker.unit_of_work import Reply
 from stepwell.worker.worker import Worker
 
@@ -27,9 +27,9 @@ _CANCEL_CHUNK: Final = 200
 class QueueRequests:
     """Turns requests about queues into work for a worker; belongs to the worker's thread."""
 
-    def __init__(self, worker: Worker, inspector: Inspector, later: Callable[[Asked], None]) -> None:
+    def __init__(self, worker: Worker, reads: WorkerReads, later: Callable[[Asked], None]) -> None:
         self._worker = worker
-        self._inspector = inspector
+        self._reads = reads
         self._later = later
 
     def change(self, request: ChangeQueue, reply: Reply) -> None:
@@ -82,14 +82,13 @@ class QueueRequests:
     def cancel_waiting(self, request: CancelWaiting, reply: Reply) -> None:
         """Serve a `CancelWaiting`."""
         worker, actor = self._worker, request.actor
-        rows = self._inspector.queued_runs(request.queue, request.partition, request.after, _CANCEL_CHUNK)
+        rows = self._reads.queued_runs(request.queue, request.partition, request.after, _CANCEL_CHUNK)
         if not rows:
             reply(request.cancelled, None)
             return
         ended: list[int] = []
-        for key, _ in rows:
-            record = self._inspector.run_by_key(key)
-            if record is None or not record.queued or key in worker.batch.ending:
+        for record in self._reads.facts([key for key, _ in rows]):
+            if not record.queued or record.key in worker.batch.ending:
                 continue
             work = worker.batch.lone_work()
             work.changes += [
@@ -99,7 +98,7 @@ class QueueRequests:
             told = replace(record, cancel_reason=record.cancel_reason or actor.reason)
             worker.unstarted.cancel(told, work)
             # A run that is taken at this very moment is not among them: its end is refused.
-            work.afterwards(partial(ended.append, key))
+            work.afterwards(partial(ended.append, record.key))
 
         def go_on() -> None:
             self._later(Asked(replace(request, after=rows[-1][0], cancelled=request.cancelled + len(ended)), reply))

@@ -16,7 +16,7 @@ from stepwell.model.run import RunRecord
 from stepwell.runtime.requests import CancelRun, SendMessage, StartRun
 from stepwell.store.acts import ActRecorded
 from stepwell.store.changes import CancelRequested, Created, MessageSent, RunCreated, RunResumed, RunWoken
-from stepwell.store.inspector import Inspector
+from stepwell.store.worker_reads import WorkerReads
 from stepwell.worker.conflicts import conflict_of
 from stepwell.worker.unit_of_work import Reply
 from stepwell.worker.unstarted import no_workflow
@@ -26,9 +26,9 @@ from stepwell.worker.worker import Worker
 class RunRequests:
     """Turns requests into work for a worker; belongs to the worker's thread."""
 
-    def __init__(self, worker: Worker, inspector: Inspector, workflows: Mapping[str, Workflow[..., Any]]) -> None:
+    def __init__(self, worker: Worker, reads: WorkerReads, workflows: Mapping[str, Workflow[..., Any]]) -> None:
         self._worker = worker
-        self._inspector = inspector
+        self._reads = reads
         self._workflows = workflows
 
     def start(self, request: StartRun, reply: Reply) -> None:
@@ -121,9 +121,8 @@ class RunRequests:
         work = self._worker.batch.lone_work()
         work.changes.append(ActRecorded("resume", now, *actor, run_id=record.id))
         work.answer(reply, None)
-        below = (self._inspector.run_facts_by_key(key) for key in self._inspector.halted_below(record.key))
-        for halted in (record, *below):
-            if halted is None or halted.status != "halted":
+        for halted in (record, *self._reads.facts(self._reads.halted_below(record.key))):
+            if halted.status != "halted":
                 continue
             here = self._serves(halted)
             reason = None if here else no_workflow(halted.workflow)

@@ -15,7 +15,7 @@ from typing import Final
 
 from stepwell.errors import StepwellError
 from stepwell.model.steady import monotonic
-from stepwell.store.store import Store
+from stepwell.store.membership import Membership
 
 _log: Final = logging.getLogger("stepwell")
 
@@ -32,9 +32,13 @@ class StallWatch:
     """
 
     def __init__(
-        self, store: Store, limit_seconds: float, own_epoch: Callable[[], int], take_over: Callable[[int], object]
+        self,
+        membership: Membership,
+        limit_seconds: float,
+        own_epoch: Callable[[], int],
+        take_over: Callable[[int], object],
     ) -> None:
-        self._store = store
+        self._membership = membership
         self._limit_seconds = limit_seconds
         self._own_epoch = own_epoch
         self._take_over = take_over
@@ -61,9 +65,11 @@ class StallWatch:
 
     def _look(self) -> None:
         own = self._own_epoch()
-        others = [member.epoch for member in self._store.members() if member.epoch != own and member.state != "dead"]
+        others = [
+            member.epoch for member in self._membership.members() if member.epoch != own and member.state != "dead"
+        ]
         asked_at = monotonic()
-        answers = self._store.ask(others, min(ANSWER_SECONDS, self._limit_seconds / _LOOKS_PER_LIMIT))
+        answers = self._membership.ping(others, min(ANSWER_SECONDS, self._limit_seconds / _LOOKS_PER_LIMIT))
         silent = {epoch for epoch, answer in answers.items() if answer == "silent"}
         self._silent_since = {epoch: self._silent_since.get(epoch, asked_at) for epoch in silent}
         self._note_unreachable({epoch for epoch, answer in answers.items() if answer == "unreachable"})

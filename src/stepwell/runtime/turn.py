@@ -30,7 +30,8 @@ from stepwell.runtime.retry_requests import RetryRequests
 from stepwell.runtime.run_requests import RunRequests
 from stepwell.runtime.waiters import Waiters
 from stepwell.runtime.write_turn import WriteTurn
-from stepwell.store.store import Notification, Outcome, Store
+from stepwell.store.notifications import Notification
+from stepwell.store.store import Outcome, Store
 from stepwell.values.codec import Codec
 from stepwell.worker.effects import EndsRefused, Later, RunsOver, StepsDropped, TookOn
 from stepwell.worker.facts import ValuePublished
@@ -106,7 +107,7 @@ class TurnLoop:
         self._takes_work = takes_work
         self._queues = None if queues is None else sorted(queues)
         self.worker = Worker(
-            store.inspector,
+            store.reads,
             codec,
             workflows,
             limits,
@@ -117,11 +118,11 @@ class TurnLoop:
             queues=queues,
         )
         self.waiters = Waiters(store, self.worker.memory, self.worker.batch, self.worker.claims.claiming)
-        self.run_requests = RunRequests(self.worker, store.inspector, workflows)
+        self.run_requests = RunRequests(self.worker, store.reads, workflows)
         self.gate = RequestGate(
             self.run_requests,
             RetryRequests(self.worker, store.inspector, self.run_requests, self.inbox.append),
-            QueueRequests(self.worker, store.inspector, self.inbox.append),
+            QueueRequests(self.worker, store.reads, self.inbox.append),
             Purging(self.worker, store, self.write_turn, self.inbox.append),
             self.waiters,
         )
@@ -134,17 +135,17 @@ class TurnLoop:
         self.worker.now = now
         self.claim = self._register(now)
         self.worker.runs.epoch = self.claim.epoch
-        released = self.store.reap(self.claim, now)
+        released = self.store.membership.reap(self.claim, now)
         if released:
             _log.info("%s: %d runs were under way when their worker died; they go on", self.store.location, released)
         self.inbox.append(self.worker.claims.recover)
         if self._takes_work:
-            self._note_at_work(self.store.members())
+            self._note_at_work(self.store.membership.members())
             self.inbox += [self.worker.turns.declare_known, self.worker.turns.look]
 
     def _register(self, now: int) -> Claim:
         workflows, queues = self.worker.claims.serving(), self._queues
-        return self.store.register(now, takes_work=self._takes_work, workflows=workflows, queues=queues)
+        return self.store.membership.register(now, takes_work=self._takes_work, workflows=workflows, queues=queues)
 
     def post(self, event: Callable[[], None]) -> None:
         """Queue an event; from any thread. The driver must be woken."""
@@ -421,7 +422,7 @@ class TurnLoop:
         """Release the runs of workers that are dead, and notice where this one was taken for lost."""
         if self.closing:
             return
-        members = self.store.members()
+        members = self.store.membership.members()
         if self._note_at_work(members):
             # What it halted may be fine with the code of this one: after a deployment the worker was of the old code.
             self.later(self.worker.claims.retry_halted)
@@ -434,7 +435,7 @@ class TurnLoop:
             if fenced:
                 lost = f"{self.store.location}: worker {self.claimed().epoch} was fenced: its runs were taken over"
                 self._start_anew([], ClaimLost(lost))
-            released = self.store.reap(self.claimed(), self.worker.now)
+            released = self.store.membership.reap(self.claimed(), self.worker.now)
         except (StoreUnavailable, ClaimLost):  # the next look tries again
             return
         finally:

@@ -77,13 +77,13 @@ class Waiters:
             self._of_values.setdefault((record.key, key), []).append(reply)
 
     def _record(self, run_id: str) -> RunRecord:
-        record = self._store.inspector.run_by_id(run_id)
+        record = self._store.reads.run_by_id(run_id)
         if record is None:
             raise RunNotFound(f"{self._store.location} has no run {run_id!r}")
         return record
 
     def _tell_value(self, run: int, key: str, replies: list[Reply]) -> bool:
-        found = self._store.inspector.value(run, key)
+        found = self._store.reads.value(run, key)
         for reply in replies if found is not None else ():
             reply(found[0] if found is not None else None, None)
         return found is not None
@@ -91,14 +91,14 @@ class Waiters:
     def _listen(self) -> None:
         if not self._listening:
             self._listening = True
-            self._store.listen(True)
+            self._store.notifications.listen(True)
 
     def look(self, keys: set[int] | None) -> None:
         """Look whether the runs with these keys, None for all, ended or published elsewhere; an event."""
         if not self._of_runs and not self._of_values:
             if keys is None and self._listening:
                 self._listening = False
-                self._store.listen(False)
+                self._store.notifications.listen(False)
             return
         # Ends are read before values, and told after them: what a run published together with its end is found so.
         over = self._ended_elsewhere(keys)
@@ -109,25 +109,25 @@ class Waiters:
 
     def _ended_elsewhere(self, keys: set[int] | None) -> list[RunOver]:
         """Return how those of the runs with these keys ended, None for all, that anyone waits for."""
-        inspector = self._store.inspector
+        reads = self._store.reads
         wanted = self._ids if keys is None else self._ids.keys() & keys
         ids = [self._ids[key] for key in wanted if key not in self._memory and key not in self._batch.ending]
         over: list[RunOver] = []
         for start in range(0, len(ids), _LOOK_CHUNK):
-            settled = inspector.settled_among(ids[start : start + _LOOK_CHUNK])
+            settled = reads.settled_among(ids[start : start + _LOOK_CHUNK])
             # Of a halted run that is tried again it is told when that is committed.
             told = (record for record in settled if record.status in ENDED or record.key not in self._claiming)
             over += map(RunOver.of, told)
-        for key in {place[0] for place in self._of_values if keys is None or place[0] in keys}:
-            record = inspector.run_by_key(key) if key not in self._memory else None
-            if record is not None and record.status in ENDED and key not in self._batch.ending:
+        awaited = {place[0] for place in self._of_values if keys is None or place[0] in keys}
+        for record in reads.records([key for key in awaited if key not in self._memory]):
+            if record.status in ENDED and record.key not in self._batch.ending:
                 over.append(RunOver.of(record))
         return over
 
     def look_at_stuck(self) -> None:
         """Tell whoever waits for runs that cannot go on, because what they wait for is halted; an event."""
         if self._of_runs:
-            stuck = stuck_runs(self._store.inspector)
+            stuck = stuck_runs(self._store.inspector, self._store.reads)
             ids = [(run, cause) for run, cause in stuck.values() if run.id in self._of_runs]
             self.run_over([RunOver(run.key, run.id, "halted", None, None, why_stuck(run, cause)) for run, cause in ids])
 

@@ -131,8 +131,8 @@ class RunsClaimed(msgspec.Struct, frozen=True):
     """The writing worker wants these runs: it becomes the owner of those that have none and have not ended.
 
     The result is the list of the keys that it owns now, in the order of `keys`. Those that were ``pending`` or
-    ``halted``, or are suspects (see `Store.bury`), become ``running``; the others stay as they were. What arrives from
-    then on is noted for the owner, so the snapshot must be read after the commit.
+    ``halted``, or are suspects (see `Membership.reap`), become ``running``; the others stay as they were. What arrives
+    from then on is noted for the owner, so the snapshot must be read after the commit.
     """
 
     keys: list[int]
@@ -144,7 +144,8 @@ class WorkTaken(msgspec.Struct, frozen=True):
 
     Due is a ``waiting`` run whose `wake_at` is not after `at`; a ``pending`` one must not stand in a queue. The longest
     due come first, then pending ones by age. The result is the list of their keys; they are claimed as by
-    `RunsClaimed`. Of *suspects* (see `Store.bury`) at most one is taken, and only while none is under way anywhere.
+    `RunsClaimed`. Of *suspects* (see `Membership.reap`) at most one is taken, and only while none is under way
+    anywhere.
     """
 
     workflows: list[str]
@@ -156,7 +157,7 @@ class RunsReleased(msgspec.Struct, frozen=True):
     """These waiting runs leave the memory of the writing worker, which owns them: now anyone may claim them.
 
     The result is the list of those for which something arrived that the worker has not seen; they stay its own. One
-    that made progress since it was last blamed for a crash (see `Store.bury`) has its count of crashes set to 0.
+    that made progress since it was last blamed for a crash (see `Membership.reap`) has its count of crashes set to 0.
     """
 
     keys: list[int]
@@ -172,7 +173,7 @@ class NotesTaken(msgspec.Struct, frozen=True):
 
 
 class WorkerServes(msgspec.Struct, frozen=True):
-    """The writing worker has these workflows now; see `Store.register`."""
+    """The writing worker has these workflows now; see `Membership.register`."""
 
     workflows: list[str]
 
@@ -183,7 +184,7 @@ class RunWoken(msgspec.Struct, frozen=True):
     - A run without an owner that waits becomes due: its `wake_at` becomes `at` where it was later or unset.
     - So does a waiting run of the writing worker. The worker knows, and says what the run waits for next; but should it
       die before it has acted, whoever takes its runs over finds that this one has something to look at.
-    - For a run that another worker owns a note is left (`Inspector.news`), and that worker is told after the commit.
+    - For a run that another worker owns a note is left (`WorkerReads.news`), and that worker is told after the commit.
     - Nothing is done about a run of its own that is running, or about any that is pending, halted or over.
 
     `MessageSent`, `CancelRequested`, `ChildrenCancelled` and `RunFinished` (for watchers) do the same to the runs that

@@ -1,8 +1,7 @@
-"""The read side of a store: what the engine, the command line and tools ask it, without ever writing."""
+"""The read side of a store for people: what engines, the command line and tools show, without ever writing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -10,8 +9,8 @@ import msgspec
 from stepwell.model.acts import ActRecord
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
-from stepwell.model.run import Message, RunRecord, RunSnapshot
-from stepwell.store.queues import QueueInspector
+from stepwell.model.run import RunRecord
+from stepwell.store.queues import QueueReads, Standing
 
 
 class RunFilter(msgspec.Struct, frozen=True):
@@ -33,27 +32,18 @@ class RunFilter(msgspec.Struct, frozen=True):
     roots: bool = False
 
 
-class Inspector(QueueInspector, Protocol):
-    """The read side. Every call is one short read on a connection of its own; all are safe from any thread."""
+class Inspector(QueueReads, Protocol):
+    """The read side for people. Every call is one short read on a connection of its own; all are safe from any thread.
+
+    What workers ask is `stepwell.store.worker_reads.WorkerReads`.
+    """
 
     def run_by_id(self, run_id: str) -> RunRecord | None:
         """Return the run with this id, or None."""
         ...
 
-    def run_by_key(self, key: int) -> RunRecord | None:
-        """Return the run with this key, or None."""
-        ...
-
     def run_facts(self, run_id: str) -> RunRecord | None:
         """Return the run with this id, or None: without its input and its result, which may have many megabytes."""
-        ...
-
-    def run_facts_by_key(self, key: int) -> RunRecord | None:
-        """Return the run with this key, or None: without its input and its result."""
-        ...
-
-    def has_ids(self, prefix: str) -> bool:
-        """Tell whether the id of any run begins with `prefix`."""
         ...
 
     def list_runs(self, run_filter: RunFilter) -> list[RunRecord]:
@@ -64,8 +54,12 @@ class Inspector(QueueInspector, Protocol):
         """Return how many runs match, at most `run_filter.limit`."""
         ...
 
+    def counts(self) -> dict[Status, int]:
+        """Return how many runs are in each state (states without runs are left out)."""
+        ...
+
     def journal(self, run: int, *, after: int = 0, limit: int = 1000) -> list[Entry]:
-        """Return entries of a run in order, those with a position above `after`."""
+        """Return entries of the present chapter of a run in order, those with a position above `after`."""
         ...
 
     def acts(self, run: int) -> list[ActRecord]:
@@ -78,10 +72,6 @@ class Inspector(QueueInspector, Protocol):
 
     def halted_by(self, run: int) -> Payload:
         """Return the failure that halted a run, None for one that is not halted."""
-        ...
-
-    def load(self, keys: Sequence[int]) -> list[RunSnapshot]:
-        """Return the snapshots of these runs, in this order, leaving out runs that do not exist."""
         ...
 
     def value(self, run: int, key: str) -> tuple[Payload, int] | None:
@@ -97,56 +87,37 @@ class Inspector(QueueInspector, Protocol):
         ...
 
     def suspect_under_way(self) -> str | None:
-        """Return the id of the suspect (see `Store.bury`) that is under way, for which the others wait, or None."""
+        """Return the id of the suspect (see `Membership.reap`) that is under way, for which others wait, or None."""
         ...
 
-    def halted(self, workflows: Sequence[str], crashes: int) -> list[int]:
-        """Return the keys of the ``halted`` runs of these workflows that have fewer `crashes`, oldest first."""
+    def oldest_wait(self, queue: str) -> int | None:
+        """Return since when the longest waiting entry of a queue or limit has waited, or None."""
         ...
 
-    def halted_below(self, run: int) -> list[int]:
-        """Return the keys of the ``halted`` ones of a run's children that have not ended, of theirs, and so on."""
+    def standing(self, run: int, op: int = 0) -> Standing | None:
+        """Return how a run stands in its queue, or an operation of it (`op`) in a limit; None where it does not."""
         ...
 
-    def has_work(self, workflows: Sequence[str], now: int) -> bool:
-        """Tell whether a `WorkTaken` with these values would take anything."""
+    def partition_busy(self, queue: str, partition: str) -> int:
+        """Return how many entries of a partition are running."""
         ...
 
-    def next_wake(self, workflows: Sequence[str], after: int) -> int | None:
-        """Return the earliest `wake_at` above `after` of the waiting runs of these workflows that nobody owns."""
+    def halted_holders(self, queue: str, partition: str | None = None) -> list[str]:
+        """Return the ids of the halted runs that keep a place in a queue, or in one partition of it, by age."""
         ...
 
-    def next_deadline(self) -> int | None:
-        """Return when the next ``pending`` run ends that no worker has ever begun, or None.
-
-        That is at its `cancel_requested_at`, else at its `deadline_at`.
-        """
+    def place_holders(self, queue: str, most: int, partition: str | None = None) -> list[str]:
+        """Return ids of runs that have a place in a queue, or in one partition of it, and are not halted; not all."""
         ...
 
-    def overdue(self, now: int, limit: int) -> list[RunRecord]:
-        """Return those of these runs for which that is not after `now`, the earliest first, at most `limit`."""
+    def permit_holders(self, limit: str, most: int) -> list[str]:
+        """Return ids of runs in memory that have a permit, at most so many, one for each permit."""
         ...
 
-    def stranded(self, workflows: Sequence[str], now: int, limit: int) -> list[int]:
-        """Return keys of due runs that nobody owns and that belong to none of these workflows."""
+    def permits_kept_apart(self, limit: str) -> list[str]:
+        """Return the ids of the runs whose attempts keep a permit although nobody waits for them any more."""
         ...
 
-    def news(self, epoch: int) -> list[int]:
-        """Return the keys of the runs of this worker for which something arrived that it was not told in its memory."""
-        ...
-
-    def messages_from_others(self, run: int, epoch: int, after: int) -> list[Message]:
-        """Return the unreceived messages of a run above a position that other workers than this one wrote, in order."""
-        ...
-
-    def settled_among(self, ids: Sequence[str]) -> list[RunRecord]:
-        """Return those of the runs with these ids that have ended or are halted."""
-        ...
-
-    def counts(self) -> dict[Status, int]:
-        """Return how many runs are in each state (states without runs are left out)."""
-        ...
-
-    def last_at(self) -> int:
-        """Return the time of the newest journal entry and run, 0 for an empty file: the floor of the clock."""
+    def held_by_worker(self, epoch: int, queue: str) -> int:
+        """Return how many runs of a queue a worker has in memory, which is what `per_worker` bounds."""
         ...

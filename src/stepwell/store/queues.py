@@ -18,7 +18,6 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from stepwell.definitions.queues import FlowKind, QueueSettings
-from stepwell.model.run import Permit
 
 
 class Entered(msgspec.Struct, frozen=True):
@@ -251,8 +250,8 @@ class QueueFacts(Protocol):
         ...
 
 
-class QueueInspector(Protocol):
-    """The read side of queues and limits; part of `stepwell.store.inspector.Inspector`."""
+class QueueReads(Protocol):
+    """What both read sides tell of queues and limits."""
 
     def queue_facts(self) -> AbstractContextManager[QueueFacts]:
         """Return facts that agree with each other, for a short look; entries that became due may still be delayed."""
@@ -260,47 +259,4 @@ class QueueInspector(Protocol):
 
     def queues(self) -> list[QueueState]:
         """Return all queues and limits, by name."""
-        ...
-
-    def oldest_wait(self, queue: str) -> int | None:
-        """Return since when the longest waiting entry of a queue or limit has waited, or None."""
-        ...
-
-    def permits(self, run: int) -> list[Permit]:
-        """Return the permits that operations of a run wait for, or have."""
-        ...
-
-    def standing(self, run: int, op: int = 0) -> Standing | None:
-        """Return how a run stands in its queue, or an operation of it (`op`) in a limit; None where it does not."""
-        ...
-
-    def partition_busy(self, queue: str, partition: str) -> int:
-        """Return how many entries of a partition are running."""
-        ...
-
-    def halted_holders(self, queue: str, partition: str | None = None) -> list[str]:
-        """Return the ids of the halted runs that keep a place in a queue, or in one partition of it, by age."""
-        ...
-
-    def place_holders(self, queue: str, most: int, partition: str | None = None) -> list[str]:
-        """Return ids of runs that have a place in a queue, or in one partition of it, and are not halted; not all."""
-        ...
-
-    def permit_holders(self, limit: str, most: int) -> list[str]:
-        """Return ids of runs in memory that have a permit, at most so many, one for each permit."""
-        ...
-
-    def permits_kept_apart(self, limit: str) -> list[str]:
-        """Return the ids of the runs whose attempts keep a permit although nobody waits for them any more."""
-        ...
-
-    def held_by_worker(self, epoch: int, queue: str) -> int:
-        """Return how many runs of a queue a worker has in memory, which is what `per_worker` bounds."""
-        ...
-
-    def queued_runs(self, queue: str, partition: str | None, after: int, limit: int) -> list[tuple[int, str]]:
-        """Return key and id of the runs with keys above `after` that are delayed or wait in a queue, by key.
-
-        A `partition` of None means all.
-        """
         ...

@@ -1,32 +1,37 @@
-"""What the engine asks of a store.
+"""What the engine asks of a store: four protocols, and two read sides.
 
-The write side is one call: `Store.commit` takes units, each a list of changes (`stepwell.store.changes`: frozen values
-that state a fact), and applies all of them in one transaction. The store decides nothing: times, states and ids come in
-with the changes. The read side is `stepwell.store.inspector.Inspector`, which never writes. `stepwell.testing.contract`
-is the test suite that any store must pass.
+- `Store`, here, is the write side. It is one call: `Store.commit` takes units, each a list of changes
+  (`stepwell.store.changes`: frozen values that state a fact), and applies all of them in one transaction. It decides
+  nothing: times, states and ids come in with the changes.
+- `stepwell.store.membership.Membership`: the workers, their ends, their clock.
+- `stepwell.store.notifications.Notifications`: what they tell each other.
+- `stepwell.store.inspector.Inspector` reads for people, `stepwell.store.worker_reads.WorkerReads` for workers.
+
+*Positions*, of a run's journal entries and of its messages, rise in the order in which they are committed: whoever has
+seen one has seen all that will ever stand below it, for that run. Readers go on from where they were, a worker knows by
+it what it has heard, and a crash what was progress. One file has one writer at a time, which is why that holds there; a
+store whose numbers are given out before the commit has to give them out in turn, run by run.
+
+`stepwell.testing.contract` is the test suite that any store must pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
 from stepwell.errors import StepwellError
-from stepwell.model.acts import Actor
-from stepwell.model.run import Claim, Member
+from stepwell.model.run import Claim
 from stepwell.store.changes import Change
 from stepwell.store.inspector import Inspector
-from stepwell.store.queues import (
-    QueueFacts,
-)
+from stepwell.store.membership import Membership
+from stepwell.store.notifications import Notifications
+from stepwell.store.queues import QueueFacts
+from stepwell.store.worker_reads import WorkerReads
 from stepwell.values.own_tables import Connection, Parameters, Rows
-
-#: From how many crashes in a row, without progress in between, a run is taken up only while no other such run is under
-#: way: so that the one that kills workers is found, and its neighbours are not blamed.
-SUSPECT_CRASHES: Final = 2
 
 # --- transactions -----------------------------------------------------------------------------------------------------
 
@@ -104,96 +109,22 @@ class WritersLock(Protocol):
 # --- the protocol -----------------------------------------------------------------------------------------------------
 
 
-class Notification(NamedTuple):
-    """That something happened in another process.
-
-    - ``work``: there may be runs to claim, in queues or not; ``turn``: in queues only.
-    - ``mail``: something arrived for runs of this worker (`Inspector.news`).
-    - ``ends``: the runs with these `keys` ended or published a value; only where `Store.listen` was asked for.
-    - ``death``: a worker died; `Store.bury` is due.
-    - ``anything``: the store changed, or workers came or went, and nothing more is known. Told as well where a more
-      precise word was lost, so whoever acts on ``anything`` as on all of the others misses nothing.
-    - ``alive``: somebody asks whether the worker still works; `reply` must be called from where the work is done.
-    """
-
-    kind: Literal["work", "turn", "mail", "ends", "death", "anything", "alive"]
-    keys: tuple[int, ...] = ()
-    reply: Callable[[], None] | None = None
-
-
-#: What became of the question whether a worker still works; see `Store.ask`.
-Answer: TypeAlias = Literal["answered", "silent", "unreachable"]
-
-
 class Store(Protocol):
-    """A place that keeps runs, for any number of workers in any number of processes.
+    """A place that keeps runs, for any number of workers in any number of processes: its write side, and the others.
 
-    All methods but `inspector`'s, `query`, `watch`, `listen` and `members` are called with the writers' lock held, or
-    at open and close. After each commit the store tells the workers of other processes whom it concerns (see
-    `Notification`).
+    `commit`, `transaction`, `purge` and `close` are called with the writers' lock held.
     """
 
     writers: WritersLock
+    #: The workers.
+    membership: Membership
+    #: What other processes do.
+    notifications: Notifications
+    #: The read side for workers, and the one for people.
+    reads: WorkerReads
     inspector: Inspector
     #: Names the place in messages: the path of the file, say.
     location: str
-
-    def query(self, sql: str, parameters: Parameters) -> Rows:
-        """Return the rows of a query of the user's, which only reads, on his own tables; from any thread.
-
-        It holds up no writer. Raises `TransactionError` for what would do more than read.
-        """
-        ...
-
-    def agree_on_clock(self, offset: int) -> int:
-        """Return the offset, in nanoseconds, of wall time to the machine's steady clock that all workers here use.
-
-        It is that of the first of them: `offset` where no other is alive.
-        """
-        ...
-
-    def wall_clock(self) -> int:
-        """Return the machine's wall clock, in nanoseconds since the epoch; from any thread.
-
-        As the machine has it: tools for tests that freeze or move Python's clock make no difference.
-        """
-        ...
-
-    def register(
-        self,
-        now: int,
-        *,
-        takes_work: bool = True,
-        workflows: Sequence[str] | None = None,
-        queues: Sequence[str] | None = None,
-    ) -> Claim:
-        """Enter a worker; return its claim, with an epoch above all earlier ones.
-
-        `takes_work` says whether it claims runs at all; a mere client does not. A process that was fenced registers
-        once more, on the same store. `workflows` are those that it has, and `queues` those that it takes runs from
-        (None: all), for whoever asks why a run waits (`Member`).
-        """
-        ...
-
-    def reap(self, claim: Claim, now: int) -> int:
-        """End the workers that are dead, and release their runs; return how many runs there were.
-
-        Dead is decided by the kernel, not by time. A released run has no owner; one that was ``running`` is
-        ``waiting``; it is due at `now`, and so is one for which there was news, a message or a request to cancel it
-        that it may not have looked at. Where it was ``running`` or due, its count of crashes rises: it becomes 1 where
-        the journal grew since the last crash. (A run that is claimed goes on waiting until its code has said something,
-        and that may be what kills the worker.) With `SUSPECT_CRASHES` or more it is a suspect. For each run it is
-        recorded that the worker with `claim` took it over. The other workers are told that there is work.
-        """
-        ...
-
-    def fence(self, epoch: int, now: int, actor: Actor | None = None) -> int:
-        """End the worker with this epoch, dead or not, and release its runs as `reap` does, without counting a crash.
-
-        Every later commit with its claim raises `ClaimLost`. Returns how many runs it had. For each it is recorded that
-        `actor`, if there is one, took it over.
-        """
-        ...
 
     def commit(self, units: Sequence[Unit], claim: Claim) -> list[Outcome]:
         """Apply all units in one transaction and make it durable; return one outcome for each unit.
@@ -215,23 +146,10 @@ class Store(Protocol):
         """Delete up to `limit` runs that ended before a time, with all that belongs to them; return how many."""
         ...
 
-    def watch(self, callback: Callable[[Notification], None]) -> None:
-        """Have `callback` called, from a thread of the store's, with what happens in other processes."""
-        ...
+    def query(self, sql: str, parameters: Parameters) -> Rows:
+        """Return the rows of a query of the user's, which only reads, on his own tables; from any thread.
 
-    def listen(self, on: bool) -> None:
-        """Say whether this worker wants to hear of ``ends``. Read the run's state after saying so, not before."""
-        ...
-
-    def members(self) -> list[Member]:
-        """Return the workers that have not ended, oldest first, with what the kernel says of their processes."""
-        ...
-
-    def ask(self, epochs: Sequence[int], timeout_seconds: float) -> dict[int, Answer]:
-        """Ask workers whether they still work: their engines, not merely their processes.
-
-        ``silent`` is a worker that had the question, and did not answer in time: it is stopped, or hangs.
-        ``unreachable`` is one of which nothing is known but that it lives.
+        It holds up no writer. Raises `TransactionError` for what would do more than read.
         """
         ...
 

@@ -105,7 +105,7 @@ class ActContract(StoreFixtures):
         worker, stalled = Worker(store), Worker(store)
         key = stalled.create("a")
         with worker.writing():
-            assert store.fence(stalled.epoch, NOW + 5, Actor("mia@web", reason)) == 1
+            assert store.membership.fence(stalled.epoch, NOW + 5, Actor("mia@web", reason)) == 1
         (noted,) = worker.read.acts(key)
         assert (noted.at, noted.act, noted.by) == (NOW + 5, "takeover", "mia@web")
         assert noted.reason is not None

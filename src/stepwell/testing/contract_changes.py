@@ -263,7 +263,7 @@ class ChangeContract(StoreFixtures):
         key = worker.parked("a")
         sent = [worker.apply(MessageSent("a", f"m{number}", str(number), NOW + number))[0] for number in range(3)]
         assert [(one.run, one.status) for one in sent] == [(key, "waiting")] * 3
-        (snapshot,) = worker.read.load([key])
+        (snapshot,) = worker.reads.load([key])
         assert [(m.position, m.name, m.value, m.sent_at) for m in snapshot.messages] == [
             (sent[number].position, f"m{number}", str(number), NOW + number) for number in range(3)
         ]
@@ -274,7 +274,7 @@ class ChangeContract(StoreFixtures):
         key = worker.create("a")
         (first,) = worker.apply(MessageSent("a", "m", "1", NOW))
         worker.apply(MessageTaken(key, first.position, NOW + 1), step(key, 1, kind="message", value="1"))
-        assert worker.read.load([key])[0].messages == []
+        assert worker.reads.load([key])[0].messages == []
         with pytest.raises(StoreError):
             worker.apply(MessageTaken(key, first.position, NOW + 2))
         (second,) = worker.apply(MessageSent("a", "m", "2", NOW))
@@ -285,7 +285,7 @@ class ChangeContract(StoreFixtures):
         (sent,) = worker.apply(MessageSent("a", "m", "1", NOW))
         with pytest.raises(StoreError):
             worker.apply(MessageTaken(other, sent.position, NOW))
-        assert len(worker.read.load([key])[0].messages) == 1
+        assert len(worker.reads.load([key])[0].messages) == 1
 
     def test_a_key_dedups_a_message_before_and_after_it_was_taken(self, worker: Worker) -> None:
         key = worker.create("a")
@@ -294,7 +294,7 @@ class ChangeContract(StoreFixtures):
         assert worker.apply(message) == [Sent(key, "running", 0, worker.epoch)]
         worker.apply(MessageTaken(key, sent.position, NOW + 1))
         assert worker.apply(message) == [Sent(key, "running", 0, worker.epoch)]
-        assert worker.read.load([key])[0].messages == []
+        assert worker.reads.load([key])[0].messages == []
         with pytest.raises(StoreError):
             worker.apply(MessageTaken(key, sent.position, NOW + 2))
         worker.create("b")
@@ -315,7 +315,7 @@ class ChangeContract(StoreFixtures):
         key = worker.create("a")
         worker.apply(MessageSent("a", "m", "1", NOW), MessageSent("a", "m", "2", NOW, key="k"))
         worker.apply(RunFinished(key, "completed", NOW))
-        assert worker.read.load([key])[0].messages == []
+        assert worker.reads.load([key])[0].messages == []
 
     def test_a_published_value_replaces_the_one_before(self, worker: Worker) -> None:
         key, other = worker.create("a"), worker.create("b")

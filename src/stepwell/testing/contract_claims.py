@@ -12,6 +12,7 @@ import pytest
 
 from stepwell.errors import ClaimLost
 from stepwell.model.lifecycle import STATUSES, Status
+from stepwell.model.run import Message
 from stepwell.store.changes import (
     CancelRequested,
     Change,
@@ -265,7 +266,10 @@ class ClaimContract(StoreFixtures):
     def test_the_messages_that_others_wrote_are_told_apart(self, worker: Worker, other: Worker) -> None:
         run = worker.create("a")
         sent = [who.apply(MessageSent("a", "m", f"{n}", NOW + n))[0] for n, who in enumerate([other, worker] * 2)]
-        from_others = worker.read.messages_from_others
+
+        def from_others(run: int, epoch: int, heard: int) -> list[Message]:
+            return worker.reads.messages_from_others({run: heard}, epoch)[run]
+
         assert [message.value for message in from_others(run, worker.epoch, 0)] == ["0", "2"]
         assert [message.value for message in from_others(run, worker.epoch, sent[0].position)] == ["2"]
         assert [message.value for message in from_others(run, other.epoch, 0)] == ["1", "3"]

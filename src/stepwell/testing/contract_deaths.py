@@ -12,7 +12,8 @@ import pytest
 from stepwell.errors import ClaimLost
 from stepwell.model.lifecycle import Status
 from stepwell.store.changes import RunFinished, RunMoved, RunResumed, RunsClaimed, RunsReleased, RunWoken
-from stepwell.store.store import SUSPECT_CRASHES, Store
+from stepwell.store.membership import SUSPECT_CRASHES
+from stepwell.store.store import Store
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 
 
@@ -96,7 +97,7 @@ class DeathContract(StoreFixtures):
         victim = Worker(worker.store)
         assert victim.take(at=NOW, limit=5) == [run]
         victim.apply(step(run, 1, kind="step_started", value=None))
-        assert not worker.read.has_work(["shop.checkout"], NOW)
+        assert not worker.reads.has_work(["shop.checkout"], NOW)
         assert worker.take(at=NOW, limit=5) == []
         victim.apply(RunMoved(run, "waiting", NOW), RunsReleased([run]))
         assert worker.record(run).crashes == 3
@@ -107,7 +108,7 @@ class DeathContract(StoreFixtures):
             self._crash(worker, run, steps=1)
             self._crash(worker, run)
         worker.apply(RunsClaimed([run], NOW), RunMoved(run, "halted", NOW, reason="RunCrashed: why"))
-        assert worker.read.halted(["shop.checkout"], 2) == []
+        assert worker.reads.halted(["shop.checkout"], 2) == []
         worker.apply(RunResumed(run, NOW + 5, "served by nobody"))
         record = worker.record(run)
         assert (record.status, record.crashes, record.resumed, record.reason) == (
@@ -137,9 +138,9 @@ class DeathContract(StoreFixtures):
         worker.create("other", "halted")
         ended = worker.create("top/3", "completed", parent=top, parent_op=3)
         worker.create("top/3/1", "halted", parent=ended, parent_op=1)
-        assert worker.read.halted_below(top) == [halted, below]
-        assert worker.read.halted_below(middle) == [below]
-        assert worker.read.halted_below(below) == []
+        assert worker.reads.halted_below(top) == [halted, below]
+        assert worker.reads.halted_below(middle) == [below]
+        assert worker.reads.halted_below(below) == []
 
     def test_a_run_that_only_waited_is_not_blamed(self, worker: Worker, other: Worker) -> None:
         runs = [other.create("a", "waiting"), other.create("b")]
@@ -179,7 +180,7 @@ class DeathContract(StoreFixtures):
         worker.apply(RunsClaimed([suspect], NOW), RunMoved(suspect, "waiting", NOW, wake_at=NOW + 5))
         worker.apply(RunsReleased([suspect]))
         runs = [worker.parked(f"r{n}", wake_at=NOW + at) for n, at in enumerate((4, 6))]
-        assert worker.read.next_wake(["shop.checkout"], NOW + 4) == NOW + 5
+        assert worker.reads.next_wake(["shop.checkout"], NOW + 4) == NOW + 5
         assert worker.take(at=NOW + 6, limit=2) == [runs[0], suspect]
 
     def test_a_pending_suspect_is_taken_alone_as_well(self, worker: Worker) -> None:
@@ -196,8 +197,8 @@ class DeathContract(StoreFixtures):
         run = worker.parked("s")
         for _ in range(SUSPECT_CRASHES):
             self._crash(worker, run)
-        assert worker.read.stranded(["another"], NOW, 10) == [run]
-        assert worker.read.stranded(["shop.checkout"], NOW, 10) == []
+        assert worker.reads.stranded(["another"], NOW, 10) == [run]
+        assert worker.reads.stranded(["shop.checkout"], NOW, 10) == []
 
     def test_a_run_that_made_progress_and_came_to_rest_is_no_suspect_any_more(self, worker: Worker) -> None:
         run = worker.parked("s")
@@ -215,8 +216,8 @@ class DeathContract(StoreFixtures):
     ) -> None:
         run, waiting = other.create("a"), other.create("b", "waiting")
         with worker.writing():
-            assert worker.store.fence(other.epoch, NOW + 3) == 2
-            assert worker.store.fence(other.epoch, NOW + 4) == 0
+            assert worker.store.membership.fence(other.epoch, NOW + 3) == 2
+            assert worker.store.membership.fence(other.epoch, NOW + 4) == 0
         record = worker.record(run)
         assert (record.status, record.wake_at, record.owner, record.crashes) == ("waiting", NOW + 3, None, 0)
         assert worker.record(waiting).owner is None
@@ -256,12 +257,12 @@ class DeathContract(StoreFixtures):
             for n in range(count):
                 who.create(f"{who.epoch}-{n}", "waiting" if n else "running")
         with worker.writing():
-            store.fence(fenced.epoch, NOW)
+            store.membership.fence(fenced.epoch, NOW)
         self.kill(dead)
-        assert [(m.epoch, m.started_at, m.takes_work, m.state, m.runs) for m in store.members()] == [
+        assert [(m.epoch, m.started_at, m.takes_work, m.state, m.runs) for m in store.membership.members()] == [
             (client.epoch, NOW, False, "active", 0),
             (worker.epoch, NOW + 1, True, "active", 2),
             (dead.epoch, NOW + 2, True, "dead", 1),
         ]
         worker.reap()
-        assert [member.epoch for member in store.members()] == [client.epoch, worker.epoch]
+        assert [member.epoch for member in store.membership.members()] == [client.epoch, worker.epoch]

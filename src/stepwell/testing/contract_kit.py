@@ -26,8 +26,9 @@ class Worker:
     def __init__(self, store: Store, now: int = NOW, *, takes_work: bool = True) -> None:
         self.store = store
         self.read = store.inspector
+        self.reads = store.reads
         with self.writing():
-            self.claim = store.register(now, takes_work=takes_work)
+            self.claim = store.membership.register(now, takes_work=takes_work)
 
     @property
     def epoch(self) -> int:
@@ -79,7 +80,7 @@ class Worker:
     def take(self, *workflows: str, at: int = NOW, limit: int = 10) -> list[int]:
         """Take work of these workflows, by default of ``shop.checkout``; return the keys."""
         wanted = list(workflows) or ["shop.checkout"]
-        had_work = self.read.has_work(wanted, at)
+        had_work = self.reads.has_work(wanted, at)
         (keys,) = self.apply(WorkTaken(wanted, at, limit))
         assert had_work is bool(keys)
         taken: list[int] = keys
@@ -88,15 +89,15 @@ class Worker:
     def reap(self, now: int = NOW) -> int:
         """Bury dead workers."""
         with self.writing():
-            return self.store.reap(self.claim, now)
+            return self.store.membership.reap(self.claim, now)
 
     def news(self) -> list[int]:
         """Return the runs for which a note lies here."""
-        return self.read.news(self.epoch)
+        return self.reads.news(self.epoch)
 
     def record(self, key: int) -> RunRecord:
         """Return the record of a run that exists."""
-        record = self.read.run_by_key(key)
+        record = next(iter(self.reads.records([key])), None)
         assert record is not None
         return record
 

@@ -87,10 +87,10 @@ class LimitContract(StoreFixtures):
         worker.apply(PermitAsked(run, 1, "limit", NOW))
         other = Worker(store)
         assert granted(other) == []
-        assert other.read.news(worker.claim.epoch) == [run]
-        assert worker.read.load([run])[0].permits == [Permit(1, "limit", granted=True, holder=worker.claim.epoch)]
+        assert other.reads.news(worker.claim.epoch) == [run]
+        assert worker.reads.load([run])[0].permits == [Permit(1, "limit", granted=True, holder=worker.claim.epoch)]
         worker.apply(PermitReturned(run, 1, NOW), PermitAsked(parked, 1, "limit", NOW))
-        assert worker.read.load([parked])[0].permits == [Permit(1, "limit", granted=False)]
+        assert worker.reads.load([parked])[0].permits == [Permit(1, "limit", granted=False)]
 
     def test_a_run_that_waits_is_due_with_its_permit_even_if_its_worker_dies(self, worker: Worker) -> None:
         declare(worker, "limit", concurrency=1)
@@ -108,7 +108,7 @@ class LimitContract(StoreFixtures):
         # The operation may ask again, for its retry, and stands behind whoever waits.
         worker.apply(left, left, PermitAsked(other, 1, "limit", NOW), PermitAsked(run, 1, "limit", NOW))
         assert granted(worker) == []
-        assert [permit.granted for permit in worker.read.load([run])[0].permits] == [False]
+        assert [permit.granted for permit in worker.reads.load([run])[0].permits] == [False]
         # Neither the end of the run nor that of another attempt frees it.
         worker.apply(PermitFreed(run, 1, 2), PermitFreed(other, 1, 1))
         finish(worker, run)
@@ -140,7 +140,7 @@ class LimitContract(StoreFixtures):
         survivor.apply(PermitFreed(run, 1, 1))  # of another worker's attempts nobody else knows when they end
         assert granted(survivor) == []
         with survivor.writing():
-            survivor.store.fence(worker.claim.epoch, NOW)
+            survivor.store.membership.fence(worker.claim.epoch, NOW)
         assert state_of(survivor, "limit").running == 0
         assert decide(survivor, "limit", lambda facts: grant(facts, "limit", NOW), NOW)[0].taken == 1
 

@@ -114,7 +114,7 @@ def _permit_change_of(name: str, run: int) -> Change:
 
 def _place(worker: Worker, run: int) -> PermitPlace:
     """Return where the permit is that the first operation of the run may have."""
-    permits = [permit for permit in worker.read.permits(run) if permit.op == 1]
+    permits = [permit for permit in worker.reads.permits([run])[run] if permit.op == 1]
     if permits:
         return "running" if permits[0].granted else "waiting"
     return "detached" if state_of(worker, "limit").running else "none"

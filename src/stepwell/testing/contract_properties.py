@@ -34,7 +34,8 @@ from stepwell.store.changes import (
     WatchAdded,
     WorkTaken,
 )
-from stepwell.store.store import SUSPECT_CRASHES, Outcome, Unit
+from stepwell.store.membership import SUSPECT_CRASHES
+from stepwell.store.store import Outcome, Unit
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 
 _RUNS: Final = 4
@@ -158,11 +159,11 @@ class WorkProperties(StoreFixtures):
             for _ in range(len(fates) + 1):  # until there is none
                 records = [worker.record(key) for key in keys]
                 expected = _work(records, progressed, wanted, at)
-                assert worker.read.has_work(wanted, at) is bool(expected)
+                assert worker.reads.has_work(wanted, at) is bool(expected)
                 assert worker.apply(WorkTaken(wanted, at, limit)) == [expected[:limit]]
                 later = [record.wake_at for record in records if _is_parked(record) and record.workflow in wanted]
                 next_wake = min((wake_at for wake_at in later if wake_at is not None and wake_at > at), default=None)
-                assert worker.read.next_wake(wanted, at) == next_wake
+                assert worker.reads.next_wake(wanted, at) == next_wake
             worker.store.close(worker.claim, NOW)
 
     def _undergo(self, worker: Worker, run_id: str, fate: _Fate) -> int:
@@ -222,11 +223,11 @@ def _kind(outcome: Outcome) -> Any:
 
 
 def _all_that_can_be_seen(worker: Worker, keys: list[int]) -> Any:
-    read = worker.read
+    read, reads = worker.read, worker.reads
     new = [record for n in range(3) if (record := read.run_by_id(f"new{n}")) is not None]
     names = {key: f"run{n}" for n, key in enumerate(keys)} | {record.key: record.id for record in new}
     runs: list[Any] = []
-    for snapshot in read.load(list(names)):
+    for snapshot in reads.load(list(names)):
         parent = names.get(snapshot.record.parent or 0)
         runs.append(
             (
@@ -238,8 +239,8 @@ def _all_that_can_be_seen(worker: Worker, keys: list[int]) -> Any:
             )
         )
     workflows = ["shop.checkout", "w"]
-    lists = [read.halted(workflows, 5), read.stranded([], NOW + 100, 100)]
-    lists += [read.news(epoch) for epoch in (worker.epoch, worker.epoch + 1)]
+    lists = [reads.halted(workflows, 5), reads.stranded([], NOW + 100, 100)]
+    lists += [reads.news(epoch) for epoch in (worker.epoch, worker.epoch + 1)]
     found = [sorted(names[key] for key in keys) for keys in lists]
-    noticed = read.has_work(workflows, NOW + 25), read.next_wake(workflows, NOW)
-    return runs, found, noticed, read.counts(), read.last_at()
+    noticed = reads.has_work(workflows, NOW + 25), reads.next_wake(workflows, NOW)
+    return runs, found, noticed, read.counts(), worker.store.membership.last_at()

@@ -96,7 +96,7 @@ class QueueContract(StoreFixtures):
         assert (record.status, record.queue, record.queued) == ("pending", "q", True)
         assert worker.apply(WorkTaken(["w"], NOW, 10)) == [[]]
         assert worker.apply(RunsClaimed([key], NOW)) == [[]]
-        assert not worker.read.has_work(["w"], NOW)
+        assert not worker.reads.has_work(["w"], NOW)
         assert taken(worker, NOW + 5) == [key]
         record = worker.record(key)
         assert (record.status, record.queued, record.owner) == ("running", False, worker.claim.epoch)
@@ -212,7 +212,7 @@ class QueueContract(StoreFixtures):
         other = enqueue(worker, "d", batch, input="4").key
         assert other != key
         assert taken(worker) == [key]
-        assert worker.read.load([key])[0].items == ["1", "2", b"3"]
+        assert worker.reads.load([key])[0].items == ["1", "2", b"3"]
         assert taken(worker, NOW + 10) == [other]
 
     def test_a_batch_that_one_start_fills_does_not_wait(self, worker: Worker) -> None:
@@ -235,12 +235,12 @@ class QueueContract(StoreFixtures):
         declare(worker)
         keys = [enqueue(worker, f"r{n}", entered(partition="ab"[n % 2])).key for n in range(4)]
         delayed = enqueue(worker, "late", entered(ready_at=NOW + 50)).key
-        assert worker.read.queued_runs("q", None, 0, 9) == [
+        assert worker.reads.queued_runs("q", None, 0, 9) == [
             *((k, f"r{n}") for n, k in enumerate(keys)),
             (delayed, "late"),
         ]
-        assert [key for key, _ in worker.read.queued_runs("q", "b", 0, 9)] == [keys[1], keys[3]]
-        assert [key for key, _ in worker.read.queued_runs("q", None, keys[0], 2)] == keys[1:3]
+        assert [key for key, _ in worker.reads.queued_runs("q", "b", 0, 9)] == [keys[1], keys[3]]
+        assert [key for key, _ in worker.reads.queued_runs("q", None, keys[0], 2)] == keys[1:3]
         assert worker.read.oldest_wait("q") == NOW
         taken(worker)
         assert worker.read.oldest_wait("q") is None

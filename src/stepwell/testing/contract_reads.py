@@ -20,7 +20,7 @@ from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 
 
 class ReadContract(StoreFixtures):
-    """What `Inspector` finds."""
+    """What the two read sides find."""
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -41,31 +41,31 @@ class ReadContract(StoreFixtures):
             worker.commit(*(Unit([step(key, op, value=f"{key}/{op}")]) for key in keys))
         worker.apply(MessageSent("r3", "m", None, NOW))
         asked = [keys[3], keys[0] + 999, keys[1], keys[4]]
-        loaded = worker.read.load(asked)
+        loaded = worker.reads.load(asked)
         assert [snapshot.record for snapshot in loaded] == [worker.record(keys[index]) for index in (3, 1, 4)]
         assert [[entry.value for entry in snapshot.entries] for snapshot in loaded] == [
             [f"{keys[index]}/1", f"{keys[index]}/2"] for index in (3, 1, 4)
         ]
         assert [len(snapshot.messages) for snapshot in loaded] == [1, 0, 0]
-        assert worker.read.load([]) == []
+        assert worker.reads.load([]) == []
 
     def test_the_next_wake_up_is_that_of_a_parked_run_of_the_workflows_asked_for(self, worker: Worker) -> None:
         ours = ["shop.checkout", "other"]
-        assert worker.read.next_wake(ours, 0) is None
+        assert worker.reads.next_wake(ours, 0) is None
         keys = [worker.parked(f"r{number}", wake_at=NOW + delay) for number, delay in enumerate((30, 10, 20))]
         worker.parked("never")
         worker.parked("other", wake_at=NOW + 25, workflow="other")
         worker.parked("foreign", wake_at=NOW + 5, workflow="foreign")
         resident = worker.create("resident")
         worker.apply(RunMoved(resident, "waiting", NOW, wake_at=NOW + 1))
-        found = [worker.read.next_wake(ours, NOW + after) for after in (0, 10, 20, 25, 30)]
+        found = [worker.reads.next_wake(ours, NOW + after) for after in (0, 10, 20, 25, 30)]
         assert found == [NOW + 10, NOW + 20, NOW + 25, NOW + 30, None]
         worker.apply(RunsClaimed([keys[1]], NOW + 11))
-        assert worker.read.next_wake(ours, 0) == NOW + 20
-        assert worker.read.next_wake([], 0) is None
+        assert worker.reads.next_wake(ours, 0) == NOW + 20
+        assert worker.reads.next_wake([], 0) is None
 
     def test_deadlines_are_those_of_runs_that_nobody_has_begun(self, worker: Worker) -> None:
-        assert worker.read.next_deadline() is None
+        assert worker.reads.next_deadline() is None
         names = {"c": 30, "a": 10, "b": 20, "d": 30}
         keys = {name: worker.create(name, "pending", deadline_at=NOW + after) for name, after in names.items()}
         worker.create("timeless", "pending")
@@ -74,26 +74,26 @@ class ReadContract(StoreFixtures):
                 worker.create(status, status, deadline_at=NOW + 1)
         handed_over = worker.create("handed over", deadline_at=NOW + 1)
         worker.apply(RunMoved(handed_over, "pending", NOW))
-        assert worker.read.next_deadline() == NOW + 10
-        found = [worker.read.overdue(NOW + after, 9) for after in (9, 10, 29, 30)]
+        assert worker.reads.next_deadline() == NOW + 10
+        found = [worker.reads.overdue(NOW + after, 9) for after in (9, 10, 29, 30)]
         wanted = [[], ["a"], ["a", "b"], ["a", "b", "c", "d"]]
         assert found == [[worker.record(keys[name]) for name in these] for these in wanted]
-        assert worker.read.overdue(NOW + 99, 2) == found[2]
+        assert worker.reads.overdue(NOW + 99, 2) == found[2]
         worker.apply(RunsClaimed([keys["a"]], NOW), RunFinished(keys["b"], "cancelled", NOW))
-        assert worker.read.next_deadline() == NOW + 30
+        assert worker.reads.next_deadline() == NOW + 30
         worker.apply(CancelRequested("timeless", NOW + 20, None), CancelRequested("d", NOW + 21, None))
-        assert worker.read.next_deadline() == NOW + 20
-        assert [record.id for record in worker.read.overdue(NOW + 30, 9)] == ["timeless", "d", "c"]
+        assert worker.reads.next_deadline() == NOW + 20
+        assert [record.id for record in worker.reads.overdue(NOW + 30, 9)] == ["timeless", "d", "c"]
         worker.apply(CancelRequested("a", NOW + 5, None))
-        assert worker.read.next_deadline() == NOW + 20
+        assert worker.reads.next_deadline() == NOW + 20
 
     def test_halted_runs_are_found_oldest_first_by_workflow(self, worker: Worker) -> None:
         for status in STATUSES:
             worker.create(f"{status}-other", status, workflow="other")
         keys = [worker.create(f"h{number}", "halted") for number in range(2)]
-        assert worker.read.halted(["shop.checkout", "unknown"], 5) == keys
-        assert worker.read.halted(["shop.checkout"], 0) == []
-        assert worker.read.halted([], 5) == []
+        assert worker.reads.halted(["shop.checkout", "unknown"], 5) == keys
+        assert worker.reads.halted(["shop.checkout"], 0) == []
+        assert worker.reads.halted([], 5) == []
         assert worker.read.counts() == {status: 3 if status == "halted" else 1 for status in STATUSES}
 
     def test_runs_that_are_due_for_nobody_are_found(self, worker: Worker) -> None:
@@ -102,19 +102,19 @@ class ReadContract(StoreFixtures):
         worker.parked("later", wake_at=NOW + 6, workflow="a")
         worker.create("pending", "pending", workflow="a")
         worker.apply(RunsClaimed([keys["e"]], NOW))
-        assert sorted(worker.read.stranded(["b", "d"], NOW + 5, 10)) == [keys["a"], keys["c"]]
-        assert len(worker.read.stranded(["b"], NOW + 5, 2)) == 2
-        assert sorted(worker.read.stranded([], NOW + 5, 10)) == [keys[name] for name in "abcd"]
-        assert worker.read.stranded(names, NOW + 9, 10) == []
-        assert worker.read.stranded([], NOW + 4, 10) == []
+        assert sorted(worker.reads.stranded(["b", "d"], NOW + 5, 10)) == [keys["a"], keys["c"]]
+        assert len(worker.reads.stranded(["b"], NOW + 5, 2)) == 2
+        assert sorted(worker.reads.stranded([], NOW + 5, 10)) == [keys[name] for name in "abcd"]
+        assert worker.reads.stranded(names, NOW + 9, 10) == []
+        assert worker.reads.stranded([], NOW + 4, 10) == []
 
     def test_those_of_many_runs_that_have_ended_or_are_halted_are_found(self, worker: Worker) -> None:
         settled: list[Status] = ["completed", "failed", "cancelled", "halted"]
         keys = [worker.create(status, status) for status in STATUSES]
-        found = worker.read.settled_among([*STATUSES, "unknown"])
+        found = worker.reads.settled_among([*STATUSES, "unknown"])
         expected = [worker.record(key) for key, status in zip(keys, STATUSES, strict=True) if status in settled]
         assert sorted(found, key=lambda record: record.key) == expected
-        assert worker.read.settled_among(["running"]) == worker.read.settled_among([]) == []
+        assert worker.reads.settled_among(["running"]) == worker.reads.settled_among([]) == []
 
     @pytest.mark.parametrize(
         ("run_filter", "expected"),
@@ -156,12 +156,41 @@ class ReadContract(StoreFixtures):
             page = msgspec.structs.replace(base, before_key=keys[2])
             assert [record.key for record in worker.read.list_runs(page)][:2] == [keys[1], keys[0]]
 
+    def test_positions_rise_in_the_order_of_commits(self, worker: Worker, other: Worker) -> None:
+        run, done = worker.create("a"), threading.Event()
+        seen: list[list[int]] = []
+
+        def watch() -> None:
+            while not done.is_set():
+                (snapshot,) = worker.reads.load([run])
+                seen.append([message.position for message in snapshot.messages])
+
+        def send(sender: Worker) -> None:
+            for number in range(20):
+                sender.apply(MessageSent("a", "m", f"{number}", NOW))
+
+        watching = threading.Thread(target=watch)
+        sending = [threading.Thread(target=send, args=(sender,)) for sender in (worker, other)]
+        watching.start()
+        for thread in sending:
+            thread.start()
+        for thread in sending:
+            thread.join()
+        done.set()
+        watching.join()
+        (snapshot,) = worker.reads.load([run])
+        positions = [message.position for message in snapshot.messages]
+        assert positions == sorted(set(positions))
+        assert len(positions) == 40
+        # Nothing ever appears below what was there before.
+        assert all(found == positions[: len(found)] for found in seen)
+
     def test_reads_work_from_any_thread_while_a_transaction_is_open(self, worker: Worker) -> None:
         key = worker.create("a")
         seen: list[RunRecord | None] = []
         with worker.writing(), worker.store.transaction(worker.claim) as tx:
             tx.apply([RunMoved(key, "waiting", NOW + 1)])
-            thread = threading.Thread(target=lambda: seen.append(worker.read.run_by_key(key)))
+            thread = threading.Thread(target=lambda: seen.append(next(iter(worker.reads.records([key])), None)))
             thread.start()
             thread.join()
         assert seen[0] is not None

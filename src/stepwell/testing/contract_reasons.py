@@ -17,8 +17,9 @@ from stepwell.store.changes import (
     RunsReleased,
     WorkerServes,
 )
+from stepwell.store.membership import SUSPECT_CRASHES
 from stepwell.store.queues import PermitAsked, PermitDetached, QueueTaken
-from stepwell.store.store import SUSPECT_CRASHES, Store
+from stepwell.store.store import Store
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 from stepwell.testing.contract_queue_kit import SECOND, declare, enqueue, entered, granted, taken
 
@@ -46,7 +47,7 @@ class ReasonContract(StoreFixtures):
         assert second.apply(RunsClaimed([key], NOW)) == [[key]]
         assert second.record(key).waiting_on == _WAITS
         with first.writing():
-            store.fence(second.epoch, NOW + 1)
+            store.membership.fence(second.epoch, NOW + 1)
         assert first.record(key).waiting_on == _WAITS
 
     @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
@@ -160,15 +161,15 @@ class ReasonContract(StoreFixtures):
         unknown = Worker(store)
         store.writers.acquire()
         try:
-            some = store.register(NOW, workflows=["b", "a"], queues=["q"])
-            client = store.register(NOW, takes_work=False, workflows=[])
+            some = store.membership.register(NOW, workflows=["b", "a"], queues=["q"])
+            client = store.membership.register(NOW, takes_work=False, workflows=[])
         finally:
             store.writers.release()
-        serving = {member.epoch: (member.workflows, member.queues) for member in store.members()}
+        serving = {member.epoch: (member.workflows, member.queues) for member in store.membership.members()}
         assert serving == {
             unknown.epoch: (None, None),
             some.epoch: (frozenset({"a", "b"}), frozenset({"q"})),
             client.epoch: (frozenset(), None),
         }
         unknown.apply(WorkerServes(["c"]))
-        assert store.members()[0].workflows == frozenset({"c"})
+        assert store.membership.members()[0].workflows == frozenset({"c"})

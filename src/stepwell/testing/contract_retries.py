@@ -22,8 +22,9 @@ from stepwell.store.changes import (
     RunsReleased,
     WorkTaken,
 )
+from stepwell.store.membership import SUSPECT_CRASHES
 from stepwell.store.queues import QueueTaken
-from stepwell.store.store import SUSPECT_CRASHES, Store
+from stepwell.store.store import Store
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 from stepwell.testing.contract_queue_kit import ALL, declare, enqueue, entered, state_of
 
@@ -137,11 +138,11 @@ class RetryContract(StoreFixtures):
         key = worker.create("a")
         for name, message_key in (("one", None), ("two", "key"), ("three", None), ("four", "other")):
             worker.apply(MessageSent("a", "m", f'"{name}"', NOW, message_key))
-        one, two, _, _ = worker.read.load([key])[0].messages
+        one, two, _, _ = worker.reads.load([key])[0].messages
         worker.apply(MessageTaken(key, one.position, NOW + 1), MessageTaken(key, two.position, NOW + 2))
         worker.apply(RunFinished(key, "failed", NOW, error="{}"))
         worker.apply(retried(key, returned=[("m", '"one"', NOW + 1), ("m", '"two"', NOW + 2)]))
-        assert [message.value for message in worker.read.load([key])[0].messages] == [
+        assert [message.value for message in worker.reads.load([key])[0].messages] == [
             '"one"',
             '"two"',
             '"three"',
@@ -149,7 +150,7 @@ class RetryContract(StoreFixtures):
         ]
         for message_key in ("key", "other"):
             worker.apply(MessageSent("a", "m", '"again"', LATER, message_key))
-        messages = worker.read.load([key])[0].messages
+        messages = worker.reads.load([key])[0].messages
         assert [message.value for message in messages] == ['"one"', '"two"', '"three"', '"four"']
         assert min(message.position for message in messages) > two.position
 
@@ -158,7 +159,7 @@ class RetryContract(StoreFixtures):
         key = worker.create("a")
         worker.apply(MessageSent("a", "m", "1", NOW))
         worker.apply(RunFinished(key, status, NOW, error="{}" if status == "failed" else None))
-        assert len(worker.read.load([key])[0].messages) == (status != "completed")
+        assert len(worker.reads.load([key])[0].messages) == (status != "completed")
 
     # --- queues ------------------------------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ class WorkerContract(StoreFixtures):
         fenced, other = Worker(store), Worker(store)
         run = fenced.create("a")
         with other.writing():
-            store.fence(fenced.claim.epoch, NOW + 1)
+            store.membership.fence(fenced.claim.epoch, NOW + 1)
         with pytest.raises(ClaimLost):
             fenced.commit(Unit([step(run, 1)]))
         with pytest.raises(ClaimLost), fenced.writing(), store.transaction(fenced.claim):
@@ -76,21 +76,21 @@ class WorkerContract(StoreFixtures):
         first = Worker(self.open_store(tmp_path))
         run = first.parked("a")
         first.apply(step(run, 1), ValuePublished(run, "k", "1", NOW), MessageSent("a", "m", "1", NOW))
-        before = first.read.load([run])
+        before = first.reads.load([run])
         first.store.close(first.claim, NOW + 3)
         second = Worker(self.open_store(tmp_path))
-        assert second.read.load([run]) == before
+        assert second.reads.load([run]) == before
         assert second.read.values(run) == {"k": "1"}
         second.store.close(second.claim, NOW + 4)
 
     def test_the_last_time_in_the_store_is_known(self, store: Store) -> None:
-        assert store.inspector.last_at() == 0
+        assert store.membership.last_at() == 0
         worker = Worker(store, NOW)
         run = worker.create("a", at=NOW + 5)
-        assert store.inspector.last_at() == NOW + 5
+        assert store.membership.last_at() == NOW + 5
         worker.apply(step(run, 1, at=NOW + 8))
         worker.create("b", at=NOW + 7)
-        assert store.inspector.last_at() == NOW + 8
+        assert store.membership.last_at() == NOW + 8
 
     # --- purging -----------------------------------------------------------------------------------------------------
 
@@ -104,10 +104,10 @@ class WorkerContract(StoreFixtures):
             worker.apply(RunFinished(key, "completed", ended_at))
         with worker.writing():
             assert worker.store.purge(NOW + 50, 1, worker.claim) == 1
-            assert worker.read.run_by_key(keys[1]) is None
+            assert next(iter(worker.reads.records([keys[1]])), None) is None
             assert worker.store.purge(NOW + 50, 10, worker.claim) == 1
             assert worker.store.purge(NOW + 50, 10, worker.claim) == 0
-        assert [snapshot.record.key for snapshot in worker.read.load(keys)] == keys[2:]
+        assert [snapshot.record.key for snapshot in worker.reads.load(keys)] == keys[2:]
         assert worker.read.journal(keys[0]) == []
         assert worker.read.values(keys[0]) == {}
         assert worker.apply(RunFinished(keys[3], "completed", NOW + 99)) == [[]]
@@ -121,7 +121,7 @@ class WorkerContract(StoreFixtures):
         worker.apply(RunFinished(parent, "completed", NOW))
         with worker.writing():
             assert worker.store.purge(NOW + 1, 10, worker.claim) == 2
-        assert worker.read.load([parent, child]) == []
+        assert worker.reads.load([parent, child]) == []
 
     # --- transactions ------------------------------------------------------------------------------------------------
 

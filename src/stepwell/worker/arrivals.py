@@ -143,7 +143,5 @@ class Arrivals:
 
     def cancel_all(self, keys: Sequence[int]) -> None:
         """Deliver the cancellations of the runs with these keys."""
-        for key in keys:
-            record = self._runs.inspector.run_by_key(key)
-            if record is not None:
-                self.cancel(record)
+        for record in self._runs.reads.facts(keys):
+            self.cancel(record)

@@ -37,7 +37,7 @@ class Parent(Protocol):
 
 
 class Ids(Protocol):
-    """What is asked of a store: see `stepwell.store.inspector.Inspector`."""
+    """What is asked of a store: see `stepwell.store.worker_reads.WorkerReads`."""
 
     def run_by_id(self, run_id: str) -> RunRecord | None:
         """Return the run with this id, or None."""

@@ -33,7 +33,7 @@ class Claims:
     ) -> None:
         self._runs = runs
         self._unstarted = unstarted
-        self._inspector = runs.inspector
+        self._reads = runs.reads
         self._workflows = runs.workflows
         self._limits = runs.limits
         self.takes_work = takes_work
@@ -59,11 +59,9 @@ class Claims:
         if not self.takes_work:
             return
         served = list(self._workflows)
-        self.claim(self._inspector.halted(served, self._limits.crashes), unasked=True)
-        for key in self._inspector.stranded(served, runs.now, _CLAIMED_AT_ONCE):
-            record = self._inspector.run_facts_by_key(key)
-            if record is not None:
-                self._unstarted.leave_pending(record)
+        self.claim(self._reads.halted(served, self._limits.crashes), unasked=True)
+        for record in self._reads.facts(self._reads.stranded(served, runs.now, _CLAIMED_AT_ONCE)):
+            self._unstarted.leave_pending(record)
         self.look()
 
     def serving(self) -> list[str]:
@@ -74,7 +72,7 @@ class Claims:
     def retry_halted(self) -> None:
         """Try halted runs again, with the code of this worker; an event."""
         if self.takes_work and not self._runs.draining:
-            self.claim(self._inspector.halted(list(self._workflows), self._limits.crashes), unasked=True)
+            self.claim(self._reads.halted(list(self._workflows), self._limits.crashes), unasked=True)
 
     def due_at(self) -> int | None:
         """Return when the next run that nobody owns is due, or passes its deadline, as far as is known."""
@@ -99,7 +97,7 @@ class Claims:
         if len(self._workflows) != self._announced:  # a module was imported since
             runs.batch.lone_work().changes.append(WorkerServes(self.serving()))
         served = list(self._workflows)
-        runs.parked.at = self._inspector.next_wake(served, runs.now)
+        runs.parked.at = self._reads.next_wake(served, runs.now)
         runs.parked.note(self._unstarted.end_overdue())
         self.work_may_exist = True
         if self._looking:
@@ -122,7 +120,7 @@ class Claims:
         limit = min(runs.room(), _CLAIMED_AT_ONCE)
         if limit <= 0:
             return
-        self.work_may_exist = self._inspector.has_work(served, runs.now)
+        self.work_may_exist = self._reads.has_work(served, runs.now)
         if not self.work_may_exist:
             return
         self._looking = True
@@ -149,16 +147,16 @@ class Claims:
         if runs.draining or not self.takes_work:
             return
         wanted: list[int] = []
-        for key in keys:
-            if key in runs.memory or runs.batch.keeps_out(key) or key in self.claiming:
-                continue
-            record = self._inspector.run_facts_by_key(key)
-            if record is None or record.status in ENDED or record.queued:
+        absent = [
+            key for key in keys if key not in runs.memory and not runs.batch.keeps_out(key) and key not in self.claiming
+        ]
+        for record in self._reads.facts(absent):
+            if record.status in ENDED or record.queued:
                 continue
             if record.workflow in self._workflows:
-                wanted.append(key)
+                wanted.append(record.key)
                 if unasked and record.status == "halted":
-                    self.halted[key] = record.reason
+                    self.halted[record.key] = record.reason
             elif record.owner is None:
                 self._unstarted.leave_pending(record)
         if wanted:

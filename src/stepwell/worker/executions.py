@@ -48,7 +48,7 @@ class Executions:
         runs = self._runs
         old = run.execution
         self._greenlets[old.definition.name] = (old.definition, True)
-        snapshot = runs.inspector.load([run.key])[0]
+        snapshot = runs.reads.load([run.key])[0]
         uncommitted = [
             change for change in runs.batch.work_of(run).changes if isinstance(change, Entry) and change.run == run.key
         ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stepwell.model.lifecycle import ENDED
+from stepwell.model.run import Message, RunRecord
 from stepwell.store.changes import NotesTaken
 from stepwell.worker.activation import Activator
 from stepwell.worker.carrying import Carrier
@@ -25,27 +26,23 @@ class Inbox:
 
     def __init__(self, runs: Runs, activator: Activator, carrier: Carrier, scheduler: QueueScheduler) -> None:
         self._runs = runs
-        self._inspector = runs.inspector
+        self._reads = runs.reads
         self._activator = activator
         self._carrier = carrier
         self._scheduler = scheduler
 
     def take(self) -> None:
         """Look at what arrived for runs of this worker; an event."""
-        keys = self._inspector.news(self._runs.epoch)
+        keys = self._reads.news(self._runs.epoch)
         if keys:
             removed = NotesRemoved(keys)
             self._runs.batch.lone_work().then(NotesTaken(keys), lambda _: self._runs.later(removed))
 
     def read(self, keys: Sequence[int]) -> None:
         """Give the runs with these keys what others wrote for them; an event."""
-        missing: list[int] = []
-        for key in keys:
-            run = self._runs.memory.runs.get(key)
-            if run is None:
-                missing.append(key)
-            else:
-                self.look_again(run)
+        present = self._runs.memory.runs
+        missing = [key for key in keys if key not in present]
+        missing += self._look([run for run in map(present.get, keys) if run is not None])
         if missing:
             # They left memory since their notes were removed: anyone may carry them on, and has to know why.
             work = self._runs.batch.lone_work()
@@ -54,24 +51,41 @@ class Inbox:
 
     def pending_for(self, run: LoadedRun) -> bool:
         """Tell whether something arrived for a run that it was not given yet."""
-        return run.key in self._inspector.news(self._runs.epoch)
+        return run.key in self._reads.news(self._runs.epoch)
 
     def look_again(self, run: LoadedRun) -> None:
         """Give a run what other workers have written for it: messages, a cancellation, the ends of runs it awaits."""
+        self._look([run])
+
+    def _look(self, runs: Sequence[LoadedRun]) -> list[int]:
+        """Give runs what was written for them; return the keys of those that left memory because of what others did.
+
+        It is read for all at once: what comes later leaves a note of its own.
+        """
+        messages = self._reads.messages_from_others({run.key: run.heard for run in runs}, self._runs.epoch)
+        records = {record.key: record for record in self._reads.facts([run.key for run in runs])}
+        gone: list[int] = []
+        for run in runs:
+            if self._runs.memory.runs.get(run.key) is run:
+                self._hand_out(run, messages[run.key], records.get(run.key))
+            else:
+                gone.append(run.key)
+        return gone
+
+    def _hand_out(self, run: LoadedRun, messages: Sequence[Message], record: RunRecord | None) -> None:
         run.was_made_due()
         activator, work = self._activator, self._runs.batch.work_of(run)
-        for message in self._inspector.messages_from_others(run.key, self._runs.epoch, run.heard):
+        for message in messages:
             run.heard = message.position
             run.put_message(message.name, message.value, message.position, message.sent_at)
         awaiting = [operation for operation in run.execution.pending.values() if operation.kind == "result"]
-        settled = self._inspector.settled_among([operation.name for operation in awaiting]) if awaiting else ()
+        settled = self._reads.settled_among([operation.name for operation in awaiting]) if awaiting else ()
         over = {record.id: RunOver.of(record) for record in settled if record.status in ENDED}
         for operation in awaiting:
             if operation.name in over and operation.number in run.execution.pending and not run.finished:
                 entry = answer_with_end(self._runs, run, operation, over[operation.name])
                 activator.deliver(run, entry, work)
                 self._carrier.carry_on(run, work)
-        record = self._inspector.run_facts_by_key(run.key)
         if record is not None and record.cancel_requested_at is not None:
             self._carrier.deliver_cancel(run, record.cancel_reason, work)
         self._scheduler.look_at_permits(run)

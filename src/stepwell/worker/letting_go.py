@@ -122,7 +122,7 @@ class LettingGo:
 
         `left`: see `let_go`. `logged`: somebody has written to the log already why.
         """
-        record = self._runs.inspector.run_facts_by_key(key)
+        record = next(iter(self._runs.reads.facts([key])), None)
         if record is None or record.status in ENDED:
             return
         if reason is None:

@@ -78,7 +78,7 @@ class Loader:
         runs, replayed = self._runs, 0
         wanted = self._claims.claimed(keys)
         for at in range(0, len(wanted), _READ_AT_ONCE):
-            for snapshot in runs.inspector.load(wanted[at : at + _READ_AT_ONCE]):
+            for snapshot in runs.reads.load(wanted[at : at + _READ_AT_ONCE]):
                 replayed += len(snapshot.entries)
                 try:
                     self._load(snapshot)

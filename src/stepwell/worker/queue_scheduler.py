@@ -37,7 +37,7 @@ class QueueScheduler:
 
     def __init__(self, runs: Runs, activator: Activator, carrier: Carrier, claims: Claims) -> None:
         self._runs = runs
-        self._inspector = runs.inspector
+        self._reads = runs.reads
         self._agenda = runs.agenda
         self._activator = activator
         self._carrier = carrier
@@ -50,10 +50,10 @@ class QueueScheduler:
 
     def look(self) -> None:
         """Find out what is to be decided about, and when: at the start, and when others may have changed something."""
-        states = self._inspector.queues()
+        states = self._reads.queues()
         if not states:
             return
-        with self._inspector.queue_facts() as facts:
+        with self._reads.queue_facts() as facts:
             for state in states:
                 self._consider(facts, state)
 
@@ -62,11 +62,11 @@ class QueueScheduler:
 
         As `look`, but without trying first what the decision would be: most likely something will come of it.
         """
-        for state in self._inspector.queues():
+        for state in self._reads.queues():
             if has_room(state) and (state.kind == "limit" or self._agenda.serves(state.name)):
                 (self._agenda.limits if state.kind == "limit" else self._agenda.queues).add(state.name)
             elif state.waiting or state.delayed:
-                with self._inspector.queue_facts() as facts:
+                with self._reads.queue_facts() as facts:
                     self._consider(facts, state)
 
     def _consider(self, facts: QueueFacts, state: QueueState) -> None:
@@ -86,7 +86,7 @@ class QueueScheduler:
 
     def declare_known(self) -> None:
         """Tell the file what this code says of the queues and limits that it knows; an event, at the start."""
-        known = [state.name for state in self._inspector.queues() if self._runs.declarations.is_stated(state.name)]
+        known = [state.name for state in self._reads.queues() if self._runs.declarations.is_stated(state.name)]
         if known:
             work = self._runs.batch.lone_work()
             for name in known:
@@ -182,10 +182,9 @@ class QueueScheduler:
         granted = {
             key for change in decision.changes if isinstance(change, PermitsGranted) for key, _ in change.permits
         }
-        for key in sorted(granted.difference(key for key, _ in permits)):
-            record = self._inspector.run_facts_by_key(key)
-            if record is not None and record.owner is None:  # then nobody else was told
-                self._claims.woken(key)
+        for record in self._reads.facts(sorted(granted.difference(key for key, _ in permits))):
+            if record.owner is None:  # then nobody else was told
+                self._claims.woken(record.key)
         for run, attempts in asked:
             if attempts.permit == "asked" and attempts.wanted:
                 self._await(run, attempts)
@@ -225,7 +224,7 @@ class QueueScheduler:
         """Start the attempts of a run that another worker has granted permits to."""
         # One that asks in the commit under way may have been granted its permit before, in the line that it stood in.
         if any(attempts.permit in ("asked", "waiting") for attempts in run.calls.values()):
-            for permit in self._inspector.permits(run.key):
+            for permit in self._reads.permits([run.key])[run.key]:
                 if permit.granted:
                     self.start(run.key, permit.op)
 

@@ -15,7 +15,7 @@ from stepwell.model.run import RunRecord
 from stepwell.replay.kinds import Kinds
 from stepwell.replay.loop_thread import LoopThread
 from stepwell.store.changes import RunCreated
-from stepwell.store.inspector import Inspector
+from stepwell.store.worker_reads import WorkerReads
 from stepwell.values.codec import Codec
 from stepwell.worker.child_ids import ChildIds
 from stepwell.worker.commit_batch import CommitBatch
@@ -46,7 +46,7 @@ class Runs:
 
     def __init__(
         self,
-        inspector: Inspector,
+        reads: WorkerReads,
         codec: Codec,
         kinds: Kinds,
         workflows: Mapping[str, Workflow[..., Any]],
@@ -58,7 +58,7 @@ class Runs:
         self.ahead = 0  # how much later engine time is than the wall clock: see `stepwell.model.clock`
         self.epoch = 0
         self.draining = False
-        self.inspector = inspector
+        self.reads = reads
         self.codec = codec
         self.kinds = kinds
         self.workflows = workflows
@@ -68,7 +68,7 @@ class Runs:
         self.loops = LoopThread()
         self.memory = RunCache()
         self.batch = CommitBatch()
-        self.child_ids = ChildIds(inspector, self.batch)
+        self.child_ids = ChildIds(reads, self.batch)
         self.effects: list[Effect] = []
         #: When the next run that nobody owns is due, as far as is known.
         self.parked = Earliest()
@@ -87,7 +87,7 @@ class Runs:
 
     def find(self, run_id: str) -> RunRecord | None:
         """Read a run from the store, as it will be once the batch is committed."""
-        record = self.inspector.run_by_id(run_id)
+        record = self.reads.run_by_id(run_id)
         over = self.batch.ending.get(record.key) if record is not None else None
         if record is None or over is None:
             return record
@@ -97,7 +97,7 @@ class Runs:
         """Tell whether a run's end is part of the batch under way: it may still be refused."""
         if not self.batch.ending:
             return False
-        record = self.inspector.run_by_id(run_id)
+        record = self.reads.run_by_id(run_id)
         return record is not None and record.key in self.batch.ending
 
     def being_created(self, run_id: str) -> RunCreated | None:

@@ -11,12 +11,13 @@ from stepwell.errors import SerializationError
 from stepwell.model.run import RunRecord
 from stepwell.model.waits import decode_waits
 from stepwell.store.inspector import Inspector, RunFilter
+from stepwell.store.worker_reads import WorkerReads
 
 #: How many halted runs are looked at; the rest would say the same.
 _MOST: Final = 1000
 
 
-def stuck_runs(inspector: Inspector) -> dict[int, tuple[RunRecord, RunRecord]]:
+def stuck_runs(inspector: Inspector, reads: WorkerReads) -> dict[int, tuple[RunRecord, RunRecord]]:
     """Return, by key, the runs that wait for nothing but halted runs, and each with one that is halted.
 
     Directly or by way of others that do. A run with a deadline is none of them: it ends then.
@@ -24,16 +25,18 @@ def stuck_runs(inspector: Inspector) -> dict[int, tuple[RunRecord, RunRecord]]:
     halted = inspector.list_runs(RunFilter(status=("halted",), limit=_MOST))
     still = {record.id for record in halted}
     found: dict[int, tuple[RunRecord, RunRecord]] = {}
-    causes = [(record, record) for record in halted if record.parent is not None]
-    while causes:
-        record, cause = causes.pop()
-        if record.parent is None or record.parent in found:
-            continue
-        parent = inspector.run_facts_by_key(record.parent)
-        if parent is not None and parent.id not in still and _waits_only_for(parent, still):
-            still.add(parent.id)
-            found[parent.key] = parent, cause
-            causes.append((parent, cause))
+    causes = [(record, record) for record in halted]
+    while causes:  # one generation at a time, from the halted ones upwards
+        parents: dict[int, RunRecord] = {}
+        for record, cause in causes:
+            if record.parent is not None:
+                parents.setdefault(record.parent, cause)
+        causes.clear()
+        for parent in reads.facts([key for key in parents if key not in found]):
+            if parent.id not in still and _waits_only_for(parent, still):
+                found[parent.key] = parent, parents[parent.key]
+                causes.append(found[parent.key])
+        still.update(record.id for record, _ in causes)
     return found
 
 

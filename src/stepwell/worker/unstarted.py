@@ -31,7 +31,7 @@ class Unstarted:
 
     def __init__(self, runs: Runs, activator: Activator, carrier: Carrier, *, takes_work: bool) -> None:
         self._runs = runs
-        self._inspector = runs.inspector
+        self._reads = runs.reads
         self._activator = activator
         self._carrier = carrier
         self._takes_work = takes_work
@@ -82,12 +82,12 @@ class Unstarted:
         runs = self._runs
         if self._ending_overdue:
             return None  # it is looked at again when that is committed
-        due = self._inspector.next_deadline()
+        due = self._reads.next_deadline()
         if due is None or due > runs.now:
             return due
         self._ending_overdue = True
         settled: list[object] = []
-        for record in self._inspector.overdue(runs.now, _ENDED_AT_ONCE):
+        for record in self._reads.overdue(runs.now, _ENDED_AT_ONCE):
             if record.key in runs.batch.ending:
                 settled.append(record.key)
                 continue

@@ -22,8 +22,8 @@ from stepwell.definitions.step_call import StepCall
 from stepwell.errors import ClaimLost
 from stepwell.replay.operation import Operation
 from stepwell.store.changes import RunMoved
-from stepwell.store.inspector import Inspector
 from stepwell.store.store import Outcome
+from stepwell.store.worker_reads import WorkerReads
 from stepwell.values.codec import Codec
 from stepwell.worker import facts
 from stepwell.worker.activation import Activator
@@ -60,7 +60,7 @@ class Worker:
 
     def __init__(
         self,
-        inspector: Inspector,
+        reads: WorkerReads,
         codec: Codec,
         workflows: Mapping[str, Workflow[..., Any]],
         limits: Capacity,
@@ -73,7 +73,7 @@ class Worker:
     ) -> None:
         self.declarations = Declarations(flows)
         agenda = QueueAgenda(queues, takes_work=takes_work)
-        self.runs = runs = Runs(inspector, codec, operations.kinds, workflows, limits, self.declarations, agenda)
+        self.runs = runs = Runs(reads, codec, operations.kinds, workflows, limits, self.declarations, agenda)
         permits = Permits(runs)
         executions = Executions(runs)
         self.spinning = Spinning(runs)

@@ -17,8 +17,8 @@ from typing import Any
 
 from stepwell import errors
 from stepwell.store.changes import Change, WorkTaken
+from stepwell.store.notifications import Notification
 from stepwell.store.sqlite.store import SqliteStore
-from stepwell.store.store import Notification
 
 # Not from the whole contract: hypothesis takes a second to import.
 from stepwell.testing.contract_kit import NOW, Worker, step
@@ -33,7 +33,7 @@ class Heard:
     def __init__(self, store: SqliteStore, *, answers: bool = True) -> None:
         self._told: queue.Queue[Notification] = queue.Queue()
         self._answers = answers
-        store.watch(self._hear)
+        store.notifications.watch(self._hear)
 
     def _hear(self, news: Notification) -> None:
         if news.reply is None:
@@ -88,10 +88,10 @@ class _Servant:
         return [news[:2] for news in self.heard.until(kind)]
 
     def listen(self, on: bool) -> None:
-        self.store.listen(on)
+        self.store.notifications.listen(on)
 
     def agree_on_clock(self, offset: int) -> int:
-        return self.store.agree_on_clock(offset)
+        return self.store.membership.agree_on_clock(offset)
 
     def take_all(self, limit: int) -> list[int]:
         """Take work as long as there is some."""

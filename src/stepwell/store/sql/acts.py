@@ -1,29 +1,22 @@
 """Records who did what to runs and queues: applies `ActRecorded`, and notes takeovers. A part of the `Applier`."""
 
-# apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
-
-import apsw
+from typing import Any
 
 from stepwell.model.acts import Actor
 from stepwell.store.acts import KEPT_ACTS, ActRecorded
-from stepwell.store.sql.named_sql import load
-from stepwell.store.sql.queue_facts import Execute
-
-_SQL: Final = load("queries_acts.sql")
+from stepwell.store.sql.connection import SqlConnection, Statements
 
 
 class Acts:
     """Records acts on the writer's connection; see the module."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: SqlConnection, sql: Statements) -> None:
         self._connection = connection
-        self._execute: Execute = connection.cursor().execute
+        self._execute = connection.cursor().execute
+        self._sql = sql
         #: For `Applier.handlers`.
         self.handlers: dict[type, Callable[[Any], Any]] = {ActRecorded: self._recorded}
 
@@ -31,12 +24,12 @@ class Acts:
         of_run = change.run_id is not None
         name = change.run_id if of_run else change.queue
         self._execute(
-            _SQL["run_act_recorded" if of_run else "queue_act_recorded"],
+            self._sql["run_act_recorded" if of_run else "queue_act_recorded"],
             (name, change.at, change.act, change.by, change.reason),
         )
         if self._connection.changes():
             act = self._connection.last_insert_rowid()
-            self._execute(_SQL["run_acts_forgotten" if of_run else "queue_acts_forgotten"], (act, KEPT_ACTS))
+            self._execute(self._sql["run_acts_forgotten" if of_run else "queue_acts_forgotten"], (act, KEPT_ACTS))
 
     def died(self, epoch: int, now: int, heir: int) -> None:
         """Note for each run of a dead worker that another one, `heir`, took it over; before they are released."""
@@ -48,9 +41,9 @@ class Acts:
         self._taken_over(epoch, now, Actor(actor.by, reason if actor.reason is None else f"{reason}: {actor.reason}"))
 
     def _taken_over(self, epoch: int, now: int, actor: Actor) -> None:
-        self._execute(_SQL["takeovers_recorded"], (epoch, now, actor.by, actor.reason))
+        self._execute(self._sql["takeovers_recorded"], (epoch, now, actor.by, actor.reason))
 
     def _worker(self, epoch: int) -> str:
         """Return a worker in words."""
-        rows = self._execute(_SQL["worker_named"], (epoch,)).fetchall()
+        rows = self._execute(self._sql["worker_named"], (epoch,)).fetchall()
         return f"worker {epoch}" if not rows else f"worker {epoch} (process {rows[0][0]} on {rows[0][1]})"

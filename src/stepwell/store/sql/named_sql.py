@@ -10,11 +10,9 @@ statement has ``{run_record}`` in its place.
 from __future__ import annotations
 
 import re
-from functools import cache
 from pathlib import Path
 from typing import Final
 
-_FOLDER: Final = Path(__file__).parents[1] / "sqlite"
 _HEADER: Final = re.compile(r"^-- (?:name|fragment): (\w+)$", re.MULTILINE)
 _PLACE: Final = re.compile(r"\{(\w+)\}")
 _COMMENT: Final = re.compile(r"^--.*\n?", re.MULTILINE)
@@ -39,25 +37,23 @@ def parse(text: str) -> dict[str, str]:
     return statements
 
 
-def load(file_name: str) -> dict[str, str]:
-    """Return the statements of a file of SQLite's dialect, the only one so far, by name.
+def load(folder: Path) -> dict[str, str]:
+    """Return the statements of one dialect by name: those of all files ``queries_….sql`` in `folder`.
 
-    Raises `KeyError` for the name of a fragment that does not exist.
+    Raises `ValueError` for a name that occurs twice, `KeyError` for the name of a fragment that does not exist.
     """
-    return {name: _filled(statement) for name, statement in _read(file_name).items()}
+    fragments = parse((folder / "fragments.sql").read_text(encoding="utf-8"))
 
+    def filled(text: str) -> str:
+        return _PLACE.sub(lambda place: filled(fragments[place[1]]), text)
 
-def _filled(text: str) -> str:
-    return _PLACE.sub(lambda place: _filled(_fragments()[place[1]]), text)
-
-
-@cache
-def _fragments() -> dict[str, str]:
-    return _read("fragments.sql")
-
-
-def _read(file_name: str) -> dict[str, str]:
-    return parse((_FOLDER / file_name).read_text(encoding="utf-8"))
+    statements: dict[str, str] = {}
+    for path in sorted(folder.glob("queries_*.sql")):
+        found = parse(path.read_text(encoding="utf-8"))
+        if twice := statements.keys() & found.keys():
+            raise ValueError(f"queries are defined twice: {sorted(twice)}")
+        statements.update((name, filled(statement)) for name, statement in found.items())
+    return statements
 
 
 def ladder(statement: str, sizes: tuple[int, ...]) -> Ladder:

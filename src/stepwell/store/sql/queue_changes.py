@@ -5,16 +5,12 @@ and written by `flush`, many rows in one statement; the counts of lanes and queu
 `stepwell.store.sql.queue_counts`.
 """
 
-# apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain
 from typing import Any, Final
 
-import apsw
 import msgspec
 
 from stepwell.definitions.queues import QueueSettings
@@ -33,14 +29,11 @@ from stepwell.store.queues import (
     QueueDeclared,
     QueueTaken,
 )
-from stepwell.store.sql.named_sql import Ladder, ladder, load
+from stepwell.store.sql.connection import SqlConnection, Statements
+from stepwell.store.sql.named_sql import Ladder, ladder
 from stepwell.store.sql.queue_counts import KnownQueue, QueueCounts
-from stepwell.store.sql.queue_facts import SqliteFacts, to_json
+from stepwell.store.sql.queue_facts import SqlFacts, to_json
 
-_SQL: Final = load("queries_queue.sql")
-QUEUED_RUN_CREATED: Final = _SQL["queued_run_created"]
-_ENTER: Final[Ladder] = ladder(_SQL["entered"], (64, 8, 1))
-_ENTRY_OF_DEDUP: Final = _SQL["entry_of_dedup"]
 _FOREVER: Final = 2**63 - 1
 
 
@@ -50,12 +43,13 @@ class Entries(QueueCounts):
     `wake(run, at)` has whoever carries a run on look at it.
     """
 
-    def __init__(self, connection: apsw.Connection, wake: Callable[[int, int], None]) -> None:
-        super().__init__(connection)
+    def __init__(self, connection: SqlConnection, sql: Statements, wake: Callable[[int, int], None]) -> None:
+        super().__init__(connection, sql)
+        self._enter: Ladder = ladder(sql["entered"], (64, 8, 1))
         self._wake = wake
         self._epoch = 0
         self._changed_bounds = False
-        self.facts = SqliteFacts(self._execute, self.flush)
+        self.facts = SqlFacts(self._execute, sql, self.flush)
         self.handlers: dict[type, Callable[[Any], Any]] = {
             QueueDeclared: self._declared,
             QueueChanged: self._changed,
@@ -105,7 +99,7 @@ class Entries(QueueCounts):
         declared = to_json(stated)
         known = self._known.get(change.name)
         if known is None:
-            known = next(map(KnownQueue, self._rows(_SQL["queue_known"], (change.name,))), None)
+            known = next(map(KnownQueue, self._rows(self._sql["queue_known"], (change.name,))), None)
         if known is not None:
             if known.kind != change.kind:
                 raise InvalidArgument(
@@ -118,7 +112,7 @@ class Entries(QueueCounts):
         state = self.facts.state(change.name)
         before = None if state is None else state.settings
         settings = msgspec.structs.astuple(stated)
-        self._execute(_SQL["queue_declared"], (change.name, change.kind, declared, *settings, change.at))
+        self._execute(self._sql["queue_declared"], (change.name, change.kind, declared, *settings, change.at))
         if before != stated:
             self._rebound(change.name, stated)
         return None if before == stated else before
@@ -127,17 +121,17 @@ class Entries(QueueCounts):
         self._queue(change.name)
         self.flush()
         if change.paused is not None:
-            self._execute(_SQL["queue_paused"], (change.name, int(change.paused), change.at))
+            self._execute(self._sql["queue_paused"], (change.name, int(change.paused), change.at))
         if change.settings is not None:
             settings = msgspec.structs.astuple(change.settings)
-            self._execute(_SQL["queue_changed"], (change.name, *settings, change.at))
+            self._execute(self._sql["queue_changed"], (change.name, *settings, change.at))
             self._rebound(change.name, change.settings)
         self._known.pop(change.name, None)
         self._changed_bounds = True
 
     def _rebound(self, name: str, settings: QueueSettings) -> None:
         """Make what the file holds of a queue agree with new bounds."""
-        self._execute(_SQL["lanes_bounded"], (name, settings.partition_concurrency))
+        self._execute(self._sql["lanes_bounded"], (name, settings.partition_concurrency))
         self._known.pop(name, None)
         if settings.rate_limit is None:
             self._forget_starts(name, _FOREVER)
@@ -145,7 +139,7 @@ class Entries(QueueCounts):
         self._changed_bounds = True
 
     def _forget_starts(self, name: str, until: int) -> None:
-        self._execute(_SQL["starts_forgotten"], (name, until))
+        self._execute(self._sql["starts_forgotten"], (name, until))
         forgotten = self._connection.changes()
         if forgotten:
             self._touch(name).starts -= forgotten
@@ -156,7 +150,7 @@ class Entries(QueueCounts):
         if known.starts and known.rate_per is not None:
             self._forget_starts(change.queue, change.at - known.rate_per)
         if known.delayed:
-            due = self._rows(_SQL["entries_due"], (change.queue, change.at, change.limit))
+            due = self._rows(self._sql["entries_due"], (change.queue, change.at, change.limit))
             self._begin_to_wait(change.queue, due)
 
     def _begin_to_wait(self, queue: str, entries: list[tuple[int, str, str]]) -> None:
@@ -164,7 +158,7 @@ class Entries(QueueCounts):
         if not entries:
             return
         known = self._touch(queue)
-        self._execute(_SQL["entry_ready"], (to_json([(run, known.ticket()) for run, _, _ in entries]),))
+        self._execute(self._sql["entry_ready"], (to_json([(run, known.ticket()) for run, _, _ in entries]),))
         for _, partition, workflow in entries:
             self._count_waiting(queue, partition, workflow, 1)
         known.delayed -= len(entries)
@@ -174,14 +168,14 @@ class Entries(QueueCounts):
         self.flush()
         runs = change.runs
         keys = to_json(runs)
-        self._execute(_SQL["queued_runs_taken"], (keys, change.at, self._epoch))
+        self._execute(self._sql["queued_runs_taken"], (keys, change.at, self._epoch))
         if self._connection.changes() != len(runs):
             # Others left their places by other ways than their turn, and must not be counted.
             owned = self._owned(keys)
             runs = [run for run in runs if run in owned]
             keys = to_json(runs)
         known = self._touch(change.queue)
-        for partition, workflow in self._rows(_SQL["entries_taken"], (keys,)):
+        for partition, workflow in self._rows(self._sql["entries_taken"], (keys,)):
             self._count_waiting(change.queue, partition, workflow, -1)
             self._count_busy(change.queue, partition, 1)
         known.waiting -= len(runs)
@@ -189,13 +183,13 @@ class Entries(QueueCounts):
         for partition in change.partitions:
             self._turns[change.queue, partition] = known.ticket()
         if known.rate_per is not None and runs:
-            self._execute(_SQL["starts_logged"], (change.queue, change.at + change.spread, keys))
+            self._execute(self._sql["starts_logged"], (change.queue, change.at + change.spread, keys))
             known.starts += len(runs)
             known.last_start_at = max(known.last_start_at, change.at)
         return runs
 
     def _owned(self, keys: str) -> set[int]:
-        return {key for key, owner in self._rows(_SQL["owners"], (keys,)) if owner == self._epoch}
+        return {key for key, owner in self._rows(self._sql["owners"], (keys,)) if owner == self._epoch}
 
     # --- entering and leaving ----------------------------------------------------------------------------------------
 
@@ -203,32 +197,32 @@ class Entries(QueueCounts):
         """Return run, workflow, state and latest_at of the entry that has the dedup key, or None."""
         if (entry.queue, entry.dedup or "") in self._new_keys or self._over:
             self.flush()
-        return next(iter(self._rows(_ENTRY_OF_DEDUP, (entry.queue, entry.dedup))), None)
+        return next(iter(self._rows(self._sql["entry_of_dedup"], (entry.queue, entry.dedup))), None)
 
     def put_off(self, run: int, entry: Entered) -> None:
         """Move the start of a debounced entry, unless its time has come."""
-        self._execute(_SQL["entry_put_off"], (run, entry.ready_at))
+        self._execute(self._sql["entry_put_off"], (run, entry.ready_at))
 
     def replace_input(self, run: int, payload: Any, fingerprint: int, at: int) -> None:
         """Give a run that has not been taken another input."""
-        self._execute(_SQL["input_replaced"], (run, payload, fingerprint, at))
+        self._execute(self._sql["input_replaced"], (run, payload, fingerprint, at))
 
     def find_collecting(self, entry: Entered, workflow: str) -> tuple[int, int] | None:
         """Return the run that collects such starts, and how many items it has, or None."""
         if self._new or self._over:
             self.flush()
-        rows = self._rows(_SQL["entry_that_collects"], (entry.queue, workflow, entry.partition))
+        rows = self._rows(self._sql["entry_that_collects"], (entry.queue, workflow, entry.partition))
         return next(iter(rows), None)
 
     def collect(self, run: int, workflow: str, entry: Entered, payload: Any, items: int) -> None:
         """Give a run the input of a start; `items` is how many it had before, 0 for a run that has just entered."""
         self.flush()
-        self._execute(_SQL["item_collected"], (run, payload))
+        self._execute(self._sql["item_collected"], (run, payload))
         total = items + entry.count
         if entry.batch_size is not None and total >= entry.batch_size:
             self._begin_to_wait(entry.queue, [(run, entry.partition, workflow)])
         elif items:
-            self._execute(_SQL["items_counted"], (run, total))
+            self._execute(self._sql["items_counted"], (run, total))
 
     def enter(self, run: int, workflow: str, entry: Entered, at: int) -> None:
         """Give a new run its place in a queue."""
@@ -263,7 +257,7 @@ class Entries(QueueCounts):
     def drop_permits(self, run: int, at: int) -> None:
         """Take the permits of a run that was stopped for the time being."""
         self.flush()
-        for (op,) in self._rows(_SQL["operations_with_permits"], (run,)):
+        for (op,) in self._rows(self._sql["operations_with_permits"], (run,)):
             self._permit_returned(PermitReturned(run, op, at, at))
 
     # --- permits -----------------------------------------------------------------------------------------------------
@@ -273,7 +267,7 @@ class Entries(QueueCounts):
         if key in self._returned:
             self.flush()
         known = self._touch(change.limit)
-        if key in self._new_keys or self._rows(_SQL["entry_exists"], key):
+        if key in self._new_keys or self._rows(self._sql["entry_exists"], key):
             return
         self._new_keys.add(key)
         self._new.append(
@@ -286,7 +280,7 @@ class Entries(QueueCounts):
         self.flush()
         known = self._touch(change.limit)
         is_rated = known.rate_per is not None
-        self._execute(_SQL["permits_granted"], (to_json(change.permits), int(is_rated)))
+        self._execute(self._sql["permits_granted"], (to_json(change.permits), int(is_rated)))
         granted = self._connection.changes()
         known.waiting -= granted
         known.running += granted
@@ -302,11 +296,11 @@ class Entries(QueueCounts):
 
     def _permit_kept(self, change: PermitKept) -> None:
         self.flush()
-        self._execute(_SQL["permit_kept"], (change.run, change.op, self._epoch))
+        self._execute(self._sql["permit_kept"], (change.run, change.op, self._epoch))
 
     def _permit_started(self, change: PermitStarted) -> None:
         self.flush()
-        for (limit,) in self._rows(_SQL["start_confirmed"], (change.run, change.op)):
+        for (limit,) in self._rows(self._sql["start_confirmed"], (change.run, change.op)):
             self._touch(limit).more_unconfirmed -= 1
             self._log_start(limit, change.run, change.op, change.started_at)
 
@@ -319,20 +313,20 @@ class Entries(QueueCounts):
 
     def _permit_left(self, change: PermitDetached) -> None:
         self.flush()
-        for limit, start_unknown in self._rows(_SQL["permit_left"], (change.run, change.op, self._epoch)):
-            self._execute(_SQL["left_permit_entered"], (self._epoch, change.run, change.op, change.attempt, limit))
+        for limit, start_unknown in self._rows(self._sql["permit_left"], (change.run, change.op, self._epoch)):
+            self._execute(self._sql["left_permit_entered"], (self._epoch, change.run, change.op, change.attempt, limit))
             if start_unknown:
                 self._touch(limit).more_unconfirmed -= 1
                 self._log_start(limit, change.run, change.op, change.started_at)
 
     def _permit_freed(self, change: PermitFreed) -> None:
         self.flush()
-        self._free(self._rows(_SQL["left_permit_freed"], (self._epoch, change.run, change.op, change.attempt)))
+        self._free(self._rows(self._sql["left_permit_freed"], (self._epoch, change.run, change.op, change.attempt)))
 
     def worker_over(self, epoch: int) -> None:
         """Free the permits that attempts of a worker were left with, which has ended."""
         self.flush()
-        self._free(self._rows(_SQL["left_permits_of_worker_freed"], (epoch,)))
+        self._free(self._rows(self._sql["left_permits_of_worker_freed"], (epoch,)))
 
     def _free(self, rows: list[Any]) -> None:
         for (limit,) in rows:
@@ -345,7 +339,7 @@ class Entries(QueueCounts):
         known = self._touch(limit)
         if known.rate_per is None:
             return
-        self._execute(_SQL["start_logged"], (limit, at, run, op))
+        self._execute(self._sql["start_logged"], (limit, at, run, op))
         if self._connection.changes():
             known.starts += 1
         known.last_start_at = max(known.last_start_at, at)
@@ -366,14 +360,14 @@ class Entries(QueueCounts):
 
     def _insert(self) -> None:
         for queue, ready_at in self._first_due.items():  # someone has to set a timer
-            ((first,),) = self._rows(_SQL["first_due"], (queue,))
+            ((first,),) = self._rows(self._sql["first_due"], (queue,))
             if first is None or ready_at < first:
                 self._known[queue].opened = True
         self._first_due.clear()
         self._new_keys.clear()
         rows, self._new = self._new, []
         start, end = 0, len(rows)
-        for size, statement in _ENTER:
+        for size, statement in self._enter:
             while end - start >= size:
                 self._execute(statement, list(chain.from_iterable(rows[start : start + size])))
                 start += size
@@ -383,9 +377,9 @@ class Entries(QueueCounts):
         returned, self._returned = self._returned, {}
         gone: list[Any] = []
         if over:
-            gone += self._rows(_SQL["entries_of_runs_left"], (to_json(list(over)),))
+            gone += self._rows(self._sql["entries_of_runs_left"], (to_json(list(over)),))
         if returned:
-            gone += self._rows(_SQL["permits_left"], (to_json(list(returned)), self._epoch))
+            gone += self._rows(self._sql["permits_left"], (to_json(list(returned)), self._epoch))
         for run, op, queue, partition, workflow, state, start_unknown in gone:
             known = self._touch(queue)
             if state == "running":

@@ -4,21 +4,14 @@ Counts are kept by code and not by triggers: a trigger runs for every row, and 5
 change its counts once.
 """
 
-# apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
-
-import apsw
+from typing import Any
 
 from stepwell.errors import QueueNotFound
-from stepwell.store.sql.named_sql import load
-from stepwell.store.sql.queue_facts import Execute, to_json
-
-_SQL: Final = load("queries_queue.sql")
+from stepwell.store.sql.connection import SqlConnection, Statements
+from stepwell.store.sql.queue_facts import to_json
 
 
 class KnownQueue:
@@ -58,9 +51,10 @@ class KnownQueue:
 class QueueCounts:
     """The queues that one transaction knows, and how their counts change; a base of `queue_changes.Entries`."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: SqlConnection, sql: Statements) -> None:
         self._connection = connection
-        self._execute: Execute = connection.cursor().execute
+        self._execute = connection.cursor().execute
+        self._sql = sql
         self._clear_counts()
 
     def _clear_counts(self) -> None:
@@ -73,7 +67,7 @@ class QueueCounts:
     def _queue(self, name: str) -> KnownQueue:
         known = self._known.get(name)
         if known is None:
-            row = next(iter(self._rows(_SQL["queue_known"], (name,))), None)
+            row = next(iter(self._rows(self._sql["queue_known"], (name,))), None)
             if row is None:
                 raise QueueNotFound(f"the file knows no queue or limit {name!r}; start something in it first")
             known = self._known[name] = KnownQueue(row)
@@ -107,20 +101,20 @@ class QueueCounts:
             grown.append((queue, partition, workflow, more, turn))
         if grown:
             added = {(queue, partition, workflow): more for queue, partition, workflow, more, _ in grown}
-            rows = self._rows(_SQL["lanes_grown"], (to_json(grown),))
+            rows = self._rows(self._sql["lanes_grown"], (to_json(grown),))
             for queue, partition, workflow, waiting in rows:
                 if waiting == added[queue, partition, workflow]:  # nothing waited there before
                     self._known[queue].opened = True
         if shrunk:
-            self._execute(_SQL["lanes_shrunk"], (to_json(shrunk),))
+            self._execute(self._sql["lanes_shrunk"], (to_json(shrunk),))
         changed = [
             (*place, self._partitions.get(place, 0), self._turns.get(place), self._known[place[0]].bound)
             for place in self._partitions.keys() | self._turns.keys()
         ]
         if changed:
-            self._execute(_SQL["partitions_changed"], (to_json(changed),))
+            self._execute(self._sql["partitions_changed"], (to_json(changed),))
         if any(place[1] for place in self._partitions) or any(lane[1] for lane in shrunk):
-            self._execute(_SQL["idle_lanes_deleted"])
+            self._execute(self._sql["idle_lanes_deleted"])
         self._lanes.clear()
         self._partitions.clear()
         self._turns.clear()
@@ -129,7 +123,7 @@ class QueueCounts:
                 known.is_dirty = False
                 counts = (known.delayed, known.waiting, known.running, known.starts, known.more_unconfirmed)
                 known.more_unconfirmed = 0
-                self._execute(_SQL["queue_counted"], (name, *counts, known.tickets, known.last_start_at))
+                self._execute(self._sql["queue_counted"], (name, *counts, known.tickets, known.last_start_at))
 
     def _rows(self, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
         return self._execute(statement, parameters).fetchall()

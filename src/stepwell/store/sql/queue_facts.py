@@ -1,26 +1,18 @@
 """What a decision about a queue is made from, read on one connection: the writer's, or one of the readers."""
 
-# apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import apsw
 import msgspec
 
 from stepwell.definitions.queues import QueueSettings
 from stepwell.store.queues import Head, Lane, QueueState
-from stepwell.store.sql.named_sql import load
+from stepwell.store.sql.connection import Execute, Statements
 
-_SQL: Final = load("queries_queue.sql")
-_STATE: Final = _SQL["queue_state"]
 _decode: Final = msgspec.json.Decoder(list[Head]).decode
 _FIRST_SETTING, _AFTER_SETTINGS = 2, 7  # where a row of queue_state has the fields of QueueSettings
-
-Execute = Callable[..., apsw.Cursor]
 
 
 def to_json(values: Any) -> str:
@@ -36,41 +28,42 @@ def state_of(row: Sequence[Any]) -> QueueState:
     return QueueState(name, kind, settings, paused != 0, *counts)
 
 
-class SqliteFacts:
+class SqlFacts:
     """The `QueueFacts` of a connection, inside a transaction or a read."""
 
-    def __init__(self, execute: Execute, flush: Callable[[], None] | None = None) -> None:
+    def __init__(self, execute: Execute, sql: Statements, flush: Callable[[], None] | None = None) -> None:
         self._execute = execute
+        self._sql = sql
         self._flush = flush
 
     def state(self, queue: str) -> QueueState | None:
         """Return the queue or limit of this name, or None."""
         if self._flush is not None:
             self._flush()
-        return next(map(state_of, self._rows(_STATE, (queue,))), None)
+        return next(map(state_of, self._rows(self._sql["queue_state"], (queue,))), None)
 
     def workflows(self, queue: str) -> list[str]:
         """Return the workflows that have open lanes."""
-        return [name for (name,) in self._rows(_SQL["open_workflows"], (queue,))]
+        return [name for (name,) in self._rows(self._sql["open_workflows"], (queue,))]
 
     def lanes(self, queue: str, workflow: str, limit: int) -> list[Lane]:
         """Return open lanes of a workflow in the order of their turns."""
-        rows = self._rows(_SQL["open_lanes"], (queue, workflow, limit))
+        rows = self._rows(self._sql["open_lanes"], (queue, workflow, limit))
         return [Lane(*row) for row in rows]
 
     def heads(self, queue: str, lanes: Sequence[Lane], limit: int) -> list[list[Head]]:
         """Return, for each lane, its first `limit` entries in the order in which they are taken."""
         if len(lanes) == 1:
             lane = lanes[0]
-            rows = self._rows(_SQL["heads_of_lane"], (queue, lane.workflow, lane.partition, limit))
+            rows = self._rows(self._sql["heads_of_lane"], (queue, lane.workflow, lane.partition, limit))
             return [[Head(*row) for row in rows]]
         wanted = to_json([(lane.workflow, lane.partition) for lane in lanes])
-        found = self._rows(_SQL["heads_of_lanes"], (queue, wanted, limit))
+        found = self._rows(self._sql["heads_of_lanes"], (queue, wanted, limit))
         return [_decode(heads) for _, heads in sorted(found)]
 
     def start_at(self, queue: str, index: int) -> int | None:
         """Return the time of a start in the log, counted from 0 for the oldest, or None."""
-        return next((at for (at,) in self._rows(_SQL["start_at"], (queue, index))), None)
+        return next((at for (at,) in self._rows(self._sql["start_at"], (queue, index))), None)
 
     def _rows(self, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
         return self._execute(statement, parameters).fetchall()

@@ -3,39 +3,35 @@
 A part of the `Applier`. What is undone is decided by `stepwell.worker.undoing`; here it is deleted.
 """
 
-# apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 from typing import Any, Final
 
-import apsw
 import msgspec
 
 from stepwell.errors import RunNotEnded, RunNotFound
 from stepwell.model.lifecycle import RETRIABLE
 from stepwell.store.changes import RunRetried
 from stepwell.store.queues import Entered
-from stepwell.store.sql.named_sql import load
+from stepwell.store.sql.connection import SqlConnection, Statements
 from stepwell.store.sql.queue_changes import Entries
-from stepwell.store.sql.queue_facts import Execute, to_json
+from stepwell.store.sql.queue_facts import to_json
 
-_SQL: Final = load("queries_retry.sql")
 _decode_place: Final = msgspec.json.Decoder(tuple[str, int]).decode
 
 
 class Retries:
     """Applies retries on the writer's connection; see the module."""
 
-    def __init__(self, connection: apsw.Connection, entries: Entries) -> None:
-        self._execute: Execute = connection.cursor().execute
+    def __init__(self, connection: SqlConnection, sql: Statements, entries: Entries) -> None:
+        self._execute = connection.cursor().execute
+        self._sql = sql
         self._entries = entries
 
     def keep_place(self, run: int) -> None:
         """Note where a run that ends without a result stands in its queue."""
         self._entries.flush()
-        self._execute(_SQL["queue_place_kept"], (run,))
+        self._execute(self._sql["queue_place_kept"], (run,))
 
     def bring_back(self, change: RunRetried) -> None:
         """Make an ended run pending, as of before what is undone; what was gathered of the journal is written."""
@@ -46,31 +42,31 @@ class Retries:
         if status not in RETRIABLE or ended_at != change.ended_at:
             raise RunNotEnded(f"run {run_id!r} is {status} now: somebody else was faster. Look at it before you go on")
         if change.undone:
-            self._execute(_SQL["entries_undone"], (change.run, to_json(change.undone)))
+            self._execute(self._sql["entries_undone"], (change.run, to_json(change.undone)))
         if change.returned:
             self._put_back(change)
         in_queue = queue is not None
         parameters = (change.run, change.at, change.deadline_at, int(change.stays_cancelled), int(in_queue))
-        self._execute(_SQL["run_retried"], parameters)
+        self._execute(self._sql["run_retried"], parameters)
         if in_queue:
             partition, priority = ("", 0) if place is None else _decode_place(place)
             self._entries.enter(change.run, workflow, Entered(queue, partition, priority), change.at)
         if change.uncancelled:
-            self._execute(_SQL["runs_uncancelled"], (to_json(change.uncancelled),))
+            self._execute(self._sql["runs_uncancelled"], (to_json(change.uncancelled),))
 
     def _put_back(self, change: RunRetried) -> None:
         """Have messages received again, before those that nobody received, which move behind them."""
         run = change.run
         left = self._rows("unreceived_messages", run)
-        self._execute(_SQL["unreceived_messages_lifted"], (run,))
+        self._execute(self._sql["unreceived_messages_lifted"], (run,))
         for name, value, taken_at in change.returned:
             found = self._rows("key_of_taken_message", run, name, taken_at)
             key = found[0][1] if found else None
             if found:
-                self._execute(_SQL["message_deleted"], (found[0][0],))
-            self._execute(_SQL["message_put_back"], (run, name, value, key, taken_at, None))
+                self._execute(self._sql["message_deleted"], (found[0][0],))
+            self._execute(self._sql["message_put_back"], (run, name, value, key, taken_at, None))
         for name, value, key, sent_at, sender in left:
-            self._execute(_SQL["message_put_back"], (run, name, value, key, sent_at, sender))
+            self._execute(self._sql["message_put_back"], (run, name, value, key, sent_at, sender))
 
     def _rows(self, name: str, *parameters: Any) -> list[Any]:
-        return self._execute(_SQL[name], parameters).fetchall()
+        return self._execute(self._sql[name], parameters).fetchall()

@@ -23,11 +23,6 @@ FROM stepwell_runs WHERE id = ?1;
 SELECT {run_record}
 FROM stepwell_runs WHERE key = ?1;
 
--- name: run_facts_by_key
--- ?1 key. As `run_by_key`, without its input and its result.
-SELECT {run_facts}
-FROM stepwell_runs WHERE key = ?1;
-
 -- name: has_ids
 -- Whether there is a run whose id is at least ?1 and below ?2.
 SELECT EXISTS (SELECT 1 FROM stepwell_runs WHERE id >= ?1 AND id < ?2);
@@ -128,6 +123,11 @@ ORDER BY position LIMIT ?3;
 -- name: loaded_runs
 -- ?1 keys as a JSON array.
 SELECT {run_record}
+FROM stepwell_runs WHERE key IN (SELECT value FROM json_each(?1));
+
+-- name: loaded_facts
+-- ?1 keys as a JSON array. As `loaded_runs`, without inputs and results.
+SELECT {run_facts}
 FROM stepwell_runs WHERE key IN (SELECT value FROM json_each(?1));
 
 -- name: loaded_entries
@@ -259,9 +259,11 @@ SELECT wake.run FROM stepwell_wakes AS wake CROSS JOIN stepwell_runs AS run ON r
 WHERE run.owner = ?1 ORDER BY wake.run;
 
 -- name: messages_from_others
--- ?1 run, ?2 epoch, ?3 after position.
-SELECT position, name, value, sent_at FROM stepwell_messages
-WHERE run = ?1 AND position > ?3 AND taken_at IS NULL AND sender IS NOT ?2 ORDER BY position;
+-- ?1 [run, after position] of each as JSON, ?2 epoch. In order within each run: the runs one by one, each by its index.
+SELECT message.run, message.position, message.name, message.value, message.sent_at
+FROM json_each(?1) AS wanted CROSS JOIN stepwell_messages AS message
+    ON message.run = wanted.value ->> 0 AND message.position > wanted.value ->> 1
+WHERE message.taken_at IS NULL AND message.sender IS NOT ?2;
 
 -- name: settled_among
 -- ?1 ids as a JSON array.

@@ -157,16 +157,6 @@ WHERE coalesce(cancel_requested_at, deadline_at) IS NOT NULL AND status = 'pendi
     AND coalesce(cancel_requested_at, deadline_at) <= ?1 AND cancel_requested_at IS NULL AND key <> ?2
 LIMIT 1;
 
--- name: run_record_by_id
--- ?1 id.
-SELECT {run_record}
-FROM stepwell_runs WHERE id = ?1;
-
--- name: run_record_by_key
--- ?1 key.
-SELECT {run_record}
-FROM stepwell_runs WHERE key = ?1;
-
 -- name: run_state
 -- ?1 key. For the message that refuses a change.
 SELECT id, status, owner FROM stepwell_runs WHERE key = ?1;

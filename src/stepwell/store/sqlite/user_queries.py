@@ -15,7 +15,7 @@ import apsw
 
 from stepwell.errors import EngineClosed, TransactionError
 from stepwell.store.sqlite.faults import translate_read
-from stepwell.store.sqlite.reader import Readable
+from stepwell.store.sqlite.read_pool import Readable
 from stepwell.store.sqlite.user_connection import ReadGate, rows_of
 from stepwell.values.own_tables import Parameters, Rows
 

@@ -29,22 +29,22 @@ import apsw
 from stepwell.errors import ClaimLost, EngineClosed, StoreError, StoreFailed, TransactionError
 from stepwell.model.run import Claim
 from stepwell.store.changes import Change, RunCreated
-from stepwell.store.sql.named_sql import load
-from stepwell.store.sql.run_changes import Applier, Evidence
+from stepwell.store.sql.aftermath import Evidence
+from stepwell.store.sql.run_changes import Applier
 from stepwell.store.sqlite.faults import TransactionGone, concerns_all, is_corruption, refusal, translate
 from stepwell.store.sqlite.file.last_commit import LastCommit
 from stepwell.store.sqlite.file.wal_growth import LogGrowth
 from stepwell.store.sqlite.file.wal_room import cut_failed_commit
 from stepwell.store.sqlite.peers.notifier import Members, tell
+from stepwell.store.sqlite.statements import SQL
 from stepwell.store.sqlite.user_connection import Gate, SqliteLent, SqliteTransaction
 from stepwell.store.store import Outcome, StoreTransaction, Unit
 
 if TYPE_CHECKING:
     from stepwell.store.sqlite.file.opening import Database
 
-_SQL: Final = load("queries_write.sql")
-_BEGIN: Final = _SQL["begin"]
-_COMMIT: Final = _SQL["commit"]
+_BEGIN: Final = SQL["begin"]
+_COMMIT: Final = SQL["commit"]
 
 #: The log is copied into the file by a commit that leaves it larger than this.
 WAL_LIMIT_BYTES: Final = 4 * 1024 * 1024
@@ -67,7 +67,7 @@ class Writer:
         self._connection = database.writer
         self._execute = self._connection.cursor().execute
         self._location = database.path
-        self.applier = Applier(self._connection)
+        self.applier = Applier(self._connection, SQL)
         self.gate = Gate(self._connection)
         #: Why the store has stopped for good, once it has.
         self.failed: StoreFailed | None = None
@@ -99,7 +99,7 @@ class Writer:
             self.log.make_room()
 
     def _check_claim(self, claim: Claim) -> None:
-        if not self._rows(_SQL["worker_may_write"], (claim.epoch,)):
+        if not self._rows(SQL["worker_may_write"], (claim.epoch,)):
             raise ClaimLost(self._why_claim_is_lost(claim))
 
     def finish(self, claim: Claim | None, evidence: Evidence | None = None) -> None:
@@ -109,11 +109,11 @@ class Writer:
         """
         try:
             self.applier.flush()
-            self.applier.made_turn = self.applier.entries.made_work
-            evidence = evidence or self.applier.evidence
+            self.applier.after.made_turn = self.applier.entries.made_work
+            evidence = evidence or self.applier.after.evidence
             if evidence is None and claim is not None and self._has_changes():
-                traces: int = self._rows(_SQL["trace_left"], (claim.epoch,))[0][0]
-                evidence = _SQL["evidence_of_trace"], (claim.epoch, traces)
+                traces: int = self._rows(SQL["trace_left"], (claim.epoch,))[0][0]
+                evidence = SQL["evidence_of_trace"], (claim.epoch, traces)
         except Exception as error:
             raise self.abandon(error) from error
         if evidence is not None and self.last_commit is not None:
@@ -126,7 +126,7 @@ class Writer:
         self._proved = None if claim is None else (claim.epoch, self._connection.data_version())
         if evidence is not None and self.last_commit is not None:
             self.last_commit.note(*evidence)
-        tell(self._members, self.applier)
+        tell(self._members, self.applier.after)
         if self.log.pages >= self.log.checkpoint_at:
             fault = self.log.checkpoint()
             if fault is not None:
@@ -141,7 +141,7 @@ class Writer:
         self.applier.drop_entries()
         try:
             if self._connection.in_transaction:
-                self._connection.execute(_SQL["rollback"])
+                self._connection.execute(SQL["rollback"])
         except apsw.Error as second:
             self.failed = StoreFailed(
                 f"{self._location}: rolling back after {error!r} failed with {second!r}. The engine stopped; restart it"
@@ -178,7 +178,7 @@ class Writer:
         self._database.check_identity()
 
     def _why_claim_is_lost(self, claim: Claim) -> str:
-        rows = self._rows(_SQL["worker_state"], (claim.epoch,))
+        rows = self._rows(SQL["worker_state"], (claim.epoch,))
         if not rows:
             return (
                 f"{self._location}: there is no worker {claim.epoch} in this file: it has ended long ago, or another "
@@ -400,13 +400,13 @@ class Writer:
 
     def _apply_statement(self, changes: Sequence[Change]) -> list[Any]:
         """Apply a change that is one statement, without a savepoint, which takes as long as all the rest of a start."""
-        before, evidence = self._connection.total_changes(), self.applier.evidence
+        before, evidence = self._connection.total_changes(), self.applier.after.evidence
         try:
             return self.applier.apply(changes)
         except BaseException:  # after the statement nothing fails, but somebody may press Ctrl-C
             if self._connection.in_transaction and self._connection.total_changes() != before:
-                self._connection.execute(_SQL["run_uncreated"], (self._connection.last_insert_rowid(),))
-                self.applier.evidence = evidence
+                self._connection.execute(SQL["run_uncreated"], (self._connection.last_insert_rowid(),))
+                self.applier.after.evidence = evidence
             raise
 
     def _is_over(self, error: Exception) -> bool:
@@ -415,18 +415,18 @@ class Writer:
     @contextlib.contextmanager
     def savepoint(self) -> Generator[None, None, None]:
         """Undo, when the block raises, what was written inside it; the transaction goes on."""
-        evidence = self.applier.evidence
-        self._connection.execute(_SQL["savepoint"])
+        evidence = self.applier.after.evidence
+        self._connection.execute(SQL["savepoint"])
         try:
             yield
         except BaseException:
             self.applier.drop_entries()
-            self.applier.evidence = evidence
+            self.applier.after.evidence = evidence
             if self._connection.in_transaction:
-                self._connection.execute(_SQL["savepoint_undone"])
-                self._connection.execute(_SQL["savepoint_kept"])
+                self._connection.execute(SQL["savepoint_undone"])
+                self._connection.execute(SQL["savepoint_kept"])
             raise
-        self._connection.execute(_SQL["savepoint_kept"])
+        self._connection.execute(SQL["savepoint_kept"])
 
     def _rows(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
         return self._connection.execute(statement, parameters).fetchall()

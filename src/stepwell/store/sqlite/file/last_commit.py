@@ -29,9 +29,9 @@ import apsw
 import msgspec
 
 from stepwell.errors import FileNotUsable
-from stepwell.store.sql.named_sql import load
 from stepwell.store.sqlite.file import paths
 from stepwell.store.sqlite.file.locking import Identity
+from stepwell.store.sqlite.statements import SQL
 
 OFFSET: Final = 2048
 _MAX_BYTES: Final = 2000
@@ -42,9 +42,7 @@ _NO_CHECKSUM: Final = bytes(_CHECKSUM.size)
 _UNKNOWN_BOOT: Final = bytes(16)
 
 #: The queries that tell whether a commit is in the file, by name.
-STATEMENTS: Final = {
-    name: statement for name, statement in load("queries_write.sql").items() if name.startswith("evidence_of_")
-}
+STATEMENTS: Final = {name: statement for name, statement in SQL.items() if name.startswith("evidence_of_")}
 _NAMES: Final = {statement: name for name, statement in STATEMENTS.items()}
 
 

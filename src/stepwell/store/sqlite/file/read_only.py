@@ -18,11 +18,14 @@ import apsw
 
 from stepwell.errors import FORK_ADVICE, EngineClosed, FileNotUsable
 from stepwell.model.run import Member, MemberState
+from stepwell.store.sql.inspector import SqlInspector
+from stepwell.store.sql.workers import WorkerReader
 from stepwell.store.sqlite.file import locking, migrate, mounts, paths
 from stepwell.store.sqlite.file.connecting import check_library, connect, reader_pragmas, set_pragmas, translate
 from stepwell.store.sqlite.file.locking import Identity
 from stepwell.store.sqlite.peers.membership import states_of
-from stepwell.store.sqlite.reader import SqliteInspector
+from stepwell.store.sqlite.read_pool import ReadPool
+from stepwell.store.sqlite.statements import SQL
 
 
 class _File:
@@ -59,11 +62,13 @@ class _File:
             connection.close()
 
 
-class Look(SqliteInspector):
+class Look(SqlInspector):
     """The read side, and what can be said of the workers without being one."""
 
     def __init__(self, file: _File, path: str) -> None:
-        super().__init__(file)
+        pool = ReadPool(file)
+        super().__init__(pool, SQL)
+        self._workers = WorkerReader(pool, SQL)
         self._lock_path = path + paths.LOCK_SUFFIX
 
     def workers(self) -> list[Member]:
@@ -71,7 +76,11 @@ class Look(SqliteInspector):
 
         Where this process itself has the file open in an engine, all count as active: only that engine can ask.
         """
-        return self.members(self._states_of)
+        return self._workers.members(self._states_of)
+
+    def last_at(self) -> int:
+        """Return the newest time in the file, 0 for an empty one."""
+        return self._workers.last_at()
 
     def _states_of(self, seats: list[tuple[int, int]]) -> dict[int, MemberState]:
         found = locking.look(self._lock_path, partial(states_of, seats=seats))

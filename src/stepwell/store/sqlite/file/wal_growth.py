@@ -14,11 +14,9 @@ from typing import Any, Final
 
 import apsw
 
-from stepwell.store.sql.named_sql import load
 from stepwell.store.sqlite.file import paths
 from stepwell.store.sqlite.file.wal_room import FRAME_HEADER_BYTES, LogRoom
-
-_SQL: Final = load("queries_write.sql")
+from stepwell.store.sqlite.statements import SQL
 
 #: How many pages the next commits shall find room for in the log; what most of them write is a few.
 _ROOM_PAGES: Final = 16
@@ -37,7 +35,7 @@ class LogGrowth:
         self._connection = connection
         self._path = Path(path + paths.WAL_SUFFIX)
         self._room = room
-        page_bytes: Any = connection.execute(_SQL["page_size"]).fetchall()[0][0]
+        page_bytes: Any = connection.execute(SQL["page_size"]).fetchall()[0][0]
         self._frame_bytes = page_bytes + FRAME_HEADER_BYTES
         self._limit_pages = max(1, limit_bytes // self._frame_bytes)
         self.pages = 0
@@ -91,7 +89,7 @@ class LogGrowth:
     def _restart(self) -> None:
         # A checkpoint that insists waits for readers as long as the busy timeout says; writers must not wait with it.
         timeout_milliseconds: Any
-        (timeout_milliseconds,) = self._connection.execute(_SQL["busy_timeout"]).fetchall()[0]
+        (timeout_milliseconds,) = self._connection.execute(SQL["busy_timeout"]).fetchall()[0]
         self._connection.set_busy_timeout(0)
         try:
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)

@@ -24,10 +24,8 @@ from typing import Final
 
 import apsw
 
-from stepwell.store.sql.named_sql import load
 from stepwell.store.sqlite.file import paths
-
-_SQL: Final = load("queries_write.sql")
+from stepwell.store.sqlite.statements import SQL
 
 #: The first piece is this part of the size at which the log starts afresh; each further one doubles the log, up to
 #: `_LAST_PIECE`.
@@ -94,7 +92,7 @@ def cut_failed_commit(connection: apsw.Connection, path: str) -> None:
     """
     version = connection.data_version()
     frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)  # those that count
-    connection.execute(_SQL["begin"])
+    connection.execute(SQL["begin"])
     try:
         if connection.data_version() == version and frames >= 0:
             page_bytes: int = connection.pragma("page_size")
@@ -102,7 +100,7 @@ def cut_failed_commit(connection: apsw.Connection, path: str) -> None:
             if (paths.size_bytes(path + paths.WAL_SUFFIX) or 0) > length:
                 truncate(path + paths.WAL_SUFFIX, length)
     finally:
-        connection.execute(_SQL["rollback"])
+        connection.execute(SQL["rollback"])
 
 
 def truncate(path: str, length: int) -> None:

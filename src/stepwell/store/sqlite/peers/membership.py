@@ -42,6 +42,7 @@ from typing import Final, Literal, NamedTuple
 from stepwell.errors import FileInUse, FileNotUsable
 from stepwell.model.run import MemberState
 from stepwell.model.steady import monotonic
+from stepwell.store.membership import Answer
 from stepwell.store.sqlite.file import locking, paths
 from stepwell.store.sqlite.file.locking import DOOR_PATIENCE_SECONDS, SLOT_BASE, SLOTS, Identity, LockFile
 from stepwell.store.sqlite.peers import busy, datagrams, in_words, places, questions
@@ -49,7 +50,6 @@ from stepwell.store.sqlite.peers.datagrams import Mailbox, Post
 from stepwell.store.sqlite.peers.deaths import Key
 from stepwell.store.sqlite.peers.listener import Callback, Listener, Version
 from stepwell.store.sqlite.peers.places import own_place
-from stepwell.store.store import Answer
 from stepwell.values import large_values
 
 HEADER_OFFSET: Final = 1024
@@ -302,7 +302,7 @@ class Membership:
             listener.stop()
 
     def ask(self, epochs: Sequence[int], timeout_seconds: float) -> dict[int, Answer]:
-        """Ask members whether they are well; see `Store.ask` and `questions`.
+        """Ask members whether they are well; see `stepwell.store.membership.Membership.ping` and `questions`.
 
         One is ``silent`` only where it has a thread that looks for questions, and had this one before its eyes; what it
         said beforehand (`busy`) is an answer.

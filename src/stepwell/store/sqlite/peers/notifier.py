@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
+from stepwell.store.membership import Answer
+from stepwell.store.notifications import Notification
 from stepwell.store.sqlite.peers import datagrams
-from stepwell.store.store import Answer, Notification
 
 if TYPE_CHECKING:
-    from stepwell.store.sql.run_changes import Applier
+    from stepwell.store.sql.aftermath import Aftermath
     from stepwell.store.sqlite.peers.listener import Callback
     from stepwell.store.sqlite.peers.membership import Seat
 
@@ -51,10 +52,10 @@ _KINDS: Final[dict[bytes, Literal["work", "turn", "mail", "ends", "death"]]] = {
 _ANYTHING: Final = Notification("anything")
 
 
-def tell(members: Members, applier: Applier) -> None:
-    """Tell the others what `applier` gathered in the transaction that was just committed."""
-    told, ended = applier.told, applier.ended
-    made = datagrams.WORK if applier.made_work else datagrams.TURN if applier.made_turn else None
+def tell(members: Members, after: Aftermath) -> None:
+    """Tell the others what was gathered in the transaction that was just committed."""
+    told, ended = after.told, after.ended
+    made = datagrams.WORK if after.made_work else datagrams.TURN if after.made_turn else None
     if not (told or ended or made):
         return
     others = members.others()
@@ -68,15 +69,25 @@ def tell(members: Members, applier: Applier) -> None:
         members.nudge(datagrams.ENDED, [seat.epoch for seat in others if seat.listens], ended)
 
 
-def listen_to(members: Members, callback: Callable[[Notification], None]) -> None:
-    """Have `callback` called with what others tell; see `Store.watch`."""
+class SqliteNotifications:
+    """The `stepwell.store.notifications.Notifications` of one SQLite file."""
 
-    def hear(kind: bytes, keys: tuple[int, ...]) -> None:
-        word = _KINDS.get(kind)
-        if word is None or (word == "ends" and not keys):  # too many ends to name them
-            callback(_ANYTHING)
-        else:
-            callback(Notification(word, keys if word == "ends" else ()))
+    def __init__(self, members: Members) -> None:
+        self._members = members
 
-    members.answer_pings(lambda reply: callback(Notification("alive", (), reply)))
-    members.watch(hear)
+    def watch(self, callback: Callable[[Notification], None]) -> None:
+        """Have `callback` called, from a thread of the store's, with what happens in other processes."""
+
+        def hear(kind: bytes, keys: tuple[int, ...]) -> None:
+            word = _KINDS.get(kind)
+            if word is None or (word == "ends" and not keys):  # too many ends to name them
+                callback(_ANYTHING)
+            else:
+                callback(Notification(word, keys if word == "ends" else ()))
+
+        self._members.answer_pings(lambda reply: callback(Notification("alive", (), reply)))
+        self._members.watch(hear)
+
+    def listen(self, on: bool) -> None:
+        """Say whether this worker wants to hear of ``ends``. Read the run's state after saying so, not before."""
+        self._members.listen(on)

@@ -1,0 +1,39 @@
+"""What workers tell each other, so that nobody has to poll."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Protocol
+
+
+class Notification(NamedTuple):
+    """That something happened in another process.
+
+    - ``work``: there may be runs to claim, in queues or not; ``turn``: in queues only.
+    - ``mail``: something arrived for runs of this worker (`WorkerReads.news`).
+    - ``ends``: the runs with these `keys` ended or published a value; only where `Notifications.listen` was asked for.
+    - ``death``: a worker died; `Membership.reap` is due.
+    - ``anything``: the store changed, or workers came or went, and nothing more is known. Told as well where a more
+      precise word was lost, so whoever acts on ``anything`` as on all of the others misses nothing.
+    - ``alive``: somebody asks whether the worker still works; `reply` must be called from where the work is done.
+    """
+
+    kind: Literal["work", "turn", "mail", "ends", "death", "anything", "alive"]
+    keys: tuple[int, ...] = ()
+    reply: Callable[[], None] | None = None
+
+
+class Notifications(Protocol):
+    """Tells what happens in other processes. Safe from any thread.
+
+    After each commit the store tells the workers whom it concerns. A word may be lost or come twice: it makes things
+    quick, and what is right never rests on it.
+    """
+
+    def watch(self, callback: Callable[[Notification], None]) -> None:
+        """Have `callback` called, from a thread of the store's, with what happens in other processes."""
+        ...
+
+    def listen(self, on: bool) -> None:
+        """Say whether this worker wants to hear of ``ends``. Read the run's state after saying so, not before."""
+        ...

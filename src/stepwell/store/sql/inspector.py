@@ -1,0 +1,165 @@
+"""The read side for people, of any SQL store."""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from itertools import islice
+from typing import Any, Final
+
+from stepwell.model.acts import ActRecord
+from stepwell.model.journal import Entry, Payload
+from stepwell.model.lifecycle import Status
+from stepwell.model.run import RunRecord
+from stepwell.store.inspector import RunFilter
+from stepwell.store.queues import Standing
+from stepwell.store.sql.queue_facts import to_json
+from stepwell.store.sql.queue_reads import QueueReader
+from stepwell.store.sql.records import record_of
+
+_NO_KEY: Final = 2**63 - 1
+_LAST_CHARACTER: Final = chr(sys.maxunicode)
+#: The states whose runs an index holds, and the query that lists them.
+_LISTED_BY: Final[dict[Status, str]] = {
+    "running": "runs_listed_running",
+    "pending": "runs_listed_by_status",
+    "halted": "runs_listed_by_status",
+    "failed": "runs_listed_by_status",
+}
+
+
+class SqlInspector(QueueReader):
+    """A `stepwell.store.inspector.Inspector`."""
+
+    # --- runs --------------------------------------------------------------------------------------------------------
+
+    def run_by_id(self, run_id: str) -> RunRecord | None:
+        """Return the run with this id, or None."""
+        return next(map(record_of, self._rows("run_by_id", run_id)), None)
+
+    def run_facts(self, run_id: str) -> RunRecord | None:
+        """Return the run with this id, or None: without its input and its result."""
+        return next(map(record_of, self._rows("run_facts", run_id)), None)
+
+    def list_runs(self, run_filter: RunFilter) -> list[RunRecord]:
+        """Return the runs that match, newest first, at most `run_filter.limit`: without their inputs and results.
+
+        Children, id prefixes and the states that need attention are found by an index. Anything else is found by
+        walking back from the newest run, which is quick where matches are not rare.
+        """
+        statuses = run_filter.status
+        if statuses is not None and run_filter.parent is None and set(statuses) <= _LISTED_BY.keys():
+            found = [self._rows(_LISTED_BY[status], *_parameters(run_filter, status)) for status in set(statuses)]
+            newest_first = heapq.merge(*found, key=lambda row: -row[0])
+            return [record_of(row) for row in islice(newest_first, run_filter.limit)]
+        name = "runs_listed"
+        if run_filter.parent is not None:
+            name = "runs_listed_by_parent"
+        elif run_filter.id_prefix:
+            name = "runs_listed_by_prefix"
+        encoded = None if statuses is None else to_json(statuses)
+        return [record_of(row) for row in self._rows(name, *_parameters(run_filter, encoded))]
+
+    def count_runs(self, run_filter: RunFilter) -> int:
+        """Return how many runs match, at most `run_filter.limit`."""
+        statuses = None if run_filter.status is None else to_json(run_filter.status)
+        count: int = self._rows("runs_counted", *_parameters(run_filter, statuses))[0][0]
+        return count
+
+    def counts(self) -> dict[Status, int]:
+        """Return how many runs are in each state (states without runs are left out)."""
+        return dict(self._rows("counts"))
+
+    # --- what a run was told, and says -------------------------------------------------------------------------------
+
+    def journal(self, run: int, *, after: int = 0, limit: int = 1000) -> list[Entry]:
+        """Return entries of a run in order, those with a position above `after`."""
+        return [Entry(*row) for row in self._rows("journal", run, after, limit)]
+
+    def acts(self, run: int) -> list[ActRecord]:
+        """Return what somebody did to a run, the oldest first."""
+        return self._acts("acts_of_run", run)
+
+    def acts_of_queue(self, queue: str) -> list[ActRecord]:
+        """Return what somebody did to a queue or limit, the oldest first."""
+        return self._acts("acts_of_queue", queue)
+
+    def _acts(self, name: str, subject: int | str) -> list[ActRecord]:
+        return [ActRecord(*row) for row in self._rows(name, subject)]
+
+    def halted_by(self, run: int) -> Payload:
+        """Return the failure that halted a run, None for one that is not halted."""
+        failure: Payload = self._first("halted_by", run)
+        return failure
+
+    def value(self, run: int, key: str) -> tuple[Payload, int] | None:
+        """Return what the run published last under `key` and when, or None."""
+        return next(iter(self._rows("value", run, key)), None)
+
+    def values(self, run: int) -> dict[str, Payload]:
+        """Return everything that the run has published, by key."""
+        return dict(self._rows("values_of_run", run))
+
+    def unreceived_names(self, run: int, most: int) -> list[str]:
+        """Return the names of messages that were sent to a run and not received yet, at most so many."""
+        return self._firsts("unreceived_names", run, most)
+
+    def suspect_under_way(self) -> str | None:
+        """Return the id of the suspect that is under way, for which the others wait, or None."""
+        run_id: str | None = self._first("suspect_under_way")
+        return run_id
+
+    # --- queues ------------------------------------------------------------------------------------------------------
+
+    def oldest_wait(self, queue: str) -> int | None:
+        """Return since when the longest waiting entry of a queue or limit has waited, or None."""
+        since: int | None = self._first("oldest_wait", queue)
+        return since
+
+    def standing(self, run: int, op: int = 0) -> Standing | None:
+        """Return how a run stands in its queue, or an operation of it in a limit; None where it does not."""
+        return next((Standing(*row) for row in self._rows("standing", run, op)), None)
+
+    def partition_busy(self, queue: str, partition: str) -> int:
+        """Return how many entries of a partition are running."""
+        (busy,) = self._firsts("partition_busy", queue, partition)
+        return int(busy)
+
+    def halted_holders(self, queue: str, partition: str | None = None) -> list[str]:
+        """Return the ids of the halted runs that keep a place in a queue, or in one partition of it, by age."""
+        return self._firsts("halted_holders", queue, partition)
+
+    def place_holders(self, queue: str, most: int, partition: str | None = None) -> list[str]:
+        """Return ids of runs that have a place in a queue, or in one partition of it, and are not halted; not all."""
+        return self._firsts("place_holders", queue, most, partition)
+
+    def permit_holders(self, limit: str, most: int) -> list[str]:
+        """Return ids of runs in memory that have a permit, at most so many, one for each permit."""
+        return self._firsts("permit_holders", limit, most)
+
+    def permits_kept_apart(self, limit: str) -> list[str]:
+        """Return the ids of the runs whose attempts keep a permit although nobody waits for them any more."""
+        return [str(run) for run in self._firsts("permits_kept_apart", limit)]
+
+    def held_by_worker(self, epoch: int, queue: str) -> int:
+        """Return how many runs of a queue a worker has in memory."""
+        (held,) = self._firsts("held_by_worker", epoch, queue)
+        return int(held)
+
+
+def _parameters(run_filter: RunFilter, status: str | None) -> tuple[Any, ...]:
+    """Return the parameters that all the listing queries share."""
+    prefix = run_filter.id_prefix or None
+    return (
+        status,
+        run_filter.workflow,
+        prefix,
+        None if prefix is None else prefix + _LAST_CHARACTER,
+        run_filter.parent,
+        run_filter.created_after,
+        run_filter.created_before,
+        _NO_KEY if run_filter.before_key is None else run_filter.before_key,
+        run_filter.limit,
+        run_filter.started_since,
+        int(run_filter.roots),
+    )

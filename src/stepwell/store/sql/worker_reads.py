@@ -1,0 +1,152 @@
+"""The read side for workers, of any SQL store."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any, Final
+
+from stepwell.model.journal import Entry, Payload
+from stepwell.model.run import Message, Permit, RunRecord, RunSnapshot
+from stepwell.store.sql.connection import Execute, Statements
+from stepwell.store.sql.queue_facts import to_json
+from stepwell.store.sql.queue_reads import QueueReader
+from stepwell.store.sql.records import record_of
+
+_INPUT: Final = RunRecord.__struct_fields__.index("input")
+_QUEUE: Final = RunRecord.__struct_fields__.index("queue")
+_LAST_CHARACTER: Final = chr(sys.maxunicode)
+#: Runs per snapshot in `load`: bounds how long a read holds the log, and the memory that it takes.
+_LOAD_CHUNK: Final = 500
+
+
+class SqlWorkerReads(QueueReader):
+    """A `stepwell.store.worker_reads.WorkerReads`."""
+
+    # --- runs --------------------------------------------------------------------------------------------------------
+
+    def load(self, keys: Sequence[int]) -> list[RunSnapshot]:
+        """Return the snapshots of these runs, in this order, leaving out runs that do not exist.
+
+        Each snapshot is consistent in itself.
+        """
+        chunks = (keys[start : start + _LOAD_CHUNK] for start in range(0, len(keys), _LOAD_CHUNK))
+        return list(chain.from_iterable(self._load_chunk(chunk) for chunk in chunks))
+
+    def _load_chunk(self, keys: Sequence[int]) -> list[RunSnapshot]:
+        return self._reads.read(lambda execute: _load(keys, execute, self._sql))
+
+    def records(self, keys: Sequence[int]) -> list[RunRecord]:
+        """Return the records of these runs, in this order, leaving out runs that do not exist."""
+        return self._in_order("loaded_runs", keys)
+
+    def facts(self, keys: Sequence[int]) -> list[RunRecord]:
+        """Return the same without inputs and results."""
+        return self._in_order("loaded_facts", keys)
+
+    def _in_order(self, name: str, keys: Sequence[int]) -> list[RunRecord]:
+        found = {row[0]: record_of(row) for row in self._rows(name, to_json(keys))} if keys else {}
+        return [found[key] for key in keys if key in found]
+
+    def run_by_id(self, run_id: str) -> RunRecord | None:
+        """Return the run with this id, or None."""
+        return next(map(record_of, self._rows("run_by_id", run_id)), None)
+
+    def has_ids(self, prefix: str) -> bool:
+        """Tell whether the id of any run begins with `prefix`."""
+        return bool(self._first("has_ids", prefix, prefix + _LAST_CHARACTER))
+
+    def value(self, run: int, key: str) -> tuple[Payload, int] | None:
+        """Return what the run published last under `key` and when, or None."""
+        return next(iter(self._rows("value", run, key)), None)
+
+    def settled_among(self, ids: Sequence[str]) -> list[RunRecord]:
+        """Return those of the runs with these ids that have ended or are halted."""
+        return [record_of(row) for row in self._rows("settled_among", to_json(ids))]
+
+    # --- work --------------------------------------------------------------------------------------------------------
+
+    def halted(self, workflows: Sequence[str], crashes: int) -> list[int]:
+        """Return the keys of the ``halted`` runs of these workflows that have fewer `crashes`, oldest first."""
+        return self._firsts("halted", to_json(workflows), crashes)
+
+    def halted_below(self, run: int) -> list[int]:
+        """Return the keys of the ``halted`` ones of a run's children that have not ended, of theirs, and so on."""
+        return self._firsts("halted_below", run)
+
+    def has_work(self, workflows: Sequence[str], now: int) -> bool:
+        """Tell whether a `WorkTaken` with these values would take anything."""
+        return bool(self._first("has_work", to_json(workflows), now))
+
+    def next_wake(self, workflows: Sequence[str], after: int) -> int | None:
+        """Return the earliest `wake_at` above `after` of the waiting runs of these workflows that nobody owns."""
+        wake_at: int | None = self._first("next_wake", to_json(workflows), after)
+        return wake_at
+
+    def next_deadline(self) -> int | None:
+        """Return when the next run ends that nobody has begun, because of its deadline or a cancellation, or None."""
+        deadline_at: int | None = self._first("next_deadline")
+        return deadline_at
+
+    def overdue(self, now: int, limit: int) -> list[RunRecord]:
+        """Return the runs that nobody has begun and that end by `now`, the earliest first."""
+        return [record_of(row) for row in self._rows("overdue", now, limit)]
+
+    def stranded(self, workflows: Sequence[str], now: int, limit: int) -> list[int]:
+        """Return keys of due runs that nobody owns and that belong to none of these workflows."""
+        return self._firsts("stranded", to_json(workflows), now, limit)
+
+    # --- what other workers wrote ------------------------------------------------------------------------------------
+
+    def news(self, epoch: int) -> list[int]:
+        """Return the keys of the runs of this worker for which something arrived that it was not told in its memory."""
+        return self._firsts("news", epoch)
+
+    def messages_from_others(self, heard: Mapping[int, int], epoch: int) -> dict[int, list[Message]]:
+        """Return the unreceived messages of runs above positions that other workers than this one wrote, in order."""
+        found: dict[int, list[Message]] = {run: [] for run in heard}
+        for run, *fields in self._rows("messages_from_others", to_json(list(heard.items())), epoch):
+            found[run].append(Message(*fields))
+        return found
+
+    # --- queues ------------------------------------------------------------------------------------------------------
+
+    def permits(self, runs: Sequence[int]) -> dict[int, list[Permit]]:
+        """Return the permits that operations of these runs wait for, or have."""
+        found: dict[int, list[Permit]] = {run: [] for run in runs}
+        for run, *fields in self._rows("loaded_permits", to_json(runs)):
+            found[run].append(_permit(*fields))
+        return found
+
+    def queued_runs(self, queue: str, partition: str | None, after: int, limit: int) -> list[tuple[int, str]]:
+        """Return key and id of runs that are delayed or wait in a queue, those with keys above `after`, by key."""
+        return self._rows("queued_runs", queue, partition, after, limit)
+
+
+def _permit(op: int, limit: str, granted: int, holder: int | None) -> Permit:
+    return Permit(op, limit, granted != 0, holder)
+
+
+def _load(keys: Sequence[int], execute: Execute, sql: Statements) -> list[RunSnapshot]:
+    """Return the snapshots of a few runs, in this order, consistent in themselves."""
+    encoded = (to_json(keys),)
+    execute(sql["read_begun"])
+    runs: list[Any] = execute(sql["loaded_runs"], encoded).fetchall()
+    entries: list[Any] = execute(sql["loaded_entries"], encoded).fetchall()
+    messages: list[Any] = execute(sql["loaded_messages"], encoded).fetchall()
+    permits: list[Any] = execute(sql["loaded_permits"], encoded).fetchall()
+    items: list[Any] = []
+    if any(row[_INPUT] is None and row[_QUEUE] is not None for row in runs):
+        items = execute(sql["loaded_items"], encoded).fetchall()
+    execute(sql["read_ended"])
+    snapshots = {row[0]: RunSnapshot(record_of(row), [], [], [], []) for row in runs}
+    for row in entries:
+        snapshots[row[0]].entries.append(Entry(*row))
+    for run, *fields in messages:
+        snapshots[run].messages.append(Message(*fields))
+    for run, *fields in permits:
+        snapshots[run].permits.append(_permit(*fields))
+    for run, payload in items:
+        snapshots[run].items.append(payload)
+    return [snapshots[key] for key in keys if key in snapshots]
