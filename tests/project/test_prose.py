@@ -50,6 +50,17 @@ def test_no_page_speaks_of_a_part_of_the_program_as_of_a_person(page: Path) -> N
     assert not found, f"he, him, his or she: {', '.join(found)}"
 
 
+def test_no_comment_speaks_of_a_part_of_the_program_as_of_a_person() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in sorted((ROOT / "src").rglob("*"))
+        if path.suffix in (".py", ".sql")
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1)
+        if re.search(r"\b([Hh]e|[Hh]im|[Hh]is|[Ss]he)\b", line)
+    ]
+    assert not found, f"he, him, his or she: {', '.join(found)}"
+
+
 # --- the glossary -----------------------------------------------------------------------------------------------------
 
 #: Tables that are named after no term.

@@ -147,7 +147,7 @@ class Store(Protocol):
         ...
 
     def query(self, sql: str, parameters: Parameters) -> Rows:
-        """Return the rows of a query of the user's, which only reads, on his own tables; from any thread.
+        """Return the rows of a query of the user's, which only reads, on tables of their own; from any thread.
 
         It holds up no writer. Raises `TransactionError` for what would do more than read.
         """

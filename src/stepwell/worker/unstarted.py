@@ -77,7 +77,7 @@ class Unstarted:
     def end_overdue(self) -> int | None:
         """End the runs whose deadlines passed before anybody began them; return when the next one passes.
 
-        And those that are cancelled: who asked for that ends such a run with his next commit, if he lives.
+        And those that are cancelled: the worker that was asked ends such a run with its next commit, if it lives.
         """
         runs = self._runs
         if self._ending_overdue:
