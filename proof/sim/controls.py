@@ -60,6 +60,7 @@ def _act_on_a_failed_commit(stack: ExitStack) -> None:
     hold_back = TurnLoop._hold_back
 
     def broken(self: TurnLoop, works: list[UnitOfWork], error: Any) -> None:
+        self.is_held_back = True  # as it is afterwards anyway; the judge looks more closely then
         for work in works:
             self.run_steps([attempts for attempts in work.steps if attempts.wanted])
             work.steps = []
@@ -313,6 +314,10 @@ def world_for(name: str, plan: Plan) -> Plan:
     """Return the plan in which a broken engine lives: where runs must meet in a queue or at a limit, all go there."""
     if name == "a permit is free though its attempt goes on":
         return _all_cancelled_in_calls(plan)
+    if name == "a step starts though its commit failed":
+        # It takes a commit that fails between two steps of a run: one in hundreds of worlds as they are.
+        full = tuple(Action(at, "full", number=4_000) for at in range(2_000, 200_000, 9_000))
+        return plan.but(actions=tuple(sorted((*plan.actions, *full), key=lambda action: action.at)))
     if name == "a deadline is not kept in a queue":
         places = tuple((run_id, ["sim.one", "", 0, 0]) for run_id, _, _ in plan.runs)
         return plan.but(places=places, deadlines=tuple((run_id, 1_000) for run_id, _, _ in plan.runs[1:]))
