@@ -259,6 +259,61 @@ def violations(
     return found
 
 
+def owners_handed(source: Path, package: str) -> list[str]:
+    """Return where a part of a package is handed its owner, as ``file:line: what is wrong``.
+
+    Imports go down, so a part cannot name its owner. It can still be handed it: described by a protocol that has the
+    owner's methods, or simply passed as ``self``, or as a method of ``self``, by the owner that makes the part.
+    """
+    known = {name: path for name, path in modules(source).items() if name.startswith(f"{package}.")}
+    trees = {name: ast.parse(path.read_bytes()) for name, path in known.items()}
+    classes = {
+        name: [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)] for name, tree in trees.items()
+    }
+    imported = {name: {found for found, _ in imports(name, path, known)} for name, path in known.items()}
+    found: list[str] = []
+    for module, path in known.items():
+        place = path.relative_to(source.parent)
+        for part in classes[module]:
+            if "Protocol" in {ast.unparse(base).partition("[")[0] for base in part.bases} and (asked := methods(part)):
+                found += [
+                    f"{place}:{part.lineno}: {part.name} describes {owner.name} of {above}, which uses {module}: hand "
+                    "down what it needs, and let facts go up"
+                    for above in sorted(known)
+                    if module in imported[above]
+                    for owner in classes[above]
+                    if asked <= methods(owner)
+                ]
+        parts = {
+            alias.asname or alias.name
+            for node in ast.walk(trees[module])
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(package)
+            for alias in node.names
+        }
+        for owner in classes[module]:
+            for call in (node for node in ast.walk(owner) if isinstance(node, ast.Call)):
+                if isinstance(call.func, ast.Name) and call.func.id in parts:
+                    found += [
+                        f"{place}:{call.lineno}: {owner.name} hands {call.func.id} its owner: {ast.unparse(value)}"
+                        for value in (*call.args, *(keyword.value for keyword in call.keywords))
+                        if is_owner(value, methods(owner))
+                    ]
+    return found
+
+
+def methods(node: ast.ClassDef) -> set[str]:
+    """Return the names of a class's methods, but for those that every class has."""
+    found = {part.name for part in node.body if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    return {name for name in found if not name.startswith("__")}
+
+
+def is_owner(value: ast.expr, own: set[str]) -> bool:
+    """Tell whether an argument is ``self``, or a method of it."""
+    if isinstance(value, ast.Attribute):
+        return ast.unparse(value.value) == "self" and value.attr in own
+    return ast.unparse(value) == "self"
+
+
 def below(package: str, rows: list[list[str]]) -> list[list[str]]:
     """Return the order inside a package with whole names."""
     return [[f"{package}.{name}" for name in row] for row in rows]
@@ -267,6 +322,44 @@ def below(package: str, rows: list[list[str]]) -> list[list[str]]:
 def test_imports_go_down_only_and_the_pure_modules_stay_pure() -> None:
     found = violations(SOURCE, LAYERS, PURE, IMPURE, INSIDE)
     assert not found, "\n" + "\n".join(found)
+
+
+def test_no_part_of_the_worker_is_handed_its_owner() -> None:
+    found = owners_handed(SOURCE, "stepwell.worker")
+    assert not found, "\n" + "\n".join(found)
+
+
+OWNED = """
+from typing import Protocol
+class Owner(Protocol):
+    now: int
+    def call_back(self) -> None: ...
+class Part:
+    def __init__(self, owner: Owner) -> None: ...
+"""
+FREE = "class Part:\n    def __init__(self, owner: object) -> None: ...\n"
+
+
+@pytest.mark.parametrize(
+    ("part", "owner", "expected"),
+    [
+        (OWNED, "p = Part(object())", "src/pkg/part.py:3: Owner describes Worker of pkg.worker, which uses pkg.part"),
+        (FREE, "p = Part(self)", "src/pkg/worker.py:4: Worker hands Part its owner: self"),
+        (FREE, "p = Part(owner=self)", "src/pkg/worker.py:4: Worker hands Part its owner: self"),
+        (FREE, "p = Part(self.call_back)", "src/pkg/worker.py:4: Worker hands Part its owner: self.call_back"),
+        (FREE, "p = Part(self.memory)", None),
+        (OWNED.replace("call_back", "of_somebody_else"), "p = Part(object())", None),
+    ],
+)
+def test_a_part_that_is_handed_its_owner_is_found(tmp_path: Path, part: str, owner: str, expected: str | None) -> None:
+    room = tmp_path / "src" / "pkg"
+    room.mkdir(parents=True)
+    (room / "__init__.py").touch()
+    (room / "part.py").write_text(part)
+    made = f"    def __init__(self) -> None:\n        {owner}\n    def call_back(self) -> None: ...\n"
+    (room / "worker.py").write_text(f"from pkg.part import Part\nclass Worker:\n{made}")
+    found = owners_handed(tmp_path / "src", "pkg")
+    assert [each[: len(expected or "")] for each in found] == ([] if expected is None else [expected])
 
 
 def test_each_name_stands_in_one_layer_only() -> None:
@@ -312,6 +405,10 @@ def test_the_order_inside_a_package_is_kept(tmp_path: Path) -> None:
         ({"pkg/low.py": "import pkg.high"}, "src/pkg/low.py:1: pkg.low must not import pkg.high"),
         ({"pkg/low.py": "\nfrom pkg import high"}, "src/pkg/low.py:2: pkg.low must not import pkg.high"),
         ({"pkg/low.py": "def f():\n    from .high import x"}, "src/pkg/low.py:2: pkg.low must not import pkg.high"),
+        (
+            {"pkg/low.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pkg.high import Owner"},
+            "src/pkg/low.py:3: pkg.low must not import pkg.high",
+        ),
         ({"pkg/low.py": "import pkg.twin", "pkg/twin.py": ""}, "src/pkg/low.py:1: pkg.low must not import pkg.twin"),
         ({"pkg/low.py": "from pkg import name"}, "src/pkg/low.py:1: pkg.low must not import pkg,"),
         ({"pkg/low.py": "", "pkg/stray.py": ""}, "src/pkg/stray.py:1: pkg.stray is in no layer"),
