@@ -106,7 +106,7 @@ class SimStore(SqliteStore):
 
 
 class Process:
-    """One life of a worker process at a place. Implements `stepwell.runtime.turn.Driver`."""
+    """One life of a worker process at a place. Implements `stepwell.runtime.driver.Driver`."""
 
     def __init__(self, world: World, place: int, worker: Worker, life: int) -> None:
         self.world = world

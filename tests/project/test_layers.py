@@ -53,7 +53,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["request_gate"],
         ["notifications", "purging", "queue_requests", "retention", "retry_requests"],
         ["io_guard", "run_requests", "waiters", "write_turn"],
-        ["permitted_io", "requests", "stalls", "watchdog"],
+        ["driver", "permitted_io", "requests", "stalls", "watchdog"],
     ],
     "stepwell.executors": [
         ["dispatch"],
@@ -148,6 +148,7 @@ PURE = [
     "stepwell.definitions.code_identity",
     "stepwell.definitions.step_call",
     "stepwell.model.waits",
+    "stepwell.runtime.driver",
     "stepwell.runtime.notifications",
     "stepwell.runtime.purging",
     "stepwell.runtime.queue_requests",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, Protocol, assert_never
+from typing import Any, Final, assert_never
 
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import Limit, Queue
@@ -21,6 +21,7 @@ from stepwell.definitions.step_call import StepCall
 from stepwell.errors import ClaimLost, EngineClosed, StepwellError, StoreError, StoreUnavailable
 from stepwell.model.run import Claim, Member
 from stepwell.operations.table import OPERATIONS
+from stepwell.runtime.driver import Driver
 from stepwell.runtime.notifications import Notifications
 from stepwell.runtime.purging import Purging
 from stepwell.runtime.queue_requests import QueueRequests
@@ -42,34 +43,6 @@ from stepwell.worker.unit_of_work import Reply, UnitOfWork
 from stepwell.worker.worker import Worker
 
 _log: Final = logging.getLogger("stepwell")
-
-
-class Driver(Protocol):
-    """What drives a turn loop, and carries out its effects."""
-
-    def wake(self) -> None:
-        """Have `TurnLoop.turn` called soon; from any thread."""
-        ...
-
-    def time(self) -> int:
-        """Return the time as it is now, in microseconds; `TurnLoop.turn` is given that of its beginning."""
-        ...
-
-    def run_steps(self, attempts: list[StepCall]) -> None:
-        """Execute attempts of steps; their ends come back through `TurnLoop.steps_finished`."""
-        ...
-
-    def drop_steps(self, attempts: list[StepCall]) -> None:
-        """Cancel attempts whose results nobody wants any more."""
-        ...
-
-    def store_unavailable(self) -> None:
-        """Call `TurnLoop.try_store_again` some time later."""
-        ...
-
-    def failed(self) -> None:
-        """Take note that the loop stopped for good, with `TurnLoop.failure`."""
-        ...
 
 
 class TurnLoop:
