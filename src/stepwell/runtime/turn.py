@@ -279,7 +279,7 @@ class TurnLoop:
 
     def _settle(self, works: list[UnitOfWork], outcomes: Sequence[Outcome]) -> None:
         try:
-            for _ in self.worker.settle(works, outcomes):
+            for _ in self.worker.release(works, outcomes):
                 self._let_out()
         finally:
             self._let_out()

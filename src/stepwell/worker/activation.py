@@ -1,6 +1,6 @@
 """From what a run's code asked for to changes and effects.
 
-`Activator.settle` is called after each delivery. It turns the operations that the code issued into changes (a child to
+`Activator.advance` is called after each delivery. It turns the operations that the code issued into changes (a child to
 create, a message to send: as their kinds say, see `stepwell.operations`) and effects (a step to execute), delivers at
 once what needs no waiting, and in the end writes down what state the run rests in. All of it is one unit of work, hence
 one commit.
@@ -63,11 +63,11 @@ class Activator:
     # --- the loop ------------------------------------------------------------------------------------------------
 
     def deliver(self, run: LoadedRun, entry: Entry, work: UnitOfWork, *, more: bool = False) -> None:
-        """Record an entry and hand it to the run's code; `settle` must follow. `more`: see `Execution.deliver`."""
+        """Record an entry and hand it to the run's code; `advance` must follow. `more`: see `Execution.deliver`."""
         work.changes.append(entry)
         run.execution.deliver(entry, more=more)
 
-    def settle(self, run: LoadedRun, work: UnitOfWork) -> RunEnded | RunStopped | None:
+    def advance(self, run: LoadedRun, work: UnitOfWork) -> RunEnded | RunStopped | None:
         """Carry the run on until it waits for something from outside, or has ended; return which, where it has."""
         execution = run.execution
         deliveries = 0

@@ -49,7 +49,7 @@ class Carrier:
 
     def advance(self, run: LoadedRun, work: UnitOfWork) -> None:
         """Carry one run on until it waits; `deliver_ends` must follow. Raises what the engine fails with."""
-        fact = self._activator.settle(run, work)
+        fact = self._activator.advance(run, work)
         if fact is not None:
             self._over(fact, work)
 

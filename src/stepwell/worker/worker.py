@@ -4,7 +4,7 @@ A worker is made of parts, each handed the parts below it: calls go down. What a
 fact (`stepwell.worker.facts`), and `Worker.route` says who acts on each. What the worker wants done outside itself is
 an effect (`stepwell.worker.effects`), which the turn loop takes. So the way of an event is: a method here or of a part,
 the run's code (`activation`, by way of `carrying`), a unit of work in the batch; then, when the turn loop has committed
-that, `settle`.
+that, `release`.
 
 No clock (`now` is set by the engine), no threads, no I/O but reads of the store.
 """
@@ -144,7 +144,7 @@ class Worker:
             case _:
                 assert_never(fact)
 
-    def settle(self, works: Sequence[UnitOfWork], outcomes: Sequence[Outcome]) -> Iterator[None]:
+    def release(self, works: Sequence[UnitOfWork], outcomes: Sequence[Outcome]) -> Iterator[None]:
         """Release what committed works led to, or forget those that were refused: see `stepwell.worker.outcomes`.
 
         Yields after each work that may have effects, so that they are carried out before those of the next.
