@@ -66,7 +66,7 @@ class SystemClock:
 
     @classmethod
     def shared(cls, agree: Callable[[int], int], wall: Callable[[], int], floor: int) -> SystemClock:
-        """Return a clock whose anchor is the one that all workers of a store use (see `Store.agree_on_clock`).
+        """Return a clock whose anchor is the one that all workers of a store use (see `Membership.agree_on_clock`).
 
         `floor` is the time below which the store's clock must not begin.
         """

@@ -105,7 +105,7 @@ class LoadedRun:
         self.resumed = record.resumed  # somebody asked for it to be tried again
         self.halted_before: str | None = None  # why, where it is tried again without being asked for
         self.spin: Spin | None = None  # not None: the code goes round without waiting
-        self.suspect = False  # it was under way when workers died (see `stepwell.store.store.Store.reap`)
+        self.suspect = False  # it was under way when workers died (see `Membership.reap`)
         self.work: Any = None  # the uncommitted Work that touches this run
 
     def was_made_due(self) -> None:

@@ -29,7 +29,7 @@ from stepwell.store.sqlite.statements import SQL
 
 
 class _File:
-    """A `stepwell.store.sqlite.reader.Readable` that nobody in this process works on."""
+    """A `stepwell.store.sqlite.read_pool.Readable` that nobody in this process works on."""
 
     def __init__(self, path: str) -> None:
         self.path = path
