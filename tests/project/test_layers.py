@@ -79,7 +79,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["letting_go"],
         ["activation"],
         ["opening", "operation_kinds"],
-        ["executions", "permits", "spinning"],
+        ["executions", "permits", "spinning", "starting"],
         ["runs"],
         ["commit_batch", "declarations", "effects"],
         ["unit_of_work"],

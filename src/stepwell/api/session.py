@@ -43,11 +43,11 @@ from stepwell.runtime.engine_thread import EngineThread
 from stepwell.runtime.requests import OutgoingMessage, SendMessage, StartRun
 from stepwell.runtime.stalls import ANSWER_SECONDS
 from stepwell.store.changes import MessageSent
-from stepwell.store.queues import QueueDeclared
 from stepwell.store.store import Store
 from stepwell.values.codec import Codec
 from stepwell.values.own_tables import Parameters, Rows
-from stepwell.worker.conflicts import conflict_of
+from stepwell.worker.facts import RunStarted
+from stepwell.worker.starting import declaration_of, planned, started
 
 #: The engines in whose `transaction()` block the current code is; asking such an engine to write would wait for itself.
 in_transaction: Final[ContextVar[frozenset[int]]] = ContextVar("stepwell_in_transaction", default=frozenset())
@@ -230,26 +230,22 @@ class Enlisted:
                 assert_never(request)
 
     def _start(self, request: StartRun) -> str:
-        run, worker = request.run, self._client.core.worker
-        declaration: list[QueueDeclared] = []
-        if run.entry is not None:
-            declaration = worker.declarations.of(run.entry.queue, self._client.clock.now())
-        elif run.workflow not in self._client.workflows:
-            run = self._client.core.machine.run_requests.as_pending(run)
-        *before, created = self._apply([*declaration, run])
-        refusal = conflict_of(self._client.codec, run, created)
-        if refusal is not None:
-            raise refusal
-        for declared, settings in zip(declaration, before, strict=True):
+        worker = self._client.core.worker
+        # It belongs to this engine at once, whatever else the engine has to do.
+        run = planned(worker.runs, request.run, admitted=request.run.workflow in worker.runs.workflows)
+        declarations = declaration_of(worker.runs, run, self._client.clock.now())
+        *before, created = self._apply([*declarations, run])
+        run_id = started(self._client.codec, run, created)
+        for declared, settings in zip(declarations, before, strict=True):
             self._events.append(partial(worker.declarations.committed, declared, settings))
         if created.existing is None:
             if run.status == "running":
                 self._started.append(created.key)
             else:
-                self._events.append(partial(worker.arrivals.created, run, created))
+                self._events.append(partial(worker.route, RunStarted(run, created)))
         for message in request.messages:
             self._send(run.id, message)
-        return run.id if created.existing is None else created.existing.id
+        return run_id
 
     def _send(self, run_id: str, message: OutgoingMessage) -> None:
         change = MessageSent(run_id, message.name, message.value, self._client.clock.now(), message.key)

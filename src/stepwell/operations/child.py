@@ -31,10 +31,11 @@ from stepwell.operations.send import CancelDetail, send
 from stepwell.replay.divergence import Given
 from stepwell.store.changes import RunCreated
 from stepwell.worker.conflicts import conflict_with
-from stepwell.worker.facts import ChildCreated, ChildEntered
+from stepwell.worker.facts import ChildEntered, RunStarted
 from stepwell.worker.opening import reopen_later
 from stepwell.worker.operation_kinds import OperationKind
 from stepwell.worker.queue_policy import entered
+from stepwell.worker.starting import add_start
 
 if TYPE_CHECKING:
     from stepwell.model.journal import Entry, Payload
@@ -229,52 +230,28 @@ def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) ->
     elif (existing := runs.find(child_id)) is not None:
         run.deliverable.append(_existing(runs, run, operation, existing))
         return
-    if detail.entry is not None:
-        _open_in_queue(runs, run, operation, child_id, detail.entry, work)
-        return
-    change = RunCreated(
+    slot = detail.entry
+    start = RunCreated(
         child_id,
         detail.workflow,
         detail.input,
         operation.fingerprint,
-        "running" if runs.admits(detail.workflow) else "pending",
+        "running",
         runs.now,
         parent=run.key,
         parent_op=operation.number,
         attached=detail.attached,
-        must_be_new=True,
+        must_be_new=slot is None or detail.child_id is None,
+        entry=None if slot is None else entered(slot, runs.now, count=detail.count),
+        told=None if slot is None else operation.answer(run.key, "child", runs.now),
         ahead=runs.ahead,
     )
-    runs.creating(change)
-    work.then(change, partial(ChildCreated, change))
-    run.deliverable.append(operation.answer(run.key, "child", runs.now, runs.codec.encode(child_id, "an id")))
-
-
-def _open_in_queue(
-    runs: Runs, run: LoadedRun, operation: Operation, child_id: str, entry: QueueSlot, work: UnitOfWork
-) -> None:
-    """Start a child in a queue, where another run may take its place: which, is known with the commit."""
-    detail: ChildStart = operation.detail
-    runs.declare(entry.queue.name, work)
-    change = RunCreated(
-        child_id,
-        detail.workflow,
-        detail.input,
-        operation.fingerprint,
-        "pending",
-        runs.now,
-        parent=run.key,
-        parent_op=operation.number,
-        attached=detail.attached,
-        must_be_new=detail.child_id is None,
-        entry=entered(entry, runs.now, count=detail.count),
-        told=operation.answer(run.key, "child", runs.now),
-        ahead=runs.ahead,
-    )
-    runs.creating(change)
-    runs.queue_touched(entry.queue.name)
-    run.unsettled += 1
-    work.told(change, partial(ChildEntered, run, change))
+    if slot is None:
+        add_start(runs, start, work, RunStarted)
+        run.deliverable.append(operation.answer(run.key, "child", runs.now, runs.codec.encode(child_id, "an id")))
+    else:  # another run may take its place: which, is known with the commit
+        run.unsettled += 1
+        add_start(runs, start, work, partial(ChildEntered, run))
 
 
 def _existing(runs: Runs, run: LoadedRun, operation: Operation, existing: RunRecord) -> Entry:

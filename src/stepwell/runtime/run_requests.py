@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from msgspec.structs import replace
 
-from stepwell.definitions.definition import Workflow
-from stepwell.errors import RunEnded, RunNotFound
+from stepwell.errors import RunEnded, RunNotFound, StepwellError
 from stepwell.model.acts import Actor
 from stepwell.model.lifecycle import ENDED, RETRIABLE
 from stepwell.model.run import RunRecord
@@ -17,51 +14,39 @@ from stepwell.runtime.requests import CancelRun, SendMessage, StartRun
 from stepwell.store.acts import ActRecorded
 from stepwell.store.changes import CancelRequested, Created, MessageSent, RunCreated, RunResumed, RunWoken
 from stepwell.store.worker_reads import WorkerReads
-from stepwell.worker.conflicts import conflict_of
+from stepwell.worker.facts import Fact, MessageArrived, RunStarted
+from stepwell.worker.starting import add_start, no_workflow, started
 from stepwell.worker.unit_of_work import Reply
-from stepwell.worker.unstarted import no_workflow
 from stepwell.worker.worker import Worker
 
 
 class RunRequests:
     """Turns requests into work for a worker; belongs to the worker's thread."""
 
-    def __init__(self, worker: Worker, reads: WorkerReads, workflows: Mapping[str, Workflow[..., Any]]) -> None:
+    def __init__(self, worker: Worker, reads: WorkerReads) -> None:
         self._worker = worker
         self._reads = reads
-        self._workflows = workflows
 
     def start(self, request: StartRun, reply: Reply) -> None:
         """Serve a `StartRun`."""
-        run = request.run
-        if request.messages and (existing := self._worker.runs.find(run.id)) is not None:
-            conflict = conflict_of(self._worker.codec, run, Created(existing.key, existing))
-            if conflict is not None:  # it sends nothing; a start that finds its run sends the messages to it
-                raise conflict
-        if run.entry is None and not self._worker.runs.admits(run.workflow):
-            run = self.as_pending(run)
-        work = self._worker.batch.lone_work()
-        if run.entry is not None:
-            self._worker.runs.declare(run.entry.queue, work)
-            self._worker.runs.queue_touched(run.entry.queue)
-        work.then(run, lambda created: self._started(run, created, reply), partial(reply, None))
-        self._worker.batch.creating[run.id] = run
+        run, worker = request.run, self._worker
+        if request.messages and (existing := worker.runs.find(run.id)) is not None:
+            started(worker.codec, run, Created(existing.key, existing))  # or it is refused, and sends nothing
+        work = worker.batch.lone_work()
+
+        def on_commit(start: RunCreated, created: Created) -> Fact | None:
+            try:
+                run_id = started(worker.codec, start, created)
+            except StepwellError as refusal:
+                reply(None, refusal)
+                return None
+            reply(run_id, None)
+            return RunStarted(start, created)
+
+        add_start(worker.runs, run, work, on_commit, partial(reply, None))
         for message in request.messages:
-            change = MessageSent(run.id, message.name, message.value, self._worker.now, message.key)
-            work.then(change, partial(self._worker.arrivals.message, change))
-
-    def _started(self, run: RunCreated, created: Created, reply: Reply) -> None:
-        refusal = conflict_of(self._worker.codec, run, created)
-        if refusal is not None:
-            reply(None, refusal)
-            return
-        reply(run.id if created.existing is None else created.existing.id, None)
-        self._worker.arrivals.created(run, created)
-
-    def as_pending(self, run: RunCreated) -> RunCreated:
-        """Return the same start for a run that cannot run at once."""
-        reason = None if run.workflow in self._workflows else no_workflow(run.workflow)
-        return replace(run, status="pending", reason=reason)
+            change = MessageSent(run.id, message.name, message.value, worker.now, message.key)
+            work.then(change, partial(MessageArrived, change))
 
     def send(self, request: SendMessage, reply: Reply) -> None:
         """Serve a `SendMessage`."""
@@ -81,7 +66,7 @@ class RunRequests:
         change = MessageSent(request.run_id, message.name, message.value, self._worker.now, message.key)
         if run is not None:
             run.sending[message.name] = run.sending.get(message.name, 0) + 1
-        work.then(change, lambda sent: self._worker.arrivals.message(change, sent))
+        work.then(change, partial(MessageArrived, change))
         work.answer(reply, None)
 
     def cancel(self, request: CancelRun, reply: Reply) -> None:
@@ -137,7 +122,7 @@ class RunRequests:
             work.changes.append(RunWoken(record.key, now))
 
     def _serves(self, record: RunRecord) -> bool:
-        return record.workflow in self._workflows and self._worker.claims.takes_work
+        return record.workflow in self._worker.runs.workflows and self._worker.claims.takes_work
 
 
 def _ended(record: RunRecord) -> RunEnded:

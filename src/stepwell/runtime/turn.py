@@ -91,10 +91,10 @@ class TurnLoop:
             queues=queues,
         )
         self.waiters = Waiters(store, self.worker.memory, self.worker.batch, self.worker.claims.claiming)
-        self.run_requests = RunRequests(self.worker, store.reads, workflows)
+        run_requests = RunRequests(self.worker, store.reads)
         self.gate = RequestGate(
-            self.run_requests,
-            RetryRequests(self.worker, store.inspector, self.run_requests, self.inbox.append),
+            run_requests,
+            RetryRequests(self.worker, store.inspector, run_requests, self.inbox.append),
             QueueRequests(self.worker, store.reads, self.inbox.append),
             Purging(self.worker, store, self.write_turn, self.inbox.append),
             self.waiters,

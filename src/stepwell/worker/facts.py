@@ -42,7 +42,7 @@ class RunStopped(msgspec.Struct, frozen=True):
 # --- from a commit ---------------------------------------------------------------------------------------------------
 
 
-class ChildCreated(msgspec.Struct, frozen=True):
+class RunStarted(msgspec.Struct, frozen=True):
     """A run was created, or the one was found that has its id: not only a child."""
 
     change: RunCreated
@@ -137,7 +137,7 @@ class TicksDue(msgspec.Struct, frozen=True):
 
 
 Fact: TypeAlias = (
-    ChildCreated
+    RunStarted
     | ChildEntered
     | MessageArrived
     | CancelArrived

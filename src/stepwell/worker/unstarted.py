@@ -18,6 +18,7 @@ from stepwell.worker.carrying import Carrier
 from stepwell.worker.failure_log import run_over
 from stepwell.worker.run_over import RunOver
 from stepwell.worker.runs import Runs
+from stepwell.worker.starting import no_workflow
 from stepwell.worker.unit_of_work import UnitOfWork
 
 #: How many runs are ended in one commit when their deadlines have passed.
@@ -121,8 +122,3 @@ class Unstarted:
 def _is_stale(error: BaseException | None) -> bool:
     """Tell whether a change was refused because what it was about had changed already."""
     return isinstance(error, (ClaimLost, RunNotFound))
-
-
-def no_workflow(name: str) -> str:
-    """Say why a run of an unknown workflow is pending."""
-    return f"no worker here has the workflow {name!r}; the run waits for one that does"

@@ -111,7 +111,7 @@ class Worker:
         match fact:
             case facts.MessageArrived(change, sent):
                 self.arrivals.message(change, sent)
-            case facts.ChildCreated(change, created):
+            case facts.RunStarted(change, created):
                 self.arrivals.created(change, created)
             case facts.ChildEntered(parent, change, created):
                 self.arrivals.entered(parent, change, created)
