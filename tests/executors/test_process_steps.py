@@ -654,7 +654,7 @@ def test_a_module_that_a_child_cannot_import_is_named(engine: TestEngine, monkey
 
 def test_a_step_whose_name_a_child_does_not_find_is_named(engine: TestEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolated.pid, "name", "renamed")
-    with pytest.raises(DefinitionError, match=r"finds no step of that name as tests\.programs\.isolated\.pid"):
+    with pytest.raises(DefinitionError, match=r"finds no step of that name as tests\.support\.programs\.isolated\.pid"):
         result(engine, isolated.pid)
 
 

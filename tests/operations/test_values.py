@@ -234,13 +234,15 @@ def test_a_value_that_another_process_publishes_with_its_end_while_it_is_looked_
         def value(self, _run: int, _name: str) -> Any:
             return self._see(('"word"',), None)
 
-        def run_by_key(self, _key: int) -> Any:
-            return self._see(ended, replace(ended, status="running", ended_at=None))
+        def records(self, _keys: Any) -> Any:
+            return self._see([ended], [replace(ended, status="running", ended_at=None)])
 
         def settled_among(self, _ids: Any) -> Any:
             return self._see([ended], [])
 
-    store: Any = SimpleNamespace(inspector=Behind(), listen=lambda _on: None, location="here")
+    store: Any = SimpleNamespace(
+        reads=Behind(), notifications=SimpleNamespace(listen=lambda _on: None), location="here"
+    )
     waiters = Waiters(store, RunCache(), CommitBatch(), set())
     told: list[Any] = []
     waiters.value(WaitForValue(ended.id, "last"), lambda *reply: told.append(reply))
