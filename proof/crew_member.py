@@ -102,10 +102,10 @@ def _be(order: Order) -> None:
         if order.serves is not None:
             options["workflows"] = [registered_workflows()[name] for name in order.serves]
         with Engine(order.database, **options) as engine:
-            machine = engine._client.core.machine
-            while not stop.wait(0.2) and machine.failure is None:
+            turn_loop = engine._client.core.turn_loop
+            while not stop.wait(0.2) and turn_loop.failure is None:
                 pass
-            code = int(machine.failure is not None)
+            code = int(turn_loop.failure is not None)
     except BaseException:
         traceback.print_exc()
     finally:

@@ -1,6 +1,6 @@
 """Simulation: the real engine in a world of virtual time, where everything that can go wrong does so by seed.
 
-A world (`proof.sim.world`) has up to four worker processes, each a real `stepwell.runtime.turn.Machine` over a real
+A world (`proof.sim.world`) has up to four worker processes, each a real `stepwell.runtime.turn.TurnLoop` over a real
 store on one SQLite database in memory; callers (`proof.sim.callers`) that start, send, wait and cancel, collect
 batches, pause queues, and commit transactions of their own; and faults (`proof.sim.plan`): crashes between any two
 reads and commits, commits whose outcome stays unknown, a full disk, stalls and take-overs, letters that are late, lost

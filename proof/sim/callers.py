@@ -102,7 +102,7 @@ class Callers:
     def _try(self, call: Call) -> None:
         world = self._world
         able = [process for process in world.processes if process.open and not process.leaving]
-        able = [process for process in able if process.machine.failure is None]
+        able = [process for process in able if process.turn_loop.failure is None]
         if call.settled:
             return
         call.tries += 1
@@ -115,7 +115,7 @@ class Callers:
         world.note(process, f"asked to {action.kind} {action.target} {action.name}")
         reply = partial(self._answered, call, process)
         if action.kind == "transact":
-            # The caller's own thread does this, while the machine's has its turns.
+            # The caller's own thread does this, while the turn loop's has its turns.
             transact = partial(self._transact, call, process, reply)
             process.post(partial(world.at, 1, process, transact, "transacts"))
         else:
@@ -176,18 +176,18 @@ class Callers:
 
     def _transact(self, call: Call, process: Process, reply: Callable[[Any, BaseException | None], None]) -> None:
         """Do as `Engine.transaction` does: start a run, send it a message and write a row, all or nothing."""
-        world, machine, store = self._world, process.machine, process.store
-        if machine.failure is not None:
-            reply(None, machine.failure)
+        world, turn_loop, store = self._world, process.turn_loop, process.store
+        if turn_loop.failure is not None:
+            reply(None, turn_loop.failure)
             return
         if world.lock_holder is not None:
             world.at(1_000, process, partial(self._transact, call, process, reply), "transacts")
             return
         client: Any = SimpleNamespace(
-            core=SimpleNamespace(worker=machine.worker, machine=machine),
+            core=SimpleNamespace(worker=turn_loop.worker, turn_loop=turn_loop),
             clock=SimpleNamespace(now=process.time),
             codec=self._world.codec,
-            workflows=machine.worker.runs.workflows,
+            workflows=turn_loop.worker.runs.workflows,
         )
         row = call.number * TRIES + call.tries
         store.writers.acquire()
@@ -196,15 +196,15 @@ class Callers:
             # As `Client.entry` has it: not where the run may turn out to be another one.
             alone = run.entry is not None and run.entry.dedup is not None
             messages = () if alone else (self._message(call, None),)
-            with store.transaction(machine.claimed()) as opened:
+            with store.transaction(turn_loop.claimed()) as opened:
                 opened.lent.execute("INSERT INTO effects (run, op, number) VALUES ('', ?, 0)", (row,))
                 enlisted = Enlisted(client, opened.apply)
                 run_id = enlisted.submit(StartRun(run, messages))
             for event in enlisted.events():
                 process.post(event)
         except StepwellError as error:
-            if store._writer.failed is not None and machine.failure is None:
-                machine.fail(error)
+            if store._writer.failed is not None and turn_loop.failure is None:
+                turn_loop.fail(error)
                 world.failed(process)
             reply(None, error)
         else:

@@ -86,7 +86,7 @@ class FlowJudge:
             bound = FLOWS[name].settings.partition_concurrency
             if bound is not None and count > bound:
                 raise Violation("the concurrency of a partition is kept", f"{name} {partition!r}: {count} runs")
-        memory = process.machine.worker.memory.runs
+        memory = process.turn_loop.worker.memory.runs
         for name, count in Counter(row[1] for row in taken).items():
             # Runs that were taken over, or parked, and come to memory just now, come on top of the share.
             held = count + sum(row[1] == name and row[0] in memory for row in under_way)

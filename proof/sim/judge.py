@@ -128,21 +128,21 @@ class Judge:
 
     def after_turn(self, process: Process) -> None:
         """Compare what is in a worker's memory with what the file says is in it."""
-        machine = process.machine
-        if not process.alive or machine.failure is not None or machine.claim is None:
+        turn_loop = process.turn_loop
+        if not process.alive or turn_loop.failure is not None or turn_loop.claim is None:
             return
-        epoch = machine.claim.epoch
+        epoch = turn_loop.claim.epoch
         if not self._rows(_ALIVE, epoch):
             return
         self.reasons.after_turn(process)
         owned = {key for key, owner in self._owners.items() if owner == epoch}
-        held = set(machine.worker.memory.runs)
+        held = set(turn_loop.worker.memory.runs)
         if not held <= owned:
             names = [self.ids.get(key, "?") for key in held - owned]
             raise Violation(
                 "what is in memory is owned", f"{process.name} has {names} in memory, which it does not own"
             )
-        if held != owned and not machine.inbox and not machine.worker.batch:
+        if held != owned and not turn_loop.inbox and not turn_loop.worker.batch:
             names = [self.ids.get(key, "?") for key in owned - held]
             raise Violation("what is owned is in memory", f"{process.name} owns {names}, and has forgotten them")
 
@@ -174,7 +174,7 @@ class Judge:
             raise Violation("at most once means that the intent is recorded", what)
         if alive and self._owners.get(key) != process.members.epoch:
             raise Violation("a step is executed by the owner", f"{what}; the owner is {self._owners.get(key)}")
-        if alive and (process.machine.is_held_back or number % _LED_TO_EVERY == 0):
+        if alive and (process.turn_loop.is_held_back or number % _LED_TO_EVERY == 0):
             self._check_what_led_to(key, info.operation, what)
 
     def _check_what_led_to(self, key: int, operation: int, what: str) -> None:

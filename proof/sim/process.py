@@ -130,7 +130,7 @@ class Process:
         self.store = SimStore(self)
         self.members = self.store.members_
         workflows = {WORKFLOWS[flavour].name: WORKFLOWS[flavour] for flavour in worker.serves}
-        self.machine = TurnLoop(
+        self.turn_loop = TurnLoop(
             self.store,
             world.codec,
             workflows,
@@ -219,7 +219,7 @@ class Process:
         try:
             self.store.writers.acquire()
             try:
-                self.machine.open(self.time())
+                self.turn_loop.open(self.time())
             finally:
                 self.store.writers.release()
         except StoreError as error:  # no room, or the disk failed: the process gives up
@@ -236,16 +236,16 @@ class Process:
         self._hear(Notification("anything"))
 
     def _hear(self, news: Notification) -> None:
-        self.post(partial(self.machine.hear, news))
+        self.post(partial(self.turn_loop.hear, news))
 
     def post(self, event: Callable[[], None]) -> None:
         """Queue an event."""
-        self.machine.post(event)
+        self.turn_loop.post(event)
         self.wake()
 
     def submit(self, request: Request, reply: Reply) -> None:
         """Hand in a request."""
-        self.machine.submit(request, reply)
+        self.turn_loop.submit(request, reply)
         self.wake()
 
     def wake(self) -> None:
@@ -256,26 +256,26 @@ class Process:
 
     def _pump(self) -> None:
         self._scheduled = False
-        machine = self.machine
-        machine.turn(self.time())
+        turn_loop = self.turn_loop
+        turn_loop.turn(self.time())
         self._has_acted()
-        if machine.failure is not None:
+        if turn_loop.failure is not None:
             if not self.leaving:
                 self.world.failed(self)
             elif not self._closes:
                 self._close_soon()
             return
         self._set_timer()
-        if not self._scheduled and machine.has_more():
+        if not self._scheduled and turn_loop.has_more():
             self.wake()
         self.world.judge.after_turn(self)
 
     def _set_timer(self) -> None:
         self._timer += 1
-        due = self.machine.worker.due.due_at()
-        if due is None or self.machine.closing:
+        due = self.turn_loop.worker.due.due_at()
+        if due is None or self.turn_loop.closing:
             return
-        if due <= self.machine.worker.now:
+        if due <= self.turn_loop.worker.now:
             self.wake()
             return
         self.world.at(max(1, due - self.world.now), self, partial(self._on_timer, self._timer), "timer")
@@ -289,7 +289,7 @@ class Process:
         self.world.at(_STORE_RETRY, self, self._retry_store, "tries the disk again")
 
     def _retry_store(self) -> None:
-        self.machine.try_store_again()
+        self.turn_loop.try_store_again()
         self.wake()
 
     def failed(self) -> None:
@@ -305,7 +305,7 @@ class Process:
             self.world.judge.began(self, attempt)
             value, error = copy_context().run(self._execute, attempt)
             if is_rated(attempt):
-                seen = partial(self.machine.worker.turns.starts_seen, [attempt])
+                seen = partial(self.turn_loop.worker.turns.starts_seen, [attempt])
                 self.world.at(_START_TOLD, self, partial(self.post, seen), "has seen a start")
             self.under_way[id(attempt)] = attempt
             delay = self.chance.randint(1, self.world.plan.weather.step_time)
@@ -336,7 +336,7 @@ class Process:
             record_result(self.codec, attempt, value)
         else:
             attempt.error = error
-        self.post(partial(self.machine.steps_finished, [attempt]))
+        self.post(partial(self.turn_loop.steps_finished, [attempt]))
 
     def drop_steps(self, attempts: list[StepCall]) -> None:
         """Let them end when they do: nobody listens."""
@@ -345,30 +345,30 @@ class Process:
 
     def leave(self) -> None:
         """Close in order, as `Core.close` does."""
-        if not self.leaving and self.open and self.machine.failure is None:
+        if not self.leaving and self.open and self.turn_loop.failure is None:
             self.leaving = True
             self.post(partial(self._drain, self.world.now + self.chance.choice((0, 20_000, 1_000_000))))
 
     def _drain(self, deadline: int) -> None:
-        machine = self.machine
-        machine.closing = machine.worker.runs.draining = True
+        turn_loop = self.turn_loop
+        turn_loop.closing = turn_loop.worker.runs.draining = True
         if any(attempt.wanted for attempt in self.under_way.values()) and self.world.now < deadline:
             self.world.at(_DRAIN_RETRY, self, partial(self.post, partial(self._drain, deadline)), "drains")
             return
-        machine.later(self._end)
+        turn_loop.later(self._end)
 
     def _end(self) -> None:
-        machine = self.machine
-        if (machine.worker.batch or machine.starts) and machine.gate.unavailable is None:
-            machine.later(self._end)
+        turn_loop = self.turn_loop
+        if (turn_loop.worker.batch or turn_loop.starts) and turn_loop.gate.unavailable is None:
+            turn_loop.later(self._end)
             return
-        machine.failure = EngineClosed("the simulated worker is closed")
+        turn_loop.failure = EngineClosed("the simulated worker is closed")
         self._close_soon()
 
     def _close_soon(self) -> None:
         self._closes = True
-        with self.machine.worker.loops.entered():
-            self.machine.close()
+        with self.turn_loop.worker.loops.entered():
+            self.turn_loop.close()
         self.world.at(1, self, self._close, "closes")
 
     def _close(self) -> None:
@@ -377,7 +377,7 @@ class Process:
             return
         self.store.writers.acquire()
         try:
-            self.store.close(self.machine.claim, self.time())
+            self.store.close(self.turn_loop.claim, self.time())
         except StoreError as error:
             self.world.note(self, f"closing failed: {error}")
         finally:
@@ -390,6 +390,6 @@ class Process:
         self.store._writer.applier.drop_entries()
         if self.store._connection.in_transaction:
             self.store._connection.execute("ROLLBACK")
-        with self.machine.worker.loops.entered():
-            self.machine.worker.close()
+        with self.turn_loop.worker.loops.entered():
+            self.turn_loop.worker.close()
         self.members.leave()

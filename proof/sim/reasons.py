@@ -72,10 +72,10 @@ class ReasonJudge:
 
     def after_turn(self, process: Process) -> None:
         """Compare what the rows of the waiting runs in memory say with what their code waits for."""
-        machine = process.machine
-        if machine.inbox or machine.worker.batch:
+        turn_loop = process.turn_loop
+        if turn_loop.inbox or turn_loop.worker.batch:
             return
-        for run in machine.worker.memory.runs.values():
+        for run in turn_loop.worker.memory.runs.values():
             if run.status != "waiting" or run.work is not None:
                 continue
             ((status, waiting_on),) = self._rows(_WAITS, run.key)

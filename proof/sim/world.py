@@ -248,12 +248,12 @@ class World:
 
     def failed(self, process: Process) -> None:
         """A process whose engine stopped by itself is ended by its supervisor, some time later."""
-        failure = process.machine.failure
+        failure = process.turn_loop.failure
         if isinstance(failure, EngineClosed):
             raise Violation("the engine does not stop by a defect", str(failure)) from failure.__cause__
         self.note(process, f"failed: {failure}")
-        with process.machine.worker.loops.entered():
-            process.machine.close()
+        with process.turn_loop.worker.loops.entered():
+            process.turn_loop.close()
         self.at(self.chance.choice((1, 100_000)), process, partial(self.dies, process), "ends")
 
     # --- actions -----------------------------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ class World:
         others = [
             process for process in self.processes if process is not victim and process.open and not process.leaving
         ]
-        others = [process for process in others if process.machine.failure is None and not process.is_stalled()]
+        others = [process for process in others if process.turn_loop.failure is None and not process.is_stalled()]
         others = [process for process in others if process not in self.active]
         if not others or not victim.alive or not tries:
             return
@@ -319,7 +319,7 @@ class World:
         except StepwellError as error:
             self.note(chosen, f"could not take over: {error}")
             if chosen.store._writer.failed is not None:
-                chosen.machine.fail(error)
+                chosen.turn_loop.fail(error)
                 self.failed(chosen)
             return
         finally:
@@ -387,7 +387,7 @@ class World:
     def _is_served(self) -> bool:
         """Tell whether there is somebody who can carry on every run."""
         able = [process for process in self.processes if process.serves_all and not process.leaving]
-        return any(process.machine.failure is None for process in able)
+        return any(process.turn_loop.failure is None for process in able)
 
     def _rest(self, invariant: str) -> None:
         limit = self.now + _HEALING

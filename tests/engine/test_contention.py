@@ -70,10 +70,10 @@ def driver() -> Driver:
 
 
 @pytest.fixture
-def machine(database: Path, driver: Driver) -> Iterator[TurnLoop]:
+def turn_loop(database: Path, driver: Driver) -> Iterator[TurnLoop]:
     store = SqliteStore.open(database)
     limits = Capacity(running=10, waiting=10, crashes=5)
-    machine = TurnLoop(
+    turn_loop = TurnLoop(
         store,
         Codec(),
         {"nothing at all": nothing, "waits": waits, "ordered": ordered},
@@ -82,118 +82,118 @@ def machine(database: Path, driver: Driver) -> Iterator[TurnLoop]:
         driver=driver,
     )
     store.writers.acquire()
-    machine.open(NOW)
+    turn_loop.open(NOW)
     store.writers.release()
-    while machine.has_more():
-        machine.turn(NOW)
-    yield machine
+    while turn_loop.has_more():
+        turn_loop.turn(NOW)
+    yield turn_loop
     store.writers.acquire()
-    store.close(machine.claim, NOW)
+    store.close(turn_loop.claim, NOW)
     store.writers.release()
 
 
 def test_a_commit_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_before(
-    machine: TurnLoop, driver: Driver
+    turn_loop: TurnLoop, driver: Driver
 ) -> None:
     replies: list[Any] = []
     creation = RunCreated("one", "nothing at all", None, 0, "running", NOW)
-    machine.submit(StartRun(creation), lambda *reply: replies.append(reply))
-    machine.store.writers.acquire()
-    machine.turn(NOW)
-    assert not machine.has_more()
-    assert not machine.is_idle(NOW)
+    turn_loop.submit(StartRun(creation), lambda *reply: replies.append(reply))
+    turn_loop.store.writers.acquire()
+    turn_loop.turn(NOW)
+    assert not turn_loop.has_more()
+    assert not turn_loop.is_idle(NOW)
     assert (driver.woken, replies) == (0, [])
-    machine.store.writers.release()
+    turn_loop.store.writers.release()
     assert driver.woken == 1
-    machine.turn(NOW)
+    turn_loop.turn(NOW)
     assert [error for _, error in replies] == [None]
 
 
 def test_a_burial_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_before(
-    machine: TurnLoop, driver: Driver
+    turn_loop: TurnLoop, driver: Driver
 ) -> None:
     # A worker that is entered, and whose seat nobody holds.
-    machine.store.writers.acquire()
-    dead = machine.store.membership.register(NOW)
-    machine.claim = machine.store.membership.register(NOW)
-    machine.post(lambda: machine.hear(Notification("death")))
-    machine.turn(NOW)
-    machine.turn(NOW)
-    assert not machine.has_more()
-    machine.store.writers.release()
+    turn_loop.store.writers.acquire()
+    dead = turn_loop.store.membership.register(NOW)
+    turn_loop.claim = turn_loop.store.membership.register(NOW)
+    turn_loop.post(lambda: turn_loop.hear(Notification("death")))
+    turn_loop.turn(NOW)
+    turn_loop.turn(NOW)
+    assert not turn_loop.has_more()
+    turn_loop.store.writers.release()
     assert driver.woken == 1
-    while not machine.is_idle(NOW):
-        machine.turn(NOW)
-    assert dead.epoch not in [member.epoch for member in machine.store.membership.members()]
+    while not turn_loop.is_idle(NOW):
+        turn_loop.turn(NOW)
+    assert dead.epoch not in [member.epoch for member in turn_loop.store.membership.members()]
 
 
 def test_a_worker_that_was_fenced_during_a_turn_begins_again_at_the_time_it_is_then(
-    machine: TurnLoop, driver: Driver
+    turn_loop: TurnLoop, driver: Driver
 ) -> None:
     # It was stopped in that turn: its time is older than what others did meanwhile.
-    fenced = machine.claimed().epoch
-    machine.store.writers.acquire()
-    machine.store.membership.fence(fenced, NOW + 50)
-    machine.store.writers.release()
+    fenced = turn_loop.claimed().epoch
+    turn_loop.store.writers.acquire()
+    turn_loop.store.membership.fence(fenced, NOW + 50)
+    turn_loop.store.writers.release()
     driver.now = NOW + 100
     creation = RunCreated("one", "nothing at all", None, 0, "running", NOW)
-    machine.submit(StartRun(creation), lambda *_: None)
-    machine.turn(NOW)
-    (present,) = machine.store.membership.members()
-    assert present.epoch == machine.claimed().epoch > fenced
+    turn_loop.submit(StartRun(creation), lambda *_: None)
+    turn_loop.turn(NOW)
+    (present,) = turn_loop.store.membership.members()
+    assert present.epoch == turn_loop.claimed().epoch > fenced
     assert present.started_at == NOW + 100
 
 
 def test_a_purge_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_before(
-    machine: TurnLoop, driver: Driver
+    turn_loop: TurnLoop, driver: Driver
 ) -> None:
     replies: list[Any] = []
-    machine.store.writers.acquire()
-    machine.submit(Purge(NOW), lambda *reply: replies.append(reply))
-    machine.turn(NOW)
-    assert (machine.has_more(), driver.woken, replies) == (False, 0, [])
-    machine.store.writers.release()
+    turn_loop.store.writers.acquire()
+    turn_loop.submit(Purge(NOW), lambda *reply: replies.append(reply))
+    turn_loop.turn(NOW)
+    assert (turn_loop.has_more(), driver.woken, replies) == (False, 0, [])
+    turn_loop.store.writers.release()
     assert driver.woken == 1
-    machine.turn(NOW)
+    turn_loop.turn(NOW)
     assert replies == [(0, None)]
 
 
-def test_a_purge_that_waits_is_answered_when_the_engine_stops(machine: TurnLoop) -> None:
+def test_a_purge_that_waits_is_answered_when_the_engine_stops(turn_loop: TurnLoop) -> None:
     replies: list[Any] = []
-    machine.store.writers.acquire()
-    machine.submit(Purge(NOW), lambda *reply: replies.append(reply))
-    machine.turn(NOW)
-    machine.store.writers.release()
-    driver = machine._driver
+    turn_loop.store.writers.acquire()
+    turn_loop.submit(Purge(NOW), lambda *reply: replies.append(reply))
+    turn_loop.turn(NOW)
+    turn_loop.store.writers.release()
+    driver = turn_loop._driver
     driver.failed = lambda: None  # type: ignore[method-assign]
-    machine.fail(RuntimeError("over"))
+    turn_loop.fail(RuntimeError("over"))
     assert [value for value, _ in replies] == [None]
 
 
 @pytest.mark.parametrize("draining", [False, True])
 def test_what_arrives_for_a_run_just_before_it_leaves_memory_is_not_missed(
-    machine: TurnLoop, *, draining: bool
+    turn_loop: TurnLoop, *, draining: bool
 ) -> None:
     creation = RunCreated("one", "waits", None, 0, "running", NOW)
-    machine.submit(StartRun(creation), lambda *_: None)
-    while not machine.is_idle(NOW):
-        machine.turn(NOW)
-    own = machine.claimed()
-    machine.store.writers.acquire()
-    other = machine.store.membership.register(NOW)
-    machine.store.commit([Unit([MessageSent("one", "go on", None, NOW)])], other)
-    machine.store.writers.release()
-    assert machine.store.reads.news(own.epoch)
+    turn_loop.submit(StartRun(creation), lambda *_: None)
+    while not turn_loop.is_idle(NOW):
+        turn_loop.turn(NOW)
+    own = turn_loop.claimed()
+    turn_loop.store.writers.acquire()
+    other = turn_loop.store.membership.register(NOW)
+    turn_loop.store.commit([Unit([MessageSent("one", "go on", None, NOW)])], other)
+    turn_loop.store.writers.release()
+    assert turn_loop.store.reads.news(own.epoch)
     # The note is removed in the turn after which the run leaves memory.
-    machine.post(lambda: machine.hear(Notification("mail")))
-    machine.turn(NOW)
+    turn_loop.post(lambda: turn_loop.hear(Notification("mail")))
+    turn_loop.turn(NOW)
     if draining:
-        machine.worker.runs.draining = True
+        turn_loop.worker.runs.draining = True
     else:
-        machine.worker.runs.limits = machine.worker.runs.limits._replace(waiting=0)
-    while not machine.is_idle(NOW):
-        machine.turn(NOW)
-    record = machine.store.inspector.run_by_id("one")
+        turn_loop.worker.runs.limits = turn_loop.worker.runs.limits._replace(waiting=0)
+    while not turn_loop.is_idle(NOW):
+        turn_loop.turn(NOW)
+    record = turn_loop.store.inspector.run_by_id("one")
     assert record is not None
     # What is left undone is due, for whoever comes next.
     assert record.status == "completed" or (draining and (record.owner, record.wake_at) == (None, NOW))
@@ -219,33 +219,33 @@ def test_an_engine_that_waits_for_others_notices_that_the_file_is_gone(database:
 
 @pytest.mark.parametrize("late", [(0,), (1,), (0, 1), (0, 2)])
 def test_messages_are_received_in_the_order_of_sending_although_some_are_noticed_late(
-    machine: TurnLoop, late: tuple[int, ...]
+    turn_loop: TurnLoop, late: tuple[int, ...]
 ) -> None:
     """Of three messages, another process writes the `late` ones, and the engine hears of them behind its own."""
 
     def until_idle() -> None:
-        while not machine.is_idle(NOW):
-            machine.turn(NOW)
+        while not turn_loop.is_idle(NOW):
+            turn_loop.turn(NOW)
 
     creation = RunCreated("one", "ordered", None, 0, "running", NOW)
-    machine.submit(StartRun(creation), lambda *_: None)
+    turn_loop.submit(StartRun(creation), lambda *_: None)
     until_idle()
-    machine.store.writers.acquire()
-    other = machine.store.membership.register(NOW)
-    machine.store.writers.release()
+    turn_loop.store.writers.acquire()
+    other = turn_loop.store.membership.register(NOW)
+    turn_loop.store.writers.release()
     for number in range(3):
         if number in late:
-            machine.store.writers.acquire()
-            machine.store.commit([Unit([MessageSent("one", "m", f'"{number}"', NOW)])], other)
-            machine.store.writers.release()
+            turn_loop.store.writers.acquire()
+            turn_loop.store.commit([Unit([MessageSent("one", "m", f'"{number}"', NOW)])], other)
+            turn_loop.store.writers.release()
         else:
             message = OutgoingMessage("m", f'"{number}"', None)
-            machine.submit(SendMessage("one", message), lambda *_: None)
+            turn_loop.submit(SendMessage("one", message), lambda *_: None)
             until_idle()
-    machine.post(lambda: machine.hear(Notification("mail")))
+    turn_loop.post(lambda: turn_loop.hear(Notification("mail")))
     until_idle()
-    machine.submit(SendMessage("one", OutgoingMessage("go", None, None)), lambda *_: None)
+    turn_loop.submit(SendMessage("one", OutgoingMessage("go", None, None)), lambda *_: None)
     until_idle()
-    record = machine.store.inspector.run_by_id("one")
+    record = turn_loop.store.inspector.run_by_id("one")
     assert record is not None
     assert record.result == '["0","1","2"]'

@@ -626,12 +626,12 @@ def test_closing_waits_for_steps_under_way_records_them_and_begins_no_others(dat
     assert began.wait(60)
     closing = threading.Thread(target=engine.close)
     closing.start()
-    machine = engine._client.core.machine
-    while not machine.closing:
+    turn_loop = engine._client.core.turn_loop
+    while not turn_loop.closing:
         let_turns_pass(engine)
     let_turns_pass(engine)
     assert closing.is_alive()
-    assert machine.failure is None
+    assert turn_loop.failure is None
     release.set()
     closing.join(60)
     assert not closing.is_alive()

@@ -48,96 +48,96 @@ def test_a_turn_of_a_few_events_says_nothing_about_the_next() -> None:
 
 
 @pytest.fixture
-def machine(database: Path) -> Iterator[TurnLoop]:
+def turn_loop(database: Path) -> Iterator[TurnLoop]:
     store = SqliteStore.open(database)
     limits = Capacity(running=1000, waiting=10, crashes=5)
-    machine = TurnLoop(store, Codec(), {"nothing": nothing}, limits=limits, chance=lambda: 0.5, driver=Driver())
+    turn_loop = TurnLoop(store, Codec(), {"nothing": nothing}, limits=limits, chance=lambda: 0.5, driver=Driver())
     store.writers.acquire()
-    machine.open(NOW)
+    turn_loop.open(NOW)
     store.writers.release()
-    while machine.has_more():
-        machine.turn(NOW)
-    yield machine
+    while turn_loop.has_more():
+        turn_loop.turn(NOW)
+    yield turn_loop
     store.writers.acquire()
-    store.close(machine.claim, NOW)
+    store.close(turn_loop.claim, NOW)
     store.writers.release()
 
 
-def post_starts(machine: TurnLoop, number: int) -> list[Any]:
+def post_starts(turn_loop: TurnLoop, number: int) -> list[Any]:
     replies: list[Any] = []
     for index in range(number):
         creation = RunCreated(f"r{index}", "nothing", None, 0, "running", NOW)
-        machine.submit(StartRun(creation), lambda *reply: replies.append(reply))
+        turn_loop.submit(StartRun(creation), lambda *reply: replies.append(reply))
     return replies
 
 
-def test_many_starts_are_spread_over_turns_and_nobody_else_waits_for_them(machine: TurnLoop) -> None:
-    machine.limit = 20
-    replies = post_starts(machine, 200)
+def test_many_starts_are_spread_over_turns_and_nobody_else_waits_for_them(turn_loop: TurnLoop) -> None:
+    turn_loop.limit = 20
+    replies = post_starts(turn_loop, 200)
     handled: list[int] = []
     turns = 0
-    while machine.has_more():
-        machine.post(lambda: handled.append(len(replies)))
+    while turn_loop.has_more():
+        turn_loop.post(lambda: handled.append(len(replies)))
         before = len(handled)
-        machine.turn(NOW)
+        turn_loop.turn(NOW)
         turns += 1
         # What comes in while hundreds of starts wait is handled in the very next turn.
         assert len(handled) == before + 1
-        assert machine.taken_on <= 2 * machine.limit + 1
+        assert turn_loop.taken_on <= 2 * turn_loop.limit + 1
         if len(replies) == 200:
             break
     assert [error for _, error in replies] == [None] * 200
     assert turns >= 10
 
 
-def test_starts_come_to_their_turn_however_much_else_comes_in(machine: TurnLoop) -> None:
-    machine.limit = 20
-    replies = post_starts(machine, 10)
+def test_starts_come_to_their_turn_however_much_else_comes_in(turn_loop: TurnLoop) -> None:
+    turn_loop.limit = 20
+    replies = post_starts(turn_loop, 10)
     for _ in range(40):
         for _ in range(100):
-            machine.post(lambda: None)
-        machine.turn(NOW)
+            turn_loop.post(lambda: None)
+        turn_loop.turn(NOW)
         if len(replies) == 10:
             break
     assert len(replies) == 10
 
 
-def test_starts_wait_outside_while_somebody_else_is_writing(machine: TurnLoop) -> None:
-    machine.limit = 20
-    machine.store.writers.acquire()
-    replies = post_starts(machine, 200)
+def test_starts_wait_outside_while_somebody_else_is_writing(turn_loop: TurnLoop) -> None:
+    turn_loop.limit = 20
+    turn_loop.store.writers.acquire()
+    replies = post_starts(turn_loop, 200)
     for _ in range(20):
-        machine.turn(NOW)
+        turn_loop.turn(NOW)
     # What would be one enormous commit in the end.
-    assert len(machine.worker.batch) <= machine.limit
-    assert not machine.has_more()
-    machine.give_up_waiting(StoreUnavailable("somebody writes"))
+    assert len(turn_loop.worker.batch) <= turn_loop.limit
+    assert not turn_loop.has_more()
+    turn_loop.give_up_waiting(StoreUnavailable("somebody writes"))
     assert [str(error) for _, error in replies] == ["somebody writes"] * 200
-    machine.store.writers.release()
-    replies = post_starts(machine, 5)
-    while machine.has_more():
-        machine.turn(NOW)
+    turn_loop.store.writers.release()
+    replies = post_starts(turn_loop, 5)
+    while turn_loop.has_more():
+        turn_loop.turn(NOW)
     assert [error for _, error in replies] == [None] * 5
 
 
-def test_starts_that_wait_are_answered_when_the_engine_fails(machine: TurnLoop) -> None:
-    replies = post_starts(machine, 5)
-    machine._driver.failed = lambda: None  # type: ignore[method-assign]
-    machine.fail(RuntimeError("over"))
+def test_starts_that_wait_are_answered_when_the_engine_fails(turn_loop: TurnLoop) -> None:
+    replies = post_starts(turn_loop, 5)
+    turn_loop._driver.failed = lambda: None  # type: ignore[method-assign]
+    turn_loop.fail(RuntimeError("over"))
     assert len(replies) == 5
     assert all(isinstance(error, EngineClosed) for _, error in replies)
 
 
-def test_the_ends_of_many_steps_are_taken_in_slices(machine: TurnLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ends_of_many_steps_are_taken_in_slices(turn_loop: TurnLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[Any] = []
-    monkeypatch.setattr(machine.worker.steps, "finished", taken.append)
-    machine.limit = 20
+    monkeypatch.setattr(turn_loop.worker.steps, "finished", taken.append)
+    turn_loop.limit = 20
     ended: list[Any] = list(range(100))
-    machine.post(lambda: machine.steps_finished(ended))
+    turn_loop.post(lambda: turn_loop.steps_finished(ended))
     sizes: list[int] = []
-    while machine.has_more():
+    while turn_loop.has_more():
         before = len(taken)
-        machine.turn(NOW)
+        turn_loop.turn(NOW)
         sizes.append(len(taken) - before)
     assert taken == ended
     assert max(sizes) <= 40

@@ -563,7 +563,7 @@ def test_a_child_whose_start_was_dropped_with_its_parents_work_is_started_after_
 
     def fail_after_the_message() -> None:
         request = SendMessage(run.id, OutgoingMessage("go", "null", None))
-        core.machine.gate.serve(Asked(request, lambda _value, error: refused.append(error)))
+        core.turn_loop.gate.serve(Asked(request, lambda _value, error: refused.append(error)))
         core.worker.halt_broken(key, RuntimeError("a defect"))
 
     core.post(fail_after_the_message)

@@ -55,17 +55,17 @@ def happened() -> list[str]:
 
 
 @pytest.fixture
-def machine(database: Path, happened: list[str]) -> Iterator[TurnLoop]:
+def turn_loop(database: Path, happened: list[str]) -> Iterator[TurnLoop]:
     store = SqliteStore.open(database)
-    machine = TurnLoop(
+    turn_loop = TurnLoop(
         store, Codec(), {}, limits=Capacity(10, 10, 5), chance=lambda: 0.5, driver=Driver(happened), takes_work=False
     )
     store.writers.acquire()
-    machine.open(NOW)
+    turn_loop.open(NOW)
     store.writers.release()
-    yield machine
+    yield turn_loop
     store.writers.acquire()
-    store.close(machine.claim, NOW)
+    store.close(turn_loop.claim, NOW)
     store.writers.release()
 
 
@@ -91,14 +91,14 @@ def logged(happened: list[str]) -> logging.Handler:
     return handler
 
 
-def test_what_a_commit_leads_to_comes_in_one_order(machine: TurnLoop, happened: list[str]) -> None:
-    first = machine.worker.batch.lone_work()
+def test_what_a_commit_leads_to_comes_in_one_order(turn_loop: TurnLoop, happened: list[str]) -> None:
+    first = turn_loop.worker.batch.lone_work()
     first.then(new_run("ends"), lambda _: None)
-    machine.turn(NOW)
-    machine.waiters.run(WaitForRun("ends"), noting(happened, "who waits for its end is told"))
+    turn_loop.turn(NOW)
+    turn_loop.waiters.run(WaitForRun("ends"), noting(happened, "who waits for its end is told"))
     over = RunOver(1, "ends", "halted", None, None, None)
 
-    work = machine.worker.batch.lone_work()
+    work = turn_loop.worker.batch.lone_work()
     work.steps.append(attempt("the step"))
     work.extra.drops.append(attempt("the given up step"))
     work.extra.over.append(over)
@@ -111,14 +111,14 @@ def test_what_a_commit_leads_to_comes_in_one_order(machine: TurnLoop, happened: 
     work.if_refused(noting(happened, "NOT refused"))
     work.extra.lines.append(Line(1, logging.ERROR, "a line", (), None, {}))
 
-    other = machine.worker.batch.lone_work()
+    other = turn_loop.worker.batch.lone_work()
     other.told(new_run("c"), noting(happened, "a journal has it:"))
     other.afterwards(noting(happened, "after the other work"))
 
     handler = logged(happened)
     logging.getLogger("stepwell").addHandler(handler)
     try:
-        machine.turn(NOW)
+        turn_loop.turn(NOW)
     finally:
         logging.getLogger("stepwell").removeHandler(handler)
     assert happened == [
@@ -136,16 +136,16 @@ def test_what_a_commit_leads_to_comes_in_one_order(machine: TurnLoop, happened: 
     ]
 
 
-def test_what_a_refusal_leads_to_comes_in_one_order(machine: TurnLoop, happened: list[str]) -> None:
-    work = machine.worker.batch.lone_work()
+def test_what_a_refusal_leads_to_comes_in_one_order(turn_loop: TurnLoop, happened: list[str]) -> None:
+    work = turn_loop.worker.batch.lone_work()
     work.answer(noting(happened, "a caller is told"), 7)
     work.then(
         MessageSent("nobody", "a", None, NOW), noting(happened, "NOT made"), noting(happened, "the first is refused")
     )
     work.afterwards(noting(happened, "NOT after"), noting(happened, "the second is refused"))
-    beside = machine.worker.batch.lone_work()
+    beside = turn_loop.worker.batch.lone_work()
     beside.then(new_run("b"), noting(happened, "what commits beside it:"))
-    machine.turn(NOW)
+    turn_loop.turn(NOW)
     name = RunNotFound.__name__
     assert happened == [
         f"the first is refused {name}",
@@ -155,30 +155,30 @@ def test_what_a_refusal_leads_to_comes_in_one_order(machine: TurnLoop, happened:
     ]
 
 
-def test_each_change_has_its_own_result_also_in_a_work_that_took_over_another(machine: TurnLoop) -> None:
+def test_each_change_has_its_own_result_also_in_a_work_that_took_over_another(turn_loop: TurnLoop) -> None:
     results: dict[str, Created] = {}
-    machine.worker.batch.lone_work().changes.append(new_run("there before"))
-    machine.turn(NOW)
+    turn_loop.worker.batch.lone_work().changes.append(new_run("there before"))
+    turn_loop.turn(NOW)
 
     other = UnitOfWork([])
     other.then(new_run("there before"), lambda result: results.__setitem__("there before", result))
     other.then(new_run("taken over"), lambda result: results.__setitem__("taken over", result))
-    work = machine.worker.batch.lone_work()
+    work = turn_loop.worker.batch.lone_work()
     work.then(new_run("first"), lambda result: results.__setitem__("first", result))
     work.changes.append(new_run("nobody asks about"))
     work.absorb(other)
     work.then(new_run("last"), lambda result: results.__setitem__("last", result))
-    machine.turn(NOW)
-    records = machine.store.reads.facts([result.key for result in results.values()])
+    turn_loop.turn(NOW)
+    records = turn_loop.store.reads.facts([result.key for result in results.values()])
     assert [record.id for record in records] == list(results)
     assert [name for name, result in results.items() if result.existing is not None] == ["there before"]
     assert list(results) == ["first", "there before", "taken over", "last"]
 
 
-def test_one_change_that_a_unit_has_twice_has_two_results(machine: TurnLoop) -> None:
+def test_one_change_that_a_unit_has_twice_has_two_results(turn_loop: TurnLoop) -> None:
     results: list[Created] = []
-    work, change = machine.worker.batch.lone_work(), new_run("a")
+    work, change = turn_loop.worker.batch.lone_work(), new_run("a")
     work.then(change, results.append)
     work.then(change, results.append)
-    machine.turn(NOW)
+    turn_loop.turn(NOW)
     assert [result.existing and result.existing.id for result in results] == [None, "a"]

@@ -118,12 +118,12 @@ def one_turn(engine: TestEngine, events: int) -> Generator[None]:
         reached.set()
         assert go.wait(60)
 
-    core.machine.limit = 100
+    core.turn_loop.limit = 100
     core.post(wait)
     assert reached.wait(60)
     try:
         yield
-        eventually(lambda: len(core.machine.inbox) >= events)
+        eventually(lambda: len(core.turn_loop.inbox) >= events)
     finally:
         go.set()
 
@@ -155,7 +155,7 @@ def test_an_attempt_whose_end_is_told_before_the_cancel_is_in_the_file_returns_i
     with ThreadPoolExecutor(1) as pool:
         with one_turn(engine, events=2):
             cancelling = pool.submit(run.cancel)
-            eventually(lambda: len(engine._client.core.machine.inbox) >= 1)
+            eventually(lambda: len(engine._client.core.turn_loop.inbox) >= 1)
             if order.startswith("its end"):
                 gate.set()
             else:

@@ -53,7 +53,7 @@ class _Answers:
                 _resolve([(future, value, error)])  # refused at once, on the caller's own thread
                 return
             if not self._ready:
-                self._client.core.machine.at_flush(self._flush)
+                self._client.core.turn_loop.at_flush(self._flush)
             self._ready.append((future, value, error))
 
         return reply
@@ -263,7 +263,7 @@ class AsyncEngine(AsyncStarter):
             core.check_open()
             token = in_transaction.set(in_transaction.get() | {id(client)})
             try:
-                with writers.holding(where), core.store.transaction(core.machine.claimed()) as opened:
+                with writers.holding(where), core.store.transaction(core.turn_loop.claimed()) as opened:
                     enlisted = Enlisted(client, opened.apply)
                     yield AsyncTransaction(self, opened.lent, enlisted)
             finally:

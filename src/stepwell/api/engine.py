@@ -190,7 +190,7 @@ class Engine(Caller, Starter):
             core.check_open()
             token = in_transaction.set(in_transaction.get() | {id(client)})
             try:
-                with core.store.transaction(core.machine.claimed()) as opened:
+                with core.store.transaction(core.turn_loop.claimed()) as opened:
                     enlisted = Enlisted(client, opened.apply)
                     yield OpenTransaction(self, opened.lent, enlisted)
             finally:

@@ -160,7 +160,7 @@ class Session:
         return self._reads
 
     def _own_epoch(self) -> int | None:
-        own = self.core.machine.claim
+        own = self.core.turn_loop.claim
         return None if own is None else own.epoch
 
     def definition_of(self, record: RunRecord) -> Workflow[..., Any]:
@@ -177,7 +177,7 @@ class Session:
     def take_over(self, epoch: int, actor: Actor) -> int:
         """Take the runs of another worker; see `stepwell.Engine.take_over`."""
         self.check_usable()
-        if epoch == self.core.machine.claimed().epoch:
+        if epoch == self.core.turn_loop.claimed().epoch:
             raise InvalidArgument(f"worker {epoch} is this engine itself; close it instead")
         if not self._reads.has_worker(epoch):
             raise InvalidArgument(f"{self.store.location} has no worker {epoch}, or it has ended; see workers()")

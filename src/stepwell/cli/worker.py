@@ -80,7 +80,7 @@ class _Worker:
         self, engine: Engine, signals: Signals, channel: socket.socket | None, options: argparse.Namespace
     ) -> None:
         self._engine = engine
-        self._machine = engine._client.core.machine
+        self._turn_loop = engine._client.core.turn_loop
         self._db: str = options.db
         self._drain_seconds: float = options.drain_timeout
         self._signals = signals
@@ -99,7 +99,7 @@ class _Worker:
     @property
     def _name(self) -> str:
         """Who speaks; a worker that was fenced has gone on under a new number."""
-        return f"stepwell worker {self._machine.claimed().epoch}"
+        return f"stepwell worker {self._turn_loop.claimed().epoch}"
 
     def serve(self) -> int:
         """Serve until told to stop; return the exit code."""
@@ -113,10 +113,10 @@ class _Worker:
             self._db,
         )
         self._tell_supervisor(READY)
-        while self._level == self.GO_ON and self._machine.failure is None:
+        while self._level == self.GO_ON and self._turn_loop.failure is None:
             self._wait(_LOOK_SECONDS)
         if self._level == self.GO_ON:
-            _log.critical("%s stopped by itself: %s", self._name, self._machine.failure)
+            _log.critical("%s stopped by itself: %s", self._name, self._turn_loop.failure)
             self._close(0.0)
             return self._leave(FAILED)
         return self._drain()

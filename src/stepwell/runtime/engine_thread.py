@@ -100,7 +100,7 @@ class EngineThread:
         self._drained = threading.Event()
         self._stopped = threading.Event()
         self._retention = retention
-        self.machine = TurnLoop(
+        self.turn_loop = TurnLoop(
             store,
             codec,
             workflows,
@@ -111,11 +111,11 @@ class EngineThread:
             flows=registered_flows(),
             queues=queues,
         )
-        self.worker = self.machine.worker
+        self.worker = self.turn_loop.worker
         if clock.seconds_until(clock.now()) is not None:
             self.worker.turns.start_spread = _START_SPREAD_MICROSECONDS
-        self.waiters = self.machine.waiters
-        self._lock_watch = LockWatch(self.machine, store, self._loop)
+        self.waiters = self.turn_loop.waiters
+        self._lock_watch = LockWatch(self.turn_loop, store, self._loop)
         self.steps = Dispatch(
             self._loop,
             step_loop,
@@ -150,7 +150,7 @@ class EngineThread:
     def _give_up(self) -> None:
         """Leave neither a thread nor a loop behind where the engine could not be opened."""
         if self.thread.is_alive():
-            self.machine.failure = self._closed()
+            self.turn_loop.failure = self._closed()
             self._loop.call_soon_threadsafe(self._let_go)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._stopped.wait(_CLOSE_GRACE_SECONDS)
@@ -166,13 +166,13 @@ class EngineThread:
         except StoreUnavailable as error:
             raise FileInUse(str(error)) from error
         try:
-            self.machine.open(self.clock.now())
+            self.turn_loop.open(self.clock.now())
         finally:
             self.store.writers.release()
         self.clock.on_jump(self.wake)
         self.wake()
         if self._retention is not None:
-            self.worker.due.add(Retention(self._retention, self.machine.submit))
+            self.worker.due.add(Retention(self._retention, self.turn_loop.submit))
         self._loop.call_later(_STUCK_PERIOD_SECONDS, self._look_at_stuck)
         self.thread.start()
         self.store.notifications.watch(self._hear)
@@ -209,12 +209,12 @@ class EngineThread:
 
     def post(self, event: Callable[[], None]) -> None:
         """Queue an event; from any thread."""
-        self.machine.post(event)
+        self.turn_loop.post(event)
         if not self._scheduled:
             self.wake()
 
     def _hear(self, news: Notification) -> None:
-        self.post(partial(self.machine.hear, news))
+        self.post(partial(self.turn_loop.hear, news))
 
     def wake(self) -> None:
         """Have the queue looked at; from any thread."""
@@ -228,25 +228,25 @@ class EngineThread:
             self._scheduled = False
 
     def _pump(self) -> None:
-        machine = self.machine
+        turn_loop = self.turn_loop
         for _ in range(_MAX_TURNS):  # while this is set, nobody wakes the loop for what the next turn takes anyway
-            machine.limit = self._pace.limit
+            turn_loop.limit = self._pace.limit
             began = time.thread_time()
-            machine.turn(self.clock.now())
-            self._pace.turn_took(time.thread_time() - began, machine.taken_on)
-            if machine.failure is not None or not machine.has_more():
+            turn_loop.turn(self.clock.now())
+            self._pace.turn_took(time.thread_time() - began, turn_loop.taken_on)
+            if turn_loop.failure is not None or not turn_loop.has_more():
                 break
         self._scheduled = False
-        if machine.failure is not None:
-            machine.refuse_inbox()  # what came meanwhile, and woke nobody
+        if turn_loop.failure is not None:
+            turn_loop.refuse_inbox()  # what came meanwhile, and woke nobody
             return
         self._set_timer()
         self._lock_watch.look()
-        if not self._scheduled and machine.has_more():
+        if not self._scheduled and turn_loop.has_more():
             self.wake()
-        if self.waiters.idle and not self.steps.count and machine.is_idle(self.clock.now()):
+        if self.waiters.idle and not self.steps.count and turn_loop.is_idle(self.clock.now()):
             self.waiters.tell_idle(self.worker.due.due_at())
-            machine.flush()
+            turn_loop.flush()
 
     def time(self) -> int:
         """Return the time as it is now."""
@@ -257,7 +257,7 @@ class EngineThread:
         self._loop.call_later(_STORE_RETRY_SECONDS, self._retry_store)
 
     def _retry_store(self) -> None:
-        self.machine.try_store_again()
+        self.turn_loop.try_store_again()
         if not self._scheduled:
             self.wake()
 
@@ -272,14 +272,14 @@ class EngineThread:
                 self.worker.runs.ahead = self.clock.ahead()
 
     def _look_at_stuck(self) -> None:
-        if not self.machine.closing and self.machine.failure is None:
+        if not self.turn_loop.closing and self.turn_loop.failure is None:
             self.post(self.waiters.look_at_stuck)
             self._loop.call_later(_STUCK_PERIOD_SECONDS, self._look_at_stuck)
 
     # --- other workers -------------------------------------------------------------------------------------------
 
     def _epoch(self) -> int:
-        return self.machine.claimed().epoch
+        return self.turn_loop.claimed().epoch
 
     def _take_over_stalled(self, why: str, epoch: int) -> int:
         own = f"worker {self._epoch()} (process {os.getpid()} on {os.uname().nodename})"
@@ -302,7 +302,7 @@ class EngineThread:
             self._timer.cancel()
             self._timer = None
         due = self.worker.due.due_at()
-        if due is None or self.machine.closing:
+        if due is None or self.turn_loop.closing:
             return
         if due <= self.worker.now:  # of a run that was just read: a clock that stands still would never say so
             if not self._scheduled:
@@ -334,7 +334,7 @@ class EngineThread:
 
     def _steps_finished(self, ended: Sequence[StepCall]) -> None:
         self.steps.ended(ended)
-        self.machine.steps_finished(ended)
+        self.turn_loop.steps_finished(ended)
 
     def _thread_over(self, attempts: StepCall, attempt: int) -> None:
         """Take note that an attempt which timed out has really ended; from any thread."""
@@ -364,11 +364,11 @@ class EngineThread:
 
     def submit(self, request: Request, reply: Reply) -> None:
         """Hand in a request; `reply` is called once, with the answer to it."""
-        machine = self.machine
-        if machine.closing or machine.failure is not None:
-            reply(None, machine.failure or self._closed())
+        turn_loop = self.turn_loop
+        if turn_loop.closing or turn_loop.failure is not None:
+            reply(None, turn_loop.failure or self._closed())
             return
-        machine.submit(request, reply)
+        turn_loop.submit(request, reply)
         if not self._scheduled:
             self.wake()
 
@@ -381,8 +381,8 @@ class EngineThread:
 
     def check_open(self) -> None:
         """Raise where the engine is closed or has failed."""
-        if self.machine.closing or self.machine.failure is not None:
-            raise self.machine.failure or self._closed()
+        if self.turn_loop.closing or self.turn_loop.failure is not None:
+            raise self.turn_loop.failure or self._closed()
 
     @contextlib.contextmanager
     def writing(self) -> Generator[None]:
@@ -405,7 +405,7 @@ class EngineThread:
         if self._stopped.is_set() or not self.thread.is_alive():
             return
         give_up_at = monotonic() + timeout
-        if self.machine.failure is None:
+        if self.turn_loop.failure is None:
             self.post(partial(self._drain, self._loop.time() + timeout))
         self._wait_for(self._drained, timeout + _CLOSE_GRACE_SECONDS)
         self._watchdog.stop()
@@ -422,37 +422,37 @@ class EngineThread:
             self.store.close(None, self.clock.now())
             return
         try:
-            self.store.close(self.machine.claim, self.clock.now())
+            self.store.close(self.turn_loop.claim, self.clock.now())
         finally:
             self.store.writers.release()
 
     def _wait_for(self, event: threading.Event, seconds: float) -> None:
         """Wait for what the engine's thread does, and longer where it is writing, which ends; user code may not."""
-        if not event.wait(seconds) and self.machine.write_turn.is_taken and not self._watchdog.is_in_users_code():
+        if not event.wait(seconds) and self.turn_loop.write_turn.is_taken and not self._watchdog.is_in_users_code():
             event.wait(_COMMIT_GRACE_SECONDS)
 
     def _drain(self, deadline: float) -> None:
-        self.machine.closing = self.worker.runs.draining = True
+        self.turn_loop.closing = self.worker.runs.draining = True
         self.steps.drain()
         if self.steps.under_way() and self._loop.time() < deadline:
             self._loop.call_later(_DRAIN_LOOK_SECONDS, self.post, partial(self._drain, deadline))
             return
         # One more turn commits what the last steps brought; nothing new was started since.
-        self.machine.later(partial(self._end, deadline))
+        self.turn_loop.later(partial(self._end, deadline))
 
     def _end(self, deadline: float) -> None:
-        if (self.worker.batch or self.machine.starts) and not self.machine.is_held_back:
-            if not self.machine.write_turn.waits:
-                self.machine.later(partial(self._end, deadline))
+        if (self.worker.batch or self.turn_loop.starts) and not self.turn_loop.is_held_back:
+            if not self.turn_loop.write_turn.waits:
+                self.turn_loop.later(partial(self._end, deadline))
                 return
             if self._loop.time() < deadline:
                 self._loop.call_later(_DRAIN_LOOK_SECONDS, self.post, partial(self._end, deadline))
                 return
-        self.machine.failure = self._closed()
+        self.turn_loop.failure = self._closed()
         self._let_go()
 
     def _let_go(self) -> None:
         """Tell whoever still waits, and drop what executes and what is in memory."""
         self.steps.close()
-        self.machine.close()
+        self.turn_loop.close()
         self._drained.set()

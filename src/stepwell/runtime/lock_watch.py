@@ -20,9 +20,9 @@ _log: Final = logging.getLogger("stepwell")
 class LockWatch:
     """Watches the turns to write of one engine; belongs to the thread of `loop`."""
 
-    def __init__(self, machine: TurnLoop, store: Store, loop: asyncio.AbstractEventLoop) -> None:
-        self._turn = machine.write_turn
-        self._machine = machine
+    def __init__(self, turn_loop: TurnLoop, store: Store, loop: asyncio.AbstractEventLoop) -> None:
+        self._turn = turn_loop.write_turn
+        self._turn_loop = turn_loop
         self._store = store
         self._loop = loop
         self._seen = 0
@@ -34,7 +34,7 @@ class LockWatch:
             self._loop.call_later(SLOW_LOCK_SECONDS, self._slow, self._seen)
 
     def _still_waits(self, number: int) -> bool:
-        return self._turn.waits and self._turn.number == number and self._machine.failure is None
+        return self._turn.waits and self._turn.number == number and self._turn_loop.failure is None
 
     def _slow(self, number: int) -> None:
         if self._still_waits(number):
@@ -44,7 +44,7 @@ class LockWatch:
     def _stuck(self, number: int) -> None:
         if self._still_waits(number):
             holder = self._store.writers.describe_holder(LOCK_PATIENCE_SECONDS)
-            self._machine.give_up_waiting(StoreUnavailable(f"{holder}. Nothing was written"))
+            self._turn_loop.give_up_waiting(StoreUnavailable(f"{holder}. Nothing was written"))
             self.look()
 
 

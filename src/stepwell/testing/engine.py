@@ -117,13 +117,13 @@ def _abandon(client: Session) -> None:
     core, store = client.core, client.store
     if core._stopped.is_set():
         return
-    core.machine.failure = EngineClosed(f"{store.location}: the engine has crashed; reopen it")
+    core.turn_loop.failure = EngineClosed(f"{store.location}: the engine has crashed; reopen it")
     core._watchdog.stop()
     _stop_thread(core)
     core.steps.abandon()
     _dead.append(core)
-    core.waiters.refuse(core.machine.failure)
-    core.machine.refuse_inbox()
+    core.waiters.refuse(core.turn_loop.failure)
+    core.turn_loop.refuse_inbox()
     for run in core.worker.memory.runs.values():
         run.execution.stopped = True
         _silence(run.execution.loop.unfinished_tasks())
