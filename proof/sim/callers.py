@@ -184,7 +184,7 @@ class Callers:
             world.at(1_000, process, partial(self._transact, call, process, reply), "transacts")
             return
         client: Any = SimpleNamespace(
-            core=SimpleNamespace(worker=turn_loop.worker, turn_loop=turn_loop),
+            engine_thread=SimpleNamespace(worker=turn_loop.worker, turn_loop=turn_loop),
             clock=SimpleNamespace(now=process.time),
             codec=self._world.codec,
             workflows=turn_loop.worker.runs.workflows,

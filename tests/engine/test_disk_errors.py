@@ -215,7 +215,7 @@ def test_a_permit_that_comes_free_while_nothing_can_be_written_is_free_afterward
         other = apsw.Connection(str(database))
         other.execute("BEGIN IMMEDIATE")
         gates["enters"].set()
-        until(lambda: engine._client.core.turn_loop.gate.unavailable is not None)
+        until(lambda: engine._client.engine_thread.turn_loop.gate.unavailable is not None)
         assert engine.queue(single).info().running == 1
         other.execute("ROLLBACK")
         other.close()

@@ -233,7 +233,7 @@ def test_a_cancelled_run_in_a_paused_queue_ends_although_who_cancelled_it_died_a
     run = engine.start(nothing, id="cancelled", queue=ONE)
     # Between the commit of the request and that of the end.
     with monkeypatch.context() as patched:
-        patched.setattr(engine._client.core.worker.unstarted, "cancel", lambda _record, _work: None)
+        patched.setattr(engine._client.engine_thread.worker.unstarted, "cancel", lambda _record, _work: None)
         run.cancel("enough")
         engine.crash()
     engine.reopen()

@@ -378,8 +378,8 @@ def test_a_thread_that_was_given_up_in_a_write_that_was_refused_keeps_the_permit
 def test_a_thread_that_goes_on_while_the_engine_fails_to_handle_its_run_keeps_the_permit(engine: TestEngine) -> None:
     run = engine.start(with_word, "a")
     wait_until_started(1)
-    core, record = engine._client.core, engine._client.reads.record(run.id)
-    core.post(lambda: core.worker.halt_broken(record.key, RuntimeError("a defect")))
+    engine_thread, record = engine._client.engine_thread, engine._client.reads.record(run.id)
+    engine_thread.post(lambda: engine_thread.worker.halt_broken(record.key, RuntimeError("a defect")))
     with pytest.raises(RunHalted, match="a defect"):
         run.result()
     second = engine.start(one, "b")

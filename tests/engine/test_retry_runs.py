@@ -554,7 +554,7 @@ def give_up(engine: TestEngine, run_id: str) -> None:
     """Have a run given up, as if its workers had died often enough while it was under way."""
     client = engine._client
     record = client.reads.record(run_id)
-    worker = client.core.worker
+    worker = client.engine_thread.worker
     worker._letting_go.forget(worker.memory.runs[record.key])
     worker.loader._give_up(record)
     engine.idle()

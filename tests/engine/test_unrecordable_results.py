@@ -114,8 +114,8 @@ def test_it_is_not_called_again_when_the_file_is_opened(engine: TestEngine, kind
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_not_called_again_when_a_neighbour_dies(engine: TestEngine, kind: str) -> None:
     halt(engine, kind)
-    core = engine._client.core
-    core.post(core.worker.claims.retry_halted)  # as the engine does then
+    engine_thread = engine._client.engine_thread
+    engine_thread.post(engine_thread.worker.claims.retry_halted)  # as the engine does then
     engine.idle()
     assert (engine.get(kind).status, calls) == ("halted", ["called"])
 

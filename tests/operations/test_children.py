@@ -558,15 +558,15 @@ def test_a_child_whose_start_was_dropped_with_its_parents_work_is_started_after_
 
     run = engine.start(parent)
     engine.idle()
-    core, key = engine._client.core, engine._client.reads.record(run.id).key
+    engine_thread, key = engine._client.engine_thread, engine._client.reads.record(run.id).key
     refused: list[BaseException | None] = []
 
     def fail_after_the_message() -> None:
         request = SendMessage(run.id, OutgoingMessage("go", "null", None))
-        core.turn_loop.gate.serve(Asked(request, lambda _value, error: refused.append(error)))
-        core.worker.halt_broken(key, RuntimeError("a defect"))
+        engine_thread.turn_loop.gate.serve(Asked(request, lambda _value, error: refused.append(error)))
+        engine_thread.worker.halt_broken(key, RuntimeError("a defect"))
 
-    core.post(fail_after_the_message)
+    engine_thread.post(fail_after_the_message)
     with pytest.raises(RunHalted, match="a defect"):
         run.result()
     assert isinstance(refused[0], StepwellError)

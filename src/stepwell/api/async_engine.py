@@ -49,11 +49,11 @@ class _Answers:
 
     def reply_to(self, future: asyncio.Future[Any]) -> Callable[[Any, BaseException | None], None]:
         def reply(value: Any, error: BaseException | None, /) -> None:
-            if threading.get_ident() != self._client.core.thread.ident:
+            if threading.get_ident() != self._client.engine_thread.thread.ident:
                 _resolve([(future, value, error)])  # refused at once, on the caller's own thread
                 return
             if not self._ready:
-                self._client.core.turn_loop.at_flush(self._flush)
+                self._client.engine_thread.turn_loop.at_flush(self._flush)
             self._ready.append((future, value, error))
 
         return reply
@@ -163,11 +163,11 @@ class AsyncEngine(AsyncStarter):
             self._answers = _Answers(client, asyncio.get_running_loop())
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         reply = self._answers.reply_to(future)
-        client.core.submit(request, reply)
+        client.engine_thread.submit(request, reply)
         try:
             return await future
         except asyncio.CancelledError:
-            client.core.forget(reply)
+            client.engine_thread.forget(reply)
             raise
 
     async def _wait(self, what: str, timeout: float | timedelta | None, request: Request) -> Any:
@@ -256,14 +256,17 @@ class AsyncEngine(AsyncStarter):
         """Open a transaction; see `stepwell.Engine.transaction`. Other tasks go on; other writers wait."""
         client = await self._ready()
         client.check_usable()
-        core = client.core
-        writers, where = core.store.writers, f"transaction() at {executing_at()}"
+        engine_thread = client.engine_thread
+        writers, where = engine_thread.store.writers, f"transaction() at {executing_at()}"
         await acquire_from_loop(writers)
         try:
-            core.check_open()
+            engine_thread.check_open()
             token = in_transaction.set(in_transaction.get() | {id(client)})
             try:
-                with writers.holding(where), core.store.transaction(core.turn_loop.claimed()) as opened:
+                with (
+                    writers.holding(where),
+                    engine_thread.store.transaction(engine_thread.turn_loop.claimed()) as opened,
+                ):
                     enlisted = Enlisted(client, opened.apply)
                     yield AsyncTransaction(self, opened.lent, enlisted)
             finally:

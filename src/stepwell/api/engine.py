@@ -185,12 +185,12 @@ class Engine(Caller, Starter):
         """
         client = self._client
         client.check_usable()
-        core = client.core
-        with core.writing():
-            core.check_open()
+        engine_thread = client.engine_thread
+        with engine_thread.writing():
+            engine_thread.check_open()
             token = in_transaction.set(in_transaction.get() | {id(client)})
             try:
-                with core.store.transaction(core.turn_loop.claimed()) as opened:
+                with engine_thread.store.transaction(engine_thread.turn_loop.claimed()) as opened:
                     enlisted = Enlisted(client, opened.apply)
                     yield OpenTransaction(self, opened.lent, enlisted)
             finally:

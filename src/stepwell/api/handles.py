@@ -57,21 +57,21 @@ class Caller:
     def _ask(self, request: Request) -> Any:
         self._client.check_usable()
         answer = _Answer()
-        self._client.core.submit(request, answer)
+        self._client.engine_thread.submit(request, answer)
         return answer.wait(None)
 
     def _wait(self, what: str, timeout: float | timedelta | None, request: Request) -> Any:
         self._client.check_usable()
         seconds = None if timeout is None else to_seconds(timeout, "timeout")
         answer = _Answer()
-        self._client.core.submit(request, answer)
+        self._client.engine_thread.submit(request, answer)
         try:
             with lent():
                 return answer.wait(seconds)
         except TimeoutError:
             if answer.has_come():  # the run itself failed with a TimeoutError
                 raise
-            self._client.core.forget(answer)
+            self._client.engine_thread.forget(answer)
             raise TimeoutError(f"{what} after {seconds:g} s; it goes on, so you can wait again") from None
 
 

@@ -68,15 +68,15 @@ def open_store(path: str | os.PathLike[str], durability: Durability) -> Store:
     return store
 
 
-_open_cores: Final[weakref.WeakSet[EngineThread]] = weakref.WeakSet()
+_open_threads: Final[weakref.WeakSet[EngineThread]] = weakref.WeakSet()
 
 
 @atexit.register
 def _close_what_is_open() -> None:
     """Fold the write-ahead logs of engines that nobody closed; a process that cannot even do that loses nothing."""
-    for core in list(_open_cores):
+    for engine_thread in list(_open_threads):
         with contextlib.suppress(Exception):
-            core.close(0.0)
+            engine_thread.close(0.0)
 
 
 class Session:
@@ -90,7 +90,7 @@ class Session:
             self.codec = Codec(max_payload_bytes=options.max_payload_bytes)
             self.workflows = options.workflows
             self.clock: Clock = options.clock or system_clock(store)
-            self.core = EngineThread(
+            self.engine_thread = EngineThread(
                 store,
                 self.codec,
                 self.clock,
@@ -104,23 +104,23 @@ class Session:
                 takes_work=options.takes_work,
                 queues=options.queues,
             )
-            self.core.start()
+            self.engine_thread.start()
         except BaseException:
             store.close(None, 0)
             raise
         self.store = store
-        self.requests = RequestFactory(self.codec, self.clock, options.workflows, self.core.worker)
+        self.requests = RequestFactory(self.codec, self.clock, options.workflows, self.engine_thread.worker)
         self._reads = ReadService(
             store.inspector,
             self.codec,
             location=store.location,
-            time_now=lambda: EngineTime(self.clock.now(), self.core.worker.runs.ahead),
+            time_now=lambda: EngineTime(self.clock.now(), self.engine_thread.worker.runs.ahead),
             members=store.membership.members,
             own=self._own_epoch,
             ask=lambda epochs: store.membership.ping(epochs, ANSWER_SECONDS),
         )
         self._pid = os.getpid()
-        _open_cores.add(self.core)
+        _open_threads.add(self.engine_thread)
 
     def check_usable(self) -> None:
         """Raise where a request could never be answered.
@@ -134,7 +134,7 @@ class Session:
                 f"it through fork, and can neither use it nor open its file. {FORK_ADVICE}"
             )
         check_outside_of_runs()
-        if threading.get_ident() == self.core.thread.ident:
+        if threading.get_ident() == self.engine_thread.thread.ident:
             raise WorkflowIOError(
                 "the engine was called from an async step or a @transaction, on the thread on which it would have to "
                 "answer. In an async step use `await asyncio.to_thread(engine.send, …)`, or make it a `def` step"
@@ -160,7 +160,7 @@ class Session:
         return self._reads
 
     def _own_epoch(self) -> int | None:
-        own = self.core.turn_loop.claim
+        own = self.engine_thread.turn_loop.claim
         return None if own is None else own.epoch
 
     def definition_of(self, record: RunRecord) -> Workflow[..., Any]:
@@ -177,26 +177,26 @@ class Session:
     def take_over(self, epoch: int, actor: Actor) -> int:
         """Take the runs of another worker; see `stepwell.Engine.take_over`."""
         self.check_usable()
-        if epoch == self.core.turn_loop.claimed().epoch:
+        if epoch == self.engine_thread.turn_loop.claimed().epoch:
             raise InvalidArgument(f"worker {epoch} is this engine itself; close it instead")
         if not self._reads.has_worker(epoch):
             raise InvalidArgument(f"{self.store.location} has no worker {epoch}, or it has ended; see workers()")
-        return self.core.take_over(epoch, actor)
+        return self.engine_thread.take_over(epoch, actor)
 
     # --- transactions --------------------------------------------------------------------------------------------
 
     def after_transaction(self, events: list[Callable[[], None]]) -> None:
         """Bring to life what a committed transaction started and sent."""
         for event in events:
-            self.core.post(event)
+            self.engine_thread.post(event)
 
     def close(self, timeout: float | timedelta) -> None:
         """Close the engine; see `stepwell.Engine.close`."""
         if os.getpid() != self._pid:
             return
         check_outside_of_runs()
-        self.core.close(to_seconds(timeout, "timeout of close()"))
-        _open_cores.discard(self.core)
+        self.engine_thread.close(to_seconds(timeout, "timeout of close()"))
+        _open_threads.discard(self.engine_thread)
 
 
 def check_outside_of_runs() -> None:
@@ -230,7 +230,7 @@ class Enlisted:
                 assert_never(request)
 
     def _start(self, request: StartRun) -> str:
-        worker = self._client.core.worker
+        worker = self._client.engine_thread.worker
         # It belongs to this engine at once, whatever else the engine has to do.
         run = planned(worker.runs, request.run, admitted=request.run.workflow in worker.runs.workflows)
         declarations = declaration_of(worker.runs, run, self._client.clock.now())
@@ -250,11 +250,11 @@ class Enlisted:
     def _send(self, run_id: str, message: OutgoingMessage) -> None:
         change = MessageSent(run_id, message.name, message.value, self._client.clock.now(), message.key)
         sent = self._apply([change])[0]
-        self._events.append(partial(self._client.core.worker.arrivals.message_from_outside, change, sent))
+        self._events.append(partial(self._client.engine_thread.worker.arrivals.message_from_outside, change, sent))
 
     def events(self) -> list[Callable[[], None]]:
         """Return what the engine's thread has to do after the commit."""
         if not self._started:
             return self._events
         # All at once, and first: what the transaction sent them is read with them.
-        return [partial(self._client.core.worker.started_outside, self._started), *self._events]
+        return [partial(self._client.engine_thread.worker.started_outside, self._started), *self._events]

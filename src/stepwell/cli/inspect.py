@@ -95,7 +95,7 @@ def _show(options: argparse.Namespace) -> int:
 
 def _workers(options: argparse.Namespace) -> int:
     with _client(options) as engine:
-        own = engine._client.core.turn_loop.claimed().epoch
+        own = engine._client.engine_thread.turn_loop.claimed().epoch
         found = [worker for worker in engine.workers() if worker.epoch != own]
     if options.json:
         print_json(found)

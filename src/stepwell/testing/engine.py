@@ -54,7 +54,7 @@ class TestEngine(Engine):
     @property
     def in_memory(self) -> frozenset[str]:
         """The ids of the runs that are in memory; exact only while the engine is idle."""
-        return frozenset(run.id for run in list(self._client.core.worker.memory.runs.values()))
+        return frozenset(run.id for run in list(self._client.engine_thread.worker.memory.runs.values()))
 
     def idle(self, timeout: float | timedelta = IDLE_TIMEOUT_SECONDS) -> Self:
         """Wait until the engine has nothing to do: no step under way, nothing due. Return the engine.
@@ -65,11 +65,14 @@ class TestEngine(Engine):
         return self
 
     def _idle(self, timeout: float | timedelta) -> int | None:
-        core = self._client.core
+        engine_thread = self._client.engine_thread
         try:
             due: int | None = self._wait("the engine is not idle", timeout, WaitForIdle())
         except TimeoutError:
-            steps = [f"{attempts.definition.name!r} of run {attempts.run_id!r}" for attempts in core.steps.under_way()]
+            steps = [
+                f"{attempts.definition.name!r} of run {attempts.run_id!r}"
+                for attempts in engine_thread.steps.under_way()
+            ]
             under_way = ", ".join(steps) or "none"
             seconds = to_seconds(timeout, "timeout")
             raise TimeoutError(f"the engine is not idle after {seconds:g} s; steps under way: {under_way}") from None
@@ -88,7 +91,7 @@ class TestEngine(Engine):
             if due is None or due > target:
                 break
             clock.set_floor(due)
-            self._client.core.wake()
+            self._client.engine_thread.wake()
         clock.set_floor(target)
         clock.advance(0)
         self._idle(timeout)
@@ -114,17 +117,17 @@ class TestEngine(Engine):
 
 
 def _abandon(client: Session) -> None:
-    core, store = client.core, client.store
-    if core._stopped.is_set():
+    engine_thread, store = client.engine_thread, client.store
+    if engine_thread._stopped.is_set():
         return
-    core.turn_loop.failure = EngineClosed(f"{store.location}: the engine has crashed; reopen it")
-    core._watchdog.stop()
-    _stop_thread(core)
-    core.steps.abandon()
-    _dead.append(core)
-    core.waiters.refuse(core.turn_loop.failure)
-    core.turn_loop.refuse_inbox()
-    for run in core.worker.memory.runs.values():
+    engine_thread.turn_loop.failure = EngineClosed(f"{store.location}: the engine has crashed; reopen it")
+    engine_thread._watchdog.stop()
+    _stop_thread(engine_thread)
+    engine_thread.steps.abandon()
+    _dead.append(engine_thread)
+    engine_thread.waiters.refuse(engine_thread.turn_loop.failure)
+    engine_thread.turn_loop.refuse_inbox()
+    for run in engine_thread.worker.memory.runs.values():
         run.execution.stopped = True
         _silence(run.execution.loop.unfinished_tasks())
     assert isinstance(store, SqliteStore)
@@ -133,15 +136,15 @@ def _abandon(client: Session) -> None:
     store.close(None, 0)
 
 
-def _stop_thread(core: EngineThread) -> None:
-    loop = core._loop
+def _stop_thread(engine_thread: EngineThread) -> None:
+    loop = engine_thread._loop
 
     def stop() -> None:
         _silence(asyncio.all_tasks(loop))
         loop.stop()
 
     loop.call_soon_threadsafe(stop)
-    core._stopped.wait()
+    engine_thread._stopped.wait()
 
 
 def _silence(tasks: Any) -> None:
