@@ -21,7 +21,7 @@ def acknowledging_before_commit() -> Generator[None]:
 
     def asks(engine: Engine, request: Request) -> Any:
         if isinstance(request, (StartRun, SendMessage, CancelRun)):
-            engine._client.engine_thread.submit(request, lambda _value, _error: None)
+            engine._session.engine_thread.submit(request, lambda _value, _error: None)
             return None
         return ask(engine, request)
 

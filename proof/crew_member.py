@@ -102,7 +102,7 @@ def _be(order: Order) -> None:
         if order.serves is not None:
             options["workflows"] = [registered_workflows()[name] for name in order.serves]
         with Engine(order.database, **options) as engine:
-            turn_loop = engine._client.engine_thread.turn_loop
+            turn_loop = engine._session.engine_thread.turn_loop
             while not stop.wait(0.2) and turn_loop.failure is None:
                 pass
             code = int(turn_loop.failure is not None)

@@ -136,13 +136,13 @@ class Load:
 
     def _describe(self, run_id: str) -> str:
         # Only what is read without the engine's thread, which may be what hangs.
-        client = self.engine._opened()
+        session = self.engine._opened()
         try:
-            record = client.reads.record(run_id)
-            entries = [(entry.operation, entry.kind, entry.name) for entry in client.reads.journal(run_id)]
+            record = session.reads.record(run_id)
+            entries = [(entry.operation, entry.kind, entry.name) for entry in session.reads.journal(run_id)]
         except Exception as error:
             return repr(error)
-        facts = f"{record.status}, owner {record.owner}, wake_at {record.wake_at}, now {client.clock.now()}"
+        facts = f"{record.status}, owner {record.owner}, wake_at {record.wake_at}, now {session.clock.now()}"
         return f"{facts}, actions {self.ordered.get(run_id)}, journal {entries}"
 
     async def carry_to_the_end(self) -> None:

@@ -183,7 +183,7 @@ class Callers:
         if world.lock_holder is not None:
             world.at(1_000, process, partial(self._transact, call, process, reply), "transacts")
             return
-        client: Any = SimpleNamespace(
+        session: Any = SimpleNamespace(
             engine_thread=SimpleNamespace(worker=turn_loop.worker, turn_loop=turn_loop),
             clock=SimpleNamespace(now=process.time),
             codec=self._world.codec,
@@ -193,12 +193,12 @@ class Callers:
         store.writers.acquire()
         try:
             run = self._creation(call)
-            # As `Client.entry` has it: not where the run may turn out to be another one.
+            # As a transaction of the engine has it: not where the run may turn out to be another one.
             alone = run.entry is not None and run.entry.dedup is not None
             messages = () if alone else (self._message(call, None),)
             with store.transaction(turn_loop.claimed()) as opened:
                 opened.lent.execute("INSERT INTO effects (run, op, number) VALUES ('', ?, 0)", (row,))
-                enlisted = Enlisted(client, opened.apply)
+                enlisted = Enlisted(session, opened.apply)
                 run_id = enlisted.submit(StartRun(run, messages))
             for event in enlisted.events():
                 process.post(event)

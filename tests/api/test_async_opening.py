@@ -21,21 +21,21 @@ async def answers() -> int:
 
 
 class Door:
-    """Stands before each opening of a client, until it may go on."""
+    """Stands before each opening of a session, until it may go on."""
 
     def __init__(self) -> None:
         self.may_open = threading.Event()
-        self.clients: list[Session] = []
+        self.sessions: list[Session] = []
         self.reached = 0
         self._reached = threading.Event()
 
-    def client(self, *args: Any) -> Session:
+    def session(self, *args: Any) -> Session:
         self.reached += 1
         self._reached.set()
         assert self.may_open.wait(20), "the loop that should let it go on was held up"
-        client = Session(*args)
-        self.clients.append(client)
-        return client
+        session = Session(*args)
+        self.sessions.append(session)
+        return session
 
     async def is_reached(self) -> None:
         assert await asyncio.to_thread(self._reached.wait, 20)
@@ -44,7 +44,7 @@ class Door:
 @pytest.fixture
 def door(monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
     door = Door()
-    monkeypatch.setattr(async_opening, "Session", door.client)
+    monkeypatch.setattr(async_opening, "Session", door.session)
     yield door
     door.may_open.set()
 
@@ -115,13 +115,13 @@ def test_what_was_opened_for_a_block_that_was_cancelled_is_closed_again(database
         entering.cancel()
         with pytest.raises(asyncio.CancelledError):
             await entering  # at once, and not when the file is open
-        assert door.clients == []
+        assert door.sessions == []
         with pytest.raises(EngineClosed, match="open another one"):
             await engine.list()
         door.may_open.set()
 
     asyncio.run(main())
-    assert len(door.clients) == 1
+    assert len(door.sessions) == 1
     with Engine(database) as engine:  # nobody of this process has it any more
         assert engine.list() == []
 

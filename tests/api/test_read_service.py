@@ -203,7 +203,7 @@ def test_an_engine_and_a_file_looked_into_give_the_same_answers(tmp_path: Path) 
         engine.start(tells, id="queued", queue=ROOM)
         engine.queue(ROOM).pause(reason="stock-taking")
         with file_reads(path, "runs", "queues") as reads:
-            theirs = engine._client.reads
+            theirs = engine._session.reads
             for each in ("run", "failed"):
                 mine, other = reads.details(each), theirs.details(each)
                 assert mine == other

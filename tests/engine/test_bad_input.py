@@ -209,7 +209,7 @@ BAD_RESULTS: dict[str, tuple[Callable[[], Any], Any, str]] = {
 def test_a_step_whose_result_cannot_be_kept_halts_the_run_until_the_code_is_mended(database: Path, case: str) -> None:
     result, annotation, path = BAD_RESULTS[case]
     with TestEngine(database, workflows=[make_reporting(result, annotation)], max_payload_bytes=1000) as engine:
-        run = engine.start(engine._client.workflows["reporting"], id="report")
+        run = engine.start(engine._session.workflows["reporting"], id="report")
         with pytest.raises(ResultNotSerializable, match="'second'") as halted:
             run.result(timeout=60)
         assert "'report'" in str(halted.value)
@@ -241,7 +241,7 @@ def test_a_workflow_whose_result_cannot_be_kept_halts_with_all_its_steps_recorde
         return workflow(name="ending")(ending)
 
     with TestEngine(database, workflows=[make(result, annotation)], max_payload_bytes=1000) as engine:
-        run = engine.start(engine._client.workflows["ending"], id="end")
+        run = engine.start(engine._session.workflows["ending"], id="end")
         with pytest.raises(ResultNotSerializable, match="'ending'"):
             run.result(timeout=60)
         engine.reopen(workflows=[make(lambda: "mended", str)])

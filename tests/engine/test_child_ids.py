@@ -143,7 +143,7 @@ def test_a_child_whose_ids_are_all_taken_is_a_conflict_in_the_code(
 
     run = engine.start(parent, id="p")
     engine.idle()
-    key = engine._client.reads.record("p").key
+    key = engine._session.reads.record("p").key
     for taken in ("p/2", f"p/2~{key}"):
         engine.start(quick, 9, id=taken).result(60)
     run.send("go")

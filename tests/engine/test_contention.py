@@ -203,7 +203,7 @@ def test_what_arrives_for_a_run_just_before_it_leaves_memory_is_not_missed(
 def test_an_engine_that_waits_for_others_notices_that_the_file_is_gone(database: Path, *, registered: bool) -> None:
     with Engine(database, workflows=[]) as engine:
         run = engine.start(waits)
-        waiters = engine._client.engine_thread.waiters
+        waiters = engine._session.engine_thread.waiters
         with ThreadPoolExecutor(1) as executor:
             waiting = executor.submit(run.result, 20)
             if registered:

@@ -100,7 +100,7 @@ def crash_until_both_are_halted(engine: TestEngine) -> None:
     while True:
         engine.crash()
         engine.reopen()
-        until(lambda: engine._client.engine_thread.steps.under_way() or halted(engine) == [1, 2])
+        until(lambda: engine._session.engine_thread.steps.under_way() or halted(engine) == [1, 2])
         if halted(engine) == [1, 2]:
             engine.idle()
             return
@@ -137,7 +137,7 @@ def test_a_step_that_was_shown_as_long_is_no_progress(engine: TestEngine) -> Non
     engine.start(one, "slow poison", id="poison")
     for _ in range(3):
         before = len(engine.get("poison").journal())
-        engine_thread = engine._client.engine_thread
+        engine_thread = engine._session.engine_thread
         until(engine_thread.steps.under_way)
         engine_thread.post(partial(engine_thread.worker.show_long_steps, engine_thread.steps.under_way()))
         engine.send("other", "turn")  # behind it
@@ -196,7 +196,7 @@ def test_whoever_waits_already_is_told_as_well(engine: TestEngine) -> None:
 
     thread = threading.Thread(target=wait)
     thread.start()
-    engine_thread = engine._client.engine_thread
+    engine_thread = engine._session.engine_thread
     until(lambda: "top" in engine_thread.waiters._of_runs)
     for number in (1, 2):
         record = engine_thread.store.inspector.run_by_id(f"both/{number}")
@@ -213,7 +213,7 @@ def test_a_run_that_waits_for_more_than_what_is_halted_is_waited_for(engine: Tes
     crash(engine, 3)
     engine.idle()
     assert engine.get("child").status == "halted"
-    engine_thread = engine._client.engine_thread
+    engine_thread = engine._session.engine_thread
     engine_thread.post(engine_thread.waiters.look_at_stuck)
     with pytest.raises(TimeoutError, match="has not ended"):
         run.result(0.05)

@@ -119,7 +119,7 @@ def cancel(engine: TestEngine) -> None:
 
 def let_time_pass(engine: TestEngine) -> None:
     engine.clock.advance(61)
-    engine._client.engine_thread.wake()
+    engine._session.engine_thread.wake()
 
 
 def let_it_end(engine: TestEngine) -> None:

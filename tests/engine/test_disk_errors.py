@@ -168,7 +168,7 @@ def test_an_engine_waits_for_a_program_that_keeps_the_file_locked(
 ) -> None:
     executed.clear()
     with Engine(database) as engine:
-        store = engine._client.store
+        store = engine._session.store
         assert isinstance(store, SqliteStore)
         result = begin(engine, "one")
         with engine.transaction():
@@ -203,7 +203,7 @@ def test_a_permit_that_comes_free_while_nothing_can_be_written_is_free_afterward
 
     gates["enters"] = threading.Event()
     with Engine(database) as engine:
-        store = engine._client.store
+        store = engine._session.store
         assert isinstance(store, SqliteStore)
         run = engine.start(calls)
         until(lambda: executed == ["entered"])
@@ -215,7 +215,7 @@ def test_a_permit_that_comes_free_while_nothing_can_be_written_is_free_afterward
         other = apsw.Connection(str(database))
         other.execute("BEGIN IMMEDIATE")
         gates["enters"].set()
-        until(lambda: engine._client.engine_thread.turn_loop.gate.unavailable is not None)
+        until(lambda: engine._session.engine_thread.turn_loop.gate.unavailable is not None)
         assert engine.queue(single).info().running == 1
         other.execute("ROLLBACK")
         other.close()

@@ -27,7 +27,7 @@ class Disk:
     """The disk below an engine's file, which can be filled."""
 
     def __init__(self, engine: Engine) -> None:
-        store = engine._client.store
+        store = engine._session.store
         assert isinstance(store, SqliteStore)
         self._store = store
 
@@ -225,7 +225,7 @@ def test_closing_needs_no_last_write(
     engine = Engine(database)
     run = engine.start(works, "kept", id="kept")
     run.value("ready", timeout=DEADLINE_SECONDS)
-    store = engine._client.store
+    store = engine._session.store
     assert isinstance(store, SqliteStore)
 
     def full(_claim: object) -> None:

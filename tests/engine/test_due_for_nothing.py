@@ -140,7 +140,7 @@ def test_a_crash_does_not_count_against_a_run_that_only_waited(engine: TestEngin
         engine.crash()
         engine.reopen()
         engine.idle()
-    record = engine._client.store.inspector.run_by_id("run")
+    record = engine._session.store.inspector.run_by_id("run")
     assert record is not None
     assert (record.status, record.crashes) == ("waiting", 0)
 

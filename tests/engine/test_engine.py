@@ -585,7 +585,7 @@ def test_whoever_waits_is_told_when_the_engine_closes(database: Path) -> None:
 
 def let_turns_pass(engine: Engine) -> None:
     """Let the engine do what it does by itself next: more than it takes to end what nothing holds up."""
-    loop = engine._client.engine_thread._loop
+    loop = engine._session.engine_thread._loop
     for _ in range(10):
         passed = threading.Event()
         loop.call_soon_threadsafe(passed.set)
@@ -626,7 +626,7 @@ def test_closing_waits_for_steps_under_way_records_them_and_begins_no_others(dat
     assert began.wait(60)
     closing = threading.Thread(target=engine.close)
     closing.start()
-    turn_loop = engine._client.engine_thread.turn_loop
+    turn_loop = engine._session.engine_thread.turn_loop
     while not turn_loop.closing:
         let_turns_pass(engine)
     let_turns_pass(engine)

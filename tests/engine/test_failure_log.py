@@ -394,7 +394,7 @@ def test_a_failure_whose_commit_is_refused_is_not_logged_before_it_stands(
         run = engine.start(fails_on_a_full_disk, id="order-1")
         while run.status != "waiting":
             pass
-        store = engine._client.engine_thread.turn_loop.store
+        store = engine._session.engine_thread.turn_loop.store
         commit = store.commit
         refusals: list[list[logging.LogRecord]] = []
 

@@ -167,8 +167,8 @@ def test_starts_that_were_asked_for_before_the_engine_is_closed_are_written(data
     answers: list[Any] = []
     with engine.transaction():  # nobody can write yet
         for number in range(1000):
-            request = engine._client.requests.start(counts, (number,), {"id": f"r{number}"})
-            engine._client.engine_thread.submit(request, lambda *answer: answers.append(answer))
+            request = engine._session.requests.start(counts, (number,), {"id": f"r{number}"})
+            engine._session.engine_thread.submit(request, lambda *answer: answers.append(answer))
     engine.close(timeout=DEADLINE_SECONDS)
     assert [error for _, error in answers] == [None] * 1000
 

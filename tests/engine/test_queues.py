@@ -612,7 +612,7 @@ def test_an_engine_at_rest_does_nothing_about_its_queues(engine: TestEngine) -> 
     engine.start(hold, "a", queue=queue)
     engine.start(hold, "b", queue=queue)
     engine.idle()
-    store: Any = engine._client.store
+    store: Any = engine._session.store
     before = store._connection.total_changes()
     engine.advance(3600)
     assert store._connection.total_changes() == before

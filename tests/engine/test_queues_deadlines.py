@@ -233,7 +233,7 @@ def test_a_cancelled_run_in_a_paused_queue_ends_although_who_cancelled_it_died_a
     run = engine.start(nothing, id="cancelled", queue=ONE)
     # Between the commit of the request and that of the end.
     with monkeypatch.context() as patched:
-        patched.setattr(engine._client.engine_thread.worker.unstarted, "cancel", lambda _record, _work: None)
+        patched.setattr(engine._session.engine_thread.worker.unstarted, "cancel", lambda _record, _work: None)
         run.cancel("enough")
         engine.crash()
     engine.reopen()
@@ -247,13 +247,13 @@ def test_a_run_that_was_begun_after_it_was_read_goes_on_and_the_others_end(
 ) -> None:
     first = occupied(engine)
     begun = engine.start(hold, "begun", id="begun", queue=ONE)
-    inspector = engine._client.store.inspector
+    inspector = engine._session.store.inspector
     stale = inspector.run_by_id("begun")
     late = place(engine, 5)
     first.send("go")
     engine.idle()
     assert begun.info().status == "waiting"
-    reads = engine._client.store.reads
+    reads = engine._session.store.reads
     read = reads.overdue
     monkeypatch.setattr(reads, "overdue", lambda now, limit: [stale, *read(now, limit)])
     engine.advance(5)

@@ -324,7 +324,7 @@ def test_the_permit_of_a_thread_that_never_ends_is_free_when_its_worker_has_ende
 
 def refuse_one(engine: TestEngine, monkeypatch: pytest.MonkeyPatch, kind: EntryKind) -> None:
     """Have the next unit that records an entry of this kind refused."""
-    commit = engine._client.store.commit
+    commit = engine._session.store.commit
     refused: list[Unit] = []
 
     def records(unit: Unit) -> bool:
@@ -336,7 +336,7 @@ def refuse_one(engine: TestEngine, monkeypatch: pytest.MonkeyPatch, kind: EntryK
         outcomes = iter(commit([unit for unit in units if unit not in refused], claim))
         return [StoreError("refused by the test") if unit in refused else next(outcomes) for unit in units]
 
-    monkeypatch.setattr(engine._client.store, "commit", commit_all_but_one)
+    monkeypatch.setattr(engine._session.store, "commit", commit_all_but_one)
 
 
 @workflow
@@ -378,7 +378,7 @@ def test_a_thread_that_was_given_up_in_a_write_that_was_refused_keeps_the_permit
 def test_a_thread_that_goes_on_while_the_engine_fails_to_handle_its_run_keeps_the_permit(engine: TestEngine) -> None:
     run = engine.start(with_word, "a")
     wait_until_started(1)
-    engine_thread, record = engine._client.engine_thread, engine._client.reads.record(run.id)
+    engine_thread, record = engine._session.engine_thread, engine._session.reads.record(run.id)
     engine_thread.post(lambda: engine_thread.worker.halt_broken(record.key, RuntimeError("a defect")))
     with pytest.raises(RunHalted, match="a defect"):
         run.result()

@@ -544,7 +544,7 @@ def test_a_workflow_that_is_defined_after_the_engine_was_opened_counts_as_served
         )
         subprocess.run([sys.executable, "-c", code, str(database)], check=True)
         engine.idle()
-        (member,) = engine._client.store.membership.members()
+        (member,) = engine._session.store.membership.members()
         assert "defined_late" in (member.workflows or ())
 
 

@@ -552,9 +552,9 @@ def test_a_run_that_was_given_up_goes_on_after_a_retry(engine: TestEngine) -> No
 
 def give_up(engine: TestEngine, run_id: str) -> None:
     """Have a run given up, as if its workers had died often enough while it was under way."""
-    client = engine._client
-    record = client.reads.record(run_id)
-    worker = client.engine_thread.worker
+    session = engine._session
+    record = session.reads.record(run_id)
+    worker = session.engine_thread.worker
     worker._letting_go.forget(worker.memory.runs[record.key])
     worker.loader._give_up(record)
     engine.idle()

@@ -276,7 +276,7 @@ def test_a_thousand_waiting_runs_hold_no_thread_and_little_memory(database: Path
         engine.idle()
         assert threading.active_count() <= before
         assert {run.info().status for run in runs[::100]} == {"waiting"}
-        assert len(engine._client.engine_thread.worker.memory.runs) <= 50
+        assert len(engine._session.engine_thread.worker.memory.runs) <= 50
         for number, run in enumerate(runs):
             run.send("go", number)
         assert [run.result(timeout=60) for run in runs] == list(range(1000))
@@ -339,7 +339,7 @@ def test_the_blocks_of_a_run_that_leaves_memory_do_not_act(engine: TestEngine) -
     engine.reopen(max_waiting_in_memory=0)
     run = engine.start(guarded, id="guarded")
     engine.idle()
-    assert engine._client.engine_thread.worker.memory.by_id("guarded") is None
+    assert engine._session.engine_thread.worker.memory.by_id("guarded") is None
     engine.close()
     assert executed == []
     engine.reopen()

@@ -114,7 +114,7 @@ def test_it_is_not_called_again_when_the_file_is_opened(engine: TestEngine, kind
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_not_called_again_when_a_neighbour_dies(engine: TestEngine, kind: str) -> None:
     halt(engine, kind)
-    engine_thread = engine._client.engine_thread
+    engine_thread = engine._session.engine_thread
     engine_thread.post(engine_thread.worker.claims.retry_halted)  # as the engine does then
     engine.idle()
     assert (engine.get(kind).status, calls) == ("halted", ["called"])

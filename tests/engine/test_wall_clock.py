@@ -156,7 +156,7 @@ def test_dates_and_durations_are_kept_when_the_clock_is_set_right_while_the_engi
     with Engine(database) as engine:
         engine.start(quick).result(DEADLINE_SECONDS)
         machine.wrong_by = timedelta(0)
-        engine._client.engine_thread._look_at_clock()  # as it does once a second
+        engine._session.engine_thread._look_at_clock()  # as it does once a second
         takes_its_time(engine, machine, way)
 
 

@@ -230,7 +230,7 @@ def test_as_many_steps_execute_at_once_as_there_may_be_processes(database: Path,
         first = {told(tmp_path / f"told{n}") for n in range(2)}
         assert len(first) == 2
         assert not (tmp_path / "told2").exists()
-        assert len(engine._client.engine_thread.steps.under_way()) == 3
+        assert len(engine._session.engine_thread.steps.under_way()) == 3
         go.touch()
         assert {run.result(60) for run in runs} == first
 
@@ -250,7 +250,7 @@ def test_an_engine_without_isolated_steps_starts_no_process(engine: TestEngine) 
 
 
 def children(engine: TestEngine) -> list[int]:
-    return engine._client.engine_thread.steps.pids()
+    return engine._session.engine_thread.steps.pids()
 
 
 def test_the_async_engine_executes_isolated_steps_too(database: Path) -> None:

@@ -138,7 +138,7 @@ def test_a_stopped_keeper_ends_its_child_all_the_same(engine: TestEngine, folder
     run = start(engine, leaving.starts, str(folder), "plain", "waits")
     until((folder / "waits").exists)
     (folder / "waits").unlink()
-    (child,) = engine._client.engine_thread.steps.pids()
+    (child,) = engine._session.engine_thread.steps.pids()
     parent = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
     os.kill(parent, signal.SIGSTOP)
     run.cancel()
@@ -152,7 +152,7 @@ def test_a_child_dies_with_its_keeper(engine: TestEngine, folder: Path) -> None:
     run = start(engine, leaving.starts, str(folder), "plain", "waits")
     until((folder / "waits").exists)
     (folder / "waits").unlink()
-    (child,) = engine._client.engine_thread.steps.pids()
+    (child,) = engine._session.engine_thread.steps.pids()
     os.kill(int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
     with pytest.raises(StepProcessDied, match="SIGKILL"):
         run.result(60)

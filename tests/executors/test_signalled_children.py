@@ -23,7 +23,7 @@ FOR_THE_WORKER = [signal.SIGINT, signal.SIGHUP]
 
 
 def lanes(engine: TestEngine) -> ProcessPool:
-    found = engine._client.engine_thread.steps._processes
+    found = engine._session.engine_thread.steps._processes
     assert found is not None
     return found
 

@@ -113,7 +113,7 @@ def test_no_more_steps_execute_at_once_than_there_are_places_when_those_have_end
             assert run.result(60) == "ok"
         assert max(most_at_once) <= 2
         may_end.set()
-        until(lambda: not engine._client.engine_thread.steps._threads._executing)
+        until(lambda: not engine._session.engine_thread.steps._threads._executing)
         most_at_once.clear()
         for run in [engine.start(calls_healthy) for _ in range(40)]:
             assert run.result(60) == "ok"
@@ -187,7 +187,7 @@ def test_a_step_that_waited_takes_its_place_back(database: Path) -> None:
         shared.append(engine)
         for waiter in [engine.start(waits_for_another, number, 1) for number in range(4)]:
             waiter.result(60)
-        until(lambda: not engine._client.engine_thread.steps._threads._executing)
+        until(lambda: not engine._session.engine_thread.steps._threads._executing)
         most_at_once.clear()
         for run in [engine.start(calls_healthy) for _ in range(60)]:
             run.result(60)
@@ -221,7 +221,7 @@ def test_a_thread_that_cannot_be_started_is_waited_for(
 def test_the_log_names_a_thread_that_goes_on_for_nobody_once(database: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Engine(database, step_threads=1) as engine:
         hang(engine, "timeout", 1)
-        threads = engine._client.engine_thread.steps._threads
+        threads = engine._session.engine_thread.steps._threads
         later = time.monotonic() + 5
         threads.report(later, 0)
         threads.report(later + 60, 0)

@@ -113,7 +113,7 @@ class Watch:
 @pytest.fixture
 def watch(engine: TestEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """Yield a record of all moves; afterwards each must have been legal, and each run at its end or at rest."""
-    found = Watch(engine._client.store, monkeypatch)
+    found = Watch(engine._session.store, monkeypatch)
     yield found
     assert found.seen
     for path in found.seen.values():

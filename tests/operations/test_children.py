@@ -558,7 +558,7 @@ def test_a_child_whose_start_was_dropped_with_its_parents_work_is_started_after_
 
     run = engine.start(parent)
     engine.idle()
-    engine_thread, key = engine._client.engine_thread, engine._client.reads.record(run.id).key
+    engine_thread, key = engine._session.engine_thread, engine._session.reads.record(run.id).key
     refused: list[BaseException | None] = []
 
     def fail_after_the_message() -> None:

@@ -217,7 +217,7 @@ def test_a_value_that_another_process_publishes_with_its_end_while_it_is_looked_
 
     run = engine.start(ends_with_a_value)
     run.result(60)
-    ended = engine._client.reads.record(run.id)
+    ended = engine._session.reads.record(run.id)
 
     class Behind:
         """Sees the commit of the value and the end from its second look at the file on."""

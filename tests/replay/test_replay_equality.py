@@ -770,7 +770,7 @@ def play_on_engine(tree: Node, folder: Path, waiting: int) -> tuple[list[Entry],
     with TestEngine(folder / f"{waiting}.db", durability="normal", max_waiting_in_memory=waiting) as engine:
         run = engine.start(interpreter, tree, id="run")
         engine.advance(60)
-        inspector = engine._client.store.inspector
+        inspector = engine._session.store.inspector
         record = inspector.run_by_id("run")
         assert record is not None
         assert record.status in ("completed", "failed", "cancelled"), (record.status, record.reason, tree)

@@ -188,7 +188,7 @@ async def anything() -> None:
 
 def test_an_engine_and_a_transaction_hand_in_the_same_request(database: Path) -> None:
     with Engine(database) as engine:
-        requests = engine._client.requests
+        requests = engine._session.requests
         with_message = requests.start(requests.definition(anything, {}), (), {"id": "one", "messages": [("go", 1)]})
         assert with_message.messages == (OutgoingMessage("go", "1", None),)
         request = StartRun(with_message.run)

@@ -112,7 +112,7 @@ def eventually(fact: Callable[[], bool]) -> None:
 @contextmanager
 def one_turn(engine: TestEngine, events: int) -> Generator[None]:
     """Have what is posted inside the block, so many events, handled in one turn of the engine and in one commit."""
-    engine_thread, go, reached = engine._client.engine_thread, threading.Event(), threading.Event()
+    engine_thread, go, reached = engine._session.engine_thread, threading.Event(), threading.Event()
 
     def wait() -> None:
         reached.set()
@@ -151,15 +151,15 @@ def test_an_attempt_whose_end_is_told_before_the_cancel_is_in_the_file_returns_i
 ) -> None:
     run = engine.start(stays, "a")
     eventually(lambda: happened == ["a"])
-    (attempts,) = engine._client.engine_thread.steps.under_way()
+    (attempts,) = engine._session.engine_thread.steps.under_way()
     with ThreadPoolExecutor(1) as pool:
         with one_turn(engine, events=2):
             cancelling = pool.submit(run.cancel)
-            eventually(lambda: len(engine._client.engine_thread.turn_loop.inbox) >= 1)
+            eventually(lambda: len(engine._session.engine_thread.turn_loop.inbox) >= 1)
             if order.startswith("its end"):
                 gate.set()
             else:
-                engine._client.engine_thread.steps._threads.expire(attempts, 1)
+                engine._session.engine_thread.steps._threads.expire(attempts, 1)
         assert cancelling.result(60)
     with pytest.raises(RunCancelled):
         run.result(60)

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from stepwell.api.acts import Act, checked_actor
-from stepwell.api.async_opening import LoopClient
+from stepwell.api.async_opening import LoopSession
 from stepwell.api.engine import CLOSE_TIMEOUT_SECONDS
 from stepwell.api.options import ENGINE_DEFAULTS, START_OPTIONS, EngineOptions, Options, StartOptions, flow_name
 from stepwell.api.read_service import ReadService
@@ -42,18 +42,18 @@ Ts = TypeVarTuple("Ts")
 class _Answers:
     """Carries replies from the engine's thread to the caller's loop, all of one turn at once."""
 
-    def __init__(self, client: Session, loop: asyncio.AbstractEventLoop) -> None:
-        self._client = client
+    def __init__(self, session: Session, loop: asyncio.AbstractEventLoop) -> None:
+        self._session = session
         self._loop = loop
         self._ready: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
 
     def reply_to(self, future: asyncio.Future[Any]) -> Callable[[Any, BaseException | None], None]:
         def reply(value: Any, error: BaseException | None, /) -> None:
-            if threading.get_ident() != self._client.engine_thread.thread.ident:
+            if threading.get_ident() != self._session.engine_thread.thread.ident:
                 _resolve([(future, value, error)])  # refused at once, on the caller's own thread
                 return
             if not self._ready:
-                self._client.engine_thread.turn_loop.at_flush(self._flush)
+                self._session.engine_thread.turn_loop.at_flush(self._flush)
             self._ready.append((future, value, error))
 
         return reply
@@ -125,24 +125,24 @@ class AsyncEngine(AsyncStarter):
     @shows_options(ENGINE_DEFAULTS, ENGINE_DEFAULTS)
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[EngineOptions]) -> None:
         self._path = path
-        self._client = LoopClient(path, Options(options))
+        self._session = LoopSession(path, Options(options))
         self._answers: _Answers | None = None
 
     async def _ready(self) -> Session:
-        return await self._client.opened()
+        return await self._session.opened()
 
     async def _read(self, ask: Callable[Concatenate[ReadService, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._client.read(ask, *args, **kwargs)
+        return await self._session.read(ask, *args, **kwargs)
 
     def _opened(self) -> Session:
-        return self._client.open_one()
+        return self._session.open_one()
 
     async def __aenter__(self) -> Self:
         """Open the file and return the engine."""
         try:
             await self._ready()
         except asyncio.CancelledError:
-            self._client.abandon()
+            self._session.abandon()
             raise
         return self
 
@@ -154,20 +154,20 @@ class AsyncEngine(AsyncStarter):
 
     async def close(self, timeout: float | timedelta = CLOSE_TIMEOUT_SECONDS) -> None:
         """Stop, giving steps under way `timeout` to end; see `stepwell.Engine.close`."""
-        await self._client.close(to_seconds(timeout, "timeout of close()"))
+        await self._session.close(to_seconds(timeout, "timeout of close()"))
 
     async def _ask(self, request: Request) -> Any:
-        client = await self._ready()
-        client.check_usable()
+        session = await self._ready()
+        session.check_usable()
         if self._answers is None:
-            self._answers = _Answers(client, asyncio.get_running_loop())
+            self._answers = _Answers(session, asyncio.get_running_loop())
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         reply = self._answers.reply_to(future)
-        client.engine_thread.submit(request, reply)
+        session.engine_thread.submit(request, reply)
         try:
             return await future
         except asyncio.CancelledError:
-            client.engine_thread.forget(reply)
+            session.engine_thread.forget(reply)
             raise
 
     async def _wait(self, what: str, timeout: float | timedelta | None, request: Request) -> Any:
@@ -205,8 +205,8 @@ class AsyncEngine(AsyncStarter):
         records = await self._read(
             ReadService.records, status=status, workflow=workflow, id_prefix=id_prefix, limit=limit, before=before
         )
-        client = self._opened()
-        return [AsyncRun(self, record.id, client.definition_of(record)) for record in records]
+        session = self._opened()
+        return [AsyncRun(self, record.id, session.definition_of(record)) for record in records]
 
     async def retry_all(
         self,
@@ -220,8 +220,8 @@ class AsyncEngine(AsyncStarter):
         by: str | None = None,
     ) -> int:
         """Retry the runs that match all filters; see `stepwell.Engine.retry_all`."""
-        client = await self._ready()
-        request = client.requests.retry_all(status, workflow, started_since, id_prefix, by, reason)
+        session = await self._ready()
+        request = session.requests.retry_all(status, workflow, started_since, id_prefix, by, reason)
         if dry_run:
             return await self._read(ReadService.count, request.runs)
         return cast("int", await self._ask(request))
@@ -254,25 +254,25 @@ class AsyncEngine(AsyncStarter):
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncTransaction]:
         """Open a transaction; see `stepwell.Engine.transaction`. Other tasks go on; other writers wait."""
-        client = await self._ready()
-        client.check_usable()
-        engine_thread = client.engine_thread
+        session = await self._ready()
+        session.check_usable()
+        engine_thread = session.engine_thread
         writers, where = engine_thread.store.writers, f"transaction() at {executing_at()}"
         await acquire_from_loop(writers)
         try:
             engine_thread.check_open()
-            token = in_transaction.set(in_transaction.get() | {id(client)})
+            token = in_transaction.set(in_transaction.get() | {id(session)})
             try:
                 with (
                     writers.holding(where),
                     engine_thread.store.transaction(engine_thread.turn_loop.claimed()) as opened,
                 ):
-                    enlisted = Enlisted(client, opened.apply)
+                    enlisted = Enlisted(session, opened.apply)
                     yield AsyncTransaction(self, opened.lent, enlisted)
             finally:
                 in_transaction.reset(token)
             # Before others may write: see `Worker.message_sent_outside`.
-            client.after_transaction(enlisted.events())
+            session.after_transaction(enlisted.events())
         finally:
             writers.release()
 
@@ -370,11 +370,11 @@ class AsyncRun(Generic[T]):
 
     async def result(self, timeout: float | timedelta | None = None) -> T:
         """Wait for the run's end and return its result; raises as `stepwell.Run.result` does."""
-        client = await self._engine._ready()
+        session = await self._engine._ready()
         over: RunOver = await self._engine._wait(
-            f"run {self.id!r} has not ended", timeout, client.requests.wait_for_run(self.id)
+            f"run {self.id!r} has not ended", timeout, session.requests.wait_for_run(self.id)
         )
-        return cast("T", outcome(over, self._definition, client.codec))
+        return cast("T", outcome(over, self._definition, session.codec))
 
     async def info(self) -> RunInfo:
         """Return the facts about the run as they are now."""
@@ -406,11 +406,11 @@ class AsyncRun(Generic[T]):
 
     async def value(self, key: str, timeout: float | timedelta | None = None, *, type: Any = Any) -> Any:
         """Return what the run published last under `key`, as `type`, or wait for it; see `stepwell.Run.value`."""
-        client = await self._engine._ready()
+        session = await self._engine._ready()
         payload = await self._engine._wait(
-            f"run {self.id!r} has not published {key!r}", timeout, client.requests.wait_for_value(self.id, key)
+            f"run {self.id!r} has not published {key!r}", timeout, session.requests.wait_for_value(self.id, key)
         )
-        return client.codec.decode(payload, type, f"the value {key!r} of run {self.id!r}")
+        return session.codec.decode(payload, type, f"the value {key!r} of run {self.id!r}")
 
     async def journal(self) -> builtins.list[JournalEntry]:
         """Return everything that the run was told so far, in order."""

@@ -32,14 +32,14 @@ T = TypeVar("T")
 _READERS: Final = 4
 
 
-class LoopClient:
+class LoopSession:
     """Opens a session for one event loop, and closes it. All methods but `open_one` are for coroutines of that loop."""
 
     def __init__(self, path: str | os.PathLike[str], options: Options) -> None:
         self._path: Final = path
         self._options: Final = options
         self._lock: Final = threading.Lock()  # of what follows, which the thread that opens sets
-        self._client: Session | None = None
+        self._session: Session | None = None
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Future[Session] | None = None
@@ -51,9 +51,9 @@ class LoopClient:
         Raises `EngineClosed` after `close`, and in another loop than the first call was made in; and as `Engine()`.
         """
         loop = asyncio.get_running_loop()
-        client = self._client
-        if client is not None and self._loop is loop:
-            return client
+        session = self._session
+        if session is not None and self._loop is loop:
+            return session
         if self._closed:
             raise self._is_closed()
         if self._loop is not None and self._loop is not loop:
@@ -70,8 +70,8 @@ class LoopClient:
 
     async def read(self, ask: Callable[Concatenate[ReadService, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the answer to a question, read in a thread; opens the session, and raises, as `opened` does."""
-        client = await self.opened()
-        reads = client.reads  # here and not in the thread: it looks at who asks
+        session = await self.opened()
+        reads = session.reads  # here and not in the thread: it looks at who asks
         if self._readers is None:
             from concurrent.futures import ThreadPoolExecutor
 
@@ -80,18 +80,18 @@ class LoopClient:
 
     def open_one(self) -> Session:
         """Return the session, which must be open; from any thread. Raises `EngineClosed` where it is not."""
-        if self._client is None:
+        if self._session is None:
             raise self._is_closed()
-        return self._client
+        return self._session
 
     def _open(self, loop: asyncio.AbstractEventLoop) -> Session:
         """Open the file, in a thread; a session that nobody waits for any more is closed again."""
-        client = Session(self._path, self._options, loop)
+        session = Session(self._path, self._options, loop)
         with self._lock:
             if not self._closed:
-                self._client = client
-                return client
-        client.close(0)
+                self._session = session
+                return session
+        session.close(0)
         raise self._is_closed()
 
     def _has_opened(self, opening: asyncio.Future[Session]) -> None:
@@ -103,23 +103,23 @@ class LoopClient:
 
     def abandon(self) -> None:
         """Close at once, without waiting for it: whoever wanted it open was cancelled meanwhile."""
-        client = self._take()
-        if client is not None:
-            _ = asyncio.get_running_loop().run_in_executor(None, client.close, 0)
+        session = self._take()
+        if session is not None:
+            _ = asyncio.get_running_loop().run_in_executor(None, session.close, 0)
 
     async def close(self, timeout: float) -> None:
         """Close the session, giving steps under way `timeout` seconds to end; one that is being opened as well."""
-        client, opening = self._take(), self._opening
-        if client is not None:
+        session, opening = self._take(), self._opening
+        if session is not None:
             # In a thread, because steps under way need this loop to come to their end.
-            await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, client.close, timeout))
+            await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, session.close, timeout))
         elif opening is not None and not opening.done():
             await asyncio.wait([opening])  # its thread closes what it has opened
 
     def _take(self) -> Session | None:
         with self._lock:
             self._closed = True
-            client, self._client = self._client, None
+            session, self._session = self._session, None
         if self._readers is not None:
             self._readers.shutdown(wait=False)  # what is being read is read to its end
-        return client
+        return session

@@ -61,7 +61,7 @@ class Engine(Caller, Starter):
 
     @shows_options(ENGINE_DEFAULTS, ENGINE_DEFAULTS)
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[EngineOptions]) -> None:
-        self._client = Session(path, Options(options), None)
+        self._session = Session(path, Options(options), None)
 
     def __enter__(self) -> Self:
         """Return the engine."""
@@ -80,7 +80,7 @@ class Engine(Caller, Starter):
         A transaction of this engine that is open then is named in the log, and rolled back.
         Runs that have not ended go on with the next engine. Calling it again does nothing.
         """
-        self._client.close(timeout)
+        self._session.close(timeout)
 
     def _caller(self) -> Caller:
         return self
@@ -90,8 +90,8 @@ class Engine(Caller, Starter):
 
     def get(self, id: str) -> Run[Any]:
         """Return the handle of a run; raises `RunNotFound`."""
-        record = self._client.reads.record(id)
-        return Run(self, record.id, self._client.definition_of(record))
+        record = self._session.reads.record(id)
+        return Run(self, record.id, self._session.definition_of(record))
 
     def list(
         self,
@@ -106,10 +106,10 @@ class Engine(Caller, Starter):
 
         `before`: the id of the last run of the page before, to continue after it.
         """
-        records = self._client.reads.records(
+        records = self._session.reads.records(
             status=status, workflow=workflow, id_prefix=id_prefix, limit=limit, before=before
         )
-        return [Run(self, record.id, self._client.definition_of(record)) for record in records]
+        return [Run(self, record.id, self._session.definition_of(record)) for record in records]
 
     def retry_all(
         self,
@@ -129,9 +129,9 @@ class Engine(Caller, Starter):
         With `dry_run` they are counted, and nothing is done. A run that cannot be brought back now is left out, and the
         log says why. Raises `InvalidArgument` where no filter is given.
         """
-        client = self._client
-        request = client.requests.retry_all(status, workflow, started_since, id_prefix, by, reason)
-        return client.reads.count(request.runs) if dry_run else cast("int", self._ask(request))
+        session = self._session
+        request = session.requests.retry_all(status, workflow, started_since, id_prefix, by, reason)
+        return session.reads.count(request.runs) if dry_run else cast("int", self._ask(request))
 
     def purge(self, older_than: float | timedelta) -> int:
         """Delete the runs that ended more than `older_than` (seconds or a timedelta) ago; return how many there were.
@@ -139,7 +139,7 @@ class Engine(Caller, Starter):
         With them go their journals and values, and their ids become free. A child stays as long as its parent has not
         ended. `retention` does the same by itself.
         """
-        return cast("int", self._ask(self._client.requests.purge(older_than)))
+        return cast("int", self._ask(self._session.requests.purge(older_than)))
 
     def queue(self, queue: Queue | Limit | str) -> QueueHandle:
         """Return the handle of a queue or limit, given as an object or by its name, to look at it and to change it."""
@@ -147,7 +147,7 @@ class Engine(Caller, Starter):
 
     def queues(self) -> builtins.list[QueueHandle]:
         """Return the handles of all queues and limits that the file knows, by name."""
-        return [QueueHandle(self, name) for name in self._client.reads.queue_names()]
+        return [QueueHandle(self, name) for name in self._session.reads.queue_names()]
 
     def workers(self) -> builtins.list[WorkerInfo]:
         """Return the workers that have the file open, this one among them, and those that died just now, oldest first.
@@ -155,8 +155,8 @@ class Engine(Caller, Starter):
         A worker that is stopped, or has a question before its eyes and does not answer it within two seconds, shows as
         ``stalled``; one of which no more is known than that it lives, as ``unreachable``.
         """
-        self._client.check_usable()
-        return self._client.reads.workers()
+        self._session.check_usable()
+        return self._session.reads.workers()
 
     def take_over(self, epoch: int, *, reason: str | None = None, by: str | None = None) -> int:
         """Take the runs of another worker, a stalled one (see `workers`), and let others carry them on.
@@ -165,7 +165,7 @@ class Engine(Caller, Starter):
         it had. Raises `InvalidArgument` where there is no such worker, `StoreUnavailable` where it was stopped in the
         midst of a write, so that nobody can write until it is continued or killed.
         """
-        return self._client.take_over(epoch, checked_actor(by, reason))
+        return self._session.take_over(epoch, checked_actor(by, reason))
 
     def query(self, sql: str, parameters: Parameters = ()) -> Rows:
         """Return the rows of a query, on the caller's own tables or on those of the file's schema.
@@ -174,7 +174,7 @@ class Engine(Caller, Starter):
         the log cannot be cut while it reads. Raises `TransactionError` for what would do more than read; SQLite's own
         errors come through as apsw raises them.
         """
-        return self._client.query(sql, parameters)
+        return self._session.query(sql, parameters)
 
     @contextmanager
     def transaction(self) -> Generator[OpenTransaction]:
@@ -183,17 +183,17 @@ class Engine(Caller, Starter):
         It holds up every other writer: keep it short. Leaving the block commits; an exception rolls back.
         Raises `TransactionError` for what a lent connection must not do, `StorageFull`.
         """
-        client = self._client
-        client.check_usable()
-        engine_thread = client.engine_thread
+        session = self._session
+        session.check_usable()
+        engine_thread = session.engine_thread
         with engine_thread.writing():
             engine_thread.check_open()
-            token = in_transaction.set(in_transaction.get() | {id(client)})
+            token = in_transaction.set(in_transaction.get() | {id(session)})
             try:
                 with engine_thread.store.transaction(engine_thread.turn_loop.claimed()) as opened:
-                    enlisted = Enlisted(client, opened.apply)
+                    enlisted = Enlisted(session, opened.apply)
                     yield OpenTransaction(self, opened.lent, enlisted)
             finally:
                 in_transaction.reset(token)
             # Before others may write: see `Worker.message_sent_outside`.
-            client.after_transaction(enlisted.events())
+            session.after_transaction(enlisted.events())

@@ -50,28 +50,28 @@ class _Answer:
 
 
 class Caller:
-    """Asks an engine's thread, and waits. `_client` is the open session."""
+    """Asks an engine's thread, and waits. `_session` is the open session."""
 
-    _client: Session
+    _session: Session
 
     def _ask(self, request: Request) -> Any:
-        self._client.check_usable()
+        self._session.check_usable()
         answer = _Answer()
-        self._client.engine_thread.submit(request, answer)
+        self._session.engine_thread.submit(request, answer)
         return answer.wait(None)
 
     def _wait(self, what: str, timeout: float | timedelta | None, request: Request) -> Any:
-        self._client.check_usable()
+        self._session.check_usable()
         seconds = None if timeout is None else to_seconds(timeout, "timeout")
         answer = _Answer()
-        self._client.engine_thread.submit(request, answer)
+        self._session.engine_thread.submit(request, answer)
         try:
             with lent():
                 return answer.wait(seconds)
         except TimeoutError:
             if answer.has_come():  # the run itself failed with a TimeoutError
                 raise
-            self._client.engine_thread.forget(answer)
+            self._session.engine_thread.forget(answer)
             raise TimeoutError(f"{what} after {seconds:g} s; it goes on, so you can wait again") from None
 
 
@@ -126,7 +126,7 @@ class Starter:
         `StorageFull`.
         """
         caller = self._caller()
-        requests = caller._client.requests
+        requests = caller._session.requests
         definition = requests.definition(workflow, options)
         return Run(caller, self._submit(requests.start(definition, args, options)), definition)
 
@@ -137,7 +137,7 @@ class Starter:
         dropped. Raises `RunNotFound` (a message needs a run: start it first, or with ``start(messages=…)``),
         `RunEnded`, `SerializationError`, `StorageFull`.
         """
-        self._submit(self._caller()._client.requests.send(id, name, value, key))
+        self._submit(self._caller()._session.requests.send(id, name, value, key))
 
 
 class OpenTransaction(Starter):
@@ -172,15 +172,15 @@ class QueueHandle:
 
     def info(self) -> QueueInfo:
         """Return the facts about it as they are now; raises `QueueNotFound`."""
-        return self._engine._client.reads.queue(self.name)
+        return self._engine._session.reads.queue(self.name)
 
     def pause(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Let nothing start from it until `resume`; what is under way goes on. `reason`, `by`: as in `Run.retry`."""
-        self._engine._ask(self._engine._client.requests.pause_queue(self.name, True, by, reason))
+        self._engine._ask(self._engine._session.requests.pause_queue(self.name, True, by, reason))
 
     def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Let what waits start again."""
-        self._engine._ask(self._engine._client.requests.pause_queue(self.name, False, by, reason))
+        self._engine._ask(self._engine._session.requests.pause_queue(self.name, False, by, reason))
 
     def change(
         self,
@@ -195,17 +195,17 @@ class QueueHandle:
         What is under way goes on, also above a new bound. The change outlives restarts, until code declares other
         bounds than it does now. Raises `QueueNotFound`, `InvalidArgument`.
         """
-        requests = self._engine._client.requests
+        requests = self._engine._session.requests
         self._engine._ask(requests.change_queue(self.name, concurrency, per_worker, partition_concurrency, rate))
 
     def cancel_waiting(self, *, partition: str | None = None, reason: str | None = None, by: str | None = None) -> int:
         """Cancel the runs that wait in it, or in one partition of it; return how many there were."""
-        request = self._engine._client.requests.cancel_waiting(self.name, partition, by, reason)
+        request = self._engine._session.requests.cancel_waiting(self.name, partition, by, reason)
         return cast("int", self._engine._ask(request))
 
     def acts(self) -> builtins.list[Act]:
         """Return who paused it and let it go on, and why, the oldest first; raises `QueueNotFound`."""
-        return self._engine._client.reads.acts_of_queue(self.name)
+        return self._engine._session.reads.acts_of_queue(self.name)
 
     def __repr__(self) -> str:
         """Show the name."""
@@ -237,17 +237,17 @@ class Run(Generic[T]):
         `RunCancelled`, `RunHalted` where it needs a repair, `TimeoutError` after `timeout` (seconds or a timedelta),
         `EngineClosed`.
         """
-        client = self._engine._client
+        session = self._engine._session
         # A look at the file costs less than asking the engine's thread, and who waits for many runs finds most ended.
-        client.check_usable()
-        over: RunOver = client.reads.end_of(self.id) or self._engine._wait(
-            f"run {self.id!r} has not ended", timeout, client.requests.wait_for_run(self.id)
+        session.check_usable()
+        over: RunOver = session.reads.end_of(self.id) or self._engine._wait(
+            f"run {self.id!r} has not ended", timeout, session.requests.wait_for_run(self.id)
         )
-        return cast("T", outcome(over, self._definition, client.codec))
+        return cast("T", outcome(over, self._definition, session.codec))
 
     def info(self) -> RunInfo:
         """Return the facts about the run as they are now."""
-        return self._engine._client.reads.info(self.id)
+        return self._engine._session.reads.info(self.id)
 
     def cancel(self, reason: str | None = None, *, by: str | None = None) -> bool:
         """Ask the run to stop; when this returns, the request is recorded.
@@ -255,7 +255,7 @@ class Run(Generic[T]):
         `by` says who asks, None for this process and its user; `acts` shows it, with the reason. Returns False where
         there was nothing to stop, because the run had completed or failed before.
         """
-        return cast("bool", self._engine._ask(self._engine._client.requests.cancel(self.id, by, reason)))
+        return cast("bool", self._engine._ask(self._engine._session.requests.cancel(self.id, by, reason)))
 
     def retry(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Bring a run back that failed or was cancelled, with the code as it is now; a halted one is resumed.
@@ -268,7 +268,7 @@ class Run(Generic[T]):
         Raises `RunEnded` for a completed run, `RunNotEnded` for one that goes on anyway, or whose children have not
         ended yet, `RunNotFound`.
         """
-        self._engine._ask(self._engine._client.requests.retry(self.id, by, reason))
+        self._engine._ask(self._engine._session.requests.retry(self.id, by, reason))
 
     def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Try a halted run again, with the code as it is now; a waiting one that is not in memory is read again.
@@ -276,11 +276,11 @@ class Run(Generic[T]):
         One that is pending or running goes on anyway. `reason` and `by` as in `retry`. Raises `RunEnded` for a run that
         has ended, `RunNotFound`.
         """
-        self._engine._ask(self._engine._client.requests.resume(self.id, by, reason))
+        self._engine._ask(self._engine._session.requests.resume(self.id, by, reason))
 
     def send(self, name: str, value: object = None, *, key: str | None = None) -> None:
         """Send the run a message; see `Engine.send`."""
-        self._engine._ask(self._engine._client.requests.send(self.id, name, value, key))
+        self._engine._ask(self._engine._session.requests.send(self.id, name, value, key))
 
     @overload
     def value(self, key: str, timeout: float | timedelta | None = None) -> Any: ...
@@ -295,19 +295,19 @@ class Run(Generic[T]):
         Without `type`, only what JSON has itself: None, text, numbers, lists, dicts; else a `SerializationError`.
         Raises `RunEnded` where the run ended without publishing it, `TimeoutError` after `timeout`.
         """
-        client = self._engine._client
+        session = self._engine._session
         payload = self._engine._wait(
-            f"run {self.id!r} has not published {key!r}", timeout, client.requests.wait_for_value(self.id, key)
+            f"run {self.id!r} has not published {key!r}", timeout, session.requests.wait_for_value(self.id, key)
         )
-        return client.codec.decode(payload, type, f"the value {key!r} of run {self.id!r}")
+        return session.codec.decode(payload, type, f"the value {key!r} of run {self.id!r}")
 
     def journal(self) -> builtins.list[JournalEntry]:
         """Return everything that the run was told so far, in order."""
-        return self._engine._client.reads.journal(self.id)
+        return self._engine._session.reads.journal(self.id)
 
     def acts(self) -> builtins.list[Act]:
         """Return what somebody did to the run, the oldest first: cancelled, resumed, retried it, or took it over."""
-        return self._engine._client.reads.acts(self.id)
+        return self._engine._session.reads.acts(self.id)
 
     def __repr__(self) -> str:
         """Show the id."""

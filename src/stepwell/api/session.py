@@ -213,8 +213,8 @@ def check_outside_of_runs() -> None:
 class Enlisted:
     """What is asked for inside an open transaction: done in it, with the rest of it after its commit."""
 
-    def __init__(self, client: Session, apply: Callable[[Sequence[Any]], list[Any]]) -> None:
-        self._client = client
+    def __init__(self, session: Session, apply: Callable[[Sequence[Any]], list[Any]]) -> None:
+        self._session = session
         self._apply = apply
         self._started: list[int] = []
         self._events: list[Callable[[], None]] = []
@@ -230,12 +230,12 @@ class Enlisted:
                 assert_never(request)
 
     def _start(self, request: StartRun) -> str:
-        worker = self._client.engine_thread.worker
+        worker = self._session.engine_thread.worker
         # It belongs to this engine at once, whatever else the engine has to do.
         run = planned(worker.runs, request.run, admitted=request.run.workflow in worker.runs.workflows)
-        declarations = declaration_of(worker.runs, run, self._client.clock.now())
+        declarations = declaration_of(worker.runs, run, self._session.clock.now())
         *before, created = self._apply([*declarations, run])
-        run_id = started(self._client.codec, run, created)
+        run_id = started(self._session.codec, run, created)
         for declared, settings in zip(declarations, before, strict=True):
             self._events.append(partial(worker.declarations.committed, declared, settings))
         if created.existing is None:
@@ -248,13 +248,13 @@ class Enlisted:
         return run_id
 
     def _send(self, run_id: str, message: OutgoingMessage) -> None:
-        change = MessageSent(run_id, message.name, message.value, self._client.clock.now(), message.key)
+        change = MessageSent(run_id, message.name, message.value, self._session.clock.now(), message.key)
         sent = self._apply([change])[0]
-        self._events.append(partial(self._client.engine_thread.worker.arrivals.message_from_outside, change, sent))
+        self._events.append(partial(self._session.engine_thread.worker.arrivals.message_from_outside, change, sent))
 
     def events(self) -> list[Callable[[], None]]:
         """Return what the engine's thread has to do after the commit."""
         if not self._started:
             return self._events
         # All at once, and first: what the transaction sent them is read with them.
-        return [partial(self._client.engine_thread.worker.started_outside, self._started), *self._events]
+        return [partial(self._session.engine_thread.worker.started_outside, self._started), *self._events]

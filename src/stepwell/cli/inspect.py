@@ -95,7 +95,7 @@ def _show(options: argparse.Namespace) -> int:
 
 def _workers(options: argparse.Namespace) -> int:
     with _client(options) as engine:
-        own = engine._client.engine_thread.turn_loop.claimed().epoch
+        own = engine._session.engine_thread.turn_loop.claimed().epoch
         found = [worker for worker in engine.workers() if worker.epoch != own]
     if options.json:
         print_json(found)
@@ -273,7 +273,7 @@ def _carried_out(engine: Engine, record: RunRecord, options: argparse.Namespace)
 
 def _missing(engine: Engine, workflows: Sequence[str], queue: str | None, options: argparse.Namespace) -> str | None:
     """Say which worker is missing that could carry on runs of these workflows (none: of any), None: it is there."""
-    missing = engine._client.reads.missing_worker(workflows, queue)
+    missing = engine._session.reads.missing_worker(workflows, queue)
     return None if missing is None else for_this_file(missing, options.db)
 
 

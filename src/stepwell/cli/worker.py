@@ -80,7 +80,7 @@ class _Worker:
         self, engine: Engine, signals: Signals, channel: socket.socket | None, options: argparse.Namespace
     ) -> None:
         self._engine = engine
-        self._turn_loop = engine._client.engine_thread.turn_loop
+        self._turn_loop = engine._session.engine_thread.turn_loop
         self._db: str = options.db
         self._drain_seconds: float = options.drain_timeout
         self._signals = signals

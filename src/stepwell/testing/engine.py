@@ -46,7 +46,7 @@ class TestEngine(Engine):
     @property
     def clock(self) -> VirtualClock:
         """The engine's clock; raises `InvalidArgument` where the engine was opened with one of another kind."""
-        clock = self._client.clock
+        clock = self._session.clock
         if not isinstance(clock, VirtualClock):
             raise InvalidArgument(f"this engine was opened with {clock!r}, which only its owner can move")
         return clock
@@ -54,7 +54,7 @@ class TestEngine(Engine):
     @property
     def in_memory(self) -> frozenset[str]:
         """The ids of the runs that are in memory; exact only while the engine is idle."""
-        return frozenset(run.id for run in list(self._client.engine_thread.worker.memory.runs.values()))
+        return frozenset(run.id for run in list(self._session.engine_thread.worker.memory.runs.values()))
 
     def idle(self, timeout: float | timedelta = IDLE_TIMEOUT_SECONDS) -> Self:
         """Wait until the engine has nothing to do: no step under way, nothing due. Return the engine.
@@ -65,7 +65,7 @@ class TestEngine(Engine):
         return self
 
     def _idle(self, timeout: float | timedelta) -> int | None:
-        engine_thread = self._client.engine_thread
+        engine_thread = self._session.engine_thread
         try:
             due: int | None = self._wait("the engine is not idle", timeout, WaitForIdle())
         except TimeoutError:
@@ -91,7 +91,7 @@ class TestEngine(Engine):
             if due is None or due > target:
                 break
             clock.set_floor(due)
-            self._client.engine_thread.wake()
+            self._session.engine_thread.wake()
         clock.set_floor(target)
         clock.advance(0)
         self._idle(timeout)
@@ -102,8 +102,8 @@ class TestEngine(Engine):
         What was committed stays in the file, for `reopen`. ``def`` steps under way cannot be stopped; their results are
         lost. Threads that wait for results get `EngineClosed`.
         """
-        self._client.check_usable()
-        _abandon(self._client)
+        self._session.check_usable()
+        _abandon(self._session)
 
     def reopen(self, **options: Unpack[EngineOptions]) -> Self:
         """Open the file again, after `crash`, `close`, or else in place of `close`; return the engine.
@@ -112,12 +112,12 @@ class TestEngine(Engine):
         """
         self.close()
         self._given.update(options)
-        self._client = Session(self._path, Options(self._given), None)
+        self._session = Session(self._path, Options(self._given), None)
         return self
 
 
-def _abandon(client: Session) -> None:
-    engine_thread, store = client.engine_thread, client.store
+def _abandon(session: Session) -> None:
+    engine_thread, store = session.engine_thread, session.store
     if engine_thread._stopped.is_set():
         return
     engine_thread.turn_loop.failure = EngineClosed(f"{store.location}: the engine has crashed; reopen it")
