@@ -305,7 +305,7 @@ class Process:
             self.world.judge.began(self, attempt)
             value, error = copy_context().run(self._execute, attempt)
             if is_rated(attempt):
-                seen = partial(self.turn_loop.worker.turns.starts_seen, [attempt])
+                seen = partial(self.turn_loop.worker.scheduler.starts_seen, [attempt])
                 self.world.at(_START_TOLD, self, partial(self.post, seen), "has seen a start")
             self.under_way[id(attempt)] = attempt
             delay = self.chance.randint(1, self.world.plan.weather.step_time)

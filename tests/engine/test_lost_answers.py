@@ -133,9 +133,9 @@ def test_a_permit_that_was_free_when_the_worker_died_is_granted_when_the_file_is
     pressed.clear()
     decide = QueueScheduler.decide
 
-    def decide_until_pressed(turns: QueueScheduler) -> None:
+    def decide_until_pressed(scheduler: QueueScheduler) -> None:
         if not pressed:
-            decide(turns)
+            decide(scheduler)
 
     engine = TestEngine(database)
     with patch.object(QueueScheduler, "decide", decide_until_pressed):

@@ -113,7 +113,7 @@ class EngineThread:
         )
         self.worker = self.turn_loop.worker
         if clock.seconds_until(clock.now()) is not None:
-            self.worker.turns.start_spread = _START_SPREAD_MICROSECONDS
+            self.worker.scheduler.start_spread = _START_SPREAD_MICROSECONDS
         self.waiters = self.turn_loop.waiters
         self._lock_watch = LockWatch(self.turn_loop, store, self._loop)
         self.steps = Dispatch(
@@ -351,7 +351,7 @@ class EngineThread:
 
     def _starts_seen(self, under_way: list[StepCall]) -> None:
         """Tell the store which attempts under a rate have begun."""
-        self.post(partial(self.worker.turns.starts_seen, under_way))
+        self.post(partial(self.worker.scheduler.starts_seen, under_way))
 
     def _long_steps(self, under_way: list[StepCall]) -> None:
         """Show in the journal which of the steps under way take long."""

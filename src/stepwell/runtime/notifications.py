@@ -64,8 +64,8 @@ class Notifications:
             self._worker.inbox.take()
         if everything or "work" in kinds:
             self._worker.claims.look()
-            self._worker.turns.look()
+            self._worker.scheduler.look()
         elif "turn" in kinds:
-            self._worker.turns.look_for_turn()
+            self._worker.scheduler.look_for_turn()
         if everything or "ends" in kinds:
             self._waiters.look(ended)

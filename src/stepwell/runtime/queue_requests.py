@@ -76,7 +76,7 @@ class QueueRequests:
 
         work.decide = decide_if_known
         work.answer(reply, None)
-        for call in (*after, worker.turns.look):
+        for call in (*after, worker.scheduler.look):
             work.afterwards(call)
 
     def cancel_waiting(self, request: CancelWaiting, reply: Reply) -> None:

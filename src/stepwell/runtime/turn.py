@@ -114,7 +114,7 @@ class TurnLoop:
         self.inbox.append(self.worker.claims.recover)
         if self._takes_work:
             self._note_at_work(self.store.membership.members())
-            self.inbox += [self.worker.turns.declare_known, self.worker.turns.look]
+            self.inbox += [self.worker.scheduler.declare_known, self.worker.scheduler.look]
 
     def _register(self, now: int) -> Claim:
         workflows, queues = self.worker.claims.serving(), self._queues
@@ -164,7 +164,7 @@ class TurnLoop:
         """Tell whether another turn should follow at once."""
         if self.gate.unavailable is not None:
             return False
-        if self.inbox or (self.starts and not self._held_up) or self.worker.turns.is_pending():
+        if self.inbox or (self.starts and not self._held_up) or self.worker.scheduler.is_pending():
             return True
         return bool(self.worker.batch) and not self._held_up
 
@@ -175,7 +175,7 @@ class TurnLoop:
             or self.starts
             or self.write_turn.postponed
             or self.worker.batch
-            or self.worker.turns.is_pending()
+            or self.worker.scheduler.is_pending()
         ):
             return False
         due = self.worker.due.due_at()
@@ -221,7 +221,7 @@ class TurnLoop:
 
     def _commit(self) -> None:
         if self.gate.unavailable is None:
-            self.worker.turns.decide()
+            self.worker.scheduler.decide()
         works = self.worker.batch.take()
         self.taken_on += len(works)
         self._held_up = False
@@ -416,7 +416,7 @@ class TurnLoop:
         if released:
             _log.warning("%s: a worker died; its %d runs go on elsewhere", self.store.location, released)
         self.worker.claims.look()
-        self.worker.turns.look()
+        self.worker.scheduler.look()
 
     def _note_at_work(self, members: list[Member]) -> bool:
         """Note who takes work; tell whether somebody does not any more."""

@@ -85,9 +85,9 @@ class Worker:
         self._ticks = Ticks(runs, self.spinning, self.activator, self.carrier)
         self.claims = Claims(runs, self.unstarted, takes_work=takes_work)
         self.loader = Loader(runs, executions, self._letting_go, self.carrier, self.unstarted, self.claims)
-        self.turns = QueueScheduler(runs, self.activator, self.carrier, self.claims)
+        self.scheduler = QueueScheduler(runs, self.activator, self.carrier, self.claims)
         self.steps = StepOutcomes(runs, self.activator, self.carrier, self.claims, chance)
-        self.inbox = Inbox(runs, self.activator, self.carrier, self.turns)
+        self.inbox = Inbox(runs, self.activator, self.carrier, self.scheduler)
         self.arrivals = Arrivals(runs, self.activator, self.carrier, self.unstarted, self.claims, self.loader)
         self.outcomes = Outcomes(runs, self._letting_go, self.carrier, self.steps)
         #: All that has times of its own.
