@@ -236,7 +236,7 @@ class Process:
         self._hear(Notification("anything"))
 
     def _hear(self, news: Notification) -> None:
-        self.post(partial(self.turn_loop.hear, news))
+        self.post(partial(self.turn_loop.notified, news))
 
     def post(self, event: Callable[[], None]) -> None:
         """Queue an event."""

@@ -116,7 +116,7 @@ def test_a_burial_that_has_to_wait_asks_for_a_turn_when_it_can_go_on_and_not_bef
     turn_loop.store.writers.acquire()
     dead = turn_loop.store.membership.register(NOW)
     turn_loop.claim = turn_loop.store.membership.register(NOW)
-    turn_loop.post(lambda: turn_loop.hear(Notification("death")))
+    turn_loop.post(lambda: turn_loop.notified(Notification("death")))
     turn_loop.turn(NOW)
     turn_loop.turn(NOW)
     assert not turn_loop.has_more()
@@ -185,7 +185,7 @@ def test_what_arrives_for_a_run_just_before_it_leaves_memory_is_not_missed(
     turn_loop.store.writers.release()
     assert turn_loop.store.reads.news(own.epoch)
     # The note is removed in the turn after which the run leaves memory.
-    turn_loop.post(lambda: turn_loop.hear(Notification("mail")))
+    turn_loop.post(lambda: turn_loop.notified(Notification("mail")))
     turn_loop.turn(NOW)
     if draining:
         turn_loop.worker.runs.draining = True
@@ -242,7 +242,7 @@ def test_messages_are_received_in_the_order_of_sending_although_some_are_noticed
             message = OutgoingMessage("m", f'"{number}"', None)
             turn_loop.submit(SendMessage("one", message), lambda *_: None)
             until_idle()
-    turn_loop.post(lambda: turn_loop.hear(Notification("mail")))
+    turn_loop.post(lambda: turn_loop.notified(Notification("mail")))
     until_idle()
     turn_loop.submit(SendMessage("one", OutgoingMessage("go", None, None)), lambda *_: None)
     until_idle()

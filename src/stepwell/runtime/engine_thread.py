@@ -214,7 +214,7 @@ class EngineThread:
             self.wake()
 
     def _hear(self, news: Notification) -> None:
-        self.post(partial(self.turn_loop.hear, news))
+        self.post(partial(self.turn_loop.notified, news))
 
     def wake(self) -> None:
         """Have the queue looked at; from any thread."""

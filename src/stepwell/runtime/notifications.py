@@ -31,7 +31,7 @@ class Notifications:
         self._kinds: set[str] = set()
         self._ended: set[int] | None = set()
 
-    def hear(self, news: Notification, *, more_is_queued: bool) -> None:
+    def notified(self, news: Notification, *, more_is_queued: bool) -> None:
         """Take note of news, and look: at once, or where more may have been heard meanwhile, after that; an event."""
         if news.reply is not None:
             news.reply()

@@ -100,7 +100,7 @@ class TurnLoop:
             self.waiters,
         )
         self._after_flush: list[Callable[[], None]] = []
-        self._hearing = Notifications(self.worker, self.waiters, self.later, self._look_at_members)
+        self._notifications = Notifications(self.worker, self.waiters, self.later, self._look_at_members)
         self._at_work: frozenset[int] = frozenset()  # the epochs of the workers that took work when last looked at
 
     def open(self, now: int) -> None:
@@ -326,7 +326,7 @@ class TurnLoop:
     def try_store_again(self) -> None:
         """Try the commits that were held back; an event that was refused for it is found again by looking."""
         self.gate.unavailable = None
-        self._hearing.look_at_everything()
+        self._notifications.look_at_everything()
 
     def _start_anew(self, works: list[UnitOfWork], error: ClaimLost) -> None:
         """Go on as a new worker: others took this one for lost, and carry its runs on.
@@ -347,7 +347,7 @@ class TurnLoop:
         self.worker.runs.epoch = self.claim.epoch
         self.worker.batch.put_back(kept)
         # Also what callers wait for: runs that seemed to end here have ended elsewhere, which was told meanwhile.
-        self._hearing.look_at_everything()
+        self._notifications.look_at_everything()
 
     def fail(self, error: Exception) -> None:
         """Stop serving: whoever waits is told, and the file stays as the last commit left it."""
@@ -387,9 +387,9 @@ class TurnLoop:
 
     # --- news from other processes ---------------------------------------------------------------------------------
 
-    def hear(self, news: Notification) -> None:
+    def notified(self, news: Notification) -> None:
         """Take note of news; an event."""
-        self._hearing.hear(news, more_is_queued=bool(self.inbox))
+        self._notifications.notified(news, more_is_queued=bool(self.inbox))
 
     def _look_at_members(self) -> None:
         """Release the runs of workers that are dead, and notice where this one was taken for lost."""
@@ -402,7 +402,7 @@ class TurnLoop:
         fenced = all(member.epoch != self.claimed().epoch for member in members)
         if not fenced and all(member.state != "dead" for member in members):
             return
-        if not self.take_turn(partial(self.hear, Notification("death"))):
+        if not self.take_turn(partial(self.notified, Notification("death"))):
             return
         try:
             if fenced:
@@ -450,7 +450,7 @@ class TurnLoop:
                 case ValuePublished(run, key, value):
                     self.waiters.published(run, key, value)
                 case EndsRefused(keys):
-                    self.later(partial(self.hear, Notification("ends", tuple(keys))))
+                    self.later(partial(self.notified, Notification("ends", tuple(keys))))
                 case TookOn(number):
                     self.taken_on += number
                 case _:
