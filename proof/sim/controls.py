@@ -171,10 +171,10 @@ def _count_outside(stack: ExitStack) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(self._facts, name)
 
-    def broken(self: QueueScheduler, name: str, choose: Any, settled: Any, asked: Any, *rest: Any) -> None:
+    def broken(self: QueueScheduler, name: str, choose: Any, released: Any, asked: Any, *rest: Any) -> None:
         with self._reads.queue_facts() as facts:
             known = facts.state(name)
-        add(self, name, lambda facts: choose(Stale(facts, known)), settled, asked, *rest)
+        add(self, name, lambda facts: choose(Stale(facts, known)), released, asked, *rest)
 
     stack.enter_context(patch.object(QueueScheduler, "_add", broken))
 

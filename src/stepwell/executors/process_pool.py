@@ -239,7 +239,7 @@ class ProcessPool:
         child.timer = self._loop.call_later(KILL_GRACE_SECONDS, child.signal, signal.SIGKILL)
 
     def _ended(self, child: _Child) -> None:
-        """Part from a child whose process has ended, and settle its attempt."""
+        """Part from a child whose process has ended, and end its attempt."""
         if child not in self._children:
             return
         self._readable(child)  # what it said last

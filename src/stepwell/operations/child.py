@@ -250,7 +250,7 @@ def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) ->
         add_start(runs, start, work, RunStarted)
         run.deliverable.append(operation.answer(run.key, "child", runs.now, runs.codec.encode(child_id, "an id")))
     else:  # another run may take its place: which, is known with the commit
-        run.unsettled += 1
+        run.awaits_commit += 1
         add_start(runs, start, work, partial(ChildEntered, run))
 
 

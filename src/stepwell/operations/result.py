@@ -55,7 +55,7 @@ def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) ->
             run.deliverable.append(answer_with_end(runs, run, operation, RunOver.of(record)))
             return
         if record.parent != run.key:
-            run.unsettled += 1
+            run.awaits_commit += 1
             work.then(WatchAdded(record.key, run.key), lambda status: _watched(runs, run, status))
     elif other.parent != run.key:
         work.changes.append(WatchAdded(other.key, run.key))
@@ -63,7 +63,7 @@ def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) ->
 
 
 def _watched(runs: Runs, run: LoadedRun, status: Status) -> Fact | None:
-    run.unsettled -= 1
+    run.awaits_commit -= 1
     if status in ENDED:  # another worker ended it between the look and the commit
         return WatchedRunOver(run)
     runs.later(RunYielded(run))

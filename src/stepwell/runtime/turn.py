@@ -272,12 +272,12 @@ class TurnLoop:
                 worker.batch.put_back(works)
                 raise
             self.is_held_back = False
-            self._settle(written, outcomes)
+            self._release(written, outcomes)
         if len(written) != len(works):
             rest = [work for work in works if not work.is_written]
-            self._settle(rest, [[] for _ in rest])
+            self._release(rest, [[] for _ in rest])
 
-    def _settle(self, works: list[UnitOfWork], outcomes: Sequence[Outcome]) -> None:
+    def _release(self, works: list[UnitOfWork], outcomes: Sequence[Outcome]) -> None:
         try:
             for _ in self.worker.release(works, outcomes):
                 self._let_out()

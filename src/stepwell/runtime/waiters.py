@@ -114,7 +114,7 @@ class Waiters:
         ids = [self._ids[key] for key in wanted if key not in self._memory and key not in self._batch.ending]
         over: list[RunOver] = []
         for start in range(0, len(ids), _LOOK_CHUNK):
-            settled = reads.settled_among(ids[start : start + _LOOK_CHUNK])
+            settled = reads.over_among(ids[start : start + _LOOK_CHUNK])
             # Of a halted run that is tried again it is told when that is committed.
             told = (record for record in settled if record.status in ENDED or record.key not in self._claiming)
             over += map(RunOver.of, told)

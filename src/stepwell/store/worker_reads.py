@@ -41,7 +41,7 @@ class WorkerReads(QueueReads, Protocol):
         """Return what the run published last under `key` and when, or None."""
         ...
 
-    def settled_among(self, ids: Sequence[str]) -> list[RunRecord]:
+    def over_among(self, ids: Sequence[str]) -> list[RunRecord]:
         """Return those of the runs with these ids that have ended or are halted."""
         ...
 

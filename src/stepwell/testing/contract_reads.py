@@ -111,10 +111,10 @@ class ReadContract(StoreFixtures):
     def test_those_of_many_runs_that_have_ended_or_are_halted_are_found(self, worker: Worker) -> None:
         settled: list[Status] = ["completed", "failed", "cancelled", "halted"]
         keys = [worker.create(status, status) for status in STATUSES]
-        found = worker.reads.settled_among([*STATUSES, "unknown"])
+        found = worker.reads.over_among([*STATUSES, "unknown"])
         expected = [worker.record(key) for key, status in zip(keys, STATUSES, strict=True) if status in settled]
         assert sorted(found, key=lambda record: record.key) == expected
-        assert worker.reads.settled_among(["running"]) == worker.reads.settled_among([]) == []
+        assert worker.reads.over_among(["running"]) == worker.reads.over_among([]) == []
 
     @pytest.mark.parametrize(
         ("run_filter", "expected"),

@@ -138,7 +138,7 @@ class Activator:
             self._spinning.rest(run)
         spins = run.spin is not None
         due = run.next_due() if run.timers or run.deadline_at is not None or spins else None
-        if run.active or run.deliverable or run.unsettled or spins:
+        if run.active or run.deliverable or run.awaits_commit or spins:
             status: Status = "running"
             wake_at = waiting_on = None
         else:

@@ -63,11 +63,11 @@ class Arrivals:
         self._loader.begin(change, created.key, definition)
 
     def entered(self, parent: LoadedRun, change: RunCreated, created: Created) -> None:
-        """Tell a run which child it has in a queue, or why it has none; `settle_entered` must follow.
+        """Tell a run which child it has in a queue, or why it has none; `carry_on_entered` must follow.
 
         The journal has what one commit told a run in one piece, so the run must not go on in between.
         """
-        parent.unsettled -= 1
+        parent.awaits_commit -= 1
         if self._runs.memory.runs.get(parent.key) is not parent:
             return
         operation = parent.execution.pending.get(change.parent_op or 0)
@@ -82,7 +82,7 @@ class Arrivals:
                 refused = operation.answer(parent.key, "child_failed", self._runs.now, failure)
         self._told.append((parent, refused))
 
-    def settle_entered(self) -> None:
+    def carry_on_entered(self) -> None:
         """Carry on the runs that were told which children they have."""
         told, self._told = self._told, []
         for run, refused in told:

@@ -79,8 +79,8 @@ class Inbox:
             run.heard = message.position
             run.put_message(message.name, message.value, message.position, message.sent_at)
         awaiting = [operation for operation in run.execution.pending.values() if operation.kind == "result"]
-        settled = self._reads.settled_among([operation.name for operation in awaiting]) if awaiting else ()
-        over = {record.id: RunOver.of(record) for record in settled if record.status in ENDED}
+        found = self._reads.over_among([operation.name for operation in awaiting]) if awaiting else ()
+        over = {record.id: RunOver.of(record) for record in found if record.status in ENDED}
         for operation in awaiting:
             if operation.name in over and operation.number in run.execution.pending and not run.finished:
                 entry = answer_with_end(self._runs, run, operation, over[operation.name])

@@ -37,6 +37,7 @@ class LoadedRun:
     __slots__ = (
         "active",
         "armed",
+        "awaits_commit",
         "calls",
         "cancel_reason",
         "cancelling",
@@ -64,7 +65,6 @@ class LoadedRun:
         "status",
         "suspect",
         "timers",
-        "unsettled",
         "waiting_on",
         "wake_at",
         "work",
@@ -94,7 +94,7 @@ class LoadedRun:
         self.permits: dict[int, Permit] = {}  # by operation: what the store holds of a run that was read from it
         # Operations that go on only after the commit under way. Until then the run counts as running: should its worker
         # die in between, the next one must look at it, although nothing that the run waits for is in the file yet.
-        self.unsettled = 0
+        self.awaits_commit = 0
         self.opened = 0  # the highest number of an operation that was acted upon
         self.has_children = False
         # Whether some run had an id of the kind that children are given, when this one first gave one; None: not known.

@@ -25,10 +25,10 @@ def reopen_later(run: LoadedRun, operation: Operation, work: UnitOfWork) -> None
     """
 
     def reopen() -> OperationPutOff:
-        run.unsettled -= 1
+        run.awaits_commit -= 1
         return OperationPutOff(run, operation)
 
-    run.unsettled += 1
+    run.awaits_commit += 1
     work.afterwards(reopen)
 
 

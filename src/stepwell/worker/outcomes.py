@@ -93,7 +93,7 @@ class Outcomes:
                 for run in work.residents:
                     self._refusals.pop(run.key, None)
 
-    def settled(self, work: UnitOfWork, outcome: Outcome) -> Iterator[Fact]:
+    def released(self, work: UnitOfWork, outcome: Outcome) -> Iterator[Fact]:
         """Release what a work led to, or forget it where it was refused; yield the facts that follow, in order."""
         if work.rare is not None:
             self._batch.forget(work)

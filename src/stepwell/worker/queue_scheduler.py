@@ -130,7 +130,7 @@ class QueueScheduler:
         self,
         name: str,
         choose: Callable[[QueueFacts], Decision],
-        settled: Callable[[list[Asking], Decision, Any], None],
+        released: Callable[[list[Asking], Decision, Any], None],
         asked: list[Asking],
         due: set[str],
     ) -> None:
@@ -149,7 +149,7 @@ class QueueScheduler:
 
         def decided(results: list[Any]) -> None:
             self._deciding.pop(name, None)
-            settled(asked, made[0], results[0] if results else [])
+            released(asked, made[0], results[0] if results else [])
 
         def failed(error: StepwellError) -> None:
             self._deciding.pop(name, None)

@@ -87,21 +87,19 @@ class Unstarted:
         if due is None or due > runs.now:
             return due
         self._ending_overdue = True
-        settled: list[object] = []
+        ended: list[object] = []
         for record in self._reads.overdue(runs.now, _ENDED_AT_ONCE):
             if record.key in runs.batch.ending:
-                settled.append(record.key)
+                ended.append(record.key)
                 continue
             work = runs.batch.lone_work()
             work.afterwards(
-                partial(settled.append, record.key), lambda error: settled.append(error) if _is_stale(error) else None
+                partial(ended.append, record.key), lambda error: ended.append(error) if _is_stale(error) else None
             )
             self._end_late(record, work)
         # Behind all of them, with nothing to write: it has its outcome with the same commit.
         last = runs.batch.lone_work()
-        last.afterwards(
-            lambda: self._overdue_ended(0 if settled else _AGAIN), lambda _error: self._overdue_ended(_AGAIN)
-        )
+        last.afterwards(lambda: self._overdue_ended(0 if ended else _AGAIN), lambda _error: self._overdue_ended(_AGAIN))
         return None
 
     def _end_late(self, record: RunRecord, work: UnitOfWork) -> None:

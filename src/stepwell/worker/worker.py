@@ -151,7 +151,7 @@ class Worker:
         """
         for fact in self.outcomes.told(works, outcomes):
             self.route(fact)
-        self.arrivals.settle_entered()
+        self.arrivals.carry_on_entered()
         steps = self.batch.steps
         pairs = iter(zip(works, outcomes, strict=True))
         for work, outcome in pairs:
@@ -161,7 +161,7 @@ class Worker:
                         steps.append(attempts)
             else:
                 try:
-                    for fact in self.outcomes.settled(work, outcome):
+                    for fact in self.outcomes.released(work, outcome):
                         self.route(fact)
                 except Exception:
                     # The engine stops; whoever waits for these, or for the rest of this one, is told so.

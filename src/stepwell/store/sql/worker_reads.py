@@ -61,9 +61,9 @@ class SqlWorkerReads(QueueReader):
         """Return what the run published last under `key` and when, or None."""
         return next(iter(self._rows("value", run, key)), None)
 
-    def settled_among(self, ids: Sequence[str]) -> list[RunRecord]:
+    def over_among(self, ids: Sequence[str]) -> list[RunRecord]:
         """Return those of the runs with these ids that have ended or are halted."""
-        return [record_of(row) for row in self._rows("settled_among", to_json(ids))]
+        return [record_of(row) for row in self._rows("over_among", to_json(ids))]
 
     # --- work --------------------------------------------------------------------------------------------------------
 

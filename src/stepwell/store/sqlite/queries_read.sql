@@ -265,7 +265,7 @@ FROM json_each(?1) AS wanted CROSS JOIN stepwell_messages AS message
     ON message.run = wanted.value ->> 0 AND message.position > wanted.value ->> 1
 WHERE message.taken_at IS NULL AND message.sender IS NOT ?2;
 
--- name: settled_among
+-- name: over_among
 -- ?1 ids as a JSON array.
 SELECT {run_record}
 FROM stepwell_runs WHERE id IN (SELECT value FROM json_each(?1)) AND (ended_at IS NOT NULL OR status = 'halted');
