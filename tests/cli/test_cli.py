@@ -516,13 +516,14 @@ def test_help_and_version_are_answered_without_importing_the_engine() -> None:
     assert not {"apsw", "asyncio", "msgspec", "logging", "subprocess"} & set(loaded.split())
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(orders: str) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_a_reader_that_has_seen_enough_is_no_error(orders: str, unbuffered: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as closed:
         done = subprocess.run(
             [*COMMAND, "show", "ada", "--db", orders],
-            stdout=closed, stderr=subprocess.PIPE, check=False,
+            stdout=closed, stderr=subprocess.PIPE, check=False, env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         )  # fmt: skip
     assert done.returncode == 128 + signal.SIGPIPE
     assert done.stderr == b""

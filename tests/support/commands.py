@@ -10,12 +10,13 @@ import json
 import queue
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import redirect_stdout, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,32 @@ COMMAND = (sys.executable, "-m", "stepwell")
 DEADLINE_SECONDS = 120
 
 
+@contextmanager
+def nothing_ignored() -> Iterator[None]:
+    """Have what is started meanwhile hear signals that this process ignores, as below `nohup` or behind ``&``."""
+    ignored = [each for each in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_IGN]
+    for each in ignored:
+        signal.signal(each, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for each in ignored:
+            signal.signal(each, signal.SIG_IGN)
+
+
 class Command:
     """A command under way. Its standard output and error are one stream of lines."""
 
     def __init__(self, *arguments: object, cwd: Path, command: Sequence[str] = COMMAND, group: bool = False) -> None:
-        self.process = subprocess.Popen(
-            [*command, *map(str, arguments)],
-            cwd=cwd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=group,
-        )
+        with nothing_ignored():
+            self.process = subprocess.Popen(
+                [*command, *map(str, arguments)],
+                cwd=cwd,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=group,
+            )
         self.seen: list[str] = []
         self._unexpected: list[str] = []
         self._ended = False

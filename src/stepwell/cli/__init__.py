@@ -33,13 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(line)
     options.line = line
     try:
-        return _carry_out(options)
+        code = _carry_out(options)
+        sys.stdout.flush()  # here, where it can be seen that nobody reads
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
         # Whoever read the output has seen enough (`| head`). Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    return code
 
 
 def _carry_out(options: argparse.Namespace) -> int:

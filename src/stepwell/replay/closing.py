@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from types import AsyncGeneratorType, CellType, CoroutineType, GeneratorType
+from types import AsyncGeneratorType, CellType, CoroutineType, FunctionType, GeneratorType, ModuleType
 from typing import Any, Final, cast
 
 from stepwell.errors import RunEnded
@@ -84,6 +84,9 @@ def _close_unstarted(suspended: Any) -> None:
         return
     # The variables, and what is in the middle of an expression; then what they contain.
     held: list[Any] = gc.get_referents(suspended)
+    if suspended.__class__ is CoroutineType and _is_unstarted(suspended):
+        # A method that never began has not awaited what its object holds: anyio keeps a task's coroutine so.
+        held += [inner for each in held for inner in _attributes(each) if inner.__class__ is CoroutineType]
     seen: set[int] = set()
     for each in held:  # which grows meanwhile
         kind: Any = each.__class__
@@ -93,6 +96,13 @@ def _close_unstarted(suspended: Any) -> None:
         elif kind in _CONTAINERS and id(each) not in seen and len(held) < _MAX_MEMBERS:
             seen.add(id(each))
             held += gc.get_referents(each)
+
+
+def _attributes(held: Any) -> Iterable[Any]:
+    """Return what an object keeps in its slots and its dictionary; nothing of what others share with it."""
+    if isinstance(held, type | ModuleType | FunctionType):
+        return ()
+    return [*gc.get_referents(held), *getattr(held, "__dict__", {}).values()]
 
 
 def _is_unstarted(coroutine: Any) -> bool:
