@@ -271,7 +271,7 @@ class AsyncEngine(AsyncStarter):
                     yield AsyncTransaction(self, opened.lent, enlisted)
             finally:
                 in_transaction.reset(token)
-            # Before others may write: see `Worker.message_sent_outside`.
+            # Before others may write: see `Arrivals.message_from_outside`.
             session.after_transaction(enlisted.events())
         finally:
             writers.release()

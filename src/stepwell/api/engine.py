@@ -195,5 +195,5 @@ class Engine(Caller, Starter):
                     yield OpenTransaction(self, opened.lent, enlisted)
             finally:
                 in_transaction.reset(token)
-            # Before others may write: see `Worker.message_sent_outside`.
+            # Before others may write: see `Arrivals.message_from_outside`.
             session.after_transaction(enlisted.events())

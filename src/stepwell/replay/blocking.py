@@ -2,7 +2,7 @@
 
 Such code executes on greenlets, which cost about 3 us a step and 10 us a task, so that code without them should not.
 The guess looks at the names that the code mentions. Where it is wrong, nothing breaks: a blocking call without a
-greenlet starts the run's code anew, on greenlets, from its journal (`Worker.restart`).
+greenlet starts the run's code anew, on greenlets, from its journal (`Executions.restart`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the engine asks of a store: four protocols, and two read sides.
+"""What the engine asks of a store: five protocols, of which two are read sides.
 
 - `Store`, here, is the write side. It is one call: `Store.commit` takes units, each a list of changes
   (`stepwell.store.changes`: frozen values that state a fact), and applies all of them in one transaction. It decides

@@ -1,4 +1,4 @@
 """Many runs: which are in memory, what reaches them, what becomes of it.
 
-The rule: time and events in, changes out; no clock, no thread, no store.
+The rule: time and events in, changes and effects out; no clock, no thread, and of the store only `WorkerReads`.
 """

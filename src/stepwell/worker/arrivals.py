@@ -1,7 +1,7 @@
-"""What a commit brings to runs: that they have children, messages, cancellations.
+"""What a commit brings: new runs and children, messages, cancellations.
 
-Each of these is a fact that `Worker.route` hands in here. The run that it concerns may be in memory, or have to be
-claimed first, or not have begun.
+`Worker.route` hands these facts in here; messages that a caller's transaction wrote come from the session. The run
+that it concerns may be in memory, or have to be claimed first, or not have begun.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """What happened in a worker, as values: facts go up, calls go down.
 
 A part of the worker is handed the parts below it, and calls them. It is never handed its owner. What its owner must
-hear of, it says as a fact: `Worker.route` is the one place where each kind finds who acts on it. A fact comes
+hear of, it says as a fact: `Worker.route` is the one place where each kind of `Fact` finds who acts on it. A fact comes
 
 - from a commit: a continuation (`UnitOfWork.then`) makes it out of the result of a change, and `route` has it before
   the next continuation runs;
 - as an event of its own, where nothing may follow from it within the event under way: see `effects.Later`;
-- from the activation of a run (`RunEnded`, `RunStopped`): as its last word, within the same unit of work.
+- from the activation of a run (`RunEnded`, `RunStopped`): as its last word, which `Carrier` acts on within the
+  same unit of work.
 """
 
 from __future__ import annotations

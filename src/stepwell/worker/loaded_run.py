@@ -106,7 +106,7 @@ class LoadedRun:
         self.halted_before: str | None = None  # why, where it is tried again without being asked for
         self.spin: Spin | None = None  # not None: the code goes round without waiting
         self.suspect = False  # it was under way when workers died (see `Membership.reap`)
-        self.work: Any = None  # the uncommitted Work that touches this run
+        self.work: Any = None  # the uncommitted `UnitOfWork` that touches this run
 
     def was_made_due(self) -> None:
         """Note that the store has it as due: what came for it made it so, lest a death of its worker keep that from it.

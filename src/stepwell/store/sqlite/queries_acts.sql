@@ -1,4 +1,4 @@
--- The SQL of acts: who did what to runs and queues, and why. Read by named_sql.py; used by sql/acts.py and reader.py. Times
+-- The SQL of acts: who did what to runs and queues, and why. Read by named_sql.py; used by sql/acts.py. Times
 -- are microseconds since the Unix epoch.
 
 -- name: run_act_recorded
