@@ -61,13 +61,13 @@ def first_program(document: str) -> str:
 
 def run_twice(program: str, directory: Path) -> list[str]:
     (directory / "program.py").write_text(program)
-    outputs = []
-    for _ in range(2):
-        command = [sys.executable, "program.py"]
-        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        outputs.append(done.stdout)
-    return outputs
+    return [output_of("program.py", directory) for _ in range(2)]
+
+
+def output_of(program: str, directory: Path) -> str:
+    done = subprocess.run([sys.executable, program], cwd=directory, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_the_program_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
@@ -80,10 +80,20 @@ def test_the_program_of_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
     assert second.splitlines() == ["parcel of book, paid 42.00"]
 
 
-def test_the_program_of_the_tutorial_does_what_it_says_when_it_is_changed_as_it_says(tmp_path: Path) -> None:
-    program, question, answer = blocks_of("docs/tutorial/first-workflow.md")
+def test_the_programs_of_the_tutorial_do_what_it_says_when_they_are_changed_as_it_says(tmp_path: Path) -> None:
+    program, question, last_lines, approval = blocks_of("docs/tutorial/first-workflow.md")
     lines = program.replace("import Engine, step", "import Engine, receive, step").splitlines(keepends=True)
-    changed = "".join(lines[:-2]).replace("    await asyncio.sleep(10)\n", question) + answer
-    first, second = run_twice(changed, tmp_path)
-    assert first.splitlines() == ["charging pen", "waiting", "shipping pen", "parcel of pen, paid 42.00"]
-    assert second.splitlines() == ["parcel of pen, paid 42.00"]
+    assert lines.pop(0) == "import asyncio\n"
+    changed = "".join(lines[:-2]).replace("    await asyncio.sleep(10)\n", question) + last_lines
+    (tmp_path / "order.py").write_text(changed)
+    (tmp_path / "approve.py").write_text(approval)
+    command = [sys.executable, "-u", "order.py"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as order:
+        assert order.stdout is not None
+        assert [order.stdout.readline() for _ in range(2)] == ["charging pen\n", "waiting\n"]
+        for _ in range(2):  # the second message is dropped
+            assert output_of("approve.py", tmp_path) == "approved\n"
+        assert order.stdout.read().splitlines() == ["shipping pen", "parcel of pen, paid 42.00"]
+    assert order.returncode == 0
+    assert output_of("approve.py", tmp_path) == "approved\n"
+    assert output_of("order.py", tmp_path) == "parcel of pen, paid 42.00\n"
