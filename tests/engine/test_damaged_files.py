@@ -69,3 +69,20 @@ def test_a_run_whose_data_cannot_be_read_is_halted_and_the_others_go_on(database
         with pytest.raises(RunHalted, match="run-1"):
             engine.get("run-1").result(60)
         assert engine.get("run-1").info().reason
+
+
+def test_a_time_that_is_none_is_reported_as_damage(database: Path) -> None:
+    two_waiting_runs(database)
+    connection = apsw.Connection(str(database))
+    (text,) = next(iter(connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'stepwell_journal'")))
+    lenient = text.rpartition("STRICT")[0].rstrip(" ,\n")
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'stepwell_journal'", (lenient,))
+    connection.close()
+    damage(database, "UPDATE stepwell_journal SET at = '{}' WHERE op = 1 AND run = 1")
+    connection = apsw.Connection(str(database))
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'stepwell_journal'", (text,))
+    connection.close()
+    with pytest.raises(StoreFailed, match=r"newest time.*damaged.*backup"):
+        TestEngine(database)

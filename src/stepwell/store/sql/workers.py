@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from stepwell.errors import StoreFailed
 from stepwell.model.acts import Actor
 from stepwell.model.run import Member, MemberState
 from stepwell.store.membership import SUSPECT_CRASHES
@@ -115,4 +116,10 @@ class WorkerReader(Reader):
 
     def last_at(self) -> int:
         """Return the newest time in the file, 0 for an empty one."""
-        return int(self._first("last_at"))
+        at: int | str | bytes | float = self._first("last_at")
+        if not isinstance(at, int):
+            raise StoreFailed(
+                f"the newest time in the file is {at!r}, which is no time: the file is damaged. Stop all workers, copy "
+                "the file together with its -wal file, and restore the newest backup"
+            )
+        return at
