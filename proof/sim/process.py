@@ -355,12 +355,12 @@ class Process:
         if any(attempt.wanted for attempt in self.under_way.values()) and self.world.now < deadline:
             self.world.at(_DRAIN_RETRY, self, partial(self.post, partial(self._drain, deadline)), "drains")
             return
-        turn_loop.later(self._end)
+        turn_loop.post(self._end)
 
     def _end(self) -> None:
         turn_loop = self.turn_loop
         if (turn_loop.worker.batch or turn_loop.starts) and turn_loop.gate.unavailable is None:
-            turn_loop.later(self._end)
+            turn_loop.post(self._end)
             return
         turn_loop.failure = EngineClosed("the simulated worker is closed")
         self._close_soon()

@@ -587,9 +587,12 @@ def test_an_at_most_once_step_that_was_cut_off_fails_first_and_is_repeated_by_a_
 
 
 def test_an_at_most_once_step_that_a_cancel_cut_off_is_not_repeated_by_the_retry_of_its_run(engine: TestEngine) -> None:
+    began = threading.Event()
+
     @step(delivery="at-most-once", name="cut off by a cancel")
     async def once() -> None:
         executed.append("once")
+        began.set()
         await asyncio.Event().wait()
 
     @workflow
@@ -601,8 +604,7 @@ def test_an_at_most_once_step_that_a_cancel_cut_off_is_not_repeated_by_the_retry
         return "executed"
 
     run = engine.start(decides, id="decides")
-    while not executed:
-        time.sleep(0.001)
+    assert began.wait(60)
     run.cancel()
     with pytest.raises(RunCancelled):
         run.result(timeout=60)

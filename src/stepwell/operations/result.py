@@ -35,7 +35,7 @@ async def result_of(run: Execution, workflow: Workflow[..., Any], run_id: str, *
 
 def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
     other_id = operation.name
-    other = runs.resident(other_id)
+    other = runs.loaded(other_id)
     creation = runs.being_created(other_id)
     if creation is not None:
         if creation.parent != run.key:

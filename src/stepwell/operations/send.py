@@ -69,7 +69,7 @@ def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) ->
             error = None
     elif error is None:
         change = MessageSent(detail.run_id, operation.name, detail.value, runs.now, detail.key)
-        target = runs.resident(detail.run_id)
+        target = runs.loaded(detail.run_id)
         if target is not None:
             target.sending[operation.name] = target.sending.get(operation.name, 0) + 1
         work.then(change, partial(MessageArrived, change))
@@ -80,7 +80,7 @@ def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) ->
 
 
 def _cannot_reach(runs: Runs, sender: LoadedRun, run_id: str) -> StepwellError | None:
-    if runs.resident(run_id) is not None or runs.being_created(run_id) is not None:
+    if runs.loaded(run_id) is not None or runs.being_created(run_id) is not None:
         return None
     record = runs.find(run_id)
     if record is None:

@@ -438,12 +438,12 @@ class EngineThread:
             self._loop.call_later(_DRAIN_LOOK_SECONDS, self.post, partial(self._drain, deadline))
             return
         # One more turn commits what the last steps brought; nothing new was started since.
-        self.turn_loop.later(partial(self._end, deadline))
+        self.turn_loop.post(partial(self._end, deadline))
 
     def _end(self, deadline: float) -> None:
         if (self.worker.batch or self.turn_loop.starts) and not self.turn_loop.is_held_back:
             if not self.turn_loop.write_turn.waits:
-                self.turn_loop.later(partial(self._end, deadline))
+                self.turn_loop.post(partial(self._end, deadline))
                 return
             if self._loop.time() < deadline:
                 self._loop.call_later(_DRAIN_LOOK_SECONDS, self.post, partial(self._end, deadline))

@@ -51,7 +51,7 @@ class RunRequests:
     def send(self, request: SendMessage, reply: Reply) -> None:
         """Serve a `SendMessage`."""
         message = request.message
-        run = self._worker.runs.resident(request.run_id)
+        run = self._worker.runs.loaded(request.run_id)
         if run is not None and message.key is None and not run.sending.get(message.name):
             receiver = run.waits_for(message.name)
             if receiver is not None and not self._worker.inbox.pending_for(run):
@@ -75,7 +75,7 @@ class RunRequests:
         reason, now = actor.reason, self._worker.now
         change = CancelRequested(run_id, now, reason)
         act = ActRecorded("cancel", now, *actor, run_id=run_id)
-        run = self._worker.runs.resident(run_id)
+        run = self._worker.runs.loaded(run_id)
         if run is not None and run.status != "halted":
             work = self._worker.batch.work_of(run)
             work.changes += [change, act]

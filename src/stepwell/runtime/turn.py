@@ -100,7 +100,7 @@ class TurnLoop:
             self.waiters,
         )
         self._after_flush: list[Callable[[], None]] = []
-        self._notifications = Notifications(self.worker, self.waiters, self.later, self._look_at_members)
+        self._notifications = Notifications(self.worker, self.waiters, self.post, self._look_at_members)
         self._at_work: frozenset[int] = frozenset()  # the epochs of the workers that took work when last looked at
 
     def open(self, now: int) -> None:
@@ -121,7 +121,7 @@ class TurnLoop:
         return self.store.membership.register(now, takes_work=self._takes_work, workflows=workflows, queues=queues)
 
     def post(self, event: Callable[[], None]) -> None:
-        """Queue an event; from any thread. The driver must be woken."""
+        """Queue an event; from any thread, and from within another event. From outside, the driver must be woken."""
         self.inbox.append(event)
 
     def submit(self, request: Request, reply: Reply) -> None:
@@ -398,7 +398,7 @@ class TurnLoop:
         members = self.store.membership.members()
         if self._note_at_work(members):
             # What it halted may be fine with the code of this one: after a deployment the worker was of the old code.
-            self.later(self.worker.claims.retry_halted)
+            self.post(self.worker.claims.retry_halted)
         fenced = all(member.epoch != self.claimed().epoch for member in members)
         if not fenced and all(member.state != "dead" for member in members):
             return
@@ -446,11 +446,11 @@ class TurnLoop:
                 case RunsOver(over):
                     self.waiters.run_over(over)
                     if any(end.status == "halted" for end in over):
-                        self.later(self.waiters.look_at_stuck)
+                        self.post(self.waiters.look_at_stuck)
                 case ValuePublished(run, key, value):
                     self.waiters.published(run, key, value)
                 case EndsRefused(keys):
-                    self.later(partial(self.notified, Notification("ends", tuple(keys))))
+                    self.post(partial(self.notified, Notification("ends", tuple(keys))))
                 case TookOn(number):
                     self.taken_on += number
                 case _:
@@ -484,10 +484,6 @@ class TurnLoop:
                     extra=attempt_fields(attempts),
                 )
                 self.worker.halt_broken(attempts.run_key, error)
-
-    def later(self, call: Callable[[], None]) -> None:
-        """Queue an event from within another."""
-        self.inbox.append(call)
 
     def claimed(self) -> Claim:
         """Return the claim of the engine's worker."""

@@ -27,7 +27,7 @@ from stepwell.replay.source_location import described
 from stepwell.store.changes import ChildrenCancelled, MessageTaken, RunFinished, RunMoved, RunWoken
 from stepwell.worker.executions import Executions
 from stepwell.worker.facts import CancelsArrived, RunEnded, RunStopped, RunsWoken, RunYielded, TransactionDue
-from stepwell.worker.failure_log import attempt_failed, run_halted, run_over, task_failed
+from stepwell.worker.failure_log import attempt_failed, run_ended_line, run_halted, task_failed
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.operation_kinds import OperationTable
 from stepwell.worker.parked import waits_for_nothing, waits_of
@@ -297,7 +297,7 @@ class Activator:
         self._tell_failed_tasks(run, work, held=True)
         if status != "completed":
             workflow = run.execution.definition.name
-            work.extra.lines.append(run_over(run.key, run.id, workflow, status, error=failure, reason=reason))
+            work.extra.lines.append(run_ended_line(run.key, run.id, workflow, status, error=failure, reason=reason))
         for attempts in run.calls.values():
             if attempts.retry_at is None and attempts.permit not in ("asked", "waiting") and attempts not in work.steps:
                 self._tell_cut_off(attempts, work)

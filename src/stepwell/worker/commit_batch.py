@@ -75,7 +75,7 @@ class CommitBatch:
     def put_back(self, works: list[UnitOfWork]) -> None:
         """Take works back that could not be committed now; what happens to their runs meanwhile joins them."""
         for work in works:
-            for run in work.residents:
+            for run in work.loaded_runs:
                 other: UnitOfWork | None = run.work
                 if other is not None and other is not work:
                     work.absorb(other)
@@ -86,7 +86,7 @@ class CommitBatch:
     def discard(self, work: UnitOfWork) -> None:
         """Drop a work that must not be committed."""
         self._works.remove(work)
-        for run in work.residents:
+        for run in work.loaded_runs:
             run.work = None
 
     def forget(self, work: UnitOfWork) -> None:

@@ -126,7 +126,7 @@ def task_failed(run_id: str, workflow: str, key: int, task: str, error: BaseExce
     return Line(key, logging.ERROR, text, (run_id, workflow, task, described(error)), error, fields)
 
 
-def run_over(
+def run_ended_line(
     key: int,
     run_id: str,
     workflow: str,

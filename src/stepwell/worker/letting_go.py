@@ -99,7 +99,7 @@ class LettingGo:
             batch.discard(work)
             if work.rare is not None:
                 batch.forget(work)
-            for other in work.residents:
+            for other in work.loaded_runs:
                 if other is not run:
                     self.read_again(other, self.let_go(other, [work]))
             for on_refusal in work.refusals():

@@ -67,7 +67,7 @@ class Outcomes:
                     with self._runs.loops.left():
                         self._steps.call_transaction(attempts, lent)
                     self._steps.finished(attempts)
-            for run in work.residents:
+            for run in work.loaded_runs:
                 if run.work is work:  # what an earlier commit of this turn led to has a work of its own
                     run.work = None
             return work.changes[before:]
@@ -90,7 +90,7 @@ class Outcomes:
     def _forget_refusals(self, works: Sequence[UnitOfWork], outcomes: Sequence[Outcome]) -> None:
         for work, outcome in zip(works, outcomes, strict=True):
             if isinstance(outcome, list):
-                for run in work.residents:
+                for run in work.loaded_runs:
                     self._refusals.pop(run.key, None)
 
     def released(self, work: UnitOfWork, outcome: Outcome) -> Iterator[Fact]:
@@ -147,7 +147,7 @@ class Outcomes:
     # --- where nothing was written -----------------------------------------------------------------------------------
 
     def _refused(self, work: UnitOfWork, error: StepwellError) -> None:
-        lost = [run for run in work.residents if run.key in self._memory or run.finished]
+        lost = [run for run in work.loaded_runs if run.key in self._memory or run.finished]
         refused, unended = self._drop(work, lost, error)
         left = {run.key: self._letting_go.let_go(run, refused) for run in lost}
         if isinstance(error, ClaimLost):
@@ -195,7 +195,7 @@ class Outcomes:
             self._batch.discard(newer)
             if newer.rare is not None:
                 self._batch.forget(newer)
-            lost += [other for other in newer.residents if other not in lost]
+            lost += [other for other in newer.loaded_runs if other not in lost]
             dropped.append(newer)
             for on_refusal in newer.refusals():
                 on_refusal(error)
@@ -212,11 +212,11 @@ class Outcomes:
             if work.calls_transactions and work.body is not None:
                 # Their functions were called, but nothing of it stands: read the runs again when there is space.
                 self._batch.forget(work)
-                lost = work.residents
+                lost = work.loaded_runs
                 refused, _ = self._drop(work, lost, error)
                 for run in lost:
                     self._letting_go.read_again(run, self._letting_go.let_go(run, refused), refused)
-            elif work.residents or work.extra.unread or not work.refusals():
+            elif work.loaded_runs or work.extra.unread or not work.refusals():
                 kept.append(work)
                 self._tell_kept(work, error)
             else:
@@ -237,7 +237,7 @@ class Outcomes:
         kept: list[UnitOfWork] = []
         for work in (*works, *self._batch.take()):
             of_its_runs = work.rare is not None and bool(work.rare.unread)
-            if not work.residents and not work.calls_transactions and not of_its_runs:
+            if not work.loaded_runs and not work.calls_transactions and not of_its_runs:
                 kept.append(work)
                 continue
             if work.rare is not None:

@@ -30,10 +30,10 @@ from stepwell.worker.unit_of_work import UnitOfWork
 
 
 class Capacity(NamedTuple):
-    """How much the worker keeps in memory, and how much it bears.
+    """How many runs a worker keeps in memory, and how often one of them may have killed its worker.
 
-    `running` runs at once, and `waiting` ones beside them; a run that killed workers `crashes` times in a row is given
-    up.
+    `running` runs that are under way, and `waiting` ones in addition; a run under which a worker died `crashes` times
+    in a row is given up.
     """
 
     running: int = 10_000
@@ -81,7 +81,7 @@ class Runs:
 
     # --- what is known of runs ---------------------------------------------------------------------------------------
 
-    def resident(self, run_id: str) -> LoadedRun | None:
+    def loaded(self, run_id: str) -> LoadedRun | None:
         """Return a run that is in memory and has not ended."""
         return self.memory.by_id(run_id)
 

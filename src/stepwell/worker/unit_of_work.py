@@ -73,7 +73,7 @@ class UnitOfWork(Unit, eq=False):
         return bool(self.changes) or self.body is not None or self.decide is not None
 
     @property
-    def residents(self) -> list[LoadedRun]:
+    def loaded_runs(self) -> list[LoadedRun]:
         """The runs in memory that the work touches."""
         return [] if self.run is None else [self.run, *self.others]
 
@@ -172,7 +172,7 @@ class UnitOfWork(Unit, eq=False):
         already = len(self.changes)
         self.changes += other.changes
         self.steps += other.steps
-        for run in other.residents:
+        for run in other.loaded_runs:
             self.add_run(run)
         if other.rare is not None:
             self.extra.absorb(other.rare, already)

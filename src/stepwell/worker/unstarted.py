@@ -15,7 +15,7 @@ from stepwell.model.run import RunRecord
 from stepwell.store.changes import RunMoved
 from stepwell.worker.activation import Activator
 from stepwell.worker.carrying import Carrier
-from stepwell.worker.failure_log import run_over
+from stepwell.worker.failure_log import run_ended_line
 from stepwell.worker.run_over import RunOver
 from stepwell.worker.runs import Runs
 from stepwell.worker.starting import no_workflow
@@ -58,7 +58,7 @@ class Unstarted:
         self, record: RunRecord, over: RunOver, work: UnitOfWork, error: BaseException | None = None
     ) -> None:
         runs = self._runs
-        line = run_over(record.key, record.id, record.workflow, over.status, error=error, reason=over.reason)
+        line = run_ended_line(record.key, record.id, record.workflow, over.status, error=error, reason=over.reason)
         work.extra.lines.append(line)
         if record.queue is not None:
             runs.queue_touched(record.queue)

@@ -107,7 +107,7 @@ class Worker:
     # --- facts go up -------------------------------------------------------------------------------------------------
 
     def route(self, fact: facts.Fact) -> None:
-        """Have whoever it concerns act on a fact. Every kind is here, and nowhere else."""
+        """Have whoever it concerns act on a fact. Every kind of `Fact` is here, and nowhere else."""
         match fact:
             case facts.MessageArrived(change, sent):
                 self.arrivals.message(change, sent)
@@ -127,13 +127,13 @@ class Worker:
             case facts.OperationPutOff(run, operation):
                 self._reopen(run, operation)
             case facts.WatchedRunOver(run):
-                if self._is_resident(run):
+                if self._is_loaded(run):
                     self.inbox.look_again(run)
             case facts.TransactionDue(run, attempts):
                 if attempts.wanted and run.key in self.memory:
                     self.batch.work_of(run).extra.transactions.append((run, attempts))
             case facts.RunYielded(run):
-                if self._is_resident(run):
+                if self._is_loaded(run):
                     self.carrier.carry_on(run, self.batch.work_of(run))
             case facts.RunsTaken(keys, number):
                 self._load(keys, number)
@@ -156,6 +156,7 @@ class Worker:
         pairs = iter(zip(works, outcomes, strict=True))
         for work, outcome in pairs:
             if work.rare is None and isinstance(outcome, list):
+                # What `Outcomes.released` does for such a work, without a generator for each step.
                 for attempts in work.steps:
                     if attempts.wanted:
                         steps.append(attempts)
@@ -174,11 +175,11 @@ class Worker:
         effects, self.runs.effects = self.runs.effects, []
         return effects
 
-    def _is_resident(self, run: LoadedRun) -> bool:
+    def _is_loaded(self, run: LoadedRun) -> bool:
         return self.memory.runs.get(run.key) is run
 
     def _reopen(self, run: LoadedRun, operation: Operation) -> None:
-        if self._is_resident(run):
+        if self._is_loaded(run):
             if operation.number in run.execution.pending:
                 run.execution.issued.append(operation)
             self.carrier.carry_on(run, self.batch.work_of(run))

@@ -1,7 +1,8 @@
 """Loads named SQL.
 
-SQL lives in ``.sql`` files and nowhere else. A statement begins with a line ``-- name: run_created``; the comment lines
-after it say what it is for and what its parameters ``?1``, ``?2`` … mean; it ends where the next one begins.
+SQL lives in ``.sql`` files, but for what opens, checks and migrates a SQLite file. A statement begins with a line
+``-- name: run_created``; the comment lines after it say what it is for and what its parameters ``?1``, ``?2`` … mean;
+it ends where the next one begins.
 
 What many statements share stands once, in ``fragments.sql``, where each begins with ``-- fragment: run_record``; a
 statement has ``{run_record}`` in its place.

@@ -53,7 +53,7 @@ from stepwell.store.store import Unit
 
 _ENTRY_FIELDS: Final = 9  # without the position, which the file assigns
 #: The states in which a run is in the memory of its owner.
-_RESIDENT: Final[frozenset[Status]] = frozenset({"running", "waiting"})
+_IN_MEMORY: Final[frozenset[Status]] = frozenset({"running", "waiting"})
 
 
 class Applier(Part):
@@ -228,7 +228,7 @@ class Applier(Part):
             raise IllegalTransition(
                 f"run {change.run} cannot be moved to {change.status!r}: that is what RunFinished does"
             )
-        owner = self._after.epoch if change.status in _RESIDENT else None
+        owner = self._after.epoch if change.status in _IN_MEMORY else None
         parameters = (change.run, change.status, change.at, change.wake_at, change.waiting_on, self._after.epoch)
         if owner is not None and change.reason is None:
             self._execute(self._sql["run_moved_by_owner"], parameters)
