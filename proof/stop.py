@@ -48,6 +48,8 @@ _FAILURES_TOLD: Final = 20
 _STALL_SECONDS: Final = 1.0
 _CONTROL: Final = "no epoch in writes"
 _CONTROL_CASES: Final = 15
+#: In one file of some dozens another fault shows first, and no write of a fenced worker has an effect before that.
+_CONTROL_FILES: Final = 5
 
 
 @dataclass
@@ -104,9 +106,15 @@ def _round(case: tuple[int, int]) -> Round:
 
 
 def _control(seed: int) -> Control:
-    with scratch() as folder:
-        found = _stop(folder, Round(seed, _CONTROL_CASES), _CONTROL, 10.0)
-    return judged(_CONTROL, found.failures, "after that one was fenced")
+    """Stop workers on one file after the other until the broken engine is noticed for its own reason."""
+    number = 0
+    while True:
+        with scratch() as folder:
+            found = _stop(folder, Round(seed + number, _CONTROL_CASES), _CONTROL, 10.0)
+        control = judged(_CONTROL, found.failures, "after that one was fenced")
+        number += 1
+        if control.caught or number == _CONTROL_FILES:
+            return control
 
 
 def _stop(folder: Path, found: Round, control: str, hang_seconds: float) -> Round:
