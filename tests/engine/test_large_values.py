@@ -21,7 +21,7 @@ from stepwell.model.journal import Payload
 from stepwell.values import converter as converter_module
 from stepwell.values import large_values
 from stepwell.values.codec import Codec
-from stepwell.values.large_values import LARGE_BYTES, collector_paused, looks_large
+from stepwell.values.large_values import LARGE_BYTES, collector_paused, note_value
 from stepwell.values.payload import write
 from stepwell.values.signature import Signature
 
@@ -452,7 +452,7 @@ def test_the_collector_rests_while_large_values_are_read_and_no_longer() -> None
 
 @pytest.mark.parametrize("value", [[], {}, "x", 5, None, [1, 2, 3], {"a": "b"}, b"x" * 10, orders(3)])
 def test_a_small_value_does_not_look_large(value: Any) -> None:
-    assert not looks_large(value)
+    assert not note_value(value)
 
 
 @pytest.mark.parametrize(
@@ -461,7 +461,7 @@ def test_a_small_value_does_not_look_large(value: Any) -> None:
     ids=["text", "numbers", "rows", "objects"],
 )
 def test_a_large_value_looks_large(value: Any) -> None:
-    assert looks_large(value)
+    assert note_value(value)
 
 
 def test_what_a_step_returned_is_not_shared_with_the_run(tmp_path: Path) -> None:

@@ -47,11 +47,6 @@ _mutex: Final = threading.Lock()
 _pauses = 0
 
 
-def looks_large(value: Any) -> bool:
-    """Tell whether the JSON of a value is likely large; looks at a few items of each collection only."""
-    return _likely_bytes(value) > LARGE_BYTES
-
-
 def note_value(value: Any) -> bool:
     """Tell whether a value looks large and, if so, the `watchers` how long the process may be busy with it."""
     size_bytes = _likely_bytes(value)
