@@ -1,0 +1,2 @@
+-- What a run meets between its start and its end: pauses, chapters, acts on many runs, schedules. Times are as in the first
+-- schema. One section for each; what is a closed set in the code is another row of its small table (see 0005_reasons.sql).
