@@ -20,6 +20,7 @@ from tests.support.programs.flows import failing, file_appears, forking, hanging
 
 from stepwell import Engine, Queue, Rate, __version__, publish, receive, start, workflow
 from stepwell.cli import main
+from stepwell.cli.group import COMMANDS
 from stepwell.errors import StoreError
 from stepwell.testing import TestEngine
 
@@ -208,7 +209,7 @@ def orders(database: Path) -> str:
 def test_runs_are_listed_newest_first_with_what_matters_about_them(
     orders: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_main("runs", "--db", orders) == 0
+    assert run_main("list", "--db", orders) == 0
     header, *rows = [re.split(r"  +", line) for line in capsys.readouterr().out.splitlines()]
     assert header == ["ID", "WORKFLOW", "STATUS", "CREATED", "REMARK"]
     assert [row[:3] for row in rows] == [
@@ -234,7 +235,7 @@ def test_runs_are_listed_newest_first_with_what_matters_about_them(
 def test_runs_are_filtered_and_given_to_programs_as_json(
     orders: str, options: list[str], expected: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_main("runs", "--db", orders, "--json", *options) == 0
+    assert run_main("list", "--db", orders, "--json", *options) == 0
     assert [run["id"] for run in json.loads(capsys.readouterr().out)] == expected
 
 
@@ -242,7 +243,7 @@ def test_runs_are_filtered_and_given_to_programs_as_json(
 def test_a_list_that_may_go_on_says_so(
     orders: str, limit: int, is_said: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_main("runs", "--db", orders, "--limit", str(limit)) == 0
+    assert run_main("list", "--db", orders, "--limit", str(limit)) == 0
     said = capsys.readouterr().err
     assert said == (f"These are the newest {limit}; --limit shows more.\n" if is_said else "")
 
@@ -327,12 +328,12 @@ def test_looking_works_beside_a_worker_and_leaves_nothing_behind(desk: Desk) -> 
     desk.start_runs(("a", file_appears, "signal"))
     worker = desk.worker()
     worker.expect("waiting for signal")
-    assert [run["status"] for run in desk.read("runs")] == ["running"]
+    assert [run["status"] for run in desk.read("list")] == ["running"]
     worker.signal(signal.SIGTERM)
     (desk.folder / "signal").touch()
     worker.end()
     before = sorted(desk.folder.iterdir())
-    assert [run["id"] for run in desk.read("runs")] == ["a"]
+    assert [run["id"] for run in desk.read("list")] == ["a"]
     assert sorted(desk.folder.iterdir()) == before
 
 
@@ -343,14 +344,14 @@ def test_what_a_killed_worker_left_in_the_log_is_seen_and_stays(desk: Desk) -> N
     worker.kill()
     log = desk.folder / "orders.db-wal"
     size = log.stat().st_size
-    assert [run["status"] for run in desk.read("runs")] == ["running"]
+    assert [run["status"] for run in desk.read("list")] == ["running"]
     assert log.stat().st_size == size > 0
 
 
 @pytest.mark.parametrize(
     "command",
     [
-        ["runs"],
+        ["list"],
         ["show", "a"],
         ["workers"],
         ["queues"],
@@ -385,7 +386,7 @@ def test_an_unknown_run_is_an_error_that_says_how_to_list_them(
     orders: str, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_main(command, "zoe", "--db", orders) == 1
-    assert f"has no run 'zoe'; `stepwell runs --db {orders}` lists them" in capsys.readouterr().err
+    assert f"has no run 'zoe'; `stepwell list --db {orders}` lists them" in capsys.readouterr().err
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -469,29 +470,24 @@ def test_an_unknown_queue_is_an_error(orders: str, command: str, capsys: pytest.
     [
         [],
         ["nonsense"],
-        ["runs"],
+        ["list"],
         ["worker", "--db", "x"],
         ["worker", "flows", "--db", "x", "--processes", "0"],
         ["worker", "flows", "--db", "x", "--drain-timeout", "-1"],
         ["worker", "flows", "--db", "x", "--drain-timeout", "inf"],
         ["worker", "flows", "--db", "x", "--drain-timeout", "soon"],
         ["worker", "flows", "--db", "x", "--queues", " , "],
-        ["runs", "--db", "x", "--limit", "many"],
+        ["list", "--db", "x", "--limit", "many"],
     ],
 )
 def test_a_wrong_line_is_refused_with_the_usage(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main(*line) == 2
-    said = capsys.readouterr().err
-    assert "usage: stepwell" in said
-    assert "invalid _" not in said  # which is how argparse names a function of ours
+    assert "Usage: stepwell" in capsys.readouterr().err
 
 
 def test_every_command_and_every_option_is_in_the_reference(capsys: pytest.CaptureFixture[str]) -> None:
     page = (Path(__file__).parents[2] / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
-    assert run_main("--help") == 0
-    commands = re.findall(r"^    ([a-z]+) ", capsys.readouterr().out, re.MULTILINE)
-    assert {"worker", "runs"} <= set(commands)
-    for command in commands:
+    for command in COMMANDS:
         assert f"`stepwell {command}" in page
         assert run_main(command, "--help") == 0
         options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
@@ -499,8 +495,8 @@ def test_every_command_and_every_option_is_in_the_reference(capsys: pytest.Captu
 
 
 def test_an_unknown_state_is_refused_with_those_that_there_are(orders: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_main("runs", "--db", orders, "--status", "lost") == 2
-    assert "pending, running, waiting" in capsys.readouterr().err
+    assert run_main("list", "--db", orders, "--status", "lost") == 2
+    assert "'pending', 'running', 'waiting'" in capsys.readouterr().err
 
 
 def test_the_package_installs_the_command() -> None:

@@ -13,7 +13,6 @@ the supervisor, and counts once.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import os
@@ -23,9 +22,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Final
 
-from stepwell.cli import FAILED, logs
+from stepwell.cli import logs
+from stepwell.cli.exit_codes import FAILED
 from stepwell.cli.signals import AT_ONCE, DRAIN, STOPPING, Signals
 
 _log: Final = logging.getLogger("stepwell")
@@ -41,11 +42,15 @@ _DRAIN_GRACE_SECONDS: Final = 25.0
 _AT_ONCE_SECONDS: Final = 5.0
 
 
-def run(options: argparse.Namespace) -> int:
-    """Keep workers running until told to stop; return the exit code."""
-    logs.configure(options.log_level)
+def run(line: Sequence[str], db: str, processes: int, drain_timeout_seconds: float, log_level: str | None) -> int:
+    """Keep workers running until told to stop; return the exit code.
+
+    `line` is the command line from ``worker`` on. The workers are told which file was found where it names none.
+    """
+    logs.configure(log_level)
     with Signals(*STOPPING, signal.SIGCHLD) as signals:
-        return Supervisor(options.line, options.processes, options.drain_timeout, signals).run()
+        full = [*line[:1], f"--db={db}", *line[1:]]
+        return Supervisor(full, processes, drain_timeout_seconds, signals).run()
 
 
 class Backoff:

@@ -8,7 +8,6 @@ gets a signal from a service manager *and* hears of it from its supervisor count
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import faulthandler
 import logging
@@ -19,11 +18,13 @@ import socket
 import sys
 import threading
 import time
-from typing import Any, Final
+from typing import Final
 
 from stepwell.api.engine import Engine
-from stepwell.cli import FAILED, USAGE, logs, modules
+from stepwell.cli import logs, modules
+from stepwell.cli.exit_codes import FAILED, USAGE
 from stepwell.cli.signals import AT_ONCE, READY, STOPPING, Signals
+from stepwell.cli.worker_options import WorkerOptions
 from stepwell.definitions.definition import registered_workflows
 from stepwell.errors import StepwellError
 
@@ -37,7 +38,7 @@ EXIT_GRACE_SECONDS: Final = 5.0
 _AT_ONCE_SECONDS: Final = 2.0
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: WorkerOptions) -> int:
     """Be a worker until told to stop; return the exit code."""
     faulthandler.enable()
     channel = None
@@ -58,17 +59,11 @@ def run(options: argparse.Namespace) -> int:
     logs.configure(options.log_level)
     with Signals(*STOPPING) as signals:
         try:
-            engine = Engine(options.db, **_engine_options(options))
+            engine = Engine(options.db, **options.engine)
         except StepwellError as error:
             _log.critical("stepwell worker (process %d) cannot open the file. %s", os.getpid(), error)
             return FAILED
         return _Worker(engine, signals, channel, options).serve()
-
-
-def _engine_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the engine's options that were given; its own defaults stand for the others."""
-    names = ("durability", "max_running", "step_threads", "step_processes", "take_over_stalled_after", "queues")
-    return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
 class _Worker:
@@ -76,9 +71,7 @@ class _Worker:
 
     GO_ON, DRAIN, AT_ONCE = range(3)
 
-    def __init__(
-        self, engine: Engine, signals: Signals, channel: socket.socket | None, options: argparse.Namespace
-    ) -> None:
+    def __init__(self, engine: Engine, signals: Signals, channel: socket.socket | None, options: WorkerOptions) -> None:
         self._engine = engine
         self._turn_loop = engine._session.engine_thread.turn_loop
         self._db: str = options.db

@@ -1,8 +1,7 @@
-"""The command ``show``: one run, its facts, what was done to it, its journal, and how what failed in it failed."""
+"""How a run is shown: one run, its facts, what was done to it, its journal, and how what failed in it failed."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -23,17 +22,17 @@ _MAX_FAILURES: Final = 10
 _MAX_ACTS: Final = 10
 
 
-def show(details: RunDetails, options: argparse.Namespace) -> None:
-    """Print what the file has of a run."""
+def show_run(details: RunDetails, db: str, *, tail: int | None, as_json: bool) -> None:
+    """Print what the file has of a run; only the last lines of its journal where `tail` says how many."""
     facts = _facts(details)
     entries = details.journal
-    left_out = 0 if options.tail is None else max(0, len(entries) - options.tail)
+    left_out = 0 if tail is None else max(0, len(entries) - tail)
     entries = entries[left_out:]
-    if options.json:
+    if as_json:
         print_json({**facts, "children": details.children, "acts": details.acts, "journal": entries})
         return
     status, failure = details.info.status, details.failure
-    _print_facts(facts, details, options.db)
+    _print_facts(facts, details, db)
     print()
     if left_out:
         print(f"{counted(left_out, 'line')} of the journal before these {'is' if left_out == 1 else 'are'} left out")

@@ -1,0 +1,146 @@
+"""Which commands there are, by name, and what is said when a name or an option is none.
+
+Nothing of a command is imported before it is asked for, so that help and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Final, NamedTuple, NoReturn
+
+import click
+
+from stepwell import __version__
+from stepwell.cli.exit_codes import FAILED, USAGE
+
+
+class CommandRow(NamedTuple):
+    """A command: the section of the help it stands in, what it does, and where it is (``module:name``)."""
+
+    section: str
+    summary: str
+    place: str
+
+
+#: The variable of the environment by which a shell asks what a line could go on with.
+COMPLETE_VARIABLE: Final = "_STEPWELL_COMPLETE"
+
+#: In the order of the help.
+COMMANDS: Final[dict[str, CommandRow]] = {
+    "worker": CommandRow("Serve", "execute the workflows of some modules until told to stop", "worker:worker"),
+    "list": CommandRow("Look", "list runs, newest first", "list_runs:list_runs"),
+    "show": CommandRow("Look", "show a run: its facts, what it published, its journal", "show:show"),
+    "queues": CommandRow("Look", "list the queues and limits of the file, and how full they are", "queues:queues"),
+    "workers": CommandRow("Look", "list the workers that have the file open, and what they are at", "workers:workers"),
+    "cancel": CommandRow("Act", "ask a run to stop; its `finally` blocks are executed by a worker", "cancel:cancel"),
+    "resume": CommandRow(
+        "Act", "have a halted run tried again, with the code that the workers have now", "resume:resume"
+    ),
+    "retry": CommandRow(
+        "Act", "bring failed and cancelled runs back: they go on from the step that failed", "retry:retry"
+    ),
+    "pause": CommandRow(
+        "Act", "let nothing start from a queue, or under a limit; what is under way goes on", "pause:pause"
+    ),
+    "unpause": CommandRow("Act", "let what waits in a paused queue start again", "pause:unpause"),
+    "takeover": CommandRow(
+        "Act", "take the runs of a stalled worker, and let others carry them on", "takeover:takeover"
+    ),
+    "completion": CommandRow(
+        "Set up", "print what has a shell complete commands, options and ids", "completion:completion"
+    ),
+}
+
+#: Names of before, which scripts may have.
+ALIASES: Final = {"runs": "list"}
+
+
+class Commands(click.Group):
+    """A group whose commands are the rows of a table, and whose errors say what happened and what to do.
+
+    Errors of the engine are one line each: exit code 2 where what was asked for makes no sense, else 1.
+    """
+
+    def __init__(self, *arguments: Any, rows: dict[str, CommandRow], aliases: dict[str, str], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._rows: Final = rows
+        self._aliases: Final = aliases
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the help."""
+        del ctx
+        return list(self._rows)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by its name, or by one that it had."""
+        del ctx
+        row = self._rows.get(self._aliases.get(cmd_name, cmd_name))
+        if row is None:
+            return None
+        module, _, name = row.place.partition(":")
+        found = getattr(import_module(f"stepwell.cli.commands.{module}"), name)
+        assert isinstance(found, click.Command)
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that was asked for. Raises `click.UsageError`, with the name that may be meant."""
+        name = args[0]
+        command = self.get_command(ctx, name)
+        if command is not None:
+            return command.name, command, args[1:]
+        if name.startswith("-"):
+            return super().resolve_command(ctx, args)
+        near = difflib.get_close_matches(name, [*self._rows, *self._aliases], 1)
+        meant = f" Did you mean {near[0]!r}?" if near else ""
+        raise click.UsageError(
+            f"There is no command {name!r}.{meant} `{ctx.command_path} --help` lists the commands.", ctx
+        )
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands below the headings of their sections."""
+        del ctx
+        for section in dict.fromkeys(row.section for row in self._rows.values()):
+            with formatter.section(section):
+                formatter.write_dl([(name, row.summary) for name, row in self._rows.items() if row.section == section])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Carry out the command; what the engine refuses is said in one line, and decides the exit code."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:  # noqa: BLE001 - what is not the engine's goes on
+            refused(ctx, error)
+
+
+def refused(ctx: click.Context, error: Exception) -> NoReturn:
+    """Say why the engine refused a command, and end it. An error that is not the engine's goes on."""
+    from stepwell.errors import InvalidArgument, StepwellError
+
+    if not isinstance(error, StepwellError):
+        raise error
+    click.echo(f"{ctx.command_path} {ctx.invoked_subcommand}: {error}", err=True)
+    ctx.exit(USAGE if isinstance(error, InvalidArgument) else FAILED)
+
+
+def command(name: str, *examples: str, rows: dict[str, CommandRow] = COMMANDS) -> Callable[[Any], click.Command]:
+    """Make a function a command; its help is the sentence of its row, and lines that could be entered."""
+    summary = rows[name].summary
+    shown = "\n".join(["\b", "Examples:", *(f"  {line}" for line in examples)]) if examples else None
+    return click.command(name, help=f"{summary[0].upper()}{summary[1:]}.", epilog=shown)
+
+
+@click.command(
+    cls=Commands,
+    context_settings={"max_content_width": 110},
+    rows=COMMANDS,
+    aliases=ALIASES,
+    help="Durable workflows whose whole state is one SQLite file.",
+    epilog="`stepwell COMMAND --help` tells about one command. The file is that of --db, of STEPWELL_DB, of "
+    "[tool.stepwell] in pyproject.toml, or the only one in the folder.",
+)
+@click.version_option(__version__, message="stepwell %(version)s")
+def stepwell() -> None:
+    """Be the command that holds the others."""

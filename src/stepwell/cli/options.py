@@ -1,0 +1,95 @@
+"""Options that several commands have, and how what is written behind an option is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from stepwell.cli import database
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+#: How many ids a shell is offered.
+_OFFERED: Final = 50
+
+
+def count(text: str | int) -> int:
+    """Read a whole number of at least 1. Raises `click.BadParameter`, as all readers of a text here do."""
+    if isinstance(text, int):
+        return text
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise click.BadParameter(f"must be a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
+def names(text: str) -> list[str]:
+    """Read names, with commas between."""
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    if not found:
+        raise click.BadParameter(f"must name queues, with commas between, not {text!r}")
+    return found
+
+
+def seconds(text: str | float) -> float:
+    """Read a finite number of seconds, 0 or more."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise click.BadParameter(f"must be 0 or more seconds, not {text!r}")
+    return found
+
+
+#: The units of "so long ago", in seconds.
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def since(text: str) -> datetime | timedelta:
+    """Read a time: so long ago (``90m``), or as ISO 8601 writes it; without a zone it is local."""
+    try:
+        if text[-1:] in _UNITS:
+            return timedelta(seconds=float(text[:-1]) * _UNITS[text[-1]])
+        found = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"must be like 90m, 24h, 7d, or 2026-11-27T16:00Z, not {text!r}") from None
+    return found if found.tzinfo is not None else found.astimezone()
+
+
+def run_argument(function: _Function) -> _Function:
+    """Give a command the parameter `run`: a run's id, which shells complete."""
+    return click.argument("run", metavar="RUN", shell_complete=ids)(function)
+
+
+def json_option(function: _Function) -> _Function:
+    """Give a command the parameter `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(function)
+
+
+def yes_option(function: _Function) -> _Function:
+    """Give a command the parameter `yes`."""
+    return click.option("--yes", is_flag=True, help="Do not ask.")(function)
+
+
+def reason_option(help_text: str = "Why; `stepwell show` tells it.") -> Callable[[_Function], _Function]:
+    """Return what gives a command the parameter `reason`."""
+    return click.option("--reason", metavar="TEXT", help=help_text)
+
+
+def ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the ids of runs that begin so, for a shell; none where the file cannot be read."""
+    del param
+    from stepwell.cli.reading import reads
+    from stepwell.errors import StepwellError
+
+    try:
+        db = ctx.params.get("db") or database.found()
+        with reads(db) as read:
+            infos = read.infos(id_prefix=incomplete or None, limit=_OFFERED)
+    except (StepwellError, click.UsageError):
+        return []
+    return [CompletionItem(info.id, help=f"{info.status} {info.workflow}") for info in infos]
