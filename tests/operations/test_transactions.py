@@ -16,6 +16,7 @@ from stepwell import (
     AsyncEngine,
     DefinitionError,
     PermanentError,
+    Queue,
     ResultNotSerializable,
     Retry,
     RunConflict,
@@ -23,6 +24,7 @@ from stepwell import (
     RunNotFound,
     SerializationError,
     StepInfo,
+    StoreError,
     TransactionError,
     current,
     receive,
@@ -30,7 +32,8 @@ from stepwell import (
     transaction,
     workflow,
 )
-from stepwell.store.sql.run_changes import Applier
+from stepwell.store.sql.creation import Creation
+from stepwell.store.sql.queue_changes import Entries
 from stepwell.testing import TestEngine
 
 
@@ -44,6 +47,9 @@ def _accounts(engine: TestEngine) -> None:
 def balances(engine: TestEngine) -> dict[str, int]:
     with engine.transaction() as tx:
         return dict(tx.execute("SELECT name, balance FROM account"))
+
+
+line = Queue("transactions.line")
 
 
 @transaction
@@ -353,28 +359,65 @@ def test_a_conflict_inside_a_transaction_leaves_it_usable(engine: TestEngine) ->
     assert balances(engine)["ada"] == 50
 
 
+@pytest.mark.parametrize("queue", [None, line])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_start_that_ctrl_c_interrupts_never_was_and_the_transaction_goes_on(
-    engine: TestEngine, monkeypatch: pytest.MonkeyPatch, when: str
+    engine: TestEngine, monkeypatch: pytest.MonkeyPatch, when: str, queue: Queue | None
 ) -> None:
-    create = Applier._create
-    interrupted: list[str] = []
+    create = Creation.create
 
-    def creates(applier: Applier, change: Any) -> Any:
-        found = create(applier, change) if when == "after" or interrupted else None
-        if not interrupted:
-            interrupted.append(change.id)
+    def creates(creation: Creation, change: Any) -> Any:
+        if change.id == "interrupted" and when == "before":
+            raise KeyboardInterrupt
+        found = create(creation, change)
+        if change.id == "interrupted":
             raise KeyboardInterrupt
         return found
 
-    monkeypatch.setattr(Applier, "_create", creates)
+    monkeypatch.setattr(Creation, "create", creates)
     with engine.transaction() as tx:
+        tx.start(nothing, id="first", queue=queue)
         with pytest.raises(KeyboardInterrupt):
-            tx.start(nothing, id="interrupted")
-        tx.start(nothing, id="second")
-    assert interrupted == ["interrupted"]
-    assert [run.id for run in engine.list()] == ["second"]
-    engine.get("second").result(timeout=10)
+            tx.start(nothing, id="interrupted", queue=queue)
+        tx.start(nothing, id="second", queue=queue)
+    assert [run.id for run in engine.list()] == ["second", "first"]
+    for run_id in ("first", "second"):
+        engine.get(run_id).result(timeout=10)
+
+
+def interrupted(_entries: Entries) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_transaction_whose_gathered_starts_ctrl_c_interrupts_cannot_be_committed(
+    engine: TestEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def goes_on() -> None:
+        with engine.transaction() as tx:
+            tx.start(nothing, id="first", queue=line)
+            with monkeypatch.context() as patched:
+                patched.setattr(Entries, "_insert", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    tx.send("first", "word")
+
+    with pytest.raises(StoreError, match="KeyboardInterrupt"):
+        goes_on()
+    assert engine.list() == []
+    engine.start(nothing, queue=line).result(timeout=10)
+
+
+def test_a_commit_whose_gathered_starts_ctrl_c_interrupts_leaves_nothing(
+    engine: TestEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def commits() -> None:
+        with engine.transaction() as tx:
+            tx.start(nothing, queue=line)
+            patched.setattr(Entries, "_insert", interrupted)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        commits()
+    assert engine.list() == []
+    engine.start(nothing, queue=line).result(timeout=10)
 
 
 def test_the_same_transaction_may_start_a_run_twice(engine: TestEngine) -> None:

@@ -42,7 +42,7 @@ from stepwell.model.run import RunRecord
 from stepwell.runtime.engine_thread import EngineThread
 from stepwell.runtime.requests import OutgoingMessage, SendMessage, StartRun
 from stepwell.runtime.stalls import ANSWER_SECONDS
-from stepwell.store.changes import MessageSent
+from stepwell.store.changes import MessageSent, RunCreated
 from stepwell.store.store import Store
 from stepwell.values.codec import Codec
 from stepwell.values.own_tables import Parameters, Rows
@@ -217,6 +217,9 @@ class Enlisted:
         self._session = session
         self._apply = apply
         self._started: list[int] = []
+        # Queues: the file knows them; this transaction has put runs into them.
+        self._declared: set[str] = set()
+        self._entered: set[str] = set()
         self._events: list[Callable[[], None]] = []
 
     def submit(self, request: StartRun | SendMessage) -> Any:
@@ -233,19 +236,29 @@ class Enlisted:
         worker = self._session.engine_thread.worker
         # It belongs to this engine at once, whatever else the engine has to do.
         run = planned(worker.runs, request.run, admitted=request.run.workflow in worker.runs.workflows)
-        declarations = declaration_of(worker.runs, run, self._session.clock.now())
-        *before, created = self._apply([*declarations, run])
+        if run.entry is not None and run.entry.queue not in self._declared:
+            self._declare(run)
+        (created,) = self._apply([run])
         run_id = started(self._session.codec, run, created)
-        for declared, settings in zip(declarations, before, strict=True):
-            self._events.append(partial(worker.declarations.committed, declared, settings))
         if created.existing is None:
             if run.status == "running":
                 self._started.append(created.key)
-            else:
+            elif run.entry is None or run.deadline_at is not None or run.entry.queue not in self._entered:
                 self._events.append(partial(worker.route, RunStarted(run, created)))
+                if run.entry is not None:
+                    self._entered.add(run.entry.queue)
         for message in request.messages:
             self._send(run.id, message)
         return run_id
+
+    def _declare(self, run: RunCreated) -> None:
+        """Tell the file of the queue that a run is to enter, once in a transaction."""
+        worker = self._session.engine_thread.worker
+        for change in declaration_of(worker.runs, run, self._session.clock.now()):
+            (before,) = self._apply([change])
+            self._events.append(partial(worker.declarations.committed, change, before))
+        if run.entry is not None:
+            self._declared.add(run.entry.queue)
 
     def _send(self, run_id: str, message: OutgoingMessage) -> None:
         change = MessageSent(run_id, message.name, message.value, self._session.clock.now(), message.key)

@@ -27,7 +27,7 @@ pytest.register_assert_rewrite(
         f"stepwell.testing.contract_{part}"
         for part in (
             *("acts", "changes", "claims", "deaths", "kit", "limits", "moves", "properties", "queue_kit"),
-            *("queue_model", "queues", "reads", "reasons", "retries", "workers"),
+            *("queue_model", "queues", "reads", "reasons", "retries", "starts", "workers"),
         )
     )
 )
@@ -45,6 +45,7 @@ from stepwell.testing.contract_queues import QueueContract  # noqa: E402
 from stepwell.testing.contract_reads import ReadContract  # noqa: E402
 from stepwell.testing.contract_reasons import ReasonContract  # noqa: E402
 from stepwell.testing.contract_retries import RetryContract  # noqa: E402
+from stepwell.testing.contract_starts import StartContract  # noqa: E402
 from stepwell.testing.contract_workers import WorkerContract  # noqa: E402
 
 __all__ = ["NOW", "StoreContract", "Worker", "step"]
@@ -61,6 +62,7 @@ class StoreContract(
     ReadContract,
     ReasonContract,
     RetryContract,
+    StartContract,
     WorkerContract,
     LimitProperties,
     QueueProperties,

@@ -67,6 +67,7 @@ class Entries(QueueCounts):
 
     def _clear(self) -> None:
         self._clear_counts()
+        self._entering: list[tuple[int, str, Entered, int]] = []  # new runs, without places yet
         self._new: list[tuple[Any, ...]] = []
         self._new_keys: set[tuple[str, str] | tuple[int, int]] = set()  # for dedup; of permits
         self._first_due: dict[str, int] = {}
@@ -209,7 +210,7 @@ class Entries(QueueCounts):
 
     def find_collecting(self, entry: Entered, workflow: str) -> tuple[int, int] | None:
         """Return the run that collects such starts, and how many items it has, or None."""
-        if self._new or self._over:
+        if self._entering or self._new or self._over:
             self.flush()
         rows = self._rows(self._sql["entry_that_collects"], (entry.queue, workflow, entry.partition))
         return next(iter(rows), None)
@@ -224,30 +225,50 @@ class Entries(QueueCounts):
         elif items:
             self._execute(self._sql["items_counted"], (run, total))
 
-    def enter(self, run: int, workflow: str, entry: Entered, at: int) -> None:
-        """Give a new run its place in a queue."""
-        known = self._touch(entry.queue)
+    def check_takes_runs(self, name: str) -> None:
+        """Raise `QueueNotFound` for a queue that the file does not know, `InvalidArgument` for a limit."""
+        known = self._known.get(name) or self._queue(name)
         if known.kind != "queue":
-            raise InvalidArgument(f"{entry.queue!r} is a limit in this file; runs cannot wait in it")
-        items = None if entry.batch_size is None else entry.count
-        ready_at = at
-        if entry.ready_at is not None and (entry.ready_at > at or items is not None):
-            ready_at = entry.ready_at
-            known.delayed += 1
-            self._first_due[entry.queue] = min(ready_at, self._first_due.get(entry.queue, ready_at))
-            place, state = 0, "delayed"
-        else:
-            known.waiting += 1
-            self._count_waiting(entry.queue, entry.partition, workflow, 1)
-            place, state = known.ticket(), "waiting"
-        self._new.append(
-            (
-                *(run, 0, entry.queue, entry.partition, workflow, entry.priority, place, state, ready_at),
-                *(entry.dedup, entry.latest_at, items),
-            )
-        )
+            raise InvalidArgument(f"{name!r} is a limit in this file; runs cannot wait in it")
+
+    @property
+    def entering(self) -> int:
+        """How many new runs are to take their places with the next flush."""
+        return len(self._entering)
+
+    def stay_out(self, entering: int) -> None:
+        """Forget those that came since there were so many `entering`."""
+        del self._entering[entering:]
+
+    def enter(self, run: int, workflow: str, entry: Entered, at: int) -> None:
+        """Have a new run take its place in a queue with the next flush; `check_takes_runs` was asked."""
+        self._dirty = True
         if entry.dedup is not None:
             self._new_keys.add((entry.queue, entry.dedup))
+        self._entering.append((run, workflow, entry, at))
+
+    def _take_places(self) -> None:
+        """Give the new runs their places, in the order in which they came."""
+        entering, self._entering = self._entering, []
+        for run, workflow, entry, at in entering:
+            queue, partition, ready_at = entry.queue, entry.partition, at
+            known = self._touch(queue)
+            items = None if entry.batch_size is None else entry.count
+            if entry.ready_at is not None and (entry.ready_at > at or items is not None):
+                ready_at = entry.ready_at
+                known.delayed += 1
+                self._first_due[queue] = min(ready_at, self._first_due.get(queue, ready_at))
+                place, state = 0, "delayed"
+            else:
+                known.waiting += 1
+                self._count_waiting(queue, partition, workflow, 1)
+                place, state = known.ticket(), "waiting"
+            self._new.append(
+                (
+                    *(run, 0, queue, partition, workflow, entry.priority, place, state, ready_at),
+                    *(entry.dedup, entry.latest_at, items),
+                )
+            )
 
     def run_over(self, run: int, at: int) -> None:
         """Take what a run that ended at `at` has: its place in a queue, and its permits."""
@@ -351,6 +372,9 @@ class Entries(QueueCounts):
         if not self._dirty:
             return
         self._dirty = False
+        if self._entering:
+            self._take_places()
+            self._dirty = False
         if self._new:
             self._insert()
         if self._over or self._returned:

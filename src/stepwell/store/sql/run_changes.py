@@ -18,10 +18,9 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, Final, NoReturn
 
-import msgspec
 from msgspec.structs import astuple
 
-from stepwell.errors import ClaimLost, RunConflict, RunNotFound, StoreError
+from stepwell.errors import ClaimLost, RunNotFound, StoreError
 from stepwell.model.journal import Entry
 from stepwell.model.lifecycle import ENDED, IllegalTransition, Status, check_transition
 from stepwell.model.run import RunRecord
@@ -29,24 +28,20 @@ from stepwell.store.changes import (
     CancelRequested,
     Change,
     ChildrenCancelled,
-    Created,
-    Joined,
-    RunCreated,
     RunFinished,
     RunMoved,
     RunResumed,
     RunRetried,
 )
-from stepwell.store.queues import Entered
 from stepwell.store.sql.acts import Acts
 from stepwell.store.sql.aftermath import Aftermath
 from stepwell.store.sql.connection import SqlConnection, Statements
+from stepwell.store.sql.creation import Creation
 from stepwell.store.sql.messages import Messages
 from stepwell.store.sql.named_sql import Ladder, ladder
 from stepwell.store.sql.ownership import Ownership
 from stepwell.store.sql.part import Part
 from stepwell.store.sql.queue_changes import Entries
-from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.records import record_of
 from stepwell.store.sql.retries import Retries
 from stepwell.store.store import Unit
@@ -68,10 +63,10 @@ class Applier(Part):
         self._messages = Messages(connection, sql, self._after, self._ownership.wake_known)
         self.entries = Entries(connection, sql, self._ownership.wake)
         self._retries = Retries(connection, sql, self.entries)
+        self.creation = Creation(connection, sql, self._after, self.entries, self._tell)
         self.acts = Acts(connection, sql)
         #: What applies each type of change and returns its result.
         self.handlers: dict[type, Callable[[Any], Any]] = {
-            RunCreated: self._run_created,
             RunMoved: self._run_moved,
             RunResumed: self._run_resumed,
             RunFinished: self._run_finished,
@@ -79,7 +74,7 @@ class Applier(Part):
             CancelRequested: self._cancel_requested,
             ChildrenCancelled: self._children_cancelled,
         }
-        for part in (self._ownership, self._messages, self.entries, self.acts):
+        for part in (self.creation, self._ownership, self._messages, self.entries, self.acts):
             self.handlers.update(part.handlers)
 
     @property
@@ -137,91 +132,11 @@ class Applier(Part):
         run, op, kind, _, _, at, *_ = rows[-1]
         self._after.evidence = self._sql["evidence_of_entry"], (self._connection.last_insert_rowid(), run, op, kind, at)
 
+    def _tell(self, entry: Entry) -> None:
+        self._told.append(astuple(entry)[:_ENTRY_FIELDS])
+
     # --- runs
     # ----------------------------------------------------------------------------------------------------------
-
-    def _run_created(self, change: RunCreated) -> Created:
-        created = self._create(change) if change.entry is None else self._create_queued(change, change.entry)
-        if change.told is not None and not created.refused:
-            run_id = change.id if created.existing is None else created.existing.id
-            told = msgspec.structs.replace(change.told, value=to_json(run_id))
-            self._told.append(astuple(told)[:_ENTRY_FIELDS])
-        return created
-
-    def _create_queued(self, change: RunCreated, entry: Entered) -> Created:
-        """Create a run that stands in a queue, or find the one that takes its place."""
-        existing = self._row("run_by_id", change.id)
-        if existing is not None:
-            return self._existing(change, record_of(existing))
-        found: tuple[int, Joined] | None = None
-        if entry.batch_size is not None:
-            collecting = self.entries.find_collecting(entry, change.workflow)
-            if collecting is not None:
-                self.entries.collect(collecting[0], change.workflow, entry, change.input, collecting[1])
-                found = collecting[0], "batched"
-        elif entry.dedup is not None and (holder := self.entries.find_dedup(entry)) is not None:
-            run, workflow, state, latest_at = holder
-            found = run, "attached"
-            if latest_at is not None and workflow == change.workflow:
-                self.entries.replace_input(run, change.input, change.fingerprint, change.at)
-                if state == "delayed":
-                    self.entries.put_off(run, entry)
-                found = run, "debounced"
-        if found is not None:
-            record = record_of(self._row("run_by_key", found[0]))
-            refused = record.workflow != change.workflow or (found[1] == "attached" and not entry.attach)
-            return Created(record.key, record, found[1], refused)
-        key = self._insert_queued(change, entry)
-        self._after.evidence = self._sql["evidence_of_run"], (key, change.id)
-        return Created(key)
-
-    def _insert_queued(self, change: RunCreated, entry: Entered) -> int:
-        collects = entry.batch_size is not None
-        self._execute(
-            self._sql["queued_run_created"],
-            (
-                *(change.id, change.workflow, None if collects else change.input, change.fingerprint, change.at),
-                *(change.reason, change.deadline_at, change.parent, change.parent_op, int(change.attached)),
-                entry.queue,
-                change.ahead,
-            ),
-        )
-        key = self._connection.last_insert_rowid()
-        if change.deadline_at is not None and not self._row("earlier_deadline", change.deadline_at, key):
-            self._after.made_work = True  # whoever knows of an earlier one looks at that time, and then finds this one
-        self.entries.enter(key, change.workflow, entry, change.at)
-        if collects:
-            self.entries.collect(key, change.workflow, entry, change.input, 0)
-        return key
-
-    def _create(self, change: RunCreated) -> Created:
-        if change.status not in ("pending", "running"):
-            raise IllegalTransition(f"run {change.id!r} cannot begin as {change.status!r}")
-        owner = self._after.epoch if change.status == "running" else None
-        self._execute(
-            self._sql["run_created"],
-            (
-                *(change.id, change.workflow, change.status, change.input, change.fingerprint, change.at),
-                *(change.reason, owner, change.deadline_at, change.parent, change.parent_op, int(change.attached)),
-                change.ahead,
-            ),
-        )
-        if self._connection.changes():
-            key = self._connection.last_insert_rowid()
-            self._after.evidence = self._sql["evidence_of_run"], (key, change.id)
-            if owner is None:
-                self._after.made_work = True
-            return Created(key)
-        return self._existing(change, record_of(self._row("run_by_id", change.id)))
-
-    def _existing(self, change: RunCreated, existing: RunRecord) -> Created:
-        if change.must_be_new:
-            raise RunConflict(
-                f"there is a run {change.id!r} already (of {existing.workflow}, {existing.status}): another worker was "
-                "faster. Look at it, and start what is needed once more"
-            )
-        refused = existing.workflow != change.workflow or existing.fingerprint != change.fingerprint
-        return Created(existing.key, existing, refused=refused)
 
     def _run_moved(self, change: RunMoved) -> None:
         if change.status in ENDED:

@@ -72,15 +72,6 @@ WHERE lane.queue = change.value ->> 0 AND lane.partition = change.value ->> 1;
 -- name: idle_lanes_deleted
 DELETE FROM stepwell_lanes INDEXED BY stepwell_lanes_idle WHERE waiting = 0 AND busy = 0 AND partition <> '';
 
--- name: queued_run_created
--- ?1 id, ?2 workflow, ?3 input, ?4 fingerprint, ?5 at, ?6 reason, ?7 deadline_at, ?8 parent, ?9 parent_op, ?10 attached,
--- ?11 queue, ?12 ahead. Nothing happens where the id exists.
-INSERT INTO stepwell_runs
-    (id, workflow, status, input, fingerprint, created_at, updated_at, reason, deadline_at, parent, parent_op, attached,
-     queue, queued, ahead)
-VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 1, ?12)
-ON CONFLICT (id) DO NOTHING;
-
 -- name: entered
 -- The row is repeated by queries.ladder. OR FAIL for the reason given at entry_appended.
 INSERT OR FAIL INTO stepwell_entries

@@ -138,12 +138,20 @@ INSERT OR FAIL INTO stepwell_journal (run, op, kind, name, fingerprint, at, valu
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: run_created
--- Nothing happens where the id exists.
+-- Nothing happens where the id exists. The row is repeated by named_sql.ladder, and is made in store.sql.creation.
 INSERT INTO stepwell_runs
     (id, workflow, status, input, fingerprint, created_at, updated_at, started_at, reason, owner, deadline_at,
-     parent, parent_op, attached, ahead)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, iif(?3 = 'running', ?6, NULL), ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+     parent, parent_op, attached, queue, queued, ahead)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING;
+
+-- name: last_run
+-- The highest key, 0 where there is none.
+SELECT coalesce(max(key), 0) FROM stepwell_runs;
+
+-- name: runs_after
+-- ?1 key. The ids and keys of the runs that were created later.
+SELECT id, key FROM stepwell_runs WHERE key > ?1;
 
 -- name: run_uncreated
 -- ?1 key. Takes back a row that was made just now, in the same transaction, for somebody who was interrupted.

@@ -22,14 +22,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import apsw
 
 from stepwell.errors import ClaimLost, EngineClosed, StoreError, StoreFailed, TransactionError
 from stepwell.model.run import Claim
-from stepwell.store.changes import Change, RunCreated
+from stepwell.store.changes import Change, Created, RunCreated
 from stepwell.store.sql.aftermath import Evidence
+from stepwell.store.sql.creation import is_plain
 from stepwell.store.sql.run_changes import Applier
 from stepwell.store.sqlite.faults import TransactionGone, concerns_all, is_corruption, refusal, translate
 from stepwell.store.sqlite.file.last_commit import LastCommit
@@ -116,6 +117,9 @@ class Writer:
                 evidence = SQL["evidence_of_trace"], (claim.epoch, traces)
         except Exception as error:
             raise self.abandon(error) from error
+        except BaseException as error:
+            self.abandon(error)
+            raise
         if evidence is not None and self.last_commit is not None:
             self.last_commit.forget()
         try:
@@ -383,30 +387,47 @@ class Writer:
         self.finish(claim)
 
     def apply_inside(self, changes: Sequence[Change], lent: SqliteLent) -> list[Any]:
-        """Apply all of `changes` in the transaction that `lent` belongs to, or raise and apply none."""
+        """Apply all of `changes` in the transaction that `lent` belongs to, or raise and apply none.
+
+        What can be gathered is written with the commit: nobody sees the engine's tables before.
+        """
         lent.check()
         try:
-            if _is_one_statement(changes):
-                return self._apply_statement(changes)
+            if len(changes) == 1 and type(start := changes[0]) is RunCreated and is_plain(start):
+                return [self._apply_start(start)]
+            self._write_gathered(lent)  # a savepoint that is undone must take back its own only
             with self.savepoint():
-                results = self.applier.apply(changes)
-                self.applier.flush()
-                return results
+                if all(type(change) is RunCreated and is_plain(change) for change in changes):
+                    return self.applier.creation.create_all(cast("Sequence[RunCreated]", changes))
+                return self.applier.apply(changes)
         except Exception as error:
             if self._is_over(error):
                 lent.fault = error
                 raise translate(error, self._location) from error
             raise refusal(error, changes, self._location) from error
 
-    def _apply_statement(self, changes: Sequence[Change]) -> list[Any]:
-        """Apply a change that is one statement, without a savepoint, which takes as long as all the rest of a start."""
-        before, evidence = self._connection.total_changes(), self.applier.after.evidence
+    def _write_gathered(self, lent: SqliteLent) -> None:
+        """Write what earlier calls in a transaction have gathered; it cannot be committed where that is interrupted."""
         try:
-            return self.applier.apply(changes)
+            self.applier.flush()
+        except Exception:
+            raise
+        except BaseException as error:
+            lent.fault = StoreError(f"{self._location}: {error!r} interrupted a write; start the transaction again")
+            raise
+
+    def _apply_start(self, start: RunCreated) -> Created:
+        """Apply a start that is one statement, without a savepoint, which takes as long as all the rest of it."""
+        applier, connection = self.applier, self._connection
+        before, entering = connection.total_changes(), applier.entries.entering
+        made_work, evidence = applier.after.made_work, applier.after.evidence
+        try:
+            return applier.creation.create(start)
         except BaseException:  # after the statement nothing fails, but somebody may press Ctrl-C
-            if self._connection.in_transaction and self._connection.total_changes() != before:
-                self._connection.execute(SQL["run_uncreated"], (self._connection.last_insert_rowid(),))
-                self.applier.after.evidence = evidence
+            if connection.in_transaction and connection.total_changes() != before:
+                connection.execute(SQL["run_uncreated"], (connection.last_insert_rowid(),))
+                applier.entries.stay_out(entering)
+                applier.after.made_work, applier.after.evidence = made_work, evidence
             raise
 
     def _is_over(self, error: Exception) -> bool:
@@ -438,14 +459,6 @@ class _BodyEndedTransaction(Exception):
     def __init__(self, index: int) -> None:
         super().__init__(index)
         self.index = index
-
-
-def _is_one_statement(changes: Sequence[Change]) -> bool:
-    """Tell whether `changes` are the creation of a run that goes into no queue, and that no journal is told of."""
-    if len(changes) != 1:
-        return False
-    change = changes[0]
-    return type(change) is RunCreated and change.entry is None and change.told is None
 
 
 def _refuse_bodies(refused: dict[int, Outcome], units: Sequence[Unit], culprit: int) -> None:
