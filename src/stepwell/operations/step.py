@@ -27,21 +27,23 @@ if TYPE_CHECKING:
 
 async def _call(run: OperationIssuer, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     # This is `perform` once more, in line, because every step of every run passes here.
-    codec = run.codec
-    fingerprint = 0
-    if args or kwargs:
-        where = _Where(step.name, run.run_id)
-        if step.step_options.isolate is not None and run.recorded_next() is None:
-            codec.check_call(args, kwargs, step.signature, where)
-        fingerprint, args, kwargs = codec.seal(args, kwargs, where, step.signature)
     future: asyncio.Future[Any] = asyncio.Future(loop=run.loop)
-    if run.refusals >= MAX_REFUSALS:
-        await future  # for ever: see MAX_REFUSALS
-    attempts = StepCall(run.key, run.run_id, step, step.name, fingerprint, args, kwargs, copy_context())
-    operation = run.issue("step", step.name, fingerprint, step.converter(codec), attempts)
-    attempts.operation = operation.number
-    if run.ahead:
-        attempts.ahead = run.ahead
+    operation = run.issue_recorded(step, args, kwargs) if run.replaying else None
+    if operation is None:
+        codec = run.codec
+        fingerprint = 0
+        if args or kwargs:
+            where = _Where(step.name, run.run_id)
+            if step.step_options.isolate is not None and run.recorded_next() is None:
+                codec.check_call(args, kwargs, step.signature, where)
+            fingerprint, args, kwargs = codec.seal(args, kwargs, where, step.signature)
+        if run.refusals >= MAX_REFUSALS:
+            await future  # for ever: see MAX_REFUSALS
+        attempts = StepCall(run.key, run.run_id, step, step.name, fingerprint, args, kwargs, copy_context())
+        operation = run.issue("step", step.name, fingerprint, step.converter(codec), attempts)
+        attempts.operation = operation.number
+        if run.ahead:
+            attempts.ahead = run.ahead
     operation.future = future
     try:
         return await future

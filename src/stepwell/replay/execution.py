@@ -34,6 +34,7 @@ from stepwell.replay.operation_issuer import DELIVERY, OperationIssuer
 from stepwell.replay.source_location import described, raised_at
 from stepwell.replay.tasks import is_done
 from stepwell.values.codec import Codec
+from stepwell.values.converter import Converter
 from stepwell.values.inspection import MISSING
 
 
@@ -122,8 +123,12 @@ class Execution(OperationIssuer):
 
         `more`: another one follows that comes about in the same instant, so the code runs after that.
         """
+        kind = entry.kind
+        if kind == "step" and self.outcome is None and not self.spins:
+            self._deliver_result(entry)
+            return
         # Of a child in a queue the store says which it is, after the commit: the code may be through with it by then.
-        known_child = entry.kind == "child" and entry.op <= self._counter
+        known_child = kind == "child" and entry.op <= self._counter
         if known_child and (self.outcome is not None or entry.op not in self.pending):
             return
         if self.outcome is not None:
@@ -135,7 +140,6 @@ class Execution(OperationIssuer):
             return
         if entry.at > self.now:  # noqa: PLR1730 - half the time of max(), for every step of every run
             self.now = entry.at
-        kind = entry.kind
         if not entry.op:
             if kind == "cancel" and self._root is not None:
                 self.loop.is_open = True
@@ -166,10 +170,7 @@ class Execution(OperationIssuer):
             self.loop.is_open = False
             return
         self.has_news = False
-        self.spins = self.loop.drain()
-        root = self._root
-        if root is not None and is_done(root) and not self.stopped:
-            self._end(root)
+        self._drain()
 
     def _resolve(self, operation: Operation, entry: Entry) -> None:
         self.loop.is_open = True
@@ -187,10 +188,29 @@ class Execution(OperationIssuer):
         if converter is None:
             future.set_result(None)
             return
-        if entry.kind == "step" and entry.value is operation.detail.value and operation.detail.delivered is not MISSING:
-            value, operation.detail.delivered = operation.detail.delivered, MISSING  # nobody else has it
-            future.set_result(value)
+        self._give(future, operation, entry, converter)
+
+    def _deliver_result(self, entry: Entry) -> None:
+        """Do as `deliver` for what a step returned, without the questions that do not arise.
+
+        Of all that is delivered most by far: 5 % of a replay, 1 % of a step.
+        """
+        if entry.at > self.now:  # noqa: PLR1730 - as above
+            self.now = entry.at
+        operation = self.pending.pop(entry.op, None)
+        if operation is None or operation.future is None or operation.converter is None:
+            self._diverge(entry, self._whereabouts())
             return
+        self.loop.is_open = True
+        call = operation.detail
+        if call is not None and call.value is entry.value and call.delivered is not MISSING:
+            value, call.delivered = call.delivered, MISSING  # nobody else has it
+            operation.future.set_result(value)
+        else:
+            self._give(operation.future, operation, entry, operation.converter)
+        self._drain()
+
+    def _give(self, future: asyncio.Future[Any], operation: Operation, entry: Entry, converter: Converter) -> None:
         try:
             value = converter.decode(entry.value, operation)
         except SerializationError as error:

@@ -14,9 +14,25 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 
+#: What `gather` and `TaskGroup` ask each task, some of it twice: half the time of one that takes any arguments, and so
+#: 3 % of a replay of a thousand tasks.
+_WITHOUT_ARGUMENTS: Final = frozenset({"done", "cancelled", "result", "exception"})
+
+
 def _owned(method: Any) -> Any:
     """Return the method of a task or future for the code of its own run, or for the engine, only."""
     use = f"{method.__name__}()" if method.__name__ != "__await__" else "await"
+
+    if method.__name__ in _WITHOUT_ARGUMENTS:
+
+        @functools.wraps(method)
+        def quickly_checked(self: Any) -> Any:
+            loop = self._loop
+            if not loop.is_open:
+                loop.check_reached(self, use)
+            return method(self)
+
+        return quickly_checked
 
     @functools.wraps(method)
     def checked(self: Any, *args: Any, **kwargs: Any) -> Any:

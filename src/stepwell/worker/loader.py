@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Final
 
 from stepwell.definitions.definition import Workflow
@@ -11,6 +12,7 @@ from stepwell.errors import RunCrashed, StoreError
 from stepwell.model.run import RunRecord, RunSnapshot
 from stepwell.store.changes import RunCreated
 from stepwell.store.queues import PermitReturned
+from stepwell.values.large_values import collector_paused
 from stepwell.worker.carrying import Carrier
 from stepwell.worker.claims import Claims
 from stepwell.worker.executions import Executions
@@ -26,6 +28,10 @@ _log: Final = logging.getLogger("stepwell")
 
 #: How many runs are read from the store at a time.
 _READ_AT_ONCE: Final = 500
+
+#: From how many entries on the collector waits until they are replayed. What a replay makes is what it needs, so there
+#: is nothing to find, and to look through all of it again and again takes up to 40 % of the time.
+_MANY_ENTRIES: Final = 1000
 
 
 class Loader:
@@ -78,22 +84,28 @@ class Loader:
         runs, replayed = self._runs, 0
         wanted = self._claims.claimed(keys)
         for at in range(0, len(wanted), _READ_AT_ONCE):
-            for snapshot in runs.reads.load(wanted[at : at + _READ_AT_ONCE]):
-                replayed += len(snapshot.entries)
-                try:
-                    self._load(snapshot)
-                except StoreError:  # see `Carrier.carry_on`
-                    raise
-                except Exception as error:  # noqa: BLE001 - one run that cannot be read must not keep the others from running
-                    fields = run_fields(snapshot.record.id, snapshot.record.workflow)
-                    _log.critical(
-                        "run %r: the engine failed to read it; it is halted",
-                        snapshot.record.id,
-                        exc_info=error,
-                        extra=fields,
-                    )
-                    self._letting_go.halt_broken(snapshot.record.key, error)
+            snapshots = runs.reads.load(wanted[at : at + _READ_AT_ONCE])
+            entries = sum(len(snapshot.entries) for snapshot in snapshots)
+            replayed += entries
+            with collector_paused() if entries >= _MANY_ENTRIES else nullcontext():
+                for snapshot in snapshots:
+                    self._try_to_load(snapshot)
         return replayed
+
+    def _try_to_load(self, snapshot: RunSnapshot) -> None:
+        try:
+            self._load(snapshot)
+        except StoreError:  # see `Carrier.carry_on`
+            raise
+        except Exception as error:  # noqa: BLE001 - one run that cannot be read must not keep the others from running
+            record = snapshot.record
+            _log.critical(
+                "run %r: the engine failed to read it; it is halted",
+                record.id,
+                exc_info=error,
+                extra=run_fields(record.id, record.workflow),
+            )
+            self._letting_go.halt_broken(record.key, error)
 
     def _load(self, snapshot: RunSnapshot) -> None:
         runs = self._runs
