@@ -124,7 +124,9 @@ INSIDE: dict[str, list[list[str]]] = {
         ["inspection", "own_frames", "own_tables", "signature"],
     ],
     "stepwell.model": [
-        ["clock", "run"],
+        ["calendar"],
+        ["wall_time"],
+        ["clock", "cron", "run"],
         ["acts", "journal", "lifecycle", "names", "permit_states", "retry", "steady", "waits"],
     ],
     "stepwell.store": [
@@ -147,7 +149,10 @@ PURE = [
     "stepwell.api.why",
     "stepwell.definitions.code_identity",
     "stepwell.definitions.step_call",
+    "stepwell.model.calendar",
+    "stepwell.model.cron",
     "stepwell.model.waits",
+    "stepwell.model.wall_time",
     "stepwell.runtime.driver",
     "stepwell.runtime.notifications",
     "stepwell.runtime.purging",
