@@ -209,7 +209,7 @@ class Busy:
             self.wait()
 
     def looked_at(self) -> None:
-        watchdog = Watchdog(self.thread, self.turn.__code__, lambda: None)
+        watchdog = Watchdog(lambda: self.thread.ident, {self.turn.__code__}, lambda: None)
         self.thread.start()
         for _ in range(2):
             assert self.there.acquire(timeout=DEADLINE_SECONDS)

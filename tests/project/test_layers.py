@@ -48,12 +48,13 @@ INSIDE: dict[str, list[list[str]]] = {
     ],
     "stepwell.runtime": [
         ["engine_thread"],
-        ["lock_watch"],
+        ["in_line"],
+        ["light_turns", "lock_watch"],
         ["turn"],
         ["request_gate"],
         ["notifications", "purging", "queue_requests", "retention", "retry_requests"],
         ["io_guard", "run_requests", "waiters", "write_turn"],
-        ["driver", "permitted_io", "requests", "stalls", "watchdog"],
+        ["driver", "held_signals", "permitted_io", "requests", "stalls", "watchdog"],
     ],
     "stepwell.executors": [
         ["dispatch"],

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -63,6 +64,9 @@ class Dispatch:
         self._starts_seen: Callable[[list[StepCall]], None] | None = None
         self._now: Callable[[], int] | None = None
         self._context = Context()
+        # What is to be called on the step loop, while a turn is taken on that loop itself.
+        self._calls: list[Callable[[], None]] | None = None
+        self._watch_is_asked = False
         self._limits: dict[StepCall, asyncio.TimerHandle] = {}  # of those in threads
         #: How many attempts were handed out whose end has not come back.
         self.count = 0
@@ -81,28 +85,51 @@ class Dispatch:
         if self._starts_timer is None:
             permitted = [attempt for attempt in attempts if attempt.permit is not None]
             if permitted and any(is_rated(attempt) for attempt in permitted):
-                self._starts_timer = self._loop.call_later(_START_TOLD_SECONDS, self._tell_starts)
+                self._on_own_loop(self._watch_starts)
         if len(coroutines) != len(attempts):
             self._start_others([attempt for attempt in attempts if not attempt.definition.on_loop])
         if coroutines:
             self._on_step_loop(self._async_tasks.start, coroutines)
-        self._watch()
+        if self._long_timer is None and not self._watch_is_asked:
+            self._watch_is_asked = True
+            self._on_own_loop(self._watch)
+
+    @contextmanager
+    def on_the_spot(self, calls: list[Callable[[], None]]) -> Generator[None]:
+        """Collect what is to be called on the loop of the async steps, which is that of the thread within the block."""
+        self._calls = calls
+        try:
+            yield
+        finally:
+            self._calls = None
+
+    def _on_own_loop(self, call: Callable[[], None]) -> None:
+        if self._calls is None:
+            call()
+            return
+        with suppress(RuntimeError):  # closed: nobody starts anything any more
+            self._loop.call_soon_threadsafe(call)
 
     def _start_others(self, attempts: list[StepCall]) -> None:
         isolated = [attempt for attempt in attempts if attempt.definition.step_options.isolate is not None]
         if len(isolated) != len(attempts):
             self._threads.start([attempt for attempt in attempts if attempt.definition.step_options.isolate is None])
         if isolated:
-            if self._processes is None:
-                self._processes = self._make_processes()
-                self._processes.now = self._now
-            self._processes.start(isolated)
+            self._on_own_loop(partial(self._start_isolated, isolated))
+
+    def _start_isolated(self, attempts: list[StepCall]) -> None:
+        if self._closed:
+            return
+        if self._processes is None:
+            self._processes = self._make_processes()
+            self._processes.now = self._now
+        self._processes.start(attempts)
 
     def drop(self, attempts: list[StepCall]) -> None:
         """Cancel async attempts, end isolated ones; sync ones see for themselves that they are not wanted any more."""
         self._threads.drop(attempts)
         if self._processes is not None:
-            self._processes.drop(attempts)
+            self._on_own_loop(partial(self._processes.drop, attempts))
         self._on_step_loop(self._async_tasks.drop, attempts)
 
     def under_way(self) -> list[StepCall]:
@@ -161,10 +188,17 @@ class Dispatch:
         if self._step_loop is None:
             call(attempts)
             return
+        if self._calls is not None:
+            self._calls.append(partial(call, attempts))
+            return
         try:
             self._step_loop.call_soon_threadsafe(call, attempts)
         except RuntimeError:
             _log.warning("the loop of the async steps is closed; their runs go on with the next engine")
+
+    def _watch_starts(self) -> None:
+        if self._starts_timer is None and not self._closed:
+            self._starts_timer = self._loop.call_later(_START_TOLD_SECONDS, self._tell_starts)
 
     def _tell_starts(self) -> None:
         self._starts_timer = None
@@ -176,6 +210,7 @@ class Dispatch:
             self._starts_timer = self._loop.call_later(_START_TOLD_SECONDS, self._tell_starts)
 
     def _watch(self) -> None:
+        self._watch_is_asked = False
         if self._long_timer is None and (self.count or self._threads.must_report) and not self._closed:
             self._long_timer = self._loop.call_later(LONG_STEP_SECONDS, self._look)
 

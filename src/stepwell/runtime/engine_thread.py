@@ -14,7 +14,6 @@ import logging
 import os
 import random
 import threading
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -28,6 +27,8 @@ from stepwell.model.acts import Actor
 from stepwell.model.clock import MICROSECONDS, Clock, SystemClock
 from stepwell.model.steady import monotonic
 from stepwell.replay.source_location import executing_at
+from stepwell.runtime.in_line import InLineTurns, TurnLock, timed_turn
+from stepwell.runtime.light_turns import StepsEnded
 from stepwell.runtime.lock_watch import LockWatch
 from stepwell.runtime.requests import Request
 from stepwell.runtime.retention import Retention
@@ -93,8 +94,10 @@ class EngineThread:
         self._loop = asyncio.new_event_loop()
         with contextlib.suppress(AttributeError):  # a loop that is not Python's own has a clock that nobody freezes
             self._loop.time = monotonic  # type: ignore[method-assign]
-        self._scheduled = False
+        self.scheduled = False
         self._pace = Pace()
+        self.turns = TurnLock()
+        self.in_line = None if step_loop is None else InLineTurns(self, step_loop)
         # Runs must not see the context variables of whoever happens to wake the engine.
         self._context = contextvars.Context()
         self._drained = threading.Event()
@@ -128,8 +131,10 @@ class EngineThread:
         )
         self.steps.watch_starts(self._beginning, self._starts_seen)
         self._timer: asyncio.TimerHandle | None = None
+        self.armed: int | None = None
         self.thread = threading.Thread(target=self._main, name="stepwell", daemon=True)
-        self._watchdog = Watchdog(self.thread, EngineThread._pump.__code__, self._look_at_clock)
+        turns = frozenset({EngineThread._pump.__code__, InLineTurns.pump.__code__})
+        self._watchdog = Watchdog(self._who_turns, turns, self._look_at_clock)
         self._stalls: StallWatch | None = None
         if stall_limit_seconds is not None:
             why = f"it had not answered for {stall_limit_seconds:g} s"
@@ -210,39 +215,57 @@ class EngineThread:
     def post(self, event: Callable[[], None]) -> None:
         """Queue an event; from any thread."""
         self.turn_loop.post(event)
-        if not self._scheduled:
+        if not self.scheduled:
             self.wake()
+
+    def _ask(self) -> None:
+        """Have a turn soon for what was queued, on the caller's loop if this is called there and that is the place."""
+        if not self.scheduled and not (self.in_line is not None and self.in_line.ask()):
+            self.wake()
+
+    def _who_turns(self) -> int | None:
+        """Return the thread that takes turns now, or would; from any thread."""
+        in_line = self.in_line
+        return in_line.ident if in_line is not None and in_line.is_turning else self.thread.ident
 
     def _hear(self, news: Notification) -> None:
         self.post(partial(self.turn_loop.notified, news))
 
     def wake(self) -> None:
         """Have the queue looked at; from any thread."""
-        self._scheduled = True
+        self.scheduled = True
         try:
             if threading.get_ident() == self.thread.ident:
                 self._loop.call_soon(self._pump, context=self._context)
             else:
                 self._loop.call_soon_threadsafe(self._pump, context=self._context)
         except RuntimeError:  # the loop is closed: the engine is, too
-            self._scheduled = False
+            self.scheduled = False
 
     def _pump(self) -> None:
+        if not self.turns.take_for_thread():
+            return  # whoever has it wakes this thread
+        try:
+            self._take_turns()
+        finally:
+            self.turns.release()
+        # What was queued on a caller's loop since `_take_turns` looked for the last time, where the lock was taken.
+        if self.in_line is not None and not self.scheduled and self.turn_loop.has_more():
+            self.wake()
+
+    def _take_turns(self) -> None:
         turn_loop = self.turn_loop
         for _ in range(_MAX_TURNS):  # while this is set, nobody wakes the loop for what the next turn takes anyway
-            turn_loop.limit = self._pace.limit
-            began = time.thread_time()
-            turn_loop.turn(self.clock.now())
-            self._pace.turn_took(time.thread_time() - began, turn_loop.taken_on)
+            timed_turn(turn_loop, self._pace, self.turns, self.clock.now(), light=False)
             if turn_loop.failure is not None or not turn_loop.has_more():
                 break
-        self._scheduled = False
+        self.scheduled = False
         if turn_loop.failure is not None:
             turn_loop.refuse_inbox()  # what came meanwhile, and woke nobody
             return
         self._set_timer()
         self._lock_watch.look()
-        if not self._scheduled and turn_loop.has_more():
+        if not self.scheduled and turn_loop.has_more():
             self.wake()
         if self.waiters.idle and not self.steps.count and turn_loop.is_idle(self.clock.now()):
             self.waiters.tell_idle(self.worker.due.due_at())
@@ -252,18 +275,33 @@ class EngineThread:
         """Return the time as it is now."""
         return self.clock.now()
 
+    def _soon(self, call: Callable[[], object]) -> None:
+        """Have something called on the engine's thread; from any thread."""
+        if threading.get_ident() == self.thread.ident:
+            self._loop.call_soon(call)
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the engine is, too
+            self._loop.call_soon_threadsafe(call)
+
     def store_unavailable(self) -> None:
         """Try again a little later."""
-        self._loop.call_later(_STORE_RETRY_SECONDS, self._retry_store)
+        self._soon(partial(self._loop.call_later, _STORE_RETRY_SECONDS, self._retry_store))
 
     def _retry_store(self) -> None:
         self.turn_loop.try_store_again()
-        if not self._scheduled:
+        if not self.scheduled:
             self.wake()
 
     def failed(self) -> None:
         """Let go of everything soon, outside of the turn that failed."""
-        self._loop.call_soon(self._let_go)
+        self._soon(self._let_go)
+
+    def cut_off(self) -> None:
+        """Take note that the turn under way is cut off in the middle: the program is to end."""
+        self.turn_loop.failure = EngineClosed(
+            f"{self.store.location}: the program was told to end while code of a run kept the engine busy; nothing "
+            "that was acknowledged is lost. Open another engine"
+        )
 
     def _look_at_clock(self) -> None:
         """See how far engine time is from the wall clock, which somebody may set at any time."""
@@ -301,11 +339,11 @@ class EngineThread:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = self.worker.due.due_at()
+        self.armed = due = self.worker.due.due_at()
         if due is None or self.turn_loop.closing:
             return
         if due <= self.worker.now:  # of a run that was just read: a clock that stands still would never say so
-            if not self._scheduled:
+            if not self.scheduled:
                 self.wake()
             return
         seconds = self.clock.seconds_until(due)
@@ -314,8 +352,8 @@ class EngineThread:
             self._timer = self._loop.call_later(min(seconds + 1e-6, _MAX_TIMER_SECONDS), self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer = None
-        if not self._scheduled:
+        self._timer = self.armed = None
+        if not self.scheduled:
             self.wake()
 
     # --- steps ---------------------------------------------------------------------------------------------------
@@ -330,7 +368,8 @@ class EngineThread:
 
     def _finished(self, ended: Sequence[StepCall]) -> None:
         """Take the ends of attempts; from any thread."""
-        self.post(partial(self._steps_finished, ended))
+        self.turn_loop.post(StepsEnded(ended, self._steps_finished))
+        self._ask()
 
     def _steps_finished(self, ended: Sequence[StepCall]) -> None:
         self.steps.ended(ended)
@@ -369,8 +408,7 @@ class EngineThread:
             reply(None, turn_loop.failure or self._closed())
             return
         turn_loop.submit(request, reply)
-        if not self._scheduled:
-            self.wake()
+        self._ask()
 
     def forget(self, reply: Reply) -> None:
         """Take note that nobody waits for this answer any more."""
@@ -453,6 +491,10 @@ class EngineThread:
 
     def _let_go(self) -> None:
         """Tell whoever still waits, and drop what executes and what is in memory."""
-        self.steps.close()
-        self.turn_loop.close()
+        self.turns.wait()
+        try:
+            self.steps.close()
+            self.turn_loop.close()
+        finally:
+            self.turns.release()
         self._drained.set()

@@ -67,6 +67,8 @@ class TurnLoop:
         self.closing = False
         #: The last commit could not be made.
         self.is_held_back = False
+        #: How many commits were made.
+        self.commits = 0
         self.inbox: deque[Event] = deque()
         #: Starts that callers asked for. They come behind all else: thousands at once must not hold up the others.
         self.starts: deque[Event] = deque()
@@ -133,18 +135,22 @@ class TurnLoop:
 
     # --- a turn --------------------------------------------------------------------------------------------------
 
-    def turn(self, now: int) -> None:
-        """Take what is due and what is queued, commit it, and let its effects out."""
+    def turn(self, now: int, *, light: bool = False) -> None:
+        """Take what is due and what is queued, commit it, and let its effects out.
+
+        `light`: on a caller's loop; see `stepwell.runtime.light_turns`, which says when that may be.
+        """
         if self.failure is not None:
             self.refuse_inbox()
             return
         worker = self.worker
         worker.now = max(worker.now, now)
+        worker.runs.is_light = light
         try:
             with worker.loops.entered():
                 self._handle_events()
                 self._commit()
-                if self.gate.unavailable is None:
+                if self.gate.unavailable is None and not light:
                     worker.evict()
                     worker.claims.admit()
                 self._let_out()
@@ -222,6 +228,8 @@ class TurnLoop:
     def _commit(self) -> None:
         if self.gate.unavailable is None:
             self.worker.scheduler.decide()
+        if self.failure is not None:  # somebody who interrupts the turn wants it to end
+            raise self.failure
         works = self.worker.batch.take()
         self.taken_on += len(works)
         self._held_up = False
@@ -272,6 +280,7 @@ class TurnLoop:
                 worker.batch.put_back(works)
                 raise
             self.is_held_back = False
+            self.commits += 1
             self._release(written, outcomes)
         if len(written) != len(works):
             rest = [work for work in works if not work.is_written]

@@ -1,6 +1,6 @@
-"""A second pair of eyes on the engine's thread: says what keeps it busy.
+"""A second pair of eyes on the thread that takes the engine's turns: says what keeps it busy.
 
-Once a second it looks at what the thread executes. Where that is the same run's code, or the same step's, as a second
+Once a second it looks at what that thread executes. Where that is the same run's code, or the same step's, as a second
 ago, nothing else of the engine makes progress, and a warning says which code it is and where. Where it is still the
 same turn of the engine, but no code of a user's all that time, the warning says so: nobody is to look for a fault in
 code that has none.
@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from types import CodeType, FrameType
 from typing import Final, NamedTuple
 
@@ -43,11 +44,16 @@ class _Seen(NamedTuple):
 
 
 class Watchdog:
-    """Watches one thread until `stop`. `turn` is the code of the engine's turns; `also` is called once a second."""
+    """Watches one engine until `stop`.
 
-    def __init__(self, watched: threading.Thread, turn: CodeType, also: Callable[[], None]) -> None:
+    `watched` returns the thread that takes its turns now; `turns` is the code of these; `also` is called once a second.
+    """
+
+    def __init__(
+        self, watched: Callable[[], int | None], turns: AbstractSet[CodeType], also: Callable[[], None]
+    ) -> None:
         self._watched = watched
-        self._turn = turn
+        self._turns = turns
         self._also = also
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="stepwell-watchdog", daemon=True)
@@ -69,7 +75,7 @@ class Watchdog:
         self._last = self._reported = None
 
     def _look(self) -> None:
-        frame = sys._current_frames().get(self._watched.ident or 0)
+        frame = sys._current_frames().get(self._watched() or 0)
         last, self._last = self._last, self._see(frame)
         seen = self._last
         if seen is None or last is None or seen.callback is not last.callback or seen.callback is self._reported:
@@ -91,7 +97,7 @@ class Watchdog:
 
     def is_in_users_code(self) -> bool:
         """Tell whether the thread executes code of a workflow or a step just now."""
-        seen = self._see(sys._current_frames().get(self._watched.ident or 0))
+        seen = self._see(sys._current_frames().get(self._watched() or 0))
         return seen is not None and seen.code is not None
 
     def _see(self, frame: FrameType | None) -> _Seen | None:
@@ -104,7 +110,7 @@ class Watchdog:
         outermost = frame
         while frame is not None:
             outermost = frame
-            if frame.f_code is self._turn or frame.f_code is _CALLBACK:
+            if frame.f_code in self._turns or frame.f_code is _CALLBACK:
                 return _Seen(frame, code, whose)
             if not users and is_users(frame):
                 users = True

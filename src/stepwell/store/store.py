@@ -142,6 +142,10 @@ class Store(Protocol):
         """
         ...
 
+    def upkeep_is_due(self) -> bool:
+        """Tell whether one of the next commits may take longer than others, to keep the store in order."""
+        ...
+
     def purge(self, ended_before: int, limit: int, claim: Claim) -> int:
         """Delete up to `limit` runs that ended before a time, with all that belongs to them; return how many."""
         ...

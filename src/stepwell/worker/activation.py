@@ -74,6 +74,10 @@ class Activator:
         while True:
             if execution.stopped:
                 if execution.needs_greenlets:
+                    self._runs.memory.on_greenlets.add(run.key)
+                    if self._runs.is_light:  # greenlets are made by the engine's thread alone
+                        self._runs.later(RunYielded(run))
+                        return None
                     self._executions.restart(run)
                     execution = run.execution
                     continue

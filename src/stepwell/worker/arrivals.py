@@ -17,6 +17,7 @@ from stepwell.store.changes import Created, MessageSent, RunCreated, Sent
 from stepwell.worker.activation import Activator
 from stepwell.worker.carrying import Carrier
 from stepwell.worker.claims import Claims
+from stepwell.worker.facts import RunsTaken
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.loader import Loader
 from stepwell.worker.queue_policy import refusal_of
@@ -59,6 +60,10 @@ class Arrivals:
         definition = self._runs.workflows.get(change.workflow)
         if change.status != "running" or definition is None:
             self._claims.work_may_exist = True
+            return
+        if self._runs.is_light and self._loader.needs_greenlets(definition):
+            self._runs.claiming.add(created.key)  # read again, by the engine's thread, whose greenlets they are to be
+            self._runs.later(RunsTaken([created.key]))
             return
         self._loader.begin(change, created.key, definition)
 

@@ -31,6 +31,10 @@ class CommitBatch:
         """Return how many works there are to commit."""
         return len(self._works)
 
+    def calls_transactions(self) -> bool:
+        """Tell whether a commit would call transactional steps."""
+        return any(work.calls_transactions for work in self._works)
+
     def __contains__(self, work: UnitOfWork) -> bool:
         """Tell whether a work has not been taken yet."""
         return work in self._works

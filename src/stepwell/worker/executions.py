@@ -25,12 +25,17 @@ class Executions:
 
     def of(self, record: RunRecord, definition: Workflow[..., Any]) -> Execution:
         """Make the execution of a run; it has not begun."""
+        greenlets = self.need_greenlets(definition)
+        return Execution(
+            record, definition, self._runs.codec, self._runs.kinds, greenlets=greenlets, thread=self._runs.loops
+        )
+
+    def need_greenlets(self, definition: Workflow[..., Any]) -> bool:
+        """Tell whether the code of a workflow executes on greenlets, as far as is known."""
         known = self._greenlets.get(definition.name)
         if known is None or known[0] is not definition:
             known = self._greenlets[definition.name] = (definition, mentions_blocking_calls(definition.function))
-        return Execution(
-            record, definition, self._runs.codec, self._runs.kinds, greenlets=known[1], thread=self._runs.loops
-        )
+        return known[1]
 
     def with_items(self, snapshot: RunSnapshot) -> RunRecord:
         """Return the record of a run; of one that has collected the inputs of several starts, with all of them."""

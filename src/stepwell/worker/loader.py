@@ -53,6 +53,10 @@ class Loader:
         self._unstarted = unstarted
         self._claims = claims
 
+    def needs_greenlets(self, definition: Workflow[..., Any]) -> bool:
+        """Tell whether the code of a workflow executes on greenlets, as far as is known."""
+        return self._executions.need_greenlets(definition)
+
     def begin(self, change: RunCreated, key: int, definition: Workflow[..., Any]) -> None:
         """Bring a run to memory that was created just now, and start its code."""
         runs = self._runs

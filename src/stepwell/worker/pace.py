@@ -21,15 +21,16 @@ _ENOUGH: Final = 16
 
 
 class Pace:
-    """Learns from each turn how much the next one may take on: `limit`."""
+    """Learns from each turn how much the next one may take on, to fill a slice of so many seconds: `limit`."""
 
-    def __init__(self) -> None:
-        self.limit = _FIRST
+    def __init__(self, slice_seconds: float = SLICE_SECONDS) -> None:
+        self._slice_seconds = slice_seconds
         self._seconds_each = SLICE_SECONDS / _FIRST
+        self.limit = max(LEAST, int(slice_seconds / self._seconds_each))
 
     def turn_took(self, seconds: float, number: int) -> None:
         """Take note that a turn computed for so long, and handled or committed so many things."""
         if number < _ENOUGH:
             return
         self._seconds_each = (self._seconds_each + seconds / number) / 2
-        self.limit = max(LEAST, min(MOST, int(SLICE_SECONDS / max(self._seconds_each, 1e-9))))
+        self.limit = max(LEAST, min(MOST, int(self._slice_seconds / max(self._seconds_each, 1e-9))))

@@ -23,6 +23,8 @@ class RunCache:
 
     def __init__(self) -> None:
         self.runs: dict[int, LoadedRun] = {}
+        #: The keys of those whose code executes on greenlets, which belong to the thread that made them.
+        self.on_greenlets: set[int] = set()
         self._keys: dict[str, int] = {}  # by run id
         self._waiting: OrderedDict[int, LoadedRun] = OrderedDict()  # at rest, least recently used first
         self._due: list[tuple[int, int]] = []  # heap of (due, key), with leftovers
@@ -42,6 +44,8 @@ class RunCache:
         """Add a run."""
         self.runs[run.key] = run
         self._keys[run.id] = run.key
+        if run.execution.loop.greenlets:
+            self.on_greenlets.add(run.key)
         if run.queue is not None:
             self._of_queues[run.queue] += 1
 
@@ -50,6 +54,7 @@ class RunCache:
         if self.runs.get(run.key) is run:
             del self.runs[run.key]
             self._keys.pop(run.id, None)
+            self.on_greenlets.discard(run.key)
             if run.queue is not None:
                 self._of_queues[run.queue] -= 1
         self._waiting.pop(run.key, None)
@@ -75,6 +80,10 @@ class RunCache:
             self._waiting.move_to_end(run.key)
         else:
             self._waiting.pop(run.key, None)
+
+    def is_beyond(self, limit: int) -> bool:
+        """Tell whether more runs wait in memory than may."""
+        return len(self._waiting) > limit
 
     def beyond(self, limit: int) -> list[LoadedRun]:
         """Return waiting runs that can leave memory now, where there are more than `limit`; least recently used first.

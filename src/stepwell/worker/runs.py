@@ -58,6 +58,8 @@ class Runs:
         self.ahead = 0  # how much later engine time is than the wall clock: see `stepwell.model.clock`
         self.epoch = 0
         self.draining = False
+        #: The turn under way is taken on a caller's loop: nothing may begin that holds it up, or belongs to a thread.
+        self.is_light = False
         self.reads = reads
         self.codec = codec
         self.kinds = kinds

@@ -114,6 +114,10 @@ class SqliteStore:
         """Open a transaction for code outside of workflows; see `Store.transaction`."""
         return self._writer.transaction(claim)
 
+    def upkeep_is_due(self) -> bool:
+        """Tell whether the write-ahead log is about to be copied into the file; see `Store.upkeep_is_due`."""
+        return self._writer.log.is_nearly_full
+
     def purge(self, ended_before: int, limit: int, claim: Claim) -> int:
         """Delete up to `limit` runs that ended before a time, the longest ended first; return how many.
 

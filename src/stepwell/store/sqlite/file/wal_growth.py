@@ -37,10 +37,10 @@ class LogGrowth:
         self._room = room
         page_bytes: Any = connection.execute(SQL["page_size"]).fetchall()[0][0]
         self._frame_bytes = page_bytes + FRAME_HEADER_BYTES
-        self._limit_pages = max(1, limit_bytes // self._frame_bytes)
-        self.pages = 0
+        self._limit_pages: int = max(1, limit_bytes // self._frame_bytes)
+        self.pages: int = 0
         self.roomy_until = 0
-        self.checkpoint_at = self._limit_pages
+        self.checkpoint_at: int = self._limit_pages
         connection.set_wal_hook(self.on_commit)
 
     @property
@@ -50,6 +50,11 @@ class LogGrowth:
             return self._path.stat().st_size
         except FileNotFoundError:
             return 0
+
+    @property
+    def is_nearly_full(self) -> bool:
+        """Whether the next commits may bring the log to where it is copied into the file."""
+        return self.pages + 2 * _ROOM_PAGES >= self.checkpoint_at
 
     def on_commit(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         """Take note of how many pages the log has after a commit; SQLite's hook."""

@@ -1,0 +1,168 @@
+"""Turns taken on the loop of a caller, in line with its own work: the other driver beside the engine's thread.
+
+An `AsyncEngine` has both. Whichever is woken takes the turn; `TurnLock` sees to it that they never do at once. The loop
+takes those that are light (`stepwell.runtime.light_turns`), as long as they prove to be short; all else, and all while
+the disk is slow, is left to the thread, which has the timers as well. See docs/adr/0046-turns-on-the-callers-loop.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import time
+from asyncio.events import _get_running_loop
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from stepwell.executors.dispatch import Dispatch
+from stepwell.model.clock import Clock
+from stepwell.model.steady import monotonic
+from stepwell.runtime.held_signals import HeldSignals
+from stepwell.runtime.light_turns import SLICE_SECONDS, TurnTimes, is_light, leaves_work
+from stepwell.runtime.turn import TurnLoop
+from stepwell.worker.pace import Pace
+
+#: How long turns follow one another before the loop looks at what else is ready, in seconds.
+_STRETCH_SECONDS: Final = 0.002
+
+
+class TurnLock:
+    """Lets one thread at a time take turns. `missed`: the engine's thread could not, and is to be woken after this."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # the thread lets go of everything within its last turn
+        self.missed = False
+        self.times = TurnTimes()
+
+    def take(self) -> bool:
+        """Take the lock for a caller's loop, if it is free."""
+        return self._lock.acquire(blocking=False)
+
+    def take_for_thread(self) -> bool:
+        """Take the lock for the engine's thread, if it is free; else have that woken when it is."""
+        self.missed = True  # before the attempt: who has the lock looks at this after letting go of it
+        if self._lock.acquire(blocking=False):
+            self.missed = False
+            return True
+        return False
+
+    def wait(self) -> None:
+        """Take the lock, waiting for it."""
+        self._lock.acquire()
+
+    def release(self) -> None:
+        """Let go of the lock."""
+        self._lock.release()
+
+
+def timed_turn(turn_loop: TurnLoop, pace: Pace, lock: TurnLock, now: int, *, light: bool) -> None:
+    """Take a turn, and take note of how long it took; the caller has the lock."""
+    turn_loop.limit = pace.limit
+    commits = turn_loop.commits
+    began, computed = monotonic(), time.thread_time()
+    turn_loop.turn(now, light=light)
+    computed = time.thread_time() - computed
+    pace.turn_took(computed, turn_loop.taken_on)
+    if turn_loop.commits != commits:
+        seconds = monotonic() - began
+        lock.times.took(seconds, seconds - computed, in_line=light)
+
+
+class Thread(Protocol):
+    """The engine's thread, as the loop sees it."""
+
+    turn_loop: TurnLoop
+    clock: Clock
+    steps: Dispatch
+    turns: TurnLock
+    #: Whether the thread is about to take a turn; when its timer is set for.
+    scheduled: bool
+    armed: int | None
+
+    def wake(self) -> None:
+        """Have the thread take a turn; from any thread."""
+        ...
+
+    def cut_off(self) -> None:
+        """Take note that the turn under way is cut off in the middle, so that the engine cannot go on."""
+        ...
+
+
+class InLineTurns:
+    """Takes turns on a caller's loop. `ident` is the thread of that loop, in which all but `is_turning` is used."""
+
+    def __init__(self, thread: Thread, loop: asyncio.AbstractEventLoop) -> None:
+        self._thread = thread
+        self._loop = loop
+        self._pace = Pace(SLICE_SECONDS)
+        self._context = contextvars.Context()
+        self._scheduled = False
+        self._signals: HeldSignals | None = None
+        self.ident: int | None = None
+        #: Whether a turn is under way, or a step that began with it.
+        self.is_turning = False
+
+    def ask(self) -> bool:
+        """Have a turn soon, where this is the place for it; False: the engine's thread must be woken."""
+        if not self._thread.turns.times.are_short:
+            return False
+        ident = threading.get_ident()
+        if ident != self.ident:
+            if self.ident is not None or _get_running_loop() is not self._loop:
+                return False
+            self.ident, self._signals = ident, HeldSignals(self._thread.cut_off)
+        if not self._scheduled and not self.is_turning:
+            self._scheduled = True
+            self._loop.call_soon(self.pump, context=self._context)
+        return True
+
+    def pump(self) -> None:
+        """Take turns, as long as they are light and nobody else takes them; what is left is the thread's."""
+        self._scheduled = False
+        if self._thread.scheduled:  # it takes what is queued
+            return
+        self.is_turning = True
+        try:
+            again = self._take_turns()
+        finally:
+            self.is_turning = False
+        if again and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self.pump, context=self._context)
+
+    def _take_turns(self) -> bool:
+        """Take turns for a while; return whether more are to follow on this loop."""
+        thread, turn_loop = self._thread, self._thread.turn_loop
+        rests_at = monotonic() + _STRETCH_SECONDS
+        while thread.turns.take():  # else the thread has it, and looks at what is queued once it has let go
+            calls: list[Callable[[], None]] = []
+            try:
+                light = is_light(turn_loop, thread.clock.now(), self._pace.limit)
+                if light:
+                    self._turn(calls)
+                leaves = not light or leaves_work(turn_loop, thread.armed)
+            finally:
+                thread.turns.release()
+            for call in calls:
+                call()
+            if thread.turns.missed or not light or (leaves and not turn_loop.has_more()):
+                thread.wake()
+                return False
+            if not turn_loop.has_more():
+                return False
+            if monotonic() > rests_at:
+                return True
+        return False
+
+    def _turn(self, calls: list[Callable[[], None]]) -> None:
+        thread = self._thread
+        assert self._signals is not None
+        try:
+            with thread.steps.on_the_spot(calls), self._signals.held():
+                timed_turn(thread.turn_loop, self._pace, thread.turns, thread.clock.now(), light=True)
+        except BaseException:  # of a signal handler, after the turn
+            for call in calls:
+                self._loop.call_soon(call, context=self._context)
+            self.ask()
+            raise

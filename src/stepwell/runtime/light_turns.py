@@ -1,0 +1,126 @@
+"""Which turns of the engine may be taken on the event loop of its caller, in line with the caller's own work.
+
+To hand something to the engine's thread, and its outcome back, costs as much as a commit on a quick disk. So what comes
+from the loop of an `AsyncEngine` (requests, ends of async steps) is taken on that loop where it is *light*: a few
+events that concern runs in memory, a commit, the steps that follow. All else is for the engine's thread: what reads
+journals or looks for work, queues, timers, other processes, transactional steps, code on greenlets (which belong to one
+thread), and whatever the disk, or the amount of it, would make long.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from stepwell.definitions.step_call import StepCall
+from stepwell.runtime.requests import Asked, CancelRun, Event, Request, SendMessage, StartRun, WaitForRun
+from stepwell.runtime.turn import TurnLoop
+
+#: How long one turn on a caller's loop shall compute, in seconds; what would take longer is for the engine's thread.
+SLICE_SECONDS: Final = 0.005
+
+#: A turn that waits longer than this, in seconds, for the disk above all, is slow.
+SLOW_SECONDS: Final = 0.002
+#: So is one that takes longer than this on a caller's loop, waits and all.
+LONG_SECONDS: Final = 0.01
+#: How many turns are remembered, and how many of them may be slow (so the 90th percentile is not).
+REMEMBERED: Final = 100
+SLOW_ALLOWED: Final = 10
+#: One that waits so long, in seconds, is as bad as all that may be slow: a loop stands still meanwhile.
+TOO_SLOW_SECONDS: Final = 0.05
+
+
+class TurnTimes:
+    """Remembers how long the last turns that committed took. `are_short`: the next ones may hold up a caller's loop."""
+
+    def __init__(self) -> None:
+        self._slow: deque[bool] = deque(maxlen=REMEMBERED)
+        self._number = 0
+        self._until_again = 0
+        self.are_short = True
+
+    def took(self, seconds: float, waited_seconds: float, *, in_line: bool) -> None:
+        """Take note of a turn, which waited for so long and computed for the rest; `in_line`: on a caller's loop."""
+        slow = waited_seconds > SLOW_SECONDS or (in_line and seconds > LONG_SECONDS)
+        if len(self._slow) == REMEMBERED:
+            self._number -= self._slow[0]
+        self._slow.append(slow)
+        self._number += slow
+        if in_line and seconds > TOO_SLOW_SECONDS:
+            self._until_again = REMEMBERED
+        elif self._until_again:
+            self._until_again -= 1
+        self.are_short = not self._until_again and self._number <= SLOW_ALLOWED
+
+
+class StepsEnded:
+    """The ends of steps, as an event; called, it has `take` act on them."""
+
+    __slots__ = ("_take", "attempts")
+
+    def __init__(self, attempts: Sequence[StepCall], take: Callable[[Sequence[StepCall]], None]) -> None:
+        self.attempts = attempts
+        self._take = take
+
+    def __call__(self) -> None:
+        """Act on the ends."""
+        self._take(self.attempts)
+
+
+def is_light(turn_loop: TurnLoop, now: int, limit: int) -> bool:
+    """Tell whether a turn may be taken on a caller's loop, with at most `limit` things queued: see the module."""
+    worker = turn_loop.worker
+    if (
+        turn_loop.failure is not None
+        or turn_loop.closing
+        or turn_loop.gate.unavailable is not None
+        or turn_loop.write_turn.postponed
+        or turn_loop.write_turn.waits
+        or worker.memory.on_greenlets
+        or worker.scheduler.is_pending()
+        or worker.claims.suspects
+        or turn_loop.store.upkeep_is_due()
+    ):
+        return False
+    inbox, starts = turn_loop.inbox, turn_loop.starts
+    if len(inbox) + len(starts) + len(worker.batch) > limit or worker.batch.calls_transactions():
+        return False
+    due = worker.due.due_at()
+    if due is not None and due <= now:
+        return False
+    return all(_is_light(event, turn_loop, limit) for event in (*inbox, *starts))
+
+
+def _is_light(event: Event, turn_loop: TurnLoop, limit: int) -> bool:
+    if isinstance(event, StepsEnded):
+        return len(event.attempts) <= limit
+    return isinstance(event, Asked) and _is_light_request(event.request, turn_loop)
+
+
+def _is_light_request(request: Request, turn_loop: TurnLoop) -> bool:
+    worker = turn_loop.worker
+    match request:
+        case StartRun():
+            definition = worker.runs.workflows.get(request.run.workflow)
+            return definition is None or (request.run.entry is None and not worker.loader.needs_greenlets(definition))
+        case SendMessage() | CancelRun() | WaitForRun():
+            return worker.memory.by_id(request.run_id) is not None
+        case _:
+            return False
+
+
+def leaves_work(turn_loop: TurnLoop, armed: int | None) -> bool:
+    """Tell whether the engine's thread has something to do after a light turn, though nothing may be queued.
+
+    `armed` is when its timer wakes it.
+    """
+    worker = turn_loop.worker
+    due = worker.due.due_at()
+    return (
+        (due is not None and (armed is None or due < armed))
+        or turn_loop.write_turn.waits
+        or bool(turn_loop.waiters.idle)
+        or (worker.claims.work_may_exist and worker.runs.room() > 0)
+        or worker.memory.is_beyond(worker.runs.limits.waiting)
+    )

@@ -1,0 +1,310 @@
+"""An async engine takes its turns on the caller's loop where they are light, and on its own thread where not."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwell import AsyncEngine, receive, start, step, sync, transaction, workflow
+from stepwell.runtime import light_turns
+from stepwell.runtime.light_turns import REMEMBERED, SLOW_ALLOWED, TOO_SLOW_SECONDS, TurnTimes
+from stepwell.store.sqlite.store import SqliteStore
+
+COMMITS: list[str] = []
+CODE: list[str] = []
+
+
+def in_asyncio(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        asyncio.run(test(*args, **kwargs))
+
+    return run
+
+
+def here() -> str:
+    return threading.current_thread().name
+
+
+@pytest.fixture(autouse=True)
+def watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Note on which thread each commit is made, and each piece of workflow code executes."""
+    commit = SqliteStore.commit
+
+    def noted(self: SqliteStore, units: Sequence[Any], claim: Any) -> list[Any]:
+        COMMITS.append(here())
+        return commit(self, units, claim)
+
+    monkeypatch.setattr(SqliteStore, "commit", noted)
+    COMMITS.clear()
+    CODE.clear()
+
+
+@pytest.fixture
+def always_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no turn count as slow, however busy this machine is."""
+    monkeypatch.setattr(light_turns, "SLOW_ALLOWED", 10**9)
+    monkeypatch.setattr(light_turns, "TOO_SLOW_SECONDS", 10**9)
+
+
+@step(name="in_line.add")
+async def add(number: int) -> int:
+    return number + 1
+
+
+@step(name="in_line.add_plainly")
+def add_plainly(number: int) -> int:
+    return number + 1
+
+
+@step(name="in_line.fail")
+async def fail() -> None:
+    raise ValueError("no")
+
+
+@workflow(name="in_line.sequence")
+async def sequence(steps: int) -> int:
+    number = 0
+    for _ in range(steps):
+        CODE.append(here())
+        number = await add(number)
+    return number
+
+
+@workflow(name="in_line.plain")
+def plain(steps: int) -> int:
+    number = 0
+    for _ in range(steps):
+        CODE.append(here())
+        number = add_plainly(number)
+    return number
+
+
+_hidden: dict[str, Callable[[int], int]] = {"step": add_plainly}
+
+
+@workflow(name="in_line.hidden")
+async def hidden(steps: int) -> int:
+    number = 0
+    for _ in range(steps):
+        number = await add(number)
+        number = _hidden["step"](number)
+        CODE.append(here())
+    return number
+
+
+@workflow(name="in_line.parent")
+async def parent(steps: int) -> int:
+    number = await add(0)
+    child = await start(plain, steps, id="child")
+    return number + await child.result()
+
+
+@workflow(name="in_line.asking")
+async def asking() -> int:
+    return await receive("question", int) + 1
+
+
+@workflow(name="in_line.sync_asking")
+def sync_asking() -> int:
+    return sync.receive("question", int) + 1
+
+
+@transaction(name="in_line.write")
+def write(_connection: Any, number: int) -> int:
+    CODE.append(here())
+    return number + 1
+
+
+@workflow(name="in_line.writing")
+async def writing() -> int:
+    return await asyncio.to_thread(write, await add(0))
+
+
+@workflow(name="in_line.failing")
+async def failing() -> None:
+    await fail()
+
+
+OWN = "stepwell"
+
+
+@pytest.mark.usefixtures("always_short")
+@in_asyncio
+async def test_steps_in_sequence_are_committed_on_the_callers_loop(database: Path) -> None:
+    async with AsyncEngine(database) as engine:
+        assert await (await engine.start(sequence, 100)).result() == 100
+    # The thread has a turn now and then: at the beginning, or when something else happens to wake it.
+    assert here() in CODE
+    assert here() in COMMITS
+
+
+@pytest.mark.usefixtures("always_short")
+@in_asyncio
+async def test_runs_that_are_started_at_once_share_their_commits(database: Path) -> None:
+    async with AsyncEngine(database) as engine:
+        runs = await asyncio.gather(*(engine.start(sequence, 3, id=f"run-{number}") for number in range(10)))
+        assert await asyncio.gather(*(run.result() for run in runs)) == [3] * 10
+    assert len(COMMITS) < 30
+
+
+@in_asyncio
+async def test_while_commits_are_slow_they_are_made_by_the_engines_thread_and_the_loop_goes_on(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = SqliteStore.commit
+
+    def slow(self: SqliteStore, units: Sequence[Any], claim: Any) -> list[Any]:
+        time.sleep(3 * light_turns.SLOW_SECONDS)
+        return commit(self, units, claim)
+
+    monkeypatch.setattr(SqliteStore, "commit", slow)
+    async with AsyncEngine(database) as engine:
+        assert await (await engine.start(sequence, SLOW_ALLOWED + 30)).result() == SLOW_ALLOWED + 30
+    assert set(COMMITS[SLOW_ALLOWED + 10 :]) == {OWN}
+
+
+@pytest.mark.usefixtures("always_short")
+@pytest.mark.parametrize("flow", [plain, hidden])
+@in_asyncio
+async def test_code_that_blocks_executes_on_the_engines_thread(database: Path, flow: Callable[[int], Any]) -> None:
+    async with AsyncEngine(database) as engine:
+        result: int = await (await engine.start(flow, 5)).result()
+    assert result == (5 if flow is plain else 10)
+    assert set(CODE) == {OWN}
+
+
+@pytest.mark.usefixtures("always_short")
+@in_asyncio
+async def test_a_blocking_child_of_a_run_on_the_callers_loop_executes_on_the_engines_thread(database: Path) -> None:
+    async with AsyncEngine(database) as engine:
+        assert await (await engine.start(parent, 4)).result() == 5
+    assert set(CODE) == {OWN}
+
+
+@pytest.mark.usefixtures("always_short")
+@in_asyncio
+async def test_a_transactional_step_executes_on_the_engines_thread(database: Path) -> None:
+    async with AsyncEngine(database) as engine:
+        assert await (await engine.start(writing)).result() == 2
+    assert CODE == [OWN]
+
+
+@pytest.mark.usefixtures("always_short")
+@pytest.mark.parametrize("flow", [asking, sync_asking])
+@in_asyncio
+async def test_a_message_is_answered_whichever_thread_the_code_belongs_to(
+    database: Path, flow: Callable[[], Any]
+) -> None:
+    async with AsyncEngine(database) as engine:
+        for number in range(5):
+            run = await engine.start(flow, id=f"run-{number}")
+            await run.send("question", number)
+            assert await run.result() == number + 1
+
+
+@pytest.mark.usefixtures("always_short")
+@in_asyncio
+async def test_a_failure_on_the_callers_loop_is_the_runs_own(database: Path) -> None:
+    async with AsyncEngine(database) as engine:
+        with pytest.raises(ValueError, match="no"):
+            await (await engine.start(failing)).result()
+
+
+@pytest.mark.usefixtures("always_short")
+@in_asyncio
+async def test_a_timer_that_was_set_on_the_callers_loop_wakes_the_run(database: Path) -> None:
+    async with AsyncEngine(database) as engine:
+        assert await (await engine.start(napping)).result() == 3
+
+
+@workflow(name="in_line.napping")
+async def napping() -> int:
+    number = 0
+    for _ in range(3):
+        number = await add(number)
+        await asyncio.sleep(0.001)
+    return number
+
+
+@pytest.mark.usefixtures("always_short")
+@in_asyncio
+async def test_engines_of_one_loop_do_not_hinder_each_other(tmp_path: Path) -> None:
+    async with AsyncEngine(tmp_path / "one.db") as one, AsyncEngine(tmp_path / "other.db") as other:
+        runs = [await engine.start(sequence, 10, id=f"{number}") for number, engine in enumerate([one, other] * 5)]
+        assert await asyncio.gather(*(run.result() for run in runs)) == [10] * 10
+
+
+@pytest.mark.usefixtures("always_short")
+def test_each_loop_of_a_process_has_its_own_engine(tmp_path: Path) -> None:
+    results: list[int] = []
+
+    async def use(number: int) -> None:
+        async with AsyncEngine(tmp_path / f"{number}.db") as engine:
+            results.append(await (await engine.start(sequence, 10, id=f"{number}")).result())
+
+    threads = [threading.Thread(target=lambda number=number: asyncio.run(use(number))) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [10] * 3
+
+
+async def begin(engine: AsyncEngine) -> None:
+    await engine.start(sequence, 1000, id="left")
+
+
+@pytest.mark.usefixtures("always_short")
+def test_what_the_closed_loop_left_is_carried_on_by_the_next_engine(database: Path) -> None:
+    engine = AsyncEngine(database)
+    asyncio.run(begin(engine))
+    engine._session.open_one().close(0)
+
+    async def go_on() -> int:
+        async with AsyncEngine(database) as engine:
+            result: int = await (await engine.get("left")).result(timeout=60)
+            return result
+
+    assert asyncio.run(go_on()) == 1000
+
+
+# --- how long turns may take -----------------------------------------------------------------------------------------
+
+
+def test_turns_are_short_until_too_many_of_the_last_hundred_waited_long() -> None:
+    times = TurnTimes()
+    for _ in range(SLOW_ALLOWED):
+        times.took(0.02, 0.02, in_line=False)
+        assert times.are_short
+    times.took(0.02, 0.02, in_line=False)
+    assert not times.are_short
+    for _ in range(REMEMBERED):
+        times.took(0.0003, 0.0002, in_line=False)
+    assert times.are_short
+
+
+def test_a_turn_that_computes_long_is_slow_on_a_callers_loop_only() -> None:
+    times = TurnTimes()
+    for _ in range(REMEMBERED):
+        times.took(0.02, 0.0, in_line=False)
+    assert times.are_short
+    for _ in range(SLOW_ALLOWED + 1):
+        times.took(0.02, 0.0, in_line=True)
+    assert not times.are_short
+
+
+def test_one_turn_that_stops_a_loop_very_long_is_enough() -> None:
+    times = TurnTimes()
+    times.took(2 * TOO_SLOW_SECONDS, 0.0, in_line=True)
+    for _ in range(REMEMBERED):
+        assert not times.are_short
+        times.took(0.0003, 0.0002, in_line=False)
+    assert times.are_short
