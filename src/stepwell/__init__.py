@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from stepwell import sync
     from stepwell.api.acts import Act
     from stepwell.api.async_engine import AsyncEngine, AsyncQueueHandle, AsyncRun, AsyncTransaction
+    from stepwell.api.backup import Backup, Verification, verify
     from stepwell.api.engine import Engine
     from stepwell.api.handles import OpenTransaction, QueueHandle, Run
     from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WaitInfo
@@ -102,6 +103,7 @@ _HOMES = {
         "transaction",
         "workflow",
     ),
+    "stepwell.api.backup": ("Backup", "Verification", "verify"),
     "stepwell.api.engine": ("Engine",),
     "stepwell.api.handles": (
         "OpenTransaction",
@@ -202,6 +204,7 @@ __all__ = [
     "AsyncQueueHandle",
     "AsyncRun",
     "AsyncTransaction",
+    "Backup",
     "Batch",
     "ChildRun",
     "ClaimLost",
@@ -260,6 +263,7 @@ __all__ = [
     "StoreUnavailable",
     "Transaction",
     "TransactionError",
+    "Verification",
     "WaitInfo",
     "Workflow",
     "WorkflowCodeError",
@@ -279,5 +283,6 @@ __all__ = [
     "sync",
     "transaction",
     "uuid4",
+    "verify",
     "workflow",
 ]

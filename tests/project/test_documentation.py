@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import io
 import json
 import logging
 import re
+import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -191,6 +193,14 @@ def keep_and_purge(engine: TestEngine) -> Reader:
     page.execute(0)
     page.execute(1)
     assert page.names["deleted"] == 0
+    return page
+
+
+def back_up(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/back-up.md", engine)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        page.execute(0)
+        assert sorted(path.name for path in Path().glob("orders-*")) == ["orders-today.db.gz"]
     return page
 
 
@@ -409,6 +419,7 @@ def why_does_a_run_wait(engine: TestEngine) -> Reader:
 
 READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/explanation/several-processes.md": several_processes,
+    "docs/how-to/back-up.md": back_up,
     "docs/how-to/cancel-a-run.md": cancel_a_run,
     "docs/how-to/change-code.md": change_code,
     "docs/how-to/fan-out.md": fan_out,

@@ -44,7 +44,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["read_service"],
         ["views"],
         ["why"],
-        ["acts", "engine_clock", "options", "reasons", "sortable_ids"],
+        ["acts", "backup", "engine_clock", "options", "reasons", "sortable_ids"],
     ],
     "stepwell.runtime": [
         ["engine_thread"],

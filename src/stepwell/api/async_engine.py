@@ -17,6 +17,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, TypeVarT
 
 from stepwell.api.acts import Act, checked_actor
 from stepwell.api.async_opening import LoopSession
+from stepwell.api.backup import Backup, Progress, back_up
 from stepwell.api.engine import CLOSE_TIMEOUT_SECONDS
 from stepwell.api.options import ENGINE_DEFAULTS, START_OPTIONS, EngineOptions, Options, StartOptions, flow_name
 from stepwell.api.read_service import ReadService
@@ -250,6 +251,14 @@ class AsyncEngine(AsyncStarter):
     async def query(self, sql: str, parameters: Parameters = ()) -> Rows:
         """Return the rows of a query; see `stepwell.Engine.query`."""
         return await asyncio.to_thread((await self._ready()).query, sql, parameters)
+
+    async def backup(
+        self, target: str | os.PathLike[str], *, overwrite: bool = False, progress: Progress | None = None
+    ) -> Backup:
+        """Make a backup of the file, in a thread; see `stepwell.Engine.backup`. `progress` is called there."""
+        session = await self._ready()
+        session.check_usable()
+        return await asyncio.to_thread(back_up, session.store.location, target, overwrite=overwrite, progress=progress)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncTransaction]:

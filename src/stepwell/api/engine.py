@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar, TypeVarTuple, Unpack, cast
 
 from stepwell.api.acts import checked_actor
+from stepwell.api.backup import Backup, Progress, back_up
 from stepwell.api.handles import Caller, OpenTransaction, QueueHandle, Run, Starter
 from stepwell.api.options import ENGINE_DEFAULTS, EngineOptions, Options, flow_name
 from stepwell.api.session import Enlisted, Session, in_transaction
@@ -175,6 +176,21 @@ class Engine(Caller, Starter):
         errors come through as apsw raises them.
         """
         return self._session.query(sql, parameters)
+
+    def backup(
+        self, target: str | os.PathLike[str], *, overwrite: bool = False, progress: Progress | None = None
+    ) -> Backup:
+        """Make a backup of the file, beside all workers, and return what was made.
+
+        It is one file that needs no other, or with the ending ``.gz`` the same compressed. What it holds is the last
+        commit at the moment it began; it gets its name when it was looked through as `stepwell.verify` does, and is on
+        the disk. Nobody waits for it; the log grows meanwhile. `progress` is called with what is done, and how much of
+        how much of it (0 of 0: not known). Raises `InvalidArgument` where there is something of that name and not
+        `overwrite`, `StorageFull` where it has no room, `FileNotUsable` where the file is damaged.
+        """
+        session = self._session
+        session.check_usable()
+        return back_up(session.store.location, target, overwrite=overwrite, progress=progress)
 
     @contextmanager
     def transaction(self) -> Generator[OpenTransaction]:

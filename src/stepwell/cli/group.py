@@ -48,6 +48,8 @@ COMMANDS: Final[dict[str, CommandRow]] = {
     "takeover": CommandRow(
         "Act", "take the runs of a stalled worker, and let others carry them on", "takeover:takeover"
     ),
+    "backup": CommandRow("Keep", "copy the file, beside its workers, and look through the copy", "backup:backup"),
+    "verify": CommandRow("Keep", "look through a file or a backup, and say what is wrong with it", "verify:verify"),
     "completion": CommandRow(
         "Set up", "print what has a shell complete commands, options and ids", "completion:completion"
     ),

@@ -60,6 +60,14 @@ def since(text: str) -> datetime | timedelta:
     return found if found.tzinfo is not None else found.astimezone()
 
 
+def span(text: str | timedelta) -> timedelta:
+    """Read how long: ``90m``, ``6h``, ``1d``."""
+    found = text if isinstance(text, timedelta) else since(text) if text[-1:] in _UNITS else None
+    if not isinstance(found, timedelta) or found <= timedelta(0):
+        raise click.BadParameter(f"must be like 30m, 6h or 1d, not {text!r}")
+    return found
+
+
 def run_argument(function: _Function) -> _Function:
     """Give a command the parameter `run`: a run's id, which shells complete."""
     return click.argument("run", metavar="RUN", shell_complete=ids)(function)

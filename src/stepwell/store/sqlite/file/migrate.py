@@ -14,7 +14,7 @@ would renumber rowids of the user's tables), checked, and renamed into place onl
 room for it and for the migration is looked at first, since what a disk that fills half-way says is less clear.
 """
 
-# ruff: noqa: PTH105, PTH108, PTH112, PTH118, PTH120, PTH123, PTH208 -- SQLite's paths are strings
+# ruff: noqa: PTH112, PTH118, PTH120, PTH123, PTH208 -- SQLite's paths are strings
 # apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import apsw
 
 from stepwell.errors import FileNotUsable, SchemaTooNew, StorageFull, StoreError
-from stepwell.store.sqlite.file import paths
+from stepwell.store.sqlite.file import copying, paths
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -167,50 +167,24 @@ def back_up(path: str, version: int) -> str:
     """
     target = f"{path}-backup-v{version}"
     partial = target + "-partial"
-    for suffix in ("", paths.JOURNAL_SUFFIX, paths.WAL_SUFFIX, paths.SHM_SUFFIX):
-        with suppress(FileNotFoundError):
-            os.unlink(partial + suffix)
+    copying.discard(partial)
     try:
-        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        _copy(path, partial)
+        copying.copy_database(path, partial)
         _check_copy(partial, version)
-        descriptor = os.open(partial, os.O_RDWR)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(partial, target)
-        paths.sync_folder(os.path.dirname(target))
+        copying.publish(partial, target)
     except BaseException:
         with suppress(OSError):
-            os.unlink(partial)
+            copying.discard(partial)
         raise
     return target
 
 
-def _copy(path: str, partial: str) -> None:
-    source = _connect(path, "ro")
-    try:
-        copy = _connect(partial, "rw")
-        try:
-            # Half a copy is thrown away, and a whole one is synced as a file.
-            copy.pragma("journal_mode", "OFF")
-            copy.pragma("synchronous", "OFF")
-            with copy.backup("main", source, "main") as backup:
-                backup.step(-1)
-        finally:
-            copy.close()
-    finally:
-        source.close()
-
-
 def _check_copy(partial: str, version: int) -> None:
-    copy = _connect(partial, "rw")
+    copy = copying.open_plain(partial, "rw")
     try:
-        # The copy's header says WAL, as the original's does; without it the backup is one file that needs no other.
-        mode = copy.pragma("journal_mode", "DELETE")
+        alone = copying.standing_alone(copy)
         verdict: list[tuple[Any, ...]] = copy.execute("PRAGMA quick_check(1)").fetchall()
-        if mode != "delete" or verdict != [("ok",)] or version_of(copy) != version:
+        if not alone or verdict != [("ok",)] or version_of(copy) != version:
             raise FileNotUsable(
                 f"The backup before the migration, {partial!r}, is not sound ({verdict[0][0]}), so the file is damaged "
                 "as well and was not migrated. Restore it from an earlier backup, or rescue it with SQLite's "
@@ -218,11 +192,6 @@ def _check_copy(partial: str, version: int) -> None:
             )
     finally:
         copy.close()
-
-
-def _connect(path: str, mode: str) -> apsw.Connection:
-    flag = apsw.SQLITE_OPEN_READONLY if mode == "ro" else apsw.SQLITE_OPEN_READWRITE
-    return apsw.Connection(paths.uri(path, mode), flags=flag | apsw.SQLITE_OPEN_URI)
 
 
 def _apply(connection: apsw.Connection, migration: Migration, path: str) -> None:

@@ -1,0 +1,160 @@
+"""Backups of a file: made beside the workers, looked through before they get their name, and read again.
+
+A backup is one file that needs no other, or the same compressed by gzip (the ending ``.gz``).
+"""
+
+# ruff: noqa: PTH110, PTH112, PTH118, PTH119, PTH120, PTH123, PTH202 -- SQLite's paths are strings
+# apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Final
+
+import apsw
+
+from stepwell.errors import FileNotUsable, InvalidArgument, StorageFull
+from stepwell.store.sqlite.file import copying, locking, migrate, mounts, paths
+from stepwell.store.sqlite.file.connecting import check_library, connect, reader_pragmas, set_pragmas, translate
+from stepwell.store.sqlite.verify import Findings, findings
+
+#: What is told what is done, and how much of how much of it, 0 of 0 where that is not known.
+Progress = Callable[[str, int, int], None]
+
+COMPRESSED: Final = ".gz"
+_PARTIAL: Final = "-partial"
+_CHUNK_BYTES: Final = 1024 * 1024
+#: gzip's quickest level: payloads are text, and half a minute more for a tenth less is nobody's choice in a backup.
+_LEVEL: Final = 1
+_MEGABYTE: Final = 1_000_000
+
+
+def back_up(
+    path: str, target: str, *, overwrite: bool, readable: Callable[[bytes], bool], progress: Progress
+) -> tuple[str, Findings]:
+    """Copy the file at `path` to `target`, look through the copy, and give it its name; return that and what is in it.
+
+    Raises `InvalidArgument` where `target` is there already or is the file itself, `StorageFull` where it has no room,
+    `FileNotUsable` where there is no file, or a damaged one: then no backup is left.
+    """
+    check_library(apsw.sqlite_lib_version())
+    real = _existing(path)
+    final = os.path.realpath(target)
+    _check_target(real, final, overwrite=overwrite)
+    partial = final + _PARTIAL
+    copying.discard(partial)
+    try:
+        copying.copy_database(real, partial, lambda done, pages: progress("copying", done, pages))
+        copy = copying.open_plain(partial, "rw")
+        try:
+            alone = copying.standing_alone(copy)
+            found = findings(copy, readable, lambda what: progress(f"checking {what}", 0, 0))
+        finally:
+            copy.close()
+        if not alone or found.problems:
+            raise FileNotUsable(
+                f"No backup of {real!r} was made: the copy is not sound ({'; '.join(found.problems) or 'its mode'}), "
+                "so the file is damaged as well. Keep what earlier backups there are, and restore the newest sound one "
+                "(`stepwell verify`)."
+            )
+        if final.endswith(COMPRESSED):
+            partial = _compressed(partial, progress)
+        copying.publish(partial, final)
+    except apsw.Error as error:
+        raise translate(error, real) from error
+    finally:
+        copying.discard(final + _PARTIAL)
+        copying.discard(final + _PARTIAL + COMPRESSED)
+    return final, found
+
+
+def _existing(path: str) -> str:
+    real = paths.resolve(path)
+    if not os.path.exists(real):
+        raise FileNotUsable(f"There is no file {real!r}. Give the path of the file that the workers have open.")
+    mounts.check_mount(real)
+    return real
+
+
+def _check_target(real: str, final: str, *, overwrite: bool) -> None:
+    folder = os.path.dirname(final)
+    if os.path.isdir(final):
+        raise InvalidArgument(f"{final!r} is a folder; name the file that the backup is to be")
+    if not os.path.isdir(folder):
+        raise InvalidArgument(f"There is no folder {folder!r} for the backup; make it, or give another path")
+    if locking.Identity.of(final) == locking.Identity.of(real):
+        raise InvalidArgument(f"{final!r} is the file itself; give another path for its backup")
+    if os.path.exists(final) and not overwrite:
+        raise InvalidArgument(f"{final!r} is there already; give another path, or have it overwritten")
+    size = sum(paths.size_bytes(real + suffix) or 0 for suffix in ("", paths.WAL_SUFFIX))
+    disk = os.statvfs(folder)
+    free = disk.f_bavail * disk.f_frsize
+    if free < size:
+        raise StorageFull(
+            f"A backup of {real!r} takes up to {size / _MEGABYTE:,.1f} MB, and the disk of {folder!r} has "
+            f"{free / _MEGABYTE:,.1f} MB free. Nothing was written: free some space, or give another path."
+        )
+
+
+def _compressed(partial: str, progress: Progress) -> str:
+    packed, size = partial + COMPRESSED, os.path.getsize(partial)
+    descriptor = os.open(packed, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o600)
+    with open(partial, "rb") as plain, open(descriptor, "wb") as raw, gzip.GzipFile("", "wb", _LEVEL, raw) as file:
+        done = 0
+        while chunk := plain.read(_CHUNK_BYTES):
+            file.write(chunk)
+            done += len(chunk)
+            progress("compressing", done, size)
+    return packed
+
+
+def verify(path: str, *, readable: Callable[[bytes], bool], progress: Progress) -> Findings:
+    """Look through a file, or a backup of one; raises `FileNotUsable` where it is no file of ours."""
+    check_library(apsw.sqlite_lib_version())
+    real = _existing(path)
+    with unpacked(real) as plain:
+        try:
+            # Not "ro": the last connection could not remove the log that a file in WAL mode makes it open.
+            connection = connect(plain, "rw" if os.access(plain, os.W_OK) else "ro")
+            try:
+                set_pragmas(connection, plain, reader_pragmas())
+                if int(connection.pragma("application_id")) != migrate.APPLICATION_ID:
+                    raise FileNotUsable(f"{real!r} is an SQLite database, but not Stepwell's.")
+                newest = migrate.load_migrations()[-1].number
+                migrate.check_version(migrate.version_of(connection), newest, real)
+                return findings(connection, readable, lambda what: progress(f"checking {what}", 0, 0))
+            finally:
+                if not paths.size_bytes(plain + paths.WAL_SUFFIX):
+                    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+                connection.close()
+        except apsw.Error as error:
+            raise translate(error, real) from error
+
+
+@contextmanager
+def unpacked(path: str) -> Generator[str]:
+    """Yield the path of the database of a backup: the file itself, or an unpacked copy for the length of the block."""
+    if not path.endswith(COMPRESSED):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="stepwell-") as folder:
+        plain = os.path.join(folder, os.path.basename(path).removesuffix(COMPRESSED))
+        unpack(path, plain)
+        yield plain
+
+
+def unpack(path: str, plain: str) -> None:
+    """Write what a compressed backup holds to a new file; raises `FileNotUsable` where it is damaged."""
+    try:
+        with gzip.open(path, "rb") as packed, open(plain, "xb") as file:
+            shutil.copyfileobj(packed, file, _CHUNK_BYTES)
+    except (EOFError, gzip.BadGzipFile, OSError) as error:
+        raise FileNotUsable(
+            f"{path!r} cannot be unpacked: {error}. It is damaged, or no backup; take another one"
+        ) from error

@@ -1,0 +1,90 @@
+"""Copying a database, beside whoever writes to it, into one file that needs no other: backups are made so.
+
+SQLite's backup API copies page by page (`VACUUM INTO` would renumber rowids of the user's tables). The connection that
+reads holds one snapshot from the first page to the last, so what is copied is one commit, and no writer makes the copy
+begin anew; writers go on, and the log keeps what they write until the copy is whole.
+"""
+
+# ruff: noqa: PTH105, PTH108, PTH120 -- SQLite's paths are strings
+# apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import apsw
+
+from stepwell.store.sqlite.file import paths
+
+#: What is told how many pages of how many are copied.
+Progress = Callable[[int, int], None]
+
+#: How many pages are copied at a time, between two words on the progress: 8 MB of 4 KiB each.
+_PAGES: Final = 2048
+_ENDINGS: Final = ("", paths.JOURNAL_SUFFIX, paths.WAL_SUFFIX, paths.SHM_SUFFIX)
+
+
+def _silent(_copied: int, _all: int) -> None:
+    pass
+
+
+def copy_database(path: str, target: str, progress: Progress = _silent) -> None:
+    """Copy the last commit of the database at `path` to the new file `target`; raises `apsw.Error`, `OSError`.
+
+    The copy is not synced yet, see `publish`. Half of one is left where it fails, see `discard`.
+    """
+    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    source = open_plain(path, "rw")
+    try:
+        source.pragma("query_only", 1)
+        source.execute("BEGIN")
+        source.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # the snapshot begins with the first read
+        copy = open_plain(target, "rw")
+        try:
+            # Half a copy is thrown away, and a whole one is synced as a file.
+            copy.pragma("journal_mode", "OFF")
+            copy.pragma("synchronous", "OFF")
+            with copy.backup("main", source, "main") as backup:
+                while not backup.done:
+                    backup.step(_PAGES)
+                    progress(backup.page_count - backup.remaining, backup.page_count)
+        finally:
+            copy.close()
+        source.execute("COMMIT")
+    finally:
+        # The checkpoint of the last connection would be ours otherwise, and swallow its errors.
+        source.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        source.close()
+
+
+def open_plain(path: str, mode: str) -> apsw.Connection:
+    """Return a connection without any of the settings of an engine's, to a file that no engine has."""
+    flag = apsw.SQLITE_OPEN_READONLY if mode == "ro" else apsw.SQLITE_OPEN_READWRITE
+    return apsw.Connection(paths.uri(path, mode), flags=flag | apsw.SQLITE_OPEN_URI)
+
+
+def standing_alone(copy: apsw.Connection) -> bool:
+    """Make a copy one file that needs no other: its header says WAL, as the original's does. Tell if that worked."""
+    return bool(copy.pragma("journal_mode", "DELETE") == "delete")
+
+
+def publish(partial: str, target: str) -> None:
+    """Give a finished file its name, once it is on the disk; what had the name before is replaced."""
+    descriptor = os.open(partial, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(partial, target)
+    paths.sync_folder(os.path.dirname(target))
+
+
+def discard(partial: str) -> None:
+    """Remove a file that was not finished, and what SQLite made beside it."""
+    for ending in _ENDINGS:
+        with suppress(FileNotFoundError):
+            os.unlink(partial + ending)

@@ -1,0 +1,272 @@
+"""Backups are whole, made beside writers, and looked through; a file that is not whole is told from one that is."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from stepwell import (
+    AsyncEngine,
+    Engine,
+    FileNotUsable,
+    InvalidArgument,
+    Queue,
+    StorageFull,
+    publish,
+    receive,
+    step,
+    verify,
+    workflow,
+)
+
+LINE = Queue("backup.line", concurrency=1)
+LONG = "long " * 2000
+
+
+@step(name="backup.twice")
+def twice(number: int) -> int:
+    return 2 * number
+
+
+@workflow(name="backup.adds")
+async def adds(number: int, text: str = "") -> int:
+    first = twice(number)
+    await publish("text", text)
+    return first + await receive("more", int)
+
+
+def fill(path: Path) -> None:
+    """Make a file with runs of many kinds: over, waiting, queued, one with large payloads."""
+    with Engine(path, workflows=[adds]) as engine:
+        for number in range(5):
+            engine.start(adds, number, id=f"over-{number}")
+            engine.send(f"over-{number}", "more", 1)
+        for number in range(5):
+            assert engine.get(f"over-{number}").result(60) == 2 * number + 1
+        engine.start(adds, 1, LONG, id="waits")
+        assert engine.get("waits").value("text", timeout=60) == LONG
+    with Engine(path, workflows=[]) as engine:
+        engine.start(adds, 1, id="queued", queue=LINE)
+
+
+@pytest.fixture
+def orders(tmp_path: Path) -> Path:
+    path = tmp_path / "orders.db"
+    fill(path)
+    return path
+
+
+# --- making one -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["copy.db", "copy.db.gz"])
+def test_a_backup_is_one_whole_file_that_an_engine_goes_on_with(orders: Path, name: str) -> None:
+    with Engine(orders, workflows=[]) as engine:
+        made = engine.backup(orders.with_name(name))
+    copy = Path(made.path)
+    assert made.size_bytes == copy.stat().st_size
+    assert (made.runs, made.entries) == (7, 17)
+    assert not [path for path in orders.parent.iterdir() if "partial" in path.name]
+    assert verify(copy).ok
+    if copy.suffix == ".gz":
+        copy.with_suffix("").write_bytes(gzip.decompress(copy.read_bytes()))
+        copy = copy.with_suffix("")
+    assert not Path(f"{copy}-wal").exists()
+    with Engine(copy, workflows=[adds]) as engine:
+        engine.send("waits", "more", 3)
+        assert engine.get("waits").result(60) == 5
+    with Engine(orders, workflows=[]) as engine:
+        assert engine.get("waits").status == "waiting"
+
+
+def test_a_backup_beside_a_writer_has_all_that_was_acknowledged_before_and_is_whole(orders: Path) -> None:
+    stop, acknowledged = threading.Event(), [0]
+
+    def write() -> None:
+        while not stop.is_set():
+            engine.start(adds, 1, LONG, id=f"new-{acknowledged[0]}")
+            acknowledged[0] += 1
+
+    with Engine(orders, workflows=[]) as engine:
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            for number in range(5):
+                before = acknowledged[0]
+                made = engine.backup(orders.with_name(f"{number}.db"))
+                assert verify(made.path).ok
+                assert made.runs >= 7 + before
+        finally:
+            stop.set()
+            writer.join()
+
+
+def test_an_async_engine_makes_backups_while_its_loop_goes_on(orders: Path) -> None:
+    async def main() -> None:
+        async with AsyncEngine(orders, workflows=[]) as engine:
+            made = await engine.backup(orders.with_name("copy.db"))
+            assert verify(made.path).ok
+
+    asyncio.run(main())
+
+
+def test_a_backup_tells_its_progress(orders: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    with Engine(orders, workflows=[]) as engine:
+        engine.backup(orders.with_name("copy.db.gz"), progress=lambda *each: told.append(each))
+    kinds = [what.partition(" ")[0] for what, _, _ in told]
+    assert list(dict.fromkeys(kinds)) == ["copying", "checking", "compressing"]
+    assert all(0 <= done <= of for _, done, of in told)
+
+
+def test_nothing_is_overwritten_unless_that_is_said(orders: Path) -> None:
+    target = orders.with_name("copy.db")
+    target.write_text("something dear")
+    with Engine(orders, workflows=[]) as engine:
+        with pytest.raises(InvalidArgument, match="is there already"):
+            engine.backup(target)
+        assert target.read_text() == "something dear"
+        engine.backup(target, overwrite=True)
+    assert verify(target).ok
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [("orders.db", "is the file itself"), ("nowhere/copy.db", "There is no folder"), (".", "is a folder")],
+)
+def test_a_target_that_cannot_be_is_refused(orders: Path, target: str, expected: str) -> None:
+    before = sorted(orders.parent.iterdir())
+    with Engine(orders, workflows=[]) as engine, pytest.raises(InvalidArgument, match=expected):
+        engine.backup(orders.parent / target, overwrite=True)
+    assert [path for path in sorted(orders.parent.iterdir()) if path.name != "orders.db-lock"] == [
+        path for path in before if path.name != "orders.db-lock"
+    ]
+
+
+def test_a_disk_without_room_is_noticed_before_anything_is_written(
+    orders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = os.statvfs(orders.parent)
+
+    class Full:
+        f_bavail, f_frsize = 1, found.f_frsize
+
+    with Engine(orders, workflows=[]) as engine:
+        monkeypatch.setattr(os, "statvfs", lambda _path: Full)
+        with pytest.raises(StorageFull, match="Nothing was written"):
+            engine.backup(orders.with_name("copy.db"))
+    assert not orders.with_name("copy.db").exists()
+
+
+def test_of_a_damaged_file_no_backup_is_made(orders: Path) -> None:
+    tamper(orders, "UPDATE stepwell_queues SET waiting = 7")
+    with Engine(orders, workflows=[]) as engine, pytest.raises(FileNotUsable, match="queues count other entries"):
+        engine.backup(orders.with_name("copy.db"))
+    assert [path.name for path in orders.parent.iterdir() if "copy" in path.name] == []
+
+
+# --- looking through one ----------------------------------------------------------------------------------------------
+
+
+def tamper(path: Path, sql: str) -> None:
+    connection = apsw.Connection(str(path))
+    connection.pragma("foreign_keys", 0)
+    connection.pragma("ignore_check_constraints", 1)
+    connection.execute(sql)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        (
+            "UPDATE stepwell_runs SET owner = 999 WHERE id = 'waits'",
+            "belong to workers that the file does not know: waits",
+        ),
+        ("DELETE FROM stepwell_entries", "wait in a queue and have no place in it: queued"),
+        ("UPDATE stepwell_entries SET run = (SELECT key FROM stepwell_runs WHERE id = 'over-1')", "still have a place"),
+        ("UPDATE stepwell_runs SET queue = 'other' WHERE id = 'queued'", "in another queue than the one"),
+        ("UPDATE stepwell_queues SET running = 1", "queues count other entries than they have: backup.line"),
+        ("UPDATE stepwell_lanes SET waiting = 4", "entries of a partition than they have: backup.line"),
+        (
+            "UPDATE stepwell_journal SET op = 1 WHERE run = (SELECT key FROM stepwell_runs WHERE id = 'over-2')",
+            "recorded twice: over-2",
+        ),
+        ("INSERT INTO stepwell_wakes SELECT key FROM stepwell_runs WHERE id = 'waits'", "and belong to none: waits"),
+        (
+            "UPDATE stepwell_runs SET parent = 999, attached = 1 WHERE id = 'waits'",
+            "children that end with their parent have none: waits",
+        ),
+        ("UPDATE stepwell_runs SET input = '{' WHERE id = 'over-3'", "payloads that are not JSON: over-3"),
+        ("UPDATE stepwell_values SET value = X'0102' WHERE value IS NOT NULL", "payloads that cannot be read: over-0"),
+        ("UPDATE stepwell_runs SET input = X'1E02' WHERE id = 'over-3'", "payloads that cannot be read: over-3"),
+        (
+            "DELETE FROM stepwell_runs WHERE id = 'over-4'",
+            "rows refer to rows that are not there: stepwell_journal row",
+        ),
+    ],
+)
+def test_what_no_constraint_says_is_found_and_named(orders: Path, sql: str, expected: str) -> None:
+    assert verify(orders).problems == []
+    tamper(orders, sql)
+    found = verify(orders)
+    assert not found.ok
+    assert any(expected in problem for problem in found.problems), found.problems
+
+
+def test_a_damaged_page_is_found(orders: Path) -> None:
+    with orders.open("r+b") as file:
+        file.seek(4096 * 3)
+        file.write(os.urandom(4096))
+    try:
+        assert not verify(orders).ok
+    except FileNotUsable as error:
+        assert "damaged" in str(error)  # noqa: PT017 - where the page of the schema was hit, nothing can be read at all
+
+
+def test_of_many_places_some_are_named_and_the_others_counted(orders: Path) -> None:
+    tamper(orders, "UPDATE stepwell_runs SET input = '{'")
+    (problem,) = verify(orders).problems
+    assert problem == ("runs have payloads that are not JSON: over-0, over-1, over-2, over-3, over-4 and 2 more")
+
+
+def test_looking_through_a_file_leaves_it_as_it_was(orders: Path) -> None:
+    def state() -> dict[str, Any]:
+        return {path.name: path.read_bytes() for path in orders.parent.iterdir()}
+
+    before = state()
+    assert verify(orders).ok
+    assert state() == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda data: data[: len(data) // 2], "cannot be unpacked"),
+        (lambda data: b"nonsense" + data, "cannot be unpacked"),
+        (lambda _data: b"", "is empty|cannot be unpacked|not Stepwell's|not an SQLite"),
+    ],
+)
+def test_a_damaged_compressed_backup_is_refused(orders: Path, damage: Callable[[bytes], bytes], expected: str) -> None:
+    with Engine(orders, workflows=[]) as engine:
+        target = Path(engine.backup(orders.with_name("copy.db.gz")).path)
+    target.write_bytes(damage(target.read_bytes()))
+    with pytest.raises(FileNotUsable, match=expected):
+        verify(target)
+
+
+@pytest.mark.parametrize("content", [None, b"no database\n" * 100])
+def test_what_is_no_file_of_ours_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "x.db"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(FileNotUsable):
+        verify(path)
