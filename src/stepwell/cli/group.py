@@ -34,6 +34,8 @@ COMMANDS: Final[dict[str, CommandRow]] = {
     "show": CommandRow("Look", "show a run: its facts, what it published, its journal", "show:show"),
     "queues": CommandRow("Look", "list the queues and limits of the file, and how full they are", "queues:queues"),
     "workers": CommandRow("Look", "list the workers that have the file open, and what they are at", "workers:workers"),
+    "start": CommandRow("Act", "record the start of a run, for a worker to carry out", "start:start"),
+    "send": CommandRow("Act", "send a message to a run", "send:send"),
     "cancel": CommandRow("Act", "ask a run to stop; its `finally` blocks are executed by a worker", "cancel:cancel"),
     "resume": CommandRow(
         "Act", "have a halted run tried again, with the code that the workers have now", "resume:resume"

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import click
+import msgspec
 from click.shell_completion import CompletionItem
 
 from stepwell.cli import database
@@ -66,6 +67,22 @@ def span(text: str | timedelta) -> timedelta:
     if not isinstance(found, timedelta) or found <= timedelta(0):
         raise click.BadParameter(f"must be like 30m, 6h or 1d, not {text!r}")
     return found
+
+
+def json_or_text(text: str) -> Any:
+    """Read a value: JSON, or else the text as it stands. A number, ``true`` or ``null`` as a text stands in quotes."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+
+
+def named(text: str) -> tuple[str, Any]:
+    """Read ``name=value``."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise click.BadParameter(f"must be NAME=ARG, with the name of a parameter, not {text!r}")
+    return name, json_or_text(value)
 
 
 def run_argument(function: _Function) -> _Function:

@@ -1,0 +1,76 @@
+"""``stepwell start``: record the start of a run, by the name of its workflow."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, cast
+
+import click
+
+from stepwell.api.options import StartOptions
+from stepwell.cli.acting import client, missing_worker, refuse
+from stepwell.cli.database import database_option
+from stepwell.cli.exit_codes import FAILED
+from stepwell.cli.group import command
+from stepwell.cli.options import json_or_text, named, seconds, span
+from stepwell.cli.printing import print_json
+
+
+@command(
+    "start",
+    "stepwell start shop.checkout '{\"number\": 42}' --id order-42",
+    "stepwell start report 2026 --kwarg lines=10 --queue nightly --priority 5",
+    "stepwell start report 2026 --wait 60",
+)
+@click.argument("workflow", metavar="WORKFLOW")
+@click.argument("arguments", nargs=-1, type=json_or_text, metavar="[ARG]...")
+@database_option
+@click.option("--kwarg", "kwargs", multiple=True, type=named, metavar="NAME=ARG", help="An argument by its name.")
+@click.option("--id", metavar="TEXT", help="The run's id; the same id again gives the same run.")
+@click.option("--queue", metavar="NAME", help="The queue in which it waits for its turn.")
+@click.option("--priority", type=int, metavar="N", help="In the queue: higher goes first.")
+@click.option("--delay", type=span, metavar="SPAN", help="In the queue: how long until it begins to wait (90s, 2h).")
+@click.option("--dedup", metavar="TEXT", help="In the queue: a key; one run with it at a time.")
+@click.option("--partition", metavar="TEXT", help="In the queue: whose share it belongs to.")
+@click.option("--wait", type=seconds, metavar="SECONDS", help="Wait for its end so long, and print its result.")
+def start(
+    workflow: str,
+    arguments: tuple[Any, ...],
+    db: str,
+    kwargs: tuple[tuple[str, Any], ...],
+    id: str | None,
+    queue: str | None,
+    priority: int | None,
+    delay: timedelta | None,
+    dedup: str | None,
+    partition: str | None,
+    wait: float | None,
+) -> int:
+    """Start a run."""
+    given: dict[str, Any] = {
+        "kwargs": dict(kwargs) or None,
+        "id": id,
+        "queue": queue,
+        "priority": priority,
+        "delay": delay,
+        "dedup": dedup,
+        "partition": partition,
+    }
+    options = cast("StartOptions", {name: each for name, each in given.items() if each is not None})
+    with client(db) as engine:
+        run = engine.start(workflow, *arguments, **options)
+        click.echo(run.id, err=wait is not None)
+        missing = missing_worker(engine, [workflow], queue, db)
+        if missing is not None:
+            click.echo(missing, err=True)
+        if wait is None:
+            return 0
+        try:
+            print_json(run.result(timeout=wait))
+        except TimeoutError:
+            refuse(f"stepwell start: run {run.id!r} has not ended after {wait:g} s; it goes on")
+        except Exception as error:  # noqa: BLE001 - whatever the workflow raised
+            refuse(f"stepwell start: run {run.id!r}: {type(error).__name__}: {error}")
+        else:
+            return 0
+    return FAILED

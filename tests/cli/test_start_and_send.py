@@ -1,0 +1,132 @@
+"""`stepwell start` and `stepwell send`: what is written on the line arrives in the workflow as it is meant."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwell import Engine, Queue, receive, workflow
+from stepwell.cli import main
+
+LINE = Queue("started.line")
+
+
+@workflow(name="started.echo")
+async def echo(*arguments: Any, **named: Any) -> Any:
+    return {"arguments": list(arguments), "named": named}
+
+
+@workflow(name="started.waits")
+async def waits() -> Any:
+    return await receive("answer")
+
+
+@workflow(name="started.fails")
+async def fails() -> None:
+    raise ValueError("no luck")
+
+
+@pytest.fixture
+def orders(tmp_path: Path) -> str:
+    path = tmp_path / "orders.db"
+    with Engine(path, workflows=[]):
+        pass
+    return str(path)
+
+
+def carried_on(orders: str, run: str) -> Any:
+    with Engine(orders, workflows=[echo, waits, fails]) as engine:
+        return engine.get(run).result(60)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("42", 42),
+        ("'42'", "'42'"),
+        ('"42"', "42"),
+        ("true", True),
+        ("plain text", "plain text"),
+        ("", ""),
+        ('{"a": [1, null]}', {"a": [1, None]}),
+        ("{broken", "{broken"),
+        ("9223372036854775809", 2**63 + 1),
+    ],
+)
+def test_an_argument_is_json_or_else_a_text(orders: str, written: str, meant: Any) -> None:
+    assert main(["start", "started.echo", "--id", "a", "--kwarg", f"b={written}", "--db", orders, "--", written]) == 0
+    assert carried_on(orders, "a") == {"arguments": [meant], "named": {"b": meant}}
+
+
+def test_a_start_prints_the_id_and_says_that_no_worker_is_there(
+    orders: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["start", "started.echo", "--db", orders]) == 0
+    said = capsys.readouterr()
+    assert carried_on(orders, said.out.strip()) == {"arguments": [], "named": {}}
+    assert f"stepwell worker MODULE --db {orders}" in said.err
+
+
+def test_a_start_has_a_place_in_a_queue(orders: str) -> None:
+    line = ["--queue", "started.line", "--priority", "3", "--delay", "1h", "--dedup", "x", "--partition", "p"]
+    assert main(["start", "started.echo", "--id", "a", *line, "--db", orders]) == 0
+    with Engine(orders, workflows=[]) as engine:
+        info = engine.queue(LINE).info()
+        assert (info.delayed, info.waiting) == (1, 0)
+        rows = engine.query("SELECT partition, priority, dedup FROM stepwell_entries")
+        assert list(rows) == [("p", 3, "x")]
+
+
+def test_the_result_of_a_start_can_be_waited_for(orders: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with Engine(orders, workflows=[echo, fails]) as engine:
+        engine.start(echo, 1, id="a").result(60)
+        with pytest.raises(ValueError, match="no luck"):
+            engine.start(fails, id="b").result(60)
+    assert main(["start", "started.echo", "1", "--id", "a", "--wait", "60", "--db", orders]) == 0
+    assert json.loads(capsys.readouterr().out) == {"arguments": [1], "named": {}}
+    assert main(["start", "started.fails", "--id", "b", "--wait", "60", "--db", orders]) == 1
+    assert "run 'b': ValueError: no luck" in capsys.readouterr().err
+    assert main(["start", "started.waits", "--id", "c", "--wait", "0.01", "--db", orders]) == 1
+    assert "run 'c' has not ended after 0.01 s; it goes on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "expected"),
+    [
+        (["started.echo", "--kwarg", "b"], 2, "must be NAME=ARG"),
+        (["started.echo", "--kwarg", "1b=2"], 2, "must be NAME=ARG"),
+        (["started.echo", "--priority", "3"], 2, "queue"),
+        (["started.echo", "--id", ""], 2, "id"),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused_and_nothing_is_recorded(
+    orders: str, line: list[str], code: int, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["start", *line, "--db", orders]) == code
+    assert expected in capsys.readouterr().err
+    with Engine(orders, workflows=[]) as engine:
+        assert engine.list() == []
+
+
+def test_a_second_start_of_an_id_with_other_arguments_is_refused(
+    orders: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["start", "started.echo", "1", "--id", "a", "--db", orders]) == 0
+    assert main(["start", "started.echo", "1", "--id", "a", "--db", orders]) == 0
+    assert main(["start", "started.echo", "2", "--id", "a", "--db", orders]) == 1
+    assert "stepwell start: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("value", "meant"), [(["true"], True), (["no"], "no"), ([], None)])
+def test_a_message_arrives_once(orders: str, value: list[str], meant: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["start", "started.waits", "--id", "a", "--db", orders]) == 0
+    for _ in range(2):
+        assert main(["send", "a", "answer", *value, "--key", "k", "--db", orders]) == 0
+    assert "run 'a': message 'answer' is recorded; " in capsys.readouterr().out
+    assert carried_on(orders, "a") == meant
+    assert main(["send", "a", "answer", "--db", orders]) == 1
+    assert "has ended" in capsys.readouterr().err or "completed" in capsys.readouterr().err
+    assert main(["send", "zoe", "answer", "--db", orders]) == 1
