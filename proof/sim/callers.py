@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from proof.sim.faults import Violation
 from proof.sim.programs import FLOWS, WORKFLOWS, collected, in_queue, key_of
-from stepwell.api.session import Enlisted
+from stepwell.api.enlisted import Enlisted
 from stepwell.definitions.queues import Queue, queue_entry
 from stepwell.errors import (
     ClaimLost,
@@ -50,6 +50,8 @@ _ONCE_ONLY: Final = frozenset({"send", "collect"})
 _MOST_TRIES: Final = 8
 #: How many tries of one call can be told from those of others by their numbers in the table of effects.
 TRIES: Final = 1_000
+#: No run has this id.
+NOBODY: Final = "nobody"
 
 
 @dataclass
@@ -183,12 +185,6 @@ class Callers:
         if world.lock_holder is not None:
             world.at(1_000, process, partial(self._transact, call, process, reply), "transacts")
             return
-        session: Any = SimpleNamespace(
-            engine_thread=SimpleNamespace(worker=turn_loop.worker, turn_loop=turn_loop),
-            clock=SimpleNamespace(now=process.time),
-            codec=self._world.codec,
-            workflows=turn_loop.worker.runs.workflows,
-        )
         row = call.number * TRIES + call.tries
         store.writers.acquire()
         try:
@@ -198,8 +194,11 @@ class Callers:
             messages = () if alone else (self._message(call, None),)
             with store.transaction(turn_loop.claimed()) as opened:
                 opened.lent.execute("INSERT INTO effects (run, op, number) VALUES ('', ?, 0)", (row,))
-                enlisted = Enlisted(session, opened.apply)
+                enlisted = Enlisted(turn_loop.worker, self._world.codec, process.time, opened.apply)
                 run_id = enlisted.submit(StartRun(run, messages))
+                if call.number % 2:  # what is refused afterwards takes nothing of it back
+                    with suppress(RunNotFound):
+                        enlisted.submit(SendMessage(NOBODY, OutgoingMessage("word", "1", None)))
             for event in enlisted.events():
                 process.post(event)
         except StepwellError as error:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from proof.sim.plan import Action, Plan, Worker
 from proof.sim.world import World
-from stepwell.api.session import Enlisted
+from stepwell.api.enlisted import Enlisted
 from stepwell.model.journal import Entry
 from stepwell.model.run import RunRecord, RunSnapshot
 from stepwell.replay.execution import Execution
@@ -22,6 +22,7 @@ from stepwell.store.sql.ownership import Ownership
 from stepwell.store.sql.queue_changes import Entries
 from stepwell.store.sql.queue_facts import SqlFacts
 from stepwell.store.sqlite.statements import SQL
+from stepwell.store.sqlite.writer import Writer
 from stepwell.worker import activation
 from stepwell.worker.activation import Activator
 from stepwell.worker.loaded_run import LoadedRun
@@ -238,6 +239,11 @@ def _forget_what_was_started(stack: ExitStack) -> None:
     stack.enter_context(patch.object(Enlisted, "events", none))
 
 
+def _take_back_too_much(stack: ExitStack) -> None:
+    """A savepoint that is undone takes back what the transaction gathered before it."""
+    stack.enter_context(patch.object(Writer, "_write_gathered", lambda _self, _lent: None))
+
+
 def _say_nothing(stack: ExitStack) -> None:
     stack.enter_context(patch.object(activation, "waits_of", lambda _run: None))
 
@@ -295,6 +301,9 @@ CONTROLS: Final[dict[str, Break]] = {
     "a deadline that comes 5 ms early": Break(_stop_too_early, ("a deadline is not early",)),
     "a deadline is not kept in a queue": Break(_keep_no_deadline_of_what_waits, ("a deadline is kept",)),
     "a transaction's starts are forgotten": Break(_forget_what_was_started, ("what is owned is in memory",)),
+    "an undone savepoint takes back too much": Break(
+        _take_back_too_much, ("a run goes on", "an end wakes who waits for it")
+    ),
     "a reason that is out of date": Break(_say_what_was, ("a row says what its run waits for",)),
     "a run is parked without a word": Break(
         _say_nothing, ("whatever does not run says why", "a row says what its run waits for")

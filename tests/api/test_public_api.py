@@ -15,14 +15,14 @@ import stepwell
 from stepwell import errors
 
 CLASSES = {
-    "Act", "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Batch", "ChildRun", "Clock",
+    "Act", "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Backup", "Batch", "ChildRun", "Clock",
     "Connection", "Current", "Engine", "FailureInfo", "JournalEntry", "Limit", "OpenTransaction", "Queue",
     "QueueHandle", "QueueInfo", "Rate", "Retry", "Rows", "Run", "RunContext", "RunInfo", "Step", "StepInfo",
-    "Transaction", "WaitInfo", "Workflow",
+    "Transaction", "Verification", "WaitInfo", "Workflow",
 }  # fmt: skip
 FUNCTIONS = {
     "current", "get_logger", "map", "now", "patched", "publish", "random", "receive", "send", "sleep_until", "start",
-    "step", "transaction", "uuid4", "workflow",
+    "step", "transaction", "uuid4", "verify", "workflow",
 }  # fmt: skip
 ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
 
@@ -105,6 +105,7 @@ SIGNATURES: dict[str, list[str]] = {
 }
 OF_AN_ENGINE = {
     "start": STARTING,
+    "start_many": ["workflow", "args", "*", "ids", "kwargs", "deadline", "messages", *IN_A_QUEUE],
     "get": ["id"],
     "list": ["*", "status", "workflow", "id_prefix", "limit", "before"],
     "query": ["sql", "parameters"],
@@ -187,7 +188,7 @@ def test_twins_have_the_same_names_with_the_same_parameters_and_one_is_awaited(p
 
 def test_sync_has_the_operations_of_the_package_and_what_asyncio_has() -> None:
     operations = {name for name in stepwell.sync.__all__ if name not in ("ChildRun", "call", "sleep")}
-    assert operations == FUNCTIONS - {"get_logger", "step", "transaction", "workflow"}
+    assert operations == FUNCTIONS - {"get_logger", "step", "transaction", "verify", "workflow"}
 
 
 def test_the_page_of_the_api_has_every_name() -> None:

@@ -77,6 +77,7 @@ CALLS: dict[tuple[type, str], Call] = {
     (AsyncEngine, "query"): lambda engine, _run, _queue: engine.query("SELECT 1"),
     (AsyncEngine, "retry_all"): lambda engine, _run, _queue: engine.retry_all(id_prefix="r", dry_run=True),
     (AsyncEngine, "purge"): lambda engine, _run, _queue: engine.purge(3600),
+    (AsyncEngine, "start_many"): lambda engine, _run, _queue: engine.start_many(fails, [()], queue=ROOM, delay=60),
     (AsyncEngine, "send"): lambda engine, run, _queue: engine.send(run.id, "hint", 1),
     (AsyncQueueHandle, "info"): lambda _engine, _run, queue: queue.info(),
     (AsyncQueueHandle, "acts"): lambda _engine, _run, queue: queue.acts(),
@@ -100,6 +101,7 @@ CALLS: dict[tuple[type, str], Call] = {
 #: `transaction` lends the writer's connection to the code of the caller's loop; these read nothing.
 NO_QUESTIONS = {
     (AsyncEngine, "transaction"),
+    (AsyncEngine, "backup"),
     (AsyncEngine, "close"),
     (AsyncEngine, "queue"),
     (AsyncRun, "workflow"),

@@ -293,10 +293,13 @@ def use_transactions(engine: TestEngine) -> Reader:
     engine.start(books).result(60)
     page.execute(1)
     assert engine.get("order-42").result(60) == "done"
-    page.names["remind"] = takes
+    page.names |= {"remind": takes, "mails": Queue("documented.mails"), "engine": engine}
     page.execute(2)
-    assert engine.get("reminder-999").result(60) == "done"
+    assert len(page.names["runs"]) == 1000
+    assert page.names["runs"][999].result(60) == "done"
     page.execute(3)
+    assert engine.get("reminder-999").result(60) == "done"
+    page.execute(4)
     assert page.names["big"] == [("order-42", "ada@example.com")]
     assert page.names["count"] == 1
     with engine.transaction() as tx:

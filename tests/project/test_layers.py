@@ -40,11 +40,11 @@ INSIDE: dict[str, list[list[str]]] = {
         ["async_opening", "engine"],
         ["handles"],
         ["session"],
-        ["request_factory"],
+        ["enlisted", "request_factory"],
         ["read_service"],
         ["views"],
         ["why"],
-        ["acts", "backup", "engine_clock", "options", "reasons", "sortable_ids"],
+        ["acts", "backup", "engine_clock", "options", "reasons", "sortable_ids", "start_plan"],
     ],
     "stepwell.runtime": [
         ["engine_thread"],

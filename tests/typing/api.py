@@ -203,7 +203,12 @@ def engine_gives_typed_runs(order: Order) -> None:
             assert_type(tx, stepwell.OpenTransaction)
             assert_type(tx.execute("SELECT 1"), Rows)
             assert_type(tx.start(checkout, order), stepwell.Run[str])
+            assert_type(tx.start_many(checkout, [(order,)]), list[stepwell.Run[str]])
             takes_a_connection(tx)
+        assert_type(engine.start_many(checkout, [(order,)], ids=["a"], queue=queue), list[stepwell.Run[str]])
+        assert_type(engine.start_many(billing, ((order, at) for at in range(9))), list[stepwell.Run[int]])
+        engine.start_many(checkout, [order])  # type: ignore[list-item]  # pyright: ignore[reportCallIssue, reportArgumentType]
+        engine.start_many(checkout, [(order,)], id="a")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
         engine.start(checkout)  # type: ignore[call-arg, arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
         engine.start(checkout, "order")  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
         engine.start(billing, order)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
@@ -223,6 +228,7 @@ async def async_engine_gives_typed_runs(order: Order) -> None:
             assert_type(tx, stepwell.AsyncTransaction)
             assert_type(await tx.execute("SELECT 1"), Rows)
             assert_type(await tx.start(checkout, order), stepwell.AsyncRun[str])
+        assert_type(await engine.start_many(checkout, [(order,)]), list[stepwell.AsyncRun[str]])
         await engine.send("order-42", "approval", True)
         await engine.start(checkout, "order")  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
 

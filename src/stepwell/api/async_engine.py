@@ -19,9 +19,19 @@ from stepwell.api.acts import Act, checked_actor
 from stepwell.api.async_opening import LoopSession
 from stepwell.api.backup import Backup, Progress, back_up
 from stepwell.api.engine import CLOSE_TIMEOUT_SECONDS
-from stepwell.api.options import ENGINE_DEFAULTS, START_OPTIONS, EngineOptions, Options, StartOptions, flow_name
+from stepwell.api.enlisted import Enlisted
+from stepwell.api.options import (
+    ENGINE_DEFAULTS,
+    MANY_OPTIONS,
+    START_OPTIONS,
+    EngineOptions,
+    ManyOptions,
+    Options,
+    StartOptions,
+    flow_name,
+)
 from stepwell.api.read_service import ReadService
-from stepwell.api.session import Enlisted, Session, in_transaction
+from stepwell.api.session import Session, in_transaction
 from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WorkerInfo, outcome
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import UNSET, Limit, Queue, Rate, Unset
@@ -88,6 +98,10 @@ class AsyncStarter:
         """Have it done, and return the answer."""
         raise NotImplementedError
 
+    async def _submit_all(self, requests: Sequence[StartRun]) -> builtins.list[str]:
+        """Have all of it done, or none, and return the ids."""
+        raise NotImplementedError
+
     @overload
     async def start(
         self, workflow: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts, **options: Unpack[StartOptions]
@@ -110,6 +124,56 @@ class AsyncStarter:
         requests = (await caller._ready()).requests
         definition = requests.definition(workflow, options)
         return AsyncRun(caller, await self._submit(requests.start(definition, args, options)), definition)
+
+    @overload
+    async def start_many(
+        self,
+        workflow: Callable[[*Ts], Coroutine[Any, Any, T]],
+        args: Iterable[tuple[*Ts]],
+        /,
+        *,
+        ids: Iterable[str] | None = None,
+        **options: Unpack[ManyOptions],
+    ) -> builtins.list[AsyncRun[T]]: ...
+
+    @overload
+    async def start_many(
+        self,
+        workflow: Callable[[*Ts], T],
+        args: Iterable[tuple[*Ts]],
+        /,
+        *,
+        ids: Iterable[str] | None = None,
+        **options: Unpack[ManyOptions],
+    ) -> builtins.list[AsyncRun[T]]: ...
+
+    @overload
+    async def start_many(
+        self,
+        workflow: str,
+        args: Iterable[tuple[Any, ...]],
+        /,
+        *,
+        ids: Iterable[str] | None = None,
+        **options: Unpack[ManyOptions],
+    ) -> builtins.list[AsyncRun[Any]]: ...
+
+    @shows_options(MANY_OPTIONS)
+    async def start_many(
+        self,
+        workflow: Callable[[*Ts], Any] | str,
+        args: Iterable[tuple[*Ts]],
+        /,
+        *,
+        ids: Iterable[str] | None = None,
+        **options: Unpack[ManyOptions],
+    ) -> builtins.list[AsyncRun[Any]]:
+        """Start a run for each tuple of arguments, all or none; see `stepwell.Engine.start_many`."""
+        caller = self._caller()
+        requests = (await caller._ready()).requests
+        definition = requests.definition(workflow, options)
+        found = await self._submit_all(requests.start_many(definition, args, ids, options))
+        return [AsyncRun(caller, run_id, definition) for run_id in found]
 
     async def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
         """Send the run a message, in a transaction if, and only if, that commits; see `stepwell.Engine.send`."""
@@ -187,6 +251,11 @@ class AsyncEngine(AsyncStarter):
 
     async def _submit(self, request: StartRun | SendMessage) -> Any:
         return await self._ask(request)
+
+    async def _submit_all(self, requests: Sequence[StartRun]) -> builtins.list[str]:
+        session = await self._ready()
+        session.check_usable()
+        return await asyncio.to_thread(session.start_all, requests)
 
     async def get(self, id: str) -> AsyncRun[Any]:
         """Return the handle of a run; raises `RunNotFound`."""
@@ -276,7 +345,7 @@ class AsyncEngine(AsyncStarter):
                     writers.holding(where),
                     engine_thread.store.transaction(engine_thread.turn_loop.claimed()) as opened,
                 ):
-                    enlisted = Enlisted(session, opened.apply)
+                    enlisted = session.enlisted(opened)
                     yield AsyncTransaction(self, opened.lent, enlisted)
             finally:
                 in_transaction.reset(token)
@@ -299,6 +368,9 @@ class AsyncTransaction(AsyncStarter):
 
     async def _submit(self, request: StartRun | SendMessage) -> Any:
         return self._enlisted.submit(request)
+
+    async def _submit_all(self, requests: Sequence[StartRun]) -> builtins.list[str]:
+        return self._enlisted.start(requests)
 
     async def execute(self, sql: str, parameters: Parameters = ()) -> Rows:
         """Execute SQL on the caller's own tables and return all rows; see `stepwell.Connection`."""

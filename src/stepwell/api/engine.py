@@ -17,7 +17,7 @@ from stepwell.api.acts import checked_actor
 from stepwell.api.backup import Backup, Progress, back_up
 from stepwell.api.handles import Caller, OpenTransaction, QueueHandle, Run, Starter
 from stepwell.api.options import ENGINE_DEFAULTS, EngineOptions, Options, flow_name
-from stepwell.api.session import Enlisted, Session, in_transaction
+from stepwell.api.session import Session
 from stepwell.api.views import WorkerInfo
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import Limit, Queue
@@ -88,6 +88,10 @@ class Engine(Caller, Starter):
 
     def _submit(self, request: StartRun | SendMessage) -> Any:
         return self._ask(request)
+
+    def _submit_all(self, requests: Sequence[StartRun]) -> builtins.list[str]:
+        self._session.check_usable()
+        return self._session.start_all(requests)
 
     def get(self, id: str) -> Run[Any]:
         """Return the handle of a run; raises `RunNotFound`."""
@@ -201,15 +205,5 @@ class Engine(Caller, Starter):
         """
         session = self._session
         session.check_usable()
-        engine_thread = session.engine_thread
-        with engine_thread.writing():
-            engine_thread.check_open()
-            token = in_transaction.set(in_transaction.get() | {id(session)})
-            try:
-                with engine_thread.store.transaction(engine_thread.turn_loop.claimed()) as opened:
-                    enlisted = Enlisted(session, opened.apply)
-                    yield OpenTransaction(self, opened.lent, enlisted)
-            finally:
-                in_transaction.reset(token)
-            # Before others may write: see `Arrivals.message_from_outside`.
-            session.after_transaction(enlisted.events())
+        with session.transaction() as (lent, enlisted):
+            yield OpenTransaction(self, lent, enlisted)

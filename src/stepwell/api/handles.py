@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from stepwell.api.acts import Act
-from stepwell.api.options import START_OPTIONS, StartOptions
-from stepwell.api.session import Enlisted, Session
+from stepwell.api.enlisted import Enlisted
+from stepwell.api.options import MANY_OPTIONS, START_OPTIONS, ManyOptions, StartOptions
+from stepwell.api.session import Session
 from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, outcome
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import UNSET, Rate, Unset
@@ -90,6 +91,10 @@ class Starter:
         """Have it done, and return the answer."""
         raise NotImplementedError
 
+    def _submit_all(self, requests: Sequence[StartRun]) -> builtins.list[str]:
+        """Have all of it done, or none, and return the ids."""
+        raise NotImplementedError
+
     @overload
     def start(
         self, workflow: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts, **options: Unpack[StartOptions]
@@ -130,6 +135,63 @@ class Starter:
         definition = requests.definition(workflow, options)
         return Run(caller, self._submit(requests.start(definition, args, options)), definition)
 
+    @overload
+    def start_many(
+        self,
+        workflow: Callable[[*Ts], Coroutine[Any, Any, T]],
+        args: Iterable[tuple[*Ts]],
+        /,
+        *,
+        ids: Iterable[str] | None = None,
+        **options: Unpack[ManyOptions],
+    ) -> builtins.list[Run[T]]: ...
+
+    @overload
+    def start_many(
+        self,
+        workflow: Callable[[*Ts], T],
+        args: Iterable[tuple[*Ts]],
+        /,
+        *,
+        ids: Iterable[str] | None = None,
+        **options: Unpack[ManyOptions],
+    ) -> builtins.list[Run[T]]: ...
+
+    @overload
+    def start_many(
+        self,
+        workflow: str,
+        args: Iterable[tuple[Any, ...]],
+        /,
+        *,
+        ids: Iterable[str] | None = None,
+        **options: Unpack[ManyOptions],
+    ) -> builtins.list[Run[Any]]: ...
+
+    @shows_options(MANY_OPTIONS)
+    def start_many(
+        self,
+        workflow: Callable[[*Ts], Any] | str,
+        args: Iterable[tuple[*Ts]],
+        /,
+        *,
+        ids: Iterable[str] | None = None,
+        **options: Unpack[ManyOptions],
+    ) -> builtins.list[Run[Any]]:
+        """Start a run of `workflow` for each tuple of arguments, all or none; return their handles in that order.
+
+        They are started in one transaction, and when this returns they survive power loss: thousands cost one commit.
+        `ids`: an id for each, in the same order. The options are those of `start`, and hold for each of the runs. Start
+        runs whose options differ one by one in a `transaction`.
+
+        Raises as `start` does; then none of them was started.
+        """
+        caller = self._caller()
+        requests = caller._session.requests
+        definition = requests.definition(workflow, options)
+        found = self._submit_all(requests.start_many(definition, args, ids, options))
+        return [Run(caller, run_id, definition) for run_id in found]
+
     def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
         """Send the run a message; when this returns, it is recorded and will be received once.
 
@@ -153,6 +215,9 @@ class OpenTransaction(Starter):
 
     def _submit(self, request: StartRun | SendMessage) -> Any:
         return self._enlisted.submit(request)
+
+    def _submit_all(self, requests: Sequence[StartRun]) -> builtins.list[str]:
+        return self._enlisted.start(requests)
 
     def execute(self, sql: str, parameters: Parameters = ()) -> Rows:
         """Execute SQL on the caller's own tables and return all rows; see `stepwell.Connection`."""

@@ -38,17 +38,23 @@ _RETRIED: Final = ("failed", "cancelled", "halted")
 _CLOCK_METHODS: Final = ("now", "set_floor", "seconds_until", "on_jump")
 
 
-class StartOptions(QueueOptions, total=False):
-    """The keyword arguments of `start`; see `stepwell.Engine.start`."""
+class ManyOptions(QueueOptions, total=False):
+    """The keyword arguments of `start_many`, which hold for each of the runs; see `stepwell.Engine.start`."""
 
-    id: str | None
     kwargs: Mapping[str, Any] | None
     deadline: float | timedelta | datetime | None
     messages: Sequence[StartMessage]
 
 
+class StartOptions(ManyOptions, total=False):
+    """The keyword arguments of `start`; see `stepwell.Engine.start`."""
+
+    id: str | None
+
+
 #: Their names.
-START_OPTIONS: Final = ["id", "kwargs", "deadline", "messages", *QueueOptions.__annotations__]
+MANY_OPTIONS: Final = ["kwargs", "deadline", "messages", *QueueOptions.__annotations__]
+START_OPTIONS: Final = ["id", *MANY_OPTIONS]
 
 
 class EngineOptions(TypedDict, total=False):

@@ -5,7 +5,7 @@ Nothing here waits, and nothing is written: what is not acceptable is refused be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from stepwell.api.acts import checked_actor
 from stepwell.api.options import (
     START_OPTIONS,
+    ManyOptions,
     StartMessage,
     StartOptions,
     checked_messages,
@@ -22,6 +23,7 @@ from stepwell.api.options import (
     retry_filter,
 )
 from stepwell.api.sortable_ids import SortableIds
+from stepwell.api.start_plan import StartPlan, argument_lists, given_ids
 from stepwell.definitions.definition import (
     Workflow,
     checked_kwargs,
@@ -33,7 +35,7 @@ from stepwell.definitions.definition import (
 )
 from stepwell.definitions.durable import as_definition
 from stepwell.definitions.namesakes import are_different, place_of
-from stepwell.definitions.queues import QueueSlot, Rate, Unset, batch_count, changed_settings, check_key, queue_entry
+from stepwell.definitions.queues import QueueSlot, Rate, Unset, changed_settings, check_key, queue_entry
 from stepwell.errors import DefinitionError, InvalidArgument
 from stepwell.model.clock import Clock, engine_time
 from stepwell.model.lifecycle import Status
@@ -53,9 +55,7 @@ from stepwell.runtime.requests import (
     WaitForRun,
     WaitForValue,
 )
-from stepwell.store.changes import RunCreated
 from stepwell.values.codec import Codec
-from stepwell.worker.queue_policy import entered
 from stepwell.worker.worker import Worker
 
 _START_OPTIONS: Final = frozenset(START_OPTIONS)
@@ -73,7 +73,7 @@ class RequestFactory:
 
     # --- starts and messages ---------------------------------------------------------------------------------------
 
-    def definition(self, workflow: Callable[..., Any] | str, options: StartOptions) -> Workflow[..., Any]:
+    def definition(self, workflow: Callable[..., Any] | str, options: ManyOptions) -> Workflow[..., Any]:
         """Return the workflow that is meant by an object or a name; raises `InvalidArgument` for anything else.
 
         `options` are the keyword arguments of the start: those that are none of its options are refused.
@@ -96,36 +96,38 @@ class RequestFactory:
 
     def start(self, workflow: Workflow[..., Any], args: tuple[Any, ...], options: StartOptions) -> StartRun:
         """Return the request to start a run; see `stepwell.Engine.start` for the options."""
-        run = self._creation(workflow, args, options, self._slot(options))
+        given = options.get("id")
+        plan = self._plan(workflow, options, has_ids=given is not None)
+        run = plan.run(self._ids.new(self._clock.now()) if given is None else check_id(given), args)
         return StartRun(run, self._messages(run.id, options["messages"]) if "messages" in options else ())
 
-    def _creation(
-        self, workflow: Workflow[..., Any], args: tuple[Any, ...], options: StartOptions, slot: QueueSlot | None
-    ) -> RunCreated:
+    def start_many(
+        self,
+        workflow: Workflow[..., Any],
+        args: Iterable[tuple[Any, ...]],
+        ids: Iterable[str] | None,
+        options: ManyOptions,
+    ) -> list[StartRun]:
+        """Return the requests to start many runs; see `stepwell.Engine.start_many`."""
+        if "id" in options:
+            raise InvalidArgument("start_many() takes ids=, one for each run, and no id=")
+        plan = self._plan(workflow, options, has_ids=ids is not None)
+        given, now = argument_lists(args), self._clock.now()
+        names = [self._ids.new(now) for _ in given] if ids is None else given_ids(ids, len(given))
+        runs = [plan.run(name, each) for name, each in zip(names, given, strict=True)]
+        messages = options.get("messages")
+        return [StartRun(run, self._messages(run.id, messages) if messages else ()) for run in runs]
+
+    def _plan(self, workflow: Workflow[..., Any], options: ManyOptions, *, has_ids: bool) -> StartPlan:
         self._check_served(workflow)
-        run_id, deadline = options.get("id"), options.get("deadline")
-        named = checked_kwargs(options.get("kwargs"))
-        workflow.signature.bind_check(args, named)
+        deadline, named = options.get("deadline"), checked_kwargs(options.get("kwargs"))
+        slot = self._slot(options, has_ids=has_ids)
         workflow.converter(self._codec)  # raises where no result could ever be read
-        run_id = self._ids.new(self._clock.now()) if run_id is None else check_id(run_id)
-        where = f"the input of workflow {workflow.name!r} for run {run_id!r}"
-        is_typed = not workflow.is_named_only
-        payload, fingerprint = self._codec.seal_input(args, named, workflow.signature, where, is_typed=is_typed)
         now = self._clock.now()
         ends_at = deadline_at(deadline, now)
         if ends_at is not None and isinstance(deadline, datetime):
             ends_at = engine_time(self._clock, ends_at)
-        return RunCreated(
-            run_id,
-            workflow.name,
-            payload,
-            fingerprint,
-            "running" if slot is None else "pending",
-            now,
-            deadline_at=ends_at,
-            entry=None if slot is None else entered(slot, now, count=batch_count(slot.queue, args, named)),
-            ahead=self._worker.runs.ahead,
-        )
+        return StartPlan(self._codec, workflow, named, slot, ends_at, now, self._worker.runs.ahead)
 
     def _check_served(self, workflow: Workflow[..., Any]) -> None:
         """Raise `DefinitionError` for a workflow that the engine could not start, or would take for another one."""
@@ -138,7 +140,7 @@ class RequestFactory:
         if workflow.is_bound:
             workflow.check_can_be_started(is_served=served is not None and served.is_bound_like(workflow))
 
-    def _slot(self, options: StartOptions) -> QueueSlot | None:
+    def _slot(self, options: ManyOptions, *, has_ids: bool) -> QueueSlot | None:
         """Return how a start wants to stand in a queue; None where it goes into none."""
         slot = queue_entry(
             options.get("queue"),
@@ -146,7 +148,7 @@ class RequestFactory:
             delay=options.get("delay"),
             dedup=options.get("dedup"),
             partition=options.get("partition"),
-            run_id=options.get("id"),
+            has_id=has_ids,
         )
         if slot is not None and slot.ready_at is not None:
             slot = replace(slot, ready_at=engine_time(self._clock, slot.ready_at))

@@ -11,13 +11,13 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
-from functools import partial
-from typing import Any, Final, assert_never
+from typing import Any, Final
 
 from stepwell.api.engine_clock import system_clock
+from stepwell.api.enlisted import Enlisted
 from stepwell.api.options import (
     Durability,
     Options,
@@ -40,14 +40,11 @@ from stepwell.model.acts import Actor
 from stepwell.model.clock import Clock, to_seconds
 from stepwell.model.run import RunRecord
 from stepwell.runtime.engine_thread import EngineThread
-from stepwell.runtime.requests import OutgoingMessage, SendMessage, StartRun
+from stepwell.runtime.requests import StartRun
 from stepwell.runtime.stalls import ANSWER_SECONDS
-from stepwell.store.changes import MessageSent, RunCreated
-from stepwell.store.store import Store
+from stepwell.store.store import Lent, Store, StoreTransaction
 from stepwell.values.codec import Codec
 from stepwell.values.own_tables import Parameters, Rows
-from stepwell.worker.facts import RunStarted
-from stepwell.worker.starting import declaration_of, planned, started
 
 #: The engines in whose `transaction()` block the current code is; asking such an engine to write would wait for itself.
 in_transaction: Final[ContextVar[frozenset[int]]] = ContextVar("stepwell_in_transaction", default=frozenset())
@@ -185,6 +182,31 @@ class Session:
 
     # --- transactions --------------------------------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def transaction(self) -> Generator[tuple[Lent, Enlisted]]:
+        """Open a transaction for the calling thread; see `stepwell.Engine.transaction`."""
+        engine_thread = self.engine_thread
+        with engine_thread.writing():
+            engine_thread.check_open()
+            token = in_transaction.set(in_transaction.get() | {id(self)})
+            try:
+                with engine_thread.store.transaction(engine_thread.turn_loop.claimed()) as opened:
+                    enlisted = self.enlisted(opened)
+                    yield opened.lent, enlisted
+            finally:
+                in_transaction.reset(token)
+            # Before others may write: see `Arrivals.message_from_outside`.
+            self.after_transaction(enlisted.events())
+
+    def enlisted(self, opened: StoreTransaction) -> Enlisted:
+        """Return what starts and sends in a transaction of the store."""
+        return Enlisted(self.engine_thread.worker, self.codec, self.clock.now, opened.apply)
+
+    def start_all(self, requests: Sequence[StartRun]) -> list[str]:
+        """Start all of these runs, or none, in a transaction of their own; return their ids."""
+        with self.transaction() as (_, enlisted):
+            return enlisted.start(requests)
+
     def after_transaction(self, events: list[Callable[[], None]]) -> None:
         """Bring to life what a committed transaction started and sent."""
         for event in events:
@@ -208,66 +230,3 @@ def check_outside_of_runs() -> None:
             "recorded, so a replay would get another answer. To start runs, send and wait use stepwell.start, "
             "stepwell.send, … ; whatever else is to be asked of the engine goes into a @step"
         )
-
-
-class Enlisted:
-    """What is asked for inside an open transaction: done in it, with the rest of it after its commit."""
-
-    def __init__(self, session: Session, apply: Callable[[Sequence[Any]], list[Any]]) -> None:
-        self._session = session
-        self._apply = apply
-        self._started: list[int] = []
-        # Queues: the file knows them; this transaction has put runs into them.
-        self._declared: set[str] = set()
-        self._entered: set[str] = set()
-        self._events: list[Callable[[], None]] = []
-
-    def submit(self, request: StartRun | SendMessage) -> Any:
-        """Do what is asked for, and return the answer; raises as `Engine.start` and `Engine.send`."""
-        match request:
-            case StartRun():
-                return self._start(request)
-            case SendMessage():
-                return self._send(request.run_id, request.message)
-            case _:
-                assert_never(request)
-
-    def _start(self, request: StartRun) -> str:
-        worker = self._session.engine_thread.worker
-        # It belongs to this engine at once, whatever else the engine has to do.
-        run = planned(worker.runs, request.run, admitted=request.run.workflow in worker.runs.workflows)
-        if run.entry is not None and run.entry.queue not in self._declared:
-            self._declare(run)
-        (created,) = self._apply([run])
-        run_id = started(self._session.codec, run, created)
-        if created.existing is None:
-            if run.status == "running":
-                self._started.append(created.key)
-            elif run.entry is None or run.deadline_at is not None or run.entry.queue not in self._entered:
-                self._events.append(partial(worker.route, RunStarted(run, created)))
-                if run.entry is not None:
-                    self._entered.add(run.entry.queue)
-        for message in request.messages:
-            self._send(run.id, message)
-        return run_id
-
-    def _declare(self, run: RunCreated) -> None:
-        """Tell the file of the queue that a run is to enter, once in a transaction."""
-        worker = self._session.engine_thread.worker
-        for change in declaration_of(worker.runs, run, self._session.clock.now()):
-            (before,) = self._apply([change])
-            self._events.append(partial(worker.declarations.committed, change, before))
-        if run.entry is not None:
-            self._declared.add(run.entry.queue)
-
-    def _send(self, run_id: str, message: OutgoingMessage) -> None:
-        change = MessageSent(run_id, message.name, message.value, self._session.clock.now(), message.key)
-        sent = self._apply([change])[0]
-        self._events.append(partial(self._session.engine_thread.worker.arrivals.message_from_outside, change, sent))
-
-    def events(self) -> list[Callable[[], None]]:
-        """Return what the engine's thread has to do after the commit."""
-        if not self._started:
-            return self._events
-        # All at once, and first: what the transaction sent them is read with them.
-        return [partial(self._session.engine_thread.worker.started_outside, self._started), *self._events]

@@ -279,7 +279,7 @@ def queue_entry(
     delay: float | timedelta | datetime | None = None,
     dedup: str | None = None,
     partition: str | None = None,
-    run_id: str | None = None,
+    has_id: bool = False,
 ) -> QueueSlot | None:
     """Check the queue's options of a start; None where it goes into no queue. Raises `InvalidArgument`."""
     if queue is None:
@@ -295,7 +295,7 @@ def queue_entry(
         raise InvalidArgument(
             f"priority must be a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}, not {priority!r}"
         )
-    if queue.batch is not None and (run_id is not None or dedup is not None or delay is not None):
+    if queue.batch is not None and (has_id or dedup is not None or delay is not None):
         raise InvalidArgument(
             f"queue {queue.name!r} collects starts into one run, so a start cannot have an id, dedup or delay"
         )

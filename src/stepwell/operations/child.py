@@ -132,7 +132,7 @@ async def start(
         )
     if id is not None:
         check_id(id)
-    entry = queue_entry(queue, priority=priority, delay=delay, dedup=dedup, partition=partition, run_id=id)
+    entry = queue_entry(queue, priority=priority, delay=delay, dedup=dedup, partition=partition, has_id=id is not None)
     if entry is not None and entry.ready_at is not None and run.ahead:
         entry = replace(entry, ready_at=entry.ready_at + run.ahead)
     child_id = await _start(

@@ -68,8 +68,11 @@ class StoreTransaction(Protocol):
 
     lent: Lent
 
-    def apply(self, changes: Sequence[Change]) -> list[Any]:
-        """Apply `changes` inside the transaction and return their results; raises as the changes do, applying none."""
+    def apply(self, changes: Sequence[Change], accept: Callable[[list[Any]], None] | None = None) -> list[Any]:
+        """Apply `changes` inside the transaction and return their results; raises as the changes do, applying none.
+
+        `accept` is given the results; where it raises, nothing was applied either.
+        """
         ...
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 import apsw
 
@@ -204,14 +204,24 @@ class SqliteLent:
         raise error
 
 
+class Apply(Protocol):
+    """What applies changes in the transaction that is lent, if `accept` accepts their results."""
+
+    def __call__(
+        self, changes: Sequence[Change], lent: SqliteLent, accept: Callable[[list[Any]], None] | None, /
+    ) -> list[Any]:
+        """Return their results."""
+        ...
+
+
 class SqliteTransaction:
     """A `stepwell.store.store.StoreTransaction`; `apply` is what applies changes in the transaction that is lent."""
 
-    def __init__(self, apply: Callable[[Sequence[Change], SqliteLent], list[Any]], lent: SqliteLent) -> None:
+    def __init__(self, apply: Apply, lent: SqliteLent) -> None:
         self._apply = apply
         self._lent = lent
         self.lent: Lent = lent
 
-    def apply(self, changes: Sequence[Change]) -> list[Any]:
+    def apply(self, changes: Sequence[Change], accept: Callable[[list[Any]], None] | None = None) -> list[Any]:
         """Apply all of `changes`, or raise and apply none; the transaction stays open either way."""
-        return self._apply(changes, self._lent)
+        return self._apply(changes, self._lent, accept)

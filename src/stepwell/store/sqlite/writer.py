@@ -20,15 +20,15 @@ does not get well by trying.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import apsw
 
 from stepwell.errors import ClaimLost, EngineClosed, StoreError, StoreFailed, TransactionError
 from stepwell.model.run import Claim
-from stepwell.store.changes import Change, Created, RunCreated
+from stepwell.store.changes import Change, RunCreated
 from stepwell.store.sql.aftermath import Evidence
 from stepwell.store.sql.creation import is_plain
 from stepwell.store.sql.run_changes import Applier
@@ -386,7 +386,9 @@ class Writer:
             raise self.abandon(lent.fault) from lent.fault
         self.finish(claim)
 
-    def apply_inside(self, changes: Sequence[Change], lent: SqliteLent) -> list[Any]:
+    def apply_inside(
+        self, changes: Sequence[Change], lent: SqliteLent, accept: Callable[[list[Any]], None] | None
+    ) -> list[Any]:
         """Apply all of `changes` in the transaction that `lent` belongs to, or raise and apply none.
 
         What can be gathered is written with the commit: nobody sees the engine's tables before.
@@ -394,17 +396,28 @@ class Writer:
         lent.check()
         try:
             if len(changes) == 1 and type(start := changes[0]) is RunCreated and is_plain(start):
-                return [self._apply_start(start)]
+                return self._apply_start(start, accept)
             self._write_gathered(lent)  # a savepoint that is undone must take back its own only
             with self.savepoint():
-                if all(type(change) is RunCreated and is_plain(change) for change in changes):
-                    return self.applier.creation.create_all(cast("Sequence[RunCreated]", changes))
-                return self.applier.apply(changes)
+                results = self._apply_many(changes)
+                if accept is not None:
+                    accept(results)
+                return results
         except Exception as error:
             if self._is_over(error):
                 lent.fault = error
                 raise translate(error, self._location) from error
             raise refusal(error, changes, self._location) from error
+
+    def _apply_many(self, changes: Sequence[Change]) -> list[Any]:
+        """Apply changes, the starts before all others many at a time."""
+        starts: list[RunCreated] = []
+        for change in changes:
+            if type(change) is not RunCreated or not is_plain(change):
+                break
+            starts.append(change)
+        results: list[Any] = list(self.applier.creation.create_all(starts))
+        return results + self.applier.apply(changes[len(starts) :]) if len(starts) < len(changes) else results
 
     def _write_gathered(self, lent: SqliteLent) -> None:
         """Write what earlier calls in a transaction have gathered; it cannot be committed where that is interrupted."""
@@ -416,14 +429,17 @@ class Writer:
             lent.fault = StoreError(f"{self._location}: {error!r} interrupted a write; start the transaction again")
             raise
 
-    def _apply_start(self, start: RunCreated) -> Created:
+    def _apply_start(self, start: RunCreated, accept: Callable[[list[Any]], None] | None) -> list[Any]:
         """Apply a start that is one statement, without a savepoint, which takes as long as all the rest of it."""
         applier, connection = self.applier, self._connection
         before, entering = connection.total_changes(), applier.entries.entering
         made_work, evidence = applier.after.made_work, applier.after.evidence
         try:
-            return applier.creation.create(start)
-        except BaseException:  # after the statement nothing fails, but somebody may press Ctrl-C
+            results = [applier.creation.create(start)]
+            if accept is not None:
+                accept(results)
+            return results  # noqa: TRY300 - somebody may press Ctrl-C until here
+        except BaseException:
             if connection.in_transaction and connection.total_changes() != before:
                 connection.execute(SQL["run_uncreated"], (connection.last_insert_rowid(),))
                 applier.entries.stay_out(entering)
