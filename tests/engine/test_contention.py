@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from stepwell import Engine, FileNotUsable, receive, workflow
 from stepwell.runtime.requests import OutgoingMessage, Purge, SendMessage, StartRun
@@ -190,7 +191,7 @@ def test_what_arrives_for_a_run_just_before_it_leaves_memory_is_not_missed(
     if draining:
         turn_loop.worker.runs.draining = True
     else:
-        turn_loop.worker.runs.limits = turn_loop.worker.runs.limits._replace(waiting=0)
+        turn_loop.worker.runs.limits = replace(turn_loop.worker.runs.limits, waiting=0)
     while not turn_loop.is_idle(NOW):
         turn_loop.turn(NOW)
     record = turn_loop.store.inspector.run_by_id("one")

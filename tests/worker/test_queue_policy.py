@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import astuple
 
 from stepwell import Batch, DuplicateRun, Queue, RunConflict
 from stepwell.definitions.queues import FlowKind, QueueSettings, QueueSlot
@@ -52,7 +53,7 @@ class Facts:
 
     def lanes(self, queue: str, workflow: str, limit: int) -> list[Lane]:
         assert queue == "q"
-        return sorted(lane for lane, _ in self.lines if lane.workflow == workflow)[:limit]
+        return sorted((lane for lane, _ in self.lines if lane.workflow == workflow), key=astuple)[:limit]
 
     def heads(self, queue: str, lanes: Sequence[Lane], limit: int) -> list[list[Head]]:
         assert queue == "q"

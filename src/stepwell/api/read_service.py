@@ -12,7 +12,9 @@ import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 from stepwell.api.acts import Act
 from stepwell.api.options import MAX_PAGE, at_least, checked_statuses, checked_workflow
@@ -35,7 +37,7 @@ from stepwell.worker.run_over import RunOver
 _MAX_CHILDREN: Final = 20
 
 
-class EngineTime(NamedTuple):
+class EngineTime(msgspec.Struct, frozen=True):
     """The time by which a file goes, now, and how much later it is than the wall clock; in microseconds."""
 
     now: int
@@ -256,8 +258,8 @@ class ReadService:
         return nobody(members, workflows, queue)
 
     def _reasons(self) -> Reasons:
-        now, ahead = self._time()
-        return Reasons(self._inspector, self._members, now, self._own(), ahead)
+        time = self._time()
+        return Reasons(self._inspector, self._members, time.now, self._own(), time.ahead)
 
 
 @contextmanager

@@ -115,7 +115,7 @@ class Reasons:
         if standing is None or state is None:  # it was taken between two reads
             return reasons.for_room()
         facts = self._queue_facts(state, record.workflow, standing.partition)
-        standing = standing._replace(ready_at=standing.ready_at - self._ahead)
+        standing = replace(standing, ready_at=standing.ready_at - self._ahead)
         return reasons.standing_in(facts, standing, self._wall)
 
     # --- waiting ------------------------------------------------------------------------------------------------------

@@ -14,7 +14,9 @@ a store allows, the diagram in the documentation, the filters of `list`.
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Final, Literal, get_args
+
+import msgspec
 
 from stepwell.errors import StepwellError
 
@@ -23,7 +25,7 @@ Status = Literal["pending", "running", "waiting", "halted", "completed", "failed
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 
 
-class Move(NamedTuple):
+class Move(msgspec.Struct, frozen=True):
     """One move of a run: from any of `sources`, by a `change` that a store is told (or its method, in lower case)."""
 
     change: str

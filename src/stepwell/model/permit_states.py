@@ -8,7 +8,9 @@ with these tables is tested.
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, get_args
+
+import msgspec
 
 #: ``delayed``: until its time comes, or its batch is full (queued runs only); ``waiting``: for its turn; ``running``:
 #: it was taken, or has its permit.
@@ -24,7 +26,7 @@ PERMIT_PLACES: Final[tuple[PermitPlace, ...]] = get_args(PermitPlace)
 PermitState: TypeAlias = Literal["asked", "waiting", "held", "left"] | None
 
 
-class PermitMove(NamedTuple):
+class PermitMove(msgspec.Struct, frozen=True):
     """One move of a permit: the `change` makes it from any of `sources`, and from others does nothing."""
 
     change: str

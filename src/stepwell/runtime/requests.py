@@ -8,7 +8,7 @@ served in pieces is followed by another of its kind, which says how far that one
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
@@ -20,7 +20,7 @@ from stepwell.store.inspector import RunFilter
 from stepwell.worker.unit_of_work import Reply
 
 
-class OutgoingMessage(NamedTuple):
+class OutgoingMessage(msgspec.Struct, frozen=True):
     """A message as a caller hands it in."""
 
     name: str

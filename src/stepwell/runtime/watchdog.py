@@ -16,7 +16,9 @@ import traceback
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from types import CodeType, FrameType
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from stepwell.definitions.step_call import StepCall
 from stepwell.replay.loop import DeterministicLoop
@@ -35,7 +37,7 @@ _CALLBACK: Final = asyncio.Handle._run.__code__
 _DRAIN: Final = DeterministicLoop.drain.__code__
 
 
-class _Seen(NamedTuple):
+class _Seen(msgspec.Struct, frozen=True):
     """What the thread was doing: one callback of its loop, and within it code of a user's, if so, on whose behalf."""
 
     callback: FrameType

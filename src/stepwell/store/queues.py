@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -188,7 +188,7 @@ class QueueState(msgspec.Struct, frozen=True):
     first_ready_at: int | None = None
 
 
-class Lane(NamedTuple):
+class Lane(msgspec.Struct, frozen=True, array_like=True):
     """The waiting entries of one workflow in one partition of a queue: `waiting` in number.
 
     `busy` entries of the partition, of whatever workflow, are running. The partition with the lowest `turn` is next.
@@ -201,7 +201,7 @@ class Lane(NamedTuple):
     busy: int
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct, frozen=True, array_like=True):
     """A waiting entry. Entries are taken by descending priority, then by ascending place."""
 
     priority: int
@@ -210,7 +210,7 @@ class Head(NamedTuple):
     op: int
 
 
-class Standing(NamedTuple):
+class Standing(msgspec.Struct, frozen=True, array_like=True):
     """An entry of a queue or limit: a run in its queue, or an operation that waits for a permit or has it.
 
     `state` is ``delayed`` until `ready_at`, then ``waiting``, then ``running``. `latest_at` is set for a debounced one,

@@ -12,7 +12,9 @@ import enum
 import uuid
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 from stepwell.values.comparison import in_order_of, more_of, same, slots_of
 from stepwell.values.inspection import (
@@ -33,7 +35,7 @@ _SHOWN_CHARS: Final = 60
 _SHOWN_ITEMS: Final = 4
 
 
-class Difference(NamedTuple):
+class Difference(msgspec.Struct, frozen=True):
     """The first innermost place where two values differ: its path, what is wrong there, what helps."""
 
     path: str

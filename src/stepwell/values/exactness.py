@@ -23,7 +23,7 @@ import typing
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -77,7 +77,7 @@ def atoms_of(annotation: Any) -> frozenset[type]:
     return frozenset()
 
 
-class Check(NamedTuple):
+class Check(msgspec.Struct, frozen=True):
     """Tells whether values come back equal: of one value, and of many at once.
 
     What is exact can also be read (`is_readable`), so that nobody has to try; holds nothing but what JSON has itself
@@ -225,7 +225,7 @@ class _Maker:
 
     def _class(self, cls: type) -> Check | None:
         if cls in (list, dict):
-            return _one(functools.partial(_is_json_of, cls))._replace(is_plain=True)
+            return msgspec.structs.replace(_one(functools.partial(_is_json_of, cls)), is_plain=True)
         if cls is dt.datetime:
             return _one(_is_plain_moment)
         if cls is pathlib.Path or cls is pathlib.PurePosixPath:
@@ -235,7 +235,7 @@ class _Maker:
             return _to_be_read(_of_types(frozenset({cls}))) if kinds in ({str}, {int}) else None
         known = self._of_class.get(cls)
         if known is not None:  # it is being made: ask it later
-            return _to_be_read(_one(functools.partial(_is_known, known)))._replace(is_ordered=False)
+            return msgspec.structs.replace(_to_be_read(_one(functools.partial(_is_known, known))), is_ordered=False)
         place: list[Check | None] = [None]
         self._of_class[cls] = place
         place[0] = self._record(cls)
@@ -273,7 +273,7 @@ class _Maker:
         def many(column: Column) -> bool:
             return all(map(one, column))
 
-        return _combined(one, many, found)._replace(is_plain=False)
+        return msgspec.structs.replace(_combined(one, many, found), is_plain=False)
 
 
 def _is_json_of(cls: type, value: Any) -> bool:
@@ -294,7 +294,7 @@ def _one(one: Callable[[Any], bool]) -> Check:
 
 def _to_be_read(check: Check) -> Check:
     """Return a check of values that may be exact and yet be refused when they are read."""
-    return check._replace(is_readable=False)
+    return msgspec.structs.replace(check, is_readable=False)
 
 
 def _combined(one: Callable[[Any], bool], many: Callable[[Column], bool], parts: Sequence[Check]) -> Check:
@@ -370,7 +370,7 @@ def _row(cls: type, checks: list[Check]) -> Check:
             return False
         return all(check.many([row[index] for row in column]) for index, check in enumerate(checks))
 
-    return _combined(one, many, checks)._replace(is_plain=False)
+    return msgspec.structs.replace(_combined(one, many, checks), is_plain=False)
 
 
 def _fields(cls: Any, checks: dict[str, Check]) -> Check:
@@ -401,7 +401,7 @@ def _fields(cls: Any, checks: dict[str, Check]) -> Check:
         except AttributeError:
             return False
 
-    return _combined(one, many, list(checks.values()))._replace(is_plain=False)
+    return msgspec.structs.replace(_combined(one, many, list(checks.values())), is_plain=False)
 
 
 def _is_plain_moment(value: Any) -> bool:

@@ -23,7 +23,7 @@ from array import array
 from collections import UserDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, ValuesView
 from collections.abc import Set as AbstractSet
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -151,7 +151,7 @@ def at_path(value: Any, path: str) -> Any:
 # --- values that cannot be written ----------------------------------------------------------------------------------
 
 
-class Culprit(NamedTuple):
+class Culprit(msgspec.Struct, frozen=True):
     """The innermost part of a value that cannot be encoded: where it is, what is wrong with it, what helps."""
 
     path: str

@@ -13,7 +13,9 @@ from __future__ import annotations
 import logging
 import traceback
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import RunCrashed
@@ -25,7 +27,7 @@ from stepwell.values.own_frames import drop_own_frames
 _log: Final = logging.getLogger("stepwell")
 
 
-class Line(NamedTuple):
+class Line(msgspec.Struct, frozen=True):
     """One line of the log that waits for its commit. `run` is the run's key; `of_attempt`: it is about a step.
 
     `text` is the same for all lines of a kind, as tools that group records want it; the rest is in `arguments`.

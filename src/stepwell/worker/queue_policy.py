@@ -14,7 +14,7 @@ as much as it takes and no more: how long the line is, and how many partitions t
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from operator import itemgetter
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -36,7 +36,7 @@ from stepwell.store.queues import (
 #: How many permits are granted at a time. Runs are bounded by the worker's room.
 MAX_GRANTED: Final = 1_000
 
-_turn: Final = itemgetter(0)
+_turn: Final = attrgetter("turn")
 
 
 class Decision(msgspec.Struct, frozen=True):

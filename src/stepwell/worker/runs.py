@@ -6,8 +6,9 @@ Each part is handed this, and the parts below it. It has no part's behaviour: it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from stepwell.definitions.definition import Workflow
@@ -29,7 +30,7 @@ from stepwell.worker.run_cache import RunCache
 from stepwell.worker.unit_of_work import UnitOfWork
 
 
-class Capacity(NamedTuple):
+class Capacity(msgspec.Struct, frozen=True):
     """How many runs a worker keeps in memory, and how often one of them may have killed its worker.
 
     `running` runs that are under way, and `waiting` ones in addition; a run under which a worker died `crashes` times

@@ -19,7 +19,8 @@ Pure: from a record and a journal to a `RunRetried`. `codec` reads the failures 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from stepwell.model.journal import Entry
 from stepwell.model.run import RunRecord
@@ -30,7 +31,7 @@ from stepwell.values.failure_info import FailureInfo
 from stepwell.worker.activation import DEADLINE_REASON
 
 
-class Undoing(NamedTuple):
+class Undoing(msgspec.Struct, frozen=True):
     """What a retry changes of one run, and what that means for its children.
 
     `children` are the operations whose starts of children stay; `told` are the ids of those of whose end the run stays

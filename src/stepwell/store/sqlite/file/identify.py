@@ -11,16 +11,16 @@ exist: that would drop SQLite's locks (see `guard`). So even the header of a str
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 import apsw
+import msgspec
 
 from stepwell.errors import FileNotUsable, SecondSqliteError
 from stepwell.store.sqlite.file import migrate, paths
 from stepwell.store.sqlite.file.locking import Identity
 
 
-class Contents(NamedTuple):
+class Contents(msgspec.Struct, frozen=True):
     """What tells a file of ours from others."""
 
     application_id: int
@@ -31,7 +31,7 @@ class Contents(NamedTuple):
     @property
     def is_empty(self) -> bool:
         """Whether nobody has put anything into the file."""
-        return self == (0, 0, 0, 0)
+        return self == Contents(0, 0, 0, 0)
 
 
 def look_before_writing(path: str, newest: int) -> None:

@@ -24,9 +24,11 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final
 
 import apsw
+import msgspec
 
 from stepwell.errors import FileNotUsable, SchemaTooNew, StorageFull, StoreError
 from stepwell.store.sqlite.file import copying, paths
@@ -46,7 +48,7 @@ _MEGABYTE: Final = 1_000_000
 _log: Final = logging.getLogger("stepwell")
 
 
-class Migration(NamedTuple):
+class Migration(msgspec.Struct, frozen=True):
     """One script: its number, its name and its SQL."""
 
     number: int
@@ -68,7 +70,7 @@ def load_migrations(folder: str | Traversable | None = None) -> tuple[Migration,
                     found.append(_migration(name, file.read()))
     else:
         found += [_migration(f.name, f.read_text("utf-8")) for f in where.iterdir() if f.name.endswith(".sql")]
-    found.sort()
+    found.sort(key=attrgetter("number"))
     numbers = [migration.number for migration in found]
     if not numbers or numbers != list(range(1, len(numbers) + 1)):
         raise FileNotUsable(

@@ -16,7 +16,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from stepwell.errors import FileNotUsable
 
@@ -65,7 +67,7 @@ _FIELDS_BEFORE_OPTIONAL: Final = 6
 _ESCAPES: Final = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\043", "#"), ("\\134", "\\"))
 
 
-class Mount(NamedTuple):
+class Mount(msgspec.Struct, frozen=True):
     """One mounted file system. `remote` is what macOS says of it; Linux leaves that to the type."""
 
     mount_id: int
