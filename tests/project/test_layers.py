@@ -61,7 +61,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["process_pool"],
         ["child_process", "threads"],
         ["child_main", "runner"],
-        ["congestion", "interrupts", "keeper"],
+        ["congestion", "imported_script", "interrupts", "keeper"],
     ],
     "stepwell.operations": [
         ["table"],

@@ -7,7 +7,6 @@ the store. A service never writes, and every question may be asked from any thre
 
 from __future__ import annotations
 
-import difflib
 import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -211,6 +210,8 @@ class ReadService:
             return found[0]
         flow = registered_flows().get(name)
         if flow is None:
+            import difflib
+
             close = difflib.get_close_matches(name, [state.name for state in states], 1)
             meant = f" (is {close[0]!r} meant?)" if close else ""
             raise QueueNotFound(

@@ -35,7 +35,7 @@ from stepwell.errors import (
     TransactionError,
     WorkflowIOError,
 )
-from stepwell.executors.child_main import check_may_open
+from stepwell.executors.imported_script import check_may_open
 from stepwell.model.acts import Actor
 from stepwell.model.clock import Clock, to_seconds
 from stepwell.model.run import RunRecord

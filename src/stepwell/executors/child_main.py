@@ -36,8 +36,8 @@ from stepwell.definitions import invoke
 from stepwell.definitions.callables import MAIN_IN_A_CHILD, refuse_coroutine
 from stepwell.definitions.definition import Step
 from stepwell.definitions.durable import as_definition
-from stepwell.errors import DefinitionError, SerializationError, StepwellError
-from stepwell.executors import keeper
+from stepwell.errors import DefinitionError, SerializationError
+from stepwell.executors import imported_script, keeper
 from stepwell.values.codec import Codec
 from stepwell.values.failure import failure_json
 from stepwell.values.inspection import items_of, mapping_of
@@ -136,18 +136,6 @@ def from_json(text: str) -> str:
 
 _decode_setup = msgspec.json.Decoder(Setup).decode
 _decode_call = msgspec.json.Decoder(Call).decode
-
-#: Whether the parent's script is being imported here: code of it that no `if __name__ == "__main__":` guards.
-_importing_main = False
-
-
-def check_may_open() -> None:
-    """Raise where an engine is being opened by a script only because a child process imports that script."""
-    if _importing_main:
-        raise StepwellError(
-            "a child process imports this script to find a step, and importing it opens an engine. Put what the script "
-            "does below `if __name__ == '__main__':`"
-        )
 
 
 class Child:
@@ -308,7 +296,6 @@ class Child:
 
     def _main(self) -> ModuleType:
         """Import what the parent runs as ``__main__``, under another name, so that its guard keeps the rest quiet."""
-        global _importing_main  # noqa: PLW0603 - it belongs to the process
         known = sys.modules.get(MAIN_IN_A_CHILD)
         if known is not None:
             return known
@@ -317,15 +304,12 @@ class Child:
             raise ImportError(f"it is a {name}, which always runs as a whole")
         if name is None and path is None:
             raise ImportError("it is an interactive session, or code that was passed on the command line")
-        _importing_main = True
-        try:
+        with imported_script.importing():
             if name is not None:
                 members = runpy.run_module(name, run_name=MAIN_IN_A_CHILD, alter_sys=True)
             else:
                 assert path is not None
                 members = runpy.run_path(from_json(path), run_name=MAIN_IN_A_CHILD)
-        finally:
-            _importing_main = False
         module = ModuleType(MAIN_IN_A_CHILD)
         module.__dict__.update(members)
         sys.modules["__main__"] = sys.modules[MAIN_IN_A_CHILD] = module

@@ -5,7 +5,6 @@ What `/proc` tells is about the processes of this container only; of others ther
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +13,8 @@ _MAX_COMMAND_LENGTH: Final = 100
 
 def command_of(pid: int) -> str | None:
     """Return the command line of a process as one would type it, shortened; None where it cannot be known."""
+    import shlex
+
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").rstrip("\0").split("\0")
     except OSError:
