@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 from msgspec.structs import replace
 
+from proof.sim import process
 from proof.sim.plan import Action, Plan, Worker
 from proof.sim.world import World
 from stepwell.api.enlisted import Enlisted
@@ -244,6 +245,16 @@ def _take_back_too_much(stack: ExitStack) -> None:
     stack.enter_context(patch.object(Writer, "_write_gathered", lambda _self, _lent: None))
 
 
+def _begin_greenlets_anywhere(stack: ExitStack) -> None:
+    """Code that blocks begins on the caller's loop, though its greenlets belong to the engine's thread."""
+    stack.enter_context(patch.object(Loader, "needs_greenlets", lambda *_arguments: False))
+
+
+def _leave_no_work(stack: ExitStack) -> None:
+    """After a light turn the engine's thread is not woken: not for a timer either that the turn has set."""
+    stack.enter_context(patch.object(process, "leaves_work", lambda *_arguments: False))
+
+
 def _say_nothing(stack: ExitStack) -> None:
     stack.enter_context(patch.object(activation, "waits_of", lambda _run: None))
 
@@ -303,6 +314,10 @@ CONTROLS: Final[dict[str, Break]] = {
     "a transaction's starts are forgotten": Break(_forget_what_was_started, ("what is owned is in memory",)),
     "an undone savepoint takes back too much": Break(
         _take_back_too_much, ("a run goes on", "an end wakes who waits for it")
+    ),
+    "greenlets on a caller's loop": Break(_begin_greenlets_anywhere, ("greenlets belong to the engine's thread",)),
+    "a light turn wakes nobody": Break(
+        _leave_no_work, ("callers are answered", "a run goes on", "a timer fires", "workers leave")
     ),
     "a reason that is out of date": Break(_say_what_was, ("a row says what its run waits for",)),
     "a run is parked without a word": Break(

@@ -3,6 +3,8 @@
 What `stepwell.runtime.engine_thread` does with a thread, a loop and timers, this does with events of the world. Every
 place where the real process reads the file, asks for the writers' lock, or commits is a *point*: there other workers
 may have their turn, and there the process may die or stall.
+
+Half of the processes take light turns as the loop of an `AsyncEngine` does (`stepwell.runtime.in_line`).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from stepwell.definitions.step_call import StepCall
 from stepwell.errors import EngineClosed, StepwellError, StorageFull, StoreError, StoreFailed
 from stepwell.executors.runner import is_rated
 from stepwell.model.run import Claim
+from stepwell.runtime.light_turns import StepsEnded, is_light, leaves_work
 from stepwell.runtime.requests import Request
 from stepwell.runtime.turn import TurnLoop
 from stepwell.store.notifications import Notification
@@ -44,6 +47,8 @@ _T = TypeVar("_T")
 _STORE_RETRY: int = 250_000
 _DRAIN_RETRY: int = 10_000
 _START_TOLD: int = 20_000
+#: How much a light turn may take on.
+_LIGHT_LIMIT: int = 16
 
 
 class SimStore(SqliteStore):
@@ -123,6 +128,9 @@ class Process:
         self._unknown: tuple[int, str] | None = None
         self._scheduled = False
         self._timer = 0
+        self._armed: int | None = None  # when the timer of the engine's thread is due
+        self._has_loop = self.chance.random() < 0.5
+        self._thread_is_woken = True
         self._latest = 0
         self.under_way: dict[int, StepCall] = {}
         self.tick_pending = False
@@ -246,33 +254,49 @@ class Process:
     def submit(self, request: Request, reply: Reply) -> None:
         """Hand in a request."""
         self.turn_loop.submit(request, reply)
-        self.wake()
+        self._wake()
 
     def wake(self) -> None:
         """Have a turn soon."""
+        self._thread_is_woken = True
+        self._wake()
+
+    def _wake(self) -> None:
         if not self._scheduled and self.alive:
             self._scheduled = True
             self.world.at(self.chance.randint(1, self.world.plan.weather.turn_delay), self, self._pump, "turn")
 
     def _pump(self) -> None:
         self._scheduled = False
-        turn_loop = self.turn_loop
-        turn_loop.turn(self.time())
+        turn_loop, now = self.turn_loop, self.time()
+        light = self._has_loop and not self._thread_is_woken and is_light(turn_loop, now, _LIGHT_LIMIT)
+        self._thread_is_woken = False
+        turn_loop.turn(now, light=light)
         self._has_acted()
+        if light:
+            self._check_greenlets()
         if turn_loop.failure is not None:
             if not self.leaving:
                 self.world.failed(self)
             elif not self._closes:
                 self._close_soon()
             return
-        self._set_timer()
-        if not self._scheduled and turn_loop.has_more():
+        if not light:
+            self._set_timer()
+        elif leaves_work(turn_loop, self._armed):
             self.wake()
+        if not self._scheduled and turn_loop.has_more():
+            self._wake()
         self.world.judge.after_turn(self)
+
+    def _check_greenlets(self) -> None:
+        memory = self.turn_loop.worker.memory
+        if any(memory.runs[key].execution.loop.greenlets for key in memory.on_greenlets):
+            raise Violation("greenlets belong to the engine's thread", f"{self.name} has some from a light turn")
 
     def _set_timer(self) -> None:
         self._timer += 1
-        due = self.turn_loop.worker.due.due_at()
+        self._armed = due = self.turn_loop.worker.due.due_at()
         if due is None or self.turn_loop.closing:
             return
         if due <= self.turn_loop.worker.now:
@@ -282,6 +306,7 @@ class Process:
 
     def _on_timer(self, number: int) -> None:
         if number == self._timer:
+            self._armed = None
             self.wake()
 
     def store_unavailable(self) -> None:
@@ -336,7 +361,8 @@ class Process:
             record_result(self.codec, attempt, value)
         else:
             attempt.error = error
-        self.post(partial(self.turn_loop.steps_finished, [attempt]))
+        self.turn_loop.post(StepsEnded([attempt], self.turn_loop.steps_finished))
+        self._wake()
 
     def drop_steps(self, attempts: list[StepCall]) -> None:
         """Let them end when they do: nobody listens."""
