@@ -16,6 +16,7 @@ import pytest
 import stepwell
 from stepwell import AsyncEngine, AsyncQueueHandle, AsyncRun, Engine, Queue, publish, receive, workflow
 from stepwell.api.read_service import file_reads
+from stepwell.runtime import recent_times
 from stepwell.store.sql.connection import Execute
 from stepwell.store.sqlite.read_pool import ReadPool
 from stepwell.store.sqlite.user_queries import UserQueries
@@ -130,9 +131,14 @@ def test_each_method_of_an_async_engine_and_its_handles_is_tried_here() -> None:
     assert public == CALLS.keys() | NO_QUESTIONS
 
 
-def test_an_async_engine_never_reads_on_the_loop_of_its_caller(tmp_path: Path, seen: Reads) -> None:
+def test_an_async_engine_never_reads_on_the_loop_of_its_caller_where_the_disk_is_slow(
+    tmp_path: Path, seen: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent_times, "SLOW_ALLOWED", -1)
+
     async def main() -> None:
         async with AsyncEngine(tmp_path / "w.db", workflows=[tells, fails]) as engine:
+            engine._session._look_ups.are_short = False
             run = await engine.start(tells, id="run")
             await engine.start(tells, id="queued", queue=ROOM)
             queue = engine.queue(ROOM)
@@ -143,6 +149,52 @@ def test_an_async_engine_never_reads_on_the_loop_of_its_caller(tmp_path: Path, s
 
     asyncio.run(main())
     assert seen.threads
+
+
+def test_an_async_engine_reads_nothing_to_find_a_run_in_memory(tmp_path: Path, seen: Reads) -> None:
+    async def main() -> None:
+        async with AsyncEngine(tmp_path / "w.db", workflows=[tells]) as engine:
+            run = await engine.start(tells, id="run")
+            seen.threads.clear()
+            found = await engine.get("run")
+            assert (found.id, found.workflow) == ("run", run.workflow)
+            assert not seen.threads
+
+    asyncio.run(main())
+
+
+def test_an_async_engine_looks_up_a_run_on_the_loop_until_that_takes_long(
+    tmp_path: Path, seen: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with AsyncEngine(tmp_path / "w.db", workflows=[fails]) as engine:
+            run = await engine.start(fails, id="over")
+            with pytest.raises(LookupError):
+                await run.result()
+            seen.threads.clear()
+            for _ in range(recent_times.SLOW_ALLOWED + 1):
+                assert (await engine.get("over")).workflow == run.workflow
+                assert seen.happened_here()
+            seen.threads.clear()
+            assert (await engine.get("over")).workflow == run.workflow
+            with pytest.raises(LookupError):
+                await run.result()
+            assert not seen.happened_here()
+            assert len(seen.threads) == 2
+
+    monkeypatch.setattr(recent_times, "SLOW_SECONDS", 0.0)
+    asyncio.run(main())
+
+
+def test_a_run_that_does_not_exist_is_not_found_by_an_async_engine(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with AsyncEngine(tmp_path / "w.db", workflows=[tells]) as engine:
+            with pytest.raises(stepwell.RunNotFound, match="has no run 'none'"):
+                await engine.get("none")
+            with pytest.raises(stepwell.InvalidArgument):
+                await engine.get("")
+
+    asyncio.run(main())
 
 
 def test_whoever_waits_in_the_executor_of_the_loop_holds_up_no_question(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["request_gate"],
         ["notifications", "purging", "queue_requests", "retention", "retry_requests"],
         ["io_guard", "run_requests", "waiters", "write_turn"],
-        ["driver", "held_signals", "permitted_io", "requests", "stalls", "watchdog"],
+        ["driver", "held_signals", "permitted_io", "recent_times", "requests", "stalls", "watchdog"],
     ],
     "stepwell.executors": [
         ["dispatch"],

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from stepwell import AsyncEngine, receive, start, step, sync, transaction, workflow
-from stepwell.runtime import light_turns
-from stepwell.runtime.light_turns import REMEMBERED, SLOW_ALLOWED, TOO_SLOW_SECONDS, TurnTimes
+from stepwell.runtime import recent_times
+from stepwell.runtime.recent_times import REMEMBERED, SLOW_ALLOWED, TOO_SLOW_SECONDS, RecentTimes
 from stepwell.store.sqlite.store import SqliteStore
 
 COMMITS: list[str] = []
@@ -50,8 +50,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def always_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no turn count as slow, however busy this machine is."""
-    monkeypatch.setattr(light_turns, "SLOW_ALLOWED", 10**9)
-    monkeypatch.setattr(light_turns, "TOO_SLOW_SECONDS", 10**9)
+    monkeypatch.setattr(recent_times, "SLOW_ALLOWED", 10**9)
+    monkeypatch.setattr(recent_times, "TOO_SLOW_SECONDS", 10**9)
 
 
 @step(name="in_line.add")
@@ -162,7 +162,7 @@ async def test_while_commits_are_slow_they_are_made_by_the_engines_thread_and_th
     commit = SqliteStore.commit
 
     def slow(self: SqliteStore, units: Sequence[Any], claim: Any) -> list[Any]:
-        time.sleep(3 * light_turns.SLOW_SECONDS)
+        time.sleep(3 * recent_times.SLOW_SECONDS)
         return commit(self, units, claim)
 
     monkeypatch.setattr(SqliteStore, "commit", slow)
@@ -280,7 +280,7 @@ def test_what_the_closed_loop_left_is_carried_on_by_the_next_engine(database: Pa
 
 
 def test_turns_are_short_until_too_many_of_the_last_hundred_waited_long() -> None:
-    times = TurnTimes()
+    times = RecentTimes()
     for _ in range(SLOW_ALLOWED):
         times.took(0.02, 0.02, in_line=False)
         assert times.are_short
@@ -292,7 +292,7 @@ def test_turns_are_short_until_too_many_of_the_last_hundred_waited_long() -> Non
 
 
 def test_a_turn_that_computes_long_is_slow_on_a_callers_loop_only() -> None:
-    times = TurnTimes()
+    times = RecentTimes()
     for _ in range(REMEMBERED):
         times.took(0.02, 0.0, in_line=False)
     assert times.are_short
@@ -302,7 +302,7 @@ def test_a_turn_that_computes_long_is_slow_on_a_callers_loop_only() -> None:
 
 
 def test_one_turn_that_stops_a_loop_very_long_is_enough() -> None:
-    times = TurnTimes()
+    times = RecentTimes()
     times.took(2 * TOO_SLOW_SECONDS, 0.0, in_line=True)
     for _ in range(REMEMBERED):
         assert not times.are_short

@@ -259,8 +259,10 @@ class AsyncEngine(AsyncStarter):
 
     async def get(self, id: str) -> AsyncRun[Any]:
         """Return the handle of a run; raises `RunNotFound`."""
-        record = await self._read(ReadService.record, id)
-        return AsyncRun(self, record.id, self._opened().definition_of(record))
+        definition = (await self._ready()).in_memory(id)
+        if definition is None:
+            definition = self._opened().definition_of(await self._session.look_up(ReadService.record, id))
+        return AsyncRun(self, id, definition)
 
     async def list(
         self,
@@ -451,11 +453,14 @@ class AsyncRun(Generic[T]):
 
     async def result(self, timeout: float | timedelta | None = None) -> T:
         """Wait for the run's end and return its result; raises as `stepwell.Run.result` does."""
-        session = await self._engine._ready()
-        over: RunOver = await self._engine._wait(
-            f"run {self.id!r} has not ended", timeout, session.requests.wait_for_run(self.id)
-        )
-        return cast("T", outcome(over, self._definition, session.codec))
+        session, over = await self._engine._ready(), None
+        session.check_usable()
+        if session.in_memory(self.id) is None:  # a look costs less than to ask the engine, and most have ended then
+            over = await self._engine._session.look_up(ReadService.end_of, self.id)
+        if over is None:
+            request = session.requests.wait_for_run(self.id)
+            over = await self._engine._wait(f"run {self.id!r} has not ended", timeout, request)
+        return cast("T", outcome(cast("RunOver", over), self._definition, session.codec))
 
     async def info(self) -> RunInfo:
         """Return the facts about the run as they are now."""

@@ -38,6 +38,7 @@ from stepwell.errors import (
 from stepwell.executors.imported_script import check_may_open
 from stepwell.model.acts import Actor
 from stepwell.model.clock import Clock, to_seconds
+from stepwell.model.names import check_id
 from stepwell.model.run import RunRecord
 from stepwell.runtime.engine_thread import EngineThread
 from stepwell.runtime.requests import StartRun
@@ -163,6 +164,12 @@ class Session:
     def definition_of(self, record: RunRecord) -> Workflow[..., Any]:
         """Return the workflow of a run, or what stands for it where this process does not have it."""
         return self.requests.workflow_called(record.workflow)
+
+    def in_memory(self, run_id: str) -> Workflow[..., Any] | None:
+        """Return the workflow of a run that is in memory, so that nothing need be read to know it; else None."""
+        self._check_may_read()
+        name = self.engine_thread.worker.memory.workflow_of(check_id(run_id))
+        return None if name is None else self.requests.workflow_called(name)
 
     def query(self, sql: str, parameters: Parameters) -> Rows:
         """Return the rows of a query; see `stepwell.Engine.query`."""

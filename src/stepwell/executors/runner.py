@@ -89,6 +89,8 @@ class _StepTask:
         self._timer: asyncio.TimerHandle | None = None
         self.task = owner.loop.create_task(self._carry())
         self.task.add_done_callback(self._leave)
+        task: Any = self.task
+        task._log_destroy_pending = False  # one may be idle, or wait in a step, where the program's loop is closed
 
     def take_over(self, attempts: StepCall, coroutine: Any, context: Context, yielded: Any) -> None:
         """Go on with a step that waits for `yielded`."""

@@ -19,7 +19,8 @@ from stepwell.executors.dispatch import Dispatch
 from stepwell.model.clock import Clock
 from stepwell.model.steady import monotonic
 from stepwell.runtime.held_signals import HeldSignals
-from stepwell.runtime.light_turns import SLICE_SECONDS, TurnTimes, is_light, leaves_work
+from stepwell.runtime.light_turns import SLICE_SECONDS, is_light, leaves_work
+from stepwell.runtime.recent_times import RecentTimes
 from stepwell.runtime.turn import TurnLoop
 from stepwell.worker.pace import Pace
 
@@ -33,7 +34,7 @@ class TurnLock:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # the thread lets go of everything within its last turn
         self.missed = False
-        self.times = TurnTimes()
+        self.times = RecentTimes()
 
     def take(self) -> bool:
         """Take the lock for a caller's loop, if it is free."""

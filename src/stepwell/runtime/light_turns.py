@@ -9,7 +9,6 @@ thread), and whatever the disk, or the amount of it, would make long.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -19,39 +18,6 @@ from stepwell.runtime.turn import TurnLoop
 
 #: How long one turn on a caller's loop shall compute, in seconds; what would take longer is for the engine's thread.
 SLICE_SECONDS: Final = 0.005
-
-#: A turn that waits longer than this, in seconds, for the disk above all, is slow.
-SLOW_SECONDS: Final = 0.002
-#: So is one that takes longer than this on a caller's loop, waits and all.
-LONG_SECONDS: Final = 0.01
-#: How many turns are remembered, and how many of them may be slow (so the 90th percentile is not).
-REMEMBERED: Final = 100
-SLOW_ALLOWED: Final = 10
-#: One that waits so long, in seconds, is as bad as all that may be slow: a loop stands still meanwhile.
-TOO_SLOW_SECONDS: Final = 0.05
-
-
-class TurnTimes:
-    """Remembers how long the last turns that committed took. `are_short`: the next ones may hold up a caller's loop."""
-
-    def __init__(self) -> None:
-        self._slow: deque[bool] = deque(maxlen=REMEMBERED)
-        self._number = 0
-        self._until_again = 0
-        self.are_short = True
-
-    def took(self, seconds: float, waited_seconds: float, *, in_line: bool) -> None:
-        """Take note of a turn, which waited for so long and computed for the rest; `in_line`: on a caller's loop."""
-        slow = waited_seconds > SLOW_SECONDS or (in_line and seconds > LONG_SECONDS)
-        if len(self._slow) == REMEMBERED:
-            self._number -= self._slow[0]
-        self._slow.append(slow)
-        self._number += slow
-        if in_line and seconds > TOO_SLOW_SECONDS:
-            self._until_again = REMEMBERED
-        elif self._until_again:
-            self._until_again -= 1
-        self.are_short = not self._until_again and self._number <= SLOW_ALLOWED
 
 
 class StepsEnded:

@@ -40,6 +40,11 @@ class RunCache:
         key = self._keys.get(run_id)
         return None if key is None else self.runs[key]
 
+    def workflow_of(self, run_id: str) -> str | None:
+        """Return the workflow of the run with this id, None where that is not in memory; from any thread."""
+        run = self.runs.get(self._keys.get(run_id, 0))
+        return None if run is None else run.execution.definition.name
+
     def enter(self, run: LoadedRun) -> None:
         """Add a run."""
         self.runs[run.key] = run
