@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from stepwell.api.acts import Act
     from stepwell.api.async_engine import AsyncEngine, AsyncQueueHandle, AsyncRun, AsyncTransaction
     from stepwell.api.backup import Backup, Verification, verify
+    from stepwell.api.chapters import ChapterInfo
     from stepwell.api.engine import Engine
     from stepwell.api.handles import OpenTransaction, QueueHandle, Run
     from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WaitInfo
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from stepwell.model.retry import Retry
     from stepwell.operations.child import ChildRun, start
     from stepwell.operations.context import current, get_logger
+    from stepwell.operations.continue_as_new import continue_as_new
     from stepwell.operations.derived import now, random, uuid4
     from stepwell.operations.map import map
     from stepwell.operations.patch import patched
@@ -158,6 +160,7 @@ _HOMES = {
         "Rate",
     ),
     "stepwell.api.acts": ("Act",),
+    "stepwell.api.chapters": ("ChapterInfo",),
     "stepwell.api.views": (
         "JournalEntry",
         "QueueInfo",
@@ -166,6 +169,7 @@ _HOMES = {
     ),
     "stepwell.operations.child": ("ChildRun", "start"),
     "stepwell.operations.context": ("current", "get_logger"),
+    "stepwell.operations.continue_as_new": ("continue_as_new",),
     "stepwell.operations.derived": ("now", "random", "uuid4"),
     "stepwell.operations.map": ("map",),
     "stepwell.operations.patch": ("patched",),
@@ -206,6 +210,7 @@ __all__ = [
     "AsyncTransaction",
     "Backup",
     "Batch",
+    "ChapterInfo",
     "ChildRun",
     "ClaimLost",
     "Clock",
@@ -268,6 +273,7 @@ __all__ = [
     "Workflow",
     "WorkflowCodeError",
     "WorkflowIOError",
+    "continue_as_new",
     "current",
     "get_logger",
     "map",

@@ -23,6 +23,7 @@ from stepwell.operations import send as sending
 from stepwell.operations.calling_run import calling_run
 from stepwell.operations.child import ChildOptions
 from stepwell.operations.context import current
+from stepwell.operations.continue_as_new import continue_as_new
 from stepwell.operations.derived import now, random, uuid4
 from stepwell.operations.patch import patched
 
@@ -33,6 +34,7 @@ Ts = TypeVarTuple("Ts")
 __all__ = [
     "ChildRun",
     "call",
+    "continue_as_new",
     "current",
     "map",
     "now",

@@ -15,14 +15,14 @@ import stepwell
 from stepwell import errors
 
 CLASSES = {
-    "Act", "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Backup", "Batch", "ChildRun", "Clock",
-    "Connection", "Current", "Engine", "FailureInfo", "JournalEntry", "Limit", "OpenTransaction", "Queue",
-    "QueueHandle", "QueueInfo", "Rate", "Retry", "Rows", "Run", "RunContext", "RunInfo", "Step", "StepInfo",
+    "Act", "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Backup", "Batch", "ChapterInfo",
+    "ChildRun", "Clock", "Connection", "Current", "Engine", "FailureInfo", "JournalEntry", "Limit", "OpenTransaction",
+    "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Rows", "Run", "RunContext", "RunInfo", "Step", "StepInfo",
     "Transaction", "Verification", "WaitInfo", "Workflow",
 }  # fmt: skip
 FUNCTIONS = {
-    "current", "get_logger", "map", "now", "patched", "publish", "random", "receive", "send", "sleep_until", "start",
-    "step", "transaction", "uuid4", "verify", "workflow",
+    "continue_as_new", "current", "get_logger", "map", "now", "patched", "publish", "random", "receive", "send",
+    "sleep_until", "start", "step", "transaction", "uuid4", "verify", "workflow",
 }  # fmt: skip
 ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
 
@@ -90,6 +90,7 @@ SIGNATURES: dict[str, list[str]] = {
     "Rate": ["limit", "per"],
     "Batch": ["size", "within"],
     "map": ["function", "items", "*", "limit"],
+    "continue_as_new": ["*args", "kwargs"],
     "now": [],
     "random": [],
     "uuid4": [],
@@ -124,7 +125,8 @@ OF_A_RUN = {
     "acts": [],
     "send": ["name", "value", "*", "key"],
     "value": ["key", "timeout", "*", "type"],
-    "journal": [],
+    "journal": ["chapter"],
+    "chapters": [],
 }
 OF_A_QUEUE = {
     "info": [],
@@ -138,7 +140,10 @@ for _prefix in ("", "Async"):
     SIGNATURES |= {f"{_prefix}QueueHandle.{name}": expected for name, expected in OF_A_QUEUE.items()}
     SIGNATURES |= {f"{_prefix}Engine.{name}": expected for name, expected in OF_AN_ENGINE.items()}
     SIGNATURES |= {f"{_prefix}Run.{name}": expected for name, expected in OF_A_RUN.items()}
-for _name in ("receive", "send", "publish", "sleep_until", "start", "map", "now", "random", "uuid4", "patched"):
+for _name in (
+    *("receive", "send", "publish", "sleep_until", "start", "map", "now", "random", "uuid4", "patched"),
+    "continue_as_new",
+):
     SIGNATURES[f"sync.{_name}"] = SIGNATURES[_name]
 
 

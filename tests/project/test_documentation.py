@@ -246,6 +246,18 @@ def retry_a_run(engine: TestEngine) -> Reader:
     return page
 
 
+def live_long(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/live-long.md", engine)
+    page.execute(0)  # on a file of its own
+    page.execute(1)
+    run = engine.start(page.names["subscription"], "eve", id="subscription-eve")
+    engine.advance(70 * 24 * 3600)
+    assert (run.info().chapter, run.value("month")) == (3, 3)
+    run.send("change", "end")
+    assert run.result(60) == "eve ended in month 3"
+    return page
+
+
 def run_cpu_bound_steps(engine: TestEngine) -> Reader:
     page = Reader("docs/how-to/run-cpu-bound-steps.md", engine, Page=str, Image=bytes)
     page.execute(0)
@@ -428,6 +440,7 @@ READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/how-to/fan-out.md": fan_out,
     "docs/how-to/keep-and-purge.md": keep_and_purge,
     "docs/how-to/limit-steps.md": limit_steps,
+    "docs/how-to/live-long.md": live_long,
     "docs/how-to/retry-a-run.md": retry_a_run,
     "docs/how-to/retry-a-step.md": retry_a_step,
     "docs/how-to/run-cpu-bound-steps.md": run_cpu_bound_steps,

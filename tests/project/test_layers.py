@@ -44,7 +44,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["read_service"],
         ["views"],
         ["why"],
-        ["acts", "backup", "engine_clock", "options", "reasons", "sortable_ids", "start_plan"],
+        ["acts", "backup", "chapters", "engine_clock", "options", "reasons", "sortable_ids", "start_plan"],
     ],
     "stepwell.runtime": [
         ["engine_thread"],
@@ -66,7 +66,7 @@ INSIDE: dict[str, list[list[str]]] = {
     "stepwell.operations": [
         ["table"],
         ["child", "receive"],
-        ["context", "derived", "map", "patch", "publish", "result", "send", "step", "timer"],
+        ["context", "continue_as_new", "derived", "map", "patch", "publish", "result", "send", "step", "timer"],
         ["calling_run"],
     ],
     "stepwell.worker": [
@@ -127,7 +127,8 @@ INSIDE: dict[str, list[list[str]]] = {
     "stepwell.model": [
         ["calendar"],
         ["wall_time"],
-        ["clock", "cron", "run"],
+        ["cron", "run"],
+        ["chapters", "clock"],
         ["acts", "journal", "lifecycle", "names", "permit_states", "retry", "steady", "waits"],
     ],
     "stepwell.store": [

@@ -15,6 +15,7 @@ import apsw
 import pytest
 
 from stepwell.errors import EngineClosed
+from stepwell.model.chapters import Chapter
 from stepwell.model.journal import Entry
 from stepwell.model.lifecycle import ENDED, STATUSES
 from stepwell.model.permit_states import ENTRY_STATES, PERMIT_PLACES
@@ -176,8 +177,12 @@ def test_the_schema_refuses_rows_that_break_an_invariant(worker: Worker, connect
 
 def test_rows_are_read_in_the_order_of_the_fields() -> None:
     for name, fields in (("run_record", RunRecord), ("run_facts", RunRecord), ("entry", Entry)):
-        columns = FRAGMENTS[name].replace("NULL AS ", "").split(",")
+        columns = re.sub(r"NULL AS |[{}]", "", FRAGMENTS[name]).split(",")
         assert [column.strip() for column in columns] == list(fields.__struct_fields__), name
+    assert FRAGMENTS["chapter"].endswith("AS chapter")
+    named = re.search(r"json_array\((.*)\)", FRAGMENTS["chapter"])
+    assert named is not None
+    assert named[1].split(", ") == list(Chapter.__struct_fields__)
     assert not [name for name, sql in WRITTEN.items() if "cancel_reason, ended_at" in sql]
 
 

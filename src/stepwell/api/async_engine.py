@@ -18,6 +18,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, TypeVarT
 from stepwell.api.acts import Act, checked_actor
 from stepwell.api.async_opening import LoopSession
 from stepwell.api.backup import Backup, Progress, back_up
+from stepwell.api.chapters import ChapterInfo
 from stepwell.api.engine import CLOSE_TIMEOUT_SECONDS
 from stepwell.api.enlisted import Enlisted
 from stepwell.api.options import (
@@ -498,9 +499,13 @@ class AsyncRun(Generic[T]):
         )
         return session.codec.decode(payload, type, f"the value {key!r} of run {self.id!r}")
 
-    async def journal(self) -> builtins.list[JournalEntry]:
-        """Return everything that the run was told so far, in order."""
-        return await self._engine._read(ReadService.journal, self.id)
+    async def journal(self, chapter: int | None = None) -> builtins.list[JournalEntry]:
+        """Return everything that the run was told so far, in order; see `stepwell.Run.journal`."""
+        return await self._engine._read(ReadService.journal, self.id, chapter)
+
+    async def chapters(self) -> builtins.list[ChapterInfo]:
+        """Return the chapters of the run, the oldest first; see `stepwell.Run.chapters`."""
+        return await self._engine._read(ReadService.chapters, self.id)
 
     async def acts(self) -> builtins.list[Act]:
         """Return what somebody did to the run, the oldest first; see `stepwell.Run.acts`."""

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from stepwell.api.acts import Act
+from stepwell.api.chapters import ChapterInfo
 from stepwell.api.enlisted import Enlisted
 from stepwell.api.options import MANY_OPTIONS, START_OPTIONS, ManyOptions, StartOptions
 from stepwell.api.session import Session
@@ -366,9 +367,16 @@ class Run(Generic[T]):
         )
         return session.codec.decode(payload, type, f"the value {key!r} of run {self.id!r}")
 
-    def journal(self) -> builtins.list[JournalEntry]:
-        """Return everything that the run was told so far, in order."""
-        return self._engine._session.reads.journal(self.id)
+    def journal(self, chapter: int | None = None) -> builtins.list[JournalEntry]:
+        """Return everything that the run was told so far, in order: in its present chapter, or in that of a number.
+
+        Raises `InvalidArgument` where there is no such chapter.
+        """
+        return self._engine._session.reads.journal(self.id, chapter)
+
+    def chapters(self) -> builtins.list[ChapterInfo]:
+        """Return the chapters of the run, the oldest first; most runs have one. See `stepwell.continue_as_new`."""
+        return self._engine._session.reads.chapters(self.id)
 
     def acts(self) -> builtins.list[Act]:
         """Return what somebody did to the run, the oldest first: cancelled, resumed, retried it, or took it over."""

@@ -16,13 +16,14 @@ from typing import Any, Final
 import msgspec
 
 from stepwell.api.acts import Act
+from stepwell.api.chapters import ChapterInfo, with_present
 from stepwell.api.options import MAX_PAGE, at_least, checked_statuses, checked_workflow
 from stepwell.api.reasons import nobody
 from stepwell.api.views import ChildInfo, JournalEntry, OwnerInfo, QueueInfo, RunDetails, RunInfo, WorkerInfo
 from stepwell.api.why import Reasons
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import registered_flows
-from stepwell.errors import QueueNotFound, RunNotFound
+from stepwell.errors import InvalidArgument, QueueNotFound, RunNotFound
 from stepwell.model.lifecycle import ENDED, STATUSES, Status
 from stepwell.model.names import check_id, check_text
 from stepwell.model.run import Member, RunRecord
@@ -173,9 +174,31 @@ class ReadService:
         record = self._inspector.run_by_id(run_id)
         return None if record is None or record.status not in ENDED else RunOver.of(record)
 
-    def journal(self, run_id: str) -> list[JournalEntry]:
-        """Return a run's journal, in order; raises `RunNotFound`."""
-        return self._journal(self.record(run_id))
+    def journal(self, run_id: str, chapter: int | None = None) -> list[JournalEntry]:
+        """Return the journal of a run's present chapter, or of another one, in order; raises `RunNotFound`.
+
+        Raises `InvalidArgument` where the run has no such chapter.
+        """
+        record = self.record(run_id)
+        if chapter is None:
+            return self._journal(record)
+        chapters = with_present(self._inspector.chapters(record.key), record)
+        if not 1 <= at_least(chapter, 1, "chapter") <= len(chapters):
+            raise InvalidArgument(f"run {run_id!r} has no chapter {chapter}; its last one is {len(chapters)}")
+        if chapter == len(chapters):
+            return self._journal(record)
+        found: list[JournalEntry] = []
+        begin, end = chapters[chapter - 1].journal_from, chapters[chapter].journal_from
+        while page := self._inspector.journal_between(record.key, begin, end):
+            found += [JournalEntry.of(entry, self._codec, record.ahead) for entry in page]
+            begin = page[-1].position + 1
+        return found
+
+    def chapters(self, run_id: str) -> list[ChapterInfo]:
+        """Return the chapters of a run, the oldest first; raises `RunNotFound`."""
+        record = self._found(self._inspector.run_by_id(check_id(run_id)), run_id)
+        found = with_present(self._inspector.chapters(record.key), record)
+        return [ChapterInfo.of(chapter, self._codec, record.ahead) for chapter in found]
 
     def _journal(self, record: RunRecord) -> list[JournalEntry]:
         entries: list[JournalEntry] = []

@@ -20,6 +20,7 @@ from stepwell.errors import (
     RunHalted,
     SerializationError,
 )
+from stepwell.model.chapters import number_of_chapter
 from stepwell.model.clock import MICROSECONDS, datetime_of
 from stepwell.model.journal import Entry, EntryKind
 from stepwell.model.lifecycle import Status
@@ -84,7 +85,8 @@ class RunInfo(msgspec.Struct, frozen=True):
 
     `reason` says why a run is pending, waiting, halted or cancelled, in words, and what is wrong with the worker of a
     running one; `waiting_on` what its code waits for, while it waits. `error` is the type and message that a failed run
-    ended with; `wake_at` is when a waiting run goes on by itself, None for "only when something arrives".
+    ended with; `wake_at` is when a waiting run goes on by itself, None for "only when something arrives". `chapter` is
+    the number of the present one, 1 for a run that never went on as new.
     """
 
     id: str
@@ -100,6 +102,7 @@ class RunInfo(msgspec.Struct, frozen=True):
     reason: str | None
     error: str | None
     waiting_on: list[WaitInfo]
+    chapter: int = 1
 
     @classmethod
     def of(cls, record: RunRecord, reason: str | None, codec: Codec) -> RunInfo:
@@ -126,6 +129,7 @@ class RunInfo(msgspec.Struct, frozen=True):
             reason=reason,
             error=error,
             waiting_on=_waits(record),
+            chapter=number_of_chapter(record.chapter),
         )
 
     @property

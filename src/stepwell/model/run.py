@@ -40,7 +40,7 @@ class RunRecord(msgspec.Struct, frozen=True, gc=False):
     `ahead` is how much later engine time was than the wall clock when the run was created (see `stepwell.model.clock`).
     `resumed` says that somebody asked for it to be tried again since it was halted last, `suspect` that it has crashed
     so often that it is taken up only while no other suspect is under way. `remedy` is what is left to do about a
-    ``halted`` one.
+    ``halted`` one. `chapter` is the present one (see `stepwell.model.chapters`), None for the first.
     """
 
     key: int
@@ -70,6 +70,7 @@ class RunRecord(msgspec.Struct, frozen=True, gc=False):
     waiting_on: str | None = None
     ahead: int = 0
     remedy: Remedy | None = None
+    chapter: str | None = None
     resumed: bool = False
     suspect: bool = False
 

@@ -257,6 +257,8 @@ def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) ->
 def _existing(runs: Runs, run: LoadedRun, operation: Operation, existing: RunRecord) -> Entry:
     detail: ChildStart = operation.detail
     codec = runs.codec
+    if existing.chapter is not None:
+        existing = replace(existing, input=runs.reads.first_input(existing.key))
     error = conflict_with(
         codec, existing, existing.id, detail.workflow, detail.input, operation.fingerprint, parent=run.id
     )

@@ -29,7 +29,7 @@ from stepwell.replay.code_errors import halted_by, mistake_in
 from stepwell.replay.divergence import unreadable
 from stepwell.replay.kinds import Kinds
 from stepwell.replay.loop_thread import LoopThread
-from stepwell.replay.operation import CodeOutcome, Operation
+from stepwell.replay.operation import CodeOutcome, Operation, continued_by
 from stepwell.replay.operation_issuer import DELIVERY, OperationIssuer
 from stepwell.replay.source_location import described, raised_at
 from stepwell.replay.tasks import is_done
@@ -233,6 +233,10 @@ class Execution(OperationIssuer):
         error = task.exception(root)
         if error is None:
             self.outcome = CodeOutcome(result=task.result(root))
+            return
+        continued = continued_by(error)
+        if continued is not None:
+            self.outcome = CodeOutcome(continued=continued)
             return
         advise(error, self._called_blocking)
         mistake = mistake_in(error, self.definition.fail_on, DELIVERY | self.kinds.raising)

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from stepwell.errors import RunFailed, StepFailed
+from stepwell.model.chapters import CHAPTER
 from stepwell.model.journal import EntryForm, EntryKind, OpKind
 from stepwell.model.waits import Wait
 from stepwell.replay.operation import Operation
@@ -48,6 +49,10 @@ class RecordedKind(msgspec.Struct, frozen=True, kw_only=True):
 CANCELLATION: Final = RecordedKind(
     name="cancel", entries=(EntryForm("cancel", has_value=False),), words="a cancellation"
 )
+#: The last entry of a chapter that is over; no code is told of it.
+CHAPTER_END: Final = RecordedKind(
+    name=CHAPTER, entries=(EntryForm(CHAPTER, has_value=False, is_delivered=False),), words="another chapter"
+)
 
 
 class Kinds:
@@ -56,7 +61,7 @@ class Kinds:
     __slots__ = ("_by_name", "_of_entry", "calls", "failures", "raising", "undelivered", "valueless")
 
     def __init__(self, kinds: Iterable[RecordedKind]) -> None:
-        rows = (CANCELLATION, *kinds)
+        rows = (CANCELLATION, CHAPTER_END, *kinds)
         self._by_name: dict[OpKind, RecordedKind] = {row.name: row for row in rows}
         self._of_entry: dict[EntryKind, RecordedKind] = {form.kind: row for row in rows for form in row.entries}
         forms = [form for row in rows for form in row.entries]

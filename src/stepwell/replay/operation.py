@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -38,12 +38,45 @@ class Operation(msgspec.Struct, eq=False):
         return Entry(run, self.number, kind, self.name, self.fingerprint, at, value)
 
 
+class ContinuedAsNew(BaseException):
+    """Raised in the code to end its chapter: the run goes on with `input` (see `stepwell.continue_as_new`).
+
+    No `Exception`: code that catches what went wrong does not mean this.
+    """
+
+    def __init__(self, payload: Payload) -> None:
+        super().__init__("the run goes on as new")
+        self.input = payload
+
+
 class CodeOutcome:
-    """How the code ended: with a `result`, with an `error`, or, both unset and `cancelled` true, by cancellation."""
+    """How the code ended: with a `result`, with an `error`, or, both unset and `cancelled` true, by cancellation.
 
-    __slots__ = ("cancelled", "error", "result")
+    Or it did not end, but goes on as new: `continued` says with what.
+    """
 
-    def __init__(self, *, result: Any = None, error: BaseException | None = None, cancelled: bool = False) -> None:
+    __slots__ = ("cancelled", "continued", "error", "result")
+
+    def __init__(
+        self,
+        *,
+        result: Any = None,
+        error: BaseException | None = None,
+        cancelled: bool = False,
+        continued: ContinuedAsNew | None = None,
+    ) -> None:
         self.result = result
         self.error = error
         self.cancelled = cancelled
+        self.continued = continued
+
+
+def continued_by(error: BaseException) -> ContinuedAsNew | None:
+    """Return what an exception says of going on as new: itself, or all that a group of a `TaskGroup` has.
+
+    Where something else went wrong as well, the run fails with that.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        members = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        return continued_by(members[0]) if len(members) == 1 else None
+    return error if isinstance(error, ContinuedAsNew) else None

@@ -19,6 +19,7 @@ from stepwell.definitions.definition import Step, Workflow, is_durable
 from stepwell.definitions.durable import as_definition
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import RunEnded, RunHalted, WorkflowIOError
+from stepwell.model.chapters import decode_chapter
 from stepwell.model.journal import Entry, OpKind
 from stepwell.model.run import RunRecord
 from stepwell.replay.advice import not_for_a_thread
@@ -91,6 +92,7 @@ class OperationIssuer:
         self.definition = definition
         self.codec = codec
         self.kinds = kinds
+        chapter = decode_chapter(record.chapter)
         self.now = record.started_at or record.created_at
         self.ahead = record.ahead
         self.stopped = False
@@ -104,8 +106,11 @@ class OperationIssuer:
         self.withdrawn: list[Operation] = []
         self.loop = DeterministicLoop.create(self, thread, greenlets=greenlets or not definition.is_async)
         self._seed = f"{record.id}:{record.created_at}"
-        self._random: random.Random | None = None
         self._counter = 0
+        if chapter is not None:
+            self.now = chapter.clock_from or self.now
+            self._seed, self._counter = chapter.seed, chapter.ops_before
+        self._random: random.Random | None = None
         self._expected: dict[int, Entry] = {}
         self.undelivered = 0  # entries that the replay under way has not delivered yet
         self.refusals = 0
@@ -114,6 +119,11 @@ class OperationIssuer:
         self._called_blocking: str | None = None  # the `def` step or workflow that the code called last
 
     # --- operations ----------------------------------------------------------------------------------------------
+
+    @property
+    def issued_so_far(self) -> int:
+        """The number of the operation that was issued last."""
+        return self._counter
 
     def issue(
         self,

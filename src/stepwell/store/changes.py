@@ -107,6 +107,22 @@ class RunFinished(msgspec.Struct, frozen=True, gc=False):
     unstarted: bool = False
 
 
+class RunContinued(msgspec.Struct, frozen=True):
+    """The code of a run goes on as new: with `input`, in another chapter, whose journal is empty.
+
+    The run stays ``running``, in the memory of the writing worker, and everything but its journal stays as it is:
+    unreceived messages, keys of messages, children, published values, its place in a queue, its deadline. Its
+    operations are counted on from `ops_before`. With `heard_cancel` its code was told of a request to cancel it, which
+    is forgotten. Raises `ClaimLost` as `RunMoved` does.
+    """
+
+    run: int
+    at: int
+    input: Payload
+    ops_before: int
+    heard_cancel: bool = False
+
+
 class RunRetried(msgspec.Struct, frozen=True):
     """A run that failed or was cancelled, at `ended_at`, is brought back: it is ``pending``, and has crashed 0 times.
 
@@ -262,6 +278,7 @@ Change: TypeAlias = (
     | RunMoved
     | RunResumed
     | RunFinished
+    | RunContinued
     | RunRetried
     | RunsClaimed
     | WorkTaken

@@ -7,6 +7,7 @@ from typing import Protocol
 import msgspec
 
 from stepwell.model.acts import ActRecord
+from stepwell.model.chapters import ChapterRecord
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import RunRecord
@@ -60,6 +61,14 @@ class Inspector(QueueReads, Protocol):
 
     def journal(self, run: int, *, after: int = 0, limit: int = 1000) -> list[Entry]:
         """Return entries of the present chapter of a run in order, those with a position above `after`."""
+        ...
+
+    def chapters(self, run: int) -> list[ChapterRecord]:
+        """Return the chapters of a run, the oldest first; none of a run that has had one only."""
+        ...
+
+    def journal_between(self, run: int, begin: int, end: int, *, limit: int = 1000) -> list[Entry]:
+        """Return entries of a run in order, those with positions from `begin` up to, not including, `end`."""
         ...
 
     def acts(self, run: int) -> list[ActRecord]:

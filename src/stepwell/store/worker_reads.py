@@ -41,6 +41,10 @@ class WorkerReads(QueueReads, Protocol):
         """Return what the run published last under `key` and when, or None."""
         ...
 
+    def first_input(self, run: int) -> Payload:
+        """Return what a run was started with, one that is in another chapter than the first."""
+        ...
+
     def over_among(self, ids: Sequence[str]) -> list[RunRecord]:
         """Return those of the runs with these ids that have ended or are halted."""
         ...

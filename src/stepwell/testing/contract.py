@@ -26,7 +26,7 @@ pytest.register_assert_rewrite(
     *(
         f"stepwell.testing.contract_{part}"
         for part in (
-            *("acts", "changes", "claims", "deaths", "kit", "limits", "moves", "properties", "queue_kit"),
+            *("acts", "changes", "chapters", "claims", "deaths", "kit", "limits", "moves", "properties", "queue_kit"),
             *("queue_model", "queues", "reads", "reasons", "retries", "starts", "workers"),
         )
     )
@@ -34,6 +34,7 @@ pytest.register_assert_rewrite(
 
 from stepwell.testing.contract_acts import ActContract  # noqa: E402
 from stepwell.testing.contract_changes import ChangeContract  # noqa: E402
+from stepwell.testing.contract_chapters import ChapterContract  # noqa: E402
 from stepwell.testing.contract_claims import ClaimContract  # noqa: E402
 from stepwell.testing.contract_deaths import DeathContract  # noqa: E402
 from stepwell.testing.contract_kit import NOW, Worker, step  # noqa: E402
@@ -54,6 +55,7 @@ __all__ = ["NOW", "StoreContract", "Worker", "step"]
 class StoreContract(
     ActContract,
     ChangeContract,
+    ChapterContract,
     ClaimContract,
     DeathContract,
     LimitContract,

@@ -22,11 +22,19 @@ from stepwell.errors import (
 )
 from stepwell.model.journal import ABANDONED, CUT_OFF, Entry, Payload
 from stepwell.model.lifecycle import Status, check_transition
-from stepwell.replay.operation import CodeOutcome, Operation
+from stepwell.replay.operation import CodeOutcome, ContinuedAsNew, Operation
 from stepwell.replay.source_location import described
-from stepwell.store.changes import ChildrenCancelled, MessageTaken, RunFinished, RunMoved, RunWoken
+from stepwell.store.changes import ChildrenCancelled, MessageTaken, RunContinued, RunFinished, RunMoved, RunWoken
 from stepwell.worker.executions import Executions
-from stepwell.worker.facts import CancelsArrived, RunEnded, RunStopped, RunsWoken, RunYielded, TransactionDue
+from stepwell.worker.facts import (
+    CancelsArrived,
+    RunContinues,
+    RunEnded,
+    RunStopped,
+    RunsWoken,
+    RunYielded,
+    TransactionDue,
+)
 from stepwell.worker.failure_log import attempt_failed, run_ended_line, run_halted, task_failed
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.operation_kinds import OperationTable
@@ -67,8 +75,8 @@ class Activator:
         work.changes.append(entry)
         run.execution.deliver(entry, more=more)
 
-    def advance(self, run: LoadedRun, work: UnitOfWork) -> RunEnded | RunStopped | None:
-        """Carry the run on until it waits for something from outside, or has ended; return which, where it has."""
+    def advance(self, run: LoadedRun, work: UnitOfWork) -> RunContinues | RunEnded | RunStopped | None:
+        """Carry the run on until it waits for something from outside, or its code has ended; return how it ended."""
         execution = run.execution
         deliveries = 0
         while True:
@@ -107,6 +115,9 @@ class Activator:
                 for operation in withdrawn:
                     self._withdraw(run, operation, work)
             if execution.outcome is not None:
+                continued = execution.outcome.continued
+                if continued is not None:
+                    return self._continue(run, continued, work)
                 return self._finish(run, execution.outcome, work)
             if not run.deliverable and not (run.receivers and run.inbox) and not execution.loop.abandoned:
                 break
@@ -309,6 +320,16 @@ class Activator:
         self.record_end(over, work, has_children=run.has_children)
         run.status = status
         return RunEnded(run, over)
+
+    def _continue(self, run: LoadedRun, continued: ContinuedAsNew, work: UnitOfWork) -> RunContinues:
+        """Begin another chapter: what the code of this one has under way is given up, nothing else is lost."""
+        self._tell_failed_tasks(run, work, held=True)
+        for operation in list(run.execution.pending.values()):
+            if operation.kind == "step":
+                self._withdraw_step(run, operation, work)
+        heard_cancel, ops_before = run.cancelling, run.execution.issued_so_far
+        work.changes.append(RunContinued(run.key, self._runs.now, continued.input, ops_before, heard_cancel))
+        return RunContinues(run)
 
     def record_end(self, over: RunOver, work: UnitOfWork, *, has_children: bool, unstarted: bool = False) -> None:
         """Write down that a run has ended, and what that means for the runs around it.

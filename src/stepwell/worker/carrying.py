@@ -12,7 +12,7 @@ from stepwell.definitions.step_call import StepCall
 from stepwell.errors import StoreError
 from stepwell.model.journal import Entry
 from stepwell.worker.activation import Activator
-from stepwell.worker.facts import RunEnded, RunStopped
+from stepwell.worker.facts import RunContinues, RunEnded, RunsTaken, RunStopped
 from stepwell.worker.failure_log import run_fields
 from stepwell.worker.letting_go import LettingGo
 from stepwell.worker.loaded_run import LoadedRun
@@ -70,7 +70,7 @@ class Carrier:
 
     # --- ends --------------------------------------------------------------------------------------------------------
 
-    def _over(self, fact: RunEnded | RunStopped, work: UnitOfWork) -> None:
+    def _over(self, fact: RunContinues | RunEnded | RunStopped, work: UnitOfWork) -> None:
         match fact:
             case RunEnded(run, over):
                 run.finished = True
@@ -81,8 +81,18 @@ class Carrier:
                 self.tell_watchers(run.id, run.parent, over, work)
             case RunStopped(run):
                 self._letting_go.forget(run)
+            case RunContinues(run):
+                self._goes_on_as_new(run, work)
             case _:
                 assert_never(fact)
+
+    def _goes_on_as_new(self, run: LoadedRun, work: UnitOfWork) -> None:
+        """Have a run read again once its next chapter is in the store, with whatever has come for it by then."""
+        run.finished = True  # as far as this code of it is concerned
+        self._letting_go.forget(run)
+        work.extra.unread.append(run.key)
+        self._runs.batch.unread.add(run.key)
+        work.afterwards(lambda: self._runs.later(RunsTaken([run.key])))
 
     def tell_watchers(self, run_id: str, parent: int | None, over: RunOver, work: UnitOfWork) -> None:
         """Note who is to hear of a run's end; `deliver_ends` tells them."""

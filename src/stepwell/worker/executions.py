@@ -40,7 +40,7 @@ class Executions:
     def with_items(self, snapshot: RunSnapshot) -> RunRecord:
         """Return the record of a run; of one that has collected the inputs of several starts, with all of them."""
         record = snapshot.record
-        if not snapshot.items:
+        if not snapshot.items or record.chapter is not None:
             return record
         where = f"the input of workflow {record.workflow!r} for run {record.id!r}"
         return replace(record, input=self._runs.codec.join_arguments(snapshot.items, where))

@@ -40,6 +40,12 @@ class RunStopped(msgspec.Struct, frozen=True):
     run: LoadedRun
 
 
+class RunContinues(msgspec.Struct, frozen=True):
+    """A run's code goes on as new; that its next chapter begins is part of the unit of work under way."""
+
+    run: LoadedRun
+
+
 # --- from a commit ---------------------------------------------------------------------------------------------------
 
 

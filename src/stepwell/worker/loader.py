@@ -133,6 +133,7 @@ class Loader:
         runs.memory.enter(run)
         work = runs.batch.work_of(run)
         run.suspect = record.suspect
+        run.has_children = record.chapter is not None  # it may have some of an earlier chapter's
         run.permits = {permit.op: permit for permit in snapshot.permits}
         run.history = attempt_history(runs.codec, snapshot.entries)
         execution.replay(snapshot.entries)

@@ -30,6 +30,7 @@ from stepwell import (
     Retry,
     RunEnded,
     StepInterrupted,
+    continue_as_new,
     current,
     patched,
     publish,
@@ -142,6 +143,17 @@ async def patient() -> str:
 @workflow(name="pen-friend")
 async def pen_friend() -> list[str]:
     return [await receive("letter", str) for _ in range(2)]
+
+
+@workflow(name="serial")
+async def serial(chapter: int, heard: list[str]) -> list[Any]:
+    """Hear of one part in each of three chapters, with a child that the first one starts and the last one waits for."""
+    started = await stepwell.start(double, 7, id="serial-child")
+    heard = [*heard, await echo(await receive("part", str))]
+    await publish("parts", heard)
+    if chapter < 3:
+        continue_as_new(chapter + 1, heard)
+    return [*heard, await started.result()]
 
 
 async def two_steps(name: str, number: int) -> list[Any]:
@@ -261,10 +273,16 @@ def main(database: str, log: str, result: str, waiting: str) -> None:
                 tx.start(plain, "outbox", id="outbox")
                 tx.send("outbox", "suffix", "!")
         friend = engine.start(pen_friend, id="pen-friend")
+        parts = engine.start(serial, 1, [], id="serial")
         run = engine.start(everything, "world", id="main")
         for word in ("one", "two", "three"):
             try:
                 engine.send("main", "note", word, key=word)
+            except RunEnded:
+                break
+        for word in ("first", "second", "third"):
+            try:
+                parts.send("part", word, key=word)
             except RunEnded:
                 break
         found: dict[str, Any] = {"main": run.result(timeout=60), "friend": friend.result(timeout=60)}
@@ -275,6 +293,7 @@ def main(database: str, log: str, result: str, waiting: str) -> None:
                 engine.get(run_id).result(timeout=60)
             except stepwell.RunCancelled:
                 found[run_id] = "cancelled"
+        found["serial"] = [parts.result(timeout=60), parts.value("parts", timeout=60), parts.info().chapter]
         found["progress"] = run.value("progress", timeout=60)
         with engine.transaction() as tx:
             found["ledger"] = tx.execute("SELECT what, amount FROM ledger ORDER BY what, amount")

@@ -177,12 +177,13 @@ class Creation(Part):
     def _existing(self, change: RunCreated) -> Created:
         return self._is_there(change, record_of(self._row("run_by_id", change.id)))
 
-    @staticmethod
-    def _is_there(change: RunCreated, existing: RunRecord) -> Created:
+    def _is_there(self, change: RunCreated, existing: RunRecord) -> Created:
         if change.must_be_new:
             raise RunConflict(
                 f"there is a run {change.id!r} already (of {existing.workflow}, {existing.status}): another worker was "
                 "faster. Look at it, and start what is needed once more"
             )
         refused = existing.workflow != change.workflow or existing.fingerprint != change.fingerprint
+        if refused and existing.chapter is not None:  # the start is compared with what began the run
+            existing = replace(existing, input=self._row("first_input", existing.key)[0])
         return Created(existing.key, existing, refused=refused)

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, Final
 
 from stepwell.model.acts import ActRecord
+from stepwell.model.chapters import ChapterRecord
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import RunRecord
@@ -75,6 +76,14 @@ class SqlInspector(QueueReader):
     def journal(self, run: int, *, after: int = 0, limit: int = 1000) -> list[Entry]:
         """Return entries of a run in order, those with a position above `after`."""
         return [Entry(*row) for row in self._rows("journal", run, after, limit)]
+
+    def chapters(self, run: int) -> list[ChapterRecord]:
+        """Return the chapters of a run, the oldest first; none of a run that has had one only."""
+        return [ChapterRecord(*row) for row in self._rows("chapters", run)]
+
+    def journal_between(self, run: int, begin: int, end: int, *, limit: int = 1000) -> list[Entry]:
+        """Return entries of a run in order, those with positions from `begin` up to, not including, `end`."""
+        return [Entry(*row) for row in self._rows("journal_between", run, begin, end, limit)]
 
     def acts(self, run: int) -> list[ActRecord]:
         """Return what somebody did to a run, the oldest first."""

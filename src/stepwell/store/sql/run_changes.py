@@ -35,6 +35,7 @@ from stepwell.store.changes import (
 )
 from stepwell.store.sql.acts import Acts
 from stepwell.store.sql.aftermath import Aftermath
+from stepwell.store.sql.chapters import Chapters
 from stepwell.store.sql.connection import SqlConnection, Statements
 from stepwell.store.sql.creation import Creation
 from stepwell.store.sql.messages import Messages
@@ -65,6 +66,7 @@ class Applier(Part):
         self._retries = Retries(connection, sql, self.entries)
         self.creation = Creation(connection, sql, self._after, self.entries, self._tell)
         self.acts = Acts(connection, sql)
+        chapters = Chapters(connection, sql, self._after, self.flush, lambda run: self._refuse(run, "running"))
         #: What applies each type of change and returns its result.
         self.handlers: dict[type, Callable[[Any], Any]] = {
             RunMoved: self._run_moved,
@@ -74,7 +76,7 @@ class Applier(Part):
             CancelRequested: self._cancel_requested,
             ChildrenCancelled: self._children_cancelled,
         }
-        for part in (self.creation, self._ownership, self._messages, self.entries, self.acts):
+        for part in (self.creation, self._ownership, self._messages, self.entries, self.acts, chapters):
             self.handlers.update(part.handlers)
 
     @property

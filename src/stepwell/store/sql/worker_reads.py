@@ -61,6 +61,11 @@ class SqlWorkerReads(QueueReader):
         """Return what the run published last under `key` and when, or None."""
         return next(iter(self._rows("value", run, key)), None)
 
+    def first_input(self, run: int) -> Payload:
+        """Return what a run was started with, one that is in another chapter than the first."""
+        payload: Payload = self._first("first_input", run)
+        return payload
+
     def over_among(self, ids: Sequence[str]) -> list[RunRecord]:
         """Return those of the runs with these ids that have ended or are halted."""
         return [record_of(row) for row in self._rows("over_among", to_json(ids))]

@@ -4,13 +4,20 @@
 -- The columns of stepwell_runs that are the fields of model.RunRecord, in their order.
 key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error, reason, owner, wake_at,
     deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at, crashes, queue, queued, waiting_on,
-    ahead, remedy, resumed, suspect;
+    ahead, remedy, {chapter}, resumed, suspect;
 
 -- fragment: run_facts
 -- The same without the payloads that may have many megabytes, the input and the result.
 key, id, workflow, status, NULL AS input, fingerprint, created_at, updated_at, started_at, NULL AS result, error, reason,
     owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at, crashes, queue,
-    queued, waiting_on, ahead, remedy, resumed, suspect;
+    queued, waiting_on, ahead, remedy, {chapter}, resumed, suspect;
+
+-- fragment: chapter
+-- The fields of model.Chapter in their order, as JSON; NULL in the first chapter of a run, without a look at its table.
+iif(journal_from = 0, NULL, (
+    SELECT json_array(number, clock_from, seed, ops_before)
+    FROM stepwell_chapters WHERE run = stepwell_runs.key ORDER BY number DESC LIMIT 1
+)) AS chapter;
 
 -- fragment: entry
 -- The columns of stepwell_journal that are the fields of journal.Entry, in their order.

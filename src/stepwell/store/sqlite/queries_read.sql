@@ -120,6 +120,13 @@ FROM stepwell_journal
 WHERE run = ?1 AND position > max(?2, (SELECT journal_from FROM stepwell_runs WHERE key = ?1) - 1)
 ORDER BY position LIMIT ?3;
 
+-- name: journal_between
+-- ?1 run, ?2 position at least, ?3 position below, ?4 limit. Of any chapter, but for the entries between them.
+SELECT {entry}
+FROM stepwell_journal
+WHERE run = ?1 AND position >= ?2 AND position < ?3 AND kind <> 'chapter'
+ORDER BY position LIMIT ?4;
+
 -- name: loaded_runs
 -- ?1 keys as a JSON array.
 SELECT {run_record}

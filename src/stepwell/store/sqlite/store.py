@@ -45,6 +45,7 @@ _PURGE: Final = (
     "watchings_purged",
     "batch_items_purged",
     "acts_purged",
+    "chapters_purged",
     "runs_purged",
 )
 

@@ -1,0 +1,145 @@
+"""The part of a store's contract about chapters: a run goes on with another journal.
+
+See `stepwell.testing.contract` for how to run it.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from stepwell.errors import ClaimLost
+from stepwell.model.chapters import decode_chapter
+from stepwell.model.lifecycle import ENDED, STATUSES, Status
+from stepwell.store.changes import (
+    CancelRequested,
+    MessageSent,
+    RunContinued,
+    RunFinished,
+    RunMoved,
+    RunRetried,
+    ValuePublished,
+)
+from stepwell.store.store import Unit
+from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
+
+LATER = NOW + 10
+
+
+def continued(key: int, number: int = 2, *, heard_cancel: bool = False) -> RunContinued:
+    """Return the change by which a run goes on as new."""
+    return RunContinued(key, LATER, f"[{number}]", 10 * (number - 1), heard_cancel)
+
+
+class ChapterContract(StoreFixtures):
+    """What is told of a run in another chapter than the first, and what stays as it was."""
+
+    def test_the_journal_is_that_of_the_present_chapter(self, worker: Worker) -> None:
+        key, other = worker.create("a"), worker.create("b")
+        worker.apply(*(step(run, op) for op in (1, 2) for run in (key, other)))
+        worker.apply(step(key, 3), continued(key))
+        worker.apply(step(key, 11))
+        assert [entry.op for entry in worker.read.journal(key)] == [11]
+        assert [entry.op for entry in worker.read.journal(other)] == [1, 2]
+        (snapshot,) = worker.reads.load([key])
+        assert [entry.op for entry in snapshot.entries] == [11]
+        assert (snapshot.record.input, snapshot.record.status, snapshot.record.owner) == (
+            *("[2]", "running", worker.epoch),
+        )
+
+    def test_what_its_code_depends_on_is_in_its_record(self, worker: Worker) -> None:
+        key = worker.create("a")
+        assert worker.record(key).chapter is None
+        worker.apply(continued(key))
+        worker.apply(continued(key, 3))
+        chapter = decode_chapter(worker.record(key).chapter)
+        assert chapter is not None
+        assert (chapter.number, chapter.clock_from, chapter.ops_before) == (3, LATER, 20)
+        facts = worker.read.run_facts("a")
+        assert facts is not None
+        assert facts.chapter == worker.record(key).chapter
+
+    def test_all_chapters_are_listed_with_what_they_were_given(self, worker: Worker) -> None:
+        key = worker.create("a")
+        assert worker.read.chapters(key) == []
+        worker.apply(step(key, 1), continued(key))
+        worker.apply(step(key, 11), step(key, 12))
+        worker.apply(continued(key, 3))
+        chapters = worker.read.chapters(key)
+        assert [(one.number, one.beginning, one.began_at, one.ended_at, one.input) for one in chapters] == [
+            (1, "started", NOW, LATER, "[1]"),
+            (2, "continued", LATER, LATER, "[2]"),
+            (3, "continued", LATER, None, None),
+        ]
+        begins = [one.journal_from for one in chapters]
+        between = [worker.read.journal_between(key, begin, end) for begin, end in pairwise(begins)]
+        assert [[entry.op for entry in entries] for entries in between] == [[1], [11, 12]]
+        assert worker.reads.first_input(key) == "[1]"
+
+    def test_what_others_hold_of_the_run_stays(self, worker: Worker) -> None:
+        key = worker.create("a")
+        child = worker.create("child", parent=key, parent_op=1, attached=True)
+        worker.apply(MessageSent("a", "note", "1", NOW, "k"), ValuePublished(key, "v", "7", NOW))
+        worker.apply(continued(key))
+        (snapshot,) = worker.reads.load([key])
+        assert [message.name for message in snapshot.messages] == ["note"]
+        assert worker.apply(MessageSent("a", "note", "1", LATER, "k"))[0].position == 0
+        assert worker.read.value(key, "v") == ("7", NOW)
+        assert (worker.record(child).parent, worker.record(child).cancel_requested_at) == (key, None)
+
+    @pytest.mark.parametrize("heard", [True, False])
+    def test_a_request_to_cancel_that_was_heard_is_done_with(self, worker: Worker, heard: bool) -> None:
+        key = worker.create("a")
+        worker.apply(CancelRequested("a", NOW, "enough"))
+        worker.apply(continued(key, heard_cancel=heard))
+        assert worker.record(key).cancel_reason == (None if heard else "enough")
+
+    @pytest.mark.parametrize("status", STATUSES)
+    def test_only_a_run_that_has_not_ended_goes_on(self, worker: Worker, status: Status) -> None:
+        key = worker.create("a", status)
+        if status not in ENDED:
+            worker.apply(continued(key))
+            assert worker.record(key).status == "running"
+            return
+        with pytest.raises(ClaimLost, match=status):
+            worker.apply(continued(key))
+        assert worker.read.chapters(key) == []
+
+    def test_another_worker_cannot_end_a_chapter(self, worker: Worker, other: Worker) -> None:
+        key = worker.create("a")
+        with pytest.raises(ClaimLost, match="belongs to worker"):
+            other.apply(step(key, 1), continued(key))
+        assert (worker.record(key).chapter, worker.read.journal(key), worker.read.chapters(key)) == (None, [], [])
+
+    def test_a_refused_unit_leaves_the_chapter_as_it_was(self, worker: Worker) -> None:
+        key, ended = worker.create("a"), worker.create("b", "completed")
+        worker.commit(Unit([step(key, 1), continued(key), RunMoved(ended, "waiting", NOW)]))
+        assert (worker.record(key).chapter, worker.record(key).input, worker.read.chapters(key)) == (None, "[1]", [])
+
+    def test_a_chapter_is_retried_as_a_run_is(self, worker: Worker) -> None:
+        key = worker.create("a")
+        worker.apply(step(key, 1), continued(key))
+        worker.apply(step(key, 11), step(key, 12))
+        worker.apply(RunFinished(key, "failed", LATER, error="{}"))
+        last = worker.read.journal(key)[-1]
+        worker.apply(RunRetried(key, LATER, LATER, undone=[last.position]))
+        assert [entry.op for entry in worker.read.journal(key)] == [11]
+
+    def test_no_position_is_given_out_below_a_chapter(self, worker: Worker) -> None:
+        key, other = worker.create("a"), worker.create("b")
+        worker.apply(step(key, 1))
+        worker.apply(*(step(other, op) for op in range(1, 6)), continued(key))
+        worker.apply(*(step(other, op) for op in range(6, 9)), RunFinished(other, "completed", NOW))
+        with worker.writing():
+            assert worker.store.purge(LATER, 10, worker.claim) == 1
+        worker.apply(step(key, 11))
+        assert [entry.op for entry in worker.read.journal(key)] == [11]
+
+    def test_chapters_are_deleted_with_their_run(self, worker: Worker) -> None:
+        key = worker.create("a")
+        worker.apply(step(key, 1), continued(key))
+        worker.apply(RunFinished(key, "completed", LATER))
+        with worker.writing():
+            assert worker.store.purge(LATER + 1, 10, worker.claim) == 1
+        assert worker.read.chapters(key) == []
