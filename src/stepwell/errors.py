@@ -18,6 +18,7 @@
     │   └── RunDeadlineExceeded
     ├── RunHalted                  the engine stopped the run, with a reason; repair it and resume
     │   ├── RunCrashed             the run killed the worker that carried it on, several times in a row
+    │   ├── JournalTooLong         the run's journal has as many entries as are allowed
     │   ├── DeterminismError       the code no longer does what the journal recorded
     │   ├── WorkflowCodeError      the code of the workflow broke; it is of the class that broke it as well
     │   └── ResultNotSerializable  a step acted, but what it returned cannot be kept
@@ -150,6 +151,12 @@ class RunHalted(StepwellError):
 
 class RunCrashed(RunHalted):
     """The worker died each time that it carried this run on, without any progress: it is not tried again by itself."""
+
+    says_remedy = True
+
+
+class JournalTooLong(RunHalted):
+    """The journal of a run has as many entries as are allowed, so the run is halted until more are."""
 
     says_remedy = True
 

@@ -66,6 +66,7 @@ IN_A_QUEUE = ["queue", "priority", "delay", "dedup", "partition"]
 STARTING = ["workflow", "*args", "id", "kwargs", "deadline", "messages", *IN_A_QUEUE]
 OPTIONS = [
     "path", "*", "workflows", "durability", "max_payload_bytes", "max_waiting_in_memory", "max_running", "max_crashes",
+    "max_journal_entries",
     "step_threads", "step_processes", "retention", "take_over_stalled_after", "queues", "clock",
 ]  # fmt: skip
 QUEUE = [
@@ -77,7 +78,7 @@ SIGNATURES: dict[str, list[str]] = {
     "AsyncEngine": OPTIONS,
     "Retry": ["*", "attempts", "delay", "backoff", "max_delay", "jitter", "on", "when"],
     "step": ["function", "*", "name", "retry", "timeout", "deadline", "delivery", "isolate", "limit"],
-    "workflow": ["function", "*", "name", "fail_on"],
+    "workflow": ["function", "*", "name", "fail_on", "max_journal_entries"],
     "transaction": ["function", "*", "name", "retry"],
     "Step.options": ["*", "retry", "timeout", "deadline", "delivery", "isolate", "limit"],
     "receive": ["name", "type", "*", "timeout", "default"],

@@ -84,7 +84,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["runs"],
         ["commit_batch", "declarations", "effects"],
         ["unit_of_work"],
-        ["conflicts", "facts", "parked", "queue_agenda", "run_cache"],
+        ["conflicts", "facts", "journal_length", "parked", "queue_agenda", "run_cache"],
         ["child_ids", "due", "failure_log", "loaded_run", "pace", "queue_policy", "run_over", "stuck", "unrecorded"],
     ],
     "stepwell.replay": [

@@ -46,6 +46,8 @@ class Engine(Caller, Starter):
     - `max_running`: how many runs may be under way at once; further ones are pending.
     - `max_crashes`: a run that was under way, without progress, at so many deaths of its worker in a row is halted,
       and not tried again by itself (`RunCrashed`).
+    - `max_journal_entries`: a run whose journal has so many entries is halted (`JournalTooLong`); the log warns of it
+      from a tenth of that on.
     - `step_threads`: how many ``def`` steps execute at once.
     - `step_processes`: how many steps with ``isolate="process"`` execute at once; None: as many as there are CPUs.
     - `retention`: how long after its end a run is kept, in seconds or as a timedelta; None keeps runs for ever.

@@ -16,6 +16,7 @@ from stepwell.model.lifecycle import STATUSES, Status
 from stepwell.model.names import check_name, check_text
 from stepwell.store.inspector import RunFilter
 from stepwell.values.payload import MAX_PAYLOAD_BYTES
+from stepwell.worker.journal_length import MAX_JOURNAL_ENTRIES
 from stepwell.worker.runs import Capacity
 
 Durability = Literal["full", "normal"]
@@ -66,6 +67,7 @@ class EngineOptions(TypedDict, total=False):
     max_waiting_in_memory: int
     max_running: int
     max_crashes: int
+    max_journal_entries: int
     step_threads: int
     step_processes: int | None
     retention: float | timedelta | None
@@ -82,6 +84,7 @@ ENGINE_DEFAULTS: Final[EngineOptions] = {
     "max_waiting_in_memory": 1_000,
     "max_running": 10_000,
     "max_crashes": 5,
+    "max_journal_entries": MAX_JOURNAL_ENTRIES,
     "step_threads": 32,
     "step_processes": None,
     "retention": None,
@@ -117,6 +120,7 @@ class Options:
             running=at_least(options["max_running"], 1, "max_running"),
             waiting=at_least(options["max_waiting_in_memory"], 0, "max_waiting_in_memory"),
             crashes=at_least(options["max_crashes"], 1, "max_crashes"),
+            entries=at_least(options["max_journal_entries"], 1, "max_journal_entries"),
         )
         processes, retention = options["step_processes"], options["retention"]
         self.step_threads = at_least(options["step_threads"], 1, "step_threads")

@@ -13,6 +13,7 @@ from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import FlowKind, Rate
 from stepwell.errors import (
     DeterminismError,
+    JournalTooLong,
     ResultNotSerializable,
     RunCancelled,
     RunCrashed,
@@ -367,6 +368,8 @@ def halted_error(reason: str) -> RunHalted:
         return ResultNotSerializable(message)
     if name == "WorkflowCodeError":
         return as_raised(message)
+    if name == "JournalTooLong":
+        return JournalTooLong(message)
     if name == "RunCrashed":
         return RunCrashed(message)
     return RunHalted(message if name == "RunHalted" else reason)

@@ -180,18 +180,26 @@ def _check_isolated(definition: Step[..., Any]) -> None:
 class Workflow(Definition[P, R]):
     """A function whose progress is durable. Made by `workflow`; started by an engine, or called by another workflow."""
 
-    __slots__ = ("fail_on",)
+    __slots__ = ("fail_on", "max_journal_entries")
 
     kind = "workflow"
 
-    def __init__(self, function: Callable[P, R], name: str | None, fail_on: object = ()) -> None:
+    def __init__(
+        self,
+        function: Callable[P, R],
+        name: str | None,
+        fail_on: object = (),
+        max_journal_entries: int | None = None,
+    ) -> None:
         super().__init__(function, name)
         #: Classes of exceptions that fail a run where they would halt it; see `stepwell.replay.code_errors`.
         self.fail_on = _exceptions(fail_on)
+        #: How long the journals of its runs may become; None: as long as the engine says.
+        self.max_journal_entries = _whole_number(max_journal_entries, "max_journal_entries of a workflow")
 
     def _copy(self) -> Self:
         twin = super()._copy()
-        twin.fail_on = self.fail_on
+        twin.fail_on, twin.max_journal_entries = self.fail_on, self.max_journal_entries
         return twin
 
     @property
@@ -223,6 +231,15 @@ def _exceptions(fail_on: object) -> tuple[type[Exception], ...]:
                 f"fail_on must be an exception class, derived from Exception, or a tuple of such, not {fail_on!r}"
             )
     return cast("tuple[type[Exception], ...]", classes)
+
+
+def _whole_number(given: object, what: str) -> int | None:
+    """Return a whole number of at least 1, or None; raises `InvalidArgument`."""
+    if given is None:
+        return None
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise InvalidArgument(f"{what} must be a whole number of at least 1, or None, not {given!r}")
+    return given
 
 
 def is_workflow(value: object) -> TypeGuard[Workflow[..., Any]]:
@@ -340,7 +357,10 @@ def workflow(function: Callable[P, R], /) -> Workflow[P, R]: ...
 
 @overload
 def workflow(
-    *, name: str | None = None, fail_on: type[Exception] | tuple[type[Exception], ...] = ()
+    *,
+    name: str | None = None,
+    fail_on: type[Exception] | tuple[type[Exception], ...] = (),
+    max_journal_entries: int | None = None,
 ) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
 
 
@@ -350,19 +370,22 @@ def workflow(
     *,
     name: str | None = None,
     fail_on: type[Exception] | tuple[type[Exception], ...] = (),
+    max_journal_entries: int | None = None,
 ) -> Any:
     """Declare a workflow, from ``async def`` or ``def``.
 
     - `name` fixes what the file stores; without it, ``module.qualname`` (so moving the function would strand its runs).
     - `fail_on`: an exception class, or a tuple of them. What Python raises because the code is wrong (`NameError`, a
       `KeyError` that nobody raised, …) halts a run, so that it goes on when the code is mended; these fail it instead.
+    - `max_journal_entries`: at how many entries of its journal a run is halted (`JournalTooLong`), in place of what the
+      engine says.
 
     Raises `DefinitionError` for what is no function, or has the name of another workflow, and `InvalidArgument` for an
-    unusable name or `fail_on`.
+    unusable option.
     """
 
     def declare(found: Callable[P, R]) -> Workflow[P, R]:
-        declared = Workflow(found, name, fail_on)
+        declared = Workflow(found, name, fail_on, max_journal_entries)
         check_workflow(_registry, declared)
         _registry[declared.name] = declared
         return declared

@@ -36,6 +36,7 @@ from stepwell.worker.facts import (
     TransactionDue,
 )
 from stepwell.worker.failure_log import attempt_failed, run_ended_line, run_halted, task_failed
+from stepwell.worker.journal_length import growing_long, limit_of, next_look, too_long
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.operation_kinds import OperationTable
 from stepwell.worker.parked import waits_for_nothing, waits_of
@@ -73,6 +74,7 @@ class Activator:
     def deliver(self, run: LoadedRun, entry: Entry, work: UnitOfWork, *, more: bool = False) -> None:
         """Record an entry and hand it to the run's code; `advance` must follow. `more`: see `Execution.deliver`."""
         work.changes.append(entry)
+        run.entries += 1
         run.execution.deliver(entry, more=more)
 
     def advance(self, run: LoadedRun, work: UnitOfWork) -> RunContinues | RunEnded | RunStopped | None:
@@ -90,6 +92,10 @@ class Activator:
                     execution = run.execution
                     continue
                 return self._stopped(run, work)
+            if run.entries >= run.length_due and execution.outcome is None:
+                stopped = self._look_at_length(run, work)
+                if stopped is not None:
+                    return stopped
             if execution.issued:
                 issued, execution.issued = execution.issued, []
                 if run.history and not run.resumed:
@@ -130,6 +136,25 @@ class Activator:
                 self._runs.later(RunYielded(run))
                 break
         self._rest(run, work)
+        return None
+
+    def _look_at_length(self, run: LoadedRun, work: UnitOfWork) -> RunStopped | None:
+        """Warn of a journal that has become long, or halt its run: one that goes on, and is not being cancelled.
+
+        Steps that are under way may end, lest they be executed again, and the run may go a little further meanwhile.
+        """
+        workflow = run.execution.definition
+        limit = limit_of(workflow, self._runs.limits.entries)
+        is_new = run.length_due == 0
+        run.length_due = next_look(run.entries, limit)
+        if run.entries >= limit:
+            run.length_due = run.entries + 1
+            spare = limit // 10 if run.execution.issued else limit
+            if run.cancelling or (run.active and run.entries < limit + spare):
+                return None
+            return self.halt(run, too_long(run.id, workflow.name, run.entries, limit), work)
+        if not is_new:
+            work.extra.lines.append(growing_long(run.key, run.id, workflow.name, run.entries, limit))
         return None
 
     def _next_entry(self, run: LoadedRun, work: UnitOfWork) -> Entry | None:
@@ -216,6 +241,7 @@ class Activator:
         if definition.step_options.delivery == "at-most-once":
             attempts.visible = True
             work.changes.append(self.started_entry(attempts))
+            run.entries += 1
         work.steps.append(attempts)
 
     def started_entry(self, attempts: StepCall) -> Entry:
@@ -232,10 +258,11 @@ class Activator:
             attempts.started_at,
         )
 
-    def _tell_cut_off(self, attempts: StepCall, work: UnitOfWork) -> None:
+    def _tell_cut_off(self, run: LoadedRun, attempts: StepCall, work: UnitOfWork) -> None:
         """Have the journal show that an attempt was under way when its code gave it up: it may have acted."""
         if attempts.definition.kind != "transaction":  # which acts with its commit, or not at all
             work.changes.append(replace(self.started_entry(attempts), value=CUT_OFF))
+            run.entries += 1
 
     def _withdraw(self, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
         if operation.kind == "step":
@@ -253,7 +280,7 @@ class Activator:
             if attempts.permit == "asked" or attempts in work.steps:
                 self.permits.give_back(attempts, work, started=False)
             else:
-                self._tell_cut_off(attempts, work)
+                self._tell_cut_off(run, attempts, work)
                 self.permits.leave(attempts, work)
 
     # --- the end -------------------------------------------------------------------------------------------------
@@ -315,7 +342,7 @@ class Activator:
             work.extra.lines.append(run_ended_line(run.key, run.id, workflow, status, error=failure, reason=reason))
         for attempts in run.calls.values():
             if attempts.retry_at is None and attempts.permit not in ("asked", "waiting") and attempts not in work.steps:
-                self._tell_cut_off(attempts, work)
+                self._tell_cut_off(run, attempts, work)
         self._drop_all(run, work)
         self.record_end(over, work, has_children=run.has_children)
         run.status = status

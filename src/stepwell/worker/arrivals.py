@@ -81,6 +81,7 @@ class Arrivals:
             refusal = refusal_of(change, created)
             if refusal is None:
                 run_id = change.id if created.existing is None else created.existing.id
+                parent.entries += 1
                 parent.execution.deliver(replace(change.told, value=self._runs.codec.encode(run_id, "an id")))
             else:
                 failure = self._runs.codec.encode_failure(refusal)
@@ -105,7 +106,7 @@ class Arrivals:
         run = self._runs.memory.runs.get(sent.run)
         if run is None:
             if sent.position and sent.status == "waiting":
-                self._claims.claim([sent.run])
+                self._claims.claim([sent.run], unasked=True)
             return
         left = run.sending.get(change.name, 0) - 1
         if left > 0:

@@ -179,7 +179,7 @@ class Claims:
     def woken(self, key: int) -> None:
         """Bring a run that is not in memory back, if nobody else has it."""
         if key not in self._runs.memory:
-            self.claim([key])
+            self.claim([key], unasked=True)
 
     def release(self, parked: Sequence[LoadedRun]) -> None:
         """Let others have waiting runs that have left memory; those that something arrived for come back."""

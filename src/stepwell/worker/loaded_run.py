@@ -43,6 +43,7 @@ class LoadedRun:
         "cancelling",
         "deadline_at",
         "deliverable",
+        "entries",
         "execution",
         "finished",
         "halted_before",
@@ -52,6 +53,7 @@ class LoadedRun:
         "id",
         "inbox",
         "key",
+        "length_due",
         "loaded_messages",
         "opened",
         "parent",
@@ -96,6 +98,8 @@ class LoadedRun:
         # die in between, the next one must look at it, although nothing that the run waits for is in the file yet.
         self.awaits_commit = 0
         self.opened = 0  # the highest number of an operation that was acted upon
+        self.entries = 0  # how many the journal has, what is not committed yet included
+        self.length_due = 0  # at how many of them `Activator` looks; see `stepwell.worker.journal_length`
         self.has_children = False
         # Whether some run had an id of the kind that children are given, when this one first gave one; None: not known.
         self.shares_ids: bool | None = None

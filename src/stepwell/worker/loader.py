@@ -17,6 +17,7 @@ from stepwell.worker.carrying import Carrier
 from stepwell.worker.claims import Claims
 from stepwell.worker.executions import Executions
 from stepwell.worker.failure_log import run_fields
+from stepwell.worker.journal_length import is_too_long, limit_of, too_long
 from stepwell.worker.letting_go import LettingGo
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.parked import waits_for_nothing
@@ -126,10 +127,17 @@ class Loader:
         if definition is None:
             self._unstarted.leave_pending(record)
             return
+        limit = limit_of(definition, runs.limits.entries)
+        if len(snapshot.entries) >= limit and is_too_long(halted_before) and record.cancel_requested_at is None:
+            # Tried again, without being asked for: to replay all of it would take seconds, and halt it once more.
+            reason = too_long(record.id, record.workflow, len(snapshot.entries), limit)
+            self._letting_go.halt_unread(record.key, reason, logged=True)
+            return
         record = self._executions.with_items(snapshot)
         execution = self._executions.of(record, definition)
         run = LoadedRun(record, execution)
         run.halted_before = halted_before
+        run.entries = len(snapshot.entries)
         runs.memory.enter(run)
         work = runs.batch.work_of(run)
         run.suspect = record.suspect

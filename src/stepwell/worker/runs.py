@@ -24,6 +24,7 @@ from stepwell.worker.declarations import Declarations
 from stepwell.worker.due import Earliest
 from stepwell.worker.effects import Effect, Later
 from stepwell.worker.facts import Fact
+from stepwell.worker.journal_length import MAX_JOURNAL_ENTRIES
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.queue_agenda import QueueAgenda
 from stepwell.worker.run_cache import RunCache
@@ -31,15 +32,16 @@ from stepwell.worker.unit_of_work import UnitOfWork
 
 
 class Capacity(msgspec.Struct, frozen=True):
-    """How many runs a worker keeps in memory, and how often one of them may have killed its worker.
+    """How many runs a worker keeps in memory, how often one may have killed its worker, how long its journal may be.
 
     `running` runs that are under way, and `waiting` ones in addition; a run under which a worker died `crashes` times
-    in a row is given up.
+    in a row is given up. `entries`: see `stepwell.worker.journal_length`.
     """
 
     running: int = 10_000
     waiting: int = 1_000
     crashes: int = 5
+    entries: int = MAX_JOURNAL_ENTRIES
 
 
 class Runs:

@@ -79,6 +79,7 @@ class StepOutcomes:
                 attempts.started_at,
             )
             work.changes.append(entry)
+            run.entries += 1
             if attempts.permit is not None:
                 self._activator.permits.give_back(attempts, work)
             run.execution.deliver(entry)
@@ -121,6 +122,7 @@ class StepOutcomes:
             )
             return
         self._record_failed_attempt(attempts, failure, retry_at, work, now)
+        run.entries += 1
         attempts.attempt += 1
         attempts.retry_at, attempts.last_error = retry_at, summarised(failure)
         attempts.visible = False

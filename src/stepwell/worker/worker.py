@@ -212,6 +212,7 @@ class Worker:
             if run is not None and attempt.wanted and not attempt.visible:
                 attempt.visible = True
                 self.batch.work_of(run).changes.append(self.activator.started_entry(attempt))
+                run.entries += 1
 
     def evict(self) -> None:
         """Let the waiting runs beyond the limit leave memory, least recently used first; call it after a commit.
