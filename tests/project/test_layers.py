@@ -41,6 +41,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["handles"],
         ["session"],
         ["enlisted", "request_factory"],
+        ["doctor"],
         ["read_service"],
         ["views"],
         ["why"],

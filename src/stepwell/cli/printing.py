@@ -74,6 +74,14 @@ _COLOURS: Final = {
 }
 
 
+def coloured(text: str, state: str) -> str:
+    """Return a text in the colour of a state, where colours are shown."""
+    if not on_terminal():
+        return text
+    codes = {"ok": "32", "warning": "33", "problem": "1;31"}
+    return f"\x1b[{codes[state]}m{text}\x1b[0m"
+
+
 _TIMES: Final = frozenset({"AT", "CREATED", "SINCE"})
 
 

@@ -152,22 +152,28 @@ def explain_unsafe(mount: Mount, path: str) -> str | None:
 
 def check_mount(path: str) -> None:
     """Raise `FileNotUsable` unless the file system that holds the real path `path` is known to be safe."""
-    if sys.platform == "darwin":
-        mounts = parse_mount_output(_macos_mount_output())
-    else:
-        try:
-            with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-                mounts = parse_mountinfo(file.read())
-        except OSError as error:
-            raise FileNotUsable(
-                f"/proc/self/mountinfo cannot be read ({error.strerror}), so it is not known whether {path!r} is on a "
-                "network file system, where it would be damaged. Mount /proc in this container or chroot."
-            ) from error
-    mount = find_mount(mounts, path)
+    mount = mount_of(path)
     if mount is None:
         _check_device(path)
     elif (reason := explain_unsafe(mount, path)) is not None:
         raise FileNotUsable(reason)
+
+
+def mount_of(path: str) -> Mount | None:
+    """Return the file system that holds the real path `path`, None where the list of mounts is silent (a chroot).
+
+    Raises `FileNotUsable` where there is no such list.
+    """
+    if sys.platform == "darwin":
+        return find_mount(parse_mount_output(_macos_mount_output()), path)
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            return find_mount(parse_mountinfo(file.read()), path)
+    except OSError as error:
+        raise FileNotUsable(
+            f"/proc/self/mountinfo cannot be read ({error.strerror}), so it is not known whether {path!r} is on a "
+            "network file system, where it would be damaged. Mount /proc in this container or chroot."
+        ) from error
 
 
 def _check_device(path: str) -> None:

@@ -23,6 +23,7 @@ from stepwell.store.sql.workers import WorkerReader
 from stepwell.store.sqlite.file import locking, migrate, mounts, paths
 from stepwell.store.sqlite.file.connecting import check_library, connect, reader_pragmas, set_pragmas, translate
 from stepwell.store.sqlite.file.locking import Identity
+from stepwell.store.sqlite.file_facts import FileFacts, file_facts
 from stepwell.store.sqlite.peers.membership import states_of
 from stepwell.store.sqlite.read_pool import ReadPool
 from stepwell.store.sqlite.statements import SQL
@@ -69,6 +70,7 @@ class Look(SqlInspector):
         pool = ReadPool(file)
         super().__init__(pool, SQL)
         self._workers = WorkerReader(pool, SQL)
+        self._path, self._pool = path, pool
         self._lock_path = path + paths.LOCK_SUFFIX
 
     def workers(self) -> list[Member]:
@@ -81,6 +83,10 @@ class Look(SqlInspector):
     def last_at(self) -> int:
         """Return the newest time in the file, 0 for an empty one."""
         return self._workers.last_at()
+
+    def facts(self, now: int) -> FileFacts:
+        """Return the facts about the file itself; `now` is the present time."""
+        return file_facts(self._path, self._pool, self.last_at(), now)
 
     def _states_of(self, seats: list[tuple[int, int]]) -> dict[int, MemberState]:
         found = locking.look(self._lock_path, partial(states_of, seats=seats))
