@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         StoreFailed,
         StoreUnavailable,
         TransactionError,
+        UndoFailed,
         WorkflowCodeError,
         WorkflowIOError,
     )
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from stepwell.operations.patch import patched
     from stepwell.operations.publish import publish
     from stepwell.operations.receive import receive
+    from stepwell.operations.saga import Saga, saga
     from stepwell.operations.send import send
     from stepwell.operations.timer import sleep_until
     from stepwell.values.failure_info import FailureInfo
@@ -151,6 +153,7 @@ _HOMES = {
         "StoreFailed",
         "StoreUnavailable",
         "TransactionError",
+        "UndoFailed",
         "WorkflowCodeError",
         "WorkflowIOError",
     ),
@@ -177,6 +180,7 @@ _HOMES = {
     "stepwell.operations.patch": ("patched",),
     "stepwell.operations.publish": ("publish",),
     "stepwell.operations.receive": ("receive",),
+    "stepwell.operations.saga": ("Saga", "saga"),
     "stepwell.operations.send": ("send",),
     "stepwell.operations.timer": ("sleep_until",),
     "stepwell.values.own_tables": (
@@ -255,6 +259,7 @@ __all__ = [
     "RunInfo",
     "RunNotEnded",
     "RunNotFound",
+    "Saga",
     "SchemaTooNew",
     "SecondSqliteError",
     "SerializationError",
@@ -271,6 +276,7 @@ __all__ = [
     "StoreUnavailable",
     "Transaction",
     "TransactionError",
+    "UndoFailed",
     "Verification",
     "WaitInfo",
     "Workflow",
@@ -285,6 +291,7 @@ __all__ = [
     "publish",
     "random",
     "receive",
+    "saga",
     "send",
     "sleep_until",
     "start",

@@ -28,6 +28,7 @@
     ├── StepProcessDied            the child process of an isolated step crashed, or was killed
     ├── PermanentError             raised by a step: do not retry
     ├── RetryLater                 raised by a step: retry, after this delay
+    ├── UndoFailed                 calls that undo the work of a saga failed; a group, with what made it undo
     ├── WorkflowIOError            workflow code did real I/O, asked an engine, or used what is another run's
     │   └── LoopMethodMissing      … or wanted of its event loop what that does not have
     ├── EngineClosed               the engine is closed, or belongs to the parent of a fork
@@ -47,8 +48,9 @@ A message says what happened, to which run, step or file, and what to do next.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 #: About 100 years, as `stepwell.model.retry.MAX_DURATION_SECONDS`.
 _LONGEST_SECONDS: Final = 3_155_760_000.0
@@ -259,6 +261,18 @@ class RetryLater(StepwellError):
         if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 <= seconds <= _LONGEST_SECONDS:
             raise InvalidArgument(f"RetryLater: delay must be from 0 seconds to 100 years, not {delay!r}")
         self.retry_after = float(seconds)
+
+
+class UndoFailed(StepwellError, ExceptionGroup[Exception]):
+    """Some of the calls that undo the work of a saga failed; all others were made.
+
+    A group: first the exception that left the saga's block, where it was no cancellation, then one for each call that
+    failed. Its cause is what left the block.
+    """
+
+    def derive(self, excs: Sequence[Any]) -> Any:
+        """Make a group of some of the exceptions, as ``except*`` does."""
+        return UndoFailed(self.message, excs)
 
 
 class WorkflowIOError(StepwellError):

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack, cast, overload
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from stepwell.definitions.definition import is_durable, refuse_named
 from stepwell.definitions.durable import unwrapped
@@ -26,6 +27,7 @@ from stepwell.operations.context import current
 from stepwell.operations.continue_as_new import continue_as_new
 from stepwell.operations.derived import now, random, uuid4
 from stepwell.operations.patch import patched
+from stepwell.operations.saga import Compensations
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -33,6 +35,7 @@ Ts = TypeVarTuple("Ts")
 
 __all__ = [
     "ChildRun",
+    "Saga",
     "call",
     "continue_as_new",
     "current",
@@ -42,6 +45,7 @@ __all__ = [
     "publish",
     "random",
     "receive",
+    "saga",
     "send",
     "sleep",
     "sleep_until",
@@ -176,3 +180,27 @@ def call(function: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts) -> T:
     if not is_durable(definition):
         raise InvalidArgument(f"sync.call() needs a @step or a @workflow, not {function!r}")
     return cast("T", run.block_on(run.call_async(definition, positional, named)))
+
+
+class Saga(Compensations):
+    """A block of work that is undone where it does not get through: ``with stepwell.sync.saga() as saga``."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        """Begin the block."""
+        return self._enter("stepwell.sync.saga()")
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        """End the block; undo its work where an exception or a cancellation ended it, which goes on after that."""
+        undoing = self._leave(error)
+        if undoing is not None:
+            _wait("the end of a saga", undoing)
+
+
+def saga() -> Saga:
+    """Make a block of work that is undone where it does not get through; see `stepwell.saga`."""
+    calling_run("sync.saga()")
+    return Saga()

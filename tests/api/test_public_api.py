@@ -17,11 +17,12 @@ from stepwell import errors
 CLASSES = {
     "Act", "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Backup", "Batch", "ChapterInfo",
     "ChildRun", "Clock", "Connection", "Current", "Engine", "FailureInfo", "JournalEntry", "Limit", "OpenTransaction",
-    "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Rows", "Run", "RunContext", "RunInfo", "Step", "StepInfo",
+    "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Rows", "Run", "RunContext", "RunInfo", "Saga",
+    "Step", "StepInfo",
     "Transaction", "Verification", "WaitInfo", "Workflow",
 }  # fmt: skip
 FUNCTIONS = {
-    "continue_as_new", "current", "get_logger", "map", "now", "patched", "publish", "random", "receive", "send",
+    "continue_as_new", "current", "get_logger", "map", "now", "patched", "publish", "random", "receive", "saga", "send",
     "sleep_until", "start", "step", "transaction", "uuid4", "verify", "workflow",
 }  # fmt: skip
 ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
@@ -97,6 +98,10 @@ SIGNATURES: dict[str, list[str]] = {
     "uuid4": [],
     "current": [],
     "patched": ["name"],
+    "saga": [],
+    "Saga.undo": ["function", "*args"],
+    "Saga.pivot": [],
+    "sync.Saga.undo": ["function", "*args"],
     "get_logger": ["name"],
     "RetryLater": ["message", "*", "delay"],
     "ChildRun.result": [],
@@ -143,7 +148,7 @@ for _prefix in ("", "Async"):
     SIGNATURES |= {f"{_prefix}Run.{name}": expected for name, expected in OF_A_RUN.items()}
 for _name in (
     *("receive", "send", "publish", "sleep_until", "start", "map", "now", "random", "uuid4", "patched"),
-    "continue_as_new",
+    *("continue_as_new", "saga"),
 ):
     SIGNATURES[f"sync.{_name}"] = SIGNATURES[_name]
 
@@ -193,7 +198,7 @@ def test_twins_have_the_same_names_with_the_same_parameters_and_one_is_awaited(p
 
 
 def test_sync_has_the_operations_of_the_package_and_what_asyncio_has() -> None:
-    operations = {name for name in stepwell.sync.__all__ if name not in ("ChildRun", "call", "sleep")}
+    operations = {name for name in stepwell.sync.__all__ if name not in ("ChildRun", "Saga", "call", "sleep")}
     assert operations == FUNCTIONS - {"get_logger", "step", "transaction", "verify", "workflow"}
 
 

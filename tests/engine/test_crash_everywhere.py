@@ -15,6 +15,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -44,8 +45,13 @@ class Server:
     """Runs the program in children of one interpreter that has everything imported already."""
 
     def __init__(self) -> None:
+        self._complaints = tempfile.TemporaryFile("w+")  # a pipe would be full after some tracebacks
         self._process = subprocess.Popen(
-            [sys.executable, PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            text=True,
         )
 
     def run(self, folder: Path, kill_at: str = "", *, waiting: int = 1000) -> int:
@@ -59,7 +65,10 @@ class Server:
 
     def close(self) -> str:
         """End the interpreter; return what it and its children wrote to standard error."""
-        return self._process.communicate()[1]
+        self._process.communicate()
+        with self._complaints:
+            self._complaints.seek(0)
+            return self._complaints.read()
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stepwell import Limit, Queue, WorkflowIOError, receive, step, workflow
+from stepwell import Limit, PermanentError, Queue, WorkflowIOError, receive, step, workflow
 from stepwell.testing import TestEngine
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +61,7 @@ class Reader:
     """Executes the blocks of a page one after another, in one module."""
 
     def __init__(self, page: str, engine: TestEngine, **own: Any) -> None:
+        self.path = page
         self.blocks = blocks(page)
         self.engine = engine
         self.happened: list[Any] = []
@@ -166,6 +167,24 @@ def change_code(engine: TestEngine) -> Reader:
     outcomes = {item: engine.start(page.names["checkout"], Item(item)) for item in ("boat", "car", "book")}
     engine.idle()
     assert {item: run.status for item, run in outcomes.items()} == {"boat": "halted", "car": "failed", "book": "failed"}
+    return page
+
+
+def undo_work(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/undo-work.md", engine)
+    for number in range(len(page.blocks)):
+        page.execute(number)
+    booked = page.names["booked"]
+    with pytest.raises(PermanentError, match="no car"):
+        engine.start(page.names["travel"], ["flight", "hotel", "car"]).result(60)
+    assert booked == []
+    with pytest.raises(PermanentError, match="on fire"):
+        engine.start(page.names["travel_and_pay"], ["flight"]).result(60)
+    assert booked == ["flight", "paid"]
+    said = "no car on that day; the balloon ride cannot be cancelled"
+    assert engine.start(page.names["careless"]).result(60) == said
+    assert f"Its result is `{said}`" in (ROOT / page.path).read_text(encoding="utf-8")
+    assert engine.start(page.names["careful"], "train").result(60) == booked[-1]
     return page
 
 
@@ -444,6 +463,7 @@ READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/how-to/retry-a-run.md": retry_a_run,
     "docs/how-to/retry-a-step.md": retry_a_step,
     "docs/how-to/run-cpu-bound-steps.md": run_cpu_bound_steps,
+    "docs/how-to/undo-work.md": undo_work,
     "docs/how-to/use-queues.md": use_queues,
     "docs/how-to/use-transactions.md": use_transactions,
     "docs/how-to/wait-for-messages.md": wait_for_messages,

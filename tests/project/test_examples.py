@@ -49,6 +49,26 @@ def test_the_checkout_runs_without_arguments() -> None:
     assert run_checkout()[-1] == "order-43: refused"
 
 
+def test_the_trips_are_booked_whole_or_undone_in_reverse(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "trip.py"), str(tmp_path / "trips.db")]
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    results = [
+        "rome: 2 tickets",
+        "alps: undone, no wind",
+        "oslo: undone, run 'oslo' was cancelled: the traveller is ill",
+    ]
+    assert [line for line in first.splitlines() if line[0] != " "] == second.splitlines() == results
+    happened = {
+        trip: [text.removeprefix(f"  {trip}: ") for text in first.splitlines() if text.startswith(f"  {trip}:")]
+        for trip in ("rome", "alps", "oslo")
+    }
+    assert happened == {
+        "rome": ["booked flight", "booked hotel", "tickets sent"],
+        "alps": ["booked train", "booked hut", "cancelled hut", "cancelled train"],
+        "oslo": ["booked ferry", "booked cabin", "cancelled cabin", "cancelled ferry"],
+    }
+
+
 def blocks_of(document: str) -> list[str]:
     text = (EXAMPLES.parent / document).read_text(encoding="utf-8")
     return [block.split("```")[0] for block in text.split("```python\n")[1:]]

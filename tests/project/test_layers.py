@@ -67,7 +67,7 @@ INSIDE: dict[str, list[list[str]]] = {
     "stepwell.operations": [
         ["table"],
         ["child", "receive"],
-        ["context", "continue_as_new", "derived", "map", "patch", "publish", "result", "send", "step", "timer"],
+        ["context", "continue_as_new", "derived", "map", "patch", "publish", "result", "saga", "send", "step", "timer"],
         ["calling_run"],
     ],
     "stepwell.worker": [

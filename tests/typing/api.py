@@ -174,6 +174,15 @@ async def operations(order: Order) -> None:
     await stepwell.send("order-42", "approval", True, key="once")
     await stepwell.publish("progress", 0.5)
     await stepwell.sleep_until(datetime.fromisoformat("2030-01-01T00:00:00+00:00"))
+    async with stepwell.saga() as saga:
+        assert_type(saga, stepwell.Saga)
+        saga.undo(charge, order)
+        saga.undo(ship, order)
+        saga.undo(ship, "order")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        saga.undo(charge)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        saga.pivot()
+    with stepwell.sync.saga() as blocking:
+        blocking.undo(ship, order)
     assert_type(stepwell.now(), datetime)
     assert_type(stepwell.random(), float)
     assert_type(stepwell.uuid4(), uuid.UUID)

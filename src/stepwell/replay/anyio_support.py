@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from asyncio import events
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any, Final
@@ -35,6 +35,16 @@ def support_anyio() -> None:
         sys.meta_path.insert(0, _Finder())
     else:
         _change(module)
+
+
+def shield_scope() -> AbstractContextManager[Any]:
+    """Return a block in which no cancel scope of anyio cancels, which would do so again at every await."""
+    module = sys.modules.get(_BACKEND)
+    scope: Any = getattr(module, "CancelScope", None)
+    if scope is None:
+        return nullcontext()
+    shield: AbstractContextManager[Any] = scope(shield=True)
+    return shield
 
 
 class _Finder:

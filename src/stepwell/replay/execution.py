@@ -238,12 +238,16 @@ class Execution(OperationIssuer):
         if continued is not None:
             self.outcome = CodeOutcome(continued=continued)
             return
+        if not self.halt_for_mistake(error):
+            self.outcome = CodeOutcome(error=error)
+
+    def halt_for_mistake(self, error: BaseException) -> bool:
+        """Halt the run if an exception that its code lets through shows a mistake in it; return whether it does."""
         advise(error, self._called_blocking)
         mistake = mistake_in(error, self.definition.fail_on, DELIVERY | self.kinds.raising)
-        if mistake is None:
-            self.outcome = CodeOutcome(error=error)
-        else:
+        if mistake is not None:
             self._halt(halted_by(mistake, error, run=self.run_id, workflow=self.definition.name))
+        return mistake is not None
 
     def close(self) -> None:
         """Drop the code without letting it act: durable operations in its ``finally`` blocks do nothing.

@@ -27,6 +27,7 @@ from typing import Any
 import stepwell
 from stepwell import (
     Engine,
+    PermanentError,
     Retry,
     RunEnded,
     StepInterrupted,
@@ -140,6 +141,36 @@ async def patient() -> str:
         await echo("cleaned up")
 
 
+@step(name="undo")
+def undo(_what: str) -> None:
+    acted()
+
+
+@step(name="undo-in-vain", retry=Retry(attempts=1))
+async def undo_in_vain(what: str) -> None:
+    acted()
+    raise PermissionError(what)
+
+
+@step(name="gone")
+async def gone(what: str) -> None:
+    acted()
+    raise PermanentError(what)
+
+
+@workflow(name="trip")
+async def trip(ends: str) -> str:
+    async with stepwell.saga() as saga:
+        saga.undo(undo, await echo("flight"))
+        saga.undo(undo_in_vain, await echo("insurance"))
+        saga.undo(double, 7)
+        if ends == "cancelled":
+            await send("main", "is booked")
+            await receive("never")
+        await gone(await echo("no room"))
+    return "booked"
+
+
 @workflow(name="pen-friend")
 async def pen_friend() -> list[str]:
     return [await receive("letter", str) for _ in range(2)]
@@ -211,6 +242,15 @@ async def relatives(out: dict[str, Any]) -> None:
     except stepwell.RunCancelled as error:
         out["dropped"] = str(error)
     out["started"] = [lingering.id, detached.id]
+    trips = [await stepwell.start(trip, ends, id=f"trip-{ends}") for ends in ("failed", "cancelled")]
+    await receive("is booked")
+    await trips[1].cancel("rain")
+    out["trips"] = []
+    for each in trips:
+        try:
+            await each.result()
+        except stepwell.UndoFailed as group:
+            out["trips"].append([str(error) for error in group.exceptions])
 
 
 @workflow(name="everything")
