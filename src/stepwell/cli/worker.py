@@ -21,7 +21,7 @@ import time
 from typing import Final
 
 from stepwell.api.engine import Engine
-from stepwell.cli import logs, modules
+from stepwell.cli import collector, logs, modules
 from stepwell.cli.exit_codes import FAILED, USAGE
 from stepwell.cli.signals import AT_ONCE, READY, STOPPING, Signals
 from stepwell.cli.worker_options import WorkerOptions
@@ -57,6 +57,7 @@ def run(options: WorkerOptions) -> int:
         print(f"{problem.traceback_text}stepwell worker: {problem}", file=sys.stderr)
         return USAGE
     logs.configure(options.log_level)
+    collector.own_the_process()
     with Signals(*STOPPING) as signals:
         try:
             engine = Engine(options.db, **options.engine)

@@ -47,8 +47,11 @@ async def _call(run: OperationIssuer, step: Step[..., Any], args: tuple[Any, ...
     operation.future = future
     try:
         return await future
-    except asyncio.CancelledError:
-        run.withdraw(operation)
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError):
+            run.withdraw(operation)
+        # The future holds the error, and the error this frame: a cycle for the collector otherwise.
+        del future, operation
         raise
 
 

@@ -185,8 +185,11 @@ class OperationIssuer:
         operation.future = future
         try:
             return await future
-        except asyncio.CancelledError:
-            self.withdraw(operation)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                self.withdraw(operation)
+            # The future holds the error, and the error this frame: a cycle for the collector otherwise.
+            del future, operation
             raise
 
     def recorded_next(self) -> Entry | None:
