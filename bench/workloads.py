@@ -177,6 +177,32 @@ def w7(system: System, folder: Path) -> list[Figure]:
     return figures
 
 
+def replay(system: System, folder: Path) -> list[Figure]:
+    """Runs with long journals: from opening the file to the first step after the journal's end."""
+    system = system.beside("journals")
+    sizes = system.sizes
+    names = {
+        "sequence": "steps in sequence",
+        "def": "def steps in sequence",
+        "gather": "steps gathered at once",
+        "groups": "steps in groups of ten tasks",
+        "messages": "messages received",
+    }
+    figures: list[Figure] = []
+    for kind, what in names.items():
+        lengths = [sizes.journal_entries, *([sizes.long_journal_entries] if kind in ("sequence", "gather") else [])]
+        for entries in lengths:
+            place = folder / f"{kind}-{entries}"
+            place.mkdir()
+            system.facts("write", directory=str(place), kind=kind, entries=entries)
+            facts = system.facts("read", directory=str(place), entries=entries, rounds=sizes.journal_rounds)
+            subject, raw = ([entries / seconds for seconds in facts[name]] for name in ("subject", "raw"))
+            limits = {"at_least": 50_000} if kind != "def" else {}
+            text = f"entries/s, {entries:,} of {what}"
+            figures.append(figure("replay", text, "/s", subject, "reading and decoding the rows", raw, **limits))
+    return figures
+
+
 _RAW_PROGRAM = """
 import sys
 import apsw
@@ -257,6 +283,7 @@ WORKLOADS: dict[str, Callable[[System, Path], list[Figure]]] = {
     "takeover": several.takeover,
     "scaling": several.scaling,
     "isolated": several.isolated,
+    "replay": replay,
 }
 
 STEPWELL = System(
