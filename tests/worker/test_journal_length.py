@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stepwell import InvalidArgument, JournalTooLong, Retry, RunHalted, receive, start, step, workflow
+from stepwell import InvalidArgument, JournalTooLong, Retry, RunHalted, continue_as_new, receive, start, step, workflow
 from stepwell.testing import TestEngine
 from stepwell.worker.journal_length import MAX_JOURNAL_ENTRIES, next_look
 
@@ -266,6 +266,48 @@ def test_a_parent_is_told_that_its_child_is_halted_and_not_that_it_failed(tmp_pa
 @workflow(name="long.starts a long one")
 async def starts_a_long_one() -> int:
     return await (await start(steps, 20)).result()
+
+
+@workflow(name="long.in chapters")
+async def in_chapters(left: int) -> int:
+    for number in range(15):
+        await part(left + number)
+    if left:
+        continue_as_new(left - 15)
+    return left
+
+
+def test_a_new_chapter_begins_to_count_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with TestEngine(tmp_path / "w.db", max_journal_entries=20) as engine:
+        assert engine.start(in_chapters, 60, id="r").result(timeout=60) == 0
+        assert len(executed) == 75
+    assert max(warnings(caplog)) < 20
+
+
+@workflow(name="long.mended", max_journal_entries=20)
+async def to_be_mended(left: int) -> int:
+    for number in range(left):
+        await part(number)
+    return left
+
+
+def test_a_run_that_was_halted_for_its_length_goes_on_as_new_when_its_code_is_mended_and_it_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def mended(left: int) -> int:
+        for number in range(min(left, 20)):
+            await part(number)
+        if left > 20:
+            continue_as_new(left - 20)
+        return left
+
+    with TestEngine(tmp_path / "w.db") as engine:
+        engine.start(to_be_mended, 30, id="r")
+        halted(engine, "r")
+        monkeypatch.setattr(to_be_mended, "function", mended)
+        engine.get("r").resume()
+        assert engine.get("r").result(timeout=60) == 10
+        assert executed == [*range(20), *range(10)]
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "many"])

@@ -41,9 +41,9 @@ def too_long(run_id: str, workflow: str, entries: int, limit: int) -> JournalToo
     """Return why a run is halted."""
     return JournalTooLong(
         f"run {run_id!r} of workflow {workflow!r} has {entries:,} entries in its journal, and {limit:,} are allowed: "
-        "they are all replayed each time that the run comes to memory. Nothing is lost. To let it go on, raise "
-        "`max_journal_entries` of the engine (or of the workflow) and resume the run; have such work done by child "
-        "runs, each with a journal of its own"
+        "they are all replayed each time that the run comes to memory. Nothing is lost. Have the workflow go on as new "
+        "now and then (continue_as_new), or leave parts of its work to child runs; to let this run go on, raise "
+        "`max_journal_entries` of the engine (or of the workflow) and resume it"
     )
 
 
@@ -56,7 +56,7 @@ def growing_long(key: int, run_id: str, workflow: str, entries: int, limit: int)
     """Say that a journal has become long."""
     text = (
         "run %r of %r has %d entries in its journal, which are replayed each time that it comes to memory; at %d it is "
-        "halted. Have such work done by child runs, or raise max_journal_entries of the engine or of the workflow"
+        "halted. Have the workflow go on as new now and then (continue_as_new), or leave parts of it to child runs"
     )
     fields = run_fields(run_id, workflow) | {"entries": entries}
     return Line(key, logging.WARNING, text, (run_id, workflow, entries, limit), None, fields)
