@@ -13,6 +13,8 @@
     ├── QueueNotFound              the file knows no queue or limit of this name
     ├── RunEnded                   the run is over, so it takes no messages and makes no calls
     ├── RunNotEnded                the run has not ended, or not all of it has, so it cannot be retried
+    ├── RunPaused                  the run is paused; unpause it first
+    ├── RunNotPaused               the run is not paused, so it cannot be unpaused
     ├── RunCancelled               `result()` of a cancelled run
     ├── RunFailed                  `result()` of a failed run whose exception class is not imported here
     │   └── RunDeadlineExceeded
@@ -110,6 +112,14 @@ class RunEnded(StepwellError):
 
 class RunNotEnded(StepwellError):
     """The run has not ended, or is on its way to its end together with its children, so it cannot be retried (yet)."""
+
+
+class RunPaused(StepwellError):
+    """The run is paused, so it is not tried again; unpause it."""
+
+
+class RunNotPaused(StepwellError):
+    """The run is not paused, so it cannot be unpaused; the message says what it is instead."""
 
 
 class RunCancelled(StepwellError):

@@ -77,7 +77,7 @@ QUEUE = [
 SIGNATURES: dict[str, list[str]] = {
     "Engine": OPTIONS,
     "AsyncEngine": OPTIONS,
-    "Retry": ["*", "attempts", "delay", "backoff", "max_delay", "jitter", "on", "when"],
+    "Retry": ["*", "attempts", "delay", "backoff", "max_delay", "jitter", "on", "when", "then"],
     "step": ["function", "*", "name", "retry", "timeout", "deadline", "delivery", "isolate", "limit"],
     "workflow": ["function", "*", "name", "fail_on", "max_journal_entries"],
     "transaction": ["function", "*", "name", "retry"],

@@ -95,11 +95,15 @@ CALLS: dict[tuple[type, str], Call] = {
     (AsyncRun, "send"): lambda _engine, run, _queue: run.send("go", "on"),
     (AsyncRun, "result"): lambda _engine, run, _queue: run.result(timeout=20),
     (AsyncRun, "cancel"): lambda _engine, run, _queue: run.cancel(),
+    (AsyncRun, "pause"): lambda engine, _run, _queue: paused(engine),
+    (AsyncRun, "unpause"): lambda engine, _run, _queue: not_paused(engine),
+    (AsyncRun, "chapters"): lambda _engine, run, _queue: run.chapters(),
     (AsyncRun, "retry"): lambda engine, _run, _queue: failed_again(engine),
     (AsyncEngine, "take_over"): lambda engine, _run, _queue: refused(engine.take_over(999)),
 }
 
-#: `transaction` lends the writer's connection to the code of the caller's loop; these read nothing.
+#: `transaction` lends the writer's connection to the code of the caller's loop; these read nothing. A backup is made in
+#: a thread, by connections of its own.
 NO_QUESTIONS = {
     (AsyncEngine, "transaction"),
     (AsyncEngine, "backup"),
@@ -114,6 +118,15 @@ async def failed_again(engine: AsyncEngine) -> None:
     with pytest.raises(LookupError):
         await run.result()
     await run.retry()
+
+
+async def paused(engine: AsyncEngine) -> None:
+    await (await engine.start(tells, id="paused")).pause()
+
+
+async def not_paused(engine: AsyncEngine) -> None:
+    with pytest.raises(stepwell.RunNotPaused):
+        await (await engine.start(tells, id="not paused")).unpause()
 
 
 async def refused(call: Awaitable[Any]) -> None:
@@ -223,7 +236,7 @@ def test_the_recorder_of_these_tests_notices_a_read(tmp_path: Path, seen: Reads)
 
 
 #: The modules beside the engine that know the store's read side.
-READERS = {"api/read_service.py", "api/why.py"}
+READERS = {"api/doctor.py", "api/read_service.py", "api/why.py"}
 #: What these show of the store is no answer to a question: they open it, and make filters for requests.
 READ_SIDE = ("inspector", "Inspector", "list_runs", "look_into")
 

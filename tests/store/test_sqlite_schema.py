@@ -72,7 +72,7 @@ def test_the_schema_knows_exactly_the_states_of_the_lifecycle(connection: apsw.C
 def test_the_schema_knows_exactly_the_states_of_entries(connection: apsw.Connection) -> None:
     known = connection.execute("SELECT state FROM stepwell_entry_states").fetchall()
     assert {state for (state,) in known} == set(ENTRY_STATES)
-    assert set(ENTRY_STATES) - {"delayed"} < set(PERMIT_PLACES)
+    assert set(ENTRY_STATES) - {"delayed", "paused"} < set(PERMIT_PLACES)
 
 
 def test_another_state_or_kind_is_another_row_and_no_large_table_is_built_anew(

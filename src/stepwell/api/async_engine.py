@@ -476,6 +476,14 @@ class AsyncRun(Generic[T]):
         """Bring a run back that failed or was cancelled; see `stepwell.Run.retry`."""
         await self._engine._ask((await self._engine._ready()).requests.retry(self.id, by, reason))
 
+    async def pause(self, *, children: bool = False, reason: str | None = None, by: str | None = None) -> None:
+        """Pause the run; see `stepwell.Run.pause`."""
+        await self._engine._ask((await self._engine._ready()).requests.pause(self.id, True, children, by, reason))
+
+    async def unpause(self, *, children: bool = False, reason: str | None = None, by: str | None = None) -> None:
+        """Let a paused run go on; see `stepwell.Run.unpause`."""
+        await self._engine._ask((await self._engine._ready()).requests.pause(self.id, False, children, by, reason))
+
     async def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Try a halted run again; see `stepwell.Run.resume`."""
         await self._engine._ask((await self._engine._ready()).requests.resume(self.id, by, reason))

@@ -336,6 +336,24 @@ class Run(Generic[T]):
         """
         self._engine._ask(self._engine._session.requests.retry(self.id, by, reason))
 
+    def pause(self, *, children: bool = False, reason: str | None = None, by: str | None = None) -> None:
+        """Pause the run: it starts no step and takes no message, and its timers wait, until somebody unpauses it.
+
+        Steps that are under way end, and are recorded; then it is ``paused``. Reading it, and sending to it, work as
+        ever. To cancel it ends the pause. `children`: pause those of its children as well that have not ended, and
+        theirs. `reason` and `by` as in `retry`. To pause what is paused does nothing. Raises `RunEnded`, `RunNotFound`,
+        `RunHalted` for a run that is halted anyway.
+        """
+        self._engine._ask(self._engine._session.requests.pause(self.id, True, children, by, reason))
+
+    def unpause(self, *, children: bool = False, reason: str | None = None, by: str | None = None) -> None:
+        """Let a paused run go on, with the code as it is now; `children`: and the paused ones below it.
+
+        Timers that became due meanwhile fire at once. A step whose attempts were spent (``Retry(then="pause")``) is
+        tried again, by its policy from the beginning. Raises `RunNotPaused`, `RunEnded`, `RunNotFound`.
+        """
+        self._engine._ask(self._engine._session.requests.pause(self.id, False, children, by, reason))
+
     def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Try a halted run again, with the code as it is now; a waiting one that is not in memory is read again.
 

@@ -161,7 +161,7 @@ class ReadService:
 
     def _children(self, parent: RunRecord) -> list[ChildInfo]:
         """Return children that have not ended, which a run may wait for: first those that need somebody."""
-        first: tuple[Status, ...] = ("halted",)
+        first: tuple[Status, ...] = ("halted", "paused")
         others: tuple[Status, ...] = tuple(status for status in STATUSES if status not in ENDED and status not in first)
         found: list[RunRecord] = []
         for statuses in (first, others):

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from stepwell.definitions.queues import Rate
+from stepwell.model.acts import ActRecord
 from stepwell.model.clock import datetime_of, to_seconds
 from stepwell.model.run import Member, Remedy
 from stepwell.model.waits import Wait, shortened
@@ -331,6 +332,23 @@ def not_said(until: int | None, *, taken_up: bool) -> str:
 def for_room() -> str:
     """Say that only room is missing."""
     return "it waits for a worker with room for it"
+
+
+def paused(act: ActRecord | None, run_id: str, ahead: int) -> str:
+    """Say who paused a run, and how it goes on."""
+    return f"it {_paused_by(act, ahead)}; `stepwell unpause {run_id}` lets it go on"
+
+
+def pausing(act: ActRecord | None, ahead: int) -> str:
+    """Say that it is to pause, and has steps under way."""
+    return f"it {_paused_by(act, ahead)}, as soon as its steps under way have ended"
+
+
+def _paused_by(act: ActRecord | None, ahead: int) -> str:
+    if act is None:
+        return "is paused"
+    why = "" if act.reason is None else f" ({act.reason})"
+    return f"was paused at {moment(act.at - ahead)} by {act.by}{why}"
 
 
 def cancelling(at: int, reason: str | None) -> str:

@@ -46,6 +46,7 @@ from stepwell.runtime.requests import (
     ChangeQueue,
     OutgoingMessage,
     PauseQueue,
+    PauseRun,
     Purge,
     ResumeRun,
     RetryRun,
@@ -179,6 +180,10 @@ class RequestFactory:
     def resume(self, run_id: str, by: str | None, reason: str | None) -> ResumeRun:
         """Return the request to resume a run."""
         return ResumeRun(run_id, checked_actor(by, reason))
+
+    def pause(self, run_id: str, paused: bool, children: bool, by: str | None, reason: str | None) -> PauseRun:
+        """Return the request to pause a run, or to let it go on."""
+        return PauseRun(run_id, paused, bool(children), checked_actor(by, reason))
 
     def retry(self, run_id: str, by: str | None, reason: str | None) -> RetryRun:
         """Return the request to retry a run."""

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from stepwell.api import reasons
 from stepwell.api.reasons import QueueFacts
 from stepwell.errors import SerializationError
+from stepwell.model.acts import ActRecord
 from stepwell.model.lifecycle import ENDED
 from stepwell.model.run import Member, RunRecord
 from stepwell.model.waits import Wait, decode_waits
@@ -65,6 +66,8 @@ class Reasons:
             case "halted":
                 own = record.reason or "the reason is not known"
                 return f"{own}\n{reasons.remedy(record.remedy, record.id, record.queue)}"
+            case "paused":
+                return self._paused(record, depth)
             case "cancelled":
                 return record.reason or record.cancel_reason
             case "running":
@@ -72,11 +75,13 @@ class Reasons:
                 asked = (
                     None if cancelling is None else reasons.cancelling(cancelling - record.ahead, record.cancel_reason)
                 )
-                return self._owner_gone(record) or asked
+                return self._owner_gone(record) or asked or self._pausing(record)
             case "pending" | "waiting":
                 found = [self._pending(record) if record.status == "pending" else self._waiting(record, depth)]
                 if record.cancel_requested_at is not None:
                     found.insert(0, reasons.cancelling(record.cancel_requested_at - record.ahead, record.cancel_reason))
+                if record.paused:
+                    found.insert(0, reasons.pausing(self._last_pause(record), record.ahead))
                 if record.deadline_at is not None:
                     found.append(reasons.deadline(record.deadline_at - record.ahead))
                 return "; ".join(found)
@@ -97,6 +102,23 @@ class Reasons:
         if facts.halted and not reasons.names_halted(found):
             return reasons.halted_in(facts.halted) if found is None else f"{found}; {reasons.halted_in(facts.halted)}"
         return found
+
+    # --- paused -------------------------------------------------------------------------------------------------------
+
+    def _last_pause(self, record: RunRecord) -> ActRecord | None:
+        acts = self._inspector.acts(record.key)
+        return next((act for act in reversed(acts) if act.act == "pause"), None)
+
+    def _pausing(self, record: RunRecord) -> str | None:
+        return reasons.pausing(self._last_pause(record), record.ahead) if record.paused else None
+
+    def _paused(self, record: RunRecord, depth: int) -> str:
+        own = reasons.paused(self._last_pause(record), record.id, record.ahead)
+        try:
+            waits = [_shown(wait, record) for wait in decode_waits(record.waiting_on) if wait.kind != "retry"]
+        except SerializationError as error:
+            return f"{own}; {error}"
+        return f"{own}; before that, {self._all_of(record, waits, depth)}" if waits else own
 
     # --- pending ------------------------------------------------------------------------------------------------------
 

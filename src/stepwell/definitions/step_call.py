@@ -34,7 +34,7 @@ class StepCall(msgspec.Struct, eq=False):
     began, 0 until then, and `start_told` whether the store knows. `lingers` is set where it counts as ended and its
     thread goes on. `leaving` are the numbers of attempts whose leaving is not committed yet, and whether they have
     ended all the same. `interruptions` counts how often the program cancelled the task that executed it.
-    `ahead` is that of the run.
+    `ahead` is that of the run. `forgiven` is how many of its attempts its retry policy does not count any more.
     """
 
     run_key: int
@@ -64,6 +64,7 @@ class StepCall(msgspec.Struct, eq=False):
     leaving: dict[int, bool] = {}  # a struct makes a new one for each of its objects
     interruptions: int = 0
     ahead: int = 0
+    forgiven: int = 0
 
     def __str__(self) -> str:
         """Name the result, for messages of the codec."""
@@ -73,10 +74,11 @@ class StepCall(msgspec.Struct, eq=False):
 class History:
     """What the journal says of the earlier attempts of one step call."""
 
-    __slots__ = ("attempts", "first_started_at", "last_error", "refused", "retry_at", "started")
+    __slots__ = ("attempts", "first_started_at", "forgiven", "last_error", "refused", "retry_at", "started")
 
     def __init__(self) -> None:
         self.attempts = 0  # that failed
+        self.forgiven = 0  # of these, that the retry policy does not count any more
         self.first_started_at = 0
         self.retry_at = 0
         self.last_error = ""

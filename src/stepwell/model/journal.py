@@ -73,10 +73,12 @@ class AttemptFailure(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `failure` is one of `stepwell.values.failure`; `retry_at` is when the next attempt is due, `first_started_at` when
     the first began. `code` is set where the step returned, but its result could not be recorded: the number of its code
-    (see `stepwell.definitions.code_identity`), with which it is not executed again by itself.
+    (see `stepwell.definitions.code_identity`), with which it is not executed again by itself. `spent`:
+    it was the last attempt, and the run paused; the retry policy begins anew behind it.
     """
 
     failure: msgspec.Raw
     retry_at: int
     first_started_at: int
     code: int | None = None
+    spent: bool = False

@@ -6,6 +6,7 @@ a store allows, the diagram in the documentation, the filters of `list`.
 - ``pending``    recorded; waits for room, or for a worker that has its workflow.
 - ``running``    owned by a worker: its code or one of its steps is under way.
 - ``waiting``    waits only for timers, messages, children or a retry; takes no memory.
+- ``paused``     stopped by somebody, or because a step failed for good, until somebody unpauses it.
 - ``halted``     stopped by the engine for the reason in the row; repairable, then resumed.
 - ``completed``  ended with a result.
 - ``failed``     ended with an error; until somebody retries it.
@@ -20,7 +21,7 @@ import msgspec
 
 from stepwell.errors import StepwellError
 
-Status = Literal["pending", "running", "waiting", "halted", "completed", "failed", "cancelled"]
+Status = Literal["pending", "running", "waiting", "paused", "halted", "completed", "failed", "cancelled"]
 
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 
@@ -55,9 +56,14 @@ MOVES: Final[dict[str, Move]] = {
         "RunMoved", ("pending", "running", "waiting"), "halted", "the engine stops it, until somebody mends it"
     ),
     "resumed": _move("RunResumed", ("halted",), "pending", "somebody asks that it be tried again"),
+    "paused": _move("PauseRequested", ("pending", "waiting"), "paused", "somebody pauses it while it is in no memory"),
+    "paused when at rest": _move(
+        "RunMoved", ("pending", "running", "waiting"), "paused", "it was to pause, and its steps under way have ended"
+    ),
+    "unpaused": _move("PauseEnded", ("paused",), "pending", "somebody lets it go on, or cancels it"),
     "completed": _move("RunFinished", _BEGUN, "completed", "its code returned"),
     "failed": _move("RunFinished", _ALIVE, "failed", "its code raised, or its deadline passed"),
-    "cancelled": _move("RunFinished", _ALIVE, "cancelled", "it was cancelled"),
+    "cancelled": _move("RunFinished", (*_ALIVE, "paused"), "cancelled", "it was cancelled"),
     "retried": _move("RunRetried", ("failed", "cancelled"), "pending", "somebody brings it back, without what failed"),
 }
 

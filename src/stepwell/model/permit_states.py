@@ -13,8 +13,8 @@ from typing import Final, Literal, TypeAlias, get_args
 import msgspec
 
 #: ``delayed``: until its time comes, or its batch is full (queued runs only); ``waiting``: for its turn; ``running``:
-#: it was taken, or has its permit.
-EntryState: TypeAlias = Literal["delayed", "waiting", "running"]
+#: it was taken, or has its permit; ``paused``: its run is, and had not been taken.
+EntryState: TypeAlias = Literal["delayed", "waiting", "running", "paused"]
 ENTRY_STATES: Final[tuple[EntryState, ...]] = get_args(EntryState)
 
 #: Where a permit is in the file: nowhere, with an entry, or apart from its run.

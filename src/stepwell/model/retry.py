@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 
 import msgspec
 
@@ -46,7 +46,10 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     shortened at random by up to the share `jitter` (0 to 1) to spread a crowd. Only exceptions of the classes in `on`
     are retried, and, where `when` (a plain function) is given, only those for which it returns true. An exception with
     an attribute `retry_after` (seconds or a timedelta), such as `RetryLater`, sets its own delay; `PermanentError` is
-    never retried. Raises `InvalidArgument` for a policy that could not be followed as it is written.
+    never retried. With ``then="pause"`` the run pauses when the attempts are spent (or the next one would begin after
+    the step's deadline), and the policy begins anew once somebody unpauses it; else its code gets the error.
+
+    Raises `InvalidArgument` for a policy that could not be followed as it is written.
     """
 
     attempts: int = 3
@@ -56,6 +59,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     jitter: float = 0.1
     on: type[BaseException] | tuple[type[BaseException], ...] = Exception
     when: Callable[[BaseException], bool] | None = None
+    then: Literal["fail", "pause"] = "fail"
 
     def __post_init__(self) -> None:
         """Refuse a policy that could not be followed."""
@@ -66,6 +70,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
             "max_delay must be from 0 to 100 years, in seconds": self.max_delay is None or _is_duration(self.max_delay),
             "jitter must be from 0 to 1": _is_number(self.jitter, 0, 1),
             "on must be an exception class, or a tuple of one or more of them": _are_errors(self.on),
+            "then must be 'fail' or 'pause'": self.then in ("fail", "pause"),
         }
         for message, holds in checks.items():
             if not holds:
@@ -143,9 +148,7 @@ def next_delay(policy: Retry, attempt: int, error: BaseException, chance: float,
     `chance` is a random number from 0 to 1 that places the delay within its jitter. `ask` calls the policy's
     predicate; where that raises, there is no further attempt, and a note on `error` says so.
     """
-    if attempt >= policy.attempts or isinstance(error, PermanentError) or not isinstance(error, policy.on):
-        return None
-    if policy.when is not None and not _wants(policy.when, error, ask):
+    if attempt >= policy.attempts or not _is_retried(policy, error, ask):
         return None
     own = _own_delay(error)
     if own is not None:
@@ -156,6 +159,17 @@ def next_delay(policy: Retry, attempt: int, error: BaseException, chance: float,
     except OverflowError:
         full = longest if policy.delay else 0.0
     return full * (1 - policy.jitter * chance)
+
+
+def is_spent(policy: Retry, attempt: int, error: BaseException, ask: Ask = _ask) -> bool:
+    """Tell whether a run pauses (see `Retry.then`): its step has no attempt left for an error that is retried."""
+    return policy.then == "pause" and attempt >= policy.attempts and _is_retried(policy, error, ask)
+
+
+def _is_retried(policy: Retry, error: BaseException, ask: Ask) -> bool:
+    if isinstance(error, PermanentError) or not isinstance(error, policy.on):
+        return False
+    return policy.when is None or _wants(policy.when, error, ask)
 
 
 def _own_delay(error: BaseException) -> float | None:

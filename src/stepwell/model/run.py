@@ -40,7 +40,8 @@ class RunRecord(msgspec.Struct, frozen=True, gc=False):
     `ahead` is how much later engine time was than the wall clock when the run was created (see `stepwell.model.clock`).
     `resumed` says that somebody asked for it to be tried again since it was halted last, `suspect` that it has crashed
     so often that it is taken up only while no other suspect is under way. `remedy` is what is left to do about a
-    ``halted`` one. `chapter` is the present one (see `stepwell.model.chapters`), None for the first.
+    ``halted`` one. `chapter` is the present one (see `stepwell.model.chapters`), None for the first. `paused` says that
+    it is ``paused``, or is to be as soon as its steps under way have ended.
     """
 
     key: int
@@ -73,6 +74,7 @@ class RunRecord(msgspec.Struct, frozen=True, gc=False):
     chapter: str | None = None
     resumed: bool = False
     suspect: bool = False
+    paused: bool = False
 
 
 class Member(msgspec.Struct, frozen=True):

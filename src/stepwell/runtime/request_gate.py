@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from stepwell.errors import StepwellError, StoreError, StoreUnavailable
+from stepwell.runtime.pause_requests import PauseRequests
 from stepwell.runtime.purging import Purging
 from stepwell.runtime.queue_requests import QueueRequests
 from stepwell.runtime.requests import (
@@ -17,6 +18,7 @@ from stepwell.runtime.requests import (
     CancelWaiting,
     ChangeQueue,
     PauseQueue,
+    PauseRun,
     Purge,
     Request,
     ResumeRun,
@@ -39,10 +41,17 @@ class RequestGate:
     """Serves requests, each by the function that is for its kind; belongs to the worker's thread."""
 
     def __init__(
-        self, runs: RunRequests, retries: RetryRequests, queues: QueueRequests, purging: Purging, waiters: Waiters
+        self,
+        runs: RunRequests,
+        retries: RetryRequests,
+        pauses: PauseRequests,
+        queues: QueueRequests,
+        purging: Purging,
+        waiters: Waiters,
     ) -> None:
         self._runs = runs
         self._retries = retries
+        self._pauses = pauses
         self._queues = queues
         self._purging = purging
         self._waiters = waiters
@@ -72,6 +81,8 @@ class RequestGate:
                 self._runs.send(request, reply)
             case CancelRun():
                 self._runs.cancel(request, reply)
+            case PauseRun():
+                self._pauses.pause(request, reply)
             case ResumeRun():
                 self._runs.resume(request.run_id, request.actor, reply)
             case RetryRun():

@@ -55,6 +55,19 @@ class CancelRun(msgspec.Struct, frozen=True):
     actor: Actor
 
 
+class PauseRun(msgspec.Struct, frozen=True):
+    """Pause a run or, where `paused` is false, let it go on; with `children`, all runs below it as well.
+
+    Answered when that is recorded, and the runs of this engine that were at rest are paused. Or with `RunNotFound`,
+    `RunEnded`, `RunHalted` for a run that is halted anyway, `RunNotPaused` for one that is not and should go on.
+    """
+
+    run_id: str
+    paused: bool
+    children: bool
+    actor: Actor
+
+
 class ResumeRun(msgspec.Struct, frozen=True):
     """Try a halted run again, and have a waiting one read again, with the code as it is now.
 
@@ -147,6 +160,7 @@ Request: TypeAlias = (
     StartRun
     | SendMessage
     | CancelRun
+    | PauseRun
     | ResumeRun
     | RetryRun
     | RetryRuns

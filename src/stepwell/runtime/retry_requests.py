@@ -19,7 +19,7 @@ from stepwell.model.journal import Entry
 from stepwell.model.lifecycle import ENDED, RETRIABLE, Status
 from stepwell.model.run import RunRecord
 from stepwell.runtime.requests import Asked, RetryRuns
-from stepwell.runtime.run_requests import RunRequests
+from stepwell.runtime.run_requests import RunRequests, paused
 from stepwell.store.acts import ActRecorded
 from stepwell.store.changes import RunRetried
 from stepwell.store.inspector import Inspector, RunFilter
@@ -34,7 +34,7 @@ _log: Final = logging.getLogger("stepwell")
 _CHUNK: Final = 100
 #: How many entries of a journal are read at a time.
 _PAGE: Final = 5_000
-_ALIVE: Final[tuple[Status, ...]] = ("pending", "waiting", "halted")
+_ALIVE: Final[tuple[Status, ...]] = ("pending", "waiting", "paused", "halted")
 
 
 class RetryRequests:
@@ -61,6 +61,8 @@ class RetryRequests:
         if record.status == "halted":
             self._runs.resume(run_id, actor, reply)
             return
+        if record.status == "paused":
+            raise paused(record)
         if record.status == "completed":
             text = f"run {run_id!r} has completed, so there is nothing to retry; start another one, under another id"
             raise RunEnded(text)

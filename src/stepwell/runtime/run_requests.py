@@ -6,7 +6,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from stepwell.errors import RunEnded, RunNotFound, StepwellError
+from stepwell.errors import RunEnded, RunNotFound, RunPaused, StepwellError
 from stepwell.model.acts import Actor
 from stepwell.model.lifecycle import ENDED, RETRIABLE
 from stepwell.model.run import RunRecord
@@ -52,7 +52,7 @@ class RunRequests:
         """Serve a `SendMessage`."""
         message = request.message
         run = self._worker.runs.loaded(request.run_id)
-        if run is not None and message.key is None and not run.sending.get(message.name):
+        if run is not None and message.key is None and run.pausing is None and not run.sending.get(message.name):
             receiver = run.waits_for(message.name)
             if receiver is not None and not self._worker.inbox.pending_for(run):
                 # Someone waits for it: it goes into the journal without a stop in the message table.
@@ -102,6 +102,8 @@ class RunRequests:
             raise RunNotFound(f"no run has the id {run_id!r}: it was never started, or has been purged")
         if record.status in ENDED:
             raise _ended(record)
+        if record.status == "paused":
+            raise paused(record)
         now = self._worker.now
         work = self._worker.batch.lone_work()
         work.changes.append(ActRecorded("resume", now, *actor, run_id=record.id))
@@ -123,6 +125,11 @@ class RunRequests:
 
     def _serves(self, record: RunRecord) -> bool:
         return record.workflow in self._worker.runs.workflows and self._worker.claims.takes_work
+
+
+def paused(record: RunRecord) -> RunPaused:
+    """Return the error that tells why a run is not tried again."""
+    return RunPaused(f"run {record.id!r} is paused, so it does not go on before it is unpaused: unpause it")
 
 
 def _ended(record: RunRecord) -> RunEnded:

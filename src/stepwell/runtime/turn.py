@@ -23,6 +23,7 @@ from stepwell.model.run import Claim, Member
 from stepwell.operations.table import OPERATIONS
 from stepwell.runtime.driver import Driver
 from stepwell.runtime.notifications import Notifications
+from stepwell.runtime.pause_requests import PauseRequests
 from stepwell.runtime.purging import Purging
 from stepwell.runtime.queue_requests import QueueRequests
 from stepwell.runtime.request_gate import RequestGate, copy_of
@@ -97,6 +98,7 @@ class TurnLoop:
         self.gate = RequestGate(
             run_requests,
             RetryRequests(self.worker, store.inspector, run_requests, self.inbox.append),
+            PauseRequests(self.worker),
             QueueRequests(self.worker, store.reads, self.inbox.append),
             Purging(self.worker, store, self.write_turn, self.inbox.append),
             self.waiters,

@@ -143,6 +143,35 @@ class RunRetried(msgspec.Struct, frozen=True):
     uncancelled: list[int] = []
 
 
+class PauseRequested(msgspec.Struct, frozen=True):
+    """Somebody pauses a run and, with `children`, those of its children that have not ended, theirs, and so on.
+
+    One that nobody owns is ``paused`` at once, one in a queue keeps its place in the line. One that a worker owns is
+    marked (`RunRecord.paused`), and its worker moves it when its steps under way have ended; another worker is told as
+    by `RunWoken`. The result is `Paused`. Nothing happens to what is paused, halted or over, and nothing at all where
+    the first is halted or over. Who did it is recorded for each. Raises `RunNotFound`.
+    """
+
+    run_id: str
+    at: int
+    by: str
+    reason: str | None = None
+    children: bool = False
+
+
+class PauseEnded(msgspec.Struct, frozen=True):
+    """Somebody lets a paused run go on, and those below it as `PauseRequested`: each is ``pending``.
+
+    One that was only marked goes on as if it had not been. The result is `Paused`. Raises `RunNotFound`.
+    """
+
+    run_id: str
+    at: int
+    by: str
+    reason: str | None = None
+    children: bool = False
+
+
 class RunsClaimed(msgspec.Struct, frozen=True):
     """The writing worker wants these runs: it becomes the owner of those that have none and have not ended.
 
@@ -214,7 +243,8 @@ class RunWoken(msgspec.Struct, frozen=True):
 class CancelRequested(msgspec.Struct, frozen=True):
     """Someone asked to cancel a run. The result is the run's `RunRecord` afterwards.
 
-    A run that has ended is left as it is; the first request's time and reason stay. The run is woken as by `RunWoken`.
+    A run that has ended is left as it is, a paused one is let go on; the first request's time and reason stay. The run
+    is woken as by `RunWoken`.
     Raises `RunNotFound`.
     """
 
@@ -224,7 +254,10 @@ class CancelRequested(msgspec.Struct, frozen=True):
 
 
 class ChildrenCancelled(msgspec.Struct, frozen=True):
-    """A parent ended: its attached children that have not ended get a cancel request. The result is their keys."""
+    """A parent ended: its attached children that have not ended get a cancel request. The result is their keys.
+
+    Those that are paused are let go on.
+    """
 
     parent: int
     at: int
@@ -280,6 +313,8 @@ Change: TypeAlias = (
     | RunFinished
     | RunContinued
     | RunRetried
+    | PauseRequested
+    | PauseEnded
     | RunsClaimed
     | WorkTaken
     | RunsReleased
@@ -323,6 +358,13 @@ class Created(msgspec.Struct, frozen=True, gc=False):
     existing: RunRecord | None = None
     joined: Joined | None = None
     refused: bool = False
+
+
+class Paused(msgspec.Struct, frozen=True):
+    """What became of a `PauseRequested` or `PauseEnded`: the run as it was before, and the keys of those it changed."""
+
+    before: RunRecord
+    keys: list[int]
 
 
 class Sent(msgspec.Struct, frozen=True, gc=False):

@@ -27,7 +27,7 @@ pytest.register_assert_rewrite(
         f"stepwell.testing.contract_{part}"
         for part in (
             *("acts", "changes", "chapters", "claims", "deaths", "kit", "limits", "moves", "properties", "queue_kit"),
-            *("queue_model", "queues", "reads", "reasons", "retries", "starts", "workers"),
+            *("pauses", "queue_model", "queues", "reads", "reasons", "retries", "starts", "workers"),
         )
     )
 )
@@ -40,6 +40,7 @@ from stepwell.testing.contract_deaths import DeathContract  # noqa: E402
 from stepwell.testing.contract_kit import NOW, Worker, step  # noqa: E402
 from stepwell.testing.contract_limits import LimitContract, LimitProperties  # noqa: E402
 from stepwell.testing.contract_moves import MoveContract  # noqa: E402
+from stepwell.testing.contract_pauses import PauseContract  # noqa: E402
 from stepwell.testing.contract_properties import StoreProperties, WorkProperties  # noqa: E402
 from stepwell.testing.contract_queue_model import QueueProperties  # noqa: E402
 from stepwell.testing.contract_queues import QueueContract  # noqa: E402
@@ -60,6 +61,7 @@ class StoreContract(
     DeathContract,
     LimitContract,
     MoveContract,
+    PauseContract,
     QueueContract,
     ReadContract,
     ReasonContract,

@@ -12,7 +12,7 @@ import pytest
 from stepwell.errors import StepwellError
 from stepwell.model.lifecycle import MOVES, STATUSES, TRANSITIONS, Status
 from stepwell.model.permit_states import PERMIT_MOVES, PERMIT_PLACES, PermitPlace
-from stepwell.store.changes import Change, RunFinished, RunMoved, RunResumed, RunRetried, RunsClaimed
+from stepwell.store.changes import Change, PauseEnded, RunFinished, RunMoved, RunResumed, RunRetried, RunsClaimed
 from stepwell.store.queues import (
     PermitAsked,
     PermitDetached,
@@ -26,15 +26,15 @@ from stepwell.store.store import Store
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker
 from stepwell.testing.contract_queue_kit import declare, state_of
 
-#: What does not begin in a state that a test can put a run into: see `DeathContract` for it.
-_ELSEWHERE = "claimed as a suspect"
+#: What does not begin in a state that a test can put a run into: see `DeathContract` and `PauseContract`.
+_ELSEWHERE = ("claimed as a suspect", "paused")
 
 
 class MoveContract(StoreFixtures):
     """What a store allows is what `stepwell.model.lifecycle` and `stepwell.model.permit_states` name."""
 
     @pytest.mark.parametrize("source", STATUSES)
-    @pytest.mark.parametrize("name", [name for name in MOVES if name != _ELSEWHERE])
+    @pytest.mark.parametrize("name", [name for name in MOVES if name not in _ELSEWHERE])
     def test_a_run_makes_the_moves_that_have_a_name_and_no_others(
         self, worker: Worker, store: Store, name: str, source: Status
     ) -> None:
@@ -81,6 +81,8 @@ def _change_of(name: str, run: int) -> Change:
     match change:
         case "RunsClaimed":
             return RunsClaimed([run], NOW)
+        case "PauseEnded":
+            return PauseEnded("a", NOW, "mia@web")
         case "RunResumed":
             return RunResumed(run, NOW)
         case "RunRetried":

@@ -51,12 +51,14 @@ class FailureCodec(Packer):
         """Return a recorded failure for people to look at; raises as `decode_failure`."""
         return failure_info(self.text_of(payload, _WHERE))
 
-    def encode_attempt(self, text: str, retry_at: int, first_started_at: int, code: int | None = None) -> Payload:
+    def encode_attempt(
+        self, text: str, retry_at: int, first_started_at: int, code: int | None = None, *, spent: bool = False
+    ) -> Payload:
         """Return the value of an ``attempt_failed`` entry; `text` is what `failure_json` returned.
 
         The other arguments are those of `AttemptFailure`.
         """
-        record = AttemptFailure(msgspec.Raw(text.encode()), retry_at, first_started_at, code)
+        record = AttemptFailure(msgspec.Raw(text.encode()), retry_at, first_started_at, code, spent)
         return self.transforms.apply(_encode_attempt(record))
 
     def decode_attempt(self, payload: Payload) -> AttemptFailure:

@@ -35,11 +35,11 @@ from stepwell.worker.facts import (
     RunYielded,
     TransactionDue,
 )
-from stepwell.worker.failure_log import attempt_failed, run_ended_line, run_halted, task_failed
+from stepwell.worker.failure_log import attempt_failed, run_ended_line, run_halted, run_paused, task_failed
 from stepwell.worker.journal_length import growing_long, limit_of, next_look, too_long
-from stepwell.worker.loaded_run import LoadedRun
+from stepwell.worker.loaded_run import LoadedRun, Pausing
 from stepwell.worker.operation_kinds import OperationTable
-from stepwell.worker.parked import waits_for_nothing, waits_of
+from stepwell.worker.parked import waited_for, waits_for_nothing, waits_of
 from stepwell.worker.permits import Permits
 from stepwell.worker.run_over import RunOver, remedy_of
 from stepwell.worker.runs import Runs
@@ -96,7 +96,7 @@ class Activator:
                 stopped = self._look_at_length(run, work)
                 if stopped is not None:
                     return stopped
-            if execution.issued:
+            if execution.issued and run.pausing is None:
                 issued, execution.issued = execution.issued, []
                 if run.history and not run.resumed:
                     found = still_unrecorded(issued, run.history)
@@ -135,8 +135,7 @@ class Activator:
             if deliveries >= _MAX_DELIVERIES:
                 self._runs.later(RunYielded(run))
                 break
-        self._rest(run, work)
-        return None
+        return self._rest(run, work)
 
     def _look_at_length(self, run: LoadedRun, work: UnitOfWork) -> RunStopped | None:
         """Warn of a journal that has become long, or halt its run: one that goes on, and is not being cancelled.
@@ -165,7 +164,7 @@ class Activator:
             entry = run.deliverable.popleft()
             if entry.op in run.execution.pending:
                 return entry
-        if run.receivers and run.inbox:
+        if run.receivers and run.inbox and run.pausing is None:
             match = run.match_message()
             if match is not None:
                 operation, message = match
@@ -173,7 +172,9 @@ class Activator:
                 return operation.answer(run.key, "message", self._runs.now, message.value)
         return None
 
-    def _rest(self, run: LoadedRun, work: UnitOfWork) -> None:
+    def _rest(self, run: LoadedRun, work: UnitOfWork) -> RunStopped | None:
+        if run.pausing is not None and not (run.active or run.deliverable or run.awaits_commit):
+            return self._pause(run, run.pausing, work)
         if run.execution.spins or run.spin is not None:
             self._spinning.rest(run)
         spins = run.spin is not None
@@ -190,8 +191,9 @@ class Activator:
             work.changes.append(RunMoved(run.key, status, self._runs.now, wake_at, None, waiting_on))
             run.status, run.wake_at, run.waiting_on = status, wake_at, waiting_on
         elif status == "running" and due == run.armed:
-            return
+            return None
         self._runs.memory.rest(run)
+        return None
 
     def _tell_failed_tasks(self, run: LoadedRun, work: UnitOfWork, *, held: bool) -> None:
         """Have the log say which tasks failed unheard, where the run rests or ends; `held`: of those held as well."""
@@ -204,7 +206,7 @@ class Activator:
     def _continue_step(self, run: LoadedRun, operation: Operation, attempts: StepCall, work: UnitOfWork) -> None:
         """Go on with a step that was tried before the run was read from its journal."""
         history = run.history.pop(operation.number)
-        attempts.attempt = history.attempts + 1
+        attempts.attempt, attempts.forgiven = history.attempts + 1, history.forgiven
         attempts.first_started_at = history.first_started_at or self._runs.now
         if history.started and attempts.definition.step_options.delivery == "at-most-once":
             error = StepInterrupted(
@@ -228,6 +230,7 @@ class Activator:
         """Have an attempt executed after the commit."""
         run.active += 1
         attempts.retry_at = None
+        attempts.first_started_at = attempts.first_started_at or self._runs.now
         attempts.started_at = self._runs.now
         if attempts.definition.step_options.limit is None or self.permits.held(run, attempts, work):
             self.execute(run, attempts, work)
@@ -284,6 +287,19 @@ class Activator:
                 self.permits.leave(attempts, work)
 
     # --- the end -------------------------------------------------------------------------------------------------
+
+    def _pause(self, run: LoadedRun, pausing: Pausing, work: UnitOfWork) -> RunStopped:
+        """Pause a run that was to pause, now that none of its attempts is under way.
+
+        What its code asked for since then was not begun, and is asked for again when the run is read from its journal.
+        """
+        check_transition(run.id, run.status, "paused")
+        move = RunMoved(run.key, "paused", self._runs.now, None, None, waited_for(run), pausing.failure)
+        self._drop_all(run, work)
+        work.changes.append(move)
+        work.extra.lines.append(run_paused(run.key, run.id, run.execution.definition.name))
+        run.status = "paused"
+        return RunStopped(run)
 
     def _stopped(self, run: LoadedRun, work: UnitOfWork) -> RunStopped:
         reason = run.execution.halted or RunHalted(f"run {run.id!r} stopped for no recorded reason")

@@ -18,7 +18,7 @@ from stepwell.worker.activation import Activator
 from stepwell.worker.carrying import Carrier
 from stepwell.worker.claims import Claims
 from stepwell.worker.facts import RunsTaken
-from stepwell.worker.loaded_run import LoadedRun
+from stepwell.worker.loaded_run import LoadedRun, Pausing
 from stepwell.worker.loader import Loader
 from stepwell.worker.queue_policy import refusal_of
 from stepwell.worker.runs import Runs
@@ -151,3 +151,13 @@ class Arrivals:
         """Deliver the cancellations of the runs with these keys."""
         for record in self._runs.reads.facts(keys):
             self.cancel(record)
+
+    # --- pauses ------------------------------------------------------------------------------------------------------
+
+    def pause(self, keys: Sequence[int]) -> None:
+        """Have those of these runs pause that are in memory: each as soon as its attempts under way have ended."""
+        for key in keys:
+            run = self._runs.memory.runs.get(key)
+            if run is not None and run.pausing is None:
+                run.pausing = Pausing()
+                self._carrier.carry_on(run, self._runs.batch.work_of(run))

@@ -62,6 +62,7 @@ class Carrier:
         if run.finished:
             return
         run.was_made_due()
+        run.pausing = None  # it is to clean up, and to end
         if not run.cancelling:
             run.cancelling = True
             run.cancel_reason = reason

@@ -151,7 +151,7 @@ class Claims:
             key for key in keys if key not in runs.memory and not runs.batch.keeps_out(key) and key not in self.claiming
         ]
         for record in self._reads.facts(absent):
-            if record.status in ENDED or record.queued:
+            if record.status in ENDED or record.queued or record.paused:
                 continue
             if record.workflow in self._workflows:
                 wanted.append(record.key)

@@ -83,6 +83,18 @@ class CancelsArrived(msgspec.Struct, frozen=True):
     keys: list[int]
 
 
+class PausesArrived(msgspec.Struct, frozen=True):
+    """Requests to pause the runs with these keys were recorded."""
+
+    keys: list[int]
+
+
+class PausesEnded(msgspec.Struct, frozen=True):
+    """The runs with these keys are to go on; those that were paused are pending now."""
+
+    keys: list[int]
+
+
 class RunsWoken(msgspec.Struct, frozen=True):
     """What runs wait for has come about; those that are not in memory may be anybody's."""
 
@@ -149,6 +161,8 @@ Fact: TypeAlias = (
     | MessageArrived
     | CancelArrived
     | CancelsArrived
+    | PausesArrived
+    | PausesEnded
     | RunsWoken
     | ValuePublished
     | OperationPutOff

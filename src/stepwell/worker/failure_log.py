@@ -90,14 +90,22 @@ def attempt_failed(
     now: int,
     *,
     too_late: bool = False,
+    pauses: bool = False,
 ) -> Line:
-    """Say that an attempt failed, and when the next one follows; `too_late`: its step's deadline passes before that."""
+    """Say that an attempt failed, and when the next one follows; `too_late`: its step's deadline passes before that.
+
+    `pauses`: its run does, instead of getting the error.
+    """
     text = "run %r: step %r (operation %d), attempt %d of %d, failed with %s; "
-    of_how_many = max(attempts.attempt, attempts.definition.step_options.retry.attempts)
+    of_how_many = max(attempts.attempt, attempts.forgiven + attempts.definition.step_options.retry.attempts)
     arguments: tuple[object, ...] = attempts.run_id, attempts.name, attempts.operation, attempts.attempt, of_how_many
     arguments += (described(error),)
     fields = attempt_fields(attempts, workflow)
-    if retry_at is None:
+    if pauses:
+        text += "no other follows by itself: its run pauses. Mend the cause, then `stepwell unpause %s`"
+        arguments += (attempts.run_id,)
+        fields["retry_at"] = None
+    elif retry_at is None:
         if too_late:
             text += "no other follows, because it would begin after the step's deadline, %g s after its first attempt; "
             arguments += (attempts.definition.step_options.deadline_seconds,)
@@ -144,6 +152,12 @@ def run_ended_line(
         return Line(key, logging.INFO, "run %r of %r is cancelled: %s", arguments, None, fields)
     what = "no error" if error is None else described(error)
     return Line(key, logging.ERROR, "run %r of %r failed: %s", (run_id, workflow, what), error, fields)
+
+
+def run_paused(key: int, run_id: str, workflow: str) -> Line:
+    """Say that a run is paused; who wants it so, and why, the acts on it say."""
+    text = "run %r of %r is paused, until somebody unpauses it"
+    return Line(key, logging.INFO, text, (run_id, workflow), None, run_fields(run_id, workflow))
 
 
 def run_halted(

@@ -14,7 +14,7 @@ from stepwell.store.changes import NotesTaken
 from stepwell.worker.activation import Activator
 from stepwell.worker.carrying import Carrier
 from stepwell.worker.facts import NotesRemoved
-from stepwell.worker.loaded_run import LoadedRun
+from stepwell.worker.loaded_run import LoadedRun, Pausing
 from stepwell.worker.opening import answer_with_end
 from stepwell.worker.queue_scheduler import QueueScheduler
 from stepwell.worker.run_over import RunOver
@@ -57,6 +57,13 @@ class Inbox:
         """Give a run what other workers have written for it: messages, a cancellation, the ends of runs it awaits."""
         self._look([run])
 
+    def unpause(self, key: int) -> None:
+        """Let a run go on that was to pause and is still in memory, with what it was not given meanwhile."""
+        run = self._runs.memory.runs.get(key)
+        if run is not None and run.pausing is not None:
+            run.pausing = None
+            self.look_again(run)
+
     def _look(self, runs: Sequence[LoadedRun]) -> list[int]:
         """Give runs what was written for them; return the keys of those that left memory because of what others did.
 
@@ -74,6 +81,8 @@ class Inbox:
 
     def _hand_out(self, run: LoadedRun, messages: Sequence[Message], record: RunRecord | None) -> None:
         run.was_made_due()
+        if record is not None:
+            _note_pause(run, record)
         activator, work = self._activator, self._runs.batch.work_of(run)
         for message in messages:
             run.heard = message.position
@@ -91,3 +100,11 @@ class Inbox:
         self._scheduler.look_at_permits(run)
         if self._runs.memory.runs.get(run.key) is run:
             self._carrier.carry_on(run, self._runs.batch.work_of(run))
+
+
+def _note_pause(run: LoadedRun, record: RunRecord) -> None:
+    """Have a run know whether it is to pause; where it does so by itself, the file may not have that yet."""
+    if record.paused:
+        run.pausing = run.pausing or Pausing()
+    elif run.pausing is not None and (run.pausing.failure is None or run.work is None):
+        run.pausing = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappop, heappush
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from stepwell.definitions.step_call import History, StepCall
 from stepwell.model.journal import Entry, Payload
@@ -29,6 +29,12 @@ class Spin:
         self.ticks = 0
         self.is_queued = False
         self.due: int | None = None
+
+
+class Pausing(NamedTuple):
+    """That a run is to pause; `failure` is the error for which it does so by itself."""
+
+    failure: Payload = None
 
 
 class LoadedRun:
@@ -57,6 +63,7 @@ class LoadedRun:
         "loaded_messages",
         "opened",
         "parent",
+        "pausing",
         "permits",
         "queue",
         "receivers",
@@ -108,6 +115,7 @@ class LoadedRun:
         self.finished = False
         self.resumed = record.resumed  # somebody asked for it to be tried again
         self.halted_before: str | None = None  # why, where it is tried again without being asked for
+        self.pausing: Pausing | None = None  # not None: it is paused as soon as its attempts under way have ended
         self.spin: Spin | None = None  # not None: the code goes round without waiting
         self.suspect = False  # it was under way when workers died (see `Membership.reap`)
         self.work: Any = None  # the uncommitted `UnitOfWork` that touches this run
@@ -126,6 +134,8 @@ class LoadedRun:
 
     def next_due(self) -> int | None:
         """Return when the run wants attention next, or None."""
+        if self.pausing is not None:
+            return None
         timers = self.timers
         pending = self.execution.pending
         while timers and timers[0][1] not in pending:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from stepwell.definitions.definition import Workflow
 from stepwell.errors import RunCrashed, StoreError
 from stepwell.model.run import RunRecord, RunSnapshot
-from stepwell.store.changes import RunCreated
+from stepwell.store.changes import RunCreated, RunMoved
 from stepwell.store.queues import PermitReturned
 from stepwell.values.large_values import collector_paused
 from stepwell.worker.carrying import Carrier
@@ -122,6 +122,10 @@ class Loader:
             self._claims.suspects.add(record.key)
         if record.crashes >= runs.limits.crashes:
             self._give_up(record)
+            return
+        if record.paused:  # that was asked for while the run was on its way
+            work = runs.batch.lone_work()
+            work.changes.append(RunMoved(record.key, "paused", runs.now, waiting_on=record.waiting_on))
             return
         definition = runs.workflows.get(record.workflow)
         if definition is None:

@@ -23,6 +23,13 @@ def waits_of(run: LoadedRun) -> str:
     return encode_waits(waits)
 
 
+def waited_for(run: LoadedRun) -> str | None:
+    """Return the same of a run that pauses: of what its code asked for before that."""
+    begun = (operation for operation in run.execution.pending.values() if operation.number <= run.opened)
+    waits = [run.execution.kinds.waits(operation) for operation in islice(begun, MAX_NAMED)]
+    return encode_waits(waits) if waits else None
+
+
 def waits_for_nothing(text: str) -> bool:
     """Tell whether a text of `waits_of` says that nothing can bring about what the run waits for."""
     return text.startswith(_NOTHING)

@@ -198,6 +198,10 @@ class QueueScheduler:
         attempts = None if run is None else run.calls.get(operation)
         if run is None or attempts is None or attempts.permit not in ("asked", "waiting"):
             return  # whoever reads the run from the store finds the permit there
+        if run.pausing is not None:  # the permit goes back when the run is paused
+            if attempts.permit == "asked":
+                self._await(run, attempts)
+            return
         waited = attempts.permit == "waiting"
         attempts.permit = "held"
         attempts.started_at = runs.now

@@ -29,6 +29,8 @@ class RunTimers:
             self._fire(run, now)
 
     def _fire(self, run: LoadedRun, now: int) -> None:
+        if run.pausing is not None:
+            return  # its timers wait
         memory = self._runs.memory
         work = self._runs.batch.work_of(run)
         if run.deadline_at is not None and run.deadline_at <= now and not run.cancelling:

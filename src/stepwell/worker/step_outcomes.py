@@ -12,8 +12,9 @@ from stepwell.definitions.step_call import History, StepCall
 from stepwell.errors import SerializationError, StepProcessDied, StepTimeout
 from stepwell.model.clock import MICROSECONDS
 from stepwell.model.journal import CUT_OFF, Entry, EntryKind, Payload
-from stepwell.model.retry import Retry, next_delay
+from stepwell.model.retry import Retry, is_spent, next_delay
 from stepwell.model.waits import shortened
+from stepwell.store.changes import PauseRequested
 from stepwell.store.store import Lent
 from stepwell.values.codec import Codec
 from stepwell.values.failure import failure_json, summary_from_json
@@ -22,7 +23,7 @@ from stepwell.worker.activation import Activator
 from stepwell.worker.carrying import Carrier
 from stepwell.worker.claims import Claims
 from stepwell.worker.failure_log import attempt_failed, failed_unheard
-from stepwell.worker.loaded_run import LoadedRun
+from stepwell.worker.loaded_run import LoadedRun, Pausing
 from stepwell.worker.runs import Runs
 from stepwell.worker.unit_of_work import UnitOfWork
 from stepwell.worker.unrecorded import interrupted, unrecorded
@@ -85,7 +86,7 @@ class StepOutcomes:
             run.execution.deliver(entry)
         else:
             self._failed(run, attempts, work, runs.now)
-            if run.status == "halted":
+            if run.status in ("halted", "paused"):
                 return
         self._carrier.advance(run, work)
         if run.suspect:
@@ -111,35 +112,66 @@ class StepOutcomes:
         too_late = retry_at is not None and deadline_at is not None and retry_at >= deadline_at
         if too_late:
             retry_at = None
+        spent = retry_at is None and self._pauses(attempts, error, too_late=too_late)
         failure = failure_json(error)
         workflow = run.execution.definition.name
-        work.extra.lines.append(attempt_failed(attempts, workflow, error, retry_at, now, too_late=too_late))
-        if retry_at is None:
+        work.extra.lines.append(
+            attempt_failed(attempts, workflow, error, retry_at, now, too_late=too_late, pauses=spent)
+        )
+        if retry_at is None and not spent:
             del run.calls[attempts.operation]
             attempts.wanted = False  # a thread that still executes it is told
             self._activator.deliver(
                 run, _entry(attempts, "step_failed", self._runs.codec.pack_failure(failure), now), work
             )
             return
-        self._record_failed_attempt(attempts, failure, retry_at, work, now)
+        if retry_at is None:
+            retry_at, attempts.forgiven, attempts.first_started_at = now, attempts.attempt, 0
+        self._record_failed_attempt(attempts, failure, retry_at, work, now, spent=spent)
         run.entries += 1
         attempts.attempt += 1
         attempts.retry_at, attempts.last_error = retry_at, summarised(failure)
         attempts.visible = False
         attempts.error = None
         run.add_timer(retry_at, attempts.operation)
+        if spent:
+            self._pause(run, attempts, failure, work)
+
+    def _pauses(self, attempts: StepCall, error: BaseException, *, too_late: bool) -> bool:
+        options = attempts.definition.step_options
+        if options.delivery == "at-most-once" and not _may_be_repeated(options.retry, error):
+            return False
+        if too_late:
+            return options.retry.then == "pause"
+        return is_spent(options.retry, attempts.attempt - attempts.forgiven, error, invoke.predicate)
+
+    def _pause(self, run: LoadedRun, attempts: StepCall, failure: str, work: UnitOfWork) -> None:
+        """Have a run pause, in its own name, because a step has no attempt left; it begins with the next one."""
+        if run.pausing is None:
+            run.pausing = Pausing(self._runs.codec.pack_failure(failure))
+            reason = f"attempt {attempts.attempt - 1} of step {attempts.name!r} failed: {attempts.last_error}"
+            by = f"the retry policy of step {attempts.name!r}"
+            work.changes.append(PauseRequested(run.id, self._runs.now, by, reason))
 
     def _retry_at(self, attempts: StepCall, error: BaseException, now: int) -> int | None:
         options = attempts.definition.step_options
-        delay = next_delay(options.retry, attempts.attempt, error, self._chance(), invoke.predicate)
+        delay = next_delay(options.retry, attempts.attempt - attempts.forgiven, error, self._chance(), invoke.predicate)
         if delay is None or (options.delivery == "at-most-once" and not _may_be_repeated(options.retry, error)):
             return None
         return now + int(delay * MICROSECONDS)
 
     def _record_failed_attempt(
-        self, attempts: StepCall, failure: str, retry_at: int, work: UnitOfWork, now: int, code: int | None = None
+        self,
+        attempts: StepCall,
+        failure: str,
+        retry_at: int,
+        work: UnitOfWork,
+        now: int,
+        code: int | None = None,
+        *,
+        spent: bool = False,
     ) -> None:
-        value = self._runs.codec.encode_attempt(failure, retry_at, attempts.first_started_at, code)
+        value = self._runs.codec.encode_attempt(failure, retry_at, attempts.first_started_at, code, spent=spent)
         work.changes.append(_entry(attempts, "attempt_failed", value, now))
 
     def _refuse(
@@ -223,6 +255,7 @@ def attempt_history(codec: FailureCodec, entries: Sequence[Entry]) -> dict[int, 
             history = found.setdefault(entry.op, History())
             failure = codec.decode_attempt(entry.value)
             history.attempts = entry.attempt
+            history.forgiven = entry.attempt if failure.spent else history.forgiven
             history.first_started_at = failure.first_started_at
             history.retry_at = failure.retry_at
             history.last_error = summarised(bytes(failure.failure))

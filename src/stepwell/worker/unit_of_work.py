@@ -20,6 +20,9 @@ from stepwell.store.changes import (
     Created,
     MessageSent,
     NotesTaken,
+    Paused,
+    PauseEnded,
+    PauseRequested,
     RunCreated,
     RunFinished,
     RunsClaimed,
@@ -118,6 +121,13 @@ class UnitOfWork(Unit, eq=False):
         self,
         change: QueueDeclared,
         on_commit: Callable[[QueueSettings | None], Fact | None],
+        on_refusal: Refusal | None = None,
+    ) -> None: ...
+    @overload
+    def then(
+        self,
+        change: PauseRequested | PauseEnded,
+        on_commit: Callable[[Paused], Fact | None],
         on_refusal: Refusal | None = None,
     ) -> None: ...
     @overload

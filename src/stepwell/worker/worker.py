@@ -20,6 +20,7 @@ from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import Limit, Queue
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import ClaimLost
+from stepwell.model.lifecycle import Status
 from stepwell.replay.operation import Operation
 from stepwell.store.changes import RunMoved
 from stepwell.store.store import Outcome
@@ -122,6 +123,12 @@ class Worker:
                 self.arrivals.cancel(record)
             case facts.CancelsArrived(keys):
                 self.arrivals.cancel_all(keys)
+            case facts.PausesArrived(keys):
+                self.arrivals.pause(keys)
+            case facts.PausesEnded(keys):
+                for key in keys:
+                    self.inbox.unpause(key)
+                self.claims.work_may_exist = True
             case facts.ValuePublished():
                 self.runs.effects.append(fact)
             case facts.OperationPutOff(run, operation):
@@ -236,7 +243,8 @@ class Worker:
             run = self.memory.runs.get(key)
             if run is not None and run.active == number and run.can_leave():
                 self._letting_go.forget(run)
-                self.batch.lone_work().changes.append(RunMoved(key, "pending", self.runs.now))
+                status: Status = "pending" if run.pausing is None else "paused"
+                self.batch.lone_work().changes.append(RunMoved(key, status, self.runs.now))
 
     def halt_broken(self, key: int, error: Exception) -> None:
         """Halt a run whose event the engine failed to handle."""

@@ -18,9 +18,10 @@ class Acts:
         self._execute = connection.cursor().execute
         self._sql = sql
         #: For `Applier.handlers`.
-        self.handlers: dict[type, Callable[[Any], Any]] = {ActRecorded: self._recorded}
+        self.handlers: dict[type, Callable[[Any], Any]] = {ActRecorded: self.record}
 
-    def _recorded(self, change: ActRecorded) -> None:
+    def record(self, change: ActRecorded) -> None:
+        """Note an act; see `ActRecorded`."""
         of_run = change.run_id is not None
         name = change.run_id if of_run else change.queue
         self._execute(

@@ -24,6 +24,7 @@ _LAST_CHARACTER: Final = chr(sys.maxunicode)
 _LISTED_BY: Final[dict[Status, str]] = {
     "running": "runs_listed_running",
     "pending": "runs_listed_by_status",
+    "paused": "runs_listed_paused",
     "halted": "runs_listed_by_status",
     "failed": "runs_listed_by_status",
 }

@@ -275,6 +275,33 @@ class Entries(QueueCounts):
         self._over[run] = at
         self._dirty = True
 
+    def pause(self, run: int) -> None:
+        """Leave a run that has not been taken where it stands in its queue, but do not let it be taken."""
+        self.flush()
+        ready_at = self._rows(self._sql["standing"], (run, 0))
+        delayed = bool(ready_at) and ready_at[0][3] == "delayed"
+        for queue, partition, workflow, _place in self._rows(self._sql["entry_paused"], (run,)):
+            known = self._touch(queue)
+            if delayed:
+                known.delayed -= 1
+            else:
+                known.waiting -= 1
+                self._count_waiting(queue, partition, workflow, -1)
+
+    def unpause(self, run: int, at: int) -> None:
+        """Let a run be taken again in its turn, or when its time has come."""
+        self.flush()
+        for queue, partition, workflow, place, ready_at in self._rows(self._sql["paused_entry"], (run,)):
+            known = self._touch(queue)
+            if ready_at > at:
+                known.delayed += 1
+                known.opened = True  # someone has to set a timer
+                self._execute(self._sql["entry_unpaused"], (run, "delayed", 0))
+            else:
+                known.waiting += 1
+                self._count_waiting(queue, partition, workflow, 1)
+                self._execute(self._sql["entry_unpaused"], (run, "waiting", place or known.ticket()))
+
     def drop_permits(self, run: int, at: int) -> None:
         """Take the permits of a run that was stopped for the time being."""
         self.flush()
@@ -410,6 +437,8 @@ class Entries(QueueCounts):
                 known.opened = known.opened or known.is_full or known.bound is not None
                 known.running -= 1
                 self._count_busy(queue, partition, -1)
+            elif state == "paused":
+                pass  # it is not counted
             elif state == "waiting":
                 known.waiting -= 1
                 self._count_waiting(queue, partition, workflow, -1)

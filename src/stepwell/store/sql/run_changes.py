@@ -42,6 +42,7 @@ from stepwell.store.sql.messages import Messages
 from stepwell.store.sql.named_sql import Ladder, ladder
 from stepwell.store.sql.ownership import Ownership
 from stepwell.store.sql.part import Part
+from stepwell.store.sql.pauses import Pauses
 from stepwell.store.sql.queue_changes import Entries
 from stepwell.store.sql.records import record_of
 from stepwell.store.sql.retries import Retries
@@ -67,6 +68,7 @@ class Applier(Part):
         self.creation = Creation(connection, sql, self._after, self.entries, self._tell)
         self.acts = Acts(connection, sql)
         chapters = Chapters(connection, sql, self._after, self.flush, lambda run: self._refuse(run, "running"))
+        self._pauses = Pauses(connection, sql, self._after, self._ownership, self.entries, self.acts.record)
         #: What applies each type of change and returns its result.
         self.handlers: dict[type, Callable[[Any], Any]] = {
             RunMoved: self._run_moved,
@@ -76,7 +78,8 @@ class Applier(Part):
             CancelRequested: self._cancel_requested,
             ChildrenCancelled: self._children_cancelled,
         }
-        for part in (self.creation, self._ownership, self._messages, self.entries, self.acts, chapters):
+        parts = (self.creation, self._ownership, self._messages, self.entries, self.acts, chapters, self._pauses)
+        for part in parts:
             self.handlers.update(part.handlers)
 
     @property
@@ -208,6 +211,8 @@ class Applier(Part):
         self._after.made_work = True
 
     def _cancel_requested(self, change: CancelRequested) -> RunRecord:
+        if (row := self._row("run_facts", change.run_id)) is not None:
+            self._pauses.unpause([record_of(row)], change.at)
         parameters = (change.run_id, change.at, change.reason, self._after.epoch)
         rows = self._execute(self._sql["cancel_requested"], parameters).fetchall()
         row = rows[0] if rows else self._row("run_by_id", change.run_id)
@@ -218,6 +223,7 @@ class Applier(Part):
         return record
 
     def _children_cancelled(self, change: ChildrenCancelled) -> list[int]:
+        self._pauses.unpause_children(change.parent, change.at)
         parameters = (change.parent, change.at, change.reason, self._after.epoch)
         rows: list[Any] = self._execute(self._sql["children_cancelled"], parameters).fetchall()
         for key, status, owner in rows:

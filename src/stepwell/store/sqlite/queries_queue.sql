@@ -125,7 +125,7 @@ WHERE queue = ?1 AND state = 'delayed' AND ready_at <= ?2 ORDER BY ready_at, run
 -- ?1 keys as a JSON array, ?2 at, ?3 epoch.
 UPDATE stepwell_runs SET status = 'running', queued = 0, owner = ?3, updated_at = ?2, reason = NULL,
     started_at = coalesce(started_at, ?2)
-WHERE key IN (SELECT value FROM json_each(?1)) AND queued = 1;
+WHERE key IN (SELECT value FROM json_each(?1)) AND queued = 1 AND paused = 0;
 
 -- name: entries_taken
 -- ?1 runs as a JSON array.

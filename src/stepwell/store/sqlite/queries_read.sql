@@ -82,6 +82,17 @@ WHERE status = ?1
     AND key < ?8
 ORDER BY key DESC LIMIT ?9;
 
+-- name: runs_listed_paused
+-- Paused ones have an index of their own. ?1 is 'paused'.
+SELECT {run_facts}
+FROM stepwell_runs INDEXED BY stepwell_runs_paused
+WHERE status = ?1 AND paused = 1
+    AND {id_within}
+    AND (?5 IS NULL OR parent = ?5)
+    AND {listing}
+    AND key < ?8
+ORDER BY key DESC LIMIT ?9;
+
 -- name: runs_listed_running
 -- Running ones are among those with an owner, which are few: keys first, as above. ?1 is 'running'.
 SELECT {run_facts}
@@ -111,7 +122,7 @@ SELECT count(*) FROM (
 
 -- name: halted_by
 -- ?1 run.
-SELECT halted_by FROM stepwell_runs WHERE key = ?1 AND status = 'halted';
+SELECT halted_by FROM stepwell_runs WHERE key = ?1 AND (status = 'halted' OR status = 'paused');
 
 -- name: journal
 -- ?1 run, ?2 after position, ?3 limit. Of its present chapter, here and below.

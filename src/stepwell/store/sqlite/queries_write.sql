@@ -83,12 +83,13 @@ WHERE owner = ?1 AND owner IS NOT NULL AND (?3 OR crashes > 0);
 
 -- name: runs_of_worker_released
 -- ?1 epoch, ?2 now, ?3 from how many crashes on a run is a suspect. Its runs are anyone's now. What it was running is due,
--- and whatever something came for that it may not have looked at.
+-- and whatever something came for that it may not have looked at. One that was to pause is paused.
 UPDATE stepwell_runs SET
     owner = NULL,
-    status = 'waiting',
+    status = iif(paused = 1, 'paused', 'waiting'),
     updated_at = iif(status = 'running', ?2, updated_at),
     wake_at = CASE
+        WHEN paused = 1 THEN NULL
         WHEN status = 'running' OR cancel_requested_at IS NOT NULL
             OR EXISTS (SELECT 1 FROM stepwell_wakes WHERE run = key)
             OR EXISTS (SELECT 1 FROM stepwell_messages WHERE run = stepwell_runs.key AND taken_at IS NULL)
@@ -178,8 +179,10 @@ SELECT key, status, owner FROM stepwell_runs WHERE id = ?1;
 -- ?10 remedy.
 UPDATE stepwell_runs SET status = ?2, updated_at = ?3, wake_at = ?4, waiting_on = ?5, owner = ?7, reason = ?8,
     halted_by = ?9, remedy = ?10, resumed = iif(?2 = 'halted', 0, resumed),
+    paused = CASE ?2 WHEN 'paused' THEN 1 WHEN 'halted' THEN 0 ELSE paused END,
     started_at = iif(?2 = 'running', coalesce(started_at, ?3), started_at), queued = iif(?2 = 'pending', queued, 0)
-WHERE key = ?1 AND ended_at IS NULL AND (owner IS NULL OR owner = ?6);
+WHERE key = ?1 AND ended_at IS NULL AND (owner IS NULL OR owner = ?6) AND (status <> 'paused' OR ?2 = 'paused')
+    AND NOT (status = 'halted' AND ?2 = 'paused');
 
 -- name: run_moved_by_owner
 -- ?1 run, ?2 status, ?3 at, ?4 wake_at, ?5 waiting_on, ?6 epoch. The common case of run_moved: the run is in the worker's
@@ -192,9 +195,9 @@ WHERE key = ?1 AND owner = ?6;
 -- ?1 run, ?2 status, ?3 at, ?4 result, ?5 error, ?6 reason, ?7 epoch, ?8 whether only if nobody has begun it. No
 -- RETURNING: it costs 6 us, and what is wanted is the row before (run_ties).
 UPDATE stepwell_runs SET status = ?2, updated_at = ?3, ended_at = ?3, result = ?4, error = ?5, reason = ?6,
-    owner = NULL, wake_at = NULL, waiting_on = NULL, halted_by = NULL, remedy = NULL, queued = 0
+    owner = NULL, wake_at = NULL, waiting_on = NULL, halted_by = NULL, remedy = NULL, queued = 0, paused = 0
 WHERE key = ?1 AND ended_at IS NULL AND (owner IS NULL OR owner = ?7)
-    AND NOT (status = 'pending' AND ?2 = 'completed') AND (?8 = 0 OR started_at IS NULL);
+    AND NOT (status = 'pending' AND ?2 = 'completed') AND NOT (status = 'paused' AND ?2 <> 'cancelled') AND (?8 = 0 OR started_at IS NULL);
 
 -- name: run_ties
 -- ?1 run. Its parent, whether it has messages, whether it is watched, whether there is a note for its owner, whether it
@@ -301,7 +304,7 @@ UPDATE stepwell_runs SET
     wake_at = iif(status = 'waiting' AND suspect = 0, wake_at, NULL),
     waiting_on = iif(suspect = 0, waiting_on, NULL), halted_by = NULL, remedy = NULL,
     updated_at = ?2, reason = NULL, started_at = coalesce(started_at, ?2)
-WHERE key IN (SELECT value FROM json_each(?1)) AND owner IS NULL AND ended_at IS NULL AND queued = 0;
+WHERE key IN (SELECT value FROM json_each(?1)) AND owner IS NULL AND ended_at IS NULL AND queued = 0 AND paused = 0;
 
 -- name: run_resumed
 -- ?1 run, ?2 at, ?3 reason. Its crashes so far are forgiven.

@@ -29,3 +29,32 @@ CREATE TABLE stepwell_chapters (
     PRIMARY KEY (run, number),
     CHECK (ended_at IS NOT NULL OR input IS NULL)
 ) STRICT, WITHOUT ROWID;
+
+-- Pauses ---------------------------------------------------------------------------------------------------------------
+-- A paused run is in no memory, as a halted one. Of stepwell_runs only CHECKs and comments change, so its text is replaced, as
+-- that of the journal was in the fifth schema.
+
+INSERT INTO stepwell_statuses (status, ended) VALUES ('paused', 0);
+-- Of a run that was paused before its turn in a queue came: it keeps its place in the line.
+INSERT INTO stepwell_entry_states (state) VALUES ('paused');
+
+PRAGMA writable_schema = ON;
+
+UPDATE sqlite_schema SET sql = replace(replace(replace(replace(replace(
+    sql,
+    '-- 1: no worker takes it up for being due or pending. Nothing sets it yet.',
+    '-- 1: it is paused, or is to be as soon as its steps under way have ended. No worker takes it up.'),
+    'CHECK (queued = 0 OR (queued = 1 AND status = ''pending'' AND queue IS NOT NULL))',
+    'CHECK (queued = 0 OR (queued = 1 AND (status = ''pending'' OR status = ''paused'') AND queue IS NOT NULL))'),
+    'waiting_on TEXT CHECK (waiting_on IS NULL OR status = ''waiting'')',
+    'waiting_on TEXT CHECK (waiting_on IS NULL OR status = ''waiting'' OR status = ''paused'')'),
+    '-- The failure that halted it, as in `error`, with its traceback.',
+    '-- The failure that halted it, or for which it pauses, as in `error`, with its traceback.'),
+    'halted_by ANY CHECK (halted_by IS NULL OR status = ''halted'')',
+    'halted_by ANY CHECK (halted_by IS NULL OR status = ''halted'' OR status = ''paused'')')
+WHERE type = 'table' AND name = 'stepwell_runs';
+
+PRAGMA writable_schema = RESET;
+
+DROP INDEX stepwell_runs_paused;
+CREATE INDEX stepwell_runs_paused ON stepwell_runs (status) WHERE paused = 1;
