@@ -19,6 +19,7 @@ from stepwell import (
     Queue,
     ResultNotSerializable,
     Retry,
+    RunCancelled,
     RunConflict,
     RunEnded,
     RunNotFound,
@@ -35,6 +36,7 @@ from stepwell import (
 from stepwell.store.sql.creation import Creation
 from stepwell.store.sql.queue_changes import Entries
 from stepwell.testing import TestEngine
+from stepwell.worker.loader import Loader
 
 
 @pytest.fixture(autouse=True)
@@ -637,6 +639,35 @@ def names_itself(tx: Any) -> str:
 @workflow
 async def asks_for_the_name() -> str:
     return names_itself()
+
+
+@pytest.mark.parametrize("what", ["message", "cancellation"])
+def test_what_another_process_wrote_before_a_started_run_began_reaches_it(
+    engine: TestEngine, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    begin = Loader.begin_started
+
+    def late(loader: Loader, started: Any) -> None:
+        key = started[0][1]
+        with apsw.Connection(engine._session.store.location) as other:  # and its letter is lost
+            if what == "message":
+                other.execute(
+                    "INSERT INTO stepwell_messages (run, name, value, sent_at) VALUES (?, 'word', '1', 1)", (key,)
+                )
+            else:
+                other.execute("UPDATE stepwell_runs SET cancel_requested_at = 1 WHERE key = ?", (key,))
+        begin(loader, started)
+
+    monkeypatch.setattr(Loader, "begin_started", late)
+    with engine.transaction() as tx:
+        run = tx.start(collect, 1)
+        others = [tx.start(nothing) for _ in range(3)]
+    if what == "message":
+        assert run.result(timeout=10) == [1]
+    else:
+        with pytest.raises(RunCancelled):
+            run.result(timeout=10)
+    assert [other.result(timeout=10) for other in others] == [None] * 3
 
 
 def test_a_transactional_step_knows_what_it_is(engine: TestEngine) -> None:

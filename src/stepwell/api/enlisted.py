@@ -30,7 +30,7 @@ class Enlisted:
         self._codec = codec
         self._now = now
         self._apply = apply
-        self._started: list[int] = []
+        self._started: list[tuple[RunCreated, int]] = []
         # Queues: the file knows them; this transaction has put runs into them.
         self._declared: set[str] = set()
         self._entered: set[str] = set()
@@ -40,7 +40,7 @@ class Enlisted:
         """Do what is asked for, and return the answer; raises as `Engine.start` and `Engine.send`."""
         match request:
             case StartRun():
-                return self.start([request])[0]
+                return self.start([request])[0] if request.messages else self._start_one(request)
             case SendMessage(run_id, message):
                 change = MessageSent(run_id, message.name, message.value, self._now(), message.key)
                 (sent,) = self._apply([change])
@@ -49,14 +49,27 @@ class Enlisted:
             case _:
                 assert_never(request)
 
+    def _start_one(self, request: StartRun) -> str:
+        """Start a run without messages: what `start` does, without lists."""
+        start = self._planned(request)
+        (created,) = self._apply([start])
+        run_id = started(self._codec, start, created)  # nothing of a start that is refused was written
+        if created.existing is None:
+            self._begins(start, created)
+        return run_id
+
+    def _planned(self, request: StartRun) -> RunCreated:
+        """Return a start as it is written, and see to it that the file knows its queue."""
+        # It belongs to this engine at once, whatever else the engine has to do.
+        runs = self._worker.runs
+        start = planned(runs, request.run, admitted=request.run.workflow in runs.workflows)
+        if start.entry is not None and start.entry.queue not in self._declared:
+            self._declare(start, start.entry.queue)
+        return start
+
     def start(self, requests: Sequence[StartRun]) -> list[str]:
         """Start all of these runs, or raise and start none; return their ids."""
-        # They belong to this engine at once, whatever else the engine has to do.
-        runs, workflows = self._worker.runs, self._worker.runs.workflows
-        starts = [planned(runs, one.run, admitted=one.run.workflow in workflows) for one in requests]
-        for start in starts:
-            if start.entry is not None and start.entry.queue not in self._declared:
-                self._declare(start, start.entry.queue)
+        starts = [self._planned(request) for request in requests]
         messages = [
             MessageSent(one.run.id, message.name, message.value, self._now(), message.key)
             for one in requests
@@ -89,7 +102,7 @@ class Enlisted:
     def _begins(self, start: RunCreated, created: Created) -> None:
         entry = start.entry
         if start.status == "running":
-            self._started.append(created.key)
+            self._started.append((start, created.key))
         elif entry is None or start.deadline_at is not None or entry.queue not in self._entered:
             self._events.append(partial(self._worker.route, RunStarted(start, created)))
             if entry is not None:
@@ -102,5 +115,5 @@ class Enlisted:
         """Return what the engine's thread has to do after the commit."""
         if not self._started:
             return self._events
-        # All at once, and first: what the transaction sent them is read with them.
+        # All at once, and first: what the transaction sent them is for runs in memory.
         return [partial(self._worker.started_outside, self._started), *self._events]

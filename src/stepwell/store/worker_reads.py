@@ -21,6 +21,13 @@ class WorkerReads(QueueReads, Protocol):
         """Return the snapshots of these runs, in this order, leaving out runs that do not exist."""
         ...
 
+    def untouched(self, keys: Sequence[int], epoch: int) -> set[int]:
+        """Return those of these runs, which a worker with `epoch` has just created ``running``, that are as created.
+
+        They are that worker's, nothing is in their journals, and no message or request to cancel has come for them.
+        """
+        ...
+
     def records(self, keys: Sequence[int]) -> list[RunRecord]:
         """Return the records of these runs, in this order, leaving out runs that do not exist."""
         ...

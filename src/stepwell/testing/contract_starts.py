@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from stepwell.errors import InvalidArgument, QueueNotFound, RunNotFound, StoreError
-from stepwell.store.changes import Created, MessageSent, RunCreated
+from stepwell.store.changes import CancelRequested, Created, MessageSent, RunCreated, RunFinished, RunMoved
 from stepwell.store.queues import Entered
-from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker
+from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 from stepwell.testing.contract_queue_kit import declare, enqueue, entered, state_of, taken
 
 #: More than any store would write by one statement, and no round number.
@@ -119,3 +119,20 @@ class StartContract(StoreFixtures):
             third, fourth = tx.apply([start("c", deduped), start("d", entered())])
         assert (first.existing, second.joined, third.joined, fourth.existing) == (None, "attached", "attached", None)
         assert state_of(worker).waiting == 2
+
+    def test_what_nobody_has_touched_since_it_was_created_can_be_begun_unread(
+        self, worker: Worker, other: Worker
+    ) -> None:
+        names = ("as created", "told", "cancelled", "stepped", "ended", "moved", "told by its maker", "as created, too")
+        (created,) = apply(worker, [[start(name) for name in names]])
+        keys = {name: one.key for name, one in zip(names, created, strict=True)}
+        worker.apply(MessageSent("told by its maker", "m", "1", NOW))
+        other.apply(MessageSent("told", "m", "1", NOW))
+        other.apply(CancelRequested("cancelled", NOW))
+        worker.apply(step(keys["stepped"], 1))
+        worker.apply(RunFinished(keys["ended"], "completed", NOW))
+        worker.apply(RunMoved(keys["moved"], "waiting", NOW))
+        foreign = other.create("foreign", workflow="w")
+        found = worker.reads.untouched([*keys.values(), foreign, 9999], worker.epoch)
+        assert found == {keys["as created"], keys["as created, too"]}
+        assert worker.reads.untouched([], worker.epoch) == set()

@@ -138,6 +138,12 @@ class RunYielded(msgspec.Struct, frozen=True):
     run: LoadedRun
 
 
+class RunsBegun(msgspec.Struct, frozen=True):
+    """A transaction of the user's created these runs, ``running`` and this worker's; with their keys."""
+
+    started: list[tuple[RunCreated, int]]
+
+
 class RunsTaken(msgspec.Struct, frozen=True):
     """The runs with these keys are this worker's, and are to be read: so many of them first."""
 
@@ -169,6 +175,7 @@ Fact: TypeAlias = (
     | WatchedRunOver
     | TransactionDue
     | RunYielded
+    | RunsBegun
     | RunsTaken
     | NotesRemoved
     | TicksDue

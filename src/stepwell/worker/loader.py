@@ -84,6 +84,25 @@ class Loader:
         execution.begin()
         self._carrier.carry_on(run, work)
 
+    def begin_started(self, started: Sequence[tuple[RunCreated, int]]) -> None:
+        """Bring runs to memory that a transaction created, from what it wrote; those that something came to are read.
+
+        Not to read them takes a fifth from the time in which they are begun.
+        """
+        keys = [key for _, key in started]
+        untouched = self._runs.reads.untouched(keys, self._runs.epoch)
+        wanted = set(self._claims.claimed([key for key in keys if key in untouched]))
+        for start, key in started:
+            definition = self._runs.workflows.get(start.workflow)
+            if key in wanted and definition is not None:
+                try:
+                    self.begin(start, key, definition)
+                except StoreError:  # see `Carrier.carry_on`
+                    raise
+                except Exception as error:  # noqa: BLE001 - one run must not keep the others from running
+                    self._halt_broken(key, start.id, start.workflow, error)
+        self.load([key for key in keys if key not in untouched])
+
     def load(self, keys: Sequence[int]) -> int:
         """Bring runs to memory, by replaying their journals; return how many entries that were."""
         runs, replayed = self._runs, 0
@@ -104,13 +123,12 @@ class Loader:
             raise
         except Exception as error:  # noqa: BLE001 - one run that cannot be read must not keep the others from running
             record = snapshot.record
-            _log.critical(
-                "run %r: the engine failed to read it; it is halted",
-                record.id,
-                exc_info=error,
-                extra=run_fields(record.id, record.workflow),
-            )
-            self._letting_go.halt_broken(record.key, error)
+            self._halt_broken(record.key, record.id, record.workflow, error)
+
+    def _halt_broken(self, key: int, run_id: str, workflow: str, error: Exception) -> None:
+        fields = run_fields(run_id, workflow)
+        _log.critical("run %r: the engine failed to read it; it is halted", run_id, exc_info=error, extra=fields)
+        self._letting_go.halt_broken(key, error)
 
     def _load(self, snapshot: RunSnapshot) -> None:
         runs = self._runs

@@ -22,7 +22,7 @@ from stepwell.definitions.step_call import StepCall
 from stepwell.errors import ClaimLost
 from stepwell.model.lifecycle import Status
 from stepwell.replay.operation import Operation
-from stepwell.store.changes import RunMoved
+from stepwell.store.changes import RunCreated, RunMoved
 from stepwell.store.store import Outcome
 from stepwell.store.worker_reads import WorkerReads
 from stepwell.values.codec import Codec
@@ -142,6 +142,8 @@ class Worker:
             case facts.RunYielded(run):
                 if self._is_loaded(run):
                     self.carrier.carry_on(run, self.batch.work_of(run))
+            case facts.RunsBegun(started):
+                self._begin(started)
             case facts.RunsTaken(keys, number):
                 self._load(keys, number)
             case facts.NotesRemoved(keys):
@@ -205,10 +207,19 @@ class Worker:
             number = max(1, len(some) * _REPLAYED_AT_ONCE // (replayed + len(some)))
             self.runs.later(facts.RunsTaken(list(others), number))
 
-    def started_outside(self, keys: Sequence[int]) -> None:
-        """Bring runs to life that a transaction of the user's started, with what others have sent them since."""
-        self.runs.claiming.update(keys)
-        self._load(keys, _REPLAYED_AT_ONCE)
+    def started_outside(self, started: list[tuple[RunCreated, int]]) -> None:
+        """Bring runs to life that a transaction of the user's started, with what has been sent to them since."""
+        self.runs.claiming.update(key for _, key in started)
+        self._begin(started)
+
+    def _begin(self, started: list[tuple[RunCreated, int]]) -> None:
+        """Begin some of these runs, and the others later, as `_load` does."""
+        some, others = started[:_REPLAYED_AT_ONCE], started[_REPLAYED_AT_ONCE:]
+        self.loader.begin_started(some)
+        self.runs.effects.append(TookOn(len(some)))
+        self._timers.advance(self.runs.now)
+        if others:
+            self.runs.later(facts.RunsBegun(others))
 
     # --- coming and going --------------------------------------------------------------------------------------------
 

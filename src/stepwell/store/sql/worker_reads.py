@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
 
+import msgspec
+
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.run import Message, Permit, RunRecord, RunSnapshot
 from stepwell.store.sql.connection import Execute, Statements
@@ -36,6 +38,10 @@ class SqlWorkerReads(QueueReader):
 
     def _load_chunk(self, keys: Sequence[int]) -> list[RunSnapshot]:
         return self._reads.read(lambda execute: _load(keys, execute, self._sql))
+
+    def untouched(self, keys: Sequence[int], epoch: int) -> set[int]:
+        """Return those of these runs, which a worker has just created ``running``, that are as created."""
+        return set(msgspec.json.decode(self._first("runs_untouched", to_json(keys), epoch), type=list[int]))
 
     def records(self, keys: Sequence[int]) -> list[RunRecord]:
         """Return the records of these runs, in this order, leaving out runs that do not exist."""

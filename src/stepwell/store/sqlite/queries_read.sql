@@ -18,6 +18,14 @@ FROM stepwell_runs WHERE id = ?1;
 SELECT {run_facts}
 FROM stepwell_runs WHERE id = ?1;
 
+-- name: runs_untouched
+-- ?1 keys as a JSON array, ?2 epoch. A JSON array of those that the worker created running and that nothing has come to.
+SELECT json_group_array(run.key) FROM stepwell_runs AS run
+WHERE run.key IN (SELECT value FROM json_each(?1)) AND run.owner = ?2 AND run.status = 'running'
+    AND run.cancel_requested_at IS NULL
+    AND NOT EXISTS (SELECT 1 FROM stepwell_messages WHERE run = run.key)
+    AND NOT EXISTS (SELECT 1 FROM stepwell_journal WHERE run = run.key);
+
 -- name: run_by_key
 -- ?1 key.
 SELECT {run_record}
