@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,26 @@ def test_a_signal_handler_that_raises_while_steps_execute_elsewhere_ends_the_pro
     if kind != "writes":  # which may have come to its end
         assert ends_of_attempts(database) == []
         assert_goes_on(database, kind, host)
+
+
+@pytest.mark.parametrize("host", ["asyncio.run", "run_until_complete"])
+def test_signals_while_workflow_code_computes_end_the_process_and_are_no_failure_of_the_run(
+    database: Path, host: str
+) -> None:
+    with start(database, "code", host, "exit", again=False) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "in\n"
+            while process.poll() is None:  # the first one waits for the code, a later one cuts it off
+                process.send_signal(signal.SIGTERM)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.2)
+            _, errors = process.communicate(timeout=END_SECONDS)
+        finally:
+            process.kill()
+    assert process.returncode in {7, -signal.SIGTERM}, errors  # where one came after Python had put handlers away
+    assert ends_of_attempts(database) == []  # what led to the code that was cut off is not recorded either
+    assert_goes_on(database, "code", host)
 
 
 def test_a_step_of_at_most_once_that_was_cut_off_is_not_repeated(database: Path) -> None:

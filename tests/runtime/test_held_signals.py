@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -33,15 +34,24 @@ def handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+@contextmanager
+def turn(held: HeldSignals) -> Iterator[None]:
+    held.hold()
+    try:
+        yield
+    finally:
+        held.let_go()
+
+
 def _turn(held: HeldSignals) -> None:
-    with held.held():
+    with turn(held):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGUSR1)
         _called.append("the turn is over")
 
 
 def _long_turn(held: HeldSignals) -> None:
-    with held.held():
+    with turn(held):
         signal.raise_signal(signal.SIGTERM)
         try:
             signal.raise_signal(signal.SIGTERM)
@@ -63,7 +73,7 @@ def test_handlers_are_called_after_the_turn_all_of_them_and_stay_installed() -> 
 
 def test_what_the_turn_raises_stays_what_it_is() -> None:
     held = HeldSignals(lambda: None)
-    with pytest.raises(ValueError, match="of the turn"), held.held():
+    with pytest.raises(ValueError, match="of the turn"), turn(held):
         raise ValueError("of the turn")
 
 
@@ -77,7 +87,7 @@ def test_whoever_asks_twice_for_the_end_of_the_program_cuts_a_long_turn_off(monk
 
 def test_a_signal_that_asks_for_no_end_never_cuts_a_turn_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(held_signals, "_PATIENCE_SECONDS", -1.0)
-    with HeldSignals(lambda: _called.append("cut off")).held():
+    with turn(HeldSignals(lambda: _called.append("cut off"))):
         for _ in range(3):
             signal.raise_signal(signal.SIGUSR1)
     assert _called == ["notes"] * 3

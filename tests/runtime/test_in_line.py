@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from stepwell import AsyncEngine, receive, start, step, sync, transaction, workflow
+from stepwell import AsyncEngine, AsyncRun, StorageFull, receive, start, step, sync, transaction, workflow
 from stepwell.runtime import recent_times
 from stepwell.runtime.recent_times import REMEMBERED, SLOW_ALLOWED, TOO_SLOW_SECONDS, RecentTimes
 from stepwell.store.sqlite.store import SqliteStore
@@ -308,3 +308,94 @@ def test_one_turn_that_stops_a_loop_very_long_is_enough() -> None:
         assert not times.are_short
         times.took(0.0003, 0.0002, in_line=False)
     assert times.are_short
+
+
+# --- what else lives on the loop -------------------------------------------------------------------------------------
+
+
+@step(name="in_line.nested")
+async def nested(engine_id: str) -> int:
+    """Go on with the loop from within a step, as `nest_asyncio` does, until the engine has answered."""
+    loop = asyncio.get_running_loop()
+    engine = ENGINES[engine_id]
+    asked = asyncio.ensure_future(engine.start(sequence, 1, id="inner"))
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.tasks._leave_task(loop, task)
+    try:
+        while not asked.done():
+            loop._run_once()  # type: ignore[attr-defined]
+    finally:
+        asyncio.tasks._enter_task(loop, task)
+    return 1
+
+
+ENGINES: dict[str, AsyncEngine] = {}
+
+
+@workflow(name="in_line.nesting")
+async def nesting(engine_id: str) -> int:
+    return await nested(engine_id)
+
+
+@pytest.mark.usefixtures("always_short")
+@in_asyncio
+async def test_a_step_that_goes_on_with_the_loop_itself_is_answered(database: Path) -> None:
+    async with AsyncEngine(database) as engine:
+        ENGINES["this"] = engine
+        assert await (await engine.start(nesting, "this")).result(timeout=20) == 1
+        assert await (await engine.get("inner")).result(timeout=20) == 1
+
+
+@pytest.mark.usefixtures("always_short")
+def test_asyncios_debug_mode_has_nothing_to_say(database: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> int:
+        asyncio.get_running_loop().slow_callback_duration = 3600
+        async with AsyncEngine(database) as engine:
+            return await (await engine.start(sequence, 30)).result(timeout=20)
+
+    assert asyncio.run(main(), debug=True) == 30
+    assert [record for record in caplog.records if record.levelno > 20] == []
+
+
+@pytest.mark.usefixtures("always_short")
+@in_asyncio
+async def test_a_caller_that_is_cancelled_hinders_nobody(database: Path) -> None:
+    async with AsyncEngine(database) as engine:
+        run = await engine.start(asking, id="run")
+        waiting = asyncio.ensure_future(run.result())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await run.send("question", 1)
+        assert await run.result(timeout=20) == 2
+
+
+@pytest.mark.usefixtures("always_short")
+@in_asyncio
+async def test_a_full_disk_is_told_at_once_on_the_loop_as_well(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = SqliteStore.commit
+    full = [True]
+
+    def fails(self: SqliteStore, units: Sequence[Any], claim: Any) -> list[Any]:
+        if full[0]:
+            raise StorageFull("no room, for the test")
+        return commit(self, units, claim)
+
+    async with AsyncEngine(database) as engine:
+        assert await (await engine.start(sequence, 1)).result(timeout=20) == 1
+        monkeypatch.setattr(SqliteStore, "commit", fails)
+        for number in range(3):
+            with pytest.raises(StorageFull):
+                await asyncio.wait_for(engine.start(sequence, 1, id=f"refused-{number}"), 20)
+        full[0] = False
+        assert await (await started_at_last(engine)).result(timeout=20) == 2
+
+
+async def started_at_last(engine: AsyncEngine) -> AsyncRun[int]:
+    while True:
+        try:
+            return await engine.start(sequence, 2, id="later")
+        except StorageFull:
+            await asyncio.sleep(0.01)

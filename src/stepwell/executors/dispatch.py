@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -94,14 +94,9 @@ class Dispatch:
             self._watch_is_asked = True
             self._on_own_loop(self._watch)
 
-    @contextmanager
-    def on_the_spot(self, calls: list[Callable[[], None]]) -> Generator[None]:
-        """Collect what is to be called on the loop of the async steps, which is that of the thread within the block."""
+    def collect(self, calls: list[Callable[[], None]] | None) -> None:
+        """Collect what is to be called on the loop of the async steps: the turn is taken there. None: hand it over."""
         self._calls = calls
-        try:
-            yield
-        finally:
-            self._calls = None
 
     def _on_own_loop(self, call: Callable[[], None]) -> None:
         if self._calls is None:

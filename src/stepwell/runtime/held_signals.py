@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib import import_module
 from types import FrameType
 from typing import Any, Final
@@ -47,27 +46,25 @@ class HeldSignals:
         self._originals: dict[int, Any] = {}
         self._restored: dict[int, Any] = {}
 
-    @contextmanager
-    def held(self) -> Generator[None]:
-        """Have handlers called at the end of the block."""
+    def hold(self) -> None:
+        """Have handlers called by `let_go`, which must follow."""
         if not self._is_main:
-            yield
             return
         now = self._since = monotonic()
         if now >= self._look_at:
             self._look_at = now + _LOOK_SECONDS
             self._handled = _handled()
-        try:
-            for number in self._handled:
-                self._originals[number] = _set_handler(number, self._hold)
-            yield
-        finally:
-            while self._originals:
-                number, original = self._originals.popitem()
-                _set_handler(number, original)
-                self._restored[number] = original
-            if self._held:
-                self._call()
+        for number in self._handled:
+            self._originals[number] = _set_handler(number, self._hold)
+
+    def let_go(self) -> None:
+        """Install the handlers again, and call those whose signals came; raises what they raise."""
+        while self._originals:
+            number, original = self._originals.popitem()
+            _set_handler(number, original)
+            self._restored[number] = original
+        if self._held:
+            self._call()
 
     def _call(self) -> None:
         """Call the handlers of the signals that came; where one raises, the others are called all the same."""

@@ -101,7 +101,7 @@ class InLineTurns:
         self._scheduled = False
         self._signals: HeldSignals | None = None
         self.ident: int | None = None
-        #: Whether a turn is under way, or a step that began with it.
+        #: Whether a turn is under way.
         self.is_turning = False
 
     def ask(self) -> bool:
@@ -114,29 +114,21 @@ class InLineTurns:
                 return False
             self.ident, self._signals = ident, HeldSignals(self._thread.cut_off)
         if not self._scheduled and not self.is_turning:
-            self._scheduled = True
-            self._loop.call_soon(self.pump, context=self._context)
+            self._schedule()
         return True
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        self._loop.call_soon(self.pump, context=self._context)
 
     def pump(self) -> None:
         """Take turns, as long as they are light and nobody else takes them; what is left is the thread's."""
         self._scheduled = False
         if self._thread.scheduled:  # it takes what is queued
             return
-        self.is_turning = True
-        try:
-            again = self._take_turns()
-        finally:
-            self.is_turning = False
-        if again and not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self.pump, context=self._context)
-
-    def _take_turns(self) -> bool:
-        """Take turns for a while; return whether more are to follow on this loop."""
         thread, turn_loop = self._thread, self._thread.turn_loop
         rests_at = monotonic() + _STRETCH_SECONDS
-        while thread.turns.take():  # else the thread has it, and looks at what is queued once it has let go
+        while _has_something(turn_loop) and thread.turns.take():  # else the thread has it, and looks when it lets go
             calls: list[Callable[[], None]] = []
             try:
                 light = is_light(turn_loop, thread.clock.now(), self._pace.limit)
@@ -145,25 +137,36 @@ class InLineTurns:
                 leaves = not light or leaves_work(turn_loop, thread.armed)
             finally:
                 thread.turns.release()
-            for call in calls:
+            for call in calls:  # steps, which may use this loop as they like: a turn could be taken within one
                 call()
             if thread.turns.missed or not light or (leaves and not turn_loop.has_more()):
                 thread.wake()
-                return False
-            if not turn_loop.has_more():
-                return False
+                return
             if monotonic() > rests_at:
-                return True
-        return False
+                break
+        if _has_something(turn_loop) and not self._scheduled and not thread.scheduled:
+            self._schedule()
 
     def _turn(self, calls: list[Callable[[], None]]) -> None:
-        thread = self._thread
-        assert self._signals is not None
+        thread, signals = self._thread, self._signals
+        assert signals is not None
+        self.is_turning = True
         try:
-            with thread.steps.on_the_spot(calls), self._signals.held():
+            try:
+                signals.hold()
+                thread.steps.collect(calls)
                 timed_turn(thread.turn_loop, self._pace, thread.turns, thread.clock.now(), light=True)
+            finally:
+                thread.steps.collect(None)
+                self.is_turning = False
+                signals.let_go()
         except BaseException:  # of a signal handler, after the turn
             for call in calls:
                 self._loop.call_soon(call, context=self._context)
-            self.ask()
+            self._schedule()
             raise
+
+
+def _has_something(turn_loop: TurnLoop) -> bool:
+    """Tell whether anything is queued, what can only be refused now included."""
+    return bool(turn_loop.inbox or turn_loop.starts) or turn_loop.has_more()
