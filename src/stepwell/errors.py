@@ -5,6 +5,7 @@
     StepwellError
     ├── DefinitionError            a workflow or step is declared or called wrongly
     ├── InvalidArgument            an id, a duration, a name … is not acceptable
+    │   └── InvalidFilter          a filter of runs cannot be understood
     ├── SerializationError         a value cannot be written to, or read from, the file
     │   └── PayloadTooLarge
     ├── RunNotFound                no run has this id
@@ -68,6 +69,14 @@ class DefinitionError(StepwellError, TypeError):
 
 class InvalidArgument(StepwellError, ValueError):
     """An argument was refused before anything was written."""
+
+
+class InvalidFilter(InvalidArgument):
+    """A filter of runs cannot be understood; `position` is the index of the character at which it goes wrong."""
+
+    def __init__(self, message: str, *, position: int = 0) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 class SerializationError(StepwellError, TypeError):

@@ -114,7 +114,7 @@ OF_AN_ENGINE = {
     "start": STARTING,
     "start_many": ["workflow", "args", "*", "ids", "kwargs", "deadline", "messages", *IN_A_QUEUE],
     "get": ["id"],
-    "list": ["*", "status", "workflow", "id_prefix", "limit", "before"],
+    "list": ["filter", "*", "status", "workflow", "id_prefix", "limit", "before"],
     "query": ["sql", "parameters"],
     "retry_all": ["*", "status", "workflow", "started_since", "id_prefix", "dry_run", "reason", "by"],
     "take_over": ["epoch", "*", "reason", "by"],

@@ -97,6 +97,7 @@ CALLS: dict[tuple[type, str], Call] = {
     (AsyncRun, "cancel"): lambda _engine, run, _queue: run.cancel(),
     (AsyncRun, "pause"): lambda engine, _run, _queue: paused(engine),
     (AsyncRun, "unpause"): lambda engine, _run, _queue: not_paused(engine),
+    (AsyncEngine, "counts"): lambda engine, _run, _queue: engine.counts(by="queue"),
     (AsyncRun, "chapters"): lambda _engine, run, _queue: run.chapters(),
     (AsyncRun, "retry"): lambda engine, _run, _queue: failed_again(engine),
     (AsyncEngine, "take_over"): lambda engine, _run, _queue: refused(engine.take_over(999)),

@@ -45,7 +45,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["read_service"],
         ["views"],
         ["why"],
-        ["acts", "backup", "chapters", "engine_clock", "options", "reasons", "sortable_ids", "start_plan"],
+        ["acts", "backup", "chapters", "engine_clock", "filters", "options", "reasons", "sortable_ids", "start_plan"],
     ],
     "stepwell.runtime": [
         ["engine_thread"],
@@ -148,6 +148,7 @@ PURE = [
     "stepwell.operations",
     "stepwell.replay",
     "stepwell.worker",
+    "stepwell.api.filters",
     "stepwell.api.reasons",
     "stepwell.api.why",
     "stepwell.definitions.code_identity",

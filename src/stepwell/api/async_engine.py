@@ -42,6 +42,7 @@ from stepwell.model.lifecycle import Status
 from stepwell.replay.source_location import executing_at
 from stepwell.runtime.lock_watch import acquire_from_loop
 from stepwell.runtime.requests import Request, SendMessage, StartRun
+from stepwell.store.inspector import CountGroup
 from stepwell.values.own_tables import Connection, Parameters, Rows
 from stepwell.worker.run_over import RunOver
 
@@ -267,6 +268,8 @@ class AsyncEngine(AsyncStarter):
 
     async def list(
         self,
+        filter: str = "",
+        /,
         *,
         status: Status | Sequence[Status] | None = None,
         workflow: Workflow[..., Any] | str | None = None,
@@ -276,10 +279,20 @@ class AsyncEngine(AsyncStarter):
     ) -> builtins.list[AsyncRun[Any]]:
         """Return the handles of the runs that match all filters, newest first; see `stepwell.Engine.list`."""
         records = await self._read(
-            ReadService.records, status=status, workflow=workflow, id_prefix=id_prefix, limit=limit, before=before
+            ReadService.records,
+            filter,
+            status=status,
+            workflow=workflow,
+            id_prefix=id_prefix,
+            limit=limit,
+            before=before,
         )
         session = self._opened()
         return [AsyncRun(self, record.id, session.definition_of(record)) for record in records]
+
+    async def counts(self, filter: str = "", /, *, by: CountGroup = "status") -> dict[str, int]:
+        """Return how many of the runs that match a filter are of each state; see `stepwell.Engine.counts`."""
+        return await self._read(ReadService.counts, filter, by)
 
     async def retry_all(
         self,

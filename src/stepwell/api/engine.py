@@ -24,6 +24,7 @@ from stepwell.definitions.queues import Limit, Queue
 from stepwell.definitions.start_options import shows_options
 from stepwell.model.lifecycle import Status
 from stepwell.runtime.requests import SendMessage, StartRun
+from stepwell.store.inspector import CountGroup
 from stepwell.values.own_tables import Parameters, Rows
 
 T = TypeVar("T")
@@ -102,6 +103,8 @@ class Engine(Caller, Starter):
 
     def list(
         self,
+        filter: str = "",
+        /,
         *,
         status: Status | Sequence[Status] | None = None,
         workflow: Workflow[..., Any] | str | None = None,
@@ -109,14 +112,25 @@ class Engine(Caller, Starter):
         limit: int = 100,
         before: str | None = None,
     ) -> builtins.list[Run[Any]]:
-        """Return the handles of the runs that match all filters, newest first.
+        """Return the handles of the runs that match all of it, newest first.
 
+        `filter`: a line such as ``"status:failed workflow:checkout started>-2h id:order-*"``; its fields are `status`,
+        `workflow`, `queue`, `id`, `parent`, `created`, `started`, `ended`. Raises `InvalidFilter`, which says where it
+        goes wrong.
         `before`: the id of the last run of the page before, to continue after it.
         """
         records = self._session.reads.records(
-            status=status, workflow=workflow, id_prefix=id_prefix, limit=limit, before=before
+            filter, status=status, workflow=workflow, id_prefix=id_prefix, limit=limit, before=before
         )
         return [Run(self, record.id, self._session.definition_of(record)) for record in records]
+
+    def counts(self, filter: str = "", /, *, by: CountGroup = "status") -> dict[str, int]:
+        """Return how many of the runs that match a filter (see `list`) are of each state.
+
+        `by`: ``"status"``, ``"workflow"`` or ``"queue"`` (those of no queue stand under ``""``). All runs are looked
+        at: some tenths of a second for a million. Raises `InvalidFilter`.
+        """
+        return self._session.reads.counts(filter, by)
 
     def retry_all(
         self,

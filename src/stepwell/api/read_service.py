@@ -11,12 +11,14 @@ import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
+from msgspec.structs import replace
 
 from stepwell.api.acts import Act
 from stepwell.api.chapters import ChapterInfo, with_present
+from stepwell.api.filters import parse
 from stepwell.api.options import MAX_PAGE, at_least, checked_statuses, checked_workflow
 from stepwell.api.reasons import nobody
 from stepwell.api.views import ChildInfo, JournalEntry, OwnerInfo, QueueInfo, RunDetails, RunInfo, WorkerInfo
@@ -27,7 +29,7 @@ from stepwell.errors import InvalidArgument, QueueNotFound, RunNotFound
 from stepwell.model.lifecycle import ENDED, STATUSES, Status
 from stepwell.model.names import check_id, check_text
 from stepwell.model.run import Member, RunRecord
-from stepwell.store.inspector import Inspector, RunFilter
+from stepwell.store.inspector import CountGroup, Inspector, RunFilter
 from stepwell.store.membership import Answer
 from stepwell.store.queues import QueueState
 from stepwell.values.codec import Codec
@@ -92,6 +94,7 @@ class ReadService:
 
     def records(
         self,
+        filter: str = "",
         *,
         status: Status | Sequence[Status] | None = None,
         workflow: Workflow[..., Any] | str | None = None,
@@ -100,20 +103,37 @@ class ReadService:
         before: str | None = None,
         roots: bool = False,
     ) -> list[RunRecord]:
-        """Return the rows of the runs that match, newest first; `roots` leaves out children.
+        """Return the rows of the runs that match all of it, newest first; `roots` leaves out children.
 
-        Raises `InvalidArgument`, and `RunNotFound` where `before` is no run.
+        `filter`: see `stepwell.api.filters`. Raises `InvalidFilter`, `InvalidArgument`, and `RunNotFound` where
+        `before`, or the filter's parent, is no run.
         """
-        return self._inspector.list_runs(
-            RunFilter(
-                status=checked_statuses(status),
-                workflow=checked_workflow(workflow),
-                id_prefix=check_text(id_prefix, "id_prefix"),
-                before_key=None if before is None else self.record(before).key,
-                limit=min(at_least(limit, 1, "limit"), MAX_PAGE),
-                roots=roots,
-            )
-        )
+        given = {
+            "status": checked_statuses(status),
+            "workflow": checked_workflow(workflow),
+            "id_prefix": check_text(id_prefix, "id_prefix"),
+            "roots": roots,
+        }
+        found = self.run_filter(filter)
+        for name, value in given.items():
+            if value and getattr(found, name) and getattr(found, name) != value:
+                raise InvalidArgument(f"the filter says which {name} is meant, and so does {name}=; give one of them")
+        chosen = {name: value for name, value in given.items() if value}
+        page = min(at_least(limit, 1, "limit"), MAX_PAGE)
+        before_key = None if before is None else self.record(before).key
+        return self._inspector.list_runs(replace(found, before_key=before_key, limit=page, **chosen))
+
+    def run_filter(self, text: str, limit: int = MAX_PAGE) -> RunFilter:
+        """Return what a filter says, for a store; raises `InvalidFilter`, `RunNotFound` where its parent is no run."""
+        found, time = parse(text), self._time()
+        parent = None if found.parent is None else self.record(found.parent).key
+        return found.run_filter(time.now, time.ahead, parent, limit)
+
+    def counts(self, filter: str, by: CountGroup) -> dict[str, int]:
+        """Return how many of the runs that match a filter are of each `by`; raises as `run_filter`."""
+        if by not in get_args(CountGroup):
+            raise InvalidArgument(f"runs are counted by {', '.join(get_args(CountGroup))}, not by {by!r}")
+        return self._inspector.count_by(self.run_filter(filter), by)
 
     def count(self, run_filter: RunFilter) -> int:
         """Return how many runs match."""
@@ -125,6 +145,7 @@ class ReadService:
 
     def infos(
         self,
+        filter: str = "",
         *,
         status: Status | Sequence[Status] | None = None,
         workflow: Workflow[..., Any] | str | None = None,
@@ -135,7 +156,9 @@ class ReadService:
     ) -> list[RunInfo]:
         """Return the facts about the runs that match; as `records`."""
         return self._infos(
-            self.records(status=status, workflow=workflow, id_prefix=id_prefix, limit=limit, before=before, roots=roots)
+            self.records(
+                filter, status=status, workflow=workflow, id_prefix=id_prefix, limit=limit, before=before, roots=roots
+            )
         )
 
     def _infos(self, records: Sequence[RunRecord]) -> list[RunInfo]:

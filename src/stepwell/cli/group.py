@@ -44,9 +44,11 @@ COMMANDS: Final[dict[str, CommandRow]] = {
         "Act", "bring failed and cancelled runs back: they go on from the step that failed", "retry:retry"
     ),
     "pause": CommandRow(
-        "Act", "let nothing start from a queue, or under a limit; what is under way goes on", "pause:pause"
+        "Act", "stop a run between its steps, or let nothing start from a queue or under a limit", "pause:pause"
     ),
-    "unpause": CommandRow("Act", "let what waits in a paused queue start again", "pause:unpause"),
+    "unpause": CommandRow(
+        "Act", "let a paused run go on, or what waits in a paused queue start again", "pause:unpause"
+    ),
     "takeover": CommandRow(
         "Act", "take the runs of a stalled worker, and let others carry them on", "takeover:takeover"
     ),

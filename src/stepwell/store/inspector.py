@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -12,6 +12,9 @@ from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import RunRecord
 from stepwell.store.queues import QueueReads, Standing
+
+#: What runs are counted by.
+CountGroup: TypeAlias = Literal["status", "workflow", "queue"]
 
 
 class RunFilter(msgspec.Struct, frozen=True):
@@ -31,6 +34,11 @@ class RunFilter(msgspec.Struct, frozen=True):
     limit: int = 100
     started_since: int | None = None
     roots: bool = False
+    id: str | None = None
+    queue: str | None = None
+    started_before: int | None = None
+    ended_after: int | None = None
+    ended_before: int | None = None
 
 
 class Inspector(QueueReads, Protocol):
@@ -53,6 +61,10 @@ class Inspector(QueueReads, Protocol):
 
     def count_runs(self, run_filter: RunFilter) -> int:
         """Return how many runs match, at most `run_filter.limit`."""
+        ...
+
+    def count_by(self, run_filter: RunFilter, group: CountGroup) -> dict[str, int]:
+        """Return how many of the runs that match are of each status, workflow or queue; those in no queue under ""."""
         ...
 
     def counts(self) -> dict[Status, int]:

@@ -12,7 +12,7 @@ from stepwell.model.chapters import ChapterRecord
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import RunRecord
-from stepwell.store.inspector import RunFilter
+from stepwell.store.inspector import CountGroup, RunFilter
 from stepwell.store.queues import Standing
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.queue_reads import QueueReader
@@ -27,6 +27,13 @@ _LISTED_BY: Final[dict[Status, str]] = {
     "paused": "runs_listed_paused",
     "halted": "runs_listed_by_status",
     "failed": "runs_listed_by_status",
+}
+
+
+_COUNTED_BY: Final[dict[CountGroup, str]] = {
+    "status": "runs_counted_by_status",
+    "workflow": "runs_counted_by_workflow",
+    "queue": "runs_counted_by_queue",
 }
 
 
@@ -50,12 +57,19 @@ class SqlInspector(QueueReader):
         walking back from the newest run, which is quick where matches are not rare.
         """
         statuses = run_filter.status
-        if statuses is not None and run_filter.parent is None and set(statuses) <= _LISTED_BY.keys():
+        if (
+            run_filter.id is None
+            and statuses is not None
+            and run_filter.parent is None
+            and set(statuses) <= _LISTED_BY.keys()
+        ):
             found = [self._rows(_LISTED_BY[status], *_parameters(run_filter, status)) for status in set(statuses)]
             newest_first = heapq.merge(*found, key=lambda row: -row[0])
             return [record_of(row) for row in islice(newest_first, run_filter.limit)]
         name = "runs_listed"
-        if run_filter.parent is not None:
+        if run_filter.id is not None:
+            name = "runs_listed_by_id"
+        elif run_filter.parent is not None:
             name = "runs_listed_by_parent"
         elif run_filter.id_prefix:
             name = "runs_listed_by_prefix"
@@ -67,6 +81,11 @@ class SqlInspector(QueueReader):
         statuses = None if run_filter.status is None else to_json(run_filter.status)
         count: int = self._rows("runs_counted", *_parameters(run_filter, statuses))[0][0]
         return count
+
+    def count_by(self, run_filter: RunFilter, group: CountGroup) -> dict[str, int]:
+        """Return how many of the runs that match are of each status, workflow or queue."""
+        statuses = None if run_filter.status is None else to_json(run_filter.status)
+        return dict(self._rows(_COUNTED_BY[group], *_parameters(run_filter, statuses)))
 
     def counts(self) -> dict[Status, int]:
         """Return how many runs are in each state (states without runs are left out)."""
@@ -172,4 +191,9 @@ def _parameters(run_filter: RunFilter, status: str | None) -> tuple[Any, ...]:
         run_filter.limit,
         run_filter.started_since,
         int(run_filter.roots),
+        run_filter.id,
+        run_filter.queue,
+        run_filter.started_before,
+        run_filter.ended_after,
+        run_filter.ended_before,
     )

@@ -29,7 +29,12 @@ run, op, kind, name, fingerprint, at, value, attempt, started_at, position;
     AND (?6 IS NULL OR created_at > ?6)
     AND (?7 IS NULL OR created_at < ?7)
     AND (?10 IS NULL OR started_at >= ?10)
-    AND (?11 = 0 OR parent IS NULL);
+    AND (?11 = 0 OR parent IS NULL)
+    AND (?12 IS NULL OR id = ?12)
+    AND (?13 IS NULL OR queue = ?13)
+    AND (?14 IS NULL OR started_at < ?14)
+    AND (?15 IS NULL OR ended_at >= ?15)
+    AND (?16 IS NULL OR ended_at < ?16);
 
 -- fragment: id_within
 -- Of a listing: that the id begins in some way, if that is asked for.

@@ -40,7 +40,8 @@ SELECT EXISTS (SELECT 1 FROM stepwell_runs WHERE id >= ?1 AND id < ?2);
 -- Walks back from the newest run until enough match. The parameters of this and the next three:
 -- ?1 statuses as a JSON array or NULL, ?2 workflow or NULL, ?3 id at least or NULL, ?4 id below or NULL,
 -- ?5 parent or NULL, ?6 created after or NULL, ?7 created before or NULL, ?8 key below, ?9 limit, ?10 started since or NULL,
--- ?11 1 for those only that no other run started.
+-- ?11 1 for those only that no other run started, ?12 id or NULL, ?13 queue or NULL, ?14 started before or NULL,
+-- ?15 ended since or NULL, ?16 ended before or NULL.
 SELECT {run_facts}
 FROM stepwell_runs
 WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
@@ -127,6 +128,47 @@ SELECT count(*) FROM (
         AND key < ?8
     LIMIT ?9
 );
+
+-- name: runs_counted_by_status
+-- How many of the runs that match are of each status. The parameters are those of the listings; no limit.
+SELECT status, count(*) FROM stepwell_runs
+WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
+    AND {id_within}
+    AND (?5 IS NULL OR parent = ?5)
+    AND {listing}
+    AND key < ?8 AND ?9 IS NOT NULL
+GROUP BY 1 ORDER BY 1;
+
+-- name: runs_counted_by_workflow
+-- How many of the runs that match are of each workflow. The parameters are those of the listings; no limit.
+SELECT workflow, count(*) FROM stepwell_runs
+WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
+    AND {id_within}
+    AND (?5 IS NULL OR parent = ?5)
+    AND {listing}
+    AND key < ?8 AND ?9 IS NOT NULL
+GROUP BY 1 ORDER BY 1;
+
+-- name: runs_counted_by_queue
+-- How many of the runs that match are of each queue. The parameters are those of the listings; no limit.
+SELECT coalesce(queue, ''), count(*) FROM stepwell_runs
+WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
+    AND {id_within}
+    AND (?5 IS NULL OR parent = ?5)
+    AND {listing}
+    AND key < ?8 AND ?9 IS NOT NULL
+GROUP BY 1 ORDER BY 1;
+
+-- name: runs_listed_by_id
+-- The one run that has an id, if it matches.
+SELECT {run_facts}
+FROM stepwell_runs
+WHERE id = ?12
+    AND (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
+    AND {id_within}
+    AND (?5 IS NULL OR parent = ?5)
+    AND {listing}
+    AND key < ?8 LIMIT ?9;
 
 -- name: halted_by
 -- ?1 run.
