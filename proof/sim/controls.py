@@ -50,7 +50,7 @@ def _act_early(stack: ExitStack) -> None:
 
     def broken(self: TurnLoop, works: list[UnitOfWork]) -> None:
         for work in works:
-            self.run_steps(work.steps)
+            self.run_steps(list(work.steps))
             work.steps = []
         commit(self, works)
 

@@ -99,7 +99,7 @@ def test_what_a_commit_leads_to_comes_in_one_order(turn_loop: TurnLoop, happened
     over = RunOver(1, "ends", "halted", None, None, None)
 
     work = turn_loop.worker.batch.lone_work()
-    work.steps.append(attempt("the step"))
+    work.steps = [attempt("the step")]
     work.extra.drops.append(attempt("the given up step"))
     work.extra.over.append(over)
     work.afterwards(noting(happened, "after it"), noting(happened, "NOT refused"))

@@ -50,7 +50,7 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
 class Step(Definition[P, R]):
     """A function whose result is recorded once. Made by `step`."""
 
-    __slots__ = ("on_loop", "step_options")
+    __slots__ = ("is_ready", "on_loop", "step_options")
 
     kind = "step"
 
@@ -62,6 +62,8 @@ class Step(Definition[P, R]):
         self.step_options = options
         #: Whether attempts execute on an event loop: asked for every attempt, hence kept.
         self.on_loop = self.is_async and options.isolate is None
+        #: Whether an attempt can begin with nothing written before: no permit, no intent, no transaction. Kept as well.
+        self.is_ready = self.kind == "step" and options.limit is None and options.delivery == "at-least-once"
         if options.isolate is not None:
             _check_isolated(self)
 
@@ -83,7 +85,7 @@ class Step(Definition[P, R]):
 
     def _copy(self) -> Self:
         twin = super()._copy()
-        twin.step_options, twin.on_loop = self.step_options, self.on_loop
+        twin.step_options, twin.on_loop, twin.is_ready = self.step_options, self.on_loop, self.is_ready
         return twin
 
     def options(

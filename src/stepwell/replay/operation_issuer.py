@@ -208,7 +208,8 @@ class OperationIssuer:
         kwargs: dict[str, Any],
     ) -> Any:
         """Call a step or a child workflow: return a coroutine where it is async, else block until there is a result."""
-        coroutine: Any = self.call_async(definition, args, kwargs)
+        definition.signature.bind_check(args, kwargs)
+        coroutine: Any = self.kinds.calls[definition.kind](self, definition, args, kwargs)
         if definition.is_async:
             coroutine.__qualname__ = definition.coroutine_name
             return coroutine

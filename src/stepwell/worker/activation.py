@@ -83,15 +83,12 @@ class Activator:
         deliveries = 0
         while True:
             if execution.stopped:
-                if execution.needs_greenlets:
-                    self._runs.memory.on_greenlets.add(run.key)
-                    if self._runs.is_light:  # greenlets are made by the engine's thread alone
-                        self._runs.later(RunYielded(run))
-                        return None
-                    self._executions.restart(run)
-                    execution = run.execution
-                    continue
-                return self._stopped(run, work)
+                if not execution.needs_greenlets:
+                    return self._stopped(run, work)
+                if not self._restart(run):
+                    return None
+                execution = run.execution
+                continue
             if run.entries >= run.length_due and execution.outcome is None:
                 stopped = self._look_at_length(run, work)
                 if stopped is not None:
@@ -112,19 +109,22 @@ class Activator:
                         attempts.first_started_at = self._runs.now
                         if run.history and operation.number in run.history:
                             self._continue_step(run, operation, attempts, work)
+                        elif attempts.definition.is_ready:
+                            # What `dispatch` and `execute` do for most steps, without two calls: 2 % of a step.
+                            run.active += 1
+                            attempts.started_at = self._runs.now
+                            if work.steps:
+                                work.steps.append(attempts)
+                            else:
+                                work.steps = [attempts]
                         else:
                             self.dispatch(run, attempts, work)
                     else:
                         self._openings[operation.kind](self._runs, run, operation, work)
             if execution.withdrawn:
-                withdrawn, execution.withdrawn = execution.withdrawn, []
-                for operation in withdrawn:
-                    self._withdraw(run, operation, work)
+                self._withdraw_all(run, work)
             if execution.outcome is not None:
-                continued = execution.outcome.continued
-                if continued is not None:
-                    return self._continue(run, continued, work)
-                return self._finish(run, execution.outcome, work)
+                return self._end(run, execution.outcome, work)
             if not run.deliverable and not (run.receivers and run.inbox) and not execution.loop.abandoned:
                 break
             entry = self._next_entry(run, work)
@@ -136,6 +136,15 @@ class Activator:
                 self._runs.later(RunYielded(run))
                 break
         return self._rest(run, work)
+
+    def _restart(self, run: LoadedRun) -> bool:
+        """Start a run's code anew on greenlets; return False where the engine's thread alone can do that."""
+        self._runs.memory.on_greenlets.add(run.key)
+        if self._runs.is_light:
+            self._runs.later(RunYielded(run))
+            return False
+        self._executions.restart(run)
+        return True
 
     def _look_at_length(self, run: LoadedRun, work: UnitOfWork) -> RunStopped | None:
         """Warn of a journal that has become long, or halt its run: one that goes on, and is not being cancelled.
@@ -245,7 +254,7 @@ class Activator:
             attempts.visible = True
             work.changes.append(self.started_entry(attempts))
             run.entries += 1
-        work.steps.append(attempts)
+        work.steps = [*work.steps, attempts]
 
     def started_entry(self, attempts: StepCall) -> Entry:
         """Make the entry that shows an attempt under way."""
@@ -266,6 +275,11 @@ class Activator:
         if attempts.definition.kind != "transaction":  # which acts with its commit, or not at all
             work.changes.append(replace(self.started_entry(attempts), value=CUT_OFF))
             run.entries += 1
+
+    def _withdraw_all(self, run: LoadedRun, work: UnitOfWork) -> None:
+        withdrawn, run.execution.withdrawn = run.execution.withdrawn, []
+        for operation in withdrawn:
+            self._withdraw(run, operation, work)
 
     def _withdraw(self, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
         if operation.kind == "step":
@@ -322,6 +336,11 @@ class Activator:
         work.extra.lines.append(run_halted(run.key, run.id, workflow, reason, was=run.halted_before, step=step))
         run.status = "halted"
         return RunStopped(run)
+
+    def _end(self, run: LoadedRun, outcome: CodeOutcome, work: UnitOfWork) -> RunContinues | RunEnded | RunStopped:
+        if outcome.continued is not None:
+            return self._continue(run, outcome.continued, work)
+        return self._finish(run, outcome, work)
 
     def _finish(self, run: LoadedRun, outcome: CodeOutcome, work: UnitOfWork) -> RunEnded | RunStopped:
         result: Payload = None

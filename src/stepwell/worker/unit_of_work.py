@@ -60,7 +60,7 @@ class UnitOfWork(Unit, eq=False):
 
     run: LoadedRun | None = None
     others: list[LoadedRun] | tuple[()] = ()  # a list, once there is one
-    steps: list[StepCall] = []  # noqa: RUF012 - a struct makes a new list for each of its objects
+    steps: list[StepCall] | tuple[()] = ()  # the same; a list more for the collector in each work that has none
     rare: RareEffects | None = None
 
     @property
@@ -181,7 +181,7 @@ class UnitOfWork(Unit, eq=False):
         """Take over another work, because one run is touched by both."""
         already = len(self.changes)
         self.changes += other.changes
-        self.steps += other.steps
+        self.steps = [*self.steps, *other.steps]
         for run in other.loaded_runs:
             self.add_run(run)
         if other.rare is not None:
