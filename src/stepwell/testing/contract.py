@@ -37,6 +37,7 @@ from stepwell.testing.contract_changes import ChangeContract  # noqa: E402
 from stepwell.testing.contract_chapters import ChapterContract  # noqa: E402
 from stepwell.testing.contract_claims import ClaimContract  # noqa: E402
 from stepwell.testing.contract_deaths import DeathContract  # noqa: E402
+from stepwell.testing.contract_ends import EndContract  # noqa: E402
 from stepwell.testing.contract_kit import NOW, Worker, step  # noqa: E402
 from stepwell.testing.contract_limits import LimitContract, LimitProperties  # noqa: E402
 from stepwell.testing.contract_moves import MoveContract  # noqa: E402
@@ -59,6 +60,7 @@ class StoreContract(
     ChapterContract,
     ClaimContract,
     DeathContract,
+    EndContract,
     LimitContract,
     MoveContract,
     PauseContract,

@@ -211,6 +211,18 @@ SELECT
     EXISTS (SELECT 1 FROM stepwell_entries WHERE run = ?1)
 FROM stepwell_runs WHERE key = ?1;
 
+-- name: runs_ties
+-- ?1 keys as a JSON array. The same of many runs, behind the key of each, as one JSON array.
+SELECT json_group_array(json_array(
+    key,
+    parent,
+    EXISTS (SELECT 1 FROM stepwell_messages WHERE run = stepwell_runs.key),
+    EXISTS (SELECT 1 FROM stepwell_watches WHERE run = stepwell_runs.key),
+    EXISTS (SELECT 1 FROM stepwell_wakes WHERE run = stepwell_runs.key),
+    suspect,
+    EXISTS (SELECT 1 FROM stepwell_entries WHERE run = stepwell_runs.key)
+)) FROM stepwell_runs WHERE key IN (SELECT value FROM json_each(?1));
+
 -- name: unreceived_messages_deleted
 -- ?1 run.
 DELETE FROM stepwell_messages WHERE run = ?1 AND taken_at IS NULL;

@@ -28,7 +28,7 @@ import apsw
 
 from stepwell.errors import ClaimLost, EngineClosed, StoreError, StoreFailed, TransactionError
 from stepwell.model.run import Claim
-from stepwell.store.changes import Change, RunCreated
+from stepwell.store.changes import Change, RunCreated, RunFinished
 from stepwell.store.sql.aftermath import Evidence
 from stepwell.store.sql.creation import is_plain
 from stepwell.store.sql.run_changes import Applier
@@ -309,6 +309,9 @@ class Writer:
     def _apply_together(self, units: list[Unit]) -> list[Outcome]:
         # No savepoint: with one, SQLite would copy every page that it touches.
         apply, apply_unit = self.applier.apply, self.applier.apply_unit
+        ends = [end.run for unit in units if unit.changes and type(end := unit.changes[-1]) is RunFinished]
+        if len(ends) > 1:
+            self.applier.expect_ends(ends)
         outcomes: list[Outcome] = [apply(unit.changes) if unit.decide is None else apply_unit(unit) for unit in units]
         self.applier.flush()
         return outcomes
