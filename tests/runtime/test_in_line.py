@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from stepwell import AsyncEngine, AsyncRun, StorageFull, receive, start, step, sync, transaction, workflow
+from stepwell.executors import runner
 from stepwell.runtime import recent_times
 from stepwell.runtime.recent_times import REMEMBERED, SLOW_ALLOWED, TOO_SLOW_SECONDS, RecentTimes
 from stepwell.store.sqlite.store import SqliteStore
@@ -422,3 +423,30 @@ async def started_at_last(engine: AsyncEngine) -> AsyncRun[int]:
             return await engine.start(sequence, 2, id="later")
         except StorageFull:
             await asyncio.sleep(0.01)
+
+
+SEEN: list[str] = []
+
+
+@step(name="in_line.noted")
+async def noted() -> None:
+    if not SEEN:
+        asyncio.get_running_loop().call_soon(SEEN.append, "other")
+    SEEN.append("step")
+
+
+@workflow(name="in_line.many")
+async def many(number: int) -> int:
+    return len(await asyncio.gather(*(noted() for _ in range(number))))
+
+
+@in_asyncio
+async def test_many_steps_that_begin_at_once_let_the_loop_look_at_other_things(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_STRETCH_SECONDS", 0.0)
+    SEEN.clear()
+    async with AsyncEngine(database) as engine:
+        assert await (await engine.start(many, 100)).result(timeout=20) == 100
+    assert SEEN.count("step") == 100
+    assert SEEN.index("other") < 50

@@ -21,6 +21,7 @@ from stepwell.definitions.step_call import StepCall
 from stepwell.errors import StepInterrupted, StepTimeout
 from stepwell.executors.interrupts import ends_process
 from stepwell.model.clock import MICROSECONDS
+from stepwell.model.steady import monotonic
 from stepwell.values.codec import Codec
 from stepwell.values.large_values import note_value
 from stepwell.worker.step_outcomes import record_result
@@ -32,6 +33,11 @@ Finished = Callable[[Sequence[StepCall]], None]
 
 #: Idle tasks that are kept for reuse.
 _MAX_IDLE_TASKS: Final = 256
+
+#: How long attempts that were handed over together are begun one after another, in seconds, before the loop looks at
+#: what else is ready, and after how many it is looked at the time.
+_STRETCH_SECONDS: Final = 0.005
+_LOOK_EVERY: Final = 16
 
 #: When a step is executed again whose task somebody cancelled, in seconds. `asyncio.run` cancels all tasks when its
 #: main one has ended, and closes the loop within this time; the step then goes on with the next engine.
@@ -199,13 +205,17 @@ class AsyncTasks:
         self._busy: dict[StepCall, _StepTask] = {}
 
     def start(self, batch: Sequence[StepCall]) -> None:
-        """Begin to execute attempts; called outside of any task."""
+        """Begin to execute attempts, some now and some later where they take long; called outside of any task."""
         ended: list[StepCall] = []
         loop = self.loop
+        rests_at = monotonic() + _STRETCH_SECONDS
         task = self._next_task()
         tasks._enter_task(loop, task.task)
         try:
             for number, attempts in enumerate(batch):
+                if number % _LOOK_EVERY == _LOOK_EVERY - 1 and monotonic() > rests_at:
+                    loop.call_soon(self._go_on, batch[number:])
+                    break
                 context = attempts.context.copy()
                 if attempts.permit is not None:
                     note_beginning(attempts, self.now)
@@ -224,7 +234,7 @@ class AsyncTasks:
                 except BaseException as error:  # noqa: BLE001 - whatever a step raises is its attempt's outcome
                     if (process_end := ends_process(error)) is not None:
                         self.cut_off(attempts, process_end)
-                        self.loop.call_soon(self.start, batch[number + 1 :])
+                        loop.call_soon(self._go_on, batch[number + 1 :])
                         break
                     attempts.error = error
                     ended.append(attempts)
@@ -239,6 +249,10 @@ class AsyncTasks:
             self._idle.append(task)
         if ended:
             self._finished(ended)
+
+    def _go_on(self, batch: Sequence[StepCall]) -> None:
+        if not self.closed:
+            self.start(batch)
 
     def _next_task(self) -> _StepTask:
         while self._idle:
