@@ -394,11 +394,8 @@ class Codec(FailureCodec):
         self, args: tuple[Any, ...], kwargs: dict[str, Any], where: object, signature: Signature | None = None
     ) -> tuple[int, tuple[Any, ...], dict[str, Any]]:
         """Return the fingerprint and a private copy of a call's arguments; quick for plain ones."""
-        if not kwargs and ATOMS.issuperset(map(type, args)):
-            try:
-                return quick_fingerprint(args), args, kwargs
-            except Exception:  # noqa: BLE001, S110 - a lone surrogate, say: the way below finds and names it
-                pass
+        if not kwargs and (quick := quick_fingerprint(args)) is not None:
+            return quick, args, kwargs
         try:
             checksum = plain_fingerprint(args, kwargs)
         except Exception:  # noqa: BLE001 - as above, or a set whose items do not compare

@@ -64,11 +64,16 @@ def fingerprint(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     return zlib.crc32(without_frames(sorted_json(kwargs)), checksum) if kwargs else checksum
 
 
-def quick_fingerprint(args: tuple[Any, ...]) -> int:
-    """Return the `fingerprint` of arguments that are all of `ATOMS`."""
+def quick_fingerprint(args: tuple[Any, ...]) -> int | None:
+    """Return the `fingerprint` of arguments that are all of `ATOMS`; None for others, and for what JSON cannot have."""
     if not args:
         return 0
-    data = _write_sorted(args)
+    if not ATOMS.issuperset(map(type, args)):
+        return None
+    try:
+        data = _write_sorted(args)
+    except Exception:  # noqa: BLE001 - a lone surrogate, say: the way for all others finds and names it
+        return None
     return zlib.crc32(data if len(data) <= _FRAME_BYTES else without_frames(data))
 
 

@@ -17,7 +17,7 @@ from stepwell.definitions.definition import Workflow
 from stepwell.errors import JournalTooLong
 from stepwell.worker.failure_log import Line, run_fields
 
-#: A run of so many entries is replayed in about four seconds; see docs/adr/0048.
+#: A run of so many entries is replayed in about four seconds; see docs/adr/0048-long-journals.md.
 MAX_JOURNAL_ENTRIES: Final = 200_000
 
 #: From which part of the limit on the log speaks of it.
