@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from stepwell import sync
     from stepwell.api.acts import Act
     from stepwell.api.async_engine import AsyncEngine, AsyncQueueHandle, AsyncRun, AsyncTransaction
+    from stepwell.api.async_schedules import AsyncScheduleHandle
     from stepwell.api.backup import Backup, Verification, verify
     from stepwell.api.chapters import ChapterInfo
     from stepwell.api.engine import Engine
     from stepwell.api.handles import OpenTransaction, QueueHandle, Run
+    from stepwell.api.schedule_views import ScheduleInfo, TickInfo
+    from stepwell.api.schedules import DeclaredSchedules, ScheduleHandle
     from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WaitInfo
     from stepwell.definitions.definition import (
         Step,
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
         workflow,
     )
     from stepwell.definitions.queues import Batch, Limit, Queue, Rate
+    from stepwell.definitions.schedules import Every, Schedule
     from stepwell.definitions.step_info import Current, RunContext, StepInfo
     from stepwell.errors import (
         ClaimLost,
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
         RunNotFound,
         RunNotPaused,
         RunPaused,
+        ScheduleNotFound,
         SchemaTooNew,
         SecondSqliteError,
         SerializationError,
@@ -82,6 +87,7 @@ if TYPE_CHECKING:
     from stepwell.operations.publish import publish
     from stepwell.operations.receive import receive
     from stepwell.operations.saga import Saga, saga
+    from stepwell.operations.schedule import last_failure, last_result, scheduled_at
     from stepwell.operations.send import send
     from stepwell.operations.timer import sleep_until
     from stepwell.values.failure_info import FailureInfo
@@ -91,6 +97,24 @@ __version__ = "0.1.0"
 
 #: Where each public name is defined, by module.
 _HOMES = {
+    "stepwell.api.async_schedules": ("AsyncScheduleHandle",),
+    "stepwell.api.schedules": (
+        "DeclaredSchedules",
+        "ScheduleHandle",
+    ),
+    "stepwell.api.schedule_views": (
+        "ScheduleInfo",
+        "TickInfo",
+    ),
+    "stepwell.definitions.schedules": (
+        "Every",
+        "Schedule",
+    ),
+    "stepwell.operations.schedule": (
+        "last_failure",
+        "last_result",
+        "scheduled_at",
+    ),
     "stepwell.api.async_engine": (
         "AsyncEngine",
         "AsyncQueueHandle",
@@ -146,6 +170,7 @@ _HOMES = {
         "RunNotPaused",
         "RunPaused",
         "RunNotFound",
+        "ScheduleNotFound",
         "SchemaTooNew",
         "SecondSqliteError",
         "SerializationError",
@@ -219,6 +244,7 @@ __all__ = [
     "AsyncEngine",
     "AsyncQueueHandle",
     "AsyncRun",
+    "AsyncScheduleHandle",
     "AsyncTransaction",
     "Backup",
     "Batch",
@@ -228,11 +254,13 @@ __all__ = [
     "Clock",
     "Connection",
     "Current",
+    "DeclaredSchedules",
     "DefinitionError",
     "DeterminismError",
     "DuplicateRun",
     "Engine",
     "EngineClosed",
+    "Every",
     "FailureInfo",
     "FileInUse",
     "FileNotUsable",
@@ -269,6 +297,10 @@ __all__ = [
     "RunNotPaused",
     "RunPaused",
     "Saga",
+    "Schedule",
+    "ScheduleHandle",
+    "ScheduleInfo",
+    "ScheduleNotFound",
     "SchemaTooNew",
     "SecondSqliteError",
     "SerializationError",
@@ -283,6 +315,7 @@ __all__ = [
     "StoreError",
     "StoreFailed",
     "StoreUnavailable",
+    "TickInfo",
     "Transaction",
     "TransactionError",
     "UndoFailed",
@@ -294,6 +327,8 @@ __all__ = [
     "continue_as_new",
     "current",
     "get_logger",
+    "last_failure",
+    "last_result",
     "map",
     "now",
     "patched",
@@ -301,6 +336,7 @@ __all__ = [
     "random",
     "receive",
     "saga",
+    "scheduled_at",
     "send",
     "sleep_until",
     "start",

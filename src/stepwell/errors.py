@@ -12,6 +12,7 @@
     ├── RunConflict                the id belongs to a run with another workflow or input
     ├── DuplicateRun               a run with the same dedup key stands in the queue, or is under way
     ├── QueueNotFound              the file knows no queue or limit of this name
+    ├── ScheduleNotFound           the file has no schedule with this id
     ├── RunEnded                   the run is over, so it takes no messages and makes no calls
     ├── RunNotEnded                the run has not ended, or not all of it has, so it cannot be retried
     ├── RunPaused                  the run is paused; unpause it first
@@ -113,6 +114,10 @@ class DuplicateRun(StepwellError):
 
 class QueueNotFound(StepwellError, LookupError):
     """The file knows no queue or limit of this name: nothing was ever started in it."""
+
+
+class ScheduleNotFound(StepwellError, LookupError):
+    """No schedule in the file has this id."""
 
 
 class RunEnded(StepwellError):

@@ -20,6 +20,7 @@ from stepwell.operations import child, timer
 from stepwell.operations import map as mapping
 from stepwell.operations import publish as publishing
 from stepwell.operations import receive as receiving
+from stepwell.operations import schedule as scheduling
 from stepwell.operations import send as sending
 from stepwell.operations.calling_run import calling_run
 from stepwell.operations.child import ChildOptions
@@ -28,6 +29,7 @@ from stepwell.operations.continue_as_new import continue_as_new
 from stepwell.operations.derived import now, random, uuid4
 from stepwell.operations.patch import patched
 from stepwell.operations.saga import Compensations
+from stepwell.operations.schedule import scheduled_at
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -39,6 +41,8 @@ __all__ = [
     "call",
     "continue_as_new",
     "current",
+    "last_failure",
+    "last_result",
     "map",
     "now",
     "patched",
@@ -46,6 +50,7 @@ __all__ = [
     "random",
     "receive",
     "saga",
+    "scheduled_at",
     "send",
     "sleep",
     "sleep_until",
@@ -72,6 +77,22 @@ def sleep(duration: float | timedelta) -> None:
 def sleep_until(when: datetime) -> None:
     """Wait, durably, until `when`; see `stepwell.sleep_until`."""
     _wait("sync.sleep_until()", timer.sleep_until(when))
+
+
+@overload
+def last_result(type: type[T]) -> T | None: ...
+@overload
+def last_result(type: Any = Any) -> Any: ...
+
+
+def last_result(type: Any = Any) -> Any:
+    """Return what the schedule's last run that completed returned; see `stepwell.last_result`."""
+    return _wait("sync.last_result()", scheduling.last_result(type))
+
+
+def last_failure() -> str | None:
+    """Return the error of the schedule's last run, in words, where it failed; see `stepwell.last_failure`."""
+    return _wait("sync.last_failure()", scheduling.last_failure())
 
 
 @overload

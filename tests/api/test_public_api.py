@@ -19,10 +19,12 @@ CLASSES = {
     "ChildRun", "Clock", "Connection", "Current", "Engine", "FailureInfo", "JournalEntry", "Limit", "OpenTransaction",
     "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Rows", "Run", "RunContext", "RunInfo", "Saga",
     "Step", "StepInfo",
+    "AsyncScheduleHandle", "DeclaredSchedules", "Every", "Schedule", "ScheduleHandle", "ScheduleInfo", "TickInfo",
     "Transaction", "Verification", "WaitInfo", "Workflow",
 }  # fmt: skip
 FUNCTIONS = {
-    "continue_as_new", "current", "get_logger", "map", "now", "patched", "publish", "random", "receive", "saga", "send",
+    "continue_as_new", "current", "get_logger", "last_failure", "last_result",
+    "scheduled_at", "map", "now", "patched", "publish", "random", "receive", "saga", "send",
     "sleep_until", "start", "step", "transaction", "uuid4", "verify", "workflow",
 }  # fmt: skip
 ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
@@ -74,7 +76,16 @@ QUEUE = [
     "name", "*", "concurrency", "per_worker", "rate", "partition_concurrency", "on_duplicate", "debounce",
     "debounce_limit", "batch",
 ]  # fmt: skip
+SCHEDULE = [
+    "kwargs", "cron", "every", "exclude", "zone", "missing", "repeated", "start", "end", "jitter", "overlap",
+    "catch_up", "pause_on_failure", "limit", "deadline", "queue", "priority", "partition",
+]  # fmt: skip
 SIGNATURES: dict[str, list[str]] = {
+    "Schedule": ["workflow", "*args", "id", *SCHEDULE],
+    "Every": ["interval", "phase"],
+    "scheduled_at": [],
+    "last_result": ["type"],
+    "last_failure": [],
     "Engine": OPTIONS,
     "AsyncEngine": OPTIONS,
     "Retry": ["*", "attempts", "delay", "backoff", "max_delay", "jitter", "on", "when", "then"],
@@ -117,6 +128,10 @@ OF_AN_ENGINE = {
     "list": ["filter", "*", "status", "workflow", "id_prefix", "limit", "before"],
     "query": ["sql", "parameters"],
     "retry_all": ["*", "status", "workflow", "started_since", "id_prefix", "dry_run", "reason", "by"],
+    "schedule": ["workflow", "*args", "id", "by", *SCHEDULE],
+    "get_schedule": ["id"],
+    "schedules": [],
+    "declare_schedules": ["source", "*", "remove", "group"],
     "take_over": ["epoch", "*", "reason", "by"],
     "send": ["id", "name", "value", "*", "key"],
     "transaction": [],
@@ -142,13 +157,23 @@ OF_A_QUEUE = {
     "change": ["*", "concurrency", "per_worker", "partition_concurrency", "rate"],
     "cancel_waiting": ["*", "partition", "reason", "by"],
 }
+OF_A_SCHEDULE = {
+    "info": [],
+    "pause": ["*", "note", "by"],
+    "unpause": ["*", "note", "by"],
+    "trigger": ["*", "note", "by"],
+    "backfill": ["start", "end", "*", "overlap", "note", "by"],
+    "change": ["*", "by", *SCHEDULE],
+    "delete": ["*", "by"],
+}
 for _prefix in ("", "Async"):
+    SIGNATURES |= {f"{_prefix}ScheduleHandle.{name}": expected for name, expected in OF_A_SCHEDULE.items()}
     SIGNATURES |= {f"{_prefix}QueueHandle.{name}": expected for name, expected in OF_A_QUEUE.items()}
     SIGNATURES |= {f"{_prefix}Engine.{name}": expected for name, expected in OF_AN_ENGINE.items()}
     SIGNATURES |= {f"{_prefix}Run.{name}": expected for name, expected in OF_A_RUN.items()}
 for _name in (
     *("receive", "send", "publish", "sleep_until", "start", "map", "now", "random", "uuid4", "patched"),
-    *("continue_as_new", "saga"),
+    *("continue_as_new", "saga", "scheduled_at", "last_result", "last_failure"),
 ):
     SIGNATURES[f"sync.{_name}"] = SIGNATURES[_name]
 
@@ -174,6 +199,7 @@ TWINS: list[tuple[Any, Any]] = [
     (stepwell.Engine, stepwell.AsyncEngine),
     (stepwell.Run, stepwell.AsyncRun),
     (stepwell.QueueHandle, stepwell.AsyncQueueHandle),
+    (stepwell.ScheduleHandle, stepwell.AsyncScheduleHandle),
     (stepwell.OpenTransaction, stepwell.AsyncTransaction),
     (stepwell.sync.ChildRun, stepwell.ChildRun),
 ]

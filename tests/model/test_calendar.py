@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepwell.errors import InvalidArgument
-from stepwell.model.calendar import Calendar, CalendarSpec, Interval
+from stepwell.model.calendar import Calendar
+from stepwell.model.calendar_spec import CalendarSpec, Interval
 from stepwell.model.clock import MICROSECONDS, datetime_of, microseconds_of
 from stepwell.model.cron import cron_of
 

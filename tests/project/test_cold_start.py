@@ -33,6 +33,9 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         "shlex",  # for messages about other processes
         "faulthandler",  # for steps in child processes
         "sqlite3",  # never: a second SQLite in one process
+        "cronsim",  # for schedules
+        "zoneinfo",
+        "stepwell.model.calendar",
         "stepwell.cli",
         "stepwell.executors.child_main",
         "stepwell.executors.process_pool",

@@ -223,6 +223,14 @@ def back_up(engine: TestEngine) -> Reader:
     return page
 
 
+def run_on_a_schedule(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/run-on-a-schedule.md", engine)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        for block in range(5):
+            page.execute(block)
+    return page
+
+
 def limit_steps(engine: TestEngine) -> Reader:
     page = Reader("docs/how-to/limit-steps.md", engine, Customer=str)
     page.execute(0)
@@ -463,6 +471,7 @@ READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/how-to/retry-a-run.md": retry_a_run,
     "docs/how-to/retry-a-step.md": retry_a_step,
     "docs/how-to/run-cpu-bound-steps.md": run_cpu_bound_steps,
+    "docs/how-to/run-on-a-schedule.md": run_on_a_schedule,
     "docs/how-to/undo-work.md": undo_work,
     "docs/how-to/use-queues.md": use_queues,
     "docs/how-to/use-transactions.md": use_transactions,

@@ -67,6 +67,8 @@ def test_no_comment_speaks_of_a_part_of_the_program_as_of_a_person() -> None:
 INNER_TABLES = {"statuses"}  # the words of a column
 #: Public names of classes that are no terms: what is shown, what a name is bound to, what Python knows already.
 OTHER_NAMES = {
+    "DeclaredSchedules",
+    "Every",
     "Clock",
     "Connection",
     "Current",

@@ -17,6 +17,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, TypeVarT
 
 from stepwell.api.acts import Act, checked_actor
 from stepwell.api.async_opening import LoopSession
+from stepwell.api.async_schedules import AsyncCaller, AsyncScheduling
 from stepwell.api.backup import Backup, Progress, back_up
 from stepwell.api.chapters import ChapterInfo
 from stepwell.api.engine import CLOSE_TIMEOUT_SECONDS
@@ -182,7 +183,7 @@ class AsyncStarter:
         await self._submit((await self._caller()._ready()).requests.send(id, name, value, key))
 
 
-class AsyncEngine(AsyncStarter):
+class AsyncEngine(AsyncStarter, AsyncScheduling["AsyncRun[Any]"]):
     """Runs durable workflows; `stepwell.Engine` for asyncio, with the same options.
 
     It belongs to the event loop in which it is opened: by ``async with``, or by the first call. Async steps execute on
@@ -258,6 +259,9 @@ class AsyncEngine(AsyncStarter):
         session = await self._ready()
         session.check_usable()
         return await asyncio.to_thread(session.start_all, requests)
+
+    def _scheduler(self) -> AsyncCaller[AsyncRun[Any]]:
+        return self
 
     async def get(self, id: str) -> AsyncRun[Any]:
         """Return the handle of a run; raises `RunNotFound`."""

@@ -17,6 +17,7 @@ from stepwell.api.acts import checked_actor
 from stepwell.api.backup import Backup, Progress, back_up
 from stepwell.api.handles import Caller, OpenTransaction, QueueHandle, Run, Starter
 from stepwell.api.options import ENGINE_DEFAULTS, EngineOptions, Options, flow_name
+from stepwell.api.schedules import Scheduling
 from stepwell.api.session import Session
 from stepwell.api.views import WorkerInfo
 from stepwell.definitions.definition import Workflow
@@ -35,7 +36,7 @@ Ts = TypeVarTuple("Ts")
 CLOSE_TIMEOUT_SECONDS: Final = 5.0
 
 
-class Engine(Caller, Starter):
+class Engine(Scheduling, Starter):
     """Runs durable workflows whose state is the SQLite file at `path`; made if missing. Thread-safe.
 
     - `workflows`: the workflows to serve; None serves every workflow that this process defines.

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 from msgspec.structs import replace
@@ -25,15 +25,19 @@ from stepwell.api.views import ChildInfo, JournalEntry, OwnerInfo, QueueInfo, Ru
 from stepwell.api.why import Reasons
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import registered_flows
-from stepwell.errors import InvalidArgument, QueueNotFound, RunNotFound
+from stepwell.errors import InvalidArgument, QueueNotFound, RunNotFound, ScheduleNotFound
 from stepwell.model.lifecycle import ENDED, STATUSES, Status
 from stepwell.model.names import check_id, check_text
 from stepwell.model.run import Member, RunRecord
+from stepwell.model.schedule import ScheduleRecord
 from stepwell.store.inspector import CountGroup, Inspector, RunFilter
 from stepwell.store.membership import Answer
 from stepwell.store.queues import QueueState
 from stepwell.values.codec import Codec
 from stepwell.worker.run_over import RunOver
+
+if TYPE_CHECKING:  # the calendar comes with the first schedule that somebody looks at
+    from stepwell.api.schedule_views import ScheduleInfo
 
 #: How many children `ReadService.details` shows.
 _MAX_CHILDREN: Final = 20
@@ -237,6 +241,39 @@ class ReadService:
 
     def _acts(self, record: RunRecord) -> list[Act]:
         return [Act.of(act, record.ahead) for act in self._inspector.acts(record.key)]
+
+    # --- schedules ---------------------------------------------------------------------------------------------------
+
+    def schedule(self, schedule: str) -> ScheduleInfo:
+        """Return the facts about a schedule; raises `ScheduleNotFound`."""
+        record = self._inspector.schedule(check_id(schedule, "the id of a schedule"))
+        if record is None:
+            import difflib
+
+            close = difflib.get_close_matches(schedule, self.schedule_ids(), 1)
+            meant = f" (is {close[0]!r} meant?)" if close else ""
+            raise ScheduleNotFound(f"{self._location} has no schedule {schedule!r}{meant}")
+        return self._schedule_info(record)
+
+    def schedule_ids(self, *, declared: str | None = None) -> list[str]:
+        """Return the ids of all schedules, or of those that code declared under a name."""
+        return [each.id for each in self._schedules() if declared is None or each.definition.declared == declared]
+
+    def schedules(self) -> list[ScheduleInfo]:
+        """Return the facts about all schedules, by id."""
+        return [self._schedule_info(record) for record in self._schedules()]
+
+    def _schedules(self) -> Generator[ScheduleRecord]:
+        page = self._inspector.schedules()
+        while page:
+            yield from page
+            page = self._inspector.schedules(page[-1].id)
+
+    def _schedule_info(self, record: ScheduleRecord) -> ScheduleInfo:
+        from stepwell.api.schedule_views import ScheduleInfo
+
+        time = self._time()
+        return ScheduleInfo.of(record, time.now - time.ahead)
 
     # --- queues ------------------------------------------------------------------------------------------------------
 

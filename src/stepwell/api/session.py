@@ -14,7 +14,8 @@ import weakref
 from collections.abc import Callable, Generator, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 from stepwell.api.engine_clock import system_clock
 from stepwell.api.enlisted import Enlisted
@@ -46,6 +47,9 @@ from stepwell.runtime.stalls import ANSWER_SECONDS
 from stepwell.store.store import Lent, Store, StoreTransaction
 from stepwell.values.codec import Codec
 from stepwell.values.own_tables import Parameters, Rows
+
+if TYPE_CHECKING:  # see `Session.schedules`
+    from stepwell.api.schedule_factory import ScheduleFactory
 
 #: The engines in whose `transaction()` block the current code is; asking such an engine to write would wait for itself.
 in_transaction: Final[ContextVar[frozenset[int]]] = ContextVar("stepwell_in_transaction", default=frozenset())
@@ -119,6 +123,14 @@ class Session:
         )
         self._pid = os.getpid()
         _open_threads.add(self.engine_thread)
+
+    @cached_property
+    def schedules(self) -> ScheduleFactory:
+        """What makes requests about schedules; the calendar comes with the first of them."""
+        from stepwell.api.schedule_factory import ScheduleFactory
+
+        runs = self.engine_thread.worker.runs
+        return ScheduleFactory(self.requests, self.codec, lambda: self.clock.now() - runs.ahead)
 
     def check_usable(self) -> None:
         """Raise where a request could never be answered.

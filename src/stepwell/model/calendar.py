@@ -14,12 +14,11 @@ from functools import lru_cache
 from itertools import islice
 from typing import Final
 
-import msgspec
-
 from stepwell.errors import InvalidArgument
+from stepwell.model.calendar_spec import MISSING, REPEATED, CalendarSpec
 from stepwell.model.clock import MICROSECONDS, datetime_of, microseconds_of
 from stepwell.model.cron import Cron, cron_of
-from stepwell.model.wall_time import MISSING, REPEATED, Missing, Repeated, moments, zone_of
+from stepwell.model.wall_time import moments, zone_of
 
 #: How far a tick is searched for beyond what is excluded: as far as `cronsim` looks for one.
 _FIFTY_YEARS: Final = 50 * 366 * 86_400 * MICROSECONDS
@@ -29,37 +28,6 @@ _MAX_EXCLUDED: Final = 20_000
 _LAST: Final = microseconds_of(datetime.max.replace(tzinfo=UTC))
 _HOUR: Final = timedelta(hours=1)
 _MINUTE: Final = 60 * MICROSECONDS
-
-
-class Interval(msgspec.Struct, frozen=True):
-    """A tick each `every`, counted from the epoch and put off by `phase`; both in microseconds."""
-
-    every: int
-    phase: int = 0
-
-    def moments(self, after: int) -> Iterator[int]:
-        """Yield the moments after `after`, rising."""
-        moment = (after - self.phase) // self.every * self.every + self.phase
-        while True:
-            moment += self.every
-            yield moment
-
-
-class CalendarSpec(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a calendar consists of, as the file keeps it. `excluded` are cron expressions too.
-
-    No tick lies before `start_at`, none at or after `end_at`. `jitter` is in microseconds.
-    """
-
-    crons: tuple[str, ...] = ()
-    intervals: tuple[Interval, ...] = ()
-    excluded: tuple[str, ...] = ()
-    zone: str = "UTC"
-    missing: Missing = "shift"
-    repeated: Repeated = "once"
-    start_at: int | None = None
-    end_at: int | None = None
-    jitter: int = 0
 
 
 class Calendar:

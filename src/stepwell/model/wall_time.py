@@ -8,20 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from stepwell.errors import InvalidArgument
+from stepwell.model.calendar_spec import Missing, Repeated
 from stepwell.model.clock import datetime_of, microseconds_of
 from stepwell.model.cron import Cron
 
-#: A time that the wall clock does not show on a day: at the moment of the change instead, or not at all.
-Missing: TypeAlias = Literal["shift", "skip"]
-#: A time that the wall clock shows twice. ``once``: the first time, but an expression for every hour goes on through
-#: the hour that is repeated, because it is about hours that pass.
-Repeated: TypeAlias = Literal["once", "first", "last", "both"]
-MISSING: Final[tuple[str, ...]] = get_args(Missing)
-REPEATED: Final[tuple[str, ...]] = get_args(Repeated)
 _SECOND: Final = timedelta(seconds=1)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - by the wall clock of any zone

@@ -65,6 +65,7 @@ class Notifications:
         if everything or "work" in kinds:
             self._worker.claims.look()
             self._worker.scheduler.look()
+            self._worker.schedules.look()
         elif "turn" in kinds:
             self._worker.scheduler.look_for_turn()
         if everything or "ends" in kinds:

@@ -33,6 +33,15 @@ from stepwell.runtime.requests import (
 )
 from stepwell.runtime.retry_requests import RetryRequests
 from stepwell.runtime.run_requests import RunRequests
+from stepwell.runtime.schedule_requests import (
+    BackfillSchedule,
+    ChangeSchedule,
+    DeleteSchedule,
+    PauseSchedule,
+    PutSchedule,
+    ScheduleRequests,
+    TriggerSchedule,
+)
 from stepwell.runtime.waiters import Waiters
 from stepwell.worker.unit_of_work import Reply
 
@@ -47,6 +56,7 @@ class RequestGate:
         pauses: PauseRequests,
         queues: QueueRequests,
         purging: Purging,
+        schedules: ScheduleRequests,
         waiters: Waiters,
     ) -> None:
         self._runs = runs
@@ -54,6 +64,7 @@ class RequestGate:
         self._pauses = pauses
         self._queues = queues
         self._purging = purging
+        self._schedules = schedules
         self._waiters = waiters
         #: Why commits are held back until the store is tried again: the disk is full, or had an error, or is locked.
         self.unavailable: StoreUnavailable | None = None
@@ -97,6 +108,15 @@ class RequestGate:
                 self._queues.cancel_waiting(request, reply)
             case Purge():
                 self._purging.purge(request, reply)
+            case (
+                PutSchedule()
+                | ChangeSchedule()
+                | PauseSchedule()
+                | TriggerSchedule()
+                | BackfillSchedule()
+                | DeleteSchedule()
+            ):
+                self._schedules.serve(request, reply)
             case WaitForValue():
                 self._waiters.value(request, reply)
             case WaitForIdle():

@@ -15,6 +15,7 @@ import msgspec
 from stepwell.definitions.queues import SettingsChange
 from stepwell.model.acts import Actor
 from stepwell.model.journal import Payload
+from stepwell.runtime.schedule_requests import ScheduleRequest
 from stepwell.store.changes import RunCreated
 from stepwell.store.inspector import RunFilter
 from stepwell.worker.unit_of_work import Reply
@@ -168,6 +169,7 @@ Request: TypeAlias = (
     | PauseQueue
     | CancelWaiting
     | Purge
+    | ScheduleRequest
     | Waiting
 )
 

@@ -30,6 +30,7 @@ from stepwell.runtime.request_gate import RequestGate, copy_of
 from stepwell.runtime.requests import Asked, Event, Request, StartRun
 from stepwell.runtime.retry_requests import RetryRequests
 from stepwell.runtime.run_requests import RunRequests
+from stepwell.runtime.schedule_requests import ScheduleRequests
 from stepwell.runtime.waiters import Waiters
 from stepwell.runtime.write_turn import WriteTurn
 from stepwell.store.notifications import Notification
@@ -101,6 +102,7 @@ class TurnLoop:
             PauseRequests(self.worker),
             QueueRequests(self.worker, store.reads, self.inbox.append),
             Purging(self.worker, store, self.write_turn, self.inbox.append),
+            ScheduleRequests(self.worker),
             self.waiters,
         )
         self._after_flush: list[Callable[[], None]] = []
@@ -118,7 +120,11 @@ class TurnLoop:
         self.inbox.append(self.worker.claims.recover)
         if self._takes_work:
             self._note_at_work(self.store.membership.members())
-            self.inbox += [self.worker.scheduler.declare_known, self.worker.scheduler.look]
+            self.inbox += [
+                self.worker.scheduler.declare_known,
+                self.worker.scheduler.look,
+                self.worker.schedules.look,
+            ]
 
     def _register(self, now: int) -> Claim:
         workflows, queues = self.worker.claims.serving(), self._queues

@@ -28,6 +28,7 @@ from stepwell.store.queues import (
     QueueDeclared,
     QueueTaken,
 )
+from stepwell.store.schedules import ScheduleAdvanced, ScheduleDeleted, ScheduleSaved
 
 
 class RunCreated(msgspec.Struct, frozen=True, gc=False):
@@ -339,6 +340,9 @@ Change: TypeAlias = (
     | PermitReturned
     | PermitDetached
     | PermitFreed
+    | ScheduleSaved
+    | ScheduleAdvanced
+    | ScheduleDeleted
 )
 
 #: Why a start made no run of its own: a run with its dedup key has not ended; such a run still waited, and has the

@@ -30,6 +30,7 @@ from stepwell.store.inspector import Inspector
 from stepwell.store.membership import Membership
 from stepwell.store.notifications import Notifications
 from stepwell.store.queues import QueueFacts
+from stepwell.store.schedules import ScheduleFacts
 from stepwell.store.worker_reads import WorkerReads
 from stepwell.values.own_tables import Connection, Parameters, Rows
 
@@ -44,6 +45,10 @@ class Lent(Connection, Protocol):
         ...
 
 
+class UnitFacts(QueueFacts, ScheduleFacts, Protocol):
+    """What a unit may decide from, inside its transaction."""
+
+
 class Unit(msgspec.Struct):
     """What is applied, or refused, together: a few changes that state one fact.
 
@@ -51,12 +56,13 @@ class Unit(msgspec.Struct):
     applied after `changes`. What it wrote to the user's tables stands only if it returns and the changes apply.
 
     `decide`, where set, runs last, inside the transaction: it sees what `changes` and the units before this one did to
-    the queues, and returns further changes. It may be called more than once, so it must not do anything else.
+    the queues and to schedules, and returns further changes. It may be called more than once, so it must not do
+    anything else.
     """
 
     changes: list[Change]
     body: Callable[[Lent], list[Change]] | None = None
-    decide: Callable[[QueueFacts], list[Change]] | None = None
+    decide: Callable[[UnitFacts], list[Change]] | None = None
 
 
 #: What became of one unit: the result of each of its changes (None for most), or the error for which it was refused.

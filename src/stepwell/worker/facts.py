@@ -157,6 +157,10 @@ class NotesRemoved(msgspec.Struct, frozen=True):
     keys: list[int]
 
 
+class ScheduleTouched(msgspec.Struct, frozen=True):
+    """A run ended that a schedule may have waited for."""
+
+
 class TicksDue(msgspec.Struct, frozen=True):
     """Runs that go round without waiting can be let go on."""
 
@@ -178,5 +182,6 @@ Fact: TypeAlias = (
     | RunsBegun
     | RunsTaken
     | NotesRemoved
+    | ScheduleTouched
     | TicksDue
 )

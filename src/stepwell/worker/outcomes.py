@@ -30,7 +30,7 @@ from stepwell.store.changes import Change
 from stepwell.store.store import Lent, Outcome
 from stepwell.worker.carrying import Carrier
 from stepwell.worker.effects import EndsRefused, RunsOver, StepsDropped
-from stepwell.worker.facts import Fact, RunsTaken
+from stepwell.worker.facts import Fact, RunsTaken, ScheduleTouched
 from stepwell.worker.failure_log import run_fields
 from stepwell.worker.letting_go import LettingGo
 from stepwell.worker.loaded_run import LoadedRun
@@ -126,6 +126,9 @@ class Outcomes:
             fact = call()
             if fact is not None:
                 yield fact
+        # The ids of a schedule's runs have such a sign; where another's has it as well, a look finds nothing.
+        if extra.over and any("@" in over.id for over in extra.over):
+            yield ScheduleTouched()
         if extra.over:  # after what the runs published last, which someone may wait for
             self._runs.effects.append(RunsOver(extra.over))
         if extra.drops:

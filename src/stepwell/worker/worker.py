@@ -46,6 +46,7 @@ from stepwell.worker.queue_agenda import QueueAgenda
 from stepwell.worker.queue_scheduler import QueueScheduler
 from stepwell.worker.run_timers import RunTimers
 from stepwell.worker.runs import Capacity, Runs
+from stepwell.worker.schedules import Schedules
 from stepwell.worker.spinning import Spinning
 from stepwell.worker.step_outcomes import StepOutcomes
 from stepwell.worker.ticks import Ticks
@@ -91,8 +92,9 @@ class Worker:
         self.inbox = Inbox(runs, self.activator, self.carrier, self.scheduler)
         self.arrivals = Arrivals(runs, self.activator, self.carrier, self.unstarted, self.claims, self.loader)
         self.outcomes = Outcomes(runs, self._letting_go, self.carrier, self.steps)
+        self.schedules = Schedules(runs, takes_work=takes_work)
         #: All that has times of its own.
-        self.due = DueTimes(self.claims, agenda, self._timers)
+        self.due = DueTimes(self.claims, agenda, self._timers, self.schedules)
         self.codec, self.kinds = codec, operations.kinds
         self.loops, self.memory, self.batch = runs.loops, runs.memory, runs.batch
 
@@ -148,6 +150,8 @@ class Worker:
                 self._load(keys, number)
             case facts.NotesRemoved(keys):
                 self.inbox.read(keys)
+            case facts.ScheduleTouched():
+                self.schedules.touched()
             case facts.TicksDue():
                 self._ticks.give_some()
             case _:

@@ -15,8 +15,8 @@ from stepwell.model.run import RunRecord
 from stepwell.store.inspector import CountGroup, RunFilter
 from stepwell.store.queues import Standing
 from stepwell.store.sql.queue_facts import to_json
-from stepwell.store.sql.queue_reads import QueueReader
 from stepwell.store.sql.records import record_of
+from stepwell.store.sql.schedules import ScheduleReader
 
 _NO_KEY: Final = 2**63 - 1
 _LAST_CHARACTER: Final = chr(sys.maxunicode)
@@ -37,7 +37,7 @@ _COUNTED_BY: Final[dict[CountGroup, str]] = {
 }
 
 
-class SqlInspector(QueueReader):
+class SqlInspector(ScheduleReader):
     """A `stepwell.store.inspector.Inspector`."""
 
     # --- runs --------------------------------------------------------------------------------------------------------

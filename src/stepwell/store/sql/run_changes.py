@@ -48,6 +48,8 @@ from stepwell.store.sql.queue_changes import Entries
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.records import record_of
 from stepwell.store.sql.retries import Retries
+from stepwell.store.sql.schedules import Schedules
+from stepwell.store.sql.unit_facts import SqlUnitFacts
 from stepwell.store.store import Unit
 
 #: What ties a run that ends to others: the columns of `run_ties`.
@@ -75,6 +77,8 @@ class Applier(Part):
         self.acts = Acts(connection, sql)
         chapters = Chapters(connection, sql, self._after, self.flush, lambda run: self._refuse(run, "running"))
         self._pauses = Pauses(connection, sql, self._after, self._ownership, self.entries, self.acts.record)
+        self._schedules = Schedules(connection, sql, self._after)
+        self._facts = SqlUnitFacts(self._execute, sql, self.entries.flush)
         #: What applies each type of change and returns its result.
         self.handlers: dict[type, Callable[[Any], Any]] = {
             RunMoved: self._run_moved,
@@ -84,7 +88,16 @@ class Applier(Part):
             CancelRequested: self._cancel_requested,
             ChildrenCancelled: self._children_cancelled,
         }
-        parts = (self.creation, self._ownership, self._messages, self.entries, self.acts, chapters, self._pauses)
+        parts = (
+            self.creation,
+            self._ownership,
+            self._messages,
+            self.entries,
+            self.acts,
+            chapters,
+            self._pauses,
+            self._schedules,
+        )
         for part in parts:
             self.handlers.update(part.handlers)
 
@@ -144,7 +157,7 @@ class Applier(Part):
         """Apply a unit's changes, then those that it decides on; return the results of all."""
         results = self.apply(unit.changes)
         if unit.decide is not None:
-            results += self.apply(unit.decide(self.entries.facts))
+            results += self.apply(unit.decide(self._facts))
         return results
 
     def flush(self) -> None:
@@ -207,7 +220,7 @@ class Applier(Part):
         )
         if ties is None or not self._connection.changes():
             self._refuse(change.run, change.status, unstarted=change.unstarted)
-        parent, has_messages, is_watched, has_news, is_suspect, has_entries = ties
+        parent, has_messages, is_watched, has_news, is_suspect, has_entries, is_awaited = ties
         self._after.ended.append(change.run)
         if has_messages and change.status == "completed":
             self._execute(self._sql["unreceived_messages_deleted"], (change.run,))
@@ -218,6 +231,8 @@ class Applier(Part):
             if change.status != "completed":
                 self._retries.keep_place(change.run)
             self.entries.run_over(change.run, change.at)
+        if is_awaited:
+            self._schedules.run_over(change.run)
         if is_suspect:  # the next one may be taken up now
             self._after.made_work = True
         watchers: set[int] = set()

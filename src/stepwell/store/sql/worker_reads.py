@@ -13,8 +13,8 @@ from stepwell.model.journal import Entry, Payload
 from stepwell.model.run import Message, Permit, RunRecord, RunSnapshot
 from stepwell.store.sql.connection import Execute, Statements
 from stepwell.store.sql.queue_facts import to_json
-from stepwell.store.sql.queue_reads import QueueReader
 from stepwell.store.sql.records import record_of
+from stepwell.store.sql.schedules import ScheduleReader
 
 _INPUT: Final = RunRecord.__struct_fields__.index("input")
 _QUEUE: Final = RunRecord.__struct_fields__.index("queue")
@@ -23,7 +23,7 @@ _LAST_CHARACTER: Final = chr(sys.maxunicode)
 _LOAD_CHUNK: Final = 500
 
 
-class SqlWorkerReads(QueueReader):
+class SqlWorkerReads(ScheduleReader):
     """A `stepwell.store.worker_reads.WorkerReads`."""
 
     # --- runs --------------------------------------------------------------------------------------------------------

@@ -58,3 +58,44 @@ PRAGMA writable_schema = RESET;
 
 DROP INDEX stepwell_runs_paused;
 CREATE INDEX stepwell_runs_paused ON stepwell_runs (status) WHERE paused = 1;
+
+-- Schedules ------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE stepwell_schedules (
+    -- One row a schedule. Its due time is all that a worker looks at, by an index, so schedules at rest cost nothing.
+    id TEXT NOT NULL PRIMARY KEY CHECK (id <> ''),
+    workflow TEXT NOT NULL,
+    -- When a worker has something to decide about it next, by the wall clock; 0: at once. NULL: not by itself.
+    due_at INTEGER,
+    -- 1: no tick starts a run. Whoever paused it says why.
+    paused INTEGER NOT NULL DEFAULT 0 CHECK (paused = 0 OR paused = 1),
+    note TEXT,
+    created_at INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL,
+    -- As JSON: what was asked for, and how far it has come; see stepwell.model.schedule.
+    definition TEXT NOT NULL,
+    state TEXT NOT NULL,
+    -- The arguments of each run.
+    input ANY
+) STRICT;
+
+CREATE INDEX stepwell_schedules_by_due ON stepwell_schedules (due_at) WHERE due_at IS NOT NULL;
+
+CREATE TABLE stepwell_schedule_waits (
+    -- The schedules that have something to decide when a run ends. The end of a run looks here, so it holds only those.
+    run INTEGER NOT NULL REFERENCES stepwell_runs (key),
+    schedule TEXT NOT NULL REFERENCES stepwell_schedules (id),
+    PRIMARY KEY (run, schedule)
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW stepwell_schedule_view AS
+-- Schedules for human eyes.
+SELECT
+    id,
+    workflow,
+    paused,
+    note,
+    strftime('%Y-%m-%dT%H:%M:%fZ', due_at / 1e6, 'unixepoch') AS due_at,
+    definition,
+    state
+FROM stepwell_schedules;
