@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappop, heappush
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 from stepwell.definitions.step_call import History, StepCall
 from stepwell.model.journal import Entry, Payload
@@ -31,7 +33,7 @@ class Spin:
         self.due: int | None = None
 
 
-class Pausing(NamedTuple):
+class Pausing(msgspec.Struct, frozen=True):
     """That a run is to pause; `failure` is the error for which it does so by itself."""
 
     failure: Payload = None
