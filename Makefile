@@ -65,7 +65,7 @@ format: $(DEV)  ## format the code and mend what ruff can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: $(CORE)  ## measure, print a table, write bench/results/*.json (PEERS=dbos: beside DBOS)
+bench: $(CORE)  ## measure, print a table, write bench/results/*.json (PEERS="dbos dura kairo-sdk unhinged": beside them)
 	$(BIN)/python -m bench $(addprefix --peer ,$(PEERS)) $(BENCH_ARGS)
 
 bench-soak: $(CORE)  ## park a million runs, enqueue a million jobs (RUNS=n)

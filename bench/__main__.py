@@ -1,4 +1,4 @@
-"""``python -m bench [W1 …] [--peer dbos]``: measure, print a table, write JSON to ``bench/results``."""
+"""``python -m bench [W1 …] [--peer dbos …]``: measure, print a table, write JSON to ``bench/results``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from bench import baseline, report
 from bench.figures import TINY, Figure, System
 from bench.workloads import STEPWELL, WORKLOADS
 
+#: Engines that are installed on demand, each into an environment of its own.
+PEERS = ("dbos", "dura", "kairo-sdk", "unhinged")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure as the command line says; return the exit code: 1 where a promise was broken, whatever the figures."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}; default: all")
-    parser.add_argument("--peer", action="append", default=[], choices=["dbos"], help="measure another engine as well")
+    parser.add_argument("--peer", action="append", default=[], choices=PEERS, help="measure another engine beside it")
     parser.add_argument("--tiny", action="store_true", help="only see that everything works; the figures mean nothing")
     parser.add_argument("--results", type=Path, default=Path(__file__).with_name("results"), help="where the JSON goes")
     parser.add_argument("--directory", type=Path, help="on the disk to measure; default: that of the results")
@@ -42,7 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _say(f"Load average {load_before[0]} on {os.cpu_count()} CPUs; other work on the machine makes figures worse")
     with tempfile.TemporaryDirectory(prefix="stepwell-bench-", dir=place) as temporary:
         raw = baseline.summary(Path(temporary) / "raw.db", *((20, 1, 5) if options.tiny else (1_000, 50, 1_000)))
-        figures = {system.name: _measure(system, wanted, Path(temporary)) for system in systems}
+        figures: dict[str, list[Figure]] = {system.name: [] for system in systems}
+        for name in wanted:  # so that what is compared is measured within minutes, on a machine in the same mood
+            for system in systems:
+                figures[system.name] += _measure(system, name, Path(temporary))
     facts: dict[str, Any] = {
         "command": ["python", "-m", "bench", *(sys.argv[1:] if arguments is None else arguments)],
         "machine": report.machine(place),
@@ -65,23 +72,20 @@ def _soaked(system: System, runs: int) -> System:
 
 
 def _peer(name: str) -> System:
-    assert name == "dbos"
-    from bench.peers.dbos import install  # noqa: PLC0415 - nothing of a peer is imported that was not asked for
+    # Nothing of a peer is imported that was not asked for.
+    module = import_module(f"bench.peers.{name.replace('-', '_')}")
+    system: System = module.install(_say)
+    return system
 
-    return install(_say)
 
-
-def _measure(system: System, wanted: Sequence[str], folder: Path) -> list[Figure]:
-    figures: list[Figure] = []
-    for name in wanted:
-        workload = WORKLOADS[name]
-        began = time.perf_counter()
-        if name in system.without:
-            continue
-        place = folder / f"{system.name}-{name}"
-        place.mkdir()
-        figures += workload(system, place)
-        _say(f"{system.name} {name} took {time.perf_counter() - began:.1f} s")
+def _measure(system: System, name: str, folder: Path) -> list[Figure]:
+    if name in system.without:
+        return []
+    began = time.perf_counter()
+    place = folder / f"{system.name}-{name}"
+    place.mkdir()
+    figures = WORKLOADS[name](system, place)
+    _say(f"{system.name} {name} took {time.perf_counter() - began:.1f} s")
     return figures
 
 

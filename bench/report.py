@@ -69,10 +69,24 @@ def target(figure: Figure) -> str:
     return ", ".join(words.format(f"{limit:,g}") for limit, words in limits if limit is not None)
 
 
+def best_peer(ours: Figure, peers: Mapping[str, Sequence[Figure]]) -> str:
+    """Return the name of the peer with the best figure of the same kind; empty where none was measured."""
+    found = [
+        (one.value, name)
+        for name, figures in peers.items()
+        for one in figures
+        if (one.workload, one.what) == (ours.workload, ours.what)
+    ]
+    if not found:
+        return ""
+    # Rates shall be high; everything else that is measured (time, memory, the file) shall be low.
+    return (max if ours.unit == "/s" else min)(found)[1]
+
+
 def table(figures: Sequence[Figure], peers: Mapping[str, Sequence[Figure]]) -> str:
     """Return the figures as a table, those of peers in columns beside them."""
     others = {name: {(one.workload, one.what): one for one in found} for name, found in peers.items()}
-    head = ["", "what", "unit", "stepwell", "raw", "ratio", "to reach", "", *(str(name) for name in others), "raw is"]
+    head = ["", "what", "unit", "stepwell", "raw", "ratio", "to reach", "", *others, "best peer", "raw is"]
     rows = [head]
     for one in figures:
         beside = [found.get((one.workload, one.what)) for found in others.values()]
@@ -87,6 +101,7 @@ def table(figures: Sequence[Figure], peers: Mapping[str, Sequence[Figure]]) -> s
                 target(one),
                 {None: "", True: "yes", False: "NO"}[one.reached],
                 *(number(peer.value) if peer is not None else "" for peer in beside),
+                best_peer(one, peers),
                 one.baseline_is,
             ]
         )

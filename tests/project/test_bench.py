@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from bench import baseline, large, several
 from bench.figures import TINY, Figure, System, figure
 from bench.measure import Facts, Process, in_turns, percentile
 from bench.queues import Line
-from bench.report import target
+from bench.report import best_peer, target
 from bench.workloads import STEPWELL, WORKLOADS, w5
 
 ROOT = Path(__file__).parents[2]
@@ -181,3 +182,22 @@ def test_large_values_go_all_ways(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert [way for way in large.WAYS if way in printed] == list(large.WAYS)
     assert printed.count("active") == len(large.WAYS)
+
+
+@pytest.mark.parametrize(("unit", "best"), [("ms", "quick"), ("bytes", "quick"), ("/s", "slow")])
+def test_the_best_peer_has_the_lowest_time_or_size_or_the_highest_rate(unit: str, best: str) -> None:
+    def measured(value: float, what: str = "a step") -> Figure:
+        return figure("W1", what, unit, [value], "raw", [1.0])
+
+    peers = {"slow": [measured(9.0)], "quick": [measured(2.0)], "other": [measured(1.0, "something else")]}
+    assert best_peer(measured(5.0), peers) == best
+    assert best_peer(measured(5.0, "what no peer does"), peers) == ""
+
+
+@pytest.mark.parametrize("peer", command.PEERS)
+def test_each_peer_has_the_phases_and_the_program_that_it_is_measured_by(peer: str) -> None:
+    folder = ROOT / "bench" / "peers" / peer.replace("-", "_")
+    inside = ast.parse((folder / "inside.py").read_text(encoding="utf-8"))
+    functions = {each.name for each in inside.body if isinstance(each, ast.FunctionDef)}
+    assert {"sequence", "burst", "grow", "midway", "finish"} <= functions
+    assert "@bench" in (folder / "cold.py").read_text(encoding="utf-8")

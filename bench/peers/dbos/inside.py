@@ -160,7 +160,7 @@ def midway(directory: str, runs: int, steps: int) -> Facts:
         for number in range(runs):
             with SetWorkflowID(f"run-{number}"):
                 await DBOS.start_workflow_async(half_way, steps)
-        while _executed.count(steps // 2) < runs:  # noqa: ASYNC110 - of all runs, not of one
+        while _executed.count(steps // 2) < runs:
             await asyncio.sleep(0.001)
         stay()
 
