@@ -41,6 +41,7 @@ class Sizes:
     together_runs: int = 1_000
     together_rounds: int = 3
     spin_seconds: float = 0.5
+    crowd: int = 100_000
     journal_entries: int = 20_000
     long_journal_entries: int = 100_000
     journal_rounds: int = 5
@@ -70,6 +71,7 @@ TINY = Sizes(
     together_runs=5,
     together_rounds=1,
     spin_seconds=0.01,
+    crowd=20,
     journal_entries=20,
     long_journal_entries=50,
     journal_rounds=1,

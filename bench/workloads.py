@@ -269,6 +269,13 @@ def w8(system: System, folder: Path) -> list[Figure]:
     ]
 
 
+def _crowd(system: System, folder: Path) -> list[Figure]:
+    # Only Stepwell has it, and peers' environments do not: this module is imported there, too.
+    from bench import crowded  # noqa: PLC0415 - see above
+
+    return crowded.w(system, folder)
+
+
 WORKLOADS: dict[str, Callable[[System, Path], list[Figure]]] = {
     "W1": w1,
     "W2": w2,
@@ -283,6 +290,7 @@ WORKLOADS: dict[str, Callable[[System, Path], list[Figure]]] = {
     "takeover": several.takeover,
     "scaling": several.scaling,
     "isolated": several.isolated,
+    "crowd": _crowd,
     "replay": replay,
 }
 

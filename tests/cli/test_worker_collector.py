@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from stepwell.cli.collector import WORKER_THRESHOLDS
 
 #: Executed as a process of its own: the collector belongs to the process.
 _PROGRAM = """\
@@ -42,3 +46,11 @@ def test_an_engine_in_a_program_leaves_the_collector_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "True", "0"]
+
+
+def test_the_lines_that_are_documented_set_the_collector_as_a_worker_does() -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "run-workers.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    program = f"{block}\nfrom stepwell.cli import collector\nprint(gc.get_threshold(), gc.get_freeze_count() > 0)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"{WORKER_THRESHOLDS} True"

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from stepwell.runtime.watchdog import Watchdog
 from stepwell.store.changes import RunCreated
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.values.codec import Codec
-from stepwell.worker.pace import LEAST, MOST, SLICE_SECONDS, Pace
+from stepwell.worker.pace import LEAST, MOST, SLICE_SECONDS, STARTS, Pace
 from stepwell.worker.runs import Capacity
 
 DEADLINE_SECONDS = 60
@@ -88,6 +89,38 @@ def test_many_starts_are_spread_over_turns_and_nobody_else_waits_for_them(turn_l
             break
     assert [error for _, error in replies] == [None] * 200
     assert turns >= 10
+
+
+def test_runs_that_transactions_started_begin_in_slices_and_nobody_else_waits_for_them(
+    turn_loop: TurnLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    monkeypatch.setattr(turn_loop.worker.loader, "begin_started", lambda started: begun.append(len(started)))
+    turn_loop.limit = MOST
+    for transaction in range(4):
+        creations = [RunCreated(f"t{transaction}-{n}", "nothing", None, 0, "running", NOW) for n in range(1000)]
+        started = [(creation, 10_000 + 1_000 * transaction + n) for n, creation in enumerate(creations)]
+        turn_loop.post(partial(turn_loop.worker.started_outside, started))
+    handled: list[int] = []
+    turn_loop.turn(NOW)
+    while sum(begun) < 4000:
+        # The step of another run that ends now is in the commit of the very next turn, which is a short one.
+        before, others = sum(begun), len(handled)
+        turn_loop.post(lambda: handled.append(sum(begun)))
+        turn_loop.turn(NOW)
+        assert handled[others:] == [before]
+        assert 0 < sum(begun) - before <= STARTS
+
+
+def test_a_few_runs_that_a_transaction_started_begin_at_once(
+    turn_loop: TurnLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    monkeypatch.setattr(turn_loop.worker.loader, "begin_started", lambda started: begun.append(len(started)))
+    creation = RunCreated("few", "nothing", None, 0, "running", NOW)
+    turn_loop.post(partial(turn_loop.worker.started_outside, [(creation, 10_000)]))
+    turn_loop.turn(NOW)
+    assert begun == [1]
 
 
 def test_starts_come_to_their_turn_however_much_else_comes_in(turn_loop: TurnLoop) -> None:

@@ -37,9 +37,9 @@ from stepwell.store.notifications import Notification
 from stepwell.store.store import Outcome, Store
 from stepwell.values.codec import Codec
 from stepwell.worker.effects import EndsRefused, Later, RunsOver, StepsDropped, TookOn
-from stepwell.worker.facts import ValuePublished
+from stepwell.worker.facts import RunsBegun, ValuePublished
 from stepwell.worker.failure_log import attempt_fields
-from stepwell.worker.pace import MOST
+from stepwell.worker.pace import MOST, STARTS
 from stepwell.worker.runs import Capacity
 from stepwell.worker.unit_of_work import Reply, UnitOfWork
 from stepwell.worker.worker import Worker
@@ -210,7 +210,7 @@ class TurnLoop:
         room = max(self.limit - len(worker.batch), self.limit // 4)
         self._handle(inbox, room)
         if self.starts and (not self._held_up or self.gate.unavailable is not None):
-            self._handle(self.starts, max(room - self.taken_on, room // 4, 1))
+            self._handle(self.starts, max(min(room - self.taken_on, STARTS), min(room // 4, STARTS), 1))
         if worker.loops.intruded:
             worker.outcomes.halt_intruded()
             self._let_out()
@@ -457,7 +457,10 @@ class TurnLoop:
         for effect in self.worker.take_effects():
             match effect:
                 case Later(fact):
-                    self.inbox.append(partial(self.worker.route, fact))
+                    # Runs that begin many at a time wait where starts do, and have a part of each turn: the step of
+                    # another run that ends meanwhile is in the next commit, however many they are.
+                    waiting = self.starts if isinstance(fact, RunsBegun) else self.inbox
+                    waiting.append(partial(self.worker.route, fact))
                 case StepsDropped(attempts):
                     self._driver.drop_steps(attempts)
                 case RunsOver(over):

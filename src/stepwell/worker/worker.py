@@ -41,6 +41,7 @@ from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.loader import Loader
 from stepwell.worker.operation_kinds import OperationTable
 from stepwell.worker.outcomes import Outcomes
+from stepwell.worker.pace import LEAST
 from stepwell.worker.permits import Permits
 from stepwell.worker.queue_agenda import QueueAgenda
 from stepwell.worker.queue_scheduler import QueueScheduler
@@ -214,7 +215,10 @@ class Worker:
     def started_outside(self, started: list[tuple[RunCreated, int]]) -> None:
         """Bring runs to life that a transaction of the user's started, with what has been sent to them since."""
         self.runs.claiming.update(key for _, key in started)
-        self._begin(started)
+        if len(started) > LEAST:
+            self.runs.later(facts.RunsBegun(started))
+        else:
+            self._begin(started)
 
     def _begin(self, started: list[tuple[RunCreated, int]]) -> None:
         """Begin some of these runs, and the others later, as `_load` does."""
