@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stepwell.api.chapters import ChapterInfo
     from stepwell.api.engine import Engine
     from stepwell.api.handles import OpenTransaction, QueueHandle, Run
+    from stepwell.api.restore import Restoration, restore
     from stepwell.api.schedule_views import ScheduleInfo, TickInfo
     from stepwell.api.schedules import DeclaredSchedules, ScheduleHandle
     from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WaitInfo
@@ -137,6 +138,7 @@ _HOMES = {
     ),
     "stepwell.api.backup": ("Backup", "Verification", "verify"),
     "stepwell.api.engine": ("Engine",),
+    "stepwell.api.restore": ("Restoration", "restore"),
     "stepwell.api.handles": (
         "OpenTransaction",
         "QueueHandle",
@@ -278,6 +280,7 @@ __all__ = [
     "QueueInfo",
     "QueueNotFound",
     "Rate",
+    "Restoration",
     "ResultNotSerializable",
     "Retry",
     "RetryLater",
@@ -335,6 +338,7 @@ __all__ = [
     "publish",
     "random",
     "receive",
+    "restore",
     "saga",
     "scheduled_at",
     "send",

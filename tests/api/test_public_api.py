@@ -17,7 +17,7 @@ from stepwell import errors
 CLASSES = {
     "Act", "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Backup", "Batch", "ChapterInfo",
     "ChildRun", "Clock", "Connection", "Current", "Engine", "FailureInfo", "JournalEntry", "Limit", "OpenTransaction",
-    "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Rows", "Run", "RunContext", "RunInfo", "Saga",
+    "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Rows", "Run", "RunContext", "Restoration", "RunInfo", "Saga",
     "Step", "StepInfo",
     "AsyncScheduleHandle", "DeclaredSchedules", "Every", "Schedule", "ScheduleHandle", "ScheduleInfo", "TickInfo",
     "Transaction", "Verification", "WaitInfo", "Workflow",
@@ -25,7 +25,7 @@ CLASSES = {
 FUNCTIONS = {
     "continue_as_new", "current", "get_logger", "last_failure", "last_result",
     "scheduled_at", "map", "now", "patched", "publish", "random", "receive", "saga", "send",
-    "sleep_until", "start", "step", "transaction", "uuid4", "verify", "workflow",
+    "sleep_until", "start", "step", "transaction", "uuid4", "restore", "verify", "workflow",
 }  # fmt: skip
 ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
 
@@ -225,7 +225,7 @@ def test_twins_have_the_same_names_with_the_same_parameters_and_one_is_awaited(p
 
 def test_sync_has_the_operations_of_the_package_and_what_asyncio_has() -> None:
     operations = {name for name in stepwell.sync.__all__ if name not in ("ChildRun", "Saga", "call", "sleep")}
-    assert operations == FUNCTIONS - {"get_logger", "step", "transaction", "verify", "workflow"}
+    assert operations == FUNCTIONS - {"get_logger", "step", "transaction", "restore", "verify", "workflow"}
 
 
 def test_the_page_of_the_api_has_every_name() -> None:

@@ -36,7 +36,7 @@ LAYERS: list[list[str]] = [
 #: free inside.
 INSIDE: dict[str, list[list[str]]] = {
     "stepwell.api": [
-        ["async_engine"],
+        ["async_engine", "restore"],
         ["async_schedules"],
         ["async_opening", "engine"],
         ["schedules"],

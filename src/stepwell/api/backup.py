@@ -53,11 +53,12 @@ class Backup(msgspec.Struct, frozen=True):
 _TRANSFORMS: Final = Transforms([Compression()])
 
 
-def _silent(_what: str, _done: int, _of: int) -> None:
-    pass
+def silent(_what: str, _done: int, _of: int) -> None:
+    """Be told of the progress, and tell nobody."""
 
 
-def _readable(payload: bytes) -> bool:
+def readable(payload: bytes) -> bool:
+    """Tell whether a payload that is bytes can be read."""
     try:
         msgspec.json.decode(_TRANSFORMS.undo(payload, "a payload"))
     except (SerializationError, msgspec.DecodeError):
@@ -77,7 +78,7 @@ def back_up(
 
     began, at = time.monotonic(), datetime.now(UTC)
     made, found = backup.back_up(
-        os.fspath(path), os.fspath(target), overwrite=overwrite, readable=_readable, progress=progress or _silent
+        os.fspath(path), os.fspath(target), overwrite=overwrite, readable=readable, progress=progress or silent
     )
     return Backup(made, Path(made).stat().st_size, time.monotonic() - began, found.runs, found.entries, at)
 
@@ -92,7 +93,7 @@ def verify(path: str | os.PathLike[str], *, progress: Progress | None = None) ->
     """
     from stepwell.store.sqlite import backup
 
-    found = backup.verify(os.fspath(path), readable=_readable, progress=progress or _silent)
+    found = backup.verify(os.fspath(path), readable=readable, progress=progress or silent)
     return Verification(
         os.path.realpath(path), found.version, found.runs, found.entries, found.problems, datetime.now(UTC)
     )

@@ -55,6 +55,9 @@ COMMANDS: Final[dict[str, CommandRow]] = {
     "doctor": CommandRow("Look", "examine the file: what is wrong, or will be soon, and what to do", "doctor:doctor"),
     "backup": CommandRow("Keep", "copy the file, beside its workers, and look through the copy", "backup:backup"),
     "verify": CommandRow("Keep", "look through a file or a backup, and say what is wrong with it", "verify:verify"),
+    "restore": CommandRow(
+        "Keep", "put a backup in the place of the file, and pause what was under way", "restore:restore"
+    ),
     "completion": CommandRow(
         "Set up", "print what has a shell complete commands, options and ids", "completion:completion"
     ),

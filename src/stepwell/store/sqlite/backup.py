@@ -3,25 +3,28 @@
 A backup is one file that needs no other, or the same compressed by gzip (the ending ``.gz``).
 """
 
-# ruff: noqa: PTH110, PTH112, PTH118, PTH119, PTH120, PTH123, PTH202 -- SQLite's paths are strings
+# ruff: noqa: PTH108, PTH110, PTH112, PTH118, PTH119, PTH120, PTH123, PTH202, PTH207 -- SQLite's paths are strings
 # apsw's stubs name a type of Python 3.12, which pyright does not know of when it checks for 3.11:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
+import glob
 import gzip
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import apsw
 
-from stepwell.errors import FileNotUsable, InvalidArgument, StorageFull
+from stepwell.errors import FileInUse, FileNotUsable, InvalidArgument, StorageFull
 from stepwell.store.sqlite.file import copying, locking, migrate, mounts, paths
 from stepwell.store.sqlite.file.connecting import check_library, connect, reader_pragmas, set_pragmas, translate
+from stepwell.store.sqlite.peers.membership import Membership
 from stepwell.store.sqlite.verify import Findings, findings
 
 #: What is told what is done, and how much of how much of it, 0 of 0 where that is not known.
@@ -29,6 +32,8 @@ Progress = Callable[[str, int, int], None]
 
 COMPRESSED: Final = ".gz"
 _PARTIAL: Final = "-partial"
+_RESTORED: Final = "-restored"
+_BEFORE: Final = "-before-restore-"
 _CHUNK_BYTES: Final = 1024 * 1024
 #: gzip's quickest level: payloads are text, and half a minute more for a tenth less is nobody's choice in a backup.
 _LEVEL: Final = 1
@@ -158,3 +163,113 @@ def unpack(path: str, plain: str) -> None:
         raise FileNotUsable(
             f"{path!r} cannot be unpacked: {error}. It is damaged, or no backup; take another one"
         ) from error
+
+
+class Place:
+    """A restore under way: a backup that was copied to `partial`, to be put at `path`."""
+
+    def __init__(self, backup: str, path: str, partial: str, found: Findings, lock: locking.LockFile) -> None:
+        self.backup: Final = backup
+        self.path: Final = path
+        self.partial: Final = partial
+        self.found: Final = found
+        self._lock: Final = lock
+
+    def put(self) -> str | None:
+        """Put it in place; return where the file is now that was there, None where there was none.
+
+        The old file stays in place until the last step, which is one.
+        """
+        copying.settle(self.partial)
+        previous = _aside(self.path) if os.path.exists(self.path) else None
+        copying.publish(self.partial, self.path)
+        return previous
+
+
+@contextmanager
+def restoring(backup: str, path: str, *, readable: Callable[[bytes], bool], progress: Progress) -> Generator[Place]:
+    """Copy a backup beside `path`, look through it, and keep everybody from opening `path` for the length of the block.
+
+    Raises `FileInUse` where somebody has `path` open, `FileNotUsable` where the backup is damaged, or none.
+    """
+    check_library(apsw.sqlite_lib_version())
+    source, real = _existing(backup), paths.resolve(path)
+    if locking.Identity.of(source) == locking.Identity.of(real):
+        raise InvalidArgument(f"{source!r} is the file itself; give the path of a backup")
+    mounts.check_mount(real)
+    partial = real + _RESTORED + _PARTIAL
+    _discard(partial)
+    lock = locking.acquire(real + paths.LOCK_SUFFIX, real)
+    try:
+        others = _others(lock)
+        if others:
+            raise FileInUse(
+                f"{real!r} is open in process {', '.join(map(str, others))}. Stop all workers and programs that have "
+                "it open, then restore; nothing was changed."
+            )
+        try:
+            if source.endswith(COMPRESSED):
+                unpack(source, partial)
+            else:
+                copying.copy_database(source, partial, lambda done, pages: progress("copying", done, pages))
+            found = verify(partial, readable=readable, progress=progress)
+            if found.problems:
+                raise FileNotUsable(
+                    f"The backup {source!r} is damaged ({'; '.join(found.problems)}). {real!r} was not changed; "
+                    "`stepwell verify` says which backup is whole."
+                )
+            yield Place(source, real, partial, found, lock)
+        except apsw.Error as error:
+            raise translate(error, real) from error
+        finally:
+            _discard(partial)
+    finally:
+        lock.release()
+
+
+def _others(lock: locking.LockFile) -> list[int]:
+    """Return the ids of the processes that have the file open, for whoever stands in its door."""
+    membership = Membership(lock)
+    try:
+        return membership.others_pids()
+    finally:
+        membership.leave()
+
+
+def _aside(path: str) -> str:
+    """Copy the file at `path`, with all that its log has, to another name, and return that."""
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    name, number = f"{path}{_BEFORE}{moment}", 1
+    while os.path.exists(name):
+        number += 1
+        name = f"{path}{_BEFORE}{moment}-{number}"
+    endings = [""]
+    try:
+        copying.settle(path)
+    except (apsw.CorruptError, apsw.NotADBError):
+        # It is damaged, which may be why it is replaced: kept as it is, with its log, for whoever rescues what is left.
+        endings += [paths.WAL_SUFFIX] if os.path.exists(path + paths.WAL_SUFFIX) else []
+    # Copied, not renamed: at every moment there is a file at the path, and nobody makes a new one. Nor linked: engines
+    # refuse a file of two names.
+    for left in glob.glob(f"{glob.escape(path)}{_BEFORE}*{_PARTIAL}"):  # by a restore that was cut off
+        os.unlink(left)
+    for ending in endings:
+        os.close(os.open(name + _PARTIAL, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        shutil.copyfile(path + ending, name + _PARTIAL)
+        copying.publish(name + _PARTIAL, name + ending)
+    for ending in (paths.WAL_SUFFIX, paths.SHM_SUFFIX):
+        with suppress(FileNotFoundError):
+            os.unlink(path + ending)
+    return name
+
+
+def _discard(partial: str) -> None:
+    """Remove a copy that an engine had open, and what it made beside it: the lock file, too, knows the last commit.
+
+    A migration of the copy makes a backup; the one that is restored is one.
+    """
+    copying.discard(partial)
+    for beside in (partial + paths.LOCK_SUFFIX, *glob.glob(glob.escape(partial) + "-backup-v*")):
+        with suppress(FileNotFoundError):
+            os.unlink(beside)
+    shutil.rmtree(partial + paths.PEERS_SUFFIX, ignore_errors=True)

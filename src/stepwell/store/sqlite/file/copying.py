@@ -25,6 +25,7 @@ Progress = Callable[[int, int], None]
 
 #: How many pages are copied at a time, between two words on the progress: 8 MB of 4 KiB each.
 _PAGES: Final = 2048
+_PATIENCE_MILLISECONDS: Final = 5000
 _ENDINGS: Final = ("", paths.JOURNAL_SUFFIX, paths.WAL_SUFFIX, paths.SHM_SUFFIX)
 
 
@@ -70,6 +71,18 @@ def open_plain(path: str, mode: str) -> apsw.Connection:
 def standing_alone(copy: apsw.Connection) -> bool:
     """Make a copy one file that needs no other: its header says WAL, as the original's does. Tell if that worked."""
     return bool(copy.pragma("journal_mode", "DELETE") == "delete")
+
+
+def settle(path: str) -> None:
+    """Fold the log of a file that nobody has open into it, so that it needs no other; raises `apsw.Error`."""
+    connection = open_plain(path, "rw")
+    try:
+        connection.set_busy_timeout(_PATIENCE_MILLISECONDS)
+        connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        if not standing_alone(connection):
+            raise apsw.BusyError("another program reads it")
+    finally:
+        connection.close()
 
 
 def publish(partial: str, target: str) -> None:

@@ -1,0 +1,89 @@
+"""Putting a backup in the place of a file, without letting it repeat in silence what happened since it was made."""
+
+from __future__ import annotations
+
+import os
+from typing import Final, Literal
+
+import msgspec
+
+from stepwell.api.acts import user_at_host
+from stepwell.api.backup import Progress, readable, silent
+from stepwell.api.engine import Engine
+from stepwell.errors import InvalidArgument, RunEnded, RunHalted, RunNotFound
+
+#: What becomes of the runs that had not ended in the backup.
+InFlight = Literal["pause", "go-on"]
+
+_PAGE: Final = 500
+
+
+class Restoration(msgspec.Struct, frozen=True):
+    """A backup that was put in place, at `path`.
+
+    `previous` is where the file is that was there before, None where there was none. Of the `runs` of the backup
+    `in_flight` had not ended, and `paused` of them were paused.
+    """
+
+    path: str
+    backup: str
+    previous: str | None
+    runs: int
+    in_flight: int
+    paused: int
+
+
+def restore(
+    backup: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    in_flight: InFlight = "pause",
+    reason: str | None = None,
+    by: str | None = None,
+    progress: Progress | None = None,
+) -> Restoration:
+    """Put a backup in the place of the file at `path`; the file that is there is kept under another name beside it.
+
+    The backup knows nothing of what happened after it was made. Steps that its runs executed since would be executed
+    again, so the runs that had not ended are paused (``in_flight="pause"``): look at each, and unpause it, settle its
+    step, or cancel it. ``"go-on"`` lets them go on at once. `reason` and `by` are recorded with each pause.
+
+    The backup is looked through first, as by `verify`, and stays as it is. A restore that is cut off leaves the file as
+    it was, or is finished by another call. Raises `FileInUse` while workers or other programs have the file open,
+    `FileNotUsable` for a backup that is damaged or none, `StorageFull`, `InvalidArgument`.
+    """
+    if in_flight not in ("pause", "go-on"):
+        raise InvalidArgument(f'in_flight must be "pause" or "go-on", not {in_flight!r}')
+    from stepwell.store.sqlite import backup as files
+
+    source, target, told = os.fspath(backup), os.fspath(path), progress or silent
+    with files.restoring(source, target, readable=readable, progress=told) as place:
+        counted = paused = 0
+        told("pausing what was under way", 0, 0)
+        with Engine(place.partial, workflows=[]) as engine:
+            for run_id in _in_flight(engine):
+                counted += 1
+                if in_flight == "pause":
+                    why = reason or f"restored from the backup {place.backup!r}"
+                    paused += _paused(engine, run_id, why, by or user_at_host())
+        previous = place.put()
+    return Restoration(place.path, place.backup, previous, place.found.runs, counted, paused)
+
+
+def _in_flight(engine: Engine) -> list[str]:
+    """Return the ids of the runs that have not ended, but for halted ones, which do nothing by themselves."""
+    found: list[str] = []
+    for status in ("pending", "running", "waiting"):
+        before: str | None = None
+        while page := engine.list(status=status, limit=_PAGE, before=before):
+            found += [run.id for run in page]
+            before = page[-1].id
+    return list(dict.fromkeys(found))
+
+
+def _paused(engine: Engine, run_id: str, reason: str, by: str) -> bool:
+    try:
+        engine.get(run_id).pause(reason=reason, by=by)
+    except (RunEnded, RunHalted, RunNotFound):  # it was cancelled before anybody had begun it, say
+        return False
+    return True
