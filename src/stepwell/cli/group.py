@@ -33,6 +33,9 @@ COMMANDS: Final[dict[str, CommandRow]] = {
     "list": CommandRow("Look", "list runs, newest first", "list_runs:list_runs"),
     "show": CommandRow("Look", "show a run: its facts, what it published, its journal", "show:show"),
     "queues": CommandRow("Look", "list the queues and limits of the file, and how full they are", "queues:queues"),
+    "schedules": CommandRow(
+        "Look", "list, show, make, change, pause, trigger, backfill and delete schedules", "schedules:schedules"
+    ),
     "workers": CommandRow("Look", "list the workers that have the file open, and what they are at", "workers:workers"),
     "start": CommandRow("Act", "record the start of a run, for a worker to carry out", "start:start"),
     "send": CommandRow("Act", "send a message to a run", "send:send"),
