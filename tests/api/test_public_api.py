@@ -142,6 +142,8 @@ OF_A_RUN = {
     "info": [],
     "cancel": ["reason", "*", "by"],
     "retry": ["*", "reason", "by"],
+    "rewind": ["to", "*", "results", "args", "kwargs", "reason", "by"],
+    "restart": ["*args", "kwargs", "reason", "by"],
     "resume": ["*", "reason", "by"],
     "acts": [],
     "send": ["name", "value", "*", "key"],

@@ -285,6 +285,40 @@ def live_long(engine: TestEngine) -> Reader:
     return page
 
 
+def repair_a_run(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/repair-a-run.md", engine)
+    done: list[str] = []
+
+    @step(name="pack")
+    async def pack(what: str) -> str:
+        done.append(what)
+        return what
+
+    @workflow(name="shop.flows.order")
+    async def order(name: str, *, express: bool = False) -> list[str]:
+        return [await pack(name), await pack("size"), await pack("fast" if express else "slow")]
+
+    engine.start(order, "order-42", id="order-42").result(60)
+    page.names["print"] = lambda *_: None
+
+    def settled(run: Any) -> Any:
+        return run.result(60)
+
+    *statements, last = page.blocks[0].splitlines()
+    assert statements[0].startswith("run = ")
+    for line in page.blocks[0].split("\n\n")[1].splitlines():
+        exec("run = engine.get('order-42')\n" + line, page.names)
+        settled(engine.get("order-42"))
+    exec(page.blocks[0].split("\n\n")[0], page.names)
+    page.executed.add(0)
+    assert last.startswith("run.restart(")
+    assert engine.get("order-42").result(60) == ["order-42", "size", "fast"]
+    assert [chapter.beginning for chapter in engine.get("order-42").chapters()] == [
+        *("started", "rewound", "rewound", "rewound", "rewound", "restarted", "restarted"),
+    ]
+    return page
+
+
 def run_cpu_bound_steps(engine: TestEngine) -> Reader:
     page = Reader("docs/how-to/run-cpu-bound-steps.md", engine, Page=str, Image=bytes)
     page.execute(0)
@@ -468,6 +502,7 @@ READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/how-to/keep-and-purge.md": keep_and_purge,
     "docs/how-to/limit-steps.md": limit_steps,
     "docs/how-to/live-long.md": live_long,
+    "docs/how-to/repair-a-run.md": repair_a_run,
     "docs/how-to/retry-a-run.md": retry_a_run,
     "docs/how-to/retry-a-step.md": retry_a_step,
     "docs/how-to/run-cpu-bound-steps.md": run_cpu_bound_steps,

@@ -19,6 +19,8 @@ _WORDS: Final[dict[ActKind, str]] = {
     "cancel": "cancelled",
     "resume": "resumed",
     "retry": "retried",
+    "rewind": "rewound",
+    "restart": "restarted",
     "takeover": "taken over",
     "pause": "paused",
     "unpause": "unpaused",

@@ -9,7 +9,7 @@ import asyncio
 import builtins
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -500,6 +500,27 @@ class AsyncRun(Generic[T]):
     async def unpause(self, *, children: bool = False, reason: str | None = None, by: str | None = None) -> None:
         """Let a paused run go on; see `stepwell.Run.unpause`."""
         await self._engine._ask((await self._engine._ready()).requests.pause(self.id, False, children, by, reason))
+
+    async def rewind(
+        self,
+        to: int,
+        *,
+        results: Mapping[int, object] | None = None,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        reason: str | None = None,
+        by: str | None = None,
+    ) -> None:
+        """Have the run go on from operation `to`; see `stepwell.Run.rewind`."""
+        requests = (await self._engine._ready()).requests
+        await self._engine._ask(requests.rewind(self.id, self._definition, to, results, args, kwargs, by, reason))
+
+    async def restart(
+        self, *args: Any, kwargs: Mapping[str, Any] | None = None, reason: str | None = None, by: str | None = None
+    ) -> None:
+        """Have the run begin again; see `stepwell.Run.restart`."""
+        requests = (await self._engine._ready()).requests
+        await self._engine._ask(requests.restart(self.id, self._definition, args, kwargs, by, reason))
 
     async def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Try a halted run again; see `stepwell.Run.resume`."""

@@ -16,9 +16,9 @@ from stepwell.values.codec import Codec
 class ChapterInfo(msgspec.Struct, frozen=True):
     """A chapter of a run; times are aware datetimes, UTC.
 
-    `number` counts from 1, and `Run.journal` takes it. `beginning` says how it began: ``started``, or ``continued``
-    where the code of the one before went on as new. `ended_at` is when another one followed, None for the present one.
-    `input` is what its code was given, as plain JSON data.
+    `number` counts from 1, and `Run.journal` takes it. `beginning` says how it began: ``started``; ``continued`` where
+    the code of the one before went on as new; ``rewound`` or ``restarted`` by somebody. `ended_at` is when another one
+    followed, None for the present one. `input` is what its code was given, as plain JSON data.
     """
 
     number: int

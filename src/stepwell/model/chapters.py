@@ -13,8 +13,8 @@ import msgspec
 
 from stepwell.model.journal import Payload
 
-#: How a chapter began: the run was started, its code went on as new, or somebody did something to it.
-Beginning: TypeAlias = Literal["started", "continued"]
+#: How a chapter began: the run was started, its code went on as new, or somebody rewound or restarted it.
+Beginning: TypeAlias = Literal["started", "continued", "rewound", "restarted"]
 
 #: The kind, and the operation, of the entry that stands before each chapter but the first.
 CHAPTER: Final = "chapter"
@@ -24,13 +24,15 @@ class Chapter(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What the code of a chapter depends on beside its input and its journal; the first chapters of runs have none.
 
     `number` counts from 1. The run's clock begins at `clock_from` (None: when the run begins, as in a first chapter).
-    Its random numbers come from `seed`, its operations are counted on from `ops_before`.
+    Its random numbers come from `seed`, its operations are counted on from `ops_before`. `runs_before` is
+    the highest key of a run when it began: what its operations start anew is none of those.
     """
 
     number: int
     clock_from: int | None
     seed: str
     ops_before: int
+    runs_before: int
 
 
 class ChapterRecord(msgspec.Struct, frozen=True):

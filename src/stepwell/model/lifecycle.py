@@ -8,7 +8,7 @@ a store allows, the diagram in the documentation, the filters of `list`.
 - ``waiting``    waits only for timers, messages, children or a retry; takes no memory.
 - ``paused``     stopped by somebody, or because a step failed for good, until somebody unpauses it.
 - ``halted``     stopped by the engine for the reason in the row; repairable, then resumed.
-- ``completed``  ended with a result.
+- ``completed``  ended with a result; until somebody rewinds it.
 - ``failed``     ended with an error; until somebody retries it.
 - ``cancelled``  ended by a cancellation; until somebody retries it.
 """
@@ -64,6 +64,12 @@ MOVES: Final[dict[str, Move]] = {
     "completed": _move("RunFinished", _BEGUN, "completed", "its code returned"),
     "failed": _move("RunFinished", _ALIVE, "failed", "its code raised, or its deadline passed"),
     "cancelled": _move("RunFinished", (*_ALIVE, "paused"), "cancelled", "it was cancelled"),
+    "rewound": _move(
+        "RunRewound",
+        ("waiting", "halted", "completed", "failed", "cancelled"),
+        "pending",
+        "somebody has it go on from an earlier point, or from the beginning",
+    ),
     "retried": _move("RunRetried", ("failed", "cancelled"), "pending", "somebody brings it back, without what failed"),
 }
 
@@ -74,8 +80,8 @@ TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
 
 #: States in which a run has ended. By itself it never leaves them.
 ENDED: Final[frozenset[Status]] = frozenset({"completed", "failed", "cancelled"})
-#: Ended states out of which somebody can bring a run back: a retry makes it ``pending``.
-RETRIABLE: Final[frozenset[Status]] = frozenset(status for status in ENDED if TRANSITIONS[status])
+#: Ended states out of which a retry can bring a run back.
+RETRIABLE: Final[frozenset[Status]] = MOVES["retried"].sources
 
 
 class IllegalTransition(StepwellError):

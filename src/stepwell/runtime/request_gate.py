@@ -24,6 +24,7 @@ from stepwell.runtime.requests import (
     ResumeRun,
     RetryRun,
     RetryRuns,
+    RewindRun,
     SendMessage,
     StartRun,
     WaitForIdle,
@@ -32,6 +33,7 @@ from stepwell.runtime.requests import (
     Waiting,
 )
 from stepwell.runtime.retry_requests import RetryRequests
+from stepwell.runtime.rewind_requests import RewindRequests
 from stepwell.runtime.run_requests import RunRequests
 from stepwell.runtime.schedule_requests import (
     BackfillSchedule,
@@ -44,6 +46,7 @@ from stepwell.runtime.schedule_requests import (
 )
 from stepwell.runtime.waiters import Waiters
 from stepwell.worker.unit_of_work import Reply
+from stepwell.worker.worker import Worker
 
 
 class RequestGate:
@@ -51,6 +54,7 @@ class RequestGate:
 
     def __init__(
         self,
+        worker: Worker,
         runs: RunRequests,
         retries: RetryRequests,
         pauses: PauseRequests,
@@ -62,6 +66,7 @@ class RequestGate:
         self._runs = runs
         self._retries = retries
         self._pauses = pauses
+        self._rewinds = RewindRequests(worker, retries)
         self._queues = queues
         self._purging = purging
         self._schedules = schedules
@@ -100,6 +105,8 @@ class RequestGate:
                 self._retries.retry(request.run_id, request.actor, reply)
             case RetryRuns():
                 self._retries.retry_all(request, reply)
+            case RewindRun():
+                self._rewinds.rewind(request, reply)
             case ChangeQueue():
                 self._queues.change(request, reply)
             case PauseQueue():

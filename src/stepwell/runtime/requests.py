@@ -18,6 +18,7 @@ from stepwell.model.journal import Payload
 from stepwell.runtime.schedule_requests import ScheduleRequest
 from stepwell.store.changes import RunCreated
 from stepwell.store.inspector import RunFilter
+from stepwell.worker.rewinding import NewInput
 from stepwell.worker.unit_of_work import Reply
 
 
@@ -88,6 +89,21 @@ class RetryRun(msgspec.Struct, frozen=True):
 
     run_id: str
     actor: Actor
+
+
+class RewindRun(msgspec.Struct, frozen=True):
+    """Have a run go on in another chapter, from operation `to`, or from its beginning (None). Answered when recorded.
+
+    `results` are what operations deliver in place of what is recorded, `given` is the input of the chapter where it is
+    another one. Answered with `RunNotFound`, with `RunNotEnded` for one that is under way, with `InvalidArgument` where
+    it has no such operation, or its code would not go on with what it is given.
+    """
+
+    run_id: str
+    to: int | None
+    actor: Actor
+    results: tuple[tuple[int, Payload], ...] = ()
+    given: NewInput | None = None
 
 
 class RetryRuns(msgspec.Struct, frozen=True):
@@ -165,6 +181,7 @@ Request: TypeAlias = (
     | ResumeRun
     | RetryRun
     | RetryRuns
+    | RewindRun
     | ChangeQueue
     | PauseQueue
     | CancelWaiting

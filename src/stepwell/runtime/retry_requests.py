@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec.structs import replace
 
@@ -21,12 +21,16 @@ from stepwell.model.run import RunRecord
 from stepwell.runtime.requests import Asked, RetryRuns
 from stepwell.runtime.run_requests import RunRequests, paused
 from stepwell.store.acts import ActRecorded
-from stepwell.store.changes import RunRetried
+from stepwell.store.changes import RunRetried, RunRewound
 from stepwell.store.inspector import Inspector, RunFilter
 from stepwell.worker.failure_log import run_fields
+from stepwell.worker.rewinding import Rewinding
 from stepwell.worker.undoing import Undoing, undo
-from stepwell.worker.unit_of_work import Reply
+from stepwell.worker.unit_of_work import Reply, UnitOfWork
 from stepwell.worker.worker import Worker
+
+#: Runs that come back together, each with the change that brings it back.
+Family: TypeAlias = Sequence[tuple[RunRecord, RunRetried | RunRewound]]
 
 _log: Final = logging.getLogger("stepwell")
 
@@ -70,38 +74,58 @@ class RetryRequests:
             raise RunNotEnded(f"run {run_id!r} has not ended ({record.status}), so it cannot be retried")
         self._bring_back(record, actor, reply)
 
+    def is_coming(self, key: int) -> bool:
+        """Tell whether a run comes back with the commit under way."""
+        return key in self._coming
+
     def _bring_back(self, record: RunRecord, actor: Actor, reply: Reply) -> None:
         """Add a run, and the children that come with it, to the batch as one unit. Raises `RunNotEnded`."""
-        family = list(self._with_children(record))
+        family = list(self._retried_family(record))
         work = self._worker.batch.lone_work()
         for each, change in family:
             work.changes += [change, ActRecorded("retry", self._worker.now, *actor, run_id=each.id)]
-        keys = {each.key for each, _ in family}
-        self._coming |= keys
-        work.afterwards(partial(self._retried, family), lambda _error: self._coming.difference_update(keys))
+        self.expect(family, work)
         work.answer(reply, None)
 
-    def _retried(self, family: Sequence[tuple[RunRecord, RunRetried]]) -> None:
+    def expect(self, family: Family, work: UnitOfWork) -> None:
+        """Have runs that come back with a unit taken up after its commit."""
+        keys = {each.key for each, _ in family}
+        self._coming |= keys
+        work.afterwards(partial(self._back, family), lambda _error: self._coming.difference_update(keys))
+
+    def _back(self, family: Family) -> None:
         """Have the runs that are back taken up, and say so."""
         self._coming.difference_update(record.key for record, _ in family)
         self._worker.claims.work_may_exist = True
         for record, change in family:
+            if record.queue is not None:
+                self._worker.runs.queue_touched(record.queue)
+            if isinstance(change, RunRewound):
+                continue
             text = "run %r of %r, which %s, is retried; %d entries of its journal are undone"
             what = "failed" if record.status == "failed" else "was cancelled"
             arguments = record.id, record.workflow, what, len(change.undone)
             _log.info(text, *arguments, extra=run_fields(record.id, record.workflow))
-            if record.queue is not None:
-                self._worker.runs.queue_touched(record.queue)
 
-    def _with_children(self, record: RunRecord) -> Iterator[tuple[RunRecord, RunRetried]]:
-        undoing = undo(self._worker.codec, record, self._journal(record.key), self._worker.now, self._worker.kinds)
+    def _retried_family(self, record: RunRecord) -> Iterator[tuple[RunRecord, RunRetried | RunRewound]]:
+        entries = self.journal(record.key)
+        undoing = undo(self._worker.codec, record, entries, self._worker.now, self._worker.kinds)
+        return self.with_children(record, undoing)
+
+    def with_children(
+        self, record: RunRecord, undoing: Undoing | Rewinding
+    ) -> Iterator[tuple[RunRecord, RunRetried | RunRewound]]:
+        """Yield a run with the change that brings it back, and so its children that come along, if `undoing` is done.
+
+        Raises `RunNotEnded` where one of them is about to end with its parent.
+        """
         uncancelled: list[int] = []
-        family: list[tuple[RunRecord, RunRetried]] = []
+        family: list[tuple[RunRecord, RunRetried | RunRewound]] = []
         for child in self._children(record.key, (*RETRIABLE, *_ALIVE, "running")):
-            if child.key in self._coming or not _comes_along(child, undoing):
+            if child.key in self._coming or not _comes_along(record, child, undoing):
                 continue
             if child.status in RETRIABLE:
-                family += self._with_children(child)
+                family += self._retried_family(child)
             elif child.cancel_requested_at is not None:
                 self._check_reached(record, child)
                 uncancelled.append(child.key)
@@ -112,14 +136,15 @@ class RetryRequests:
 
     def _check_reached(self, parent: RunRecord, child: RunRecord) -> None:
         """Raise `RunNotEnded` where a child has heard already that it is to end with its parent."""
-        heard = child.owner is not None or any(entry.kind == "cancel" for entry in self._journal(child.key))
+        heard = child.owner is not None or any(entry.kind == "cancel" for entry in self.journal(child.key))
         if heard:
             raise RunNotEnded(
                 f"run {parent.id!r} cannot be retried yet: its child, run {child.id!r}, has not ended "
                 f"({child.status}), but was told to, with its parent. Try again when it is over"
             )
 
-    def _journal(self, key: int) -> list[Entry]:
+    def journal(self, key: int) -> list[Entry]:
+        """Return the journal of a run's present chapter."""
         entries: list[Entry] = []
         after = 0
         while page := self._inspector.journal(key, after=after, limit=_PAGE):
@@ -170,11 +195,13 @@ def _count(done: list[str], run_id: str, _value: object, error: BaseException | 
         _log.warning("run %r is not retried: %s", run_id, error, extra=run_fields(run_id))
 
 
-def _comes_along(child: RunRecord, undoing: Undoing) -> bool:
+def _comes_along(parent: RunRecord, child: RunRecord, undoing: Undoing | Rewinding) -> bool:
     """Tell whether a child was started by what stays of its parent's journal, and its end is not known there.
 
-    A detached one lives its own life: it comes along only if its failure was its parent's.
+    A detached one lives its own life, and so does any of a parent that has not ended: it comes along only if its
+    failure was its parent's.
     """
     if child.parent_op not in undoing.children or child.id in undoing.told:
         return False
-    return child.attached or (child.status in ENDED and child.id in undoing.failed)
+    ended_with_it = child.attached and parent.status in ENDED
+    return ended_with_it or (child.status in ENDED and child.id in undoing.failed)

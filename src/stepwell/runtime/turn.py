@@ -97,6 +97,7 @@ class TurnLoop:
         self.waiters = Waiters(store, self.worker.memory, self.worker.batch, self.worker.claims.claiming)
         run_requests = RunRequests(self.worker, store.reads)
         self.gate = RequestGate(
+            self.worker,
             run_requests,
             RetryRequests(self.worker, store.inspector, run_requests, self.inbox.append),
             PauseRequests(self.worker),

@@ -10,7 +10,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from stepwell.model.journal import Entry, Payload
+from stepwell.model.chapters import Beginning
+from stepwell.model.journal import Entry, EntryKind, Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import Remedy, RunRecord
 from stepwell.store.acts import ActRecorded
@@ -173,6 +174,46 @@ class PauseEnded(msgspec.Struct, frozen=True):
     children: bool = False
 
 
+class Replacement(msgspec.Struct, frozen=True):
+    """What an operation delivers in place of what the entry of kind `was` holds: an entry of `kind`, with `value`."""
+
+    op: int
+    was: EntryKind
+    kind: EntryKind
+    value: Payload
+
+
+class RunRewound(msgspec.Struct, frozen=True):
+    """A run begins another chapter, with some of the entries of the present one: it is ``pending``, without an owner.
+
+    One that is paused, or to be paused, is ``paused``.
+
+    It must be as it was looked at: in the state `status`, its last entry at `seen` (0: it has none), and not in the
+    memory of another worker; else this raises `RunNotEnded`, which says what it is now.
+
+    The entries at the positions `kept` are told to its code in their order, `replaced` in place of some. `how` is
+    ``rewound``, then clock and random numbers of the chapter are those of the one before; or ``restarted``, then they
+    begin anew, and its operations are counted on from `ops_before`. `input` is what its code is given, where
+    `has_input` is set. The messages `returned`, `deadline_at`, `stays_cancelled`, `uncancelled` and what becomes of a
+    place in a queue: as in `RunRetried`. A run that has not ended keeps its place, but loses its permits.
+    """
+
+    run: int
+    status: Status
+    seen: int
+    at: int
+    how: Beginning
+    kept: list[int] = []
+    replaced: list[Replacement] = []
+    returned: list[tuple[str, Payload, int]] = []
+    has_input: bool = False
+    input: Payload = None
+    ops_before: int = 0
+    deadline_at: int | None = None
+    stays_cancelled: bool = False
+    uncancelled: list[int] = []
+
+
 class RunsClaimed(msgspec.Struct, frozen=True):
     """The writing worker wants these runs: it becomes the owner of those that have none and have not ended.
 
@@ -316,6 +357,7 @@ Change: TypeAlias = (
     | RunRetried
     | PauseRequested
     | PauseEnded
+    | RunRewound
     | RunsClaimed
     | WorkTaken
     | RunsReleased

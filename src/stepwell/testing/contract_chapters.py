@@ -9,16 +9,18 @@ from itertools import pairwise
 
 import pytest
 
-from stepwell.errors import ClaimLost
-from stepwell.model.chapters import decode_chapter
+from stepwell.errors import ClaimLost, RunNotEnded, RunNotFound
+from stepwell.model.chapters import Beginning, decode_chapter
 from stepwell.model.lifecycle import ENDED, STATUSES, Status
 from stepwell.store.changes import (
     CancelRequested,
     MessageSent,
+    Replacement,
     RunContinued,
     RunFinished,
     RunMoved,
     RunRetried,
+    RunRewound,
     ValuePublished,
 )
 from stepwell.store.store import Unit
@@ -125,6 +127,57 @@ class ChapterContract(StoreFixtures):
         last = worker.read.journal(key)[-1]
         worker.apply(RunRetried(key, LATER, LATER, undone=[last.position]))
         assert [entry.op for entry in worker.read.journal(key)] == [11]
+
+    def test_a_rewound_run_has_copies_of_what_is_kept_in_their_order(self, worker: Worker) -> None:
+        key, other = worker.create("a"), worker.create("b")
+        worker.apply(*(step(run, op) for op in (1, 2, 3) for run in (key, other)))
+        worker.apply(RunFinished(key, "failed", NOW, error="{}"))
+        entries, foreign = worker.read.journal(key), worker.read.journal(other)
+        kept = [entries[1].position, entries[0].position, foreign[0].position]
+        replaced = [Replacement(2, "step", "step", "7"), Replacement(3, "step", "step", "8")]
+        worker.apply(RunRewound(key, "failed", entries[-1].position, LATER, "rewound", kept, replaced))
+        record = worker.record(key)
+        assert (record.status, record.error, record.ended_at, record.owner, record.input) == (
+            *("pending", None, None, None, "[1]"),
+        )
+        assert [(entry.op, entry.value, entry.at) for entry in worker.read.journal(key)] == [
+            (1, "1", NOW + 1),
+            (2, "7", NOW + 2),
+        ]
+        begins = [chapter.journal_from for chapter in worker.read.chapters(key)]
+        assert worker.read.journal_between(key, *begins) == entries
+        assert worker.take(at=LATER) == [key]
+
+    @pytest.mark.parametrize("how", ["rewound", "restarted"])
+    def test_clock_and_chance_of_what_is_kept_are_those_of_before(self, worker: Worker, how: Beginning) -> None:
+        key = worker.create("a")
+        worker.apply(step(key, 1), continued(key))
+        worker.apply(step(key, 11), RunFinished(key, "completed", LATER, result="1"))
+        before = decode_chapter(worker.record(key).chapter)
+        (entry,) = worker.read.journal(key)
+        worker.apply(RunRewound(key, "completed", entry.position, LATER, how, ops_before=11))
+        chapter = decode_chapter(worker.record(key).chapter)
+        assert before is not None
+        assert chapter is not None
+        same = (chapter.clock_from, chapter.seed, chapter.ops_before) == (
+            *(before.clock_from, before.seed, before.ops_before),
+        )
+        assert (chapter.number, chapter.runs_before, same) == (3, key, how == "rewound")
+        if how == "restarted":
+            assert (chapter.clock_from, chapter.ops_before, worker.record(key).started_at) == (None, 11, None)
+
+    def test_a_run_that_has_moved_on_is_not_rewound(self, worker: Worker, other: Worker) -> None:
+        key = worker.create("a", "failed")
+        with pytest.raises(RunNotEnded, match="'a' is failed now: it has moved on"):
+            worker.apply(RunRewound(key, "failed", 7, LATER, "rewound"))
+        with pytest.raises(RunNotEnded, match="'a' is failed now"):
+            worker.apply(RunRewound(key, "completed", 0, LATER, "rewound"))
+        waiting = worker.create("b", "waiting")
+        with pytest.raises(RunNotEnded, match="'b' is waiting now, in the memory of another worker"):
+            other.apply(RunRewound(waiting, "waiting", 0, LATER, "rewound"))
+        with pytest.raises(RunNotFound):
+            worker.apply(RunRewound(99, "failed", 0, LATER, "rewound"))
+        assert (worker.read.chapters(key), worker.read.chapters(waiting)) == ([], [])
 
     def test_no_position_is_given_out_below_a_chapter(self, worker: Worker) -> None:
         key, other = worker.create("a"), worker.create("b")

@@ -12,7 +12,16 @@ import pytest
 from stepwell.errors import StepwellError
 from stepwell.model.lifecycle import MOVES, STATUSES, TRANSITIONS, Status
 from stepwell.model.permit_states import PERMIT_MOVES, PERMIT_PLACES, PermitPlace
-from stepwell.store.changes import Change, PauseEnded, RunFinished, RunMoved, RunResumed, RunRetried, RunsClaimed
+from stepwell.store.changes import (
+    Change,
+    PauseEnded,
+    RunFinished,
+    RunMoved,
+    RunResumed,
+    RunRetried,
+    RunRewound,
+    RunsClaimed,
+)
 from stepwell.store.queues import (
     PermitAsked,
     PermitDetached,
@@ -46,7 +55,7 @@ class MoveContract(StoreFixtures):
             other.reap()
         else:
             with contextlib.suppress(StepwellError):
-                worker.apply(_change_of(name, run))
+                worker.apply(_change_of(name, run, source))
         status = worker.record(run).status
         if source in move.sources:
             assert status == move.target
@@ -75,7 +84,7 @@ class MoveContract(StoreFixtures):
             assert _place(worker, run) == (move.target if source in move.sources else source)
 
 
-def _change_of(name: str, run: int) -> Change:
+def _change_of(name: str, run: int, source: Status) -> Change:
     """Return the change that makes the move `name` of the run."""
     target, change = MOVES[name].target, MOVES[name].change
     match change:
@@ -87,6 +96,8 @@ def _change_of(name: str, run: int) -> Change:
             return RunResumed(run, NOW)
         case "RunRetried":
             return RunRetried(run, NOW, NOW)
+        case "RunRewound":
+            return RunRewound(run, source, 0, NOW, "rewound")
         case "RunFinished":
             return RunFinished(run, target, NOW, error="{}" if target == "failed" else None)
         case _:

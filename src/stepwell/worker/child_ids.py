@@ -34,6 +34,8 @@ class Parent(Protocol):
     id: str
     #: Whether some run had an id of the kind that its children are given when it first gave one; None: not known.
     shares_ids: bool | None
+    #: The highest key of a run when its present chapter began; no child of that is below.
+    runs_before: int
 
 
 class Ids(Protocol):
@@ -90,7 +92,10 @@ class ChildIds:
         )
 
     def of_before(self, parent: Parent, number: int, workflow: str, fingerprint: int) -> RunRecord | None:
-        """Return the child that this operation started before a retry of its run undid that, if it can still be it."""
+        """Return the child that this operation started before a retry of its run undid that, if it can still be it.
+
+        One that was started in an earlier chapter cannot: what is rewound is done anew.
+        """
         prefix = prefix_of_children(parent.id)
         if parent.shares_ids is None:
             parent.shares_ids = self._ids.has_ids(prefix)
@@ -100,7 +105,7 @@ class ChildIds:
             found = self._ids.run_by_id(candidate)
             if found is None:
                 return None
-            is_own = found.parent == parent.key and found.parent_op == number
+            is_own = found.parent == parent.key and found.parent_op == number and found.key > parent.runs_before
             if is_own and found.workflow == workflow and found.fingerprint == fingerprint and _can_serve(found):
                 return found
         return None

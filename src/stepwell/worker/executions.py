@@ -23,9 +23,9 @@ class Executions:
         self._runs = runs
         self._greenlets: dict[str, tuple[Workflow[..., Any], bool]] = {}
 
-    def of(self, record: RunRecord, definition: Workflow[..., Any]) -> Execution:
-        """Make the execution of a run; it has not begun."""
-        greenlets = self.need_greenlets(definition)
+    def of(self, record: RunRecord, definition: Workflow[..., Any], *, greenlets: bool = False) -> Execution:
+        """Make the execution of a run, on greenlets where it is known to need them; it has not begun."""
+        greenlets = greenlets or self.need_greenlets(definition)
         return Execution(
             record, definition, self._runs.codec, self._runs.kinds, greenlets=greenlets, thread=self._runs.loops
         )

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from stepwell.definitions.step_call import History, StepCall
+from stepwell.model.chapters import decode_chapter
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import Message, Permit, RunRecord
@@ -70,6 +71,7 @@ class LoadedRun:
         "queue",
         "receivers",
         "resumed",
+        "runs_before",
         "sending",
         "shares_ids",
         "spin",
@@ -112,6 +114,8 @@ class LoadedRun:
         self.has_children = False
         # Whether some run had an id of the kind that children are given, when this one first gave one; None: not known.
         self.shares_ids: bool | None = None
+        chapter = decode_chapter(record.chapter)
+        self.runs_before = 0 if chapter is None else chapter.runs_before
         self.cancelling = False  # a cancellation was delivered
         self.cancel_reason: str | None = None
         self.finished = False

@@ -78,7 +78,7 @@ class Worker:
         agenda = QueueAgenda(queues, takes_work=takes_work)
         self.runs = runs = Runs(reads, codec, operations.kinds, workflows, limits, self.declarations, agenda)
         permits = Permits(runs)
-        executions = Executions(runs)
+        self.executions = executions = Executions(runs)
         self.spinning = Spinning(runs)
         self.activator = Activator(runs, operations, permits, executions, self.spinning)
         self._letting_go = LettingGo(runs, permits)
@@ -264,6 +264,10 @@ class Worker:
                 self._letting_go.forget(run)
                 status: Status = "pending" if run.pausing is None else "paused"
                 self.batch.lone_work().changes.append(RunMoved(key, status, self.runs.now))
+
+    def let_go(self, run: LoadedRun) -> UnitOfWork:
+        """Take a run that rests out of memory, since somebody changes its journal; return what that needs written."""
+        return self._letting_go.let_go(run, [])
 
     def halt_broken(self, key: int, error: Exception) -> None:
         """Halt a run whose event the engine failed to handle."""

@@ -1,6 +1,7 @@
-"""Has runs go on with another chapter: applies `RunContinued`. A part of the `Applier`.
+"""Has runs go on with another chapter: applies `RunContinued` and `RunRewound`. A part of the `Applier`.
 
-`flush` writes the gathered entries of the journal: the new chapter begins behind them.
+`flush` writes the gathered entries of the journal: the new chapter begins behind them. What a chapter keeps of the one
+before is decided by `stepwell.worker.rewinding`.
 """
 
 from __future__ import annotations
@@ -8,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from stepwell.store.changes import RunContinued
+from stepwell.errors import RunNotEnded, RunNotFound
+from stepwell.model.lifecycle import MOVES
+from stepwell.store.changes import RunContinued, RunRewound
 from stepwell.store.sql.aftermath import Aftermath
 from stepwell.store.sql.connection import SqlConnection, Statements
 from stepwell.store.sql.part import Part
+from stepwell.store.sql.queue_facts import to_json
+from stepwell.store.sql.retries import Retries
 
 
 class Chapters(Part):
@@ -24,15 +29,19 @@ class Chapters(Part):
         after: Aftermath,
         flush: Callable[[], None],
         refuse: Callable[[int], None],
+        retries: Retries,
     ) -> None:
         super().__init__(connection, sql, after)
         self._flush = flush
         self._refuse = refuse
+        self._retries = retries
         #: For `Applier.handlers`.
-        self.handlers: dict[type, Callable[[Any], Any]] = {RunContinued: self._continued}
+        self.handlers: dict[type, Callable[[Any], Any]] = {RunContinued: self._continued, RunRewound: self._rewound}
 
     def _continued(self, change: RunContinued) -> None:
-        journal_from = self._begin(change.run, "continued", change.at, change.at, change.ops_before)
+        journal_from = self._begin(change.run, "continued", change.at)
+        fresh = (change.run, "continued", change.at, journal_from, change.at, change.ops_before)
+        self._execute(self._sql["chapter_begun"], fresh)
         self._execute(
             self._sql["run_continued"],
             (change.run, change.at, change.input, journal_from, int(change.heard_cancel), self._after.epoch),
@@ -40,7 +49,44 @@ class Chapters(Part):
         if not self._connection.changes():
             self._refuse(change.run)
 
-    def _begin(self, run: int, how: str, at: int, clock_from: int | None, ops_before: int) -> int:
+    def _rewound(self, change: RunRewound) -> None:
+        self._flush()
+        run, at = change.run, change.at
+        found = self._row("rewindable_run", run, self._after.epoch)
+        if found is None:
+            raise RunNotFound(f"no run has the key {run}: it was never started, or has been purged")
+        run_id, status, seen, workflow, queue, place, ended_at, is_elsewhere = found
+        rests = status in ("pending", "paused") or status in MOVES["rewound"].sources
+        if status != change.status or seen != change.seen or is_elsewhere or not rests:
+            where = ", in the memory of another worker" if is_elsewhere else ""
+            raise RunNotEnded(f"run {run_id!r} is {status} now{where}: it has moved on. Look at it before you go on")
+        journal_from = self._begin(run, change.how, at)
+        is_new = change.how == "restarted"
+        if is_new:
+            fresh = (run, change.how, at, journal_from, None, change.ops_before)
+            self._execute(self._sql["chapter_begun"], fresh)
+        else:
+            self._execute(self._sql["chapter_begun_again"], (run, change.how, at, journal_from))
+        self._execute(self._sql["entries_copied"], (run, to_json(change.kept)))
+        for one in change.replaced:
+            replacement = (run, journal_from, one.op, one.kind, one.was, one.value)
+            self._execute(self._sql["result_replaced"], replacement)
+        in_queue = queue is not None and ended_at is not None
+        if ended_at is None:
+            self._retries.leave(run, at)
+        parameters = (
+            *(run, at, journal_from, change.deadline_at, int(change.stays_cancelled), int(in_queue)),
+            *(int(change.has_input), change.input, int(is_new)),
+        )
+        self._execute(self._sql["run_rewound"], parameters)
+        self._retries.put_back(run, change.returned)
+        self._retries.uncancel(change.uncancelled)
+        if queue is not None and in_queue:
+            self._retries.enter_again(run, workflow, queue, place, at)
+        self._after.ended.append(run)
+        self._after.made_work = True
+
+    def _begin(self, run: int, how: str, at: int) -> int:
         """Note that the present chapter is over and another one begins; return where that is in the journal."""
         self._flush()
         self._execute(self._sql["chapter_marked"], (run, how, at))
@@ -48,5 +94,4 @@ class Chapters(Part):
         self._after.evidence = self._sql["evidence_of_entry"], (position, run, 0, "chapter", at)
         self._execute(self._sql["first_chapter_noted"], (run,))
         self._execute(self._sql["chapter_over"], (run, at))
-        self._execute(self._sql["chapter_begun"], (run, how, at, position + 1, clock_from, ops_before))
         return position + 1

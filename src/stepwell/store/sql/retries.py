@@ -5,11 +5,13 @@ A part of the `Applier`. What is undone is decided by `stepwell.worker.undoing`;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 from stepwell.errors import RunNotEnded, RunNotFound
+from stepwell.model.journal import Payload
 from stepwell.model.lifecycle import RETRIABLE
 from stepwell.store.changes import RunRetried
 from stepwell.store.queues import Entered
@@ -43,23 +45,36 @@ class Retries:
             raise RunNotEnded(f"run {run_id!r} is {status} now: somebody else was faster. Look at it before you go on")
         if change.undone:
             self._execute(self._sql["entries_undone"], (change.run, to_json(change.undone)))
-        if change.returned:
-            self._put_back(change)
+        self.put_back(change.run, change.returned)
         in_queue = queue is not None
         parameters = (change.run, change.at, change.deadline_at, int(change.stays_cancelled), int(in_queue))
         self._execute(self._sql["run_retried"], parameters)
         if in_queue:
-            partition, priority = ("", 0) if place is None else _decode_place(place)
-            self._entries.enter(change.run, workflow, Entered(queue, partition, priority), change.at)
-        if change.uncancelled:
-            self._execute(self._sql["runs_uncancelled"], (to_json(change.uncancelled),))
+            self.enter_again(change.run, workflow, queue, place, change.at)
+        self.uncancel(change.uncancelled)
 
-    def _put_back(self, change: RunRetried) -> None:
+    def enter_again(self, run: int, workflow: str, queue: str, place: str | None, at: int) -> None:
+        """Have a run that is back wait in its queue, where it stood there."""
+        partition, priority = ("", 0) if place is None else _decode_place(place)
+        self._entries.enter(run, workflow, Entered(queue, partition, priority), at)
+
+    def uncancel(self, runs: Sequence[int]) -> None:
+        """Forget the requests to cancel these runs, which nobody has in memory."""
+        if runs:
+            self._execute(self._sql["runs_uncancelled"], (to_json(runs),))
+
+    def leave(self, run: int, at: int) -> None:
+        """Take the permits of a run, and notes for its owner, away: it leaves the memory of its worker."""
+        self._execute(self._sql["wake_deleted"], (run,))
+        self._entries.drop_permits(run, at)
+
+    def put_back(self, run: int, returned: Sequence[tuple[str, Payload, int]]) -> None:
         """Have messages received again, before those that nobody received, which move behind them."""
-        run = change.run
+        if not returned:
+            return
         left = self._rows("unreceived_messages", run)
         self._execute(self._sql["unreceived_messages_lifted"], (run,))
-        for name, value, taken_at in change.returned:
+        for name, value, taken_at in returned:
             found = self._rows("key_of_taken_message", run, name, taken_at)
             key = found[0][1] if found else None
             if found:

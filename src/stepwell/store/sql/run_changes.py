@@ -75,7 +75,9 @@ class Applier(Part):
         self._retries = Retries(connection, sql, self.entries)
         self.creation = Creation(connection, sql, self._after, self.entries, self._tell)
         self.acts = Acts(connection, sql)
-        chapters = Chapters(connection, sql, self._after, self.flush, lambda run: self._refuse(run, "running"))
+        chapters = Chapters(
+            connection, sql, self._after, self.flush, lambda run: self._refuse(run, "running"), self._retries
+        )
         self._pauses = Pauses(connection, sql, self._after, self._ownership, self.entries, self.acts.record)
         self._schedules = Schedules(connection, sql, self._after)
         self._facts = SqlUnitFacts(self._execute, sql, self.entries.flush)

@@ -15,7 +15,7 @@ key, id, workflow, status, NULL AS input, fingerprint, created_at, updated_at, s
 -- fragment: chapter
 -- The fields of model.Chapter in their order, as JSON; NULL in the first chapter of a run, without a look at its table.
 iif(journal_from = 0, NULL, (
-    SELECT json_array(number, clock_from, seed, ops_before)
+    SELECT json_array(number, clock_from, seed, ops_before, runs_before)
     FROM stepwell_chapters WHERE run = stepwell_runs.key ORDER BY number DESC LIMIT 1
 )) AS chapter;
 

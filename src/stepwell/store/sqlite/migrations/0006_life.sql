@@ -24,6 +24,8 @@ CREATE TABLE stepwell_chapters (
     seed TEXT NOT NULL,
     -- Its operations are counted on from here, so that no two of a run that goes on as new have one number.
     ops_before INTEGER NOT NULL CHECK (ops_before >= 0),
+    -- The highest key of a run when it began: no run below is a child of what its code starts anew.
+    runs_before INTEGER NOT NULL CHECK (runs_before >= 0),
     -- What its code was given; of the present one the run's row has it.
     input ANY,
     PRIMARY KEY (run, number),
