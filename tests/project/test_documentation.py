@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextlib
+import gc
 import io
 import json
 import logging
@@ -285,6 +286,27 @@ def live_long(engine: TestEngine) -> Reader:
     return page
 
 
+def all_of(page: str) -> Callable[[TestEngine], Reader]:
+    """Return what executes all blocks of a page, which need nothing around them."""
+
+    def read(engine: TestEngine) -> Reader:
+        reader = Reader(page, engine)
+        for number in range(len(reader.blocks)):
+            reader.execute(number)
+        return reader
+
+    return read
+
+
+def run_workers(engine: TestEngine) -> Reader:
+    thresholds = gc.get_threshold()
+    try:
+        return all_of("docs/how-to/run-workers.md")(engine)
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
 def repair_a_run(engine: TestEngine) -> Reader:
     page = Reader("docs/how-to/repair-a-run.md", engine)
     done: list[str] = []
@@ -502,6 +524,7 @@ READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/how-to/keep-and-purge.md": keep_and_purge,
     "docs/how-to/limit-steps.md": limit_steps,
     "docs/how-to/live-long.md": live_long,
+    "docs/how-to/pause-a-run.md": all_of("docs/how-to/pause-a-run.md"),
     "docs/how-to/repair-a-run.md": repair_a_run,
     "docs/how-to/retry-a-run.md": retry_a_run,
     "docs/how-to/retry-a-step.md": retry_a_step,
@@ -513,6 +536,8 @@ READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/how-to/wait-for-messages.md": wait_for_messages,
     "docs/how-to/why-does-a-run-wait.md": why_does_a_run_wait,
     "docs/how-to/write-workflow-code.md": write_workflow_code,
+    "docs/how-to/run-workers.md": run_workers,
+    "docs/reference/filters.md": all_of("docs/reference/filters.md"),
     "docs/reference/log.md": the_log,
     "docs/reference/values.md": values,
 }
