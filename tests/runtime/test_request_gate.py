@@ -12,22 +12,34 @@ from stepwell import Engine, workflow
 from stepwell.definitions.queues import SettingsChange
 from stepwell.errors import EngineClosed, QueueNotFound, RunEnded, RunNotEnded, RunNotFound, StorageFull
 from stepwell.model.acts import Actor
+from stepwell.model.calendar_spec import CalendarSpec
+from stepwell.model.schedule import ScheduleDefinition
 from stepwell.runtime.requests import (
     CancelRun,
     CancelWaiting,
     ChangeQueue,
     OutgoingMessage,
     PauseQueue,
+    PauseRun,
     Purge,
     Request,
     ResumeRun,
     RetryRun,
     RetryRuns,
+    RewindRun,
     SendMessage,
     StartRun,
     WaitForIdle,
     WaitForRun,
     WaitForValue,
+)
+from stepwell.runtime.schedule_requests import (
+    BackfillSchedule,
+    ChangeSchedule,
+    DeleteSchedule,
+    PauseSchedule,
+    PutSchedule,
+    TriggerSchedule,
 )
 from stepwell.runtime.turn import TurnLoop
 from stepwell.store.changes import RunCreated, RunFinished
@@ -47,6 +59,14 @@ WRITING: list[Request] = [
     CancelRun("ended", MIA),
     ResumeRun("ended", MIA),
     RetryRun("ended", MIA),
+    RewindRun("waits", 1, MIA),
+    PauseRun("waits", True, False, MIA),
+    PutSchedule("daily", ScheduleDefinition("anything", CalendarSpec(crons=("0 0 * * *",))), None, MIA),
+    ChangeSchedule("unknown", {}, {}, MIA),
+    PauseSchedule("unknown", True, MIA),
+    TriggerSchedule("unknown", MIA),
+    BackfillSchedule("unknown", NOW, NOW + 1, "skip", MIA),
+    DeleteSchedule("unknown", MIA),
     RetryRuns(RunFilter(status=("failed",)), MIA),
     ChangeQueue("unknown", SettingsChange({"concurrency": 2})),
     PauseQueue("unknown", True, MIA),
@@ -61,6 +81,7 @@ REFUSED: list[tuple[Request, type[Exception]]] = [
     (ResumeRun("nobody", MIA), RunNotFound),
     (ResumeRun("ended", MIA), RunEnded),
     (RetryRun("nobody", MIA), RunNotFound),
+    (RewindRun("nobody", 1, MIA), RunNotFound),
     (RetryRun("waits", MIA), RunNotEnded),
     (ChangeQueue("unknown", SettingsChange({"concurrency": 2})), QueueNotFound),
     (PauseQueue("unknown", False, MIA), QueueNotFound),
