@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stepwell.api.async_schedules import AsyncScheduleHandle
     from stepwell.api.backup import Backup, Verification, verify
     from stepwell.api.chapters import ChapterInfo
+    from stepwell.api.check import Check, PatchCheck, RunCheck, check
     from stepwell.api.engine import Engine
     from stepwell.api.handles import OpenTransaction, QueueHandle, Run
     from stepwell.api.restore import Restoration, restore
@@ -137,6 +138,7 @@ _HOMES = {
         "workflow",
     ),
     "stepwell.api.backup": ("Backup", "Verification", "verify"),
+    "stepwell.api.check": ("Check", "PatchCheck", "RunCheck", "check"),
     "stepwell.api.engine": ("Engine",),
     "stepwell.api.restore": ("Restoration", "restore"),
     "stepwell.api.handles": (
@@ -251,6 +253,7 @@ __all__ = [
     "Backup",
     "Batch",
     "ChapterInfo",
+    "Check",
     "ChildRun",
     "ClaimLost",
     "Clock",
@@ -273,6 +276,7 @@ __all__ = [
     "Limit",
     "LoopMethodMissing",
     "OpenTransaction",
+    "PatchCheck",
     "PayloadTooLarge",
     "PermanentError",
     "Queue",
@@ -287,6 +291,7 @@ __all__ = [
     "Rows",
     "Run",
     "RunCancelled",
+    "RunCheck",
     "RunConflict",
     "RunContext",
     "RunCrashed",
@@ -327,6 +332,7 @@ __all__ = [
     "Workflow",
     "WorkflowCodeError",
     "WorkflowIOError",
+    "check",
     "continue_as_new",
     "current",
     "get_logger",

@@ -190,13 +190,17 @@ class JournalTooLong(RunHalted):
 class DeterminismError(RunHalted):
     """Replay found that the code does something else than the journal recorded.
 
-    `expected` is what the journal holds, `actual` what the code did, `location` is ``file:line`` of the code.
+    `expected` is what the journal holds, `actual` what the code did, `location` is ``file:line`` of the code,
+    `operation` the number of the operation in the run.
     """
 
     says_remedy = True
 
-    def __init__(self, message: str, *, expected: str = "", actual: str = "", location: str = "") -> None:
+    def __init__(
+        self, message: str, *, expected: str = "", actual: str = "", location: str = "", operation: int = 0
+    ) -> None:
         super().__init__(message)
+        self.operation = operation
         self.expected = expected
         self.actual = actual
         self.location = location

@@ -15,9 +15,11 @@ import stepwell
 from stepwell import errors
 
 CLASSES = {
-    "Act", "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Backup", "Batch", "ChapterInfo",
+    "Act", "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Backup", "Batch", "ChapterInfo", "Check",
     "ChildRun", "Clock", "Connection", "Current", "Engine", "FailureInfo", "JournalEntry", "Limit", "OpenTransaction",
-    "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Rows", "Run", "RunContext", "Restoration", "RunInfo", "Saga",
+    "PatchCheck",
+    "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Rows", "Run", "RunCheck", "RunContext", "Restoration",
+    "RunInfo", "Saga",
     "Step", "StepInfo",
     "AsyncScheduleHandle", "DeclaredSchedules", "Every", "Schedule", "ScheduleHandle", "ScheduleInfo", "TickInfo",
     "Transaction", "Verification", "WaitInfo", "Workflow",
@@ -25,6 +27,7 @@ CLASSES = {
 FUNCTIONS = {
     "continue_as_new", "current", "get_logger", "last_failure", "last_result",
     "scheduled_at", "map", "now", "patched", "publish", "random", "receive", "saga", "send",
+    "check",
     "sleep_until", "start", "step", "transaction", "uuid4", "restore", "verify", "workflow",
 }  # fmt: skip
 ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
@@ -110,6 +113,7 @@ SIGNATURES: dict[str, list[str]] = {
     "current": [],
     "patched": ["name"],
     "saga": [],
+    "check": ["path", "*", "workflows", "progress"],
     "Saga.undo": ["function", "*args"],
     "Saga.pivot": [],
     "sync.Saga.undo": ["function", "*args"],
@@ -132,6 +136,7 @@ OF_AN_ENGINE = {
     "get_schedule": ["id"],
     "schedules": [],
     "declare_schedules": ["source", "*", "remove", "group"],
+    "check": [],
     "take_over": ["epoch", "*", "reason", "by"],
     "send": ["id", "name", "value", "*", "key"],
     "transaction": [],
@@ -227,7 +232,7 @@ def test_twins_have_the_same_names_with_the_same_parameters_and_one_is_awaited(p
 
 def test_sync_has_the_operations_of_the_package_and_what_asyncio_has() -> None:
     operations = {name for name in stepwell.sync.__all__ if name not in ("ChildRun", "Saga", "call", "sleep")}
-    assert operations == FUNCTIONS - {"get_logger", "step", "transaction", "restore", "verify", "workflow"}
+    assert operations == FUNCTIONS - {"get_logger", "step", "transaction", "restore", "verify", "check", "workflow"}
 
 
 def test_the_page_of_the_api_has_every_name() -> None:

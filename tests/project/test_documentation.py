@@ -26,7 +26,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from stepwell import Limit, PermanentError, Queue, WorkflowIOError, receive, step, workflow
+import stepwell
+from stepwell import Engine, Limit, PermanentError, Queue, WorkflowIOError, receive, step, workflow
 from stepwell.testing import TestEngine
 
 ROOT = Path(__file__).parents[2]
@@ -159,12 +160,22 @@ def change_code(engine: TestEngine) -> Reader:
     page.execute_in_a_workflow(0).result(60)
     assert page.happened == [("check_fraud", "order-42")]
 
+    @workflow(name="guarded")
+    async def guarded() -> bool:
+        return stepwell.patched("check-fraud-first")
+
+    with Engine("orders.db", workflows=[guarded]):
+        pass
+    page.names["stepwell"] = Namespace(check=lambda path: stepwell.check(path, workflows=[guarded]))
+    page.execute(1)
+    page.names["stepwell"] = stepwell
+
     @step(name="charge")
     async def charge(order: Item) -> str:
         raise OSError(f"no route for {order.item}")
 
     page.names.update(workflow=workflow, Order=Item, prices={"book": 10, "car": 10_000}, charge=charge)
-    page.execute(1)
+    page.execute(2)
     outcomes = {item: engine.start(page.names["checkout"], Item(item)) for item in ("boat", "car", "book")}
     engine.idle()
     assert {item: run.status for item, run in outcomes.items()} == {"boat": "halted", "car": "failed", "book": "failed"}

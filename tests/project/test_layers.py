@@ -49,6 +49,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["schedule_views"],
         ["views"],
         ["why"],
+        ["check"],
         ["acts", "backup", "chapters", "engine_clock", "filters", "options", "reasons", "sortable_ids", "start_plan"],
     ],
     "stepwell.runtime": [
@@ -94,6 +95,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["unit_of_work"],
         ["conflicts", "facts", "journal_length", "parked", "queue_agenda", "run_cache"],
         [
+            "checker",
             "child_ids",
             "due",
             "failure_log",
@@ -114,7 +116,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["operation"],
         ["loop"],
         ["loop_thread"],
-        ["anyio_support", "closing", "code_errors", "isolation", "loop_methods"],
+        ["anyio_support", "closing", "code_errors", "isolation", "loop_methods", "patch_names"],
         [
             "advice",
             "blocking",

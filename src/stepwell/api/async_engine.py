@@ -13,7 +13,19 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mappi
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Self,
+    TypeVar,
+    TypeVarTuple,
+    Unpack,
+    cast,
+    overload,
+)
 
 from stepwell.api.acts import Act, checked_actor
 from stepwell.api.async_opening import LoopSession
@@ -46,6 +58,9 @@ from stepwell.runtime.requests import Request, SendMessage, StartRun
 from stepwell.store.inspector import CountGroup
 from stepwell.values.own_tables import Connection, Parameters, Rows
 from stepwell.worker.run_over import RunOver
+
+if TYPE_CHECKING:
+    from stepwell.api.check import Check
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -348,6 +363,11 @@ class AsyncEngine(AsyncStarter, AsyncScheduling["AsyncRun[Any]"]):
         session = await self._ready()
         session.check_usable()
         return await asyncio.to_thread(back_up, session.store.location, target, overwrite=overwrite, progress=progress)
+
+    async def check(self) -> Check:
+        """Replay every run in flight, in a thread, and say which do not go on; see `stepwell.Engine.check`."""
+        session = await self._ready()
+        return await asyncio.to_thread(session.check)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncTransaction]:

@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, TypeVarTuple, Unpack, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, TypeVarTuple, Unpack, cast
 
 from stepwell.api.acts import checked_actor
 from stepwell.api.backup import Backup, Progress, back_up
@@ -27,6 +27,9 @@ from stepwell.model.lifecycle import Status
 from stepwell.runtime.requests import SendMessage, StartRun
 from stepwell.store.inspector import CountGroup
 from stepwell.values.own_tables import Parameters, Rows
+
+if TYPE_CHECKING:
+    from stepwell.api.check import Check
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -212,6 +215,13 @@ class Engine(Scheduling, Starter):
         session = self._session
         session.check_usable()
         return back_up(session.store.location, target, overwrite=overwrite, progress=progress)
+
+    def check(self) -> Check:
+        """Replay every run in flight with the workflows that this engine serves, and say which do not go on.
+
+        See `stepwell.check`, which does so without an engine. Nothing is executed, and no worker is disturbed.
+        """
+        return self._session.check()
 
     @contextmanager
     def transaction(self) -> Generator[OpenTransaction]:

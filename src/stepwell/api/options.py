@@ -106,7 +106,7 @@ class Options:
         if durability not in ("full", "normal"):
             raise InvalidArgument(f"durability must be 'full' or 'normal', not {durability!r}")
         self.durability: Durability = durability
-        self.workflows = _served(workflows)
+        self.workflows = checked_workflows(workflows)
         self.queues = _served_queues(options["queues"])
         #: Whether the engine carries runs on. One that was given an empty list is a mere client of others.
         self.takes_work = workflows is None or bool(self.workflows)
@@ -150,7 +150,8 @@ def duration_microseconds(duration: float | timedelta, what: str) -> int:
     return int(to_seconds(duration, what) * MICROSECONDS)
 
 
-def _served(workflows: Iterable[Workflow[..., Any]] | None) -> Mapping[str, Workflow[..., Any]]:
+def checked_workflows(workflows: Iterable[Workflow[..., Any]] | None) -> Mapping[str, Workflow[..., Any]]:
+    """Return the workflows that are given, by name; of None, all that this process defines, also later."""
     if workflows is None:
         return registered_workflows()
     if isinstance(workflows, (str, bytes, Mapping)) or not isinstance(workflows, Iterable):

@@ -49,6 +49,7 @@ from stepwell.values.codec import Codec
 from stepwell.values.own_tables import Parameters, Rows
 
 if TYPE_CHECKING:  # see `Session.schedules`
+    from stepwell.api.check import Check
     from stepwell.api.schedule_factory import ScheduleFactory
 
 #: The engines in whose `transaction()` block the current code is; asking such an engine to write would wait for itself.
@@ -187,6 +188,13 @@ class Session:
         """Return the rows of a query; see `stepwell.Engine.query`."""
         self._check_may_read()
         return self.store.query(sql, parameters)
+
+    def check(self) -> Check:
+        """Replay every run in flight with the workflows of this engine; see `stepwell.check`."""
+        from stepwell.api.check import check_with
+
+        self.check_usable()
+        return check_with(self.store.location, self.workflows)
 
     # --- workers -------------------------------------------------------------------------------------------------
 

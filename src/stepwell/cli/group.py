@@ -56,6 +56,9 @@ COMMANDS: Final[dict[str, CommandRow]] = {
         "Act", "take the runs of a stalled worker, and let others carry them on", "takeover:takeover"
     ),
     "doctor": CommandRow("Look", "examine the file: what is wrong, or will be soon, and what to do", "doctor:doctor"),
+    "check": CommandRow(
+        "Keep", "replay the runs in flight with the code of today, and say which do not go on", "check:check"
+    ),
     "backup": CommandRow("Keep", "copy the file, beside its workers, and look through the copy", "backup:backup"),
     "verify": CommandRow("Keep", "look through a file or a backup, and say what is wrong with it", "verify:verify"),
     "restore": CommandRow(

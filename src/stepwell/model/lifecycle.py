@@ -78,6 +78,8 @@ TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
     status: frozenset(move.target for move in MOVES.values() if status in move.sources) for status in STATUSES
 }
 
+#: States of a run that has not ended.
+IN_FLIGHT: Final[tuple[Status, ...]] = (*_ALIVE, "paused")
 #: States in which a run has ended. By itself it never leaves them.
 ENDED: Final[frozenset[Status]] = frozenset({"completed", "failed", "cancelled"})
 #: Ended states out of which a retry can bring a run back.

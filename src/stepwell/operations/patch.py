@@ -10,6 +10,7 @@ from stepwell.operations.calling_run import calling_run
 from stepwell.worker.operation_kinds import OperationKind
 
 if TYPE_CHECKING:
+    from stepwell.replay.execution import Execution
     from stepwell.replay.operation import Operation
     from stepwell.worker.loaded_run import LoadedRun
     from stepwell.worker.runs import Runs
@@ -24,14 +25,19 @@ def patched(name: str) -> bool:
     """
     run = calling_run("patched()")
     check_name(name, "the name of a patch")
+    is_new = _takes_the_new_path(run, name)
+    if run.patches is not None:
+        run.patches[name] = is_new and run.patches.get(name, True)
+    if is_new:
+        run.issue("patch", name)
+    return is_new
+
+
+def _takes_the_new_path(run: Execution, name: str) -> bool:
     recorded = run.recorded_next()
     if recorded is not None:
-        if recorded.kind != "patched" or recorded.name != name:
-            return False
-    elif run.undelivered:
-        return False
-    run.issue("patch", name)
-    return True
+        return recorded.kind == "patched" and recorded.name == name
+    return not run.undelivered
 
 
 def _open(runs: Runs, run: LoadedRun, operation: Operation, _work: UnitOfWork) -> None:

@@ -23,11 +23,28 @@ def mentions_blocking_calls(function: Callable[..., Any]) -> bool:
     return _mentions(inspect.unwrap(function), _MAX_DEPTH, set())
 
 
+def follow(function: Callable[..., Any]) -> Iterator[FunctionType]:
+    """Yield a function, and the plain functions that it mentions, and so on; none of Stepwell's or asyncio's."""
+    seen: set[int] = set()
+    found: list[tuple[object, int]] = [(inspect.unwrap(function), _MAX_DEPTH)]
+    while found:
+        each, depth = found.pop()
+        if isinstance(each, FunctionType) and id(each) not in seen and not _is_ours(each):
+            seen.add(id(each))
+            yield each
+            if depth:
+                found += [(mentioned, depth - 1) for mentioned in _mentioned(each)]
+
+
+def _is_ours(function: FunctionType) -> bool:
+    return (function.__module__ or "").startswith(("stepwell.", "asyncio"))
+
+
 def _mentions(function: object, depth: int, seen: set[int]) -> bool:
     if not isinstance(function, FunctionType) or id(function) in seen:
         return False
     seen.add(id(function))
-    if (function.__module__ or "").startswith(("stepwell.", "asyncio")):
+    if _is_ours(function):
         return False
     return any(_is_blocking(value, depth, seen) for value in _mentioned(function))
 

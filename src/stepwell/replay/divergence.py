@@ -57,6 +57,7 @@ def divergence(
         expected=expected,
         actual=actual,
         location=location,
+        operation=recorded.op,
     )
 
 

@@ -68,6 +68,7 @@ class OperationIssuer:
         "needs_greenlets",
         "now",
         "outcome",
+        "patches",
         "pending",
         "refusals",
         "replaying",
@@ -113,6 +114,7 @@ class OperationIssuer:
         self._random: random.Random | None = None
         self._expected: dict[int, Entry] = {}
         self.undelivered = 0  # entries that the replay under way has not delivered yet
+        self.patches: dict[str, bool] | None = None  # what `patched` said, where somebody wants to know
         self.refusals = 0
         self._silent_until_blocked = False
         self._root: asyncio.Task[Any] | None = None

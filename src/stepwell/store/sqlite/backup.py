@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 import apsw
@@ -152,6 +153,32 @@ def unpacked(path: str) -> Generator[str]:
         plain = os.path.join(folder, os.path.basename(path).removesuffix(COMPRESSED))
         unpack(path, plain)
         yield plain
+
+
+@contextmanager
+def writable(path: str) -> Generator[str]:
+    """Yield the path of the database to be read: a copy of one that cannot be written, whose log SQLite could not open.
+
+    Compressed backups are unpacked.
+    """
+    with unpacked(path) as plain:
+        file = Path(plain)
+        # Root may write to anything: what nobody may write was made read-only for a reason.
+        if not file.is_file() or (
+            os.access(file, os.W_OK) and os.access(file.resolve().parent, os.W_OK) and _mode(file)
+        ):
+            yield plain
+            return
+        with tempfile.TemporaryDirectory(prefix="stepwell-") as scratch:
+            copy = os.path.join(scratch, os.path.basename(plain))
+            for suffix in ("", paths.WAL_SUFFIX):
+                if os.path.exists(plain + suffix):
+                    shutil.copyfile(plain + suffix, copy + suffix)
+            yield copy
+
+
+def _mode(file: Path) -> bool:
+    return bool(file.stat().st_mode & 0o222)
 
 
 def unpack(path: str, plain: str) -> None:

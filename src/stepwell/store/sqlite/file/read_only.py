@@ -19,6 +19,7 @@ import apsw
 from stepwell.errors import FORK_ADVICE, EngineClosed, FileNotUsable
 from stepwell.model.run import Member, MemberState
 from stepwell.store.sql.inspector import SqlInspector
+from stepwell.store.sql.worker_reads import SqlWorkerReads
 from stepwell.store.sql.workers import WorkerReader
 from stepwell.store.sqlite.file import locking, migrate, mounts, paths
 from stepwell.store.sqlite.file.connecting import check_library, connect, reader_pragmas, set_pragmas, translate
@@ -70,6 +71,8 @@ class Look(SqlInspector):
         pool = ReadPool(file)
         super().__init__(pool, SQL)
         self._workers = WorkerReader(pool, SQL)
+        #: What workers read of runs, for whoever replays them without being one.
+        self.runs = SqlWorkerReads(pool, SQL)
         self._path, self._pool = path, pool
         self._lock_path = path + paths.LOCK_SUFFIX
 

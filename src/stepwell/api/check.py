@@ -1,0 +1,195 @@
+"""Change under running runs: which runs of a file go on with the code of this process, before it is deployed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from stepwell.api.options import checked_workflows
+from stepwell.definitions.definition import Workflow
+from stepwell.errors import DeterminismError
+from stepwell.model.lifecycle import IN_FLIGHT
+from stepwell.model.run import RunSnapshot
+from stepwell.operations.table import OPERATIONS
+from stepwell.replay.patch_names import patch_names
+from stepwell.store.inspector import RunFilter
+from stepwell.values.codec import Codec
+from stepwell.worker.checker import Checked, Checker, Verdict
+
+#: How many runs are read at a time.
+_READ_AT_ONCE: Final = 500
+
+
+class RunCheck(msgspec.Struct, frozen=True):
+    """What became of the replay of one run that does not go on.
+
+    `verdict`: ``diverges``: the code does something else than its journal recorded, at `operation`: `expected` is what
+    was recorded, `actual` what the code did, `location` is ``file:line in function`` of the code; ``breaks``: the code
+    cannot be given what was recorded, or a mistake in it ends it; ``no code``: no workflow of that name is here.
+    `reason` says it in words. `status` is the state of the run as it is.
+    """
+
+    id: str
+    workflow: str
+    status: str
+    verdict: Verdict
+    reason: str
+    operation: int | None = None
+    expected: str | None = None
+    actual: str | None = None
+    location: str | None = None
+
+
+class PatchCheck(msgspec.Struct, frozen=True):
+    """A patch that the code of a workflow asks for, and who needs it.
+
+    `old`: runs in flight that go the way of before the change; `new`: those that have it recorded that they go the new
+    way; `unknown`: those that do not go on, or have no code. While there are `old` ones, both ways are needed. While
+    there are `new` ones only, the old way can go, the call of `patched` has to stay. Where all are 0, both can go.
+    """
+
+    workflow: str
+    name: str
+    old: int
+    new: int
+    unknown: int
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether any run in flight needs the call, as far as is known."""
+        return bool(self.old or self.new or self.unknown)
+
+
+class Check(msgspec.Struct, frozen=True):
+    """What `check` found: how many runs are in flight, which of them do not go on, and who needs which patches."""
+
+    path: str
+    runs: int
+    goes_on: int
+    problems: list[RunCheck]
+    patches: list[PatchCheck]
+    at: datetime
+
+    @property
+    def ok(self) -> bool:
+        """Whether every run in flight goes on."""
+        return not self.problems
+
+    @property
+    def unneeded_patches(self) -> list[PatchCheck]:
+        """The patches that no run in flight needs any more: the call and the old way can be removed."""
+        return [patch for patch in self.patches if not patch.is_needed]
+
+
+def check(
+    path: str | os.PathLike[str],
+    *,
+    workflows: Iterable[Workflow[..., Any]] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Check:
+    """Replay every run in flight with the code of this process, and say which do not go on.
+
+    Nothing is executed: no step, no commit; code that goes beyond its journal stops at the next thing that it waits
+    for. The file is read beside its workers, or without any; it may be a backup (``.gz`` as well) or a read-only copy.
+    `workflows`: those to check with; None: all that this process defines. `progress` is called with how many runs were
+    replayed, and of how many. Raises `FileNotUsable`, `SchemaTooNew`, and `InvalidArgument` for no workflows.
+    """
+    return check_with(path, checked_workflows(workflows), progress=progress)
+
+
+def check_with(
+    path: str | os.PathLike[str],
+    served: Mapping[str, Workflow[..., Any]],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Check:
+    """Do what `check` does, with workflows by name."""
+    from stepwell import audit_hook
+    from stepwell.runtime import io_guard
+
+    io_guard.listen(audit_hook.add_listener)
+    checker = Checker(Codec(), OPERATIONS.kinds, served)
+    tally = _Tally(served)
+    with _opened(path) as (total, snapshots):
+        for number, snapshot in enumerate(snapshots, 1):
+            tally.add(checker.check(snapshot))
+            if progress is not None:
+                progress(number, max(total, number))
+    return Check(os.path.realpath(path), tally.runs, tally.goes_on, tally.problems, tally.patches(), datetime.now(UTC))
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Generator[tuple[int, Iterable[RunSnapshot]]]:
+    """Yield how many runs of a file are in flight, and all of them, the newest first."""
+    from stepwell.store.sqlite.backup import writable
+    from stepwell.store.sqlite.file.read_only import look_into
+
+    with writable(os.fspath(path)) as plain, look_into(plain) as look:
+
+        def snapshots() -> Generator[RunSnapshot]:
+            before: int | None = None
+            while True:
+                page = look.list_runs(RunFilter(status=IN_FLIGHT, before_key=before, limit=_READ_AT_ONCE))
+                yield from look.runs.load([record.key for record in page])
+                if len(page) < _READ_AT_ONCE:
+                    return
+                before = page[-1].key
+
+        counts = look.counts()
+        yield sum(counts.get(status, 0) for status in IN_FLIGHT), snapshots()
+
+
+class _Tally:
+    """What the replays come to."""
+
+    def __init__(self, served: Mapping[str, Workflow[..., Any]]) -> None:
+        self.runs = self.goes_on = 0
+        self.problems: list[RunCheck] = []
+        self._served = served
+        self._unknown: dict[str, int] = {}
+        self._old: dict[tuple[str, str], int] = {}
+        self._new: dict[tuple[str, str], int] = {}
+
+    def add(self, checked: Checked) -> None:
+        """Count a run."""
+        workflow = checked.record.workflow
+        self.runs += 1
+        if checked.verdict == "goes on":
+            self.goes_on += 1
+        else:
+            self.problems.append(_problem(checked))
+            self._unknown[workflow] = self._unknown.get(workflow, 0) + 1
+        for name, is_new in checked.patches.items():
+            if not is_new:
+                self._old[workflow, name] = self._old.get((workflow, name), 0) + 1
+        for name in checked.recorded:
+            self._new[workflow, name] = self._new.get((workflow, name), 0) + 1
+
+    def patches(self) -> list[PatchCheck]:
+        """Return the patches of all workflows, by name."""
+        asked = {(name, patch) for name, each in self._served.items() for patch in patch_names(each.function)}
+        return [
+            PatchCheck(
+                workflow,
+                name,
+                self._old.get((workflow, name), 0),
+                self._new.get((workflow, name), 0),
+                self._unknown.get(workflow, 0),
+            )
+            for workflow, name in sorted(asked | self._old.keys() | self._new.keys())
+        ]
+
+
+def _problem(checked: Checked) -> RunCheck:
+    record, error = checked.record, checked.error
+    reason = f"no workflow {record.workflow!r} is defined here" if error is None else str(error)
+    found = RunCheck(record.id, record.workflow, record.status, checked.verdict, reason, checked.operation)
+    if isinstance(error, DeterminismError):
+        place = {"expected": error.expected, "actual": error.actual, "location": error.location}
+        return msgspec.structs.replace(found, **place)
+    return found
