@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stepwell.api.async_engine import AsyncEngine, AsyncQueueHandle, AsyncRun, AsyncTransaction
     from stepwell.api.async_schedules import AsyncScheduleHandle
     from stepwell.api.backup import Backup, Verification, verify
+    from stepwell.api.bulk import BulkInfo
     from stepwell.api.chapters import ChapterInfo
     from stepwell.api.check import Check, PatchCheck, RunCheck, check
     from stepwell.api.engine import Engine
@@ -201,6 +202,7 @@ _HOMES = {
     ),
     "stepwell.api.acts": ("Act",),
     "stepwell.api.chapters": ("ChapterInfo",),
+    "stepwell.api.bulk": ("BulkInfo",),
     "stepwell.api.views": (
         "JournalEntry",
         "QueueInfo",
@@ -252,6 +254,7 @@ __all__ = [
     "AsyncTransaction",
     "Backup",
     "Batch",
+    "BulkInfo",
     "ChapterInfo",
     "Check",
     "ChildRun",

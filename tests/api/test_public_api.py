@@ -15,7 +15,8 @@ import stepwell
 from stepwell import errors
 
 CLASSES = {
-    "Act", "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Backup", "Batch", "ChapterInfo", "Check",
+    "Act", "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Backup", "Batch", "BulkInfo",
+    "ChapterInfo", "Check",
     "ChildRun", "Clock", "Connection", "Current", "Engine", "FailureInfo", "JournalEntry", "Limit", "OpenTransaction",
     "PatchCheck",
     "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Rows", "Run", "RunCheck", "RunContext", "Restoration",

@@ -98,6 +98,10 @@ CALLS: dict[tuple[type, str], Call] = {
     (AsyncRun, "pause"): lambda engine, _run, _queue: paused(engine),
     (AsyncRun, "unpause"): lambda engine, _run, _queue: not_paused(engine),
     (AsyncEngine, "counts"): lambda engine, _run, _queue: engine.counts(by="queue"),
+    (AsyncEngine, "bulk"): lambda engine, _run, _queue: engine.bulk("pause", "id:nobody"),
+    (AsyncEngine, "bulks"): lambda engine, _run, _queue: engine.bulks(),
+    (AsyncRun, "terminate"): lambda engine, _run, _queue: terminated(engine),
+    (AsyncRun, "delete"): lambda engine, _run, _queue: terminated(engine, "deleted"),
     (AsyncRun, "chapters"): lambda _engine, run, _queue: run.chapters(),
     (AsyncRun, "retry"): lambda engine, _run, _queue: failed_again(engine),
     (AsyncEngine, "take_over"): lambda engine, _run, _queue: refused(engine.take_over(999)),
@@ -107,6 +111,10 @@ CALLS: dict[tuple[type, str], Call] = {
 #: a thread, by connections of its own.
 NO_QUESTIONS = {
     (AsyncEngine, "transaction"),
+    (AsyncEngine, "schedule"),
+    (AsyncEngine, "schedules"),
+    (AsyncEngine, "get_schedule"),
+    (AsyncEngine, "declare_schedules"),
     (AsyncEngine, "backup"),
     (AsyncEngine, "close"),
     (AsyncEngine, "queue"),
@@ -128,6 +136,17 @@ async def paused(engine: AsyncEngine) -> None:
 async def not_paused(engine: AsyncEngine) -> None:
     with pytest.raises(stepwell.RunNotPaused):
         await (await engine.start(tells, id="not paused")).unpause()
+
+
+async def terminated(engine: AsyncEngine, run_id: str = "terminated") -> None:
+    run = await engine.start(tells, id=run_id)
+    if run_id == "terminated":
+        await run.terminate()
+    else:
+        await run.cancel()
+        with pytest.raises(stepwell.RunCancelled):
+            await run.result()
+        await run.delete()
 
 
 async def refused(call: Awaitable[Any]) -> None:

@@ -46,7 +46,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["enlisted", "request_factory", "schedule_options"],
         ["doctor"],
         ["read_service"],
-        ["schedule_views"],
+        ["bulk", "schedule_views"],
         ["views"],
         ["why"],
         ["check"],
@@ -59,6 +59,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["turn"],
         ["request_gate"],
         ["rewind_requests"],
+        ["bulk_requests"],
         ["notifications", "pause_requests", "purging", "queue_requests", "retention", "retry_requests"],
         ["io_guard", "run_requests", "waiters", "write_turn"],
         ["requests"],
@@ -160,7 +161,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["store"],
         ["inspector", "membership", "notifications", "worker_reads"],
         ["changes"],
-        ["acts", "queues", "schedules"],
+        ["acts", "bulk_acts", "queues", "schedules"],
     ],
 }
 
@@ -181,6 +182,7 @@ PURE = [
     "stepwell.model.calendar_spec",
     "stepwell.model.schedule",
     "stepwell.model.wall_time",
+    "stepwell.runtime.bulk_requests",
     "stepwell.runtime.driver",
     "stepwell.runtime.notifications",
     "stepwell.runtime.pause_requests",

@@ -10,7 +10,7 @@ import pytest
 
 from stepwell import Engine, workflow
 from stepwell.definitions.queues import SettingsChange
-from stepwell.errors import EngineClosed, QueueNotFound, RunEnded, RunNotEnded, RunNotFound, StorageFull
+from stepwell.errors import EngineClosed, QueueNotFound, RunEnded, RunNotEnded, RunNotFound, RunNotPaused, StorageFull
 from stepwell.model.acts import Actor
 from stepwell.model.calendar_spec import CalendarSpec
 from stepwell.model.schedule import ScheduleDefinition
@@ -18,6 +18,8 @@ from stepwell.runtime.requests import (
     CancelRun,
     CancelWaiting,
     ChangeQueue,
+    ContinueBulk,
+    DeleteRun,
     OutgoingMessage,
     PauseQueue,
     PauseRun,
@@ -28,7 +30,9 @@ from stepwell.runtime.requests import (
     RetryRuns,
     RewindRun,
     SendMessage,
+    StartBulk,
     StartRun,
+    TerminateRun,
     WaitForIdle,
     WaitForRun,
     WaitForValue,
@@ -68,6 +72,11 @@ WRITING: list[Request] = [
     BackfillSchedule("unknown", NOW, NOW + 1, "skip", MIA),
     DeleteSchedule("unknown", MIA),
     RetryRuns(RunFilter(status=("failed",)), MIA),
+    PauseRun("waits", True, False, MIA),
+    TerminateRun("waits", MIA),
+    DeleteRun("ended", MIA),
+    StartBulk("pause", "id:x", RunFilter(id="x"), MIA),
+    ContinueBulk(1),
     ChangeQueue("unknown", SettingsChange({"concurrency": 2})),
     PauseQueue("unknown", True, MIA),
     CancelWaiting("unknown", None, MIA),
@@ -83,6 +92,12 @@ REFUSED: list[tuple[Request, type[Exception]]] = [
     (RetryRun("nobody", MIA), RunNotFound),
     (RewindRun("nobody", 1, MIA), RunNotFound),
     (RetryRun("waits", MIA), RunNotEnded),
+    (PauseRun("nobody", True, False, MIA), RunNotFound),
+    (PauseRun("waits", False, False, MIA), RunNotPaused),
+    (TerminateRun("ended", MIA), RunEnded),
+    (TerminateRun("nobody", MIA), RunNotFound),
+    (DeleteRun("waits", MIA), RunNotEnded),
+    (DeleteRun("nobody", MIA), RunNotFound),
     (ChangeQueue("unknown", SettingsChange({"concurrency": 2})), QueueNotFound),
     (PauseQueue("unknown", False, MIA), QueueNotFound),
     (WaitForRun("nobody"), RunNotFound),

@@ -31,6 +31,7 @@ from stepwell.api.acts import Act, checked_actor
 from stepwell.api.async_opening import LoopSession
 from stepwell.api.async_schedules import AsyncCaller, AsyncScheduling
 from stepwell.api.backup import Backup, Progress, back_up
+from stepwell.api.bulk import BULK_LOOK_SECONDS, BulkInfo
 from stepwell.api.chapters import ChapterInfo
 from stepwell.api.engine import CLOSE_TIMEOUT_SECONDS
 from stepwell.api.enlisted import Enlisted
@@ -54,7 +55,7 @@ from stepwell.model.clock import to_seconds
 from stepwell.model.lifecycle import Status
 from stepwell.replay.source_location import executing_at
 from stepwell.runtime.lock_watch import acquire_from_loop
-from stepwell.runtime.requests import Request, SendMessage, StartRun
+from stepwell.runtime.requests import BulkAct, Request, SendMessage, StartRun
 from stepwell.store.inspector import CountGroup
 from stepwell.values.own_tables import Connection, Parameters, Rows
 from stepwell.worker.run_over import RunOver
@@ -309,6 +310,18 @@ class AsyncEngine(AsyncStarter, AsyncScheduling["AsyncRun[Any]"]):
         session = self._opened()
         return [AsyncRun(self, record.id, session.definition_of(record)) for record in records]
 
+    async def bulk(self, act: BulkAct, filter: str, /, *, reason: str | None = None, by: str | None = None) -> BulkInfo:
+        """Act on all runs that match a filter; see `stepwell.Engine.bulk`."""
+        runs = await self._read(ReadService.bulk_filter, act, filter)
+        number = await self._ask((await self._ready()).requests.bulk(act, filter, runs, by, reason))
+        while (info := await self._read(ReadService.bulk, number)).ended_at is None:  # noqa: ASYNC110 - another process may be at it
+            await asyncio.sleep(BULK_LOOK_SECONDS)
+        return info
+
+    async def bulks(self) -> builtins.list[BulkInfo]:
+        """Return the acts on many runs, the newest first; see `stepwell.Engine.bulk`."""
+        return await self._read(ReadService.bulks)
+
     async def counts(self, filter: str = "", /, *, by: CountGroup = "status") -> dict[str, int]:
         """Return how many of the runs that match a filter are of each state; see `stepwell.Engine.counts`."""
         return await self._read(ReadService.counts, filter, by)
@@ -512,6 +525,14 @@ class AsyncRun(Generic[T]):
     async def retry(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Bring a run back that failed or was cancelled; see `stepwell.Run.retry`."""
         await self._engine._ask((await self._engine._ready()).requests.retry(self.id, by, reason))
+
+    async def terminate(self, *, reason: str | None = None, by: str | None = None) -> None:
+        """End the run at once, without its code; see `stepwell.Run.terminate`."""
+        await self._engine._ask((await self._engine._ready()).requests.terminate(self.id, by, reason))
+
+    async def delete(self, *, reason: str | None = None, by: str | None = None) -> None:
+        """Delete the run, which has ended; see `stepwell.Run.delete`."""
+        await self._engine._ask((await self._engine._ready()).requests.delete(self.id, by, reason))
 
     async def pause(self, *, children: bool = False, reason: str | None = None, by: str | None = None) -> None:
         """Pause the run; see `stepwell.Run.pause`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, TypeVarTuple, Unpac
 
 from stepwell.api.acts import checked_actor
 from stepwell.api.backup import Backup, Progress, back_up
+from stepwell.api.bulk import BULK_LOOK_SECONDS, BulkInfo
 from stepwell.api.handles import Caller, OpenTransaction, QueueHandle, Run, Starter
 from stepwell.api.options import ENGINE_DEFAULTS, EngineOptions, Options, flow_name
 from stepwell.api.schedules import Scheduling
@@ -24,7 +26,7 @@ from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import Limit, Queue
 from stepwell.definitions.start_options import shows_options
 from stepwell.model.lifecycle import Status
-from stepwell.runtime.requests import SendMessage, StartRun
+from stepwell.runtime.requests import BulkAct, SendMessage, StartRun
 from stepwell.store.inspector import CountGroup
 from stepwell.values.own_tables import Parameters, Rows
 
@@ -127,6 +129,28 @@ class Engine(Scheduling, Starter):
             filter, status=status, workflow=workflow, id_prefix=id_prefix, limit=limit, before=before
         )
         return [Run(self, record.id, self._session.definition_of(record)) for record in records]
+
+    def bulk(self, act: BulkAct, filter: str, /, *, reason: str | None = None, by: str | None = None) -> BulkInfo:
+        """Pause, unpause, cancel, retry, terminate or delete all runs that match a filter (see `list`); wait for that.
+
+        `act`: ``"pause"``, ``"unpause"``, ``"cancel"``, ``"retry"`` (failed ones, unless the filter names states),
+        ``"terminate"`` or ``"delete"`` (of runs that have ended). Count first: `counts`. The act is recorded in the
+        file with who asked for it and why, and another worker goes on with it where this process dies; `bulks` shows
+        how far it has come. Runs that are started meanwhile are not meant; of one that has moved on it is refused, and
+        the log says why. Raises `InvalidFilter`, and `InvalidArgument` for a filter of all runs, or of states that the
+        act is not for.
+        """
+        session = self._session
+        runs = session.reads.bulk_filter(act, filter)
+        number = self._ask(session.requests.bulk(act, filter, runs, by, reason))
+        while (info := session.reads.bulk(number)).ended_at is None:
+            session.check_usable()
+            time.sleep(BULK_LOOK_SECONDS)
+        return info
+
+    def bulks(self) -> builtins.list[BulkInfo]:
+        """Return the acts on many runs, the newest first: who asked for each and why, and how far it has come."""
+        return self._session.reads.bulks()
 
     def counts(self, filter: str = "", /, *, by: CountGroup = "status") -> dict[str, int]:
         """Return how many of the runs that match a filter (see `list`) are of each state.

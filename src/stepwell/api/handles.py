@@ -336,6 +336,23 @@ class Run(Generic[T]):
         """
         self._engine._ask(self._engine._session.requests.retry(self.id, by, reason))
 
+    def terminate(self, *, reason: str | None = None, by: str | None = None) -> None:
+        """End the run at once, without its code: no `finally` block, no clean-up, no further step.
+
+        It is ``cancelled``, also where its worker hangs: what that still writes of it is refused. Steps under way in
+        this engine are cancelled as by `cancel`; elsewhere their results are dropped. Attached children are cancelled.
+        `reason` and `by` as in `retry`. Raises `RunEnded`, `RunNotFound`.
+        """
+        self._engine._ask(self._engine._session.requests.terminate(self.id, by, reason))
+
+    def delete(self, *, reason: str | None = None, by: str | None = None) -> None:
+        """Delete the run, which has ended, with its journal, messages and values; its id is free again.
+
+        Who did it stands in the log only. Raises `RunNotEnded` for one that has not ended, or whose parent has not and
+        may ask for its result; `RunNotFound`.
+        """
+        self._engine._ask(self._engine._session.requests.delete(self.id, by, reason))
+
     def pause(self, *, children: bool = False, reason: str | None = None, by: str | None = None) -> None:
         """Pause the run: it starts no step and takes no message, and its timers wait, until somebody unpauses it.
 

@@ -17,6 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from stepwell.api.acts import Act
+from stepwell.api.bulk import BulkInfo, bulk_filter
 from stepwell.api.chapters import ChapterInfo, with_present
 from stepwell.api.filters import parse
 from stepwell.api.options import MAX_PAGE, at_least, checked_statuses, checked_workflow
@@ -30,6 +31,7 @@ from stepwell.model.lifecycle import ENDED, STATUSES, Status
 from stepwell.model.names import check_id, check_text
 from stepwell.model.run import Member, RunRecord
 from stepwell.model.schedule import ScheduleRecord
+from stepwell.runtime.requests import BulkAct
 from stepwell.store.inspector import CountGroup, Inspector, RunFilter
 from stepwell.store.membership import Answer
 from stepwell.store.queues import QueueState
@@ -132,6 +134,24 @@ class ReadService:
         found, time = parse(text), self._time()
         parent = None if found.parent is None else self.record(found.parent).key
         return found.run_filter(time.now, time.ahead, parent, limit)
+
+    def bulk_filter(self, act: BulkAct, text: str) -> RunFilter:
+        """Return which runs an act on many is for; raises `InvalidArgument`, `InvalidFilter`, `RunNotFound`."""
+        found, time = bulk_filter(act, text), self._time()
+        parent = None if found.parent is None else self.record(found.parent).key
+        return found.run_filter(time.now, time.ahead, parent, MAX_PAGE)
+
+    def bulk(self, number: int) -> BulkInfo:
+        """Return an act on many runs; raises `InvalidArgument` where there is none of this number."""
+        record = self._inspector.bulk(number)
+        if record is None:
+            raise InvalidArgument(f"{self._location} has no act on many runs with the number {number!r}")
+        return BulkInfo.of(record, self._time().ahead)
+
+    def bulks(self) -> list[BulkInfo]:
+        """Return the acts on many runs, the newest first."""
+        ahead = self._time().ahead
+        return [BulkInfo.of(record, ahead) for record in self._inspector.bulks(MAX_PAGE)]
 
     def counts(self, filter: str, by: CountGroup) -> dict[str, int]:
         """Return how many of the runs that match a filter are of each `by`; raises as `run_filter`."""

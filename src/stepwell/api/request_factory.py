@@ -43,9 +43,11 @@ from stepwell.model.journal import Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.names import check_id, check_name
 from stepwell.runtime.requests import (
+    BulkAct,
     CancelRun,
     CancelWaiting,
     ChangeQueue,
+    DeleteRun,
     OutgoingMessage,
     PauseQueue,
     PauseRun,
@@ -55,10 +57,13 @@ from stepwell.runtime.requests import (
     RetryRuns,
     RewindRun,
     SendMessage,
+    StartBulk,
     StartRun,
+    TerminateRun,
     WaitForRun,
     WaitForValue,
 )
+from stepwell.store.inspector import RunFilter
 from stepwell.values.codec import Codec
 from stepwell.worker.rewinding import NewInput
 from stepwell.worker.worker import Worker
@@ -188,6 +193,18 @@ class RequestFactory:
     def pause(self, run_id: str, paused: bool, children: bool, by: str | None, reason: str | None) -> PauseRun:
         """Return the request to pause a run, or to let it go on."""
         return PauseRun(run_id, paused, bool(children), checked_actor(by, reason))
+
+    def terminate(self, run_id: str, by: str | None, reason: str | None) -> TerminateRun:
+        """Return the request to end a run without its code."""
+        return TerminateRun(run_id, checked_actor(by, reason))
+
+    def delete(self, run_id: str, by: str | None, reason: str | None) -> DeleteRun:
+        """Return the request to delete a run."""
+        return DeleteRun(run_id, checked_actor(by, reason))
+
+    def bulk(self, act: BulkAct, filter: str, runs: RunFilter, by: str | None, reason: str | None) -> StartBulk:
+        """Return the request to act on many runs."""
+        return StartBulk(act, filter, runs, checked_actor(by, reason))
 
     def retry(self, run_id: str, by: str | None, reason: str | None) -> RetryRun:
         """Return the request to retry a run."""

@@ -11,7 +11,9 @@ from typing import Literal, NamedTuple, TypeAlias
 import msgspec
 
 #: ``pause`` and ``unpause`` are done to queues and limits, all others to runs.
-ActKind: TypeAlias = Literal["cancel", "resume", "retry", "rewind", "restart", "takeover", "pause", "unpause"]
+ActKind: TypeAlias = Literal[
+    "cancel", "resume", "retry", "rewind", "restart", "terminate", "takeover", "pause", "unpause"
+]
 
 
 class Actor(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from stepwell.errors import StepwellError, StoreError, StoreUnavailable
+from stepwell.runtime.bulk_requests import BulkRequests
 from stepwell.runtime.pause_requests import PauseRequests
 from stepwell.runtime.purging import Purging
 from stepwell.runtime.queue_requests import QueueRequests
@@ -17,6 +18,8 @@ from stepwell.runtime.requests import (
     CancelRun,
     CancelWaiting,
     ChangeQueue,
+    ContinueBulk,
+    DeleteRun,
     PauseQueue,
     PauseRun,
     Purge,
@@ -26,7 +29,9 @@ from stepwell.runtime.requests import (
     RetryRuns,
     RewindRun,
     SendMessage,
+    StartBulk,
     StartRun,
+    TerminateRun,
     WaitForIdle,
     WaitForRun,
     WaitForValue,
@@ -58,6 +63,7 @@ class RequestGate:
         runs: RunRequests,
         retries: RetryRequests,
         pauses: PauseRequests,
+        bulk: BulkRequests,
         queues: QueueRequests,
         purging: Purging,
         schedules: ScheduleRequests,
@@ -67,6 +73,7 @@ class RequestGate:
         self._retries = retries
         self._pauses = pauses
         self._rewinds = RewindRequests(worker, retries)
+        self._bulk = bulk
         self._queues = queues
         self._purging = purging
         self._schedules = schedules
@@ -107,6 +114,14 @@ class RequestGate:
                 self._retries.retry_all(request, reply)
             case RewindRun():
                 self._rewinds.rewind(request, reply)
+            case TerminateRun():
+                self._bulk.terminate(request, reply)
+            case DeleteRun():
+                self._bulk.delete(request, reply)
+            case StartBulk():
+                self._bulk.start(request, reply)
+            case ContinueBulk():
+                self._bulk.go_on(request, reply)
             case ChangeQueue():
                 self._queues.change(request, reply)
             case PauseQueue():

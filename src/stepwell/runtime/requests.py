@@ -8,7 +8,7 @@ served in pieces is followed by another of its kind, which says how far that one
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -118,6 +118,41 @@ class RetryRuns(msgspec.Struct, frozen=True):
     retried: int = 0
 
 
+#: What is done to all runs that match a filter.
+BulkAct: TypeAlias = Literal["pause", "unpause", "cancel", "retry", "terminate", "delete"]
+
+
+class TerminateRun(msgspec.Struct, frozen=True):
+    """End a run at once, without its code. Answered when that is recorded, or with `RunNotFound`, `RunEnded`."""
+
+    run_id: str
+    actor: Actor
+
+
+class DeleteRun(msgspec.Struct, frozen=True):
+    """Delete a run that has ended. Answered when that is committed, or with `RunNotFound`, `RunNotEnded`."""
+
+    run_id: str
+    actor: Actor
+
+
+class StartBulk(msgspec.Struct, frozen=True):
+    """Act on all runs that match. Answered with the number of the act, once it is recorded."""
+
+    act: BulkAct
+    filter: str
+    runs: RunFilter
+    actor: Actor
+
+
+class ContinueBulk(msgspec.Struct, frozen=True):
+    """Act on the next page of runs; `refused` is of how many of the page before that was refused."""
+
+    bulk: int
+    seen: int = 0
+    refused: int = 0
+
+
 class ChangeQueue(msgspec.Struct, frozen=True):
     """Change what a queue or limit bounds. Answered when that is recorded, or with `QueueNotFound`."""
 
@@ -182,6 +217,10 @@ Request: TypeAlias = (
     | RetryRun
     | RetryRuns
     | RewindRun
+    | TerminateRun
+    | DeleteRun
+    | StartBulk
+    | ContinueBulk
     | ChangeQueue
     | PauseQueue
     | CancelWaiting

@@ -21,6 +21,7 @@ from stepwell.definitions.step_call import StepCall
 from stepwell.errors import ClaimLost, EngineClosed, StepwellError, StoreError, StoreUnavailable
 from stepwell.model.run import Claim, Member
 from stepwell.operations.table import OPERATIONS
+from stepwell.runtime.bulk_requests import BulkRequests
 from stepwell.runtime.driver import Driver
 from stepwell.runtime.notifications import Notifications
 from stepwell.runtime.pause_requests import PauseRequests
@@ -96,11 +97,15 @@ class TurnLoop:
         )
         self.waiters = Waiters(store, self.worker.memory, self.worker.batch, self.worker.claims.claiming)
         run_requests = RunRequests(self.worker, store.reads)
+        retries = RetryRequests(self.worker, store.inspector, run_requests, self.inbox.append)
+        pauses = PauseRequests(self.worker)
+        self._bulk = BulkRequests(self.worker, store.inspector, run_requests, retries, pauses, self.inbox.append)
         self.gate = RequestGate(
             self.worker,
             run_requests,
-            RetryRequests(self.worker, store.inspector, run_requests, self.inbox.append),
-            PauseRequests(self.worker),
+            retries,
+            pauses,
+            self._bulk,
             QueueRequests(self.worker, store.reads, self.inbox.append),
             Purging(self.worker, store, self.write_turn, self.inbox.append),
             ScheduleRequests(self.worker),
@@ -121,6 +126,7 @@ class TurnLoop:
         self.inbox.append(self.worker.claims.recover)
         if self._takes_work:
             self._note_at_work(self.store.membership.members())
+            self.inbox.append(self._bulk.take_over)
             self.inbox += [
                 self.worker.scheduler.declare_known,
                 self.worker.scheduler.look,
@@ -431,6 +437,8 @@ class TurnLoop:
             return
         finally:
             self.write_turn.release()
+        if self._takes_work:
+            self.post(self._bulk.take_over)
         if released:
             _log.warning("%s: a worker died; its %d runs go on elsewhere", self.store.location, released)
         self.worker.claims.look()

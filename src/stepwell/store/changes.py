@@ -15,6 +15,7 @@ from stepwell.model.journal import Entry, EntryKind, Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import Remedy, RunRecord
 from stepwell.store.acts import ActRecorded
+from stepwell.store.bulk_acts import BulkAdvanced, BulkBegun, BulksTaken, RunDeleted, RunTerminated
 from stepwell.store.queues import (
     Entered,
     PermitAsked,
@@ -371,6 +372,11 @@ Change: TypeAlias = (
     | ValuePublished
     | WatchAdded
     | ActRecorded
+    | RunTerminated
+    | RunDeleted
+    | BulkBegun
+    | BulkAdvanced
+    | BulksTaken
     | QueueDeclared
     | QueueChanged
     | QueueAdvanced

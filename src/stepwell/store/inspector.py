@@ -11,6 +11,7 @@ from stepwell.model.chapters import ChapterRecord
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import RunRecord
+from stepwell.store.bulk_acts import BulkRecord
 from stepwell.store.queues import QueueReads, Standing
 from stepwell.store.schedules import ScheduleReads
 
@@ -86,6 +87,14 @@ class Inspector(QueueReads, ScheduleReads, Protocol):
 
     def acts(self, run: int) -> list[ActRecord]:
         """Return what somebody did to a run, the oldest first."""
+        ...
+
+    def bulk(self, number: int) -> BulkRecord | None:
+        """Return an act on many runs, or None."""
+        ...
+
+    def bulks(self, limit: int) -> list[BulkRecord]:
+        """Return the acts on many runs, the newest first."""
         ...
 
     def acts_of_queue(self, queue: str) -> list[ActRecord]:

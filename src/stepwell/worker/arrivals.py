@@ -18,9 +18,11 @@ from stepwell.worker.activation import Activator
 from stepwell.worker.carrying import Carrier
 from stepwell.worker.claims import Claims
 from stepwell.worker.facts import RunsTaken
+from stepwell.worker.letting_go import LettingGo
 from stepwell.worker.loaded_run import LoadedRun, Pausing
 from stepwell.worker.loader import Loader
 from stepwell.worker.queue_policy import refusal_of
+from stepwell.worker.run_over import RunOver
 from stepwell.worker.runs import Runs
 from stepwell.worker.unstarted import Unstarted
 
@@ -36,6 +38,7 @@ class Arrivals:
         unstarted: Unstarted,
         claims: Claims,
         loader: Loader,
+        letting_go: LettingGo,
     ) -> None:
         self._runs = runs
         self._activator = activator
@@ -43,6 +46,7 @@ class Arrivals:
         self._unstarted = unstarted
         self._claims = claims
         self._loader = loader
+        self._letting_go = letting_go
         #: Runs that were told of children, and who was refused one.
         self._told: list[tuple[LoadedRun, Entry | None]] = []
 
@@ -151,6 +155,20 @@ class Arrivals:
         """Deliver the cancellations of the runs with these keys."""
         for record in self._runs.reads.facts(keys):
             self.cancel(record)
+
+    # --- terminations ------------------------------------------------------------------------------------------------
+
+    def terminated(self, run: RunRecord, over: RunOver) -> None:
+        """Drop a run that was ended past its code, and tell whoever waits for it here."""
+        loaded = self._runs.memory.runs.get(run.key)
+        work = self._runs.batch.lone_work()
+        if loaded is not None:
+            loaded.finished = True
+            self._letting_go.forget(loaded, work)
+        if run.queue is not None:
+            self._runs.queue_touched(run.queue)
+        self._carrier.tell_watchers(run.id, run.parent, over, work)
+        self._carrier.deliver_ends(work)
 
     # --- pauses ------------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from stepwell.definitions.step_call import StepCall
 from stepwell.errors import StepwellError
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import RunRecord
+from stepwell.store.bulk_acts import BulkBegun, BulksTaken, RunDeleted, RunTerminated, Terminated
 from stepwell.store.changes import (
     CancelRequested,
     Change,
@@ -108,7 +109,7 @@ class UnitOfWork(Unit, eq=False):
     @overload
     def then(
         self,
-        change: RunsClaimed | WorkTaken | RunsReleased | RunFinished | ChildrenCancelled,
+        change: BulksTaken | RunsClaimed | WorkTaken | RunsReleased | RunFinished | ChildrenCancelled,
         on_commit: Callable[[list[int]], Fact | None],
         on_refusal: Refusal | None = None,
     ) -> None: ...
@@ -133,7 +134,21 @@ class UnitOfWork(Unit, eq=False):
     @overload
     def then(
         self,
-        change: NotesTaken | PermitDetached,
+        change: RunTerminated,
+        on_commit: Callable[[Terminated], Fact | None],
+        on_refusal: Refusal | None = None,
+    ) -> None: ...
+    @overload
+    def then(
+        self,
+        change: BulkBegun,
+        on_commit: Callable[[int], Fact | None],
+        on_refusal: Refusal | None = None,
+    ) -> None: ...
+    @overload
+    def then(
+        self,
+        change: NotesTaken | PermitDetached | RunDeleted,
         on_commit: Callable[[None], Fact | None],
         on_refusal: Refusal | None = None,
     ) -> None: ...

@@ -91,7 +91,9 @@ class Worker:
         self.scheduler = QueueScheduler(runs, self.activator, self.carrier, self.claims)
         self.steps = StepOutcomes(runs, self.activator, self.carrier, self.claims, chance)
         self.inbox = Inbox(runs, self.activator, self.carrier, self.scheduler)
-        self.arrivals = Arrivals(runs, self.activator, self.carrier, self.unstarted, self.claims, self.loader)
+        self.arrivals = Arrivals(
+            runs, self.activator, self.carrier, self.unstarted, self.claims, self.loader, self._letting_go
+        )
         self.outcomes = Outcomes(runs, self._letting_go, self.carrier, self.steps)
         self.schedules = Schedules(runs, takes_work=takes_work)
         #: All that has times of its own.

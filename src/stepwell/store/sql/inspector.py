@@ -12,6 +12,7 @@ from stepwell.model.chapters import ChapterRecord
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import RunRecord
+from stepwell.store.bulk_acts import BulkRecord
 from stepwell.store.inspector import CountGroup, RunFilter
 from stepwell.store.queues import Standing
 from stepwell.store.sql.queue_facts import to_json
@@ -108,6 +109,14 @@ class SqlInspector(ScheduleReader):
     def acts(self, run: int) -> list[ActRecord]:
         """Return what somebody did to a run, the oldest first."""
         return self._acts("acts_of_run", run)
+
+    def bulk(self, number: int) -> BulkRecord | None:
+        """Return an act on many runs, or None."""
+        return next((BulkRecord(*row) for row in self._rows("bulk", number)), None)
+
+    def bulks(self, limit: int) -> list[BulkRecord]:
+        """Return the acts on many runs, the newest first."""
+        return [BulkRecord(*row) for row in self._rows("bulks", limit)]
 
     def acts_of_queue(self, queue: str) -> list[ActRecord]:
         """Return what somebody did to a queue or limit, the oldest first."""

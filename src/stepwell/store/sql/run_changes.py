@@ -36,6 +36,7 @@ from stepwell.store.changes import (
 )
 from stepwell.store.sql.acts import Acts
 from stepwell.store.sql.aftermath import Aftermath
+from stepwell.store.sql.bulk_acts import BulkActs
 from stepwell.store.sql.chapters import Chapters
 from stepwell.store.sql.connection import SqlConnection, Statements
 from stepwell.store.sql.creation import Creation
@@ -78,6 +79,7 @@ class Applier(Part):
         chapters = Chapters(
             connection, sql, self._after, self.flush, lambda run: self._refuse(run, "running"), self._retries
         )
+        bulk = BulkActs(connection, sql, self._after, lambda change: self.handlers[type(change)](change), self.flush)
         self._pauses = Pauses(connection, sql, self._after, self._ownership, self.entries, self.acts.record)
         self._schedules = Schedules(connection, sql, self._after)
         self._facts = SqlUnitFacts(self._execute, sql, self.entries.flush)
@@ -99,6 +101,7 @@ class Applier(Part):
             chapters,
             self._pauses,
             self._schedules,
+            bulk,
         )
         for part in parts:
             self.handlers.update(part.handlers)

@@ -20,6 +20,7 @@ from stepwell.store.inspector import Inspector
 from stepwell.store.membership import Membership
 from stepwell.store.notifications import Notifications
 from stepwell.store.sql.aftermath import Evidence
+from stepwell.store.sql.bulk_acts import PURGE
 from stepwell.store.sql.inspector import SqlInspector
 from stepwell.store.sql.worker_reads import SqlWorkerReads
 from stepwell.store.sql.workers import WorkerRows
@@ -35,19 +36,6 @@ from stepwell.store.worker_reads import WorkerReads
 from stepwell.values.own_tables import Parameters, Rows
 
 _log: Final = logging.getLogger("stepwell")
-
-#: The deletions of a purge; children of the foreign keys first.
-_PURGE: Final = (
-    "journals_purged",
-    "messages_purged",
-    "values_purged",
-    "watches_purged",
-    "watchings_purged",
-    "batch_items_purged",
-    "acts_purged",
-    "chapters_purged",
-    "runs_purged",
-)
 
 _T = TypeVar("_T")
 
@@ -129,7 +117,7 @@ class SqliteStore:
             keys = [key for (key,) in self._execute("purgeable", (ended_before, limit))]
             encoded = msgspec.json.encode(keys).decode()
             if keys:
-                for name in _PURGE:
+                for name in PURGE:
                     self._execute(name, (encoded,))
             return len(keys), None
 

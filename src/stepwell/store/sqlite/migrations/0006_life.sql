@@ -101,3 +101,30 @@ SELECT
     definition,
     state
 FROM stepwell_schedules;
+
+-- Acts on many runs ----------------------------------------------------------------------------------------------------
+
+CREATE TABLE stepwell_bulk_acts (
+    -- An act on all runs that match a filter: done in pages, newest run first, and gone on with by another worker where
+    -- the one that was at it ended.
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    act TEXT NOT NULL CHECK (act <> ''),
+    -- As it was written, and what it meant at that time, as JSON: stepwell.store.inspector.RunFilter.
+    filter TEXT NOT NULL,
+    bounds TEXT NOT NULL,
+    by TEXT NOT NULL CHECK (by <> ''),
+    reason TEXT,
+    created_at INTEGER NOT NULL,
+    -- How many runs matched when it began, how many were looked at, and of how many of these it was refused.
+    total INTEGER NOT NULL CHECK (total >= 0),
+    seen INTEGER NOT NULL DEFAULT 0 CHECK (seen >= 0),
+    refused INTEGER NOT NULL DEFAULT 0 CHECK (refused >= 0),
+    -- It goes on with the runs whose keys are below this.
+    before_key INTEGER NOT NULL,
+    -- The epoch of the worker that is at it (stepwell_workers).
+    worker INTEGER NOT NULL,
+    ended_at INTEGER
+) STRICT;
+
+-- Empty but for what is under way.
+CREATE INDEX stepwell_bulk_acts_open ON stepwell_bulk_acts (worker) WHERE ended_at IS NULL;

@@ -1,0 +1,87 @@
+"""What a store is told of acts that pass by a run's code, and of acts on many runs: part of `store.changes`."""
+
+from __future__ import annotations
+
+import msgspec
+
+from stepwell.model.run import RunRecord
+
+
+class RunTerminated(msgspec.Struct, frozen=True):
+    """Somebody ends a run at once, whatever it is at and whoever has it: it is ``cancelled``, and its code is not told.
+
+    What its worker still writes of it is refused. Its watchers are woken as by `RunFinished`, and its attached children
+    get a cancel request. The result is `Terminated`. Nothing happens to one that has ended. Raises `RunNotFound`.
+    """
+
+    run_id: str
+    at: int
+    by: str
+    reason: str | None = None
+
+
+class Terminated(msgspec.Struct, frozen=True):
+    """What became of a `RunTerminated`: the run before, the keys of its watchers, of the children to be cancelled."""
+
+    before: RunRecord
+    watchers: list[int] = []
+    children: list[int] = []
+
+
+class RunDeleted(msgspec.Struct, frozen=True):
+    """Somebody deletes a run that has ended, with all that the file has of it; its id is free again.
+
+    Raises `RunNotEnded` for another one, and where its parent has not ended, `RunNotFound`.
+    """
+
+    run_id: str
+
+
+class BulkBegun(msgspec.Struct, frozen=True):
+    """An act on all runs that match begins, and the writing worker is at it. The result is its number.
+
+    `filter` is what was written, `bounds` the `RunFilter` that it stood for, as JSON, `total` how many runs match.
+    """
+
+    act: str
+    filter: str
+    bounds: str
+    at: int
+    total: int
+    by: str
+    reason: str | None = None
+
+
+class BulkAdvanced(msgspec.Struct, frozen=True):
+    """The writing worker has looked at `seen` more runs, all that match from `before_key` up.
+
+    With `ended_at` these were the last.
+    """
+
+    bulk: int
+    before_key: int
+    seen: int = 0
+    refused: int = 0
+    ended_at: int | None = None
+
+
+class BulksTaken(msgspec.Struct, frozen=True):
+    """The writing worker goes on with the acts whose workers have ended. The result is the list of their numbers."""
+
+
+class BulkRecord(msgspec.Struct, frozen=True):
+    """An act on many runs as its row shows it; times in microseconds."""
+
+    id: int
+    act: str
+    filter: str
+    by: str
+    reason: str | None
+    created_at: int
+    total: int
+    seen: int
+    refused: int
+    ended_at: int | None
+    before_key: int
+    bounds: str
+    worker: int
