@@ -102,6 +102,8 @@ CALLS: dict[tuple[type, str], Call] = {
     (AsyncEngine, "bulks"): lambda engine, _run, _queue: engine.bulks(),
     (AsyncRun, "terminate"): lambda engine, _run, _queue: terminated(engine),
     (AsyncRun, "delete"): lambda engine, _run, _queue: terminated(engine, "deleted"),
+    (AsyncRun, "restart"): lambda _engine, run, _queue: run.restart(),
+    (AsyncRun, "rewind"): lambda engine, _run, _queue: rewound(engine),
     (AsyncRun, "chapters"): lambda _engine, run, _queue: run.chapters(),
     (AsyncRun, "retry"): lambda engine, _run, _queue: failed_again(engine),
     (AsyncEngine, "take_over"): lambda engine, _run, _queue: refused(engine.take_over(999)),
@@ -136,6 +138,12 @@ async def paused(engine: AsyncEngine) -> None:
 async def not_paused(engine: AsyncEngine) -> None:
     with pytest.raises(stepwell.RunNotPaused):
         await (await engine.start(tells, id="not paused")).unpause()
+
+
+async def rewound(engine: AsyncEngine) -> None:
+    run = await engine.start(tells, id="rewound", messages=[("hint", 1), ("go", "on")])
+    await run.result(timeout=20)
+    await run.rewind(1)
 
 
 async def terminated(engine: AsyncEngine, run_id: str = "terminated") -> None:
