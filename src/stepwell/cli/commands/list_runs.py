@@ -21,8 +21,10 @@ _LISTED = 50
     "list",
     "stepwell list --status failed --status halted",
     "stepwell list --workflow shop.checkout --roots --limit 10",
+    "stepwell list 'status:failed workflow:shop.checkout started>-2h'",
     "stepwell list --json | jq '.[].id'",
 )
+@click.argument("filter", metavar="[FILTER]...", nargs=-1)
 @database_option
 @click.option(
     "--status", multiple=True, type=click.Choice(STATUSES), help="Only runs in this state (may be given again)."
@@ -33,6 +35,7 @@ _LISTED = 50
 @click.option("--roots", is_flag=True, help="Only runs that no other run started: no children.")
 @json_option
 def list_runs(
+    filter: tuple[str, ...],
     db: str,
     status: tuple[Status, ...],
     workflow: str | None,
@@ -43,7 +46,14 @@ def list_runs(
 ) -> None:
     """List runs."""
     with reads(db) as read:
-        found = read.infos(status=status or None, workflow=workflow, id_prefix=id_prefix, limit=limit, roots=roots)
+        found = read.infos(
+            " ".join(filter),
+            status=status or None,
+            workflow=workflow,
+            id_prefix=id_prefix,
+            limit=limit,
+            roots=roots,
+        )
     if as_json:
         print_json(found)
         return
