@@ -99,6 +99,7 @@ CALLS: dict[tuple[type, str], Call] = {
     (AsyncRun, "unpause"): lambda engine, _run, _queue: not_paused(engine),
     (AsyncEngine, "counts"): lambda engine, _run, _queue: engine.counts(by="queue"),
     (AsyncEngine, "bulk"): lambda engine, _run, _queue: engine.bulk("pause", "id:nobody"),
+    (AsyncEngine, "check"): lambda engine, _run, _queue: engine.check(),
     (AsyncEngine, "bulks"): lambda engine, _run, _queue: engine.bulks(),
     (AsyncRun, "terminate"): lambda engine, _run, _queue: terminated(engine),
     (AsyncRun, "delete"): lambda engine, _run, _queue: terminated(engine, "deleted"),
@@ -264,7 +265,7 @@ def test_the_recorder_of_these_tests_notices_a_read(tmp_path: Path, seen: Reads)
 
 
 #: The modules beside the engine that know the store's read side.
-READERS = {"api/doctor.py", "api/read_service.py", "api/why.py"}
+READERS = {"api/check.py", "api/doctor.py", "api/read_service.py", "api/why.py"}
 #: What these show of the store is no answer to a question: they open it, and make filters for requests.
 READ_SIDE = ("inspector", "Inspector", "list_runs", "look_into")
 

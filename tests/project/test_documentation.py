@@ -528,6 +528,7 @@ def why_does_a_run_wait(engine: TestEngine) -> Reader:
 
 READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/explanation/several-processes.md": several_processes,
+    "docs/how-to/act-on-many-runs.md": all_of("docs/how-to/act-on-many-runs.md"),
     "docs/how-to/back-up.md": back_up,
     "docs/how-to/cancel-a-run.md": cancel_a_run,
     "docs/how-to/change-code.md": change_code,
