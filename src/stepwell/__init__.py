@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stepwell import sync
     from stepwell.api.acts import Act
-    from stepwell.api.async_engine import AsyncEngine, AsyncQueueHandle, AsyncRun, AsyncTransaction
+    from stepwell.api.async_engine import AsyncEngine
+    from stepwell.api.async_handles import AsyncQueueHandle, AsyncRun, AsyncTransaction
     from stepwell.api.async_schedules import AsyncScheduleHandle
     from stepwell.api.backup import Backup, Verification, verify
     from stepwell.api.bulk import BulkInfo
@@ -118,12 +119,8 @@ _HOMES = {
         "last_result",
         "scheduled_at",
     ),
-    "stepwell.api.async_engine": (
-        "AsyncEngine",
-        "AsyncQueueHandle",
-        "AsyncRun",
-        "AsyncTransaction",
-    ),
+    "stepwell.api.async_engine": ("AsyncEngine",),
+    "stepwell.api.async_handles": ("AsyncQueueHandle", "AsyncRun", "AsyncTransaction"),
     "stepwell.model.clock": ("Clock",),
     "stepwell.definitions.step_info": (
         "Current",

@@ -37,7 +37,7 @@ LAYERS: list[list[str]] = [
 INSIDE: dict[str, list[list[str]]] = {
     "stepwell.api": [
         ["async_engine", "restore"],
-        ["async_schedules"],
+        ["async_handles", "async_schedules"],
         ["async_opening", "engine"],
         ["schedules"],
         ["handles"],

@@ -1,0 +1,414 @@
+"""What asyncio code holds of an engine: runs, queues, an open transaction; `stepwell.api.handles`, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    TypeVarTuple,
+    Unpack,
+    cast,
+    overload,
+)
+
+from stepwell.api.acts import Act
+from stepwell.api.async_opening import LoopSession
+from stepwell.api.chapters import ChapterInfo
+from stepwell.api.enlisted import Enlisted
+from stepwell.api.options import (
+    MANY_OPTIONS,
+    START_OPTIONS,
+    ManyOptions,
+    StartOptions,
+)
+from stepwell.api.read_service import ReadService
+from stepwell.api.session import Session
+from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, outcome
+from stepwell.definitions.definition import Workflow
+from stepwell.definitions.queues import UNSET, Rate, Unset
+from stepwell.definitions.start_options import shows_options
+from stepwell.model.clock import to_seconds
+from stepwell.model.lifecycle import Status
+from stepwell.runtime.requests import Request, SendMessage, StartRun
+from stepwell.values.own_tables import Connection, Parameters, Rows
+from stepwell.worker.run_over import RunOver
+
+P = ParamSpec("P")
+T = TypeVar("T")
+U = TypeVar("U")
+Ts = TypeVarTuple("Ts")
+
+
+class _Answers:
+    """Carries replies from the engine's thread to the caller's loop, all of one turn at once."""
+
+    def __init__(self, session: Session, loop: asyncio.AbstractEventLoop) -> None:
+        self._session = session
+        self._loop = loop
+        self._ready: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+
+    def reply_to(self, future: asyncio.Future[Any]) -> Callable[[Any, BaseException | None], None]:
+        def reply(value: Any, error: BaseException | None, /) -> None:
+            if threading.get_ident() != self._session.engine_thread.thread.ident:
+                _resolve([(future, value, error)])  # refused at once, on the caller's own thread
+                return
+            if not self._ready:
+                self._session.engine_thread.turn_loop.at_flush(self._flush)
+            self._ready.append((future, value, error))
+
+        return reply
+
+    def _flush(self) -> None:
+        ready, self._ready = self._ready, []
+        try:
+            self._loop.call_soon_threadsafe(_resolve, ready)
+        except RuntimeError:  # the caller's loop is closed: nobody is left to hear it
+            return
+
+
+def _resolve(ready: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
+    for future, value, error in ready:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+
+
+class LoopCaller:
+    """Asks an engine's thread from an event loop, and waits; `stepwell.api.handles.Caller`, awaited."""
+
+    def __init__(self, session: LoopSession) -> None:
+        self._session = session
+        self._answers: _Answers | None = None
+
+    async def _ready(self) -> Session:
+        return await self._session.opened()
+
+    async def _read(self, ask: Callable[Concatenate[ReadService, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._session.read(ask, *args, **kwargs)
+
+    def _opened(self) -> Session:
+        return self._session.open_one()
+
+    async def _ask(self, request: Request) -> Any:
+        session = await self._ready()
+        session.check_usable()
+        if self._answers is None:
+            self._answers = _Answers(session, asyncio.get_running_loop())
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        reply = self._answers.reply_to(future)
+        session.engine_thread.submit(request, reply)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            session.engine_thread.forget(reply)
+            raise
+
+    async def _wait(self, what: str, timeout: float | timedelta | None, request: Request) -> Any:
+        if timeout is None:
+            return await self._ask(request)
+        seconds = to_seconds(timeout, "timeout")
+        waiting = asyncio.ensure_future(self._ask(request))
+        done, _ = await asyncio.wait([waiting], timeout=seconds)
+        if done:
+            return waiting.result()
+        waiting.cancel()
+        raise TimeoutError(f"{what} after {seconds:g} s; it goes on, so you can wait again")
+
+
+class AsyncStarter:
+    """What starts runs and sends messages; `stepwell.api.handles.Starter`, awaited."""
+
+    def _caller(self) -> LoopCaller:
+        """Return the engine."""
+        raise NotImplementedError
+
+    async def _submit(self, request: StartRun | SendMessage) -> Any:
+        """Have it done, and return the answer."""
+        raise NotImplementedError
+
+    async def _submit_all(self, requests: Sequence[StartRun]) -> builtins.list[str]:
+        """Have all of it done, or none, and return the ids."""
+        raise NotImplementedError
+
+    @overload
+    async def start(
+        self, workflow: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts, **options: Unpack[StartOptions]
+    ) -> AsyncRun[T]: ...
+
+    @overload
+    async def start(
+        self, workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StartOptions]
+    ) -> AsyncRun[T]: ...
+
+    @overload
+    async def start(self, workflow: str, /, *args: Any, **options: Unpack[StartOptions]) -> AsyncRun[Any]: ...
+
+    @shows_options(START_OPTIONS)
+    async def start(
+        self, workflow: Callable[[*Ts], Any] | str, /, *args: *Ts, **options: Unpack[StartOptions]
+    ) -> AsyncRun[Any]:
+        """Start a run, in a transaction if, and only if, that commits; see `stepwell.Engine.start`."""
+        caller = self._caller()
+        requests = (await caller._ready()).requests
+        definition = requests.definition(workflow, options)
+        return AsyncRun(caller, await self._submit(requests.start(definition, args, options)), definition)
+
+    @overload
+    async def start_many(
+        self,
+        workflow: Callable[[*Ts], Coroutine[Any, Any, T]],
+        args: Iterable[tuple[*Ts]],
+        /,
+        *,
+        ids: Iterable[str] | None = None,
+        **options: Unpack[ManyOptions],
+    ) -> builtins.list[AsyncRun[T]]: ...
+
+    @overload
+    async def start_many(
+        self,
+        workflow: Callable[[*Ts], T],
+        args: Iterable[tuple[*Ts]],
+        /,
+        *,
+        ids: Iterable[str] | None = None,
+        **options: Unpack[ManyOptions],
+    ) -> builtins.list[AsyncRun[T]]: ...
+
+    @overload
+    async def start_many(
+        self,
+        workflow: str,
+        args: Iterable[tuple[Any, ...]],
+        /,
+        *,
+        ids: Iterable[str] | None = None,
+        **options: Unpack[ManyOptions],
+    ) -> builtins.list[AsyncRun[Any]]: ...
+
+    @shows_options(MANY_OPTIONS)
+    async def start_many(
+        self,
+        workflow: Callable[[*Ts], Any] | str,
+        args: Iterable[tuple[*Ts]],
+        /,
+        *,
+        ids: Iterable[str] | None = None,
+        **options: Unpack[ManyOptions],
+    ) -> builtins.list[AsyncRun[Any]]:
+        """Start a run for each tuple of arguments, all or none; see `stepwell.Engine.start_many`."""
+        caller = self._caller()
+        requests = (await caller._ready()).requests
+        definition = requests.definition(workflow, options)
+        found = await self._submit_all(requests.start_many(definition, args, ids, options))
+        return [AsyncRun(caller, run_id, definition) for run_id in found]
+
+    async def send(self, id: str, name: str, value: object = None, *, key: str | None = None) -> None:
+        """Send the run a message, in a transaction if, and only if, that commits; see `stepwell.Engine.send`."""
+        await self._submit((await self._caller()._ready()).requests.send(id, name, value, key))
+
+
+class AsyncTransaction(AsyncStarter):
+    """A transaction of code outside of workflows; see `AsyncEngine.transaction`."""
+
+    def __init__(self, engine: LoopCaller, lent: Connection, enlisted: Enlisted) -> None:
+        self._engine = engine
+        self._lent = lent
+        self._enlisted = enlisted
+
+    def _caller(self) -> LoopCaller:
+        return self._engine
+
+    async def _submit(self, request: StartRun | SendMessage) -> Any:
+        return self._enlisted.submit(request)
+
+    async def _submit_all(self, requests: Sequence[StartRun]) -> builtins.list[str]:
+        return self._enlisted.start(requests)
+
+    async def execute(self, sql: str, parameters: Parameters = ()) -> Rows:
+        """Execute SQL on the caller's own tables and return all rows; see `stepwell.Connection`."""
+        return self._lent.execute(sql, parameters)
+
+    async def executemany(self, sql: str, rows: Iterable[Parameters]) -> None:
+        """Execute SQL once for each of `rows`."""
+        self._lent.executemany(sql, rows)
+
+
+class AsyncQueueHandle:
+    """A queue or limit in the file; `stepwell.QueueHandle`, awaited."""
+
+    def __init__(self, engine: LoopCaller, name: str) -> None:
+        self.name = name
+        self._engine = engine
+
+    async def info(self) -> QueueInfo:
+        """Return the facts about it as they are now; raises `QueueNotFound`."""
+        return await self._engine._read(ReadService.queue, self.name)
+
+    async def pause(self, *, reason: str | None = None, by: str | None = None) -> None:
+        """Let nothing start from it until `resume`; what is under way goes on."""
+        await self._engine._ask((await self._engine._ready()).requests.pause_queue(self.name, True, by, reason))
+
+    async def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
+        """Let what waits start again."""
+        await self._engine._ask((await self._engine._ready()).requests.pause_queue(self.name, False, by, reason))
+
+    async def change(
+        self,
+        *,
+        concurrency: int | Unset | None = UNSET,
+        per_worker: int | Unset | None = UNSET,
+        partition_concurrency: int | Unset | None = UNSET,
+        rate: Rate | Unset | None = UNSET,
+    ) -> None:
+        """Change what it bounds; see `stepwell.QueueHandle.change`."""
+        requests = (await self._engine._ready()).requests
+        await self._engine._ask(requests.change_queue(self.name, concurrency, per_worker, partition_concurrency, rate))
+
+    async def cancel_waiting(
+        self, *, partition: str | None = None, reason: str | None = None, by: str | None = None
+    ) -> int:
+        """Cancel the runs that wait in it, or in one partition of it; return how many there were."""
+        requests = (await self._engine._ready()).requests
+        return cast("int", await self._engine._ask(requests.cancel_waiting(self.name, partition, by, reason)))
+
+    async def acts(self) -> builtins.list[Act]:
+        """Return who paused it and let it go on, and why; see `stepwell.QueueHandle.acts`."""
+        return await self._engine._read(ReadService.acts_of_queue, self.name)
+
+    def __repr__(self) -> str:
+        """Show the name."""
+        return f"<AsyncQueueHandle {self.name!r}>"
+
+
+class AsyncRun(Generic[T]):
+    """A handle of a run; `stepwell.Run`, awaited."""
+
+    def __init__(self, engine: LoopCaller, run_id: str, definition: Workflow[..., Any]) -> None:
+        self.id = run_id
+        self._engine = engine
+        self._definition = definition
+
+    @property
+    def workflow(self) -> str:
+        """The name of the run's workflow."""
+        return self._definition.name
+
+    @property
+    def status(self) -> Coroutine[Any, Any, Status]:
+        """The run's state now: ``await run.status``; see `stepwell.model.lifecycle`."""
+        return self._status()
+
+    async def _status(self) -> Status:
+        return (await self.info()).status
+
+    async def result(self, timeout: float | timedelta | None = None) -> T:
+        """Wait for the run's end and return its result; raises as `stepwell.Run.result` does."""
+        session, over = await self._engine._ready(), None
+        session.check_usable()
+        if session.in_memory(self.id) is None:  # a look costs less than to ask the engine, and most have ended then
+            over = await self._engine._session.look_up(ReadService.end_of, self.id)
+        if over is None:
+            request = session.requests.wait_for_run(self.id)
+            over = await self._engine._wait(f"run {self.id!r} has not ended", timeout, request)
+        return cast("T", outcome(cast("RunOver", over), self._definition, session.codec))
+
+    async def info(self) -> RunInfo:
+        """Return the facts about the run as they are now."""
+        return await self._engine._read(ReadService.info, self.id)
+
+    async def cancel(self, reason: str | None = None, *, by: str | None = None) -> bool:
+        """Ask the run to stop; see `stepwell.Run.cancel`."""
+        requests = (await self._engine._ready()).requests
+        return cast("bool", await self._engine._ask(requests.cancel(self.id, by, reason)))
+
+    async def retry(self, *, reason: str | None = None, by: str | None = None) -> None:
+        """Bring a run back that failed or was cancelled; see `stepwell.Run.retry`."""
+        await self._engine._ask((await self._engine._ready()).requests.retry(self.id, by, reason))
+
+    async def terminate(self, *, reason: str | None = None, by: str | None = None) -> None:
+        """End the run at once, without its code; see `stepwell.Run.terminate`."""
+        await self._engine._ask((await self._engine._ready()).requests.terminate(self.id, by, reason))
+
+    async def delete(self, *, reason: str | None = None, by: str | None = None) -> None:
+        """Delete the run, which has ended; see `stepwell.Run.delete`."""
+        await self._engine._ask((await self._engine._ready()).requests.delete(self.id, by, reason))
+
+    async def pause(self, *, children: bool = False, reason: str | None = None, by: str | None = None) -> None:
+        """Pause the run; see `stepwell.Run.pause`."""
+        await self._engine._ask((await self._engine._ready()).requests.pause(self.id, True, children, by, reason))
+
+    async def unpause(self, *, children: bool = False, reason: str | None = None, by: str | None = None) -> None:
+        """Let a paused run go on; see `stepwell.Run.unpause`."""
+        await self._engine._ask((await self._engine._ready()).requests.pause(self.id, False, children, by, reason))
+
+    async def rewind(
+        self,
+        to: int,
+        *,
+        results: Mapping[int, object] | None = None,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        reason: str | None = None,
+        by: str | None = None,
+    ) -> None:
+        """Have the run go on from operation `to`; see `stepwell.Run.rewind`."""
+        requests = (await self._engine._ready()).requests
+        await self._engine._ask(requests.rewind(self.id, self._definition, to, results, args, kwargs, by, reason))
+
+    async def restart(
+        self, *args: Any, kwargs: Mapping[str, Any] | None = None, reason: str | None = None, by: str | None = None
+    ) -> None:
+        """Have the run begin again; see `stepwell.Run.restart`."""
+        requests = (await self._engine._ready()).requests
+        await self._engine._ask(requests.restart(self.id, self._definition, args, kwargs, by, reason))
+
+    async def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
+        """Try a halted run again; see `stepwell.Run.resume`."""
+        await self._engine._ask((await self._engine._ready()).requests.resume(self.id, by, reason))
+
+    async def send(self, name: str, value: object = None, *, key: str | None = None) -> None:
+        """Send the run a message; see `stepwell.Engine.send`."""
+        await self._engine._ask((await self._engine._ready()).requests.send(self.id, name, value, key))
+
+    @overload
+    async def value(self, key: str, timeout: float | timedelta | None = None) -> Any: ...
+    @overload
+    async def value(self, key: str, timeout: float | timedelta | None = None, *, type: type[U]) -> U: ...
+    @overload
+    async def value(self, key: str, timeout: float | timedelta | None = None, *, type: Any) -> Any: ...
+
+    async def value(self, key: str, timeout: float | timedelta | None = None, *, type: Any = Any) -> Any:
+        """Return what the run published last under `key`, as `type`, or wait for it; see `stepwell.Run.value`."""
+        session = await self._engine._ready()
+        payload = await self._engine._wait(
+            f"run {self.id!r} has not published {key!r}", timeout, session.requests.wait_for_value(self.id, key)
+        )
+        return session.codec.decode(payload, type, f"the value {key!r} of run {self.id!r}")
+
+    async def journal(self, chapter: int | None = None) -> builtins.list[JournalEntry]:
+        """Return everything that the run was told so far, in order; see `stepwell.Run.journal`."""
+        return await self._engine._read(ReadService.journal, self.id, chapter)
+
+    async def chapters(self) -> builtins.list[ChapterInfo]:
+        """Return the chapters of the run, the oldest first; see `stepwell.Run.chapters`."""
+        return await self._engine._read(ReadService.chapters, self.id)
+
+    async def acts(self) -> builtins.list[Act]:
+        """Return what somebody did to the run, the oldest first; see `stepwell.Run.acts`."""
+        return await self._engine._read(ReadService.acts, self.id)
+
+    def __repr__(self) -> str:
+        """Show the id."""
+        return f"<AsyncRun {self.id!r}>"
