@@ -46,6 +46,8 @@ COMMANDS: Final[dict[str, CommandRow]] = {
     "retry": CommandRow(
         "Act", "bring failed and cancelled runs back: they go on from the step that failed", "retry:retry"
     ),
+    "rewind": CommandRow("Act", "have a run go on from an operation of its journal", "rewind:rewind"),
+    "restart": CommandRow("Act", "have a run begin again, with other arguments if they are given", "rewind:restart"),
     "pause": CommandRow(
         "Act", "stop a run between its steps, or let nothing start from a queue or under a limit", "pause:pause"
     ),

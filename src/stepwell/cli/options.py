@@ -85,6 +85,14 @@ def named(text: str) -> tuple[str, Any]:
     return name, json_or_text(value)
 
 
+def operation_result(text: str) -> tuple[int, Any]:
+    """Read ``operation=value``."""
+    number, equals, value = text.partition("=")
+    if not equals or not number.isdecimal():
+        raise click.BadParameter(f"must be OP=VALUE, with the number of an operation, not {text!r}")
+    return int(number), json_or_text(value)
+
+
 def run_argument(function: _Function) -> _Function:
     """Give a command the parameter `run`: a run's id, which shells complete."""
     return click.argument("run", metavar="RUN", shell_complete=ids)(function)
