@@ -100,7 +100,7 @@ def test_no_other_module_calls_the_function_of_a_definition() -> None:
     found = {
         f"{path.relative_to(ROOT)}:{line}"
         for path in Path(ROOT).rglob("*.py")
-        if path != HOME
+        if path != HOME and path.relative_to(ROOT).parts[0] != "cli"  # click invokes commands
         for line in calls_of_functions(path.read_text())
     }
     assert not found

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from stepwell import workflow
+from stepwell.store.changes import RunCreated
 from stepwell.testing import TestEngine
 from stepwell.worker.loader import Loader
 from stepwell.worker.run_cache import RunCache
@@ -52,13 +53,13 @@ def test_runs_that_a_transaction_starts_are_begun_a_bunch_at_a_time(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[int] = []
-    load = Loader.load
+    begin = Loader.begin_started
 
-    def counted(loader: Loader, keys: Sequence[int]) -> int:
-        begun.append(len(keys))
-        return load(loader, keys)
+    def counted(loader: Loader, started: Sequence[tuple[RunCreated, int]]) -> None:
+        begun.append(len(started))
+        begin(loader, started)
 
-    monkeypatch.setattr(Loader, "load", counted)
+    monkeypatch.setattr(Loader, "begin_started", counted)
     with TestEngine(database) as engine:
         with engine.transaction() as tx:
             for number in range(NUMBER):

@@ -74,6 +74,7 @@ INSIDE: dict[str, list[list[str]]] = {
     ],
     "stepwell.operations": [
         ["table"],
+        ["patch_names"],
         ["schedule"],
         ["child", "receive"],
         ["context", "continue_as_new", "derived", "map", "patch", "publish", "result", "saga", "send", "step", "timer"],
@@ -117,7 +118,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["operation"],
         ["loop"],
         ["loop_thread"],
-        ["anyio_support", "closing", "code_errors", "isolation", "loop_methods", "patch_names"],
+        ["anyio_support", "closing", "code_errors", "isolation", "loop_methods"],
         [
             "advice",
             "blocking",

@@ -15,8 +15,9 @@ from stepwell.definitions.definition import Workflow
 from stepwell.errors import DeterminismError
 from stepwell.model.lifecycle import IN_FLIGHT
 from stepwell.model.run import RunSnapshot
+from stepwell.operations.patch import PATCH
+from stepwell.operations.patch_names import patch_names
 from stepwell.operations.table import OPERATIONS
-from stepwell.replay.patch_names import patch_names
 from stepwell.store.inspector import RunFilter
 from stepwell.values.codec import Codec
 from stepwell.worker.checker import Checked, Checker, Verdict
@@ -113,7 +114,7 @@ def check_with(
     from stepwell.runtime import io_guard
 
     io_guard.listen(audit_hook.add_listener)
-    checker = Checker(Codec(), OPERATIONS.kinds, served)
+    checker = Checker(Codec(), OPERATIONS.kinds, served, PATCH.entries[0].kind)
     tally = _Tally(served)
     with _opened(path) as (total, snapshots):
         for number, snapshot in enumerate(snapshots, 1):

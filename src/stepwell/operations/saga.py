@@ -31,7 +31,7 @@ P = ParamSpec("P")
 class _Undo(NamedTuple):
     """One thing to do: a step or a workflow (`is_durable`), or a function of the workflow's code."""
 
-    function: Any
+    callee: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     name: str
@@ -189,9 +189,9 @@ def _checked(run: Execution, function: object, args: tuple[Any, ...], kwargs: di
 
 async def _call(run: Execution, undo: _Undo) -> None:
     if undo.is_durable:
-        await run.call_async(undo.function, undo.args, undo.kwargs)
+        await run.call_async(undo.callee, undo.args, undo.kwargs)
         return
-    result = undo.function(*undo.args, **undo.kwargs)
+    result = undo.callee(*undo.args, **undo.kwargs)
     if inspect.isawaitable(result):
         await result
 

@@ -43,9 +43,12 @@ class Checked(msgspec.Struct, frozen=True):
 
 
 class Checker:
-    """Replays runs with the code of some workflows. For one thread."""
+    """Replays runs with the code of some workflows. For one thread. `patch_kind` is the kind of entry of a patch."""
 
-    def __init__(self, codec: Codec, kinds: Kinds, workflows: Mapping[str, Workflow[..., Any]]) -> None:
+    def __init__(
+        self, codec: Codec, kinds: Kinds, workflows: Mapping[str, Workflow[..., Any]], patch_kind: str
+    ) -> None:
+        self._patch_kind = patch_kind
         self._codec = codec
         self._kinds = kinds
         self._workflows = workflows
@@ -92,10 +95,9 @@ class Checker:
         execution.patches = {}
         return execution
 
-    @staticmethod
-    def _outcome(snapshot: RunSnapshot, execution: Execution) -> Checked:
+    def _outcome(self, snapshot: RunSnapshot, execution: Execution) -> Checked:
         patches = execution.patches or {}
-        recorded = frozenset(entry.name for entry in snapshot.entries if entry.kind == "patched")
+        recorded = frozenset(entry.name for entry in snapshot.entries if entry.kind == self._patch_kind)
         halted = execution.halted
         if halted is None:
             return Checked(snapshot.record, "goes on", None, None, patches, recorded)

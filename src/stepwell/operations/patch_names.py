@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType
 from typing import Any, Final
 
+from stepwell.operations.patch import patched
 from stepwell.replay.blocking import follow
 
-_NAME: Final = "patched"
+_NAME: Final = patched.__name__
 #: How many instructions may stand between the function and the name that it is called with.
 _NEAR: Final = 3
 
