@@ -77,12 +77,13 @@ def test_halted_runs_are_a_problem_with_their_reason_and_come_first(
     assert capsys.readouterr().out.startswith("PROBLEM  halted runs: ")
 
 
-def test_runs_without_a_worker_are_a_problem(orders: Path) -> None:
+def test_runs_without_a_worker_are_a_problem(orders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Engine(orders, workflows=[]) as engine:
         engine.start("nobody.has.it", id="b")
     finding = found(examine(orders), "workers")
     assert (finding.severity, "run 'b' waits for one" in finding.text) == ("problem", True)
-    assert "stepwell worker" in finding.remedy
+    assert main(["doctor", "--db", str(orders)]) == 1
+    assert f"Start one: `stepwell worker MODULE --db {orders}`." in capsys.readouterr().out
 
 
 def test_runs_whose_workflow_no_worker_has_are_a_problem(desk: Desk) -> None:

@@ -9,6 +9,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import apsw
 import pytest
 from tests.support.commands import COMMAND
 
@@ -94,6 +95,15 @@ def test_a_project_that_names_no_file_as_it_should_is_named(
     said = capsys.readouterr().err
     assert f"{folder / 'pyproject.toml'}" in said
     assert expected in said
+
+
+def test_a_file_that_cannot_be_read_is_told_in_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = make(folder / "orders.db", "a")
+    connection = apsw.Connection(str(path))
+    connection.execute("DROP TABLE stepwell_acts")
+    connection.close()
+    assert main(["show", "a"]) == 1
+    assert "no such table: stepwell_acts" in capsys.readouterr().err
 
 
 # --- mistakes and help ------------------------------------------------------------------------------------------------

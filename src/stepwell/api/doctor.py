@@ -70,7 +70,7 @@ def examine(path: str | os.PathLike[str]) -> Diagnosis:
     with look_into(path) as look:
         facts = look.facts(now)
     with file_reads(path, f"`stepwell list --db {path}`", f"`stepwell queues --db {path}`") as reads:
-        found = [*_of_file(facts, now), *_of_workers(reads, facts), *_of_runs(reads), *_of_queues(reads)]
+        found = [*_of_file(facts, now), *_of_workers(reads), *_of_runs(reads), *_of_queues(reads)]
     order: list[Severity] = ["problem", "warning", "ok"]
     return Diagnosis(facts.path, sorted(found, key=lambda finding: order.index(finding.severity)), facts)
 
@@ -155,7 +155,7 @@ def _payloads(facts: FileFacts) -> Finding:
 # --- workers, runs, queues --------------------------------------------------------------------------------------------
 
 
-def _of_workers(reads: ReadService, facts: FileFacts) -> Iterator[Finding]:
+def _of_workers(reads: ReadService) -> Iterator[Finding]:
     workers = reads.workers()
     working = [worker for worker in workers if worker.takes_work and worker.state == "active"]
     for worker in workers:
@@ -165,7 +165,7 @@ def _of_workers(reads: ReadService, facts: FileFacts) -> Iterator[Finding]:
                 "workers",
                 f"worker {worker.epoch} (process {worker.pid} on {worker.host}) is stopped or hangs, with "
                 f"{worker.runs} runs in its memory",
-                f"Continue it, kill it, or take its runs: `stepwell takeover {worker.epoch} --db {facts.path}`.",
+                f"Continue it, kill it, or take its runs: `stepwell takeover {worker.epoch} --db FILE`.",
             )
     waiting = reads.infos(status=("pending",), limit=1) or reads.infos(status=("running",), limit=1)
     if working:
@@ -175,7 +175,7 @@ def _of_workers(reads: ReadService, facts: FileFacts) -> Iterator[Finding]:
             "problem",
             "workers",
             f"no worker has the file open, and run {waiting[0].id!r} waits for one, among others",
-            f"Start one: `stepwell worker MODULE --db {facts.path}`.",
+            "Start one: `stepwell worker MODULE --db FILE`.",
         )
     else:
         yield Finding("ok", "workers", "none has the file open, and no run is due")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import apsw
@@ -58,10 +58,11 @@ class _File:
 
     def close(self) -> None:
         for connection in self._connections:
-            if not paths.size_bytes(self.path + paths.WAL_SUFFIX):
-                # Nothing to fold in: where nobody else has the file, let SQLite remove the empty log and its index.
-                connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
-            connection.close()
+            with suppress(apsw.ConnectionClosedError):  # by the pool, after an error that is told by now
+                if not paths.size_bytes(self.path + paths.WAL_SUFFIX):
+                    # Nothing to fold in: where nobody else has the file, let SQLite remove the empty log and its index.
+                    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+                connection.close()
 
 
 class Look(SqlInspector):
