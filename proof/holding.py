@@ -151,7 +151,11 @@ def _hold_queues(connection: apsw.Connection, held: Held) -> None:
 
 def _label(value: str | bytes) -> str:
     # Compressed JSON begins with one byte for the version of the format.
-    return str(json.loads(value if isinstance(value, str) else zlib.decompress(value[1:]))["label"])
+    try:
+        text = value if isinstance(value, str) else zlib.decompress(value[1:])
+    except zlib.error as error:  # a damaged file: as JSON that is damaged
+        raise ValueError(str(error)) from None
+    return str(json.loads(text)["label"])
 
 
 def _rows(connection: apsw.Connection, sql: str) -> list[tuple[Any, ...]]:
