@@ -21,7 +21,7 @@ from stepwell import (
     verify,
     workflow,
 )
-from stepwell.api.restore import Restoration
+from stepwell.api.restore import InFlight, Restoration
 from stepwell.cli import main
 
 CHARGED: list[str] = []
@@ -70,7 +70,7 @@ def test_what_had_not_ended_is_paused_and_nothing_is_executed_again_before_someb
     backup = orders.with_name(name)
     before = backup.read_bytes()
     done = restore(backup, orders, reason="the disk broke", by="ada")
-    assert done == Restoration(str(orders), str(backup), done.previous, runs=3, in_flight=2, paused=2)
+    assert done == Restoration(str(orders), str(backup), done.previous, runs=3, in_flight=2, paused=2, schedules=0)
     assert backup.read_bytes() == before
     assert states(orders) == {"over": "completed", "a": "paused", "b": "paused"}
     with Engine(orders, workflows=[checkout]) as engine:
@@ -82,6 +82,21 @@ def test_what_had_not_ended_is_paused_and_nothing_is_executed_again_before_someb
         engine.get("a").unpause()
         assert engine.get("a").result(60) == "a"
     assert CHARGED == ["c", "a"]
+
+
+@pytest.mark.parametrize("in_flight", ["pause", "go-on"])
+def test_schedules_start_nothing_before_somebody_says_so(tmp_path: Path, in_flight: InFlight) -> None:
+    path = tmp_path / "orders.db"
+    with Engine(path, workflows=[]) as engine:
+        engine.schedule(checkout, "tick", id="often", every=3600)
+        engine.schedule(checkout, "tick", id="resting", every=3600).pause(note="before")
+        engine.backup(tmp_path / "copy.db")
+    pauses = in_flight == "pause"
+    assert restore(tmp_path / "copy.db", path, in_flight=in_flight, reason="the disk broke").schedules == int(pauses)
+    with Engine(path, workflows=[]) as engine:
+        infos = {schedule.id: schedule.info() for schedule in engine.schedules()}
+        assert (infos["often"].paused, infos["often"].note) == (pauses, "the disk broke" if pauses else None)
+        assert (infos["resting"].paused, infos["resting"].note) == (True, "before")
 
 
 def test_what_was_there_is_kept_whole_under_another_name(orders: Path) -> None:

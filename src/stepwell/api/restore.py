@@ -22,7 +22,7 @@ class Restoration(msgspec.Struct, frozen=True):
     """A backup that was put in place, at `path`.
 
     `previous` is where the file is that was there before, None where there was none. Of the `runs` of the backup
-    `in_flight` had not ended, and `paused` of them were paused.
+    `in_flight` had not ended, and `paused` of them were paused, and so were `schedules` of its schedules.
     """
 
     path: str
@@ -31,6 +31,7 @@ class Restoration(msgspec.Struct, frozen=True):
     runs: int
     in_flight: int
     paused: int
+    schedules: int
 
 
 def restore(
@@ -46,7 +47,8 @@ def restore(
 
     The backup knows nothing of what happened after it was made. Steps that its runs executed since would be executed
     again, so the runs that had not ended are paused (``in_flight="pause"``): look at each, and unpause it, settle its
-    step, or cancel it. ``"go-on"`` lets them go on at once. `reason` and `by` are recorded with each pause.
+    step, or cancel it. Its schedules are paused as well, whose ticks since had their runs. ``"go-on"`` lets all go on
+    at once. `reason` and `by` are recorded with each pause.
 
     The backup is looked through first, as by `verify`, and stays as it is. A restore that is cut off leaves the file as
     it was, or is finished by another call. Raises `FileInUse` while workers or other programs have the file open,
@@ -58,16 +60,20 @@ def restore(
 
     source, target, told = os.fspath(backup), os.fspath(path), progress or silent
     with files.restoring(source, target, readable=readable, progress=told) as place:
-        counted = paused = 0
+        counted = paused = schedules = 0
         told("pausing what was under way", 0, 0)
+        why, who = reason or f"restored from the backup {place.backup!r}", by or user_at_host()
         with Engine(place.partial, workflows=[]) as engine:
             for run_id in _in_flight(engine):
                 counted += 1
                 if in_flight == "pause":
-                    why = reason or f"restored from the backup {place.backup!r}"
-                    paused += _paused(engine, run_id, why, by or user_at_host())
+                    paused += _paused(engine, run_id, why, who)
+            for schedule in engine.schedules() if in_flight == "pause" else []:
+                if not schedule.info().paused:
+                    schedule.pause(note=why, by=who)
+                    schedules += 1
         previous = place.put()
-    return Restoration(place.path, place.backup, previous, place.found.runs, counted, paused)
+    return Restoration(place.path, place.backup, previous, place.found.runs, counted, paused, schedules)
 
 
 def _in_flight(engine: Engine) -> list[str]:

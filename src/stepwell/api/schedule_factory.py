@@ -7,8 +7,6 @@ from datetime import datetime
 from types import ModuleType
 from typing import Any
 
-from msgspec.structs import replace
-
 from stepwell.api.acts import checked_actor
 from stepwell.api.request_factory import RequestFactory
 from stepwell.api.schedule_options import calendar_changes, changed, check_ticks, definition_changes, moment_of
@@ -115,8 +113,3 @@ class ScheduleFactory:
                     f"{group} has two schedules with the id {schedule.id!r}; give one of them another"
                 )
         return group, [self.put(schedule, None, declared=group) for schedule in seen.values()]
-
-
-def as_kept(definition: ScheduleDefinition) -> ScheduleDefinition:
-    """Return a definition without who declared it, to compare what it does."""
-    return replace(definition, declared=None)

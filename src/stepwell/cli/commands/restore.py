@@ -48,4 +48,7 @@ def restore(backup: str, db: str, in_flight: Literal["pause", "go-on"], yes: boo
     if done.paused:
         line = for_this_file("`stepwell unpause RUN`", db)
         click.echo(f"{counted(done.paused, 'run')} paused: look at each, then let it go on ({line}) or cancel it")
+    if done.schedules:
+        line = for_this_file("`stepwell schedules list --db FILE`", db)
+        click.echo(f"{counted(done.schedules, 'schedule')} paused: {line} has them; unpause each when that is right")
     return 0

@@ -83,7 +83,7 @@ def file_facts(path: str, reads: Reads, last_at: int, now: int) -> FileFacts:
         return reads.read(lambda execute: execute(SQL[name], parameters).fetchall())
 
     recent, looked_at = rows("doctor_entries_since", _LOOKED_AT, now - _DAY_MICROSECONDS)[0]
-    _pages, free_pages, page_size = rows("doctor_free_pages")[0]
+    free_pages, page_size = rows("doctor_free_pages")[0]
     mount = mounts.mount_of(path)
     return FileFacts(
         path=path,

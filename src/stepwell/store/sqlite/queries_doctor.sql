@@ -25,5 +25,4 @@ SELECT DISTINCT hex(substr(value, 1, 1)) FROM stepwell_journal
 WHERE position > (SELECT max(position) FROM stepwell_journal) - ?1 AND typeof(value) = 'blob';
 
 -- name: doctor_free_pages
-SELECT (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM pragma_freelist_count),
-    (SELECT page_size FROM pragma_page_size);
+SELECT (SELECT freelist_count FROM pragma_freelist_count), (SELECT page_size FROM pragma_page_size);
