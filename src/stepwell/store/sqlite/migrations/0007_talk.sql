@@ -1,0 +1,3 @@
+-- What others say to a run while it lives, and what is found by: requests and their answers, promises, streams, progress,
+-- attributes. Times are as in the first schema. One section for each; what is a closed set in the code is another row of its
+-- small table (see 0005_reasons.sql).
