@@ -28,6 +28,17 @@ def schedules(*line: str) -> int:
     return main(["schedules", *line])
 
 
+def test_a_line_without_a_command_lists_the_schedules(db: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert schedules("create", "hourly", "schedules.cli", "eu", "--cron", "@hourly", "--db", db) == 0
+    capsys.readouterr()
+    assert schedules("list", "--json", "--db", db) == 0
+    listed = capsys.readouterr().out
+    assert schedules("--json", "--db", db) == 0
+    assert capsys.readouterr().out == listed
+    assert schedules("--help") == 0
+    assert "stepwell schedules [OPTIONS] COMMAND" in capsys.readouterr().out
+
+
 def test_a_schedule_is_made_shown_changed_and_deleted(db: str, capsys: pytest.CaptureFixture[str]) -> None:
     when = ["--cron", "30 2 * * *", "--every", "6h", "--zone", "Europe/Berlin", "--overlap", "buffer_one"]
     assert schedules("create", "nightly", "schedules.cli", "eu", "--kwarg", "lines=2", *when, "--db", db) == 0

@@ -84,10 +84,26 @@ class Commands(click.Group):
     Errors of the engine are one line each: exit code 2 where what was asked for makes no sense, else 1.
     """
 
-    def __init__(self, *arguments: Any, rows: dict[str, CommandRow], aliases: dict[str, str], **options: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        rows: dict[str, CommandRow],
+        aliases: dict[str, str],
+        default: str | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(*arguments, **options)
         self._rows: Final = rows
         self._aliases: Final = aliases
+        #: The command that is meant by a line that names none: it is empty, or begins with an option.
+        self._default: Final = default
+        self.no_args_is_help = default is None
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the line apart; one that names no command is one of the default."""
+        if self._default is not None and (not args or args[0].startswith("-")) and "--help" not in args[:1]:
+            args = [self._default, *args]
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the help."""

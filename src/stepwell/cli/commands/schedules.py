@@ -40,6 +40,7 @@ schedules = Commands(
     name="schedules",
     rows=SUBCOMMANDS,
     aliases={},
+    default="list",
     help=f"{COMMANDS['schedules'].summary[0].upper()}{COMMANDS['schedules'].summary[1:]}.",
 )
 
