@@ -150,6 +150,7 @@ OF_A_RUN = {
     "retry": ["*", "reason", "by"],
     "rewind": ["to", "*", "results", "args", "kwargs", "reason", "by"],
     "restart": ["*args", "kwargs", "reason", "by"],
+    "fork": ["to", "*", "id", "results", "args", "kwargs", "reason", "by"],
     "resume": ["*", "reason", "by"],
     "acts": [],
     "send": ["name", "value", "*", "key"],

@@ -105,6 +105,7 @@ CALLS: dict[tuple[type, str], Call] = {
     (AsyncRun, "delete"): lambda engine, _run, _queue: terminated(engine, "deleted"),
     (AsyncRun, "restart"): lambda _engine, run, _queue: run.restart(),
     (AsyncRun, "rewind"): lambda engine, _run, _queue: rewound(engine),
+    (AsyncRun, "fork"): lambda engine, _run, _queue: rewound(engine, "fork"),
     (AsyncRun, "chapters"): lambda _engine, run, _queue: run.chapters(),
     (AsyncRun, "retry"): lambda engine, _run, _queue: failed_again(engine),
     (AsyncEngine, "take_over"): lambda engine, _run, _queue: refused(engine.take_over(999)),
@@ -141,10 +142,10 @@ async def not_paused(engine: AsyncEngine) -> None:
         await (await engine.start(tells, id="not paused")).unpause()
 
 
-async def rewound(engine: AsyncEngine) -> None:
-    run = await engine.start(tells, id="rewound", messages=[("hint", 1), ("go", "on")])
+async def rewound(engine: AsyncEngine, how: str = "rewind") -> None:
+    run = await engine.start(tells, id=f"to {how}", messages=[("hint", 1), ("go", "on")])
     await run.result(timeout=20)
-    await run.rewind(1)
+    await getattr(run, how)(1)
 
 
 async def terminated(engine: AsyncEngine, run_id: str = "terminated") -> None:

@@ -68,6 +68,15 @@ def test_a_run_begins_again_with_other_arguments(orders: str, capsys: pytest.Cap
     assert CALLS == [("first", 4), ("second", 5)]
 
 
+def test_another_run_begins_from_an_operation(orders: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fork", "a", "2", "--id", "b", "--result", "1=7", "--reason", "what if", "--db", orders]) == 0
+    assert "run 'b' goes on from operation 2 of 'a'" in capsys.readouterr().out
+    with Engine(orders, workflows=[both]) as engine:
+        assert engine.get("b").result(60) == 70
+        assert engine.get("a").result(60) == 20
+    assert CALLS == [("second", 7)]
+
+
 @pytest.mark.parametrize("line", [["rewind", "a", "2"], ["restart", "a"]])
 def test_nothing_is_done_unless_somebody_agrees(
     orders: str, line: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -86,6 +95,8 @@ def test_nothing_is_done_unless_somebody_agrees(
         (["rewind", "a", "0", "--yes"], 2, "0"),
         (["rewind", "a", "1", "--result", "x=1", "--yes"], 2, "must be OP=VALUE"),
         (["rewind", "zoe", "1", "--yes"], 1, "has no run 'zoe'"),
+        (["fork", "a", "9"], 2, "no operation 9"),
+        (["fork", "a", "2", "--id", "a"], 1, "choose another id"),
         (["restart", "zoe", "--yes"], 1, "has no run 'zoe'"),
     ],
 )

@@ -349,6 +349,10 @@ def repair_a_run(engine: TestEngine) -> Reader:
     assert [chapter.beginning for chapter in engine.get("order-42").chapters()] == [
         *("started", "rewound", "rewound", "rewound", "rewound", "restarted", "restarted"),
     ]
+    engine.get("order-42").delete()
+    engine.start(order, "order-42", id="order-42", kwargs={"express": True}).result(60)
+    page.execute(1)
+    assert engine.get("order-42-south").result(60) == ["order-42", "south", "fast"]
     return page
 
 

@@ -21,6 +21,7 @@ _WORDS: Final[dict[ActKind, str]] = {
     "retry": "retried",
     "rewind": "rewound",
     "restart": "restarted",
+    "fork": "forked",
     "terminate": "terminated",
     "takeover": "taken over",
     "pause": "paused",

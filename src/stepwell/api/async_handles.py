@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import builtins
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import timedelta
 from typing import (
     Any,
     Concatenate,
     Generic,
     ParamSpec,
+    Self,
     TypeVar,
     TypeVarTuple,
     Unpack,
@@ -21,6 +22,7 @@ from typing import (
 
 from stepwell.api.acts import Act
 from stepwell.api.async_opening import LoopSession
+from stepwell.api.async_repairs import AsyncRepairs
 from stepwell.api.chapters import ChapterInfo
 from stepwell.api.enlisted import Enlisted
 from stepwell.api.options import (
@@ -30,6 +32,7 @@ from stepwell.api.options import (
     StartOptions,
 )
 from stepwell.api.read_service import ReadService
+from stepwell.api.repairs import Make
 from stepwell.api.session import Session
 from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, outcome
 from stepwell.definitions.definition import Workflow
@@ -292,13 +295,19 @@ class AsyncQueueHandle:
         return f"<AsyncQueueHandle {self.name!r}>"
 
 
-class AsyncRun(Generic[T]):
+class AsyncRun(AsyncRepairs, Generic[T]):
     """A handle of a run; `stepwell.Run`, awaited."""
 
     def __init__(self, engine: LoopCaller, run_id: str, definition: Workflow[..., Any]) -> None:
         self.id = run_id
         self._engine = engine
         self._definition = definition
+
+    async def _asked(self, make: Make) -> Any:
+        return await self._engine._ask(make((await self._engine._ready()).requests, self._definition))
+
+    def _other(self, run_id: str) -> Self:
+        return type(self)(self._engine, run_id, self._definition)
 
     @property
     def workflow(self) -> str:
@@ -352,27 +361,6 @@ class AsyncRun(Generic[T]):
     async def unpause(self, *, children: bool = False, reason: str | None = None, by: str | None = None) -> None:
         """Let a paused run go on; see `stepwell.Run.unpause`."""
         await self._engine._ask((await self._engine._ready()).requests.pause(self.id, False, children, by, reason))
-
-    async def rewind(
-        self,
-        to: int,
-        *,
-        results: Mapping[int, object] | None = None,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        reason: str | None = None,
-        by: str | None = None,
-    ) -> None:
-        """Have the run go on from operation `to`; see `stepwell.Run.rewind`."""
-        requests = (await self._engine._ready()).requests
-        await self._engine._ask(requests.rewind(self.id, self._definition, to, results, args, kwargs, by, reason))
-
-    async def restart(
-        self, *args: Any, kwargs: Mapping[str, Any] | None = None, reason: str | None = None, by: str | None = None
-    ) -> None:
-        """Have the run begin again; see `stepwell.Run.restart`."""
-        requests = (await self._engine._ready()).requests
-        await self._engine._ask(requests.restart(self.id, self._definition, args, kwargs, by, reason))
 
     async def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Try a halted run again; see `stepwell.Run.resume`."""

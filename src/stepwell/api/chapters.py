@@ -17,7 +17,8 @@ class ChapterInfo(msgspec.Struct, frozen=True):
     """A chapter of a run; times are aware datetimes, UTC.
 
     `number` counts from 1, and `Run.journal` takes it. `beginning` says how it began: ``started``; ``continued`` where
-    the code of the one before went on as new; ``rewound`` or ``restarted`` by somebody. `ended_at` is when another one
+    the code of the one before went on as new; ``rewound`` or ``restarted`` by somebody;
+    ``forked``, from operation `forked_op` of the run `forked_from`. `ended_at` is when another one
     followed, None for the present one. `input` is what its code was given, as plain JSON data.
     """
 
@@ -26,6 +27,8 @@ class ChapterInfo(msgspec.Struct, frozen=True):
     began_at: datetime
     ended_at: datetime | None
     input: Any
+    forked_from: str | None = None
+    forked_op: int | None = None
 
     @classmethod
     def of(cls, chapter: ChapterRecord, codec: Codec, ahead: int = 0) -> ChapterInfo:
@@ -36,6 +39,8 @@ class ChapterInfo(msgspec.Struct, frozen=True):
             began_at=datetime_of(chapter.began_at - ahead),
             ended_at=None if chapter.ended_at is None else datetime_of(chapter.ended_at - ahead),
             input=codec.show(chapter.input, f"the input of chapter {chapter.number}"),
+            forked_from=chapter.forked_from,
+            forked_op=chapter.forked_op,
         )
 
 

@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
-from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack, cast, overload
+from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from stepwell.api.acts import Act
 from stepwell.api.chapters import ChapterInfo
 from stepwell.api.enlisted import Enlisted
 from stepwell.api.options import MANY_OPTIONS, START_OPTIONS, ManyOptions, StartOptions
+from stepwell.api.repairs import Make, Repairs
 from stepwell.api.session import Session
 from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, outcome
 from stepwell.definitions.definition import Workflow
@@ -278,13 +279,19 @@ class QueueHandle:
         return f"<QueueHandle {self.name!r}>"
 
 
-class Run(Generic[T]):
+class Run(Repairs, Generic[T]):
     """A handle of a run. `id` names it."""
 
     def __init__(self, engine: Caller, run_id: str, definition: Workflow[..., Any]) -> None:
         self.id = run_id
         self._engine = engine
         self._definition = definition
+
+    def _asked(self, make: Make) -> Any:
+        return self._engine._ask(make(self._engine._session.requests, self._definition))
+
+    def _other(self, run_id: str) -> Self:
+        return type(self)(self._engine, run_id, self._definition)
 
     @property
     def workflow(self) -> str:
@@ -370,43 +377,6 @@ class Run(Generic[T]):
         tried again, by its policy from the beginning. Raises `RunNotPaused`, `RunEnded`, `RunNotFound`.
         """
         self._engine._ask(self._engine._session.requests.pause(self.id, False, children, by, reason))
-
-    def rewind(
-        self,
-        to: int,
-        *,
-        results: Mapping[int, object] | None = None,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        reason: str | None = None,
-        by: str | None = None,
-    ) -> None:
-        """Have the run go on from operation `to` of its present chapter (see `journal`), in another chapter.
-
-        What its code asked for before that is kept, and never executed again; operation `to` and all that was asked for
-        after it is done anew, with the code as it is now. `results` gives operations other results than are recorded:
-        of those that are kept, and of `to` itself, which is not executed then. `args` and `kwargs` are other input.
-        With either, the code is tried on what is kept first: where it would not go on, this raises `InvalidArgument`,
-        and nothing was changed.
-
-        Messages that were received since can be received again; what was sent stays sent, what was published stays
-        until it is published anew. Children that were started since are cancelled, unless they have ids of their own or
-        are detached. `reason` and `by` as in `retry`.
-
-        Raises `RunNotEnded` for a run that is under way, `InvalidArgument` where it has no such operation,
-        `RunNotFound`.
-        """
-        requests = self._engine._session.requests
-        self._engine._ask(requests.rewind(self.id, self._definition, to, results, args, kwargs, by, reason))
-
-    def restart(
-        self, *args: Any, kwargs: Mapping[str, Any] | None = None, reason: str | None = None, by: str | None = None
-    ) -> None:
-        """Have the run begin again, in another chapter: with its input, or with `args` (and `kwargs`) in place of that.
-
-        Nothing that it was told is kept, and all of it is done anew; the rest is as in `rewind`.
-        """
-        self._engine._ask(self._engine._session.requests.restart(self.id, self._definition, args, kwargs, by, reason))
 
     def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Try a halted run again, with the code as it is now; a waiting one that is not in memory is read again.

@@ -17,12 +17,12 @@ from stepwell.api.options import (
     ManyOptions,
     StartMessage,
     StartOptions,
-    at_least,
     checked_messages,
     deadline_at,
     duration_microseconds,
     retry_filter,
 )
+from stepwell.api.repair_requests import RepairRequestFactory
 from stepwell.api.sortable_ids import SortableIds
 from stepwell.api.start_plan import StartPlan, argument_lists, given_ids
 from stepwell.definitions.definition import (
@@ -39,7 +39,6 @@ from stepwell.definitions.namesakes import are_different, place_of
 from stepwell.definitions.queues import QueueSlot, Rate, Unset, changed_settings, check_key, queue_entry
 from stepwell.errors import DefinitionError, InvalidArgument
 from stepwell.model.clock import Clock, engine_time
-from stepwell.model.journal import Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.names import check_id, check_name
 from stepwell.runtime.requests import (
@@ -55,7 +54,6 @@ from stepwell.runtime.requests import (
     ResumeRun,
     RetryRun,
     RetryRuns,
-    RewindRun,
     SendMessage,
     StartBulk,
     StartRun,
@@ -65,13 +63,12 @@ from stepwell.runtime.requests import (
 )
 from stepwell.store.inspector import RunFilter
 from stepwell.values.codec import Codec
-from stepwell.worker.rewinding import NewInput
 from stepwell.worker.worker import Worker
 
 _START_OPTIONS: Final = frozenset(START_OPTIONS)
 
 
-class RequestFactory:
+class RequestFactory(RepairRequestFactory):
     """Makes the requests of one engine's callers; safe from any thread. Each method raises for what it refuses."""
 
     def __init__(self, codec: Codec, clock: Clock, workflows: Mapping[str, Workflow[..., Any]], worker: Worker) -> None:
@@ -209,72 +206,6 @@ class RequestFactory:
     def retry(self, run_id: str, by: str | None, reason: str | None) -> RetryRun:
         """Return the request to retry a run."""
         return RetryRun(run_id, checked_actor(by, reason))
-
-    def rewind(
-        self,
-        run_id: str,
-        workflow: Workflow[..., Any],
-        to: int,
-        results: Mapping[int, object] | None,
-        args: Sequence[Any] | None,
-        kwargs: Mapping[str, Any] | None,
-        by: str | None,
-        reason: str | None,
-    ) -> RewindRun:
-        """Return the request to rewind a run to an operation."""
-        given = self._given(run_id, workflow, args, kwargs)
-        return RewindRun(
-            run_id,
-            at_least(to, 1, "the operation to rewind to"),
-            checked_actor(by, reason),
-            self._results(run_id, results),
-            given,
-        )
-
-    def restart(
-        self,
-        run_id: str,
-        workflow: Workflow[..., Any],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any] | None,
-        by: str | None,
-        reason: str | None,
-    ) -> RewindRun:
-        """Return the request to restart a run, with its own input where nothing is given."""
-        given = self._given(run_id, workflow, args or None, kwargs)
-        return RewindRun(run_id, None, checked_actor(by, reason), given=given)
-
-    def _results(self, run_id: str, results: Mapping[int, object] | None) -> tuple[tuple[int, Payload], ...]:
-        if results is None:
-            return ()
-        if not isinstance(results, Mapping):
-            raise InvalidArgument(f"results must be a mapping of operations to values, {{3: value}}, not {results!r}")
-        return tuple(
-            (
-                at_least(op, 1, "an operation whose result is replaced"),
-                self._codec.encode_untyped(value, f"the result of operation {op} of run {run_id!r}"),
-            )
-            for op, value in results.items()
-        )
-
-    def _given(
-        self,
-        run_id: str,
-        workflow: Workflow[..., Any],
-        args: Sequence[Any] | None,
-        kwargs: Mapping[str, Any] | None,
-    ) -> NewInput | None:
-        """Return the input that a run is given in place of its own; None where it keeps that."""
-        if args is None and kwargs is None:
-            return None
-        if isinstance(args, str) or not isinstance(args or (), Sequence):
-            raise InvalidArgument(f"args must be a sequence of arguments, not {args!r}")
-        positional, named = tuple(args or ()), checked_kwargs(kwargs)
-        workflow.signature.bind_check(positional, named)
-        where = f"the input of workflow {workflow.name!r} for run {run_id!r}"
-        is_typed = not workflow.is_named_only
-        payload, _ = self._codec.seal_input(positional, named, workflow.signature, where, is_typed=is_typed)
-        return NewInput(payload)
 
     def retry_all(
         self,

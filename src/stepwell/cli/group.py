@@ -47,6 +47,7 @@ COMMANDS: Final[dict[str, CommandRow]] = {
         "Act", "bring failed and cancelled runs back: they go on from the step that failed", "retry:retry"
     ),
     "rewind": CommandRow("Act", "have a run go on from an operation of its journal", "rewind:rewind"),
+    "fork": CommandRow("Act", "start another run that begins with what a run has up to an operation", "rewind:fork"),
     "restart": CommandRow("Act", "have a run begin again, with other arguments if they are given", "rewind:restart"),
     "pause": CommandRow(
         "Act", "stop a run between its steps, or let nothing start from a queue or under a limit", "pause:pause"

@@ -13,8 +13,9 @@ import msgspec
 
 from stepwell.model.journal import Payload
 
-#: How a chapter began: the run was started, its code went on as new, or somebody rewound or restarted it.
-Beginning: TypeAlias = Literal["started", "continued", "rewound", "restarted"]
+#: How a chapter began: the run was started, its code went on as new, somebody rewound or restarted it, or it was forked
+#: from another one.
+Beginning: TypeAlias = Literal["started", "continued", "rewound", "restarted", "forked"]
 
 #: The kind, and the operation, of the entry that stands before each chapter but the first.
 CHAPTER: Final = "chapter"
@@ -39,7 +40,8 @@ class ChapterRecord(msgspec.Struct, frozen=True):
     """A chapter as its row shows it.
 
     `began_at` and `ended_at` are engine time in microseconds, `ended_at` None for the present one. `input` is what its
-    code was given, but for the present one, whose input is the run's.
+    code was given, but for the present one, whose input is the run's. `forked_from` and `forked_op` say where the first
+    chapter of a fork comes from, and `forked_as` what it was given (see `stepwell.store.forks.Origin`).
     """
 
     number: int
@@ -48,6 +50,9 @@ class ChapterRecord(msgspec.Struct, frozen=True):
     ended_at: int | None
     journal_from: int
     input: Payload
+    forked_from: str | None = None
+    forked_op: int | None = None
+    forked_as: int | None = None
 
 
 _decode: Final = msgspec.json.Decoder(Chapter).decode
@@ -57,6 +62,11 @@ def number_of_chapter(text: str | None) -> int:
     """Return the number of the present chapter of a run from what its row says."""
     chapter = decode_chapter(text)
     return 1 if chapter is None else chapter.number
+
+
+def encode_chapter(chapter: Chapter) -> str:
+    """Return a chapter as the row of a run has it."""
+    return msgspec.json.encode(chapter).decode()
 
 
 def decode_chapter(text: str | None) -> Chapter | None:

@@ -71,8 +71,14 @@ def _watched(runs: Runs, run: LoadedRun, status: Status) -> Fact | None:
 
 
 def _withdraw(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
-    if operation.detail:  # see `result_of`
+    if operation.detail and _is_own(runs, run, operation.name):  # see `result_of`
         request_cancel(runs, run, operation.name, f"run {run.id!r} no longer waits for it", work)
+
+
+def _is_own(runs: Runs, run: LoadedRun, other_id: str) -> bool:
+    """Tell whether it is a child of the run: those that a fork was told of belong to the run that it came from."""
+    other = runs.loaded(other_id) or runs.being_created(other_id) or runs.find(other_id)
+    return other is not None and other.parent == run.key
 
 
 def _waits(operation: Operation) -> Wait:

@@ -10,6 +10,7 @@ from typing import assert_never
 
 from stepwell.errors import StepwellError, StoreError, StoreUnavailable
 from stepwell.runtime.bulk_requests import BulkRequests
+from stepwell.runtime.fork_requests import ForkRequests
 from stepwell.runtime.pause_requests import PauseRequests
 from stepwell.runtime.purging import Purging
 from stepwell.runtime.queue_requests import QueueRequests
@@ -20,6 +21,7 @@ from stepwell.runtime.requests import (
     ChangeQueue,
     ContinueBulk,
     DeleteRun,
+    ForkRun,
     PauseQueue,
     PauseRun,
     Purge,
@@ -50,6 +52,7 @@ from stepwell.runtime.schedule_requests import (
     TriggerSchedule,
 )
 from stepwell.runtime.waiters import Waiters
+from stepwell.store.inspector import Inspector
 from stepwell.worker.unit_of_work import Reply
 from stepwell.worker.worker import Worker
 
@@ -60,6 +63,7 @@ class RequestGate:
     def __init__(
         self,
         worker: Worker,
+        inspector: Inspector,
         runs: RunRequests,
         retries: RetryRequests,
         pauses: PauseRequests,
@@ -73,6 +77,7 @@ class RequestGate:
         self._retries = retries
         self._pauses = pauses
         self._rewinds = RewindRequests(worker, retries)
+        self._forks = ForkRequests(worker, inspector)
         self._bulk = bulk
         self._queues = queues
         self._purging = purging
@@ -114,6 +119,8 @@ class RequestGate:
                 self._retries.retry_all(request, reply)
             case RewindRun():
                 self._rewinds.rewind(request, reply)
+            case ForkRun():
+                self._forks.fork(request, reply)
             case TerminateRun():
                 self._bulk.terminate(request, reply)
             case DeleteRun():

@@ -106,6 +106,21 @@ class RewindRun(msgspec.Struct, frozen=True):
     given: NewInput | None = None
 
 
+class ForkRun(msgspec.Struct, frozen=True):
+    """Create a run, `fork_id`, that begins with what run `run_id` has up to operation `to`. Answered with its id.
+
+    `results` and `given` as in `RewindRun`. A run of that id that is the same fork is found again. Answered with
+    `RunConflict` where the id is taken otherwise, with `InvalidArgument` and `RunNotFound` as `RewindRun` is.
+    """
+
+    run_id: str
+    to: int
+    fork_id: str
+    actor: Actor
+    results: tuple[tuple[int, Payload], ...] = ()
+    given: NewInput | None = None
+
+
 class RetryRuns(msgspec.Struct, frozen=True):
     """Bring back, or resume, the runs that match. Answered with how many there were, once that is recorded.
 
@@ -217,6 +232,7 @@ Request: TypeAlias = (
     | RetryRun
     | RetryRuns
     | RewindRun
+    | ForkRun
     | TerminateRun
     | DeleteRun
     | StartBulk

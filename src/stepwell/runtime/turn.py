@@ -102,6 +102,7 @@ class TurnLoop:
         self._bulk = BulkRequests(self.worker, store.inspector, run_requests, retries, pauses, self.inbox.append)
         self.gate = RequestGate(
             self.worker,
+            store.inspector,
             run_requests,
             retries,
             pauses,

@@ -11,11 +11,12 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from stepwell.model.chapters import Beginning
-from stepwell.model.journal import Entry, EntryKind, Payload
+from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import Remedy, RunRecord
 from stepwell.store.acts import ActRecorded
 from stepwell.store.bulk_acts import BulkAdvanced, BulkBegun, BulksTaken, RunDeleted, RunTerminated
+from stepwell.store.forks import RunForked
 from stepwell.store.queues import (
     Entered,
     PermitAsked,
@@ -30,6 +31,7 @@ from stepwell.store.queues import (
     QueueDeclared,
     QueueTaken,
 )
+from stepwell.store.replacements import Replacement
 from stepwell.store.schedules import ScheduleAdvanced, ScheduleDeleted, ScheduleSaved
 
 
@@ -173,15 +175,6 @@ class PauseEnded(msgspec.Struct, frozen=True):
     by: str
     reason: str | None = None
     children: bool = False
-
-
-class Replacement(msgspec.Struct, frozen=True):
-    """What an operation delivers in place of what the entry of kind `was` holds: an entry of `kind`, with `value`."""
-
-    op: int
-    was: EntryKind
-    kind: EntryKind
-    value: Payload
 
 
 class RunRewound(msgspec.Struct, frozen=True):
@@ -359,6 +352,7 @@ Change: TypeAlias = (
     | PauseRequested
     | PauseEnded
     | RunRewound
+    | RunForked
     | RunsClaimed
     | WorkTaken
     | RunsReleased

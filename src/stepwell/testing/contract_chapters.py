@@ -9,13 +9,12 @@ from itertools import pairwise
 
 import pytest
 
-from stepwell.errors import ClaimLost, RunNotEnded, RunNotFound
+from stepwell.errors import ClaimLost, RunConflict, RunNotEnded, RunNotFound
 from stepwell.model.chapters import Beginning, decode_chapter
 from stepwell.model.lifecycle import ENDED, STATUSES, Status
 from stepwell.store.changes import (
     CancelRequested,
     MessageSent,
-    Replacement,
     RunContinued,
     RunFinished,
     RunMoved,
@@ -23,6 +22,8 @@ from stepwell.store.changes import (
     RunRewound,
     ValuePublished,
 )
+from stepwell.store.forks import Origin, RunForked
+from stepwell.store.replacements import Replacement
 from stepwell.store.store import Unit
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 
@@ -147,6 +148,47 @@ class ChapterContract(StoreFixtures):
         begins = [chapter.journal_from for chapter in worker.read.chapters(key)]
         assert worker.read.journal_between(key, *begins) == entries
         assert worker.take(at=LATER) == [key]
+
+    def test_a_fork_has_copies_and_nothing_of_the_other_run_is_changed(self, worker: Worker) -> None:
+        key = worker.create("a")
+        worker.apply(continued(key))
+        worker.apply(*(step(key, op) for op in (11, 12, 13)), ValuePublished(key, "v", "1", NOW))
+        worker.apply(ValuePublished(key, "w", "2", NOW), MessageSent("a", "word", '"x"', NOW, "k"))
+        entries, before = worker.read.journal(key), worker.record(key)
+        kept, replaced = [entry.position for entry in entries[:2]], [Replacement(12, "step", "step", "7")]
+        change = RunForked("b", key, Origin("a", 13, 5), LATER, "[2]", 9, kept, replaced, [("old", "3", NOW)], ["v"])
+        (fork,) = worker.apply(change)
+        assert (worker.read.journal(key), worker.record(key)) == (entries, before)
+        (snapshot,) = worker.reads.load([fork])
+        assert [(entry.op, entry.value, entry.at) for entry in snapshot.entries] == [
+            (11, "11", NOW + 11),
+            (12, "7", NOW + 12),
+        ]
+        assert [(message.name, message.value) for message in snapshot.messages] == [("old", "3"), ("word", '"x"')]
+        assert (worker.reads.value(fork, "v"), worker.reads.value(fork, "w")) == (("1", NOW), None)
+        record, chapter = snapshot.record, decode_chapter(snapshot.record.chapter)
+        source = decode_chapter(before.chapter)
+        assert (record.status, record.parent, record.owner, record.input) == ("pending", None, None, "[2]")
+        assert chapter is not None
+        assert source is not None
+        assert (chapter.number, chapter.clock_from, chapter.seed, chapter.ops_before) == (
+            *(1, source.clock_from, source.seed, source.ops_before),
+        )
+        (row,) = worker.read.chapters(fork)
+        assert (row.beginning, row.forked_from, row.forked_op, row.forked_as) == ("forked", "a", 13, 5)
+        assert worker.take(at=LATER) == [fork]
+
+    def test_a_fork_is_refused_where_its_id_is_taken_or_what_is_kept_has_gone(self, worker: Worker) -> None:
+        key, _ = worker.create("a"), worker.create("b")
+        worker.apply(step(key, 1))
+        (entry,) = worker.read.journal(key)
+        with pytest.raises(RunConflict):
+            worker.apply(RunForked("b", key, Origin("a", 2, 0), LATER, None, 0, [entry.position]))
+        with pytest.raises(RunNotEnded):
+            worker.apply(RunForked("c", key, Origin("a", 2, 0), LATER, None, 0, [entry.position + 1]))
+        with pytest.raises(RunNotFound):
+            worker.apply(RunForked("c", 99, Origin("a", 2, 0), LATER, None, 0))
+        assert worker.read.run_by_id("c") is None
 
     @pytest.mark.parametrize("how", ["rewound", "restarted"])
     def test_clock_and_chance_of_what_is_kept_are_those_of_before(self, worker: Worker, how: Beginning) -> None:

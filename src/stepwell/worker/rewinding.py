@@ -27,7 +27,8 @@ from stepwell.model.chapters import decode_chapter
 from stepwell.model.journal import Entry, EntryKind, Payload
 from stepwell.model.run import RunRecord
 from stepwell.replay.kinds import Kinds
-from stepwell.store.changes import Replacement, RunRewound
+from stepwell.store.changes import RunRewound
+from stepwell.store.replacements import Replacement
 from stepwell.worker.executions import Executions
 
 #: The entries whose result can be replaced, and what the replacement is.
@@ -57,9 +58,10 @@ class Rewinding(msgspec.Struct, frozen=True):
 
 
 class NewInput(msgspec.Struct, frozen=True):
-    """What the code is given in place of what it was given so far."""
+    """What the code is given in place of what it was given so far; `fingerprint` is that of the payload's content."""
 
     payload: Payload
+    fingerprint: int = 0
 
 
 def rewound(
@@ -74,14 +76,16 @@ def rewound(
 ) -> Rewinding:
     """Return what becomes of a run that is rewound to operation `to`, or restarted (None).
 
-    `entries` are those of its present chapter, in order. Raises `InvalidArgument` for an operation that it does not
-    have, or a result of one that has none.
+    `entries` are those of its present chapter, in order. Of one that has not completed the
+    operation behind those may be under way, or have been: all of them are kept then. Raises `InvalidArgument` for an
+    operation that it does not have, or a result of one that has none.
     """
     results = results or {}
     chapter = decode_chapter(record.chapter)
     first = 1 if chapter is None else chapter.ops_before + 1
     last = max((entry.op for entry in entries), default=0)
-    if to is not None and not first <= to <= last:
+    under_way = max(last + 1, first) if record.status != "completed" else last
+    if to is not None and not first <= to <= under_way:
         has = f"those of its present chapter are {first} to {last}" if last >= first else "its present chapter has none"
         raise InvalidArgument(f"run {record.id!r} has no operation {to}; {has}, as its journal shows")
     kept = [] if to is None else _kept(entries, to, kinds, is_answered=to in results)

@@ -32,6 +32,7 @@ from stepwell.store.changes import (
     WatchAdded,
     WorkTaken,
 )
+from stepwell.store.forks import RunForked
 from stepwell.store.queues import PermitDetached, QueueDeclared
 from stepwell.store.store import Unit
 from stepwell.worker.facts import Fact
@@ -141,7 +142,7 @@ class UnitOfWork(Unit, eq=False):
     @overload
     def then(
         self,
-        change: BulkBegun,
+        change: BulkBegun | RunForked,
         on_commit: Callable[[int], Fact | None],
         on_refusal: Refusal | None = None,
     ) -> None: ...

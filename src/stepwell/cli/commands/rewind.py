@@ -1,8 +1,8 @@
-"""``stepwell rewind`` and ``restart``: have a run go on from an operation of its journal, or begin again."""
+"""``stepwell rewind``, ``restart`` and ``fork``: from an operation of a run's journal, in place or as another run."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -12,6 +12,15 @@ from stepwell.cli.exit_codes import FAILED
 from stepwell.cli.group import command
 from stepwell.cli.options import json_or_text, named, operation_result, reason_option, run_argument, yes_option
 from stepwell.cli.reading import record_of
+
+_results_option: Final = click.option(
+    "--result",
+    "results",
+    multiple=True,
+    type=operation_result,
+    metavar="OP=VALUE",
+    help="Give an operation this result, JSON or else a text; OPERATION itself is not executed then.",
+)
 
 
 @command(
@@ -23,14 +32,7 @@ from stepwell.cli.reading import record_of
 @run_argument
 @click.argument("operation", type=click.IntRange(min=1), metavar="OPERATION")
 @database_option
-@click.option(
-    "--result",
-    "results",
-    multiple=True,
-    type=operation_result,
-    metavar="OP=VALUE",
-    help="Give an operation this result, JSON or else a text; OPERATION itself is not executed then.",
-)
+@_results_option
 @yes_option
 @reason_option()
 def rewind(
@@ -77,4 +79,45 @@ def restart(
     with client(db) as engine:
         engine.get(record.id).restart(*arguments, kwargs=dict(kwargs) or None, **said(reason))
         click.echo(f"run {record.id!r} begins again; {carried_out(engine, record, db)}")
+    return 0
+
+
+@command(
+    "fork",
+    "stepwell fork order-42 3 --id order-42-again --reason 'what if it had been the other warehouse'",
+    "stepwell fork order-42 3 --result 2='\"south\"'",
+)
+@run_argument
+@click.argument("operation", type=click.IntRange(min=1), metavar="OPERATION")
+@database_option
+@click.option("--id", "fork_id", metavar="ID", help="The id of the new run; one is generated otherwise.")
+@_results_option
+@click.option(
+    "--arg", "arguments", multiple=True, type=json_or_text, metavar="ARG", help="Other arguments: JSON, or else texts."
+)
+@click.option("--kwarg", "kwargs", multiple=True, type=named, metavar="NAME=ARG", help="Another one by its name.")
+@reason_option()
+def fork(
+    run: str,
+    operation: int,
+    db: str,
+    fork_id: str | None,
+    results: tuple[tuple[int, Any], ...],
+    arguments: tuple[Any, ...],
+    kwargs: tuple[tuple[str, Any], ...],
+    reason: str | None,
+) -> int:
+    """Fork a run; it is not touched, so nobody is asked."""
+    record = record_of(db, run)
+    with client(db) as engine:
+        found = engine.get(record.id).fork(
+            operation,
+            id=fork_id,
+            results=dict(results) or None,
+            args=arguments or None,
+            kwargs=dict(kwargs) or None,
+            **said(reason),
+        )
+        click.echo(f"run {found.id!r} goes on from operation {operation} of {record.id!r}")
+        click.echo(carried_out(engine, record, db))
     return 0

@@ -40,6 +40,7 @@ from stepwell.store.sql.bulk_acts import BulkActs
 from stepwell.store.sql.chapters import Chapters
 from stepwell.store.sql.connection import SqlConnection, Statements
 from stepwell.store.sql.creation import Creation
+from stepwell.store.sql.forks import Forks
 from stepwell.store.sql.messages import Messages
 from stepwell.store.sql.named_sql import Ladder, ladder
 from stepwell.store.sql.ownership import Ownership
@@ -99,6 +100,7 @@ class Applier(Part):
             self.entries,
             self.acts,
             chapters,
+            Forks(connection, sql, self._after, self.flush, self._retries),
             self._pauses,
             self._schedules,
             bulk,

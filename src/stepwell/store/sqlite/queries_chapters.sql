@@ -72,11 +72,14 @@ WHERE key = ?1 AND ended_at IS NULL AND (owner IS NULL OR owner = ?6);
 
 -- name: chapters
 -- ?1 run. The columns are the fields of model.ChapterRecord in their order; nothing for a run that has had one only.
-SELECT number, beginning, began_at, ended_at, journal_from, input FROM stepwell_chapters WHERE run = ?1 ORDER BY number;
+SELECT number, beginning, began_at, ended_at, journal_from, input, forked_from, forked_op, forked_as FROM stepwell_chapters WHERE run = ?1 ORDER BY number;
 
 -- name: first_input
--- ?1 run. What it was started with, where its present chapter was given something else.
-SELECT input FROM stepwell_chapters WHERE run = ?1 AND number = 1 AND ended_at IS NOT NULL;
+-- ?1 run. What it was started with; where it has no chapter that is over, what it has (a fork has one chapter).
+SELECT iif(first.run IS NULL, run.input, first.input)
+FROM stepwell_runs AS run
+LEFT JOIN stepwell_chapters AS first ON first.run = run.key AND first.number = 1 AND first.ended_at IS NOT NULL
+WHERE run.key = ?1;
 
 -- name: chapters_purged
 -- ?1 keys of runs as a JSON array.
