@@ -42,12 +42,14 @@ if TYPE_CHECKING:
         EngineClosed,
         FileInUse,
         FileNotUsable,
+        HandlerNotFound,
         InvalidArgument,
         InvalidFilter,
         JournalTooLong,
         LoopMethodMissing,
         PayloadTooLarge,
         PermanentError,
+        QueryFailed,
         QueueNotFound,
         ResultNotSerializable,
         RetryLater,
@@ -86,6 +88,7 @@ if TYPE_CHECKING:
     from stepwell.operations.context import current, get_logger
     from stepwell.operations.continue_as_new import continue_as_new
     from stepwell.operations.derived import now, random, uuid4
+    from stepwell.operations.handlers import query
     from stepwell.operations.map import map
     from stepwell.operations.patch import patched
     from stepwell.operations.publish import publish
@@ -152,12 +155,14 @@ _HOMES = {
         "EngineClosed",
         "FileInUse",
         "FileNotUsable",
+        "HandlerNotFound",
         "InvalidArgument",
         "InvalidFilter",
         "JournalTooLong",
         "LoopMethodMissing",
         "PayloadTooLarge",
         "PermanentError",
+        "QueryFailed",
         "QueueNotFound",
         "ResultNotSerializable",
         "RetryLater",
@@ -210,6 +215,7 @@ _HOMES = {
     "stepwell.operations.context": ("current", "get_logger"),
     "stepwell.operations.continue_as_new": ("continue_as_new",),
     "stepwell.operations.derived": ("now", "random", "uuid4"),
+    "stepwell.operations.handlers": ("query",),
     "stepwell.operations.map": ("map",),
     "stepwell.operations.patch": ("patched",),
     "stepwell.operations.publish": ("publish",),
@@ -269,6 +275,7 @@ __all__ = [
     "FailureInfo",
     "FileInUse",
     "FileNotUsable",
+    "HandlerNotFound",
     "InvalidArgument",
     "InvalidFilter",
     "JournalEntry",
@@ -279,6 +286,7 @@ __all__ = [
     "PatchCheck",
     "PayloadTooLarge",
     "PermanentError",
+    "QueryFailed",
     "Queue",
     "QueueHandle",
     "QueueInfo",
@@ -342,6 +350,7 @@ __all__ = [
     "now",
     "patched",
     "publish",
+    "query",
     "random",
     "receive",
     "restore",

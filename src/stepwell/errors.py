@@ -11,6 +11,8 @@
     ├── RunNotFound                no run has this id
     ├── RunConflict                the id belongs to a run with another workflow or input
     ├── DuplicateRun               a run with the same dedup key stands in the queue, or is under way
+    ├── HandlerNotFound            the run has no query or update of this name
+    ├── QueryFailed                a query cannot be answered: no code here, or it called a step, waited, never ended
     ├── QueueNotFound              the file knows no queue or limit of this name
     ├── ScheduleNotFound           the file has no schedule with this id
     ├── RunEnded                   the run is over, so it takes no messages and makes no calls
@@ -110,6 +112,14 @@ class DuplicateRun(StepwellError):
     def __init__(self, message: str, *, run_id: str = "") -> None:
         super().__init__(message)
         self.run_id = run_id
+
+
+class HandlerNotFound(StepwellError, LookupError):
+    """The code of the run has registered no query, or no update, of this name; the message says which it has."""
+
+
+class QueryFailed(StepwellError):
+    """A query cannot be answered: its workflow is not here, its handler did more than read, or came to no end."""
 
 
 class QueueNotFound(StepwellError, LookupError):

@@ -27,7 +27,7 @@ CLASSES = {
 }  # fmt: skip
 FUNCTIONS = {
     "continue_as_new", "current", "get_logger", "last_failure", "last_result",
-    "scheduled_at", "map", "now", "patched", "publish", "random", "receive", "saga", "send",
+    "scheduled_at", "map", "now", "patched", "publish", "query", "random", "receive", "saga", "send",
     "check",
     "sleep_until", "start", "step", "transaction", "uuid4", "restore", "verify", "workflow",
 }  # fmt: skip
@@ -101,6 +101,7 @@ SIGNATURES: dict[str, list[str]] = {
     "send": ["run_id", "name", "value", "*", "key"],
     "publish": ["key", "value"],
     "sleep_until": ["when"],
+    "query": ["function", "*", "name"],
     "start": ["workflow", "*args", "id", "kwargs", "detached", *IN_A_QUEUE],
     "Queue": QUEUE,
     "Limit": ["name", "*", "concurrency", "rate"],
@@ -144,6 +145,7 @@ OF_AN_ENGINE = {
     "close": ["timeout"],
 }
 OF_A_RUN = {
+    "query": ["name", "*args", "kwargs", "timeout"],
     "result": ["timeout"],
     "info": [],
     "cancel": ["reason", "*", "by"],

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import stepwell
-from stepwell import AsyncEngine, AsyncQueueHandle, AsyncRun, Engine, Queue, publish, receive, workflow
+from stepwell import AsyncEngine, AsyncQueueHandle, AsyncRun, Engine, Queue, publish, query, receive, workflow
 from stepwell.api.read_service import file_reads
 from stepwell.runtime import recent_times
 from stepwell.store.sql.connection import Execute
@@ -27,6 +27,10 @@ ROOM = Queue("reads-room", concurrency=1)
 
 @workflow
 async def tells() -> str:
+    @query
+    def word() -> str:
+        return "a word"
+
     await publish("at", 1)
     return await receive("go", str)
 
@@ -92,6 +96,7 @@ CALLS: dict[tuple[type, str], Call] = {
     (AsyncRun, "acts"): lambda _engine, run, _queue: run.acts(),
     (AsyncRun, "value"): lambda _engine, run, _queue: run.value("at"),
     (AsyncRun, "resume"): lambda _engine, run, _queue: run.resume(),
+    (AsyncRun, "query"): lambda _engine, run, _queue: run.query("word"),
     (AsyncRun, "send"): lambda _engine, run, _queue: run.send("go", "on"),
     (AsyncRun, "result"): lambda _engine, run, _queue: run.result(timeout=20),
     (AsyncRun, "cancel"): lambda _engine, run, _queue: run.cancel(),
@@ -266,7 +271,7 @@ def test_the_recorder_of_these_tests_notices_a_read(tmp_path: Path, seen: Reads)
 
 
 #: The modules beside the engine that know the store's read side.
-READERS = {"api/check.py", "api/doctor.py", "api/read_service.py", "api/why.py"}
+READERS = {"api/check.py", "api/doctor.py", "api/querying.py", "api/read_service.py", "api/why.py"}
 #: What these show of the store is no answer to a question: they open it, and make filters for requests.
 READ_SIDE = ("inspector", "Inspector", "list_runs", "look_into")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stepwell import Engine, Queue, receive, workflow
+from stepwell import Engine, Queue, query, receive, workflow
 from stepwell.cli import main
 
 LINE = Queue("started.line")
@@ -130,3 +130,30 @@ def test_a_message_arrives_once(orders: str, value: list[str], meant: Any, capsy
     assert main(["send", "a", "answer", "--db", orders]) == 1
     assert "has ended" in capsys.readouterr().err or "completed" in capsys.readouterr().err
     assert main(["send", "zoe", "answer", "--db", orders]) == 1
+
+
+@workflow(name="started.basket")
+async def basket(prices: list[int]) -> int:
+    @query
+    def total(least: int = 0) -> int:
+        if least < 0:
+            raise ValueError("below zero")
+        return sum(price for price in prices if price >= least)
+
+    await receive("close")
+    return total()
+
+
+def test_a_run_is_asked_from_a_file_that_is_only_read(orders: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["start", "started.basket", "[3, 4]", "--id", "b", "--db", orders]) == 0
+    capsys.readouterr()
+    for arguments, code, says in (
+        (("b", "total"), 0, "7"),
+        (("b", "total", "--kwarg", "least=4"), 0, "4"),
+        (("b", "totl"), 1, "it has: total"),
+        (("b", "total", "--kwarg", "least=-1"), 1, "ValueError: below zero"),
+        (("b", "total", "--module", "no.where"), 2, "No module named"),
+        (("c", "total"), 1, "has no run 'c'"),
+    ):
+        assert main(["query", *arguments, "--module", __name__, "--db", orders]) == code
+        assert says in "".join(capsys.readouterr())

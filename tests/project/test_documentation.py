@@ -297,6 +297,18 @@ def live_long(engine: TestEngine) -> Reader:
     return page
 
 
+def ask_a_run(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/ask-a-run.md", engine)
+    page.execute(0)
+    run = engine.start(page.names["basket"], "eve", id="basket-7")
+    run.send("add", "fig")
+    run.send("add", "pear")
+    engine.advance(0)
+    page.execute(1)
+    assert (page.names["cents"], run.query("total", 20)) == (35, 20)
+    return page
+
+
 def all_of(page: str) -> Callable[[TestEngine], Reader]:
     """Return what executes all blocks of a page, which need nothing around them."""
 
@@ -533,6 +545,7 @@ def why_does_a_run_wait(engine: TestEngine) -> Reader:
 READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/explanation/several-processes.md": several_processes,
     "docs/how-to/act-on-many-runs.md": all_of("docs/how-to/act-on-many-runs.md"),
+    "docs/how-to/ask-a-run.md": ask_a_run,
     "docs/how-to/back-up.md": back_up,
     "docs/how-to/cancel-a-run.md": cancel_a_run,
     "docs/how-to/change-code.md": change_code,

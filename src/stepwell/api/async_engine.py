@@ -24,12 +24,13 @@ from typing import (
 )
 
 from stepwell.api.acts import checked_actor
-from stepwell.api.async_handles import AsyncQueueHandle, AsyncRun, AsyncStarter, AsyncTransaction, LoopCaller
+from stepwell.api.async_handles import AsyncQueueHandle, AsyncRun, AsyncStarter, AsyncTransaction
 from stepwell.api.async_opening import LoopSession
 from stepwell.api.async_schedules import AsyncCaller, AsyncScheduling
 from stepwell.api.backup import Backup, Progress, back_up
 from stepwell.api.bulk import BULK_LOOK_SECONDS, BulkInfo
 from stepwell.api.engine import CLOSE_TIMEOUT_SECONDS
+from stepwell.api.loop_caller import LoopCaller
 from stepwell.api.options import (
     ENGINE_DEFAULTS,
     EngineOptions,

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, TypeVarTuple, Unpac
 from stepwell.api.acts import checked_actor
 from stepwell.api.backup import Backup, Progress, back_up
 from stepwell.api.bulk import BULK_LOOK_SECONDS, BulkInfo
-from stepwell.api.handles import Caller, OpenTransaction, QueueHandle, Run, Starter
+from stepwell.api.caller import Caller
+from stepwell.api.handles import OpenTransaction, QueueHandle, Run, Starter
 from stepwell.api.options import ENGINE_DEFAULTS, EngineOptions, Options, flow_name
 from stepwell.api.schedules import Scheduling
 from stepwell.api.session import Session

@@ -1,81 +1,31 @@
-"""What code that does not use asyncio holds of an engine: runs, queues, an open transaction.
-
-`Caller` is what they need of the engine, and its base: how a thread asks and waits for the answer.
-"""
+"""What code that does not use asyncio holds of an engine: runs, queues, an open transaction."""
 
 from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from stepwell.api.acts import Act
+from stepwell.api.caller import Caller
 from stepwell.api.chapters import ChapterInfo
 from stepwell.api.enlisted import Enlisted
 from stepwell.api.options import MANY_OPTIONS, START_OPTIONS, ManyOptions, StartOptions
 from stepwell.api.repairs import Make, Repairs
-from stepwell.api.session import Session
+from stepwell.api.talking import Talking
 from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, outcome
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import UNSET, Rate, Unset
 from stepwell.definitions.start_options import shows_options
-from stepwell.executors.threads import lent
-from stepwell.model.clock import to_seconds
 from stepwell.model.lifecycle import Status
-from stepwell.runtime.requests import Request, SendMessage, StartRun
+from stepwell.runtime.requests import SendMessage, StartRun
 from stepwell.values.own_tables import Connection, Parameters, Rows
 from stepwell.worker.run_over import RunOver
 
 T = TypeVar("T")
 U = TypeVar("U")
 Ts = TypeVarTuple("Ts")
-
-
-class _Answer:
-    """A reply that a thread waits for."""
-
-    def __init__(self) -> None:
-        self._future: Future[Any] = Future()
-
-    def __call__(self, value: Any, error: BaseException | None, /) -> None:
-        if error is None:
-            self._future.set_result(value)
-        else:
-            self._future.set_exception(error)
-
-    def wait(self, timeout: float | None) -> Any:
-        return self._future.result(timeout)
-
-    def has_come(self) -> bool:
-        return self._future.done()
-
-
-class Caller:
-    """Asks an engine's thread, and waits. `_session` is the open session."""
-
-    _session: Session
-
-    def _ask(self, request: Request) -> Any:
-        self._session.check_usable()
-        answer = _Answer()
-        self._session.engine_thread.submit(request, answer)
-        return answer.wait(None)
-
-    def _wait(self, what: str, timeout: float | timedelta | None, request: Request) -> Any:
-        self._session.check_usable()
-        seconds = None if timeout is None else to_seconds(timeout, "timeout")
-        answer = _Answer()
-        self._session.engine_thread.submit(request, answer)
-        try:
-            with lent():
-                return answer.wait(seconds)
-        except TimeoutError:
-            if answer.has_come():  # the run itself failed with a TimeoutError
-                raise
-            self._session.engine_thread.forget(answer)
-            raise TimeoutError(f"{what} after {seconds:g} s; it goes on, so you can wait again") from None
 
 
 class Starter:
@@ -279,12 +229,11 @@ class QueueHandle:
         return f"<QueueHandle {self.name!r}>"
 
 
-class Run(Repairs, Generic[T]):
+class Run(Talking, Repairs, Generic[T]):
     """A handle of a run. `id` names it."""
 
     def __init__(self, engine: Caller, run_id: str, definition: Workflow[..., Any]) -> None:
-        self.id = run_id
-        self._engine = engine
+        super().__init__(engine, run_id)
         self._definition = definition
 
     def _asked(self, make: Make) -> Any:

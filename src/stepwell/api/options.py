@@ -31,6 +31,9 @@ MAX_ROW_BYTES: Final = 1_000_000_000
 MIN_STALL_SECONDS: Final = 1.0
 
 
+#: How long the handler of a query may take, by default: it reads a few variables.
+QUERY_SECONDS: Final = 10.0
+
 #: The most runs that one call lists, or retries.
 MAX_PAGE: Final = 2**31
 #: The states of runs that can be retried; a halted one is resumed.

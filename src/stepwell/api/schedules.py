@@ -13,7 +13,8 @@ from typing import Any, TypeVarTuple, Unpack, overload
 
 import msgspec
 
-from stepwell.api.handles import Caller, Run
+from stepwell.api.caller import Caller
+from stepwell.api.handles import Run
 from stepwell.api.schedule_views import ScheduleInfo
 from stepwell.definitions.schedules import SCHEDULE_DEFAULTS, Schedule, ScheduleOptions
 from stepwell.definitions.start_options import shows_options

@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
 from functools import cached_property
@@ -50,6 +50,7 @@ from stepwell.values.own_tables import Parameters, Rows
 
 if TYPE_CHECKING:  # see `Session.schedules`
     from stepwell.api.check import Check
+    from stepwell.api.querying import Querying
     from stepwell.api.schedule_factory import ScheduleFactory
 
 #: The engines in whose `transaction()` block the current code is; asking such an engine to write would wait for itself.
@@ -188,6 +189,20 @@ class Session:
         """Return the rows of a query; see `stepwell.Engine.query`."""
         self._check_may_read()
         return self.store.query(sql, parameters)
+
+    @cached_property
+    def _querying(self) -> Querying:
+        from stepwell.api.querying import Querying
+
+        return Querying(self.store.reads, self.codec, self.store.location)
+
+    def query_run(
+        self, run_id: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, seconds: float
+    ) -> Any:
+        """Ask a run; see `stepwell.Run.query`."""
+        record = self.reads.record(run_id)
+        definition = self.definition_of(record)
+        return self._querying.ask(record, None if definition.is_named_only else definition, name, args, kwargs, seconds)
 
     def check(self) -> Check:
         """Replay every run in flight with the workflows of this engine; see `stepwell.check`."""

@@ -32,6 +32,7 @@ COMMANDS: Final[dict[str, CommandRow]] = {
     "worker": CommandRow("Serve", "execute the workflows of some modules until told to stop", "worker:worker"),
     "list": CommandRow("Look", "list runs, newest first", "list_runs:list_runs"),
     "show": CommandRow("Look", "show a run: its facts, what it published, its journal", "show:show"),
+    "query": CommandRow("Look", "ask a run what its code knows, with the code of some modules", "query:query"),
     "queues": CommandRow("Look", "list the queues and limits of the file, and how full they are", "queues:queues"),
     "schedules": CommandRow(
         "Look", "list, show, make, change, pause, trigger, backfill and delete schedules", "schedules:schedules"

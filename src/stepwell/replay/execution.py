@@ -27,6 +27,7 @@ from stepwell.model.run import RunRecord
 from stepwell.replay.advice import advise
 from stepwell.replay.code_errors import halted_by, mistake_in
 from stepwell.replay.divergence import unreadable
+from stepwell.replay.handlers import Handlers
 from stepwell.replay.kinds import Kinds
 from stepwell.replay.loop_thread import LoopThread
 from stepwell.replay.operation import CodeOutcome, Operation, continued_by
@@ -41,7 +42,7 @@ from stepwell.values.inspection import MISSING
 class Execution(OperationIssuer):
     """A run's code in memory. Not thread-safe: all calls come from one thread, whose runs share a `thread`."""
 
-    __slots__ = ("_has_waited", "_input", "has_news", "spins", "started_at")
+    __slots__ = ("_has_waited", "_input", "handlers", "has_news", "spins", "started_at")
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class Execution(OperationIssuer):
     ) -> None:
         super().__init__(record, definition, codec, kinds, greenlets=greenlets, thread=thread)
         self.started_at = self.now
+        self.handlers: Handlers | None = None  # what the code answers to others, once it has said so
         # See `stepwell.worker.spinning`: the code could go on although nothing is delivered, and what was delivered
         # since.
         self.spins = False

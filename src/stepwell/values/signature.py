@@ -124,6 +124,11 @@ class Signature:
         self.unresolved = tuple(scope.unresolved)
         return Annotations(tuple(positional), keyword, more_positional, more_keyword, returns)
 
+    def detach(self) -> None:
+        """Resolve the annotations now, and let go of the function, whose closure may hold all that a run has."""
+        _ = self.annotations
+        self._function = type(self)
+
     @property
     def return_annotation(self) -> Any:
         """The type of the result (of what awaiting gives, for ``async def``); `typing.Any` where none is declared."""

@@ -1,0 +1,33 @@
+"""Talking to a run whose code answers; `stepwell.api.talking`, awaited. A base of `stepwell.AsyncRun`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from stepwell.api.loop_caller import LoopCaller
+from stepwell.api.options import QUERY_SECONDS
+from stepwell.model.clock import to_seconds
+
+
+class AsyncTalking:
+    """A handle of a run, as far as its code is asked something. `id` names it."""
+
+    def __init__(self, engine: LoopCaller, run_id: str) -> None:
+        self.id = run_id
+        self._engine = engine
+
+    async def query(
+        self,
+        name: str,
+        /,
+        *args: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | timedelta = QUERY_SECONDS,
+    ) -> Any:
+        """Return what the run answers to a query, asked in a thread; see `stepwell.Run.query`."""
+        seconds = to_seconds(timeout, "timeout")
+        session = await self._engine._ready()
+        session.check_usable()
+        return await self._engine._read(lambda _: session.query_run(self.id, name, args, kwargs, seconds))
