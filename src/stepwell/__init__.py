@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from stepwell.operations.patch import patched
     from stepwell.operations.publish import publish
     from stepwell.operations.receive import receive
+    from stepwell.operations.run_step import run_step
     from stepwell.operations.saga import Saga, saga
     from stepwell.operations.schedule import last_failure, last_result, scheduled_at
     from stepwell.operations.send import send
@@ -220,6 +221,7 @@ _HOMES = {
     "stepwell.operations.patch": ("patched",),
     "stepwell.operations.publish": ("publish",),
     "stepwell.operations.receive": ("receive",),
+    "stepwell.operations.run_step": ("run_step",),
     "stepwell.operations.saga": ("Saga", "saga"),
     "stepwell.operations.send": ("send",),
     "stepwell.operations.timer": ("sleep_until",),
@@ -354,6 +356,7 @@ __all__ = [
     "random",
     "receive",
     "restore",
+    "run_step",
     "saga",
     "scheduled_at",
     "send",

@@ -9,17 +9,19 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
+from typing import Any, Generic, Literal, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
-from stepwell.definitions.definition import is_durable, refuse_named
+from stepwell.definitions.definition import Delivery, is_durable, refuse_named
 from stepwell.definitions.durable import unwrapped
-from stepwell.definitions.queues import Queue
+from stepwell.definitions.queues import Limit, Queue
 from stepwell.errors import InvalidArgument
 from stepwell.model.clock import to_seconds
+from stepwell.model.retry import Retry
 from stepwell.operations import child, timer
 from stepwell.operations import map as mapping
 from stepwell.operations import publish as publishing
 from stepwell.operations import receive as receiving
+from stepwell.operations import run_step as inline
 from stepwell.operations import schedule as scheduling
 from stepwell.operations import send as sending
 from stepwell.operations.calling_run import calling_run
@@ -31,9 +33,11 @@ from stepwell.operations.handlers import query
 from stepwell.operations.patch import patched
 from stepwell.operations.saga import Compensations
 from stepwell.operations.schedule import scheduled_at
+from stepwell.replay.operation_issuer import AWAITED_FORM
 
 T = TypeVar("T")
 D = TypeVar("D")
+U = TypeVar("U")
 Ts = TypeVarTuple("Ts")
 
 __all__ = [
@@ -51,6 +55,7 @@ __all__ = [
     "query",
     "random",
     "receive",
+    "run_step",
     "saga",
     "scheduled_at",
     "send",
@@ -203,6 +208,109 @@ def call(function: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts) -> T:
     if not is_durable(definition):
         raise InvalidArgument(f"sync.call() needs a @step or a @workflow, not {function!r}")
     return cast("T", run.block_on(run.call_async(definition, positional, named)))
+
+
+@overload
+def run_step(
+    name: str,
+    function: Callable[[*Ts], Any],
+    /,
+    *args: *Ts,
+    type: type[U],
+    retry: Retry | None = None,
+    timeout: float | timedelta | None = None,
+    deadline: float | timedelta | None = None,
+    delivery: Delivery = "at-least-once",
+    isolate: Literal["process"] | None = None,
+    limit: Limit | None = None,
+    summary: str | None = None,
+) -> U: ...
+
+
+@overload
+def run_step(
+    name: str,
+    function: Callable[[*Ts], Coroutine[Any, Any, T]],
+    /,
+    *args: *Ts,
+    retry: Retry | None = None,
+    timeout: float | timedelta | None = None,
+    deadline: float | timedelta | None = None,
+    delivery: Delivery = "at-least-once",
+    isolate: Literal["process"] | None = None,
+    limit: Limit | None = None,
+    summary: str | None = None,
+) -> T: ...
+
+
+@overload
+def run_step(
+    name: str,
+    function: Callable[[*Ts], T],
+    /,
+    *args: *Ts,
+    retry: Retry | None = None,
+    timeout: float | timedelta | None = None,
+    deadline: float | timedelta | None = None,
+    delivery: Delivery = "at-least-once",
+    isolate: Literal["process"] | None = None,
+    limit: Limit | None = None,
+    summary: str | None = None,
+) -> T: ...
+
+
+@overload
+def run_step(
+    name: str,
+    function: Callable[[*Ts], Any],
+    /,
+    *args: *Ts,
+    type: Any,
+    retry: Retry | None = None,
+    timeout: float | timedelta | None = None,
+    deadline: float | timedelta | None = None,
+    delivery: Delivery = "at-least-once",
+    isolate: Literal["process"] | None = None,
+    limit: Limit | None = None,
+    summary: str | None = None,
+) -> Any: ...
+
+
+def run_step(
+    name: str,
+    function: Callable[[*Ts], Any],
+    /,
+    *args: *Ts,
+    type: Any = inline.ANNOTATED,
+    retry: Retry | None = None,
+    timeout: float | timedelta | None = None,
+    deadline: float | timedelta | None = None,
+    delivery: Delivery = "at-least-once",
+    isolate: Literal["process"] | None = None,
+    limit: Limit | None = None,
+    summary: str | None = None,
+) -> Any:
+    """Execute any callable as a step and wait for its result; see `stepwell.run_step`.
+
+    In ``async def`` code: ``await asyncio.to_thread(stepwell.sync.run_step, "name", function)``.
+    """
+    coroutine = inline.run_step(
+        name,
+        function,
+        *args,
+        type=type,
+        retry=retry,
+        timeout=timeout,
+        deadline=deadline,
+        delivery=delivery,
+        isolate=isolate,
+        limit=limit,
+        summary=summary,
+    )
+    return _wait("sync.run_step()", coroutine)
+
+
+setattr(run_step, AWAITED_FORM, inline.run_step)
 
 
 class Saga(Compensations):

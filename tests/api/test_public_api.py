@@ -27,7 +27,7 @@ CLASSES = {
 }  # fmt: skip
 FUNCTIONS = {
     "continue_as_new", "current", "get_logger", "last_failure", "last_result",
-    "scheduled_at", "map", "now", "patched", "publish", "query", "random", "receive", "saga", "send",
+    "scheduled_at", "map", "now", "patched", "publish", "query", "random", "receive", "run_step", "saga", "send",
     "check",
     "sleep_until", "start", "step", "transaction", "uuid4", "restore", "verify", "workflow",
 }  # fmt: skip
@@ -69,6 +69,7 @@ def parameters(function: Any) -> list[str]:
     return found
 
 
+RUN_STEP = ["retry", "timeout", "deadline", "delivery", "isolate", "limit", "summary"]
 IN_A_QUEUE = ["queue", "priority", "delay", "dedup", "partition"]
 STARTING = ["workflow", "*args", "id", "kwargs", "deadline", "messages", *IN_A_QUEUE]
 OPTIONS = [
@@ -96,7 +97,8 @@ SIGNATURES: dict[str, list[str]] = {
     "step": ["function", "*", "name", "retry", "timeout", "deadline", "delivery", "isolate", "limit"],
     "workflow": ["function", "*", "name", "fail_on", "max_journal_entries"],
     "transaction": ["function", "*", "name", "retry"],
-    "Step.options": ["*", "retry", "timeout", "deadline", "delivery", "isolate", "limit"],
+    "Step.options": ["*", "retry", "timeout", "deadline", "delivery", "isolate", "limit", "summary"],
+    "run_step": ["name", "function", "*args", "type", *RUN_STEP],
     "receive": ["name", "type", "*", "timeout", "default"],
     "send": ["run_id", "name", "value", "*", "key"],
     "publish": ["key", "value"],

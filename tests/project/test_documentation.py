@@ -547,6 +547,7 @@ READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/how-to/act-on-many-runs.md": all_of("docs/how-to/act-on-many-runs.md"),
     "docs/how-to/ask-a-run.md": ask_a_run,
     "docs/how-to/back-up.md": back_up,
+    "docs/how-to/call-steps-in-place.md": all_of("docs/how-to/call-steps-in-place.md"),
     "docs/how-to/cancel-a-run.md": cancel_a_run,
     "docs/how-to/change-code.md": change_code,
     "docs/how-to/fan-out.md": fan_out,

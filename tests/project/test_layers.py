@@ -100,6 +100,7 @@ INSIDE: dict[str, list[list[str]]] = {
             "patch",
             "publish",
             "result",
+            "run_step",
             "saga",
             "send",
             "step",

@@ -90,7 +90,7 @@ def tables() -> list[str]:
 
 
 def singular(noun: str) -> str:
-    return re.sub(r"(ch)es$|(entr)ies$|s$", lambda found: found[1] or (found[2] + "y" if found[2] else ""), noun)
+    return re.sub(r"(ch)es$|(entr|summar)ies$|s$", lambda found: found[1] or (found[2] + "y" if found[2] else ""), noun)
 
 
 def test_the_terms_stand_in_their_order_and_once() -> None:

@@ -145,6 +145,14 @@ class Mailer:
     async def mail(self, address: str) -> bool:
         return bool(address)
 
+    def plain(self, address: str) -> bool:
+        return bool(address)
+
+    async def awaited(self, address: str) -> Receipt:
+        return Receipt(len(address))
+
+    def untyped(self) -> Any: ...
+
 
 async def methods_are_steps_too(mailer: Mailer) -> None:
     assert_type(await mailer.mail("ada@example.com"), bool)
@@ -169,6 +177,14 @@ async def operations(order: Order) -> None:
     assert_type(await stepwell.map(ship, [order]), list[str])
     assert_type(await stepwell.map(checkout, [order]), list[str])
     await stepwell.map(ship, ["order"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    mailer = Mailer()
+    assert_type(await stepwell.run_step("plain", mailer.plain, "ada", retry=Retry(attempts=2)), bool)
+    assert_type(await stepwell.run_step("awaited", mailer.awaited, "ada", summary="asks"), Receipt)
+    assert_type(await stepwell.run_step("closure", lambda: order.number), str)
+    assert_type(await stepwell.run_step("typed", mailer.untyped, type=Receipt), Receipt)
+    assert_type(sync.run_step("plain", mailer.plain, "ada", timeout=5), bool)
+    assert_type(sync.run_step("awaited", mailer.awaited, "ada"), Receipt)
+    await stepwell.run_step("plain", mailer.plain, 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
     child = await stepwell.start(checkout, order, id="child")
     assert_type(await child.result(), str)
     await stepwell.send("order-42", "approval", True, key="once")

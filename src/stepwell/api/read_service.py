@@ -235,9 +235,10 @@ class ReadService:
         if chapter == len(chapters):
             return self._journal(record)
         found: list[JournalEntry] = []
+        summaries = self._inspector.summaries(record.key)
         begin, end = chapters[chapter - 1].journal_from, chapters[chapter].journal_from
         while page := self._inspector.journal_between(record.key, begin, end):
-            found += [JournalEntry.of(entry, self._codec, record.ahead) for entry in page]
+            found += [JournalEntry.of(entry, self._codec, record.ahead, summaries) for entry in page]
             begin = page[-1].position + 1
         return found
 
@@ -249,9 +250,10 @@ class ReadService:
 
     def _journal(self, record: RunRecord) -> list[JournalEntry]:
         entries: list[JournalEntry] = []
+        summaries = self._inspector.summaries(record.key)
         after = 0
         while page := self._inspector.journal(record.key, after=after):
-            entries += [JournalEntry.of(entry, self._codec, record.ahead) for entry in page]
+            entries += [JournalEntry.of(entry, self._codec, record.ahead, summaries) for entry in page]
             after = page[-1].position
         return entries
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
 
@@ -34,6 +34,8 @@ from stepwell.store.queues import QueueState
 from stepwell.values.codec import Codec
 from stepwell.values.failure_info import FailureInfo, failure_info
 from stepwell.worker.run_over import RunOver
+
+_NO_SUMMARIES: Final[Mapping[int, str]] = {}
 
 
 def to_datetime(at: int | None, ahead: int = 0) -> datetime | None:
@@ -297,7 +299,8 @@ class JournalEntry(msgspec.Struct, frozen=True):
     """One line of a run's journal, decoded.
 
     `operation` numbers the operations of the run; `value` is what was delivered, as plain JSON data; `error` is the
-    type and message of a failure, `failure` all that was recorded of it; `attempt` and `started_at` are set for steps.
+    type and message of a failure, `failure` all that was recorded of it; `attempt` and `started_at` are set for steps,
+    and `summary` where the call has one.
     """
 
     position: int
@@ -310,10 +313,13 @@ class JournalEntry(msgspec.Struct, frozen=True):
     attempt: int | None
     started_at: datetime | None
     failure: FailureInfo | None = None
+    summary: str | None = None
 
     @classmethod
-    def of(cls, entry: Entry, codec: Codec, ahead: int = 0) -> JournalEntry:
-        """Make it from a row; `ahead` is that of the run (see `RunRecord`)."""
+    def of(
+        cls, entry: Entry, codec: Codec, ahead: int = 0, summaries: Mapping[int, str] = _NO_SUMMARIES
+    ) -> JournalEntry:
+        """Make it from a row; `ahead` is that of the run (see `RunRecord`), `summaries` are those of its step calls."""
         at = to_datetime(entry.at, ahead)
         assert at is not None
         value: Any = None
@@ -335,6 +341,7 @@ class JournalEntry(msgspec.Struct, frozen=True):
             attempt=entry.attempt or None,
             started_at=to_datetime(entry.started_at or None, ahead),
             failure=failure,
+            summary=summaries.get(entry.op),
         )
 
 

@@ -113,7 +113,7 @@ def _journal_row(entry: JournalEntry, count: int) -> tuple[str, ...]:
     return (
         str(entry.operation),
         entry.kind,
-        entry.name,
+        entry.name if entry.summary is None else f"{entry.name}: {entry.summary}",
         moment(entry.at),
         "" if entry.attempt is None else str(entry.attempt),
         value.partition("\n")[0],

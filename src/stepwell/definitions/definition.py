@@ -18,6 +18,7 @@ from stepwell.definitions.namesakes import check_workflow
 from stepwell.definitions.queues import Limit
 from stepwell.errors import DefinitionError, InvalidArgument
 from stepwell.model.clock import to_seconds
+from stepwell.model.names import check_text
 from stepwell.model.retry import NO_RETRY, Retry
 from stepwell.values.own_tables import Connection
 
@@ -31,12 +32,16 @@ U = TypeVar("U")
 Delivery = Literal["at-least-once", "at-most-once"]
 Isolation = Literal["process"]
 
+#: The longest summary of a step, in characters.
+MAX_SUMMARY_LENGTH: Final = 500
+
 
 class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a step is executed.
 
     `timeout_seconds` bounds one attempt, `deadline_seconds` all attempts and the delays between them. `isolate` says
     where: ``"process"`` is a child process, None the engine's own process. An attempt needs a permit of `limit`.
+    `summary` says what the call is about, for people.
     """
 
     retry: Retry = NO_RETRY
@@ -45,6 +50,7 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
     delivery: Delivery = "at-least-once"
     isolate: Isolation | None = None
     limit: Limit | None = None
+    summary: str | None = None
 
 
 class Step(Definition[P, R]):
@@ -62,8 +68,14 @@ class Step(Definition[P, R]):
         self.step_options = options
         #: Whether attempts execute on an event loop: asked for every attempt, hence kept.
         self.on_loop = self.is_async and options.isolate is None
-        #: Whether an attempt can begin with nothing written before: no permit, no intent, no transaction. Kept as well.
-        self.is_ready = self.kind == "step" and options.limit is None and options.delivery == "at-least-once"
+        #: Whether an attempt can begin with nothing written before: no permit, intent, summary, transaction. Kept as
+        #: well.
+        self.is_ready = (
+            self.kind == "step"
+            and options.limit is None
+            and options.delivery == "at-least-once"
+            and options.summary is None
+        )
         if options.isolate is not None:
             _check_isolated(self)
 
@@ -97,10 +109,12 @@ class Step(Definition[P, R]):
         delivery: Delivery | None = None,
         isolate: Isolation | None = None,
         limit: Limit | None = None,
+        summary: str | None = None,
     ) -> Self:
         """Return the same step with other options for one call: ``await charge.options(timeout=5)(order)``.
 
-        Options that are not given stay as declared; see `step` for their meaning and the errors.
+        Options that are not given stay as declared; see `step` for their meaning and the errors. `summary`: a line for
+        people, shown with the call in the journal while it executes and after that.
         """
         old = self.step_options
         given = step_options(
@@ -110,6 +124,7 @@ class Step(Definition[P, R]):
             old.delivery if delivery is None else delivery,
             old.isolate if isolate is None else isolate,
             limit,
+            summary,
         )
         changed = msgspec.structs.replace(
             old,
@@ -119,6 +134,7 @@ class Step(Definition[P, R]):
             delivery=given.delivery,
             isolate=given.isolate,
             limit=old.limit if limit is None else limit,
+            summary=old.summary if summary is None else given.summary,
         )
         return self.configured(changed)
 
@@ -296,6 +312,7 @@ def step_options(
     delivery: Delivery,
     isolate: Isolation | None = None,
     limit: Limit | None = None,
+    summary: str | None = None,
 ) -> StepOptions:
     """Check the options as users write them and return them in one value."""
     if retry is not None and not isinstance(retry, Retry):
@@ -313,7 +330,21 @@ def step_options(
         delivery=delivery,
         isolate=isolate,
         limit=limit,
+        summary=_summary(summary),
     )
+
+
+def _summary(summary: object) -> str | None:
+    """Return a line for people, or None; raises `InvalidArgument`."""
+    if summary is None:
+        return None
+    text = check_text(cast("str", summary), "the summary of a step")
+    if not text or len(text) > MAX_SUMMARY_LENGTH or not text.isprintable():
+        raise InvalidArgument(
+            f"the summary of a step must be one line of 1 to {MAX_SUMMARY_LENGTH} printable characters, not "
+            f"{str(summary)[:50]!r}"
+        )
+    return text
 
 
 def _positive(duration: float | timedelta, what: str) -> float:

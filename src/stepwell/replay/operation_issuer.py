@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from stepwell.definitions.definition import Step, Workflow, is_durable
 from stepwell.definitions.durable import as_definition
@@ -37,6 +37,10 @@ from stepwell.values.converter import Converter
 from stepwell.values.fingerprint import plain_fingerprint
 
 T = TypeVar("T")
+
+#: The attribute of a blocking operation (see `stepwell.sync`) that has its awaited form, where it may be called in a
+#: thread.
+AWAITED_FORM: Final = "__stepwell_awaited__"
 
 _log: Final = logging.getLogger("stepwell")
 
@@ -268,7 +272,10 @@ class OperationIssuer:
             self.withdraw(operation)
 
     def call_in_thread(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
-        """Make `asyncio.to_thread(step, …)` the step."""
+        """Make `asyncio.to_thread(step, …)` the step, and a blocking operation the one that is awaited."""
+        awaited: Any = getattr(function, AWAITED_FORM, None)
+        if awaited is not None:
+            return cast("Coroutine[Any, Any, Any]", awaited(*args, **kwargs))
         function = as_definition(function)
         if not is_durable(function) or function.is_async:
             raise WorkflowIOError(f"run {self.run_id!r}: {not_for_a_thread(function)} ({self.location()})")

@@ -321,6 +321,14 @@ class MessageTaken(msgspec.Struct, frozen=True, gc=False):
     at: int
 
 
+class StepSummarized(msgspec.Struct, frozen=True):
+    """A step call of a run says what it is about, in a line for people, before its first attempt starts."""
+
+    run: int
+    op: int
+    summary: str
+
+
 class ValuePublished(msgspec.Struct, frozen=True, gc=False):
     """The run published `value` under `key`, in place of what it published there before."""
 
@@ -363,6 +371,7 @@ Change: TypeAlias = (
     | ChildrenCancelled
     | MessageSent
     | MessageTaken
+    | StepSummarized
     | ValuePublished
     | WatchAdded
     | ActRecorded

@@ -113,6 +113,10 @@ class Inspector(QueueReads, ScheduleReads, Protocol):
         """Return everything that the run has published, by key."""
         ...
 
+    def summaries(self, run: int) -> dict[int, str]:
+        """Return what calls of steps of a run are about, by the numbers of their operations."""
+        ...
+
     def unreceived_names(self, run: int, most: int) -> list[str]:
         """Return the names of messages that were sent to a run and not received yet, at most so many."""
         ...

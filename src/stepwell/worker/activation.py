@@ -24,7 +24,15 @@ from stepwell.model.journal import ABANDONED, CUT_OFF, Entry, Payload
 from stepwell.model.lifecycle import Status, check_transition
 from stepwell.replay.operation import CodeOutcome, ContinuedAsNew, Operation
 from stepwell.replay.source_location import described
-from stepwell.store.changes import ChildrenCancelled, MessageTaken, RunContinued, RunFinished, RunMoved, RunWoken
+from stepwell.store.changes import (
+    ChildrenCancelled,
+    MessageTaken,
+    RunContinued,
+    RunFinished,
+    RunMoved,
+    RunWoken,
+    StepSummarized,
+)
 from stepwell.worker.executions import Executions
 from stepwell.worker.facts import (
     CancelsArrived,
@@ -238,6 +246,9 @@ class Activator:
     def dispatch(self, run: LoadedRun, attempts: StepCall, work: UnitOfWork) -> None:
         """Have an attempt executed after the commit."""
         run.active += 1
+        summary = attempts.definition.step_options.summary
+        if summary is not None and attempts.attempt == 1:
+            work.changes.append(StepSummarized(run.key, attempts.operation, summary))
         attempts.retry_at = None
         attempts.first_started_at = attempts.first_started_at or self._runs.now
         attempts.started_at = self._runs.now

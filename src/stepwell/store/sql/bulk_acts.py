@@ -25,6 +25,7 @@ PURGE: Final = (
     "journals_purged",
     "messages_purged",
     "values_purged",
+    "summaries_purged",
     "watches_purged",
     "watchings_purged",
     "batch_items_purged",

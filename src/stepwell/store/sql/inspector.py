@@ -138,6 +138,10 @@ class SqlInspector(ScheduleReader):
         """Return everything that the run has published, by key."""
         return dict(self._rows("values_of_run", run))
 
+    def summaries(self, run: int) -> dict[int, str]:
+        """Return what calls of steps of a run are about, by the numbers of their operations."""
+        return dict(self._rows("summaries", run))
+
     def unreceived_names(self, run: int, most: int) -> list[str]:
         """Return the names of messages that were sent to a run and not received yet, at most so many."""
         return self._firsts("unreceived_names", run, most)

@@ -1,4 +1,4 @@
-"""Applies the changes about messages, published values and watches. A part of the `Applier`."""
+"""Applies the changes about messages, published values, summaries of steps and watches. A part of the `Applier`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from stepwell.errors import RunEnded, RunNotFound, StoreError
 from stepwell.model.lifecycle import ENDED, Status
-from stepwell.store.changes import MessageSent, MessageTaken, Sent, ValuePublished, WatchAdded
+from stepwell.store.changes import MessageSent, MessageTaken, Sent, StepSummarized, ValuePublished, WatchAdded
 from stepwell.store.sql.aftermath import Aftermath
 from stepwell.store.sql.connection import SqlConnection, Statements
 from stepwell.store.sql.part import Part
@@ -26,6 +26,7 @@ class Messages(Part):
         self.handlers: dict[type, Callable[[Any], Any]] = {
             MessageSent: self._message_sent,
             MessageTaken: self._message_taken,
+            StepSummarized: self._step_summarized,
             ValuePublished: self._value_published,
             WatchAdded: self._watch_added,
         }
@@ -60,6 +61,9 @@ class Messages(Part):
         self._execute(self._sql["keyed_message_taken"], (change.run, change.position, change.at))
         if not self._connection.changes():
             raise StoreError(f"run {change.run} has no unreceived message at position {change.position}")
+
+    def _step_summarized(self, change: StepSummarized) -> None:
+        self._execute(self._sql["step_summarized"], (change.run, change.op, change.summary))
 
     def _value_published(self, change: ValuePublished) -> None:
         self._execute(self._sql["value_published"], (change.run, change.key, change.value, change.at))

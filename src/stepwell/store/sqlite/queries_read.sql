@@ -214,6 +214,10 @@ FROM stepwell_messages WHERE run IN (SELECT value FROM json_each(?1)) AND taken_
 -- ?1 run, ?2 key.
 SELECT value, at FROM stepwell_values WHERE run = ?1 AND key = ?2;
 
+-- name: summaries
+-- ?1 run.
+SELECT op, summary FROM stepwell_summaries WHERE run = ?1;
+
 -- name: values_of_run
 -- ?1 run.
 SELECT key, value FROM stepwell_values WHERE run = ?1 ORDER BY key;

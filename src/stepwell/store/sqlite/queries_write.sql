@@ -394,6 +394,11 @@ UPDATE stepwell_messages SET value = NULL, taken_at = ?3 WHERE position = ?2 AND
 INSERT INTO stepwell_values (run, key, value, at) VALUES (?1, ?2, ?3, ?4)
 ON CONFLICT (run, key) DO UPDATE SET value = excluded.value, at = excluded.at;
 
+-- name: step_summarized
+-- ?1 run, ?2 op, ?3 summary. A rewound run comes to the same operation once more.
+INSERT INTO stepwell_summaries (run, op, summary) VALUES (?1, ?2, ?3)
+ON CONFLICT (run, op) DO UPDATE SET summary = excluded.summary;
+
 -- name: watch_added
 -- ?1 run, ?2 watcher.
 INSERT INTO stepwell_watches (run, watcher) VALUES (?1, ?2) ON CONFLICT DO NOTHING;
@@ -418,6 +423,10 @@ DELETE FROM stepwell_messages WHERE run IN (SELECT value FROM json_each(?1));
 -- name: values_purged
 -- ?1 keys as a JSON array.
 DELETE FROM stepwell_values WHERE run IN (SELECT value FROM json_each(?1));
+
+-- name: summaries_purged
+-- ?1 keys as a JSON array.
+DELETE FROM stepwell_summaries WHERE run IN (SELECT value FROM json_each(?1));
 
 -- name: watches_purged
 -- ?1 keys as a JSON array.

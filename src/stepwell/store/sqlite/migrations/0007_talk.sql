@@ -10,3 +10,13 @@ ALTER TABLE stepwell_chapters ADD COLUMN forked_from TEXT;
 ALTER TABLE stepwell_chapters ADD COLUMN forked_op INTEGER;
 ALTER TABLE stepwell_chapters ADD COLUMN forked_as INTEGER
     CHECK ((forked_as IS NULL) = (forked_from IS NULL) AND (forked_op IS NULL) = (forked_from IS NULL));
+
+-- --- steps written where they are called ------------------------------------------------------------------------------
+
+CREATE TABLE stepwell_summaries (
+    -- What a call of a step is about, in a line for people. Few calls have one, so it is no column of the journal.
+    run INTEGER NOT NULL REFERENCES stepwell_runs (key),
+    op INTEGER NOT NULL CHECK (op > 0),
+    summary TEXT NOT NULL CHECK (summary <> ''),
+    PRIMARY KEY (run, op)
+) STRICT, WITHOUT ROWID;
