@@ -249,6 +249,12 @@ def test_a_query_file_with_a_double_or_empty_name_is_refused() -> None:
         ("due", r"SEARCH stepwell_runs USING INDEX stepwell_runs_by_wake \(workflow=\? AND wake_at"),
         ("pending", r"SEARCH stepwell_runs USING (COVERING )?INDEX stepwell_runs_pending \(workflow="),
         (
+            "workflows_due",
+            r"SEARCH stepwell_runs (EXISTS )?USING INDEX stepwell_runs_by_wake \(workflow=\? AND wake_at",
+        ),
+        ("workflows_due", r"SEARCH stepwell_runs USING INDEX stepwell_runs_by_wake \(workflow>"),
+        ("workflows_pending", r"SEARCH stepwell_runs USING (COVERING )?INDEX stepwell_runs_pending \(workflow>"),
+        (
             "suspect_due",
             r"SEARCH one USING INDEX stepwell_runs_suspect \(status=\? AND owner=\? AND workflow=\? AND wake_at",
         ),

@@ -110,6 +110,14 @@ class ClaimContract(StoreFixtures):
         assert worker.record(pending[0]).started_at == NOW + 30
         assert worker.record(later).owner is None
 
+    def test_of_a_thousand_workflows_those_with_work_are_found(self, worker: Worker) -> None:
+        served = [f"w{number}" for number in range(1000)]
+        due = [worker.parked(name, workflow=name, wake_at=NOW + 9) for name in ("w7", "not served", "w500")]
+        worker.parked("later", workflow="w8", wake_at=NOW + 99)
+        begins = [worker.create(f"new-{name}", "pending", workflow=name) for name in ("w999", "unknown", "w3")]
+        assert worker.take(*served, at=NOW + 9) == [due[0], due[2], begins[0], begins[2]]
+        assert worker.take(*served, at=NOW + 9) == []
+
     def test_only_runs_that_nobody_owns_are_work(self, worker: Worker, other: Worker) -> None:
         for status in STATUSES:
             if status != "pending":

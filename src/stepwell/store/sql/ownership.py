@@ -41,20 +41,30 @@ class Ownership(Part):
         at, limit, workflows = change.at, change.limit, list(dict.fromkeys(change.workflows))
         wanted = to_json(workflows)
         due: list[tuple[int, int]] = [
-            (wake_at, key) for workflow in workflows for wake_at, key in self._keys("due", workflow, at, limit)
+            (wake_at, key)
+            for workflow in self._among(workflows, "workflows_due", at)
+            for wake_at, key in self._keys("due", workflow, at, limit)
         ]
         due_suspect = self._row("suspect_due", wanted, at)
         if due_suspect is not None:
             due.append(due_suspect)
         keys = [key for _, key in sorted(due)[:limit]]
         if len(keys) < limit:
-            pending = [key for workflow in workflows for key in self._keys("pending", workflow, limit)]
+            beginning = self._among(workflows, "workflows_pending")
+            pending = [key for workflow in beginning for key in self._keys("pending", workflow, limit)]
             if due_suspect is None and (suspect := self._row("suspect_pending", wanted)) is not None:
                 pending += suspect
             keys += sorted(pending)[: limit - len(keys)]
         if keys:
             self._claim(keys, at)
         return keys
+
+    def _among(self, workflows: list[str], statement: str, *parameters: int) -> list[str]:
+        """Return those of `workflows` that a statement names; to ask for each of a thousand takes 2.5 ms."""
+        if len(workflows) == 1:
+            return workflows
+        named = set(self._keys(statement, *parameters))
+        return [workflow for workflow in workflows if workflow in named]
 
     def _claim(self, keys: list[int], at: int) -> None:
         self._execute(self._sql["runs_claimed"], (to_json(keys), at, self._after.epoch))

@@ -281,6 +281,38 @@ SELECT json_group_array(key) FROM (
     WHERE {may_begin} AND workflow = ?1 ORDER BY key LIMIT ?2
 );
 
+-- name: workflows_due
+-- ?1 now. A JSON array of the workflows of which a run is due. Jumps from one workflow to the next in the index, so that
+-- what it costs follows from the workflows in the file, and not from those that the process serves.
+WITH RECURSIVE ordinary (workflow) AS (
+    SELECT min(workflow) FROM stepwell_runs
+    WHERE {may_wake}
+    UNION ALL
+    SELECT (
+        SELECT min(workflow) FROM stepwell_runs
+        WHERE {may_wake}
+            AND workflow > ordinary.workflow
+    ) FROM ordinary WHERE ordinary.workflow IS NOT NULL
+)
+SELECT json_group_array(workflow) FROM ordinary WHERE workflow IS NOT NULL AND EXISTS (
+    SELECT 1 FROM stepwell_runs
+    WHERE {may_wake}
+        AND workflow = ordinary.workflow AND wake_at <= ?1
+);
+
+-- name: workflows_pending
+-- The same, of which a run may begin. The index is named because SQLite prefers that on states, in which all pending runs are.
+WITH RECURSIVE ordinary (workflow) AS (
+    SELECT min(workflow) FROM stepwell_runs INDEXED BY stepwell_runs_pending
+    WHERE {may_begin}
+    UNION ALL
+    SELECT (
+        SELECT min(workflow) FROM stepwell_runs INDEXED BY stepwell_runs_pending
+        WHERE {may_begin} AND workflow > ordinary.workflow
+    ) FROM ordinary WHERE ordinary.workflow IS NOT NULL
+)
+SELECT json_group_array(workflow) FROM ordinary WHERE workflow IS NOT NULL;
+
 -- name: suspect_due
 -- ?1 workflows as a JSON array, ?2 now. The suspect that is due longest, unless one is under way: running, and without
 -- progress since its last crash.
