@@ -161,7 +161,7 @@ class ChapterContract(StoreFixtures):
         assert (worker.read.journal(key), worker.record(key)) == (entries, before)
         (snapshot,) = worker.reads.load([fork])
         assert [(entry.op, entry.value, entry.at) for entry in snapshot.entries] == [
-            (11, "11", NOW + 11),
+            (11, "1", NOW + 11),
             (12, "7", NOW + 12),
         ]
         assert [(message.name, message.value) for message in snapshot.messages] == [("old", "3"), ("word", '"x"')]
