@@ -43,6 +43,7 @@
         ├── FileInUse              another engine of this process has the file, or someone keeps it locked
         ├── SchemaTooNew           written by a newer Stepwell
         ├── SecondSqliteError      another SQLite library of this process touched the file
+        ├── ReadTooLong            a question to the file took longer than whoever asked allows
         ├── TransactionError       user code misused the transaction that it was lent
         ├── StoreUnavailable       nothing could be written just now; try again
         │   └── StorageFull        the disk is full
@@ -351,6 +352,10 @@ class SchemaTooNew(StoreError):
 
 class SecondSqliteError(StoreError):
     """This process tried to reach the engine's file other than through the engine, which would break its locks."""
+
+
+class ReadTooLong(StoreError):
+    """A question to the file took longer than whoever asked allows it to; ask for less."""
 
 
 class TransactionError(StoreError):

@@ -271,15 +271,23 @@ def test_the_recorder_of_these_tests_notices_a_read(tmp_path: Path, seen: Reads)
 
 
 #: The modules beside the engine that know the store's read side.
-READERS = {"api/check.py", "api/doctor.py", "api/querying.py", "api/read_service.py", "api/why.py"}
+READERS = {
+    "api/check.py",
+    "api/doctor.py",
+    "api/face.py",
+    "api/overview.py",
+    "api/querying.py",
+    "api/read_service.py",
+    "api/why.py",
+}
 #: What these show of the store is no answer to a question: they open it, and make filters for requests.
 READ_SIDE = ("inspector", "Inspector", "list_runs", "look_into")
 
 
 @pytest.mark.parametrize(
     "path",
-    [path for folder in ("api", "cli") for path in sorted((PACKAGE / folder).glob("*.py"))],
-    ids=lambda path: f"{path.parent.name}/{path.name}",
+    [path for folder in ("api", "cli", "ui") for path in sorted((PACKAGE / folder).rglob("*.py"))],
+    ids=lambda path: path.relative_to(PACKAGE).as_posix(),
 )
 def test_only_the_read_service_reads_the_store_for_people(path: Path) -> None:
     tree = ast.parse(path.read_text())

@@ -554,6 +554,7 @@ READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/how-to/keep-and-purge.md": keep_and_purge,
     "docs/how-to/limit-steps.md": limit_steps,
     "docs/how-to/live-long.md": live_long,
+    "docs/how-to/look-in-a-browser.md": all_of("docs/how-to/look-in-a-browser.md"),
     "docs/how-to/pause-a-run.md": all_of("docs/how-to/pause-a-run.md"),
     "docs/how-to/repair-a-run.md": repair_a_run,
     "docs/how-to/retry-a-run.md": retry_a_run,

@@ -126,6 +126,7 @@ def test_each_command_is_named_in_the_glossary() -> None:
         "delete",
         "check",
         "bulk",
+        "ui",
     }
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, get_args
 
-import msgspec
 from msgspec.structs import replace
 
 from stepwell.api.acts import Act
@@ -21,6 +20,7 @@ from stepwell.api.bulk import BulkInfo, bulk_filter
 from stepwell.api.chapters import ChapterInfo, with_present
 from stepwell.api.filters import parse
 from stepwell.api.options import MAX_PAGE, at_least, checked_statuses, checked_workflow
+from stepwell.api.overview import EngineTime, OverviewService
 from stepwell.api.reasons import nobody
 from stepwell.api.views import ChildInfo, JournalEntry, OwnerInfo, QueueInfo, RunDetails, RunInfo, WorkerInfo
 from stepwell.api.why import Reasons
@@ -45,18 +45,11 @@ if TYPE_CHECKING:  # the calendar comes with the first schedule that somebody lo
 _MAX_CHILDREN: Final = 20
 
 
-class EngineTime(msgspec.Struct, frozen=True):
-    """The time by which a file goes, now, and how much later it is than the wall clock; in microseconds."""
-
-    now: int
-    ahead: int
-
-
 def _unasked(_epochs: Sequence[int]) -> Mapping[int, Answer]:
     return {}
 
 
-class ReadService:
+class ReadService(OverviewService):
     """Answers questions about one file, for people and for programs that show it to people.
 
     - `inspector` reads; `members` returns the workers of the file, `ask` asks those with these epochs whether they
@@ -77,10 +70,8 @@ class ReadService:
         run_listing: str = "engine.list()",
         queue_listing: str = "engine.queues()",
     ) -> None:
-        self._inspector: Final = inspector
-        self._codec: Final = codec
+        super().__init__(inspector, codec, time_now)
         self._location: Final = location
-        self._time: Final = time_now
         self._members: Final = members
         self._own: Final = own
         self._ask: Final = ask
@@ -191,6 +182,10 @@ class ReadService:
 
     def details(self, run_id: str) -> RunDetails:
         """Return everything that the file has of a run; raises `RunNotFound`."""
+        return replace(self.summary(run_id), journal=self.journal(run_id))
+
+    def summary(self, run_id: str) -> RunDetails:
+        """Return everything but the journal, in whose place is none; raises `RunNotFound`."""
         record, show = self._found(self._inspector.run_by_id(check_id(run_id)), run_id), self._codec.show
         failure = record.error if record.status == "failed" else self._inspector.halted_by(record.key)
         values = sorted(self._inspector.values(record.key).items())
@@ -203,7 +198,7 @@ class ReadService:
             published={key: show(value, f"the value {key!r}") for key, value in values},
             children=self._children(record),
             acts=self._acts(record),
-            journal=self._journal(record),
+            journal=[],
         )
 
     def _children(self, parent: RunRecord) -> list[ChildInfo]:
@@ -369,15 +364,18 @@ class ReadService:
 
 
 @contextmanager
-def file_reads(path: str | os.PathLike[str], run_listing: str, queue_listing: str) -> Generator[ReadService]:
+def file_reads(
+    path: str | os.PathLike[str], run_listing: str, queue_listing: str, *, seconds: float | None = None
+) -> Generator[ReadService]:
     """Open an existing file for reading only, beside whoever works on it, for the length of a ``with`` block.
 
-    Raises `FileNotUsable`, `SchemaTooNew` or `FileInUse` where it cannot be read.
+    All questions together may take so many `seconds` (None: any), then they raise `ReadTooLong`. Raises
+    `FileNotUsable`, `SchemaTooNew` or `FileInUse` where it cannot be read.
     """
     # Imported here and not at the top: `import stepwell` must stay cheap for those who only define workflows.
     from stepwell.store.sqlite.file.read_only import look_into
 
-    with look_into(path) as look:
+    with look_into(path, seconds) as look:
 
         def time_now() -> EngineTime:
             wall = time.time_ns() // 1_000

@@ -23,7 +23,8 @@ from stepwell.api.options import (
     Durability,
     Options,
 )
-from stepwell.api.read_service import EngineTime, ReadService
+from stepwell.api.overview import EngineTime
+from stepwell.api.read_service import ReadService
 from stepwell.api.request_factory import RequestFactory
 from stepwell.definitions.definition import (
     Workflow,

@@ -38,6 +38,7 @@ COMMANDS: Final[dict[str, CommandRow]] = {
         "Look", "list, show, make, change, pause, trigger, backfill and delete schedules", "schedules:schedules"
     ),
     "workers": CommandRow("Look", "list the workers that have the file open, and what they are at", "workers:workers"),
+    "ui": CommandRow("Look", "serve the file to a browser: look at its runs, and act on them", "ui:ui"),
     "start": CommandRow("Act", "record the start of a run, for a worker to carry out", "start:start"),
     "send": CommandRow("Act", "send a message to a run", "send:send"),
     "cancel": CommandRow("Act", "ask a run to stop; its `finally` blocks are executed by a worker", "cancel:cancel"),

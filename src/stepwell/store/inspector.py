@@ -12,6 +12,7 @@ from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import RunRecord
 from stepwell.store.bulk_acts import BulkRecord
+from stepwell.store.overview import OverviewReads
 from stepwell.store.queues import QueueReads, Standing
 from stepwell.store.schedules import ScheduleReads
 
@@ -43,7 +44,7 @@ class RunFilter(msgspec.Struct, frozen=True):
     ended_before: int | None = None
 
 
-class Inspector(QueueReads, ScheduleReads, Protocol):
+class Inspector(QueueReads, ScheduleReads, OverviewReads, Protocol):
     """The read side for people. Every call is one short read on a connection of its own; all are safe from any thread.
 
     What workers ask is `stepwell.store.worker_reads.WorkerReads`.

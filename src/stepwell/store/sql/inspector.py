@@ -15,6 +15,7 @@ from stepwell.model.run import RunRecord
 from stepwell.store.bulk_acts import BulkRecord
 from stepwell.store.inspector import CountGroup, RunFilter
 from stepwell.store.queues import Standing
+from stepwell.store.sql.overview import OverviewReader
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.records import record_of
 from stepwell.store.sql.schedules import ScheduleReader
@@ -38,7 +39,7 @@ _COUNTED_BY: Final[dict[CountGroup, str]] = {
 }
 
 
-class SqlInspector(ScheduleReader):
+class SqlInspector(OverviewReader, ScheduleReader):
     """A `stepwell.store.inspector.Inspector`."""
 
     # --- runs --------------------------------------------------------------------------------------------------------

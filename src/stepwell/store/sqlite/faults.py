@@ -11,7 +11,7 @@ from typing import Final
 
 import apsw
 
-from stepwell.errors import StepwellError, StorageFull, StoreError, StoreFailed, StoreUnavailable
+from stepwell.errors import ReadTooLong, StepwellError, StorageFull, StoreError, StoreFailed, StoreUnavailable
 from stepwell.store.changes import Change
 
 _WHOLE: Final = (
@@ -83,6 +83,8 @@ def translate(error: Exception, location: str) -> StoreError:
 
 def translate_read(error: apsw.Error, location: str) -> StoreError:
     """Return the error of ours for a read that `error` ended."""
+    if isinstance(error, apsw.InterruptError):
+        return ReadTooLong(f"{location}: reading this takes longer than it may; ask for less, with a narrower filter")
     if isinstance(error, apsw.IOError):
         return StoreError(
             f"{location}: the disk reported an error while the file was read ({error}). What is in it was not touched; "

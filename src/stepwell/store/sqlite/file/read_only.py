@@ -10,9 +10,11 @@ made or migrated. A log that a dead worker left is read, and stays for the next 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Final
 
 import apsw
 
@@ -25,16 +27,24 @@ from stepwell.store.sqlite.file import locking, migrate, mounts, paths
 from stepwell.store.sqlite.file.connecting import check_library, connect, reader_pragmas, set_pragmas, translate
 from stepwell.store.sqlite.file.locking import Identity
 from stepwell.store.sqlite.file_facts import FileFacts, file_facts
+from stepwell.store.sqlite.limited_query import QueryAnswer, QueryBounds, limited_query
 from stepwell.store.sqlite.peers.membership import states_of
 from stepwell.store.sqlite.read_pool import ReadPool
 from stepwell.store.sqlite.statements import SQL
 
+#: After how many steps of SQLite's machine, some microseconds each hundred, it is looked whether time is up.
+_STEPS_BETWEEN_LOOKS: Final = 20_000
+
 
 class _File:
-    """A `stepwell.store.sqlite.read_pool.Readable` that nobody in this process works on."""
+    """A `stepwell.store.sqlite.read_pool.Readable` that nobody in this process works on.
 
-    def __init__(self, path: str) -> None:
+    All its reads together may take so many `seconds`; None does not bound them.
+    """
+
+    def __init__(self, path: str, seconds: float | None = None) -> None:
         self.path = path
+        self._ends_at = None if seconds is None else time.monotonic() + seconds
         self._identity = Identity.of(path)
         self._process_id = os.getpid()
         self._connections: list[apsw.Connection] = []
@@ -54,7 +64,12 @@ class _File:
         connection = connect(self.path, "rw")
         self._connections.append(connection)
         set_pragmas(connection, self.path, reader_pragmas())
+        if self._ends_at is not None:
+            connection.set_progress_handler(self._is_overdue, _STEPS_BETWEEN_LOOKS)
         return connection
+
+    def _is_overdue(self) -> bool:
+        return self._ends_at is not None and time.monotonic() > self._ends_at
 
     def close(self) -> None:
         for connection in self._connections:
@@ -70,6 +85,7 @@ class Look(SqlInspector):
 
     def __init__(self, file: _File, path: str) -> None:
         pool = ReadPool(file)
+        self._file = file
         super().__init__(pool, SQL)
         self._workers = WorkerReader(pool, SQL)
         #: What workers read of runs, for whoever replays them without being one.
@@ -92,17 +108,22 @@ class Look(SqlInspector):
         """Return the facts about the file itself; `now` is the present time."""
         return file_facts(self._path, self._pool, self.last_at(), now)
 
+    def query(self, sql: str, most: QueryBounds) -> QueryAnswer:
+        """Return what a query of somebody's reads, within these bounds; see `limited_query`."""
+        return limited_query(self._file.connect_reader(), sql, most, self._path)
+
     def _states_of(self, seats: list[tuple[int, int]]) -> dict[int, MemberState]:
         found = locking.look(self._lock_path, partial(states_of, seats=seats))
         return dict.fromkeys((epoch for epoch, _ in seats), "active") if found is None else found
 
 
 @contextmanager
-def look_into(path: str | os.PathLike[str]) -> Generator[Look]:
+def look_into(path: str | os.PathLike[str], seconds: float | None = None) -> Generator[Look]:
     """Open an existing file for reading, for the length of a ``with`` block.
 
-    Raises `FileNotUsable` where there is no file, or none of ours, or one of an older release that no worker of this
-    one has opened yet; `SchemaTooNew`; `FileInUse` where a program holds a lock that shuts readers out.
+    All reads in it together may take so many `seconds` (None: any), then they raise `ReadTooLong`. Raises
+    `FileNotUsable` where there is no file, or none of ours, or one of an older release that no worker of this one has
+    opened yet; `SchemaTooNew`; `FileInUse` where a program holds a lock that shuts readers out.
     """
     check_library(apsw.sqlite_lib_version())
     real = paths.resolve(path)
@@ -110,7 +131,7 @@ def look_into(path: str | os.PathLike[str]) -> Generator[Look]:
         raise FileNotUsable(f"There is no file {real!r}. Give the path of the file that the workers have open.")
     mounts.check_mount(real)
     newest = migrate.load_migrations()[-1].number
-    file = _File(real)
+    file = _File(real, seconds)
     try:
         _check_contents(file.connect_reader(), real, newest)
         yield Look(file, real)

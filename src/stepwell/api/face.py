@@ -1,0 +1,134 @@
+"""What a program that shows a file to people holds of it: questions, each bounded in time, and acts.
+
+It serves an `Engine`, an `AsyncEngine`, or the mere path of a file, which can be looked at and not acted on. Every
+question opens the file for itself, for reading only, and lets go of it: so nothing is held between two of them, and a
+file that was replaced meanwhile is the one that is shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+from stepwell.api.async_engine import AsyncEngine
+from stepwell.api.engine import Engine
+from stepwell.api.read_service import ReadService, file_reads
+from stepwell.api.views import WorkerInfo
+from stepwell.definitions.definition import Workflow, registered_workflows
+from stepwell.errors import InvalidArgument
+from stepwell.runtime.requests import BulkAct
+
+if TYPE_CHECKING:
+    from stepwell.api.doctor import Diagnosis
+    from stepwell.store.sqlite.limited_query import QueryAnswer
+
+T = TypeVar("T")
+
+#: What a face can be made of.
+Shown: TypeAlias = "Engine | AsyncEngine | str | os.PathLike[str]"
+#: How long the questions of one page may take, in seconds, all together.
+LOOK_SECONDS: Final = 5.0
+
+
+class Face:
+    """A file in front of people. `can_act` tells whether anything can be asked of it but questions."""
+
+    def __init__(self, shown: Shown, *, seconds: float = LOOK_SECONDS) -> None:
+        self._engine: Final = shown if isinstance(shown, (Engine, AsyncEngine)) else None
+        self._seconds: Final = seconds
+        if isinstance(shown, Engine):
+            self.path = shown._session.store.location
+        elif isinstance(shown, AsyncEngine):
+            self.path = os.fspath(shown._path)
+        else:
+            self.path = os.fspath(shown)
+
+    @property
+    def can_act(self) -> bool:
+        """Whether there is an engine that acts can be asked of."""
+        return self._engine is not None
+
+    # --- questions: from any thread ----------------------------------------------------------------------------------
+
+    def look(self, ask: Callable[[ReadService], T]) -> T:
+        """Return the answer to a question; raises what it raises, `ReadTooLong`, and as `file_reads`."""
+        with file_reads(self.path, "the page of runs", "the page of queues", seconds=self._seconds) as reads:
+            return ask(reads)
+
+    def query(self, sql: str, rows: int) -> QueryAnswer:
+        """Return what a query reads that somebody typed, at most so many rows; see `limited_query`."""
+        from stepwell.store.sqlite.file.read_only import look_into
+        from stepwell.store.sqlite.limited_query import QueryBounds
+
+        with look_into(self.path, self._seconds) as look:
+            return look.query(sql, QueryBounds(rows))
+
+    def diagnosis(self) -> Diagnosis:
+        """Return what `stepwell doctor` finds."""
+        from stepwell.api.doctor import examine
+
+        return examine(self.path)
+
+    def workflows(self) -> Mapping[str, Workflow[..., Any]]:
+        """Return the workflows that the engine serves, by name: the code that runs can be replayed with."""
+        if isinstance(self._engine, Engine):
+            return self._engine._session.workflows
+        return registered_workflows() if self._engine is None else self._engine._opened().workflows
+
+    # --- acts: on the loop -------------------------------------------------------------------------------------------
+
+    async def on_run(self, run: str, act: str, *args: Any, **options: Any) -> Any:
+        """Call a method of the handle of a run, and return its answer; raises what it raises."""
+        if isinstance(self._engine, AsyncEngine):
+            return await getattr(await self._engine.get(run), act)(*args, **options)
+        engine = self._acting()
+        return await asyncio.to_thread(lambda: getattr(engine.get(run), act)(*args, **options))
+
+    async def on_queue(self, queue: str, act: str, **options: Any) -> Any:
+        """The same of a queue or limit."""
+        if isinstance(self._engine, AsyncEngine):
+            return await getattr(self._engine.queue(queue), act)(**options)
+        engine = self._acting()
+        return await asyncio.to_thread(lambda: getattr(engine.queue(queue), act)(**options))
+
+    async def on_schedule(self, schedule: str, act: str, *args: Any, **options: Any) -> Any:
+        """The same of a schedule."""
+        if isinstance(self._engine, AsyncEngine):
+            return await getattr(await self._engine.get_schedule(schedule), act)(*args, **options)
+        engine = self._acting()
+        return await asyncio.to_thread(lambda: getattr(engine.get_schedule(schedule), act)(*args, **options))
+
+    async def take_over(self, epoch: int, *, reason: str | None, by: str) -> int:
+        """Take the runs of a stalled worker; see `stepwell.Engine.take_over`."""
+        if isinstance(self._engine, AsyncEngine):
+            return await self._engine.take_over(epoch, reason=reason, by=by)
+        return await asyncio.to_thread(self._acting().take_over, epoch, reason=reason, by=by)
+
+    async def begin_bulk(self, act: BulkAct, filter: str, *, reason: str | None, by: str) -> int:
+        """Begin an act on all runs that match a filter, and return its number; it goes on by itself."""
+        if isinstance(self._engine, AsyncEngine):
+            session = await self._engine._ready()
+            runs = await asyncio.to_thread(session.reads.bulk_filter, act, filter)
+            return int(await self._engine._ask(session.requests.bulk(act, filter, runs, by, reason)))
+        engine = self._acting()
+
+        def begin() -> int:
+            runs = engine._session.reads.bulk_filter(act, filter)
+            return int(engine._ask(engine._session.requests.bulk(act, filter, runs, by, reason)))
+
+        return await asyncio.to_thread(begin)
+
+    async def workers(self) -> list[WorkerInfo]:
+        """Return the workers of the file; those that live are asked whether they answer, where there is an engine."""
+        if isinstance(self._engine, AsyncEngine):
+            return await self._engine.workers()
+        if self._engine is not None:
+            return await asyncio.to_thread(self._engine.workers)
+        return await asyncio.to_thread(self.look, ReadService.workers)
+
+    def _acting(self) -> Engine:
+        if not isinstance(self._engine, Engine):
+            raise InvalidArgument(f"{self.path} was opened to be looked at; give an engine to act on it as well")
+        return self._engine

@@ -1,0 +1,231 @@
+"""One run: what it is and why it waits, its operations as a waterfall, what each of them was told, and acts on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import msgspec
+from starlette.responses import Response
+from starlette.routing import Route
+
+from stepwell.api.outline import Outline, OutlinedOperation
+from stepwell.api.read_service import ReadService
+from stepwell.api.views import JournalEntry, RunInfo
+from stepwell.errors import InvalidArgument
+from stepwell.model.lifecycle import ENDED
+from stepwell.operations.table import OPERATIONS
+from stepwell.ui.site import Page, Site, Visit
+from stepwell.ui.waterfall import axis_of, queued_bar, rows_of
+from stepwell.ui.words import SHOWN_CHARS, Redactor, visible
+
+#: How many operations are drawn at once.
+DRAWN: Final = 300
+#: A message is no longer than this, as JSON.
+_MAX_MESSAGE_CHARS: Final = 200_000
+#: No run has an operation whose number has more.
+_MAX_DIGITS: Final = 9
+
+
+class RunPages:
+    """The pages about one run."""
+
+    def __init__(self, site: Site) -> None:
+        self._site: Final = site
+        self._redactor: Final[Redactor] = site.redactor
+
+    def routes(self) -> list[Route]:
+        """Return their addresses."""
+        site = self._site
+        return [
+            Route("/run", site.page(self.run)),
+            Route("/run/journal", site.page(self.journal)),
+            Route("/run/act", site.act(self.act), methods=["POST"]),
+        ]
+
+    def run(self, reads: ReadService, visit: Visit) -> Page:
+        """Show a run, and one of its operations."""
+        run_id = visit.query_of("id")
+        info, outline = reads.info(run_id), reads.outline(run_id)
+        shown = self._facts(reads, info) | self._waterfall(outline, visit)
+        number = _number(visit.query.get("op"))
+        if number is not None:
+            shown["selected"] = self._operation(reads, run_id, number, outline)
+        return Page("run.html", {"page": "runs", "run": info, "id": run_id, "op": number, **shown})
+
+    def _facts(self, reads: ReadService, info: RunInfo) -> dict[str, Any]:
+        overview = reads.summary(info.id)
+        failure = overview.failure
+        origin = None if failure is None else (failure.origin if info.status == "halted" else failure)
+        return {
+            "facts": reads.run_facts(info.id),
+            "input": self._value(overview.input),
+            "result": self._value(overview.result),
+            "published": [(key, self._named(key, value)) for key, value in overview.published.items()],
+            "children": overview.children,
+            "acts": list(reversed(overview.acts)),
+            "owner": overview.owner,
+            "failure": origin,
+            "can": acts_for(info),
+            "message_name": next((wait.name or "" for wait in info.waiting_on if wait.kind == "message"), ""),
+            "selected": None,
+        }
+
+    def _waterfall(self, outline: Outline, visit: Visit) -> dict[str, Any]:
+        chosen = [each for each in outline.operations if _is_shown(each, visit.query)]
+        start = max(0, _number(visit.query.get("from")) or 0)
+        folds = visit.query.get("fold", "1") != "0"
+        axis = axis_of(outline, folds=folds)
+        kinds = sorted({each.kind for each in outline.operations})
+        return {
+            "rows": rows_of(outline, chosen[start : start + DRAWN], axis),
+            "queued": queued_bar(outline, axis),
+            "axis": axis,
+            "folds": folds,
+            "kinds": kinds,
+            "kind": visit.query.get("kind", ""),
+            "only_failed": visit.query.get("show") == "failed",
+            "failures": sum(each.outcome == "failed" for each in outline.operations),
+            "total": len(outline.operations),
+            "chosen": len(chosen),
+            "start": start,
+            "before": max(0, start - DRAWN) if start else None,
+            "after": start + DRAWN if start + DRAWN < len(chosen) else None,
+            "is_cut": outline.is_cut,
+        }
+
+    def _operation(self, reads: ReadService, run_id: str, number: int, outline: Outline) -> dict[str, Any]:
+        entries = reads.operation(run_id, number)
+        found = next((each for each in outline.operations if each.number == number), None)
+        return {
+            "number": number,
+            "outlined": found,
+            "entries": [self._entry(entry) for entry in entries],
+            "kind": found.kind if found is not None else "",
+            "name": found.name if found is not None else "",
+        }
+
+    def _entry(self, entry: JournalEntry) -> dict[str, Any]:
+        has_value = entry.failure is None and entry.kind not in OPERATIONS.kinds.valueless
+        return {
+            "entry": entry,
+            "value": self._named(entry.name, entry.value) if has_value else None,
+            "failure": None if entry.failure is None else entry.failure.text[:SHOWN_CHARS],
+        }
+
+    def _named(self, name: str, value: Any) -> Any:
+        return "•••• hidden" if self._redactor.hides(name) else self._redactor.of(value)
+
+    def _value(self, value: Any) -> Any:
+        return self._redactor.of(value)
+
+    # --- the journal -------------------------------------------------------------------------------------------------
+
+    def journal(self, reads: ReadService, visit: Visit) -> Page | Response:
+        """Show the journal: the operations in a line each, every entry in full, or JSON to keep."""
+        run_id = visit.query_of("id")
+        form = visit.query.get("form", "compact")
+        entries = [self._redacted(entry) for entry in reads.journal(run_id)]
+        if form == "json":
+            name = "".join(each if each.isalnum() or each in "-_." else "_" for each in visible(run_id))[:80]
+            body = msgspec.json.format(msgspec.json.encode(entries), indent=2)
+            headers = {"Content-Disposition": f'attachment; filename="journal-{quote(name)}.json"'}
+            return Response(body, media_type="application/json", headers=headers)
+        rows = [self._entry(entry) for entry in entries]
+        return Page("journal.html", {"page": "runs", "id": run_id, "form": form, "rows": rows})
+
+    def _redacted(self, entry: JournalEntry) -> JournalEntry:
+        return msgspec.structs.replace(entry, value=self._named(entry.name, entry.value))
+
+    # --- acts --------------------------------------------------------------------------------------------------------
+
+    async def act(self, visit: Visit) -> str:
+        """Do what a form asks for; raises what the engine says against it."""
+        run_id, act = visit.query_of("id"), visit.form.get("act", "")
+        said = {"reason": visit.reason, "by": visit.by}
+        face = self._site.face
+        match act:
+            case "cancel" | "terminate" | "pause" | "unpause" | "resume" | "retry":
+                await face.on_run(run_id, act, **said)
+            case "delete":
+                if visit.form.get("typed", "").strip() != run_id.strip():
+                    raise InvalidArgument("to delete a run, its id is typed; what was typed is another one")
+                await face.on_run(run_id, "delete", **said)
+                return "/runs?done=delete"
+            case "send":
+                name = visit.form.get("name", "").strip()
+                await face.on_run(run_id, "send", name, value_of_form(visit.form.get("value", "")))
+            case "rewind":
+                await face.on_run(run_id, "rewind", *_rewinding(visit.form), **_results(visit.form), **said)
+            case "restart":
+                await face.on_run(run_id, "restart", *_arguments(visit.form), **said)
+            case _:
+                raise InvalidArgument(f"{act!r} is nothing that can be done to a run")
+        return f"/run?{urlencode({'id': run_id, 'done': act}, quote_via=quote, errors='surrogatepass')}"
+
+
+def routes(site: Site) -> list[Route]:
+    """Return the addresses of these pages."""
+    return RunPages(site).routes()
+
+
+def acts_for(info: RunInfo) -> list[str]:
+    """Return what can be asked of a run in its state, the likeliest first."""
+    if info.status in ENDED:
+        retried = ["retry"] if info.status != "completed" else []
+        return [*retried, "rewind", "restart", "delete"]
+    if info.status == "paused":
+        return ["unpause", "cancel", "terminate", "send"]
+    if info.status == "halted":
+        return ["resume", "rewind", "restart", "cancel", "terminate", "send"]
+    waits = ["rewind", "restart"] if info.status == "waiting" else []
+    return ["cancel", "pause", "send", "terminate", *waits]
+
+
+def value_of_form(text: str) -> Any:
+    """Return the value that somebody typed: JSON, or the text as it stands where it is none. Nothing is null."""
+    if len(text) > _MAX_MESSAGE_CHARS:
+        raise InvalidArgument(f"a value has at most {_MAX_MESSAGE_CHARS} characters here")
+    if not text.strip():
+        return None
+    try:
+        return json.loads(text)  # whole numbers of any size
+    except ValueError:
+        return text
+    except RecursionError:
+        raise InvalidArgument("the value is nested too deeply") from None
+
+
+def _rewinding(form: Any) -> Sequence[int]:
+    number = _number(form.get("to"))
+    if not number:
+        raise InvalidArgument("say which operation the run shall go on from, by its number")
+    return [number]
+
+
+def _results(form: Any) -> dict[str, Any]:
+    """Return another result for the operation that is gone back to, where one was typed."""
+    text = form.get("result", "")
+    return {"results": {_rewinding(form)[0]: value_of_form(text)}} if text.strip() else {}
+
+
+def _arguments(form: Any) -> Sequence[Any]:
+    text = form.get("arguments", "")
+    if not text.strip():
+        return []
+    found: Any = value_of_form(text)
+    if type(found) is not list:
+        raise InvalidArgument('other arguments are a JSON array: ["order-42", 100]')
+    return found
+
+
+def _is_shown(operation: OutlinedOperation, query: Any) -> bool:
+    if query.get("show") == "failed" and operation.outcome != "failed" and len(operation.attempts) <= 1:
+        return False
+    return not query.get("kind") or operation.kind == query["kind"]
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() and len(text) <= _MAX_DIGITS else None

@@ -1,0 +1,169 @@
+"""Where the bars of a run's operations stand. Pure: times in, places out, in thousandths of the width.
+
+Long spans in which nothing executes, a sleep of three days between two steps, are folded: they take a fixed part of the
+width each, so that what happened around them can be seen.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from stepwell.api.outline import Outline, OutlinedOperation
+from stepwell.model.clock import MICROSECONDS
+from stepwell.ui.words import duration
+
+#: What a bar stands for: waiting in a queue, for something to come, from the call to its execution, an attempt, or the
+#: time between two attempts.
+BarKind: TypeAlias = Literal["queued", "waits", "overhead", "attempt", "between"]
+
+_WIDTH: Final = 1000.0
+#: A span in which nothing executes is folded from this share of the whole on, and takes this part of the width then.
+_FOLDED_FROM: Final = 0.15
+_FOLDED_FROM_SECONDS: Final = 2
+_FOLD_WIDTH: Final = 40.0
+#: A bar is at least so wide that it can be seen.
+_NARROWEST: Final = 3.0
+#: How many times stand above the bars.
+_MARKS: Final = 4
+
+
+class Bar(msgspec.Struct, frozen=True):
+    """A bar, and what stands in its tip."""
+
+    kind: BarKind
+    outcome: str
+    x: float
+    width: float
+    tip: str
+
+
+class Row(msgspec.Struct, frozen=True):
+    """An operation with its bars."""
+
+    operation: OutlinedOperation
+    bars: list[Bar]
+    took_seconds: float | None
+
+
+class Fold(msgspec.Struct, frozen=True):
+    """A span that is folded, and how long it is."""
+
+    x: float
+    width: float
+    seconds: float
+
+
+class Axis:
+    """Places times between `begin` and `end`; `busy` are spans and moments at which something happened."""
+
+    def __init__(self, begin: int, end: int, busy: Iterable[tuple[int, int]], *, folds: bool) -> None:
+        end = max(end, begin + 1)
+        least = max(_FOLDED_FROM * (end - begin), _FOLDED_FROM_SECONDS * MICROSECONDS)
+        gaps = [gap for gap in _gaps(begin, end, busy) if folds and gap[1] - gap[0] >= least]
+        kept = (end - begin) - sum(stop - start for start, stop in gaps)
+        scale = (_WIDTH - _FOLD_WIDTH * len(gaps)) / max(kept, 1)
+        self._times: list[int] = [begin]
+        self._places: list[float] = [0.0]
+        #: Where what was folded is.
+        self.folds: list[Fold] = []
+        for start, stop in gaps:
+            x = self._places[-1] + (start - self._times[-1]) * scale
+            self.folds.append(Fold(round(x, 1), _FOLD_WIDTH, (stop - start) / MICROSECONDS))
+            self._times += [start, stop]
+            self._places += [x, x + _FOLD_WIDTH]
+        self._times.append(end)
+        self._places.append(_WIDTH)
+
+    def x(self, at: int) -> float:
+        """Return where a time is; what is outside is at the edge."""
+        number = min(max(bisect_right(self._times, at), 1), len(self._times) - 1)
+        start, stop = self._times[number - 1], self._times[number]
+        share = min(max((at - start) / max(stop - start, 1), 0.0), 1.0)
+        return self._places[number - 1] + share * (self._places[number] - self._places[number - 1])
+
+    def time(self, x: float) -> float:
+        """Return the time at a place."""
+        number = min(max(bisect_right(self._places, x), 1), len(self._places) - 1)
+        start, stop = self._places[number - 1], self._places[number]
+        share = (x - start) / max(stop - start, 1e-9)
+        return self._times[number - 1] + share * (self._times[number] - self._times[number - 1])
+
+    def marks(self) -> list[float]:
+        """Return the seconds since the beginning at evenly spread places."""
+        return [(self.time(_WIDTH * number / _MARKS) - self._times[0]) / MICROSECONDS for number in range(_MARKS)]
+
+
+def _gaps(begin: int, end: int, busy: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the spans between `begin` and `end` in which nothing happened."""
+    found: list[tuple[int, int]] = []
+    reached = begin
+    for start, stop in sorted(busy):
+        if start > reached:
+            found.append((reached, start))
+        reached = max(reached, stop)
+    if end > reached:
+        found.append((reached, end))
+    return found
+
+
+def axis_of(outline: Outline, *, folds: bool) -> Axis:
+    """Return where the times of a run are."""
+    busy: list[tuple[int, int]] = [(outline.created_at, outline.created_at), (outline.ends_at, outline.ends_at)]
+    if outline.started_at is not None:
+        busy.append((outline.started_at, outline.started_at))
+    for operation in outline.operations:
+        busy.append((operation.issued_at, operation.issued_at))
+        if operation.ended_at is not None:
+            busy.append((operation.ended_at, operation.ended_at))
+        busy += [(each.started_at, each.ended_at or outline.ends_at) for each in operation.attempts]
+    return Axis(outline.created_at, outline.ends_at, busy, folds=folds)
+
+
+def rows_of(outline: Outline, operations: Sequence[OutlinedOperation], axis: Axis) -> list[Row]:
+    """Return these operations of a run with their bars."""
+    return [_row(operation, axis, outline.ends_at) for operation in operations]
+
+
+def queued_bar(outline: Outline, axis: Axis) -> Bar | None:
+    """Return the bar of the time until a run began, None where it began at once."""
+    begun = outline.started_at or outline.ends_at
+    if begun - outline.created_at < MICROSECONDS // 1000:
+        return None
+    return _bar("queued", "done", outline.created_at, begun, axis, "until it began")
+
+
+def _row(operation: OutlinedOperation, axis: Axis, end: int) -> Row:
+    ended = operation.ended_at if operation.ended_at is not None else end
+    took = None if operation.ended_at is None else (operation.ended_at - operation.issued_at) / MICROSECONDS
+    if not operation.attempts:
+        return Row(operation, [_bar("waits", operation.outcome, operation.issued_at, ended, axis, "waited")], took)
+    bars: list[Bar] = []
+    reached = operation.issued_at
+    for attempt in operation.attempts:
+        if attempt.started_at > reached:
+            kind: BarKind = "between" if bars else "overhead"
+            tip = "until the next attempt" if bars else "until it began"
+            bars.append(_bar(kind, "done", reached, attempt.started_at, axis, tip))
+        reached = attempt.ended_at if attempt.ended_at is not None else end
+        tip = f"attempt {attempt.number}, {attempt.outcome},"
+        bars.append(_bar("attempt", attempt.outcome, attempt.started_at, reached, axis, tip))
+    if operation.ended_at is None and reached < end and operation.attempts[-1].ended_at is not None:
+        bars.append(_bar("between", "open", reached, end, axis, "until the next attempt"))
+    return Row(operation, bars, took)
+
+
+def _bar(kind: BarKind, outcome: str, start: int, stop: int, axis: Axis, tip: str) -> Bar:
+    x, end = axis.x(start), axis.x(stop)
+    thin = kind in {"overhead", "between"}
+    width = max(end - x, 0.0 if thin else _NARROWEST)
+    return Bar(
+        kind,
+        outcome,
+        round(min(x, _WIDTH - width), 1),
+        round(width, 1),
+        f"{tip} {duration((stop - start) / MICROSECONDS)}",
+    )

@@ -1,0 +1,115 @@
+"""What is shown, as text: values as JSON without what shall be hidden, durations, sizes, and no invisible character.
+
+Pure. Numbers are made into text here and never pass a browser's JavaScript, whose numbers are floats.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Final
+
+#: In the place of a value that is hidden.
+HIDDEN: Final = "•••• hidden"
+#: How much of one value a page shows, in characters; the journal as JSON has all of it.
+SHOWN_CHARS: Final = 20_000
+
+#: Control characters but for tab and line feed, lone halves of pairs, and those that turn the direction of text around:
+#: what one sees would not be what is there.
+_INVISIBLE: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
+_UNITS: Final = (("d", 86_400), ("h", 3_600), ("min", 60))
+_MILLISECOND: Final = 0.001
+_MINUTE: Final = 60
+_THOUSAND: Final = 1000
+#: From here on a number is shown without a decimal point.
+_MANY: Final = 100
+
+
+def visible(text: str) -> str:
+    """Return a text with what cannot be seen written out: its code point behind a backslash and a u."""
+    return _INVISIBLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class Redactor:
+    """Hides the values of fields with some names, wherever they are in a value. Upper and lower case are the same."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._names: Final = frozenset(name.casefold() for name in names)
+
+    @property
+    def hides_any(self) -> bool:
+        """Whether there is anything to hide."""
+        return bool(self._names)
+
+    def hides(self, name: str) -> bool:
+        """Tell whether a field's values are hidden."""
+        return name.casefold() in self._names
+
+    def of(self, value: Any) -> Any:
+        """Return a value of plain JSON data without what is hidden."""
+        if not self._names:
+            return value
+        if type(value) is dict:
+            return self._of_fields(value)
+        return self._of_items(value) if type(value) is list else value
+
+    def _of_fields(self, fields: dict[Any, Any]) -> dict[Any, Any]:
+        return {key: HIDDEN if self.hides(str(key)) else self.of(each) for key, each in fields.items()}
+
+    def _of_items(self, items: list[Any]) -> list[Any]:
+        return [self.of(each) for each in items]
+
+
+def as_json(value: Any, most: int | None = SHOWN_CHARS) -> str:
+    """Return a value as JSON for people, not more than `most` characters of it."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    if most is None or len(text) <= most:
+        return text
+    return f"{text[:most]}\n… and {len(text) - most:,} more characters"
+
+
+def in_line(value: Any, most: int = 120) -> str:
+    """Return the beginning of a value as JSON, in one line."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def duration(seconds: float | None) -> str:
+    """Return how long something took: ``430 ms``, ``2.31 s``, ``3 min 12 s``, ``2 d 4 h``; empty for None."""
+    if seconds is None:
+        return ""
+    if seconds < _MILLISECOND:
+        return f"{seconds * 1e6:.0f} µs" if seconds > 0 else "0 s"
+    if seconds < 1:
+        return f"{_three_digits(seconds * 1e3)} ms"
+    if seconds < _MINUTE:
+        return f"{_three_digits(seconds)} s"
+    whole, parts = round(seconds), list[str]()
+    for unit, length in _UNITS:
+        count, whole = divmod(whole, length)
+        if count or parts:
+            parts.append(f"{count} {unit}")
+    return " ".join([*parts, f"{whole} s"][:2])
+
+
+def _three_digits(number: float) -> str:
+    return f"{number:.0f}" if number >= _MANY else f"{number:.3g}"
+
+
+def size(number_of_bytes: float) -> str:
+    """Return a size: ``512 B``, ``3.2 kB``, ``1.4 MB``."""
+    amount = float(number_of_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < _THOUSAND or unit == "GB":
+            break
+        amount /= _THOUSAND
+    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def stamp(at: datetime) -> str:
+    """Return a time as ISO 8601 writes it, in UTC, to the microsecond."""
+    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
