@@ -3,6 +3,9 @@
 Pure. Numbers are made into text here and never pass a browser's JavaScript, whose numbers are floats.
 """
 
+# Values are of plain JSON data, of which pyright knows no types:
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import json

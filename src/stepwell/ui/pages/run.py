@@ -215,10 +215,10 @@ def _arguments(form: Any) -> Sequence[Any]:
     text = form.get("arguments", "")
     if not text.strip():
         return []
-    found: Any = value_of_form(text)
-    if type(found) is not list:
-        raise InvalidArgument('other arguments are a JSON array: ["order-42", 100]')
-    return found
+    try:
+        return msgspec.convert(value_of_form(text), list[Any])
+    except msgspec.ValidationError:
+        raise InvalidArgument('other arguments are a JSON array: ["order-42", 100]') from None
 
 
 def _is_shown(operation: OutlinedOperation, query: Any) -> bool:
