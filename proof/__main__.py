@@ -31,7 +31,7 @@ HARNESSES: Final[dict[str, str]] = {
 }
 #: What CI runs side by side, each list one after the other. They take about equally long; and those that often wait for
 #: what other processes do run beside one that computes all the time.
-LANES: Final = (("images", "disk-errors"), ("processes", "stop", "kill", "queues", "corrupt", "sim"))
+LANES: Final = (("images", "disk-errors", "corrupt"), ("processes", "stop", "kill", "queues", "sim"))
 
 RESULTS: Final = Path(__file__).with_name("results")
 #: After how long CI gives a harness up, in seconds: one that hangs is a failure, not a stopped pipeline.

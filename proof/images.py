@@ -35,7 +35,7 @@ FAULT: Final = (
     "power loss at every write, sync, truncation and deletion; unsynced writes kept, dropped, reordered, torn at 512 B "
     "and 4 KiB"
 )
-CI_CASES: Final = 10_000
+CI_CASES: Final = 8_000
 SOAK: Final = "make images CASES=1000000"
 
 #: How many images are taken of one life.

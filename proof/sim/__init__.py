@@ -33,7 +33,7 @@ FAULT: Final = (
     "simulated worlds: crashes at any read and commit, unknown commits, full disk, stalls, take-overs, letters lost, "
     "late and doubled, clock jumps"
 )
-CI_CASES: Final = 2_000
+CI_CASES: Final = 1_500
 SOAK: Final = "make sim SEEDS=1000000"
 
 #: How many seeds one process is given at a time.

@@ -214,7 +214,7 @@ def test_a_restore_that_is_killed_anywhere_leaves_the_old_file_or_the_new_one(or
         if done.returncode == 0:
             steps = int(done.stdout)
             break
-        at += max(1, at // 6)
+        at += max(1, at // 4)
     assert seen == {False, True}
     assert steps > 10
 

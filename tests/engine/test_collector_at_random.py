@@ -264,7 +264,7 @@ def together(folder: Path, runs: dict[str, tuple[Any, Program]], how: str, at: l
 
 
 @pytest.mark.filterwarnings("error")
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(
     programs=st.lists(
         st.tuples(st.sampled_from([executes, executes, executes_plainly]), PROGRAMS), min_size=2, max_size=4

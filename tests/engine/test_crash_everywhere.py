@@ -210,9 +210,9 @@ def test_runs_that_leave_memory_whenever_they_wait_come_to_the_same_end(
     assert set(executions.values()) == {1}
 
 
-@pytest.mark.parametrize("waiting", [0, 1000])
-@pytest.mark.parametrize("commits", [5, 9])
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize(
+    ("commits", "moment", "waiting"), [(5, "before", 0), (5, "after", 1000), (9, "before", 1000), (9, "after", 0)]
+)
 def test_one_kill_after_another_still_leads_to_the_end(
     tmp_path: Path, server: Server, undisturbed: str, commits: int, moment: str, waiting: int
 ) -> None:

@@ -276,7 +276,7 @@ def test_147623_a_step_that_is_withdrawn_before_it_is_handed_out_never_begins(si
     )
     weather = Weather(step_time=300_000)
     workers = (Worker(), Worker(waiting=0))
-    found = [simulator.broken(Plan(seed, workers, runs, actions, weather, 3_000_000)) for seed in range(200)]
+    found = [simulator.broken(Plan(seed, workers, runs, actions, weather, 3_000_000)) for seed in range(60)]
     assert [str(violation) for violation in found if violation is not None] == []
 
 
@@ -304,7 +304,7 @@ def test_5112_what_a_run_did_is_dropped_with_what_was_refused_before(simulator: 
     places = (("r0", ["sim.one", "a", 0, 0]),)
     weather = Weather(crossing=0.3, lag=50_000, step_time=100, turn_delay=5_000)
     workers = (Worker(waiting=1),)
-    found = [simulator.broken(Plan(seed, workers, runs, actions, weather, 400_000, places)) for seed in range(60)]
+    found = [simulator.broken(Plan(seed, workers, runs, actions, weather, 400_000, places)) for seed in range(30)]
     assert [violation for violation in found if violation is not None] == []
 
 
@@ -392,7 +392,7 @@ def test_119076_an_attempt_that_goes_on_while_its_run_is_read_again_keeps_its_pe
     runs = (("r3", "async", ["group", [child, limited]]),)
     workers = (Worker(waiting=0, running=1), Worker(serves=("sync",), waiting=1))
     plan = Plan(0, workers, runs, (Action(12_174, "start", "r3"),), Weather(crossing=0.3), 100_000)
-    found = [simulator.broken(plan.but(seed=seed)) for seed in range(60)]
+    found = [simulator.broken(plan.but(seed=seed)) for seed in range(25)]
     assert [violation for violation in found if violation is not None] == []
 
 

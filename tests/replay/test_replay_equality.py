@@ -678,7 +678,7 @@ def assert_every_cut_replays(world: World, first: Execution, at_most: int = 1_00
 # --- the promise ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(tree=TREES, seed=st.integers(0, 1 << 30))
 @example(tree=["trail", ["cancel", ["gather", [["loop", 1, ["sync", 0]], ["poll", ["draw"]]]]]], seed=6886)
 def test_any_workflow_cut_anywhere_and_replayed_does_the_same(tree: Node, seed: int) -> None:
@@ -702,12 +702,12 @@ def nested(seed: int) -> Node:
     return ["trail", ["gather", [branch(3) for _ in range(3)]]]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 def test_nested_branches_of_several_steps_with_random_delays_replay_identically(seed: int) -> None:
     world = World(nested(seed), seed)
     first = world.play()
     # A replay of each of hundreds of entries, for hundreds of cuts, would take most of the time of this module.
-    assert_every_cut_replays(world, first, at_most=80)
+    assert_every_cut_replays(world, first, at_most=50)
     first.close()
 
 
