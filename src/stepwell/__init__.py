@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     from stepwell.operations.context import current, get_logger
     from stepwell.operations.continue_as_new import continue_as_new
     from stepwell.operations.derived import now, random, uuid4
+    from stepwell.operations.describe import set_attributes
     from stepwell.operations.handlers import query
     from stepwell.operations.map import map
     from stepwell.operations.patch import patched
@@ -219,6 +220,7 @@ _HOMES = {
     "stepwell.operations.continue_as_new": ("continue_as_new",),
     "stepwell.operations.derived": ("now", "random", "uuid4"),
     "stepwell.operations.handlers": ("query",),
+    "stepwell.operations.describe": ("set_attributes",),
     "stepwell.operations.map": ("map",),
     "stepwell.operations.patch": ("patched",),
     "stepwell.operations.publish": ("publish",),
@@ -363,6 +365,7 @@ __all__ = [
     "saga",
     "scheduled_at",
     "send",
+    "set_attributes",
     "sleep_until",
     "start",
     "step",

@@ -15,9 +15,11 @@ from stepwell.definitions.definition import Delivery, is_durable, refuse_named
 from stepwell.definitions.durable import unwrapped
 from stepwell.definitions.queues import Limit, Queue
 from stepwell.errors import InvalidArgument
+from stepwell.model.attributes import AttributeValue
 from stepwell.model.clock import to_seconds
 from stepwell.model.retry import Retry
 from stepwell.operations import child, timer
+from stepwell.operations import describe as describing
 from stepwell.operations import map as mapping
 from stepwell.operations import publish as publishing
 from stepwell.operations import receive as receiving
@@ -59,6 +61,7 @@ __all__ = [
     "saga",
     "scheduled_at",
     "send",
+    "set_attributes",
     "sleep",
     "sleep_until",
     "start",
@@ -122,6 +125,19 @@ def send(run_id: str, name: str, value: object = None, *, key: str | None = None
     _wait("sync.send()", sending.send(run_id, name, value, key=key))
 
 
+def set_attributes(
+    attributes: Mapping[str, AttributeValue | None] | None = None,
+    /,
+    *,
+    tags: Iterable[str] = (),
+    remove_tags: Iterable[str] = (),
+    note: str | None = None,
+) -> None:
+    """Set attributes of this run, add and remove tags, leave a note; see `stepwell.set_attributes`."""
+    said = describing.set_attributes(attributes, tags=tags, remove_tags=remove_tags, note=note)
+    _wait("sync.set_attributes()", said)
+
+
 def publish(key: str, value: object) -> None:
     """Publish a value; see `stepwell.publish`."""
     _wait("sync.publish()", publishing.publish(key, value))
@@ -171,6 +187,9 @@ def start(
     delay: float | timedelta | datetime | None = None,
     dedup: str | None = None,
     partition: str | None = None,
+    attributes: Mapping[str, AttributeValue] | None = None,
+    tags: Iterable[str] = (),
+    note: str | None = None,
     **named: Any,
 ) -> ChildRun[Any]:
     """Start a child run; see `stepwell.start`."""
@@ -184,6 +203,9 @@ def start(
         delay=delay,
         dedup=dedup,
         partition=partition,
+        attributes=attributes,
+        tags=tags,
+        note=note,
     )
     return ChildRun(_wait("sync.start()", child.start(workflow, *args, **options)))
 

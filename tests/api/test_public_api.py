@@ -28,6 +28,7 @@ CLASSES = {
 FUNCTIONS = {
     "continue_as_new", "current", "get_logger", "last_failure", "last_result",
     "scheduled_at", "map", "now", "patched", "publish", "query", "random", "receive", "run_step", "saga", "send",
+    "set_attributes",
     "check",
     "sleep_until", "start", "step", "transaction", "uuid4", "restore", "verify", "workflow",
 }  # fmt: skip
@@ -71,7 +72,8 @@ def parameters(function: Any) -> list[str]:
 
 RUN_STEP = ["retry", "timeout", "deadline", "delivery", "isolate", "limit", "summary"]
 IN_A_QUEUE = ["queue", "priority", "delay", "dedup", "partition"]
-STARTING = ["workflow", "*args", "id", "kwargs", "deadline", "messages", *IN_A_QUEUE]
+SAID = ["attributes", "tags", "note"]
+STARTING = ["workflow", "*args", "id", "kwargs", "deadline", "messages", *SAID, *IN_A_QUEUE]
 OPTIONS = [
     "path", "*", "workflows", "durability", "max_payload_bytes", "max_waiting_in_memory", "max_running", "max_crashes",
     "max_journal_entries",
@@ -104,7 +106,8 @@ SIGNATURES: dict[str, list[str]] = {
     "publish": ["key", "value"],
     "sleep_until": ["when"],
     "query": ["function", "*", "name"],
-    "start": ["workflow", "*args", "id", "kwargs", "detached", *IN_A_QUEUE],
+    "start": ["workflow", "*args", "id", "kwargs", "detached", *IN_A_QUEUE, *SAID],
+    "set_attributes": ["attributes", "*", "tags", "remove_tags", "note"],
     "Queue": QUEUE,
     "Limit": ["name", "*", "concurrency", "rate"],
     "Rate": ["limit", "per"],
@@ -131,7 +134,7 @@ SIGNATURES: dict[str, list[str]] = {
 }
 OF_AN_ENGINE = {
     "start": STARTING,
-    "start_many": ["workflow", "args", "*", "ids", "kwargs", "deadline", "messages", *IN_A_QUEUE],
+    "start_many": ["workflow", "args", "*", "ids", "kwargs", "deadline", "messages", *SAID, *IN_A_QUEUE],
     "get": ["id"],
     "list": ["filter", "*", "status", "workflow", "id_prefix", "limit", "before"],
     "query": ["sql", "parameters"],
@@ -157,6 +160,7 @@ OF_A_RUN = {
     "fork": ["to", "*", "id", "results", "args", "kwargs", "reason", "by"],
     "resume": ["*", "reason", "by"],
     "acts": [],
+    "set_attributes": ["attributes", "*", "tags", "remove_tags", "note", "by"],
     "send": ["name", "value", "*", "key"],
     "value": ["key", "timeout", "*", "type"],
     "journal": ["chapter"],
@@ -186,7 +190,7 @@ for _prefix in ("", "Async"):
     SIGNATURES |= {f"{_prefix}Run.{name}": expected for name, expected in OF_A_RUN.items()}
 for _name in (
     *("receive", "send", "publish", "sleep_until", "start", "map", "now", "random", "uuid4", "patched"),
-    *("continue_as_new", "saga", "scheduled_at", "last_result", "last_failure"),
+    *("continue_as_new", "saga", "set_attributes", "scheduled_at", "last_result", "last_failure"),
 ):
     SIGNATURES[f"sync.{_name}"] = SIGNATURES[_name]
 

@@ -551,6 +551,7 @@ READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/how-to/cancel-a-run.md": cancel_a_run,
     "docs/how-to/change-code.md": change_code,
     "docs/how-to/fan-out.md": fan_out,
+    "docs/how-to/find-runs.md": all_of("docs/how-to/find-runs.md"),
     "docs/how-to/keep-and-purge.md": keep_and_purge,
     "docs/how-to/limit-steps.md": limit_steps,
     "docs/how-to/live-long.md": live_long,

@@ -110,6 +110,7 @@ INSIDE: dict[str, list[list[str]]] = {
             "continue_as_new",
             "derived",
             "handlers",
+            "describe",
             "map",
             "patch",
             "publish",
@@ -198,7 +199,8 @@ INSIDE: dict[str, list[list[str]]] = {
         ["calendar"],
         ["wall_time"],
         ["cron", "run"],
-        ["chapters", "clock"],
+        ["attributes", "chapters"],
+        ["clock"],
         ["acts", "calendar_spec", "journal", "lifecycle", "names", "permit_states", "retry", "steady", "waits"],
     ],
     "stepwell.store": [

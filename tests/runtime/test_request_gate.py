@@ -12,6 +12,7 @@ from stepwell import Engine, workflow
 from stepwell.definitions.queues import SettingsChange
 from stepwell.errors import EngineClosed, QueueNotFound, RunEnded, RunNotEnded, RunNotFound, RunNotPaused, StorageFull
 from stepwell.model.acts import Actor
+from stepwell.model.attributes import Description
 from stepwell.model.calendar_spec import CalendarSpec
 from stepwell.model.schedule import ScheduleDefinition
 from stepwell.runtime.requests import (
@@ -20,6 +21,7 @@ from stepwell.runtime.requests import (
     ChangeQueue,
     ContinueBulk,
     DeleteRun,
+    DescribeRun,
     ForkRun,
     OutgoingMessage,
     PauseQueue,
@@ -77,6 +79,7 @@ WRITING: list[Request] = [
     PauseRun("waits", True, False, MIA),
     TerminateRun("waits", MIA),
     DeleteRun("ended", MIA),
+    DescribeRun("waits", Description(tags=("vip",)), MIA),
     StartBulk("pause", "id:x", RunFilter(id="x"), MIA),
     ContinueBulk(1),
     ChangeQueue("unknown", SettingsChange({"concurrency": 2})),

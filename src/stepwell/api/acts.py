@@ -26,6 +26,8 @@ _WORDS: Final[dict[ActKind, str]] = {
     "takeover": "taken over",
     "pause": "paused",
     "unpause": "unpaused",
+    "note": "noted",
+    "describe": "described",
 }
 
 

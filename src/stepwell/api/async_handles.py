@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
@@ -25,6 +25,7 @@ from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, outcome
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import UNSET, Rate, Unset
 from stepwell.definitions.start_options import shows_options
+from stepwell.model.attributes import AttributeValue
 from stepwell.model.lifecycle import Status
 from stepwell.runtime.requests import SendMessage, StartRun
 from stepwell.values.own_tables import Connection, Parameters, Rows
@@ -250,6 +251,20 @@ class AsyncRun(AsyncTalking, AsyncRepairs, Generic[T]):
     async def retry(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Bring a run back that failed or was cancelled; see `stepwell.Run.retry`."""
         await self._engine._ask((await self._engine._ready()).requests.retry(self.id, by, reason))
+
+    async def set_attributes(
+        self,
+        attributes: Mapping[str, AttributeValue | None] | None = None,
+        /,
+        *,
+        tags: Iterable[str] = (),
+        remove_tags: Iterable[str] = (),
+        note: str | None = None,
+        by: str | None = None,
+    ) -> None:
+        """Set attributes of the run, add and remove tags, leave a note; see `stepwell.Run.set_attributes`."""
+        requests = (await self._engine._ready()).requests
+        await self._engine._ask(requests.describe(self.id, attributes, tags, remove_tags, note, by))
 
     async def terminate(self, *, reason: str | None = None, by: str | None = None) -> None:
         """End the run at once, without its code; see `stepwell.Run.terminate`."""

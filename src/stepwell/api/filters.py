@@ -2,7 +2,7 @@
 
 One language for the API, the command line, and whatever else lists runs or acts on many of them::
 
-    status:failed workflow:checkout started>-2h queue:mails id:order-*
+    status:failed workflow:checkout started>-2h queue:mails id:order-* customer="acme" tag:vip
 
 A filter is words with blanks between them, all of which must hold. Each is a field, a sign and a value; a value with
 blanks in it stands in double quotes, with a backslash before each quote or backslash of its own. Nothing of it is ever
@@ -13,6 +13,7 @@ Pure: what is relative to now stays so, until `Filter.run_filter` is told the ti
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -20,10 +21,11 @@ from typing import Any, Final, NoReturn, cast
 
 import msgspec
 
-from stepwell.errors import InvalidFilter
+from stepwell.errors import InvalidArgument, InvalidFilter
+from stepwell.model.attributes import MAX_NAME, RESERVED, AttributeKind, check_tag
 from stepwell.model.clock import MICROSECONDS, microseconds_of
 from stepwell.model.lifecycle import STATUSES, Status
-from stepwell.store.inspector import RunFilter
+from stepwell.store.inspector import AttributeMatch, Comparison, RunFilter
 
 #: The longest filter, in characters: far more than anybody types.
 MAX_FILTER_LENGTH: Final = 2_000
@@ -37,11 +39,17 @@ FIELDS: Final[dict[str, str]] = {
     "created": "when it was started: `created>-2h`, `created<2026-11-28T09:00Z`",
     "started": "when it began",
     "ended": "when it ended",
+    "tag": "a tag; may be given again",
     "order": "`-created`, the newest first: the only one there is",
 }
 _TIMES: Final = ("created", "started", "ended")
-_WORD: Final = re.compile(r'(?P<field>[A-Za-z_]+)(?P<sign>>=|<=|[:=<>])(?P<value>"(?:[^"\\]|\\.)*"|[^\s"]*)(?=\s|$)')
+_WORD: Final = re.compile(
+    r'(?P<field>[A-Za-z_][A-Za-z0-9_.-]*)(?P<sign>>=|<=|[:=<>])(?P<value>"(?:[^"\\]|\\.)*"|[^\s"]*)(?=\s|$)'
+)
 _AGO: Final = re.compile(r"-?(\d+(?:\.\d+)?)([smhdw])")
+_NUMBER: Final = re.compile(r"-?\d+(\.\d*)?([eE][+-]?\d+)?")
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
+_ATTRIBUTES: Final = 'An attribute of the author\'s is compared with = < > <= >=, as customer="acme"'
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 #: A hundred years: more is a mistake.
 _LONGEST_AGO: Final = 3_155_760_000
@@ -52,6 +60,14 @@ class Moment(msgspec.Struct, frozen=True):
 
     ago: int | None = None
     at: int | None = None
+
+
+class AttributeTest(msgspec.Struct, frozen=True):
+    """What an attribute is compared with: one of `any`, each a kind and a value of it."""
+
+    name: str
+    comparison: Comparison
+    any: tuple[tuple[AttributeKind, str | int | float | Moment], ...]
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -71,6 +87,8 @@ class Filter(msgspec.Struct, frozen=True):
     started_before: Moment | None = None
     ended_after: Moment | None = None
     ended_before: Moment | None = None
+    attributes: tuple[AttributeTest, ...] = ()
+    tags: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -99,6 +117,8 @@ class Filter(msgspec.Struct, frozen=True):
             started_before=time(self.started_before),
             ended_after=time(self.ended_after),
             ended_before=time(self.ended_before),
+            attributes=tuple(_match(test, now - ahead) for test in self.attributes),
+            tags=self.tags,
             limit=limit,
         )
 
@@ -142,13 +162,20 @@ def _take(text: str, match: re.Match[str], found: dict[str, Any]) -> None:
     """Note what one word says."""
     field, sign, raw = match["field"], match["sign"], match["value"]
     at, value_at = match.start(), match.start("value")
+    if field not in FIELDS and sign != ":" and field not in RESERVED:
+        tests = found.get("attributes", ())
+        found["attributes"] = (*tests, _attribute(text, match, raw.startswith('"')))
+        return
     if field not in FIELDS:
-        _refuse(text, at, f"there is no field {field!r}{_meant(field, list(FIELDS))}; {_fields()}")
+        _refuse(text, at, f"there is no field {field!r}{_meant(field, list(FIELDS))}; {_fields()}. {_ATTRIBUTES}")
     value = re.sub(r"\\(.)", r"\1", raw[1:-1]) if raw.startswith('"') else raw
     if not value:
         _refuse(text, value_at, f"{field} needs a value: {FIELDS[field]}")
 
     def put(name: str, what: object) -> None:
+        if name == "tags":
+            found[name] = tuple(dict.fromkeys((*found.get(name, ()), what)))
+            return
         if name in found:
             _refuse(text, at, f"{field} is given twice; a run cannot be both")
         found[name] = what
@@ -192,6 +219,52 @@ def _parent(_text: str, _at: int, _field: str, value: str, put: _Put) -> None:
     put(*(("roots", True) if value == "none" else ("parent", value)))
 
 
+def _tag(text: str, at: int, _field: str, value: str, put: _Put) -> None:
+    try:
+        check_tag(value)
+    except InvalidArgument as error:
+        _refuse(text, at, str(error))
+    put("tags", value)
+
+
+def _attribute(text: str, match: re.Match[str], quoted: bool) -> AttributeTest:
+    """Return what is said of an attribute.
+
+    What is not quoted may be a number, a truth or a time: equal to that or to the text, greater and less than that.
+    """
+    name, raw, at = match["field"], match["value"], match.start("value")
+    value = re.sub(r"\\(.)", r"\1", raw[1:-1]) if quoted else raw
+    if len(name) > MAX_NAME:
+        _refuse(text, match.start(), f"the name of an attribute has at most {MAX_NAME} characters")
+    if not value and not quoted:
+        _refuse(text, at, f'{name} needs a value: {name}=42, {name}>-2h, {name}="two words"')
+    found: list[tuple[AttributeKind, str | int | float | Moment]] = []
+    if not quoted:
+        if _NUMBER.fullmatch(value):
+            number = int(value) if value.lstrip("-").isdigit() else float(value)
+            if not -(2**63) <= number < 2**63 or not math.isfinite(number):
+                _refuse(text, at, f"{value} is no number of at most 64 bits")
+            found.append(("number", number))
+        elif value in ("true", "false"):
+            found.append(("bool", int(value == "true")))
+        elif _AGO.fullmatch(value) or _DATE.match(value):
+            found.append(("datetime", _moment(text, at, value)))
+    if not found or match["sign"] == "=":
+        found.append(("str", value))
+    return AttributeTest(name, cast("Comparison", match["sign"]), tuple(found))
+
+
+def _match(test: AttributeTest, now: int) -> AttributeMatch:
+    """Return it for a store; `now` is the wall clock's."""
+
+    def kept(value: str | float | Moment) -> str | int | float:
+        if not isinstance(value, Moment):
+            return value
+        return now - value.ago if value.ago is not None else value.at or 0
+
+    return AttributeMatch(test.name, tuple((kind, test.comparison, kept(value)) for kind, value in test.any))
+
+
 def _order(text: str, at: int, _field: str, value: str, _put: _Put) -> None:
     if value != "-created":
         _refuse(text, at, f"runs are listed newest first (order:-created), not by {value!r}")
@@ -202,6 +275,7 @@ _KINDS: Final[dict[str, Callable[[str, int, str, str, _Put], None]]] = {
     "id": _id,
     "parent": _parent,
     "order": _order,
+    "tag": _tag,
 }
 
 

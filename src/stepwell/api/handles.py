@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
@@ -18,6 +18,7 @@ from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, outcome
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import UNSET, Rate, Unset
 from stepwell.definitions.start_options import shows_options
+from stepwell.model.attributes import AttributeValue
 from stepwell.model.lifecycle import Status
 from stepwell.runtime.requests import SendMessage, StartRun
 from stepwell.values.own_tables import Connection, Parameters, Rows
@@ -70,6 +71,8 @@ class Starter:
         - `deadline`: seconds or a timedelta from now, or an aware datetime, after which the run is stopped and fails.
         - `messages`: (name, value) or (name, value, key), sent in the same transaction to the run, new or found. With a
           key, repeating the start does not repeat the message.
+        - `attributes`, `tags`, `note`: what the run can be found by; see `Run.set_attributes`. A run that is there
+          already keeps its own.
         - `queue`: the `Queue`, or the name of one, in which the run waits for its turn; `priority`: higher goes first;
           `delay`: seconds, a timedelta, or an aware datetime before which it does not begin to wait.
         - `dedup`: a key; while a run of the queue with this key has not ended, the start returns that run, or raises
@@ -291,6 +294,25 @@ class Run(Talking, Repairs, Generic[T]):
         ended yet, `RunNotFound`.
         """
         self._engine._ask(self._engine._session.requests.retry(self.id, by, reason))
+
+    def set_attributes(
+        self,
+        attributes: Mapping[str, AttributeValue | None] | None = None,
+        /,
+        *,
+        tags: Iterable[str] = (),
+        remove_tags: Iterable[str] = (),
+        note: str | None = None,
+        by: str | None = None,
+    ) -> None:
+        """Set attributes of the run, add and remove tags, leave a note; whatever it is at, also when it has ended.
+
+        `attributes` is a mapping of names to values: str, int, float, bool or an aware datetime; None removes one. `by`
+        as in `cancel`: `acts` shows who wrote a note, and who changed the rest. Raises `InvalidArgument`,
+        `RunNotFound`.
+        """
+        requests = self._engine._session.requests
+        self._engine._ask(requests.describe(self.id, attributes, tags, remove_tags, note, by))
 
     def terminate(self, *, reason: str | None = None, by: str | None = None) -> None:
         """End the run at once, without its code: no `finally` block, no clean-up, no further step.

@@ -11,6 +11,7 @@ from stepwell.definitions.durable import as_definition
 from stepwell.definitions.queues import Limit, Queue, used
 from stepwell.definitions.start_options import QueueOptions
 from stepwell.errors import InvalidArgument
+from stepwell.model.attributes import AttributeValue
 from stepwell.model.clock import MICROSECONDS, Clock, engine_time, microseconds_of, to_seconds
 from stepwell.model.lifecycle import STATUSES, Status
 from stepwell.model.names import check_name, check_text
@@ -48,6 +49,9 @@ class ManyOptions(QueueOptions, total=False):
     kwargs: Mapping[str, Any] | None
     deadline: float | timedelta | datetime | None
     messages: Sequence[StartMessage]
+    attributes: Mapping[str, AttributeValue] | None
+    tags: Iterable[str]
+    note: str | None
 
 
 class StartOptions(ManyOptions, total=False):
@@ -57,7 +61,7 @@ class StartOptions(ManyOptions, total=False):
 
 
 #: Their names.
-MANY_OPTIONS: Final = ["kwargs", "deadline", "messages", *QueueOptions.__annotations__]
+MANY_OPTIONS: Final = ["kwargs", "deadline", "messages", "attributes", "tags", "note", *QueueOptions.__annotations__]
 START_OPTIONS: Final = ["id", *MANY_OPTIONS]
 
 

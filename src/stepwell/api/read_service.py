@@ -32,7 +32,7 @@ from stepwell.model.names import check_id, check_text
 from stepwell.model.run import Member, RunRecord
 from stepwell.model.schedule import ScheduleRecord
 from stepwell.runtime.requests import BulkAct
-from stepwell.store.inspector import CountGroup, Inspector, RunFilter
+from stepwell.store.inspector import CountGroup, Inspector, RunAbout, RunFilter
 from stepwell.store.membership import Answer
 from stepwell.store.queues import QueueState
 from stepwell.values.codec import Codec
@@ -150,13 +150,26 @@ class ReadService(OverviewService):
             raise InvalidArgument(f"runs are counted by {', '.join(get_args(CountGroup))}, not by {by!r}")
         return self._inspector.count_by(self.run_filter(filter), by)
 
+    def attribute_names(self) -> list[str]:
+        """Return the names of the attributes that runs have, in order."""
+        return self._inspector.attribute_names()
+
+    def tag_names(self, most: int = 1_000) -> list[str]:
+        """Return tags that runs have, in order, at most so many."""
+        return self._inspector.tag_names(most)
+
     def count(self, run_filter: RunFilter) -> int:
         """Return how many runs match."""
         return self._inspector.count_runs(run_filter)
 
     def info(self, run_id: str) -> RunInfo:
         """Return the facts about a run; raises `RunNotFound`."""
-        return self._infos([self.record(run_id)])[0]
+        record = self._found(self._inspector.run_by_id(check_id(run_id)), run_id)
+        return self._with_payloads(self._infos([record])[0], record)
+
+    def _with_payloads(self, info: RunInfo, record: RunRecord) -> RunInfo:
+        show = self._codec.show
+        return replace(info, input=show(record.input, "the input"), result=show(record.result, "the result"))
 
     def infos(
         self,
@@ -177,8 +190,11 @@ class ReadService(OverviewService):
         )
 
     def _infos(self, records: Sequence[RunRecord]) -> list[RunInfo]:
-        reasons = self._reasons()
-        return [RunInfo.of(record, reasons.of(record), self._codec) for record in records]
+        reasons, about = self._reasons(), self._inspector.about([record.key for record in records])
+        nothing = RunAbout()
+        return [
+            RunInfo.of(record, reasons.of(record), self._codec, about.get(record.key, nothing)) for record in records
+        ]
 
     def details(self, run_id: str) -> RunDetails:
         """Return everything that the file has of a run; raises `RunNotFound`."""

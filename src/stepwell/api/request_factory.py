@@ -38,6 +38,7 @@ from stepwell.definitions.durable import as_definition
 from stepwell.definitions.namesakes import are_different, place_of
 from stepwell.definitions.queues import QueueSlot, Rate, Unset, changed_settings, check_key, queue_entry
 from stepwell.errors import DefinitionError, InvalidArgument
+from stepwell.model.attributes import AttributeValue, Description, described
 from stepwell.model.clock import Clock, engine_time
 from stepwell.model.lifecycle import Status
 from stepwell.model.names import check_id, check_name
@@ -47,6 +48,7 @@ from stepwell.runtime.requests import (
     CancelWaiting,
     ChangeQueue,
     DeleteRun,
+    DescribeRun,
     OutgoingMessage,
     PauseQueue,
     PauseRun,
@@ -66,6 +68,7 @@ from stepwell.values.codec import Codec
 from stepwell.worker.worker import Worker
 
 _START_OPTIONS: Final = frozenset(START_OPTIONS)
+_SAYING: Final = frozenset({"attributes", "tags", "note"})
 
 
 class RequestFactory(RepairRequestFactory):
@@ -134,7 +137,9 @@ class RequestFactory(RepairRequestFactory):
         ends_at = deadline_at(deadline, now)
         if ends_at is not None and isinstance(deadline, datetime):
             ends_at = engine_time(self._clock, ends_at)
-        return StartPlan(self._codec, workflow, named, slot, ends_at, now, self._worker.runs.ahead)
+        said = _said(options)
+        by = "" if said is None or said.note is None else checked_actor(None, None).by
+        return StartPlan(self._codec, workflow, named, slot, ends_at, now, self._worker.runs.ahead, said, by)
 
     def _check_served(self, workflow: Workflow[..., Any]) -> None:
         """Raise `DefinitionError` for a workflow that the engine could not start, or would take for another one."""
@@ -203,6 +208,21 @@ class RequestFactory(RepairRequestFactory):
         """Return the request to act on many runs."""
         return StartBulk(act, filter, runs, checked_actor(by, reason))
 
+    def describe(
+        self,
+        run_id: str,
+        attributes: Mapping[str, AttributeValue | None] | None,
+        tags: Iterable[str],
+        remove_tags: Iterable[str],
+        note: str | None,
+        by: str | None,
+    ) -> DescribeRun:
+        """Return the request to set attributes, tags or a note of a run."""
+        said = described(attributes, tags, remove_tags, note)
+        if said.is_empty:
+            raise InvalidArgument(f"say what is to be set of run {run_id!r}: attributes, tags, remove_tags or a note")
+        return DescribeRun(run_id, said, checked_actor(by, None))
+
     def retry(self, run_id: str, by: str | None, reason: str | None) -> RetryRun:
         """Return the request to retry a run."""
         return RetryRun(run_id, checked_actor(by, reason))
@@ -252,3 +272,11 @@ class RequestFactory(RepairRequestFactory):
     def cancel_waiting(self, queue: str, partition: str | None, by: str | None, reason: str | None) -> CancelWaiting:
         """Return the request to cancel what waits in a queue."""
         return CancelWaiting(queue, check_key(partition, "partition"), checked_actor(by, reason))
+
+
+def _said(options: ManyOptions) -> Description | None:
+    """Return what a start says of its runs; None where it says nothing. Raises `InvalidArgument`."""
+    if not options.keys() & _SAYING:
+        return None
+    said = described(options.get("attributes"), options.get("tags", ()), (), options.get("note"))
+    return None if said.is_empty else said

@@ -8,6 +8,7 @@ from typing import Any, cast
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import QueueSlot, batch_count
 from stepwell.errors import InvalidArgument
+from stepwell.model.attributes import Description
 from stepwell.model.names import check_id
 from stepwell.store.changes import RunCreated
 from stepwell.values.codec import Codec
@@ -17,7 +18,19 @@ from stepwell.worker.queue_policy import entered
 class StartPlan:
     """Makes the `RunCreated` of each run. `named` are the arguments that all are given by name."""
 
-    __slots__ = ("_ahead", "_codec", "_deadline_at", "_is_typed", "_named", "_now", "_signature", "_slot", "_workflow")
+    __slots__ = (
+        "_ahead",
+        "_by",
+        "_codec",
+        "_deadline_at",
+        "_description",
+        "_is_typed",
+        "_named",
+        "_now",
+        "_signature",
+        "_slot",
+        "_workflow",
+    )
 
     def __init__(
         self,
@@ -28,6 +41,8 @@ class StartPlan:
         deadline_at: int | None,
         now: int,
         ahead: int,
+        description: Description | None,
+        by: str,
     ) -> None:
         self._codec = codec
         self._workflow = workflow.name
@@ -38,6 +53,8 @@ class StartPlan:
         self._deadline_at = deadline_at
         self._now = now
         self._ahead = ahead
+        self._description = description
+        self._by = by
 
     def run(self, run_id: str, args: tuple[Any, ...]) -> RunCreated:
         """Return the start of one run; raises for arguments that do not fit, or that cannot be recorded."""
@@ -55,6 +72,8 @@ class StartPlan:
             deadline_at=self._deadline_at,
             entry=None if slot is None else entered(slot, now, count=batch_count(slot.queue, args, named)),
             ahead=self._ahead,
+            description=self._description,
+            described_by=self._by,
         )
 
 

@@ -21,6 +21,7 @@ from stepwell.errors import (
     RunHalted,
     SerializationError,
 )
+from stepwell.model.attributes import AttributeValue, value_of
 from stepwell.model.chapters import number_of_chapter
 from stepwell.model.clock import MICROSECONDS, datetime_of
 from stepwell.model.journal import Entry, EntryKind
@@ -29,6 +30,7 @@ from stepwell.model.run import Member, MemberState, RunRecord
 from stepwell.model.waits import Wait, WaitKind, decode_waits
 from stepwell.operations.table import OPERATIONS
 from stepwell.replay.code_errors import as_raised
+from stepwell.store.inspector import RunAbout
 from stepwell.store.membership import Answer
 from stepwell.store.queues import QueueState
 from stepwell.values.codec import Codec
@@ -90,6 +92,12 @@ class RunInfo(msgspec.Struct, frozen=True):
     running one; `waiting_on` what its code waits for, while it waits. `error` is the type and message that a failed run
     ended with; `wake_at` is when a waiting run goes on by itself, None for "only when something arrives". `chapter` is
     the number of the present one, 1 for a run that never went on as new.
+
+    `attributes` and `tags` are what it is found by (see `Run.set_attributes`). `queue` is the queue that it was started
+    in; `partition`, `priority` and `dedup` are known while it stands there (the first two also of one that failed or
+    was cancelled). `parent` is the id of the run that started it. `attempts` counts how often it was begun: once, and
+    with each retry, rewind and restart. `waited_seconds` is how long it was until it began, `took_seconds` from there
+    to its end. `input` and `result` are plain JSON data, and unset in listings, which read no payloads.
     """
 
     id: str
@@ -106,9 +114,21 @@ class RunInfo(msgspec.Struct, frozen=True):
     error: str | None
     waiting_on: list[WaitInfo]
     chapter: int = 1
+    attributes: dict[str, AttributeValue] = {}
+    tags: list[str] = []
+    queue: str | None = None
+    partition: str | None = None
+    priority: int | None = None
+    dedup: str | None = None
+    parent: str | None = None
+    attempts: int = 1
+    waited_seconds: float | None = None
+    took_seconds: float | None = None
+    input: Any = msgspec.UNSET
+    result: Any = msgspec.UNSET
 
     @classmethod
-    def of(cls, record: RunRecord, reason: str | None, codec: Codec) -> RunInfo:
+    def of(cls, record: RunRecord, reason: str | None, codec: Codec, about: RunAbout) -> RunInfo:
         """Make it from a row, and from why it is as it is."""
         error = None
         if record.error is not None:
@@ -133,12 +153,26 @@ class RunInfo(msgspec.Struct, frozen=True):
             error=error,
             waiting_on=_waits(record),
             chapter=number_of_chapter(record.chapter),
+            attributes={each.name: value_of(each) for each in about.attributes},
+            tags=list(about.tags),
+            queue=record.queue,
+            partition=about.partition,
+            priority=about.priority,
+            dedup=about.dedup,
+            parent=about.parent,
+            attempts=about.attempts,
+            waited_seconds=_seconds(record.created_at, record.started_at),
+            took_seconds=_seconds(record.started_at, record.ended_at),
         )
 
     @property
     def remark(self) -> str:
         """What matters most about it in its state, in one line; empty where nothing does."""
         return (self.error or self.reason or "").partition("\n")[0]
+
+
+def _seconds(begin: int | None, end: int | None) -> float | None:
+    return None if begin is None or end is None else max(0, end - begin) / MICROSECONDS
 
 
 class OwnerInfo(msgspec.Struct, frozen=True):

@@ -41,6 +41,7 @@ COMMANDS: Final[dict[str, CommandRow]] = {
     "ui": CommandRow("Look", "serve the file to a browser: look at its runs, and act on them", "ui:ui"),
     "start": CommandRow("Act", "record the start of a run, for a worker to carry out", "start:start"),
     "send": CommandRow("Act", "send a message to a run", "send:send"),
+    "describe": CommandRow("Act", "set attributes and tags of a run, leave a note", "describe:describe"),
     "cancel": CommandRow("Act", "ask a run to stop; its `finally` blocks are executed by a worker", "cancel:cancel"),
     "resume": CommandRow(
         "Act", "have a halted run tried again, with the code that the workers have now", "resume:resume"

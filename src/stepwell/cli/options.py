@@ -11,6 +11,7 @@ import msgspec
 from click.shell_completion import CompletionItem
 
 from stepwell.cli import database
+from stepwell.model.attributes import AttributeValue
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -83,6 +84,37 @@ def named(text: str) -> tuple[str, Any]:
     if not equals or not name.isidentifier():
         raise click.BadParameter(f"must be NAME=ARG, with the name of a parameter, not {text!r}")
     return name, json_or_text(value)
+
+
+def attribute(text: str) -> tuple[str, AttributeValue]:
+    """Read ``name=value`` of an attribute: JSON, or a moment with its zone, or else a text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise click.BadParameter(f"must be NAME=VALUE, not {text!r}")
+    found = json_or_text(value)
+    if found is value:
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            return name, value
+        return name, moment if moment.tzinfo is not None else value
+    if not isinstance(found, (str, int, float)):
+        raise click.BadParameter(
+            f"{name} must be a text, a number, true, false or a moment with its zone, not {value!r}"
+        )
+    return name, found
+
+
+def tag_option(function: _Function) -> _Function:
+    """Give a command the parameter `tags`."""
+    return click.option(
+        "--tag", "tags", multiple=True, metavar="TAG", help="A tag to find it by (may be given again)."
+    )(function)
+
+
+def note_option(function: _Function) -> _Function:
+    """Give a command the parameter `note`."""
+    return click.option("--note", metavar="TEXT", help="A note for whoever looks at it.")(function)
 
 
 def operation_result(text: str) -> tuple[int, Any]:

@@ -12,7 +12,18 @@ import msgspec
 
 #: ``pause`` and ``unpause`` are done to queues and limits, all others to runs.
 ActKind: TypeAlias = Literal[
-    "cancel", "resume", "retry", "rewind", "restart", "fork", "terminate", "takeover", "pause", "unpause"
+    "cancel",
+    "resume",
+    "retry",
+    "rewind",
+    "restart",
+    "fork",
+    "terminate",
+    "takeover",
+    "pause",
+    "unpause",
+    "note",
+    "describe",
 ]
 
 

@@ -5,7 +5,7 @@ How the end of a child is waited for is `stepwell.operations.result`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, TypeVarTuple, Unpack, cast, overload
@@ -23,6 +23,7 @@ from stepwell.definitions.definition import (
 from stepwell.definitions.durable import as_definition
 from stepwell.definitions.queues import Queue, QueueSlot, batch_count, queue_entry
 from stepwell.errors import InvalidArgument, RunConflict, RunFailed
+from stepwell.model.attributes import AttributeValue, Description, described
 from stepwell.model.journal import EntryForm
 from stepwell.model.names import check_id, check_text
 from stepwell.operations.calling_run import calling_run
@@ -84,6 +85,9 @@ class ChildOptions(TypedDict, total=False):
     delay: float | timedelta | datetime | None
     dedup: str | None
     partition: str | None
+    attributes: Mapping[str, AttributeValue] | None
+    tags: Iterable[str]
+    note: str | None
 
 
 @overload
@@ -112,6 +116,9 @@ async def start(
     delay: float | timedelta | datetime | None = None,
     dedup: str | None = None,
     partition: str | None = None,
+    attributes: Mapping[str, AttributeValue] | None = None,
+    tags: Iterable[str] = (),
+    note: str | None = None,
     **named: Any,
 ) -> ChildRun[Any]:
     """Start a child run and return its handle at once; to wait for the child right away, just call its workflow.
@@ -120,7 +127,8 @@ async def start(
     id; without it, the parent's id and a number. An attached child is cancelled when its parent ends; a `detached` one
     goes on. Raises `RunConflict` where the id is taken by a run of another workflow or other input.
 
-    `queue` and what belongs to it: as for `stepwell.Engine.start`. The handle may be of a run that was there already.
+    `queue` and what belongs to it, `attributes`, `tags` and `note`: as for `stepwell.Engine.start`. The handle may be
+    of a run that was there already.
     """
     run = calling_run("start()")
     refuse_named(workflow, named)
@@ -135,8 +143,9 @@ async def start(
     entry = queue_entry(queue, priority=priority, delay=delay, dedup=dedup, partition=partition, has_id=id is not None)
     if entry is not None and entry.ready_at is not None and run.ahead:
         entry = replace(entry, ready_at=entry.ready_at + run.ahead)
+    said = described(attributes, tags, (), note)
     child_id = await _start(
-        run, definition, args, checked_kwargs(kwargs), child_id=id, attached=not detached, entry=entry
+        run, definition, args, checked_kwargs(kwargs), child_id=id, attached=not detached, entry=entry, said=said
     )
     return ChildRun(child_id, definition)
 
@@ -147,10 +156,10 @@ async def start(
 class ChildStart:
     """The detail of a start operation: which run to create. `child_id` is None where the engine shall choose it.
 
-    `entry` says how it stands in a queue, `count` how many items it brings to a batch.
+    `entry` says how it stands in a queue, `count` how many items it brings to a batch, `said` what it is found by.
     """
 
-    __slots__ = ("attached", "child_id", "count", "entry", "input", "workflow")
+    __slots__ = ("attached", "child_id", "count", "entry", "input", "said", "workflow")
 
     def __init__(
         self,
@@ -161,6 +170,7 @@ class ChildStart:
         attached: bool,
         entry: QueueSlot | None = None,
         count: int = 1,
+        said: Description | None = None,
     ) -> None:
         self.workflow = workflow
         self.input = payload
@@ -168,6 +178,7 @@ class ChildStart:
         self.attached = attached
         self.entry = entry
         self.count = count
+        self.said = said
 
 
 async def _start(
@@ -179,6 +190,7 @@ async def _start(
     child_id: str | None,
     attached: bool,
     entry: QueueSlot | None = None,
+    said: Description | None = None,
 ) -> str:
     """Create a child run and return its id."""
     if child_id == run.run_id:
@@ -194,7 +206,10 @@ async def _start(
         args, kwargs, workflow.signature, where, is_typed=not workflow.is_named_only, is_checked=is_new
     )
     count = 1 if entry is None else batch_count(entry.queue, args, kwargs)
-    detail = ChildStart(workflow.name, payload, child_id=child_id, attached=attached, entry=entry, count=count)
+    said = None if said is None or said.is_empty else said
+    detail = ChildStart(
+        workflow.name, payload, child_id=child_id, attached=attached, entry=entry, count=count, said=said
+    )
     given = Given(args, kwargs, workflow.signature)
     result = await run.perform("start", workflow.name, fingerprint, run.codec.converter(str), detail, given)
     return str(result)
@@ -245,6 +260,7 @@ def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) ->
         entry=None if slot is None else entered(slot, runs.now, count=detail.count),
         told=None if slot is None else operation.answer(run.key, "child", runs.now),
         ahead=runs.ahead,
+        description=detail.said,
     )
     if slot is None:
         add_start(runs, start, work, RunStarted)

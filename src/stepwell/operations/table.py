@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from stepwell.operations.child import START
+from stepwell.operations.describe import DESCRIBE
 from stepwell.operations.patch import PATCH
 from stepwell.operations.publish import PUBLISH
 from stepwell.operations.receive import RECEIVE
@@ -17,4 +18,4 @@ from stepwell.operations.step import STEP
 from stepwell.operations.timer import TIMER
 from stepwell.worker.operation_kinds import OperationTable
 
-OPERATIONS: Final = OperationTable((STEP, TIMER, RECEIVE, SEND, PUBLISH, START, RESULT, PATCH))
+OPERATIONS: Final = OperationTable((STEP, TIMER, RECEIVE, SEND, PUBLISH, START, RESULT, PATCH, DESCRIBE))

@@ -21,6 +21,7 @@ from stepwell.runtime.requests import (
     ChangeQueue,
     ContinueBulk,
     DeleteRun,
+    DescribeRun,
     ForkRun,
     PauseQueue,
     PauseRun,
@@ -113,6 +114,8 @@ class RequestGate:
                 self._pauses.pause(request, reply)
             case ResumeRun():
                 self._runs.resume(request.run_id, request.actor, reply)
+            case DescribeRun():
+                self._runs.describe(request, reply)
             case RetryRun():
                 self._retries.retry(request.run_id, request.actor, reply)
             case RetryRuns():

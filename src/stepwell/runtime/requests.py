@@ -14,6 +14,7 @@ import msgspec
 
 from stepwell.definitions.queues import SettingsChange
 from stepwell.model.acts import Actor
+from stepwell.model.attributes import Description
 from stepwell.model.journal import Payload
 from stepwell.runtime.schedule_requests import ScheduleRequest
 from stepwell.store.changes import RunCreated
@@ -78,6 +79,14 @@ class ResumeRun(msgspec.Struct, frozen=True):
     """
 
     run_id: str
+    actor: Actor
+
+
+class DescribeRun(msgspec.Struct, frozen=True):
+    """Set attributes, tags or a note of a run, whatever it is at. Answered when recorded, or with `RunNotFound`."""
+
+    run_id: str
+    description: Description
     actor: Actor
 
 
@@ -229,6 +238,7 @@ Request: TypeAlias = (
     | CancelRun
     | PauseRun
     | ResumeRun
+    | DescribeRun
     | RetryRun
     | RetryRuns
     | RewindRun

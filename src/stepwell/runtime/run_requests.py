@@ -10,9 +10,9 @@ from stepwell.errors import RunEnded, RunNotFound, RunPaused, StepwellError
 from stepwell.model.acts import Actor
 from stepwell.model.lifecycle import ENDED, RETRIABLE
 from stepwell.model.run import RunRecord
-from stepwell.runtime.requests import CancelRun, SendMessage, StartRun
+from stepwell.runtime.requests import CancelRun, DescribeRun, SendMessage, StartRun
 from stepwell.store.acts import ActRecorded
-from stepwell.store.changes import CancelRequested, Created, MessageSent, RunCreated, RunResumed, RunWoken
+from stepwell.store.changes import CancelRequested, Created, MessageSent, RunCreated, RunDescribed, RunResumed, RunWoken
 from stepwell.store.worker_reads import WorkerReads
 from stepwell.worker.facts import Fact, MessageArrived, RunStarted
 from stepwell.worker.starting import add_start, no_workflow, started
@@ -91,6 +91,14 @@ class RunRequests:
             return
         work.answer(reply, True)
 
+    def describe(self, request: DescribeRun, reply: Reply) -> None:
+        """Serve a `DescribeRun`."""
+        record = self._worker.runs.find(request.run_id)
+        if record is None:
+            raise _unknown(request.run_id)
+        change = RunDescribed(record.key, request.description, self._worker.now, request.actor)
+        self._worker.batch.lone_work().then(change, lambda _: reply(None, None), partial(reply, None))
+
     def _cancel_recorded(self, reply: Reply, record: RunRecord) -> None:
         reply(record.status not in ENDED or record.status == "cancelled", None)
         self._worker.arrivals.cancel(record)
@@ -99,7 +107,7 @@ class RunRequests:
         """Serve a `ResumeRun`, and a retry of a halted run, which is the same."""
         record = self._worker.runs.find(run_id)
         if record is None:
-            raise RunNotFound(f"no run has the id {run_id!r}: it was never started, or has been purged")
+            raise _unknown(run_id)
         if record.status in ENDED:
             raise _ended(record)
         if record.status == "paused":
@@ -125,6 +133,10 @@ class RunRequests:
 
     def _serves(self, record: RunRecord) -> bool:
         return record.workflow in self._worker.runs.workflows and self._worker.claims.takes_work
+
+
+def _unknown(run_id: str) -> RunNotFound:
+    return RunNotFound(f"no run has the id {run_id!r}: it was never started, or has been purged")
 
 
 def paused(record: RunRecord) -> RunPaused:

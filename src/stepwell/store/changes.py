@@ -10,6 +10,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from stepwell.model.acts import Actor
+from stepwell.model.attributes import Description
 from stepwell.model.chapters import Beginning
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
@@ -44,6 +46,8 @@ class RunCreated(msgspec.Struct, frozen=True, gc=False):
     With `entry` the run, ``pending``, enters a queue, or an existing run takes its place: `Created.joined` says why.
     `told` is appended to the journal of the parent, with the id of the run that there is now as its value, after all
     entries of the unit; but not where the start is to be refused (see `Created.refused`). `ahead`: see `RunRecord`.
+    `description` is what a new run is found by, its note is `described_by` somebody; a run that is there already keeps
+    its own.
     """
 
     id: str
@@ -61,6 +65,8 @@ class RunCreated(msgspec.Struct, frozen=True, gc=False):
     entry: Entered | None = None
     told: Entry | None = None
     ahead: int = 0
+    description: Description | None = None
+    described_by: str = "its parent"
 
 
 class RunMoved(msgspec.Struct, frozen=True, gc=False):
@@ -338,6 +344,18 @@ class ValuePublished(msgspec.Struct, frozen=True, gc=False):
     at: int
 
 
+class RunDescribed(msgspec.Struct, frozen=True, gc=False):
+    """Attributes, tags or a note of a run were set: by its own code or, where there is an actor, by somebody else.
+
+    Raises `RunNotFound`.
+    """
+
+    run: int
+    description: Description
+    at: int
+    actor: Actor | None = None
+
+
 class WatchAdded(msgspec.Struct, frozen=True, gc=False):
     """`watcher`, a run that is not the parent of `run`, waits for the end of `run`. Saying it twice is harmless.
 
@@ -373,6 +391,7 @@ Change: TypeAlias = (
     | MessageTaken
     | StepSummarized
     | ValuePublished
+    | RunDescribed
     | WatchAdded
     | ActRecorded
     | RunTerminated

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
 from stepwell.model.acts import ActRecord
+from stepwell.model.attributes import Attribute
 from stepwell.model.chapters import ChapterRecord
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
@@ -16,8 +18,17 @@ from stepwell.store.overview import OverviewReads
 from stepwell.store.queues import QueueReads, Standing
 from stepwell.store.schedules import ScheduleReads
 
+#: How a value is compared with that of a filter.
+Comparison: TypeAlias = Literal["=", "<", ">", "<=", ">="]
 #: What runs are counted by.
 CountGroup: TypeAlias = Literal["status", "workflow", "queue"]
+
+
+class AttributeMatch(msgspec.Struct, frozen=True):
+    """What an attribute must be: one of `any`, each a kind (see `stepwell.model.attributes`), a comparison, a value."""
+
+    name: str
+    any: tuple[tuple[str, Comparison, str | int | float], ...]
 
 
 class RunFilter(msgspec.Struct, frozen=True):
@@ -42,6 +53,25 @@ class RunFilter(msgspec.Struct, frozen=True):
     started_before: int | None = None
     ended_after: int | None = None
     ended_before: int | None = None
+    attributes: tuple[AttributeMatch, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+class RunAbout(msgspec.Struct, frozen=True):
+    """What is said of a run beside its row: attributes and tags, each by name, its place in a queue, its parent's id.
+
+    Partition, priority and dedup are those of a run that stands in a queue, or that failed or was cancelled after it
+    did. `attempts` counts how often it was begun: once, and with each retry, rewind and restart that is still
+    remembered.
+    """
+
+    attributes: tuple[Attribute, ...] = ()
+    tags: tuple[str, ...] = ()
+    partition: str | None = None
+    priority: int | None = None
+    dedup: str | None = None
+    parent: str | None = None
+    attempts: int = 1
 
 
 class Inspector(QueueReads, ScheduleReads, OverviewReads, Protocol):
@@ -60,6 +90,18 @@ class Inspector(QueueReads, ScheduleReads, OverviewReads, Protocol):
 
     def list_runs(self, run_filter: RunFilter) -> list[RunRecord]:
         """Return the runs that match, newest first, at most `run_filter.limit`: without their inputs and results."""
+        ...
+
+    def about(self, runs: Sequence[int]) -> dict[int, RunAbout]:
+        """Return what is said of runs beside their rows, by key; nothing of those that there is nothing to say of."""
+        ...
+
+    def attribute_names(self) -> list[str]:
+        """Return the names of all attributes that some run has, in order."""
+        ...
+
+    def tag_names(self, most: int) -> list[str]:
+        """Return tags that some run has, in order, at most so many."""
         ...
 
     def count_runs(self, run_filter: RunFilter) -> int:

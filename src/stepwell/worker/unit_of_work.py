@@ -25,6 +25,7 @@ from stepwell.store.changes import (
     PauseEnded,
     PauseRequested,
     RunCreated,
+    RunDescribed,
     RunFinished,
     RunsClaimed,
     RunsReleased,
@@ -149,7 +150,7 @@ class UnitOfWork(Unit, eq=False):
     @overload
     def then(
         self,
-        change: NotesTaken | PermitDetached | RunDeleted,
+        change: NotesTaken | PermitDetached | RunDeleted | RunDescribed,
         on_commit: Callable[[None], Fact | None],
         on_refusal: Refusal | None = None,
     ) -> None: ...

@@ -12,8 +12,9 @@ from stepwell.cli.acting import client, missing_worker, refuse
 from stepwell.cli.database import database_option
 from stepwell.cli.exit_codes import FAILED
 from stepwell.cli.group import command
-from stepwell.cli.options import json_or_text, named, seconds, span
+from stepwell.cli.options import attribute, json_or_text, named, note_option, seconds, span, tag_option
 from stepwell.cli.printing import print_json
+from stepwell.model.attributes import AttributeValue
 
 
 @command(
@@ -32,6 +33,16 @@ from stepwell.cli.printing import print_json
 @click.option("--delay", type=span, metavar="SPAN", help="In the queue: how long until it begins to wait (90s, 2h).")
 @click.option("--dedup", metavar="TEXT", help="In the queue: a key; one run with it at a time.")
 @click.option("--partition", metavar="TEXT", help="In the queue: whose share it belongs to.")
+@click.option(
+    "--attribute",
+    "attributes",
+    multiple=True,
+    type=attribute,
+    metavar="NAME=VALUE",
+    help="An attribute to find it by (may be given again).",
+)
+@tag_option
+@note_option
 @click.option("--wait", type=seconds, metavar="SECONDS", help="Wait for its end so long, and print its result.")
 def start(
     workflow: str,
@@ -44,6 +55,9 @@ def start(
     delay: timedelta | None,
     dedup: str | None,
     partition: str | None,
+    attributes: tuple[tuple[str, AttributeValue], ...],
+    tags: tuple[str, ...],
+    note: str | None,
     wait: float | None,
 ) -> int:
     """Start a run."""
@@ -55,6 +69,9 @@ def start(
         "delay": delay,
         "dedup": dedup,
         "partition": partition,
+        "attributes": dict(attributes) or None,
+        "tags": tags or None,
+        "note": note,
     }
     options = cast("StartOptions", {name: each for name, each in given.items() if each is not None})
     with client(db) as engine:

@@ -30,6 +30,8 @@ PURGE: Final = (
     "watchings_purged",
     "batch_items_purged",
     "acts_purged",
+    "attributes_purged",
+    "tags_purged",
     "chapters_purged",
     "runs_purged",
 )

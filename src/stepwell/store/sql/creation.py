@@ -14,6 +14,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from stepwell.errors import RunConflict
+from stepwell.model.attributes import Description
 from stepwell.model.journal import Entry
 from stepwell.model.lifecycle import IllegalTransition
 from stepwell.model.run import RunRecord
@@ -37,7 +38,11 @@ def is_plain(change: RunCreated) -> bool:
 
 
 class Creation(Part):
-    """Creates runs; `tell` appends what a parent is told of its child to the journal, behind all else of the unit."""
+    """Creates runs; see the module.
+
+    `tell` appends what a parent is told of its child to the journal, behind all else of the unit; `describe` writes
+    what a run is found by.
+    """
 
     def __init__(
         self,
@@ -46,10 +51,12 @@ class Creation(Part):
         after: Aftermath,
         entries: Entries,
         tell: Callable[[Entry], None],
+        describe: Callable[[int, Description, int, str], None],
     ) -> None:
         super().__init__(connection, sql, after)
         self._entries = entries
         self._tell = tell
+        self._describe = describe
         self._insert: Ladder = ladder(sql["run_created"], _ROWS)
         #: For `Applier.handlers`.
         self.handlers: dict[type, Callable[[Any], Any]] = {RunCreated: self._run_created}
@@ -140,6 +147,8 @@ class Creation(Part):
         """Take note of what a new run means for its queue and for other workers."""
         entry = change.entry
         self._after.evidence = self._sql["evidence_of_run"], (key, change.id)
+        if change.description is not None:
+            self._describe(key, change.description, change.at, change.described_by)
         if entry is None:
             self._after.made_work = self._after.made_work or change.status != "running"
             return

@@ -61,6 +61,8 @@ class Forks(Part):
         self._execute(self._sql["messages_forked"], (run, source))
         self._retries.put_back(run, change.returned)
         self._execute(self._sql["values_forked"], (run, source, to_json(change.published)))
+        for name in ("attributes_forked", "tags_forked"):
+            self._execute(self._sql[name], (run, source))
         if queue is not None:
             self._retries.enter_again(run, workflow, queue, place, change.at)
         self._after.evidence = self._sql["evidence_of_run"], (run, change.id)

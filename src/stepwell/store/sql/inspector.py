@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import heapq
 import sys
+from collections.abc import Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from stepwell.model.acts import ActRecord
+from stepwell.model.attributes import Attribute
 from stepwell.model.chapters import ChapterRecord
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import RunRecord
 from stepwell.store.bulk_acts import BulkRecord
-from stepwell.store.inspector import CountGroup, RunFilter
+from stepwell.store.inspector import AttributeMatch, CountGroup, RunAbout, RunFilter
 from stepwell.store.queues import Standing
 from stepwell.store.sql.overview import OverviewReader
 from stepwell.store.sql.queue_facts import to_json
@@ -32,6 +34,9 @@ _LISTED_BY: Final[dict[Status, str]] = {
 }
 
 
+#: Partition, priority and dedup key of a run in a queue.
+_Place: TypeAlias = tuple[str | None, int | None, str | None]
+_NOWHERE: Final[_Place] = (None, None, None)
 _COUNTED_BY: Final[dict[CountGroup, str]] = {
     "status": "runs_counted_by_status",
     "workflow": "runs_counted_by_workflow",
@@ -77,6 +82,39 @@ class SqlInspector(OverviewReader, ScheduleReader):
             name = "runs_listed_by_prefix"
         encoded = None if statuses is None else to_json(statuses)
         return [record_of(row) for row in self._rows(name, *_parameters(run_filter, encoded))]
+
+    def about(self, runs: Sequence[int]) -> dict[int, RunAbout]:
+        """Return what is said of runs beside their rows, by key."""
+        keys = to_json(list(runs))
+        attributes: dict[int, list[Attribute]] = {}
+        tags: dict[int, list[str]] = {}
+        for run, *attribute in self._rows("attributes_of_runs", keys):
+            attributes.setdefault(run, []).append(Attribute(*attribute))
+        for run, tag in self._rows("tags_of_runs", keys):
+            tags.setdefault(run, []).append(tag)
+        places: dict[int, _Place] = {
+            run: (partition, priority, dedup) for run, partition, priority, dedup in self._rows("places_of_runs", keys)
+        }
+        parents = dict(self._rows("parents_of_runs", keys))
+        again = dict(self._rows("attempts_of_runs", keys))
+        return {
+            run: RunAbout(
+                tuple(attributes.get(run, ())),
+                tuple(tags.get(run, ())),
+                *places.get(run, _NOWHERE),
+                parents.get(run),
+                1 + again.get(run, 0),
+            )
+            for run in {*attributes, *tags, *places, *parents, *again}
+        }
+
+    def attribute_names(self) -> list[str]:
+        """Return the names of all attributes that some run has, in order."""
+        return self._firsts("attribute_names")
+
+    def tag_names(self, most: int) -> list[str]:
+        """Return tags that some run has, in order, at most so many."""
+        return self._firsts("tag_names", most)
 
     def count_runs(self, run_filter: RunFilter) -> int:
         """Return how many runs match, at most `run_filter.limit`."""
@@ -210,4 +248,14 @@ def _parameters(run_filter: RunFilter, status: str | None) -> tuple[Any, ...]:
         run_filter.started_before,
         run_filter.ended_after,
         run_filter.ended_before,
+        _conditions(run_filter.attributes) if run_filter.attributes else None,
+        to_json(run_filter.tags) if run_filter.tags else None,
     )
+
+
+def _conditions(matches: Sequence[AttributeMatch]) -> str:
+    """Return what attributes must be as the statements want it: each name once, with all that is said of it."""
+    found: dict[str, list[Any]] = {}
+    for match in matches:
+        found.setdefault(match.name, []).append(match.any)
+    return to_json(list(found.items()))

@@ -40,6 +40,7 @@ from stepwell.store.sql.bulk_acts import BulkActs
 from stepwell.store.sql.chapters import Chapters
 from stepwell.store.sql.connection import SqlConnection, Statements
 from stepwell.store.sql.creation import Creation
+from stepwell.store.sql.descriptions import Descriptions
 from stepwell.store.sql.forks import Forks
 from stepwell.store.sql.messages import Messages
 from stepwell.store.sql.named_sql import Ladder, ladder
@@ -75,7 +76,8 @@ class Applier(Part):
         self._messages = Messages(connection, sql, self._after, self._ownership.wake_known)
         self.entries = Entries(connection, sql, self._ownership.wake)
         self._retries = Retries(connection, sql, self.entries)
-        self.creation = Creation(connection, sql, self._after, self.entries, self._tell)
+        descriptions = Descriptions(connection, sql, self._after)
+        self.creation = Creation(connection, sql, self._after, self.entries, self._tell, descriptions.write)
         self.acts = Acts(connection, sql)
         chapters = Chapters(
             connection, sql, self._after, self.flush, lambda run: self._refuse(run, "running"), self._retries
@@ -97,6 +99,7 @@ class Applier(Part):
             self.creation,
             self._ownership,
             self._messages,
+            descriptions,
             self.entries,
             self.acts,
             chapters,

@@ -34,7 +34,33 @@ run, op, kind, name, fingerprint, at, value, attempt, started_at, position;
     AND (?13 IS NULL OR queue = ?13)
     AND (?14 IS NULL OR started_at < ?14)
     AND (?15 IS NULL OR ended_at >= ?15)
-    AND (?16 IS NULL OR ended_at < ?16);
+    AND (?16 IS NULL OR ended_at < ?16)
+    AND (?17 IS NULL OR {has_attributes})
+    AND (?18 IS NULL OR json_array_length(?18) = (
+        SELECT count(*) FROM stepwell_tags AS tagged
+        WHERE tagged.run = key AND tagged.tag IN (SELECT value FROM json_each(?18))
+    ));
+
+-- fragment: has_attributes
+-- Of a listing: that the run has each attribute that ?17 names, and that all conditions on it hold: [name, conditions] of each,
+-- a condition being a list of [kind, comparison, value] of which one must hold. The names of json_each hide those of the run, so
+-- they stand where nothing of it is meant.
+json_array_length(?17) = (
+    SELECT count(*) FROM stepwell_attributes AS had
+    WHERE had.run = key AND had.name IN (SELECT value ->> 0 FROM json_each(?17)) AND NOT EXISTS (
+        SELECT 1 FROM json_each(?17) AS wanted CROSS JOIN json_each(wanted.value, '$[1]') AS condition
+        WHERE wanted.value ->> 0 = had.name AND NOT EXISTS (
+            SELECT 1 FROM json_each(condition.value) AS meant
+            WHERE meant.value ->> 0 = had.kind AND CASE meant.value ->> 1
+                WHEN '=' THEN had.value = meant.value ->> 2
+                WHEN '<' THEN had.value < meant.value ->> 2
+                WHEN '>' THEN had.value > meant.value ->> 2
+                WHEN '<=' THEN had.value <= meant.value ->> 2
+                WHEN '>=' THEN had.value >= meant.value ->> 2
+            END
+        )
+    )
+);
 
 -- fragment: id_within
 -- Of a listing: that the id begins in some way, if that is asked for.

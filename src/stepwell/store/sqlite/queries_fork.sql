@@ -49,3 +49,12 @@ SELECT ?1, name, value, key, sent_at, taken_at FROM stepwell_messages WHERE run 
 -- ?1 run, ?2 source, ?3 keys as a JSON array.
 INSERT INTO stepwell_values (run, key, value, at)
 SELECT ?1, key, value, at FROM stepwell_values WHERE run = ?2 AND key IN (SELECT value FROM json_each(?3));
+
+-- name: attributes_forked
+-- ?1 run, ?2 the run that it is forked from, as that is described now.
+INSERT INTO stepwell_attributes (run, name, kind, value)
+SELECT ?1, name, kind, value FROM stepwell_attributes WHERE run = ?2;
+
+-- name: tags_forked
+-- ?1 run, ?2 the run that it is forked from.
+INSERT INTO stepwell_tags (run, tag) SELECT ?1, tag FROM stepwell_tags WHERE run = ?2;

@@ -41,7 +41,8 @@ SELECT EXISTS (SELECT 1 FROM stepwell_runs WHERE id >= ?1 AND id < ?2);
 -- ?1 statuses as a JSON array or NULL, ?2 workflow or NULL, ?3 id at least or NULL, ?4 id below or NULL,
 -- ?5 parent or NULL, ?6 created after or NULL, ?7 created before or NULL, ?8 key below, ?9 limit, ?10 started since or NULL,
 -- ?11 1 for those only that no other run started, ?12 id or NULL, ?13 queue or NULL, ?14 started before or NULL,
--- ?15 ended since or NULL, ?16 ended before or NULL.
+-- ?15 ended since or NULL, ?16 ended before or NULL, ?17 what attributes must be (see has_attributes) or NULL,
+-- ?18 tags as a JSON array or NULL.
 SELECT {run_facts}
 FROM stepwell_runs
 WHERE (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))

@@ -20,3 +20,33 @@ CREATE TABLE stepwell_summaries (
     summary TEXT NOT NULL CHECK (summary <> ''),
     PRIMARY KEY (run, op)
 ) STRICT, WITHOUT ROWID;
+-- Attributes, tags, notes ----------------------------------------------------------------------------------------------
+-- What runs are found by. Notes are acts (stepwell_acts, 'note').
+
+INSERT INTO stepwell_journal_kinds (kind, operation, delivered) VALUES ('described', 'describe', 1);
+
+CREATE TABLE stepwell_attributes (
+    -- What somebody, or its own code, said of a run: typed values by name.
+    run INTEGER NOT NULL REFERENCES stepwell_runs (key),
+    name TEXT NOT NULL CHECK (name <> ''),
+    -- 'str', 'number', 'bool' or 'datetime': what the value stands for. Values of one kind are compared with each other.
+    kind TEXT NOT NULL CHECK (
+        kind = 'str' AND typeof(value) = 'text' OR kind = 'number' AND typeof(value) IN ('integer', 'real')
+        OR kind = 'bool' AND value IN (0, 1) OR kind = 'datetime' AND typeof(value) = 'integer'
+    ),
+    -- A time is microseconds since the Unix epoch, UTC, by the wall clock.
+    value ANY NOT NULL,
+    PRIMARY KEY (run, name)
+) STRICT, WITHOUT ROWID;
+
+-- The runs of one value stand in it by age, so a listing reads what it shows.
+CREATE INDEX stepwell_attributes_by_value ON stepwell_attributes (name, kind, value, run);
+
+CREATE TABLE stepwell_tags (
+    -- The same in single words.
+    run INTEGER NOT NULL REFERENCES stepwell_runs (key),
+    tag TEXT NOT NULL CHECK (tag <> ''),
+    PRIMARY KEY (run, tag)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX stepwell_tags_by_tag ON stepwell_tags (tag, run);
