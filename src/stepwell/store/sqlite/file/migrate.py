@@ -5,7 +5,8 @@ that was applied; both are part of the transaction, so a file is at one version 
 comes second, or comes again after a crash, reads the version under the write lock and finds nothing left to do.
 
 Scripts are ``0001_some_name.sql``, ``0002_…`` without gaps. They hold no BEGIN or COMMIT, and they are never edited
-once released. Foreign keys are off while they run, as SQLite's procedure for rebuilding a table asks, and are checked
+once released. What those up to N make of an empty file may stand in ``baseline_000N.sql``, for speed: a new file begins
+with it. It is made from the scripts, and a test compares the two (`tests/store/test_baseline.py`). Foreign keys are off while they run, as SQLite's procedure for rebuilding a table asks, and are checked
 before the commit. A script may also replace the text of a table in ``sqlite_schema`` (``PRAGMA writable_schema``),
 where a constraint changes and no row does.
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 APPLICATION_ID: Final = 0x53_74_77_6C
 
 _DIGITS: Final = 4
+_BASELINE: Final = "baseline_"
 #: What the migration itself may write for each byte of the database: the tables that it builds anew stand in the log
 #: before they stand in the file.
 _WRITTEN_SHARE: Final = 2
@@ -49,11 +51,20 @@ _log: Final = logging.getLogger("stepwell")
 
 
 class Migration(msgspec.Struct, frozen=True):
-    """One script: its number, its name and its SQL."""
+    """One script: its number, its name, where its SQL is, and that of the baseline up to it where there is one.
+
+    Their text is read when it is applied: most files that are opened lack no script.
+    """
 
     number: int
     name: str
-    sql: str
+    source: str | Traversable
+    baseline: str | Traversable | None = None
+
+    @property
+    def sql(self) -> str:
+        """Return the text of the script."""
+        return _text(self.source)
 
 
 def load_migrations(folder: str | Traversable | None = None) -> tuple[Migration, ...]:
@@ -61,15 +72,14 @@ def load_migrations(folder: str | Traversable | None = None) -> tuple[Migration,
 
     Raises `FileNotUsable` where the numbers do not run 1, 2, 3, … without gaps: the installation is damaged.
     """
-    found: list[Migration] = []
     where = package_folder() if folder is None else folder
     if isinstance(where, str):
-        for name in os.listdir(where):
-            if name.endswith(".sql"):
-                with open(os.path.join(where, name), encoding="utf-8") as file:
-                    found.append(_migration(name, file.read()))
+        files: dict[str, Any] = {name: os.path.join(where, name) for name in os.listdir(where)}
     else:
-        found += [_migration(f.name, f.read_text("utf-8")) for f in where.iterdir() if f.name.endswith(".sql")]
+        files = {file.name: file for file in where.iterdir()}
+    scripts = {name: file for name, file in files.items() if name.endswith(".sql")}
+    baselines = {name: scripts.pop(name) for name in list(scripts) if name.startswith(_BASELINE)}
+    found = [_migration(name, file, baselines) for name, file in scripts.items()]
     found.sort(key=attrgetter("number"))
     numbers = [migration.number for migration in found]
     if not numbers or numbers != list(range(1, len(numbers) + 1)):
@@ -105,7 +115,7 @@ def migrate(connection: apsw.Connection, path: str, migrations: Sequence[Migrati
             if 0 < version < target:
                 check_room(path, version, target)
                 backup = back_up(path, version)
-            for migration in migrations[version:]:
+            for migration in _lacking(migrations, version):
                 _apply(connection, migration, path)
             if version < target:
                 _check_foreign_keys(connection, path)
@@ -222,11 +232,28 @@ def _check_foreign_keys(connection: apsw.Connection, path: str) -> None:
         )
 
 
-def _migration(file_name: str, sql: str) -> Migration:
+def _lacking(migrations: Sequence[Migration], version: int) -> Sequence[Migration]:
+    """Return what a file at `version` lacks; an empty one is given the newest baseline for all scripts up to it."""
+    if version == 0:
+        for migration in reversed(migrations):
+            if migration.baseline is not None:
+                begins = Migration(migration.number, "baseline", migration.baseline)
+                return [begins, *migrations[migration.number :]]
+    return migrations[version:]
+
+
+def _text(source: str | Traversable) -> str:
+    if isinstance(source, str):
+        with open(source, encoding="utf-8") as file:
+            return file.read()
+    return source.read_text("utf-8")
+
+
+def _migration(file_name: str, file: str | Traversable, baselines: dict[str, str | Traversable]) -> Migration:
     number, _, name = file_name.removesuffix(".sql").partition("_")
     if len(number) != _DIGITS or not number.isdigit():
         raise FileNotUsable(f"The migration {file_name!r} has no number of four digits. Install the package again.")
-    return Migration(int(number), name, sql)
+    return Migration(int(number), name, file, baselines.get(f"{_BASELINE}{number}.sql"))
 
 
 def package_folder() -> str | Traversable:
