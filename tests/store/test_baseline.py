@@ -36,7 +36,7 @@ def by_scripts_alone(up_to: int) -> list[Migration]:
 
 def rows_of(connection: apsw.Connection) -> dict[str, list[tuple[Any, ...]]]:
     tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid").fetchall()
-    return {name: connection.execute(f'SELECT * FROM "{name}"').fetchall() for (name,) in tables}  # noqa: S608
+    return {str(name): connection.execute(f'SELECT * FROM "{name}"').fetchall() for (name,) in tables}  # noqa: S608
 
 
 def text_of_baseline(number: int) -> str:

@@ -7,6 +7,7 @@ before stays in the file, and is told to nobody's code.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -55,7 +56,7 @@ class ChapterRecord(msgspec.Struct, frozen=True):
     forked_as: int | None = None
 
 
-_decode: Final = msgspec.json.Decoder(Chapter).decode
+_decode: Final = partial(msgspec.json.decode, type=Chapter)
 
 
 def number_of_chapter(text: str | None) -> int:

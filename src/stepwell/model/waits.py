@@ -13,6 +13,7 @@ Times are microseconds since the Unix epoch, UTC.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -50,7 +51,12 @@ class Wait(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _encode: Final = msgspec.json.Encoder().encode
-_decode: Final = msgspec.json.Decoder(list[Wait]).decode
+
+
+@cache
+def _decoder() -> msgspec.json.Decoder[list[Wait]]:
+    # Made when it is first used: it takes 0.5 ms, and most processes read no waits.
+    return msgspec.json.Decoder(list[Wait])
 
 
 def encode_waits(waits: list[Wait]) -> str:
@@ -63,7 +69,7 @@ def decode_waits(text: str | None) -> list[Wait]:
     if text is None:
         return []
     try:
-        return _decode(text)
+        return _decoder().decode(text)
     except msgspec.DecodeError as error:
         raise SerializationError(
             f"Cannot read what a run waits for: {error}. A newer release wrote it, or the file is damaged",

@@ -7,6 +7,8 @@ its transforms.
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 
 from stepwell.errors import SerializationError
@@ -18,7 +20,7 @@ from stepwell.values.payload import Packer
 _WHERE = "a recorded failure"
 
 _encode_attempt = msgspec.json.Encoder().encode
-_decode_attempt = msgspec.json.Decoder(AttemptFailure).decode
+_decode_attempt = partial(msgspec.json.decode, type=AttemptFailure)
 
 
 class FailureCodec(Packer):
@@ -64,7 +66,8 @@ class FailureCodec(Packer):
     def decode_attempt(self, payload: Payload) -> AttemptFailure:
         """Return what an ``attempt_failed`` entry holds, its failure as JSON; raises as `decode_failure`."""
         try:
-            return _decode_attempt(self.text_of(payload, _WHERE))
+            attempt: AttemptFailure = _decode_attempt(self.text_of(payload, _WHERE))
+            return attempt
         except msgspec.DecodeError as error:
             raise SerializationError(
                 f"Cannot read {_WHERE}: what the file holds is damaged ({error}). Restore it from a backup",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -61,7 +62,7 @@ class FailureInfo(msgspec.Struct, frozen=True):
                 yield f"  | {line}".rstrip()
 
 
-_decode: Final = msgspec.json.Decoder(FailureInfo).decode
+_decode: Final = partial(msgspec.json.decode, type=FailureInfo)
 
 
 def failure_info(text: str | bytes) -> FailureInfo:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from functools import cache
+from typing import Any
 
 import msgspec
 
@@ -11,8 +12,13 @@ from stepwell.definitions.queues import QueueSettings
 from stepwell.store.queues import Head, Lane, QueueState
 from stepwell.store.sql.connection import Execute, Statements
 
-_decode: Final = msgspec.json.Decoder(list[Head]).decode
 _FIRST_SETTING, _AFTER_SETTINGS = 2, 7  # where a row of queue_state has the fields of QueueSettings
+
+
+@cache
+def _decoder() -> msgspec.json.Decoder[list[Head]]:
+    # Made when it is first used: it takes 0.5 ms, and many processes have no queue of several lanes.
+    return msgspec.json.Decoder(list[Head])
 
 
 def to_json(values: Any) -> str:
@@ -59,7 +65,8 @@ class SqlFacts:
             return [[Head(*row) for row in rows]]
         wanted = to_json([(lane.workflow, lane.partition) for lane in lanes])
         found = self._rows(self._sql["heads_of_lanes"], (queue, wanted, limit))
-        return [_decode(heads) for _, heads in sorted(found)]
+        decode = _decoder().decode
+        return [decode(heads) for _, heads in sorted(found)]
 
     def start_at(self, queue: str, index: int) -> int | None:
         """Return the time of a start in the log, counted from 0 for the oldest, or None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -15,8 +16,8 @@ from stepwell.store.sql.part import Part
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.queue_reads import QueueReader
 
-_definition: Final = msgspec.json.Decoder(ScheduleDefinition).decode
-_state: Final = msgspec.json.Decoder(ScheduleState).decode
+_definition: Final = partial(msgspec.json.decode, type=ScheduleDefinition)
+_state: Final = partial(msgspec.json.decode, type=ScheduleState)
 
 
 def schedule_of(row: Sequence[Any]) -> ScheduleRecord:
