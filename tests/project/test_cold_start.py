@@ -36,6 +36,11 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         "cronsim",  # for schedules
         "zoneinfo",
         "stepwell.model.calendar",
+        "stepwell.api.backup",
+        "stepwell.api.bulk",
+        "stepwell.api.filters",
+        "stepwell.api.reasons",
+        "stepwell.api.why",
         "stepwell.cli",
         "stepwell.executors.child_main",
         "stepwell.executors.process_pool",

@@ -17,7 +17,7 @@ from stepwell.store.sqlite.file import migrate
 from stepwell.store.sqlite.file.migrate import Migration, load_migrations
 
 _HEAD = """\
--- What the scripts 1 to {number} make of an empty file, for new files to begin with: they need none of the tables that later
+-- What the scripts 1 to {number} make of an empty file, for new files to begin with: without the tables that later
 -- scripts build anew. Made from the scripts, by tests/store/test_baseline.py, which compares the two. Do not edit.
 """
 # In order: of two indexes that would do, SQLite takes the one that was made last.
@@ -36,7 +36,7 @@ def by_scripts_alone(up_to: int) -> list[Migration]:
 
 def rows_of(connection: apsw.Connection) -> dict[str, list[tuple[Any, ...]]]:
     tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid").fetchall()
-    return {str(name): connection.execute(f'SELECT * FROM "{name}"').fetchall() for (name,) in tables}  # noqa: S608
+    return {str(name): connection.execute(f'SELECT * FROM "{name}"').fetchall() for (name,) in tables}
 
 
 def text_of_baseline(number: int) -> str:
@@ -46,7 +46,7 @@ def text_of_baseline(number: int) -> str:
         if sql is not None:  # an index that a table brings with it has none
             parts.append(f"{sql};\n")
         if kind == "table":
-            for row in connection.execute(f'SELECT * FROM "{table}"'):  # noqa: S608
+            for row in connection.execute(f'SELECT * FROM "{table}"'):
                 values = ", ".join(apsw.format_sql_value(value) for value in row)
                 parts.append(f"INSERT INTO {table} VALUES ({values});\n")
     return "\n".join(parts).replace(";\n\nINSERT", ";\nINSERT")

@@ -15,8 +15,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, TypeVarTuple, Unpack, cast
 
 from stepwell.api.acts import checked_actor
-from stepwell.api.backup import Backup, Progress, back_up
-from stepwell.api.bulk import BULK_LOOK_SECONDS, BulkInfo
 from stepwell.api.caller import Caller
 from stepwell.api.handles import OpenTransaction, QueueHandle, Run, Starter
 from stepwell.api.options import ENGINE_DEFAULTS, EngineOptions, Options, flow_name
@@ -32,6 +30,8 @@ from stepwell.store.inspector import CountGroup
 from stepwell.values.own_tables import Parameters, Rows
 
 if TYPE_CHECKING:
+    from stepwell.api.backup import Backup, Progress
+    from stepwell.api.bulk import BulkInfo
     from stepwell.api.check import Check
 
 T = TypeVar("T")
@@ -141,6 +141,8 @@ class Engine(Scheduling, Starter):
         the log says why. Raises `InvalidFilter`, and `InvalidArgument` for a filter of all runs, or of states that the
         act is not for.
         """
+        from stepwell.api.bulk import BULK_LOOK_SECONDS
+
         session = self._session
         runs = session.reads.bulk_filter(act, filter)
         number = self._ask(session.requests.bulk(act, filter, runs, by, reason))
@@ -237,6 +239,8 @@ class Engine(Scheduling, Starter):
         how much of it (0 of 0: not known). Raises `InvalidArgument` where there is something of that name and not
         `overwrite`, `StorageFull` where it has no room, `FileNotUsable` where the file is damaged.
         """
+        from stepwell.api.backup import back_up
+
         session = self._session
         session.check_usable()
         return back_up(session.store.location, target, overwrite=overwrite, progress=progress)

@@ -16,14 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from msgspec.structs import replace
 
 from stepwell.api.acts import Act
-from stepwell.api.bulk import BulkInfo, bulk_filter
 from stepwell.api.chapters import ChapterInfo, with_present
-from stepwell.api.filters import parse
 from stepwell.api.options import MAX_PAGE, at_least, checked_statuses, checked_workflow
 from stepwell.api.overview import EngineTime, OverviewService
-from stepwell.api.reasons import nobody
 from stepwell.api.views import ChildInfo, JournalEntry, OwnerInfo, QueueInfo, RunDetails, RunInfo, WorkerInfo
-from stepwell.api.why import Reasons
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import registered_flows
 from stepwell.errors import InvalidArgument, QueueNotFound, RunNotFound, ScheduleNotFound
@@ -38,8 +34,10 @@ from stepwell.store.queues import QueueState
 from stepwell.values.codec import Codec
 from stepwell.worker.run_over import RunOver
 
-if TYPE_CHECKING:  # the calendar comes with the first schedule that somebody looks at
+if TYPE_CHECKING:  # what most programs never ask is imported with the first question, the calendar among it
+    from stepwell.api.bulk import BulkInfo
     from stepwell.api.schedule_views import ScheduleInfo
+    from stepwell.api.why import Reasons
 
 #: How many children `ReadService.details` shows.
 _MAX_CHILDREN: Final = 20
@@ -122,18 +120,24 @@ class ReadService(OverviewService):
 
     def run_filter(self, text: str, limit: int = MAX_PAGE) -> RunFilter:
         """Return what a filter says, for a store; raises `InvalidFilter`, `RunNotFound` where its parent is no run."""
+        from stepwell.api.filters import parse
+
         found, time = parse(text), self._time()
         parent = None if found.parent is None else self.record(found.parent).key
         return found.run_filter(time.now, time.ahead, parent, limit)
 
     def bulk_filter(self, act: BulkAct, text: str) -> RunFilter:
         """Return which runs an act on many is for; raises `InvalidArgument`, `InvalidFilter`, `RunNotFound`."""
+        from stepwell.api.bulk import bulk_filter
+
         found, time = bulk_filter(act, text), self._time()
         parent = None if found.parent is None else self.record(found.parent).key
         return found.run_filter(time.now, time.ahead, parent, MAX_PAGE)
 
     def bulk(self, number: int) -> BulkInfo:
         """Return an act on many runs; raises `InvalidArgument` where there is none of this number."""
+        from stepwell.api.bulk import BulkInfo
+
         record = self._inspector.bulk(number)
         if record is None:
             raise InvalidArgument(f"{self._location} has no act on many runs with the number {number!r}")
@@ -141,6 +145,8 @@ class ReadService(OverviewService):
 
     def bulks(self) -> list[BulkInfo]:
         """Return the acts on many runs, the newest first."""
+        from stepwell.api.bulk import BulkInfo
+
         ahead = self._time().ahead
         return [BulkInfo.of(record, ahead) for record in self._inspector.bulks(MAX_PAGE)]
 
@@ -369,12 +375,16 @@ class ReadService(OverviewService):
 
     def missing_worker(self, workflows: Sequence[str], queue: str | None) -> str | None:
         """Say which worker is missing that could carry on runs of these workflows (none: of any); None: it is there."""
+        from stepwell.api.reasons import nobody
+
         members = self._members()
         if not workflows and any(member.takes_work and member.state != "dead" for member in members):
             return None
         return nobody(members, workflows, queue)
 
     def _reasons(self) -> Reasons:
+        from stepwell.api.why import Reasons
+
         time = self._time()
         return Reasons(self._inspector, self._members, time.now, self._own(), time.ahead)
 

@@ -8,6 +8,7 @@ its transforms.
 from __future__ import annotations
 
 from functools import partial
+from typing import cast
 
 import msgspec
 
@@ -66,8 +67,7 @@ class FailureCodec(Packer):
     def decode_attempt(self, payload: Payload) -> AttemptFailure:
         """Return what an ``attempt_failed`` entry holds, its failure as JSON; raises as `decode_failure`."""
         try:
-            attempt: AttemptFailure = _decode_attempt(self.text_of(payload, _WHERE))
-            return attempt
+            return cast("AttemptFailure", _decode_attempt(self.text_of(payload, _WHERE)))
         except msgspec.DecodeError as error:
             raise SerializationError(
                 f"Cannot read {_WHERE}: what the file holds is damaged ({error}). Restore it from a backup",

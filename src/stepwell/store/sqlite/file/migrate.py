@@ -5,10 +5,12 @@ that was applied; both are part of the transaction, so a file is at one version 
 comes second, or comes again after a crash, reads the version under the write lock and finds nothing left to do.
 
 Scripts are ``0001_some_name.sql``, ``0002_…`` without gaps. They hold no BEGIN or COMMIT, and they are never edited
-once released. What those up to N make of an empty file may stand in ``baseline_000N.sql``, for speed: a new file begins
-with it. It is made from the scripts, and a test compares the two (`tests/store/test_baseline.py`). Foreign keys are off while they run, as SQLite's procedure for rebuilding a table asks, and are checked
+once released. Foreign keys are off while they run, as SQLite's procedure for rebuilding a table asks, and are checked
 before the commit. A script may also replace the text of a table in ``sqlite_schema`` (``PRAGMA writable_schema``),
 where a constraint changes and no row does.
+
+A new file begins with ``baseline_000N.sql``, which makes in a third of the time what the scripts up to N make of an
+empty one. It is made from them, and a test compares the two (`tests/store/test_baseline.py`).
 
 The backup of a file at version N is ``<database>-backup-v<N>``, made page by page by SQLite's backup API (`VACUUM INTO`
 would renumber rowids of the user's tables), checked, and renamed into place only when it is on disk. Whether there is

@@ -1,4 +1,4 @@
--- What the scripts 1 to 6 make of an empty file, for new files to begin with: they need none of the tables that later
+-- What the scripts 1 to 6 make of an empty file, for new files to begin with: without the tables that later
 -- scripts build anew. Made from the scripts, by tests/store/test_baseline.py, which compares the two. Do not edit.
 
 CREATE TABLE stepwell_journal (
