@@ -8,7 +8,6 @@ its transforms.
 from __future__ import annotations
 
 from functools import partial
-from typing import cast
 
 import msgspec
 
@@ -67,9 +66,10 @@ class FailureCodec(Packer):
     def decode_attempt(self, payload: Payload) -> AttemptFailure:
         """Return what an ``attempt_failed`` entry holds, its failure as JSON; raises as `decode_failure`."""
         try:
-            return cast("AttemptFailure", _decode_attempt(self.text_of(payload, _WHERE)))
+            attempt: AttemptFailure = _decode_attempt(self.text_of(payload, _WHERE))
         except msgspec.DecodeError as error:
             raise SerializationError(
                 f"Cannot read {_WHERE}: what the file holds is damaged ({error}). Restore it from a backup",
                 where=_WHERE,
             ) from None
+        return attempt
