@@ -217,8 +217,8 @@ INSIDE: dict[str, list[list[str]]] = {
         ["pages"],
         ["site"],
         ["rendering"],
-        ["waterfall"],
-        ["access", "filter_links", "guard", "words"],
+        ["cron_words", "waterfall"],
+        ["access", "filter_links", "guard", "plots", "words"],
     ],
 }
 
@@ -256,7 +256,9 @@ PURE = [
     "stepwell.runtime.schedule_requests",
     "stepwell.runtime.turn",
     "stepwell.runtime.waiters",
+    "stepwell.ui.cron_words",
     "stepwell.ui.filter_links",
+    "stepwell.ui.plots",
     "stepwell.ui.waterfall",
     "stepwell.ui.words",
 ]

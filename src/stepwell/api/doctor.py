@@ -75,6 +75,13 @@ def examine(path: str | os.PathLike[str]) -> Diagnosis:
     return Diagnosis(facts.path, sorted(found, key=lambda finding: order.index(finding.severity)), facts)
 
 
+def stuck(reads: ReadService) -> list[Finding]:
+    """Return what needs somebody among workers, runs and queues, what hurts first."""
+    found = [*_of_workers(reads), *_of_runs(reads), *_of_queues(reads)]
+    order: list[Severity] = ["problem", "warning"]
+    return sorted((each for each in found if each.severity != "ok"), key=lambda each: order.index(each.severity))
+
+
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 

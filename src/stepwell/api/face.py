@@ -65,6 +65,13 @@ class Face:
         with look_into(self.path, self._seconds) as look:
             return look.query(sql, QueryBounds(rows))
 
+    def workers_asked(self) -> list[WorkerInfo] | None:
+        """Return the workers of the file, those that live asked whether they answer; None where there is no engine."""
+        if self._engine is None:
+            return None
+        session = self._engine._session if isinstance(self._engine, Engine) else self._engine._opened()
+        return session.reads.workers()
+
     def diagnosis(self) -> Diagnosis:
         """Return what `stepwell doctor` finds."""
         from stepwell.api.doctor import examine
@@ -119,14 +126,6 @@ class Face:
             return int(engine._ask(engine._session.requests.bulk(act, filter, runs, by, reason)))
 
         return await asyncio.to_thread(begin)
-
-    async def workers(self) -> list[WorkerInfo]:
-        """Return the workers of the file; those that live are asked whether they answer, where there is an engine."""
-        if isinstance(self._engine, AsyncEngine):
-            return await self._engine.workers()
-        if self._engine is not None:
-            return await asyncio.to_thread(self._engine.workers)
-        return await asyncio.to_thread(self.look, ReadService.workers)
 
     def _acting(self) -> Engine:
         if not isinstance(self._engine, Engine):

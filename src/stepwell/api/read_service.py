@@ -202,6 +202,10 @@ class ReadService(OverviewService):
             RunInfo.of(record, reasons.of(record), self._codec, about.get(record.key, nothing)) for record in records
         ]
 
+    def infos_of(self, run_ids: Sequence[str]) -> list[RunInfo]:
+        """Return the facts about these runs, as far as they are there."""
+        return self._infos([found for run_id in run_ids if (found := self._inspector.run_facts(run_id)) is not None])
+
     def details(self, run_id: str) -> RunDetails:
         """Return everything that the file has of a run; raises `RunNotFound`."""
         return replace(self.summary(run_id), journal=self.journal(run_id))

@@ -9,7 +9,7 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
@@ -17,7 +17,7 @@ from starlette.types import Scope
 from stepwell.api.face import Face, Shown
 from stepwell.ui.access import Access
 from stepwell.ui.guard import LOOPBACK, Guard
-from stepwell.ui.pages import run, runs
+from stepwell.ui.pages import bulk, database, overview, queues, run, runs, schedules, workers
 from stepwell.ui.rendering import STATIC
 from stepwell.ui.site import Authenticate, Site
 from stepwell.ui.words import Redactor
@@ -68,18 +68,15 @@ def app(
     return made
 
 
+_PAGES: Final = (overview, runs, run, bulk, queues, schedules, workers, database)
+
+
 def _routes(site: Site) -> list[Route]:
     return [
-        Route("/", _to_runs),
         Route("/login", site.log_in, methods=["GET", "POST"]),
         Route("/logout", site.log_out, methods=["POST"]),
-        *runs.routes(site),
-        *run.routes(site),
+        *(route for page in _PAGES for route in page.routes(site)),
     ]
-
-
-async def _to_runs(request: Request) -> Response:
-    return RedirectResponse(f"{request.scope.get('root_path', '')}/runs", 302)
 
 
 async def _not_there(_request: Request, _error: Exception) -> Response:

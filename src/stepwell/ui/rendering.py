@@ -22,7 +22,15 @@ from stepwell.ui.filter_links import quoted
 _HERE: Final = Path(__file__).parent
 STATIC: Final = _HERE / "static"
 #: The pages that each page leads to: the name by which it knows itself, its address, and what it is called.
-PAGES: Final = (("runs", "/runs", "Runs"),)
+PAGES: Final = (
+    ("overview", "/", "Overview"),
+    ("runs", "/runs", "Runs"),
+    ("queues", "/queues", "Queues"),
+    ("schedules", "/schedules", "Schedules"),
+    ("workers", "/workers", "Workers"),
+    ("bulk", "/bulk", "Acts on many"),
+    ("database", "/database", "Database"),
+)
 
 
 def _shown(value: object) -> object:

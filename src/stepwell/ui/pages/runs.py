@@ -30,9 +30,14 @@ class Chip(msgspec.Struct, frozen=True):
 
 def routes(site: Site) -> list[Route]:
     """Return the addresses of this page."""
+
+    def counts(reads: ReadService, visit: Visit) -> Response:
+        text = with_word(visit.query.get("filter", ""), "status", None)
+        return site.sums.get(f"counts {text}", lambda: _counts(reads, text))
+
     return [
         Route("/runs", site.page(_runs)),
-        Route("/runs/counts", site.page(_counts)),
+        Route("/runs/counts", site.page(counts)),
         Route("/runs/complete", site.page(_complete)),
     ]
 
@@ -87,8 +92,7 @@ def _count(reads: ReadService, text: str) -> dict[str, int]:
     return reads.counts(with_word(text, "status", None), "status")
 
 
-def _counts(reads: ReadService, visit: Visit) -> Response:
-    text = visit.query.get("filter", "")
+def _counts(reads: ReadService, text: str) -> Response:
     try:
         found = _count(reads, text)
     except (InvalidFilter, RunNotFound):

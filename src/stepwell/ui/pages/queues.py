@@ -1,0 +1,64 @@
+"""Queues and limits: what bounds them, what of that is used, why they stand still; paused, changed, emptied."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import msgspec
+from starlette.routing import Route
+
+from stepwell.api.acts import Act
+from stepwell.api.read_service import ReadService
+from stepwell.api.views import QueueInfo
+from stepwell.errors import InvalidArgument
+from stepwell.ui.filter_links import quoted
+from stepwell.ui.site import Page, Site, Visit
+
+_BOUNDS: Final = ("concurrency", "per_worker", "partition_concurrency")
+_MAX_DIGITS: Final = 9
+
+
+class QueueRow(msgspec.Struct, frozen=True):
+    """A queue with the last things that somebody did to it."""
+
+    info: QueueInfo
+    acts: list[Act]
+    filter: str
+
+
+def routes(site: Site) -> list[Route]:
+    """Return the addresses of this page."""
+
+    async def act(visit: Visit) -> str:
+        name, what = visit.query_of("name"), visit.form.get("act", "")
+        said: dict[str, Any] = {"reason": visit.reason, "by": visit.by}
+        match what:
+            case "pause" | "resume" | "cancel_waiting":
+                await site.face.on_queue(name, what, **said)
+            case "change":
+                await site.face.on_queue(name, "change", **_bounds(visit))
+            case _:
+                raise InvalidArgument(f"{what!r} is nothing that can be done to a queue")
+        return f"/queues?{urlencode({'done': 'unpause' if what == 'resume' else what}, quote_via=quote)}"
+
+    return [Route("/queues", site.page(_queues)), Route("/queues/act", site.act(act), methods=["POST"])]
+
+
+def _queues(reads: ReadService, _visit: Visit) -> Page:
+    rows = [
+        QueueRow(info, list(reversed(reads.acts_of_queue(info.name)[-3:])), f"queue:{quoted(info.name)} status:pending")
+        for info in reads.queues()
+    ]
+    return Page("queues.html", {"page": "queues", "queues": rows, "bounds": _BOUNDS})
+
+
+def _bounds(visit: Visit) -> dict[str, int | None]:
+    """Return the bounds that a form has: a number, or nothing for none."""
+    found: dict[str, int | None] = {}
+    for name in _BOUNDS:
+        text = visit.form.get(name, "").strip()
+        if text and not (text.isdecimal() and len(text) <= _MAX_DIGITS):
+            raise InvalidArgument(f"{name} is a whole number, or empty for no bound, not {text!r}")
+        found[name] = int(text) if text else None
+    return found
