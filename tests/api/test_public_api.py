@@ -158,6 +158,7 @@ OF_A_RUN = {
     "rewind": ["to", "*", "results", "args", "kwargs", "reason", "by"],
     "restart": ["*args", "kwargs", "reason", "by"],
     "fork": ["to", "*", "id", "results", "args", "kwargs", "reason", "by"],
+    "settle": ["op", "*", "result", "error", "reason", "by"],
     "resume": ["*", "reason", "by"],
     "acts": [],
     "set_attributes": ["attributes", "*", "tags", "remove_tags", "note", "by"],

@@ -114,6 +114,7 @@ CALLS: dict[tuple[type, str], Call] = {
     (AsyncRun, "rewind"): lambda engine, _run, _queue: rewound(engine),
     (AsyncRun, "fork"): lambda engine, _run, _queue: rewound(engine, "fork"),
     (AsyncRun, "set_attributes"): lambda _engine, run, _queue: run.set_attributes({"a": 1}),
+    (AsyncRun, "settle"): lambda _engine, run, _queue: not_settled(run),
     (AsyncRun, "chapters"): lambda _engine, run, _queue: run.chapters(),
     (AsyncRun, "retry"): lambda engine, _run, _queue: failed_again(engine),
     (AsyncEngine, "take_over"): lambda engine, _run, _queue: refused(engine.take_over(999)),
@@ -148,6 +149,11 @@ async def paused(engine: AsyncEngine) -> None:
 async def not_paused(engine: AsyncEngine) -> None:
     with pytest.raises(stepwell.RunNotPaused):
         await (await engine.start(tells, id="not paused")).unpause()
+
+
+async def not_settled(run: AsyncRun[Any]) -> None:
+    with pytest.raises(stepwell.StepwellError):
+        await run.settle(99, result=1)
 
 
 async def rewound(engine: AsyncEngine, how: str = "rewind") -> None:

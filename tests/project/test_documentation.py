@@ -14,6 +14,7 @@ import json
 import logging
 import re
 import tempfile
+import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,7 +28,7 @@ import msgspec
 import pytest
 
 import stepwell
-from stepwell import Engine, Limit, PermanentError, Queue, WorkflowIOError, receive, step, workflow
+from stepwell import Engine, Limit, PermanentError, Queue, StepInterrupted, WorkflowIOError, receive, step, workflow
 from stepwell.testing import TestEngine
 
 ROOT = Path(__file__).parents[2]
@@ -365,7 +366,33 @@ def repair_a_run(engine: TestEngine) -> Reader:
     engine.start(order, "order-42", id="order-42", kwargs={"express": True}).result(60)
     page.execute(1)
     assert engine.get("order-42-south").result(60) == ["order-42", "south", "fast"]
+    transfer(engine)
+    page.execute(2)
+    assert engine.get("transfer-7").result(60) == "LX-7731"
     return page
+
+
+def transfer(engine: TestEngine) -> None:
+    """Leave a run behind whose step of at-most-once was cut off."""
+    begun, hangs = threading.Event(), threading.Event()
+
+    @step(name="pay the bank", delivery="at-most-once")
+    def pay() -> str:
+        begun.set()
+        hangs.wait(60)
+        return "?"
+
+    @workflow(name="shop.flows.transfer")
+    async def transfers() -> str:
+        return pay()
+
+    run = engine.start(transfers, id="transfer-7")
+    assert begun.wait(60)
+    engine.crash()
+    engine.reopen()
+    hangs.set()
+    with pytest.raises(StepInterrupted):
+        run.result(60)
 
 
 def run_cpu_bound_steps(engine: TestEngine) -> Reader:

@@ -10,7 +10,16 @@ import pytest
 
 from stepwell import Engine, workflow
 from stepwell.definitions.queues import SettingsChange
-from stepwell.errors import EngineClosed, QueueNotFound, RunEnded, RunNotEnded, RunNotFound, RunNotPaused, StorageFull
+from stepwell.errors import (
+    EngineClosed,
+    InvalidArgument,
+    QueueNotFound,
+    RunEnded,
+    RunNotEnded,
+    RunNotFound,
+    RunNotPaused,
+    StorageFull,
+)
 from stepwell.model.acts import Actor
 from stepwell.model.attributes import Description
 from stepwell.model.calendar_spec import CalendarSpec
@@ -33,6 +42,7 @@ from stepwell.runtime.requests import (
     RetryRuns,
     RewindRun,
     SendMessage,
+    SettleStep,
     StartBulk,
     StartRun,
     TerminateRun,
@@ -68,6 +78,7 @@ WRITING: list[Request] = [
     RetryRun("ended", MIA),
     RewindRun("waits", 1, MIA),
     ForkRun("waits", 1, "fork", MIA),
+    SettleStep("waits", 1, "step", "1", MIA),
     PauseRun("waits", True, False, MIA),
     PutSchedule("daily", ScheduleDefinition("anything", CalendarSpec(crons=("0 0 * * *",))), None, MIA),
     ChangeSchedule("unknown", {}, {}, MIA),
@@ -97,6 +108,8 @@ REFUSED: list[tuple[Request, type[Exception]]] = [
     (RetryRun("nobody", MIA), RunNotFound),
     (RewindRun("nobody", 1, MIA), RunNotFound),
     (ForkRun("nobody", 1, "fork", MIA), RunNotFound),
+    (SettleStep("nobody", 1, "step", "1", MIA), RunNotFound),
+    (SettleStep("ended", 1, "step", "1", MIA), InvalidArgument),
     (RetryRun("waits", MIA), RunNotEnded),
     (PauseRun("nobody", True, False, MIA), RunNotFound),
     (PauseRun("waits", False, False, MIA), RunNotPaused),

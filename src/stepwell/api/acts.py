@@ -22,6 +22,7 @@ _WORDS: Final[dict[ActKind, str]] = {
     "rewind": "rewound",
     "restart": "restarted",
     "fork": "forked",
+    "settle": "settled",
     "terminate": "terminated",
     "takeover": "taken over",
     "pause": "paused",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
 from stepwell.api.repairs import Make
+from stepwell.definitions.queues import UNSET, Unset
 
 
 class AsyncRepairs:
@@ -56,3 +57,15 @@ class AsyncRepairs:
             lambda make, flow: make.fork(self.id, flow, to, id, results, args, kwargs, by, reason)
         )
         return self._other(cast("str", found))
+
+    async def settle(
+        self,
+        op: int,
+        *,
+        result: object = UNSET,
+        error: BaseException | str | Unset = UNSET,
+        reason: str | None = None,
+        by: str | None = None,
+    ) -> None:
+        """Say how a step of the run ended whose outcome nobody knows; see `stepwell.Run.settle`."""
+        await self._asked(lambda make, _flow: make.settle(self.id, op, result, error, by, reason))

@@ -9,11 +9,12 @@ from stepwell.api.acts import checked_actor
 from stepwell.api.options import at_least
 from stepwell.api.sortable_ids import SortableIds
 from stepwell.definitions.definition import Workflow, checked_kwargs
-from stepwell.errors import InvalidArgument
+from stepwell.definitions.queues import Unset
+from stepwell.errors import InvalidArgument, StepFailed
 from stepwell.model.clock import Clock
 from stepwell.model.journal import Payload
-from stepwell.model.names import check_id
-from stepwell.runtime.requests import ForkRun, RewindRun
+from stepwell.model.names import check_id, check_name
+from stepwell.runtime.requests import ForkRun, RewindRun, SettleStep
 from stepwell.values.codec import Codec
 from stepwell.worker.rewinding import NewInput
 
@@ -81,6 +82,27 @@ class RepairRequestFactory:
             self._results(run_id, results),
             given,
         )
+
+    def settle(
+        self,
+        run_id: str,
+        op: int,
+        result: object,
+        error: BaseException | str | Unset,
+        by: str | None,
+        reason: str | None,
+    ) -> SettleStep:
+        """Return the request to set the outcome of a step."""
+        if isinstance(result, Unset) is isinstance(error, Unset):
+            raise InvalidArgument("settle() takes either result= or error=, how the step ended")
+        number, actor = at_least(op, 1, "the operation to settle"), checked_actor(by, reason)
+        if isinstance(error, Unset):
+            where = f"the result of operation {number} of run {run_id!r}"
+            return SettleStep(run_id, number, "step", self._codec.encode_untyped(result, where), actor)
+        failure = StepFailed(check_name(error, "error")) if isinstance(error, str) else error
+        if not isinstance(failure, BaseException):
+            raise InvalidArgument(f"error must be an exception or a text, not {failure!r}")
+        return SettleStep(run_id, number, "step_failed", self._codec.encode_failure(failure), actor)
 
     def _results(self, run_id: str, results: Mapping[int, object] | None) -> tuple[tuple[int, Payload], ...]:
         if results is None:

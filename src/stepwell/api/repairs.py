@@ -7,6 +7,7 @@ from typing import Any, Self, TypeAlias, cast
 
 from stepwell.api.request_factory import RequestFactory
 from stepwell.definitions.definition import Workflow
+from stepwell.definitions.queues import UNSET, Unset
 from stepwell.runtime.requests import Request
 
 #: Makes a request about a run of a workflow.
@@ -88,3 +89,27 @@ class Repairs:
         """
         found = self._asked(lambda make, flow: make.fork(self.id, flow, to, id, results, args, kwargs, by, reason))
         return self._other(cast("str", found))
+
+    def settle(
+        self,
+        op: int,
+        *,
+        result: object = UNSET,
+        error: BaseException | str | Unset = UNSET,
+        reason: str | None = None,
+        by: str | None = None,
+    ) -> None:
+        """Say how a step of the run ended whose outcome nobody knows: with a `result`, or with an `error`.
+
+        `op` is its operation, as the journal and what the run waits for number it. It may be under way, and stuck, in
+        this program or in another one: the attempt is given up, and what it still answers is dropped. It may wait for
+        its next attempt; its run may be halted, because the result could not be recorded; or have failed, because the
+        step was cut off (`StepInterrupted`, `StepTimeout`, `StepProcessDied`): then the run is brought back, as by a
+        `retry`. A paused run stays paused.
+
+        A `result` is checked against what the step returns; where this program does not have the code, by the worker
+        that has it, which drops one that does not fit and says so in the log. A text as `error` stands for a
+        `StepFailed`. The step is not tried again. `reason` and `by` as in `retry`. Raises `InvalidArgument` where the
+        run waits for no such step, or its outcome is known (see `rewind`), `RunEnded`, `RunNotFound`.
+        """
+        self._asked(lambda make, _flow: make.settle(self.id, op, result, error, by, reason))

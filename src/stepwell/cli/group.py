@@ -50,6 +50,7 @@ COMMANDS: Final[dict[str, CommandRow]] = {
         "Act", "bring failed and cancelled runs back: they go on from the step that failed", "retry:retry"
     ),
     "rewind": CommandRow("Act", "have a run go on from an operation of its journal", "rewind:rewind"),
+    "settle": CommandRow("Act", "say how a step ended whose outcome nobody knows", "settle:settle"),
     "fork": CommandRow("Act", "start another run that begins with what a run has up to an operation", "rewind:fork"),
     "restart": CommandRow("Act", "have a run begin again, with other arguments if they are given", "rewind:restart"),
     "pause": CommandRow(

@@ -18,6 +18,7 @@ ActKind: TypeAlias = Literal[
     "rewind",
     "restart",
     "fork",
+    "settle",
     "terminate",
     "takeover",
     "pause",

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from stepwell.model.journal import Entry, Payload
+from stepwell.model.journal import Entry, EntryKind, Payload
 from stepwell.model.lifecycle import Status
 
 #: What is left to do about a ``halted`` run: to ``resume`` it, where its reason says what to mend, else to ``mend`` the
@@ -117,11 +117,19 @@ class Permit(msgspec.Struct, frozen=True):
     holder: int | None = None
 
 
+class Settlement(msgspec.Struct, frozen=True):
+    """How a step ended, as somebody says who found out: an entry of `kind` with `value` for operation `op`."""
+
+    op: int
+    kind: EntryKind
+    value: Payload
+
+
 class RunSnapshot(msgspec.Struct, frozen=True):
     """All that is needed to bring a run back to memory: its row, its journal in order, its messages in order.
 
     `permits` are those of its operations. A run that collected the inputs of several starts has them in `items`, in
-    order; its row has none then.
+    order; its row has none then. `settlements` is what people said of its steps that no worker has taken yet.
     """
 
     record: RunRecord
@@ -129,3 +137,4 @@ class RunSnapshot(msgspec.Struct, frozen=True):
     messages: list[Message]
     permits: list[Permit] = []
     items: list[Payload] = []
+    settlements: list[Settlement] = []

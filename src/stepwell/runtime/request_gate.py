@@ -32,6 +32,7 @@ from stepwell.runtime.requests import (
     RetryRuns,
     RewindRun,
     SendMessage,
+    SettleStep,
     StartBulk,
     StartRun,
     TerminateRun,
@@ -52,6 +53,7 @@ from stepwell.runtime.schedule_requests import (
     ScheduleRequests,
     TriggerSchedule,
 )
+from stepwell.runtime.settle_requests import SettleRequests
 from stepwell.runtime.waiters import Waiters
 from stepwell.store.inspector import Inspector
 from stepwell.worker.unit_of_work import Reply
@@ -79,6 +81,7 @@ class RequestGate:
         self._pauses = pauses
         self._rewinds = RewindRequests(worker, retries)
         self._forks = ForkRequests(worker, inspector)
+        self._settles = SettleRequests(worker, retries)
         self._bulk = bulk
         self._queues = queues
         self._purging = purging
@@ -124,6 +127,8 @@ class RequestGate:
                 self._rewinds.rewind(request, reply)
             case ForkRun():
                 self._forks.fork(request, reply)
+            case SettleStep():
+                self._settles.settle(request, reply)
             case TerminateRun():
                 self._bulk.terminate(request, reply)
             case DeleteRun():

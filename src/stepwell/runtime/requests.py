@@ -15,7 +15,7 @@ import msgspec
 from stepwell.definitions.queues import SettingsChange
 from stepwell.model.acts import Actor
 from stepwell.model.attributes import Description
-from stepwell.model.journal import Payload
+from stepwell.model.journal import EntryKind, Payload
 from stepwell.runtime.schedule_requests import ScheduleRequest
 from stepwell.store.changes import RunCreated
 from stepwell.store.inspector import RunFilter
@@ -128,6 +128,20 @@ class ForkRun(msgspec.Struct, frozen=True):
     actor: Actor
     results: tuple[tuple[int, Payload], ...] = ()
     given: NewInput | None = None
+
+
+class SettleStep(msgspec.Struct, frozen=True):
+    """Say how operation `op` of a run ended, a step whose outcome is not known: an entry of `kind` with `value`.
+
+    Answered when that is recorded. Or with `RunNotFound`, with `InvalidArgument` where no such step is open, or the
+    value is not of its type, with `RunEnded` for a run that has completed or was cancelled.
+    """
+
+    run_id: str
+    op: int
+    kind: EntryKind
+    value: Payload
+    actor: Actor
 
 
 class RetryRuns(msgspec.Struct, frozen=True):
@@ -243,6 +257,7 @@ Request: TypeAlias = (
     | RetryRuns
     | RewindRun
     | ForkRun
+    | SettleStep
     | TerminateRun
     | DeleteRun
     | StartBulk

@@ -35,6 +35,7 @@ from stepwell.store.queues import (
 )
 from stepwell.store.replacements import Replacement
 from stepwell.store.schedules import ScheduleAdvanced, ScheduleDeleted, ScheduleSaved
+from stepwell.store.settlements import SettlementTaken, StepSettled
 
 
 class RunCreated(msgspec.Struct, frozen=True, gc=False):
@@ -379,6 +380,8 @@ Change: TypeAlias = (
     | PauseEnded
     | RunRewound
     | RunForked
+    | StepSettled
+    | SettlementTaken
     | RunsClaimed
     | WorkTaken
     | RunsReleased

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from stepwell.model.journal import Payload
-from stepwell.model.run import Message, Permit, RunRecord, RunSnapshot
+from stepwell.model.run import Message, Permit, RunRecord, RunSnapshot, Settlement
 from stepwell.store.queues import QueueReads
 from stepwell.store.schedules import ScheduleReads
 
@@ -97,6 +97,10 @@ class WorkerReads(QueueReads, ScheduleReads, Protocol):
 
         `heard` has for each run the position above which they are wanted.
         """
+        ...
+
+    def settlements(self, runs: Sequence[int]) -> dict[int, list[Settlement]]:
+        """Return what people said of steps of these runs that no worker has taken yet, by run; often of none."""
         ...
 
     def permits(self, runs: Sequence[int]) -> dict[int, list[Permit]]:

@@ -294,11 +294,12 @@ class Activator:
 
     def _withdraw(self, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
         if operation.kind == "step":
-            self._withdraw_step(run, operation, work)
+            self.give_up(run, operation, work)
         elif (withdraw := self._withdrawals.get(operation.kind)) is not None:
             withdraw(self._runs, run, operation, work)
 
-    def _withdraw_step(self, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
+    def give_up(self, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
+        """Have nobody wait for the attempts of a step any more; what the one under way answers is dropped."""
         attempts = run.calls.pop(operation.number, None)
         if attempts is not None and attempts.permit == "waiting":
             self.permits.give_back(attempts, work, started=False)
@@ -399,7 +400,7 @@ class Activator:
         self._tell_failed_tasks(run, work, held=True)
         for operation in list(run.execution.pending.values()):
             if operation.kind == "step":
-                self._withdraw_step(run, operation, work)
+                self.give_up(run, operation, work)
         heard_cancel, ops_before = run.cancelling, run.execution.issued_so_far
         work.changes.append(RunContinued(run.key, self._runs.now, continued.input, ops_before, heard_cancel))
         return RunContinues(run)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stepwell.model.lifecycle import ENDED
-from stepwell.model.run import Message, RunRecord
+from stepwell.model.run import Message, RunRecord, Settlement
 from stepwell.store.changes import NotesTaken
 from stepwell.worker.activation import Activator
 from stepwell.worker.carrying import Carrier
@@ -19,17 +19,21 @@ from stepwell.worker.opening import answer_with_end
 from stepwell.worker.queue_scheduler import QueueScheduler
 from stepwell.worker.run_over import RunOver
 from stepwell.worker.runs import Runs
+from stepwell.worker.settlements import Settler
 
 
 class Inbox:
     """Hands what other workers wrote to the runs in memory."""
 
-    def __init__(self, runs: Runs, activator: Activator, carrier: Carrier, scheduler: QueueScheduler) -> None:
+    def __init__(
+        self, runs: Runs, activator: Activator, carrier: Carrier, scheduler: QueueScheduler, settler: Settler
+    ) -> None:
         self._runs = runs
         self._reads = runs.reads
         self._activator = activator
         self._carrier = carrier
         self._scheduler = scheduler
+        self._settler = settler
 
     def take(self) -> None:
         """Look at what arrived for runs of this worker; an event."""
@@ -71,15 +75,22 @@ class Inbox:
         """
         messages = self._reads.messages_from_others({run.key: run.heard for run in runs}, self._runs.epoch)
         records = {record.key: record for record in self._reads.facts([run.key for run in runs])}
+        settlements = self._reads.settlements([run.key for run in runs])
         gone: list[int] = []
         for run in runs:
             if self._runs.memory.runs.get(run.key) is run:
-                self._hand_out(run, messages[run.key], records.get(run.key))
+                self._hand_out(run, messages[run.key], records.get(run.key), settlements.get(run.key, ()))
             else:
                 gone.append(run.key)
         return gone
 
-    def _hand_out(self, run: LoadedRun, messages: Sequence[Message], record: RunRecord | None) -> None:
+    def _hand_out(
+        self,
+        run: LoadedRun,
+        messages: Sequence[Message],
+        record: RunRecord | None,
+        settlements: Sequence[Settlement],
+    ) -> None:
         run.was_made_due()
         if record is not None:
             _note_pause(run, record)
@@ -87,6 +98,9 @@ class Inbox:
         for message in messages:
             run.heard = message.position
             run.put_message(message.name, message.value, message.position, message.sent_at)
+        if settlements and not run.finished:
+            self._settler.take(run, settlements, self._runs.now, work)
+            self._carrier.carry_on(run, work)
         awaiting = [operation for operation in run.execution.pending.values() if operation.kind == "result"]
         found = self._reads.over_among([operation.name for operation in awaiting]) if awaiting else ()
         over = {record.id: RunOver.of(record) for record in found if record.status in ENDED}

@@ -22,6 +22,7 @@ from stepwell.worker.letting_go import LettingGo
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.parked import waits_for_nothing
 from stepwell.worker.runs import Runs
+from stepwell.worker.settlements import Settler
 from stepwell.worker.step_outcomes import attempt_history
 from stepwell.worker.unstarted import Unstarted
 
@@ -46,6 +47,7 @@ class Loader:
         carrier: Carrier,
         unstarted: Unstarted,
         claims: Claims,
+        settler: Settler,
     ) -> None:
         self._runs = runs
         self._executions = executions
@@ -53,6 +55,7 @@ class Loader:
         self._carrier = carrier
         self._unstarted = unstarted
         self._claims = claims
+        self._settler = settler
 
     def needs_greenlets(self, definition: Workflow[..., Any]) -> bool:
         """Tell whether the code of a workflow executes on greenlets, as far as is known."""
@@ -178,6 +181,11 @@ class Loader:
                 run.cancelling, run.cancel_reason = True, entry.name or None
             elif entry.kind == "child":
                 run.has_children = True
+        if snapshot.settlements:
+            misfit = self._settler.take(run, snapshot.settlements, runs.now, work)
+            if misfit is not None:
+                self._carrier.halt(run, misfit[0], work, misfit[1])
+                return
         self._carrier.carry_on(run, work)
         if run.permits and run.key in runs.memory:
             self._return_permits(run)

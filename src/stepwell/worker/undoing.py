@@ -44,9 +44,20 @@ class Undoing(msgspec.Struct, frozen=True):
     failed: frozenset[str]
 
 
-def undo(codec: FailureCodec, record: RunRecord, entries: Sequence[Entry], now: int, kinds: Kinds) -> Undoing:
-    """Return what a retry of a run that failed or was cancelled undoes; `entries` are its journal, in order."""
-    turn = _turning_point(codec, record, entries, kinds)
+def undo(
+    codec: FailureCodec,
+    record: RunRecord,
+    entries: Sequence[Entry],
+    now: int,
+    kinds: Kinds,
+    *,
+    turn: int | None = None,
+) -> Undoing:
+    """Return what a retry of a run that failed or was cancelled undoes; `entries` are its journal, in order.
+
+    `turn` is the index of the entry that it did not survive, where that is known.
+    """
+    turn = _turning_point(codec, record, entries, kinds) if turn is None else turn
     kept = list(entries if turn is None else entries[:turn])
     undone: list[Entry] = []
     if turn is not None:

@@ -48,6 +48,7 @@ from stepwell.worker.queue_scheduler import QueueScheduler
 from stepwell.worker.run_timers import RunTimers
 from stepwell.worker.runs import Capacity, Runs
 from stepwell.worker.schedules import Schedules
+from stepwell.worker.settlements import Settler
 from stepwell.worker.spinning import Spinning
 from stepwell.worker.step_outcomes import StepOutcomes
 from stepwell.worker.ticks import Ticks
@@ -87,10 +88,13 @@ class Worker:
         self._timers = RunTimers(runs, self.activator, self.carrier, self.spinning)
         self._ticks = Ticks(runs, self.spinning, self.activator, self.carrier)
         self.claims = Claims(runs, self.unstarted, takes_work=takes_work)
-        self.loader = Loader(runs, executions, self._letting_go, self.carrier, self.unstarted, self.claims)
+        self.settler = Settler(self.activator)
+        self.loader = Loader(
+            runs, executions, self._letting_go, self.carrier, self.unstarted, self.claims, self.settler
+        )
         self.scheduler = QueueScheduler(runs, self.activator, self.carrier, self.claims)
         self.steps = StepOutcomes(runs, self.activator, self.carrier, self.claims, chance)
-        self.inbox = Inbox(runs, self.activator, self.carrier, self.scheduler)
+        self.inbox = Inbox(runs, self.activator, self.carrier, self.scheduler, self.settler)
         self.arrivals = Arrivals(
             runs, self.activator, self.carrier, self.unstarted, self.claims, self.loader, self._letting_go
         )

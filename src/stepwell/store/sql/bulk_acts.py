@@ -33,6 +33,7 @@ PURGE: Final = (
     "attributes_purged",
     "tags_purged",
     "chapters_purged",
+    "settlements_purged",
     "runs_purged",
 )
 

@@ -60,6 +60,7 @@ class Chapters(Part):
         if status != change.status or seen != change.seen or is_elsewhere or not rests:
             where = ", in the memory of another worker" if is_elsewhere else ""
             raise RunNotEnded(f"run {run_id!r} is {status} now{where}: it has moved on. Look at it before you go on")
+        self._execute(self._sql["settlements_dropped"], (run,))
         journal_from = self._begin(run, change.how, at)
         is_new = change.how == "restarted"
         if is_new:

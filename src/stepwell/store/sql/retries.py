@@ -43,6 +43,7 @@ class Retries:
         run_id, status, ended_at, workflow, queue, place = found[0]
         if status not in RETRIABLE or ended_at != change.ended_at:
             raise RunNotEnded(f"run {run_id!r} is {status} now: somebody else was faster. Look at it before you go on")
+        self._execute(self._sql["settlements_dropped"], (change.run,))
         if change.undone:
             self._execute(self._sql["entries_undone"], (change.run, to_json(change.undone)))
         self.put_back(change.run, change.returned)

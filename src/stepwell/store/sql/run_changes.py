@@ -52,6 +52,7 @@ from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.records import record_of
 from stepwell.store.sql.retries import Retries
 from stepwell.store.sql.schedules import Schedules
+from stepwell.store.sql.settlements import Settlements
 from stepwell.store.sql.unit_facts import SqlUnitFacts
 from stepwell.store.store import Unit
 
@@ -104,6 +105,7 @@ class Applier(Part):
             self.acts,
             chapters,
             Forks(connection, sql, self._after, self.flush, self._retries),
+            Settlements(connection, sql, self._after),
             self._pauses,
             self._schedules,
             bulk,

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from stepwell.model.journal import Entry, Payload
-from stepwell.model.run import Message, Permit, RunRecord, RunSnapshot
+from stepwell.model.run import Message, Permit, RunRecord, RunSnapshot, Settlement
 from stepwell.store.sql.connection import Execute, Statements
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.records import record_of
@@ -121,6 +121,13 @@ class SqlWorkerReads(ScheduleReader):
             found[run].append(Message(*fields))
         return found
 
+    def settlements(self, runs: Sequence[int]) -> dict[int, list[Settlement]]:
+        """Return what people said of steps of these runs that no worker has taken yet, by run; often of none."""
+        found: dict[int, list[Settlement]] = {}
+        for run, *fields in self._rows("settlements", to_json(runs)):
+            found.setdefault(run, []).append(Settlement(*fields))
+        return found
+
     # --- queues ------------------------------------------------------------------------------------------------------
 
     def permits(self, runs: Sequence[int]) -> dict[int, list[Permit]]:
@@ -150,8 +157,9 @@ def _load(keys: Sequence[int], execute: Execute, sql: Statements) -> list[RunSna
     items: list[Any] = []
     if any(row[_INPUT] is None and row[_QUEUE] is not None for row in runs):
         items = execute(sql["loaded_items"], encoded).fetchall()
+    settlements: list[Any] = execute(sql["settlements"], encoded).fetchall()
     execute(sql["read_ended"])
-    snapshots = {row[0]: RunSnapshot(record_of(row), [], [], [], []) for row in runs}
+    snapshots = {row[0]: RunSnapshot(record_of(row), [], [], [], [], []) for row in runs}
     for row in entries:
         snapshots[row[0]].entries.append(Entry(*row))
     for run, *fields in messages:
@@ -160,4 +168,6 @@ def _load(keys: Sequence[int], execute: Execute, sql: Statements) -> list[RunSna
         snapshots[run].permits.append(_permit(*fields))
     for run, payload in items:
         snapshots[run].items.append(payload)
+    for run, *fields in settlements:
+        snapshots[run].settlements.append(Settlement(*fields))
     return [snapshots[key] for key in keys if key in snapshots]

@@ -50,3 +50,17 @@ CREATE TABLE stepwell_tags (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX stepwell_tags_by_tag ON stepwell_tags (tag, run);
+
+-- Settlements ----------------------------------------------------------------------------------------------------------
+
+CREATE TABLE stepwell_settlements (
+    -- How a step ended, as somebody says who found out, until the run's worker enters it in the journal. Empty but for what
+    -- no worker has taken yet.
+    run INTEGER NOT NULL REFERENCES stepwell_runs (key),
+    op INTEGER NOT NULL CHECK (op >= 1),
+    -- The entry that it becomes, and its value.
+    kind TEXT NOT NULL CHECK (kind = 'step' OR kind = 'step_failed'),
+    value ANY,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (run, op)
+) STRICT, WITHOUT ROWID;
