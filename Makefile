@@ -28,9 +28,10 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 CORE := $(VENV)/.core-installed
 DEV := $(VENV)/.dev-installed
 MUTANTS := $(VENV)/.mutants-installed
+BROWSER := $(VENV)/.browser-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint types layers format bench bench-soak prove proof sim images conformance mutants clean
+.PHONY: help demo test test-all check lint types layers format bench bench-soak prove proof sim images conformance mutants browser screenshots clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -89,6 +90,12 @@ conformance: $(DEV)  ## run CPython's and anyio's own tests of asyncio code as w
 mutants: $(MUTANTS)  ## change the code that decides, and count what no test notices: [SAMPLE=n, 0: all] [SEED=n] [MODULE=retry]
 	$(BIN)/python -m mutants --sample $(SAMPLE) --seed $(SEED) $(addprefix --module ,$(MODULE)) $(MUTANTS_ARGS)
 
+browser: $(BROWSER)  ## show the web UI to Chromium (Debian's, or CHROMIUM=path): every page, every act, attacks, accessibility
+	$(BIN)/python -m pytest browser $(TEST_ARGS)
+
+screenshots: $(BROWSER)  ## take the pictures of the documentation, with Chromium
+	$(BIN)/python -m browser.screenshots
+
 clean:  ## remove environments, caches and results
 	rm -rf .venv .venvs build dist bench/results proof/results mutants/results conformance/.cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -115,4 +122,9 @@ $(DEV): pyproject.toml | $(CORE)
 $(MUTANTS): pyproject.toml | $(DEV)
 	@echo "Installing what makes mutants into $(VENV)"
 	@$(BIN)/python $(PIP_INSTALL) --editable '.[dev,mutants]'
+	@touch $@
+
+$(BROWSER): pyproject.toml | $(DEV)
+	@echo "Installing what drives a browser into $(VENV)"
+	@$(BIN)/python $(PIP_INSTALL) --editable '.[dev,browser]'
 	@touch $@

@@ -84,7 +84,11 @@ function become(old, fresh) {
     if (old.nodeValue !== fresh.nodeValue) old.nodeValue = fresh.nodeValue;
     return;
   }
-  if (isOwn(old)) return;
+  if (isOwn(old)) {
+    // What nobody has typed into yet follows what the page says.
+    if (old.nodeName === "INPUT" && old !== document.activeElement && old.value === old.defaultValue && old.defaultValue !== fresh.defaultValue) old.defaultValue = fresh.defaultValue;
+    return;
+  }
   if (old.nodeName === "TIME" && old.getAttribute("datetime") === fresh.getAttribute("datetime")) return;
   for (const { name, value } of [...fresh.attributes]) {
     if (name === "open" && old.dataset.id) continue;
