@@ -340,7 +340,7 @@ class Process:
         loop = asyncio._get_running_loop()
         asyncio._set_running_loop(None)
         try:
-            called = invoke.step(attempt, attempt.definition, attempt.args, attempt.kwargs)
+            called = invoke.step(attempt, attempt.definition, attempt.args, attempt.kwargs, None)
             if attempt.definition.is_async:
                 try:
                     called.send(None)

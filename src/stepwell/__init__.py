@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stepwell.api.restore import Restoration, restore
     from stepwell.api.schedule_views import ScheduleInfo, TickInfo
     from stepwell.api.schedules import DeclaredSchedules, ScheduleHandle
+    from stepwell.api.streams import AsyncStreamReader, StreamItem, StreamReader
     from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WaitInfo
     from stepwell.definitions.definition import (
         Step,
@@ -79,6 +80,8 @@ if TYPE_CHECKING:
         StoreError,
         StoreFailed,
         StoreUnavailable,
+        StreamClosed,
+        StreamFull,
         TransactionError,
         UndoFailed,
         WorkflowCodeError,
@@ -100,6 +103,7 @@ if TYPE_CHECKING:
     from stepwell.operations.saga import Saga, saga
     from stepwell.operations.schedule import last_failure, last_result, scheduled_at
     from stepwell.operations.send import send
+    from stepwell.operations.stream import Stream, stream
     from stepwell.operations.timer import sleep_until
     from stepwell.values.failure_info import FailureInfo
     from stepwell.values.own_tables import Connection, Rows
@@ -195,6 +199,8 @@ _HOMES = {
         "StoreError",
         "StoreFailed",
         "StoreUnavailable",
+        "StreamClosed",
+        "StreamFull",
         "TransactionError",
         "UndoFailed",
         "WorkflowCodeError",
@@ -229,6 +235,8 @@ _HOMES = {
     "stepwell.operations.run_step": ("run_step",),
     "stepwell.operations.saga": ("Saga", "saga"),
     "stepwell.operations.send": ("send",),
+    "stepwell.operations.stream": ("Stream", "stream"),
+    "stepwell.api.streams": ("AsyncStreamReader", "StreamItem", "StreamReader"),
     "stepwell.operations.timer": ("sleep_until",),
     "stepwell.values.own_tables": (
         "Connection",
@@ -268,6 +276,7 @@ __all__ = [
     "AsyncQueueHandle",
     "AsyncRun",
     "AsyncScheduleHandle",
+    "AsyncStreamReader",
     "AsyncTransaction",
     "Backup",
     "Batch",
@@ -346,6 +355,11 @@ __all__ = [
     "StoreError",
     "StoreFailed",
     "StoreUnavailable",
+    "Stream",
+    "StreamClosed",
+    "StreamFull",
+    "StreamItem",
+    "StreamReader",
     "TickInfo",
     "Transaction",
     "TransactionError",
@@ -377,6 +391,7 @@ __all__ = [
     "sleep_until",
     "start",
     "step",
+    "stream",
     "sync",
     "transaction",
     "uuid4",

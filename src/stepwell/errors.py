@@ -15,6 +15,8 @@
     ├── QueryFailed                a query cannot be answered: no code here, or it called a step, waited, never ended
     ├── QueueNotFound              the file knows no queue or limit of this name
     ├── ScheduleNotFound           the file has no schedule with this id
+    ├── StreamClosed               the stream was closed, so nothing can be written to it any more
+    ├── StreamFull                 the stream holds as many items as it may
     ├── RunEnded                   the run is over, so it takes no messages and makes no calls
     ├── RunNotEnded                the run has not ended, or not all of it has, so it cannot be retried
     ├── RunPaused                  the run is paused; unpause it first
@@ -129,6 +131,14 @@ class QueueNotFound(StepwellError, LookupError):
 
 class ScheduleNotFound(StepwellError, LookupError):
     """No schedule in the file has this id."""
+
+
+class StreamClosed(StepwellError):
+    """The stream was closed by what writes it: nothing can be written to it any more."""
+
+
+class StreamFull(StepwellError):
+    """The stream holds as many items as it may: truncate it, have it keep fewer, or give it a higher limit."""
 
 
 class RunEnded(StepwellError):

@@ -14,6 +14,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, TypeVarTuple, Unpack, c
 from stepwell.definitions.definition import Delivery, is_durable, refuse_named
 from stepwell.definitions.durable import unwrapped
 from stepwell.definitions.queues import Limit, Queue
+from stepwell.definitions.saying import MAX_STREAM_ITEMS, say_blocking, speaker_here
 from stepwell.errors import InvalidArgument
 from stepwell.model.attributes import AttributeValue
 from stepwell.model.clock import to_seconds
@@ -26,7 +27,8 @@ from stepwell.operations import receive as receiving
 from stepwell.operations import run_step as inline
 from stepwell.operations import schedule as scheduling
 from stepwell.operations import send as sending
-from stepwell.operations.calling_run import calling_run
+from stepwell.operations import stream as streaming
+from stepwell.operations.calling_run import calling_run, calling_run_or_none
 from stepwell.operations.child import ChildOptions
 from stepwell.operations.context import current
 from stepwell.operations.continue_as_new import continue_as_new
@@ -45,6 +47,7 @@ Ts = TypeVarTuple("Ts")
 __all__ = [
     "ChildRun",
     "Saga",
+    "Stream",
     "call",
     "continue_as_new",
     "current",
@@ -65,6 +68,7 @@ __all__ = [
     "sleep",
     "sleep_until",
     "start",
+    "stream",
     "uuid4",
 ]
 
@@ -139,8 +143,47 @@ def set_attributes(
 
 
 def publish(key: str, value: object) -> None:
-    """Publish a value; see `stepwell.publish`."""
+    """Publish a value, in a workflow or a step; see `stepwell.publish`."""
+    if calling_run_or_none() is None and (speaker := speaker_here()) is not None:
+        say_blocking(speaker, "sync.publish()", publishing.of_step(speaker, key, value))
+        return
     _wait("sync.publish()", publishing.publish(key, value))
+
+
+class Stream(streaming.StreamSettings[T]):
+    """A stream of the run whose code this is; see `stepwell.Stream`."""
+
+    def write(self, value: T) -> None:
+        """Add an item; see `stepwell.Stream.write`."""
+        self._write((value,), closes=False)
+
+    def write_many(self, values: Iterable[T]) -> None:
+        """Add several items, all or none, in one commit."""
+        items = tuple(values)
+        if items:
+            self._write(items, closes=False)
+
+    def close(self) -> None:
+        """Say that nothing more comes."""
+        self._write((), closes=True)
+
+    def _write(self, values: tuple[T, ...], *, closes: bool) -> None:
+        if calling_run_or_none() is None and (speaker := speaker_here()) is not None:
+            say_blocking(speaker, "sync.stream().write()", self._of_step(speaker, values, closes=closes))
+            return
+        run = calling_run("sync.stream().write()")
+        run.block_on(self._perform(run, values, closes=closes))
+
+
+@overload
+def stream(name: str, type: type[T], *, keep: int | None = None, limit: int = MAX_STREAM_ITEMS) -> Stream[T]: ...
+@overload
+def stream(name: str, type: Any = Any, *, keep: int | None = None, limit: int = MAX_STREAM_ITEMS) -> Stream[Any]: ...
+
+
+def stream(name: str, type: Any = Any, *, keep: int | None = None, limit: int = MAX_STREAM_ITEMS) -> Stream[Any]:
+    """Return the stream of this name to write to, in a workflow or a step; see `stepwell.stream`."""
+    return Stream(name, type, keep, limit)
 
 
 class ChildRun(Generic[T]):

@@ -23,13 +23,14 @@ CLASSES = {
     "RunInfo", "Saga",
     "Step", "StepInfo",
     "AsyncScheduleHandle", "DeclaredSchedules", "Every", "Schedule", "ScheduleHandle", "ScheduleInfo", "TickInfo",
+    "AsyncStreamReader", "Stream", "StreamItem", "StreamReader",
     "Transaction", "Verification", "WaitInfo", "Workflow",
 }  # fmt: skip
 FUNCTIONS = {
     "continue_as_new", "current", "get_logger", "last_failure", "last_result",
     "scheduled_at", "map", "now", "patched", "publish", "query", "random", "receive", "run_step", "saga", "send",
     "set_attributes",
-    "check",
+    "check", "stream",
     "sleep_until", "start", "step", "transaction", "uuid4", "restore", "verify", "workflow",
 }  # fmt: skip
 ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
@@ -104,6 +105,16 @@ SIGNATURES: dict[str, list[str]] = {
     "receive": ["name", "type", "*", "timeout", "default"],
     "send": ["run_id", "name", "value", "*", "key"],
     "publish": ["key", "value"],
+    "stream": ["name", "type", "*", "keep", "limit"],
+    "Stream.write": ["value"],
+    "Stream.write_many": ["values"],
+    "Stream.close": [],
+    "sync.stream": ["name", "type", "*", "keep", "limit"],
+    "sync.Stream.write": ["value"],
+    "sync.Stream.write_many": ["values"],
+    "sync.Stream.close": [],
+    "StreamReader.items": [],
+    "AsyncStreamReader.items": [],
     "sleep_until": ["when"],
     "query": ["function", "*", "name"],
     "start": ["workflow", "*args", "id", "kwargs", "detached", *IN_A_QUEUE, *SAID],
@@ -164,6 +175,7 @@ OF_A_RUN = {
     "set_attributes": ["attributes", "*", "tags", "remove_tags", "note", "by"],
     "send": ["name", "value", "*", "key"],
     "value": ["key", "timeout", "*", "type"],
+    "truncate": ["stream", "*", "before"],
     "journal": ["chapter"],
     "chapters": [],
 }
@@ -185,6 +197,7 @@ OF_A_SCHEDULE = {
     "delete": ["*", "by"],
 }
 for _prefix in ("", "Async"):
+    SIGNATURES[f"{_prefix}Run.stream"] = ["name", "type", "*", "start", "last_attempt", "follow", "timeout"]
     SIGNATURES |= {f"{_prefix}ScheduleHandle.{name}": expected for name, expected in OF_A_SCHEDULE.items()}
     SIGNATURES |= {f"{_prefix}QueueHandle.{name}": expected for name, expected in OF_A_QUEUE.items()}
     SIGNATURES |= {f"{_prefix}Engine.{name}": expected for name, expected in OF_AN_ENGINE.items()}
@@ -220,6 +233,7 @@ TWINS: list[tuple[Any, Any]] = [
     (stepwell.ScheduleHandle, stepwell.AsyncScheduleHandle),
     (stepwell.OpenTransaction, stepwell.AsyncTransaction),
     (stepwell.sync.ChildRun, stepwell.ChildRun),
+    (stepwell.sync.Stream, stepwell.Stream),
 ]
 
 
@@ -237,12 +251,12 @@ def test_twins_have_the_same_names_with_the_same_parameters_and_one_is_awaited(p
             continue
         assert parameters(one) == parameters(other), name
         assert not inspect.iscoroutinefunction(one)
-        opens = name == "transaction" or (plain is stepwell.Engine and name == "queue")
+        opens = name in ("transaction", "stream") or (plain is stepwell.Engine and name == "queue")
         assert inspect.iscoroutinefunction(other) or opens, name
 
 
 def test_sync_has_the_operations_of_the_package_and_what_asyncio_has() -> None:
-    operations = {name for name in stepwell.sync.__all__ if name not in ("ChildRun", "Saga", "call", "sleep")}
+    operations = {name for name in stepwell.sync.__all__ if name not in ("ChildRun", "Saga", "Stream", "call", "sleep")}
     assert operations == FUNCTIONS - {"get_logger", "step", "transaction", "restore", "verify", "check", "workflow"}
 
 

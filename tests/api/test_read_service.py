@@ -74,7 +74,12 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Reads:
 
 Call = Callable[[AsyncEngine, AsyncRun[Any], AsyncQueueHandle], Awaitable[Any]]
 
+
 #: One call of each method, by class and name, in an order in which none of them spoils the run for the next.
+async def streamed(run: AsyncRun[Any]) -> list[Any]:
+    return [item async for item in run.stream("tokens", follow=False)]
+
+
 CALLS: dict[tuple[type, str], Call] = {
     (AsyncEngine, "start"): lambda engine, _run, _queue: engine.start(tells, id="other", queue=ROOM),
     (AsyncEngine, "get"): lambda engine, run, _queue: engine.get(run.id),
@@ -115,6 +120,8 @@ CALLS: dict[tuple[type, str], Call] = {
     (AsyncRun, "fork"): lambda engine, _run, _queue: rewound(engine, "fork"),
     (AsyncRun, "set_attributes"): lambda _engine, run, _queue: run.set_attributes({"a": 1}),
     (AsyncRun, "settle"): lambda _engine, run, _queue: not_settled(run),
+    (AsyncRun, "stream"): lambda _engine, run, _queue: streamed(run),
+    (AsyncRun, "truncate"): lambda _engine, run, _queue: run.truncate("tokens", before=1),
     (AsyncRun, "chapters"): lambda _engine, run, _queue: run.chapters(),
     (AsyncRun, "retry"): lambda engine, _run, _queue: failed_again(engine),
     (AsyncEngine, "take_over"): lambda engine, _run, _queue: refused(engine.take_over(999)),

@@ -457,6 +457,30 @@ def use_transactions(engine: TestEngine) -> Reader:
     return page
 
 
+def stream_out_of_a_run(engine: TestEngine) -> Reader:
+    async def model(_question: str) -> AsyncGenerator[str, None]:
+        for token in ("be", "cause"):
+            yield token
+
+    page = Reader("docs/how-to/stream-out-of-a-run.md", engine, model=model)
+    page.execute(0)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        page.execute(1)
+        page.execute(2)
+    assert printed.getvalue() == "because0 1 be\n1 1 cause\n['be', 'cause']\n"
+    page.execute(3)
+    page.execute(4)
+
+    @workflow(name="streams.measured")
+    async def measured() -> None:
+        await page.names["measure"]()
+
+    run = engine.start(measured)
+    assert list(run.stream("readings", float)) == [20.5]
+    return page
+
+
 def wait_for_messages(engine: TestEngine) -> Reader:
     page = Reader("docs/how-to/wait-for-messages.md", engine)
     page.execute_in_a_workflow(0, "order-42")
@@ -589,6 +613,7 @@ READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/how-to/retry-a-step.md": retry_a_step,
     "docs/how-to/run-cpu-bound-steps.md": run_cpu_bound_steps,
     "docs/how-to/run-on-a-schedule.md": run_on_a_schedule,
+    "docs/how-to/stream-out-of-a-run.md": stream_out_of_a_run,
     "docs/how-to/undo-work.md": undo_work,
     "docs/how-to/use-queues.md": use_queues,
     "docs/how-to/use-transactions.md": use_transactions,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
-from stepwell import Engine, workflow
+from stepwell import Engine, step, workflow
 from stepwell.definitions.queues import SettingsChange
+from stepwell.definitions.saying import PublishedValue
+from stepwell.definitions.step_call import StepCall
 from stepwell.errors import (
     EngineClosed,
     InvalidArgument,
@@ -18,6 +21,7 @@ from stepwell.errors import (
     RunNotEnded,
     RunNotFound,
     RunNotPaused,
+    StepwellError,
     StorageFull,
 )
 from stepwell.model.acts import Actor
@@ -32,6 +36,7 @@ from stepwell.runtime.requests import (
     DeleteRun,
     DescribeRun,
     ForkRun,
+    FromStep,
     OutgoingMessage,
     PauseQueue,
     PauseRun,
@@ -46,8 +51,10 @@ from stepwell.runtime.requests import (
     StartBulk,
     StartRun,
     TerminateRun,
+    TruncateStream,
     WaitForIdle,
     WaitForRun,
+    WaitForStream,
     WaitForValue,
 )
 from stepwell.runtime.schedule_requests import (
@@ -67,7 +74,15 @@ from stepwell.values.codec import Codec
 from stepwell.worker.runs import Capacity
 
 NOW = 1_700_000_000_000_000
+
+
+@step
+def tells() -> None:
+    """Never called."""
+
+
 MIA = Actor("mia", "asked for")
+GONE = StepCall(99, "gone", tells, "tells", 0, (), {}, copy_context())
 NEW = RunCreated("new", "anything", None, 0, "running", NOW)
 
 WRITING: list[Request] = [
@@ -97,8 +112,15 @@ WRITING: list[Request] = [
     PauseQueue("unknown", True, MIA),
     CancelWaiting("unknown", None, MIA),
     Purge(NOW),
+    TruncateStream("waits", "tokens", 1),
+    FromStep(GONE, 1, PublishedValue("total", "1")),
 ]
-WAITING: list[Request] = [WaitForRun("ended"), WaitForValue("ended", "total"), WaitForIdle()]
+WAITING: list[Request] = [
+    WaitForRun("ended"),
+    WaitForValue("ended", "total"),
+    WaitForStream("ended", "tokens", 0),
+    WaitForIdle(),
+]
 REFUSED: list[tuple[Request, type[Exception]]] = [
     (SendMessage("nobody", OutgoingMessage("go", None, None)), RunNotFound),
     (SendMessage("ended", OutgoingMessage("go", None, None)), RunEnded),
@@ -119,6 +141,9 @@ REFUSED: list[tuple[Request, type[Exception]]] = [
     (DeleteRun("nobody", MIA), RunNotFound),
     (ChangeQueue("unknown", SettingsChange({"concurrency": 2})), QueueNotFound),
     (PauseQueue("unknown", False, MIA), QueueNotFound),
+    (TruncateStream("nobody", "tokens", 1), RunNotFound),
+    (FromStep(GONE, 1, PublishedValue("total", "1")), StepwellError),
+    (WaitForStream("nobody", "tokens", 0), RunNotFound),
     (WaitForRun("nobody"), RunNotFound),
     (WaitForValue("nobody", "total"), RunNotFound),
     (WaitForValue("ended", "total"), RunEnded),

@@ -9,6 +9,7 @@ from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, over
 
 from stepwell.api.acts import Act
 from stepwell.api.async_repairs import AsyncRepairs
+from stepwell.api.async_streaming import AsyncStreaming
 from stepwell.api.async_talking import AsyncTalking
 from stepwell.api.chapters import ChapterInfo
 from stepwell.api.enlisted import Enlisted
@@ -202,7 +203,7 @@ class AsyncQueueHandle:
         return f"<AsyncQueueHandle {self.name!r}>"
 
 
-class AsyncRun(AsyncTalking, AsyncRepairs, Generic[T]):
+class AsyncRun(AsyncTalking, AsyncStreaming, AsyncRepairs, Generic[T]):
     """A handle of a run; `stepwell.Run`, awaited."""
 
     def __init__(self, engine: LoopCaller, run_id: str, definition: Workflow[..., Any]) -> None:

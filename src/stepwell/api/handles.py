@@ -13,6 +13,7 @@ from stepwell.api.chapters import ChapterInfo
 from stepwell.api.enlisted import Enlisted
 from stepwell.api.options import MANY_OPTIONS, START_OPTIONS, ManyOptions, StartOptions
 from stepwell.api.repairs import Make, Repairs
+from stepwell.api.streaming import Streaming
 from stepwell.api.talking import Talking
 from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, outcome
 from stepwell.definitions.definition import Workflow
@@ -232,7 +233,7 @@ class QueueHandle:
         return f"<QueueHandle {self.name!r}>"
 
 
-class Run(Talking, Repairs, Generic[T]):
+class Run(Talking, Streaming, Repairs, Generic[T]):
     """A handle of a run. `id` names it."""
 
     def __init__(self, engine: Caller, run_id: str, definition: Workflow[..., Any]) -> None:

@@ -31,12 +31,14 @@ from stepwell.runtime.requests import BulkAct
 from stepwell.store.inspector import CountGroup, Inspector, RunAbout, RunFilter
 from stepwell.store.membership import Answer
 from stepwell.store.queues import QueueState
+from stepwell.store.streams import StreamItemRow, StreamSummary
 from stepwell.values.codec import Codec
 from stepwell.worker.run_over import RunOver
 
 if TYPE_CHECKING:  # what most programs never ask is imported with the first question, the calendar among it
     from stepwell.api.bulk import BulkInfo
     from stepwell.api.schedule_views import ScheduleInfo
+    from stepwell.api.streams import StreamPage
     from stepwell.api.why import Reasons
 
 #: How many children `ReadService.details` shows.
@@ -284,6 +286,31 @@ class ReadService(OverviewService):
 
     def _acts(self, record: RunRecord) -> list[Act]:
         return [Act.of(act, record.ahead) for act in self._inspector.acts(record.key)]
+
+    # --- streams -----------------------------------------------------------------------------------------------------
+
+    def stream_page(self, run_id: str, name: str, start: int, limit: int, last_attempt: bool) -> StreamPage:
+        """Return a page of a stream, from an offset on; one below 0 counts from the end. Raises `RunNotFound`."""
+        from stepwell.api.streams import StreamPage
+
+        # How it stands is read first: what is over then is so behind all items that are read next.
+        facts = self._inspector.stream(run_id, name)
+        if facts is None:
+            raise RunNotFound(f"{self._location} has no run {run_id!r}; {self._run_listing} lists them")
+        begin = max(facts.first, facts.next + start) if start < 0 else start
+        rows: list[StreamItemRow] = []
+        if facts.key:
+            rows = self._inspector.stream_items(facts.key, begin, limit, last_attempt=last_attempt)
+        has_more = len(rows) == limit
+        following = rows[-1].offset + 1 if rows else begin
+        if not has_more:  # what is between the two is superseded
+            following = max(following, facts.next)
+        over = not has_more and (facts.closed_by is not None or facts.status in ENDED)
+        return StreamPage(rows, following, over, has_more, facts.ahead)
+
+    def streams(self, run_id: str) -> list[StreamSummary]:
+        """Return the streams of a run, by name; raises `RunNotFound`."""
+        return self._inspector.streams(self.record(run_id).key)
 
     # --- schedules ---------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from stepwell.api.options import (
     ManyOptions,
     StartMessage,
     StartOptions,
+    at_least,
     checked_messages,
     deadline_at,
     duration_microseconds,
@@ -60,6 +61,7 @@ from stepwell.runtime.requests import (
     StartBulk,
     StartRun,
     TerminateRun,
+    TruncateStream,
     WaitForRun,
     WaitForValue,
 )
@@ -247,6 +249,11 @@ class RequestFactory(RepairRequestFactory):
     def wait_for_run(self, run_id: str) -> WaitForRun:
         """Return the request to be told of a run's end."""
         return WaitForRun(run_id)
+
+    def truncate_stream(self, run_id: str, name: str, before: int) -> TruncateStream:
+        """Return the request to delete the items of a stream before an offset."""
+        check_name(name, "the name of a stream")
+        return TruncateStream(check_id(run_id), name, at_least(before, 0, "before"))
 
     def wait_for_value(self, run_id: str, key: str) -> WaitForValue:
         """Return the request to be told what a run publishes."""

@@ -13,13 +13,20 @@ from collections.abc import Callable
 from typing import Any
 
 from stepwell.definitions.definition import Step, Workflow
+from stepwell.definitions.saying import Outlet, outlet_here
 from stepwell.definitions.step_info import Attempt, enter_step
 from stepwell.values.own_tables import Connection
 
 
-def step(attempt: Attempt, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call the function of a step for an attempt, in whose own context this must be: `current` knows the attempt."""
+def step(
+    attempt: Attempt, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], outlet: Outlet | None
+) -> Any:
+    """Call the function of a step for an attempt, in whose own context this must be: `current` knows the attempt.
+
+    What it says meanwhile goes to `outlet`.
+    """
     enter_step(attempt)
+    outlet_here.set(outlet)
     return definition.invoke(args, kwargs)
 
 
@@ -29,9 +36,11 @@ def transaction(
     connection: Connection,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    outlet: Outlet,
 ) -> Any:
     """Call the function of a transactional step with the open connection; otherwise as `step`."""
     enter_step(attempt)
+    outlet_here.set(outlet)
     function: Callable[..., Any] = definition.function
     return function(connection, *args, **kwargs)
 

@@ -141,6 +141,12 @@ def current_here() -> StepInfo | RunContext | None:
     return found if found is None or isinstance(found, RunContext) else StepInfo(found)
 
 
+def attempt_here() -> tuple[Attempt, int] | None:
+    """Return the step that is executing in this context, and the number of its attempt."""
+    found = _current.get()
+    return None if found is None or isinstance(found, RunContext) else (found, found.attempt)
+
+
 def enter_step(attempt: Attempt) -> None:
     """Make `attempt` the current one of this context; each attempt executes in a context of its own."""
     _current.set(attempt)

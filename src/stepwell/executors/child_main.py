@@ -9,8 +9,9 @@ the end of a pipe whose other end the keeper holds.
 First comes the parent's `sys.path`, which `PROGRAM` reads, so that both find the same modules from the first import on.
 The rest are frames: one byte of kind, four bytes of length (big-endian), and so many bytes. The parent sends `SETUP`
 once, then a `CALL` each time the child is idle; the child says `STARTED` once, answers `LOADED` when it had to import
-the step first, and then one of `VALUE`, `NOTHING`, `PACKED`, `FAILED`, `REFUSED`. Text that begins with "F" instead of
-a kind is what `faulthandler` says of a crash: it writes to the same pipe.
+the step first, and then one of `VALUE`, `NOTHING`, `PACKED`, `FAILED`, `REFUSED`. What a step says meanwhile (see
+`stepwell.definitions.saying`) it sends as `SAID`, as MessagePack; the parent answers each with `HEARD`. Text that
+begins with "F" instead of a kind is what `faulthandler` says of a crash: it writes to the same pipe.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import runpy
 import signal
 import sys
 import threading
+from asyncio.events import _get_running_loop
 from collections.abc import Iterator
 from contextvars import copy_context
 from pathlib import Path
@@ -36,10 +38,12 @@ from stepwell.definitions import invoke
 from stepwell.definitions.callables import MAIN_IN_A_CHILD, refuse_coroutine
 from stepwell.definitions.definition import Step
 from stepwell.definitions.durable import as_definition
-from stepwell.errors import DefinitionError, SerializationError
+from stepwell.definitions.saying import Heard, Said
+from stepwell.definitions.step_info import Attempt
+from stepwell.errors import DefinitionError, SerializationError, StepFailed, StepwellError
 from stepwell.executors import imported_script, keeper
 from stepwell.values.codec import Codec
-from stepwell.values.failure import failure_json
+from stepwell.values.failure import failure_from_json, failure_json
 from stepwell.values.inspection import items_of, mapping_of
 
 #: What the interpreter of a child executes. `size` is the length of the search path in bytes.
@@ -69,6 +73,9 @@ PACKED: Final = 7
 FAILED: Final = 8
 REFUSED: Final = 9
 STARTED: Final = 10
+SAID: Final = 11
+# From the parent: what was said is recorded, or why it is not, as a failure.
+HEARD: Final = 12
 
 #: How the text begins that `faulthandler` writes; no kind of frame has that number.
 CRASH_REPORT: Final = b"F"
@@ -136,6 +143,8 @@ def from_json(text: str) -> str:
 
 _decode_setup = msgspec.json.Decoder(Setup).decode
 _decode_call = msgspec.json.Decoder(Call).decode
+decode_said = msgspec.msgpack.Decoder(Said).decode
+_encode_said = msgspec.msgpack.encode
 
 
 class Child:
@@ -150,6 +159,8 @@ class Child:
         self._call: Call | None = None  # the one under way
         self._task: asyncio.Task[Any] | None = None  # that carries it, where the step is async
         self._ending = False  # set by a signal
+        #: Held by whoever waits for a `HEARD`, and for the next call.
+        self._asking = threading.Lock()
         self._steps: dict[tuple[str, str, str], Step[..., Any]] = {}
         setup = self._read()
         if setup is None:
@@ -167,7 +178,8 @@ class Child:
             self._call = _decode_call(frame[1])
             del frame  # which may be large
             kind, answer = self._execute(self._call)
-            self._call = None
+            with self._asking:  # a thread that the step has left behind may wait for an answer
+                self._call = None
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(Exception):  # None, closed, or put in its place by the step
                     stream.flush()
@@ -240,14 +252,14 @@ class Child:
     def _invoke(self, call: Call, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if definition.is_async:
             return asyncio.run(self._carry(call, definition, args, kwargs))
-        return invoke.step(call, definition, args, kwargs)
+        return invoke.step(call, definition, args, kwargs, self)
 
     async def _carry(
         self, call: Call, definition: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         self._task = asyncio.current_task()
         try:
-            return await invoke.step(call, definition, args, kwargs)
+            return await invoke.step(call, definition, args, kwargs, self)
         finally:
             self._task = None
 
@@ -260,6 +272,37 @@ class Child:
             if part["type"].startswith(f"{MAIN_IN_A_CHILD}."):
                 part["type"] = "__main__" + part["type"].removeprefix(MAIN_IN_A_CHILD)
         return msgspec.json.encode(record)
+
+    # --- what a step says --------------------------------------------------------------------------------------------
+
+    is_immediate = False
+
+    @property
+    def codec(self) -> Codec:
+        """What the values are encoded with; see `stepwell.definitions.saying.Outlet`."""
+        return self._codec
+
+    def say(self, attempt: Attempt, number: int, said: Said, heard: Heard) -> None:
+        """Have the parent record something, and wait for that: in a thread, where this is called on an event loop."""
+        del number
+        if _get_running_loop() is None:
+            heard(self._told(attempt, said))
+        else:
+            thread = threading.Thread(target=lambda: heard(self._told(attempt, said)), name="stepwell-said")
+            thread.daemon = True
+            thread.start()
+
+    def _told(self, attempt: Attempt, said: Said) -> BaseException | None:
+        with self._asking:
+            if self._call is not attempt:
+                return StepwellError(
+                    f"step {attempt.name!r} of run {attempt.run_id!r} has ended, so what it writes is not recorded"
+                )
+            self._write(SAID, _encode_said(said))
+            frame = self._read()
+            if frame is None:
+                os._exit(TOLD_TO_END)  # the parent is gone
+            return failure_from_json(frame[1], StepFailed) if frame[1] else None
 
     # --- finding the step ----------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from stepwell.definitions.saying import Outlet
 from stepwell.definitions.step_call import StepCall
 from stepwell.executors.runner import AsyncTasks, is_rated
 from stepwell.executors.threads import StepThreads
@@ -36,8 +37,9 @@ class Dispatch:
     """Executes steps for one engine; for its thread. `finished` is called from whichever thread a step ends on.
 
     `threads` and `processes` bound how many steps execute in them at once; None: as many processes as there are CPUs.
-    `long_steps` is called, on the engine's thread, with the steps under way once a second while there are any;
-    `thread_over`, from any thread, when an attempt (with its number) has really ended that timed out with a permit.
+    What steps say while they execute goes to `outlet`. `long_steps` is called, on the engine's thread, with the steps
+    under way once a second while there are any; `thread_over`, from any thread, when an attempt (with its number) has
+    really ended that timed out with a permit.
     """
 
     def __init__(
@@ -49,15 +51,16 @@ class Dispatch:
         finished: Callable[[Sequence[StepCall]], None],
         long_steps: Callable[[list[StepCall]], None],
         thread_over: Callable[[StepCall, int], None],
+        outlet: Outlet,
         processes: int | None = None,
     ) -> None:
         self._loop = loop
         self._step_loop = step_loop
         self._long_steps = long_steps
         self._long_timer: asyncio.TimerHandle | None = None
-        self._async_tasks = AsyncTasks(step_loop or loop, codec, finished)
-        self._threads = StepThreads(codec, finished, threads, self._bound, thread_over)
-        self._make_processes = partial(_process_pool, loop, codec, finished, processes)
+        self._async_tasks = AsyncTasks(step_loop or loop, codec, finished, outlet)
+        self._threads = StepThreads(codec, finished, threads, self._bound, thread_over, outlet)
+        self._make_processes = partial(_process_pool, loop, codec, finished, processes, outlet)
         self._processes: ProcessPool | None = None
         self._closed = False
         self._starts_timer: asyncio.TimerHandle | None = None
@@ -220,9 +223,13 @@ class Dispatch:
 
 
 def _process_pool(
-    loop: asyncio.AbstractEventLoop, codec: Codec, finished: Callable[[Sequence[StepCall]], None], limit: int | None
+    loop: asyncio.AbstractEventLoop,
+    codec: Codec,
+    finished: Callable[[Sequence[StepCall]], None],
+    limit: int | None,
+    outlet: Outlet,
 ) -> ProcessPool:
     """Make what executes isolated steps. Most programs have none, and need not load it."""
     from stepwell.executors.process_pool import ProcessPool  # noqa: PLC0415 - as above
 
-    return ProcessPool(loop, codec, finished, limit)
+    return ProcessPool(loop, codec, finished, limit, outlet)

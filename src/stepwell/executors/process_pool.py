@@ -24,6 +24,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from stepwell.definitions.saying import Outlet
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import SerializationError, StepFailed, StepProcessDied, StepwellError
 from stepwell.executors import child_main as wire
@@ -32,7 +33,7 @@ from stepwell.executors.congestion import Congestion
 from stepwell.executors.runner import Finished, note_beginning, time_limit, timed_out
 from stepwell.model.steady import monotonic
 from stepwell.values.codec import Codec
-from stepwell.values.failure import failure_from_json
+from stepwell.values.failure import failure_from_json, failure_json
 
 _log: Final = logging.getLogger("stepwell")
 
@@ -85,8 +86,16 @@ class ProcessPool:
     All methods are for the thread of `loop`; `close` may be called from another one once the loop has stopped.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, codec: Codec, finished: Finished, limit: int | None) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        codec: Codec,
+        finished: Finished,
+        limit: int | None,
+        outlet: Outlet,
+    ) -> None:
         self._loop = loop
+        self._outlet = outlet
         self.now: Callable[[], int] | None = None
         self._codec = codec
         self._finished = finished
@@ -377,6 +386,9 @@ class ProcessPool:
                     child.timer = None
                 self._limit_time(child, attempts)
             return
+        if kind == wire.SAID:
+            self._said(child, attempts, body)
+            return
         if kind == wire.ENDING:
             child.stopping, child.was_told = True, body == wire.TOLD
             return
@@ -392,6 +404,25 @@ class ProcessPool:
         self._idle.append(child)
         self._serve()
         self._finished([attempts])
+
+    def _said(self, child: _Child, attempts: StepCall, body: bytes) -> None:
+        """Have recorded what a step says, and tell its process."""
+        try:
+            said = wire.decode_said(body)
+        except msgspec.DecodeError:
+            self._stop(child, "garbled")
+            return
+
+        def heard(error: BaseException | None) -> None:
+            answer = b"" if error is None else failure_json(error).encode()
+            with contextlib.suppress(RuntimeError):  # the loop is closed: so is the engine
+                self._loop.call_soon_threadsafe(self._tell_heard, child, attempts, answer)
+
+        self._outlet.say(attempts, attempts.attempt, said, heard)
+
+    def _tell_heard(self, child: _Child, attempts: StepCall, answer: bytes) -> None:
+        if child.attempts is attempts:
+            self._send(child, wire.header(wire.HEARD, len(answer)) + answer)
 
 
 def _take_answer(attempts: StepCall, kind: int, body: bytes) -> None:

@@ -17,6 +17,7 @@ from contextvars import Context
 from typing import Any, Final
 
 from stepwell.definitions import invoke
+from stepwell.definitions.saying import Outlet
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import StepInterrupted, StepTimeout
 from stepwell.executors.interrupts import ends_process
@@ -186,21 +187,22 @@ class _StepTask:
             self._carrying = False
 
 
-def _first_stretch(attempts: StepCall) -> tuple[Any, Any]:
+def _first_stretch(attempts: StepCall, outlet: Outlet) -> tuple[Any, Any]:
     """Begin a step in its own context; return its coroutine and what that waits for, or raise its StopIteration."""
-    coroutine: Any = invoke.step(attempts, attempts.definition, attempts.args, attempts.kwargs)
+    coroutine: Any = invoke.step(attempts, attempts.definition, attempts.args, attempts.kwargs, outlet)
     return coroutine, coroutine.send(None)
 
 
 class AsyncTasks:
     """Executes async steps on one event loop. All methods but `busy` are for that loop's thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, codec: Codec, finished: Finished) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, codec: Codec, finished: Finished, outlet: Outlet) -> None:
         self.loop = loop
         self.codec = codec
         self.closed = False
         self.now: Callable[[], int] | None = None
         self._finished = finished
+        self._outlet = outlet
         self._idle: list[_StepTask] = []
         self._busy: dict[StepCall, _StepTask] = {}
 
@@ -224,7 +226,7 @@ class AsyncTasks:
                     ended.append(attempts)
                     continue
                 try:
-                    coroutine, yielded = context.run(_first_stretch, attempts)
+                    coroutine, yielded = context.run(_first_stretch, attempts, self._outlet)
                 except StopIteration as end:
                     if note_value(end.value) and self.records_aside(attempts, end.value):
                         continue

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Final
 
 from stepwell.definitions import invoke
+from stepwell.definitions.saying import Outlet
 from stepwell.definitions.step_call import StepCall
 from stepwell.executors.congestion import Congestion
 from stepwell.executors.runner import Finished, note_beginning, time_limit, timed_out
@@ -74,10 +75,12 @@ class StepThreads:
         limit: int,
         bound: Callable[[StepCall, int, float], None],
         over: Callable[[StepCall, int], None],
+        outlet: Outlet,
     ) -> None:
         self.now: Callable[[], int] | None = None
         self._codec = codec
         self._finished = finished
+        self._outlet = outlet
         self._bound = bound  # called when an attempt with a time limit begins; must lead to `expire`
         self._over = over  # called when an attempt that timed out, and was left with its permit, has really ended
         self._limit = limit
@@ -210,7 +213,7 @@ class StepThreads:
         if limit is not None:
             self._bound(attempts, attempts.attempt, limit)
         try:
-            result = invoke.step(attempts, attempts.definition, attempts.args, attempts.kwargs)
+            result = invoke.step(attempts, attempts.definition, attempts.args, attempts.kwargs, self._outlet)
         except BaseException as error:  # noqa: BLE001 - whatever a step raises is its attempt's outcome
             return partial(_record_error, error)
         return partial(self._record, result)

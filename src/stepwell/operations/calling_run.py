@@ -17,7 +17,7 @@ def calling_run(what: str) -> Execution:
         end_clean_up()
         raise StepwellError(
             f"{what} was called outside of a workflow. Inside a step, or in code that no workflow runs, use the "
-            "engine's own methods (engine.send, engine.start, …) instead"
+            "engine's own methods (engine.send, engine.start, …) instead; publish() and stream() work in steps as well"
         )
     return run
 

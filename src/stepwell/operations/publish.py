@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from stepwell.definitions.saying import PublishedValue, Speaker, say, speaker_here
 from stepwell.model.journal import EntryForm
 from stepwell.model.names import check_name
-from stepwell.operations.calling_run import calling_run
+from stepwell.operations.calling_run import calling_run, calling_run_or_none
 from stepwell.replay.divergence import Given
 from stepwell.store.changes import ValuePublished
 from stepwell.worker import facts
@@ -21,12 +22,29 @@ if TYPE_CHECKING:
 
 
 async def publish(key: str, value: object) -> None:
-    """Publish a value under `key`, in place of an earlier one; `Run.value` reads it, or waits for it."""
-    run = calling_run("publish()")
+    """Publish a value under `key`, in place of an earlier one; `Run.value` reads it, or waits for it.
+
+    In a workflow it is published exactly once, with the commit of what else the code does. In a step it is published at
+    once: when this returns, it survives power loss.
+    """
+    run = calling_run_or_none()
+    if run is None and (speaker := speaker_here()) is not None:
+        await say(speaker, of_step(speaker, key, value))
+        return
+    run = calling_run("publish()") if run is None else run
     check_name(key, "the key of a published value")
     where = f"the value published as {key!r} by run {run.run_id!r}"
     payload, fingerprint = run.codec.seal_untyped(value, (value,), where)
     await run.perform("publish", key, fingerprint, None, payload, Given((value,), {}))
+
+
+def of_step(speaker: Speaker, key: str, value: object) -> PublishedValue:
+    """Return what a step publishes; raises as `publish` does."""
+    check_name(key, "the key of a published value")
+    if speaker.outlet is None:
+        return PublishedValue(key, None)
+    where = f"the value published as {key!r} by {speaker}"
+    return PublishedValue(key, speaker.outlet.codec.encode_untyped(value, where))
 
 
 def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:

@@ -15,7 +15,8 @@ from stepwell.operations.receive import RECEIVE
 from stepwell.operations.result import RESULT
 from stepwell.operations.send import SEND
 from stepwell.operations.step import STEP
+from stepwell.operations.stream import STREAM
 from stepwell.operations.timer import TIMER
 from stepwell.worker.operation_kinds import OperationTable
 
-OPERATIONS: Final = OperationTable((STEP, TIMER, RECEIVE, SEND, PUBLISH, START, RESULT, PATCH, DESCRIBE))
+OPERATIONS: Final = OperationTable((STEP, TIMER, RECEIVE, SEND, PUBLISH, STREAM, START, RESULT, PATCH, DESCRIBE))

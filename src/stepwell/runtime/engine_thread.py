@@ -30,9 +30,10 @@ from stepwell.replay.source_location import executing_at
 from stepwell.runtime.in_line import InLineTurns, TurnLock, timed_turn
 from stepwell.runtime.light_turns import StepsEnded
 from stepwell.runtime.lock_watch import LockWatch
-from stepwell.runtime.requests import Request
+from stepwell.runtime.requests import FromStep, Request
 from stepwell.runtime.retention import Retention
 from stepwell.runtime.stalls import StallWatch
+from stepwell.runtime.step_outlet import StepOutlet
 from stepwell.runtime.turn import TurnLoop
 from stepwell.runtime.watchdog import Watchdog
 from stepwell.store.notifications import Notification
@@ -127,6 +128,7 @@ class EngineThread:
             self._finished,
             self._long_steps,
             self._thread_over,
+            StepOutlet(codec, self._said, self._later),
             step_processes,
         )
         self.steps.watch_starts(self._beginning, self._starts_seen)
@@ -409,6 +411,17 @@ class EngineThread:
             return
         turn_loop.submit(request, reply)
         self._ask()
+
+    def _said(self, request: FromStep, reply: Reply) -> None:
+        """Hand in what a step says, also while the engine closes; from any thread."""
+        if self.turn_loop.failure is not None:
+            reply(None, self.turn_loop.failure)
+            return
+        self.turn_loop.submit(request, reply)
+        self._ask()
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        self._soon(partial(self._loop.call_later, seconds, call))
 
     def forget(self, reply: Reply) -> None:
         """Take note that nobody waits for this answer any more."""

@@ -23,6 +23,7 @@ from stepwell.runtime.requests import (
     DeleteRun,
     DescribeRun,
     ForkRun,
+    FromStep,
     PauseQueue,
     PauseRun,
     Purge,
@@ -36,8 +37,10 @@ from stepwell.runtime.requests import (
     StartBulk,
     StartRun,
     TerminateRun,
+    TruncateStream,
     WaitForIdle,
     WaitForRun,
+    WaitForStream,
     WaitForValue,
     Waiting,
 )
@@ -54,6 +57,7 @@ from stepwell.runtime.schedule_requests import (
     TriggerSchedule,
 )
 from stepwell.runtime.settle_requests import SettleRequests
+from stepwell.runtime.stream_requests import StreamRequests
 from stepwell.runtime.waiters import Waiters
 from stepwell.store.inspector import Inspector
 from stepwell.worker.unit_of_work import Reply
@@ -82,6 +86,7 @@ class RequestGate:
         self._rewinds = RewindRequests(worker, retries)
         self._forks = ForkRequests(worker, inspector)
         self._settles = SettleRequests(worker, retries)
+        self._streams = StreamRequests(worker)
         self._bulk = bulk
         self._queues = queues
         self._purging = purging
@@ -107,8 +112,6 @@ class RequestGate:
         match request:
             case StartRun():
                 self._runs.start(request, reply)
-            case WaitForRun():
-                self._waiters.run(request, reply)
             case SendMessage():
                 self._runs.send(request, reply)
             case CancelRun():
@@ -154,10 +157,10 @@ class RequestGate:
                 | DeleteSchedule()
             ):
                 self._schedules.serve(request, reply)
-            case WaitForValue():
-                self._waiters.value(request, reply)
-            case WaitForIdle():
-                self._waiters.when_idle(reply)
+            case WaitForRun() | WaitForValue() | WaitForStream() | WaitForIdle():
+                self._waiters.serve(request, reply)
+            case FromStep() | TruncateStream():
+                self._streams.serve(request, reply)
             case _:
                 assert_never(request)
 

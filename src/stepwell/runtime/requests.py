@@ -8,11 +8,12 @@ served in pieces is followed by another of its kind, which says how far that one
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from stepwell.definitions.queues import SettingsChange
+from stepwell.definitions.saying import Said
 from stepwell.model.acts import Actor
 from stepwell.model.attributes import Description
 from stepwell.model.journal import EntryKind, Payload
@@ -239,12 +240,42 @@ class WaitForValue(msgspec.Struct, frozen=True):
     key: str
 
 
+class WaitForStream(msgspec.Struct, frozen=True):
+    """Answered when a stream of a run has an item with the offset `after` or a later one, or can get none any more.
+
+    Or with `RunNotFound`.
+    """
+
+    run_id: str
+    name: str
+    after: int
+
+
+class TruncateStream(msgspec.Struct, frozen=True):
+    """Delete the items of a stream before an offset. Answered with how many there were, or with `RunNotFound`."""
+
+    run_id: str
+    name: str
+    before: int
+
+
+class FromStep(msgspec.Struct, frozen=True, eq=False):
+    """Record what attempt `number` of a step says while it executes. Answered when that is recorded.
+
+    Or with `StepwellError` where nobody waits for that attempt any more, `StreamClosed`, `StreamFull`.
+    """
+
+    attempts: Any
+    number: int
+    said: Said
+
+
 class WaitForIdle(msgspec.Struct, frozen=True):
     """Answered once nothing is to be done, with the time at which that changes by itself, or None."""
 
 
 #: What changes nothing in the file, and so is served also while nothing can be written.
-Waiting: TypeAlias = WaitForRun | WaitForValue | WaitForIdle
+Waiting: TypeAlias = WaitForRun | WaitForValue | WaitForStream | WaitForIdle
 
 Request: TypeAlias = (
     StartRun
@@ -267,6 +298,8 @@ Request: TypeAlias = (
     | CancelWaiting
     | Purge
     | ScheduleRequest
+    | TruncateStream
+    | FromStep
     | Waiting
 )
 

@@ -13,7 +13,7 @@ from stepwell.errors import RunEnded, RunNotFound, StepwellError
 from stepwell.model.journal import Payload
 from stepwell.model.lifecycle import ENDED
 from stepwell.model.run import RunRecord
-from stepwell.runtime.requests import WaitForRun, WaitForValue
+from stepwell.runtime.requests import WaitForIdle, WaitForRun, WaitForStream, WaitForValue
 from stepwell.store.store import Store
 from stepwell.worker.commit_batch import CommitBatch
 from stepwell.worker.run_cache import RunCache
@@ -43,9 +43,22 @@ class Waiters:
         self._batch = batch
         self._of_runs: dict[str, list[Reply]] = {}
         self._of_values: dict[tuple[int, str], list[Reply]] = {}
+        self._of_streams: dict[tuple[int, str], list[Reply]] = {}
         self._ids: dict[int, str] = {}  # of the runs in `_of_runs`, by key
         self._listening = False
         self.idle: list[Reply] = []
+
+    def serve(self, request: WaitForRun | WaitForValue | WaitForStream | WaitForIdle, reply: Reply) -> None:
+        """Serve one of these requests."""
+        match request:
+            case WaitForRun():
+                self.run(request, reply)
+            case WaitForValue():
+                self.value(request, reply)
+            case WaitForStream():
+                self.stream(request, reply)
+            case WaitForIdle():
+                self.when_idle(reply)
 
     def run(self, request: WaitForRun, reply: Reply) -> None:
         """Serve a `WaitForRun`."""
@@ -76,6 +89,28 @@ class Waiters:
                 raise _will_not_publish(run_id, key, record.status)
             self._of_values.setdefault((record.key, key), []).append(reply)
 
+    def stream(self, request: WaitForStream, reply: Reply) -> None:
+        """Serve a `WaitForStream`."""
+        self._listen()
+        found = self._store.inspector.stream(request.run_id, request.name)
+        if found is None:
+            raise RunNotFound(f"{self._store.location} has no run {request.run_id!r}")
+        if found.next > request.after or found.closed_by is not None or found.status in ENDED:
+            reply(None, None)
+        else:
+            self._of_streams.setdefault((found.run, request.name), []).append(reply)
+
+    def stream_grew(self, run: int, name: str) -> None:
+        """Tell whoever waits for more of this stream, so that they look."""
+        if self._of_streams:
+            for reply in self._of_streams.pop((run, name), ()):
+                reply(None, None)
+
+    def _streams_changed(self, keys: AbstractSet[int] | None) -> None:
+        """Have all look who wait for streams of the runs with these keys, None for all."""
+        for place in [place for place in self._of_streams if keys is None or place[0] in keys]:
+            self.stream_grew(*place)
+
     def _record(self, run_id: str) -> RunRecord:
         record = self._store.reads.run_by_id(run_id)
         if record is None:
@@ -95,8 +130,10 @@ class Waiters:
 
     def look(self, keys: set[int] | None) -> None:
         """Look whether the runs with these keys, None for all, ended or published elsewhere; an event."""
+        if self._of_streams:
+            self._streams_changed(keys)
         if not self._of_runs and not self._of_values:
-            if keys is None and self._listening:
+            if keys is None and self._listening and not self._of_streams:
                 self._listening = False
                 self._store.notifications.listen(False)
             return
@@ -139,6 +176,8 @@ class Waiters:
         """Tell whoever waits for these runs, or for a value that they will not publish any more."""
         for end in over:
             self._ids.pop(end.key, None)
+            if self._of_streams and end.status in ENDED:
+                self._streams_changed({end.key})
             for reply in self._of_runs.pop(end.id, ()):
                 reply(end, None)
             if self._of_values and end.status in ENDED:
@@ -159,8 +198,8 @@ class Waiters:
 
     def refuse(self, error: StepwellError) -> None:
         """Tell everyone that nothing will come any more, and why."""
-        waiting = [*self._of_runs.values(), *self._of_values.values(), self.idle]
-        self._of_runs, self._of_values, self.idle = {}, {}, []
+        waiting = [*self._of_runs.values(), *self._of_values.values(), *self._of_streams.values(), self.idle]
+        self._of_runs, self._of_values, self._of_streams, self.idle = {}, {}, {}, []
         self._ids.clear()
         for replies in waiting:
             for reply in replies:
@@ -170,7 +209,9 @@ class Waiters:
         """Drop a reply that nobody waits for any more; an event."""
         if reply in self.idle:
             self.idle.remove(reply)
-        elif not _drop(reply, self._of_values) and _drop(reply, self._of_runs):
+        elif _drop(reply, self._of_values) or _drop(reply, self._of_streams):
+            return
+        elif _drop(reply, self._of_runs):
             self._ids = {key: run_id for key, run_id in self._ids.items() if run_id in self._of_runs}
 
 

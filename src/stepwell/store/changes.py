@@ -36,6 +36,7 @@ from stepwell.store.queues import (
 from stepwell.store.replacements import Replacement
 from stepwell.store.schedules import ScheduleAdvanced, ScheduleDeleted, ScheduleSaved
 from stepwell.store.settlements import SettlementTaken, StepSettled
+from stepwell.store.streams import StreamSuperseded, StreamTruncated, StreamWritten
 
 
 class RunCreated(msgspec.Struct, frozen=True, gc=False):
@@ -337,12 +338,16 @@ class StepSummarized(msgspec.Struct, frozen=True):
 
 
 class ValuePublished(msgspec.Struct, frozen=True, gc=False):
-    """The run published `value` under `key`, in place of what it published there before."""
+    """The run published `value` under `key`, in place of what it published there before.
+
+    With `owner` set a step of it did, and this raises `ClaimLost` where that worker does not own the run any more.
+    """
 
     run: int
     key: str
     value: Payload
     at: int
+    owner: int | None = None
 
 
 class RunDescribed(msgspec.Struct, frozen=True, gc=False):
@@ -416,6 +421,9 @@ Change: TypeAlias = (
     | ScheduleSaved
     | ScheduleAdvanced
     | ScheduleDeleted
+    | StreamWritten
+    | StreamSuperseded
+    | StreamTruncated
 )
 
 #: Why a start made no run of its own: a run with its dedup key has not ended; such a run still waited, and has the

@@ -17,6 +17,7 @@ from stepwell.store.bulk_acts import BulkRecord
 from stepwell.store.overview import OverviewReads
 from stepwell.store.queues import QueueReads, Standing
 from stepwell.store.schedules import ScheduleReads
+from stepwell.store.streams import StreamReads
 
 #: How a value is compared with that of a filter.
 Comparison: TypeAlias = Literal["=", "<", ">", "<=", ">="]
@@ -74,7 +75,7 @@ class RunAbout(msgspec.Struct, frozen=True):
     attempts: int = 1
 
 
-class Inspector(QueueReads, ScheduleReads, OverviewReads, Protocol):
+class Inspector(QueueReads, ScheduleReads, StreamReads, OverviewReads, Protocol):
     """The read side for people. Every call is one short read on a connection of its own; all are safe from any thread.
 
     What workers ask is `stepwell.store.worker_reads.WorkerReads`.

@@ -109,6 +109,13 @@ class ValuePublished(msgspec.Struct, frozen=True):
     value: Payload
 
 
+class StreamGrew(msgspec.Struct, frozen=True):
+    """A run has written to one of its streams, or closed it."""
+
+    run: int
+    name: str
+
+
 class OperationPutOff(msgspec.Struct, frozen=True):
     """An operation can be opened now: what it concerns is committed, or refused."""
 
@@ -175,6 +182,7 @@ Fact: TypeAlias = (
     | PausesEnded
     | RunsWoken
     | ValuePublished
+    | StreamGrew
     | OperationPutOff
     | WatchedRunOver
     | TransactionDue

@@ -15,6 +15,7 @@ from stepwell.model.lifecycle import Status
 from stepwell.model.run import Message, Permit, RunRecord
 from stepwell.replay.execution import Execution
 from stepwell.replay.operation import Operation
+from stepwell.worker.stream_books import StreamBooks
 
 #: In place of the time that a row has: it is due, as of some moment. No time that a run rests with is this one.
 _MADE_DUE: Final = -1
@@ -76,6 +77,7 @@ class LoadedRun:
         "shares_ids",
         "spin",
         "status",
+        "streams",
         "suspect",
         "timers",
         "waiting_on",
@@ -122,6 +124,7 @@ class LoadedRun:
         self.resumed = record.resumed  # somebody asked for it to be tried again
         self.halted_before: str | None = None  # why, where it is tried again without being asked for
         self.pausing: Pausing | None = None  # not None: it is paused as soon as its attempts under way have ended
+        self.streams: StreamBooks | None = None  # what it has written to, once it has
         self.spin: Spin | None = None  # not None: the code goes round without waiting
         self.suspect = False  # it was under way when workers died (see `Membership.reap`)
         self.work: Any = None  # the uncommitted `UnitOfWork` that touches this run

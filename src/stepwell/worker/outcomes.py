@@ -65,7 +65,7 @@ class Outcomes:
                 if attempts.wanted and self._memory.runs.get(run.key) is run:
                     self._batch.join(run, work)
                     with self._runs.loops.left():
-                        self._steps.call_transaction(attempts, lent)
+                        self._steps.call_transaction(run, attempts, lent, work)
                     self._steps.finished(attempts)
             for run in work.loaded_runs:
                 if run.work is work:  # what an earlier commit of this turn led to has a work of its own

@@ -16,6 +16,7 @@ from stepwell.model.retry import Retry, is_spent, next_delay
 from stepwell.model.waits import shortened
 from stepwell.store.changes import PauseRequested
 from stepwell.store.store import Lent
+from stepwell.store.streams import StreamSuperseded
 from stepwell.values.codec import Codec
 from stepwell.values.failure import failure_json, summary_from_json
 from stepwell.values.failure_codec import FailureCodec
@@ -25,6 +26,8 @@ from stepwell.worker.claims import Claims
 from stepwell.worker.failure_log import attempt_failed, failed_unheard
 from stepwell.worker.loaded_run import LoadedRun, Pausing
 from stepwell.worker.runs import Runs
+from stepwell.worker.streams import has_written
+from stepwell.worker.transaction_outlet import TransactionOutlet
 from stepwell.worker.unit_of_work import UnitOfWork
 from stepwell.worker.unrecorded import interrupted, unrecorded
 
@@ -127,6 +130,8 @@ class StepOutcomes:
             return
         if retry_at is None:
             retry_at, attempts.forgiven, attempts.first_started_at = now, attempts.attempt, 0
+        if has_written(run, attempts.operation, attempts.attempt):
+            work.changes.append(StreamSuperseded(run.key, attempts.operation))
         self._record_failed_attempt(attempts, failure, retry_at, work, now, spent=spent)
         run.entries += 1
         attempts.attempt += 1
@@ -197,19 +202,23 @@ class StepOutcomes:
         self._record_failed_attempt(attempts, failure_json(error), now, work, now, code)
         self._carrier.halt(run, unrecorded(attempts, error), work, attempts)
 
-    def call_transaction(self, attempts: StepCall, lent: Lent) -> None:
+    def call_transaction(self, run: LoadedRun, attempts: StepCall, lent: Lent, work: UnitOfWork) -> None:
         """Call a transactional step inside the open transaction; undo what it wrote where it fails."""
+        outlet = TransactionOutlet(self._runs, run, attempts.operation)
         try:
             with lent.savepoint():
                 result = attempts.context.copy().run(
-                    invoke.transaction, attempts, attempts.definition, lent, attempts.args, attempts.kwargs
+                    invoke.transaction, attempts, attempts.definition, lent, attempts.args, attempts.kwargs, outlet
                 )
                 record_result(self._runs.codec, attempts, result)
                 if attempts.refused is not None:
                     raise attempts.refused
         except BaseException as error:  # noqa: BLE001 - whatever the user's function raises is the attempt's outcome
+            outlet.forget()
             if error is not attempts.refused:
                 attempts.error = error
+        else:
+            outlet.add_to(work)
 
 
 def _deadline(attempts: StepCall) -> int | None:

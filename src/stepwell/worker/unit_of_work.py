@@ -36,6 +36,7 @@ from stepwell.store.changes import (
 from stepwell.store.forks import RunForked
 from stepwell.store.queues import PermitDetached, QueueDeclared
 from stepwell.store.store import Unit
+from stepwell.store.streams import StreamTruncated
 from stepwell.worker.facts import Fact
 from stepwell.worker.failure_log import Line
 from stepwell.worker.loaded_run import LoadedRun
@@ -143,7 +144,7 @@ class UnitOfWork(Unit, eq=False):
     @overload
     def then(
         self,
-        change: BulkBegun | RunForked,
+        change: BulkBegun | RunForked | StreamTruncated,
         on_commit: Callable[[int], Fact | None],
         on_refusal: Refusal | None = None,
     ) -> None: ...

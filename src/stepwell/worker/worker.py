@@ -138,7 +138,7 @@ class Worker:
                 for key in keys:
                     self.inbox.unpause(key)
                 self.claims.work_may_exist = True
-            case facts.ValuePublished():
+            case facts.ValuePublished() | facts.StreamGrew():
                 self.runs.effects.append(fact)
             case facts.OperationPutOff(run, operation):
                 self._reopen(run, operation)

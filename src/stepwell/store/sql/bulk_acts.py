@@ -26,6 +26,8 @@ PURGE: Final = (
     "messages_purged",
     "values_purged",
     "summaries_purged",
+    "stream_items_purged",
+    "streams_purged",
     "watches_purged",
     "watchings_purged",
     "batch_items_purged",

@@ -17,6 +17,7 @@ from stepwell.store.sql.connection import SqlConnection, Statements
 from stepwell.store.sql.part import Part
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.retries import Retries
+from stepwell.store.sql.streams import Streams
 
 
 class Chapters(Part):
@@ -30,11 +31,13 @@ class Chapters(Part):
         flush: Callable[[], None],
         refuse: Callable[[int], None],
         retries: Retries,
+        streams: Streams,
     ) -> None:
         super().__init__(connection, sql, after)
         self._flush = flush
         self._refuse = refuse
         self._retries = retries
+        self._streams = streams
         #: For `Applier.handlers`.
         self.handlers: dict[type, Callable[[Any], Any]] = {RunContinued: self._continued, RunRewound: self._rewound}
 
@@ -61,6 +64,7 @@ class Chapters(Part):
             where = ", in the memory of another worker" if is_elsewhere else ""
             raise RunNotEnded(f"run {run_id!r} is {status} now{where}: it has moved on. Look at it before you go on")
         self._execute(self._sql["settlements_dropped"], (run,))
+        self._streams.rewind(run, change.kept)
         journal_from = self._begin(run, change.how, at)
         is_new = change.how == "restarted"
         if is_new:

@@ -21,6 +21,7 @@ from stepwell.store.sql.overview import OverviewReader
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.records import record_of
 from stepwell.store.sql.schedules import ScheduleReader
+from stepwell.store.sql.streams import StreamReader
 
 _NO_KEY: Final = 2**63 - 1
 _LAST_CHARACTER: Final = chr(sys.maxunicode)
@@ -44,7 +45,7 @@ _COUNTED_BY: Final[dict[CountGroup, str]] = {
 }
 
 
-class SqlInspector(OverviewReader, ScheduleReader):
+class SqlInspector(OverviewReader, ScheduleReader, StreamReader):
     """A `stepwell.store.inspector.Inspector`."""
 
     # --- runs --------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from stepwell.errors import RunEnded, RunNotFound, StoreError
+from stepwell.errors import ClaimLost, RunEnded, RunNotFound, StoreError
 from stepwell.model.lifecycle import ENDED, Status
 from stepwell.store.changes import MessageSent, MessageTaken, Sent, StepSummarized, ValuePublished, WatchAdded
 from stepwell.store.sql.aftermath import Aftermath
@@ -66,7 +66,9 @@ class Messages(Part):
         self._execute(self._sql["step_summarized"], (change.run, change.op, change.summary))
 
     def _value_published(self, change: ValuePublished) -> None:
-        self._execute(self._sql["value_published"], (change.run, change.key, change.value, change.at))
+        self._execute(self._sql["value_published"], (change.run, change.key, change.value, change.at, change.owner))
+        if change.owner is not None and not self._connection.changes():
+            raise ClaimLost(f"the run with the key {change.run} is not worker {change.owner}'s any more")
         self._after.ended.append(change.run)
 
     def _watch_added(self, change: WatchAdded) -> Status:

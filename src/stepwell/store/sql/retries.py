@@ -18,6 +18,7 @@ from stepwell.store.queues import Entered
 from stepwell.store.sql.connection import SqlConnection, Statements
 from stepwell.store.sql.queue_changes import Entries
 from stepwell.store.sql.queue_facts import to_json
+from stepwell.store.sql.streams import Streams
 
 _decode_place: Final = msgspec.json.Decoder(tuple[str, int]).decode
 
@@ -25,10 +26,11 @@ _decode_place: Final = msgspec.json.Decoder(tuple[str, int]).decode
 class Retries:
     """Applies retries on the writer's connection; see the module."""
 
-    def __init__(self, connection: SqlConnection, sql: Statements, entries: Entries) -> None:
+    def __init__(self, connection: SqlConnection, sql: Statements, entries: Entries, streams: Streams) -> None:
         self._execute = connection.cursor().execute
         self._sql = sql
         self._entries = entries
+        self._streams = streams
 
     def keep_place(self, run: int) -> None:
         """Note where a run that ends without a result stands in its queue."""
@@ -45,6 +47,7 @@ class Retries:
             raise RunNotEnded(f"run {run_id!r} is {status} now: somebody else was faster. Look at it before you go on")
         self._execute(self._sql["settlements_dropped"], (change.run,))
         if change.undone:
+            self._streams.undo(change.run, change.undone)
             self._execute(self._sql["entries_undone"], (change.run, to_json(change.undone)))
         self.put_back(change.run, change.returned)
         in_queue = queue is not None

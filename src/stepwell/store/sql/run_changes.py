@@ -21,7 +21,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 import msgspec
 from msgspec.structs import astuple
 
-from stepwell.errors import ClaimLost, RunNotFound, StoreError
+from stepwell.errors import ClaimLost, RunNotFound, StepwellError, StoreError
 from stepwell.model.journal import Entry
 from stepwell.model.lifecycle import ENDED, IllegalTransition, Status, check_transition
 from stepwell.model.run import RunRecord
@@ -53,6 +53,7 @@ from stepwell.store.sql.records import record_of
 from stepwell.store.sql.retries import Retries
 from stepwell.store.sql.schedules import Schedules
 from stepwell.store.sql.settlements import Settlements
+from stepwell.store.sql.streams import Streams
 from stepwell.store.sql.unit_facts import SqlUnitFacts
 from stepwell.store.store import Unit
 
@@ -76,12 +77,13 @@ class Applier(Part):
         self._ownership = Ownership(connection, sql, self._after, self.flush)
         self._messages = Messages(connection, sql, self._after, self._ownership.wake_known)
         self.entries = Entries(connection, sql, self._ownership.wake)
-        self._retries = Retries(connection, sql, self.entries)
         descriptions = Descriptions(connection, sql, self._after)
         self.creation = Creation(connection, sql, self._after, self.entries, self._tell, descriptions.write)
+        streams = Streams(connection, sql, self._after, self._lost)
+        self._retries = Retries(connection, sql, self.entries, streams)
         self.acts = Acts(connection, sql)
         chapters = Chapters(
-            connection, sql, self._after, self.flush, lambda run: self._refuse(run, "running"), self._retries
+            connection, sql, self._after, self.flush, lambda run: self._refuse(run, "running"), self._retries, streams
         )
         bulk = BulkActs(connection, sql, self._after, lambda change: self.handlers[type(change)](change), self.flush)
         self._pauses = Pauses(connection, sql, self._after, self._ownership, self.entries, self.acts.record)
@@ -109,6 +111,7 @@ class Applier(Part):
             self._pauses,
             self._schedules,
             bulk,
+            streams,
         )
         for part in parts:
             self.handlers.update(part.handlers)
@@ -282,6 +285,13 @@ class Applier(Part):
         for key, status, owner in rows:
             self._ownership.tell_owner(key, status, owner)
         return sorted(key for key, _, _ in rows)
+
+    def _lost(self, run: int) -> Exception:
+        """Return why a run is not this worker's."""
+        try:
+            self._refuse(run, "running")
+        except StepwellError as error:
+            return error
 
     def _refuse(self, run: int, target: Status, *, unstarted: bool = False) -> NoReturn:
         """Raise the reason for which a run could not be moved to `target` by this worker."""

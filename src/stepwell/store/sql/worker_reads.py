@@ -15,6 +15,7 @@ from stepwell.store.sql.connection import Execute, Statements
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.records import record_of
 from stepwell.store.sql.schedules import ScheduleReader
+from stepwell.store.sql.streams import StreamReader
 
 _INPUT: Final = RunRecord.__struct_fields__.index("input")
 _QUEUE: Final = RunRecord.__struct_fields__.index("queue")
@@ -23,7 +24,7 @@ _LAST_CHARACTER: Final = chr(sys.maxunicode)
 _LOAD_CHUNK: Final = 500
 
 
-class SqlWorkerReads(ScheduleReader):
+class SqlWorkerReads(ScheduleReader, StreamReader):
     """A `stepwell.store.worker_reads.WorkerReads`."""
 
     # --- runs --------------------------------------------------------------------------------------------------------

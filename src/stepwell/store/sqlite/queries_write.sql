@@ -422,8 +422,9 @@ DELETE FROM stepwell_messages WHERE position = ?2 AND run = ?1 AND key IS NULL;
 UPDATE stepwell_messages SET value = NULL, taken_at = ?3 WHERE position = ?2 AND run = ?1 AND taken_at IS NULL;
 
 -- name: value_published
--- ?1 run, ?2 key, ?3 value, ?4 at.
-INSERT INTO stepwell_values (run, key, value, at) VALUES (?1, ?2, ?3, ?4)
+-- ?1 run, ?2 key, ?3 value, ?4 at, ?5 the epoch of the worker that must own the run, or NULL.
+INSERT INTO stepwell_values (run, key, value, at)
+SELECT ?1, ?2, ?3, ?4 WHERE ?5 IS NULL OR EXISTS (SELECT 1 FROM stepwell_runs WHERE key = ?1 AND owner = ?5)
 ON CONFLICT (run, key) DO UPDATE SET value = excluded.value, at = excluded.at;
 
 -- name: step_summarized

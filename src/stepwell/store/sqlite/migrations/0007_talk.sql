@@ -64,3 +64,57 @@ CREATE TABLE stepwell_settlements (
     at INTEGER NOT NULL,
     PRIMARY KEY (run, op)
 ) STRICT, WITHOUT ROWID;
+
+-- Streams --------------------------------------------------------------------------------------------------------------
+
+INSERT INTO stepwell_journal_kinds (kind, operation, delivered) VALUES ('streamed', 'stream', 1), ('stream_failed', 'stream', 1);
+
+CREATE TABLE stepwell_streams (
+    -- What runs write for readers outside, item after item. A run's streams have names.
+    key INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL REFERENCES stepwell_runs (key),
+    name TEXT NOT NULL CHECK (name <> ''),
+    -- The offset that the next item gets, from 0, and that of the first item that is kept: those before were deleted.
+    next INTEGER NOT NULL CHECK (next >= 0),
+    first INTEGER NOT NULL DEFAULT 0 CHECK (first >= 0 AND first <= next),
+    -- The highest operation that has written an item, so that a step that writes for the first time need not look for items
+    -- of an earlier execution of itself.
+    last_op INTEGER NOT NULL,
+    -- The operation that closed it, by which a retry or a rewind finds that it is open again.
+    closed_by INTEGER,
+    closed_at INTEGER,
+    CHECK ((closed_by IS NULL) = (closed_at IS NULL)),
+    UNIQUE (run, name)
+) STRICT;
+
+CREATE TABLE stepwell_stream_items (
+    -- One log for the whole file, only ever appended to, as the journal and for the same reason.
+    position INTEGER PRIMARY KEY,
+    stream INTEGER NOT NULL REFERENCES stepwell_streams (key),
+    number INTEGER NOT NULL CHECK (number >= 0),
+    -- The operation that wrote it, and which attempt of it; 0 for the workflow itself.
+    op INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    -- 1: the attempt was repeated, or the operation undone. Set later, in place: SQLite keeps 0 and 1 in no byte at all.
+    superseded INTEGER NOT NULL DEFAULT 0 CHECK (superseded = 0 OR superseded = 1),
+    at INTEGER NOT NULL,
+    value ANY
+) STRICT;
+
+-- With the operation, so that the items of one are found without the rows of the others.
+CREATE INDEX stepwell_stream_items_by_stream ON stepwell_stream_items (stream, number, op);
+
+CREATE VIEW stepwell_stream_view AS
+-- The items of streams for human eyes.
+SELECT
+    run.id AS run_id,
+    stream.name AS stream,
+    item.number AS item,
+    CASE typeof(item.value) WHEN 'blob' THEN '(' || length(item.value) || ' bytes compressed)' ELSE item.value END AS value,
+    item.op AS op,
+    nullif(item.attempt, 0) AS attempt,
+    item.superseded AS superseded,
+    strftime('%Y-%m-%dT%H:%M:%fZ', item.at / 1e6, 'unixepoch') AS at
+FROM stepwell_stream_items AS item
+JOIN stepwell_streams AS stream ON stream.key = item.stream
+JOIN stepwell_runs AS run ON run.key = stream.run;
