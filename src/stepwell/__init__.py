@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stepwell.api.check import Check, PatchCheck, RunCheck, check
     from stepwell.api.engine import Engine
     from stepwell.api.handles import OpenTransaction, QueueHandle, Run
+    from stepwell.api.promise_views import PromiseInfo
     from stepwell.api.restore import Restoration, restore
     from stepwell.api.schedule_views import ScheduleInfo, TickInfo
     from stepwell.api.schedules import DeclaredSchedules, ScheduleHandle
@@ -51,6 +52,10 @@ if TYPE_CHECKING:
         LoopMethodMissing,
         PayloadTooLarge,
         PermanentError,
+        PromiseEnded,
+        PromiseNotFound,
+        PromiseRejected,
+        PromiseTimedOut,
         QueryFailed,
         QueueNotFound,
         ReadTooLong,
@@ -88,6 +93,7 @@ if TYPE_CHECKING:
         WorkflowIOError,
     )
     from stepwell.model.clock import Clock
+    from stepwell.model.promise import Form
     from stepwell.model.retry import Retry
     from stepwell.operations.child import ChildRun, start
     from stepwell.operations.context import current, get_logger
@@ -97,6 +103,7 @@ if TYPE_CHECKING:
     from stepwell.operations.handlers import query
     from stepwell.operations.map import map
     from stepwell.operations.patch import patched
+    from stepwell.operations.promise import Promise, promise
     from stepwell.operations.publish import publish
     from stepwell.operations.receive import receive
     from stepwell.operations.run_step import run_step
@@ -112,6 +119,9 @@ __version__ = "0.1.0"
 
 #: Where each public name is defined, by module.
 _HOMES = {
+    "stepwell.api.promise_views": ("PromiseInfo",),
+    "stepwell.model.promise": ("Form",),
+    "stepwell.operations.promise": ("Promise", "promise"),
     "stepwell.api.async_schedules": ("AsyncScheduleHandle",),
     "stepwell.api.schedules": (
         "DeclaredSchedules",
@@ -171,6 +181,10 @@ _HOMES = {
         "PayloadTooLarge",
         "PermanentError",
         "QueryFailed",
+        "PromiseEnded",
+        "PromiseNotFound",
+        "PromiseRejected",
+        "PromiseTimedOut",
         "QueueNotFound",
         "ReadTooLong",
         "ResultNotSerializable",
@@ -298,6 +312,7 @@ __all__ = [
     "FailureInfo",
     "FileInUse",
     "FileNotUsable",
+    "Form",
     "HandlerNotFound",
     "InvalidArgument",
     "InvalidFilter",
@@ -309,6 +324,12 @@ __all__ = [
     "PatchCheck",
     "PayloadTooLarge",
     "PermanentError",
+    "Promise",
+    "PromiseEnded",
+    "PromiseInfo",
+    "PromiseNotFound",
+    "PromiseRejected",
+    "PromiseTimedOut",
     "QueryFailed",
     "Queue",
     "QueueHandle",
@@ -378,6 +399,7 @@ __all__ = [
     "map",
     "now",
     "patched",
+    "promise",
     "publish",
     "query",
     "random",

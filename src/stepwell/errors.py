@@ -17,6 +17,10 @@
     ├── ScheduleNotFound           the file has no schedule with this id
     ├── StreamClosed               the stream was closed, so nothing can be written to it any more
     ├── StreamFull                 the stream holds as many items as it may
+    ├── PromiseNotFound            no promise has this token
+    ├── PromiseEnded               the promise was answered already, or has timed out
+    ├── PromiseRejected            raised by a promise that was rejected, where only a text was given
+    ├── PromiseTimedOut            raised by a promise that nobody answered in time
     ├── RunEnded                   the run is over, so it takes no messages and makes no calls
     ├── RunNotEnded                the run has not ended, or not all of it has, so it cannot be retried
     ├── RunPaused                  the run is paused; unpause it first
@@ -139,6 +143,22 @@ class StreamClosed(StepwellError):
 
 class StreamFull(StepwellError):
     """The stream holds as many items as it may: truncate it, have it keep fewer, or give it a higher limit."""
+
+
+class PromiseNotFound(StepwellError, LookupError):
+    """No promise has this token: it was never made, or its run has been deleted."""
+
+
+class PromiseEnded(StepwellError):
+    """The promise cannot be answered any more: it was, or it has timed out, or its run goes on without it."""
+
+
+class PromiseRejected(StepwellError):
+    """The promise was rejected; the message carries the reason that was given."""
+
+
+class PromiseTimedOut(StepwellError, TimeoutError):
+    """Nobody answered the promise before its deadline, and it has no default."""
 
 
 class RunEnded(StepwellError):

@@ -18,10 +18,12 @@ from stepwell.definitions.saying import MAX_STREAM_ITEMS, say_blocking, speaker_
 from stepwell.errors import InvalidArgument
 from stepwell.model.attributes import AttributeValue
 from stepwell.model.clock import to_seconds
+from stepwell.model.promise import Form
 from stepwell.model.retry import Retry
 from stepwell.operations import child, timer
 from stepwell.operations import describe as describing
 from stepwell.operations import map as mapping
+from stepwell.operations import promise as promising
 from stepwell.operations import publish as publishing
 from stepwell.operations import receive as receiving
 from stepwell.operations import run_step as inline
@@ -38,6 +40,7 @@ from stepwell.operations.patch import patched
 from stepwell.operations.saga import Compensations
 from stepwell.operations.schedule import scheduled_at
 from stepwell.replay.operation_issuer import AWAITED_FORM
+from stepwell.values.inspection import MISSING
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -46,6 +49,7 @@ Ts = TypeVarTuple("Ts")
 
 __all__ = [
     "ChildRun",
+    "Promise",
     "Saga",
     "Stream",
     "call",
@@ -56,6 +60,7 @@ __all__ = [
     "map",
     "now",
     "patched",
+    "promise",
     "publish",
     "query",
     "random",
@@ -251,6 +256,39 @@ def start(
         note=note,
     )
     return ChildRun(_wait("sync.start()", child.start(workflow, *args, **options)))
+
+
+class Promise(promising.PendingPromise[T]):
+    """A value that comes from outside. `token` is what `Engine.resolve` and `Engine.reject` take."""
+
+    __slots__ = ()
+
+    def result(self) -> T:
+        """Wait for the answer; raises what it was rejected with, or `PromiseTimedOut`."""
+        return _wait("Promise.result()", promising.answer_of(self))
+
+
+@overload
+def promise(type: type[T], *, timeout: float | timedelta | None = None, form: Form | None = None) -> Promise[T]: ...
+@overload
+def promise(
+    type: type[T], *, timeout: float | timedelta | None, default: D, form: Form | None = None
+) -> Promise[T | D]: ...
+@overload
+def promise(
+    type: Any = Any, *, timeout: float | timedelta | None = None, default: Any = ..., form: Form | None = None
+) -> Promise[Any]: ...
+
+
+def promise(
+    type: Any = Any,
+    *,
+    timeout: float | timedelta | None = None,
+    default: Any = MISSING,
+    form: Form | None = None,
+) -> Promise[Any]:
+    """Promise a value that somebody outside gives; see `stepwell.promise`."""
+    return Promise(*promising.begin("sync.promise()", type, timeout, default, form))
 
 
 @overload

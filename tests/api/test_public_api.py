@@ -20,6 +20,7 @@ CLASSES = {
     "ChildRun", "Clock", "Connection", "Current", "Engine", "FailureInfo", "JournalEntry", "Limit", "OpenTransaction",
     "PatchCheck",
     "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Rows", "Run", "RunCheck", "RunContext", "Restoration",
+    "Form", "Promise", "PromiseInfo",
     "RunInfo", "Saga",
     "Step", "StepInfo",
     "AsyncScheduleHandle", "DeclaredSchedules", "Every", "Schedule", "ScheduleHandle", "ScheduleInfo", "TickInfo",
@@ -28,8 +29,8 @@ CLASSES = {
 }  # fmt: skip
 FUNCTIONS = {
     "continue_as_new", "current", "get_logger", "last_failure", "last_result",
-    "scheduled_at", "map", "now", "patched", "publish", "query", "random", "receive", "run_step", "saga", "send",
-    "set_attributes",
+    "scheduled_at", "map", "now", "patched", "promise", "publish", "query", "random", "receive", "run_step", "saga",
+    "send", "set_attributes",
     "check", "stream",
     "sleep_until", "start", "step", "transaction", "uuid4", "restore", "verify", "workflow",
 }  # fmt: skip
@@ -102,6 +103,7 @@ SIGNATURES: dict[str, list[str]] = {
     "transaction": ["function", "*", "name", "retry"],
     "Step.options": ["*", "retry", "timeout", "deadline", "delivery", "isolate", "limit", "summary"],
     "run_step": ["name", "function", "*args", "type", *RUN_STEP],
+    "promise": ["type", "*", "timeout", "default", "form"],
     "receive": ["name", "type", "*", "timeout", "default"],
     "send": ["run_id", "name", "value", "*", "key"],
     "publish": ["key", "value"],
@@ -157,6 +159,8 @@ OF_AN_ENGINE = {
     "check": [],
     "take_over": ["epoch", "*", "reason", "by"],
     "send": ["id", "name", "value", "*", "key"],
+    "resolve": ["token", "value", "*", "by", "reason"],
+    "reject": ["token", "error", "*", "by", "reason"],
     "transaction": [],
     "close": ["timeout"],
 }
@@ -256,7 +260,8 @@ def test_twins_have_the_same_names_with_the_same_parameters_and_one_is_awaited(p
 
 
 def test_sync_has_the_operations_of_the_package_and_what_asyncio_has() -> None:
-    operations = {name for name in stepwell.sync.__all__ if name not in ("ChildRun", "Saga", "Stream", "call", "sleep")}
+    other = {"ChildRun", "Promise", "Saga", "Stream", "call", "sleep"}
+    operations = set(stepwell.sync.__all__) - other
     assert operations == FUNCTIONS - {"get_logger", "step", "transaction", "restore", "verify", "check", "workflow"}
 
 

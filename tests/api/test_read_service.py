@@ -16,7 +16,18 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 import stepwell
-from stepwell import AsyncEngine, AsyncQueueHandle, AsyncRun, Engine, Queue, publish, query, receive, workflow
+from stepwell import (
+    AsyncEngine,
+    AsyncQueueHandle,
+    AsyncRun,
+    Engine,
+    PromiseNotFound,
+    Queue,
+    publish,
+    query,
+    receive,
+    workflow,
+)
 from stepwell.api.read_service import file_reads
 from stepwell.runtime import recent_times
 from stepwell.store.sql.connection import Execute
@@ -109,6 +120,9 @@ CALLS: dict[tuple[type, str], Call] = {
     (AsyncRun, "cancel"): lambda _engine, run, _queue: run.cancel(),
     (AsyncRun, "pause"): lambda engine, _run, _queue: paused(engine),
     (AsyncRun, "unpause"): lambda engine, _run, _queue: not_paused(engine),
+    (AsyncEngine, "promises"): lambda engine, _run, _queue: engine.promises(),
+    (AsyncEngine, "resolve"): lambda engine, _run, _queue: unknown(engine.resolve("nobody's", 1)),
+    (AsyncEngine, "reject"): lambda engine, _run, _queue: unknown(engine.reject("nobody's", "no")),
     (AsyncEngine, "counts"): lambda engine, _run, _queue: engine.counts(by="queue"),
     (AsyncEngine, "bulk"): lambda engine, _run, _queue: engine.bulk("pause", "id:nobody"),
     (AsyncEngine, "check"): lambda engine, _run, _queue: engine.check(),
@@ -129,6 +143,8 @@ CALLS: dict[tuple[type, str], Call] = {
 
 #: `transaction` lends the writer's connection to the code of the caller's loop; these read nothing. A backup is made in
 #: a thread, by connections of its own.
+
+
 NO_QUESTIONS = {
     (AsyncEngine, "transaction"),
     (AsyncEngine, "schedule"),
@@ -178,6 +194,11 @@ async def terminated(engine: AsyncEngine, run_id: str = "terminated") -> None:
         with pytest.raises(stepwell.RunCancelled):
             await run.result()
         await run.delete()
+
+
+async def unknown(answer: Awaitable[None]) -> None:
+    with pytest.raises(PromiseNotFound):
+        await answer
 
 
 async def refused(call: Awaitable[Any]) -> None:

@@ -29,6 +29,8 @@ _WORDS: Final[dict[ActKind, str]] = {
     "unpause": "unpaused",
     "note": "noted",
     "describe": "described",
+    "resolve": "answered",
+    "reject": "rejected",
 }
 
 

@@ -37,6 +37,7 @@ from stepwell.api.options import (
     Options,
     flow_name,
 )
+from stepwell.api.promise_views import PromiseInfo
 from stepwell.api.read_service import ReadService
 from stepwell.api.session import in_transaction
 from stepwell.api.views import WorkerInfo
@@ -47,7 +48,7 @@ from stepwell.model.clock import to_seconds
 from stepwell.model.lifecycle import Status
 from stepwell.replay.source_location import executing_at
 from stepwell.runtime.lock_watch import acquire_from_loop
-from stepwell.runtime.requests import BulkAct, SendMessage, StartRun
+from stepwell.runtime.requests import AnswerPromise, BulkAct, SendMessage, StartRun
 from stepwell.store.inspector import CountGroup
 from stepwell.values.own_tables import Parameters, Rows
 
@@ -94,7 +95,7 @@ class AsyncEngine(LoopCaller, AsyncStarter, AsyncScheduling["AsyncRun[Any]"]):
     def _caller(self) -> LoopCaller:
         return self
 
-    async def _submit(self, request: StartRun | SendMessage) -> Any:
+    async def _submit(self, request: StartRun | SendMessage | AnswerPromise) -> Any:
         return await self._ask(request)
 
     async def _submit_all(self, requests: Sequence[StartRun]) -> builtins.list[str]:
@@ -147,6 +148,10 @@ class AsyncEngine(LoopCaller, AsyncStarter, AsyncScheduling["AsyncRun[Any]"]):
     async def bulks(self) -> builtins.list[BulkInfo]:
         """Return the acts on many runs, the newest first; see `stepwell.Engine.bulk`."""
         return await self._read(ReadService.bulks)
+
+    async def promises(self) -> builtins.list[PromiseInfo]:
+        """Return the open promises of all runs, the oldest first; see `stepwell.Engine.promises`."""
+        return await self._read(ReadService.promises)
 
     async def counts(self, filter: str = "", /, *, by: CountGroup = "status") -> dict[str, int]:
         """Return how many of the runs that match a filter are of each state; see `stepwell.Engine.counts`."""

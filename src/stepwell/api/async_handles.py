@@ -20,15 +20,18 @@ from stepwell.api.options import (
     ManyOptions,
     StartOptions,
 )
+from stepwell.api.promises import AsyncAnswering
 from stepwell.api.read_service import ReadService
 from stepwell.api.repairs import Make
+from stepwell.api.session import Session
 from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, outcome
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import UNSET, Rate, Unset
 from stepwell.definitions.start_options import shows_options
 from stepwell.model.attributes import AttributeValue
 from stepwell.model.lifecycle import Status
-from stepwell.runtime.requests import SendMessage, StartRun
+from stepwell.model.promise import PromiseRecord
+from stepwell.runtime.requests import AnswerPromise, SendMessage, StartRun
 from stepwell.values.own_tables import Connection, Parameters, Rows
 from stepwell.worker.run_over import RunOver
 
@@ -37,16 +40,23 @@ U = TypeVar("U")
 Ts = TypeVarTuple("Ts")
 
 
-class AsyncStarter:
+class AsyncStarter(AsyncAnswering):
     """What starts runs and sends messages; `stepwell.api.handles.Starter`, awaited."""
 
     def _caller(self) -> LoopCaller:
         """Return the engine."""
         raise NotImplementedError
 
-    async def _submit(self, request: StartRun | SendMessage) -> Any:
+    async def _submit(self, request: StartRun | SendMessage | AnswerPromise) -> Any:
         """Have it done, and return the answer."""
         raise NotImplementedError
+
+    async def _answer(self, request: AnswerPromise) -> Any:
+        return await self._submit(request)
+
+    async def _promise(self, token: str) -> tuple[Session, PromiseRecord]:
+        caller = self._caller()
+        return await caller._ready(), await caller._read(ReadService.promise, token)
 
     async def _submit_all(self, requests: Sequence[StartRun]) -> builtins.list[str]:
         """Have all of it done, or none, and return the ids."""
@@ -141,7 +151,7 @@ class AsyncTransaction(AsyncStarter):
     def _caller(self) -> LoopCaller:
         return self._engine
 
-    async def _submit(self, request: StartRun | SendMessage) -> Any:
+    async def _submit(self, request: StartRun | SendMessage | AnswerPromise) -> Any:
         return self._enlisted.submit(request)
 
     async def _submit_all(self, requests: Sequence[StartRun]) -> builtins.list[str]:

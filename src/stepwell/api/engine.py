@@ -18,6 +18,7 @@ from stepwell.api.acts import checked_actor
 from stepwell.api.caller import Caller
 from stepwell.api.handles import OpenTransaction, QueueHandle, Run, Starter
 from stepwell.api.options import ENGINE_DEFAULTS, EngineOptions, Options, flow_name
+from stepwell.api.promise_views import PromiseInfo
 from stepwell.api.schedules import Scheduling
 from stepwell.api.session import Session
 from stepwell.api.views import WorkerInfo
@@ -25,7 +26,7 @@ from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import Limit, Queue
 from stepwell.definitions.start_options import shows_options
 from stepwell.model.lifecycle import Status
-from stepwell.runtime.requests import BulkAct, SendMessage, StartRun
+from stepwell.runtime.requests import AnswerPromise, BulkAct, SendMessage, StartRun
 from stepwell.store.inspector import CountGroup
 from stepwell.values.own_tables import Parameters, Rows
 
@@ -96,7 +97,7 @@ class Engine(Scheduling, Starter):
     def _caller(self) -> Caller:
         return self
 
-    def _submit(self, request: StartRun | SendMessage) -> Any:
+    def _submit(self, request: StartRun | SendMessage | AnswerPromise) -> Any:
         return self._ask(request)
 
     def _submit_all(self, requests: Sequence[StartRun]) -> builtins.list[str]:
@@ -154,6 +155,10 @@ class Engine(Scheduling, Starter):
     def bulks(self) -> builtins.list[BulkInfo]:
         """Return the acts on many runs, the newest first: who asked for each and why, and how far it has come."""
         return self._session.reads.bulks()
+
+    def promises(self) -> builtins.list[PromiseInfo]:
+        """Return the open promises of all runs, the oldest first: who has the token of one can answer it."""
+        return self._session.reads.promises()
 
     def counts(self, filter: str = "", /, *, by: CountGroup = "status") -> dict[str, int]:
         """Return how many of the runs that match a filter (see `list`) are of each state.

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol, assert_never
 
-from stepwell.runtime.requests import SendMessage, StartRun
+from stepwell.runtime.promise_requests import change_of, refusal_of, touched
+from stepwell.runtime.requests import AnswerPromise, SendMessage, StartRun
 from stepwell.store.changes import Change, Created, MessageSent, RunCreated
 from stepwell.values.codec import Codec
 from stepwell.worker.facts import RunStarted
@@ -36,7 +37,7 @@ class Enlisted:
         self._entered: set[str] = set()
         self._events: list[Callable[[], None]] = []
 
-    def submit(self, request: StartRun | SendMessage) -> Any:
+    def submit(self, request: StartRun | SendMessage | AnswerPromise) -> Any:
         """Do what is asked for, and return the answer; raises as `Engine.start` and `Engine.send`."""
         match request:
             case StartRun():
@@ -46,8 +47,19 @@ class Enlisted:
                 (sent,) = self._apply([change])
                 self._arrives(change, sent)
                 return None
+            case AnswerPromise():
+                return self._answer(request)
             case _:
                 assert_never(request)
+
+    def _answer(self, request: AnswerPromise) -> None:
+        now = self._now()
+        (answered,) = self._apply([change_of(request, now)])
+        refusal = refusal_of(request, answered, self._codec, now)
+        if refusal is not None:
+            raise refusal
+        if answered.is_done:
+            self._events.append(partial(self._worker.route, touched(answered.before)))
 
     def _start_one(self, request: StartRun) -> str:
         """Start a run without messages: what `start` does, without lists."""

@@ -12,6 +12,7 @@ from stepwell.api.caller import Caller
 from stepwell.api.chapters import ChapterInfo
 from stepwell.api.enlisted import Enlisted
 from stepwell.api.options import MANY_OPTIONS, START_OPTIONS, ManyOptions, StartOptions
+from stepwell.api.promises import Answering
 from stepwell.api.repairs import Make, Repairs
 from stepwell.api.streaming import Streaming
 from stepwell.api.talking import Talking
@@ -21,7 +22,7 @@ from stepwell.definitions.queues import UNSET, Rate, Unset
 from stepwell.definitions.start_options import shows_options
 from stepwell.model.attributes import AttributeValue
 from stepwell.model.lifecycle import Status
-from stepwell.runtime.requests import SendMessage, StartRun
+from stepwell.runtime.requests import AnswerPromise, SendMessage, StartRun
 from stepwell.values.own_tables import Connection, Parameters, Rows
 from stepwell.worker.run_over import RunOver
 
@@ -30,7 +31,7 @@ U = TypeVar("U")
 Ts = TypeVarTuple("Ts")
 
 
-class Starter:
+class Starter(Answering):
     """What starts runs and sends messages: an engine, or an open transaction of one.
 
     The overloads are those of `AsyncStarter` but for what they return, which the type system cannot leave open. Nor can
@@ -41,9 +42,12 @@ class Starter:
         """Return the engine."""
         raise NotImplementedError
 
-    def _submit(self, request: StartRun | SendMessage) -> Any:
+    def _submit(self, request: StartRun | SendMessage | AnswerPromise) -> Any:
         """Have it done, and return the answer."""
         raise NotImplementedError
+
+    def _answer(self, request: AnswerPromise) -> Any:
+        return self._submit(request)
 
     def _submit_all(self, requests: Sequence[StartRun]) -> builtins.list[str]:
         """Have all of it done, or none, and return the ids."""
@@ -169,7 +173,7 @@ class OpenTransaction(Starter):
     def _caller(self) -> Caller:
         return self._engine
 
-    def _submit(self, request: StartRun | SendMessage) -> Any:
+    def _submit(self, request: StartRun | SendMessage | AnswerPromise) -> Any:
         return self._enlisted.submit(request)
 
     def _submit_all(self, requests: Sequence[StartRun]) -> builtins.list[str]:

@@ -25,8 +25,10 @@ from stepwell.definitions.queues import registered_flows
 from stepwell.errors import InvalidArgument, QueueNotFound, RunNotFound, ScheduleNotFound
 from stepwell.model.lifecycle import ENDED, STATUSES, Status
 from stepwell.model.names import check_id, check_text
+from stepwell.model.promise import PromiseRecord
 from stepwell.model.run import Member, RunRecord
 from stepwell.model.schedule import ScheduleRecord
+from stepwell.runtime.promise_requests import unknown_token
 from stepwell.runtime.requests import BulkAct
 from stepwell.store.inspector import CountGroup, Inspector, RunAbout, RunFilter
 from stepwell.store.membership import Answer
@@ -37,6 +39,7 @@ from stepwell.worker.run_over import RunOver
 
 if TYPE_CHECKING:  # what most programs never ask is imported with the first question, the calendar among it
     from stepwell.api.bulk import BulkInfo
+    from stepwell.api.promise_views import PromiseInfo
     from stepwell.api.schedule_views import ScheduleInfo
     from stepwell.api.streams import StreamPage
     from stepwell.api.why import Reasons
@@ -311,6 +314,28 @@ class ReadService(OverviewService):
     def streams(self, run_id: str) -> list[StreamSummary]:
         """Return the streams of a run, by name; raises `RunNotFound`."""
         return self._inspector.streams(self.record(run_id).key)
+
+    # --- promises ----------------------------------------------------------------------------------------------------
+
+    def promise(self, token: str) -> PromiseRecord:
+        """Return the promise with this token, open or not; raises `PromiseNotFound`."""
+        if not isinstance(token, str):
+            raise InvalidArgument(f"the token of a promise must be text, not {token!r}")
+        found = self._inspector.promise(token)
+        if found is None:
+            raise unknown_token()
+        return found
+
+    def promises(self) -> list[PromiseInfo]:
+        """Return the open promises of runs that have not ended, the oldest first."""
+        from stepwell.api.promise_views import PromiseInfo
+
+        found: list[PromiseInfo] = []
+        after = 0
+        while page := self._inspector.promises_open(after, MAX_PAGE):
+            found += [PromiseInfo.of(record, self._codec) for record in page]
+            after = page[-1].number
+        return found
 
     # --- schedules ---------------------------------------------------------------------------------------------------
 

@@ -256,6 +256,12 @@ def timer(wait: Wait) -> str:
     return "a timer" if wait.until is None else f"a timer until {moment(wait.until)}"
 
 
+def promise(wait: Wait) -> str:
+    """Say that it waits for somebody to answer."""
+    until = "" if wait.until is None else f", until {moment(wait.until)}"
+    return f"the answer to promise {wait.name!r} (operation {wait.op}; `stepwell promises` shows it){until}"
+
+
 def retry(wait: Wait) -> str:
     """Say that it waits for another attempt of a step."""
     when = "" if wait.until is None else f" at {moment(wait.until)}"

@@ -52,6 +52,7 @@ class WaitInfo(msgspec.Struct, frozen=True):
     - ``message``: called `name`.
     - ``run``: the end of the run `name`.
     - ``permit``: of the limit `limit`, for the step `name`.
+    - ``promise``: that the promise `name` is answered, at the latest at `until`.
     - ``retry``: attempt number `attempt` of the step `name`, at `until`; the one before failed with `error`.
     - ``nothing``: something of its code's own that nothing can bring about; `at` is the line.
     - ``more``: `count` further operations.

@@ -186,6 +186,8 @@ class Reasons:
             case "permit":
                 standing = self._inspector.standing(record.key, wait.op)
                 return standing is not None and standing.state == "running"
+            case "promise":
+                return any(found.state != "open" for found in self._inspector.promises_of(record.key, [wait.op]))
             case "nothing" | "more":
                 return False
 
@@ -216,6 +218,8 @@ class Reasons:
                 return reasons.other_run(wait, found.status, why)
             case "permit":
                 return self._permit(record, wait)
+            case "promise":
+                return reasons.promise(wait)
             case "retry":
                 return reasons.retry(wait)
             case "nothing":

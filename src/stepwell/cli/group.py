@@ -42,6 +42,9 @@ COMMANDS: Final[dict[str, CommandRow]] = {
     "start": CommandRow("Act", "record the start of a run, for a worker to carry out", "start:start"),
     "send": CommandRow("Act", "send a message to a run", "send:send"),
     "describe": CommandRow("Act", "set attributes and tags of a run, leave a note", "describe:describe"),
+    "promises": CommandRow("Look", "list what runs ask people for, the oldest first", "promises:promises"),
+    "resolve": CommandRow("Act", "answer a promise, which a run waits for, with a value", "promises:resolve"),
+    "reject": CommandRow("Act", "answer a promise with an error", "promises:reject"),
     "cancel": CommandRow("Act", "ask a run to stop; its `finally` blocks are executed by a worker", "cancel:cancel"),
     "resume": CommandRow(
         "Act", "have a halted run tried again, with the code that the workers have now", "resume:resume"

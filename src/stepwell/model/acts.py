@@ -25,6 +25,8 @@ ActKind: TypeAlias = Literal[
     "unpause",
     "note",
     "describe",
+    "resolve",
+    "reject",
 ]
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from stepwell.operations.child import START
 from stepwell.operations.describe import DESCRIBE
 from stepwell.operations.patch import PATCH
+from stepwell.operations.promise import PROMISE
 from stepwell.operations.publish import PUBLISH
 from stepwell.operations.receive import RECEIVE
 from stepwell.operations.result import RESULT
@@ -19,4 +20,6 @@ from stepwell.operations.stream import STREAM
 from stepwell.operations.timer import TIMER
 from stepwell.worker.operation_kinds import OperationTable
 
-OPERATIONS: Final = OperationTable((STEP, TIMER, RECEIVE, SEND, PUBLISH, STREAM, START, RESULT, PATCH, DESCRIBE))
+OPERATIONS: Final = OperationTable(
+    (STEP, TIMER, RECEIVE, SEND, PUBLISH, STREAM, START, RESULT, PATCH, PROMISE, DESCRIBE)
+)

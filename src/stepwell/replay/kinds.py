@@ -7,7 +7,7 @@ table of all kinds down to the worker, and that to each execution.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -34,6 +34,7 @@ class RecordedKind(msgspec.Struct, frozen=True, kw_only=True):
     - `advice`: what to do where the code cannot be given what was recorded.
     - `waits`: why a run waits for it, None for what is done with the commit that it is issued in.
     - `calls`: by the kind of a definition, what calls such a one in workflow code.
+    - `raises`: beside those, the functions in which what the journal holds is raised.
     """
 
     name: OpKind
@@ -43,6 +44,7 @@ class RecordedKind(msgspec.Struct, frozen=True, kw_only=True):
     advice: str = _VALUE_ADVICE
     waits: Callable[[Operation], Wait] | None = None
     calls: dict[str, Call] = {}
+    raises: tuple[FunctionType, ...] = ()
 
 
 #: What stands in journals although no code issues it.
@@ -79,7 +81,9 @@ class Kinds:
         #: By the kind of a definition: what calls it in workflow code.
         self.calls: dict[str, Call] = {kind: call for row in rows for kind, call in row.calls.items()}
         #: The code of these, in which what the journal holds is raised.
-        self.raising: frozenset[CodeType] = frozenset(call.__code__ for call in self.calls.values())
+        self.raising: frozenset[CodeType] = frozenset(
+            {call.__code__ for call in self.calls.values()} | {each.__code__ for row in rows for each in row.raises}
+        )
 
     @property
     def entry_kinds(self) -> list[EntryKind]:

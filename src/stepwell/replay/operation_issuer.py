@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Coroutine
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 from stepwell.definitions.definition import Step, Workflow, is_durable
 from stepwell.definitions.durable import as_definition
 from stepwell.definitions.step_call import StepCall
-from stepwell.errors import RunEnded, RunHalted, WorkflowIOError
+from stepwell.errors import RunEnded, RunHalted, StepwellError, WorkflowIOError
 from stepwell.model.chapters import decode_chapter
 from stepwell.model.journal import Entry, OpKind
 from stepwell.model.run import RunRecord
@@ -49,6 +49,10 @@ _log: Final = logging.getLogger("stepwell")
 MAX_REFUSALS: Final = 100
 
 
+def _no_chance() -> NoReturn:
+    raise StepwellError("the code is only replayed here, so it is given no new tokens")
+
+
 class OperationIssuer:
     """The operations of one run's code. A base of `Execution`, not a part of it: each step of each run passes here."""
 
@@ -70,6 +74,7 @@ class OperationIssuer:
         "kinds",
         "loop",
         "needs_greenlets",
+        "new_token",
         "now",
         "outcome",
         "patches",
@@ -116,6 +121,8 @@ class OperationIssuer:
             self.now = chapter.clock_from or self.now
             self._seed, self._counter = chapter.seed, chapter.ops_before
         self._random: random.Random | None = None
+        #: Makes a token that nobody can guess; whoever carries the run on has chance, replay has not.
+        self.new_token: Callable[[], str] = _no_chance
         self._expected: dict[int, Entry] = {}
         self.undelivered = 0  # entries that the replay under way has not delivered yet
         self.patches: dict[str, bool] | None = None  # what `patched` said, where somebody wants to know

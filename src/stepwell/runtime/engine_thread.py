@@ -34,6 +34,7 @@ from stepwell.runtime.requests import FromStep, Request
 from stepwell.runtime.retention import Retention
 from stepwell.runtime.stalls import StallWatch
 from stepwell.runtime.step_outlet import StepOutlet
+from stepwell.runtime.tokens import new_token
 from stepwell.runtime.turn import TurnLoop
 from stepwell.runtime.watchdog import Watchdog
 from stepwell.store.notifications import Notification
@@ -114,6 +115,7 @@ class EngineThread:
             takes_work=takes_work,
             flows=registered_flows(),
             queues=queues,
+            tokens=new_token,
         )
         self.worker = self.turn_loop.worker
         if clock.seconds_until(clock.now()) is not None:

@@ -12,9 +12,11 @@ from stepwell.errors import StepwellError, StoreError, StoreUnavailable
 from stepwell.runtime.bulk_requests import BulkRequests
 from stepwell.runtime.fork_requests import ForkRequests
 from stepwell.runtime.pause_requests import PauseRequests
+from stepwell.runtime.promise_requests import PromiseRequests
 from stepwell.runtime.purging import Purging
 from stepwell.runtime.queue_requests import QueueRequests
 from stepwell.runtime.requests import (
+    AnswerPromise,
     Asked,
     CancelRun,
     CancelWaiting,
@@ -83,6 +85,7 @@ class RequestGate:
         self._runs = runs
         self._retries = retries
         self._pauses = pauses
+        self._promises = PromiseRequests(worker)
         self._rewinds = RewindRequests(worker, retries)
         self._forks = ForkRequests(worker, inspector)
         self._settles = SettleRequests(worker, retries)
@@ -114,6 +117,8 @@ class RequestGate:
                 self._runs.start(request, reply)
             case SendMessage():
                 self._runs.send(request, reply)
+            case AnswerPromise():
+                self._promises.answer(request, reply)
             case CancelRun():
                 self._runs.cancel(request, reply)
             case PauseRun():

@@ -49,6 +49,18 @@ class SendMessage(msgspec.Struct, frozen=True):
     message: OutgoingMessage
 
 
+class AnswerPromise(msgspec.Struct, frozen=True):
+    """Answer a promise. Answered when that is recorded, or was before with the same answer.
+
+    Else with `PromiseNotFound`, `PromiseEnded` or `RunEnded`.
+    """
+
+    token: str
+    state: Literal["resolved", "rejected"]
+    answer: Payload
+    actor: Actor
+
+
 class CancelRun(msgspec.Struct, frozen=True):
     """Ask a run to stop. Answered when the request is recorded, or with `RunNotFound`.
 
@@ -280,6 +292,7 @@ Waiting: TypeAlias = WaitForRun | WaitForValue | WaitForStream | WaitForIdle
 Request: TypeAlias = (
     StartRun
     | SendMessage
+    | AnswerPromise
     | CancelRun
     | PauseRun
     | ResumeRun

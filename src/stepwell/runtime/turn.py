@@ -41,7 +41,7 @@ from stepwell.worker.effects import EndsRefused, Later, RunsOver, StepsDropped, 
 from stepwell.worker.facts import RunsBegun, StreamGrew, ValuePublished
 from stepwell.worker.failure_log import attempt_fields
 from stepwell.worker.pace import MOST, STARTS
-from stepwell.worker.runs import Capacity
+from stepwell.worker.runs import Capacity, no_tokens
 from stepwell.worker.unit_of_work import Reply, UnitOfWork
 from stepwell.worker.worker import Worker
 
@@ -63,6 +63,7 @@ class TurnLoop:
         takes_work: bool = True,
         flows: Mapping[str, Queue | Limit] = MappingProxyType({}),
         queues: frozenset[str] | None = None,
+        tokens: Callable[[], str] = no_tokens,
     ) -> None:
         self.store = store
         self.claim: Claim | None = None
@@ -94,6 +95,7 @@ class TurnLoop:
             takes_work=takes_work,
             flows=flows,
             queues=queues,
+            tokens=tokens,
         )
         self.waiters = Waiters(store, self.worker.memory, self.worker.batch, self.worker.claims.claiming)
         run_requests = RunRequests(self.worker, store.reads)

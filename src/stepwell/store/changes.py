@@ -19,6 +19,7 @@ from stepwell.model.run import Remedy, RunRecord
 from stepwell.store.acts import ActRecorded
 from stepwell.store.bulk_acts import BulkAdvanced, BulkBegun, BulksTaken, RunDeleted, RunTerminated
 from stepwell.store.forks import RunForked
+from stepwell.store.promises import PromiseAnswered, PromiseMade, PromiseTimedOut
 from stepwell.store.queues import (
     Entered,
     PermitAsked,
@@ -424,6 +425,9 @@ Change: TypeAlias = (
     | StreamWritten
     | StreamSuperseded
     | StreamTruncated
+    | PromiseMade
+    | PromiseAnswered
+    | PromiseTimedOut
 )
 
 #: Why a start made no run of its own: a run with its dedup key has not ended; such a run still waited, and has the

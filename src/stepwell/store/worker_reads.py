@@ -7,12 +7,13 @@ from typing import Protocol
 
 from stepwell.model.journal import Payload
 from stepwell.model.run import Message, Permit, RunRecord, RunSnapshot, Settlement
+from stepwell.store.promises import PromiseReads
 from stepwell.store.queues import QueueReads
 from stepwell.store.schedules import ScheduleReads
 from stepwell.store.streams import StreamReads
 
 
-class WorkerReads(QueueReads, ScheduleReads, StreamReads, Protocol):
+class WorkerReads(QueueReads, ScheduleReads, StreamReads, PromiseReads, Protocol):
     """The read side for workers. Every call is one short read on a connection of its own; all are safe from any thread.
 
     Whoever wants to know something of several runs asks for all of them at once. `run_by_id` and `value` are for what a

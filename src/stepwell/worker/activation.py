@@ -73,6 +73,7 @@ class Activator:
     ) -> None:
         self._runs = runs
         self._openings, self._withdrawals = operations.openings, operations.withdrawals
+        self._looks, self._expirations = operations.looks, operations.expirations
         self.permits = permits
         self._executions = executions
         self._spinning = spinning
@@ -144,6 +145,19 @@ class Activator:
                 self._runs.later(RunYielded(run))
                 break
         return self._rest(run, work)
+
+    def look(self, run: LoadedRun, number: int = 0) -> None:
+        """Look for what came for the operations that a run waits for, or for one of them; `advance` must follow."""
+        pending = run.execution.pending
+        operations = list(pending.values()) if not number else [pending[number]] if number in pending else []
+        for kind, look in self._looks.items():
+            waiting = [operation for operation in operations if operation.kind == kind]
+            if waiting:
+                look(self._runs, run, waiting)
+
+    def expire(self, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
+        """Do what is due for an operation that is no timer and no step; `advance` must follow."""
+        self._expirations[operation.kind](self._runs, run, operation, work)
 
     def _restart(self, run: LoadedRun) -> bool:
         """Start a run's code anew on greenlets; return False where the engine's thread alone can do that."""

@@ -156,6 +156,19 @@ class Arrivals:
         for record in self._runs.reads.facts(keys):
             self.cancel(record)
 
+    # --- promises ----------------------------------------------------------------------------------------------------
+
+    def answer(self, key: int, op: int) -> None:
+        """Have a run told what has become of a promise of its own."""
+        run = self._runs.memory.runs.get(key)
+        if run is None:
+            if any(record.status == "waiting" for record in self._runs.reads.facts([key])):
+                self._claims.woken(key)
+            return
+        run.was_made_due()
+        self._activator.look(run, op)
+        self._carrier.carry_on(run, self._runs.batch.work_of(run))
+
     # --- terminations ------------------------------------------------------------------------------------------------
 
     def terminated(self, run: RunRecord, over: RunOver) -> None:

@@ -26,9 +26,13 @@ class Executions:
     def of(self, record: RunRecord, definition: Workflow[..., Any], *, greenlets: bool = False) -> Execution:
         """Make the execution of a run, on greenlets where it is known to need them; it has not begun."""
         greenlets = greenlets or self.need_greenlets(definition)
-        return Execution(
-            record, definition, self._runs.codec, self._runs.kinds, greenlets=greenlets, thread=self._runs.loops
-        )
+        return self._made(record, definition, greenlets=greenlets)
+
+    def _made(self, record: RunRecord, definition: Workflow[..., Any], *, greenlets: bool) -> Execution:
+        runs = self._runs
+        execution = Execution(record, definition, runs.codec, runs.kinds, greenlets=greenlets, thread=runs.loops)
+        execution.new_token = runs.tokens
+        return execution
 
     def need_greenlets(self, definition: Workflow[..., Any]) -> bool:
         """Tell whether the code of a workflow executes on greenlets, as far as is known."""
@@ -58,9 +62,7 @@ class Executions:
             change for change in runs.batch.work_of(run).changes if isinstance(change, Entry) and change.run == run.key
         ]
         record = replace(self.with_items(snapshot), started_at=old.started_at)
-        run.execution = execution = Execution(
-            record, old.definition, runs.codec, runs.kinds, greenlets=True, thread=runs.loops
-        )
+        run.execution = execution = self._made(record, old.definition, greenlets=True)
         execution.replay([*snapshot.entries, *uncommitted], restarted=True)
         execution.withdrawn = [*old.withdrawn, *execution.withdrawn]
         # What the old execution had asked for before the interrupted activation is under way already.

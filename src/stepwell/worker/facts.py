@@ -116,6 +116,13 @@ class StreamGrew(msgspec.Struct, frozen=True):
     name: str
 
 
+class PromiseTouched(msgspec.Struct, frozen=True):
+    """A promise, operation `op` of the run with this key, is open no more, as its row says."""
+
+    run: int
+    op: int
+
+
 class OperationPutOff(msgspec.Struct, frozen=True):
     """An operation can be opened now: what it concerns is committed, or refused."""
 
@@ -183,6 +190,7 @@ Fact: TypeAlias = (
     | RunsWoken
     | ValuePublished
     | StreamGrew
+    | PromiseTouched
     | OperationPutOff
     | WatchedRunOver
     | TransactionDue

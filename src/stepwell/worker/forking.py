@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from stepwell.errors import InvalidArgument
 from stepwell.model.chapters import Chapter, decode_chapter, encode_chapter
 from stepwell.model.journal import Payload
 from stepwell.model.run import RunRecord
@@ -37,8 +38,9 @@ def forked(
 ) -> RunForked:
     """Return the change that creates a fork. `plan` is what a rewind of `source`, its input complete, would keep.
 
-    `reason`: why it will be pending.
+    `reason`: why it will be pending. Raises `InvalidArgument` where it would wait for an answer to the other's promise.
     """
+    _refuse_open_promises(source, plan)
     change = plan.change
     return RunForked(
         run_id,
@@ -55,6 +57,18 @@ def forked(
         change.stays_cancelled,
         reason,
     )
+
+
+def _refuse_open_promises(source: RunRecord, plan: Rewinding) -> None:
+    """A token is in somebody's hands, and is answered once: for the run that made it."""
+    made = {entry.op for entry in plan.entries if entry.kind == "promised"}
+    unanswered = made.difference(entry.op for entry in plan.entries if entry.kind in ("promise_kept", "promise_failed"))
+    if unanswered:
+        op = min(unanswered)
+        raise InvalidArgument(
+            f"a fork of run {source.id!r} would wait for the answer to its promise, operation {op}, which only that "
+            f"run is given; fork it at operation {op} or before, so that the fork makes a promise of its own"
+        )
 
 
 def as_forked(source: RunRecord, change: RunForked) -> RunRecord:

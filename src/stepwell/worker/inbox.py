@@ -111,6 +111,7 @@ class Inbox:
                 self._carrier.carry_on(run, work)
         if record is not None and record.cancel_requested_at is not None:
             self._carrier.deliver_cancel(run, record.cancel_reason, work)
+        activator.look(run)
         self._scheduler.look_at_permits(run)
         if self._runs.memory.runs.get(run.key) is run:
             self._carrier.carry_on(run, self._runs.batch.work_of(run))

@@ -38,6 +38,8 @@ _REPLACED: Final[dict[EntryKind, EntryKind]] = {
     "message": "message",
     "result": "result",
     "result_failed": "result",
+    "promise_kept": "promise_kept",
+    "promise_failed": "promise_kept",
 }
 
 

@@ -43,8 +43,10 @@ class RunTimers:
             for operation in map(run.execution.pending.__getitem__, due):
                 if operation.kind == "timer":
                     timers.append(operation)
-                else:
+                elif operation.number in run.calls:
                     self._activator.dispatch(run, run.calls[operation.number], work)
+                else:
+                    self._activator.expire(run, operation, work)
             for place, operation in enumerate(timers, 1):
                 entry = operation.answer(run.key, "timer", now)
                 self._activator.deliver(run, entry, work, more=place < len(timers))

@@ -5,13 +5,14 @@ Each part is handed this, and the parts below it. It has no part's behaviour: it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
 import msgspec
 from msgspec.structs import replace
 
 from stepwell.definitions.definition import Workflow
+from stepwell.errors import StepwellError
 from stepwell.model.run import RunRecord
 from stepwell.replay.kinds import Kinds
 from stepwell.replay.loop_thread import LoopThread
@@ -44,6 +45,11 @@ class Capacity(msgspec.Struct, frozen=True):
     entries: int = MAX_JOURNAL_ENTRIES
 
 
+def no_tokens() -> NoReturn:
+    """Refuse to make a token: a worker that executes code which asks for some is given a source of chance."""
+    raise StepwellError("this worker was given no source of tokens, so its runs can promise nothing")
+
+
 class Runs:
     """The runs of one worker, as all its parts see them."""
 
@@ -56,6 +62,7 @@ class Runs:
         limits: Capacity,
         declarations: Declarations,
         agenda: QueueAgenda,
+        tokens: Callable[[], str] = no_tokens,
     ) -> None:
         self.now = 0
         self.ahead = 0  # how much later engine time is than the wall clock: see `stepwell.model.clock`
@@ -70,6 +77,8 @@ class Runs:
         self.limits = limits
         self.declarations = declarations
         self.agenda = agenda
+        #: Makes a random text that nobody can guess.
+        self.tokens = tokens
         self.loops = LoopThread()
         self.memory = RunCache()
         self.batch = CommitBatch()

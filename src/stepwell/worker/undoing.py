@@ -8,7 +8,8 @@ to the moment before, and what it waited for there is done again. ADR 0034 says 
   handled, or is a member of that group. Of one that occurs several times (code that tries again by itself) the last
   counts; of several members the one that came first. A failure that came last of all counts even if the run failed with
   something else. Where nothing is found the run failed by itself, and nothing is undone.
-- *Kept* are the results of steps that had begun before it: they went on beside what failed, and would be repeated.
+- *Kept* are the results of steps that had begun before it: they went on beside what failed, and would be repeated; and
+  the answers to promises that had been made before it, which nobody wants to be asked for twice.
 - *Attempts* of what is done again are forgotten, so that its retry policy begins anew. That an attempt of another step
   was under way is kept: one that is delivered at most once must not be repeated.
 - *Messages* that were received after it can be received again.
@@ -89,10 +90,12 @@ def undo(
 
 
 def _went_on(entry: Entry, failure: Entry, issued: int) -> bool:
-    """Tell whether an entry is the result of a step that had begun before what went wrong was delivered.
+    """Tell whether an entry answers a step that had begun, or a promise made, before what went wrong was delivered.
 
     `issued` is the highest number of an operation that the code is known to have issued by then.
     """
+    if entry.kind in ("promised", "promise_kept"):
+        return entry.op < issued
     return entry.kind == "step" and (entry.op < issued or 0 < entry.started_at < failure.at)
 
 

@@ -34,6 +34,7 @@ from stepwell.store.changes import (
     WorkTaken,
 )
 from stepwell.store.forks import RunForked
+from stepwell.store.promises import Answered, PromiseAnswered
 from stepwell.store.queues import PermitDetached, QueueDeclared
 from stepwell.store.store import Unit
 from stepwell.store.streams import StreamTruncated
@@ -140,6 +141,10 @@ class UnitOfWork(Unit, eq=False):
         change: RunTerminated,
         on_commit: Callable[[Terminated], Fact | None],
         on_refusal: Refusal | None = None,
+    ) -> None: ...
+    @overload
+    def then(
+        self, change: PromiseAnswered, on_commit: Callable[[Answered], Fact | None], on_refusal: Refusal | None = None
     ) -> None: ...
     @overload
     def then(

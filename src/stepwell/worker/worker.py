@@ -46,7 +46,7 @@ from stepwell.worker.permits import Permits
 from stepwell.worker.queue_agenda import QueueAgenda
 from stepwell.worker.queue_scheduler import QueueScheduler
 from stepwell.worker.run_timers import RunTimers
-from stepwell.worker.runs import Capacity, Runs
+from stepwell.worker.runs import Capacity, Runs, no_tokens
 from stepwell.worker.schedules import Schedules
 from stepwell.worker.settlements import Settler
 from stepwell.worker.spinning import Spinning
@@ -74,10 +74,11 @@ class Worker:
         takes_work: bool = True,
         flows: Mapping[str, Queue | Limit] = MappingProxyType({}),
         queues: frozenset[str] | None = None,
+        tokens: Callable[[], str] = no_tokens,
     ) -> None:
         self.declarations = Declarations(flows)
         agenda = QueueAgenda(queues, takes_work=takes_work)
-        self.runs = runs = Runs(reads, codec, operations.kinds, workflows, limits, self.declarations, agenda)
+        self.runs = runs = Runs(reads, codec, operations.kinds, workflows, limits, self.declarations, agenda, tokens)
         permits = Permits(runs)
         self.executions = executions = Executions(runs)
         self.spinning = Spinning(runs)
@@ -140,6 +141,8 @@ class Worker:
                 self.claims.work_may_exist = True
             case facts.ValuePublished() | facts.StreamGrew():
                 self.runs.effects.append(fact)
+            case facts.PromiseTouched(key, op):
+                self.arrivals.answer(key, op)
             case facts.OperationPutOff(run, operation):
                 self._reopen(run, operation)
             case facts.WatchedRunOver(run):

@@ -36,6 +36,7 @@ PURGE: Final = (
     "tags_purged",
     "chapters_purged",
     "settlements_purged",
+    "promises_purged",
     "runs_purged",
 )
 

@@ -15,6 +15,7 @@ from stepwell.store.changes import RunContinued, RunRewound
 from stepwell.store.sql.aftermath import Aftermath
 from stepwell.store.sql.connection import SqlConnection, Statements
 from stepwell.store.sql.part import Part
+from stepwell.store.sql.promises import Promises
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.retries import Retries
 from stepwell.store.sql.streams import Streams
@@ -32,12 +33,14 @@ class Chapters(Part):
         refuse: Callable[[int], None],
         retries: Retries,
         streams: Streams,
+        promises: Promises,
     ) -> None:
         super().__init__(connection, sql, after)
         self._flush = flush
         self._refuse = refuse
         self._retries = retries
         self._streams = streams
+        self._promises = promises
         #: For `Applier.handlers`.
         self.handlers: dict[type, Callable[[Any], Any]] = {RunContinued: self._continued, RunRewound: self._rewound}
 
@@ -51,6 +54,7 @@ class Chapters(Part):
         )
         if not self._connection.changes():
             self._refuse(change.run)
+        self._promises.withdraw(change.run, change.at)
 
     def _rewound(self, change: RunRewound) -> None:
         self._flush()
@@ -85,6 +89,7 @@ class Chapters(Part):
         )
         self._execute(self._sql["run_rewound"], parameters)
         self._retries.put_back(run, change.returned)
+        self._promises.reopen(run, at)
         self._retries.uncancel(change.uncancelled)
         if queue is not None and in_queue:
             self._retries.enter_again(run, workflow, queue, place, at)

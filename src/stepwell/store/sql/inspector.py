@@ -18,9 +18,9 @@ from stepwell.store.bulk_acts import BulkRecord
 from stepwell.store.inspector import AttributeMatch, CountGroup, RunAbout, RunFilter
 from stepwell.store.queues import Standing
 from stepwell.store.sql.overview import OverviewReader
+from stepwell.store.sql.promises import PromiseReader
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.records import record_of
-from stepwell.store.sql.schedules import ScheduleReader
 from stepwell.store.sql.streams import StreamReader
 
 _NO_KEY: Final = 2**63 - 1
@@ -45,7 +45,7 @@ _COUNTED_BY: Final[dict[CountGroup, str]] = {
 }
 
 
-class SqlInspector(OverviewReader, ScheduleReader, StreamReader):
+class SqlInspector(OverviewReader, PromiseReader, StreamReader):
     """A `stepwell.store.inspector.Inspector`."""
 
     # --- runs --------------------------------------------------------------------------------------------------------

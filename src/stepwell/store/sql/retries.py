@@ -16,6 +16,7 @@ from stepwell.model.lifecycle import RETRIABLE
 from stepwell.store.changes import RunRetried
 from stepwell.store.queues import Entered
 from stepwell.store.sql.connection import SqlConnection, Statements
+from stepwell.store.sql.promises import Promises
 from stepwell.store.sql.queue_changes import Entries
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.streams import Streams
@@ -26,11 +27,14 @@ _decode_place: Final = msgspec.json.Decoder(tuple[str, int]).decode
 class Retries:
     """Applies retries on the writer's connection; see the module."""
 
-    def __init__(self, connection: SqlConnection, sql: Statements, entries: Entries, streams: Streams) -> None:
+    def __init__(
+        self, connection: SqlConnection, sql: Statements, entries: Entries, streams: Streams, promises: Promises
+    ) -> None:
         self._execute = connection.cursor().execute
         self._sql = sql
         self._entries = entries
         self._streams = streams
+        self._promises = promises
 
     def keep_place(self, run: int) -> None:
         """Note where a run that ends without a result stands in its queue."""
@@ -50,6 +54,7 @@ class Retries:
             self._streams.undo(change.run, change.undone)
             self._execute(self._sql["entries_undone"], (change.run, to_json(change.undone)))
         self.put_back(change.run, change.returned)
+        self._promises.reopen(change.run, change.at)
         in_queue = queue is not None
         parameters = (change.run, change.at, change.deadline_at, int(change.stays_cancelled), int(in_queue))
         self._execute(self._sql["run_retried"], parameters)

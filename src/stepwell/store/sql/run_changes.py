@@ -47,6 +47,7 @@ from stepwell.store.sql.named_sql import Ladder, ladder
 from stepwell.store.sql.ownership import Ownership
 from stepwell.store.sql.part import Part
 from stepwell.store.sql.pauses import Pauses
+from stepwell.store.sql.promises import Promises
 from stepwell.store.sql.queue_changes import Entries
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.records import record_of
@@ -80,10 +81,18 @@ class Applier(Part):
         descriptions = Descriptions(connection, sql, self._after)
         self.creation = Creation(connection, sql, self._after, self.entries, self._tell, descriptions.write)
         streams = Streams(connection, sql, self._after, self._lost)
-        self._retries = Retries(connection, sql, self.entries, streams)
         self.acts = Acts(connection, sql)
+        promises = Promises(connection, sql, self._after, self._ownership.wake_known, self.acts.record)
+        self._retries = Retries(connection, sql, self.entries, streams, promises)
         chapters = Chapters(
-            connection, sql, self._after, self.flush, lambda run: self._refuse(run, "running"), self._retries, streams
+            connection,
+            sql,
+            self._after,
+            self.flush,
+            lambda run: self._refuse(run, "running"),
+            self._retries,
+            streams,
+            promises,
         )
         bulk = BulkActs(connection, sql, self._after, lambda change: self.handlers[type(change)](change), self.flush)
         self._pauses = Pauses(connection, sql, self._after, self._ownership, self.entries, self.acts.record)
@@ -112,6 +121,7 @@ class Applier(Part):
             self._schedules,
             bulk,
             streams,
+            promises,
         )
         for part in parts:
             self.handlers.update(part.handlers)

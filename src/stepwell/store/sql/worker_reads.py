@@ -12,9 +12,9 @@ import msgspec
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.run import Message, Permit, RunRecord, RunSnapshot, Settlement
 from stepwell.store.sql.connection import Execute, Statements
+from stepwell.store.sql.promises import PromiseReader
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.records import record_of
-from stepwell.store.sql.schedules import ScheduleReader
 from stepwell.store.sql.streams import StreamReader
 
 _INPUT: Final = RunRecord.__struct_fields__.index("input")
@@ -24,7 +24,7 @@ _LAST_CHARACTER: Final = chr(sys.maxunicode)
 _LOAD_CHUNK: Final = 500
 
 
-class SqlWorkerReads(ScheduleReader, StreamReader):
+class SqlWorkerReads(PromiseReader, StreamReader):
     """A `stepwell.store.worker_reads.WorkerReads`."""
 
     # --- runs --------------------------------------------------------------------------------------------------------

@@ -23,6 +23,11 @@ iif(journal_from = 0, NULL, (
 -- The columns of stepwell_journal that are the fields of journal.Entry, in their order.
 run, op, kind, name, fingerprint, at, value, attempt, started_at, position;
 
+-- fragment: promise
+-- The fields of model.PromiseRecord, in their order.
+promise.number, promise.token, promise.run, run.id, run.workflow, run.status, run.owner, promise.op, promise.state,
+    promise.created_at, promise.deadline_at, promise.ended_at, promise.by, promise.form, promise.answer, run.ahead;
+
 -- fragment: listing
 -- What all listings of runs filter by, by the parameters given at runs_listed.
 (?2 IS NULL OR workflow = ?2)

@@ -71,7 +71,11 @@ SELECT run.id FROM stepwell_messages AS message JOIN stepwell_runs AS run ON run
 WHERE typeof(message.value) = 'text' AND NOT json_valid(message.value)
 UNION
 SELECT run.id FROM stepwell_values AS value JOIN stepwell_runs AS run ON run.key = value.run
-WHERE typeof(value.value) = 'text' AND NOT json_valid(value.value);
+WHERE typeof(value.value) = 'text' AND NOT json_valid(value.value)
+UNION
+SELECT run.id FROM stepwell_promises AS promise JOIN stepwell_runs AS run ON run.key = promise.run
+WHERE (typeof(promise.form) = 'text' AND NOT json_valid(promise.form))
+    OR (typeof(promise.answer) = 'text' AND NOT json_valid(promise.answer));
 
 -- name: verify_blobs
 -- The payloads that are bytes, with their runs: whoever asks tries to read them.
@@ -88,7 +92,13 @@ SELECT run.id, message.value FROM stepwell_messages AS message JOIN stepwell_run
 WHERE typeof(message.value) = 'blob'
 UNION ALL
 SELECT run.id, value.value FROM stepwell_values AS value JOIN stepwell_runs AS run ON run.key = value.run
-WHERE typeof(value.value) = 'blob';
+WHERE typeof(value.value) = 'blob'
+UNION ALL
+SELECT run.id, promise.form FROM stepwell_promises AS promise JOIN stepwell_runs AS run ON run.key = promise.run
+WHERE typeof(promise.form) = 'blob'
+UNION ALL
+SELECT run.id, promise.answer FROM stepwell_promises AS promise JOIN stepwell_runs AS run ON run.key = promise.run
+WHERE typeof(promise.answer) = 'blob';
 
 -- name: verify_foreign_keys
 SELECT v."table" || ' row ' || coalesce(v.rowid, '?') || ' without its ' || v.parent

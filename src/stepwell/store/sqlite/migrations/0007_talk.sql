@@ -118,3 +118,58 @@ SELECT
 FROM stepwell_stream_items AS item
 JOIN stepwell_streams AS stream ON stream.key = item.stream
 JOIN stepwell_runs AS run ON run.key = stream.run;
+
+-- Promises -------------------------------------------------------------------------------------------------------------
+
+INSERT INTO stepwell_journal_kinds (kind, operation, delivered) VALUES
+    ('promised', 'promise', 0), ('promise_kept', 'promise', 1), ('promise_failed', 'promise', 1);
+
+CREATE TABLE stepwell_promises (
+    -- In the order in which they were made.
+    number INTEGER PRIMARY KEY,
+    -- What whoever may answer has in hand. Random, and so long that nobody guesses it.
+    token TEXT NOT NULL UNIQUE CHECK (token <> ''),
+    run INTEGER NOT NULL REFERENCES stepwell_runs (key),
+    -- The number of the operation in its run.
+    op INTEGER NOT NULL CHECK (op >= 1),
+    -- What has become of it: it leaves 'open' once, in one transaction, and the run is told what this row says.
+    -- 'withdrawn': the run goes on from before it was made. stepwell.model.promise has the states.
+    state TEXT NOT NULL DEFAULT 'open' CHECK (
+        state = 'open' OR state = 'resolved' OR state = 'rejected' OR state = 'timed_out' OR state = 'withdrawn'
+    ),
+    created_at INTEGER NOT NULL,
+    -- From then on it is answered no more. NULL: it waits as long as its run.
+    deadline_at INTEGER,
+    ended_at INTEGER,
+    -- Who answered, in words.
+    by TEXT,
+    -- How a person is asked, see stepwell.model.promise.
+    form ANY NOT NULL,
+    -- The value, or the failure that it was rejected with.
+    answer ANY,
+    CHECK ((state = 'open') = (ended_at IS NULL)),
+    CHECK (answer IS NULL OR state = 'resolved' OR state = 'rejected')
+) STRICT;
+
+CREATE INDEX stepwell_promises_by_run ON stepwell_promises (run);
+CREATE INDEX stepwell_promises_open ON stepwell_promises (number) WHERE state = 'open';
+
+CREATE VIEW stepwell_promise_view AS
+-- Promises for human eyes.
+SELECT
+    promise.token AS token,
+    run.id AS run_id,
+    run.workflow AS workflow,
+    promise.op AS op,
+    promise.state AS state,
+    strftime('%Y-%m-%dT%H:%M:%fZ', (promise.created_at - run.ahead) / 1e6, 'unixepoch') AS created_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', (promise.deadline_at - run.ahead) / 1e6, 'unixepoch') AS deadline_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', (promise.ended_at - run.ahead) / 1e6, 'unixepoch') AS ended_at,
+    promise.by AS by,
+    CASE typeof(promise.form) WHEN 'blob' THEN '(' || length(promise.form) || ' bytes compressed)' ELSE promise.form END
+        AS form,
+    CASE typeof(promise.answer)
+        WHEN 'blob' THEN '(' || length(promise.answer) || ' bytes compressed)' ELSE promise.answer
+    END AS answer
+FROM stepwell_promises AS promise
+JOIN stepwell_runs AS run ON run.key = promise.run;
