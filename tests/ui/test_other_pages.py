@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from stepwell.api.face import Face
 from stepwell.api.overview import Throughput
 from stepwell.ui import app
 from stepwell.ui.cron_words import cron_in_words, in_words
+from stepwell.ui.pages import overview
 from stepwell.ui.pages.overview import heat_of
 from stepwell.ui.plots import plot_of
 
@@ -42,6 +44,13 @@ def test_the_overview_says_what_needs_somebody(engine: Engine, acting: Browser) 
     engine.start(approval, "x", id="second", queue=POST)
     engine.queue(POST).pause(reason="the van is broken")
     assert "queue ui.post" in acting.get("/").text
+
+
+def test_sums_of_many_runs_are_made_beside_the_page(looking: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overview, "_FEW", 0)
+    assert "being counted" in looking.get("/").text
+    while 'aria-label="1 failed"' not in looking.get("/").text:
+        threading.Event().wait(0.01)
 
 
 @pytest.mark.parametrize(

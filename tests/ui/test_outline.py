@@ -26,7 +26,7 @@ def test_operations_have_the_times_of_their_journal() -> None:
         entry(3, 2, "timer", 9),
         entry(4, 3, "published", 9),
     ]
-    step, timer, published = outline_of(entries, [], span(9), is_cut=False).operations
+    step, timer, published = outline_of(entries, [], span(9), {}, is_cut=False).operations
     assert (step.issued_at, step.ended_at, step.outcome) == (2 * SECOND, 5 * SECOND, "done")
     assert [(each.number, each.outcome) for each in step.attempts] == [(1, "failed"), (2, "done")]
     assert (timer.issued_at, timer.ended_at) == (5 * SECOND, 9 * SECOND)  # with the answer before it
@@ -34,13 +34,13 @@ def test_operations_have_the_times_of_their_journal() -> None:
 
 
 def test_what_is_waited_for_is_an_operation_as_well() -> None:
-    (one,) = outline_of([], [Wait("message", 1, "approval")], span(None), is_cut=False).operations
+    (one,) = outline_of([], [Wait("message", 1, "approval")], span(None), {}, is_cut=False).operations
     assert (one.name, one.outcome, one.issued_at, one.ended_at) == ("approval", "open", 2 * SECOND, None)
 
 
 def test_times_are_those_of_the_wall_clock() -> None:
     ahead = Span(5 * SECOND, 6 * SECOND, 8 * SECOND, 9 * SECOND, 4 * SECOND)
-    outline = outline_of([entry(1, 1, "step", 8, 1, 7)], [], ahead, is_cut=False)
+    outline = outline_of([entry(1, 1, "step", 8, 1, 7)], [], ahead, {}, is_cut=False)
     assert (outline.created_at, outline.ends_at) == (SECOND, 4 * SECOND)
     assert outline.operations[0].attempts[0].started_at == 3 * SECOND
 
@@ -61,7 +61,7 @@ def test_long_idle_spans_are_folded_and_times_keep_their_order() -> None:
 
 def test_a_bar_can_be_seen_and_stays_within_the_width() -> None:
     entries = [entry(number, number, "step", 2 + number / 1e6, 1, 2 + number / 1e6) for number in range(1, 5)]
-    outline = outline_of(entries, [Wait("timer", 9, until=10**15)], span(None, 1e6), is_cut=False)
+    outline = outline_of(entries, [Wait("timer", 9, until=10**15)], span(None, 1e6), {}, is_cut=False)
     axis = axis_of(outline, folds=False)
     bars = [bar for row in rows_of(outline, outline.operations, axis) for bar in row.bars if bar.kind == "attempt"]
     assert all(bar.width >= 3 and bar.x + bar.width <= 1000 for bar in bars)
@@ -71,6 +71,6 @@ def test_a_bar_can_be_seen_and_stays_within_the_width() -> None:
 
 
 def test_an_empty_run_has_an_axis() -> None:
-    outline = outline_of([], [], Span(5, None, 5, 5, 0), is_cut=False)
+    outline = outline_of([], [], Span(5, None, 5, 5, 0), {}, is_cut=False)
     assert axis_of(outline, folds=True).x(5) in {0, 1000}
     assert queued_bar(outline, axis_of(outline, folds=True)) is None

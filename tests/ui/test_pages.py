@@ -169,6 +169,24 @@ def test_a_failed_run_is_retried_rewound_restarted_and_deleted(engine: Engine, a
     assert engine.list() == []
 
 
+def test_a_run_is_forked_settled_and_described(engine: Engine, acting: Browser) -> None:
+    run = engine.start(checkout, "bad", id="bad one")
+    with pytest.raises(Exception, match="no such address"):
+        run.result(timeout=30)
+    answer = acting.submit("/run/act?id=bad%20one", act="fork", to="5", new_id="other one", result="null")
+    assert answer.headers["location"] == "/run?id=other%20one&done=fork"
+    assert engine.get("other one").result(timeout=30)["order"] == "bad"
+    fields = {"attributes": "customer=acme\namount=42\nold=", "tags": "vip checked", "note": "calls twice a day"}
+    assert acting.submit("/run/act?id=bad%20one", act="describe", **fields).status_code == 303
+    assert (run.info().attributes, run.info().tags) == ({"amount": 42, "customer": "acme"}, ["checked", "vip"])
+    shown = acting.get("/run?id=bad%20one").text
+    assert "calls twice a day" in shown
+    assert "customer <b>acme</b>" in shown
+    assert acting.get("/runs/complete?word=cust").json() == ["customer="]
+    assert acting.submit("/run/act?id=bad%20one", act="describe", attributes="no value").status_code == 400
+    assert acting.submit("/run/act?id=bad%20one", act="settle", to="1", ended="failed", error="lost").status_code == 400
+
+
 def test_what_the_engine_refuses_is_said(engine: Engine, acting: Browser) -> None:
     engine.start(checkout, "good", id="good").result(timeout=30)
     answer = acting.submit("/run/act?id=good", act="retry")

@@ -52,9 +52,13 @@ class Face:
 
     # --- questions: from any thread ----------------------------------------------------------------------------------
 
-    def look(self, ask: Callable[[ReadService], T]) -> T:
-        """Return the answer to a question; raises what it raises, `ReadTooLong`, and as `file_reads`."""
-        with file_reads(self.path, "the page of runs", "the page of queues", seconds=self._seconds) as reads:
+    def look(self, ask: Callable[[ReadService], T], *, seconds: float | None = None) -> T:
+        """Return the answer to a question; raises what it raises, `ReadTooLong`, and as `file_reads`.
+
+        It may take so many `seconds`; None: as many as a page.
+        """
+        bound = self._seconds if seconds is None else seconds
+        with file_reads(self.path, "the page of runs", "the page of queues", seconds=bound) as reads:
             return ask(reads)
 
     def query(self, sql: str, rows: int) -> QueryAnswer:

@@ -9,10 +9,11 @@ Pure. Times are microseconds by the wall clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from stepwell.model.journal import OpKind
 from stepwell.model.waits import Wait
@@ -39,6 +40,7 @@ class OutlinedOperation(msgspec.Struct, frozen=True):
 
     `issued_at` is when the code asked for it, as far as that can be told; `ended_at` when its answer was delivered.
     `size_bytes` is that of its value, as it stands in the file. `waits_until`: it waits, until then if nothing comes.
+    `summary`: what the call of a step is about, as its author said.
     """
 
     number: int
@@ -50,6 +52,7 @@ class OutlinedOperation(msgspec.Struct, frozen=True):
     attempts: list[Attempt]
     size_bytes: int
     waits_until: int | None = None
+    summary: str = ""
 
 
 class Outline(msgspec.Struct, frozen=True):
@@ -114,8 +117,18 @@ class _Found:
         self.attempts[entry.attempt] = attempt
 
 
-def outline_of(entries: Iterable[EntryOutline], waits: Sequence[Wait], span: Span, *, is_cut: bool) -> Outline:
-    """Return the operations of a run: those of its journal, and those that it `waits` for."""
+def outline_of(
+    entries: Iterable[EntryOutline],
+    waits: Sequence[Wait],
+    span: Span,
+    summaries: Mapping[int, str],
+    *,
+    is_cut: bool,
+) -> Outline:
+    """Return the operations of a run: those of its journal, and those that it `waits` for.
+
+    `summaries` are what calls of steps are about, by the numbers of their operations.
+    """
     found: dict[int, _Found] = {}
     deliveries = [span.started_at or span.created_at]
     for entry in entries:
@@ -131,7 +144,10 @@ def outline_of(entries: Iterable[EntryOutline], waits: Sequence[Wait], span: Spa
     end = span.ended_at or span.now
     issued = _issued(found, waiting, sorted(deliveries), end)
     operations = [
-        _operation(number, found.get(number), waiting.get(number), issued[number], span.ahead)
+        replace(
+            _operation(number, found.get(number), waiting.get(number), issued[number], span.ahead),
+            summary=summaries.get(number, ""),
+        )
         for number in sorted(found.keys() | waiting.keys())
     ]
     ahead, began = span.ahead, span.started_at

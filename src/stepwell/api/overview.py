@@ -6,13 +6,12 @@ The base of `ReadService`, in a file of its own because nothing but such a progr
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from stepwell.api.views import JournalEntry
-from stepwell.model.clock import MICROSECONDS, datetime_of
+from stepwell.model.clock import MICROSECONDS
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import RunRecord
 from stepwell.model.waits import Wait, decode_waits
@@ -36,16 +35,6 @@ class EngineTime(msgspec.Struct, frozen=True):
 
     now: int
     ahead: int
-
-
-class RunFacts(msgspec.Struct, frozen=True):
-    """What a page about one run shows of it beside `RunInfo`. `parent` is an id, None where there is none any more."""
-
-    queue: str | None
-    parent: str | None
-    crashes: int
-    cancel_reason: str | None
-    deadline_at: datetime | None
 
 
 class Durations(msgspec.Struct, frozen=True):
@@ -87,7 +76,8 @@ class OverviewService:
         time = self._time()
         span = Span(record.created_at, record.started_at, record.ended_at, time.now, record.ahead)
         is_cut = len(entries) > MAX_OUTLINE
-        return outline_of(entries[:MAX_OUTLINE], self._waits(record), span, is_cut=is_cut)
+        summaries = self._inspector.summaries(record.key)
+        return outline_of(entries[:MAX_OUTLINE], self._waits(record), span, summaries, is_cut=is_cut)
 
     def _waits(self, record: RunRecord) -> list[Wait]:
         return decode_waits(record.waiting_on)
@@ -96,14 +86,8 @@ class OverviewService:
         """Return the entries of one operation of a run, in order; none where it has none. Raises `RunNotFound`."""
         record = self.record(run_id)
         found = self._inspector.entries_of(record.key, number, _MAX_ENTRIES)
-        return [JournalEntry.of(entry, self._codec, record.ahead) for entry in found]
-
-    def run_facts(self, run_id: str) -> RunFacts:
-        """Return further facts about a run; raises `RunNotFound`."""
-        record = self.record(run_id)
-        parent = None if record.parent is None else self._inspector.id_of(record.parent)
-        deadline = None if record.deadline_at is None else datetime_of(record.deadline_at - record.ahead)
-        return RunFacts(record.queue, parent, record.crashes, record.cancel_reason, deadline)
+        summaries = self._inspector.summaries(record.key)
+        return [JournalEntry.of(entry, self._codec, record.ahead, summaries) for entry in found]
 
     def newest_key(self) -> int:
         """Return the largest key of a run, which is at least how many there are; 0 where there is none."""

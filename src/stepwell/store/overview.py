@@ -43,10 +43,6 @@ class OverviewReads(Protocol):
         """Return the entries of one operation in the present chapter of a run, in order."""
         ...
 
-    def id_of(self, run: int) -> str | None:
-        """Return the id of the run with this key, or None."""
-        ...
-
     def newest_key(self) -> int:
         """Return the largest key of a run, 0 where there is none."""
         ...

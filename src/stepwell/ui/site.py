@@ -92,6 +92,7 @@ class Sums:
     def __init__(self) -> None:
         self._lock: Final = threading.Lock()
         self._known: dict[str, tuple[float, Any]] = {}
+        self._counting: set[str] = set()
 
     def get(self, key: str, count: Callable[[], T]) -> T:
         """Return what is known under a key, or count; raises what that raises."""
@@ -105,6 +106,27 @@ class Sums:
                     self._known.clear()
                 self._known[key] = time.monotonic() + max(_LEAST_SECONDS, _TIMES_AS_LONG * took), value
             return cast("T", value)
+
+    def soon(self, key: str, count: Callable[[], T]) -> T | None:
+        """Return what is known under a key, None where nothing is yet; what is old is counted anew, in a thread."""
+        with self._lock:
+            until, value = self._known.get(key, (0.0, None))
+            if time.monotonic() >= until and key not in self._counting:
+                self._counting.add(key)
+                threading.Thread(target=self._count, args=(key, count), daemon=True, name="stepwell-ui-count").start()
+            return cast("T | None", value)
+
+    def _count(self, key: str, count: Callable[[], Any]) -> None:
+        began = time.monotonic()
+        try:
+            value = count()
+        except StepwellError as error:
+            _log.warning("%s could not be counted: %s", key, error)
+            value = self._known.get(key, (0.0, None))[1]
+        now = time.monotonic()
+        with self._lock:
+            self._known[key] = now + max(_LEAST_SECONDS, _TIMES_AS_LONG * (now - began)), value
+            self._counting.discard(key)
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -356,6 +378,9 @@ _DONE: Final = {
     "rewind": "The run goes on from there.",
     "restart": "The run begins again.",
     "send": "The message was sent.",
+    "fork": "This is the new run.",
+    "settle": "The step is settled; a worker goes on with that.",
+    "describe": "Described.",
     "delete": "The run was deleted.",
     "change": "Changed.",
     "cancel_waiting": "What waited there was cancelled.",

@@ -22,11 +22,6 @@ class OverviewReader(Reader):
         """Return the entries of one operation in the present chapter of a run, in order."""
         return [Entry(*row) for row in self._rows("entries_of", run, op, limit)]
 
-    def id_of(self, run: int) -> str | None:
-        """Return the id of the run with this key, or None."""
-        run_id: str | None = self._first("id_of", run)
-        return run_id
-
     def newest_key(self) -> int:
         """Return the largest key of a run, 0 where there is none."""
         return int(self._first("newest_key"))

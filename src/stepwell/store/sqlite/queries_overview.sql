@@ -14,10 +14,6 @@ FROM stepwell_journal
 WHERE run = ?1 AND op = ?2 AND position >= (SELECT journal_from FROM stepwell_runs WHERE key = ?1)
 ORDER BY position LIMIT ?3;
 
--- name: id_of
--- ?1 key.
-SELECT id FROM stepwell_runs WHERE key = ?1;
-
 -- name: newest_key
 SELECT coalesce(max(key), 0) FROM stepwell_runs;
 

@@ -10,7 +10,6 @@ from starlette.routing import Route
 from stepwell.api.doctor import stuck
 from stepwell.api.overview import Durations, Throughput
 from stepwell.api.read_service import ReadService
-from stepwell.errors import ReadTooLong
 from stepwell.model.lifecycle import STATUSES, Status
 from stepwell.store.overview import CellCount
 from stepwell.ui.filter_links import quoted
@@ -21,6 +20,9 @@ from stepwell.ui.site import Page, Site, Visit
 _HOUR: Final = (60, 60)
 _DAY: Final = (900, 96)
 _OLDEST: Final = 5
+#: Of a file with more runs, sums are made beside the page, and may take so many seconds.
+_FEW: Final = 100_000
+_LONG_SECONDS: Final = 60.0
 _NEED_SOMEBODY: Final = frozenset({"failed", "halted", "paused"})
 #: From which share of a workflow's runs on a state that needs somebody is shown how strongly.
 _SHARES: Final = (0.0, 0.02, 0.1, 0.3)
@@ -56,10 +58,10 @@ def routes(site: Site) -> list[Route]:
     def overview(reads: ReadService, _visit: Visit) -> Page:
         needs = stuck(reads)
         oldest = reads.infos_of(reads.oldest(("pending",), _OLDEST))
-        try:  # last: of very many runs they take longer than a page may
+        if reads.newest_key() <= _FEW:
             sums = site.sums.get("overview", lambda: _sums(reads))
-        except ReadTooLong:
-            sums = None
+        else:  # longer than somebody should wait for a page
+            sums = site.sums.soon("overview", lambda: site.face.look(_sums, seconds=_LONG_SECONDS))
         return Page("overview.html", {"page": "overview", "needs": needs, "oldest": oldest, **_shown(sums)})
 
     return [Route("/", site.page(overview))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -13,7 +14,7 @@ from starlette.routing import Route
 
 from stepwell.api.outline import Outline, OutlinedOperation
 from stepwell.api.read_service import ReadService
-from stepwell.api.views import JournalEntry, RunInfo
+from stepwell.api.views import JournalEntry, RunDetails, RunInfo
 from stepwell.errors import InvalidArgument
 from stepwell.model.lifecycle import ENDED
 from stepwell.operations.table import OPERATIONS
@@ -48,25 +49,24 @@ class RunPages:
     def run(self, reads: ReadService, visit: Visit) -> Page:
         """Show a run, and one of its operations."""
         run_id = visit.query_of("id")
-        info, outline = reads.info(run_id), reads.outline(run_id)
-        shown = self._facts(reads, info) | self._waterfall(outline, visit)
+        details, outline = reads.summary(run_id), reads.outline(run_id)
+        info = details.info
+        shown = self._facts(details) | self._waterfall(outline, visit)
         number = _number(visit.query.get("op"))
         if number is not None:
             shown["selected"] = self._operation(reads, run_id, number, outline)
         return Page("run.html", {"page": "runs", "run": info, "id": run_id, "op": number, **shown})
 
-    def _facts(self, reads: ReadService, info: RunInfo) -> dict[str, Any]:
-        overview = reads.summary(info.id)
-        failure = overview.failure
+    def _facts(self, details: RunDetails) -> dict[str, Any]:
+        info, failure = details.info, details.failure
         origin = None if failure is None else (failure.origin if info.status == "halted" else failure)
         return {
-            "facts": reads.run_facts(info.id),
-            "input": self._value(overview.input),
-            "result": self._value(overview.result),
-            "published": [(key, self._named(key, value)) for key, value in overview.published.items()],
-            "children": overview.children,
-            "acts": list(reversed(overview.acts)),
-            "owner": overview.owner,
+            "input": self._value(details.input),
+            "result": self._value(details.result),
+            "published": [(key, self._named(key, value)) for key, value in details.published.items()],
+            "children": details.children,
+            "acts": list(reversed(details.acts)),
+            "owner": details.owner,
             "failure": origin,
             "can": acts_for(info),
             "message_name": next((wait.name or "" for wait in info.waiting_on if wait.kind == "message"), ""),
@@ -104,7 +104,7 @@ class RunPages:
             "outlined": found,
             "entries": [self._entry(entry) for entry in entries],
             "kind": found.kind if found is not None else "",
-            "name": found.name if found is not None else "",
+            "name": (found.summary or found.name) if found is not None else "",
         }
 
     def _entry(self, entry: JournalEntry) -> dict[str, Any]:
@@ -161,9 +161,17 @@ class RunPages:
                 await face.on_run(run_id, "rewind", *_rewinding(visit.form), **_results(visit.form), **said)
             case "restart":
                 await face.on_run(run_id, "restart", *_arguments(visit.form), **said)
+            case "fork":
+                given = {"id": visit.form.get("new_id", "").strip() or None, **_results(visit.form), **said}
+                forked = await face.on_run(run_id, "fork", *_rewinding(visit.form), **given)
+                return _run_address(forked.id, "fork")
+            case "settle":
+                await face.on_run(run_id, "settle", *_rewinding(visit.form), **_outcome(visit.form), **said)
+            case "describe":
+                await face.on_run(run_id, "set_attributes", _attributes(visit.form), **_description(visit))
             case _:
                 raise InvalidArgument(f"{act!r} is nothing that can be done to a run")
-        return f"/run?{urlencode({'id': run_id, 'done': act}, quote_via=quote, errors='surrogatepass')}"
+        return _run_address(run_id, act)
 
 
 def routes(site: Site) -> list[Route]:
@@ -171,17 +179,29 @@ def routes(site: Site) -> list[Route]:
     return RunPages(site).routes()
 
 
+def _run_address(run_id: str, done: str) -> str:
+    return f"/run?{urlencode({'id': run_id, 'done': done}, quote_via=quote, errors='surrogatepass')}"
+
+
 def acts_for(info: RunInfo) -> list[str]:
     """Return what can be asked of a run in its state, the likeliest first."""
     if info.status in ENDED:
         retried = ["retry"] if info.status != "completed" else []
-        return [*retried, "rewind", "restart", "delete"]
+        return [
+            *retried,
+            "rewind",
+            "restart",
+            "fork",
+            "describe",
+            *(["settle"] if info.status == "failed" else []),
+            "delete",
+        ]
     if info.status == "paused":
-        return ["unpause", "cancel", "terminate", "send"]
+        return ["unpause", "cancel", "terminate", "send", "fork", "settle", "describe"]
     if info.status == "halted":
-        return ["resume", "rewind", "restart", "cancel", "terminate", "send"]
+        return ["resume", "rewind", "restart", "fork", "settle", "cancel", "terminate", "send", "describe"]
     waits = ["rewind", "restart"] if info.status == "waiting" else []
-    return ["cancel", "pause", "send", "terminate", *waits]
+    return ["cancel", "pause", "send", "terminate", *waits, "fork", "settle", "describe"]
 
 
 def value_of_form(text: str) -> Any:
@@ -209,6 +229,47 @@ def _results(form: Any) -> dict[str, Any]:
     """Return another result for the operation that is gone back to, where one was typed."""
     text = form.get("result", "")
     return {"results": {_rewinding(form)[0]: value_of_form(text)}} if text.strip() else {}
+
+
+def _outcome(form: Any) -> dict[str, Any]:
+    """Return how a step ended that nobody knows it of: what it returned, or an error's text."""
+    if form.get("ended") == "failed":
+        return {"error": form.get("error", "").strip() or "no reason was given"}
+    return {"result": value_of_form(form.get("result", ""))}
+
+
+def _attributes(form: Any) -> dict[str, Any]:
+    """Return the attributes that were typed, a line each: ``name=value``; without a value one is removed."""
+    found: dict[str, Any] = {}
+    for line in form.get("attributes", "").splitlines():
+        name, equals, text = line.partition("=")
+        if line.strip() and not equals:
+            raise InvalidArgument(f"an attribute is written name=value, not {line!r}")
+        if line.strip():
+            found[name.strip()] = attribute_of_form(text.strip())
+    return found
+
+
+def attribute_of_form(text: str) -> Any:
+    """Return the value of an attribute: JSON, a moment with its zone, or else the text; None for nothing."""
+    found = value_of_form(text)
+    if found is text:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            return text
+        return moment if moment.tzinfo is not None else text
+    return found
+
+
+def _description(visit: Visit) -> dict[str, Any]:
+    form = visit.form
+    return {
+        "tags": form.get("tags", "").split(),
+        "remove_tags": form.get("remove_tags", "").split(),
+        "note": form.get("note", "").strip() or None,
+        "by": visit.by,
+    }
 
 
 def _arguments(form: Any) -> Sequence[Any]:

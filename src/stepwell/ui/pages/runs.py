@@ -106,7 +106,8 @@ def _complete(reads: ReadService, visit: Visit) -> Response:
     word = visit.query.get("word", "")
     field, colon, begun = word.partition(":")
     if not colon:
-        return JSONResponse([f"{name}:" for name in FIELDS if name.startswith(word) and name != "order"])
+        names = [f"{name}:" for name in FIELDS if name != "order"] + [f"{name}=" for name in reads.attribute_names()]
+        return JSONResponse([name for name in names if name.startswith(word)])
     values: list[str] = []
     if field == "status":
         values = list(STATUSES)
@@ -114,6 +115,8 @@ def _complete(reads: ReadService, visit: Visit) -> Response:
         values = reads.workflow_names()
     elif field == "queue":
         values = reads.queue_names()
+    elif field == "tag":
+        values = reads.tag_names()
     elif field == "id" and begun:
         values = [info.id for info in reads.records(id_prefix=begun, limit=20)]
     offered = [f"{field}:{quoted(value)}" for value in values if value.startswith(begun)]
