@@ -58,14 +58,14 @@ def _read_so_far() -> int:
     return int(counters["rchar"])
 
 
-ALL = (None, None, None, None, None, None, None, 2**63 - 1, 100, None, 0, None, None, None, None, None)
+ALL = (None, None, None, None, None, None, None, 2**63 - 1, 100, None, 0, None, None, None, None, None, None, None)
 LOOKS: dict[str, tuple[tuple[object, ...], int]] = {
     "runs_listed": (ALL, RUNS),
     "runs_listed_by_prefix": ((None, None, "run-", "run-\U0010ffff", *ALL[4:]), RUNS),
     "runs_counted": (ALL, 1),
     "run_facts": (("run-1",), 1),
     "loaded_facts": (("[1]",), 1),
-    "counts": ((), 1),
+    "all_counted_by_status": ((), 1),
 }
 
 

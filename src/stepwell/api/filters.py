@@ -17,7 +17,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn, cast, get_args
 
 import msgspec
 
@@ -25,7 +25,7 @@ from stepwell.errors import InvalidArgument, InvalidFilter
 from stepwell.model.attributes import MAX_NAME, RESERVED, AttributeKind, check_tag
 from stepwell.model.clock import MICROSECONDS, microseconds_of
 from stepwell.model.lifecycle import STATUSES, Status
-from stepwell.store.inspector import AttributeMatch, Comparison, RunFilter
+from stepwell.store.inspector import AttributeMatch, Comparison, RunFilter, RunOrder
 
 #: The longest filter, in characters: far more than anybody types.
 MAX_FILTER_LENGTH: Final = 2_000
@@ -40,7 +40,7 @@ FIELDS: Final[dict[str, str]] = {
     "started": "when it began",
     "ended": "when it ended",
     "tag": "a tag; may be given again",
-    "order": "`-created`, the newest first: the only one there is",
+    "order": "`created`, `started` or `ended`, the last first with a dash: `order:-started`",
 }
 _TIMES: Final = ("created", "started", "ended")
 _WORD: Final = re.compile(
@@ -89,11 +89,12 @@ class Filter(msgspec.Struct, frozen=True):
     ended_before: Moment | None = None
     attributes: tuple[AttributeTest, ...] = ()
     tags: tuple[str, ...] = ()
+    order: RunOrder = "-created"
 
     @property
     def is_empty(self) -> bool:
         """Whether it means every run."""
-        return self == Filter(self.text)
+        return self == Filter(self.text, order=self.order)
 
     def run_filter(self, now: int, ahead: int, parent: int | None = None, limit: int = 100) -> RunFilter:
         """Return it for a store, `now`, which is `ahead` of the wall clock, in microseconds; `parent` is its key."""
@@ -119,6 +120,7 @@ class Filter(msgspec.Struct, frozen=True):
             ended_before=time(self.ended_before),
             attributes=tuple(_match(test, now - ahead) for test in self.attributes),
             tags=self.tags,
+            order=self.order,
             limit=limit,
         )
 
@@ -265,9 +267,10 @@ def _match(test: AttributeTest, now: int) -> AttributeMatch:
     return AttributeMatch(test.name, tuple((kind, test.comparison, kept(value)) for kind, value in test.any))
 
 
-def _order(text: str, at: int, _field: str, value: str, _put: _Put) -> None:
-    if value != "-created":
-        _refuse(text, at, f"runs are listed newest first (order:-created), not by {value!r}")
+def _order(text: str, at: int, _field: str, value: str, put: _Put) -> None:
+    if value not in get_args(RunOrder):
+        _refuse(text, at, f"runs are not ordered by {value!r}{_meant(value, get_args(RunOrder))}; {FIELDS['order']}")
+    put("order", value)
 
 
 _KINDS: Final[dict[str, Callable[[str, int, str, str, _Put], None]]] = {

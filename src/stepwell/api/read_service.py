@@ -103,7 +103,7 @@ class ReadService(OverviewService):
         before: str | None = None,
         roots: bool = False,
     ) -> list[RunRecord]:
-        """Return the rows of the runs that match all of it, newest first; `roots` leaves out children.
+        """Return the rows of the runs that match all of it, by default newest first; `roots` leaves out children.
 
         `filter`: see `stepwell.api.filters`. Raises `InvalidFilter`, `InvalidArgument`, and `RunNotFound` where
         `before`, or the filter's parent, is no run.
@@ -120,8 +120,12 @@ class ReadService(OverviewService):
                 raise InvalidArgument(f"the filter says which {name} is meant, and so does {name}=; give one of them")
         chosen = {name: value for name, value in given.items() if value}
         page = min(at_least(limit, 1, "limit"), MAX_PAGE)
-        before_key = None if before is None else self.record(before).key
-        return self._inspector.list_runs(replace(found, before_key=before_key, limit=page, **chosen))
+        cursor: dict[str, Any] = {}
+        if before is not None:
+            last = self.record(before)
+            time = getattr(last, f"{found.order.removeprefix('-')}_at")
+            cursor = {"before_key": last.key, "before_time": time}
+        return self._inspector.list_runs(replace(found, limit=page, is_exact=False, **cursor, **chosen))
 
     def run_filter(self, text: str, limit: int = MAX_PAGE) -> RunFilter:
         """Return what a filter says, for a store; raises `InvalidFilter`, `RunNotFound` where its parent is no run."""
@@ -137,7 +141,8 @@ class ReadService(OverviewService):
 
         found, time = bulk_filter(act, text), self._time()
         parent = None if found.parent is None else self.record(found.parent).key
-        return found.run_filter(time.now, time.ahead, parent, MAX_PAGE)
+        # By age, whatever the order: whoever goes on with it knows how far it is by the key of a run.
+        return replace(found.run_filter(time.now, time.ahead, parent, MAX_PAGE), order="-created")
 
     def bulk(self, number: int) -> BulkInfo:
         """Return an act on many runs; raises `InvalidArgument` where there is none of this number."""

@@ -22,6 +22,8 @@ from stepwell.store.streams import StreamReads
 
 #: How a value is compared with that of a filter.
 Comparison: TypeAlias = Literal["=", "<", ">", "<=", ">="]
+#: By which time runs are ordered; with a dash the last comes first. The order of creation is that of keys.
+RunOrder: TypeAlias = Literal["-created", "created", "-started", "started", "-ended", "ended"]
 #: What runs are counted by.
 CountGroup: TypeAlias = Literal["status", "workflow", "queue"]
 
@@ -34,10 +36,12 @@ class AttributeMatch(msgspec.Struct, frozen=True):
 
 
 class RunFilter(msgspec.Struct, frozen=True):
-    """Which runs `Inspector.list_runs` returns, newest first. Unset fields do not restrict.
+    """Which runs `Inspector.list_runs` returns, in which order. Unset fields do not restrict.
 
     `id_prefix` matches the beginning of the id; `started_since` leaves out what began before, or has not begun;
-    `roots` leaves out children; `before_key` continues a listing after the last key of a page.
+    `roots` leaves out children; `before_key` continues a listing after the last run of a page: its key and, in the
+    order of a time, `before_time`. Runs that have no such time are left out then. Unless it `is_exact`, the order of
+    creation may be that of `created_at`: the same but where a clock was wrong.
     """
 
     status: tuple[Status, ...] | None = None
@@ -57,6 +61,9 @@ class RunFilter(msgspec.Struct, frozen=True):
     ended_before: int | None = None
     attributes: tuple[AttributeMatch, ...] = ()
     tags: tuple[str, ...] = ()
+    order: RunOrder = "-created"
+    before_time: int | None = None
+    is_exact: bool = True
 
 
 class RunAbout(msgspec.Struct, frozen=True):
@@ -91,7 +98,7 @@ class Inspector(QueueReads, ScheduleReads, StreamReads, PromiseReads, OverviewRe
         ...
 
     def list_runs(self, run_filter: RunFilter) -> list[RunRecord]:
-        """Return the runs that match, newest first, at most `run_filter.limit`: without their inputs and results."""
+        """Return the runs that match, in its order, at most `run_filter.limit`: without their inputs and results."""
         ...
 
     def about(self, runs: Sequence[int]) -> dict[int, RunAbout]:

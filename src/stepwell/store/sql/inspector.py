@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
-import sys
 from collections.abc import Sequence
-from itertools import islice
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from stepwell.model.acts import ActRecord
 from stepwell.model.attributes import Attribute
@@ -15,25 +12,14 @@ from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import RunRecord
 from stepwell.store.bulk_acts import BulkRecord
-from stepwell.store.inspector import AttributeMatch, CountGroup, RunAbout, RunFilter
+from stepwell.store.inspector import CountGroup, RunAbout, RunFilter
 from stepwell.store.queues import Standing
+from stepwell.store.sql.listing import count, counted, listed
 from stepwell.store.sql.overview import OverviewReader
 from stepwell.store.sql.promises import PromiseReader
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.records import record_of
 from stepwell.store.sql.streams import StreamReader
-
-_NO_KEY: Final = 2**63 - 1
-_LAST_CHARACTER: Final = chr(sys.maxunicode)
-#: The states whose runs an index holds, and the query that lists them.
-_LISTED_BY: Final[dict[Status, str]] = {
-    "running": "runs_listed_running",
-    "pending": "runs_listed_by_status",
-    "paused": "runs_listed_paused",
-    "halted": "runs_listed_by_status",
-    "failed": "runs_listed_by_status",
-}
-
 
 #: Partition, priority and dedup key of a run in a queue.
 _Place: TypeAlias = tuple[str | None, int | None, str | None]
@@ -59,30 +45,11 @@ class SqlInspector(OverviewReader, PromiseReader, StreamReader):
         return next(map(record_of, self._rows("run_facts", run_id)), None)
 
     def list_runs(self, run_filter: RunFilter) -> list[RunRecord]:
-        """Return the runs that match, newest first, at most `run_filter.limit`: without their inputs and results.
+        """Return the runs that match, in its order, at most `run_filter.limit`: without their inputs and results.
 
-        Children, id prefixes and the states that need attention are found by an index. Anything else is found by
-        walking back from the newest run, which is quick where matches are not rare.
+        How they are found: `stepwell.store.sql.listing`.
         """
-        statuses = run_filter.status
-        if (
-            run_filter.id is None
-            and statuses is not None
-            and run_filter.parent is None
-            and set(statuses) <= _LISTED_BY.keys()
-        ):
-            found = [self._rows(_LISTED_BY[status], *_parameters(run_filter, status)) for status in set(statuses)]
-            newest_first = heapq.merge(*found, key=lambda row: -row[0])
-            return [record_of(row) for row in islice(newest_first, run_filter.limit)]
-        name = "runs_listed"
-        if run_filter.id is not None:
-            name = "runs_listed_by_id"
-        elif run_filter.parent is not None:
-            name = "runs_listed_by_parent"
-        elif run_filter.id_prefix:
-            name = "runs_listed_by_prefix"
-        encoded = None if statuses is None else to_json(statuses)
-        return [record_of(row) for row in self._rows(name, *_parameters(run_filter, encoded))]
+        return [record_of(row) for row in listed(self._rows, run_filter)]
 
     def about(self, runs: Sequence[int]) -> dict[int, RunAbout]:
         """Return what is said of runs beside their rows, by key."""
@@ -119,18 +86,15 @@ class SqlInspector(OverviewReader, PromiseReader, StreamReader):
 
     def count_runs(self, run_filter: RunFilter) -> int:
         """Return how many runs match, at most `run_filter.limit`."""
-        statuses = None if run_filter.status is None else to_json(run_filter.status)
-        count: int = self._rows("runs_counted", *_parameters(run_filter, statuses))[0][0]
-        return count
+        return count(self._rows, run_filter)
 
     def count_by(self, run_filter: RunFilter, group: CountGroup) -> dict[str, int]:
         """Return how many of the runs that match are of each status, workflow or queue."""
-        statuses = None if run_filter.status is None else to_json(run_filter.status)
-        return dict(self._rows(_COUNTED_BY[group], *_parameters(run_filter, statuses)))
+        return counted(self._rows, run_filter, group)
 
     def counts(self) -> dict[Status, int]:
         """Return how many runs are in each state (states without runs are left out)."""
-        return dict(self._rows("counts"))
+        return dict(self._rows("all_counted_by_status"))
 
     # --- what a run was told, and says -------------------------------------------------------------------------------
 
@@ -227,36 +191,3 @@ class SqlInspector(OverviewReader, PromiseReader, StreamReader):
         """Return how many runs of a queue a worker has in memory."""
         (held,) = self._firsts("held_by_worker", epoch, queue)
         return int(held)
-
-
-def _parameters(run_filter: RunFilter, status: str | None) -> tuple[Any, ...]:
-    """Return the parameters that all the listing queries share."""
-    prefix = run_filter.id_prefix or None
-    return (
-        status,
-        run_filter.workflow,
-        prefix,
-        None if prefix is None else prefix + _LAST_CHARACTER,
-        run_filter.parent,
-        run_filter.created_after,
-        run_filter.created_before,
-        _NO_KEY if run_filter.before_key is None else run_filter.before_key,
-        run_filter.limit,
-        run_filter.started_since,
-        int(run_filter.roots),
-        run_filter.id,
-        run_filter.queue,
-        run_filter.started_before,
-        run_filter.ended_after,
-        run_filter.ended_before,
-        _conditions(run_filter.attributes) if run_filter.attributes else None,
-        to_json(run_filter.tags) if run_filter.tags else None,
-    )
-
-
-def _conditions(matches: Sequence[AttributeMatch]) -> str:
-    """Return what attributes must be as the statements want it: each name once, with all that is said of it."""
-    found: dict[str, list[Any]] = {}
-    for match in matches:
-        found.setdefault(match.name, []).append(match.any)
-    return to_json(list(found.items()))

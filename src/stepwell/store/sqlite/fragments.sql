@@ -28,23 +28,31 @@ run, op, kind, name, fingerprint, at, value, attempt, started_at, position;
 promise.number, promise.token, promise.run, run.id, run.workflow, run.status, run.owner, promise.op, promise.state,
     promise.created_at, promise.deadline_at, promise.ended_at, promise.by, promise.form, promise.answer, run.ahead;
 
--- fragment: listing
--- What all listings of runs filter by, by the parameters given at runs_listed.
-(?2 IS NULL OR workflow = ?2)
+-- fragment: in_order
+-- Of a listing: the time by which runs are ordered, ?21; keys are given in the order of creation.
+CASE ?21 WHEN 'created' THEN key WHEN 'started' THEN started_at WHEN 'ended' THEN ended_at END;
+
+-- fragment: matches
+-- What all listings of runs filter by, by the parameters given in queries_list.sql. Those stand first for which a walk may have
+-- to pass by many runs: what comes after the first that does not hold costs nothing.
+(?14 IS NULL OR started_at < ?14)
+    AND (?16 IS NULL OR ended_at < ?16)
+    AND (?3 IS NULL OR (id >= ?3 AND id < ?4))
+    AND (?1 IS NULL OR status IN (SELECT value FROM json_each(?1)))
+    AND (?2 IS NULL OR workflow = ?2)
+    AND (?13 IS NULL OR queue = ?13)
+    AND (?5 IS NULL OR parent = ?5)
     AND (?6 IS NULL OR created_at > ?6)
     AND (?7 IS NULL OR created_at < ?7)
     AND (?10 IS NULL OR started_at >= ?10)
+    AND (?15 IS NULL OR ended_at >= ?15)
     AND (?11 = 0 OR parent IS NULL)
     AND (?12 IS NULL OR id = ?12)
-    AND (?13 IS NULL OR queue = ?13)
-    AND (?14 IS NULL OR started_at < ?14)
-    AND (?15 IS NULL OR ended_at >= ?15)
-    AND (?16 IS NULL OR ended_at < ?16)
-    AND (?17 IS NULL OR {has_attributes})
     AND (?18 IS NULL OR json_array_length(?18) = (
         SELECT count(*) FROM stepwell_tags AS tagged
         WHERE tagged.run = key AND tagged.tag IN (SELECT value FROM json_each(?18))
-    ));
+    ))
+    AND (?17 IS NULL OR {has_attributes});
 
 -- fragment: has_attributes
 -- Of a listing: that the run has each attribute that ?17 names, and that all conditions on it hold: [name, conditions] of each,
@@ -66,10 +74,6 @@ json_array_length(?17) = (
         )
     )
 );
-
--- fragment: id_within
--- Of a listing: that the id begins in some way, if that is asked for.
-(?3 IS NULL OR (id >= ?3 AND id < ?4));
 
 -- fragment: may_wake
 -- The condition of stepwell_runs_by_wake: what can be claimed when its time comes. A suspect is looked for by itself.
