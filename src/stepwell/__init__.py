@@ -89,6 +89,8 @@ if TYPE_CHECKING:
         StreamFull,
         TransactionError,
         UndoFailed,
+        UpdateFailed,
+        UpdateRefused,
         WorkflowCodeError,
         WorkflowIOError,
     )
@@ -100,7 +102,7 @@ if TYPE_CHECKING:
     from stepwell.operations.continue_as_new import continue_as_new
     from stepwell.operations.derived import now, random, uuid4
     from stepwell.operations.describe import set_attributes
-    from stepwell.operations.handlers import query
+    from stepwell.operations.handlers import query, update
     from stepwell.operations.map import map
     from stepwell.operations.patch import patched
     from stepwell.operations.promise import Promise, promise
@@ -217,6 +219,8 @@ _HOMES = {
         "StreamFull",
         "TransactionError",
         "UndoFailed",
+        "UpdateFailed",
+        "UpdateRefused",
         "WorkflowCodeError",
         "WorkflowIOError",
     ),
@@ -240,7 +244,7 @@ _HOMES = {
     "stepwell.operations.context": ("current", "get_logger"),
     "stepwell.operations.continue_as_new": ("continue_as_new",),
     "stepwell.operations.derived": ("now", "random", "uuid4"),
-    "stepwell.operations.handlers": ("query",),
+    "stepwell.operations.handlers": ("query", "update"),
     "stepwell.operations.describe": ("set_attributes",),
     "stepwell.operations.map": ("map",),
     "stepwell.operations.patch": ("patched",),
@@ -385,6 +389,8 @@ __all__ = [
     "Transaction",
     "TransactionError",
     "UndoFailed",
+    "UpdateFailed",
+    "UpdateRefused",
     "Verification",
     "WaitInfo",
     "Workflow",
@@ -416,6 +422,7 @@ __all__ = [
     "stream",
     "sync",
     "transaction",
+    "update",
     "uuid4",
     "verify",
     "workflow",

@@ -13,6 +13,8 @@
     ├── DuplicateRun               a run with the same dedup key stands in the queue, or is under way
     ├── HandlerNotFound            the run has no query or update of this name
     ├── QueryFailed                a query cannot be answered: no code here, or it called a step, waited, never ended
+    ├── UpdateRefused              the run refuses an update; nothing of it is in its journal
+    ├── UpdateFailed               the handler of an update raised an exception whose class is not imported here
     ├── QueueNotFound              the file knows no queue or limit of this name
     ├── ScheduleNotFound           the file has no schedule with this id
     ├── StreamClosed               the stream was closed, so nothing can be written to it any more
@@ -127,6 +129,26 @@ class HandlerNotFound(StepwellError, LookupError):
 
 class QueryFailed(StepwellError):
     """A query cannot be answered: its workflow is not here, its handler did more than read, or came to no end."""
+
+
+class UpdateRefused(StepwellError):
+    """The validator of an update refused it, and the run has nothing of it; its cause is what the validator raised."""
+
+
+class UpdateFailed(StepwellError):
+    """The handler of an update failed with an exception whose class is not imported in this process.
+
+    `type_name` is the qualified name that was recorded, `traceback_text` the recorded traceback.
+    """
+
+    def __init__(self, message: str, *, type_name: str = "", traceback_text: str = "") -> None:
+        super().__init__(message)
+        self.type_name = type_name
+        self.traceback_text = traceback_text
+
+    def __str__(self) -> str:
+        """Return the class that was recorded and the text, as the exception's own last line in a traceback has them."""
+        return _with_class(super().__str__(), self.type_name)
 
 
 class QueueNotFound(StepwellError, LookupError):

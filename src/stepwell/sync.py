@@ -35,7 +35,7 @@ from stepwell.operations.child import ChildOptions
 from stepwell.operations.context import current
 from stepwell.operations.continue_as_new import continue_as_new
 from stepwell.operations.derived import now, random, uuid4
-from stepwell.operations.handlers import query
+from stepwell.operations.handlers import query, update
 from stepwell.operations.patch import patched
 from stepwell.operations.saga import Compensations
 from stepwell.operations.schedule import scheduled_at
@@ -74,6 +74,7 @@ __all__ = [
     "sleep_until",
     "start",
     "stream",
+    "update",
     "uuid4",
 ]
 

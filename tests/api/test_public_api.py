@@ -32,7 +32,7 @@ FUNCTIONS = {
     "scheduled_at", "map", "now", "patched", "promise", "publish", "query", "random", "receive", "run_step", "saga",
     "send", "set_attributes",
     "check", "stream",
-    "sleep_until", "start", "step", "transaction", "uuid4", "restore", "verify", "workflow",
+    "sleep_until", "start", "step", "transaction", "update", "uuid4", "restore", "verify", "workflow",
 }  # fmt: skip
 ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
 
@@ -75,7 +75,7 @@ def parameters(function: Any) -> list[str]:
 RUN_STEP = ["retry", "timeout", "deadline", "delivery", "isolate", "limit", "summary"]
 IN_A_QUEUE = ["queue", "priority", "delay", "dedup", "partition"]
 SAID = ["attributes", "tags", "note"]
-STARTING = ["workflow", "*args", "id", "kwargs", "deadline", "messages", *SAID, *IN_A_QUEUE]
+STARTING = ["workflow", "*args", "id", "kwargs", "deadline", "messages", "updates", *SAID, *IN_A_QUEUE]
 OPTIONS = [
     "path", "*", "workflows", "durability", "max_payload_bytes", "max_waiting_in_memory", "max_running", "max_crashes",
     "max_journal_entries",
@@ -119,6 +119,7 @@ SIGNATURES: dict[str, list[str]] = {
     "AsyncStreamReader.items": [],
     "sleep_until": ["when"],
     "query": ["function", "*", "name"],
+    "update": ["function", "*", "name", "validate"],
     "start": ["workflow", "*args", "id", "kwargs", "detached", *IN_A_QUEUE, *SAID],
     "set_attributes": ["attributes", "*", "tags", "remove_tags", "note"],
     "Queue": QUEUE,
@@ -147,7 +148,7 @@ SIGNATURES: dict[str, list[str]] = {
 }
 OF_AN_ENGINE = {
     "start": STARTING,
-    "start_many": ["workflow", "args", "*", "ids", "kwargs", "deadline", "messages", *SAID, *IN_A_QUEUE],
+    "start_many": ["workflow", "args", "*", "ids", "kwargs", "deadline", "messages", "updates", *SAID, *IN_A_QUEUE],
     "get": ["id"],
     "list": ["filter", "*", "status", "workflow", "id_prefix", "limit", "before"],
     "query": ["sql", "parameters"],
@@ -166,6 +167,7 @@ OF_AN_ENGINE = {
 }
 OF_A_RUN = {
     "query": ["name", "*args", "kwargs", "timeout"],
+    "update": ["name", "*args", "kwargs", "key", "timeout", "type"],
     "result": ["timeout"],
     "info": [],
     "cancel": ["reason", "*", "by"],

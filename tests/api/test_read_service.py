@@ -26,6 +26,7 @@ from stepwell import (
     publish,
     query,
     receive,
+    update,
     workflow,
 )
 from stepwell.api.read_service import file_reads
@@ -40,6 +41,10 @@ ROOM = Queue("reads-room", concurrency=1)
 
 @workflow
 async def tells() -> str:
+    @update
+    def back(given: int) -> int:
+        return given
+
     @query
     def word() -> str:
         return "a word"
@@ -114,6 +119,7 @@ CALLS: dict[tuple[type, str], Call] = {
     (AsyncRun, "acts"): lambda _engine, run, _queue: run.acts(),
     (AsyncRun, "value"): lambda _engine, run, _queue: run.value("at"),
     (AsyncRun, "resume"): lambda _engine, run, _queue: run.resume(),
+    (AsyncRun, "update"): lambda _engine, run, _queue: run.update("back", 1),
     (AsyncRun, "query"): lambda _engine, run, _queue: run.query("word"),
     (AsyncRun, "send"): lambda _engine, run, _queue: run.send("go", "on"),
     (AsyncRun, "result"): lambda _engine, run, _queue: run.result(timeout=20),

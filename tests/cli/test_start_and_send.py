@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stepwell import Engine, Queue, query, receive, workflow
+from stepwell import Engine, Queue, query, receive, update, workflow
 from stepwell.cli import main
 
 LINE = Queue("started.line")
@@ -156,4 +156,31 @@ def test_a_run_is_asked_from_a_file_that_is_only_read(orders: str, capsys: pytes
         (("c", "total"), 1, "has no run 'c'"),
     ):
         assert main(["query", *arguments, "--module", __name__, "--db", orders]) == code
+        assert says in "".join(capsys.readouterr())
+
+
+@workflow(name="started.answers")
+async def answers() -> None:
+    @update
+    async def add(one: int, *, other: int = 1) -> int:
+        if one < 0:
+            raise ValueError("below zero")
+        return one + other
+
+    await receive("close")
+
+
+def test_an_update_prints_the_answer_of_the_run(orders: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with Engine(orders, workflows=[answers]) as engine:
+        run = engine.start(answers, id="b")
+        assert run.update("add", 2, key="k") == 3
+        with pytest.raises(ValueError, match="below zero"):
+            run.update("add", -2, key="low")
+    for arguments, code, says in (
+        (("b", "add", "2", "--key", "k"), 0, "3"),
+        (("b", "add", "--key", "low", "--", "-2"), 1, "ValueError: below zero"),
+        (("b", "add", "5", "--wait", "0"), 1, "has not answered update 'add'"),
+        (("c", "add"), 1, "has no run 'c'"),
+    ):
+        assert main(["update", *arguments[:2], "--db", orders, *arguments[2:]]) == code
         assert says in "".join(capsys.readouterr())

@@ -37,7 +37,7 @@ def declared() -> dict[str, OperationKind]:
 
 def test_the_table_has_every_kind_that_is_declared() -> None:
     forms = [form.kind for kind in declared().values() for form in kind.entries]
-    assert OPERATIONS.kinds.entry_kinds == sorted([*forms, "cancel", "chapter"])
+    assert OPERATIONS.kinds.entry_kinds == sorted([*forms, "cancel", "chapter", "update"])
 
 
 def test_each_kind_but_steps_says_what_is_done_about_it() -> None:

@@ -307,6 +307,12 @@ def ask_a_run(engine: TestEngine) -> Reader:
     engine.advance(0)
     page.execute(1)
     assert (page.names["cents"], run.query("total", 20)) == (35, 20)
+    page.execute(2)
+    engine.start(page.names["order"], 1, id="order-7")
+    page.execute(3)
+    assert page.names["total"] == 15
+    with pytest.raises(stepwell.UpdateRefused, match="no room for pear"):
+        engine.get("order-7").update("add", "pear")
     return page
 
 

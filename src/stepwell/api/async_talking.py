@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, cast, overload
 
 from stepwell.api.loop_caller import LoopCaller
 from stepwell.api.options import QUERY_SECONDS
+from stepwell.api.talking import answer_of, unanswered
 from stepwell.model.clock import to_seconds
+from stepwell.model.updates import UpdateAnswer
+
+U = TypeVar("U")
 
 
 class AsyncTalking:
@@ -31,3 +35,52 @@ class AsyncTalking:
         session = await self._engine._ready()
         session.check_usable()
         return await self._engine._read(lambda _: session.query_run(self.id, name, args, kwargs, seconds))
+
+    @overload
+    async def update(
+        self,
+        name: str,
+        /,
+        *args: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> Any: ...
+    @overload
+    async def update(
+        self,
+        name: str,
+        /,
+        *args: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        timeout: float | timedelta | None = None,
+        type: type[U],
+    ) -> U: ...
+    @overload
+    async def update(
+        self,
+        name: str,
+        /,
+        *args: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        timeout: float | timedelta | None = None,
+        type: Any,
+    ) -> Any: ...
+
+    async def update(
+        self,
+        name: str,
+        /,
+        *args: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        timeout: float | timedelta | None = None,
+        type: Any = Any,
+    ) -> Any:
+        """Have the run answer an update, and wait for the answer; see `stepwell.Run.update`."""
+        session = await self._engine._ready()
+        request = session.requests.update(self.id, name, args, kwargs, key)
+        answer = await self._engine._wait(unanswered(request), timeout, request)
+        return answer_of(cast("UpdateAnswer", answer), session.codec, self.id, type)

@@ -25,6 +25,9 @@ Durability = Literal["full", "normal"]
 #: A message that goes with a start: its name and value, or name, value and key.
 StartMessage: TypeAlias = tuple[str, object] | tuple[str, object, str]
 
+#: An update that goes with a start: its name, its arguments, and its key, by which the answer is asked for.
+StartUpdate: TypeAlias = tuple[str, Sequence[Any], str]
+
 #: What one row of a file may have at most: SQLITE_MAX_LENGTH, see https://www.sqlite.org/limits.html.
 MAX_ROW_BYTES: Final = 1_000_000_000
 
@@ -52,6 +55,7 @@ class ManyOptions(QueueOptions, total=False):
     attributes: Mapping[str, AttributeValue] | None
     tags: Iterable[str]
     note: str | None
+    updates: Sequence[StartUpdate]
 
 
 class StartOptions(ManyOptions, total=False):
@@ -61,7 +65,16 @@ class StartOptions(ManyOptions, total=False):
 
 
 #: Their names.
-MANY_OPTIONS: Final = ["kwargs", "deadline", "messages", "attributes", "tags", "note", *QueueOptions.__annotations__]
+MANY_OPTIONS: Final = [
+    "kwargs",
+    "deadline",
+    "messages",
+    "updates",
+    "attributes",
+    "tags",
+    "note",
+    *QueueOptions.__annotations__,
+]
 START_OPTIONS: Final = ["id", *MANY_OPTIONS]
 
 
@@ -214,6 +227,22 @@ def checked_messages(messages: Sequence[StartMessage]) -> Sequence[tuple[str, ob
             case _:
                 raise InvalidArgument(
                     f"each of the messages must be (name, value) or (name, value, key), not {message!r}"
+                )
+    return checked
+
+
+def checked_updates(updates: Sequence[StartUpdate]) -> Sequence[StartUpdate]:
+    """Return name, arguments and key of the updates that go with a start; raises `InvalidArgument`."""
+    if isinstance(updates, (str, bytes, Mapping)) or not isinstance(updates, Iterable):
+        raise InvalidArgument(f"updates must be a list of (name, arguments, key), not {updates!r}")
+    checked: list[StartUpdate] = []
+    for update in updates:
+        match update:
+            case (name, list() | tuple() as args, key):
+                checked.append((name, args, key))
+            case _:
+                raise InvalidArgument(
+                    f"each of the updates must be (name, arguments, key), the arguments a list or tuple, not {update!r}"
                 )
     return checked
 

@@ -11,25 +11,16 @@ from functools import partial
 from typing import Any, Final
 
 from stepwell.api.options import QUERY_SECONDS
-from stepwell.definitions.definition import Workflow, checked_kwargs, registered_workflows
+from stepwell.definitions.arguments import encoded_arguments
+from stepwell.definitions.definition import Workflow, registered_workflows
 from stepwell.errors import QueryFailed, RunNotFound
-from stepwell.model.journal import Payload
 from stepwell.model.names import check_id
 from stepwell.model.run import RunRecord
 from stepwell.operations.table import OPERATIONS
 from stepwell.runtime.time_bound import time_bound
 from stepwell.store.worker_reads import WorkerReads
 from stepwell.values.codec import Codec
-from stepwell.values.signature import Signature
 from stepwell.worker.asking import Asker
-
-#: Of what takes any arguments.
-_UNKNOWN: Final = Signature(lambda *_args, **_kwargs: None)
-
-
-def encoded(codec: Codec, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, where: str) -> Payload:
-    """Return the payload of arguments for a function of a run's code, which alone knows their types."""
-    return codec.seal_input(args, checked_kwargs(kwargs), _UNKNOWN, where, is_typed=False)[0]
 
 
 class Querying:
@@ -57,7 +48,7 @@ class Querying:
                 f"run {run_id!r} cannot be asked {name!r}: workflow {record.workflow!r} is not defined in this "
                 "process. Import the module that defines it, or ask from a process that has it"
             )
-        given = encoded(self._codec, args, kwargs, f"the arguments of query {name!r} of run {run_id!r}")
+        given = encoded_arguments(self._codec, args, kwargs, f"the arguments of query {name!r} of run {run_id!r}")
         snapshots = self._reads.load([record.key])
         if not snapshots:
             raise RunNotFound(f"{self._location} has no run {run_id!r} any more")

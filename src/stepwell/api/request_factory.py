@@ -15,10 +15,10 @@ from stepwell.api.acts import checked_actor
 from stepwell.api.options import (
     START_OPTIONS,
     ManyOptions,
-    StartMessage,
     StartOptions,
     at_least,
     checked_messages,
+    checked_updates,
     deadline_at,
     duration_microseconds,
     retry_filter,
@@ -26,6 +26,7 @@ from stepwell.api.options import (
 from stepwell.api.repair_requests import RepairRequestFactory
 from stepwell.api.sortable_ids import SortableIds
 from stepwell.api.start_plan import StartPlan, argument_lists, given_ids
+from stepwell.definitions.arguments import encoded_arguments
 from stepwell.definitions.definition import (
     Workflow,
     checked_kwargs,
@@ -43,6 +44,7 @@ from stepwell.model.attributes import AttributeValue, Description, described
 from stepwell.model.clock import Clock, engine_time
 from stepwell.model.lifecycle import Status
 from stepwell.model.names import check_id, check_name
+from stepwell.model.updates import marked
 from stepwell.runtime.requests import (
     BulkAct,
     CancelRun,
@@ -62,6 +64,7 @@ from stepwell.runtime.requests import (
     StartRun,
     TerminateRun,
     TruncateStream,
+    UpdateRun,
     WaitForRun,
     WaitForValue,
 )
@@ -111,7 +114,7 @@ class RequestFactory(RepairRequestFactory):
         given = options.get("id")
         plan = self._plan(workflow, options, has_ids=given is not None)
         run = plan.run(self._ids.new(self._clock.now()) if given is None else check_id(given), args)
-        return StartRun(run, self._messages(run.id, options["messages"]) if "messages" in options else ())
+        return StartRun(run, self._messages(run.id, options) if options else ())
 
     def start_many(
         self,
@@ -127,8 +130,7 @@ class RequestFactory(RepairRequestFactory):
         given, now = argument_lists(args), self._clock.now()
         names = [self._ids.new(now) for _ in given] if ids is None else given_ids(ids, len(given))
         runs = [plan.run(name, each) for name, each in zip(names, given, strict=True)]
-        messages = options.get("messages")
-        return [StartRun(run, self._messages(run.id, messages) if messages else ()) for run in runs]
+        return [StartRun(run, self._messages(run.id, options)) for run in runs]
 
     def _plan(self, workflow: Workflow[..., Any], options: ManyOptions, *, has_ids: bool) -> StartPlan:
         self._check_served(workflow)
@@ -166,12 +168,20 @@ class RequestFactory(RepairRequestFactory):
         )
         if slot is not None and slot.ready_at is not None:
             slot = replace(slot, ready_at=engine_time(self._clock, slot.ready_at))
-        if options.get("messages") and slot is not None and (slot.dedup is not None or slot.queue.batch is not None):
+        sends = options.get("messages") or options.get("updates")
+        if sends and slot is not None and (slot.dedup is not None or slot.queue.batch is not None):
             raise InvalidArgument("messages cannot go with a start whose run may turn out to be another one")
         return slot
 
-    def _messages(self, run_id: str, messages: Sequence[StartMessage]) -> tuple[OutgoingMessage, ...]:
-        return tuple(self._message(run_id, name, value, key) for name, value, key in checked_messages(messages))
+    def _messages(self, run_id: str, options: ManyOptions) -> tuple[OutgoingMessage, ...]:
+        """Return what is sent to a run together with its start, updates among it."""
+        messages, updates = options.get("messages"), options.get("updates")
+        if not messages and not updates:
+            return ()
+        return (
+            *(self._message(run_id, name, value, key) for name, value, key in checked_messages(messages or ())),
+            *(self._update(run_id, name, tuple(args), None, key) for name, args, key in checked_updates(updates or ())),
+        )
 
     def _message(self, run_id: str, name: str, value: object, key: str | None) -> OutgoingMessage:
         check_id(run_id)
@@ -183,6 +193,23 @@ class RequestFactory(RepairRequestFactory):
     def send(self, run_id: str, name: str, value: object, key: str | None) -> SendMessage:
         """Return the request to send a message."""
         return SendMessage(run_id, self._message(run_id, name, value, key))
+
+    def update(
+        self, run_id: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, key: str | None
+    ) -> UpdateRun:
+        """Return the request to have a run answer an update; without a key it gets one of its own."""
+        check_id(run_id)
+        given = self._ids.new(self._clock.now()) if key is None else key
+        return UpdateRun(run_id, self._update(run_id, name, args, kwargs, given), key is None)
+
+    def _update(
+        self, run_id: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, key: str
+    ) -> OutgoingMessage:
+        check_name(name, "the name of an update")
+        check_name(key, "the key of an update")
+        where = f"the arguments of update {name!r} of run {run_id!r}"
+        payload = encoded_arguments(self._codec, args, kwargs, where)
+        return OutgoingMessage(marked(name), payload, marked(key))
 
     # --- runs ------------------------------------------------------------------------------------------------------
 

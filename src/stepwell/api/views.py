@@ -359,7 +359,7 @@ class JournalEntry(msgspec.Struct, frozen=True):
         assert at is not None
         value: Any = None
         failure: FailureInfo | None = None
-        if entry.kind in OPERATIONS.kinds.failures:
+        if entry.kind in OPERATIONS.kinds.with_failures:
             failure = codec.show_failure(entry.value)
         elif entry.kind == "attempt_failed":
             failure = failure_info(bytes(codec.decode_attempt(entry.value).failure))

@@ -45,6 +45,7 @@ COMMANDS: Final[dict[str, CommandRow]] = {
     "promises": CommandRow("Look", "list what runs ask people for, the oldest first", "promises:promises"),
     "resolve": CommandRow("Act", "answer a promise, which a run waits for, with a value", "promises:resolve"),
     "reject": CommandRow("Act", "answer a promise with an error", "promises:reject"),
+    "update": CommandRow("Act", "have a run answer a request, and print the answer", "update:update"),
     "cancel": CommandRow("Act", "ask a run to stop; its `finally` blocks are executed by a worker", "cancel:cancel"),
     "resume": CommandRow(
         "Act", "have a halted run tried again, with the code that the workers have now", "resume:resume"

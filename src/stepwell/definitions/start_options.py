@@ -15,7 +15,7 @@ from stepwell.definitions.queues import Queue
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: What is meant where an option is left out; None for the others.
-_DEFAULTS: Final[dict[str, object]] = {"messages": (), "tags": (), "detached": False, "priority": 0}
+_DEFAULTS: Final[dict[str, object]] = {"messages": (), "updates": (), "tags": (), "detached": False, "priority": 0}
 
 
 class QueueOptions(TypedDict, total=False):

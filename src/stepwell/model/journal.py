@@ -32,6 +32,9 @@ TICK: Final = "tick"
 #: `stepwell.replay.generators`. Its operation is 0 as well.
 ABANDONED: Final = "abandoned async generator "
 
+#: The kind of the entry that says that a value was published, under its name.
+PUBLISHED: Final = "published"
+
 #: The `value` of a ``step_started`` that says that the code gave the attempt up while it was under way.
 CUT_OFF: Final = '"cut off"'
 
@@ -41,12 +44,14 @@ class EntryForm(msgspec.Struct, frozen=True):
 
     `is_delivered`: whether the code is told of it; what it is not told of is history only, and replay just checks it.
     `fails_as`: where the value is a failure, the class of exception that stands for one whose own cannot be made.
+    `is_failure`: the value is a failure, of which the code is not told.
     """
 
     kind: EntryKind
     has_value: bool = True
     is_delivered: bool = True
     fails_as: type[StepFailed | RunFailed] | None = None
+    is_failure: bool = False
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):

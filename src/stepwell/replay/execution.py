@@ -14,7 +14,8 @@ must find its operation when it is delivered. At the first difference the run is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextvars
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -24,6 +25,7 @@ from stepwell.definitions.definition import Workflow
 from stepwell.errors import DefinitionError, RunHalted, SerializationError
 from stepwell.model.journal import ABANDONED, CUT_OFF, TICK, Entry
 from stepwell.model.run import RunRecord
+from stepwell.model.updates import UPDATE
 from stepwell.replay.advice import advise
 from stepwell.replay.code_errors import halted_by, mistake_in
 from stepwell.replay.divergence import unreadable
@@ -87,12 +89,65 @@ class Execution(OperationIssuer):
         try:
             result = invoke.workflow(self.definition, args, kwargs)
             if self.definition.is_async:
-                return await result
-            refuse_coroutine(result, f"workflow {self.definition.name!r}", f"the result of run {self.run_id!r}")
+                result = await result
+            else:
+                refuse_coroutine(result, f"workflow {self.definition.name!r}", f"the result of run {self.run_id!r}")
+            if self.handlers is not None:
+                await self.handlers.finish()
+        except BaseException as error:
+            if self.handlers is not None and not self.stopped:
+                await self._leave_updates(self.handlers, error)
+            raise
+        else:
             return result
         finally:
             if self.loop.has_generators and not self.stopped:
                 await self.loop.close_generators()
+
+    async def _leave_updates(self, handlers: Handlers, error: BaseException) -> None:
+        """Let the updates end that were taken on: of themselves where the code goes on as new, else they are cancelled.
+
+        A mistake in the code halts the run at once, to go on from here when it was mended.
+        """
+        if continued_by(error) is not None:
+            await handlers.finish()
+        elif not self.halt_for_mistake(error):
+            await handlers.cancel()
+
+    def _begin_update(self, entry: Entry) -> bool:
+        """Have the code's handler called for an update; return whether that fits."""
+        self._counter += 1
+        handlers = self.handlers
+        handler = None if handlers is None else handlers.updates.get(entry.name)
+        if entry.op != self._counter or handlers is None or handler is None:
+            found = "no handler of that name is registered" if handler is None else f"operation {self._counter} is due"
+            self._diverge(entry, found)
+            return False
+        where = f"the arguments of update {entry.name!r} of run {self.run_id!r}"
+        try:
+            args, kwargs = self.codec.decode_arguments(entry.value, handler.signature, where)
+            handler.signature.bind_check(args, kwargs)
+        except (SerializationError, DefinitionError) as unfit:
+            error = unfit if isinstance(unfit, SerializationError) else SerializationError(str(unfit), where=where)
+            self._halt(unreadable(entry, error, self.kinds, run=self.run_id, location=self.waits_at()))
+            return False
+        self.loop.is_open = True
+        answering = handler.answering(self, handler, entry.op, args, kwargs)
+        task = self.loop.create_task(answering, name=f"update {entry.name}", context=contextvars.Context())
+        handlers.running.append(task)
+        task.add_done_callback(handlers.running.remove)
+        return True
+
+    def judge(self, what: str, validator: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Call the validator of an update, which raises where it refuses that; nothing can be done in it."""
+        self.judged, self.stopped = what, True
+        try:
+            self.loop.call(validator, args, kwargs)
+            tried = self.judged_error
+        finally:
+            self.judged, self.judged_error, self.stopped = "", None, self.halted is not None
+        if tried is not None:
+            raise tried
 
     def replay(self, entries: Sequence[Entry], *, restarted: bool = False) -> None:
         """Start the code and deliver what the journal holds.
@@ -164,7 +219,10 @@ class Execution(OperationIssuer):
             return False
         if entry.at > self.now:  # noqa: PLR1730 - as above
             self.now = entry.at
-        if not entry.op:
+        if kind == UPDATE:
+            if not self._begin_update(entry):
+                return False
+        elif not entry.op:
             if kind == "cancel" and self._root is not None:
                 self.loop.is_open = True
                 self._root.cancel(entry.name or None)

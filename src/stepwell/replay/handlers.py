@@ -6,7 +6,9 @@ local functions, made anew in each replay of each run; what is known of a functi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from types import CodeType
 from typing import Any, Final, Literal, TypeAlias
 
@@ -19,32 +21,70 @@ HandlerKind: TypeAlias = Literal["query", "update"]
 _signatures: Final[dict[CodeType, tuple[dict[str, Any], Signature]]] = {}
 
 
-class Handler:
-    """A function that answers queries, or updates, of one name; `validate` refuses updates."""
+#: What the task of an update executes. Takes the run, the handler, the number of the operation, and the arguments.
+Answering: TypeAlias = Callable[[Any, "Handler", int, tuple[Any, ...], dict[str, Any]], Coroutine[Any, Any, None]]
 
-    __slots__ = ("function", "name", "signature", "validate")
+
+class Handler:
+    """A function that answers queries, or updates, of one name.
+
+    Of an update `validate` may refuse it, and `answering` is what calls the function and has its end recorded.
+    """
+
+    __slots__ = ("answering", "function", "name", "signature", "validate")
 
     def __init__(
-        self, name: str, function: Callable[..., Any], signature: Signature, validate: Callable[..., Any] | None = None
+        self,
+        name: str,
+        function: Callable[..., Any],
+        signature: Signature,
+        validate: Callable[..., Any] | None,
+        answering: Answering,
     ) -> None:
         self.name = name
         self.function = function
         self.signature = signature
         self.validate = validate
+        self.answering = answering
 
 
 class Handlers:
-    """The handlers of one run's code."""
+    """The handlers of one run's code.
 
-    __slots__ = ("queries", "updates")
+    `running` are the tasks of the updates that it has taken on and not answered yet; once `closed`, it takes on no more
+    of them.
+    """
+
+    __slots__ = ("closed", "queries", "running", "updates")
 
     def __init__(self) -> None:
+        self.closed = False
+        self.running: list[asyncio.Task[None]] = []
         self.queries: dict[str, Handler] = {}
         self.updates: dict[str, Handler] = {}
 
     def of_kind(self, kind: HandlerKind) -> dict[str, Handler]:
         """Return the handlers of one kind, by name."""
         return self.queries if kind == "query" else self.updates
+
+    async def finish(self) -> None:
+        """Wait until the updates have ended that were taken on; where that is cancelled, cancel them first."""
+        self.closed = True
+        try:
+            while self.running:
+                await asyncio.wait(list(self.running))
+        except asyncio.CancelledError:
+            await self.cancel()
+            raise
+
+    async def cancel(self) -> None:
+        """Cancel the updates that were taken on, and wait until they have ended, whatever else is asked meanwhile."""
+        self.closed = True
+        for task in self.running:
+            task.cancel()
+        while self.running:
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait(list(self.running))
 
 
 def signature_of(function: Callable[..., Any]) -> Signature:

@@ -15,6 +15,7 @@ import msgspec
 from stepwell.errors import RunFailed, StepFailed
 from stepwell.model.chapters import CHAPTER
 from stepwell.model.journal import EntryForm, EntryKind, OpKind
+from stepwell.model.updates import UPDATE
 from stepwell.model.waits import Wait
 from stepwell.replay.operation import Operation
 
@@ -51,6 +52,13 @@ class RecordedKind(msgspec.Struct, frozen=True, kw_only=True):
 CANCELLATION: Final = RecordedKind(
     name="cancel", entries=(EntryForm("cancel", has_value=False),), words="a cancellation"
 )
+#: Somebody asked the run something: its code calls a handler, under the next number of an operation.
+UPDATE_TAKEN: Final = RecordedKind(
+    name=UPDATE,
+    entries=(EntryForm(UPDATE),),
+    words="update",
+    advice="The parameters of the handler of the update have changed since it was asked for; change them back.",
+)
 #: The last entry of a chapter that is over; no code is told of it.
 CHAPTER_END: Final = RecordedKind(
     name=CHAPTER, entries=(EntryForm(CHAPTER, has_value=False, is_delivered=False),), words="another chapter"
@@ -60,10 +68,10 @@ CHAPTER_END: Final = RecordedKind(
 class Kinds:
     """All kinds, and what follows from their declarations."""
 
-    __slots__ = ("_by_name", "_of_entry", "calls", "failures", "raising", "undelivered", "valueless")
+    __slots__ = ("_by_name", "_of_entry", "calls", "failures", "raising", "undelivered", "valueless", "with_failures")
 
     def __init__(self, kinds: Iterable[RecordedKind]) -> None:
-        rows = (CANCELLATION, CHAPTER_END, *kinds)
+        rows = (CANCELLATION, UPDATE_TAKEN, CHAPTER_END, *kinds)
         self._by_name: dict[OpKind, RecordedKind] = {row.name: row for row in rows}
         self._of_entry: dict[EntryKind, RecordedKind] = {form.kind: row for row in rows for form in row.entries}
         forms = [form for row in rows for form in row.entries]
@@ -74,6 +82,10 @@ class Kinds:
         self.failures: dict[EntryKind, type[StepFailed | RunFailed]] = {
             form.kind: form.fails_as for form in forms if form.fails_as is not None
         }
+        #: Entries whose `value` is a failure, whether the code is told of it or not.
+        self.with_failures: frozenset[EntryKind] = frozenset(
+            form.kind for form in forms if form.is_failure or form.fails_as is not None
+        )
         #: Entries that are history only: replay checks them and delivers nothing.
         self.undelivered: frozenset[EntryKind] = frozenset(form.kind for form in forms if not form.is_delivered)
         #: Entries that have no `value`, but for `stepwell.model.journal.CUT_OFF`.

@@ -153,6 +153,22 @@ class DeterministicLoop(LoopMethods):
         if call.start(handle.args):
             self._blocked = [call, *(other for other in self._blocked if other.is_blocked)]
 
+    def call(self, function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Call plain code of the run's at once, outside of its tasks: it can look, and not have anything done."""
+        thread = self._thread
+        if not thread.is_entered:
+            with thread.entered():
+                self.call(function, args, kwargs)
+            return
+        if thread.current is not self:
+            thread.current = self
+            events._set_running_loop(self)
+        self.host = self.run
+        try:
+            contextvars.Context().run(function, *args, **kwargs)
+        finally:
+            self.host = None
+
     def ready_callbacks(self) -> list[Callable[..., Any]]:
         """Return what would be called next, in that order."""
         return [handle.callback for handle in self._ready if not handle.is_cancelled]

@@ -70,6 +70,8 @@ class OperationIssuer:
         "definition",
         "halted",
         "issued",
+        "judged",
+        "judged_error",
         "key",
         "kinds",
         "loop",
@@ -113,10 +115,12 @@ class OperationIssuer:
         self.outcome: CodeOutcome | None = None
         self.pending: dict[int, Operation] = {}
         self.issued: list[Operation] = []
+        self.judged = ""  # the update whose validator is executed just now
+        self.judged_error: StepwellError | None = None  # what such a one tried
         self.withdrawn: list[Operation] = []
         self.loop = DeterministicLoop.create(self, thread, greenlets=greenlets or not definition.is_async)
         self._seed = f"{record.id}:{record.created_at}"
-        self._counter = 0
+        self._counter: int = 0
         if chapter is not None:
             self.now = chapter.clock_from or self.now
             self._seed, self._counter = chapter.seed, chapter.ops_before
@@ -241,6 +245,9 @@ class OperationIssuer:
 
     def block_on(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Wait for an operation from plain code; see `stepwell.replay.greenlets.block_on`."""
+        if self.judged:
+            coroutine.close()
+            self._refuse("what blocks", self._called_blocking or "")
         if self._silent_until_blocked:
             self._silent_until_blocked = self.replaying = False
         try:
@@ -338,7 +345,13 @@ class OperationIssuer:
         self.stopped = True
 
     def _refuse(self, kind: OpKind, name: str) -> None:
-        """Keep code that is over, or is being closed, from doing anything durable."""
+        """Keep code that is over, is being closed, or validates, from doing anything durable."""
+        if self.judged:
+            self.judged_error = StepwellError(
+                f"its validator called {self.kinds.describe(kind, name)}, at {self.location()}. A validator looks at "
+                "the arguments and at variables; what takes a step belongs in the handler"
+            )
+            raise self.judged_error
         self.refusals += 1
         if self.closed:
             raise GeneratorExit  # again: Python says nothing of it, wherever the code is freed

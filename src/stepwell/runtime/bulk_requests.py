@@ -75,6 +75,18 @@ class BulkRequests:
 
     # --- one run -----------------------------------------------------------------------------------------------------
 
+    def serve(self, request: TerminateRun | DeleteRun | StartBulk | ContinueBulk, reply: Reply) -> None:
+        """Serve a request, each by the method that is for its kind."""
+        match request:
+            case TerminateRun():
+                self.terminate(request, reply)
+            case DeleteRun():
+                self.delete(request, reply)
+            case StartBulk():
+                self.start(request, reply)
+            case ContinueBulk():
+                self.go_on(request, reply)
+
     def terminate(self, request: TerminateRun, reply: Reply) -> None:
         """Serve a `TerminateRun`."""
         actor, worker = request.actor, self._worker

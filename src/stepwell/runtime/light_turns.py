@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from stepwell.definitions.step_call import StepCall
-from stepwell.runtime.requests import Asked, CancelRun, Event, Request, SendMessage, StartRun, WaitForRun
+from stepwell.runtime.requests import Asked, CancelRun, Event, Request, SendMessage, StartRun, UpdateRun, WaitForRun
 from stepwell.runtime.turn import TurnLoop
 
 #: How long one turn on a caller's loop shall compute, in seconds; what would take longer is for the engine's thread.
@@ -70,7 +70,7 @@ def _is_light_request(request: Request, turn_loop: TurnLoop) -> bool:
         case StartRun():
             definition = worker.runs.workflows.get(request.run.workflow)
             return definition is None or (request.run.entry is None and not worker.loader.needs_greenlets(definition))
-        case SendMessage() | CancelRun() | WaitForRun():
+        case SendMessage() | UpdateRun() | CancelRun() | WaitForRun():
             return worker.memory.by_id(request.run_id) is not None
         case _:
             return False

@@ -40,6 +40,7 @@ from stepwell.runtime.requests import (
     StartRun,
     TerminateRun,
     TruncateStream,
+    UpdateRun,
     WaitForIdle,
     WaitForRun,
     WaitForStream,
@@ -60,6 +61,7 @@ from stepwell.runtime.schedule_requests import (
 )
 from stepwell.runtime.settle_requests import SettleRequests
 from stepwell.runtime.stream_requests import StreamRequests
+from stepwell.runtime.update_requests import UpdateRequests
 from stepwell.runtime.waiters import Waiters
 from stepwell.store.inspector import Inspector
 from stepwell.worker.unit_of_work import Reply
@@ -86,6 +88,7 @@ class RequestGate:
         self._retries = retries
         self._pauses = pauses
         self._promises = PromiseRequests(worker)
+        self._updates = UpdateRequests(worker, waiters)
         self._rewinds = RewindRequests(worker, retries)
         self._forks = ForkRequests(worker, inspector)
         self._settles = SettleRequests(worker, retries)
@@ -119,6 +122,8 @@ class RequestGate:
                 self._runs.send(request, reply)
             case AnswerPromise():
                 self._promises.answer(request, reply)
+            case UpdateRun():
+                self._updates.update(request, reply)
             case CancelRun():
                 self._runs.cancel(request, reply)
             case PauseRun():
@@ -137,14 +142,8 @@ class RequestGate:
                 self._forks.fork(request, reply)
             case SettleStep():
                 self._settles.settle(request, reply)
-            case TerminateRun():
-                self._bulk.terminate(request, reply)
-            case DeleteRun():
-                self._bulk.delete(request, reply)
-            case StartBulk():
-                self._bulk.start(request, reply)
-            case ContinueBulk():
-                self._bulk.go_on(request, reply)
+            case TerminateRun() | DeleteRun() | StartBulk() | ContinueBulk():
+                self._bulk.serve(request, reply)
             case ChangeQueue():
                 self._queues.change(request, reply)
             case PauseQueue():

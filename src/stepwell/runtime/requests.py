@@ -61,6 +61,19 @@ class AnswerPromise(msgspec.Struct, frozen=True):
     actor: Actor
 
 
+class UpdateRun(msgspec.Struct, frozen=True):
+    """Have the code of a run answer an update, which is a message with a key (see `stepwell.model.updates`).
+
+    Answered with its `UpdateAnswer` once there is one, by whatever worker; or at once with `RunNotFound`,
+    `HandlerNotFound`, `UpdateRefused`, with `RunEnded` where the run has ended, or ends first, and with
+    `InvalidArgument` where the key is that of another update. With `is_new` nobody has used its key before.
+    """
+
+    run_id: str
+    message: OutgoingMessage
+    is_new: bool
+
+
 class CancelRun(msgspec.Struct, frozen=True):
     """Ask a run to stop. Answered when the request is recorded, or with `RunNotFound`.
 
@@ -293,6 +306,7 @@ Request: TypeAlias = (
     StartRun
     | SendMessage
     | AnswerPromise
+    | UpdateRun
     | CancelRun
     | PauseRun
     | ResumeRun

@@ -38,7 +38,7 @@ from stepwell.store.notifications import Notification
 from stepwell.store.store import Outcome, Store
 from stepwell.values.codec import Codec
 from stepwell.worker.effects import EndsRefused, Later, RunsOver, StepsDropped, TookOn
-from stepwell.worker.facts import RunsBegun, StreamGrew, ValuePublished
+from stepwell.worker.facts import RunsBegun, StreamGrew, UpdateEnded, ValuePublished
 from stepwell.worker.failure_log import attempt_fields
 from stepwell.worker.pace import MOST, STARTS
 from stepwell.worker.runs import Capacity, no_tokens
@@ -483,6 +483,9 @@ class TurnLoop:
                     self.waiters.published(run, key, value)
                 case StreamGrew(run, name):
                     self.waiters.stream_grew(run, name)
+                case UpdateEnded(run, payload, failed, key):
+                    if key is not None:
+                        self.waiters.answered(run, key, payload, failed)
                 case EndsRefused(keys):
                     self.post(partial(self.notified, Notification("ends", tuple(keys))))
                 case TookOn(number):

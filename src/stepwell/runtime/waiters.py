@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from typing import Final, TypeVar
 
+import msgspec
+
 from stepwell.errors import RunEnded, RunNotFound, StepwellError
 from stepwell.model.journal import Payload
 from stepwell.model.lifecycle import ENDED
 from stepwell.model.run import RunRecord
+from stepwell.model.updates import UpdateAnswer, called
 from stepwell.runtime.requests import WaitForIdle, WaitForRun, WaitForStream, WaitForValue
 from stepwell.store.store import Store
 from stepwell.worker.commit_batch import CommitBatch
@@ -25,6 +28,13 @@ K = TypeVar("K")
 
 #: How many runs are looked at with one read.
 _LOOK_CHUNK: Final = 500
+
+
+class _Update(msgspec.Struct):
+    """Who waits for an update, which is called `name` as a message."""
+
+    name: str
+    replies: list[Reply]
 
 
 class Waiters:
@@ -44,6 +54,7 @@ class Waiters:
         self._of_runs: dict[str, list[Reply]] = {}
         self._of_values: dict[tuple[int, str], list[Reply]] = {}
         self._of_streams: dict[tuple[int, str], list[Reply]] = {}
+        self._of_updates: dict[tuple[int, str], _Update] = {}  # by run and key
         self._ids: dict[int, str] = {}  # of the runs in `_of_runs`, by key
         self._listening = False
         self.idle: list[Reply] = []
@@ -111,6 +122,27 @@ class Waiters:
         for place in [place for place in self._of_streams if keys is None or place[0] in keys]:
             self.stream_grew(*place)
 
+    def update(self, run: int, run_id: str, name: str, key: str, known: UpdateAnswer | None, reply: Reply) -> None:
+        """Tell how an update was answered, as soon as it is; `known` is what the file has of it by now."""
+        self._listen()
+        if known is not None and known.is_answered:
+            reply(known, None)
+            return
+        if known is not None and run not in self._memory:
+            record = self._store.reads.run_by_id(run_id)
+            if record is None or record.status in ENDED:
+                status = "purged" if record is None else record.status
+                reply(None, _will_not_answer(run_id, name, status))
+                return
+        self._of_updates.setdefault((run, key), _Update(name, [])).replies.append(reply)
+
+    def answered(self, run: int, key: str, payload: Payload, failed: bool) -> None:
+        """Tell whoever waits for this update."""
+        waiting = self._of_updates.pop((run, key), None)
+        if waiting is not None:
+            for reply in waiting.replies:
+                reply(UpdateAnswer(waiting.name, True, failed, payload), None)
+
     def _record(self, run_id: str) -> RunRecord:
         record = self._store.reads.run_by_id(run_id)
         if record is None:
@@ -132,7 +164,7 @@ class Waiters:
         """Look whether the runs with these keys, None for all, ended or published elsewhere; an event."""
         if self._of_streams:
             self._streams_changed(keys)
-        if not self._of_runs and not self._of_values:
+        if not self._of_runs and not self._of_values and not self._of_updates:
             if keys is None and self._listening and not self._of_streams:
                 self._listening = False
                 self._store.notifications.listen(False)
@@ -142,6 +174,10 @@ class Waiters:
         for key, name in [place for place in self._of_values if keys is None or place[0] in keys]:
             if key not in self._memory and self._tell_value(key, name, self._of_values.get((key, name), [])):
                 del self._of_values[key, name]
+        for key, name in [place for place in self._of_updates if keys is None or place[0] in keys]:
+            found = None if key in self._memory else self._store.reads.update(key, name)
+            if found is not None and found.is_answered:
+                self.answered(key, name, found.payload, found.failed)
         self.run_over(over)
 
     def _ended_elsewhere(self, keys: set[int] | None) -> list[RunOver]:
@@ -155,7 +191,8 @@ class Waiters:
             # Of a halted run that is tried again it is told when that is committed.
             told = (record for record in settled if record.status in ENDED or record.key not in self._claiming)
             over += map(RunOver.of, told)
-        awaited = {place[0] for place in self._of_values if keys is None or place[0] in keys}
+        places = (*self._of_values, *self._of_updates)
+        awaited = {place[0] for place in places if keys is None or place[0] in keys}
         for record in reads.records([key for key in awaited if key not in self._memory]):
             if record.status in ENDED and record.key not in self._batch.ending:
                 over.append(RunOver.of(record))
@@ -184,6 +221,11 @@ class Waiters:
                 for place in [place for place in self._of_values if place[0] == end.key]:
                     for reply in self._of_values.pop(place):
                         reply(None, _will_not_publish(end.id, place[1], end.status))
+            if self._of_updates and end.status in ENDED:
+                for place in [place for place in self._of_updates if place[0] == end.key]:
+                    waiting = self._of_updates.pop(place)
+                    for reply in waiting.replies:
+                        reply(None, _will_not_answer(end.id, waiting.name, end.status))
 
     def published(self, run: int, key: str, value: Payload) -> None:
         """Tell whoever waits for this value."""
@@ -198,21 +240,36 @@ class Waiters:
 
     def refuse(self, error: StepwellError) -> None:
         """Tell everyone that nothing will come any more, and why."""
-        waiting = [*self._of_runs.values(), *self._of_values.values(), *self._of_streams.values(), self.idle]
-        self._of_runs, self._of_values, self._of_streams, self.idle = {}, {}, {}, []
+        updates = [waiting.replies for waiting in self._of_updates.values()]
+        waiting = [*self._of_runs.values(), *self._of_values.values(), *self._of_streams.values(), *updates, self.idle]
+        self._of_runs, self._of_values, self._of_streams, self._of_updates, self.idle = {}, {}, {}, {}, []
         self._ids.clear()
         for replies in waiting:
             for reply in replies:
                 reply(None, error)
 
+    def _forget_update(self, reply: Reply) -> bool:
+        for place, waiting in self._of_updates.items():
+            if reply in waiting.replies:
+                waiting.replies.remove(reply)
+                if not waiting.replies:
+                    del self._of_updates[place]
+                return True
+        return False
+
     def forget(self, reply: Reply) -> None:
         """Drop a reply that nobody waits for any more; an event."""
         if reply in self.idle:
             self.idle.remove(reply)
-        elif _drop(reply, self._of_values) or _drop(reply, self._of_streams):
+        elif self._forget_update(reply) or _drop(reply, self._of_values) or _drop(reply, self._of_streams):
             return
         elif _drop(reply, self._of_runs):
             self._ids = {key: run_id for key, run_id in self._ids.items() if run_id in self._of_runs}
+
+
+def _will_not_answer(run_id: str, name: str, status: str) -> RunEnded:
+    remedy = "" if status == "completed" else "; where it is retried, ask again with the same key"
+    return RunEnded(f"run {run_id!r} is {status}, and had not answered {called(name)}{remedy}")
 
 
 def _drop(reply: Reply, waiters: dict[K, list[Reply]]) -> bool:

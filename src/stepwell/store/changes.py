@@ -323,11 +323,30 @@ class MessageSent(msgspec.Struct, frozen=True, gc=False):
 
 
 class MessageTaken(msgspec.Struct, frozen=True, gc=False):
-    """The run received the message at `position`; its value now stands in the journal. Its key stays known."""
+    """The run received the message at `position`; its value now stands in the journal. Its key stays known.
+
+    `op` is the operation that an update is (see `stepwell.model.updates`).
+    """
 
     run: int
     position: int
     at: int
+    op: int | None = None
+
+
+class UpdateAnswered(msgspec.Struct, frozen=True, gc=False):
+    """An update of the run was answered with `payload`, a failure where `failed` is set.
+
+    It is the one that the run took on as operation `op`, or, refused, the one at `position`. The result is its key;
+    None, and nothing is changed, where the run has no such update that is not answered.
+    """
+
+    run: int
+    at: int
+    payload: Payload
+    op: int | None = None
+    position: int | None = None
+    failed: bool = False
 
 
 class StepSummarized(msgspec.Struct, frozen=True):
@@ -399,6 +418,7 @@ Change: TypeAlias = (
     | MessageSent
     | MessageTaken
     | StepSummarized
+    | UpdateAnswered
     | ValuePublished
     | RunDescribed
     | WatchAdded

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from stepwell.model.journal import Payload
 from stepwell.model.run import Message, Permit, RunRecord, RunSnapshot, Settlement
+from stepwell.model.updates import UpdateAnswer
 from stepwell.store.promises import PromiseReads
 from stepwell.store.queues import QueueReads
 from stepwell.store.schedules import ScheduleReads
@@ -49,6 +50,10 @@ class WorkerReads(QueueReads, ScheduleReads, StreamReads, PromiseReads, Protocol
 
     def value(self, run: int, key: str) -> tuple[Payload, int] | None:
         """Return what the run published last under `key` and when, or None."""
+        ...
+
+    def update(self, run: int, key: str) -> UpdateAnswer | None:
+        """Return what the file has of an update of the run, by its key as a message; None where there is none."""
         ...
 
     def first_input(self, run: int) -> Payload:

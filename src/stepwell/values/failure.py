@@ -30,14 +30,14 @@ from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 
-from stepwell.errors import RunFailed, SerializationError, StepFailed
+from stepwell.errors import RunFailed, SerializationError, StepFailed, UpdateFailed
 from stepwell.values.inspection import class_of, items_of, mapping_of, type_name
 from stepwell.values.own_frames import is_own
 from stepwell.values.plain import NotPlainError, Writer, imported_class, name_of, restore
 
 MAX_FAILURE_BYTES: Final = 64 * 1024
 
-Fallback: TypeAlias = type[StepFailed] | type[RunFailed]
+Fallback: TypeAlias = type[StepFailed] | type[RunFailed] | type[UpdateFailed]
 
 #: The first line of the note that carries the recorded traceback.
 TRACEBACK_HEADER: Final = "Recorded by Stepwell, traceback (most recent call last):"

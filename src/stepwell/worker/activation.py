@@ -54,6 +54,7 @@ from stepwell.worker.runs import Runs
 from stepwell.worker.spinning import Spinning
 from stepwell.worker.unit_of_work import UnitOfWork
 from stepwell.worker.unrecorded import still_unrecorded
+from stepwell.worker.updates import next_update
 
 #: The cancellation reason that stands for the run's deadline, in the journal as well.
 DEADLINE_REASON: Final = "the run's deadline has passed"
@@ -134,7 +135,12 @@ class Activator:
                 self._withdraw_all(run, work)
             if execution.outcome is not None:
                 return self._end(run, execution.outcome, work)
-            if not run.deliverable and not (run.receivers and run.inbox) and not execution.loop.abandoned:
+            if (
+                not run.deliverable
+                and not (run.receivers and run.inbox)
+                and not run.requests
+                and not execution.loop.abandoned
+            ):
                 break
             entry = self._next_entry(run, work)
             if entry is None:
@@ -195,6 +201,10 @@ class Activator:
             entry = run.deliverable.popleft()
             if entry.op in run.execution.pending:
                 return entry
+        if run.requests and run.pausing is None:
+            taken_on = next_update(self._runs, run, work)
+            if taken_on is not None:
+                return taken_on
         if run.receivers and run.inbox and run.pausing is None:
             match = run.match_message()
             if match is not None:

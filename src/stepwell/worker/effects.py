@@ -14,7 +14,7 @@ from typing import TypeAlias
 import msgspec
 
 from stepwell.definitions.step_call import StepCall
-from stepwell.worker.facts import Fact, StreamGrew, ValuePublished
+from stepwell.worker.facts import Fact, StreamGrew, UpdateEnded, ValuePublished
 from stepwell.worker.run_over import RunOver
 
 
@@ -48,4 +48,4 @@ class TookOn(msgspec.Struct, frozen=True):
     number: int
 
 
-Effect: TypeAlias = StepsDropped | RunsOver | EndsRefused | ValuePublished | StreamGrew | Later | TookOn
+Effect: TypeAlias = StepsDropped | RunsOver | EndsRefused | ValuePublished | StreamGrew | UpdateEnded | Later | TookOn

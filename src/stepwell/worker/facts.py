@@ -123,6 +123,15 @@ class PromiseTouched(msgspec.Struct, frozen=True):
     op: int
 
 
+class UpdateEnded(msgspec.Struct, frozen=True):
+    """An update of a run was answered: the one with this key among its messages, None where nobody can ask for it."""
+
+    run: int
+    payload: Payload
+    failed: bool
+    key: str | None
+
+
 class OperationPutOff(msgspec.Struct, frozen=True):
     """An operation can be opened now: what it concerns is committed, or refused."""
 
@@ -191,6 +200,7 @@ Fact: TypeAlias = (
     | ValuePublished
     | StreamGrew
     | PromiseTouched
+    | UpdateEnded
     | OperationPutOff
     | WatchedRunOver
     | TransactionDue

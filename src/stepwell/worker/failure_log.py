@@ -136,6 +136,14 @@ def task_failed(run_id: str, workflow: str, key: int, task: str, error: BaseExce
     return Line(key, logging.ERROR, text, (run_id, workflow, task, described(error)), error, fields)
 
 
+def update_failed(key: int, run_id: str, workflow: str, name: str, error: BaseException) -> Line:
+    """Say that the handler of an update raised; whoever asked has the error."""
+    text = "run %r of %r: update %r failed with %s; whoever asked for it gets the error"
+    return Line(
+        key, logging.WARNING, text, (run_id, workflow, name, described(error)), error, run_fields(run_id, workflow)
+    )
+
+
 def run_ended_line(
     key: int,
     run_id: str,

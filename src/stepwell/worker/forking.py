@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from stepwell.errors import InvalidArgument
 from stepwell.model.chapters import Chapter, decode_chapter, encode_chapter
-from stepwell.model.journal import Payload
+from stepwell.model.journal import PUBLISHED, Payload
 from stepwell.model.run import RunRecord
 from stepwell.store.forks import Origin, RunForked
 from stepwell.worker.rewinding import NewInput, Rewinding
@@ -52,7 +52,7 @@ def forked(
         change.kept,
         change.replaced,
         change.returned,
-        sorted({entry.name for entry in plan.entries if entry.kind == "published"}),
+        sorted({entry.name for entry in plan.entries if entry.kind == PUBLISHED}),
         change.deadline_at,
         change.stays_cancelled,
         reason,

@@ -13,6 +13,7 @@ from stepwell.model.chapters import decode_chapter
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import Message, Permit, RunRecord
+from stepwell.model.updates import is_marked
 from stepwell.replay.execution import Execution
 from stepwell.replay.operation import Operation
 from stepwell.worker.stream_books import StreamBooks
@@ -71,6 +72,7 @@ class LoadedRun:
         "permits",
         "queue",
         "receivers",
+        "requests",
         "resumed",
         "runs_before",
         "sending",
@@ -101,6 +103,7 @@ class LoadedRun:
         self.armed: int | None = None  # the due time that the worker's heap knows
         self.receivers: dict[str, deque[Operation]] = {}
         self.inbox: dict[str, deque[Message]] = {}
+        self.requests: deque[Message] = deque()  # updates that have come, and are not taken on yet
         self.loaded_messages: frozenset[int] = frozenset()  # positions of those that came with the run from the store
         self.heard = 0  # the position of the last message from another worker that the run was given
         self.sending: dict[str, int] = {}  # messages by name that are written but not committed yet
@@ -203,7 +206,7 @@ class LoadedRun:
 
     def put_message(self, name: str, value: Payload, position: int, sent_at: int) -> None:
         """Add a committed message, in order of sending."""
-        inbox = self.inbox.setdefault(name, deque())
+        inbox = self.requests if is_marked(name) else self.inbox.setdefault(name, deque())
         place = len(inbox)
         while place and inbox[place - 1].position > position:
             place -= 1

@@ -26,6 +26,7 @@ from stepwell.errors import InvalidArgument, RunHalted
 from stepwell.model.chapters import decode_chapter
 from stepwell.model.journal import Entry, EntryKind, Payload
 from stepwell.model.run import RunRecord
+from stepwell.model.updates import returned
 from stepwell.replay.kinds import Kinds
 from stepwell.store.changes import RunRewound
 from stepwell.store.replacements import Replacement
@@ -103,7 +104,7 @@ def rewound(
         "restarted" if to is None else "rewound",
         [entry.position for entry in kept],
         replaced,
-        [(entry.name, entry.value, entry.at) for entry in undone if entry.kind == "message"],
+        returned(undone),
         given is not None,
         None if given is None else given.payload,
         max(last, first - 1),

@@ -25,6 +25,7 @@ import msgspec
 
 from stepwell.model.journal import Entry
 from stepwell.model.run import RunRecord
+from stepwell.model.updates import returned
 from stepwell.replay.kinds import Kinds
 from stepwell.store.changes import RunRetried
 from stepwell.values.failure_codec import FailureCodec
@@ -77,7 +78,7 @@ def undo(
         record.ended_at or 0,
         now,
         sorted(entry.position for entry in (*undone, *forgotten)),
-        [(entry.name, entry.value, entry.at) for entry in undone if entry.kind == "message"],
+        returned(undone),
         None if deadline_at is None or deadline_at <= now else deadline_at,
         any(entry.kind == "cancel" for entry in kept),
     )

@@ -30,6 +30,7 @@ from stepwell.store.changes import (
     RunsClaimed,
     RunsReleased,
     Sent,
+    UpdateAnswered,
     WatchAdded,
     WorkTaken,
 )
@@ -105,6 +106,13 @@ class UnitOfWork(Unit, eq=False):
     @overload
     def then(
         self, change: MessageSent, on_commit: Callable[[Sent], Fact | None], on_refusal: Refusal | None = None
+    ) -> None: ...
+    @overload
+    def then(
+        self,
+        change: UpdateAnswered,
+        on_commit: Callable[[str | None], Fact | None],
+        on_refusal: Refusal | None = None,
     ) -> None: ...
     @overload
     def then(

@@ -139,7 +139,7 @@ class Worker:
                 for key in keys:
                     self.inbox.unpause(key)
                 self.claims.work_may_exist = True
-            case facts.ValuePublished() | facts.StreamGrew():
+            case facts.ValuePublished() | facts.StreamGrew() | facts.UpdateEnded():
                 self.runs.effects.append(fact)
             case facts.PromiseTouched(key, op):
                 self.arrivals.answer(key, op)

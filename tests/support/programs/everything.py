@@ -187,6 +187,28 @@ async def serial(chapter: int, heard: list[str]) -> list[Any]:
     return [*heard, await started.result()]
 
 
+@workflow(name="counter")
+async def counter() -> int:
+    total = 0
+    closed = asyncio.Event()
+
+    @stepwell.update
+    async def add(number: int) -> int:
+        nonlocal total
+        if number < 0:
+            raise ValueError("below zero")
+        total += await square(number)
+        return total
+
+    @stepwell.update
+    def close() -> int:
+        closed.set()
+        return total
+
+    await closed.wait()
+    return total
+
+
 async def two_steps(name: str, number: int) -> list[Any]:
     first = await echo(name)
     await asyncio.sleep(TICK * number / 2)
@@ -325,6 +347,13 @@ def main(database: str, log: str, result: str, waiting: str) -> None:
                 parts.send("part", word, key=word)
             except RunEnded:
                 break
+        counting = engine.start(counter, id="counter", updates=[("add", [2], "two")])
+        answers = [counting.update("add", 2, key="two"), counting.update("add", 3, key="three")]
+        try:
+            counting.update("add", -1, key="minus one")
+        except ValueError as error:
+            answers.append(str(error))
+        answers += [counting.update("close", key="close"), counting.result(timeout=60)]
         found: dict[str, Any] = {"main": run.result(timeout=60), "friend": friend.result(timeout=60)}
         found["outbox"] = engine.get("outbox").result(timeout=60)
         found["detached"] = engine.get("detached").result(timeout=60)
@@ -334,6 +363,7 @@ def main(database: str, log: str, result: str, waiting: str) -> None:
             except stepwell.RunCancelled:
                 found[run_id] = "cancelled"
         found["serial"] = [parts.result(timeout=60), parts.value("parts", timeout=60), parts.info().chapter]
+        found["answers"] = answers
         found["progress"] = run.value("progress", timeout=60)
         with engine.transaction() as tx:
             found["ledger"] = tx.execute("SELECT what, amount FROM ledger ORDER BY what, amount")

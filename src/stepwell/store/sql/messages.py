@@ -7,7 +7,16 @@ from typing import Any, TypeAlias
 
 from stepwell.errors import ClaimLost, RunEnded, RunNotFound, StoreError
 from stepwell.model.lifecycle import ENDED, Status
-from stepwell.store.changes import MessageSent, MessageTaken, Sent, StepSummarized, ValuePublished, WatchAdded
+from stepwell.model.updates import called
+from stepwell.store.changes import (
+    MessageSent,
+    MessageTaken,
+    Sent,
+    StepSummarized,
+    UpdateAnswered,
+    ValuePublished,
+    WatchAdded,
+)
 from stepwell.store.sql.aftermath import Aftermath
 from stepwell.store.sql.connection import SqlConnection, Statements
 from stepwell.store.sql.part import Part
@@ -27,6 +36,7 @@ class Messages(Part):
             MessageSent: self._message_sent,
             MessageTaken: self._message_taken,
             StepSummarized: self._step_summarized,
+            UpdateAnswered: self._update_answered,
             ValuePublished: self._value_published,
             WatchAdded: self._watch_added,
         }
@@ -40,7 +50,7 @@ class Messages(Part):
             if change.key is not None and self._row("message_key_seen", run, change.key):
                 return Sent(run, status, 0)
             raise RunEnded(
-                f"run {change.run_id!r} has ended ({status}); message {change.name!r} cannot be received any more"
+                f"run {change.run_id!r} has ended ({status}); {called(change.name)} cannot be received any more"
             )
         self._execute(
             self._sql["message_sent"], (run, change.name, change.value, change.key, change.at, self._after.epoch)
@@ -58,12 +68,19 @@ class Messages(Part):
         self._execute(self._sql["message_taken"], (change.run, change.position))
         if self._connection.changes():
             return
-        self._execute(self._sql["keyed_message_taken"], (change.run, change.position, change.at))
+        self._execute(self._sql["keyed_message_taken"], (change.run, change.position, change.at, change.op))
         if not self._connection.changes():
             raise StoreError(f"run {change.run} has no unreceived message at position {change.position}")
 
     def _step_summarized(self, change: StepSummarized) -> None:
         self._execute(self._sql["step_summarized"], (change.run, change.op, change.summary))
+
+    def _update_answered(self, change: UpdateAnswered) -> str | None:
+        self.forget_evidence()
+        parameters = (change.run, change.at, change.payload, int(change.failed), change.op, change.position)
+        row = self._row("update_answered", *parameters)
+        self._after.ended.append(change.run)
+        return None if row is None else str(row[0])
 
     def _value_published(self, change: ValuePublished) -> None:
         self._execute(self._sql["value_published"], (change.run, change.key, change.value, change.at, change.owner))

@@ -13,6 +13,7 @@ import msgspec
 from stepwell.errors import RunNotEnded, RunNotFound
 from stepwell.model.journal import Payload
 from stepwell.model.lifecycle import RETRIABLE
+from stepwell.model.updates import is_marked
 from stepwell.store.changes import RunRetried
 from stepwell.store.queues import Entered
 from stepwell.store.sql.connection import SqlConnection, Statements
@@ -85,6 +86,8 @@ class Retries:
         self._execute(self._sql["unreceived_messages_lifted"], (run,))
         for name, value, taken_at in returned:
             found = self._rows("key_of_taken_message", run, name, taken_at)
+            if not found and is_marked(name):
+                continue  # an update that was answered stays so
             key = found[0][1] if found else None
             if found:
                 self._execute(self._sql["message_deleted"], (found[0][0],))

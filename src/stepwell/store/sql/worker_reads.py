@@ -11,6 +11,7 @@ import msgspec
 
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.run import Message, Permit, RunRecord, RunSnapshot, Settlement
+from stepwell.model.updates import UpdateAnswer
 from stepwell.store.sql.connection import Execute, Statements
 from stepwell.store.sql.promises import PromiseReader
 from stepwell.store.sql.queue_facts import to_json
@@ -67,6 +68,12 @@ class SqlWorkerReads(PromiseReader, StreamReader):
     def value(self, run: int, key: str) -> tuple[Payload, int] | None:
         """Return what the run published last under `key` and when, or None."""
         return next(iter(self._rows("value", run, key)), None)
+
+    def update(self, run: int, key: str) -> UpdateAnswer | None:
+        """Return what the file has of an update of the run, by its key as a message, or None."""
+        for name, is_answered, failed, payload in self._rows("update_of", run, key):
+            return UpdateAnswer(name, bool(is_answered), bool(failed), payload)
+        return None
 
     def first_input(self, run: int) -> Payload:
         """Return what a run was started with, one that is in another chapter than the first."""

@@ -43,7 +43,7 @@ FROM stepwell_journal WHERE position IN (SELECT value FROM json_each(?3)) AND ru
 -- name: messages_forked
 -- ?1 run, ?2 source. In order; of those that were taken only the keys are left.
 INSERT INTO stepwell_messages (run, name, value, key, sent_at, taken_at)
-SELECT ?1, name, value, key, sent_at, taken_at FROM stepwell_messages WHERE run = ?2 ORDER BY position;
+SELECT ?1, name, value, key, sent_at, taken_at FROM stepwell_messages WHERE run = ?2 AND name >= ' ' ORDER BY position;
 
 -- name: values_forked
 -- ?1 run, ?2 source, ?3 keys as a JSON array.

@@ -202,6 +202,10 @@ FROM json_each(?1) AS wanted CROSS JOIN stepwell_messages AS message
     ON message.run = wanted.value ->> 0 AND message.position > wanted.value ->> 1
 WHERE message.taken_at IS NULL AND message.sender IS NOT ?2;
 
+-- name: update_of
+-- ?1 run, ?2 key.
+SELECT name, answered_at IS NOT NULL, failed, answer FROM stepwell_messages WHERE run = ?1 AND key = ?2;
+
 -- name: over_among
 -- ?1 ids as a JSON array.
 SELECT {run_record}
@@ -234,7 +238,8 @@ SELECT max(
 
 -- name: unreceived_names
 -- ?1 run, ?2 how many. The names of messages that lie unread.
-SELECT DISTINCT name FROM stepwell_messages WHERE run = ?1 AND taken_at IS NULL ORDER BY name LIMIT ?2;
+SELECT DISTINCT name FROM stepwell_messages
+WHERE run = ?1 AND taken_at IS NULL AND name >= ' ' ORDER BY name LIMIT ?2;
 
 -- name: suspect_under_way
 -- The run that seems to kill workers and is under way, without progress since its last crash: no other such run is taken

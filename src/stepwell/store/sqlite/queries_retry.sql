@@ -34,9 +34,10 @@ WHERE key IN (SELECT value FROM json_each(?1)) AND owner IS NULL AND ended_at IS
 SELECT name, value, key, sent_at, sender FROM stepwell_messages WHERE run = ?1 AND taken_at IS NULL ORDER BY position;
 
 -- name: key_of_taken_message
--- ?1 run, ?2 name, ?3 when it was taken. The first message with a key that was taken then, if it is not back already.
+-- ?1 run, ?2 name, ?3 when it was taken. The first message with a key that was taken then, if it is not back already, nor
+-- answered.
 SELECT position, key FROM stepwell_messages
-WHERE run = ?1 AND name = ?2 AND taken_at = ?3 ORDER BY position LIMIT 1;
+WHERE run = ?1 AND name = ?2 AND taken_at = ?3 AND answered_at IS NULL ORDER BY position LIMIT 1;
 
 -- name: message_deleted
 -- ?1 position.

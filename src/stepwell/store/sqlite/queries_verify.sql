@@ -68,7 +68,8 @@ SELECT run.id FROM stepwell_journal AS entry JOIN stepwell_runs AS run ON run.ke
 WHERE typeof(entry.value) = 'text' AND NOT json_valid(entry.value)
 UNION
 SELECT run.id FROM stepwell_messages AS message JOIN stepwell_runs AS run ON run.key = message.run
-WHERE typeof(message.value) = 'text' AND NOT json_valid(message.value)
+WHERE (typeof(message.value) = 'text' AND NOT json_valid(message.value))
+    OR (typeof(message.answer) = 'text' AND NOT json_valid(message.answer))
 UNION
 SELECT run.id FROM stepwell_values AS value JOIN stepwell_runs AS run ON run.key = value.run
 WHERE typeof(value.value) = 'text' AND NOT json_valid(value.value)
@@ -90,6 +91,9 @@ WHERE typeof(entry.value) = 'blob'
 UNION ALL
 SELECT run.id, message.value FROM stepwell_messages AS message JOIN stepwell_runs AS run ON run.key = message.run
 WHERE typeof(message.value) = 'blob'
+UNION ALL
+SELECT run.id, message.answer FROM stepwell_messages AS message JOIN stepwell_runs AS run ON run.key = message.run
+WHERE typeof(message.answer) = 'blob'
 UNION ALL
 SELECT run.id, value.value FROM stepwell_values AS value JOIN stepwell_runs AS run ON run.key = value.run
 WHERE typeof(value.value) = 'blob'

@@ -418,8 +418,18 @@ SELECT 1 FROM stepwell_messages WHERE run = ?1 AND key = ?2;
 DELETE FROM stepwell_messages WHERE position = ?2 AND run = ?1 AND key IS NULL;
 
 -- name: keyed_message_taken
--- ?1 run, ?2 position, ?3 at. A message with a key leaves the key behind.
-UPDATE stepwell_messages SET value = NULL, taken_at = ?3 WHERE position = ?2 AND run = ?1 AND taken_at IS NULL;
+-- ?1 run, ?2 position, ?3 at, ?4 operation. A message with a key leaves the key behind.
+UPDATE stepwell_messages SET value = NULL, taken_at = ?3, op = ?4
+WHERE position = ?2 AND run = ?1 AND taken_at IS NULL;
+
+-- name: update_answered
+-- ?1 run, ?2 at, ?3 answer, ?4 whether it failed, ?5 operation, or ?6 position of one that was refused. Returns its key.
+UPDATE stepwell_messages SET
+    value = NULL, taken_at = coalesce(taken_at, ?2), answered_at = ?2, answer = ?3, failed = ?4
+WHERE run = ?1 AND answered_at IS NULL AND (
+    (?5 IS NOT NULL AND op = ?5 AND op IS NOT NULL) OR (?6 IS NOT NULL AND position = ?6)
+)
+RETURNING key;
 
 -- name: value_published
 -- ?1 run, ?2 key, ?3 value, ?4 at, ?5 the epoch of the worker that must own the run, or NULL.

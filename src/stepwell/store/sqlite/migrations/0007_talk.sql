@@ -191,3 +191,44 @@ SELECT
     END AS answer
 FROM stepwell_promises AS promise
 JOIN stepwell_runs AS run ON run.key = promise.run;
+-- Updates --------------------------------------------------------------------------------------------------------------
+-- An update is a message that a function of the run's code answers. Its name and its key begin with the character 31, so no
+-- message of a user's has the same. The answer stands beside it: it can be asked for again by the key.
+
+INSERT INTO stepwell_journal_kinds (kind, operation, delivered) VALUES
+    ('update', 'update', 1),
+    ('answered', 'answer', 1),
+    ('update_failed', 'answer', 1);
+
+-- The operation that it is in the journal of the run, once its code has taken it on; NULL where it was refused.
+ALTER TABLE stepwell_messages ADD COLUMN op INTEGER CHECK (op IS NULL OR op >= 1);
+ALTER TABLE stepwell_messages ADD COLUMN answered_at INTEGER;
+-- 1: the answer is a failure, as those in the journal, or says why the update was refused.
+ALTER TABLE stepwell_messages ADD COLUMN failed INTEGER NOT NULL DEFAULT 0 CHECK (failed = 0 OR failed = 1);
+ALTER TABLE stepwell_messages ADD COLUMN answer ANY CHECK (answer IS NULL OR answered_at IS NOT NULL);
+
+-- Empty but for updates.
+CREATE INDEX stepwell_messages_by_op ON stepwell_messages (run, op) WHERE op IS NOT NULL;
+
+DROP VIEW stepwell_message_view;
+CREATE VIEW stepwell_message_view AS
+-- Messages for human eyes, with the updates among them.
+SELECT
+    message.position AS position,
+    run.id AS run_id,
+    CASE WHEN message.name < ' ' THEN 'update' ELSE 'message' END AS kind,
+    ltrim(message.name, char(31)) AS name,
+    ltrim(message.key, char(31)) AS key,
+    CASE typeof(message.value)
+        WHEN 'blob' THEN '(' || length(message.value) || ' bytes compressed)' ELSE message.value
+    END AS value,
+    strftime('%Y-%m-%dT%H:%M:%fZ', message.sent_at / 1e6, 'unixepoch') AS sent_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', message.taken_at / 1e6, 'unixepoch') AS taken_at,
+    message.sender AS sender,
+    strftime('%Y-%m-%dT%H:%M:%fZ', message.answered_at / 1e6, 'unixepoch') AS answered_at,
+    message.failed AS failed,
+    CASE typeof(message.answer)
+        WHEN 'blob' THEN '(' || length(message.answer) || ' bytes compressed)' ELSE message.answer
+    END AS answer
+FROM stepwell_messages AS message
+JOIN stepwell_runs AS run ON run.key = message.run;

@@ -1,0 +1,469 @@
+"""Updates: requests that the code of a run answers, once, as a part of the run."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stepwell
+from stepwell import (
+    AsyncEngine,
+    HandlerNotFound,
+    InvalidArgument,
+    Run,
+    RunCancelled,
+    RunEnded,
+    RunFailed,
+    RunHalted,
+    RunNotFound,
+    SerializationError,
+    StepwellError,
+    UpdateRefused,
+    continue_as_new,
+    receive,
+    step,
+    sync,
+    workflow,
+)
+from stepwell.testing import TestEngine
+
+
+@dataclass
+class Line:
+    item: str
+    price: Decimal
+
+
+class Full(Exception):
+    pass
+
+
+@step
+async def price(item: str) -> Decimal:
+    return Decimal(len(item)) / 4
+
+
+@step
+def price_blocking(item: str) -> Decimal:
+    return Decimal(len(item)) / 4
+
+
+@workflow
+async def basket(most: int) -> list[str]:
+    lines: list[Line] = []
+
+    def has_room(item: str) -> None:
+        if len(lines) >= most:
+            raise Full(f"no room for {item}")
+
+    @stepwell.update(validate=has_room)
+    async def add(item: str) -> Line:
+        lines.append(Line(item, await price(item)))
+        return lines[-1]
+
+    @stepwell.update(name="drop")
+    def dropped(item: str, *, all: bool = False) -> int:
+        gone = [one for one in lines if one.item == item][: None if all else 1]
+        if not gone:
+            raise Full(f"there is no {item}")
+        for one in gone:
+            lines.remove(one)
+        return len(lines)
+
+    @stepwell.update
+    async def confirm() -> str:
+        return await receive("confirmed", str)
+
+    @stepwell.query
+    def content() -> list[Line]:
+        return lines
+
+    await receive("close")
+    return [one.item for one in lines]
+
+
+@workflow
+def blocking_basket(most: int) -> list[str]:
+    lines: list[Line] = []
+
+    def has_room(item: str) -> None:
+        if len(lines) >= most:
+            raise Full(f"no room for {item}")
+
+    @sync.update(validate=has_room)
+    def add(item: str) -> Line:
+        lines.append(Line(item, price_blocking(item)))
+        return lines[-1]
+
+    @sync.query
+    def content() -> list[Line]:
+        return lines
+
+    sync.receive("close")
+    return [one.item for one in lines]
+
+
+PEAR = Line("pear", Decimal(1))
+
+
+@pytest.mark.parametrize("flow", [basket, blocking_basket])
+@pytest.mark.parametrize("memory", [0, 1000], ids=["parked", "resident"])
+def test_an_update_is_answered_and_refused_by_the_code_of_the_run(database: Path, flow: Any, memory: int) -> None:
+    with TestEngine(database, max_waiting_in_memory=memory) as engine:
+        run = engine.start(flow, 1)
+        engine.idle()
+        assert run.update("add", "pear", type=Line) == PEAR
+        before = run.journal()
+        with pytest.raises(UpdateRefused, match="refuses update 'add': Full: no room for fig"):
+            run.update("add", "fig")
+        assert run.journal() == before
+        assert [entry.kind for entry in before] == ["update", "step", "answered"]
+        assert run.query("content") == [PEAR]
+        run.send("close")
+        assert run.result() == ["pear"]
+
+
+def test_what_a_handler_raises_is_raised_for_whoever_asked(
+    engine: TestEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = engine.start(basket, 3)
+    with pytest.raises(Full, match="there is no fig"):
+        run.update("drop", "fig")
+    (line,) = [record for record in caplog.records if "update 'drop' failed" in record.getMessage()]
+    assert (line.levelname, line.exc_info is not None) == ("WARNING", True)
+    assert run.journal()[-1].error == "tests.operations.test_updates.Full: there is no fig"
+    run.update("add", "fig", type=Line)
+    assert run.update("drop", "fig", kwargs={"all": True}) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        (("remove", "fig"), HandlerNotFound, "it has: add, confirm, drop"),
+        (("add", 3), SerializationError, "expected `str`"),
+        (("add",), StepwellError, "cannot be called like this"),
+        (("add", "fig", "pear"), SerializationError, "does not take the argument"),
+        (("add", object()), SerializationError, "object"),
+        (("",), InvalidArgument, "name of an update"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_the_run_has_anything_of_it(
+    engine: TestEngine, arguments: tuple[Any, ...], error: type[Exception], says: str
+) -> None:
+    run = engine.start(basket, 3, id="b")
+    engine.idle()
+    with pytest.raises(error, match=says):
+        run.update(*arguments)
+    assert run.journal() == []
+    assert engine.query("SELECT count(*) FROM stepwell_message_view") == [(0,)]
+
+
+def test_the_same_key_gives_the_same_answer_ever_after(database: Path) -> None:
+    with TestEngine(database) as engine:
+        run = engine.start(basket, 1, id="b")
+        assert run.update("add", "pear", key="1", type=Line) == PEAR
+        assert run.update("add", "pear", key="1", type=Line) == PEAR
+        with pytest.raises(
+            InvalidArgument, match="the key '1' is that of update 'add' of run 'b', so update 'drop' needs"
+        ):
+            run.update("drop", "pear", key="1")
+        with pytest.raises(Full):
+            run.update("drop", "fig", key="2")
+        engine.crash()
+    with TestEngine(database) as engine:
+        again = engine.get("b")
+        assert again.update("add", "pear", key="1", type=Line) == PEAR
+        with pytest.raises(Full):
+            again.update("drop", "fig", key="2")
+        again.send("close")
+        assert again.result() == ["pear"]
+        assert again.update("add", "pear", key="1", type=Line) == PEAR
+        with pytest.raises(RunEnded, match=r"has ended \(completed\); update 'add' cannot"):
+            again.update("add", "pear", key="3")
+        with pytest.raises(RunNotFound):
+            Run(engine, "nobody", basket).update("add", "pear")
+
+
+def test_an_update_under_way_goes_on_after_a_crash_and_whoever_asks_again_is_answered(database: Path) -> None:
+    engine = TestEngine(database)
+    run = engine.start(basket, 3, id="b")
+    with pytest.raises(
+        TimeoutError, match=r"has not answered update 'confirm' \(key='c' asks for the same\) after 0.01 s"
+    ):
+        run.update("confirm", key="c", timeout=0.01)
+    engine.crash()
+    engine = engine.reopen()
+    run = engine.get("b")
+    run.send("confirmed", "by ada")
+    assert run.update("confirm", key="c") == "by ada"
+    engine.close()
+
+
+def asked(run: Run[Any], *arguments: Any, **options: Any) -> Callable[[], Any]:
+    """Ask in a thread; return what waits for the answer, and returns the exception where it is one."""
+    found: list[Any] = []
+
+    def ask() -> None:
+        try:
+            found.append(run.update(*arguments, **options))
+        except Exception as error:  # noqa: BLE001 - looked at by the test
+            found.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+
+    def answer() -> Any:
+        thread.join(60)
+        return found[0]
+
+    return answer
+
+
+def until_taken_on(engine: TestEngine, run: Run[Any], name: str = "wait") -> None:
+    while not any(entry.kind == "update" and entry.name == name for entry in run.journal()):
+        engine.idle()
+
+
+@pytest.mark.parametrize("how", ["cancel", "terminate", "fail"])
+def test_where_the_run_ends_first_whoever_waits_is_told(engine: TestEngine, how: str) -> None:
+    run = engine.start(fragile, id="f")
+    answer = asked(run, "wait", key="w")
+    until_taken_on(engine, run)
+    if how == "fail":
+        run.send("fail", "fail")
+    else:
+        getattr(run, how)()
+    assert isinstance(answer(), (RunCancelled, RunEnded))
+    with pytest.raises((RunCancelled, RunEnded)):
+        run.update("wait", key="w")
+
+
+BROKEN: list[int] = []
+
+
+@workflow
+async def fragile() -> None:
+    @stepwell.update
+    async def wait() -> str:
+        return await receive("word", str)
+
+    @stepwell.update
+    async def slow(item: str) -> Decimal:
+        await asyncio.sleep(5)
+        return await price(item)
+
+    @stepwell.update
+    async def goes_on() -> None:
+        continue_as_new()
+
+    @stepwell.update
+    async def unfit() -> object:
+        return object()
+
+    word = await receive("fail", str)
+    if word == "mistake" and BROKEN:
+        _ = "mistake".index("none")
+    if word == "mistake":
+        await receive("mended")
+    elif word == "new":
+        continue_as_new()
+    elif word == "fail":
+        raise ValueError("meant so")
+
+
+def test_a_run_that_returns_or_goes_on_as_new_first_lets_its_updates_end(engine: TestEngine) -> None:
+    run = engine.start(fragile, id="f")
+    for word, chapter in (("new", 2), ("end", 2)):
+        answer = asked(run, "slow", "pear", type=Decimal)
+        until_taken_on(engine, run, "slow")
+        run.send("fail", word)
+        engine.idle()
+        late = asked(run, "goes_on")
+        engine.advance(6)
+        assert answer() == Decimal(1)
+        if word == "new":  # it was taken on by the next chapter
+            assert "continue_as_new() in its handler" in str(late())
+        else:
+            assert isinstance(late(), RunEnded)
+        assert run.info().chapter == chapter
+    assert run.status == "completed"
+
+
+def test_a_mistake_in_the_code_halts_the_run_and_updates_wait_until_it_is_mended(
+    engine: TestEngine,
+) -> None:
+    BROKEN.append(1)
+    run = engine.start(fragile, id="f")
+    answer = asked(run, "wait")
+    until_taken_on(engine, run)
+    run.send("fail", "mistake")
+    with pytest.raises(RunHalted):
+        run.result()
+    run.send("word", "at last")
+    late = asked(run, "unfit")
+    BROKEN.clear()
+    run.resume()
+    assert answer() == "at last"
+    assert isinstance(late(), SerializationError)
+    run.send("mended")
+    assert run.result() is None
+
+
+def test_an_answer_that_cannot_be_recorded_fails_the_update_alone(engine: TestEngine) -> None:
+    run = engine.start(fragile, id="f")
+    with pytest.raises(SerializationError, match="the answer of run 'f' to update 'unfit'"):
+        run.update("unfit")
+    assert run.status == "waiting"
+
+
+def test_a_retried_run_answers_the_updates_that_it_had_not_answered(engine: TestEngine) -> None:
+    run = engine.start(stubborn, id="s")
+    answer = asked(run, "wait", key="w")
+    until_taken_on(engine, run)
+    run.send("go")
+    with pytest.raises(ValueError, match="not yet"):
+        run.result()
+    assert isinstance(answer(), (RunCancelled, RunEnded))
+    ALLOWED.append(1)
+    run.retry()
+    run.send("word", "again")
+    assert run.result() is None
+
+
+ALLOWED: list[int] = []
+
+
+@step(retry=stepwell.Retry(attempts=1))
+async def allowed() -> None:
+    if not ALLOWED:
+        raise ValueError("not yet")
+
+
+@workflow
+async def stubborn() -> None:
+    @stepwell.update
+    async def wait() -> str:
+        return await receive("word", str)
+
+    await receive("go")
+    await allowed()
+
+
+@workflow
+async def judged() -> list[str]:
+    seen: list[str] = []
+    event = asyncio.Event()
+
+    def calls(item: str) -> None:
+        match item:
+            case "step":
+                price_blocking(item)
+            case "async step":
+                price(item).send(None)
+            case "swallowed":
+                try:
+                    price_blocking(item)
+                except StepwellError:
+                    return
+            case "sleep":
+                sync.sleep(1)
+            case "file":
+                Path(__file__).read_text(encoding="utf-8")
+            case "task":
+                event.set_later = asyncio.ensure_future(asyncio.sleep(0))  # type: ignore[attr-defined]
+            case _:
+                return
+
+    @stepwell.update(validate=calls)
+    def see(item: str) -> None:
+        seen.append(item)
+
+    await receive("close")
+    event.set()
+    return seen
+
+
+@pytest.mark.parametrize("what", ["step", "async step", "swallowed", "sleep", "file", "task"])
+def test_a_validator_that_does_more_than_look_refuses(engine: TestEngine, what: str) -> None:
+    run = engine.start(judged)
+    with pytest.raises(UpdateRefused, match="refuses update 'see'"):
+        run.update("see", what)
+    run.update("see", "nothing")
+    assert [entry.kind for entry in run.journal()] == ["update", "answered"]
+    run.send("close")
+    assert run.result() == ["nothing"]
+
+
+def test_a_start_and_its_updates_are_one_commit(database: Path) -> None:
+    with TestEngine(database) as engine:
+        run = engine.start(basket, 3, id="b", updates=[("add", ["pear"], "1")])
+        assert run.update("add", "pear", key="1", type=Line) == PEAR
+        run.send("close")
+        again = engine.start(basket, 3, id="b", updates=[("add", ["pear"], "1")])
+        assert again.result() == ["pear"]
+        for updates in ("add", [("add", "pear", "1")], [("add", ["pear"])], [("add", ["pear"], None)]):
+            with pytest.raises(InvalidArgument, match="update"):
+                engine.start(basket, 3, id="c", updates=updates)  # type: ignore[arg-type]
+        with pytest.raises(RunNotFound):
+            engine.get("c")
+        with engine.transaction() as tx:
+            tx.start(basket, 3, id="d", updates=[("add", ["fig"], "1")])
+        assert engine.get("d").update("add", "fig", key="1", type=Line).item == "fig"
+
+
+def test_an_update_of_a_paused_run_waits_until_it_goes_on(engine: TestEngine) -> None:
+    run = engine.start(basket, 3, id="b")
+    engine.idle()
+    run.pause()
+    answer = asked(run, "add", "pear", key="1", type=Line)
+    with pytest.raises(TimeoutError):
+        run.update("add", "pear", key="1", timeout=0.01)
+    run.unpause()
+    assert answer() == PEAR
+    assert run.query("content") == [PEAR]
+
+
+def test_an_update_of_a_run_that_waits_for_its_turn_is_answered_once_it_has_begun(engine: TestEngine) -> None:
+    run = engine.start(basket, 3, queue="updates-later", delay=10)
+    answer = asked(run, "drop", "fig")
+    engine.advance(11)
+    assert isinstance(answer(), Full)
+
+
+def test_async_callers_ask_at_once_and_each_is_answered(database: Path) -> None:
+    async def main() -> tuple[list[int], list[str]]:
+        async with AsyncEngine(database, workflows=[basket]) as engine:
+            run = await engine.start(basket, 30)
+            await asyncio.gather(*(run.update("add", f"item {number}", type=Line) for number in range(20)))
+            left = await asyncio.gather(*(run.update("drop", f"item {number}") for number in range(10)))
+            await run.send("close")
+            return sorted(left), await run.result()
+
+    left, items = asyncio.run(main())
+    assert left == list(range(10, 20))
+    assert len(items) == 10
+
+
+def test_a_failure_of_a_class_that_is_not_here_is_an_update_failed() -> None:
+    error = stepwell.UpdateFailed("no", type_name="shop.Full")
+    assert (str(error), isinstance(error, RunFailed)) == ("shop.Full: no", False)
+
+
+def test_an_async_validator_is_refused_where_it_is_registered(engine: TestEngine) -> None:
+    run = engine.start(misjudged)
+    with pytest.raises((RunHalted, InvalidArgument), match="validate= takes a plain function"):
+        run.result()
+
+
+@workflow
+async def misjudged() -> None:
+    async def look() -> None: ...
+
+    stepwell.update(validate=look)(lambda: 1)
