@@ -51,7 +51,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["querying", "schedule_factory"],
         ["enlisted", "request_factory", "schedule_options"],
         ["repair_requests"],
-        ["doctor"],
+        ["doctor", "time_travel"],
         ["read_service"],
         ["overview"],
         ["bulk", "promise_views", "schedule_views", "streams"],
@@ -153,7 +153,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["commit_batch", "declarations", "effects"],
         ["unit_of_work"],
         ["conflicts", "facts", "journal_length", "parked", "queue_agenda", "run_cache"],
-        ["asking", "checker"],
+        ["asking", "checker", "moments"],
         [
             "child_ids",
             "due",

@@ -17,11 +17,14 @@ from stepwell.api.engine import Engine
 from stepwell.api.read_service import ReadService, file_reads
 from stepwell.api.views import WorkerInfo
 from stepwell.definitions.definition import Workflow, registered_workflows
-from stepwell.errors import InvalidArgument
+from stepwell.errors import InvalidArgument, RunNotFound
+from stepwell.model.names import check_id
 from stepwell.runtime.requests import BulkAct
+from stepwell.values.codec import Codec
 
 if TYPE_CHECKING:
     from stepwell.api.doctor import Diagnosis
+    from stepwell.api.time_travel import MomentView
     from stepwell.store.sqlite.limited_query import QueryAnswer
 
 T = TypeVar("T")
@@ -76,6 +79,20 @@ class Face:
         session = self._engine._session if isinstance(self._engine, Engine) else self._engine._opened()
         return session.reads.workers()
 
+    def moment(self, run_id: str, told: int) -> MomentView:
+        """Return a run as it was after it was told so many things; see `stepwell.api.time_travel`."""
+        from stepwell import audit_hook
+        from stepwell.api.time_travel import moment_of
+        from stepwell.runtime import io_guard
+        from stepwell.store.sqlite.file.read_only import look_into
+
+        io_guard.listen(audit_hook.add_listener)
+        with look_into(self.path, self._seconds) as look:
+            record = look.run_facts(check_id(run_id))
+            if record is None:
+                raise RunNotFound(f"{self.path} has no run {run_id!r}")
+            return moment_of(look.runs, record, self.workflows(), Codec(), told)
+
     def diagnosis(self) -> Diagnosis:
         """Return what `stepwell doctor` finds."""
         from stepwell.api.doctor import examine
@@ -83,10 +100,11 @@ class Face:
         return examine(self.path)
 
     def workflows(self) -> Mapping[str, Workflow[..., Any]]:
-        """Return the workflows that the engine serves, by name: the code that runs can be replayed with."""
-        if isinstance(self._engine, Engine):
-            return self._engine._session.workflows
-        return registered_workflows() if self._engine is None else self._engine._opened().workflows
+        """Return the workflows that the engine serves, by name; where it serves none, all that this process has."""
+        if self._engine is None:
+            return registered_workflows()
+        session = self._engine._session if isinstance(self._engine, Engine) else self._engine._opened()
+        return session.workflows or registered_workflows()
 
     # --- acts: on the loop -------------------------------------------------------------------------------------------
 

@@ -95,6 +95,26 @@ def waiting_at(coroutine: Any) -> str:
     return place
 
 
+def waiting_frames(coroutine: Any) -> list[FrameType]:
+    """Return the frames of the user's code in which a suspended coroutine waits, outermost first.
+
+    A plain function that is blocked on a greenlet counts as one that waits.
+    """
+    found: list[FrameType] = []
+    blocked = getattr(getattr(coroutine, "_greenlet", None), "gr_frame", None)
+    while blocked is not None:
+        if is_users(blocked):
+            found.insert(0, blocked)
+        blocked = blocked.f_back
+    inner = getattr(coroutine, "_coroutine", coroutine)
+    while inner is not None:
+        frame = getattr(inner, "cr_frame", None)
+        if frame is not None and is_users(frame) and frame not in found:
+            found.append(frame)
+        inner = getattr(inner, "cr_await", None)
+    return found
+
+
 def awaited(tasks: list[asyncio.Task[Any]]) -> tuple[str, str]:
     """Return what suspended tasks wait for in the end, "" if unknown, and the line of the user's code that does so.
 

@@ -13,8 +13,9 @@ import click
 
 from stepwell.cli.acting import client
 from stepwell.cli.database import database_option
-from stepwell.cli.exit_codes import FAILED
+from stepwell.cli.exit_codes import FAILED, USAGE
 from stepwell.cli.group import command
+from stepwell.cli.modules import ModuleProblem, load
 from stepwell.cli.reading import reads
 
 if TYPE_CHECKING:
@@ -30,9 +31,11 @@ VIEWER_TOKEN_VARIABLE: Final = "STEPWELL_UI_VIEWER_TOKEN"  # noqa: S105 - as abo
 @command(
     "ui",
     "stepwell ui",
+    "stepwell ui shop.flows --db orders.db",
     "stepwell ui --port 9000 --read-only --redact card_number --redact token",
     f"{TOKEN_VARIABLE}=$(cat token) stepwell ui --host 0.0.0.0 --allow-host ops.example.com",
 )
+@click.argument("modules", nargs=-1, metavar="[MODULE]...")
 @database_option
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to listen.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=8420, show_default=True, help="0: any that is free.")
@@ -50,6 +53,7 @@ VIEWER_TOKEN_VARIABLE: Final = "STEPWELL_UI_VIEWER_TOKEN"  # noqa: S105 - as abo
 )
 @click.option("--root-path", default="", metavar="PATH", help="Where a proxy has it, if that is not the root.")
 def ui(
+    modules: tuple[str, ...],
     db: str,
     host: str,
     port: int,
@@ -59,7 +63,7 @@ def ui(
     redact: tuple[str, ...],
     root_path: str,
 ) -> int:
-    """Serve the web UI."""
+    """Serve the web UI; with modules, runs of their workflows can be looked at step by step."""
     try:
         import uvicorn
 
@@ -69,6 +73,11 @@ def ui(
         raise click.UsageError(
             f"The web UI needs {error.name}, which is not installed: pip install 'stepwell[ui]'"
         ) from error
+    try:
+        load(modules)
+    except ModuleProblem as problem:
+        click.echo(f"{problem.traceback_text}stepwell ui: {problem}", err=True)
+        return USAGE
     token = token_file.read_text(encoding="utf-8").strip() if token_file else os.environ.get(TOKEN_VARIABLE) or None
     viewer_token = os.environ.get(VIEWER_TOKEN_VARIABLE) or None
     if not is_loopback(host) and token is None and viewer_token is None:

@@ -58,6 +58,7 @@ def routes(site: Site) -> list[Route]:
     def overview(reads: ReadService, _visit: Visit) -> Page:
         needs = stuck(reads)
         oldest = reads.infos_of(reads.oldest(("pending",), _OLDEST))
+        sums: _Sums | None
         if reads.newest_key() <= _FEW:
             sums = site.sums.get("overview", lambda: _sums(reads))
         else:  # longer than somebody should wait for a page
