@@ -126,6 +126,7 @@ CALLS: dict[tuple[type, str], Call] = {
     (AsyncRun, "cancel"): lambda _engine, run, _queue: run.cancel(),
     (AsyncRun, "pause"): lambda engine, _run, _queue: paused(engine),
     (AsyncRun, "unpause"): lambda engine, _run, _queue: not_paused(engine),
+    (AsyncEngine, "run_until_idle"): lambda engine, _run, _queue: engine.run_until_idle(60),
     (AsyncEngine, "promises"): lambda engine, _run, _queue: engine.promises(),
     (AsyncEngine, "resolve"): lambda engine, _run, _queue: unknown(engine.resolve("nobody's", 1)),
     (AsyncEngine, "reject"): lambda engine, _run, _queue: unknown(engine.reject("nobody's", "no")),

@@ -627,6 +627,7 @@ READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/how-to/wait-for-messages.md": wait_for_messages,
     "docs/how-to/why-does-a-run-wait.md": why_does_a_run_wait,
     "docs/how-to/write-workflow-code.md": write_workflow_code,
+    "docs/how-to/run-from-cron.md": all_of("docs/how-to/run-from-cron.md"),
     "docs/how-to/run-workers.md": run_workers,
     "docs/reference/filters.md": all_of("docs/reference/filters.md"),
     "docs/reference/log.md": the_log,

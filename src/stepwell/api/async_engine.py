@@ -40,7 +40,7 @@ from stepwell.api.options import (
 from stepwell.api.promise_views import PromiseInfo
 from stepwell.api.read_service import ReadService
 from stepwell.api.session import in_transaction
-from stepwell.api.views import WorkerInfo
+from stepwell.api.views import WorkerInfo, to_datetime
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import Limit, Queue
 from stepwell.definitions.start_options import shows_options
@@ -48,7 +48,7 @@ from stepwell.model.clock import to_seconds
 from stepwell.model.lifecycle import Status
 from stepwell.replay.source_location import executing_at
 from stepwell.runtime.lock_watch import acquire_from_loop
-from stepwell.runtime.requests import AnswerPromise, BulkAct, SendMessage, StartRun
+from stepwell.runtime.requests import AnswerPromise, BulkAct, SendMessage, StartRun, WaitForIdle
 from stepwell.store.inspector import CountGroup
 from stepwell.values.own_tables import Parameters, Rows
 
@@ -178,6 +178,11 @@ class AsyncEngine(LoopCaller, AsyncStarter, AsyncScheduling["AsyncRun[Any]"]):
     async def purge(self, older_than: float | timedelta) -> int:
         """Delete runs that ended long ago; see `stepwell.Engine.purge`."""
         return cast("int", await self._ask((await self._ready()).requests.purge(older_than)))
+
+    async def run_until_idle(self, timeout: float | timedelta | None = None) -> datetime | None:
+        """Do all that is due, and return when something is due next; see `stepwell.Engine.run_until_idle`."""
+        due: int | None = await self._wait("the engine is not idle", timeout, WaitForIdle())
+        return to_datetime(due, self._opened().engine_thread.worker.runs.ahead)
 
     def queue(self, queue: Queue | Limit | str) -> AsyncQueueHandle:
         """Return the handle of a queue or limit; see `stepwell.Engine.queue`."""

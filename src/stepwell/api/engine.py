@@ -21,12 +21,12 @@ from stepwell.api.options import ENGINE_DEFAULTS, EngineOptions, Options, flow_n
 from stepwell.api.promise_views import PromiseInfo
 from stepwell.api.schedules import Scheduling
 from stepwell.api.session import Session
-from stepwell.api.views import WorkerInfo
+from stepwell.api.views import WorkerInfo, to_datetime
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import Limit, Queue
 from stepwell.definitions.start_options import shows_options
 from stepwell.model.lifecycle import Status
-from stepwell.runtime.requests import AnswerPromise, BulkAct, SendMessage, StartRun
+from stepwell.runtime.requests import AnswerPromise, BulkAct, SendMessage, StartRun, WaitForIdle
 from stepwell.store.inspector import CountGroup
 from stepwell.values.own_tables import Parameters, Rows
 
@@ -197,6 +197,17 @@ class Engine(Scheduling, Starter):
         ended. `retention` does the same by itself.
         """
         return cast("int", self._ask(self._session.requests.purge(older_than)))
+
+    def run_until_idle(self, timeout: float | timedelta | None = None) -> datetime | None:
+        """Do all that is due, and return when something is due next by itself (aware, UTC); None: nothing is.
+
+        That is a timer, another attempt of a step, a deadline, a tick of a schedule, a delay or rate of a queue. What
+        others have to do first (a message, an answer, another worker) is not waited for. For programs that are started
+        now and then, by cron, a systemd timer or as a function. Raises `TimeoutError` after `timeout` (seconds or a
+        timedelta), with steps under way: close the engine, and the next one does them again.
+        """
+        due: int | None = self._wait("the engine is not idle", timeout, WaitForIdle())
+        return to_datetime(due, self._session.engine_thread.worker.runs.ahead)
 
     def queue(self, queue: Queue | Limit | str) -> QueueHandle:
         """Return the handle of a queue or limit, given as an object or by its name, to look at it and to change it."""

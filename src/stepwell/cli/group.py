@@ -30,6 +30,7 @@ COMPLETE_VARIABLE: Final = "_STEPWELL_COMPLETE"
 #: In the order of the help.
 COMMANDS: Final[dict[str, CommandRow]] = {
     "worker": CommandRow("Serve", "execute the workflows of some modules until told to stop", "worker:worker"),
+    "run": CommandRow("Serve", "execute what is due, then end, and say when something is due next", "run:run"),
     "list": CommandRow("Look", "list runs, newest first", "list_runs:list_runs"),
     "show": CommandRow("Look", "show a run: its facts, what it published, its journal", "show:show"),
     "query": CommandRow("Look", "ask a run what its code knows, with the code of some modules", "query:query"),
