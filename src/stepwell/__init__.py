@@ -95,6 +95,7 @@ if TYPE_CHECKING:
         WorkflowIOError,
     )
     from stepwell.model.clock import Clock
+    from stepwell.model.failed_run import FailedRun
     from stepwell.model.promise import Form
     from stepwell.model.retry import Retry
     from stepwell.operations.child import ChildRun, start
@@ -123,6 +124,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "stepwell.api.promise_views": ("PromiseInfo",),
     "stepwell.model.promise": ("Form",),
+    "stepwell.model.failed_run": ("FailedRun",),
     "stepwell.operations.promise": ("Promise", "promise"),
     "stepwell.api.async_schedules": ("AsyncScheduleHandle",),
     "stepwell.api.schedules": (
@@ -313,6 +315,7 @@ __all__ = [
     "Engine",
     "EngineClosed",
     "Every",
+    "FailedRun",
     "FailureInfo",
     "FileInUse",
     "FileNotUsable",

@@ -20,7 +20,7 @@ CLASSES = {
     "ChildRun", "Clock", "Connection", "Current", "Engine", "FailureInfo", "JournalEntry", "Limit", "OpenTransaction",
     "PatchCheck",
     "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Rows", "Run", "RunCheck", "RunContext", "Restoration",
-    "Form", "Promise", "PromiseInfo",
+    "FailedRun", "Form", "Promise", "PromiseInfo",
     "RunInfo", "Saga",
     "Step", "StepInfo",
     "AsyncScheduleHandle", "DeclaredSchedules", "Every", "Schedule", "ScheduleHandle", "ScheduleInfo", "TickInfo",
@@ -80,6 +80,7 @@ OPTIONS = [
     "path", "*", "workflows", "durability", "max_payload_bytes", "max_waiting_in_memory", "max_running", "max_crashes",
     "max_journal_entries",
     "step_threads", "step_processes", "retention", "take_over_stalled_after", "queues", "clock",
+    "on_failure",
 ]  # fmt: skip
 QUEUE = [
     "name", "*", "concurrency", "per_worker", "rate", "partition_concurrency", "on_duplicate", "debounce",
@@ -99,7 +100,7 @@ SIGNATURES: dict[str, list[str]] = {
     "AsyncEngine": OPTIONS,
     "Retry": ["*", "attempts", "delay", "backoff", "max_delay", "jitter", "on", "when", "then"],
     "step": ["function", "*", "name", "retry", "timeout", "deadline", "delivery", "isolate", "limit"],
-    "workflow": ["function", "*", "name", "fail_on", "max_journal_entries"],
+    "workflow": ["function", "*", "name", "fail_on", "max_journal_entries", "on_failure"],
     "transaction": ["function", "*", "name", "retry"],
     "Step.options": ["*", "retry", "timeout", "deadline", "delivery", "isolate", "limit", "summary"],
     "run_step": ["name", "function", "*args", "type", *RUN_STEP],

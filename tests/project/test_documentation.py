@@ -605,6 +605,7 @@ READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/how-to/ask-a-run.md": ask_a_run,
     "docs/how-to/ask-a-person.md": all_of("docs/how-to/ask-a-person.md"),
     "docs/how-to/back-up.md": back_up,
+    "docs/how-to/be-told-of-failures.md": all_of("docs/how-to/be-told-of-failures.md"),
     "docs/how-to/call-steps-in-place.md": all_of("docs/how-to/call-steps-in-place.md"),
     "docs/how-to/cancel-a-run.md": cancel_a_run,
     "docs/how-to/change-code.md": change_code,

@@ -147,6 +147,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["letting_go"],
         ["activation"],
         ["opening", "operation_kinds"],
+        ["failure_hooks"],
         ["executions", "permits", "spinning", "starting", "transaction_outlet", "updates"],
         ["streams"],
         ["runs"],
@@ -218,7 +219,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["cron", "run"],
         ["attributes", "chapters"],
         ["clock", "updates"],
-        ["promise"],
+        ["failed_run", "promise"],
         ["acts", "calendar_spec", "journal", "lifecycle", "names", "permit_states", "retry", "steady", "waits"],
     ],
     "stepwell.store": [

@@ -64,6 +64,8 @@ class Engine(Scheduling, Starter):
       (it is stopped, or hangs) are taken over; None never does that by itself.
     - `queues`: the queues to take runs from, as objects or names; None takes from all.
     - `clock`: where time comes from; for tests.
+    - `on_failure`: a workflow that is started with a `FailedRun`, in the commit of the failure, where a run that this
+      engine carries on fails or is halted, unless its workflow has one of its own (``@workflow(on_failure=…)``).
 
     Any number of processes may open the file, one engine each; every run is carried on by one of them at a time.
     Opening continues the runs of workers that are gone. With ``workflows=[]`` the engine is a client: it starts, sends

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
-from stepwell.definitions.definition import Workflow, how_to_make_it_a_workflow, is_workflow, registered_workflows
+from stepwell.definitions.definition import (
+    Workflow,
+    failure_workflow,
+    how_to_make_it_a_workflow,
+    is_workflow,
+    registered_workflows,
+)
 from stepwell.definitions.durable import as_definition
 from stepwell.definitions.queues import Limit, Queue, used
 from stepwell.definitions.start_options import QueueOptions
 from stepwell.errors import InvalidArgument
 from stepwell.model.attributes import AttributeValue
 from stepwell.model.clock import MICROSECONDS, Clock, engine_time, microseconds_of, to_seconds
+from stepwell.model.failed_run import FailedRun
 from stepwell.model.lifecycle import STATUSES, Status
 from stepwell.model.names import check_name, check_text
 from stepwell.store.inspector import RunFilter
@@ -94,6 +101,7 @@ class EngineOptions(TypedDict, total=False):
     take_over_stalled_after: float | timedelta | None
     queues: Iterable[Queue | str] | None
     clock: Clock | None
+    on_failure: Callable[[FailedRun], Any] | None
 
 
 #: What holds where an option is left out.
@@ -111,6 +119,7 @@ ENGINE_DEFAULTS: Final[EngineOptions] = {
     "take_over_stalled_after": None,
     "queues": None,
     "clock": None,
+    "on_failure": None,
 }
 
 
@@ -127,6 +136,9 @@ class Options:
             raise InvalidArgument(f"durability must be 'full' or 'normal', not {durability!r}")
         self.durability: Durability = durability
         self.workflows = checked_workflows(workflows)
+        self.on_failure = failure_workflow(options["on_failure"], "on_failure of an engine")
+        if self.on_failure is not None and (workflows is None or self.workflows):
+            self.workflows = {**self.workflows, self.on_failure.name: self.on_failure}
         self.queues = _served_queues(options["queues"])
         #: Whether the engine carries runs on. One that was given an empty list is a mere client of others.
         self.takes_work = workflows is None or bool(self.workflows)

@@ -109,6 +109,7 @@ class Session:
                 takes_work=options.takes_work,
                 queues=options.queues,
             )
+            self.engine_thread.worker.runs.on_failure = options.on_failure
             self.engine_thread.start()
         except BaseException:
             store.close(None, 0)

@@ -13,11 +13,12 @@ from typing import Any, Concatenate, Final, Literal, ParamSpec, Self, TypeGuard,
 
 import msgspec
 
-from stepwell.definitions.durable import Definition
+from stepwell.definitions.durable import Definition, as_definition
 from stepwell.definitions.namesakes import check_workflow
 from stepwell.definitions.queues import Limit
 from stepwell.errors import DefinitionError, InvalidArgument
 from stepwell.model.clock import to_seconds
+from stepwell.model.failed_run import FailedRun
 from stepwell.model.names import check_text
 from stepwell.model.retry import NO_RETRY, Retry
 from stepwell.values.own_tables import Connection
@@ -198,7 +199,7 @@ def _check_isolated(definition: Step[..., Any]) -> None:
 class Workflow(Definition[P, R]):
     """A function whose progress is durable. Made by `workflow`; started by an engine, or called by another workflow."""
 
-    __slots__ = ("fail_on", "max_journal_entries")
+    __slots__ = ("fail_on", "max_journal_entries", "on_failure")
 
     kind = "workflow"
 
@@ -208,22 +209,40 @@ class Workflow(Definition[P, R]):
         name: str | None,
         fail_on: object = (),
         max_journal_entries: int | None = None,
+        on_failure: object = None,
     ) -> None:
         super().__init__(function, name)
         #: Classes of exceptions that fail a run where they would halt it; see `stepwell.replay.code_errors`.
         self.fail_on = _exceptions(fail_on)
         #: How long the journals of its runs may become; None: as long as the engine says.
         self.max_journal_entries = _whole_number(max_journal_entries, "max_journal_entries of a workflow")
+        #: What is started where a run of it fails or is halted; None: what the engine has for that.
+        self.on_failure = failure_workflow(on_failure, "on_failure of a workflow")
 
     def _copy(self) -> Self:
         twin = super()._copy()
         twin.fail_on, twin.max_journal_entries = self.fail_on, self.max_journal_entries
+        twin.on_failure = self.on_failure
         return twin
 
     @property
     def is_named_only(self) -> bool:
         """Whether it stands for a workflow whose code is elsewhere; see `workflow_named`."""
         return self.function is _elsewhere
+
+
+def failure_workflow(given: object, what: str) -> Workflow[..., Any] | None:
+    """Return the workflow that is to be told of failures, or None; raises `InvalidArgument` for what can be none."""
+    if given is None:
+        return None
+    found = as_definition(given)
+    if not is_workflow(found):
+        raise InvalidArgument(f"{what} must be a @workflow that takes a FailedRun, not {given!r}")
+    try:
+        found.signature.bind_check((given,), {})
+    except DefinitionError as error:
+        raise InvalidArgument(f"{what} must be a @workflow that takes one argument, a FailedRun: {error}") from None
+    return found
 
 
 async def _elsewhere(*_args: Any, **_kwargs: Any) -> Any:
@@ -394,6 +413,7 @@ def workflow(
     name: str | None = None,
     fail_on: type[Exception] | tuple[type[Exception], ...] = (),
     max_journal_entries: int | None = None,
+    on_failure: Callable[[FailedRun], Any] | None = None,
 ) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
 
 
@@ -404,6 +424,7 @@ def workflow(
     name: str | None = None,
     fail_on: type[Exception] | tuple[type[Exception], ...] = (),
     max_journal_entries: int | None = None,
+    on_failure: Callable[[FailedRun], Any] | None = None,
 ) -> Any:
     """Declare a workflow, from ``async def`` or ``def``.
 
@@ -412,13 +433,15 @@ def workflow(
       `KeyError` that nobody raised, …) halts a run, so that it goes on when the code is mended; these fail it instead.
     - `max_journal_entries`: at how many entries of its journal a run is halted (`JournalTooLong`), in place of what the
       engine says.
+    - `on_failure`: a workflow that is started with a `FailedRun`, in the commit of the failure, where a run of this one
+      fails or is halted; in place of the engine's. It, and what it starts, has no such workflow itself.
 
     Raises `DefinitionError` for what is no function, or has the name of another workflow, and `InvalidArgument` for an
     unusable option.
     """
 
     def declare(found: Callable[P, R]) -> Workflow[P, R]:
-        declared = Workflow(found, name, fail_on, max_journal_entries)
+        declared = Workflow(found, name, fail_on, max_journal_entries, on_failure)
         check_workflow(_registry, declared)
         _registry[declared.name] = declared
         return declared

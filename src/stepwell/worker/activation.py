@@ -8,7 +8,7 @@ one commit.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from msgspec.structs import replace
 
@@ -43,6 +43,7 @@ from stepwell.worker.facts import (
     RunYielded,
     TransactionDue,
 )
+from stepwell.worker.failure_hooks import Failed, tell_of_failure
 from stepwell.worker.failure_log import attempt_failed, run_ended_line, run_halted, run_paused, task_failed
 from stepwell.worker.journal_length import growing_long, limit_of, next_look, too_long
 from stepwell.worker.loaded_run import LoadedRun, Pausing
@@ -370,6 +371,8 @@ class Activator:
         work.extra.over.append(RunOver(run.key, run.id, "halted", None, None, text))
         workflow = run.execution.definition.name
         work.extra.lines.append(run_halted(run.key, run.id, workflow, reason, was=run.halted_before, step=step))
+        if run.halted_before != text:  # else it was tried again without being asked for, and is as it was
+            self._tell_of_failure(run, "halted", failure, work, step)
         run.status = "halted"
         return RunStopped(run)
 
@@ -416,8 +419,21 @@ class Activator:
                 self._tell_cut_off(run, attempts, work)
         self._drop_all(run, work)
         self.record_end(over, work, has_children=run.has_children)
+        if status == "failed":
+            self._tell_of_failure(run, "failed", error, work)
         run.status = status
         return RunEnded(run, over)
+
+    def _tell_of_failure(
+        self,
+        run: LoadedRun,
+        status: Literal["failed", "halted"],
+        failure: Payload,
+        work: UnitOfWork,
+        step: StepCall | None = None,
+    ) -> None:
+        workflow = run.execution.definition.name
+        tell_of_failure(self._runs, Failed(run.key, run.id, workflow, run.parent, status, failure, step), work)
 
     def _continue(self, run: LoadedRun, continued: ContinuedAsNew, work: UnitOfWork) -> RunContinues:
         """Begin another chapter: what the code of this one has under way is given up, nothing else is lost."""

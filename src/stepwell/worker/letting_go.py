@@ -16,6 +16,7 @@ from stepwell.store.changes import Change, RunMoved
 from stepwell.store.queues import PermitDetached
 from stepwell.worker.effects import StepsDropped
 from stepwell.worker.facts import RunsTaken
+from stepwell.worker.failure_hooks import Failed, tell_of_failure
 from stepwell.worker.failure_log import run_halted
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.permits import Permits
@@ -135,3 +136,6 @@ class LettingGo:
         work.extra.over.append(RunOver(key, record.id, "halted", None, None, reason))
         if not logged:
             work.extra.lines.append(run_halted(key, record.id, record.workflow, error))
+        if record.status != "halted" or record.reason != reason:
+            failed = Failed(key, record.id, record.workflow, record.parent, "halted", failure)
+            tell_of_failure(self._runs, failed, work)

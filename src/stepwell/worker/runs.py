@@ -79,6 +79,8 @@ class Runs:
         self.agenda = agenda
         #: Makes a random text that nobody can guess.
         self.tokens = tokens
+        #: What is started where a run fails or is halted whose workflow says nothing of that.
+        self.on_failure: Workflow[..., Any] | None = None
         self.loops = LoopThread()
         self.memory = RunCache()
         self.batch = CommitBatch()

@@ -15,6 +15,7 @@ from stepwell.model.run import RunRecord
 from stepwell.store.changes import RunMoved
 from stepwell.worker.activation import Activator
 from stepwell.worker.carrying import Carrier
+from stepwell.worker.failure_hooks import Failed, tell_of_failure
 from stepwell.worker.failure_log import run_ended_line
 from stepwell.worker.run_over import RunOver
 from stepwell.worker.runs import Runs
@@ -51,8 +52,11 @@ class Unstarted:
         self._end_unstarted(record, over, work)
 
     def _fail_unstarted(self, record: RunRecord, error: BaseException, work: UnitOfWork) -> None:
-        over = RunOver(record.key, record.id, "failed", None, self._runs.codec.encode_failure(error), None)
+        failure = self._runs.codec.encode_failure(error)
+        over = RunOver(record.key, record.id, "failed", None, failure, None)
         self._end_unstarted(record, over, work, error)
+        failed = Failed(record.key, record.id, record.workflow, record.parent, "failed", failure)
+        tell_of_failure(self._runs, failed, work)
 
     def _end_unstarted(
         self, record: RunRecord, over: RunOver, work: UnitOfWork, error: BaseException | None = None
