@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         InvalidFilter,
         JournalTooLong,
         LoopMethodMissing,
+        MapFailed,
         PayloadTooLarge,
         PermanentError,
         PromiseEnded,
@@ -104,7 +105,7 @@ if TYPE_CHECKING:
     from stepwell.operations.derived import now, random, uuid4
     from stepwell.operations.describe import set_attributes
     from stepwell.operations.handlers import query, update
-    from stepwell.operations.map import map
+    from stepwell.operations.map import ItemResult, map
     from stepwell.operations.patch import patched
     from stepwell.operations.promise import Promise, promise
     from stepwell.operations.publish import publish
@@ -182,6 +183,7 @@ _HOMES = {
         "InvalidFilter",
         "JournalTooLong",
         "LoopMethodMissing",
+        "MapFailed",
         "PayloadTooLarge",
         "PermanentError",
         "QueryFailed",
@@ -248,7 +250,7 @@ _HOMES = {
     "stepwell.operations.derived": ("now", "random", "uuid4"),
     "stepwell.operations.handlers": ("query", "update"),
     "stepwell.operations.describe": ("set_attributes",),
-    "stepwell.operations.map": ("map",),
+    "stepwell.operations.map": ("ItemResult", "map"),
     "stepwell.operations.patch": ("patched",),
     "stepwell.operations.publish": ("publish",),
     "stepwell.operations.receive": ("receive",),
@@ -323,10 +325,12 @@ __all__ = [
     "HandlerNotFound",
     "InvalidArgument",
     "InvalidFilter",
+    "ItemResult",
     "JournalEntry",
     "JournalTooLong",
     "Limit",
     "LoopMethodMissing",
+    "MapFailed",
     "OpenTransaction",
     "PatchCheck",
     "PayloadTooLarge",

@@ -42,6 +42,7 @@
     ├── StepProcessDied            the child process of an isolated step crashed, or was killed
     ├── PermanentError             raised by a step: do not retry
     ├── RetryLater                 raised by a step: retry, after this delay
+    ├── MapFailed                  more items of a map() failed than it tolerates; a group of these failures
     ├── UndoFailed                 calls that undo the work of a saga failed; a group, with what made it undo
     ├── WorkflowIOError            workflow code did real I/O, asked an engine, or used what is another run's
     │   └── LoopMethodMissing      … or wanted of its event loop what that does not have
@@ -364,6 +365,14 @@ class UndoFailed(StepwellError, ExceptionGroup[Exception]):
     def derive(self, excs: Sequence[Any]) -> Any:
         """Make a group of some of the exceptions, as ``except*`` does."""
         return UndoFailed(self.message, excs)
+
+
+class MapFailed(StepwellError, ExceptionGroup[Exception]):
+    """More items of a `map` failed than it tolerates: a group of the failures, in the order of the items."""
+
+    def derive(self, excs: Sequence[Any]) -> Any:
+        """Make a group of some of the exceptions, as ``except*`` does."""
+        return MapFailed(self.message, excs)
 
 
 class WorkflowIOError(StepwellError):

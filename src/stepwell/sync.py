@@ -294,15 +294,57 @@ def promise(
 
 @overload
 def map(
-    function: Callable[[T], Coroutine[Any, Any, D]], items: Iterable[T], /, *, limit: int | None = None
+    function: Callable[[T], Coroutine[Any, Any, D]],
+    items: Iterable[T],
+    /,
+    *,
+    limit: int | None = None,
+    tolerate: None = None,
+    enough: None = None,
 ) -> list[D]: ...
 @overload
-def map(function: Callable[[T], D], items: Iterable[T], /, *, limit: int | None = None) -> list[D]: ...
+def map(
+    function: Callable[[T], D],
+    items: Iterable[T],
+    /,
+    *,
+    limit: int | None = None,
+    tolerate: None = None,
+    enough: None = None,
+) -> list[D]: ...
+@overload
+def map(
+    function: Callable[[T], Coroutine[Any, Any, D]],
+    items: Iterable[T],
+    /,
+    *,
+    limit: int | None = None,
+    tolerate: int | str | None = None,
+    enough: int | None = None,
+) -> list[mapping.ItemResult[T, D]]: ...
+@overload
+def map(
+    function: Callable[[T], D],
+    items: Iterable[T],
+    /,
+    *,
+    limit: int | None = None,
+    tolerate: int | str | None = None,
+    enough: int | None = None,
+) -> list[mapping.ItemResult[T, D]]: ...
 
 
-def map(function: Callable[[Any], Any], items: Iterable[Any], /, *, limit: int | None = None) -> list[Any]:
+def map(
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    /,
+    *,
+    limit: int | None = None,
+    tolerate: int | str | None = None,
+    enough: int | None = None,
+) -> list[Any]:
     """Call a step or a workflow on each of `items`; see `stepwell.map`."""
-    return _wait("sync.map()", mapping.map(function, items, limit=limit))
+    return _wait("sync.map()", mapping.map(function, items, limit=limit, tolerate=tolerate, enough=enough))
 
 
 def call(function: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts) -> T:

@@ -24,7 +24,7 @@ CLASSES = {
     "RunInfo", "Saga",
     "Step", "StepInfo",
     "AsyncScheduleHandle", "DeclaredSchedules", "Every", "Schedule", "ScheduleHandle", "ScheduleInfo", "TickInfo",
-    "AsyncStreamReader", "Stream", "StreamItem", "StreamReader",
+    "AsyncStreamReader", "ItemResult", "Stream", "StreamItem", "StreamReader",
     "Transaction", "Verification", "WaitInfo", "Workflow",
 }  # fmt: skip
 FUNCTIONS = {
@@ -127,7 +127,7 @@ SIGNATURES: dict[str, list[str]] = {
     "Limit": ["name", "*", "concurrency", "rate"],
     "Rate": ["limit", "per"],
     "Batch": ["size", "within"],
-    "map": ["function", "items", "*", "limit"],
+    "map": ["function", "items", "*", "limit", "tolerate", "enough"],
     "continue_as_new": ["*args", "kwargs"],
     "now": [],
     "random": [],

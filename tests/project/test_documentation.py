@@ -215,7 +215,10 @@ def fan_out(engine: TestEngine) -> Reader:
     page.names.update(list_files=list_files, index_file=index_file, index_package=takes)
     page.execute(0)
     assert engine.start(page.names["index_tree"], "x").result(60) == 7
-    page.execute_in_a_workflow(1, "indexing").result(60)
+    page.execute(1)
+    assert engine.start(page.names["index_most"], "x").result(60) == []
+    assert engine.start(page.names["ask_three"], ["a", "b", "c"]).result(60) == [1, 1, 1]
+    page.execute_in_a_workflow(2, "indexing").result(60)
     assert {run.id for run in engine.list(workflow=takes)} == {"index-pip", "indexing/3"}
     return page
 

@@ -176,6 +176,8 @@ async def operations(order: Order) -> None:
     assert_type(await stepwell.map(charge, [order], limit=3), list[Receipt])
     assert_type(await stepwell.map(ship, [order]), list[str])
     assert_type(await stepwell.map(checkout, [order]), list[str])
+    assert_type(await stepwell.map(charge, [order], tolerate=1), list[stepwell.ItemResult[Order, Receipt]])
+    assert_type(await stepwell.map(ship, [order], enough=1), list[stepwell.ItemResult[Order, str]])
     await stepwell.map(ship, ["order"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
     mailer = Mailer()
     assert_type(await stepwell.run_step("plain", mailer.plain, "ada", retry=Retry(attempts=2)), bool)

@@ -3,16 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, TypeVar, overload
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Final, Generic, Literal, TypeVar, overload
+
+import msgspec
 
 from stepwell.definitions.definition import is_durable
 from stepwell.definitions.durable import unwrapped
-from stepwell.errors import InvalidArgument
+from stepwell.errors import DefinitionError, InvalidArgument, MapFailed
 from stepwell.operations.calling_run import calling_run
+from stepwell.replay.execution import Execution
 
 T = TypeVar("T")
 D = TypeVar("D")
+
+#: Calls the function on the item with this index.
+CallOne = Callable[[int], Coroutine[Any, Any, Any]]
+
+
+#: How many failed items an error names.
+_PLACES: Final = 10
+#: In percent.
+_ALL: Final = 100.0
+
+
+class ItemResult(msgspec.Struct, Generic[T, D], frozen=True, eq=False):
+    """What became of one item of a `map` that bears failures.
+
+    `index` is its place, from 0. `status` is ``"done"`` with a `value`, ``"failed"`` with an `error`, or ``"skipped"``
+    where `enough` others were done before.
+    """
+
+    index: int
+    item: T
+    status: Literal["done", "failed", "skipped"]
+    value: D | None = None
+    error: Exception | None = None
 
 
 @overload
@@ -22,43 +48,193 @@ async def map(
     /,
     *,
     limit: int | None = None,
+    tolerate: None = None,
+    enough: None = None,
 ) -> list[D]: ...
 
 
 @overload
-async def map(function: Callable[[T], D], items: Iterable[T], /, *, limit: int | None = None) -> list[D]: ...
+async def map(
+    function: Callable[[T], D],
+    items: Iterable[T],
+    /,
+    *,
+    limit: int | None = None,
+    tolerate: None = None,
+    enough: None = None,
+) -> list[D]: ...
 
 
-async def map(function: Callable[[Any], Any], items: Iterable[Any], /, *, limit: int | None = None) -> list[Any]:
+@overload
+async def map(
+    function: Callable[[T], Coroutine[Any, Any, D]],
+    items: Iterable[T],
+    /,
+    *,
+    limit: int | None = None,
+    tolerate: int | str | None = None,
+    enough: int | None = None,
+) -> list[ItemResult[T, D]]: ...
+
+
+@overload
+async def map(
+    function: Callable[[T], D],
+    items: Iterable[T],
+    /,
+    *,
+    limit: int | None = None,
+    tolerate: int | str | None = None,
+    enough: int | None = None,
+) -> list[ItemResult[T, D]]: ...
+
+
+async def map(
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    /,
+    *,
+    limit: int | None = None,
+    tolerate: int | str | None = None,
+    enough: int | None = None,
+) -> list[Any]:
     """Call a step or a workflow on each of `items`, at most `limit` at a time, and return the results in order.
 
     The first failure cancels what is under way and is raised, alone.
+
+    With `tolerate`, a number or a part such as ``"10%"`` (rounded down), so many failures are borne, and with `enough`
+    it returns as soon as so many are done, cancels what is under way, and bears as many failures as leave that
+    possible. With either, the results are `ItemResult`s, which say what became of each item; `MapFailed` is raised, a
+    group of the failures so far, as soon as there are too many, and what is under way is cancelled.
     """
     run = calling_run("map()")
     definition, first, named = unwrapped(function, (), {})
     if not is_durable(definition):
         raise InvalidArgument(f"map() needs a @step or a @workflow, not {function!r}")
     work = list(items)
-    at_once = len(work) if limit is None else _checked_limit(limit)
-    results: list[Any] = [None] * len(work)
-    queue = iter(range(len(work)))
+    at_once = len(work) if limit is None else _at_least_one(limit, "limit")
+
+    def call(index: int) -> Coroutine[Any, Any, Any]:
+        return run.call_async(definition, (*first, work[index]), named)
+
+    if tolerate is None and enough is None:
+        return await _all(run, call, len(work), at_once)
+    wanted = len(work) if enough is None else _at_least_one(enough, "enough")
+    if wanted > len(work):
+        raise InvalidArgument(f"enough of map() is {wanted}, and there are {len(work)} items")
+    bearable = len(work) - wanted if tolerate is None else _bearable(tolerate, len(work))
+    if enough is not None:
+        bearable = min(bearable, len(work) - wanted)
+    borne = _Borne(work, wanted if enough is not None else len(work), bearable)
+    await _some(run, call, borne, at_once)
+    if len(borne.errors) > bearable:
+        raise MapFailed(borne.failure(definition.name), [error for _, error in sorted(borne.errors.items())])
+    return borne.outcome()
+
+
+async def _all(run: Execution, call: CallOne, count: int, at_once: int) -> list[Any]:
+    results: list[Any] = [None] * count
+    queue = iter(range(count))
 
     async def take() -> None:
         for index in queue:
-            results[index] = await run.call_async(definition, (*first, work[index]), named)
+            results[index] = await call(index)
 
-    tasks = [run.loop.create_task(take()) for _ in range(min(at_once, len(work)))]
+    tasks = [run.loop.create_task(take()) for _ in range(min(at_once, count))]
     try:
         await asyncio.gather(*tasks)
     except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _end(tasks)
         raise
     return results
 
 
-def _checked_limit(limit: object) -> int:
-    if not isinstance(limit, int) or limit < 1:
-        raise InvalidArgument(f"limit of map() must be a whole number of at least 1, not {limit!r}")
-    return limit
+class _Borne:
+    """How far a map is that bears failures: `wanted` are enough, and more errors than are `bearable` are too many."""
+
+    def __init__(self, items: Sequence[Any], wanted: int, bearable: int) -> None:
+        self.items = items
+        self._wanted = wanted
+        self._bearable = bearable
+        self.values: dict[int, Any] = {}
+        self.errors: dict[int, Exception] = {}
+
+    def is_decided(self) -> bool:
+        """Tell whether nothing that is still to come matters."""
+        return len(self.errors) > self._bearable or len(self.values) >= self._wanted
+
+    def outcome(self) -> list[Any]:
+        """Return what became of each item."""
+        return [
+            ItemResult(index, item, "done", value=self.values[index])
+            if index in self.values
+            else ItemResult(index, item, "failed", error=self.errors[index])
+            if index in self.errors
+            else ItemResult(index, item, "skipped")
+            for index, item in enumerate(self.items)
+        ]
+
+    def failure(self, name: str) -> str:
+        """Say what failed."""
+        places = ", ".join(str(index) for index in sorted(self.errors)[:_PLACES])
+        more = "" if len(self.errors) <= _PLACES else ", …"
+        return (
+            f"map() of {name!r} over {len(self.items)} items: {len(self.errors)} failed, and {self._bearable} are "
+            f"tolerated; those at {places}{more}"
+        )
+
+
+async def _some(run: Execution, call: CallOne, borne: _Borne, at_once: int) -> None:
+    """Call until what comes does not matter any more; then cancel what is under way."""
+    queue = iter(range(len(borne.items)))
+    decided: asyncio.Future[None] = run.loop.create_future()
+
+    async def take() -> None:
+        for index in queue:
+            try:
+                borne.values[index] = await call(index)
+            except DefinitionError:  # a mistake in the code, which each of the items would meet
+                raise
+            except Exception as error:  # noqa: BLE001 - it is borne, or reported with the others
+                borne.errors[index] = error
+            if borne.is_decided():
+                if not decided.done():
+                    decided.set_result(None)
+                return
+
+    tasks = [run.loop.create_task(take()) for _ in range(min(at_once, len(borne.items)))]
+    everyone = asyncio.gather(*tasks)
+    try:
+        await asyncio.wait([everyone, decided], return_when=asyncio.FIRST_COMPLETED)
+        if not decided.done():
+            await everyone
+    finally:
+        everyone.cancel()
+        await _end(tasks)
+        await asyncio.gather(everyone, return_exceptions=True)
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _bearable(tolerate: object, count: int) -> int:
+    """Return how many failures are borne."""
+    if isinstance(tolerate, str) and tolerate.endswith("%"):
+        try:
+            part = float(tolerate[:-1])
+        except ValueError:
+            part = -1.0
+        if 0 <= part <= _ALL:
+            return int(count * part / _ALL + 1e-9)  # 0.07 * 100 is a little less than 7
+    elif isinstance(tolerate, int) and not isinstance(tolerate, bool) and tolerate >= 0:
+        return tolerate
+    raise InvalidArgument(f'tolerate of map() must be a number of items, or a part such as "10%", not {tolerate!r}')
+
+
+def _at_least_one(number: object, what: str) -> int:
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise InvalidArgument(f"{what} of map() must be a whole number of at least 1, not {number!r}")
+    return number
