@@ -16,7 +16,9 @@ from proof.sim.world import World
 from stepwell.api.enlisted import Enlisted
 from stepwell.model.journal import Entry
 from stepwell.model.run import RunRecord, RunSnapshot
+from stepwell.operations.table import OPERATIONS
 from stepwell.replay.execution import Execution
+from stepwell.replay.operation import Operation
 from stepwell.runtime.run_requests import RunRequests
 from stepwell.runtime.turn import TurnLoop
 from stepwell.store.sql.ownership import Ownership
@@ -24,6 +26,7 @@ from stepwell.store.sql.queue_changes import Entries
 from stepwell.store.sql.queue_facts import SqlFacts
 from stepwell.store.sqlite.statements import SQL
 from stepwell.store.sqlite.writer import Writer
+from stepwell.store.streams import StreamWritten
 from stepwell.worker import activation
 from stepwell.worker.activation import Activator
 from stepwell.worker.loaded_run import LoadedRun
@@ -31,6 +34,7 @@ from stepwell.worker.loader import Loader
 from stepwell.worker.permits import Permits
 from stepwell.worker.queue_scheduler import QueueScheduler
 from stepwell.worker.run_cache import RunCache
+from stepwell.worker.runs import Runs
 from stepwell.worker.unit_of_work import UnitOfWork
 from stepwell.worker.unstarted import Unstarted
 
@@ -273,6 +277,33 @@ def _say_what_was(stack: ExitStack) -> None:
     stack.enter_context(patch.object(Activator, "_rest", broken))
 
 
+def _write_items_later(stack: ExitStack) -> None:
+    """Write the item of a stream with the commit after that which records it."""
+    opening = OPERATIONS.openings["stream"]
+
+    def broken(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
+        before = len(work.changes)
+        opening(runs, run, operation, work)
+        items, work.changes[before:] = work.changes[before:], []
+        work.afterwards(lambda: runs.batch.lone_work().changes.extend(items))
+
+    stack.enter_context(patch.dict(OPERATIONS.openings, {"stream": broken}))
+
+
+def _write_items_twice(stack: ExitStack) -> None:
+    """Write the last item of a stream again where a run is read from its journal."""
+    load = Loader._load
+
+    def broken(self: Loader, snapshot: RunSnapshot) -> None:
+        load(self, snapshot)
+        last = [entry for entry in snapshot.entries if entry.kind == "streamed"][-1:]
+        if last and snapshot.record.key in self._runs.memory:
+            again = StreamWritten(last[0].run, last[0].name, last[0].op, 0, self._runs.now, ("0",))
+            self._runs.batch.work_of(self._runs.memory.runs[snapshot.record.key]).changes.append(again)
+
+    stack.enter_context(patch.object(Loader, "_load", broken))
+
+
 class Break(NamedTuple):
     """A way to break the engine, and the promises of which one must be seen broken: anything else proves nothing."""
 
@@ -320,6 +351,8 @@ CONTROLS: Final[dict[str, Break]] = {
         _leave_no_work, ("callers are answered", "a run goes on", "a timer fires", "workers leave")
     ),
     "a reason that is out of date": Break(_say_what_was, ("a row says what its run waits for",)),
+    "an item of a stream is lost at a crash": Break(_write_items_later, ("an item of a stream is written once",)),
+    "an item of a stream is written by a replay": Break(_write_items_twice, ("an item of a stream is written once",)),
     "a run is parked without a word": Break(
         _say_nothing, ("whatever does not run says why", "a row says what its run waits for")
     ),

@@ -7,7 +7,7 @@ A program is a node: a JSON list whose first element is its kind. `n` is a numbe
 ``["sleep", n, ms]``                    a durable timer
 ``["recv", n, name, ms]``               receive a message; `ms` None: however long it takes
 ``["send", n, target, name, key]``      send the run `target` a message; `key` dedups, or is None
-``["publish", n, key]``                 publish a value
+``["publish", n, key]``                 publish a value, and write it to a stream
 ``["draw", n]``                         `random()` and `uuid4()`
 ``["child", n, mode, flavour, p, …]``   start a child with program `p`: ``call`` it, ``await`` it, ``leave`` it,
                                         ``detach`` it; then its id or None, and its place in a queue or None; flavour

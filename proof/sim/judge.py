@@ -304,6 +304,7 @@ class Judge:
             self._check_run(row, entries[row[0]])
         self.starts.ended()
         self._check_effects(entries)
+        self._check_streams(entries)
         self.relations.ended(entries)
         for call in self._world.calls:
             if not call.settled and call.action.kind != "wait":
@@ -377,6 +378,29 @@ class Judge:
                     "a transactional step takes effect once",
                     f"{place} did {found[place]} times, recorded: {place in recorded}",
                 )
+
+    def _check_streams(self, entries: dict[int, list[Any]]) -> None:
+        found = self._rows(
+            "SELECT stream.run, stream.key, item.number, item.op FROM stepwell_stream_items AS item "
+            "JOIN stepwell_streams AS stream ON stream.key = item.stream ORDER BY stream.key, item.number"
+        )
+        written = Counter((run, op) for run, _, _, op in found)
+        recorded = Counter(
+            (run, op) for run, of_run in entries.items() for op, kind, _, _ in of_run if kind == "streamed"
+        )
+        for place in recorded.keys() | written.keys():
+            # What the code gave up within the activation that wrote it has an item, and no entry.
+            if not recorded[place] <= written[place] <= 1:
+                raise Violation(
+                    "an item of a stream is written once",
+                    f"operation {place} wrote {written[place]} items, recorded: {recorded[place]}",
+                )
+        offsets: dict[int, list[int]] = defaultdict(list)
+        for _, stream, number, _ in found:
+            offsets[stream].append(number)
+        for stream, numbers in offsets.items():
+            if numbers != list(range(len(numbers))):
+                raise Violation("the offsets of a stream are dense", f"stream {stream}: {numbers}")
 
     def _entries(self) -> dict[int, list[Any]]:
         entries: dict[int, list[Any]] = defaultdict(list)

@@ -291,6 +291,7 @@ async def _run_leaf(node: Node, me: Me) -> Node:
             return ["send", number, "sent"]
         case ["publish", number, key]:
             await stepwell.publish(key, [me.id, number])
+            await stepwell.stream(key).write([me.id, number])
             return ["publish", number]
         case ["draw", number]:
             return ["draw", number, stepwell.random(), str(stepwell.uuid4())]
@@ -393,6 +394,7 @@ def _run_leaf_sync(node: Node, me: Me) -> Node:
             return ["send", number, "sent"]
         case ["publish", number, key]:
             sync.publish(key, [me.id, number])
+            sync.stream(key).write([me.id, number])
             return ["publish", number]
         case ["draw", number]:
             return ["draw", number, sync.random(), str(sync.uuid4())]
