@@ -54,7 +54,8 @@ def test_none_too_early_and_none_too_late(engine: TestEngine) -> None:
     run = engine.start(bears, numbers, 1, None, 1)
     assert "2 failed, and 1 are tolerated; those at 0, 2" in run.result(30)[0]
     assert [entry.operation for entry in run.journal()] == [1, 2, 3]  # the others were not begun
-    assert engine.start(bears, [], "50%", None, None).result(30) == []
+    none: list[int] = []
+    assert engine.start(bears, none, "50%", None, None).result(30) == []
 
 
 @workflow(name="maps.answers")
