@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import stepwell
+from stepwell import Retry
 
 _BENCH = Path(__file__).parents[2] / "bench" / "cold.py"
 
@@ -46,6 +50,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         "stepwell.executors.process_pool",
         "stepwell.sync",
         "stepwell.testing",
+        "stepwell.values.promise_form",
     ],
 )
 def test_a_first_run_does_not_import(module: str, imported: set[str]) -> None:
@@ -72,3 +77,26 @@ def test_named_tuples_are_few_in_what_a_first_run_imports(imported: set[str]) ->
         "store/sqlite/peers/datagrams.py:Letter",
         "store/sqlite/peers/membership.py:Seat",
     }
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_the_collector_waits_while_a_name_is_imported_and_is_then_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, *, collects: bool
+) -> None:
+    seen: list[bool] = []
+
+    def imports(name: str) -> object:
+        seen.append(gc.isenabled())
+        return sys.modules[name]
+
+    monkeypatch.setattr(stepwell, "import_module", imports)
+    was = gc.isenabled()
+    (gc.enable if collects else gc.disable)()
+    try:
+        assert stepwell.__getattr__("Retry") is Retry
+        with pytest.raises(AttributeError):
+            stepwell.__getattr__("Retries")
+        assert gc.isenabled() is collects
+    finally:
+        (gc.enable if was else gc.disable)()
+    assert seen == [False]

@@ -10,7 +10,6 @@ import msgspec
 from stepwell.model.clock import datetime_of
 from stepwell.model.promise import PromiseRecord
 from stepwell.values.codec import Codec
-from stepwell.values.promise_form import read_form
 
 
 class PromiseInfo(msgspec.Struct, frozen=True):
@@ -43,6 +42,8 @@ class PromiseInfo(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, record: PromiseRecord, codec: Codec) -> PromiseInfo:
         """Make it from a row."""
+        from stepwell.values.promise_form import read_form
+
         form, read = (
             read_form(codec, record.form, f"the form of a promise of run {record.run_id!r}"),
             msgspec.json.decode,

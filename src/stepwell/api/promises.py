@@ -12,13 +12,14 @@ from stepwell.model.promise import PromiseRecord
 from stepwell.runtime.promise_requests import ended
 from stepwell.runtime.requests import AnswerPromise
 from stepwell.values.codec import Codec
-from stepwell.values.promise_form import answer_of, read_form
 
 
 def resolved(
     codec: Codec, promise: PromiseRecord, now: int, value: object, by: str | None, reason: str | None
 ) -> AnswerPromise:
     """Return the request to answer a promise with a value; raises for one that it does not take."""
+    from stepwell.values.promise_form import answer_of, read_form
+
     _check_open(promise, now)
     which = f"the promise, operation {promise.op} of run {promise.run_id!r},"
     answer = answer_of(codec, read_form(codec, promise.form, f"the form of {which}"), value, which)

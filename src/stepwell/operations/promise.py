@@ -24,7 +24,6 @@ from stepwell.operations.calling_run import calling_run
 from stepwell.store import promises as store
 from stepwell.values.decoders import show
 from stepwell.values.inspection import MISSING
-from stepwell.values.promise_form import form_of
 from stepwell.worker.facts import PromiseTouched
 from stepwell.worker.operation_kinds import OperationKind
 
@@ -132,6 +131,8 @@ def begin(
     if recorded is not None and recorded.kind == _MADE.kind:
         token, shown = run.codec.decode(recorded.value, str, f"the token of {where}"), None
     else:
+        from stepwell.values.promise_form import form_of
+
         token, recorded = run.new_token(), None
         shown = form_of(run.codec, converter, form, default, where)
     detail = PromiseDetail(
