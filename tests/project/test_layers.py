@@ -237,7 +237,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["site"],
         ["rendering"],
         ["cron_words", "waterfall"],
-        ["access", "filter_links", "guard", "plots", "words"],
+        ["access", "filter_links", "forms", "guard", "plots", "words"],
     ],
 }
 
@@ -281,6 +281,7 @@ PURE = [
     "stepwell.runtime.waiters",
     "stepwell.ui.cron_words",
     "stepwell.ui.filter_links",
+    "stepwell.ui.forms",
     "stepwell.ui.plots",
     "stepwell.ui.waterfall",
     "stepwell.ui.words",

@@ -129,6 +129,14 @@ class Face:
         engine = self._acting()
         return await asyncio.to_thread(lambda: getattr(engine.get_schedule(schedule), act)(*args, **options))
 
+    async def answer(self, token: str, act: str, answer: Any, *, reason: str | None, by: str) -> None:
+        """Resolve or reject a promise; see `stepwell.Engine.resolve`."""
+        if isinstance(self._engine, AsyncEngine):
+            await getattr(self._engine, act)(token, answer, reason=reason, by=by)
+            return
+        method = getattr(self._acting(), act)
+        await asyncio.to_thread(method, token, answer, reason=reason, by=by)
+
     async def take_over(self, epoch: int, *, reason: str | None, by: str) -> int:
         """Take the runs of a stalled worker; see `stepwell.Engine.take_over`."""
         if isinstance(self._engine, AsyncEngine):

@@ -6,7 +6,7 @@ The base of `ReadService`, in a file of its own because nothing but such a progr
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -21,6 +21,7 @@ from stepwell.values.codec import Codec
 
 if TYPE_CHECKING:  # loaded with the first run that is drawn
     from stepwell.api.outline import Outline
+    from stepwell.api.streams import StreamPage
 
 #: How many entries of a journal an outline is made of, and how many of one operation are shown.
 MAX_OUTLINE: Final = 50_000
@@ -35,6 +36,13 @@ class EngineTime(msgspec.Struct, frozen=True):
 
     now: int
     ahead: int
+
+
+class ShownItem(msgspec.Struct, frozen=True):
+    """An item of a stream, its value as plain JSON data."""
+
+    offset: int
+    value: Any
 
 
 class Durations(msgspec.Struct, frozen=True):
@@ -88,6 +96,16 @@ class OverviewService:
         found = self._inspector.entries_of(record.key, number, _MAX_ENTRIES)
         summaries = self._inspector.summaries(record.key)
         return [JournalEntry.of(entry, self._codec, record.ahead, summaries) for entry in found]
+
+    def last_of_stream(self, run_id: str, name: str, most: int) -> list[ShownItem]:
+        """Return the last items of a stream of a run; raises `RunNotFound`."""
+        page = self.stream_page(run_id, name, -most, most, last_attempt=False)
+        what = f"an item of the stream {name!r}"
+        return [ShownItem(each.offset, self._codec.show(each.value, what)) for each in page.items]
+
+    def stream_page(self, run_id: str, name: str, start: int, limit: int, last_attempt: bool) -> StreamPage:
+        """Return a page of a stream; raises `RunNotFound`."""
+        raise NotImplementedError
 
     def newest_key(self) -> int:
         """Return the largest key of a run, which is at least how many there are; 0 where there is none."""

@@ -17,7 +17,7 @@ from starlette.types import Scope
 from stepwell.api.face import Face, Shown
 from stepwell.ui.access import Access
 from stepwell.ui.guard import LOOPBACK, Guard
-from stepwell.ui.pages import bulk, database, moment, overview, queues, run, runs, schedules, workers
+from stepwell.ui.pages import bulk, database, moment, overview, queues, run, runs, schedules, waiting, workers
 from stepwell.ui.rendering import STATIC
 from stepwell.ui.site import Authenticate, Site
 from stepwell.ui.words import Redactor
@@ -68,7 +68,7 @@ def app(
     return made
 
 
-_PAGES: Final = (overview, runs, run, moment, bulk, queues, schedules, workers, database)
+_PAGES: Final = (overview, runs, run, moment, waiting, bulk, queues, schedules, workers, database)
 
 
 def _routes(site: Site) -> list[Route]:

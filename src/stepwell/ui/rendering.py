@@ -25,6 +25,7 @@ STATIC: Final = _HERE / "static"
 PAGES: Final = (
     ("overview", "/", "Overview"),
     ("runs", "/runs", "Runs"),
+    ("waiting", "/waiting", "Waiting"),
     ("queues", "/queues", "Queues"),
     ("schedules", "/schedules", "Schedules"),
     ("workers", "/workers", "Workers"),

@@ -378,6 +378,7 @@ _DONE: Final = {
     "rewind": "The run goes on from there.",
     "restart": "The run begins again.",
     "send": "The message was sent.",
+    "answer": "The answer is recorded; a worker goes on with it.",
     "fork": "This is the new run.",
     "settle": "The step is settled; a worker goes on with that.",
     "describe": "Described.",

@@ -18,6 +18,7 @@ from stepwell.api.views import JournalEntry, RunDetails, RunInfo
 from stepwell.errors import InvalidArgument
 from stepwell.model.lifecycle import ENDED
 from stepwell.operations.table import OPERATIONS
+from stepwell.store.streams import StreamSummary
 from stepwell.ui.site import Page, Site, Visit
 from stepwell.ui.waterfall import axis_of, queued_bar, rows_of
 from stepwell.ui.words import SHOWN_CHARS, Redactor, visible
@@ -26,6 +27,8 @@ from stepwell.ui.words import SHOWN_CHARS, Redactor, visible
 DRAWN: Final = 300
 #: A message is no longer than this, as JSON.
 _MAX_MESSAGE_CHARS: Final = 200_000
+#: How many items of a stream are shown, the last ones.
+_LAST_ITEMS: Final = 20
 #: No run has an operation whose number has more.
 _MAX_DIGITS: Final = 9
 
@@ -51,7 +54,7 @@ class RunPages:
         run_id = visit.query_of("id")
         details, outline = reads.summary(run_id), reads.outline(run_id)
         info = details.info
-        shown = self._facts(details) | self._waterfall(outline, visit)
+        shown = self._facts(details) | {"streams": self._streams(reads, run_id)} | self._waterfall(outline, visit)
         number = _number(visit.query.get("op"))
         if number is not None:
             shown["selected"] = self._operation(reads, run_id, number, outline)
@@ -72,6 +75,19 @@ class RunPages:
             "message_name": next((wait.name or "" for wait in info.waiting_on if wait.kind == "message"), ""),
             "selected": None,
         }
+
+    def _streams(self, reads: ReadService, run_id: str) -> list[tuple[StreamSummary, list[dict[str, Any]]]]:
+        """Return the streams of a run with their last items."""
+        return [
+            (
+                stream,
+                [
+                    {"offset": each.offset, "value": self._named(stream.name, each.value)}
+                    for each in reads.last_of_stream(run_id, stream.name, _LAST_ITEMS)
+                ],
+            )
+            for stream in reads.streams(run_id)
+        ]
 
     def _waterfall(self, outline: Outline, visit: Visit) -> dict[str, Any]:
         chosen = [each for each in outline.operations if _is_shown(each, visit.query)]

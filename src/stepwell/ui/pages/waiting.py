@@ -1,0 +1,54 @@
+"""What runs ask people for: every open promise with a form of its schema, the oldest first."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.routing import Route
+
+from stepwell.api.promise_views import PromiseInfo
+from stepwell.api.read_service import ReadService
+from stepwell.errors import InvalidArgument
+from stepwell.ui.forms import Field, fields_of, value_of
+from stepwell.ui.site import Page, Site, Visit
+
+#: How many are shown, the oldest first.
+_SHOWN: Final = 100
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A promise with the fields of its form. `evidence` is without what is hidden."""
+
+    promise: PromiseInfo
+    fields: list[Field]
+    evidence: object
+
+
+def routes(site: Site) -> list[Route]:
+    """Return the addresses of this page."""
+
+    def waiting(reads: ReadService, visit: Visit) -> Page:
+        of_run = visit.query.get("id", "")
+        found = [each for each in reads.promises() if not of_run or each.run_id == of_run]
+        asked = [
+            Asked(each, fields_of(each.schema, each.choices), site.redactor.of(each.evidence))
+            for each in found[:_SHOWN]
+        ]
+        return Page("waiting.html", {"page": "waiting", "asked": asked, "more": len(found) - len(asked)})
+
+    async def answer(visit: Visit) -> str:
+        token = visit.form.get("token", "")
+        promises = await run_in_threadpool(site.face.look, ReadService.promises)
+        promise = next((each for each in promises if each.token == token), None)
+        if promise is None:
+            raise InvalidArgument("nobody is asked for that any more: it was answered, or its time has passed")
+        if visit.form.get("act") == "reject":
+            await site.face.answer(token, "reject", visit.reason or "no reason was given", reason=None, by=visit.by)
+        else:
+            value = value_of(fields_of(promise.schema, promise.choices), visit.form)
+            await site.face.answer(token, "resolve", value, reason=visit.reason, by=visit.by)
+        return "/waiting?done=answer"
+
+    return [Route("/waiting", site.page(waiting)), Route("/waiting/answer", site.act(answer), methods=["POST"])]
