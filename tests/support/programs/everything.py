@@ -27,6 +27,7 @@ from typing import Any
 import stepwell
 from stepwell import (
     Engine,
+    FailedRun,
     PermanentError,
     Retry,
     RunEnded,
@@ -209,6 +210,29 @@ async def counter() -> int:
     return total
 
 
+@workflow(name="asks")
+async def asks() -> list[Any]:
+    """Be answered, refused, and left without an answer."""
+    yes, no = stepwell.promise(int), stepwell.promise(int)
+    nobody = stepwell.promise(int, timeout=TICK, default=0)
+    await publish("tokens", await echo([yes.token, no.token]))
+    try:
+        refused = str(await no)
+    except ValueError as error:
+        refused = str(error)
+    return [await yes, refused, await nobody]
+
+
+@workflow(name="is told")
+async def is_told(failed: FailedRun) -> str:
+    return str(await echo(failed.message))
+
+
+@workflow(name="fails", on_failure=is_told)
+async def fails() -> None:
+    raise ValueError(await echo("told once"))
+
+
 async def two_steps(name: str, number: int) -> list[Any]:
     first = await echo(name)
     await asyncio.sleep(TICK * number / 2)
@@ -337,6 +361,7 @@ def main(database: str, log: str, result: str, waiting: str) -> None:
         friend = engine.start(pen_friend, id="pen-friend")
         parts = engine.start(serial, 1, [], id="serial")
         run = engine.start(everything, "world", id="main")
+        asking, failing = engine.start(asks, id="asks"), engine.start(fails, id="fails")
         for word in ("one", "two", "three"):
             try:
                 engine.send("main", "note", word, key=word)
@@ -364,6 +389,14 @@ def main(database: str, log: str, result: str, waiting: str) -> None:
                 found[run_id] = "cancelled"
         found["serial"] = [parts.result(timeout=60), parts.value("parts", timeout=60), parts.info().chapter]
         found["answers"] = answers
+        tokens = asking.value("tokens", timeout=60)
+        engine.resolve(tokens[0], 7)
+        engine.reject(tokens[1], ValueError("never"))
+        found["asked"] = asking.result(timeout=60)
+        try:
+            failing.result(timeout=60)
+        except ValueError:
+            found["told"] = [hook.result(timeout=60) for hook in engine.list(workflow=is_told)]
         found["progress"] = run.value("progress", timeout=60)
         with engine.transaction() as tx:
             found["ledger"] = tx.execute("SELECT what, amount FROM ledger ORDER BY what, amount")
