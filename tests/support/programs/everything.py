@@ -220,6 +220,14 @@ async def asks() -> list[Any]:
         refused = str(await no)
     except ValueError as error:
         refused = str(error)
+    await stepwell.set_attributes({"refused": refused})
+    said = stepwell.stream("said", int)
+    await said.write(await yes)
+    await said.close()
+    try:
+        await said.write(0)
+    except stepwell.StreamClosed:
+        refused += " more"
     return [await yes, refused, await nobody]
 
 
