@@ -20,6 +20,7 @@ from stepwell.model.attributes import AttributeValue
 from stepwell.model.clock import to_seconds
 from stepwell.model.promise import Form
 from stepwell.model.retry import Retry
+from stepwell.model.start_policy import OnConflict, Reuse
 from stepwell.operations import child, timer
 from stepwell.operations import describe as describing
 from stepwell.operations import map as mapping
@@ -231,6 +232,8 @@ def start(
     id: str | None = None,
     kwargs: Mapping[str, Any] | None = None,
     detached: bool = False,
+    on_conflict: OnConflict = "attach",
+    reuse: Reuse | None = None,
     queue: Queue | str | None = None,
     priority: int = 0,
     delay: float | timedelta | datetime | None = None,
@@ -247,6 +250,8 @@ def start(
         id=id,
         kwargs=kwargs,
         detached=detached,
+        on_conflict=on_conflict,
+        reuse=reuse,
         queue=queue,
         priority=priority,
         delay=delay,

@@ -75,7 +75,8 @@ def parameters(function: Any) -> list[str]:
 RUN_STEP = ["retry", "timeout", "deadline", "delivery", "isolate", "limit", "summary"]
 IN_A_QUEUE = ["queue", "priority", "delay", "dedup", "partition"]
 SAID = ["attributes", "tags", "note"]
-STARTING = ["workflow", "*args", "id", "kwargs", "deadline", "messages", "updates", *SAID, *IN_A_QUEUE]
+CONFLICTS = ["on_conflict", "reuse"]
+STARTING = ["workflow", "*args", "id", "kwargs", "deadline", "messages", "updates", *SAID, *CONFLICTS, *IN_A_QUEUE]
 OPTIONS = [
     "path", "*", "workflows", "durability", "max_payload_bytes", "max_waiting_in_memory", "max_running", "max_crashes",
     "max_journal_entries",
@@ -121,7 +122,7 @@ SIGNATURES: dict[str, list[str]] = {
     "sleep_until": ["when"],
     "query": ["function", "*", "name"],
     "update": ["function", "*", "name", "validate"],
-    "start": ["workflow", "*args", "id", "kwargs", "detached", *IN_A_QUEUE, *SAID],
+    "start": ["workflow", "*args", "id", "kwargs", "detached", *CONFLICTS, *IN_A_QUEUE, *SAID],
     "set_attributes": ["attributes", "*", "tags", "remove_tags", "note"],
     "Queue": QUEUE,
     "Limit": ["name", "*", "concurrency", "rate"],
@@ -149,7 +150,19 @@ SIGNATURES: dict[str, list[str]] = {
 }
 OF_AN_ENGINE = {
     "start": STARTING,
-    "start_many": ["workflow", "args", "*", "ids", "kwargs", "deadline", "messages", "updates", *SAID, *IN_A_QUEUE],
+    "start_many": [
+        "workflow",
+        "args",
+        "*",
+        "ids",
+        "kwargs",
+        "deadline",
+        "messages",
+        "updates",
+        *SAID,
+        *CONFLICTS,
+        *IN_A_QUEUE,
+    ],
     "get": ["id"],
     "list": ["filter", "*", "status", "workflow", "id_prefix", "limit", "before"],
     "query": ["sql", "parameters"],

@@ -625,6 +625,7 @@ READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/how-to/run-cpu-bound-steps.md": run_cpu_bound_steps,
     "docs/how-to/run-on-a-schedule.md": run_on_a_schedule,
     "docs/how-to/stream-out-of-a-run.md": stream_out_of_a_run,
+    "docs/how-to/start-runs.md": all_of("docs/how-to/start-runs.md"),
     "docs/how-to/undo-work.md": undo_work,
     "docs/how-to/use-queues.md": use_queues,
     "docs/how-to/use-transactions.md": use_transactions,

@@ -216,7 +216,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["schedule"],
         ["calendar"],
         ["wall_time"],
-        ["cron", "run"],
+        ["cron", "run", "start_policy"],
         ["attributes", "chapters"],
         ["clock", "updates"],
         ["failed_run", "promise"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol, assert_never
+from typing import Any, Final, Protocol, assert_never
 
 from stepwell.runtime.promise_requests import change_of, refusal_of, touched
 from stepwell.runtime.requests import AnswerPromise, SendMessage, StartRun
@@ -13,6 +13,9 @@ from stepwell.values.codec import Codec
 from stepwell.worker.facts import RunStarted
 from stepwell.worker.starting import declaration_of, planned, started
 from stepwell.worker.worker import Worker
+
+#: What became of starts that have something follow, though there was a run of their id.
+_BEGINS_ANEW: Final = ("reused", "replaced")
 
 
 class Apply(Protocol):
@@ -66,7 +69,7 @@ class Enlisted:
         start = self._planned(request)
         (created,) = self._apply([start])
         run_id = started(self._codec, start, created)  # nothing of a start that is refused was written
-        if created.existing is None:
+        if created.existing is None or created.joined in _BEGINS_ANEW:
             self._begins(start, created)
         return run_id
 
@@ -96,7 +99,7 @@ class Enlisted:
 
         results = self._apply([*starts, *messages] if messages else starts, accept)
         for start, created in zip(starts, results, strict=False):
-            if created.existing is None:
+            if created.existing is None or created.joined in _BEGINS_ANEW:
                 self._begins(start, created)
         for change, sent in zip(messages, results[len(starts) :], strict=True):
             self._arrives(change, sent)
@@ -113,7 +116,9 @@ class Enlisted:
 
     def _begins(self, start: RunCreated, created: Created) -> None:
         entry = start.entry
-        if start.status == "running":
+        if created.existing is not None:
+            self._events.append(partial(self._worker.route, RunStarted(start, created)))
+        elif start.status == "running":
             self._started.append((start, created.key))
         elif entry is None or start.deadline_at is not None or entry.queue not in self._entered:
             self._events.append(partial(self._worker.route, RunStarted(start, created)))

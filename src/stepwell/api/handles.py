@@ -72,6 +72,11 @@ class Starter(Answering):
 
         - `id`: the run's name; the same id again gives the same run, never a second one. Without it, one is generated
           that sorts by time.
+        - `on_conflict`: what the start does where a run has the id: ``"attach"`` returns that run, ``"reject"`` raises
+          `RunConflict`, ``"replace"`` has it cancelled and begins when it has ended, its clean-up included. `reuse`:
+          whether the id of a run that has ended may be used again: ``"never"``, ``"after-failure"`` (or cancellation),
+          ``"always"``, which is what ``"replace"`` means unless something else is said. A run that begins so is another
+          chapter of the id, of the same workflow, and knows nothing of the one before.
         - `kwargs`: the arguments that the workflow takes by name, as a mapping.
         - `deadline`: seconds or a timedelta from now, or an aware datetime, after which the run is stopped and fails.
         - `messages`: (name, value) or (name, value, key), sent in the same transaction to the run, new or found. With a

@@ -15,7 +15,7 @@ from stepwell.definitions.definition import (
 )
 from stepwell.definitions.durable import as_definition
 from stepwell.definitions.queues import Limit, Queue, used
-from stepwell.definitions.start_options import QueueOptions
+from stepwell.definitions.start_options import ConflictOptions, QueueOptions
 from stepwell.errors import InvalidArgument
 from stepwell.model.attributes import AttributeValue
 from stepwell.model.clock import MICROSECONDS, Clock, engine_time, microseconds_of, to_seconds
@@ -53,7 +53,7 @@ _RETRIED: Final = ("failed", "cancelled", "halted")
 _CLOCK_METHODS: Final = ("now", "set_floor", "seconds_until", "on_jump")
 
 
-class ManyOptions(QueueOptions, total=False):
+class ManyOptions(QueueOptions, ConflictOptions, total=False):
     """The keyword arguments of `start_many`, which hold for each of the runs; see `stepwell.Engine.start`."""
 
     kwargs: Mapping[str, Any] | None
@@ -80,6 +80,7 @@ MANY_OPTIONS: Final = [
     "attributes",
     "tags",
     "note",
+    *ConflictOptions.__annotations__,
     *QueueOptions.__annotations__,
 ]
 START_OPTIONS: Final = ["id", *MANY_OPTIONS]

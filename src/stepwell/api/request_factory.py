@@ -39,6 +39,7 @@ from stepwell.definitions.definition import (
 from stepwell.definitions.durable import as_definition
 from stepwell.definitions.namesakes import are_different, place_of
 from stepwell.definitions.queues import QueueSlot, Rate, Unset, changed_settings, check_key, queue_entry
+from stepwell.definitions.start_options import start_policy
 from stepwell.errors import DefinitionError, InvalidArgument
 from stepwell.model.attributes import AttributeValue, Description, described
 from stepwell.model.clock import Clock, engine_time
@@ -141,9 +142,16 @@ class RequestFactory(RepairRequestFactory):
         ends_at = deadline_at(deadline, now)
         if ends_at is not None and isinstance(deadline, datetime):
             ends_at = engine_time(self._clock, ends_at)
+        policy = start_policy(
+            options.get("on_conflict", "attach"),
+            options.get("reuse"),
+            by=lambda: checked_actor(None, None).by,
+            has_id=has_ids,
+            dedup=options.get("dedup"),
+        )
         said = _said(options)
         by = "" if said is None or said.note is None else checked_actor(None, None).by
-        return StartPlan(self._codec, workflow, named, slot, ends_at, now, self._worker.runs.ahead, said, by)
+        return StartPlan(self._codec, workflow, named, slot, ends_at, now, self._worker.runs.ahead, said, by, policy)
 
     def _check_served(self, workflow: Workflow[..., Any]) -> None:
         """Raise `DefinitionError` for a workflow that the engine could not start, or would take for another one."""

@@ -10,6 +10,7 @@ from stepwell.definitions.queues import QueueSlot, batch_count
 from stepwell.errors import InvalidArgument
 from stepwell.model.attributes import Description
 from stepwell.model.names import check_id
+from stepwell.model.start_policy import StartPolicy
 from stepwell.store.changes import RunCreated
 from stepwell.values.codec import Codec
 from stepwell.worker.queue_policy import entered
@@ -27,6 +28,7 @@ class StartPlan:
         "_is_typed",
         "_named",
         "_now",
+        "_policy",
         "_signature",
         "_slot",
         "_workflow",
@@ -43,6 +45,7 @@ class StartPlan:
         ahead: int,
         description: Description | None,
         by: str,
+        policy: StartPolicy | None,
     ) -> None:
         self._codec = codec
         self._workflow = workflow.name
@@ -55,6 +58,7 @@ class StartPlan:
         self._ahead = ahead
         self._description = description
         self._by = by
+        self._policy = policy
 
     def run(self, run_id: str, args: tuple[Any, ...]) -> RunCreated:
         """Return the start of one run; raises for arguments that do not fit, or that cannot be recorded."""
@@ -74,6 +78,7 @@ class StartPlan:
             ahead=self._ahead,
             description=self._description,
             described_by=self._by,
+            policy=self._policy,
         )
 
 

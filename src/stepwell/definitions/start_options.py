@@ -11,11 +11,20 @@ from inspect import Parameter, signature
 from typing import Any, Final, TypedDict, TypeVar
 
 from stepwell.definitions.queues import Queue
+from stepwell.errors import InvalidArgument
+from stepwell.model.start_policy import OnConflict, Reuse, StartPolicy
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: What is meant where an option is left out; None for the others.
-_DEFAULTS: Final[dict[str, object]] = {"messages": (), "updates": (), "tags": (), "detached": False, "priority": 0}
+_DEFAULTS: Final[dict[str, object]] = {
+    "messages": (),
+    "updates": (),
+    "tags": (),
+    "detached": False,
+    "priority": 0,
+    "on_conflict": "attach",
+}
 
 
 class QueueOptions(TypedDict, total=False):
@@ -26,6 +35,35 @@ class QueueOptions(TypedDict, total=False):
     delay: float | timedelta | datetime | None
     dedup: str | None
     partition: str | None
+
+
+class ConflictOptions(TypedDict, total=False):
+    """The keyword arguments of a start that are about an id that a run has already; see `stepwell.Engine.start`."""
+
+    on_conflict: OnConflict
+    reuse: Reuse | None
+
+
+def start_policy(
+    on_conflict: object, reuse: object, *, by: Callable[[], str], has_id: bool, dedup: str | None
+) -> StartPolicy | None:
+    """Return what a start asks for where a run has its id, None where it is to have that run; `by` names who asks.
+
+    Raises `InvalidArgument`.
+    """
+    if on_conflict not in ("attach", "reject", "replace"):
+        raise InvalidArgument(f"on_conflict must be 'attach', 'reject' or 'replace', not {on_conflict!r}")
+    if reuse not in (None, "never", "after-failure", "always"):
+        raise InvalidArgument(f"reuse must be 'never', 'after-failure' or 'always', not {reuse!r}")
+    if on_conflict == "replace" and reuse == "never":
+        raise InvalidArgument("on_conflict='replace' uses the id again, so it does not go with reuse='never'")
+    if on_conflict == "attach" and reuse in (None, "never"):
+        return None
+    if not has_id or dedup is not None:
+        what = "has none" if not has_id else "has a dedup key, which says what a second start does"
+        raise InvalidArgument(f"on_conflict and reuse are about the id of a start, and this one {what}")
+    default: Reuse = "always" if on_conflict == "replace" else "never"
+    return StartPolicy(on_conflict, default if reuse is None else reuse, by())
 
 
 def shows_options(names: Iterable[str], defaults: Mapping[str, object] = _DEFAULTS) -> Callable[[F], F]:

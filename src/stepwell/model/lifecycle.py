@@ -70,6 +70,9 @@ MOVES: Final[dict[str, Move]] = {
         "pending",
         "somebody has it go on from an earlier point, or from the beginning",
     ),
+    "started again": _move(
+        "RunCreated", ("completed", "failed", "cancelled"), "pending", "another start uses its id, as another chapter"
+    ),
     "retried": _move("RunRetried", ("failed", "cancelled"), "pending", "somebody brings it back, without what failed"),
 }
 

@@ -22,10 +22,12 @@ from stepwell.definitions.definition import (
 )
 from stepwell.definitions.durable import as_definition
 from stepwell.definitions.queues import Queue, QueueSlot, batch_count, queue_entry
+from stepwell.definitions.start_options import start_policy
 from stepwell.errors import InvalidArgument, RunConflict, RunFailed
 from stepwell.model.attributes import AttributeValue, Description, described
 from stepwell.model.journal import EntryForm
 from stepwell.model.names import check_id, check_text
+from stepwell.model.start_policy import OnConflict, Reuse, StartPolicy
 from stepwell.operations.calling_run import calling_run
 from stepwell.operations.result import result_of
 from stepwell.operations.send import CancelDetail, send
@@ -80,6 +82,8 @@ class ChildOptions(TypedDict, total=False):
     id: str | None
     kwargs: Mapping[str, Any] | None
     detached: bool
+    on_conflict: OnConflict
+    reuse: Reuse | None
     queue: Queue | str | None
     priority: int
     delay: float | timedelta | datetime | None
@@ -111,6 +115,8 @@ async def start(
     id: str | None = None,
     kwargs: Mapping[str, Any] | None = None,
     detached: bool = False,
+    on_conflict: OnConflict = "attach",
+    reuse: Reuse | None = None,
     queue: Queue | str | None = None,
     priority: int = 0,
     delay: float | timedelta | datetime | None = None,
@@ -127,8 +133,8 @@ async def start(
     id; without it, the parent's id and a number. An attached child is cancelled when its parent ends; a `detached` one
     goes on. Raises `RunConflict` where the id is taken by a run of another workflow or other input.
 
-    `queue` and what belongs to it, `attributes`, `tags` and `note`: as for `stepwell.Engine.start`. The handle may be
-    of a run that was there already.
+    `on_conflict`, `reuse`, `queue` and what belongs to it, `attributes`, `tags` and `note`: as for
+    `stepwell.Engine.start`. The handle may be of a run that was there already.
     """
     run = calling_run("start()")
     refuse_named(workflow, named)
@@ -141,11 +147,20 @@ async def start(
     if id is not None:
         check_id(id)
     entry = queue_entry(queue, priority=priority, delay=delay, dedup=dedup, partition=partition, has_id=id is not None)
+    policy = start_policy(on_conflict, reuse, by=lambda: f"run {run.run_id!r}", has_id=id is not None, dedup=dedup)
     if entry is not None and entry.ready_at is not None and run.ahead:
         entry = replace(entry, ready_at=entry.ready_at + run.ahead)
     said = described(attributes, tags, (), note)
     child_id = await _start(
-        run, definition, args, checked_kwargs(kwargs), child_id=id, attached=not detached, entry=entry, said=said
+        run,
+        definition,
+        args,
+        checked_kwargs(kwargs),
+        child_id=id,
+        attached=not detached,
+        entry=entry,
+        said=said,
+        policy=policy,
     )
     return ChildRun(child_id, definition)
 
@@ -159,7 +174,7 @@ class ChildStart:
     `entry` says how it stands in a queue, `count` how many items it brings to a batch, `said` what it is found by.
     """
 
-    __slots__ = ("attached", "child_id", "count", "entry", "input", "said", "workflow")
+    __slots__ = ("attached", "child_id", "count", "entry", "input", "policy", "said", "workflow")
 
     def __init__(
         self,
@@ -171,6 +186,7 @@ class ChildStart:
         entry: QueueSlot | None = None,
         count: int = 1,
         said: Description | None = None,
+        policy: StartPolicy | None = None,
     ) -> None:
         self.workflow = workflow
         self.input = payload
@@ -179,6 +195,7 @@ class ChildStart:
         self.entry = entry
         self.count = count
         self.said = said
+        self.policy = policy
 
 
 async def _start(
@@ -191,6 +208,7 @@ async def _start(
     attached: bool,
     entry: QueueSlot | None = None,
     said: Description | None = None,
+    policy: StartPolicy | None = None,
 ) -> str:
     """Create a child run and return its id."""
     if child_id == run.run_id:
@@ -208,7 +226,14 @@ async def _start(
     count = 1 if entry is None else batch_count(entry.queue, args, kwargs)
     said = None if said is None or said.is_empty else said
     detail = ChildStart(
-        workflow.name, payload, child_id=child_id, attached=attached, entry=entry, count=count, said=said
+        workflow.name,
+        payload,
+        child_id=child_id,
+        attached=attached,
+        entry=entry,
+        count=count,
+        said=said,
+        policy=policy,
     )
     given = Given(args, kwargs, workflow.signature)
     result = await run.perform("start", workflow.name, fingerprint, run.codec.converter(str), detail, given)
@@ -242,10 +267,11 @@ def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) ->
     elif runs.being_created(child_id) is not None:
         reopen_later(run, operation, work)
         return
-    elif (existing := runs.find(child_id)) is not None:
+    elif detail.policy is None and (existing := runs.find(child_id)) is not None:
         run.deliverable.append(_existing(runs, run, operation, existing))
         return
-    slot = detail.entry
+    slot, policy = detail.entry, detail.policy
+    is_told = slot is not None or policy is not None  # another run may take its place: which, is known with the commit
     start = RunCreated(
         child_id,
         detail.workflow,
@@ -256,16 +282,17 @@ def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) ->
         parent=run.key,
         parent_op=operation.number,
         attached=detail.attached,
-        must_be_new=slot is None or detail.child_id is None,
+        must_be_new=not is_told or detail.child_id is None,
         entry=None if slot is None else entered(slot, runs.now, count=detail.count),
-        told=None if slot is None else operation.answer(run.key, "child", runs.now),
+        told=operation.answer(run.key, "child", runs.now) if is_told else None,
         ahead=runs.ahead,
         description=detail.said,
+        policy=policy,
     )
-    if slot is None:
+    if not is_told:
         add_start(runs, start, work, RunStarted)
         run.deliverable.append(operation.answer(run.key, "child", runs.now, runs.codec.encode(child_id, "an id")))
-    else:  # another run may take its place: which, is known with the commit
+    else:
         run.awaits_commit += 1
         add_start(runs, start, work, partial(ChildEntered, run))
 

@@ -30,7 +30,8 @@ class RunRequests:
     def start(self, request: StartRun, reply: Reply) -> None:
         """Serve a `StartRun`."""
         run, worker = request.run, self._worker
-        if request.messages and (existing := worker.runs.find(run.id)) is not None:
+        existing = worker.runs.find(run.id) if request.messages else None
+        if existing is not None and (run.policy is None or run.policy.decide(existing.status) == "attach"):
             started(worker.codec, run, Created(existing.key, existing))  # or it is refused, and sends nothing
         work = worker.batch.lone_work()
 

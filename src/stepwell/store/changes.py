@@ -16,6 +16,7 @@ from stepwell.model.chapters import Beginning
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import Remedy, RunRecord
+from stepwell.model.start_policy import StartPolicy
 from stepwell.store.acts import ActRecorded
 from stepwell.store.bulk_acts import BulkAdvanced, BulkBegun, BulksTaken, RunDeleted, RunTerminated
 from stepwell.store.forks import RunForked
@@ -51,6 +52,10 @@ class RunCreated(msgspec.Struct, frozen=True, gc=False):
     entries of the unit; but not where the start is to be refused (see `Created.refused`). `ahead`: see `RunRecord`.
     `description` is what a new run is found by, its note is `described_by` somebody; a run that is there already keeps
     its own.
+
+    `policy` says what becomes of the start where its id belongs to a run, if the two are not to be the same: the id is
+    used again by another run, at once or when the one that has it has ended, or the start is refused: by `RunConflict`,
+    or, with `told`, by `Created.refused`.
     """
 
     id: str
@@ -70,6 +75,7 @@ class RunCreated(msgspec.Struct, frozen=True, gc=False):
     ahead: int = 0
     description: Description | None = None
     described_by: str = "its parent"
+    policy: StartPolicy | None = None
 
 
 class RunMoved(msgspec.Struct, frozen=True, gc=False):
@@ -108,7 +114,8 @@ class RunFinished(msgspec.Struct, frozen=True, gc=False):
     """A run ended: ``completed`` with `result`, ``failed`` with `error`, or ``cancelled`` with both unset.
 
     The runs that watch it (see `WatchAdded`) are woken as by `RunWoken`; the result is the list of the keys of all its
-    watchers. Its unreceived messages are deleted if it completed; else a retry may want them. Raises `ClaimLost` as
+    watchers. Its unreceived messages are deleted if it completed; else a retry may want them. Where another start of
+    its id waits for the end, that begins in the same transaction, and the result is `Succeeded`. Raises `ClaimLost` as
     `RunMoved` does, and with `unstarted` also where a worker has begun the run meanwhile: its code must hear of it.
     """
 
@@ -451,8 +458,9 @@ Change: TypeAlias = (
 )
 
 #: Why a start made no run of its own: a run with its dedup key has not ended; such a run still waited, and has the
-#: start's input now; a run that still waited collects the start's input.
-Joined: TypeAlias = Literal["attached", "debounced", "batched"]
+#: start's input now; a run that still waited collects the start's input. Or what became of it by its policy: the id is
+#: used again, by a run that is ``pending``; its run is to be cancelled, and followed by another one; it is refused.
+Joined: TypeAlias = Literal["attached", "debounced", "batched", "reused", "replaced", "rejected"]
 
 
 class Created(msgspec.Struct, frozen=True, gc=False):
@@ -467,6 +475,18 @@ class Created(msgspec.Struct, frozen=True, gc=False):
     existing: RunRecord | None = None
     joined: Joined | None = None
     refused: bool = False
+
+
+class Succeeded(msgspec.Struct, frozen=True):
+    """What became of a `RunFinished` or `RunContinued`, where a start was to follow: the run has begun again at once.
+
+    It is ``pending``, in `queue` or in none, with `deadline_at`. Nobody was woken: who waits for the id goes on
+    waiting.
+    """
+
+    run: int
+    queue: str | None
+    deadline_at: int | None
 
 
 class Paused(msgspec.Struct, frozen=True):

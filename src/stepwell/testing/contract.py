@@ -48,7 +48,7 @@ from stepwell.testing.contract_queues import QueueContract  # noqa: E402
 from stepwell.testing.contract_reads import ReadContract  # noqa: E402
 from stepwell.testing.contract_reasons import ReasonContract  # noqa: E402
 from stepwell.testing.contract_retries import RetryContract  # noqa: E402
-from stepwell.testing.contract_starts import StartContract  # noqa: E402
+from stepwell.testing.contract_starts import StartContract, SuccessorContract  # noqa: E402
 from stepwell.testing.contract_workers import WorkerContract  # noqa: E402
 
 __all__ = ["NOW", "StoreContract", "Worker", "step"]
@@ -69,6 +69,7 @@ class StoreContract(
     ReasonContract,
     RetryContract,
     StartContract,
+    SuccessorContract,
     WorkerContract,
     LimitProperties,
     QueueProperties,

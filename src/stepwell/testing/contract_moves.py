@@ -12,9 +12,11 @@ import pytest
 from stepwell.errors import StepwellError
 from stepwell.model.lifecycle import MOVES, STATUSES, TRANSITIONS, Status
 from stepwell.model.permit_states import PERMIT_MOVES, PERMIT_PLACES, PermitPlace
+from stepwell.model.start_policy import StartPolicy
 from stepwell.store.changes import (
     Change,
     PauseEnded,
+    RunCreated,
     RunFinished,
     RunMoved,
     RunResumed,
@@ -98,6 +100,9 @@ def _change_of(name: str, run: int, source: Status) -> Change:
             return RunRetried(run, NOW, NOW)
         case "RunRewound":
             return RunRewound(run, source, 0, NOW, "rewound")
+        case "RunCreated":
+            policy = StartPolicy("attach", "always", "mia@web")
+            return RunCreated("a", "shop.checkout", "[1]", 7, "pending", NOW, policy=policy)
         case "RunFinished":
             return RunFinished(run, target, NOW, error="{}" if target == "failed" else None)
         case _:

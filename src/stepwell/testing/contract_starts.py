@@ -10,8 +10,19 @@ from typing import Any
 
 import pytest
 
-from stepwell.errors import InvalidArgument, QueueNotFound, RunNotFound, StoreError
-from stepwell.store.changes import CancelRequested, Created, MessageSent, RunCreated, RunFinished, RunMoved
+from stepwell.errors import InvalidArgument, QueueNotFound, RunConflict, RunNotFound, StoreError
+from stepwell.model.start_policy import OnConflict, StartPolicy
+from stepwell.store.changes import (
+    CancelRequested,
+    ChildrenCancelled,
+    Created,
+    MessageSent,
+    RunCreated,
+    RunFinished,
+    RunMoved,
+    Succeeded,
+    ValuePublished,
+)
 from stepwell.store.queues import Entered
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 from stepwell.testing.contract_queue_kit import declare, enqueue, entered, state_of, taken
@@ -136,3 +147,94 @@ class StartContract(StoreFixtures):
         found = worker.reads.untouched([*keys.values(), foreign, 9999], worker.epoch)
         assert found == {keys["as created"], keys["as created, too"]}
         assert worker.reads.untouched([], worker.epoch) == set()
+
+
+def again(worker: Worker, input: str, on_conflict: OnConflict = "replace", entry: Entered | None = None) -> Created:
+    """Start the id ``a`` once more, whoever has it."""
+    policy = StartPolicy(on_conflict, "always", "me")
+    (created,) = worker.apply(start("a", entry, input=input, at=NOW + 5, policy=policy))
+    assert isinstance(created, Created)
+    return created
+
+
+class SuccessorContract(StoreFixtures):
+    """What a store does with starts that use an id again."""
+
+    def test_a_start_follows_the_run_that_it_replaces_in_the_transaction_of_its_end(
+        self, worker: Worker, other: Worker
+    ) -> None:
+        key = worker.create("a", workflow="w")
+        worker.apply(MessageSent("a", "m", "1", NOW, "k"), ValuePublished(key, "v", "7", NOW))
+        created = again(other, "[2]")  # another worker asks for it
+        assert (created.key, created.joined) == (key, "replaced")
+        assert worker.news() == [key]
+        worker.apply(MessageSent("a", "m", "2", NOW + 6))
+        # It had completed when its worker heard of that: whichever comes first, both happened.
+        (succeeded,) = worker.apply(RunFinished(key, "completed", NOW + 7, result="1"))
+        assert succeeded == Succeeded(key, None, None)
+        record = worker.record(key)
+        assert (record.status, record.owner, record.input, record.started_at) == ("pending", None, "[2]", None)
+        assert (record.result, record.cancel_requested_at, record.ended_at) == (None, None, None)
+        assert worker.read.values(key) == {}
+        assert worker.take("w", at=NOW + 8) == [key]
+        assert [message.value for message in worker.reads.load([key])[0].messages] == ["2"]
+        assert worker.apply(RunFinished(key, "completed", NOW + 9)) == [[]]
+
+    def test_the_last_of_several_starts_is_the_one_that_follows(self, worker: Worker) -> None:
+        key = worker.create("a", workflow="w")
+        for number in (2, 3):
+            again(worker, f"[{number}]")
+        (same,) = worker.apply(start("a", input="[3]"))
+        assert (same.refused, same.existing.input) == (False, "[3]")
+        worker.apply(RunFinished(key, "cancelled", NOW + 7))
+        assert worker.record(key).input == "[3]"
+
+    def test_its_place_in_a_queue_is_its_own(self, worker: Worker) -> None:
+        declare(worker)
+        key = enqueue(worker, "a", workflow="w").key
+        again(worker, "[2]", entry=entered(partition="p"))
+        worker.apply(RunFinished(key, "cancelled", NOW + 7, unstarted=True))
+        state = state_of(worker)
+        assert (state.waiting, state.running) == (1, 0)
+        assert worker.record(key).queued
+        assert taken(worker) == [key]
+        again(worker, "[3]")
+        worker.apply(RunFinished(key, "cancelled", NOW + 9))
+        assert (state_of(worker).running, worker.record(key).queued) == (0, False)
+
+    def test_a_request_to_cancel_the_id_means_what_was_to_follow_as_well(self, worker: Worker) -> None:
+        key = worker.create("a", workflow="w")
+        again(worker, "[2]")
+        worker.apply(CancelRequested("a", NOW + 6, "enough"))
+        assert worker.apply(RunFinished(key, "cancelled", NOW + 7)) == [[]]
+        assert worker.record(key).status == "cancelled"
+
+    def test_the_end_of_a_parent_means_what_was_to_follow_its_child_as_well(self, worker: Worker) -> None:
+        parent = worker.create("p", workflow="w")
+        child = worker.create("a", workflow="w", parent=parent, parent_op=1, attached=True)
+        again(worker, "[2]")
+        worker.apply(RunFinished(parent, "completed", NOW + 6), ChildrenCancelled(parent, NOW + 6, "over"))
+        worker.apply(RunFinished(child, "cancelled", NOW + 7))
+        assert worker.record(child).status == "cancelled"
+
+    def test_an_id_that_was_used_before_begins_with_nothing_of_that(self, worker: Worker) -> None:
+        key = worker.create("a", workflow="w")
+        worker.apply(step(key, 3), MessageSent("a", "m", "1", NOW, "k"), ValuePublished(key, "v", "7", NOW))
+        worker.apply(RunFinished(key, "failed", NOW + 4, error="{}"))
+        assert (created := again(worker, "[2]")).joined == "reused"
+        assert created.key == key
+        assert worker.take("w", at=NOW + 8) == [key]
+        (snapshot,) = worker.reads.load([key])
+        assert (snapshot.entries, snapshot.messages, snapshot.record.error) == ([], [], None)
+        assert '"a:' in str(snapshot.record.chapter)
+        assert worker.reads.first_input(key) == "[2]"
+        assert worker.read.values(key) == {}
+
+    def test_a_refused_start_takes_its_unit_with_it(self, worker: Worker) -> None:
+        worker.create("a", workflow="w")
+        policy = StartPolicy("reject", "never", "me")
+        with pytest.raises(RunConflict):
+            worker.apply(start("b"), start("a", policy=policy))
+        with pytest.raises(RunConflict, match="another workflow"):
+            worker.apply(start("b"), start("a", workflow="v", policy=StartPolicy("replace", "always", "me")))
+        assert ids_of(worker) == ["a"]

@@ -8,6 +8,7 @@ one commit.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final, Literal
 
 from msgspec.structs import replace
@@ -22,6 +23,7 @@ from stepwell.errors import (
 )
 from stepwell.model.journal import ABANDONED, CUT_OFF, Entry, Payload
 from stepwell.model.lifecycle import Status, check_transition
+from stepwell.model.start_policy import REPLACED_REASON
 from stepwell.replay.operation import CodeOutcome, ContinuedAsNew, Operation
 from stepwell.replay.source_location import described
 from stepwell.store.changes import (
@@ -32,15 +34,18 @@ from stepwell.store.changes import (
     RunMoved,
     RunWoken,
     StepSummarized,
+    Succeeded,
 )
 from stepwell.worker.executions import Executions
 from stepwell.worker.facts import (
     CancelsArrived,
+    LateEnd,
     RunContinues,
     RunEnded,
     RunStopped,
     RunsWoken,
     RunYielded,
+    SuccessorBegan,
     TransactionDue,
 )
 from stepwell.worker.failure_hooks import Failed, tell_of_failure
@@ -59,6 +64,9 @@ from stepwell.worker.updates import next_update
 
 #: The cancellation reason that stands for the run's deadline, in the journal as well.
 DEADLINE_REASON: Final = "the run's deadline has passed"
+
+#: In the place of a run's parent: another start of its id does not wait for its end.
+FOLLOWED_BY_NOBODY: Final = -1
 
 # How many deliveries one activation may make to itself (publishing in a loop, say) before it is committed and others
 # get their turn.
@@ -418,7 +426,8 @@ class Activator:
             if attempts.retry_at is None and attempts.permit not in ("asked", "waiting") and attempts not in work.steps:
                 self._tell_cut_off(run, attempts, work)
         self._drop_all(run, work)
-        self.record_end(over, work, has_children=run.has_children)
+        parent = run.parent if run.cancel_reason == REPLACED_REASON else FOLLOWED_BY_NOBODY
+        self.record_end(over, work, has_children=run.has_children, late_to=parent)
         if status == "failed":
             self._tell_of_failure(run, "failed", error, work)
         run.status = status
@@ -442,17 +451,27 @@ class Activator:
             if operation.kind == "step":
                 self.give_up(run, operation, work)
         heard_cancel, ops_before = run.cancelling, run.execution.issued_so_far
-        work.changes.append(RunContinued(run.key, self._runs.now, continued.input, ops_before, heard_cancel))
+        change = RunContinued(run.key, self._runs.now, continued.input, ops_before, heard_cancel)
+        work.then(change, lambda succeeded: None if succeeded is None else SuccessorBegan(succeeded))
         return RunContinues(run)
 
-    def record_end(self, over: RunOver, work: UnitOfWork, *, has_children: bool, unstarted: bool = False) -> None:
+    def record_end(
+        self,
+        over: RunOver,
+        work: UnitOfWork,
+        *,
+        has_children: bool,
+        unstarted: bool = False,
+        late_to: int | None = FOLLOWED_BY_NOBODY,
+    ) -> None:
         """Write down that a run has ended, and what that means for the runs around it.
 
-        `unstarted`: see `RunFinished`.
+        `unstarted`: see `RunFinished`. `late_to`: where another start of its id may follow it, so that nobody is told
+        of the end before that is known, its parent, or None.
         """
         now = self._runs.now
         end = RunFinished(over.key, over.status, now, over.result, over.error, over.reason, unstarted)
-        work.then(end, RunsWoken)
+        work.then(end, _woken if late_to == FOLLOWED_BY_NOBODY else partial(_told_late, over, late_to))
         if has_children:
             reason = f"its parent, run {over.id!r}, has ended"
             work.then(ChildrenCancelled(over.key, now, reason), CancelsArrived)
@@ -473,3 +492,13 @@ class Activator:
         """Have a run that is not in memory look at what came for it, durably: a parent at its children, say."""
         work.changes.append(RunWoken(key, self._runs.now))
         work.afterwards(lambda: RunsWoken([key]))
+
+
+def _woken(result: list[int] | Succeeded) -> RunsWoken | SuccessorBegan:
+    """Make the fact that follows from the end of a run."""
+    return SuccessorBegan(result) if isinstance(result, Succeeded) else RunsWoken(result)
+
+
+def _told_late(over: RunOver, parent: int | None, result: list[int] | Succeeded) -> LateEnd | SuccessorBegan:
+    """Make the fact that follows from the end of a run that another one was to follow."""
+    return SuccessorBegan(result) if isinstance(result, Succeeded) else LateEnd(over, parent, result)

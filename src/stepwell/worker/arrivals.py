@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from stepwell.model.journal import Entry
 from stepwell.model.lifecycle import ENDED
 from stepwell.model.run import RunRecord
-from stepwell.store.changes import Created, MessageSent, RunCreated, Sent
+from stepwell.store.changes import Created, MessageSent, RunCreated, Sent, Succeeded
 from stepwell.worker.activation import Activator
 from stepwell.worker.carrying import Carrier
 from stepwell.worker.claims import Claims
@@ -53,8 +53,13 @@ class Arrivals:
     # --- new runs ----------------------------------------------------------------------------------------------------
 
     def created(self, change: RunCreated, created: Created) -> None:
-        """Bring a new run to life."""
+        """Bring a new run to life, or what there is in its place."""
         if created.existing is not None:
+            if created.joined == "replaced":
+                self.cancel(created.existing)
+            elif created.joined == "reused":
+                queue = None if change.entry is None else change.entry.queue
+                self.began_again(Succeeded(created.key, queue, change.deadline_at))
             return
         if change.status == "pending" and change.deadline_at is not None:
             self._unstarted.expect_deadline(change.deadline_at)
@@ -71,12 +76,32 @@ class Arrivals:
             return
         self._loader.begin(change, created.key, definition)
 
+    def began_again(self, succeeded: Succeeded) -> None:
+        """Take up a run that has begun again, under the id of one that ended."""
+        if succeeded.deadline_at is not None:
+            self._unstarted.expect_deadline(succeeded.deadline_at)
+        if succeeded.queue is not None:
+            self._runs.queue_touched(succeeded.queue)
+        else:
+            self._claims.work_may_exist = True
+            self._claims.claim([succeeded.run], unasked=True)
+
+    def late_end(self, over: RunOver, parent: int | None, woken: Sequence[int]) -> None:
+        """Tell everybody of an end that nobody was told of when it was written; the store made `woken` due."""
+        for key in woken:
+            self._claims.woken(key)
+        work = self._runs.batch.lone_work()
+        self._carrier.tell_watchers(over.id, parent, over, work)
+        self._carrier.deliver_ends(work)
+
     def entered(self, parent: LoadedRun, change: RunCreated, created: Created) -> None:
         """Tell a run which child it has in a queue, or why it has none; `carry_on_entered` must follow.
 
         The journal has what one commit told a run in one piece, so the run must not go on in between.
         """
         parent.awaits_commit -= 1
+        if change.policy is not None:
+            self.created(change, created)
         if self._runs.memory.runs.get(parent.key) is not parent:
             return
         operation = parent.execution.pending.get(change.parent_op or 0)

@@ -11,6 +11,7 @@ from typing import Final, assert_never
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import StoreError
 from stepwell.model.journal import Entry
+from stepwell.model.start_policy import REPLACED_REASON
 from stepwell.worker.activation import Activator
 from stepwell.worker.facts import RunContinues, RunEnded, RunsTaken, RunStopped
 from stepwell.worker.failure_log import run_fields
@@ -79,7 +80,10 @@ class Carrier:
                     self._runs.queue_touched(run.queue)
                 self._runs.batch.ending[run.key] = over
                 self._letting_go.forget(run)
-                self.tell_watchers(run.id, run.parent, over, work)
+                if (
+                    run.cancel_reason != REPLACED_REASON
+                ):  # else it is told when it is known whether another one follows it
+                    self.tell_watchers(run.id, run.parent, over, work)
             case RunStopped(run):
                 self._letting_go.forget(run)
             case RunContinues(run):

@@ -20,7 +20,7 @@ from stepwell.definitions.step_call import StepCall
 from stepwell.model.journal import Payload
 from stepwell.model.run import RunRecord
 from stepwell.replay.operation import Operation
-from stepwell.store.changes import Created, MessageSent, RunCreated, Sent
+from stepwell.store.changes import Created, MessageSent, RunCreated, Sent, Succeeded
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.run_over import RunOver
 
@@ -139,6 +139,20 @@ class OperationPutOff(msgspec.Struct, frozen=True):
     operation: Operation
 
 
+class SuccessorBegan(msgspec.Struct, frozen=True):
+    """A run has ended, and another start of its id has begun in the same commit; it is pending."""
+
+    succeeded: Succeeded
+
+
+class LateEnd(msgspec.Struct, frozen=True):
+    """A run that was to be followed by another one was not: its end is told now. The store made `woken` due."""
+
+    over: RunOver
+    parent: int | None
+    woken: list[int]
+
+
 class WatchedRunOver(msgspec.Struct, frozen=True):
     """A run that this one wants to wait for had ended elsewhere."""
 
@@ -202,6 +216,8 @@ Fact: TypeAlias = (
     | PromiseTouched
     | UpdateEnded
     | OperationPutOff
+    | SuccessorBegan
+    | LateEnd
     | WatchedRunOver
     | TransactionDue
     | RunYielded

@@ -30,7 +30,7 @@ from stepwell.store.changes import Change
 from stepwell.store.store import Lent, Outcome
 from stepwell.worker.carrying import Carrier
 from stepwell.worker.effects import EndsRefused, RunsOver, StepsDropped
-from stepwell.worker.facts import Fact, RunsTaken, ScheduleTouched
+from stepwell.worker.facts import Fact, RunsTaken, ScheduleTouched, SuccessorBegan
 from stepwell.worker.failure_log import run_fields
 from stepwell.worker.letting_go import LettingGo
 from stepwell.worker.loaded_run import LoadedRun
@@ -117,6 +117,8 @@ class Outcomes:
         for index, on_commit in extra.results:
             fact = on_commit(outcome[index])
             if fact is not None:
+                if isinstance(fact, SuccessorBegan):  # who waits for the id goes on waiting
+                    extra.over = [over for over in extra.over if over.key != fact.succeeded.run]
                 yield fact
         if extra.decided is not None:
             extra.decided(list(outcome[len(work.changes) :]))

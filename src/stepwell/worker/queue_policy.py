@@ -21,6 +21,7 @@ import msgspec
 
 from stepwell.definitions.queues import NEVER, QueueSettings, QueueSlot
 from stepwell.errors import DuplicateRun, RunConflict, StepwellError
+from stepwell.model.start_policy import rejection
 from stepwell.store.changes import Change, Created, RunCreated
 from stepwell.store.queues import (
     Entered,
@@ -83,6 +84,8 @@ def refusal_of(change: RunCreated, created: Created) -> StepwellError | None:
     existing = created.existing
     if existing is None or not created.refused:
         return None
+    if created.joined == "rejected":
+        return rejection(existing.id, existing.workflow, existing.status, change.workflow)
     if created.joined is not None and change.entry is not None:
         what = "is" if existing.workflow == change.workflow else f"is of another workflow, {existing.workflow!r}, and"
         return DuplicateRun(

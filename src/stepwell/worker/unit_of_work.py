@@ -24,12 +24,14 @@ from stepwell.store.changes import (
     Paused,
     PauseEnded,
     PauseRequested,
+    RunContinued,
     RunCreated,
     RunDescribed,
     RunFinished,
     RunsClaimed,
     RunsReleased,
     Sent,
+    Succeeded,
     UpdateAnswered,
     WatchAdded,
     WorkTaken,
@@ -121,8 +123,22 @@ class UnitOfWork(Unit, eq=False):
     @overload
     def then(
         self,
-        change: BulksTaken | RunsClaimed | WorkTaken | RunsReleased | RunFinished | ChildrenCancelled,
+        change: BulksTaken | RunsClaimed | WorkTaken | RunsReleased | ChildrenCancelled,
         on_commit: Callable[[list[int]], Fact | None],
+        on_refusal: Refusal | None = None,
+    ) -> None: ...
+    @overload
+    def then(
+        self,
+        change: RunFinished,
+        on_commit: Callable[[list[int] | Succeeded], Fact | None],
+        on_refusal: Refusal | None = None,
+    ) -> None: ...
+    @overload
+    def then(
+        self,
+        change: RunContinued,
+        on_commit: Callable[[Succeeded | None], Fact | None],
         on_refusal: Refusal | None = None,
     ) -> None: ...
     @overload

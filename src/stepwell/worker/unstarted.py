@@ -12,8 +12,9 @@ from typing import Final
 from stepwell.errors import ClaimLost, RunDeadlineExceeded, RunNotFound
 from stepwell.model.clock import MICROSECONDS
 from stepwell.model.run import RunRecord
+from stepwell.model.start_policy import REPLACED_REASON
 from stepwell.store.changes import RunMoved
-from stepwell.worker.activation import Activator
+from stepwell.worker.activation import FOLLOWED_BY_NOBODY, Activator
 from stepwell.worker.carrying import Carrier
 from stepwell.worker.failure_hooks import Failed, tell_of_failure
 from stepwell.worker.failure_log import run_ended_line
@@ -67,10 +68,13 @@ class Unstarted:
         if record.queue is not None:
             runs.queue_touched(record.queue)
         has_begun = record.started_at is not None
-        self._activator.record_end(over, work, has_children=has_begun, unstarted=not has_begun)
+        may_be_followed = record.cancel_reason == REPLACED_REASON
+        late_to = record.parent if may_be_followed else FOLLOWED_BY_NOBODY
+        self._activator.record_end(over, work, has_children=has_begun, unstarted=not has_begun, late_to=late_to)
         runs.batch.ending[record.key] = over
-        self._carrier.tell_watchers(record.id, record.parent, over, work)
-        self._carrier.deliver_ends(work)
+        if not may_be_followed:
+            self._carrier.tell_watchers(record.id, record.parent, over, work)
+            self._carrier.deliver_ends(work)
 
     # --- deadlines ---------------------------------------------------------------------------------------------------
 

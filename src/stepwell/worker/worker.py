@@ -145,6 +145,10 @@ class Worker:
                 self.arrivals.answer(key, op)
             case facts.OperationPutOff(run, operation):
                 self._reopen(run, operation)
+            case facts.SuccessorBegan(succeeded):
+                self.arrivals.began_again(succeeded)
+            case facts.LateEnd(over, parent, woken):
+                self.arrivals.late_end(over, parent, woken)
             case facts.WatchedRunOver(run):
                 if self._is_loaded(run):
                     self.inbox.look_again(run)

@@ -28,6 +28,16 @@ from stepwell.model.attributes import AttributeValue
 @database_option
 @click.option("--kwarg", "kwargs", multiple=True, type=named, metavar="NAME=ARG", help="An argument by its name.")
 @click.option("--id", metavar="TEXT", help="The run's id; the same id again gives the same run.")
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["attach", "reject", "replace"]),
+    help="Where a run has the id: get it, be refused, or have it cancelled and begin when it has ended.",
+)
+@click.option(
+    "--reuse",
+    type=click.Choice(["never", "after-failure", "always"]),
+    help="Whether the id of a run that has ended may be used again.",
+)
 @click.option("--queue", metavar="NAME", help="The queue in which it waits for its turn.")
 @click.option("--priority", type=int, metavar="N", help="In the queue: higher goes first.")
 @click.option("--delay", type=span, metavar="SPAN", help="In the queue: how long until it begins to wait (90s, 2h).")
@@ -50,6 +60,8 @@ def start(
     db: str,
     kwargs: tuple[tuple[str, Any], ...],
     id: str | None,
+    on_conflict: str | None,
+    reuse: str | None,
     queue: str | None,
     priority: int | None,
     delay: timedelta | None,
@@ -64,6 +76,8 @@ def start(
     given: dict[str, Any] = {
         "kwargs": dict(kwargs) or None,
         "id": id,
+        "on_conflict": on_conflict,
+        "reuse": reuse,
         "queue": queue,
         "priority": priority,
         "delay": delay,

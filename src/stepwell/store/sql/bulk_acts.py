@@ -78,6 +78,7 @@ class BulkActs(Part):
         if run.owner is not None and run.owner != self._after.epoch:
             self._execute(self._sql["run_taken_away"], (run.key, self._after.epoch))
             self._execute(self._sql["wake_deleted"], (run.key,))
+        self._execute(self._sql["replacement_dropped"], (run.key,))  # the id as a whole is meant
         reason = f"terminated by {change.by}" + ("" if change.reason is None else f": {change.reason}")
         watchers = self._apply(RunFinished(run.key, "cancelled", change.at, reason=reason))
         told = f"its parent, run {run.id!r}, has ended"

@@ -1,7 +1,7 @@
 """Has runs go on with another chapter: applies `RunContinued` and `RunRewound`. A part of the `Applier`.
 
-`flush` writes the gathered entries of the journal: the new chapter begins behind them. What a chapter keeps of the one
-before is decided by `stepwell.worker.rewinding`.
+`flush` writes the gathered entries of the journal: the new chapter begins behind them; `apply` applies other changes.
+What a chapter keeps of the one before is decided by `stepwell.worker.rewinding`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 
 from stepwell.errors import RunNotEnded, RunNotFound
 from stepwell.model.lifecycle import MOVES
-from stepwell.store.changes import RunContinued, RunRewound
+from stepwell.model.start_policy import REPLACED_REASON
+from stepwell.store.changes import RunContinued, RunFinished, RunRewound, Succeeded
 from stepwell.store.sql.aftermath import Aftermath
 from stepwell.store.sql.connection import SqlConnection, Statements
 from stepwell.store.sql.part import Part
@@ -34,6 +35,7 @@ class Chapters(Part):
         retries: Retries,
         streams: Streams,
         promises: Promises,
+        apply: Callable[[Any], Any],
     ) -> None:
         super().__init__(connection, sql, after)
         self._flush = flush
@@ -41,11 +43,17 @@ class Chapters(Part):
         self._retries = retries
         self._streams = streams
         self._promises = promises
+        self._apply = apply
         #: For `Applier.handlers`.
         self.handlers: dict[type, Callable[[Any], Any]] = {RunContinued: self._continued, RunRewound: self._rewound}
 
-    def _continued(self, change: RunContinued) -> None:
-        journal_from = self._begin(change.run, "continued", change.at)
+    def _continued(self, change: RunContinued) -> Succeeded | None:
+        if change.heard_cancel and self._row("replacement_of", change.run) is not None:
+            # What it would go on with is not wanted any more: its code has ended, and another start follows it.
+            end = RunFinished(change.run, "cancelled", change.at, reason=REPLACED_REASON)
+            succeeded: Succeeded = self._apply(end)
+            return succeeded
+        journal_from = self.begin(change.run, "continued", change.at)
         fresh = (change.run, "continued", change.at, journal_from, change.at, change.ops_before)
         self._execute(self._sql["chapter_begun"], fresh)
         self._execute(
@@ -55,6 +63,7 @@ class Chapters(Part):
         if not self._connection.changes():
             self._refuse(change.run)
         self._promises.withdraw(change.run, change.at)
+        return None
 
     def _rewound(self, change: RunRewound) -> None:
         self._flush()
@@ -69,7 +78,8 @@ class Chapters(Part):
             raise RunNotEnded(f"run {run_id!r} is {status} now{where}: it has moved on. Look at it before you go on")
         self._execute(self._sql["settlements_dropped"], (run,))
         self._streams.rewind(run, change.kept)
-        journal_from = self._begin(run, change.how, at)
+        self._execute(self._sql["replacement_dropped"], (run,))
+        journal_from = self.begin(run, change.how, at)
         is_new = change.how == "restarted"
         if is_new:
             fresh = (run, change.how, at, journal_from, None, change.ops_before)
@@ -96,7 +106,7 @@ class Chapters(Part):
         self._after.ended.append(run)
         self._after.made_work = True
 
-    def _begin(self, run: int, how: str, at: int) -> int:
+    def begin(self, run: int, how: str, at: int) -> int:
         """Note that the present chapter is over and another one begins; return where that is in the journal."""
         self._flush()
         self._execute(self._sql["chapter_marked"], (run, how, at))

@@ -27,6 +27,7 @@ from stepwell.store.sql.part import Part
 from stepwell.store.sql.queue_changes import Entries
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.records import record_of
+from stepwell.store.sql.successors import Successors
 
 _ROWS: Final = (64, 8, 1)
 
@@ -34,7 +35,11 @@ _ROWS: Final = (64, 8, 1)
 def is_plain(change: RunCreated) -> bool:
     """Tell whether a start makes a run of its own, or finds that of its id, and concerns nothing else."""
     entry = change.entry
-    return change.told is None and (entry is None or (entry.dedup is None and entry.batch_size is None))
+    return (
+        change.told is None
+        and change.policy is None
+        and (entry is None or (entry.dedup is None and entry.batch_size is None))
+    )
 
 
 class Creation(Part):
@@ -50,11 +55,13 @@ class Creation(Part):
         sql: Statements,
         after: Aftermath,
         entries: Entries,
+        successors: Successors,
         tell: Callable[[Entry], None],
         describe: Callable[[int, Description, int, str], None],
     ) -> None:
         super().__init__(connection, sql, after)
         self._entries = entries
+        self._successors = successors
         self._tell = tell
         self._describe = describe
         self._insert: Ladder = ladder(sql["run_created"], _ROWS)
@@ -192,7 +199,18 @@ class Creation(Part):
                 f"there is a run {change.id!r} already (of {existing.workflow}, {existing.status}): another worker was "
                 "faster. Look at it, and start what is needed once more"
             )
+        if change.policy is not None:
+            created = self._successors.of(change, change.policy, existing)
+            if created is not None:
+                if not created.refused:  # from here on the id is that of the new run
+                    for name in ("attributes_purged", "tags_purged"):
+                        self._execute(self._sql[name], (to_json([existing.key]),))
+                    if change.description is not None:
+                        self._describe(existing.key, change.description, change.at, change.described_by)
+                return created
+        if existing.cancel_requested_at is not None:
+            existing = self._successors.as_started(existing)
         refused = existing.workflow != change.workflow or existing.fingerprint != change.fingerprint
         if refused and existing.chapter is not None:  # the start is compared with what began the run
-            existing = replace(existing, input=self._row("first_input", existing.key)[0])
+            existing = self._successors.as_started(existing)
         return Created(existing.key, existing, refused=refused)

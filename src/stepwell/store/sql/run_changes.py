@@ -33,6 +33,7 @@ from stepwell.store.changes import (
     RunMoved,
     RunResumed,
     RunRetried,
+    Succeeded,
 )
 from stepwell.store.sql.acts import Acts
 from stepwell.store.sql.aftermath import Aftermath
@@ -55,6 +56,7 @@ from stepwell.store.sql.retries import Retries
 from stepwell.store.sql.schedules import Schedules
 from stepwell.store.sql.settlements import Settlements
 from stepwell.store.sql.streams import Streams
+from stepwell.store.sql.successors import Successors
 from stepwell.store.sql.unit_facts import SqlUnitFacts
 from stepwell.store.store import Unit
 
@@ -79,7 +81,6 @@ class Applier(Part):
         self._messages = Messages(connection, sql, self._after, self._ownership.wake_known)
         self.entries = Entries(connection, sql, self._ownership.wake)
         descriptions = Descriptions(connection, sql, self._after)
-        self.creation = Creation(connection, sql, self._after, self.entries, self._tell, descriptions.write)
         streams = Streams(connection, sql, self._after, self._lost)
         self.acts = Acts(connection, sql)
         promises = Promises(connection, sql, self._after, self._ownership.wake_known, self.acts.record)
@@ -93,6 +94,19 @@ class Applier(Part):
             self._retries,
             streams,
             promises,
+            lambda change: self.handlers[type(change)](change),
+        )
+        self._successors = Successors(
+            connection,
+            sql,
+            self._after,
+            self.entries,
+            chapters.begin,
+            lambda change: self.handlers[type(change)](change),
+            promises.withdraw,
+        )
+        self.creation = Creation(
+            connection, sql, self._after, self.entries, self._successors, self._tell, descriptions.write
         )
         bulk = BulkActs(connection, sql, self._after, lambda change: self.handlers[type(change)](change), self.flush)
         self._pauses = Pauses(connection, sql, self._after, self._ownership, self.entries, self.acts.record)
@@ -232,7 +246,7 @@ class Applier(Part):
         if self._connection.changes():
             self._after.made_work = True
 
-    def _run_finished(self, change: RunFinished) -> list[int]:
+    def _run_finished(self, change: RunFinished) -> list[int] | Succeeded:
         if change.status not in ENDED:
             raise IllegalTransition(f"run {change.run} cannot finish as {change.status!r}")
         ties = self._ties_of(change.run)
@@ -245,7 +259,9 @@ class Applier(Part):
         )
         if ties is None or not self._connection.changes():
             self._refuse(change.run, change.status, unstarted=change.unstarted)
-        parent, has_messages, is_watched, has_news, is_suspect, has_entries, is_awaited = ties
+        parent, has_messages, is_watched, has_news, is_suspect, has_entries, is_awaited, is_followed = ties
+        if is_followed and (succeeded := self._succeed(change, has_entries=has_entries)) is not None:
+            return succeeded
         self._after.ended.append(change.run)
         if has_messages and change.status == "completed":
             self._execute(self._sql["unreceived_messages_deleted"], (change.run,))
@@ -271,6 +287,14 @@ class Applier(Part):
             self._ownership.wake(watcher, change.at)
         return sorted(watchers)
 
+    def _succeed(self, change: RunFinished, *, has_entries: bool) -> Succeeded | None:
+        """Have another start of its id follow a run that has ended."""
+        self._execute(self._sql["wake_deleted"], (change.run,))
+        if has_entries:
+            self.entries.run_over(change.run, change.at)
+        self._ties = {}
+        return self._successors.succeed(change.run, change.at)
+
     def _run_retried(self, change: RunRetried) -> None:
         self.flush()
         self._retries.bring_back(change)
@@ -285,6 +309,8 @@ class Applier(Part):
         if row is None:
             raise RunNotFound(f"no run has the id {change.run_id!r}: it was never started, or has been purged")
         record = record_of(row)
+        if record.cancel_requested_at is not None:  # the id as a whole is meant
+            self._successors.give_up(record.key)
         self._ownership.tell_owner(record.key, record.status, record.owner)
         return record
 
@@ -292,6 +318,8 @@ class Applier(Part):
         self._pauses.unpause_children(change.parent, change.at)
         parameters = (change.parent, change.at, change.reason, self._after.epoch)
         rows: list[Any] = self._execute(self._sql["children_cancelled"], parameters).fetchall()
+        if rows:
+            self._successors.give_up_children(change.parent)
         for key, status, owner in rows:
             self._ownership.tell_owner(key, status, owner)
         return sorted(key for key, _, _ in rows)

@@ -75,10 +75,12 @@ WHERE key = ?1 AND ended_at IS NULL AND (owner IS NULL OR owner = ?6);
 SELECT number, beginning, began_at, ended_at, journal_from, input, forked_from, forked_op, forked_as FROM stepwell_chapters WHERE run = ?1 ORDER BY number;
 
 -- name: first_input
--- ?1 run. What it was started with; where it has no chapter that is over, what it has (a fork has one chapter).
-SELECT iif(first.run IS NULL, run.input, first.input)
+-- ?1 run. What the last start of it brought, where its present chapter was given something else; else what it has.
+SELECT iif(first.ended_at IS NULL, run.input, first.input)
 FROM stepwell_runs AS run
-LEFT JOIN stepwell_chapters AS first ON first.run = run.key AND first.number = 1 AND first.ended_at IS NOT NULL
+LEFT JOIN stepwell_chapters AS first ON first.run = run.key AND first.number = (
+    SELECT max(number) FROM stepwell_chapters WHERE run = ?1 AND (beginning = 'started' OR beginning = 'forked')
+)
 WHERE run.key = ?1;
 
 -- name: chapters_purged

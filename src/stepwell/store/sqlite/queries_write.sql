@@ -201,8 +201,8 @@ WHERE key = ?1 AND ended_at IS NULL AND (owner IS NULL OR owner = ?7)
 
 -- name: run_ties
 -- ?1 run. Its parent, whether it has messages, whether it is watched, whether there is a note for its owner, whether it
--- is a suspect, whether it has a place in a queue or permits, whether a schedule waits for its end: most runs have none
--- of it, and need no more statements.
+-- is a suspect, whether it has a place in a queue or permits, whether a schedule waits for its end, whether another start of
+-- its id does: most runs have none of it, and need no more statements.
 SELECT
     parent,
     EXISTS (SELECT 1 FROM stepwell_messages WHERE run = ?1),
@@ -210,7 +210,8 @@ SELECT
     EXISTS (SELECT 1 FROM stepwell_wakes WHERE run = ?1),
     suspect,
     EXISTS (SELECT 1 FROM stepwell_entries WHERE run = ?1),
-    EXISTS (SELECT 1 FROM stepwell_schedule_waits WHERE run = ?1)
+    EXISTS (SELECT 1 FROM stepwell_schedule_waits WHERE run = ?1),
+    cancel_requested_at IS NOT NULL AND EXISTS (SELECT 1 FROM stepwell_replacements WHERE run = ?1)
 FROM stepwell_runs WHERE key = ?1;
 
 -- name: runs_ties
@@ -223,7 +224,8 @@ SELECT json_group_array(json_array(
     EXISTS (SELECT 1 FROM stepwell_wakes WHERE run = stepwell_runs.key),
     suspect,
     EXISTS (SELECT 1 FROM stepwell_entries WHERE run = stepwell_runs.key),
-    EXISTS (SELECT 1 FROM stepwell_schedule_waits WHERE run = stepwell_runs.key)
+    EXISTS (SELECT 1 FROM stepwell_schedule_waits WHERE run = stepwell_runs.key),
+    cancel_requested_at IS NOT NULL AND EXISTS (SELECT 1 FROM stepwell_replacements WHERE run = stepwell_runs.key)
 )) FROM stepwell_runs WHERE key IN (SELECT value FROM json_each(?1));
 
 -- name: unreceived_messages_deleted

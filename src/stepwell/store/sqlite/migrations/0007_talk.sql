@@ -20,6 +20,24 @@ CREATE TABLE stepwell_summaries (
     summary TEXT NOT NULL CHECK (summary <> ''),
     PRIMARY KEY (run, op)
 ) STRICT, WITHOUT ROWID;
+-- --- starts whose id belongs to a run ---------------------------------------------------------------------------------
+
+CREATE TABLE stepwell_replacements (
+    -- Starts that wait for the end of the run that has their id, and was asked to stop: one of each run, the last. The
+    -- transaction that writes the end has the run begin again, with this.
+    run INTEGER PRIMARY KEY REFERENCES stepwell_runs (key),
+    at INTEGER NOT NULL,
+    fingerprint INTEGER NOT NULL,
+    deadline_at INTEGER,
+    ahead INTEGER NOT NULL,
+    reason TEXT,
+    -- Messages to the run up to this position were meant for the one that ends.
+    messages_after INTEGER NOT NULL,
+    -- How it stands in a queue, as JSON (Entered in stepwell.store.queues); NULL: in none.
+    entry TEXT,
+    input ANY
+) STRICT;
+
 -- Attributes, tags, notes ----------------------------------------------------------------------------------------------
 -- What runs are found by. Notes are acts (stepwell_acts, 'note').
 
