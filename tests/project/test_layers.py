@@ -193,7 +193,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ],
     ],
     "stepwell.definitions": [
-        ["arguments", "invoke", "step_call"],
+        ["arguments", "invoke", "jobs", "step_call"],
         ["saying"],
         ["definition"],
         ["code_identity", "namesakes", "schedules"],

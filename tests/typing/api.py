@@ -216,6 +216,10 @@ def takes_a_connection(connection: Connection) -> None: ...
 
 def engine_gives_typed_runs(order: Order) -> None:
     with Engine("orders.db", workflows=[checkout, billing], durability="full") as engine:
+        assert_type(engine.start(charge, order, id="job", on_conflict="replace").result(), Receipt)
+        assert_type(engine.start(call, order, queue=queue, reuse="after-failure").result(), int)
+        engine.start(call, "order")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+        engine.start(call, order, on_conflict="skip")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
         run = engine.start(checkout, order, id="order-42")
         assert_type(run, stepwell.Run[str])
         assert_type(run.result(timeout=60), str)

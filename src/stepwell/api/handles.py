@@ -68,6 +68,9 @@ class Starter(Answering):
     def start(self, workflow: Callable[[*Ts], Any] | str, /, *args: *Ts, **options: Unpack[StartOptions]) -> Run[Any]:
         """Start a run of `workflow` with `args` (and `kwargs`); when this returns, the run survives power loss.
 
+        A step in its place is executed by itself, as a job: its attempts, limit and delivery are those of the step, the
+        run shows as ``step:`` and its name, and returns what it returns. By name as well: ``"step:shop.mail"``.
+
         In a transaction: if, and only if, that commits. The options, by name:
 
         - `id`: the run's name; the same id again gives the same run, never a second one. Without it, one is generated

@@ -11,9 +11,9 @@ from stepwell.definitions.definition import (
     failure_workflow,
     how_to_make_it_a_workflow,
     is_workflow,
-    registered_workflows,
 )
 from stepwell.definitions.durable import as_definition
+from stepwell.definitions.jobs import Served
 from stepwell.definitions.queues import Limit, Queue, used
 from stepwell.definitions.start_options import ConflictOptions, QueueOptions
 from stepwell.errors import InvalidArgument
@@ -183,10 +183,12 @@ def duration_microseconds(duration: float | timedelta, what: str) -> int:
     return int(to_seconds(duration, what) * MICROSECONDS)
 
 
-def checked_workflows(workflows: Iterable[Workflow[..., Any]] | None) -> Mapping[str, Workflow[..., Any]]:
-    """Return the workflows that are given, by name; of None, all that this process defines, also later."""
+def checked_workflows(
+    workflows: Iterable[Workflow[..., Any]] | None,
+) -> Mapping[str, Workflow[..., Any]]:
+    """Return the workflows that are given, by name, and the steps; of None, all of this process, also later ones."""
     if workflows is None:
-        return registered_workflows()
+        return Served()
     if isinstance(workflows, (str, bytes, Mapping)) or not isinstance(workflows, Iterable):
         raise InvalidArgument(f"workflows must be a list of @workflow objects, not {workflows!r}")
     chosen: dict[str, Workflow[..., Any]] = {}
@@ -201,7 +203,7 @@ def checked_workflows(workflows: Iterable[Workflow[..., Any]] | None) -> Mapping
             workflow.note_served()
         if chosen.setdefault(workflow.name, workflow) is not workflow:
             raise InvalidArgument(f"workflows has two of the name {workflow.name!r}; give one of them another name=")
-    return chosen
+    return Served(chosen) if chosen else chosen
 
 
 def _served_queues(queues: Iterable[Queue | str] | None) -> frozenset[str] | None:

@@ -31,12 +31,13 @@ from stepwell.definitions.definition import (
     Workflow,
     checked_kwargs,
     how_to_make_it_a_workflow,
+    is_step,
     is_workflow,
     refuse_named,
-    registered_workflows,
     workflow_named,
 )
 from stepwell.definitions.durable import as_definition
+from stepwell.definitions.jobs import Served, job_of
 from stepwell.definitions.namesakes import are_different, place_of
 from stepwell.definitions.queues import QueueSlot, Rate, Unset, changed_settings, check_key, queue_entry
 from stepwell.definitions.start_options import start_policy
@@ -99,16 +100,18 @@ class RequestFactory(RepairRequestFactory):
         if isinstance(workflow, str):
             return self.workflow_called(workflow)
         found = as_definition(workflow)
+        if is_step(found):
+            return job_of(found)
         if not is_workflow(found):
             raise InvalidArgument(
-                f"start() needs a @workflow, or the name of one, as its first argument, not {workflow!r}; "
+                f"start() needs a @workflow or a @step, or the name of one, as its first argument, not {workflow!r}; "
                 f"{how_to_make_it_a_workflow(found)}"
             )
         return found
 
     def workflow_called(self, name: str) -> Workflow[..., Any]:
         """Return the workflow of this name, or what stands for it where this process does not have it."""
-        return self._workflows.get(name) or registered_workflows().get(name) or workflow_named(name)
+        return self._workflows.get(name) or Served().get(name) or workflow_named(name)
 
     def start(self, workflow: Workflow[..., Any], args: tuple[Any, ...], options: StartOptions) -> StartRun:
         """Return the request to start a run; see `stepwell.Engine.start` for the options."""

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Concatenate, Final, Literal, ParamSpec, Self, TypeGuard, TypeVar, cast, overload
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -299,6 +300,11 @@ def how_to_make_it_a_workflow(value: object) -> str:
     return f"a decorator above @workflow made it a plain function again: put @workflow on top (it wraps {inner!r})"
 
 
+def is_step(value: object) -> TypeGuard[Step[..., Any]]:
+    """Tell whether `value` is what `step` or `transaction` makes."""
+    return isinstance(value, Step)
+
+
 def refuse_named(workflow: object, named: Mapping[str, object]) -> None:
     """Raise `DefinitionError` (a `TypeError`) for keyword arguments of a start that are none of its options."""
     if named:
@@ -373,6 +379,11 @@ def _positive(duration: float | timedelta, what: str) -> float:
     return seconds
 
 
+#: The steps that live, by name; of several with one name the one that was declared last. See `definitions.jobs`.
+STEPS: Final[WeakValueDictionary[str, Step[..., Any]]] = WeakValueDictionary()
+#: How the names begin of what stands for steps that are started by themselves.
+JOB_PREFIX: Final = "step:"
+
 _registry: Final[dict[str, Workflow[..., Any]]] = {}
 
 
@@ -442,6 +453,8 @@ def workflow(
 
     def declare(found: Callable[P, R]) -> Workflow[P, R]:
         declared = Workflow(found, name, fail_on, max_journal_entries, on_failure)
+        if declared.name.startswith(JOB_PREFIX):
+            raise DefinitionError(f"a workflow cannot be called {declared.name!r}: so are steps that are started")
         check_workflow(_registry, declared)
         _registry[declared.name] = declared
         return declared
@@ -498,7 +511,9 @@ def step(
     options = step_options(retry, timeout, deadline, delivery, isolate, limit)
 
     def declare(found: Callable[P, R]) -> Step[P, R]:
-        return Step(found, name, options)
+        declared = Step(found, name, options)
+        STEPS[declared.name] = declared
+        return declared
 
     return declare if function is None else declare(function)
 
@@ -529,6 +544,8 @@ def transaction(
     options = step_options(retry, None, None, "at-least-once")
 
     def declare(found: Callable[Concatenate[Connection, P], R]) -> Transaction[P, R]:
-        return Transaction(cast("Callable[P, R]", found), name, options)
+        declared = Transaction(cast("Callable[P, R]", found), name, options)
+        STEPS[declared.name] = declared
+        return declared
 
     return declare if function is None else declare(function)

@@ -11,7 +11,7 @@ import copy
 import functools
 import sys
 from asyncio.events import _get_running_loop
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
@@ -44,6 +44,10 @@ class Host(Protocol):
 
     def call(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a durable call: a coroutine where the definition is async, else the result itself."""
+        ...
+
+    def call_async(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
+        """Return a coroutine that makes a durable call, whichever way the definition is declared."""
         ...
 
 

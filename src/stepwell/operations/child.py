@@ -16,11 +16,13 @@ from stepwell.definitions.definition import (
     Workflow,
     checked_kwargs,
     how_to_make_it_a_workflow,
+    is_step,
     is_workflow,
     refuse_named,
     workflow_named,
 )
 from stepwell.definitions.durable import as_definition
+from stepwell.definitions.jobs import job_of
 from stepwell.definitions.queues import Queue, QueueSlot, batch_count, queue_entry
 from stepwell.definitions.start_options import start_policy
 from stepwell.errors import InvalidArgument, RunConflict, RunFailed
@@ -129,6 +131,8 @@ async def start(
 ) -> ChildRun[Any]:
     """Start a child run and return its handle at once; to wait for the child right away, just call its workflow.
 
+    A step instead of a workflow makes it a job, as `stepwell.Engine.start` does.
+
     A workflow may be given by its name, if its code is elsewhere; its result is plain JSON data then. `id`: the child's
     id; without it, the parent's id and a number. An attached child is cancelled when its parent ends; a `detached` one
     goes on. Raises `RunConflict` where the id is taken by a run of another workflow or other input.
@@ -140,9 +144,12 @@ async def start(
     refuse_named(workflow, named)
     # A name means the same in every process that replays this, also in one that has the workflow.
     definition: object = workflow_named(workflow) if isinstance(workflow, str) else as_definition(workflow)
+    if is_step(definition):
+        definition = job_of(definition)
     if not is_workflow(definition):
         raise InvalidArgument(
-            f"start() needs a @workflow, or the name of one, not {workflow!r}; {how_to_make_it_a_workflow(workflow)}"
+            f"start() needs a @workflow or a @step, or the name of one, not {workflow!r}; "
+            f"{how_to_make_it_a_workflow(workflow)}"
         )
     if id is not None:
         check_id(id)

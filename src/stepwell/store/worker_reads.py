@@ -64,6 +64,10 @@ class WorkerReads(QueueReads, ScheduleReads, StreamReads, PromiseReads, Protocol
         """Return those of the runs with these ids that have ended or are halted."""
         ...
 
+    def started_steps(self) -> list[str]:
+        """Return the names that runs of single steps have had in the place of a workflow's; see `definitions.jobs`."""
+        ...
+
     def halted(self, workflows: Sequence[str], crashes: int) -> list[int]:
         """Return the keys of the ``halted`` runs of these workflows that have fewer `crashes`, oldest first."""
         ...

@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from msgspec.structs import replace
 
+from stepwell.definitions.jobs import Job
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import (
     ResultNotSerializable,
@@ -406,7 +407,9 @@ class Activator:
             definition = run.execution.definition
             where = f"the result of workflow {definition.name!r} in run {run.id!r}"
             try:
-                result = definition.encode_result(self._runs.codec, outcome.result, where)
+                result = self._result_of_job(run, work) if isinstance(definition, Job) else None
+                if result is None:
+                    result = definition.encode_result(self._runs.codec, outcome.result, where)
             except SerializationError as problem:
                 unfit = ResultNotSerializable(
                     f"{problem}. All its steps are recorded. Mend the workflow, {described(definition.function)}, then "
@@ -443,6 +446,17 @@ class Activator:
     ) -> None:
         workflow = run.execution.definition.name
         tell_of_failure(self._runs, Failed(run.key, run.id, workflow, run.parent, status, failure, step), work)
+
+    def _result_of_job(self, run: LoadedRun, work: UnitOfWork) -> Payload:
+        """Return what the step of a run returned that is nothing else, None where it has to be encoded.
+
+        It is what the run returns, in the same commit, so it is not written twice: the journal is left without it.
+        """
+        last = work.changes[-1] if work.changes else None
+        if not isinstance(last, Entry) or last.kind != "step" or last.run != run.key:
+            return None
+        work.changes.pop()
+        return last.value
 
     def _continue(self, run: LoadedRun, continued: ContinuedAsNew, work: UnitOfWork) -> RunContinues:
         """Begin another chapter: what the code of this one has under way is given up, nothing else is lost."""

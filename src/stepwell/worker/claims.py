@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from stepwell.definitions.jobs import Served
 from stepwell.errors import StepwellError
 from stepwell.model.lifecycle import ENDED
 from stepwell.store.changes import RunsClaimed, RunsReleased, WorkerServes, WorkTaken
@@ -58,11 +59,17 @@ class Claims:
         runs = self._runs
         if not self.takes_work:
             return
+        self._note_jobs()
         served = list(self._workflows)
         self.claim(self._reads.halted(served, self._limits.crashes), unasked=True)
         for record in self._reads.facts(self._reads.stranded(served, runs.now, _CLAIMED_AT_ONCE)):
             self._unstarted.leave_pending(record)
         self.look()
+
+    def _note_jobs(self) -> None:
+        """Find out which steps were started by themselves, also by others, so that those are served that are here."""
+        if isinstance(self._workflows, Served):
+            self._workflows.note(self._reads.started_steps())
 
     def serving(self) -> list[str]:
         """Return the workflows that this worker has; the caller tells the store."""
@@ -94,6 +101,7 @@ class Claims:
         if runs.draining or not self.takes_work:
             runs.parked.at = None
             return
+        self._note_jobs()
         if len(self._workflows) != self._announced:  # a module was imported since
             runs.batch.lone_work().changes.append(WorkerServes(self.serving()))
         served = list(self._workflows)

@@ -22,6 +22,7 @@ from stepwell.model.attributes import AttributeValue
     "stepwell start shop.checkout '{\"number\": 42}' --id order-42",
     "stepwell start report 2026 --kwarg lines=10 --queue nightly --priority 5",
     "stepwell start report 2026 --wait 60",
+    "stepwell start step:shop.mail '\"ada\"'",
 )
 @click.argument("workflow", metavar="WORKFLOW")
 @click.argument("arguments", nargs=-1, type=json_or_text, metavar="[ARG]...")

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from stepwell.definitions.definition import JOB_PREFIX
 from stepwell.errors import RunConflict
 from stepwell.model.attributes import Description
 from stepwell.model.journal import Entry
@@ -64,9 +65,14 @@ class Creation(Part):
         self._successors = successors
         self._tell = tell
         self._describe = describe
+        self._steps: set[str] = set()  # that this transaction has noted as started
         self._insert: Ladder = ladder(sql["run_created"], _ROWS)
         #: For `Applier.handlers`.
         self.handlers: dict[type, Callable[[Any], Any]] = {RunCreated: self._run_created}
+
+    def forget(self) -> None:
+        """Forget what was noted: another transaction begins, or a part of this one was set back."""
+        self._steps.clear()
 
     def _run_created(self, change: RunCreated) -> Created:
         entry = change.entry
@@ -154,6 +160,11 @@ class Creation(Part):
         """Take note of what a new run means for its queue and for other workers."""
         entry = change.entry
         self._after.evidence = self._sql["evidence_of_run"], (key, change.id)
+        if change.workflow.startswith(JOB_PREFIX) and change.workflow not in self._steps:
+            self._steps.add(change.workflow)
+            self._execute(self._sql["step_started"], (change.workflow,))
+            if self._connection.changes():  # workers that have it do not know yet that they serve it
+                self._after.made_work = True
         if change.description is not None:
             self._describe(key, change.description, change.at, change.described_by)
         if entry is None:

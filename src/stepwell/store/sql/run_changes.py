@@ -151,11 +151,13 @@ class Applier(Part):
         self._entries = []
         self._ties = {}
         self.entries.begin(epoch)
+        self.creation.forget()
 
     def drop_entries(self) -> None:
         """Forget the entries gathered since the last flush; their unit was refused."""
         self._entries, self._told, self._ties = [], [], {}
         self.entries.drop()
+        self.creation.forget()
 
     def apply(self, changes: Sequence[Change]) -> list[Any]:
         """Apply changes in order and return their results. Entries become rows with the next `flush`."""

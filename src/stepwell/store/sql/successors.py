@@ -142,13 +142,13 @@ class Successors(Part):
         journal_from = self._begin_chapter(run, "started", at)  # with all entries of the one before written
         ops_before = self._row("last_op", run)[0]
         self._execute(self._sql["chapter_begun"], (run, "started", at, journal_from, None, ops_before))
-        self._withdraw_promises(run, at)
         for name in ("values_purged", "stream_items_purged", "streams_purged", "settlements_purged"):
             self._execute(self._sql[name], (to_json([run]),))
         self._execute(self._sql["messages_before_deleted"], (run, start.messages_after))
         queue = None if start.entry is None else start.entry.queue
         values = (start.input, start.fingerprint, start.deadline_at, start.ahead, start.reason, queue)
         self._execute(self._sql["run_started_anew"], (run, at, journal_from, *values))
+        self._withdraw_promises(run, at)
         if start.entry is not None:
             workflow = self._row("workflow_of", run)[0]
             self._entries.enter(run, workflow, start.entry, at)

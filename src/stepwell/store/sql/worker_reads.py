@@ -86,6 +86,10 @@ class SqlWorkerReads(PromiseReader, StreamReader):
 
     # --- work --------------------------------------------------------------------------------------------------------
 
+    def started_steps(self) -> list[str]:
+        """Return the names that runs of single steps have had in the place of a workflow's."""
+        return [name for (name,) in self._rows("started_steps")]
+
     def halted(self, workflows: Sequence[str], crashes: int) -> list[int]:
         """Return the keys of the ``halted`` runs of these workflows that have fewer `crashes`, oldest first."""
         return self._firsts("halted", to_json(workflows), crashes)

@@ -1,15 +1,25 @@
--- The SQL of starts whose id belongs to a run already. Read by `named_sql`; used by `sql/successors.py`. Times are
+-- The SQL of starts whose id belongs to a run already, and of starts of steps. Read by `named_sql`; used by `sql/successors.py` and
+-- `sql/creation.py`. Times are
 -- microseconds since the Unix epoch.
+
+-- name: step_started
+-- ?1 name.
+INSERT INTO stepwell_steps (name) VALUES (?1) ON CONFLICT DO NOTHING;
+
+-- name: started_steps
+SELECT name FROM stepwell_steps;
 
 -- name: last_message
 -- Messages with higher positions are sent after this.
 SELECT coalesce(max(position), 0) FROM stepwell_messages;
 
 -- name: last_op
--- ?1 run. The highest number of an operation of any of its chapters.
+-- ?1 run. The highest number of an operation of any of its chapters; a step that was started has one that is not in the
+-- journal where it returned.
 SELECT max(
     coalesce((SELECT max(op) FROM stepwell_journal WHERE run = ?1), 0),
     coalesce((SELECT max(ops_before) FROM stepwell_chapters WHERE run = ?1), 0)
+        + (SELECT workflow LIKE 'step:%' FROM stepwell_runs WHERE key = ?1)
 );
 
 -- name: workflow_of

@@ -20,6 +20,14 @@ CREATE TABLE stepwell_summaries (
     summary TEXT NOT NULL CHECK (summary <> ''),
     PRIMARY KEY (run, op)
 ) STRICT, WITHOUT ROWID;
+-- --- steps that are started by themselves -----------------------------------------------------------------------------
+
+CREATE TABLE stepwell_steps (
+    -- The names that such runs have had in the place of a workflow's ("step:" and the name of the step), so that a worker
+    -- knows which of its steps to look for.
+    name TEXT NOT NULL PRIMARY KEY CHECK (name <> '')
+) STRICT, WITHOUT ROWID;
+
 -- --- starts whose id belongs to a run ---------------------------------------------------------------------------------
 
 CREATE TABLE stepwell_replacements (
