@@ -298,7 +298,7 @@ def promise(
 
 
 @overload
-def map(
+def map(  # type: ignore[overload-overlap] # as in stepwell.operations.map
     function: Callable[[T], Coroutine[Any, Any, D]],
     items: Iterable[T],
     /,

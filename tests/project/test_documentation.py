@@ -39,6 +39,7 @@ ELSEWHERE = [
     "docs/how-to/come-from-dbos.md",
     "docs/how-to/come-from-temporal.md",
     "docs/how-to/keep-secrets.md",
+    "docs/how-to/stream-to-a-browser.md",
     "docs/how-to/test-workflows.md",
     "docs/how-to/use-in-notebooks.md",
     "docs/how-to/use-with-django.md",

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import importlib
 import inspect
+import json
 import re
 import sys
 import textwrap
@@ -44,7 +45,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
     yield module
     for name in set(sys.modules) - before:
-        if name.partition(".")[0] in ("shop", "shop_fastapi", "shop_flask"):
+        if name.partition(".")[0] in ("shop", "shop_fastapi", "shop_flask", "shop_chat"):
             del sys.modules[name]
 
 
@@ -68,6 +69,29 @@ def test_the_fastapi_program_places_approves_and_tells(site: Callable[[str, str]
             assert (await client.post("/orders/o1/approval")).status_code == 409
             with pytest.raises(RunConflict):
                 await shop.app.state.engine.start(shop.checkout, "o1", 43, id="o1")
+
+    asyncio.run(use())
+
+
+def test_the_chat_program_streams_an_answer_and_goes_on_where_a_browser_was(
+    site: Callable[[str, str], ModuleType],
+) -> None:
+    chat = site("shop_chat", blocks("stream-to-a-browser.md")[0])
+
+    async def use() -> None:
+        transport = httpx.ASGITransport(chat.app)
+        async with (
+            chat.app.router.lifespan_context(chat.app),
+            httpx.AsyncClient(transport=transport, base_url="http://shop") as client,
+        ):
+            path = (await client.post("/questions/q1?question=why")).json()["events"]
+            answer = (await client.get(path)).text
+            tokens = [json.loads(line[6:])["token"] for line in answer.splitlines() if line.startswith('data: {"t')]
+            assert "".join(tokens) == await (await chat.app.state.engine.get("q1")).result() == "You asked: why "
+            assert answer.endswith("event: end\ndata: {}\n\n")
+            rest = (await client.get(path, headers={"last-event-id": "1"})).text
+            assert rest.startswith('id: 2\ndata: {"token": "why ", "attempt": 1}\n\nevent: end')
+            assert (await client.get("/questions/q2/events")).status_code == 404
 
     asyncio.run(use())
 

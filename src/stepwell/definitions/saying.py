@@ -94,6 +94,9 @@ async def say(speaker: Speaker, said: Said) -> None:
     future: asyncio.Future[None] = loop.create_future()
 
     def heard(error: BaseException | None) -> None:
+        if _get_running_loop() is loop:  # the engine's own, on which the commit was made
+            _resolve(future, error)
+            return
         try:
             loop.call_soon_threadsafe(_resolve, future, error)
         except RuntimeError:  # the loop is closed: nobody is left to hear it

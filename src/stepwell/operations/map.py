@@ -41,8 +41,9 @@ class ItemResult(msgspec.Struct, Generic[T, D], frozen=True, eq=False):
     error: Exception | None = None
 
 
+# A coroutine is a result as well, to mypy; the first that fits is the one that is meant.
 @overload
-async def map(
+async def map(  # type: ignore[overload-overlap]
     function: Callable[[T], Coroutine[Any, Any, D]],
     items: Iterable[T],
     /,
@@ -205,7 +206,8 @@ async def _some(run: Execution, call: CallOne, borne: _Borne, at_once: int) -> N
     tasks = [run.loop.create_task(take()) for _ in range(min(at_once, len(borne.items)))]
     everyone = asyncio.gather(*tasks)
     try:
-        await asyncio.wait([everyone, decided], return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [everyone, decided]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if not decided.done():
             await everyone
     finally:
