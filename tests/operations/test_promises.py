@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -71,6 +71,8 @@ TYPES: dict[str, Any] = {
     "word": Literal["yes", "no"],
     "decimal": Decimal,
     "any": Any,
+    "map": dict[int, str],
+    "moments": tuple[date | None, ...],
 }
 
 
@@ -230,6 +232,8 @@ def test_an_async_engine_answers_in_and_out_of_a_transaction(tmp_path: Path) -> 
         ("verdict", {"granted": True, "limit": "x"}, "limit"),
         ("decimal", "x", "decimal"),
         ("any", Decimal("1.5"), "without a type"),
+        ("map", {"one": "a"}, "int"),
+        ("moments", ["2026-13-01"], "date"),
     ],
 )
 def test_an_answer_of_another_type_is_refused_before_anything_is_recorded(
@@ -250,6 +254,8 @@ def test_an_answer_of_another_type_is_refused_before_anything_is_recorded(
         ("list", [2**70], [2**70]),
         ("any", {"a": None}, {"a": None}),
         ("any", None, None),
+        ("map", {1: "a"}, {1: "a"}),
+        ("moments", ["2026-11-28", None], (date(2026, 11, 28), None)),
     ],
 )
 def test_an_answer_comes_as_its_type(engine: TestEngine, type: str, value: object, read: object) -> None:

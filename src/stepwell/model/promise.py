@@ -43,14 +43,15 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
 class PromiseForm(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a person is asked, as JSON in the file.
 
-    `schema` is the JSON schema of the answer, `type` the name of its type; `cls` is where that is a class of a module,
-    ``module:name``. `choices`, `evidence` and `default` are JSON. `has_default`: when its time has passed, the run goes
-    on with the default; else it is raised `PromiseTimedOut`.
+    `schema` is the JSON schema of the answer, `type` the name of its type. `made_of` are the classes of that type: one,
+    as ``module:name``, or a list of one and its arguments; None where it is made of more than classes. `choices`,
+    `evidence` and `default` are JSON. `has_default`: when its time has passed, the run goes on with the default; else
+    it is raised `PromiseTimedOut`.
     """
 
     type: str
     schema: msgspec.Raw = msgspec.Raw(b"{}")
-    cls: str = ""
+    made_of: Any = None
     title: str = ""
     text: str = ""
     choices: list[msgspec.Raw] = []

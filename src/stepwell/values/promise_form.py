@@ -7,16 +7,18 @@ schema of the type. Where that class is imported in the process, it is read as s
 from __future__ import annotations
 
 import sys
+import types
+import typing
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from stepwell.errors import InvalidArgument, SerializationError
+from stepwell.errors import DefinitionError, InvalidArgument, SerializationError
 from stepwell.model.names import check_text
 from stepwell.model.promise import Form, PromiseForm
 from stepwell.values.decoders import is_untyped, show
-from stepwell.values.inspection import MISSING
+from stepwell.values.inspection import MISSING, items_of
 from stepwell.values.json_schema import misfit, schema_of
 from stepwell.values.payload import write
 
@@ -41,7 +43,7 @@ def form_of(codec: Codec, converter: Converter, form: Form | None, default: Any,
     found = PromiseForm(
         type=_ANYTHING if is_untyped(annotation) else show(annotation),
         schema=_schema(annotation),
-        cls=_class_path(annotation),
+        made_of=None if is_untyped(annotation) else _made_of(annotation),
         title=check_text(form.title, f"{where}: title") or "",
         text=check_text(form.text, f"{where}: text") or "",
         choices=[_chosen(converter, choice, where) for choice in form.choices],
@@ -64,10 +66,16 @@ def _known_schema(annotation: Any) -> msgspec.Raw:
     return msgspec.Raw(b"{}" if is_untyped(annotation) else msgspec.json.encode(schema_of(annotation)))
 
 
-def _class_path(annotation: Any) -> str:
-    if not isinstance(annotation, type) or is_untyped(annotation):
-        return ""
-    return f"{annotation.__module__}:{annotation.__qualname__}"
+def _made_of(annotation: Any) -> Any:
+    """Return the classes that an annotation is made of, see `PromiseForm`."""
+    origin: Any = typing.get_origin(annotation)
+    if origin is None:
+        if annotation is types.NoneType:
+            return "types:NoneType"
+        return f"{annotation.__module__}:{annotation.__qualname__}" if isinstance(annotation, type) else None
+    whole = "typing:Union" if origin in (typing.Union, types.UnionType) else _made_of(origin)
+    parts = ["builtins:Ellipsis" if part is ... else _made_of(part) for part in typing.get_args(annotation)]
+    return None if None in (whole, *parts) else [whole, *parts]
 
 
 def _chosen(converter: Converter, choice: Any, where: str) -> msgspec.Raw:
@@ -104,22 +112,34 @@ def answer_of(codec: Codec, form: PromiseForm, value: Any, where: str) -> Payloa
     if fault is None and form.type == _ANYTHING and isinstance(payload, str) and payload.startswith(" "):
         fault = f"$: without a type it must be what JSON has itself, not {type(value).__name__}"
     if fault is None:
-        fault = _class_fault(codec, form.cls, payload, where)
+        fault = _class_fault(codec, form.made_of, payload, where)
     if fault is not None:
         raise InvalidArgument(f"{where} takes {form.type}, and this is none: {fault}. Nothing was recorded")
     return payload
 
 
-def _class_fault(codec: Codec, path: str, payload: Payload, where: str) -> str | None:
-    """Say why an answer cannot be read as its class, where that is imported here. Nothing is imported for that."""
-    module, _, name = path.partition(":")
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if not isinstance(found, type):
-        return None
+def _class_fault(codec: Codec, made_of: Any, payload: Payload, where: str) -> str | None:
+    """Say why an answer cannot be read as its type, where that is imported here. Nothing is imported for that."""
     try:
-        codec.converter(found).decode(payload, f"the answer to {where}")
+        annotation = _found(made_of)
+        if annotation is not None:
+            codec.converter(annotation).decode(payload, f"the answer to {where}")
     except SerializationError as error:
         return str(error)
+    except (DefinitionError, TypeError, AttributeError, KeyError):  # it is another one here, or not imported
+        return None
     return None
+
+
+def _found(made_of: Any) -> Any:
+    """Return the annotation that is made of these classes; raises `KeyError` or `AttributeError` for a missing one."""
+    if isinstance(made_of, list):
+        whole, *parts = map(_found, items_of(made_of))
+        return whole[tuple(parts)]
+    if made_of is None:
+        return None
+    module, _, name = made_of.partition(":")
+    found: Any = sys.modules[module]
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
