@@ -15,10 +15,13 @@ from typing import Any
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from stepwell import Engine, Limit, PermanentError, Queue, Retry, publish, receive, step, workflow
 from stepwell.ui import app
+
+# A slow machine is no fault of a page.
+expect.set_options(timeout=60_000)
 
 TOKEN = "the token of the browser's tests"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
@@ -198,7 +201,7 @@ class Window:
 def window(chromium: Browser, site: Served, **options: Any) -> Iterator[Window]:
     """Open a window of its own."""
     context = chromium.new_context(**{"viewport": {"width": 1360, "height": 860}, **options})
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     try:
         yield Window(context, site)
     finally:
