@@ -166,6 +166,10 @@ class ReadService(OverviewService):
             raise InvalidArgument(f"runs are counted by {', '.join(get_args(CountGroup))}, not by {by!r}")
         return self._inspector.count_by(self.run_filter(filter), by)
 
+    def schema(self) -> str:
+        """Return the SQL of the file's tables and views of ours, with its comments."""
+        return ";\n\n".join(self._inspector.schema()) + ";"
+
     def attribute_names(self) -> list[str]:
         """Return the names of the attributes that runs have, in order."""
         return self._inspector.attribute_names()
@@ -287,6 +291,12 @@ class ReadService(OverviewService):
             entries += [JournalEntry.of(entry, self._codec, record.ahead, summaries) for entry in page]
             after = page[-1].position
         return entries
+
+    def journal_after(self, run_id: str, position: int) -> list[JournalEntry]:
+        """Return the entries of a run's present chapter with a higher position, in order, a page of them at most."""
+        record = self.record(run_id)
+        entries = self._inspector.journal(record.key, after=position)
+        return [JournalEntry.of(entry, self._codec, record.ahead) for entry in entries]
 
     def acts(self, run_id: str) -> list[Act]:
         """Return what somebody did to a run, the oldest first; raises `RunNotFound`."""

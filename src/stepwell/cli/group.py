@@ -70,6 +70,7 @@ COMMANDS: Final[dict[str, CommandRow]] = {
     "takeover": CommandRow(
         "Act", "take the runs of a stalled worker, and let others carry them on", "takeover:takeover"
     ),
+    "docs": CommandRow("Look", "show a page of the documentation, which ships with the package", "docs:docs"),
     "doctor": CommandRow("Look", "examine the file: what is wrong, or will be soon, and what to do", "doctor:doctor"),
     "check": CommandRow(
         "Keep", "replay the runs in flight with the code of today, and say which do not go on", "check:check"
@@ -79,6 +80,10 @@ COMMANDS: Final[dict[str, CommandRow]] = {
     "restore": CommandRow(
         "Keep", "put a backup in the place of the file, and pause what was under way", "restore:restore"
     ),
+    "prune": CommandRow("Keep", "delete runs that ended long ago", "prune:prune"),
+    "demo": CommandRow("Set up", "run a workflow, kill its worker on the way, and see what becomes of it", "demo:demo"),
+    "bench": CommandRow("Set up", "measure what this disk can do, and what the engine makes of it", "bench:bench"),
+    "mcp": CommandRow("Set up", "serve coding agents, which look into the file", "mcp:mcp"),
     "completion": CommandRow(
         "Set up", "print what has a shell complete commands, options and ids", "completion:completion"
     ),

@@ -15,6 +15,7 @@ from stepwell.model.attributes import AttributeValue
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
+_TIMES: Final = ("created", "started", "ended")
 #: How many ids a shell is offered.
 _OFFERED: Final = 50
 
@@ -143,6 +144,32 @@ def yes_option(function: _Function) -> _Function:
 def reason_option(help_text: str = "Why; `stepwell show` tells it.") -> Callable[[_Function], _Function]:
     """Return what gives a command the parameter `reason`."""
     return click.option("--reason", metavar="TEXT", help=help_text)
+
+
+def filters(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return what a word of a filter could go on with, for a shell: fields and attributes, and the values of some."""
+    del param
+    from stepwell.api.filters import FIELDS
+    from stepwell.cli.reading import reads
+    from stepwell.errors import StepwellError
+    from stepwell.model.lifecycle import STATUSES
+
+    field, colon, value = incomplete.partition(":")
+    try:
+        with reads(ctx.params.get("db") or database.found()) as read:
+            if not colon:
+                names = [f"{name}{'>' if name in _TIMES else ':'}" for name in FIELDS]
+                names += [f"{name}=" for name in read.attribute_names()]
+                return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+            known = {
+                "status": lambda: STATUSES,
+                "tag": lambda: read.tag_names(_OFFERED),
+                "workflow": lambda: read.counts("", "workflow"),
+                "queue": read.queue_names,
+            }
+            return [CompletionItem(f"{field}:{name}") for name in known.get(field, tuple)() if name.startswith(value)]
+    except (StepwellError, click.UsageError):
+        return []
 
 
 def ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -61,7 +61,7 @@ def on_terminal() -> bool:
 
 
 #: Colours of states: what needs somebody stands out, what is over recedes.
-_COLOURS: Final = {
+COLOURS: Final = {
     "completed": "green",
     "failed": "bold red",
     "halted": "bold yellow",
@@ -96,7 +96,7 @@ def _draw_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(name, overflow="fold", no_wrap=number == 0 or name in _TIMES)
     for row in rows:
         cells = [
-            Text(text, style=_COLOURS.get(text, "") if name in ("STATUS", "STATE", "KIND") else "")
+            Text(text, style=COLOURS.get(text, "") if name in ("STATUS", "STATE", "KIND") else "")
             for name, text in zip(header, row, strict=True)
         ]
         table.add_row(*cells)

@@ -36,7 +36,7 @@ def show_run(details: RunDetails, db: str, *, tail: int | None, as_json: bool) -
     print()
     if left_out:
         print(f"{counted(left_out, 'line')} of the journal before these {'is' if left_out == 1 else 'are'} left out")
-    rows = [_journal_row(entry, count) for entry, count in _ticks_together(entries)]
+    rows = [journal_row(entry, count) for entry, count in _ticks_together(entries)]
     print_table(("OP", "KIND", "NAME", "AT", "ATTEMPT", "VALUE"), rows)
     _print_failures(entries, failure.origin if status == "halted" and failure is not None else failure)
 
@@ -44,7 +44,9 @@ def show_run(details: RunDetails, db: str, *, tail: int | None, as_json: bool) -
 def _facts(details: RunDetails) -> dict[str, Any]:
     """Return what is known of the run itself, by name; what does not apply to it is left out."""
     info = details.info
-    facts: dict[str, Any] = msgspec.structs.asdict(info)
+    facts: dict[str, Any] = {
+        name: value for name, value in msgspec.structs.asdict(info).items() if value is not msgspec.UNSET
+    }
     if details.owner is not None:
         facts["worker"] = details.owner
     facts["input"] = details.input
@@ -100,7 +102,8 @@ def _is_tick(entry: JournalEntry) -> bool:
     return entry.operation == 0 and entry.name == TICK
 
 
-def _journal_row(entry: JournalEntry, count: int) -> tuple[str, ...]:
+def journal_row(entry: JournalEntry, count: int = 1) -> tuple[str, ...]:
+    """Return an entry in words: operation, kind, name, when, attempt, value."""
     value = (
         f"{count} times"
         if count > 1

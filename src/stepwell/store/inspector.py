@@ -105,6 +105,10 @@ class Inspector(QueueReads, ScheduleReads, StreamReads, PromiseReads, OverviewRe
         """Return what is said of runs beside their rows, by key; nothing of those that there is nothing to say of."""
         ...
 
+    def schema(self) -> list[str]:
+        """Return what makes the tables and views of the file, in the store's language."""
+        ...
+
     def attribute_names(self) -> list[str]:
         """Return the names of all attributes that some run has, in order."""
         ...

@@ -76,6 +76,10 @@ class SqlInspector(OverviewReader, PromiseReader, StreamReader):
             for run in {*attributes, *tags, *places, *parents, *again}
         }
 
+    def schema(self) -> list[str]:
+        """Return what makes the tables and views of the file, in SQL."""
+        return self._firsts("schema")
+
     def attribute_names(self) -> list[str]:
         """Return the names of all attributes that some run has, in order."""
         return self._firsts("attribute_names")

@@ -1,6 +1,10 @@
 -- What `stepwell doctor` reads beside what everybody is shown: sizes, rates, what steps take. Of the journal only its last
 -- ?1 positions, so that it answers at once whatever the file has. Used by file_facts.py. Times are microseconds.
 
+-- name: schema
+-- What makes the tables and views, as whoever opens the file with any tool sees it.
+SELECT sql FROM sqlite_schema WHERE name GLOB 'stepwell_*' AND type IN ('table', 'view') ORDER BY type, name;
+
 -- name: doctor_step_kinds
 -- ?1 how many positions, ?2 how many rows.
 SELECT name, count(*), avg(at - started_at), max(at - started_at) FROM stepwell_journal

@@ -1,0 +1,144 @@
+"""What shows runs to people and agents: the tree of one, what comes as it comes, counts, pages of the documentation."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwell import Retry, receive, start, step, workflow
+from stepwell.cli import main
+from stepwell.cli.demo_flow import LEDGER, STEPS, demo
+from stepwell.cli.mcp_server import server
+from stepwell.testing import TestEngine
+
+
+@step(name="looking.flaky", retry=Retry(attempts=2, delay=60))
+async def flaky() -> str:
+    raise LookupError("nothing there\nat all")
+
+
+@workflow(name="looking.child")
+async def child() -> str:
+    return "grown"
+
+
+@workflow(name="looking.parent")
+async def parent() -> None:
+    await (await start(child, id="order-child")).result()
+    try:
+        await flaky()
+    except LookupError:
+        await receive("go")
+
+
+@pytest.fixture(scope="module")
+def orders(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("looking") / "orders.db"
+    with TestEngine(path) as engine:
+        engine.start(parent, id="order-parent", attributes={"customer": "acme"}, tags=["vip"])
+        engine.idle()
+        engine.advance(120)
+        engine.start(child, id="other", note="by phone")
+        engine.idle()
+    return str(path)
+
+
+def said(capsys: pytest.CaptureFixture[str], *line: str, code: int = 0) -> str:
+    assert main(list(line)) == code
+    out = capsys.readouterr()
+    return out.out if not code else out.out + out.err
+
+
+def test_a_run_is_a_tree_with_attempts_children_and_why_it_waits(
+    orders: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = said(capsys, "show", "order-parent", "--tree", "--db", orders)
+    lines = [" ".join(line.replace("│", " ").split()) for line in shown.splitlines()]
+    assert any("waiting" in line for line in lines[:1])
+    assert any("waits for the message 'go'" in line or "message 'go'" in line for line in lines)
+    assert any("customer=acme #vip" in line for line in lines)
+    assert any(line.startswith("├── ✓ 1 child looking.child") for line in lines)
+    assert any("order-child looking.child completed" in line for line in lines)
+    assert any("looking.flaky" in line and "attempt 2 LookupError: nothing there" in line for line in lines)
+    assert any("✗ attempt 1" in line for line in lines)
+    assert any("◌" in line and "message go" in line for line in lines)
+
+
+def test_a_beginning_that_no_other_id_has_is_enough(orders: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert json.loads(said(capsys, "show", "oth", "--json", "--db", orders))["id"] == "other"
+    assert "those that begin so: 'order-" in said(capsys, "show", "order-", "--db", orders, code=1)
+    assert "has no run 'x'" in said(capsys, "show", "x", "--db", orders, code=1)
+    assert "run 'other' is completed" in said(capsys, "show", "ot", "--follow", "--db", orders)
+
+
+def test_runs_are_counted_and_paged(orders: str, capsys: pytest.CaptureFixture[str]) -> None:
+    counts = ["list", "--counts", "--by", "workflow", "--json", "--db", orders]
+    assert json.loads(said(capsys, *counts)) == {"looking.child": 2, "looking.parent": 1}
+    assert "completed  2" in said(capsys, "list", "--counts", "--db", orders)
+    page = json.loads(said(capsys, "list", "--limit", "1", "--before", "other", "--json", "--db", orders))
+    assert [info["id"] for info in page] == ["order-child"]
+    assert "takes a filter" in said(capsys, "list", "--counts", "--roots", "--db", orders, code=2)
+
+
+def test_old_runs_are_counted_before_they_are_deleted(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with TestEngine(database) as engine:
+        engine.start(child, id="a")
+        engine.idle()
+    assert "1 run ended" in said(capsys, "prune", "--older-than", "1s", "--dry-run", "--db", str(database))
+    assert "1 run deleted" in said(capsys, "prune", "--older-than", "1s", "--yes", "--db", str(database))
+    assert "0 runs" in said(capsys, "prune", "--older-than", "1s", "--yes", "--db", str(database))
+
+
+def test_the_documentation_is_in_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "find-runs" in said(capsys, "docs")
+    assert said(capsys, "docs", "filters").startswith("# Filters of runs")
+    assert "find-runs" in said(capsys, "docs", "--search", "SET_ATTRIBUTES")
+    assert "Did you mean 'find-runs'?" in said(capsys, "docs", "find-run", code=2)
+    assert said(capsys, "docs", "--search", "no such words at all", code=1) == ""
+
+
+def test_the_disk_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = json.loads(said(capsys, "bench", "--seconds", "0.01", "--folder", str(tmp_path), "--json"))
+    assert len(figures) == 3
+    assert all(figure["per_second"] > 0 for figure in figures)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_demo_runs_fails_once_and_completes(engine: TestEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Path(str(engine._path)).with_suffix(".executed")
+    monkeypatch.setenv(LEDGER, str(ledger))
+    run = engine.start(demo, id="demo")
+    engine.idle()
+    engine.advance(1)
+    assert run.result(timeout=60) == STEPS
+    assert ledger.read_text().split() == [str(number) for number in range(1, STEPS + 1)]
+
+
+def test_agents_look_and_act_only_where_that_is_allowed(database: Path) -> None:
+    with TestEngine(database) as engine:
+        engine.start(parent, id="order-1")
+        engine.idle()
+    looks, acts = server(str(database), allow_acts=False), server(str(database), allow_acts=True)
+
+    async def main() -> None:
+        names = {tool.name for tool in await looks.list_tools()}
+        assert names == {"list_runs", "count_runs", "show_run", "why", "doctor", "schema", "docs"}
+        more = {tool.name for tool in await acts.list_tools()} - names
+        assert more == {"cancel_run", "retry_run", "resume_run", "pause_run", "unpause_run", "send_message"}
+
+        async def called(name: str, **given: Any) -> str:
+            return str(await acts.call_tool(name, given))
+
+        assert "order-1" in await called("list_runs", filter="workflow:looking.parent")
+        assert "is waiting" in await called("why", run="order-1")
+        assert "CREATE TABLE stepwell_tags" in await called("schema")
+        assert "Filters of runs" in await called("docs", topic="filters")
+        assert "order-1" in await called("show_run", run="order-1")
+        assert "recorded" in await called("pause_run", run="order-1", reason="asked to")
+        assert "an agent of" in await called("show_run", run="order-1")
+
+    asyncio.run(main())
