@@ -22,8 +22,10 @@ from stepwell.errors import (
     RunNotFound,
     StepwellError,
     StorageFull,
+    UpdateRefused,
 )
 from stepwell.model.acts import Actor
+from stepwell.model.updates import marked
 from stepwell.runtime.requests import (
     CancelRun,
     OutgoingMessage,
@@ -31,6 +33,7 @@ from stepwell.runtime.requests import (
     Request,
     SendMessage,
     StartRun,
+    UpdateRun,
     WaitForRun,
 )
 from stepwell.store.changes import RunCreated
@@ -43,13 +46,15 @@ if TYPE_CHECKING:
 
 #: The kinds of actions that are requests.
 REQUESTS: Final = frozenset(
-    {"start", "transact", "collect", "wait", "cancel", "send", "send_keyed", "pause", "unpause"}
+    {"start", "transact", "collect", "wait", "cancel", "send", "send_keyed", "update", "pause", "unpause"}
 )
 #: Those that may take effect twice where they are repeated, so whoever does not know how they ended lets them be.
 _ONCE_ONLY: Final = frozenset({"send", "collect"})
 _MOST_TRIES: Final = 8
 #: How many tries of one call can be told from those of others by their numbers in the table of effects.
 TRIES: Final = 1_000
+#: Updates have numbers from here on, which no node of a program has.
+UPDATES: Final = 1_000_000
 #: No run has this id.
 NOBODY: Final = "nobody"
 
@@ -137,6 +142,10 @@ class Callers:
                 return CancelRun(action.target, Actor("a caller", "asked for"))
             case "pause" | "unpause":
                 return PauseQueue(action.name, action.kind == "pause", Actor("a caller"))
+            case "update":
+                asked = json.dumps({"args": [UPDATES + call.number]})
+                message = OutgoingMessage(marked("note"), asked, marked(f"u{call.number}"))
+                return UpdateRun(action.target, message, is_new=False)
             case _:
                 key = None if action.kind == "send" else "c0"
                 return SendMessage(action.target, self._message(call, key))
@@ -238,7 +247,7 @@ class Callers:
 
     def _is_refusal(self, call: Call, error: BaseException) -> bool:
         """Tell whether an answer says for good that nothing was done."""
-        if isinstance(error, RunEnded):
+        if isinstance(error, (RunEnded, UpdateRefused)):
             return True
         if isinstance(error, RunNotFound):
             return call.action.kind != "wait" or call.tries > _MOST_TRIES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Final, NamedTuple
 from unittest.mock import patch
 
@@ -21,6 +22,8 @@ from stepwell.replay.execution import Execution
 from stepwell.replay.operation import Operation
 from stepwell.runtime.run_requests import RunRequests
 from stepwell.runtime.turn import TurnLoop
+from stepwell.store.changes import MessageTaken
+from stepwell.store.sql.messages import Messages
 from stepwell.store.sql.ownership import Ownership
 from stepwell.store.sql.queue_changes import Entries
 from stepwell.store.sql.queue_facts import SqlFacts
@@ -304,6 +307,31 @@ def _write_items_twice(stack: ExitStack) -> None:
     stack.enter_context(patch.object(Loader, "_load", broken))
 
 
+def _take_updates_again(stack: ExitStack) -> None:
+    """That an update was taken on is not written beside it, so it comes again with the next replay."""
+    append = Messages._message_taken
+
+    def broken(self: Messages, change: MessageTaken) -> None:
+        if change.op is None:
+            append(self, change)
+
+    init = Messages.__init__
+
+    def begun(self: Messages, *arguments: Any) -> None:
+        init(self, *arguments)
+        self.handlers[MessageTaken] = partial(broken, self)
+
+    stack.enter_context(patch.object(Messages, "__init__", begun))
+
+
+def _answer_without_writing(stack: ExitStack) -> None:
+    """Whoever asked for an update hears of its end, and nothing of that is in the file."""
+    sql = SQL["update_answered"]
+    broken = sql.replace("answered_at = ?2, answer = ?3, failed = ?4", "taken_at = taken_at")
+    assert broken != sql
+    stack.enter_context(patch.dict(SQL, {"update_answered": broken}))
+
+
 class Break(NamedTuple):
     """A way to break the engine, and the promises of which one must be seen broken: anything else proves nothing."""
 
@@ -350,6 +378,8 @@ CONTROLS: Final[dict[str, Break]] = {
     "a light turn wakes nobody": Break(
         _leave_no_work, ("callers are answered", "a run goes on", "a timer fires", "workers leave")
     ),
+    "an update is taken on without a note": Break(_take_updates_again, ("an update is carried out once",)),
+    "an answer is not written": Break(_answer_without_writing, ("what is acknowledged is durable",)),
     "a reason that is out of date": Break(_say_what_was, ("a row says what its run waits for",)),
     "an item of a stream is lost at a crash": Break(_write_items_later, ("an item of a stream is written once",)),
     "an item of a stream is written by a replay": Break(_write_items_twice, ("an item of a stream is written once",)),

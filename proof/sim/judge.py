@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec.structs import replace
 
 from proof.sim import model
+from proof.sim.callers import UPDATES
 from proof.sim.database import text_of
 from proof.sim.faults import Violation
 from proof.sim.flows import FlowJudge
@@ -25,6 +26,7 @@ from stepwell.definitions.step_info import StepInfo
 from stepwell.model.journal import Entry
 from stepwell.model.lifecycle import ENDED
 from stepwell.model.run import Claim
+from stepwell.model.updates import marked
 from stepwell.operations.table import OPERATIONS
 from stepwell.replay.execution import Execution
 from stepwell.store.sql.worker_reads import SqlWorkerReads
@@ -63,6 +65,7 @@ class Judge:
         self._connection = world.arena.reader
         self._position = 0
         self._answered: set[tuple[int, int]] = set()
+        self._updates: set[tuple[int, int]] = set()  # that the code of a run was told of
         self.flow = FlowJudge(world, self._rows)
         self.starts = StartJudge(world, self._rows)
         self.relations = RelationJudge(world, self._rows)
@@ -105,6 +108,8 @@ class Judge:
             self.keys[run_id], self.ids[key] = key, run_id
         for position, run, op, kind, name, at, attempt in entries:
             self._position = position
+            if kind == "update":
+                self._taken_on(position, run)
             self._world.note(process, f"records {kind} {name} for {self.ids[run]}:{op}")
             if kind not in OPERATIONS.kinds.undelivered:
                 if (run, op) in self._answered:
@@ -125,6 +130,14 @@ class Judge:
         self.reasons.after_commit()
         if self._rows(_LOST_NOTES):
             raise Violation("a note has a reader", "there is a note for a run without an owner")
+
+    def _taken_on(self, position: int, run: int) -> None:
+        """Look at an update that the code of a run is told of."""
+        ((value,),) = self._rows("SELECT value FROM stepwell_journal WHERE position = ?", position)
+        place = run, json.loads(value)["args"][0]
+        if place in self._updates:
+            raise Violation("an update is carried out once", f"{self.ids[run]} takes on update {place[1]} again")
+        self._updates.add(place)
 
     def after_turn(self, process: Process) -> None:
         """Compare what is in a worker's memory with what the file says is in it."""
@@ -207,6 +220,8 @@ class Judge:
         if not rows:
             raise Violation("what is acknowledged is durable", f"{action.kind}: there is no run {run_id}")
         status, result, cancelled_at, ended_at = rows[0]
+        if action.kind == "update":
+            self._check_answer(call, value)
         if action.kind == "collect" and f"c{call.number}" not in self.starts.items(self.keys[run_id]):
             raise Violation("what is acknowledged is durable", f"item {call.number} is not in run {run_id}")
         if action.kind == "wait" and (status != value.status or result != value.result):
@@ -215,6 +230,22 @@ class Judge:
             raise Violation(
                 "what is acknowledged is durable", f"{action.target} shall be cancelled, the file says nothing"
             )
+
+    def _check_answer(self, call: Call, value: Any) -> None:
+        """Look whether the file holds the answer of an update that a caller was given just now."""
+        key = marked(f"u{call.number}")
+        rows = self._rows(
+            "SELECT answer, failed FROM stepwell_messages WHERE run = ? AND key = ? AND answered_at IS NOT NULL",
+            self.keys[call.action.target],
+            key,
+        )
+        if rows != [(value.payload, int(value.failed))]:
+            raise Violation(
+                "what is acknowledged is durable", f"{call.action}: the answer is {value}, in the file {rows}"
+            )
+        number = UPDATES + call.number
+        if not value.failed and json.loads(value.payload)[0] != number:
+            raise Violation("an answer is that of its update", f"{call.action}: update {number} was answered {value}")
 
     def ends(self) -> Counter[str]:
         """Return how many runs there are in each state."""
@@ -235,10 +266,16 @@ class Judge:
             self._check_blocked(run_id)
         self.relations.rested(self._entries(), self.not_ended())
         for call in self._world.calls:
-            if not call.settled and not (call.action.kind == "wait" and self._waits(call)):
+            if not call.settled and not self._waits_rightly(call):
                 raise Violation("callers are answered", f"{call.action} waits for ever")
         if self._rows("SELECT 1 FROM stepwell_wakes"):
             raise Violation("notes are read", "there are notes that nobody has taken")
+
+    def _waits_rightly(self, call: Call) -> bool:
+        """Tell whether a caller waits for something that cannot be now: an end, or a run that stands in a queue."""
+        if call.action.kind == "update":
+            return self._status.get(self.keys.get(call.action.target, 0)) == "pending"
+        return call.action.kind == "wait" and self._waits(call)
 
     def _waits(self, call: Call) -> bool:
         return call.action.target not in self.keys or self._status[self.keys[call.action.target]] not in ENDED

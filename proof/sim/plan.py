@@ -122,6 +122,8 @@ class _Maker:
                 self.add(at + chance.randint(0, self.horizon // 4), "wait", target=run_id)
             if chance.random() < 0.15:
                 self.add(at + chance.randint(0, self.horizon // 2), "cancel", target=run_id)
+            for _ in range(chance.choice((0, 0, 0, 1, 2))):
+                self.add(at + chance.randint(0, self.horizon // 2), "update", target=run_id)
         for target, name in grammar.messages:
             for _ in range(chance.choice((0, 0, 1, 1, 2))):
                 key = chance.choice(("", "", "", "c0"))

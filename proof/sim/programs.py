@@ -192,7 +192,18 @@ def _ended(number: int, child_id: str, error: BaseException) -> Node:
 
 @workflow(name="sim.async")
 async def program(node: list[Any]) -> list[Any]:
-    """Interpret a program."""
+    """Interpret a program, and answer updates meanwhile."""
+    asked: list[int] = []
+
+    def is_new(number: int) -> None:
+        if number in asked:
+            raise SimError(f"update {number} came before")
+
+    @stepwell.update(validate=is_new)
+    async def note(number: int) -> list[int]:
+        asked.append(number)
+        return [await plain(number, 0), len(asked)]
+
     return await _run(node, Me())
 
 
@@ -343,7 +354,14 @@ async def collected(items: list[list[Any]]) -> list[Any]:
 
 @workflow(name="sim.sync")
 def program_sync(node: list[Any]) -> list[Any]:
-    """Interpret a program without concurrency."""
+    """Interpret a program without concurrency, but for the updates that come meanwhile."""
+    asked: list[int] = []
+
+    @sync.update
+    def note(number: int) -> list[int]:
+        asked.append(number)
+        return [plain_sync(number, 0), len(asked)]
+
     return _run_sync(node, Me())
 
 
