@@ -106,6 +106,7 @@ if TYPE_CHECKING:
     from stepwell.operations.describe import set_attributes
     from stepwell.operations.handlers import query, update
     from stepwell.operations.map import ItemResult, map
+    from stepwell.operations.other_run import OtherRun, get_run, list
     from stepwell.operations.patch import patched
     from stepwell.operations.promise import Promise, promise
     from stepwell.operations.publish import publish
@@ -251,6 +252,7 @@ _HOMES = {
     "stepwell.operations.handlers": ("query", "update"),
     "stepwell.operations.describe": ("set_attributes",),
     "stepwell.operations.map": ("ItemResult", "map"),
+    "stepwell.operations.other_run": ("OtherRun", "get_run", "list"),
     "stepwell.operations.patch": ("patched",),
     "stepwell.operations.publish": ("publish",),
     "stepwell.operations.receive": ("receive",),
@@ -287,7 +289,7 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-def __dir__() -> list[str]:
+def __dir__() -> Any:
     """List the public names, imported or not."""
     return sorted({*globals(), *__all__})
 
@@ -332,6 +334,7 @@ __all__ = [
     "LoopMethodMissing",
     "MapFailed",
     "OpenTransaction",
+    "OtherRun",
     "PatchCheck",
     "PayloadTooLarge",
     "PermanentError",
@@ -407,8 +410,10 @@ __all__ = [
     "continue_as_new",
     "current",
     "get_logger",
+    "get_run",
     "last_failure",
     "last_result",
+    "list",
     "map",
     "now",
     "patched",

@@ -6,7 +6,8 @@ Nothing is written twice: each is the async operation, carried to its end on the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+import builtins
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
@@ -18,12 +19,14 @@ from stepwell.definitions.saying import MAX_STREAM_ITEMS, say_blocking, speaker_
 from stepwell.errors import InvalidArgument
 from stepwell.model.attributes import AttributeValue
 from stepwell.model.clock import to_seconds
+from stepwell.model.lifecycle import Status
 from stepwell.model.promise import Form
 from stepwell.model.retry import Retry
 from stepwell.model.start_policy import OnConflict, Reuse
 from stepwell.operations import child, timer
 from stepwell.operations import describe as describing
 from stepwell.operations import map as mapping
+from stepwell.operations import other_run as others
 from stepwell.operations import promise as promising
 from stepwell.operations import publish as publishing
 from stepwell.operations import receive as receiving
@@ -40,6 +43,7 @@ from stepwell.operations.handlers import query, update
 from stepwell.operations.patch import patched
 from stepwell.operations.saga import Compensations
 from stepwell.operations.schedule import scheduled_at
+from stepwell.operations.start_messages import StartMessage, StartUpdate
 from stepwell.replay.operation_issuer import AWAITED_FORM
 from stepwell.values.inspection import MISSING
 
@@ -50,14 +54,17 @@ Ts = TypeVarTuple("Ts")
 
 __all__ = [
     "ChildRun",
+    "OtherRun",
     "Promise",
     "Saga",
     "Stream",
     "call",
     "continue_as_new",
     "current",
+    "get_run",
     "last_failure",
     "last_result",
+    "list",
     "map",
     "now",
     "patched",
@@ -193,24 +200,69 @@ def stream(name: str, type: Any = Any, *, keep: int | None = None, limit: int = 
     return Stream(name, type, keep, limit)
 
 
-class ChildRun(Generic[T]):
+class RunHandle:
+    """What workflow code can do with another run; see `stepwell.OtherRun`."""
+
+    def __init__(self, run: others.RunHandle) -> None:
+        self.id = run.id
+        self._run = run
+
+    def status(self) -> Status:
+        """Return the state that it is in; raises `RunNotFound`."""
+        return _wait("RunHandle.status()", self._run.status())
+
+    def value(self, key: str, *, type: Any = Any, default: Any = ...) -> Any:
+        """Return what it published last under `key`; see `stepwell.OtherRun.value`."""
+        return _wait("RunHandle.value()", self._run.value(key, type=type, default=default))
+
+    def send(self, name: str, value: object = None, *, key: str | None = None) -> None:
+        """Send it a message; see `stepwell.send`."""
+        _wait("RunHandle.send()", self._run.send(name, value, key=key))
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Ask it to stop; it ends in its own time."""
+        _wait("RunHandle.cancel()", self._run.cancel(reason))
+
+
+class OtherRun(RunHandle):
+    """A run of the file, whoever started it; see `stepwell.OtherRun`."""
+
+    def __init__(self, run: others.OtherRun) -> None:
+        super().__init__(run)
+        self._other = run
+
+    def result(self, timeout: float | timedelta | None = None, *, type: Any = Any) -> Any:
+        """Wait for its end and return its result as `type`; raises `TimeoutError` after `timeout`."""
+        return _wait("OtherRun.result()", self._other.result(timeout, type=type))
+
+
+def get_run(id: str) -> OtherRun:
+    """Return the handle of another run; see `stepwell.get_run`."""
+    return OtherRun(others.get_run(id))
+
+
+def list(
+    *,
+    status: Status | Sequence[Status] | None = None,
+    workflow: object = None,
+    id_prefix: str | None = None,
+    limit: int = 100,
+) -> builtins.list[OtherRun]:
+    """Return handles of the runs of the file that match; see `stepwell.list`."""
+    found = others.list(status=status, workflow=workflow, id_prefix=id_prefix, limit=limit)
+    return [OtherRun(each) for each in _wait("sync.list()", found)]
+
+
+class ChildRun(RunHandle, Generic[T]):
     """A child run that was started by `start`. `id` names it to the whole file."""
 
     def __init__(self, started: child.ChildRun[T]) -> None:
-        self.id = started.id
+        super().__init__(started)
         self._child = started
 
-    def result(self) -> T:
-        """Wait for the child's end and return its result; raises what it failed with, or `RunCancelled`."""
-        return _wait("ChildRun.result()", self._child.result())
-
-    def send(self, name: str, value: object = None, *, key: str | None = None) -> None:
-        """Send the child a message; see `stepwell.send`."""
-        _wait("ChildRun.send()", self._child.send(name, value, key=key))
-
-    def cancel(self, reason: str | None = None) -> None:
-        """Ask the child to stop; it ends in its own time."""
-        _wait("ChildRun.cancel()", self._child.cancel(reason))
+    def result(self, timeout: float | timedelta | None = None) -> T:
+        """Wait for the child's end and return its result; see `stepwell.ChildRun.result`."""
+        return _wait("ChildRun.result()", self._child.result(timeout))
 
 
 @overload
@@ -242,6 +294,9 @@ def start(
     attributes: Mapping[str, AttributeValue] | None = None,
     tags: Iterable[str] = (),
     note: str | None = None,
+    deadline: float | timedelta | datetime | None = None,
+    messages: Sequence[StartMessage] = (),
+    updates: Sequence[StartUpdate] = (),
     **named: Any,
 ) -> ChildRun[Any]:
     """Start a child run; see `stepwell.start`."""
@@ -260,6 +315,9 @@ def start(
         attributes=attributes,
         tags=tags,
         note=note,
+        deadline=deadline,
+        messages=messages,
+        updates=updates,
     )
     return ChildRun(_wait("sync.start()", child.start(workflow, *args, **options)))
 
@@ -306,7 +364,7 @@ def map(  # type: ignore[overload-overlap] # as in stepwell.operations.map
     limit: int | None = None,
     tolerate: None = None,
     enough: None = None,
-) -> list[D]: ...
+) -> builtins.list[D]: ...
 @overload
 def map(
     function: Callable[[T], D],
@@ -316,7 +374,7 @@ def map(
     limit: int | None = None,
     tolerate: None = None,
     enough: None = None,
-) -> list[D]: ...
+) -> builtins.list[D]: ...
 @overload
 def map(
     function: Callable[[T], Coroutine[Any, Any, D]],
@@ -326,7 +384,7 @@ def map(
     limit: int | None = None,
     tolerate: int | str | None = None,
     enough: int | None = None,
-) -> list[mapping.ItemResult[T, D]]: ...
+) -> builtins.list[mapping.ItemResult[T, D]]: ...
 @overload
 def map(
     function: Callable[[T], D],
@@ -336,7 +394,7 @@ def map(
     limit: int | None = None,
     tolerate: int | str | None = None,
     enough: int | None = None,
-) -> list[mapping.ItemResult[T, D]]: ...
+) -> builtins.list[mapping.ItemResult[T, D]]: ...
 
 
 def map(
@@ -347,7 +405,7 @@ def map(
     limit: int | None = None,
     tolerate: int | str | None = None,
     enough: int | None = None,
-) -> list[Any]:
+) -> builtins.list[Any]:
     """Call a step or a workflow on each of `items`; see `stepwell.map`."""
     return _wait("sync.map()", mapping.map(function, items, limit=limit, tolerate=tolerate, enough=enough))
 

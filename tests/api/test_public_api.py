@@ -18,6 +18,7 @@ CLASSES = {
     "Act", "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Backup", "Batch", "BulkInfo",
     "ChapterInfo", "Check",
     "ChildRun", "Clock", "Connection", "Current", "Engine", "FailureInfo", "JournalEntry", "Limit", "OpenTransaction",
+    "OtherRun",
     "PatchCheck",
     "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Rows", "Run", "RunCheck", "RunContext", "Restoration",
     "FailedRun", "Form", "Promise", "PromiseInfo",
@@ -28,7 +29,7 @@ CLASSES = {
     "Transaction", "Verification", "WaitInfo", "Workflow",
 }  # fmt: skip
 FUNCTIONS = {
-    "continue_as_new", "current", "get_logger", "last_failure", "last_result",
+    "continue_as_new", "current", "get_logger", "get_run", "list", "last_failure", "last_result",
     "scheduled_at", "map", "now", "patched", "promise", "publish", "query", "random", "receive", "run_step", "saga",
     "send", "set_attributes",
     "check", "stream",
@@ -122,7 +123,24 @@ SIGNATURES: dict[str, list[str]] = {
     "sleep_until": ["when"],
     "query": ["function", "*", "name"],
     "update": ["function", "*", "name", "validate"],
-    "start": ["workflow", "*args", "id", "kwargs", "detached", *CONFLICTS, *IN_A_QUEUE, *SAID],
+    "start": [
+        "workflow",
+        "*args",
+        "id",
+        "kwargs",
+        "detached",
+        *CONFLICTS,
+        *IN_A_QUEUE,
+        *SAID,
+        "deadline",
+        "messages",
+        "updates",
+    ],
+    "get_run": ["id"],
+    "list": ["*", "status", "workflow", "id_prefix", "limit"],
+    "OtherRun.result": ["timeout", "*", "type"],
+    "OtherRun.status": [],
+    "OtherRun.value": ["key", "*", "type", "default"],
     "set_attributes": ["attributes", "*", "tags", "remove_tags", "note"],
     "Queue": QUEUE,
     "Limit": ["name", "*", "concurrency", "rate"],
@@ -142,7 +160,7 @@ SIGNATURES: dict[str, list[str]] = {
     "sync.Saga.undo": ["function", "*args"],
     "get_logger": ["name"],
     "RetryLater": ["message", "*", "delay"],
-    "ChildRun.result": [],
+    "ChildRun.result": ["timeout"],
     "ChildRun.send": ["name", "value", "*", "key"],
     "ChildRun.cancel": ["reason"],
     "sync.sleep": ["duration"],
@@ -276,7 +294,7 @@ def test_twins_have_the_same_names_with_the_same_parameters_and_one_is_awaited(p
 
 
 def test_sync_has_the_operations_of_the_package_and_what_asyncio_has() -> None:
-    other = {"ChildRun", "Promise", "Saga", "Stream", "call", "sleep"}
+    other = {"ChildRun", "OtherRun", "Promise", "Saga", "Stream", "call", "sleep"}
     operations = set(stepwell.sync.__all__) - other
     assert operations == FUNCTIONS - {"get_logger", "step", "transaction", "restore", "verify", "check", "workflow"}
 

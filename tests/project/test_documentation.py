@@ -317,6 +317,10 @@ def ask_a_run(engine: TestEngine) -> Reader:
     assert page.names["total"] == 15
     with pytest.raises(stepwell.UpdateRefused, match="no room for pear"):
         engine.get("order-7").update("add", "pear")
+    page.execute(4)
+    late = engine.start(page.names["supervise"], "order-7")
+    engine.advance(3601)
+    assert late.result(60) == "none, cancelled"
     return page
 
 

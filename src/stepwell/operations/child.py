@@ -5,7 +5,7 @@ How the end of a child is waited for is `stepwell.operations.result`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, TypeVarTuple, Unpack, cast, overload
@@ -28,15 +28,17 @@ from stepwell.definitions.start_options import start_policy
 from stepwell.errors import InvalidArgument, RunConflict, RunFailed
 from stepwell.model.attributes import AttributeValue, Description, described
 from stepwell.model.journal import EntryForm
-from stepwell.model.names import check_id, check_text
+from stepwell.model.lifecycle import ENDED
+from stepwell.model.names import check_id
 from stepwell.model.start_policy import OnConflict, Reuse, StartPolicy
 from stepwell.operations.calling_run import calling_run
+from stepwell.operations.other_run import RunHandle, within
 from stepwell.operations.result import result_of
-from stepwell.operations.send import CancelDetail, send
+from stepwell.operations.start_messages import Outgoing, StartMessage, StartUpdate, deadline_of, outgoing
 from stepwell.replay.divergence import Given
-from stepwell.store.changes import RunCreated
+from stepwell.store.changes import MessageSent, RunCreated
 from stepwell.worker.conflicts import conflict_with
-from stepwell.worker.facts import ChildEntered, RunStarted
+from stepwell.worker.facts import ChildEntered, MessageArrived, RunStarted
 from stepwell.worker.opening import reopen_later
 from stepwell.worker.operation_kinds import OperationKind
 from stepwell.worker.queue_policy import entered
@@ -55,27 +57,21 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class ChildRun(Generic[T]):
+class ChildRun(RunHandle, Generic[T]):
     """A child run that was started by `start`. `id` names it to the whole file."""
 
     def __init__(self, run_id: str, definition: Workflow[..., Any]) -> None:
-        self.id = run_id
+        super().__init__(run_id)
         self._definition = definition
 
-    async def result(self) -> T:
-        """Wait for the child's end and return its result; raises what it failed with, or `RunCancelled`."""
+    async def result(self, timeout: float | timedelta | None = None) -> T:
+        """Wait for the child's end and return its result; raises what it failed with, or `RunCancelled`.
+
+        Raises `TimeoutError` after `timeout` (seconds or a timedelta); the child goes on.
+        """
         run = calling_run("ChildRun.result()")
-        return cast("T", await result_of(run, self._definition, self.id, cancel_with_caller=False))
-
-    async def send(self, name: str, value: object = None, *, key: str | None = None) -> None:
-        """Send the child a message; see `stepwell.send`."""
-        await send(self.id, name, value, key=key)
-
-    async def cancel(self, reason: str | None = None) -> None:
-        """Ask the child to stop; it ends in its own time."""
-        run = calling_run("ChildRun.cancel()")
-        check_text(reason, "reason")
-        await run.perform("send", "cancel", 0, None, CancelDetail(self.id, reason))
+        waits = partial(result_of, run, self._definition, self.id, cancel_with_caller=False)
+        return cast("T", await within(run, self.id, timeout, waits))
 
 
 class ChildOptions(TypedDict, total=False):
@@ -94,6 +90,9 @@ class ChildOptions(TypedDict, total=False):
     attributes: Mapping[str, AttributeValue] | None
     tags: Iterable[str]
     note: str | None
+    deadline: float | timedelta | datetime | None
+    messages: Sequence[StartMessage]
+    updates: Sequence[StartUpdate]
 
 
 @overload
@@ -127,6 +126,9 @@ async def start(
     attributes: Mapping[str, AttributeValue] | None = None,
     tags: Iterable[str] = (),
     note: str | None = None,
+    deadline: float | timedelta | datetime | None = None,
+    messages: Sequence[StartMessage] = (),
+    updates: Sequence[StartUpdate] = (),
     **named: Any,
 ) -> ChildRun[Any]:
     """Start a child run and return its handle at once; to wait for the child right away, just call its workflow.
@@ -137,7 +139,8 @@ async def start(
     id; without it, the parent's id and a number. An attached child is cancelled when its parent ends; a `detached` one
     goes on. Raises `RunConflict` where the id is taken by a run of another workflow or other input.
 
-    `on_conflict`, `reuse`, `queue` and what belongs to it, `attributes`, `tags` and `note`: as for
+    `on_conflict`, `reuse`, `queue` and what belongs to it, `deadline`, `messages`, `updates`, `attributes`, `tags` and
+    `note`: as for
     `stepwell.Engine.start`. The handle may be of a run that was there already.
     """
     run = calling_run("start()")
@@ -158,6 +161,9 @@ async def start(
     if entry is not None and entry.ready_at is not None and run.ahead:
         entry = replace(entry, ready_at=entry.ready_at + run.ahead)
     said = described(attributes, tags, (), note)
+    sent = outgoing(run, messages, updates)
+    if sent and entry is not None and (entry.dedup is not None or entry.queue.batch is not None):
+        raise InvalidArgument("messages cannot go with a start whose run may turn out to be another one")
     child_id = await _start(
         run,
         definition,
@@ -168,6 +174,8 @@ async def start(
         entry=entry,
         said=said,
         policy=policy,
+        deadline_at=deadline_of(run, deadline),
+        sent=sent,
     )
     return ChildRun(child_id, definition)
 
@@ -178,10 +186,22 @@ async def start(
 class ChildStart:
     """The detail of a start operation: which run to create. `child_id` is None where the engine shall choose it.
 
-    `entry` says how it stands in a queue, `count` how many items it brings to a batch, `said` what it is found by.
+    `entry` says how it stands in a queue, `count` how many items it brings to a batch, `said` what it is found by,
+    `sent` what is sent to it in the same commit.
     """
 
-    __slots__ = ("attached", "child_id", "count", "entry", "input", "policy", "said", "workflow")
+    __slots__ = (
+        "attached",
+        "child_id",
+        "count",
+        "deadline_at",
+        "entry",
+        "input",
+        "policy",
+        "said",
+        "sent",
+        "workflow",
+    )
 
     def __init__(
         self,
@@ -194,6 +214,8 @@ class ChildStart:
         count: int = 1,
         said: Description | None = None,
         policy: StartPolicy | None = None,
+        deadline_at: int | None = None,
+        sent: tuple[Outgoing, ...] = (),
     ) -> None:
         self.workflow = workflow
         self.input = payload
@@ -203,6 +225,8 @@ class ChildStart:
         self.count = count
         self.said = said
         self.policy = policy
+        self.deadline_at = deadline_at
+        self.sent = sent
 
 
 async def _start(
@@ -216,6 +240,8 @@ async def _start(
     entry: QueueSlot | None = None,
     said: Description | None = None,
     policy: StartPolicy | None = None,
+    deadline_at: int | None = None,
+    sent: tuple[Outgoing, ...] = (),
 ) -> str:
     """Create a child run and return its id."""
     if child_id == run.run_id:
@@ -241,6 +267,8 @@ async def _start(
         count=count,
         said=said,
         policy=policy,
+        deadline_at=deadline_at,
+        sent=sent,
     )
     given = Given(args, kwargs, workflow.signature)
     result = await run.perform("start", workflow.name, fingerprint, run.codec.converter(str), detail, given)
@@ -263,7 +291,7 @@ def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) ->
     if child_id is None:
         before = runs.child_ids.of_before(run, operation.number, detail.workflow, operation.fingerprint)
         if before is not None:
-            run.deliverable.append(_existing(runs, run, operation, before))
+            run.deliverable.append(_existing(runs, run, operation, before, work))
             return
         try:
             child_id = runs.child_ids.free(run, operation.number)
@@ -275,7 +303,7 @@ def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) ->
         reopen_later(run, operation, work)
         return
     elif detail.policy is None and (existing := runs.find(child_id)) is not None:
-        run.deliverable.append(_existing(runs, run, operation, existing))
+        run.deliverable.append(_existing(runs, run, operation, existing, work))
         return
     slot, policy = detail.entry, detail.policy
     is_told = slot is not None or policy is not None  # another run may take its place: which, is known with the commit
@@ -286,6 +314,7 @@ def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) ->
         operation.fingerprint,
         "running",
         runs.now,
+        detail.deadline_at,
         parent=run.key,
         parent_op=operation.number,
         attached=detail.attached,
@@ -302,9 +331,20 @@ def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) ->
     else:
         run.awaits_commit += 1
         add_start(runs, start, work, partial(ChildEntered, run))
+    _send_all(runs, child_id, detail, work)
 
 
-def _existing(runs: Runs, run: LoadedRun, operation: Operation, existing: RunRecord) -> Entry:
+def _send_all(runs: Runs, child_id: str, detail: ChildStart, work: UnitOfWork) -> None:
+    """Send a child what goes with its start."""
+    child = runs.loaded(child_id)
+    for message in detail.sent:
+        change = MessageSent(child_id, message.name, message.value, runs.now, message.key)
+        if child is not None:
+            child.sending[message.name] = child.sending.get(message.name, 0) + 1
+        work.then(change, partial(MessageArrived, change))
+
+
+def _existing(runs: Runs, run: LoadedRun, operation: Operation, existing: RunRecord, work: UnitOfWork) -> Entry:
     detail: ChildStart = operation.detail
     codec = runs.codec
     if existing.chapter is not None:
@@ -313,6 +353,8 @@ def _existing(runs: Runs, run: LoadedRun, operation: Operation, existing: RunRec
         codec, existing, existing.id, detail.workflow, detail.input, operation.fingerprint, parent=run.id
     )
     if error is None:
+        if existing.status not in ENDED:  # what has ended receives nothing, as it would not if it were sent to later
+            _send_all(runs, existing.id, detail, work)
         return operation.answer(run.key, "child", runs.now, codec.encode(existing.id, "an id"))
     return operation.answer(run.key, "child_failed", runs.now, runs.codec.encode_failure(error))
 

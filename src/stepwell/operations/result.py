@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stepwell.model.lifecycle import Status
     from stepwell.replay.execution import Execution
     from stepwell.replay.operation import Operation
+    from stepwell.values.converter import Converter
     from stepwell.worker.facts import Fact
     from stepwell.worker.loaded_run import LoadedRun
     from stepwell.worker.runs import Runs
@@ -31,6 +32,11 @@ async def result_of(run: Execution, workflow: Workflow[..., Any], run_id: str, *
     `cancel_with_caller`: when the waiting task is cancelled, cancel the other run as well.
     """
     return await run.perform("result", run_id, 0, workflow.converter(run.codec), cancel_with_caller)
+
+
+async def result_as(run: Execution, converter: Converter, run_id: str) -> Any:
+    """Wait for the end of a run whose workflow is not known, and return its result as the converter reads it."""
+    return await run.perform("result", run_id, 0, converter, False)
 
 
 def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:

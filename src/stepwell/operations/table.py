@@ -10,6 +10,7 @@ from typing import Final
 from stepwell.operations.child import START
 from stepwell.operations.describe import DESCRIBE
 from stepwell.operations.handlers import ANSWER
+from stepwell.operations.other_run import LOOK
 from stepwell.operations.patch import PATCH
 from stepwell.operations.promise import PROMISE
 from stepwell.operations.publish import PUBLISH
@@ -22,5 +23,5 @@ from stepwell.operations.timer import TIMER
 from stepwell.worker.operation_kinds import OperationTable
 
 OPERATIONS: Final = OperationTable(
-    (STEP, TIMER, RECEIVE, SEND, PUBLISH, STREAM, START, RESULT, PATCH, PROMISE, DESCRIBE, ANSWER)
+    (STEP, TIMER, RECEIVE, SEND, PUBLISH, STREAM, START, RESULT, PATCH, PROMISE, DESCRIBE, ANSWER, LOOK)
 )

@@ -8,6 +8,7 @@ from typing import Protocol
 from stepwell.model.journal import Payload
 from stepwell.model.run import Message, Permit, RunRecord, RunSnapshot, Settlement
 from stepwell.model.updates import UpdateAnswer
+from stepwell.store.inspector import RunFilter
 from stepwell.store.promises import PromiseReads
 from stepwell.store.queues import QueueReads
 from stepwell.store.schedules import ScheduleReads
@@ -42,6 +43,10 @@ class WorkerReads(QueueReads, ScheduleReads, StreamReads, PromiseReads, Protocol
 
     def run_by_id(self, run_id: str) -> RunRecord | None:
         """Return the run with this id, or None."""
+        ...
+
+    def matching(self, runs: RunFilter) -> list[RunRecord]:
+        """Return the runs that match, newest first, without inputs and results; see `Inspector.list_runs`."""
         ...
 
     def has_ids(self, prefix: str) -> bool:

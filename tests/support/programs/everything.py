@@ -296,6 +296,11 @@ async def relatives(out: dict[str, Any]) -> None:
     except stepwell.RunCancelled as error:
         out["dropped"] = str(error)
     out["started"] = [lingering.id, detached.id]
+    out["seen"] = await stepwell.get_run(friend.id).status()
+    try:
+        await stepwell.get_run("nobody").status()
+    except stepwell.RunNotFound as error:
+        out["not seen"] = str(error)
     trips = [await stepwell.start(trip, ends, id=f"trip-{ends}") for ends in ("failed", "cancelled")]
     await receive("is booked")
     await trips[1].cancel("rain")

@@ -12,7 +12,9 @@ import msgspec
 from stepwell.model.journal import Entry, Payload
 from stepwell.model.run import Message, Permit, RunRecord, RunSnapshot, Settlement
 from stepwell.model.updates import UpdateAnswer
+from stepwell.store.inspector import RunFilter
 from stepwell.store.sql.connection import Execute, Statements
+from stepwell.store.sql.inspector import SqlInspector
 from stepwell.store.sql.promises import PromiseReader
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.records import record_of
@@ -60,6 +62,10 @@ class SqlWorkerReads(PromiseReader, StreamReader):
     def run_by_id(self, run_id: str) -> RunRecord | None:
         """Return the run with this id, or None."""
         return next(map(record_of, self._rows("run_by_id", run_id)), None)
+
+    def matching(self, runs: RunFilter) -> list[RunRecord]:
+        """Return the runs that match, newest first, without inputs and results."""
+        return SqlInspector(self._reads, self._sql).list_runs(runs)
 
     def has_ids(self, prefix: str) -> bool:
         """Tell whether the id of any run begins with `prefix`."""

@@ -258,3 +258,7 @@ SELECT
     END AS answer
 FROM stepwell_messages AS message
 JOIN stepwell_runs AS run ON run.key = message.run;
+
+-- Looks at other runs --------------------------------------------------------------------------------------------------
+
+INSERT INTO stepwell_journal_kinds (kind, operation, delivered) VALUES ('looked', 'look', 1), ('look_failed', 'look', 1);
