@@ -298,7 +298,9 @@ function list(box, shown) {
 
 // --- the filter's completion --------------------------------------------------------------------------------------------
 
+let completing = 0;
 async function complete(event) {
+  const number = ++completing;
   const box = event.target;
   const before = box.value.slice(0, box.selectionStart ?? box.value.length);
   const word = /\S*$/.exec(before)[0];
@@ -307,6 +309,7 @@ async function complete(event) {
     const answer = await fetch(`${base}/runs/complete?word=${encodeURIComponent(word)}`);
     if (!answer.ok) return;
     const offered = await answer.json();
+    if (number !== completing) return; // more was typed meanwhile
     pick("#completions").replaceChildren(...offered.map((each) => Object.assign(document.createElement("option"), { value: rest + each })));
   } catch { /* typing works without */ }
 }
