@@ -107,7 +107,7 @@ class SimMembers:
             if members.epoch in wanted and members is not self:
                 self._world.send_letter(self._process, members._process, kind, tuple(keys))
 
-    def watch(self, callback: Callable[[bytes, tuple[int, ...]], None]) -> None:
+    def watch(self, callback: Callable[[bytes, tuple[int, ...]], None], _readers: object = None) -> None:
         """Hear of others from now on."""
         self._process.hears = callback
 

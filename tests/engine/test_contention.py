@@ -34,6 +34,12 @@ async def waits() -> None:
     await receive("go on")
 
 
+@workflow(name="waits twice")
+async def waits_twice() -> None:
+    await receive("go on")
+    await receive("go on")
+
+
 @workflow(name="ordered")
 async def ordered() -> list[str]:
     await receive("go")
@@ -77,7 +83,7 @@ def turn_loop(database: Path, driver: Driver) -> Iterator[TurnLoop]:
     turn_loop = TurnLoop(
         store,
         Codec(),
-        {"nothing at all": nothing, "waits": waits, "ordered": ordered},
+        {"nothing at all": nothing, "waits": waits, "waits twice": waits_twice, "ordered": ordered},
         limits=limits,
         chance=lambda: 0.5,
         driver=driver,
@@ -250,3 +256,52 @@ def test_messages_are_received_in_the_order_of_sending_although_some_are_noticed
     record = turn_loop.store.inspector.run_by_id("one")
     assert record is not None
     assert record.result == '["0","1","2"]'
+
+
+@pytest.mark.parametrize(("workflow", "commits_of_worker"), [("waits", 1), ("waits twice", 2)])
+def test_an_answer_to_a_message_of_another_process_is_one_commit_and_what_comes_in_between_is_heard(
+    turn_loop: TurnLoop, monkeypatch: pytest.MonkeyPatch, workflow: str, commits_of_worker: int
+) -> None:
+    store = turn_loop.store
+
+    def until_idle() -> None:
+        while not turn_loop.is_idle(NOW):
+            turn_loop.turn(NOW)
+
+    turn_loop.submit(StartRun(RunCreated("one", workflow, None, 0, "running", NOW)), lambda *_: None)
+    until_idle()
+    store.writers.acquire()
+    other = store.membership.register(NOW)
+    store.writers.release()
+
+    def send() -> None:
+        store.writers.acquire()
+        store.commit([Unit([MessageSent("one", "go on", None, NOW)])], other)
+        store.writers.release()
+
+    send()
+    read, commit = store.reads.messages_from_others, store.commit
+    commits: list[int] = []
+
+    def read_and_send(*args: Any) -> Any:
+        found = read(*args)
+        monkeypatch.setattr(store.reads, "messages_from_others", read)
+        if workflow == "waits twice":
+            send()  # its note was there already, and is removed with that of the first
+        return found
+
+    def counted(units: Any, claim: Any) -> Any:
+        if claim != other:
+            commits.append(len(units))
+        return commit(units, claim)
+
+    monkeypatch.setattr(store.reads, "messages_from_others", read_and_send)
+    monkeypatch.setattr(store, "commit", counted)
+    turn_loop.post(lambda: turn_loop.notified(Notification("mail")))
+    until_idle()
+    record = store.inspector.run_by_id("one")
+    assert record is not None
+    assert record.status == "completed"
+    assert not store.reads.news(turn_loop.claimed().epoch)
+    # What is heard at once is one commit with the note.
+    assert len(commits) == commits_of_worker

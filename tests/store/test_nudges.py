@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import errno
 import logging
 import os
@@ -61,7 +62,10 @@ class Ear:
     def __init__(self) -> None:
         self.heard: queue.SimpleQueue[Heard] = queue.SimpleQueue()
 
+        self.threads: set[tuple[bytes, str]] = set()
+
     def __call__(self, kind: bytes, keys: tuple[int, ...]) -> None:
+        self.threads.add((kind, threading.current_thread().name))
         self.heard.put((kind, keys))
 
     def wait_for(self, *kinds: bytes) -> Heard:
@@ -72,10 +76,38 @@ class Ear:
                 return heard
 
 
+class Reading:
+    """A loop that reads letters, as an engine's does."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, name="a loop")
+
+    def add_reader(self, descriptor: int, ready: Callable[[], None]) -> None:
+        self.loop.call_soon_threadsafe(self.loop.add_reader, descriptor, ready)
+
+    def remove_reader(self, descriptor: int, then: Callable[[], None]) -> None:
+        self.loop.call_soon_threadsafe(self.loop.remove_reader, descriptor)
+        self.loop.call_soon_threadsafe(then)
+
+
+@pytest.fixture(params=["its thread", "a loop"])
+def readers(request: pytest.FixtureRequest) -> Iterator[Reading | None]:
+    if request.param == "its thread":
+        yield None
+        return
+    reading = Reading()
+    reading.thread.start()
+    yield reading
+    reading.loop.call_soon_threadsafe(reading.loop.stop)
+    reading.thread.join()
+    reading.loop.close()
+
+
 @contextmanager
-def watching(database: Database) -> Iterator[Ear]:
+def watching(database: Database, readers: Reading | None = None) -> Iterator[Ear]:
     ear = Ear()
-    database.membership.watch(ear)
+    database.membership.watch(ear, readers)
     yield ear
     database.membership.stop_watching()
 
@@ -105,8 +137,10 @@ def test_a_letter_says_what_to_look_at(path: str, migrations: str, database: Dat
         assert ear.wait_for(heard[0]) == heard
 
 
-def test_joining_and_leaving_is_told_to_the_others(path: str, migrations: str, database: Database) -> None:
-    with watching(database) as ear, member(path, migrations) as other:
+def test_joining_and_leaving_is_told_to_the_others(
+    path: str, migrations: str, database: Database, readers: Reading | None
+) -> None:
+    with watching(database, readers) as ear, member(path, migrations) as other:
         seat(other, 2)
         ear.wait_for(MEMBERS)
         other.ask("database.close()")
@@ -114,8 +148,10 @@ def test_joining_and_leaving_is_told_to_the_others(path: str, migrations: str, d
         assert database.membership.others() == []
 
 
-def test_letters_reach_a_member_under_its_new_epoch(path: str, migrations: str, database: Database) -> None:
-    with member(path, migrations) as other, watching(database) as ear:
+def test_letters_reach_a_member_under_its_new_epoch(
+    path: str, migrations: str, database: Database, readers: Reading | None
+) -> None:
+    with member(path, migrations) as other, watching(database, readers) as ear:
         database.membership.announce(5, takes_work=True)
         assert other.ask("membership.ask([5], 60)") == {5: "answered"}
         other.ask("membership.nudge(b'w', [5])")
@@ -125,6 +161,7 @@ def test_letters_reach_a_member_under_its_new_epoch(path: str, migrations: str, 
         other.ask("membership.nudge(b'w', [6])")
         ear.wait_for(WORK)
         assert other.ask("membership.ask([1, 5], 30)") == {1: "unreachable", 5: "unreachable"}
+        assert (WORK, "stepwell-listener" if readers is None else "a loop") in ear.threads
 
 
 def test_a_letter_to_nobody_or_to_a_full_mailbox_neither_raises_nor_waits(

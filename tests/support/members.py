@@ -54,7 +54,7 @@ class Company:
         if told := list(epochs):
             self.letters.append((kind, told, list(keys)))
 
-    def watch(self, callback: Callable[[bytes, tuple[int, ...]], None]) -> None:
+    def watch(self, callback: Callable[[bytes, tuple[int, ...]], None], _readers: object = None) -> None:
         self.hear = callback
 
     def answer_pings(self, post: Callable[[Callable[[], None]], None]) -> None:

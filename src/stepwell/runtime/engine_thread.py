@@ -184,7 +184,7 @@ class EngineThread:
             self.worker.due.add(Retention(self._retention, self.turn_loop.submit))
         self._loop.call_later(_STUCK_PERIOD_SECONDS, self._look_at_stuck)
         self.thread.start()
-        self.store.notifications.watch(self._hear)
+        self.store.notifications.watch(self._hear, self)
         self._hear(Notification("anything"))  # for what others did since the first look, and told nobody
         self._watchdog.start()
         if self._stalls is not None:
@@ -234,6 +234,19 @@ class EngineThread:
 
     def _hear(self, news: Notification) -> None:
         self.post(partial(self.turn_loop.notified, news))
+
+    def add_reader(self, descriptor: int, ready: Callable[[], None]) -> None:
+        """Have the engine's loop call `ready` whenever there is something to read; from any thread."""
+        self._soon(partial(self._loop.add_reader, descriptor, ready))
+
+    def remove_reader(self, descriptor: int, then: Callable[[], None]) -> None:
+        """Stop that, and call `then`; from any thread."""
+
+        def remove() -> None:
+            self._loop.remove_reader(descriptor)
+            then()
+
+        self._soon(remove)
 
     def wake(self) -> None:
         """Have the queue looked at; from any thread."""

@@ -23,6 +23,18 @@ class Notification(NamedTuple):
     reply: Callable[[], None] | None = None
 
 
+class Readers(Protocol):
+    """A loop that tells when a descriptor can be read, in its own thread; both are safe from any thread."""
+
+    def add_reader(self, descriptor: int, ready: Callable[[], None]) -> None:
+        """Have `ready` called whenever there is something to read."""
+        ...
+
+    def remove_reader(self, descriptor: int, then: Callable[[], None]) -> None:
+        """Stop that; `then` is called when nothing comes of this descriptor any more."""
+        ...
+
+
 class Notifications(Protocol):
     """Tells what happens in other processes. Safe from any thread.
 
@@ -30,8 +42,8 @@ class Notifications(Protocol):
     quick, and what is right never rests on it.
     """
 
-    def watch(self, callback: Callable[[Notification], None]) -> None:
-        """Have `callback` called, from a thread of the store's, with what happens in other processes."""
+    def watch(self, callback: Callable[[Notification], None], readers: Readers | None = None) -> None:
+        """Have `callback` called with what happens in other processes: in a thread of the store's, or by `readers`."""
         ...
 
     def listen(self, on: bool) -> None:

@@ -1,7 +1,8 @@
 """What other workers wrote for runs of this one: messages, cancellations, ends of runs, permits.
 
-They left a note in the store, in the transaction that wrote it. The note is removed first, and what it told of is read
-after that commit: what comes in between leaves another note.
+They left a note in the store, in the transaction that wrote it. What it told of is read at once, and again after the
+commit that removes the note: what came in between found the old one still there. So the runs' answers and the note's
+removal are one commit, where they were two.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class Inbox:
         """Look at what arrived for runs of this worker; an event."""
         keys = self._reads.news(self._runs.epoch)
         if keys:
+            present = self._runs.memory.runs
+            self._look([present[key] for key in keys if key in present])
             removed = NotesRemoved(keys)
             self._runs.batch.lone_work().then(NotesTaken(keys), lambda _: self._runs.later(removed))
 
@@ -48,10 +51,13 @@ class Inbox:
         missing = [key for key in keys if key not in present]
         missing += self._look([run for run in map(present.get, keys) if run is not None])
         if missing:
-            # They left memory since their notes were removed: anyone may carry them on, and has to know why.
-            work = self._runs.batch.lone_work()
-            for key in missing:
-                self._activator.wake_absent(key, work)
+            # They left memory since their notes were read: those that have not ended anyone may carry on, and has to
+            # know why.
+            left = [record.key for record in self._reads.facts(missing) if record.status not in ENDED]
+            if left:
+                work = self._runs.batch.lone_work()
+                for key in left:
+                    self._activator.wake_absent(key, work)
 
     def pending_for(self, run: LoadedRun) -> bool:
         """Tell whether something arrived for a run that it was not given yet."""

@@ -5,6 +5,9 @@ it looks whether somebody asks if this process is well (`questions`), and compar
 of members with what it saw last. A change counts as all letters at once, so a letter that is lost, or was never sent
 because its sender died, costs a tenth of a second and nothing else.
 
+An engine's own loop reads the letters (`Readers`), since it acts on them: nothing is handed from thread to thread. The
+thread has the rest, and looks at the members when the loop rings for that.
+
 Alone with the file it leaves `data_version` at that: what has changed is its own process's doing. Whoever writes is in
 the table first, and a table is never again what it was before a member came (`membership`). So it was alone from one
 tick to the next if and only if both found nobody alive, and found the same table. What the thread has heard in between
@@ -19,9 +22,11 @@ import selectors
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack, suppress
+from functools import partial
 from typing import Final, Protocol
 
 from stepwell.model.steady import monotonic
+from stepwell.store.notifications import Readers
 from stepwell.store.sqlite.file.locking import LockFile
 from stepwell.store.sqlite.peers import datagrams
 from stepwell.store.sqlite.peers.datagrams import Letter, Mailbox
@@ -75,6 +80,7 @@ class Listener:
         open_version: Callable[[], AbstractContextManager[Version]],
         callback: Callback,
         *,
+        readers: Readers | None = None,
         is_here: Callable[[int], bool] = lambda _slot: True,
     ) -> None:
         self._table = table
@@ -82,6 +88,7 @@ class Listener:
         self._is_here = is_here
         self._open_version = open_version
         self._callback = callback
+        self._readers = readers
         self._stopping = threading.Event()
         self._started = threading.Event()
         self._failure: BaseException | None = None
@@ -158,6 +165,7 @@ class Listener:
                 elif selected.fd == self._bell:
                     os.read(self._bell, 4096)
                     self._use_mailbox(selector)
+                    dead += self._look_at_members(deaths)
                 elif self._mailbox is not None:
                     letters = self._mailbox.receive()
             if deaths.polls:
@@ -175,12 +183,27 @@ class Listener:
         present = self._table.mailbox
         if present is self._mailbox:
             return
-        if self._mailbox is not None:
-            selector.unregister(self._mailbox)
-            self._mailbox.close()
-        self._mailbox = present
+        earlier, self._mailbox = self._mailbox, present
+        if self._readers is not None:
+            if earlier is not None:
+                self._readers.remove_reader(earlier.fileno(), earlier.close)
+            if present is not None:
+                self._readers.add_reader(present.fileno(), partial(self._receive, present))
+            return
+        if earlier is not None:
+            selector.unregister(earlier)
+            earlier.close()
         if present is not None:
             selector.register(present, selectors.EVENT_READ)
+
+    def _receive(self, mailbox: Mailbox) -> None:
+        """Take out what has arrived; called by `readers`, in their thread."""
+        if self._stopping.is_set():
+            return
+        letters = mailbox.receive()
+        if any(letter.kind == datagrams.MEMBERS for letter in letters):
+            self.ring()
+        self._tell(letters)
 
     def _look_first(self, deaths: Deaths, version: Version) -> list[Key]:
         """Take in how things stand, as the first tick shall compare them; return the members that are dead."""

@@ -43,6 +43,7 @@ from stepwell.errors import FileInUse, FileNotUsable
 from stepwell.model.run import MemberState
 from stepwell.model.steady import monotonic
 from stepwell.store.membership import Answer
+from stepwell.store.notifications import Readers
 from stepwell.store.sqlite.file import locking, paths
 from stepwell.store.sqlite.file.locking import DOOR_PATIENCE_SECONDS, SLOT_BASE, SLOTS, Identity, LockFile
 from stepwell.store.sqlite.peers import busy, datagrams, in_words, places, questions
@@ -277,15 +278,15 @@ class Membership:
                 # Nobody is there any more, or not yet.
                 self.forget_view()
 
-    def watch(self, callback: Callback) -> None:
+    def watch(self, callback: Callback, readers: Readers | None = None) -> None:
         """Have `callback` called with a kind of `datagrams` and keys when others have done something; see `listener`.
 
-        It is called in a thread of its own, until `stop_watching`, and must not block. Returns when the first look was
-        taken: what others commit later is noticed, if by no letter then by the next tick. Raises `StoreError` where the
-        file cannot be read.
+        It is called in a thread of its own, or for letters by `readers`, until `stop_watching`, and must not block.
+        Returns when the first look was taken: what others commit later is noticed, if by no letter then by the next
+        tick. Raises `StoreError` where the file cannot be read.
         """
         assert self.open_version is not None, "set by the database"
-        listener = Listener(self, self._file, self.open_version, callback, is_here=self._is_here)
+        listener = Listener(self, self._file, self.open_version, callback, readers=readers, is_here=self._is_here)
         listener.start()
         self._set_flag(_WATCHES, True)
         with self._mutex:

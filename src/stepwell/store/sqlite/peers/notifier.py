@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from stepwell.store.membership import Answer
-from stepwell.store.notifications import Notification
+from stepwell.store.notifications import Notification, Readers
 from stepwell.store.sqlite.peers import datagrams
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Members(Protocol):
     def is_seated(self, slot: int, epoch: int) -> bool: ...
     def state_of(self, slot: int) -> Literal["active", "stopped"]: ...
     def nudge(self, kind: bytes, epochs: Iterable[int], keys: Sequence[int] = ()) -> None: ...
-    def watch(self, callback: Callback) -> None: ...
+    def watch(self, callback: Callback, readers: Readers | None) -> None: ...
     def answer_pings(self, post: Callable[[Callable[[], None]], None]) -> None: ...
     def ask(self, epochs: Sequence[int], timeout_seconds: float) -> dict[int, Answer]: ...
     def shared_offset(self, own_offset_ns: int) -> int: ...
@@ -75,8 +75,8 @@ class SqliteNotifications:
     def __init__(self, members: Members) -> None:
         self._members = members
 
-    def watch(self, callback: Callable[[Notification], None]) -> None:
-        """Have `callback` called, from a thread of the store's, with what happens in other processes."""
+    def watch(self, callback: Callable[[Notification], None], readers: Readers | None = None) -> None:
+        """Have `callback` called with what happens in other processes: in a thread of the store's, or by `readers`."""
 
         def hear(kind: bytes, keys: tuple[int, ...]) -> None:
             word = _KINDS.get(kind)
@@ -86,7 +86,7 @@ class SqliteNotifications:
                 callback(Notification(word, keys if word == "ends" else ()))
 
         self._members.answer_pings(lambda reply: callback(Notification("alive", (), reply)))
-        self._members.watch(hear)
+        self._members.watch(hear, readers)
 
     def listen(self, on: bool) -> None:
         """Say whether this worker wants to hear of ``ends``. Read the run's state after saying so, not before."""
