@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
+from tests.support.commands import Command
 
 from stepwell import Engine, workflow
 from stepwell.cli import main
@@ -91,3 +93,26 @@ def test_what_is_wrong_is_refused_with_its_place(
     assert words in capsys.readouterr().err
     with Engine(db, workflows=[]) as engine:
         assert engine.schedules() == []
+
+
+DECLARING = """
+from stepwell import Schedule, workflow
+
+@workflow(name="declared.report")
+def report(): ...
+
+NIGHTLY = Schedule(report, id="nightly", cron="0 3 * * *")
+"""
+
+
+def test_a_worker_has_the_schedules_of_its_modules_when_it_starts(tmp_path: Path) -> None:
+    (tmp_path / "declaring.py").write_text(DECLARING)
+    with Engine(tmp_path / "w.db", workflows=[]) as engine:
+        engine.schedule(report, "eu", id="another", cron="@daily")
+    worker = Command("worker", "declaring", "--db", "w.db", cwd=tmp_path)
+    worker.expect("schedules created by declaring: nightly")
+    worker.expect("serves 1 workflow")
+    worker.signal(signal.SIGTERM)
+    assert worker.end() == 0
+    with Engine(tmp_path / "w.db", workflows=[]) as engine:
+        assert [each.id for each in engine.schedules()] == ["another", "nightly"]

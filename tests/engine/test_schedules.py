@@ -39,6 +39,14 @@ def hold() -> str:
     return sync.receive("go", str)
 
 
+@workflow(name="schedules.clings")
+async def clings() -> None:
+    try:
+        await stepwell.receive("go", str)
+    finally:
+        await stepwell.receive("go", str)
+
+
 @workflow(name="schedules.fail")
 def fail_on_request() -> str:
     word = sync.receive("go", str)
@@ -154,6 +162,21 @@ def test_cancel_running_cancels_and_starts_when_that_has_ended(engine: TestEngin
     engine.schedule(hold, id="held", cron="*/10 * * * *", overlap="cancel_running")
     engine.advance(1800)
     assert [engine.get(run).status for run in ids(engine, "held@")] == ["cancelled", "cancelled", "waiting"]
+
+
+def test_terminate_running_ends_the_run_without_its_code_and_starts_at_once(engine: TestEngine) -> None:
+    engine.schedule(clings, id="clung", cron="*/10 * * * *", overlap="terminate_running")
+    engine.advance(1800)
+    runs = [engine.get(run) for run in ids(engine, "clung@")]
+    assert [run.status for run in runs] == ["cancelled", "cancelled", "waiting"]
+    assert [[(act.act, act.by) for act in run.acts()] for run in runs] == [
+        *([[("terminate", "schedule 'clung'")]] * 2),
+        [],
+    ]
+    engine.crash()
+    engine.reopen()
+    engine.advance(600)
+    assert [engine.get(run).status for run in ids(engine, "clung@")] == [*(["cancelled"] * 3), "waiting"]
 
 
 def test_allow_starts_runs_beside_each_other(engine: TestEngine) -> None:

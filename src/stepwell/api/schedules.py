@@ -85,7 +85,8 @@ class Scheduling(Caller):
         What a tick does:
 
         - `overlap`, while an earlier run has not ended: ``"skip"`` the tick, ``"buffer_one"`` or ``"buffer_all"`` until
-          that has ended, ``"cancel_running"`` and start then, or ``"allow"`` both at once.
+          that has ended, ``"cancel_running"`` and start then, ``"terminate_running"`` (without its code, as
+          `Run.terminate`) and start at once, or ``"allow"`` both.
         - `catch_up`: ticks that nobody was there for are done later, if they are not further back than this; what is
           left out is logged. None: however far back.
         - `pause_on_failure`: pause when a run fails. `limit`: after so many runs the schedule is over.

@@ -22,8 +22,8 @@ class ModuleProblem(Exception):
         self.traceback_text = traceback_text
 
 
-def load(names: Iterable[str]) -> None:
-    """Import modules by name, as ``python -m`` finds them, or by the path of their file.
+def load(names: Iterable[str]) -> list[ModuleType]:
+    """Import modules and return them: by name, as ``python -m`` finds them, or by the path of their file.
 
     The current folder comes first on `sys.path` (unless Python's safe-path option is on), and before it the folder of
     each module that is given by its path. Raises `ModuleProblem`.
@@ -31,14 +31,10 @@ def load(names: Iterable[str]) -> None:
     here = str(Path.cwd())
     if not sys.flags.safe_path and sys.path[:1] not in ([here], [""]):
         sys.path.insert(0, here)
-    for name in names:
-        if name.endswith(".py") or os.sep in name:
-            _load_file(name)
-        else:
-            _import(name, name)
+    return [_load_file(name) if name.endswith(".py") or os.sep in name else _import(name, name) for name in names]
 
 
-def _load_file(name: str) -> None:
+def _load_file(name: str) -> ModuleType:
     """Import a file under the name that importing it has elsewhere, since workflows are named after their module."""
     path = Path(name if name.endswith(".py") else f"{name}.py").resolve()
     if not path.is_file():
@@ -56,6 +52,7 @@ def _load_file(name: str) -> None:
             f"{name!r} would be the module {dotted!r}, but that name belongs to {found or 'a module without a file'}; "
             "rename the file"
         )
+    return module
 
 
 def _import(dotted: str, given: str) -> ModuleType:

@@ -18,6 +18,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterable
+from types import ModuleType
 from typing import Final
 
 from stepwell.api.engine import Engine
@@ -48,7 +50,7 @@ def run(options: WorkerOptions) -> int:
         # Processes that steps start must not hold it open: its end is how the supervisor's death is noticed.
         channel.set_inheritable(False)
     try:
-        modules.load(options.modules)
+        loaded = modules.load(options.modules)
         if not registered_workflows():
             raise modules.ModuleProblem(
                 f"{', '.join(options.modules)}: no workflow is defined there; decorate a function with @workflow"
@@ -64,7 +66,27 @@ def run(options: WorkerOptions) -> int:
         except StepwellError as error:
             _log.critical("stepwell worker (process %d) cannot open the file. %s", os.getpid(), error)
             return FAILED
+        try:
+            _declare_schedules(engine, loaded)
+        except StepwellError as error:
+            _log.critical("stepwell worker (process %d): a schedule cannot be had. %s", os.getpid(), error)
+            engine.close(0.0)
+            return FAILED
         return _Worker(engine, signals, channel, options).serve()
+
+
+def _declare_schedules(engine: Engine, loaded: Iterable[ModuleType]) -> None:
+    """Have the `Schedule` objects of the modules: create those that the file does not know, change what differs."""
+    definitions = sys.modules.get("stepwell.definitions.schedules")
+    if definitions is None:  # no module has any
+        return
+    for module in loaded:
+        if not any(isinstance(value, definitions.Schedule) for value in vars(module).values()):
+            continue
+        declared = engine.declare_schedules(module)
+        for what, ids in (("created", declared.created), ("changed", declared.changed)):
+            if ids:
+                _log.info("schedules %s by %s: %s", what, module.__name__, ", ".join(ids))
 
 
 class _Worker:

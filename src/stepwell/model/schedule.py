@@ -17,7 +17,7 @@ from stepwell.model.clock import MICROSECONDS, datetime_of
 from stepwell.model.journal import Payload
 
 #: What a tick does while a run of an earlier one has not ended.
-Overlap: TypeAlias = Literal["skip", "buffer_one", "buffer_all", "cancel_running", "allow"]
+Overlap: TypeAlias = Literal["skip", "buffer_one", "buffer_all", "cancel_running", "terminate_running", "allow"]
 OVERLAPS: Final[tuple[str, ...]] = get_args(Overlap)
 #: Why there is a run, or would have been one.
 TickKind: TypeAlias = Literal["tick", "trigger", "backfill"]

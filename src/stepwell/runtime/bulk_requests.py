@@ -41,10 +41,7 @@ from stepwell.store.bulk_acts import (
     Terminated,
 )
 from stepwell.store.inspector import Inspector, RunFilter
-from stepwell.worker.effects import RunsOver
-from stepwell.worker.facts import CancelsArrived, RunsWoken
-from stepwell.worker.failure_log import run_fields
-from stepwell.worker.run_over import RunOver
+from stepwell.worker.facts import TerminationArrived
 from stepwell.worker.unit_of_work import Reply
 from stepwell.worker.worker import Worker
 
@@ -94,17 +91,11 @@ class BulkRequests:
         worker.batch.lone_work().then(change, partial(self._terminated, change, reply), partial(reply, None))
 
     def _terminated(self, change: RunTerminated, reply: Reply, done: Terminated) -> None:
-        run, worker = done.before, self._worker
+        run = done.before
         if run.status in ENDED:
             reply(None, RunEnded(f"run {run.id!r} has ended ({run.status}), so it cannot be terminated"))
             return
-        reason = f"terminated by {change.by}" + ("" if change.reason is None else f": {change.reason}")
-        over = RunOver(run.key, run.id, "cancelled", None, None, reason)
-        _log.warning("run %r of %r is %s", run.id, run.workflow, reason, extra=run_fields(run.id, run.workflow))
-        worker.arrivals.terminated(run, over)
-        worker.runs.effects.append(RunsOver([over]))
-        worker.route(RunsWoken(done.watchers))
-        worker.route(CancelsArrived(done.children))
+        self._worker.route(TerminationArrived(change, done))
         reply(None, None)
 
     def delete(self, request: DeleteRun, reply: Reply) -> None:

@@ -6,18 +6,23 @@ that it concerns may be in memory, or have to be claimed first, or not have begu
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
 from stepwell.model.journal import Entry
 from stepwell.model.lifecycle import ENDED
 from stepwell.model.run import RunRecord
+from stepwell.store.bulk_acts import RunTerminated, Terminated
 from stepwell.store.changes import Created, MessageSent, RunCreated, Sent, Succeeded
 from stepwell.worker.activation import Activator
 from stepwell.worker.carrying import Carrier
 from stepwell.worker.claims import Claims
+from stepwell.worker.effects import RunsOver
 from stepwell.worker.facts import RunsTaken
+from stepwell.worker.failure_log import run_fields
 from stepwell.worker.letting_go import LettingGo
 from stepwell.worker.loaded_run import LoadedRun, Pausing
 from stepwell.worker.loader import Loader
@@ -25,6 +30,8 @@ from stepwell.worker.queue_policy import refusal_of
 from stepwell.worker.run_over import RunOver
 from stepwell.worker.runs import Runs
 from stepwell.worker.unstarted import Unstarted
+
+_log: Final = logging.getLogger("stepwell")
 
 
 class Arrivals:
@@ -196,8 +203,14 @@ class Arrivals:
 
     # --- terminations ------------------------------------------------------------------------------------------------
 
-    def terminated(self, run: RunRecord, over: RunOver) -> None:
-        """Drop a run that was ended past its code, and tell whoever waits for it here."""
+    def terminated(self, change: RunTerminated, done: Terminated) -> None:
+        """Drop a run that was ended past its code, and tell whoever waits for it here; unless it had ended before."""
+        run = done.before
+        if run.status in ENDED:
+            return
+        reason = f"terminated by {change.by}" + ("" if change.reason is None else f": {change.reason}")
+        over = RunOver(run.key, run.id, "cancelled", None, None, reason)
+        _log.warning("run %r of %r is %s", run.id, run.workflow, reason, extra=run_fields(run.id, run.workflow))
         loaded = self._runs.memory.runs.get(run.key)
         work = self._runs.batch.lone_work()
         if loaded is not None:
@@ -207,6 +220,10 @@ class Arrivals:
             self._runs.queue_touched(run.queue)
         self._carrier.tell_watchers(run.id, run.parent, over, work)
         self._carrier.deliver_ends(work)
+        self._runs.effects.append(RunsOver([over]))
+        for key in done.watchers:
+            self._claims.woken(key)
+        self.cancel_all(done.children)
 
     # --- pauses ------------------------------------------------------------------------------------------------------
 

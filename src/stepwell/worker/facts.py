@@ -20,6 +20,7 @@ from stepwell.definitions.step_call import StepCall
 from stepwell.model.journal import Payload
 from stepwell.model.run import RunRecord
 from stepwell.replay.operation import Operation
+from stepwell.store.bulk_acts import RunTerminated, Terminated
 from stepwell.store.changes import Created, MessageSent, RunCreated, Sent, Succeeded
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.run_over import RunOver
@@ -81,6 +82,13 @@ class CancelsArrived(msgspec.Struct, frozen=True):
     """Requests to cancel the runs with these keys were recorded."""
 
     keys: list[int]
+
+
+class TerminationArrived(msgspec.Struct, frozen=True):
+    """A run was ended at once, past its code; or it had ended before."""
+
+    change: RunTerminated
+    done: Terminated
 
 
 class PausesArrived(msgspec.Struct, frozen=True):
@@ -208,6 +216,7 @@ Fact: TypeAlias = (
     | MessageArrived
     | CancelArrived
     | CancelsArrived
+    | TerminationArrived
     | PausesArrived
     | PausesEnded
     | RunsWoken

@@ -47,7 +47,7 @@ class ScheduledStart(msgspec.Struct, frozen=True):
 
 
 class Advance(msgspec.Struct):
-    """What is to be written: the row, and what it starts and cancels.
+    """What is to be written: the row, and what it starts, cancels and terminates.
 
     `said` are lines for the log, with their levels.
     """
@@ -55,6 +55,7 @@ class Advance(msgspec.Struct):
     record: ScheduleRecord
     starts: list[ScheduledStart] = []
     cancels: list[str] = []
+    terminates: list[str] = []
     awaited: list[str] = []
     said: list[tuple[int, str]] = []
 
@@ -222,17 +223,25 @@ class _Deciding:
             )
         elif overlap == "buffer_one" and self._buffered:
             self._skip(tick, kind, "another tick waits already")
+        elif overlap == "terminate_running":
+            self._advance.terminates += self._running
+            self._running = []
+            self._forget_all_buffered()
+            self.start(tick, kind)
         elif overlap == "cancel_running":
             self._advance.cancels += [run for run in self._running if run not in self._advance.cancels]
-            for before, of in self._buffered:
-                self._forget_buffered(before, of)
-                self._skip(before, of, "a later tick came before its run could start")
-            self._buffered = []
+            self._forget_all_buffered()
             self._buffer(tick, kind)
         elif len(self._buffered) >= MAX_BUFFERED:
             self._skip(tick, kind, f"{MAX_BUFFERED} ticks wait already")
         else:
             self._buffer(tick, kind)
+
+    def _forget_all_buffered(self) -> None:
+        for before, of in self._buffered:
+            self._forget_buffered(before, of)
+            self._skip(before, of, "a later tick came before its run could start")
+        self._buffered = []
 
     def _buffer(self, tick: int, kind: TickKind) -> None:
         self._buffered.append((tick, kind))

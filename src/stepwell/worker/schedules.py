@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 from stepwell.errors import StepwellError
 from stepwell.model.clock import MICROSECONDS
 from stepwell.model.schedule import LAST_FAILURE, LAST_RESULT, ScheduleRecord
+from stepwell.store.bulk_acts import RunTerminated
 from stepwell.store.changes import CancelRequested, Change, MessageSent, RunCreated
 from stepwell.store.queues import Entered
 from stepwell.store.schedules import ScheduleAdvanced
-from stepwell.worker.facts import CancelArrived, RunsTaken, RunStarted
+from stepwell.worker.facts import CancelArrived, RunsTaken, RunStarted, TerminationArrived
 from stepwell.worker.runs import Runs
 from stepwell.worker.starting import planned
 from stepwell.worker.unit_of_work import UnitOfWork
@@ -135,13 +136,18 @@ class Schedules:
                 self._runs.later(RunStarted(change, result))
             elif isinstance(change, CancelRequested):
                 self._runs.later(CancelArrived(result))
+            elif isinstance(change, RunTerminated):
+                self._runs.later(TerminationArrived(change, result))
         if started:  # they are read from the store, with what they were sent
             self._runs.claiming.update(started)
             self._runs.later(RunsTaken(started))
 
     def _changes(self, decision: Advance) -> list[Change]:
         now = self._runs.now
-        changes: list[Change] = []
+        by = f"schedule {decision.record.id!r}"
+        changes: list[Change] = [
+            RunTerminated(run_id, now, by, "its next run starts") for run_id in decision.terminates
+        ]
         for start in decision.starts:
             changes += self._start(decision.record, start)
         changes += [

@@ -127,18 +127,17 @@ class Worker:
             case facts.ChildEntered(parent, change, created):
                 self.arrivals.entered(parent, change, created)
             case facts.RunsWoken(keys):
-                for key in keys:
-                    self.claims.woken(key)
+                self._woken(keys)
             case facts.CancelArrived(record):
                 self.arrivals.cancel(record)
             case facts.CancelsArrived(keys):
                 self.arrivals.cancel_all(keys)
+            case facts.TerminationArrived(change, done):
+                self.arrivals.terminated(change, done)
             case facts.PausesArrived(keys):
                 self.arrivals.pause(keys)
             case facts.PausesEnded(keys):
-                for key in keys:
-                    self.inbox.unpause(key)
-                self.claims.work_may_exist = True
+                self._unpaused(keys)
             case facts.ValuePublished() | facts.StreamGrew() | facts.UpdateEnded():
                 self.runs.effects.append(fact)
             case facts.PromiseTouched(key, op):
@@ -156,8 +155,7 @@ class Worker:
                 if attempts.wanted and run.key in self.memory:
                     self.batch.work_of(run).extra.transactions.append((run, attempts))
             case facts.RunYielded(run):
-                if self._is_loaded(run):
-                    self.carrier.carry_on(run, self.batch.work_of(run))
+                self._go_on(run)
             case facts.RunsBegun(started):
                 self._begin(started)
             case facts.RunsTaken(keys, number):
@@ -201,6 +199,19 @@ class Worker:
         """Return what is to be done outside the worker since the last call, in order."""
         effects, self.runs.effects = self.runs.effects, []
         return effects
+
+    def _go_on(self, run: LoadedRun) -> None:
+        if self._is_loaded(run):
+            self.carrier.carry_on(run, self.batch.work_of(run))
+
+    def _woken(self, keys: Sequence[int]) -> None:
+        for key in keys:
+            self.claims.woken(key)
+
+    def _unpaused(self, keys: Sequence[int]) -> None:
+        for key in keys:
+            self.inbox.unpause(key)
+        self.claims.work_may_exist = True
 
     def _is_loaded(self, run: LoadedRun) -> bool:
         return self.memory.runs.get(run.key) is run
