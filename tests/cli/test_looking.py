@@ -126,14 +126,14 @@ def test_agents_look_and_act_only_where_that_is_allowed(database: Path) -> None:
 
     async def main() -> None:
         names = {tool.name for tool in await looks.list_tools()}
-        assert names == {"list_runs", "count_runs", "show_run", "why", "doctor", "schema", "docs"}
+        assert names == {"find_runs", "count_runs", "show_run", "why", "doctor", "schema", "docs"}
         more = {tool.name for tool in await acts.list_tools()} - names
         assert more == {"cancel_run", "retry_run", "resume_run", "pause_run", "unpause_run", "send_message"}
 
         async def called(name: str, **given: Any) -> str:
             return str(await acts.call_tool(name, given))
 
-        assert "order-1" in await called("list_runs", filter="workflow:looking.parent")
+        assert "order-1" in await called("find_runs", filter="workflow:looking.parent")
         assert "is waiting" in await called("why", run="order-1")
         assert "CREATE TABLE stepwell_tags" in await called("schema")
         assert "Filters of runs" in await called("docs", topic="filters")

@@ -22,7 +22,7 @@ from stepwell.cli.reading import meant, reads, schema_of
 _MOST: Final = 200
 _INSTRUCTIONS: Final = (
     "Looks into a file of Stepwell, which executes durable workflows. Begin with doctor(), or with "
-    "list_runs('status:failed,halted'). Filters are explained by docs('filters'), everything else by docs()."
+    "find_runs('status:failed,halted'). Filters are explained by docs('filters'), everything else by docs()."
 )
 
 
@@ -43,9 +43,9 @@ class _Looks:
         self._db = db
 
     def tools(self) -> list[Any]:
-        return [self.list_runs, self.count_runs, self.show_run, self.why, self.doctor, self.schema, self.docs]
+        return [self.find_runs, self.count_runs, self.show_run, self.why, self.doctor, self.schema, self.docs]
 
-    def list_runs(self, filter: str = "", limit: int = 50) -> list[Any]:
+    def find_runs(self, filter: str = "", limit: int = 50) -> list[Any]:
         """List runs, newest first, with state, times, error or reason; filter: status:failed started>-2h tag:vip."""
         with reads(self._db) as read:
             return list(_data(read.infos(filter, limit=max(1, min(limit, _MOST)))))
