@@ -94,7 +94,7 @@ def test_the_ci_runs_the_tests_and_the_checks_and_stops_at_the_first_failure() -
     assert lines[0] == "#!/usr/bin/env bash"
     assert "set -euo pipefail" in lines
     targets = [line.removeprefix("make ") for line in lines if line.startswith("make ")]
-    assert targets == ["test", "check", "conformance", "prove"]
+    assert targets == ["test", "check", "conformance", "browser", "prove"]
 
 
 def test_make_help_lists_every_target_that_is_meant_for_people() -> None:

@@ -1,4 +1,4 @@
-"""The one place where the user's functions are called on behalf of a run: steps, transactions, workflows, predicates.
+"""The one place where the user's functions are called on behalf of a run: steps, workflows, handlers, predicates.
 
 A loop, a thread, a child process, the worker inside a transaction, a run's own loop, a retry policy: each calls them
 here. So what is to surround or watch such calls (interceptors, context variables, progress) has one place to hang on.
@@ -48,6 +48,11 @@ def transaction(
 def workflow(definition: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call the function of a workflow, in a task of its run."""
     return definition.invoke(args, kwargs)
+
+
+def handler(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a handler of updates, in a task of its run."""
+    return function(*args, **kwargs)
 
 
 def predicate(function: Callable[[BaseException], object], error: BaseException) -> object:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import msgspec
 
+from stepwell.definitions import invoke
 from stepwell.definitions.callables import is_coroutine_function
 from stepwell.definitions.definition import is_durable
 from stepwell.definitions.durable import as_definition
@@ -123,7 +124,7 @@ class AnswerDetail(msgspec.Struct, frozen=True, gc=False):
 async def _answered(run: Execution, handler: Handler, op: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Call the handler of an update, and have its end recorded: all that its task does."""
     try:
-        result = handler.function(*args, **kwargs)
+        result = invoke.handler(handler.function, args, kwargs)
         if inspect.isawaitable(result):
             result = await result
         where = f"the answer of run {run.run_id!r} to update {handler.name!r}"
