@@ -218,7 +218,7 @@ def plain_function() -> None: ...
 
 
 @pytest.mark.parametrize(
-    "wrong", [plain_function, accepts, waits.function, 5, None, Opaque], ids=lambda wrong: type(wrong).__name__
+    "wrong", [plain_function, waits.function, 5, None, Opaque], ids=lambda wrong: type(wrong).__name__
 )
 def test_only_workflows_can_be_started(engine: TestEngine, wrong: Any) -> None:
     @workflow

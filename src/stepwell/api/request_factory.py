@@ -186,12 +186,12 @@ class RequestFactory(RepairRequestFactory):
 
     def _messages(self, run_id: str, options: ManyOptions) -> tuple[OutgoingMessage, ...]:
         """Return what is sent to a run together with its start, updates among it."""
-        messages, updates = options.get("messages"), options.get("updates")
-        if not messages and not updates:
+        if "messages" not in options and "updates" not in options:
             return ()
+        messages, updates = checked_messages(options.get("messages", ())), checked_updates(options.get("updates", ()))
         return (
-            *(self._message(run_id, name, value, key) for name, value, key in checked_messages(messages or ())),
-            *(self._update(run_id, name, tuple(args), None, key) for name, args, key in checked_updates(updates or ())),
+            *(self._message(run_id, name, value, key) for name, value, key in messages),
+            *(self._update(run_id, name, tuple(args), None, key) for name, args, key in updates),
         )
 
     def _message(self, run_id: str, name: str, value: object, key: str | None) -> OutgoingMessage:
