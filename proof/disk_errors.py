@@ -49,7 +49,7 @@ from stepwell.store.sqlite.store import SqliteStore
 from stepwell.testing import TestEngine
 
 FAULT: Final = "EIO and ENOSPC at the nth call, once or until released; power loss after it, failed syncs forgotten"
-CI_CASES: Final = 800
+CI_CASES: Final = 1_000
 SOAK: Final = "make proof NAME=disk-errors CASES=100000"
 
 Call = Literal["write", "sync", "truncate", "read", "size", "lock", "open", "delete"]

@@ -106,7 +106,8 @@ if TYPE_CHECKING:
     from stepwell.operations.describe import set_attributes
     from stepwell.operations.handlers import query, update
     from stepwell.operations.map import ItemResult, map
-    from stepwell.operations.other_run import OtherRun, get_run, list
+    from stepwell.operations.other_run import OtherRun, get_run
+    from stepwell.operations.other_run import list as list  # not in __all__: a star import would hide the type
     from stepwell.operations.patch import patched
     from stepwell.operations.promise import Promise, promise
     from stepwell.operations.publish import publish
@@ -413,7 +414,6 @@ __all__ = [
     "get_run",
     "last_failure",
     "last_result",
-    "list",
     "map",
     "now",
     "patched",

@@ -64,7 +64,6 @@ __all__ = [
     "get_run",
     "last_failure",
     "last_result",
-    "list",
     "map",
     "now",
     "patched",

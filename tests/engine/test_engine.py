@@ -146,7 +146,7 @@ def test_what_is_no_workflow_cannot_be_started(engine: TestEngine) -> None:
     async def function() -> None: ...
 
     wrong: Any
-    for wrong in (function, double, 5, None):
+    for wrong in (function, 5, None):
         with pytest.raises(InvalidArgument, match="@workflow"):
             engine.start(wrong)
 

@@ -55,7 +55,7 @@ async def note(what: Any) -> Any:
 
 def made(source: str, name: str = "edited") -> Workflow[..., Any]:
     """Return the workflow that `source` defines, as a deployed module of another version would."""
-    namespace: dict[str, Any] = {**vars(stepwell), "__name__": name}
+    namespace: dict[str, Any] = {each: getattr(stepwell, each) for each in stepwell.__all__} | {"__name__": name}
     namespace.update(asyncio=asyncio, note=note, executed=executed)
     exec(compile(source, f"<{name}>", "exec", dont_inherit=True), namespace)
     return namespace[name]  # type: ignore[no-any-return]  # whatever the source made

@@ -272,10 +272,14 @@ def test_an_id_that_is_no_id_is_refused(engine: TestEngine, child_id: Any) -> No
     assert len(engine.list()) == 1
 
 
-def test_only_workflows_can_be_started(engine: TestEngine) -> None:
+def test_only_workflows_and_steps_can_be_started(engine: TestEngine) -> None:
+    def plain(what: str) -> None: ...
+
+    wrong: Any = plain
+
     @workflow
     async def parent() -> None:
-        await start(note, "x")
+        await start(wrong, "x")
 
     with pytest.raises(InvalidArgument, match="@workflow"):
         engine.start(parent).result(60)

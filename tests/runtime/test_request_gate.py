@@ -16,6 +16,7 @@ from stepwell.definitions.step_call import StepCall
 from stepwell.errors import (
     EngineClosed,
     InvalidArgument,
+    PromiseNotFound,
     QueueNotFound,
     RunEnded,
     RunNotEnded,
@@ -29,6 +30,7 @@ from stepwell.model.attributes import Description
 from stepwell.model.calendar_spec import CalendarSpec
 from stepwell.model.schedule import ScheduleDefinition
 from stepwell.runtime.requests import (
+    AnswerPromise,
     CancelRun,
     CancelWaiting,
     ChangeQueue,
@@ -52,6 +54,7 @@ from stepwell.runtime.requests import (
     StartRun,
     TerminateRun,
     TruncateStream,
+    UpdateRun,
     WaitForIdle,
     WaitForRun,
     WaitForStream,
@@ -113,6 +116,8 @@ WRITING: list[Request] = [
     CancelWaiting("unknown", None, MIA),
     Purge(NOW),
     TruncateStream("waits", "tokens", 1),
+    UpdateRun("ended", OutgoingMessage("add", "[[],{}]", "1"), True),
+    AnswerPromise("unknown", "resolved", "1", MIA),
     FromStep(GONE, 1, PublishedValue("total", "1")),
 ]
 WAITING: list[Request] = [
@@ -142,6 +147,9 @@ REFUSED: list[tuple[Request, type[Exception]]] = [
     (ChangeQueue("unknown", SettingsChange({"concurrency": 2})), QueueNotFound),
     (PauseQueue("unknown", False, MIA), QueueNotFound),
     (TruncateStream("nobody", "tokens", 1), RunNotFound),
+    (UpdateRun("nobody", OutgoingMessage("add", "[[],{}]", "1"), True), RunNotFound),
+    (UpdateRun("ended", OutgoingMessage("add", "[[],{}]", "1"), True), RunEnded),
+    (AnswerPromise("unknown", "resolved", "1", MIA), PromiseNotFound),
     (FromStep(GONE, 1, PublishedValue("total", "1")), StepwellError),
     (WaitForStream("nobody", "tokens", 0), RunNotFound),
     (WaitForRun("nobody"), RunNotFound),

@@ -179,4 +179,7 @@ def test_only_the_codec_and_the_pipes_of_child_processes_make_json_of_failures()
         if isinstance(node, ast.ImportFrom) and any(name.name == "failure_json" for name in node.names)
     }
     # Those of `step_outcomes` go to `pack_failure` and `encode_attempt`.
-    assert users == {"values/failure_codec.py", "executors/child_main.py", "worker/step_outcomes.py"}
+    assert users == {
+        *("values/failure_codec.py", "executors/child_main.py", "executors/process_pool.py"),
+        "worker/step_outcomes.py",
+    }

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, get_args
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from stepwell.api.acts import Act
@@ -22,7 +23,7 @@ from stepwell.api.overview import EngineTime, OverviewService
 from stepwell.api.views import ChildInfo, JournalEntry, OwnerInfo, QueueInfo, RunDetails, RunInfo, WorkerInfo
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import registered_flows
-from stepwell.errors import InvalidArgument, QueueNotFound, RunNotFound, ScheduleNotFound
+from stepwell.errors import InvalidArgument, QueueNotFound, RunNotFound, ScheduleNotFound, SerializationError
 from stepwell.model.lifecycle import ENDED, STATUSES, Status
 from stepwell.model.names import check_id, check_text
 from stepwell.model.promise import PromiseRecord
@@ -43,6 +44,7 @@ if TYPE_CHECKING:  # what most programs never ask is imported with the first que
     from stepwell.api.schedule_views import ScheduleInfo
     from stepwell.api.streams import StreamPage
     from stepwell.api.why import Reasons
+    from stepwell.model.journal import Payload
 
 #: How many children `ReadService.details` shows.
 _MAX_CHILDREN: Final = 20
@@ -188,8 +190,14 @@ class ReadService(OverviewService):
         return self._with_payloads(self._infos([record])[0], record)
 
     def _with_payloads(self, info: RunInfo, record: RunRecord) -> RunInfo:
-        show = self._codec.show
-        return replace(info, input=show(record.input, "the input"), result=show(record.result, "the result"))
+        return replace(info, input=self._readable(record.input), result=self._readable(record.result))
+
+    def _readable(self, payload: Payload) -> Any:
+        """Return a value as JSON shows it; unset where it is damaged, which must not hide what else is known of a run."""
+        try:
+            return self._codec.show(payload, "a value of the run")
+        except SerializationError:
+            return UNSET
 
     def infos(
         self,

@@ -98,7 +98,8 @@ class RunInfo(msgspec.Struct, frozen=True):
     in; `partition`, `priority` and `dedup` are known while it stands there (the first two also of one that failed or
     was cancelled). `parent` is the id of the run that started it. `attempts` counts how often it was begun: once, and
     with each retry, rewind and restart. `waited_seconds` is how long it was until it began, `took_seconds` from there
-    to its end. `input` and `result` are plain JSON data, and unset in listings, which read no payloads.
+    to its end. `input` and `result` are plain JSON data, and unset in listings, which read no
+    payloads, and where they are damaged.
     """
 
     id: str

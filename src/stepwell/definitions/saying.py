@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
+from stepwell.definitions.collector import end_clean_up
 from stepwell.definitions.step_info import Attempt, attempt_here
 from stepwell.errors import StepwellError
 from stepwell.values.codec import Codec
@@ -81,7 +82,8 @@ class Speaker(msgspec.Struct, frozen=True):
 
 
 def speaker_here() -> Speaker | None:
-    """Return the step that is executing in this context, or None."""
+    """Return the step that is executing in this context, or None; raises `GeneratorExit` in what interrupts it."""
+    end_clean_up()
     found = attempt_here()
     return None if found is None else Speaker(found[0], found[1], outlet_here.get())
 

@@ -17,8 +17,8 @@ from stepwell.values.signature import Signature
 HandlerKind: TypeAlias = Literal["query", "update"]
 
 #: Signatures by the code of functions, with the annotations that they were made of: a function within another one may
-#: name other classes each time.
-_signatures: Final[dict[CodeType, tuple[dict[str, Any], Signature]]] = {}
+#: name other classes each time. By the module as well: code of two modules is equal where it stands in the same line.
+_signatures: Final[dict[tuple[str, CodeType], tuple[dict[str, Any], Signature]]] = {}
 
 
 #: What the task of an update executes. Takes the run, the handler, the number of the operation, and the arguments.
@@ -93,11 +93,12 @@ def signature_of(function: Callable[..., Any]) -> Signature:
     if not isinstance(code, CodeType):
         return Signature(function)
     annotations = getattr(function, "__annotations__", {})
-    known = _signatures.get(code)
+    place = function.__module__, code
+    known = _signatures.get(place)
     if known is None or known[0] != annotations:
         known = annotations, Signature(function)
         known[1].detach()
-        _signatures[code] = known
+        _signatures[place] = known
     return known[1]
 
 

@@ -9,4 +9,6 @@ def new_token() -> str:
     """Return another token, safe in a URL."""
     import secrets  # with the first token: most programs need none
 
-    return secrets.token_urlsafe(TOKEN_BYTES)
+    while (token := secrets.token_urlsafe(TOKEN_BYTES)).startswith("-"):  # a command line would take it for an option
+        pass
+    return token
