@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-#: ``pause`` and ``unpause`` are done to queues and limits, all others to runs.
+#: ``pause`` and ``unpause`` are done to queues, limits and runs, all others to runs.
 ActKind: TypeAlias = Literal[
     "cancel",
     "resume",

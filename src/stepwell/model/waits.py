@@ -56,7 +56,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 @cache
 def _decoder() -> msgspec.json.Decoder[list[Wait]]:
-    # Made when it is first used: it takes 0.5 ms, and most processes read no waits.
+    # Made when it is first used: it would cost each process that starts, and most read no waits.
     return msgspec.json.Decoder(list[Wait])
 
 

@@ -83,7 +83,7 @@ class _Summary(msgspec.Struct):
 
 
 _encode = msgspec.json.Encoder().encode
-# No decoders: each takes 0.5 ms to make, and most processes read no failure.
+# No decoders: to make one costs each process that starts, and most processes read no failure.
 _decode = partial(msgspec.json.decode, type=_Record)
 _decode_summary = partial(msgspec.json.decode, type=_Summary)
 

@@ -1,4 +1,4 @@
-"""Finds the runs that match a filter, a page at a time, in time that does not grow with the file.
+"""Finds the runs that match a filter, a page at a time, in time that as a rule does not grow with the file.
 
 SQLite keeps no statistics here and cannot know which condition is rare, so this looks. Each condition that an index can
 answer is asked for the keys that it matches, at most `FEW` of them. If one of them matches no more than that, the runs

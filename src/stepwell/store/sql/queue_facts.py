@@ -17,7 +17,7 @@ _FIRST_SETTING, _AFTER_SETTINGS = 2, 7  # where a row of queue_state has the fie
 
 @cache
 def _decoder() -> msgspec.json.Decoder[list[Head]]:
-    # Made when it is first used: it takes 0.5 ms, and many processes have no queue of several lanes.
+    # Made when it is first used: it would cost each process that starts, and many have no queue of several lanes.
     return msgspec.json.Decoder(list[Head])
 
 
