@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from stepwell import Engine, Limit, PermanentError, Queue, Retry, publish, receive, step, workflow
+from stepwell import Engine, Form, Limit, PermanentError, Queue, Retry, promise, publish, receive, step, workflow
 from stepwell.ui import app
 
 # A slow machine is no fault of a page.
@@ -94,6 +94,12 @@ async def approval(order: str) -> bool | None:
     return await receive("approval", bool, timeout=timedelta(days=3))
 
 
+@workflow(name="shop.refund")
+async def refund(order: str) -> bool:
+    form = Form(title=f"Refund {order}?", text="It arrived broken, says the customer.", evidence={"cents": 4200})
+    return await promise(bool, form=form)
+
+
 @workflow(name="shop.newsletter")
 async def newsletter(to: str) -> None:
     await mail(to)
@@ -150,6 +156,7 @@ def fill(engine: Engine, orders: int = 40, *, is_hostile: bool = True) -> None:
         engine.start(approval, f"order-{number}", id=f"approval-{number}")
     for number in range(9):
         engine.start(newsletter, f"reader-{number}@example.com", id=f"mail-{number}", queue=MAILS)
+    engine.start(refund, "order-1001", id="refund-1001")
     engine.schedule(nightly, id="nightly report", cron="30 2 * * *", zone="Europe/Berlin")
     engine.schedule(nightly, id="heartbeat", every=300).trigger()
     for name, payload in HOSTILE.items() if is_hostile else ():

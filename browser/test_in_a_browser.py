@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser.conftest import HOSTILE, Served, Window, approval, many_operations, served, window
+from browser.conftest import HOSTILE, Served, Window, approval, many_operations, refund, served, window
 from playwright.sync_api import Browser, expect
 
 from stepwell import Engine
@@ -26,6 +26,9 @@ PAGES = {
     "run": "/run?id=order-1007",
     "failed run": "/run?id=order-1003&op=7",
     "waiting run": "/run?id=approval-0",
+    "step by step": "/run/moment?id=order-1007&told=2",
+    "compared": "/run/compare?id=order-1007&other=order-1003",
+    "waiting": "/waiting",
     "journal": "/run/journal?id=order-1007&form=full",
     "queues": "/queues",
     "schedules": "/schedules",
@@ -107,6 +110,25 @@ def test_an_act_is_done_by_a_form_with_a_reason(opened: Window, act: str) -> Non
     page.locator("details[open] button").click()
     expect(page.locator(".history")).to_contain_text("because of a test")
     expect(page.locator(".history")).to_contain_text("by ada (web)")
+
+
+def test_a_promise_is_answered_on_the_page_that_its_run_leads_to(opened: Window) -> None:
+    run = opened.site.engine.start(refund, "order-7", id="refund-7")
+    page = opened.open("/run?id=refund-7")
+    page.get_by_role("link", name="Answer it").click()
+    page.get_by_label("Answer").select_option("true")
+    page.get_by_label("Why").fill("seen in a test")
+    page.get_by_role("button", name="Answer").click()
+    expect(page.get_by_role("status").first).to_contain_text("The answer is recorded")
+    assert run.result(timeout=60) is True
+
+
+def test_a_run_is_gone_through_step_by_step(opened: Window) -> None:
+    page = opened.open("/run/moment?id=order-1007")
+    page.get_by_role("link", name="Forwards").click()
+    expect(page.get_by_role("navigation", name="Steps")).to_contain_text("told 1 of")
+    page.get_by_role("link", name="End").click()
+    expect(page.locator("main")).to_contain_text("it had ended")
 
 
 def test_many_runs_are_acted_on(opened: Window) -> None:

@@ -92,9 +92,9 @@ def test_nothing_of_a_value_is_called() -> None:
 def test_the_page_leads_forwards_and_backwards(looking: Browser) -> None:
     first = looking.get("/run/moment?id=order-1").text
     assert "told 0 of 4" in first
-    assert "Back" not in first
+    assert 'rel="prev"' not in first
     last = looking.get("/run/moment?id=order-1&told=4").text
-    assert "Forwards" not in last
+    assert 'rel="next"' not in last
     assert "it had ended" in last
     assert looking.get("/run/moment?id=nobody").status_code == 404
 
@@ -116,3 +116,4 @@ def test_without_the_code_it_is_said_what_is_missing(tmp_path: Any) -> None:
 def test_two_runs_are_compared(looking: Browser, other: str, differing: int) -> None:
     text = looking.get("/run/compare", params={"id": "order-1", "other": other}).text
     assert text.count('class="differs"') == differing
+    assert f"{differing or 'None'} of " in text

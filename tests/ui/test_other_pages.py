@@ -114,6 +114,24 @@ def test_crons_in_words(cron: str, words: str) -> None:
     assert in_words([cron], [(90, 30)]) == f"{words}; every 1 min 30 s, 30 s after the full ones"
 
 
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(10, "every 10 s"), (300, "every 5 min"), (3_600, "every 1 h"), (4_200, "every 1 h 10 min")],
+)
+def test_intervals_in_words(seconds: float, words: str) -> None:
+    assert in_words([], [(seconds, 0)]) == words
+
+
+def test_a_run_that_has_ended_is_not_under_way(engine: Engine, acting: Browser) -> None:
+    schedule = engine.schedule(checkout, "x", id="daily", every=86_400)
+    schedule.trigger()
+    while not (ticks := schedule.info().recent):
+        pass
+    assert ticks[0].run is not None
+    engine.get(ticks[0].run).result(timeout=30)
+    assert "Under way" not in acting.get("/schedule?id=daily").text
+
+
 def test_workers_are_listed_and_only_a_stalled_one_can_be_relieved(engine: Engine, acting: Browser) -> None:
     text = acting.get("/workers").text
     assert "active" in text

@@ -82,7 +82,11 @@ def test_ids_of_any_kind_lead_to_their_runs(looking: Browser) -> None:
 def test_what_is_not_there_is_said(looking: Browser) -> None:
     assert looking.get("/run", params={"id": "nobody"}).status_code == 404
     assert looking.get("/run").status_code == 400
-    assert looking.get("/nowhere").status_code == 404
+    for visitor in (looking, browser(looking.app)):  # logged in or not
+        nowhere = visitor.get("/nowhere")
+        assert nowhere.status_code == 404
+        assert "stepwell.css" in nowhere.text
+    assert looking.get("/static/nowhere").text == "There is no such file.\n"
 
 
 def test_a_journal_can_be_kept_as_json(looking: Browser) -> None:

@@ -107,6 +107,23 @@ def test_a_schema_makes_fields(schema: dict[str, Any], kinds: list[str]) -> None
     assert [field.kind for field in fields_of(schema, [])] == kinds
 
 
+@pytest.mark.parametrize(
+    ("choices", "texts"), [(["all", "half"], ["all", "half"]), (["1", 1], ['"1"', "1"]), (["", "a"], ['""', '"a"'])]
+)
+def test_choices_are_read_as_people_write_them(choices: list[Any], texts: list[str]) -> None:
+    (field,) = fields_of({}, choices)
+    assert [field.text_of(each) for each in field.choices] == texts
+    assert [value_of([field], {WHOLE: each}) for each in field.choices] == choices
+
+
+def test_a_run_that_asks_leads_to_its_form(asking: Engine) -> None:
+    visitor = browser(app(asking, token=TOKEN)).log_in()
+    asked(asking, visitor, "bool")
+    assert "/waiting?id=bool" in visitor.get("/run?id=bool").text
+    assert token_of(visitor.get("/waiting?id=bool").text)
+    assert "asks nobody" in visitor.get("/waiting?id=another").text
+
+
 def test_what_was_not_filled_in_is_left_out() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}, "required": ["a"]}
     assert value_of(fields_of(schema, []), {"field a": ""}) == {"a": ""}

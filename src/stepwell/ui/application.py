@@ -9,7 +9,7 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
@@ -18,7 +18,7 @@ from stepwell.api.face import Face, Shown
 from stepwell.ui.access import Access
 from stepwell.ui.guard import LOOPBACK, Guard
 from stepwell.ui.pages import bulk, database, moment, overview, queues, run, runs, schedules, waiting, workers
-from stepwell.ui.rendering import STATIC
+from stepwell.ui.rendering import STATIC, render
 from stepwell.ui.site import Authenticate, Site
 from stepwell.ui.words import Redactor
 
@@ -79,8 +79,10 @@ def _routes(site: Site) -> list[Route]:
     ]
 
 
-async def _not_there(_request: Request, _error: Exception) -> Response:
-    return PlainTextResponse("There is no page at this address.\n", 404)
+async def _not_there(request: Request, _error: Exception) -> Response:
+    if isinstance(request.scope.get("endpoint"), _Static):
+        return PlainTextResponse("There is no such file.\n", 404)
+    return HTMLResponse(render("nowhere.html", {"base": request.scope.get("root_path", "")}), 404)
 
 
 #: Addresses of static files have a version in them, so what they lead to never changes.

@@ -16,8 +16,15 @@ def in_words(crons: Sequence[str], every: Sequence[tuple[float, float]]) -> str:
     """Return when a schedule ticks; `every` has intervals with their phases, in seconds."""
     parts = [cron_in_words(cron) for cron in crons]
     for seconds, phase in every:
-        parts.append(f"every {duration(seconds)}" + (f", {duration(phase)} after the full ones" if phase else ""))
+        parts.append(f"every {_interval(seconds)}" + (f", {duration(phase)} after the full ones" if phase else ""))
     return "; ".join(parts)
+
+
+def _interval(seconds: float) -> str:
+    words = duration(seconds)
+    for nothing in (" 0 s", " 0 min", " 0 h"):
+        words = words.removesuffix(nothing)
+    return words
 
 
 def cron_in_words(cron: str) -> str:

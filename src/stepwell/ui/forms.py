@@ -41,6 +41,11 @@ class Field(msgspec.Struct, frozen=True):
     is_required: bool
     of_object: bool = False
 
+    def text_of(self, choice: str) -> str:
+        """Return a choice as people read it: a text without its quotes, where all of them are texts."""
+        found = [json.loads(each) for each in self.choices]
+        return str(json.loads(choice)) if all(isinstance(each, str) and each for each in found) else choice
+
 
 def fields_of(schema: Mapping[str, Any], choices: Sequence[Any]) -> list[Field]:
     """Return the fields for a schema, or for one of several values."""

@@ -51,6 +51,7 @@ def _compare(reads: ReadService, visit: Visit) -> Page:
         shown |= {
             "pairs": pairs_of(one.operations[:_COMPARED], other.operations[:_COMPARED]),
             "infos": (reads.info(run_id), reads.info(other_id)),
+            "is_cut": any(each.is_cut or len(each.operations) > _COMPARED for each in (one, other)),
         }
     return Page("compare.html", shown)
 

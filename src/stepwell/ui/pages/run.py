@@ -110,6 +110,7 @@ class RunPages:
             "before": max(0, start - DRAWN) if start else None,
             "after": start + DRAWN if start + DRAWN < len(chosen) else None,
             "is_cut": outline.is_cut,
+            "asks": any(each.kind == "promise" and each.outcome == "open" for each in outline.operations),
         }
 
     def _operation(self, reads: ReadService, run_id: str, number: int, outline: Outline) -> dict[str, Any]:

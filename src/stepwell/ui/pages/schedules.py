@@ -45,8 +45,10 @@ def _schedules(reads: ReadService, _visit: Visit) -> Page:
 
 def _schedule(reads: ReadService, visit: Visit) -> Page:
     found = reads.schedule(visit.query_of("id"))
-    shown = {"page": "schedules", "schedule": found, "words": in_words(found.cron, found.every)}
-    return Page("schedule.html", shown)
+    # It has those that had not ended when a worker last looked at it.
+    running = [each.id for each in reads.infos_of(found.running) if each.ended_at is None]
+    words = in_words(found.cron, found.every)
+    return Page("schedule.html", {"page": "schedules", "schedule": found, "running": running, "words": words})
 
 
 def _time(text: str) -> datetime:

@@ -36,7 +36,8 @@ def routes(site: Site) -> list[Route]:
             Asked(each, fields_of(each.schema, each.choices), site.redactor.of(each.evidence))
             for each in found[:_SHOWN]
         ]
-        return Page("waiting.html", {"page": "waiting", "asked": asked, "more": len(found) - len(asked)})
+        shown = {"page": "waiting", "asked": asked, "of_run": of_run, "more": len(found) - len(asked)}
+        return Page("waiting.html", shown)
 
     async def answer(visit: Visit) -> str:
         token = visit.form.get("token", "")

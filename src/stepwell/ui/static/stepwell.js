@@ -353,6 +353,9 @@ document.addEventListener("keydown", onKey);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 showTimes();
 divide();
+// On a phone the row of pages is wider than the screen; the present one is seen.
+const tab = pick(".top nav [aria-current]");
+if (tab) tab.parentElement.scrollLeft = tab.offsetLeft - tab.parentElement.offsetLeft - (tab.parentElement.clientWidth - tab.clientWidth) / 2;
 setInterval(showTimes, 1000);
 if (pick("#announcer")) {
   live.timer = setTimeout(refresh, live.wait);
