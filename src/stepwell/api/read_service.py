@@ -193,7 +193,7 @@ class ReadService(OverviewService):
         return replace(info, input=self._readable(record.input), result=self._readable(record.result))
 
     def _readable(self, payload: Payload) -> Any:
-        """Return a value as JSON shows it; unset where it is damaged, which must not hide what else is known of a run."""
+        """Return a value as JSON shows it; unset where it is damaged, which must not hide the other facts of a run."""
         try:
             return self._codec.show(payload, "a value of the run")
         except SerializationError:
