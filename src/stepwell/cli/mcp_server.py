@@ -6,7 +6,7 @@ an engine that serves no workflow, and is recorded with who acted.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 from mcp.server.mcpserver import MCPServer
@@ -17,6 +17,9 @@ from stepwell.api.doctor import examine
 from stepwell.api.engine import Engine
 from stepwell.cli.documents import page, topics
 from stepwell.cli.reading import meant, reads, schema_of
+
+if TYPE_CHECKING:
+    from stepwell.store.inspector import CountGroup
 
 #: How many runs are listed at most: an answer is read by a model.
 _MOST: Final = 200
@@ -53,7 +56,7 @@ class _Looks:
     def count_runs(self, filter: str = "", by: str = "status") -> dict[str, int]:
         """Count the runs that match a filter by status, workflow or queue."""
         with reads(self._db) as read:
-            return read.counts(filter, by)  # type: ignore[arg-type]  # it is checked there
+            return read.counts(filter, cast("CountGroup", by))  # it is checked there
 
     def show_run(self, run: str) -> dict[str, Any]:
         """Show everything about a run: facts, input, result, failure with traceback, children, acts, journal."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import msgspec
 
@@ -52,10 +52,9 @@ def deadline_of(run: Execution, deadline: float | timedelta | datetime | None) -
 
 
 def _checked(given: Any, what: str) -> Sequence[Any]:
-    is_list = isinstance(given, Sequence) and not isinstance(given, (str, bytes))
-    if not is_list:
+    if not isinstance(given, Sequence) or isinstance(given, (str, bytes)):
         raise InvalidArgument(f"{what} must be a list of tuples, not {given!r}")
-    found: Sequence[Any] = given
+    found: Sequence[Any] = cast("Any", given)
     return found
 
 

@@ -54,7 +54,7 @@ class Failed:
         self.run_id = run_id
         self.workflow = workflow
         self.parent = parent
-        self.status = status
+        self.status: Literal["failed", "halted"] = status
         self.failure = failure
         self.step = step
 

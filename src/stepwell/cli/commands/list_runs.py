@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import get_args
+from typing import Any, get_args
 
 import click
 
@@ -82,9 +82,9 @@ def list_runs(
 
 
 def _print_runs(
-    read: ReadService, text: str, db: str, limit: int, before: str | None, *, as_json: bool, **options: object
+    read: ReadService, text: str, db: str, limit: int, before: str | None, *, as_json: bool, **options: Any
 ) -> None:
-    found = read.infos(text, limit=limit, before=before, **options)  # type: ignore[arg-type]  # they are those of `infos`
+    found = read.infos(text, limit=limit, before=before, **options)
     if as_json:
         print_json(found)
         return

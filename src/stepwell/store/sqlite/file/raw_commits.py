@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
 import apsw
 
@@ -13,7 +14,7 @@ _ROW_BYTES = 120
 
 def raw_commits(path: str | os.PathLike[str], span: float) -> float:
     """Return how many rows are committed in a second, one by one and each synced, measured for `span` seconds."""
-    connection = apsw.Connection(os.fspath(path))
+    connection: Any = apsw.Connection(os.fspath(path))
     try:
         connection.pragma("journal_mode", "wal")
         connection.pragma("synchronous", 2)
