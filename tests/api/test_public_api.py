@@ -106,7 +106,7 @@ SIGNATURES: dict[str, list[str]] = {
     "AsyncEngine": OPTIONS,
     "Retry": ["*", "attempts", "delay", "backoff", "max_delay", "jitter", "on", "when", "then"],
     "step": ["function", "*", "name", "retry", "timeout", "deadline", "delivery", "isolate", "limit"],
-    "workflow": ["function", "*", "name", "fail_on", "max_journal_entries", "on_failure"],
+    "workflow": ["function", "*", "name", "fail_on", "max_journal_entries", "on_failure", "version"],
     "transaction": ["function", "*", "name", "retry"],
     "Step.options": ["*", "retry", "timeout", "deadline", "delivery", "isolate", "limit", "summary"],
     "run_step": ["name", "function", "*args", "type", *RUN_STEP],

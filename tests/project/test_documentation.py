@@ -171,13 +171,18 @@ def change_code(engine: TestEngine) -> Reader:
     page.names["stepwell"] = Namespace(check=lambda path: stepwell.check(path, workflows=[guarded]))
     page.execute(1)
     page.names["stepwell"] = stepwell
+    noted = {"check": page.noting("check"), "charge": page.noting("charge", "paid")}
+    page.names.update(workflow=workflow, Order=Item, **noted)
+    page.execute(2)
+    assert engine.start(page.names["fulfil"], Item("book")).result(60) == "paid"
+    assert [name for name, *_ in page.happened][-2:] == ["check", "charge"]
 
     @step(name="charge")
     async def charge(order: Item) -> str:
         raise OSError(f"no route for {order.item}")
 
-    page.names.update(workflow=workflow, Order=Item, prices={"book": 10, "car": 10_000}, charge=charge)
-    page.execute(2)
+    page.names.update(prices={"book": 10, "car": 10_000}, charge=charge)
+    page.execute(3)
     outcomes = {item: engine.start(page.names["checkout"], Item(item)) for item in ("boat", "car", "book")}
     engine.idle()
     assert {item: run.status for item, run in outcomes.items()} == {"boat": "halted", "car": "failed", "book": "failed"}

@@ -168,6 +168,7 @@ INSIDE: dict[str, list[list[str]]] = {
             "stuck",
             "throwaway",
             "unrecorded",
+            "versions",
         ],
         ["stream_books"],
     ],
@@ -195,7 +196,7 @@ INSIDE: dict[str, list[list[str]]] = {
     ],
     "stepwell.definitions": [
         ["arguments", "invoke", "jobs", "step_call"],
-        ["saying"],
+        ["saying", "versions"],
         ["definition"],
         ["code_identity", "namesakes", "schedules"],
         ["start_options"],

@@ -12,6 +12,7 @@ import msgspec
 
 from stepwell.api.options import checked_workflows
 from stepwell.definitions.definition import Workflow
+from stepwell.definitions.versions import versioned
 from stepwell.errors import DeterminismError
 from stepwell.model.lifecycle import IN_FLIGHT
 from stepwell.model.run import RunSnapshot
@@ -66,8 +67,23 @@ class PatchCheck(msgspec.Struct, frozen=True):
         return bool(self.old or self.new or self.unknown)
 
 
+class VersionCheck(msgspec.Struct, frozen=True):
+    """A version of a workflow that runs in flight began with: how many, and whether this process has it.
+
+    Where it has not, they were replayed with the version that it has.
+    """
+
+    workflow: str
+    version: int
+    runs: int
+    is_here: bool
+
+
 class Check(msgspec.Struct, frozen=True):
-    """What `check` found: how many runs are in flight, which of them do not go on, and who needs which patches."""
+    """What `check` found: how many runs are in flight, which of them do not go on, and who needs which patches.
+
+    `versions`: those that runs in flight began with, of workflows that have versions.
+    """
 
     path: str
     runs: int
@@ -75,6 +91,7 @@ class Check(msgspec.Struct, frozen=True):
     problems: list[RunCheck]
     patches: list[PatchCheck]
     at: datetime
+    versions: list[VersionCheck] = []
 
     @property
     def ok(self) -> bool:
@@ -121,7 +138,15 @@ def check_with(
             tally.add(checker.check(snapshot))
             if progress is not None:
                 progress(number, max(total, number))
-    return Check(os.path.realpath(path), tally.runs, tally.goes_on, tally.problems, tally.patches(), datetime.now(UTC))
+    return Check(
+        os.path.realpath(path),
+        tally.runs,
+        tally.goes_on,
+        tally.problems,
+        tally.patches(),
+        datetime.now(UTC),
+        tally.versions(),
+    )
 
 
 @contextmanager
@@ -153,13 +178,16 @@ class _Tally:
         self.problems: list[RunCheck] = []
         self._served = served
         self._unknown: dict[str, int] = {}
+        self._versions: dict[tuple[str, int], int] = {}
         self._old: dict[tuple[str, str], int] = {}
         self._new: dict[tuple[str, str], int] = {}
 
     def add(self, checked: Checked) -> None:
         """Count a run."""
-        workflow = checked.record.workflow
+        workflow, version = checked.record.workflow, checked.record.version
         self.runs += 1
+        if version is not None:
+            self._versions[workflow, version] = self._versions.get((workflow, version), 0) + 1
         if checked.verdict == "goes on":
             self.goes_on += 1
         else:
@@ -170,6 +198,11 @@ class _Tally:
                 self._old[workflow, name] = self._old.get((workflow, name), 0) + 1
         for name in checked.recorded:
             self._new[workflow, name] = self._new.get((workflow, name), 0) + 1
+
+    def versions(self) -> list[VersionCheck]:
+        """Return the versions that the runs began with."""
+        here = versioned(self._served).versions()
+        return [VersionCheck(*each, count, each in here) for each, count in sorted(self._versions.items())]
 
     def patches(self) -> list[PatchCheck]:
         """Return the patches of all workflows, by name."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from stepwell.api.async_engine import AsyncEngine
 from stepwell.api.engine import Engine
 from stepwell.api.read_service import ReadService, file_reads
 from stepwell.api.views import WorkerInfo
-from stepwell.definitions.definition import Workflow, registered_workflows
+from stepwell.definitions.definition import Versioned, registered_workflows
 from stepwell.errors import InvalidArgument, RunNotFound
 from stepwell.model.names import check_id
 from stepwell.runtime.requests import BulkAct
@@ -99,7 +99,7 @@ class Face:
 
         return examine(self.path)
 
-    def workflows(self) -> Mapping[str, Workflow[..., Any]]:
+    def workflows(self) -> Versioned:
         """Return the workflows that the engine serves, by name; where it serves none, all that this process has."""
         if self._engine is None:
             return registered_workflows()

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
 from stepwell.definitions.definition import (
+    Versioned,
     Workflow,
     failure_workflow,
     how_to_make_it_a_workflow,
@@ -16,6 +17,7 @@ from stepwell.definitions.durable import as_definition
 from stepwell.definitions.jobs import Served
 from stepwell.definitions.queues import Limit, Queue, used
 from stepwell.definitions.start_options import ConflictOptions, QueueOptions
+from stepwell.definitions.versions import Chosen
 from stepwell.errors import InvalidArgument
 from stepwell.model.attributes import AttributeValue
 from stepwell.model.clock import MICROSECONDS, Clock, engine_time, microseconds_of, to_seconds
@@ -138,8 +140,8 @@ class Options:
         self.durability: Durability = durability
         self.workflows = checked_workflows(workflows)
         self.on_failure = failure_workflow(options["on_failure"], "on_failure of an engine")
-        if self.on_failure is not None and (workflows is None or self.workflows):
-            self.workflows = {**self.workflows, self.on_failure.name: self.on_failure}
+        if self.on_failure is not None and isinstance(self.workflows, Served):
+            self.workflows = self.workflows.with_one(self.on_failure)
         self.queues = _served_queues(options["queues"])
         #: Whether the engine carries runs on. One that was given an empty list is a mere client of others.
         self.takes_work = workflows is None or bool(self.workflows)
@@ -183,15 +185,13 @@ def duration_microseconds(duration: float | timedelta, what: str) -> int:
     return int(to_seconds(duration, what) * MICROSECONDS)
 
 
-def checked_workflows(
-    workflows: Iterable[Workflow[..., Any]] | None,
-) -> Mapping[str, Workflow[..., Any]]:
+def checked_workflows(workflows: Iterable[Workflow[..., Any]] | None) -> Versioned:
     """Return the workflows that are given, by name, and the steps; of None, all of this process, also later ones."""
     if workflows is None:
         return Served()
     if isinstance(workflows, (str, bytes, Mapping)) or not isinstance(workflows, Iterable):
         raise InvalidArgument(f"workflows must be a list of @workflow objects, not {workflows!r}")
-    chosen: dict[str, Workflow[..., Any]] = {}
+    chosen: list[Workflow[..., Any]] = []
     for given in workflows:
         workflow = as_definition(given)
         if not is_workflow(workflow):
@@ -201,9 +201,8 @@ def checked_workflows(
         workflow = workflow.resolved()
         if workflow.is_bound:
             workflow.note_served()
-        if chosen.setdefault(workflow.name, workflow) is not workflow:
-            raise InvalidArgument(f"workflows has two of the name {workflow.name!r}; give one of them another name=")
-    return Served(chosen) if chosen else chosen
+        chosen.append(workflow)
+    return Served(Chosen(chosen)) if chosen else Chosen()
 
 
 def _served_queues(queues: Iterable[Queue | str] | None) -> frozenset[str] | None:

@@ -68,5 +68,5 @@ def query_in_file(
         record = look.run_facts(check_id(run_id))
         if record is None:
             raise RunNotFound(f"{os.fspath(path)} has no run {run_id!r}")
-        workflow = registered_workflows().get(record.workflow)
+        workflow = registered_workflows().fitting(record.workflow, record.version)
         return Querying(look.runs, Codec(), os.fspath(path)).ask(record, workflow, name, args, kwargs, QUERY_SECONDS)

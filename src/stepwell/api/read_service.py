@@ -452,6 +452,10 @@ class ReadService(OverviewService):
         """Tell whether the file has a worker with this epoch that has not ended."""
         return any(member.epoch == epoch for member in self._members())
 
+    def runs_by_version(self) -> dict[tuple[str, int], int]:
+        """Return how many runs in flight are of each version of a workflow, of those that have versions."""
+        return self._inspector.runs_by_version()
+
     def missing_worker(self, workflows: Sequence[str], queue: str | None) -> str | None:
         """Say which worker is missing that could carry on runs of these workflows (none: of any); None: it is there."""
         from stepwell.api.reasons import nobody

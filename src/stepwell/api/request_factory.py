@@ -28,6 +28,7 @@ from stepwell.api.sortable_ids import SortableIds
 from stepwell.api.start_plan import StartPlan, argument_lists, given_ids
 from stepwell.definitions.arguments import encoded_arguments
 from stepwell.definitions.definition import (
+    Versioned,
     Workflow,
     checked_kwargs,
     how_to_make_it_a_workflow,
@@ -81,7 +82,7 @@ _SAYING: Final = frozenset({"attributes", "tags", "note"})
 class RequestFactory(RepairRequestFactory):
     """Makes the requests of one engine's callers; safe from any thread. Each method raises for what it refuses."""
 
-    def __init__(self, codec: Codec, clock: Clock, workflows: Mapping[str, Workflow[..., Any]], worker: Worker) -> None:
+    def __init__(self, codec: Codec, clock: Clock, workflows: Versioned, worker: Worker) -> None:
         self._codec = codec
         self._clock = clock
         self._workflows = workflows
@@ -109,9 +110,9 @@ class RequestFactory(RepairRequestFactory):
             )
         return found
 
-    def workflow_called(self, name: str) -> Workflow[..., Any]:
-        """Return the workflow of this name, or what stands for it where this process does not have it."""
-        return self._workflows.get(name) or Served().get(name) or workflow_named(name)
+    def workflow_called(self, name: str, version: int | None = None) -> Workflow[..., Any]:
+        """Return the workflow for runs of this name, and version, or what stands for it where it is not here."""
+        return self._workflows.fitting(name, version) or Served().fitting(name, version) or workflow_named(name)
 
     def start(self, workflow: Workflow[..., Any], args: tuple[Any, ...], options: StartOptions) -> StartRun:
         """Return the request to start a run; see `stepwell.Engine.start` for the options."""

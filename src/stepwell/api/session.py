@@ -179,13 +179,12 @@ class Session:
 
     def definition_of(self, record: RunRecord) -> Workflow[..., Any]:
         """Return the workflow of a run, or what stands for it where this process does not have it."""
-        return self.requests.workflow_called(record.workflow)
+        return self.requests.workflow_called(record.workflow, record.version)
 
     def in_memory(self, run_id: str) -> Workflow[..., Any] | None:
         """Return the workflow of a run that is in memory, so that nothing need be read to know it; else None."""
         self._check_may_read()
-        name = self.engine_thread.worker.memory.workflow_of(check_id(run_id))
-        return None if name is None else self.requests.workflow_called(name)
+        return self.engine_thread.worker.memory.workflow_of(check_id(run_id))
 
     def query(self, sql: str, parameters: Parameters) -> Rows:
         """Return the rows of a query; see `stepwell.Engine.query`."""

@@ -10,7 +10,6 @@ calling anything of theirs: no ``__repr__``, no property.
 from __future__ import annotations
 
 import linecache
-from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import PurePath
@@ -21,7 +20,7 @@ import msgspec
 
 from stepwell.api.options import QUERY_SECONDS
 from stepwell.api.views import JournalEntry
-from stepwell.definitions.definition import Workflow
+from stepwell.definitions.definition import Versioned
 from stepwell.errors import InvalidArgument
 from stepwell.model.run import RunRecord
 from stepwell.operations.table import OPERATIONS
@@ -73,11 +72,9 @@ class MomentView(msgspec.Struct, frozen=True):
     halted: str | None
 
 
-def moment_of(
-    reads: WorkerReads, record: RunRecord, workflows: Mapping[str, Workflow[..., Any]], codec: Codec, told: int
-) -> MomentView:
+def moment_of(reads: WorkerReads, record: RunRecord, workflows: Versioned, codec: Codec, told: int) -> MomentView:
     """Return a run as it was after it was told so much; raises `InvalidArgument` where its code is not here."""
-    definition = workflows.get(record.workflow)
+    definition = workflows.fitting(record.workflow, record.version)
     snapshots = reads.load([record.key])
     if definition is None or not snapshots:
         raise InvalidArgument(

@@ -249,6 +249,7 @@ class WorkerInfo(msgspec.Struct, frozen=True):
     `epoch` is its number in the file. A ``stalled`` one is stopped, or had a question in the file and did not answer;
     an ``unreachable`` one holds its lock, so it lives, and more is not known; a ``dead`` one is about to be noticed by
     the others. `takes_work` is false for a mere client. `runs` is how many runs it has in memory, under way or waiting.
+    `versions` are those that it has, of workflows that have versions.
     """
 
     epoch: int
@@ -258,6 +259,7 @@ class WorkerInfo(msgspec.Struct, frozen=True):
     takes_work: bool
     runs: int
     started_at: datetime
+    versions: list[tuple[str, int]] = []
 
     @classmethod
     def of(cls, member: Member, answer: Answer, ahead: int = 0) -> WorkerInfo:
@@ -275,7 +277,8 @@ class WorkerInfo(msgspec.Struct, frozen=True):
                 state = "dead"
         started_at = to_datetime(member.started_at, ahead)
         assert started_at is not None
-        return cls(member.epoch, member.pid, member.host, state, member.takes_work, member.runs, started_at)
+        facts = member.takes_work, member.runs, started_at, sorted(member.versions)
+        return cls(member.epoch, member.pid, member.host, state, *facts)
 
 
 class QueueInfo(msgspec.Struct, frozen=True):

@@ -200,7 +200,7 @@ def _check_isolated(definition: Step[..., Any]) -> None:
 class Workflow(Definition[P, R]):
     """A function whose progress is durable. Made by `workflow`; started by an engine, or called by another workflow."""
 
-    __slots__ = ("fail_on", "max_journal_entries", "on_failure")
+    __slots__ = ("fail_on", "max_journal_entries", "on_failure", "version")
 
     kind = "workflow"
 
@@ -211,8 +211,11 @@ class Workflow(Definition[P, R]):
         fail_on: object = (),
         max_journal_entries: int | None = None,
         on_failure: object = None,
+        version: int | None = None,
     ) -> None:
         super().__init__(function, name)
+        #: Which code of the workflow it is; None where its author does not count them.
+        self.version = _whole_number(version, "version of a workflow")
         #: Classes of exceptions that fail a run where they would halt it; see `stepwell.replay.code_errors`.
         self.fail_on = _exceptions(fail_on)
         #: How long the journals of its runs may become; None: as long as the engine says.
@@ -224,6 +227,7 @@ class Workflow(Definition[P, R]):
         twin = super()._copy()
         twin.fail_on, twin.max_journal_entries = self.fail_on, self.max_journal_entries
         twin.on_failure = self.on_failure
+        twin.version = self.version
         return twin
 
     @property
@@ -258,6 +262,25 @@ def workflow_named(name: str) -> Workflow[..., Any]:
     `InvalidArgument` for what is no name.
     """
     return Workflow(_elsewhere, name)
+
+
+class Versioned(Mapping[str, Workflow[..., Any]]):
+    """Workflows by name, each in its highest version; and those that are there in other versions as well."""
+
+    def in_version(self, name: str, version: int) -> Workflow[..., Any] | None:
+        """Return the workflow of this name in this version, or None."""
+        raise NotImplementedError
+
+    def versions(self) -> frozenset[tuple[str, int]]:
+        """Return the names and versions of all that have one."""
+        raise NotImplementedError
+
+    def fitting(self, name: str, version: int | None) -> Workflow[..., Any] | None:
+        """Return the workflow for a run that began with a version: in that, else in the highest; or None."""
+        found = self.get(name)
+        if found is None or version is None or found.version == version:
+            return found
+        return self.in_version(name, version) or found
 
 
 def _exceptions(fail_on: object) -> tuple[type[Exception], ...]:
@@ -385,10 +408,19 @@ STEPS: Final[WeakValueDictionary[str, Step[..., Any]]] = WeakValueDictionary()
 JOB_PREFIX: Final = "step:"
 
 _registry: Final[dict[str, Workflow[..., Any]]] = {}
+#: Those with a version, by name and version; the registry has the highest of each.
+_versions: Final[dict[str, dict[int, Workflow[..., Any]]]] = {}
 
 
-class _Registered(Mapping[str, Workflow[..., Any]]):
+class _Registered(Versioned):
     """A live view of the registry, with what is executed under each name."""
+
+    def in_version(self, name: str, version: int) -> Workflow[..., Any] | None:
+        found = _versions.get(name, {}).get(version)
+        return None if found is None else found.resolved()
+
+    def versions(self) -> frozenset[tuple[str, int]]:
+        return frozenset((name, version) for name, found in list(_versions.items()) for version in list(found))
 
     def __getitem__(self, name: str) -> Workflow[..., Any]:
         return _registry[name].resolved()
@@ -403,7 +435,7 @@ class _Registered(Mapping[str, Workflow[..., Any]]):
         return len(_registry)
 
 
-def registered_workflows() -> Mapping[str, Workflow[..., Any]]:
+def registered_workflows() -> Versioned:
     """Return a live view of the workflows that this process has defined, by name.
 
     What is declared again counts as it was declared last; see `stepwell.definitions.namesakes`.
@@ -425,6 +457,7 @@ def workflow(
     fail_on: type[Exception] | tuple[type[Exception], ...] = (),
     max_journal_entries: int | None = None,
     on_failure: Callable[[FailedRun], Any] | None = None,
+    version: int | None = None,
 ) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
 
 
@@ -436,6 +469,7 @@ def workflow(
     fail_on: type[Exception] | tuple[type[Exception], ...] = (),
     max_journal_entries: int | None = None,
     on_failure: Callable[[FailedRun], Any] | None = None,
+    version: int | None = None,
 ) -> Any:
     """Declare a workflow, from ``async def`` or ``def``.
 
@@ -446,16 +480,27 @@ def workflow(
       engine says.
     - `on_failure`: a workflow that is started with a `FailedRun`, in the commit of the failure, where a run of this one
       fails or is halted; in place of the engine's. It, and what it starts, has no such workflow itself.
+    - `version`: which code of the workflow it is, counted by its author. A run stays with the version that it began
+      with where a worker has it; else it goes on with another one if what it recorded fits that. Several versions of
+      one workflow are several functions with the same `name`; new runs begin with the highest.
 
     Raises `DefinitionError` for what is no function, or has the name of another workflow, and `InvalidArgument` for an
     unusable option.
     """
 
     def declare(found: Callable[P, R]) -> Workflow[P, R]:
-        declared = Workflow(found, name, fail_on, max_journal_entries, on_failure)
+        declared = Workflow(found, name, fail_on, max_journal_entries, on_failure, version)
         if declared.name.startswith(JOB_PREFIX):
             raise DefinitionError(f"a workflow cannot be called {declared.name!r}: so are steps that are started")
-        check_workflow(_registry, declared)
+        if version is None:
+            check_workflow(_registry, declared)
+        else:
+            versions = _versions.setdefault(declared.name, {})
+            check_workflow({declared.name: versions.get(version)}, declared)
+            versions[version] = declared
+            latest = _registry.get(declared.name)
+            if latest is not None and (latest.version or 0) > version:
+                return declared
         _registry[declared.name] = declared
         return declared
 

@@ -11,12 +11,13 @@ file knows to have been started (`Served.note`), of those that it has.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, cast
 
-from stepwell.definitions.definition import JOB_PREFIX, STEPS, Step, Workflow, registered_workflows
+from stepwell.definitions.definition import JOB_PREFIX, STEPS, Step, Versioned, Workflow, registered_workflows
 from stepwell.definitions.durable import Host, current_host
 from stepwell.definitions.namesakes import are_different, place_of
+from stepwell.definitions.versions import WithOne
 from stepwell.errors import DefinitionError, InvalidArgument
 from stepwell.values.signature import Signature
 
@@ -83,19 +84,32 @@ def job_named(name: str) -> Job | None:
     return job
 
 
-class Served(Mapping[str, Workflow[..., Any]]):
+class Served(Versioned):
     """All that an engine serves: workflows, without a list those of this process, also later ones; and its steps.
 
-    Any step of the process is found by name. Those that are counted are the ones that were started.
+    Any step of the process is found by name. Those that are counted are the ones that were started. Steps have no
+    versions.
     """
 
-    def __init__(self, workflows: Mapping[str, Workflow[..., Any]] | None = None) -> None:
+    def __init__(self, workflows: Versioned | None = None) -> None:
         self._workflows = registered_workflows() if workflows is None else workflows
         self._started: list[str] = []
 
     def note(self, started: Iterable[str]) -> None:
         """Take note of the names that jobs in the file have: those whose steps this process has are served."""
         self._started = [name for name in started if job_named(name) is not None]
+
+    def with_one(self, workflow: Workflow[..., Any]) -> Served:
+        """Return the same with another workflow, in place of one of its name and version."""
+        return Served(WithOne(self._workflows, workflow))
+
+    def in_version(self, name: str, version: int) -> Workflow[..., Any] | None:
+        """Return the workflow of this name in this version, or None."""
+        return self._workflows.in_version(name, version)
+
+    def versions(self) -> frozenset[tuple[str, int]]:
+        """Return the names and versions of all workflows that have one."""
+        return self._workflows.versions()
 
     def __getitem__(self, name: str) -> Workflow[..., Any]:
         """Return what is executed under a name."""

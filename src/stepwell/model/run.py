@@ -41,7 +41,8 @@ class RunRecord(msgspec.Struct, frozen=True, gc=False):
     `resumed` says that somebody asked for it to be tried again since it was halted last, `suspect` that it has crashed
     so often that it is taken up only while no other suspect is under way. `remedy` is what is left to do about a
     ``halted`` one. `chapter` is the present one (see `stepwell.model.chapters`), None for the first. `paused` says that
-    it is ``paused``, or is to be as soon as its steps under way have ended.
+    it is ``paused``, or is to be as soon as its steps under way have ended. `version` is that of its workflow with
+    which it began, or went on last.
     """
 
     key: int
@@ -75,13 +76,15 @@ class RunRecord(msgspec.Struct, frozen=True, gc=False):
     resumed: bool = False
     suspect: bool = False
     paused: bool = False
+    version: int | None = None
 
 
 class Member(msgspec.Struct, frozen=True):
     """A worker that has not ended: a process (`pid`, on `host`) that has the file open, or had it when it died.
 
     `state` is ``active``, ``stopped`` (SIGSTOP, a debugger) or ``dead``. `runs` is how many runs are in its memory.
-    `workflows` are those that it has (None: not known), `queues` those that it takes runs from (None: all).
+    `workflows` are those that it has (None: not known), `queues` those that it takes runs from (None: all), `versions`
+    the names and versions of those workflows that have one.
     """
 
     epoch: int
@@ -93,6 +96,7 @@ class Member(msgspec.Struct, frozen=True):
     runs: int
     workflows: frozenset[str] | None = None
     queues: frozenset[str] | None = None
+    versions: frozenset[tuple[str, int]] = frozenset()
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):

@@ -81,7 +81,7 @@ class RewindRequests:
 
     def _try(self, record: RunRecord, plan: Rewinding) -> None:
         """Raise `InvalidArgument` where today's code would not go on with what it is given."""
-        workflow = self._worker.runs.workflows.get(record.workflow)
+        workflow = self._worker.runs.workflows.fitting(record.workflow, record.version)
         if workflow is None or not (plan.entries or plan.change.has_input):
             return
         if plan.change.has_input:

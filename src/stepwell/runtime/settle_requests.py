@@ -93,7 +93,7 @@ class SettleRequests:
                 f"operation {request.op} of run {record.id!r} has an outcome, which its code was told. To have the run "
                 f"go on from there with another one, rewind it: rewind({request.op}, results={{{request.op}: …}})"
             )
-        workflow = worker.runs.workflows.get(record.workflow)
+        workflow = worker.runs.workflows.fitting(record.workflow, record.version)
         if workflow is None:
             if not any(_shows_attempt(entry) for entry in snapshot.entries if entry.op == request.op):
                 raise InvalidArgument(
@@ -139,7 +139,7 @@ class SettleRequests:
     def _check_result(self, request: SettleStep, record: RunRecord, failed: Entry) -> None:
         """Raise `InvalidArgument` where the code, if it is here, says that the result is of another type."""
         worker = self._worker
-        workflow = worker.runs.workflows.get(record.workflow)
+        workflow = worker.runs.workflows.fitting(record.workflow, record.version)
         if workflow is None:
             return
         snapshot = worker.runs.reads.load([record.key])[0]

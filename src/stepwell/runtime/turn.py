@@ -138,7 +138,10 @@ class TurnLoop:
 
     def _register(self, now: int) -> Claim:
         workflows, queues = self.worker.claims.serving(), self._queues
-        return self.store.membership.register(now, takes_work=self._takes_work, workflows=workflows, queues=queues)
+        versions = self.worker.runs.workflows.versions()
+        return self.store.membership.register(
+            now, takes_work=self._takes_work, workflows=workflows, queues=queues, versions=versions
+        )
 
     def post(self, event: Callable[[], None]) -> None:
         """Queue an event; from any thread, and from within another event. From outside, the driver must be woken."""
@@ -426,6 +429,7 @@ class TurnLoop:
         if self._note_at_work(members):
             # What it halted may be fine with the code of this one: after a deployment the worker was of the old code.
             self.post(self.worker.claims.retry_halted)
+            self.post(self.worker.claims.look)  # it may have been the one that had the version of runs
         fenced = all(member.epoch != self.claimed().epoch for member in members)
         if not fenced and all(member.state != "dead" for member in members):
             return

@@ -229,7 +229,8 @@ class RunsClaimed(msgspec.Struct, frozen=True):
 
     The result is the list of the keys that it owns now, in the order of `keys`. Those that were ``pending`` or
     ``halted``, or are suspects (see `Membership.reap`), become ``running``; the others stay as they were. What arrives
-    from then on is noted for the owner, so the snapshot must be read after the commit.
+    from then on is noted for the owner, so the snapshot must be read after the commit. One that began with a version of
+    its workflow which another worker has, and the writing worker has not, is left to that.
     """
 
     keys: list[int]
@@ -242,7 +243,7 @@ class WorkTaken(msgspec.Struct, frozen=True):
     Due is a ``waiting`` run whose `wake_at` is not after `at`; a ``pending`` one must not stand in a queue. The longest
     due come first, then pending ones by age. The result is the list of their keys; they are claimed as by
     `RunsClaimed`. Of *suspects* (see `Membership.reap`) at most one is taken, and only while none is under way
-    anywhere.
+    anywhere. Runs of versions are left to others as by `RunsClaimed`.
     """
 
     workflows: list[str]
@@ -273,6 +274,14 @@ class WorkerServes(msgspec.Struct, frozen=True):
     """The writing worker has these workflows now; see `Membership.register`."""
 
     workflows: list[str]
+    versions: list[tuple[str, int]] = []
+
+
+class RunVersioned(msgspec.Struct, frozen=True):
+    """A run begins, or goes on, with a version of its workflow. Raises nothing where it is another worker's now."""
+
+    run: int
+    version: int
 
 
 class RunWoken(msgspec.Struct, frozen=True):
@@ -419,6 +428,7 @@ Change: TypeAlias = (
     | RunsReleased
     | NotesTaken
     | WorkerServes
+    | RunVersioned
     | RunWoken
     | CancelRequested
     | ChildrenCancelled

@@ -133,6 +133,10 @@ class Inspector(QueueReads, ScheduleReads, StreamReads, PromiseReads, OverviewRe
         """Return entries of the present chapter of a run in order, those with a position above `after`."""
         ...
 
+    def runs_by_version(self) -> dict[tuple[str, int], int]:
+        """Return how many runs in flight are of each version of a workflow, of those that have versions."""
+        ...
+
     def chapters(self, run: int) -> list[ChapterRecord]:
         """Return the chapters of a run, the oldest first; none of a run that has had one only."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, Literal, Protocol, TypeAlias
 
 from stepwell.model.acts import Actor
@@ -30,12 +30,14 @@ class Membership(Protocol):
         takes_work: bool = True,
         workflows: Sequence[str] | None = None,
         queues: Sequence[str] | None = None,
+        versions: Collection[tuple[str, int]] = (),
     ) -> Claim:
         """Enter a worker; return its claim, with an epoch above all earlier ones.
 
         `takes_work` says whether it claims runs at all; a mere client does not. A process that was fenced registers
         once more, on the same store. `workflows` are those that it has, and `queues` those that it takes runs from
-        (None: all), for whoever asks why a run waits (`Member`).
+        (None: all), for whoever asks why a run waits (`Member`). `versions` are names and versions of those of the
+        workflows that have one: runs of them are left to it by workers that have not.
         """
         ...
 

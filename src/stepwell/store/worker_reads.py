@@ -82,7 +82,7 @@ class WorkerReads(QueueReads, ScheduleReads, StreamReads, PromiseReads, Protocol
         ...
 
     def has_work(self, workflows: Sequence[str], now: int) -> bool:
-        """Tell whether a `WorkTaken` with these values would take anything."""
+        """Tell whether a `WorkTaken` with these values would take anything, but for versions that others have."""
         ...
 
     def next_wake(self, workflows: Sequence[str], after: int) -> int | None:

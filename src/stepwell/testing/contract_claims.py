@@ -24,9 +24,12 @@ from stepwell.store.changes import (
     RunMoved,
     RunsClaimed,
     RunsReleased,
+    RunVersioned,
     RunWoken,
     Sent,
     WatchAdded,
+    WorkerServes,
+    WorkTaken,
 )
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker
 
@@ -63,6 +66,19 @@ class ClaimContract(StoreFixtures):
         record = worker.record(run)
         # It goes on waiting until its code says otherwise.
         assert (record.owner, record.status, record.wake_at) == (other.epoch, "waiting", NOW + 5)
+
+    def test_runs_of_a_version_that_another_worker_has_are_left_to_it(self, worker: Worker, other: Worker) -> None:
+        parked, pending = worker.parked("parked", wake_at=NOW + 1), worker.create("pending", "pending")
+        free = worker.create("free", "pending")
+        name = worker.record(free).workflow
+        worker.apply(RunVersioned(parked, 1), RunVersioned(pending, 1), RunVersioned(free, 3))
+        worker.apply(WorkerServes([name], [(name, 1), (name, 2)]))
+        other.apply(WorkerServes([name], [(name, 2)]))
+        assert other.apply(RunsClaimed([parked, pending], NOW + 2)) == [[]]
+        assert other.apply(WorkTaken([name], NOW + 2, 9)) == [[free]]
+        assert worker.apply(WorkTaken([name], NOW + 2, 9)) == [[parked, pending]]
+        assert worker.record(parked).version == 1
+        assert worker.read.runs_by_version() == {(name, 1): 2, (name, 3): 1}
 
     def test_a_claim_gets_what_is_free_and_its_own_in_the_order_asked_for(self, worker: Worker, other: Worker) -> None:
         halted, pending = worker.create("halted", "halted"), worker.create("pending", "pending")

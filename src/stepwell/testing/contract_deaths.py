@@ -11,7 +11,17 @@ import pytest
 
 from stepwell.errors import ClaimLost
 from stepwell.model.lifecycle import Status
-from stepwell.store.changes import RunFinished, RunMoved, RunResumed, RunsClaimed, RunsReleased, RunWoken
+from stepwell.store.changes import (
+    RunFinished,
+    RunMoved,
+    RunResumed,
+    RunsClaimed,
+    RunsReleased,
+    RunVersioned,
+    RunWoken,
+    WorkerServes,
+    WorkTaken,
+)
 from stepwell.store.membership import SUSPECT_CRASHES
 from stepwell.store.store import Store
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
@@ -172,6 +182,15 @@ class DeathContract(StoreFixtures):
         assert worker.take(at=NOW + 1) == []
         other.apply(step(suspects[1], 1))
         assert worker.take(at=NOW + 1) == [suspects[2]]
+
+    def test_a_suspect_of_a_version_that_another_worker_has_is_left_to_it(self, worker: Worker, other: Worker) -> None:
+        suspect = worker.parked("a")
+        for _ in range(SUSPECT_CRASHES):
+            self._crash(worker, suspect)
+        name = worker.record(suspect).workflow
+        worker.apply(RunVersioned(suspect, 1), WorkerServes([name], [(name, 1)]))
+        assert other.apply(WorkTaken([name], NOW + 1, 10)) == [[]]
+        assert worker.apply(WorkTaken([name], NOW + 1, 10)) == [[suspect]]
 
     def test_a_suspect_takes_its_turn_among_the_others(self, worker: Worker) -> None:
         suspect = worker.parked("s")

@@ -444,8 +444,9 @@ class Activator:
         work: UnitOfWork,
         step: StepCall | None = None,
     ) -> None:
-        workflow = run.execution.definition.name
-        tell_of_failure(self._runs, Failed(run.key, run.id, workflow, run.parent, status, failure, step), work)
+        definition = run.execution.definition
+        failed = Failed(run.key, run.id, definition.name, run.parent, status, failure, step, definition.version)
+        tell_of_failure(self._runs, failed, work)
 
     def _result_of_job(self, run: LoadedRun, work: UnitOfWork) -> Payload:
         """Return what the step of a run returned that is nothing else, None where it has to be encoded.

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from stepwell.definitions.definition import Workflow
+from stepwell.definitions.versions import versioned
 from stepwell.errors import DeterminismError, RunHalted, StepwellError
 from stepwell.model.run import RunRecord, RunSnapshot
 from stepwell.replay.execution import Execution
@@ -18,6 +19,7 @@ from stepwell.replay.kinds import Kinds
 from stepwell.replay.loop_thread import LoopThread
 from stepwell.values.codec import Codec
 from stepwell.worker.throwaway import Throwaway
+from stepwell.worker.versions import other_version
 
 #: ``goes on``: its journal fits; ``diverges``: the code does something else than was recorded; ``breaks``: it cannot be
 #: given what was recorded, or a mistake in it ends it; ``no code``: the workflow is not there.
@@ -46,14 +48,14 @@ class Checker:
         self, codec: Codec, kinds: Kinds, workflows: Mapping[str, Workflow[..., Any]], patch_kind: str
     ) -> None:
         self._patch_kind = patch_kind
-        self._workflows = workflows
+        self._workflows = versioned(workflows)
         self._thread = LoopThread()
         self._copies = Throwaway(codec, kinds, Execution)
 
     def check(self, snapshot: RunSnapshot) -> Checked:
         """Replay a run, and say whether it would go on."""
         record = snapshot.record
-        definition = self._workflows.get(record.workflow)
+        definition = self._workflows.fitting(record.workflow, record.version)
         if definition is None:
             return Checked(record, "no code")
         with self._thread.entered():
@@ -66,9 +68,12 @@ class Checker:
     def _outcome(self, snapshot: RunSnapshot, execution: Execution) -> Checked:
         patches = execution.patches or {}
         recorded = frozenset(entry.name for entry in snapshot.entries if entry.kind == self._patch_kind)
-        halted = execution.halted
+        halted, record = execution.halted, snapshot.record
+        version = execution.definition.version
         if halted is None:
-            return Checked(snapshot.record, "goes on", None, None, patches, recorded)
+            return Checked(record, "goes on", None, None, patches, recorded)
+        if record.version is not None and record.version != version:
+            halted = other_version(halted, record, version)
         verdict: Verdict = "diverges" if isinstance(halted, DeterminismError) else "breaks"
         operation = halted.operation if isinstance(halted, DeterminismError) else None
         return Checked(snapshot.record, verdict, halted, operation, patches, recorded)

@@ -38,7 +38,7 @@ class Claims:
         self._workflows = runs.workflows
         self._limits = runs.limits
         self.takes_work = takes_work
-        self._announced = 0  # how many workflows the store was told of
+        self._announced = 0, 0  # how many workflows, and versions of some, the store was told of
         #: Whether there may be work in the store that `look` had no room for.
         self.work_may_exist = True
         self._looking = False  # a `WorkTaken` is not committed yet
@@ -73,8 +73,11 @@ class Claims:
 
     def serving(self) -> list[str]:
         """Return the workflows that this worker has; the caller tells the store."""
-        self._announced = len(self._workflows)
+        self._announced = self._number()
         return list(self._workflows)
+
+    def _number(self) -> tuple[int, int]:
+        return len(self._workflows), len(self._workflows.versions())
 
     def retry_halted(self) -> None:
         """Try halted runs again, with the code of this worker; an event."""
@@ -102,8 +105,9 @@ class Claims:
             runs.parked.at = None
             return
         self._note_jobs()
-        if len(self._workflows) != self._announced:  # a module was imported since
-            runs.batch.lone_work().changes.append(WorkerServes(self.serving()))
+        if self._number() != self._announced:  # a module was imported since
+            served, versions = self.serving(), sorted(self._workflows.versions())
+            runs.batch.lone_work().changes.append(WorkerServes(served, versions))
         served = list(self._workflows)
         runs.parked.at = self._reads.next_wake(served, runs.now)
         runs.parked.note(self._unstarted.end_overdue())

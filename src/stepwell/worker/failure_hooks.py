@@ -36,9 +36,9 @@ _MAX_DEPTH: Final = 100
 
 
 class Failed:
-    """What failed: a run, by key, id, workflow and parent, with the `failure` as it is recorded."""
+    """What failed: a run, by key, id, workflow (in a version) and parent, with the `failure` as it is recorded."""
 
-    __slots__ = ("failure", "key", "parent", "run_id", "status", "step", "workflow")
+    __slots__ = ("failure", "key", "parent", "run_id", "status", "step", "version", "workflow")
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Failed:
         status: Literal["failed", "halted"],
         failure: Payload,
         step: StepCall | None = None,
+        version: int | None = None,
     ) -> None:
         self.key = key
         self.run_id = run_id
@@ -57,6 +58,7 @@ class Failed:
         self.status: Literal["failed", "halted"] = status
         self.failure = failure
         self.step = step
+        self.version = version
 
 
 def tell_of_failure(runs: Runs, failed: Failed, work: UnitOfWork) -> None:
@@ -78,7 +80,7 @@ def tell_of_failure(runs: Runs, failed: Failed, work: UnitOfWork) -> None:
 
 
 def _hook_for(runs: Runs, failed: Failed) -> Workflow[..., Any] | None:
-    definition = runs.workflows.get(failed.workflow)
+    definition = runs.workflows.fitting(failed.workflow, failed.version)
     hook = runs.on_failure if definition is None or definition.on_failure is None else definition.on_failure
     if hook is None:
         return None

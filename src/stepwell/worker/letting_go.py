@@ -137,5 +137,5 @@ class LettingGo:
         if not logged:
             work.extra.lines.append(run_halted(key, record.id, record.workflow, error))
         if record.status != "halted" or record.reason != reason:
-            failed = Failed(key, record.id, record.workflow, record.parent, "halted", failure)
+            failed = Failed(key, record.id, record.workflow, record.parent, "halted", failure, None, record.version)
             tell_of_failure(self._runs, failed, work)

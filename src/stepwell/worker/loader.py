@@ -10,7 +10,7 @@ from typing import Any, Final
 from stepwell.definitions.definition import Workflow
 from stepwell.errors import RunCrashed, StoreError
 from stepwell.model.run import RunRecord, RunSnapshot
-from stepwell.store.changes import RunCreated, RunMoved
+from stepwell.store.changes import RunCreated, RunMoved, RunVersioned
 from stepwell.store.queues import PermitReturned
 from stepwell.values.large_values import collector_paused
 from stepwell.worker.carrying import Carrier
@@ -24,7 +24,9 @@ from stepwell.worker.parked import waits_for_nothing
 from stepwell.worker.runs import Runs
 from stepwell.worker.settlements import Settler
 from stepwell.worker.step_outcomes import attempt_history
+from stepwell.worker.unit_of_work import UnitOfWork
 from stepwell.worker.unstarted import Unstarted
+from stepwell.worker.versions import other_version
 
 _log: Final = logging.getLogger("stepwell")
 
@@ -84,6 +86,8 @@ class Loader:
         run = LoadedRun(record, execution)
         runs.memory.enter(run)
         work = runs.batch.work_of(run)
+        if definition.version is not None:
+            work.changes.append(RunVersioned(key, definition.version))
         execution.begin()
         self._carrier.carry_on(run, work)
 
@@ -148,7 +152,7 @@ class Loader:
             work = runs.batch.lone_work()
             work.changes.append(RunMoved(record.key, "paused", runs.now, waiting_on=record.waiting_on))
             return
-        definition = runs.workflows.get(record.workflow)
+        definition = runs.workflows.fitting(record.workflow, record.version)
         if definition is None:
             self._unstarted.leave_pending(record)
             return
@@ -170,6 +174,8 @@ class Loader:
         run.permits = {permit.op: permit for permit in snapshot.permits}
         run.history = attempt_history(runs.codec, snapshot.entries)
         execution.replay(snapshot.entries)
+        if definition.version != record.version:
+            self._note_version(run, record, work)
         if record.waiting_on is not None:  # so the log had been told of tasks that failed by then
             execution.loop.unretrieved(held=waits_for_nothing(record.waiting_on))
         run.loaded_messages = frozenset(message.position for message in snapshot.messages)
@@ -191,6 +197,19 @@ class Loader:
             self._return_permits(run)
         if record.cancel_requested_at is not None and not run.cancelling and run.key in runs.memory:
             self._carrier.deliver_cancel(run, record.cancel_reason, work)
+
+    def _note_version(self, run: LoadedRun, record: RunRecord, work: UnitOfWork) -> None:
+        """Have a run go on with another version than it began with, if what it recorded fits that."""
+        execution = run.execution
+        version = execution.definition.version
+        if execution.halted is not None and record.version is not None:
+            execution.halted = other_version(execution.halted, record, version)
+        elif version is not None and not execution.needs_greenlets and execution.halted is None:
+            work.changes.append(RunVersioned(run.key, version))
+            if record.version is not None:
+                text = "run %r of %r, which began with version %d, goes on with version %d: what it recorded fits"
+                fields = run_fields(record.id, record.workflow)
+                _log.info(text, record.id, record.workflow, record.version, version, extra=fields)
 
     def _return_permits(self, run: LoadedRun) -> None:
         """Return the permits of operations that the code has given up, which a worker that died could not return."""

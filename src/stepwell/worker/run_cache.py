@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from heapq import heappop, heappush
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
+from stepwell.definitions.definition import Workflow
 from stepwell.worker.loaded_run import LoadedRun
 
 #: The part of the limit that leaves at a time.
@@ -40,10 +41,10 @@ class RunCache:
         key = self._keys.get(run_id)
         return None if key is None else self.runs[key]
 
-    def workflow_of(self, run_id: str) -> str | None:
+    def workflow_of(self, run_id: str) -> Workflow[..., Any] | None:
         """Return the workflow of the run with this id, None where that is not in memory; from any thread."""
         run = self.runs.get(self._keys.get(run_id, 0))
-        return None if run is None else run.execution.definition.name
+        return None if run is None else run.execution.definition
 
     def enter(self, run: LoadedRun) -> None:
         """Add a run."""

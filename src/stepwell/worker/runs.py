@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from stepwell.definitions.definition import Workflow
+from stepwell.definitions.versions import versioned
 from stepwell.errors import StepwellError
 from stepwell.model.run import RunRecord
 from stepwell.replay.kinds import Kinds
@@ -73,7 +74,7 @@ class Runs:
         self.reads = reads
         self.codec = codec
         self.kinds = kinds
-        self.workflows = workflows
+        self.workflows = versioned(workflows)
         self.limits = limits
         self.declarations = declarations
         self.agenda = agenda

@@ -56,7 +56,7 @@ class Unstarted:
         failure = self._runs.codec.encode_failure(error)
         over = RunOver(record.key, record.id, "failed", None, failure, None)
         self._end_unstarted(record, over, work, error)
-        failed = Failed(record.key, record.id, record.workflow, record.parent, "failed", failure)
+        failed = Failed(record.key, record.id, record.workflow, record.parent, "failed", failure, None, record.version)
         tell_of_failure(self._runs, failed, work)
 
     def _end_unstarted(

@@ -58,6 +58,9 @@ def _print(found: Check, *, shown: int) -> None:
     for (workflow, verdict), number in seen.items():
         if number > shown:
             click.echo(f"  and {number - shown} more of {workflow} ({verdict}); --all shows them")
+    for one in found.versions:
+        here = "" if one.is_here else ", which is not here: they were tried with the one that is"
+        click.echo(f"  version {one.version} of {one.workflow}: {counted(one.runs, 'run')} in flight{here}")
     for patch in found.patches:
         click.echo(f"  patch {patch.name!r} of {patch.workflow}: {_advice(patch)}")
 

@@ -106,6 +106,10 @@ class SqlInspector(OverviewReader, PromiseReader, StreamReader):
         """Return entries of a run in order, those with a position above `after`."""
         return [Entry(*row) for row in self._rows("journal", run, after, limit)]
 
+    def runs_by_version(self) -> dict[tuple[str, int], int]:
+        """Return how many runs in flight are of each version of a workflow, of those that have versions."""
+        return {(name, version): count for name, version, count in self._rows("runs_by_version")}
+
     def chapters(self, run: int) -> list[ChapterRecord]:
         """Return the chapters of a run, the oldest first; none of a run that has had one only."""
         return [ChapterRecord(*row) for row in self._rows("chapters", run)]

@@ -8,10 +8,10 @@ from typing import Any, Final
 from stepwell.model.run import RunRecord
 
 _FIELDS: Final = RunRecord.__struct_fields__
-#: Truth values, which a database may keep as 0 and 1; the flags are those from ``resumed`` on.
+#: Truth values, which a database may keep as 0 and 1; the flags are those from ``resumed`` up to ``version``.
 _ATTACHED: Final = _FIELDS.index("attached")
 _QUEUED: Final = _FIELDS.index("queued")
-_FLAGS: Final = _FIELDS.index("resumed")
+_FLAGS: Final = slice(_FIELDS.index("resumed"), _FIELDS.index("version"))
 
 
 def record_of(row: Sequence[Any]) -> RunRecord:
@@ -19,5 +19,5 @@ def record_of(row: Sequence[Any]) -> RunRecord:
     fields = list(row)
     fields[_ATTACHED] = fields[_ATTACHED] != 0
     fields[_QUEUED] = fields[_QUEUED] != 0
-    fields[_FLAGS:] = [flag != 0 for flag in fields[_FLAGS:]]
+    fields[_FLAGS] = [flag != 0 for flag in fields[_FLAGS]]
     return RunRecord(*fields)

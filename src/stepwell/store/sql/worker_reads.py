@@ -105,7 +105,7 @@ class SqlWorkerReads(PromiseReader, StreamReader):
         return self._firsts("halted_below", run)
 
     def has_work(self, workflows: Sequence[str], now: int) -> bool:
-        """Tell whether a `WorkTaken` with these values would take anything."""
+        """Tell whether a `WorkTaken` with these values would take anything, but for versions that others have."""
         return bool(self._first("has_work", to_json(workflows), now))
 
     def next_wake(self, workflows: Sequence[str], after: int) -> int | None:

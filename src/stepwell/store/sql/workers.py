@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +23,7 @@ KEPT_WORKERS: Final = 1_000
 _MAX_FORGOTTEN: Final = 100
 
 _decode_names: Final = msgspec.json.Decoder(frozenset[str]).decode
+_decode_versions: Final = msgspec.json.Decoder(frozenset[tuple[str, int]]).decode
 
 
 class WorkerRows:
@@ -42,10 +43,12 @@ class WorkerRows:
         takes_work: bool,
         workflows: Sequence[str] | None,
         queues: Sequence[str] | None,
+        versions: Collection[tuple[str, int]] = (),
     ) -> tuple[int, Evidence]:
         """Add a worker, a process given by pid, host and slot; return its epoch, and what proves that it is there."""
         pid, host, slot = process
         served = [None if names is None else to_json(sorted(names)) for names in (workflows, queues)]
+        served.append(to_json(sorted(versions)) if versions else None)
         rows = self._execute("worker_registered", pid, host, now, slot, int(takes_work), *served)
         epoch: int = rows[0][0]
         self._execute("workers_forgotten", epoch - KEPT_WORKERS, _MAX_FORGOTTEN)
@@ -110,8 +113,9 @@ class WorkerReader(Reader):
                 runs=runs,
                 workflows=None if workflows is None else _decode_names(workflows),
                 queues=None if queues is None else _decode_names(queues),
+                versions=frozenset() if versions is None else _decode_versions(versions),
             )
-            for epoch, pid, host, started_at, takes_work, _, runs, workflows, queues in rows
+            for epoch, pid, host, started_at, takes_work, _, runs, workflows, queues, versions in rows
         ]
 
     def last_at(self) -> int:

@@ -4,13 +4,13 @@
 -- The columns of stepwell_runs that are the fields of model.RunRecord, in their order.
 key, id, workflow, status, input, fingerprint, created_at, updated_at, started_at, result, error, reason, owner, wake_at,
     deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at, crashes, queue, queued, waiting_on,
-    ahead, remedy, {chapter}, resumed, suspect, paused;
+    ahead, remedy, {chapter}, resumed, suspect, paused, version;
 
 -- fragment: run_facts
 -- The same without the payloads that may have many megabytes, the input and the result.
 key, id, workflow, status, NULL AS input, fingerprint, created_at, updated_at, started_at, NULL AS result, error, reason,
     owner, wake_at, deadline_at, parent, parent_op, attached, cancel_requested_at, cancel_reason, ended_at, crashes, queue,
-    queued, waiting_on, ahead, remedy, {chapter}, resumed, suspect, paused;
+    queued, waiting_on, ahead, remedy, {chapter}, resumed, suspect, paused, version;
 
 -- fragment: chapter
 -- The fields of model.Chapter in their order, as JSON; NULL in the first chapter of a run, without a look at its table.

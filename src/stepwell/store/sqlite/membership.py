@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol, TypeVar
 
 from stepwell.model.acts import Actor
@@ -46,6 +46,7 @@ class SqliteMembership:
         takes_work: bool = True,
         workflows: Sequence[str] | None = None,
         queues: Sequence[str] | None = None,
+        versions: Collection[tuple[str, int]] = (),
     ) -> Claim:
         """Enter a worker; return its claim, with an epoch above all earlier ones; see `Membership.register`.
 
@@ -55,7 +56,9 @@ class SqliteMembership:
         process = os.getpid(), os.uname().nodename, self._members.take_seat()
 
         def enter() -> tuple[int, Evidence]:
-            return self._rows.enter(process, now, takes_work=takes_work, workflows=workflows, queues=queues)
+            return self._rows.enter(
+                process, now, takes_work=takes_work, workflows=workflows, queues=queues, versions=versions
+            )
 
         epoch = self._write(None, enter)
         self._members.announce(epoch, takes_work=takes_work)

@@ -215,7 +215,7 @@ FROM stepwell_runs WHERE id IN (SELECT value FROM json_each(?1)) AND (ended_at I
 -- The workers that have not ended, by age, and how many runs each has in memory.
 SELECT worker.epoch, worker.pid, worker.host, worker.started_at, worker.takes_work, worker.slot, (
     SELECT count(*) FROM stepwell_runs AS run WHERE run.owner = worker.epoch AND run.owner IS NOT NULL
-), worker.workflows, worker.queues
+), worker.workflows, worker.queues, worker.versions
 FROM stepwell_workers AS worker WHERE worker.ended_at IS NULL ORDER BY worker.epoch;
 
 -- name: wall_clock

@@ -28,13 +28,13 @@ PRAGMA page_size;
 PRAGMA busy_timeout;
 
 -- name: worker_registered
--- ?1 pid, ?2 host, ?3 now, ?4 slot, ?5 takes_work, ?6 workflows, ?7 queues. Returns the epoch.
-INSERT INTO stepwell_workers (pid, host, started_at, slot, takes_work, workflows, queues)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING epoch;
+-- ?1 pid, ?2 host, ?3 now, ?4 slot, ?5 takes_work, ?6 workflows, ?7 queues, ?8 versions. Returns the epoch.
+INSERT INTO stepwell_workers (pid, host, started_at, slot, takes_work, workflows, queues, versions)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING epoch;
 
 -- name: worker_serves
--- ?1 epoch, ?2 workflows.
-UPDATE stepwell_workers SET workflows = ?2 WHERE epoch = ?1;
+-- ?1 epoch, ?2 workflows, ?3 versions.
+UPDATE stepwell_workers SET workflows = ?2, versions = ?3 WHERE epoch = ?1;
 
 -- name: workers_forgotten
 -- ?1 epoch, ?2 how many. Of the workers up to that epoch those that have ended, the oldest first. AUTOINCREMENT remembers

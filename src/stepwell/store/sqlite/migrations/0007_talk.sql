@@ -262,3 +262,12 @@ JOIN stepwell_runs AS run ON run.key = message.run;
 -- Looks at other runs --------------------------------------------------------------------------------------------------
 
 INSERT INTO stepwell_journal_kinds (kind, operation, delivered) VALUES ('looked', 'look', 1), ('look_failed', 'look', 1);
+
+-- Versions -------------------------------------------------------------------------------------------------------------
+
+-- Of the workflows that have one: [workflow, version] of each as JSON; NULL: none has.
+ALTER TABLE stepwell_workers ADD COLUMN versions TEXT;
+-- Every claim asks for them; where nobody has any, this is empty.
+CREATE INDEX stepwell_workers_by_versions ON stepwell_workers (epoch) WHERE versions IS NOT NULL AND ended_at IS NULL;
+-- Only what somebody counts the versions of costs anything.
+CREATE INDEX stepwell_runs_by_version ON stepwell_runs (workflow, version) WHERE version IS NOT NULL AND ended_at IS NULL;
