@@ -16,7 +16,7 @@ SQLite has no checksums of pages, so some damage cannot be told from data; it is
   lock file remembers the last commit (`stepwell.store.sqlite.file.last_commit`), that is refused; it is counted to see
   to it.
 - *check only*: what was missing or different is found by SQLite's integrity check, which reads everything; but no page
-  that the engine read looked damaged. An index that tells of work that no row has keeps the engine from being idle.
+  that the engine read looked damaged.
 
 Everything else is a failure: a crash of the process, a hang, an error that is none of ours, something missing that was
 acknowledged. Cases run in child processes, so that a crash of SQLite or Python is seen and counted.
@@ -215,8 +215,6 @@ def _judge(folder: Path, damage: Damage) -> Seen:
 
 def _judge_error(error: Exception, unnoticed: Outcome) -> Seen:
     words = f"{type(error).__name__}: {error}"
-    if isinstance(error, TimeoutError) and unnoticed == "check only":
-        return Seen(unnoticed, words)
     if isinstance(error, (StoreError, EngineClosed)) and "defect" not in words:
         return Seen("refused", words)
     if isinstance(error, StepwellError) and "defect" not in words:
