@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import apsw
 import pytest
 
-from stepwell import PayloadTooLarge, RunHalted, step, workflow
+from stepwell import PayloadTooLarge, RunHalted, receive, step, workflow
 from stepwell.store.changes import RunFinished
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.store import Outcome, Unit
@@ -28,6 +29,12 @@ async def act(number: int) -> int:
 @workflow
 async def acts(number: int) -> int:
     return await act(number)
+
+
+@workflow
+async def waits_and_acts() -> int:
+    await receive("go")
+    return await act(1)
 
 
 @pytest.fixture
@@ -66,3 +73,20 @@ def test_a_run_whose_writes_are_refused_three_times_is_halted_and_after_a_resume
     run.resume()
     assert run.result(60) == 7
     assert executed == [7]
+
+
+def test_a_run_whose_steps_cannot_be_recorded_is_halted_though_other_writes_of_its_go_through(database: Path) -> None:
+    executed.clear()
+    with TestEngine(database) as engine:
+        engine.start(waits_and_acts, id="run")
+        engine.idle()
+    connection = apsw.Connection(str(database))
+    connection.pragma("foreign_keys", 0)
+    connection.execute("DELETE FROM stepwell_journal_kinds WHERE kind = 'step'")  # as a damaged page may have it
+    connection.close()
+    with TestEngine(database) as engine:
+        run = engine.get("run")
+        run.send("go")
+        with pytest.raises(RunHalted, match=r"its writes were refused 3 times: (.|\n)*FOREIGN KEY"):
+            run.result(60)
+    assert executed == [1, 1, 1]

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import ClaimLost, StepwellError
+from stepwell.model.journal import Entry
 from stepwell.store.changes import Change
 from stepwell.store.store import Lent, Outcome
 from stepwell.worker.carrying import Carrier
@@ -91,7 +92,8 @@ class Outcomes:
         for work, outcome in zip(works, outcomes, strict=True):
             if isinstance(outcome, list):
                 for run in work.loaded_runs:
-                    self._refusals.pop(run.key, None)
+                    if run.finished or any(_is_progress(change, run) for change in work.changes):
+                        self._refusals.pop(run.key, None)
 
     def released(self, work: UnitOfWork, outcome: Outcome) -> Iterator[Fact]:
         """Release what a work led to, or forget it where it was refused; yield the facts that follow, in order."""
@@ -259,3 +261,16 @@ class Outcomes:
             run = self._memory.by_id(execution.run_id)
             if run is not None and run.execution is execution:
                 self._carrier.carry_on(run, self._batch.work_of(run))
+
+
+def _is_progress(change: Change, run: LoadedRun) -> bool:
+    """Tell whether a run comes further with a change; that it was read again, and repeats an attempt, is none.
+
+    The store's `is_progress` says the same of rows.
+    """
+    return (
+        isinstance(change, Entry)
+        and change.run == run.key
+        and change.kind != "step_started"
+        and (change.op > 0 or change.kind != "timer")
+    )
