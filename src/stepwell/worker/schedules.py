@@ -44,7 +44,6 @@ class Schedules:
         self._takes_work = takes_work
         self._next: int | None = None  # when the first one is due, by the wall clock
         self._deciding: set[str] = set()  # decisions that are not committed yet
-        self._stale = False  # something may have changed since the last look
 
     def due_at(self) -> int | None:
         """Return when the first schedule is due, in engine time."""
@@ -57,17 +56,14 @@ class Schedules:
 
     def touched(self) -> None:
         """Note that a schedule may be due that was not, because a run ended."""
-        if not self._deciding:
+        if not self._deciding:  # else another look follows what is being decided
             self.look()
-        else:
-            self._stale = True
 
     def look(self) -> None:
         """Find out which schedules are due, and have them decided on; an event."""
         self._next = None
         if self._runs.draining or not self._takes_work:
             return
-        self._stale = False
         first = self._reads.next_schedule()
         if first is None:
             return

@@ -6,7 +6,7 @@ import msgspec
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from stepwell.api.filters import FIELDS, parse
+from stepwell.api.filters import FIELDS
 from stepwell.api.read_service import ReadService
 from stepwell.errors import InvalidFilter, RunNotFound
 from stepwell.model.lifecycle import STATUSES
@@ -121,12 +121,3 @@ def _complete(reads: ReadService, visit: Visit) -> Response:
         values = [info.id for info in reads.records(id_prefix=begun, limit=20)]
     offered = [f"{field}:{quoted(value)}" for value in values if value.startswith(begun)]
     return JSONResponse(offered[:20])
-
-
-def is_filter(text: str) -> bool:
-    """Tell whether a filter can be understood."""
-    try:
-        parse(text)
-    except InvalidFilter:
-        return False
-    return True
