@@ -13,6 +13,7 @@ import pytest
 import stepwell
 from stepwell import (
     AsyncEngine,
+    Engine,
     InvalidArgument,
     Retry,
     RunNotFound,
@@ -449,3 +450,33 @@ def test_a_timed_out_step_cannot_write_any_more(engine: TestEngine) -> None:
     assert over.wait(30)
     assert "is not recorded" in late[0]
     assert list(run.stream("words")) == ["in time"]
+
+
+def test_an_attempt_that_was_given_up_does_not_speak_for_the_next_one(tmp_path: Path) -> None:
+    next_began, said = threading.Event(), threading.Event()
+    found: list[object] = []
+
+    @step(name="streams.given up", timeout=0.1, retry=Retry(attempts=100, delay=0))
+    def speaks() -> None:
+        if stepwell.current().attempt > 1:
+            next_began.set()
+            said.wait()
+            return
+        next_began.wait()
+        found.append((stepwell.current().attempt, stepwell.current().cancelled))
+        try:
+            sync.stream("words", str).write("too late")
+        except StepwellError as error:
+            found.append(str(error))
+        said.set()
+
+    @workflow(name="streams.gives up")
+    def gives_up() -> None:
+        speaks()
+
+    with Engine(tmp_path / "test.db", workflows=[gives_up]) as engine:
+        run = engine.start(gives_up)
+        run.result(60)
+        assert found[0] == (1, True)
+        assert "its time is up, so what it writes is not recorded" in str(found[1])
+        assert list(run.stream("words", str)) == []

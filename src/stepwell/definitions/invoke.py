@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stepwell.definitions.definition import Step, Workflow
-from stepwell.definitions.saying import Outlet, outlet_here
+from stepwell.definitions.saying import Outlet
 from stepwell.definitions.step_info import Attempt, enter_step
 from stepwell.values.own_tables import Connection
 
@@ -25,8 +25,7 @@ def step(
 
     What it says meanwhile goes to `outlet`.
     """
-    enter_step(attempt)
-    outlet_here.set(outlet)
+    enter_step(attempt, outlet)
     return definition.invoke(args, kwargs)
 
 
@@ -39,8 +38,7 @@ def transaction(
     outlet: Outlet,
 ) -> Any:
     """Call the function of a transactional step with the open connection; otherwise as `step`."""
-    enter_step(attempt)
-    outlet_here.set(outlet)
+    enter_step(attempt, outlet)
     function: Callable[..., Any] = definition.function
     return function(connection, *args, **kwargs)
 

@@ -10,13 +10,12 @@ import asyncio
 from asyncio.events import _get_running_loop
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextvars import ContextVar
 from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
 from stepwell.definitions.collector import end_clean_up
-from stepwell.definitions.step_info import Attempt, attempt_here
+from stepwell.definitions.step_info import Attempt, entered_here
 from stepwell.errors import StepwellError
 from stepwell.values.codec import Codec
 
@@ -66,9 +65,6 @@ class Outlet(Protocol):
         ...
 
 
-outlet_here: Final[ContextVar[Outlet | None]] = ContextVar("stepwell_outlet", default=None)
-
-
 class Speaker(msgspec.Struct, frozen=True):
     """The step that is executing here, and its outlet; None outside of any run."""
 
@@ -84,8 +80,8 @@ class Speaker(msgspec.Struct, frozen=True):
 def speaker_here() -> Speaker | None:
     """Return the step that is executing in this context, or None; raises `GeneratorExit` in what interrupts it."""
     end_clean_up()
-    found = attempt_here()
-    return None if found is None else Speaker(found[0], found[1], outlet_here.get())
+    found = entered_here()
+    return None if found is None else Speaker(found.attempt, found.number, found.outlet)
 
 
 async def say(speaker: Speaker, said: Said) -> None:

@@ -79,12 +79,12 @@ class StepInfo(Current):
 
     __slots__ = ("_attempt", "attempt", "idempotency_key", "operation", "run_id", "started_at", "step")
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: Attempt, number: int) -> None:
         self._attempt = attempt
         self.run_id = attempt.run_id
         self.step = attempt.name
         self.operation = attempt.operation
-        self.attempt = attempt.attempt
+        self.attempt = number
         self.started_at = datetime_of(attempt.started_at - attempt.ahead)
         self.idempotency_key = f"{attempt.run_id}:{attempt.operation}"
 
@@ -132,24 +132,35 @@ def _outside() -> str:
     return f"outside-{os.urandom(8).hex()}"
 
 
-_current: Final[ContextVar[Attempt | RunContext | None]] = ContextVar("stepwell_current", default=None)
+class Entered(msgspec.Struct, frozen=True):
+    """What executes in a context: a call of a step, and which attempt of it, by the number that it has here.
+
+    The call goes on to its next attempt while the thread of one that was given up may still execute.
+    """
+
+    attempt: Attempt
+    number: int
+    outlet: Any = None  # an `Outlet` of `stepwell.definitions.saying`, which builds upon this module
+
+
+_current: Final[ContextVar[Entered | RunContext | None]] = ContextVar("stepwell_current", default=None)
 
 
 def current_here() -> StepInfo | RunContext | None:
     """Return the step that is executing in this context, or the workflow that was called outside of any run."""
     found = _current.get()
-    return found if found is None or isinstance(found, RunContext) else StepInfo(found)
+    return found if found is None or isinstance(found, RunContext) else StepInfo(found.attempt, found.number)
 
 
-def attempt_here() -> tuple[Attempt, int] | None:
-    """Return the step that is executing in this context, and the number of its attempt."""
+def entered_here() -> Entered | None:
+    """Return the attempt that is executing in this context."""
     found = _current.get()
-    return None if found is None or isinstance(found, RunContext) else (found, found.attempt)
+    return None if found is None or isinstance(found, RunContext) else found
 
 
-def enter_step(attempt: Attempt) -> None:
+def enter_step(attempt: Attempt, outlet: object) -> None:
     """Make `attempt` the current one of this context; each attempt executes in a context of its own."""
-    _current.set(attempt)
+    _current.set(Entered(attempt, attempt.attempt, outlet))
 
 
 def call_outside(kind: str, name: str, call: Callable[[], T], *, is_async: bool) -> T:
@@ -157,7 +168,7 @@ def call_outside(kind: str, name: str, call: Callable[[], T], *, is_async: bool)
     outer = _current.get()
     if outer is not None and not (isinstance(outer, RunContext) and kind != "workflow"):
         return call()
-    here = RunContext(_outside(), name, replaying=False) if kind == "workflow" else PlainCall(name)
+    here = RunContext(_outside(), name, replaying=False) if kind == "workflow" else Entered(PlainCall(name), 1)
     if is_async:
         coroutine: Any = _awaited(here, call)
         coroutine.__name__, coroutine.__qualname__ = name.rpartition(".")[2], name
@@ -169,7 +180,7 @@ def call_outside(kind: str, name: str, call: Callable[[], T], *, is_async: bool)
         _current.reset(token)
 
 
-async def _awaited(here: Attempt | RunContext, call: Callable[[], Any]) -> Any:
+async def _awaited(here: Entered | RunContext, call: Callable[[], Any]) -> Any:
     token = _current.set(here)
     try:
         return await call()
