@@ -68,6 +68,24 @@ def test_a_run_is_a_tree_with_attempts_children_and_why_it_waits(
     assert any("◌" in line and "message go" in line for line in lines)
 
 
+@workflow(name="looking.brackets")
+async def brackets(text: str) -> str:
+    return text
+
+
+@pytest.mark.parametrize("text", ["[/end]", "[red]hot[/red]", "[1]"])
+def test_payloads_stand_in_the_tree_as_they_are_and_are_no_markup(
+    database: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with TestEngine(database) as engine:
+        engine.start(brackets, text, id=text)
+        engine.idle()
+    tree = said(capsys, "show", text, "--tree", "--db", str(database))
+    shown = [" ".join(line.split()) for line in tree.splitlines()]
+    assert f'input {{"args":["{text}"]}}' in shown
+    assert f"result {text}" in shown
+
+
 def test_a_beginning_that_no_other_id_has_is_enough(orders: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(said(capsys, "show", "oth", "--json", "--db", orders))["id"] == "other"
     assert "those that begin so: 'order-" in said(capsys, "show", "order-", "--db", orders, code=1)

@@ -96,8 +96,8 @@ def _facts(details: RunDetails, now: datetime) -> Table:
     facts.add_column(overflow="fold")
 
     def fact(name: str, value: str | Text | None) -> None:
-        if value:
-            facts.add_row(name, value)
+        if value:  # a string would be read as markup, whose brackets are those of payloads here
+            facts.add_row(Text(name), Text(value) if isinstance(value, str) else value)
 
     fact("created", _when(info.created_at, now))
     fact("started", _when(info.started_at, now) if info.started_at != info.created_at else None)
@@ -133,7 +133,7 @@ def _chapters(chapters: Sequence[Any]) -> Table:
     found.add_column(style="dim")
     for chapter in chapters:
         end = "goes on" if chapter.ended_at is None else f"until {moment(chapter.ended_at)}"
-        found.add_row(f"chapter {chapter.number}", chapter.beginning, f"{moment(chapter.began_at)}, {end}")
+        found.add_row(f"chapter {chapter.number}", Text(chapter.beginning), f"{moment(chapter.began_at)}, {end}")
     return found
 
 
