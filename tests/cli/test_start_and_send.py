@@ -29,6 +29,11 @@ async def fails() -> None:
     raise ValueError("no luck")
 
 
+@workflow(name="started.slow")
+async def slow() -> None:
+    raise TimeoutError("the bank took too long")
+
+
 @pytest.fixture
 def orders(tmp_path: Path) -> str:
     path = tmp_path / "orders.db"
@@ -81,14 +86,18 @@ def test_a_start_has_a_place_in_a_queue(orders: str) -> None:
 
 
 def test_the_result_of_a_start_can_be_waited_for(orders: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with Engine(orders, workflows=[echo, fails]) as engine:
+    with Engine(orders, workflows=[echo, fails, slow]) as engine:
         engine.start(echo, 1, id="a").result(60)
         with pytest.raises(ValueError, match="no luck"):
             engine.start(fails, id="b").result(60)
+        with pytest.raises(TimeoutError, match="the bank"):
+            engine.start(slow, id="slow").result(60)
     assert main(["start", "started.echo", "1", "--id", "a", "--wait", "60", "--db", orders]) == 0
     assert json.loads(capsys.readouterr().out) == {"arguments": [1], "named": {}}
     assert main(["start", "started.fails", "--id", "b", "--wait", "60", "--db", orders]) == 1
     assert "run 'b': ValueError: no luck" in capsys.readouterr().err
+    assert main(["start", "started.slow", "--id", "slow", "--wait", "60", "--db", orders]) == 1
+    assert "run 'slow': TimeoutError: the bank took too long" in capsys.readouterr().err
     assert main(["start", "started.waits", "--id", "c", "--wait", "0.01", "--db", orders]) == 1
     assert "run 'c' has not ended after 0.01 s; it goes on" in capsys.readouterr().err
 
@@ -165,6 +174,8 @@ async def answers() -> None:
     async def add(one: int, *, other: int = 1) -> int:
         if one < 0:
             raise ValueError("below zero")
+        if one > 1_000:
+            raise TimeoutError("counting took too long")
         return one + other
 
     await receive("close")
@@ -176,9 +187,12 @@ def test_an_update_prints_the_answer_of_the_run(orders: str, capsys: pytest.Capt
         assert run.update("add", 2, key="k") == 3
         with pytest.raises(ValueError, match="below zero"):
             run.update("add", -2, key="low")
+        with pytest.raises(TimeoutError, match="counting"):
+            run.update("add", 1_001, key="many")
     for arguments, code, says in (
         (("b", "add", "2", "--key", "k"), 0, "3"),
         (("b", "add", "--key", "low", "--", "-2"), 1, "ValueError: below zero"),
+        (("b", "add", "1001", "--key", "many"), 1, "TimeoutError: counting took too long\n"),
         (("b", "add", "5", "--wait", "0"), 1, "has not answered update 'add'"),
         (("c", "add"), 1, "has no run 'c'"),
     ):

@@ -99,10 +99,10 @@ def start(
             return 0
         try:
             print_json(run.result(timeout=wait))
-        except TimeoutError:
-            refuse(f"stepwell start: run {run.id!r} has not ended after {wait:g} s; it goes on")
-        except Exception as error:  # noqa: BLE001 - whatever the workflow raised
-            refuse(f"stepwell start: run {run.id!r}: {type(error).__name__}: {error}")
-        else:
-            return 0
-    return FAILED
+        except Exception as error:  # noqa: BLE001 - whatever the workflow raised, which may be a TimeoutError too
+            if isinstance(error, TimeoutError) and run.info().ended_at is None:
+                refuse(f"stepwell start: run {run.id!r} has not ended after {wait:g} s; it goes on")
+            else:
+                refuse(f"stepwell start: run {run.id!r}: {type(error).__name__}: {error}")
+            return FAILED
+    return 0

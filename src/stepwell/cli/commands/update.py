@@ -14,7 +14,7 @@ from stepwell.cli.group import command
 from stepwell.cli.options import json_or_text, named, run_argument, seconds
 from stepwell.cli.printing import print_json
 from stepwell.cli.reading import record_of
-from stepwell.errors import StepwellError, UpdateFailed
+from stepwell.errors import UpdateFailed
 
 
 @command(
@@ -47,17 +47,13 @@ def update(
         request = engine._session.requests.update(record.id, name, arguments, dict(kwargs), key)
         try:
             found = engine._wait(unanswered(request), wait, request)
-            if found.failed:
-                raise codec.failure_to_raise(found.payload, UpdateFailed)
-        except UpdateFailed as error:
-            refuse(f"stepwell update: {error}")
-        except StepwellError:
-            raise
         except TimeoutError as error:
             refuse(f"stepwell update: {error}. {carried_out(engine, record, db)}")
-        except Exception as error:  # noqa: BLE001 - whatever the handler raised
-            refuse(f"stepwell update: {type(error).__name__}: {error}")
-        else:
-            print_json(codec.show(found.payload, "the answer"))
-            return 0
-    return FAILED
+            return FAILED
+    if found.failed:
+        raised = codec.failure_to_raise(found.payload, UpdateFailed)
+        name_of_error = "" if isinstance(raised, UpdateFailed) else f"{type(raised).__name__}: "
+        refuse(f"stepwell update: {name_of_error}{raised}")
+        return FAILED
+    print_json(codec.show(found.payload, "the answer"))
+    return 0
