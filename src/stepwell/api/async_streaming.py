@@ -24,16 +24,6 @@ class AsyncStreaming:
     def stream(
         self,
         name: str,
-        *,
-        start: int = 0,
-        last_attempt: bool = False,
-        follow: bool = True,
-        timeout: float | timedelta | None = None,
-    ) -> AsyncStreamReader[Any]: ...
-    @overload
-    def stream(
-        self,
-        name: str,
         type: type[U],
         *,
         start: int = 0,
@@ -45,7 +35,7 @@ class AsyncStreaming:
     def stream(
         self,
         name: str,
-        type: Any,
+        type: Any = ...,
         *,
         start: int = 0,
         last_attempt: bool = False,

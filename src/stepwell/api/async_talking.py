@@ -45,16 +45,6 @@ class AsyncTalking:
         kwargs: Mapping[str, Any] | None = None,
         key: str | None = None,
         timeout: float | timedelta | None = None,
-    ) -> Any: ...
-    @overload
-    async def update(
-        self,
-        name: str,
-        /,
-        *args: Any,
-        kwargs: Mapping[str, Any] | None = None,
-        key: str | None = None,
-        timeout: float | timedelta | None = None,
         type: type[U],
     ) -> U: ...
     @overload
@@ -66,7 +56,7 @@ class AsyncTalking:
         kwargs: Mapping[str, Any] | None = None,
         key: str | None = None,
         timeout: float | timedelta | None = None,
-        type: Any,
+        type: Any = ...,
     ) -> Any: ...
 
     async def update(

@@ -22,16 +22,6 @@ class Streaming:
     def stream(
         self,
         name: str,
-        *,
-        start: int = 0,
-        last_attempt: bool = False,
-        follow: bool = True,
-        timeout: float | timedelta | None = None,
-    ) -> StreamReader[Any]: ...
-    @overload
-    def stream(
-        self,
-        name: str,
         type: type[U],
         *,
         start: int = 0,
@@ -43,7 +33,7 @@ class Streaming:
     def stream(
         self,
         name: str,
-        type: Any,
+        type: Any = ...,
         *,
         start: int = 0,
         last_attempt: bool = False,

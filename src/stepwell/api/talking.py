@@ -66,16 +66,6 @@ class Talking:
         kwargs: Mapping[str, Any] | None = None,
         key: str | None = None,
         timeout: float | timedelta | None = None,
-    ) -> Any: ...
-    @overload
-    def update(
-        self,
-        name: str,
-        /,
-        *args: Any,
-        kwargs: Mapping[str, Any] | None = None,
-        key: str | None = None,
-        timeout: float | timedelta | None = None,
         type: type[U],
     ) -> U: ...
     @overload
@@ -87,7 +77,7 @@ class Talking:
         kwargs: Mapping[str, Any] | None = None,
         key: str | None = None,
         timeout: float | timedelta | None = None,
-        type: Any,
+        type: Any = ...,
     ) -> Any: ...
 
     def update(
