@@ -29,7 +29,7 @@ from stepwell import (
     update,
     workflow,
 )
-from stepwell.api.read_service import file_reads
+from stepwell.api.file_reads import file_reads
 from stepwell.runtime import recent_times
 from stepwell.store.sql.connection import Execute
 from stepwell.store.sqlite.read_pool import ReadPool
@@ -319,6 +319,7 @@ READERS = {
     "api/check.py",
     "api/doctor.py",
     "api/face.py",
+    "api/file_reads.py",
     "api/overview.py",
     "api/querying.py",
     "api/read_service.py",

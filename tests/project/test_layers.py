@@ -52,6 +52,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["enlisted", "request_factory", "schedule_options"],
         ["repair_requests"],
         ["doctor", "time_travel"],
+        ["file_reads"],
         ["read_service"],
         ["overview"],
         ["bulk", "promise_views", "schedule_views", "streams"],

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from stepwell.api.read_service import ReadService, file_reads
+from stepwell.api.file_reads import file_reads
+from stepwell.api.read_service import ReadService
 from stepwell.model.clock import MICROSECONDS
 from stepwell.values.transforms import Compression
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from stepwell.api.async_engine import AsyncEngine
 from stepwell.api.engine import Engine
-from stepwell.api.read_service import ReadService, file_reads
+from stepwell.api.file_reads import file_reads
+from stepwell.api.read_service import ReadService
 from stepwell.api.views import WorkerInfo
 from stepwell.definitions.definition import Versioned, registered_workflows
 from stepwell.errors import InvalidArgument, RunNotFound

@@ -7,10 +7,7 @@ the store. A service never writes, and every question may be asked from any thre
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from msgspec import UNSET
@@ -470,33 +467,3 @@ class ReadService(OverviewService):
 
         time = self._time()
         return Reasons(self._inspector, self._members, time.now, self._own(), time.ahead)
-
-
-@contextmanager
-def file_reads(
-    path: str | os.PathLike[str], run_listing: str, queue_listing: str, *, seconds: float | None = None
-) -> Generator[ReadService]:
-    """Open an existing file for reading only, beside whoever works on it, for the length of a ``with`` block.
-
-    All questions together may take so many `seconds` (None: any), then they raise `ReadTooLong`. Raises
-    `FileNotUsable`, `SchemaTooNew` or `FileInUse` where it cannot be read.
-    """
-    # Imported here and not at the top: `import stepwell` must stay cheap for those who only define workflows.
-    from stepwell.store.sqlite.file.read_only import look_into
-
-    with look_into(path, seconds) as look:
-
-        def time_now() -> EngineTime:
-            wall = time.time_ns() // 1_000
-            now = max(wall, look.last_at())  # later where something was written while a clock was wrong
-            return EngineTime(now, now - wall)
-
-        yield ReadService(
-            look,
-            Codec(),
-            location=str(path),
-            time_now=time_now,
-            members=look.workers,
-            run_listing=run_listing,
-            queue_listing=queue_listing,
-        )
