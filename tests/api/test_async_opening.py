@@ -159,3 +159,26 @@ def test_workflow_code_cannot_open_one(database: Path, tmp_path: Path) -> None:
         engine.start(opens).result(60)
     assert len(seen) == 1
     assert not (tmp_path / "other.db").exists()
+
+
+async def is_waiting() -> None:
+    """Let what was begun on this loop come to where it waits for another thread."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_a_wait_that_is_cancelled_leaves_no_task_behind(database: Path, timeout: float | None) -> None:
+    async def main() -> None:
+        async with AsyncEngine(database, workflows=[]) as engine:
+            run = await engine.start("opening.nobody")
+            before = asyncio.all_tasks()
+            waiting = asyncio.create_task(run.result(timeout=timeout))
+            await is_waiting()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            await is_waiting()
+            assert asyncio.all_tasks() == before
+
+    asyncio.run(main())

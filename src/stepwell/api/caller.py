@@ -51,7 +51,7 @@ class Caller:
             with lent():
                 return answer.wait(seconds)
         except TimeoutError:
-            if answer.has_come():  # the run itself failed with a TimeoutError
-                raise
+            if answer.has_come():  # the run itself failed with a TimeoutError, or its answer came at the last moment
+                return answer.wait(None)
             self._session.engine_thread.forget(answer)
             raise TimeoutError(f"{what} after {seconds:g} s; it goes on, so you can wait again") from None

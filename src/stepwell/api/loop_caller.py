@@ -90,7 +90,11 @@ class LoopCaller:
             return await self._ask(request)
         seconds = to_seconds(timeout, "timeout")
         waiting = asyncio.ensure_future(self._ask(request))
-        done, _ = await asyncio.wait([waiting], timeout=seconds)
+        try:
+            done, _ = await asyncio.wait([waiting], timeout=seconds)
+        except asyncio.CancelledError:
+            waiting.cancel()
+            raise
         if done:
             return waiting.result()
         waiting.cancel()
