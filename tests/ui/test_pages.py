@@ -11,9 +11,10 @@ import pytest
 from tests.support.web import TOKEN, Browser, approval, browser, checkout
 
 from stepwell import AsyncEngine, Engine
+from stepwell.model.durations import duration
 from stepwell.ui import app
 from stepwell.ui.filter_links import value_of, with_word
-from stepwell.ui.words import as_json, duration, size, visible
+from stepwell.ui.words import as_json, size, visible
 
 STRANGE = "bad/../order?&#"
 

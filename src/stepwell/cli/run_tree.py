@@ -6,7 +6,7 @@ For people at a terminal; `show_run` is the same in plain lines, and as JSON.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +22,7 @@ from stepwell.api.views import JournalEntry, RunDetails, RunInfo
 from stepwell.cli.printing import COLOURS, ago, for_this_file, moment
 from stepwell.errors import RunNotFound
 from stepwell.model.clock import MICROSECONDS, datetime_of
+from stepwell.model.durations import duration
 
 #: How much of a value is shown, in characters; `--json` shows all of it.
 _VALUE_CHARS: Final = 72
@@ -101,7 +102,7 @@ def _facts(details: RunDetails, now: datetime) -> Table:
 
     fact("created", _when(info.created_at, now))
     fact("started", _when(info.started_at, now) if info.started_at != info.created_at else None)
-    took = "" if info.took_seconds is None else f"  took {span(info.took_seconds)}"
+    took = "" if info.took_seconds is None else f"  took {duration(info.took_seconds)}"
     fact("ended", None if info.ended_at is None else f"{_when(info.ended_at, now)}{took}")
     fact("deadline", _when(info.deadline_at, now))
     place = [
@@ -202,9 +203,9 @@ def _line(operation: OutlinedOperation, told: Sequence[JournalEntry], now: datet
 def _took(operation: OutlinedOperation, now: datetime) -> str:
     begin = operation.attempts[0].started_at if operation.attempts else operation.issued_at
     if operation.ended_at is not None:
-        return span((operation.ended_at - begin) / MICROSECONDS)
+        return duration((operation.ended_at - begin) / MICROSECONDS)
     until = operation.waits_until
-    waits = f"for {span(now.timestamp() - begin / MICROSECONDS)}"
+    waits = f"for {duration(now.timestamp() - begin / MICROSECONDS)}"
     return waits if until is None else f"{waits}, until {moment(datetime_of(until))} ({ago(datetime_of(until), now)})"
 
 
@@ -218,7 +219,7 @@ def _attempt(attempt: Attempt, told: Sequence[JournalEntry]) -> Text:
     line.append(f"{mark} ", style=style)
     line.append(f"attempt {attempt.number}", style="dim")
     if attempt.ended_at is not None:
-        line.append(f"  {span((attempt.ended_at - attempt.started_at) / MICROSECONDS)}", style="dim")
+        line.append(f"  {duration((attempt.ended_at - attempt.started_at) / MICROSECONDS)}", style="dim")
     error = next((entry.error for entry in told if entry.attempt == attempt.number and entry.error is not None), None)
     if error is not None:
         line.append(f"  {error.partition(chr(10))[0]}", style="red")
@@ -236,22 +237,13 @@ def _child(branch: Tree, read: ReadService, told: Sequence[JournalEntry], now: d
         return
     line = _title(details.info)
     if details.info.took_seconds is not None:
-        line.append(f"  {span(details.info.took_seconds)}", style="dim")
+        line.append(f"  {duration(details.info.took_seconds)}", style="dim")
     if details.info.remark:
         line.append(f"  {details.info.remark}", style="red" if details.info.status in ("failed", "halted") else "dim")
     _grow(branch.add(line), read, details, now, _MAX_OF_A_CHILD, depth + 1)
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
-
-
-def span(seconds: float) -> str:
-    """Return a duration in as many digits as matter."""
-    if seconds < 1:
-        return f"{seconds * 1000:.3g} ms" if seconds > 0 else "0 ms"
-    if seconds < 60:  # noqa: PLR2004 - a minute
-        return f"{seconds:.3g} s"
-    return str(timedelta(seconds=round(seconds)))
 
 
 def _short(value: object) -> str:

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from stepwell.model.clock import datetime_of
+from stepwell.model.durations import duration
 from stepwell.ui import words
 from stepwell.ui.filter_links import quoted
 
@@ -79,7 +80,7 @@ def environment() -> Environment:
     filters: dict[str, Any] = made.filters
     filters |= {
         "exact": _exact,
-        "duration": words.duration,
+        "duration": duration,
         "json": words.as_json,
         "in_line": words.in_line,
         "size": words.size,

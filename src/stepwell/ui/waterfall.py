@@ -14,7 +14,7 @@ import msgspec
 
 from stepwell.api.outline import Outline, OutlinedOperation
 from stepwell.model.clock import MICROSECONDS
-from stepwell.ui.words import duration
+from stepwell.model.durations import duration
 
 #: What a bar stands for: waiting in a queue, for something to come, from the call to its execution, an attempt, or the
 #: time between two attempts.

@@ -1,4 +1,4 @@
-"""What is shown, as text: values as JSON without what shall be hidden, durations, sizes, and no invisible character.
+"""What is shown, as text: values as JSON without what shall be hidden, sizes, and no invisible character.
 
 Pure. Numbers are made into text here and never pass a browser's JavaScript, whose numbers are floats.
 """
@@ -24,12 +24,7 @@ SHOWN_CHARS: Final = 20_000
 _INVISIBLE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
-_UNITS: Final = (("d", 86_400), ("h", 3_600), ("min", 60))
-_MILLISECOND: Final = 0.001
-_MINUTE: Final = 60
 _THOUSAND: Final = 1000
-#: From here on a number is shown without a decimal point.
-_MANY: Final = 100
 
 
 def visible(text: str) -> str:
@@ -79,28 +74,6 @@ def in_line(value: Any, most: int = 120) -> str:
     """Return the beginning of a value as JSON, in one line."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def duration(seconds: float | None) -> str:
-    """Return how long something took: ``430 ms``, ``2.31 s``, ``3 min 12 s``, ``2 d 4 h``; empty for None."""
-    if seconds is None:
-        return ""
-    if seconds < _MILLISECOND:
-        return f"{seconds * 1e6:.0f} µs" if seconds > 0 else "0 s"
-    if seconds < 1:
-        return f"{_three_digits(seconds * 1e3)} ms"
-    if seconds < _MINUTE:
-        return f"{_three_digits(seconds)} s"
-    whole, parts = round(seconds), list[str]()
-    for unit, length in _UNITS:
-        count, whole = divmod(whole, length)
-        if count or parts:
-            parts.append(f"{count} {unit}")
-    return " ".join([*parts, f"{whole} s"][:2])
-
-
-def _three_digits(number: float) -> str:
-    return f"{number:.0f}" if number >= _MANY else f"{number:.3g}"
 
 
 def size(number_of_bytes: float) -> str:
