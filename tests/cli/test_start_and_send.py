@@ -154,10 +154,11 @@ async def basket(prices: list[int]) -> int:
 
 
 def test_a_run_is_asked_from_a_file_that_is_only_read(orders: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["start", "started.basket", "[3, 4]", "--id", "b", "--db", orders]) == 0
+    assert main(["start", "started.basket", "[3, 4]", "--id", "basket-7", "--db", orders]) == 0
     capsys.readouterr()
     for arguments, code, says in (
-        (("b", "total"), 0, "7"),
+        (("basket-7", "total"), 0, "7"),
+        (("b", "total"), 0, "7"),  # a beginning that no other id has
         (("b", "total", "--kwarg", "least=4"), 0, "4"),
         (("b", "totl"), 1, "it has: total"),
         (("b", "total", "--kwarg", "least=-1"), 1, "ValueError: below zero"),

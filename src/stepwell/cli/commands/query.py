@@ -13,6 +13,7 @@ from stepwell.cli.group import command
 from stepwell.cli.modules import ModuleProblem, load
 from stepwell.cli.options import json_or_text, named, run_argument
 from stepwell.cli.printing import print_json
+from stepwell.cli.reading import record_of
 from stepwell.errors import StepwellError
 
 
@@ -42,7 +43,7 @@ def query(
         click.echo(f"{problem.traceback_text}stepwell query: {problem}", err=True)
         return USAGE
     try:
-        print_json(query_in_file(db, run, name, arguments, dict(kwargs)))
+        print_json(query_in_file(db, record_of(db, run).id, name, arguments, dict(kwargs)))
     except StepwellError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever the handler raised
