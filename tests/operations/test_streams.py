@@ -228,6 +228,39 @@ def test_what_an_attempt_wrote_that_a_crash_cut_off_is_superseded_by_its_repetit
     assert list(run.stream("words", last_attempt=True)) == ["half", "whole"]
 
 
+@pytest.mark.parametrize("crashes", [1, 2])
+def test_each_repetition_has_a_higher_attempt_so_that_a_live_reader_begins_afresh(
+    engine: TestEngine, crashes: int
+) -> None:
+    HELD.begun.clear()
+    HELD.go.clear()
+    engine.start(cut_off, id="w")
+    for _ in range(crashes):
+        assert HELD.begun.wait(30)
+        HELD.begun.clear()
+        engine.crash()
+        engine.reopen()
+    assert HELD.begun.wait(30)
+    HELD.go.set()
+    run = engine.get("w")
+    run.result(30)
+    numbers = range(1, crashes + 2)
+    assert [(item.value, item.attempt) for item in run.stream("words").items()] == [
+        *(("half", number) for number in numbers), ("whole", crashes + 1),
+    ]  # fmt: skip
+
+
+def test_a_retried_step_goes_on_counting_the_attempts_of_its_items(engine: TestEngine) -> None:
+    FAILING["fails"] = True
+    run = engine.start(fails_at_the_end)
+    with pytest.raises(ValueError, match="no"):
+        run.result(30)
+    FAILING["fails"] = False
+    run.retry()
+    run.result(30)
+    assert [item.attempt for item in run.stream("words").items()] == [0, 1, 2]
+
+
 FAILING = {"fails": True}
 
 

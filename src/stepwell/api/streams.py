@@ -30,7 +30,8 @@ class StreamItem(msgspec.Struct, Generic[T], frozen=True):
     """An item of a stream.
 
     `offset` is its place, from 0: to go on behind it, read from ``offset + 1``. `operation` is the number of the
-    operation in its run that wrote it, `attempt` which attempt of a step that was, from 1; 0 where the workflow did.
+    operation in its run that wrote it, `attempt` which attempt of a step that was, from 1, and higher each time that
+    the step is repeated, whatever for (a failure, a crash, a retry of the run); 0 where the workflow did.
     """
 
     value: T

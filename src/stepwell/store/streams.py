@@ -16,7 +16,8 @@ from stepwell.model.lifecycle import Status
 class StreamWritten(msgspec.Struct, frozen=True, gc=False):
     """A run wrote items to one of its streams; the first write makes the stream. The result is the next offset.
 
-    `op` and `attempt` say who wrote: the operation of a step and its attempt, or that of the workflow, and 0. `begins`
+    `op` and `attempt` say who wrote: the operation of a step and its attempt, counting those that a crash cut off and
+    those before a retry of the run, or the operation of the workflow, and 0. `begins`
     is set for what an execution of a step writes first: earlier items of the operation are superseded then. With `keep`
     old items are deleted, so that at least so many stay. Raises `ClaimLost` where another worker owns the run, or where
     it has ended.
@@ -61,6 +62,7 @@ class StreamFacts(msgspec.Struct, frozen=True):
     next: int
     closed_by: int | None
     ahead: int
+    last_op: int
 
 
 class StreamItemRow(msgspec.Struct, frozen=True, gc=False):
@@ -91,6 +93,10 @@ class StreamReads(Protocol):
 
     def stream_items(self, stream: int, start: int, limit: int, *, last_attempt: bool) -> list[StreamItemRow]:
         """Return items from an offset on, in order; with `last_attempt` those that are not superseded."""
+        ...
+
+    def stream_attempt(self, stream: int, op: int) -> int:
+        """Return the highest attempt of an operation that has items in a stream, or 0."""
         ...
 
     def streams(self, run: int) -> list[StreamSummary]:

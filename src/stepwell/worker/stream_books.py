@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
+#: Of a step that writes: the stream, the operation, the attempt, and how often the program cancelled its task before.
+Execution: TypeAlias = tuple[str, int, int, int]
+
 
 class StreamBook:
-    """What is uncommitted included. `closed_by`: the operation that closed it."""
+    """What is uncommitted included. `closed_by`: the operation that closed it.
 
-    __slots__ = ("closed_by", "first", "next")
+    `key` and `last_op` are as they were when the run came to memory: what wrote before has no higher operation.
+    """
 
-    def __init__(self, first: int, following: int, closed_by: int | None) -> None:
+    __slots__ = ("closed_by", "first", "key", "last_op", "next")
+
+    def __init__(self, first: int, following: int, closed_by: int | None, key: int, last_op: int) -> None:
         self.first = first
         self.next = following
         self.closed_by = closed_by
+        self.key = key
+        self.last_op = last_op
 
 
 class StreamBooks:
-    """Of one run. `begun` are the executions of steps, each (stream, operation, attempt, interruptions), that wrote."""
+    """Of one run. `begun` are the executions of steps that wrote, each with the attempt that its items are from."""
 
     __slots__ = ("begun", "streams")
 
     def __init__(self) -> None:
         self.streams: dict[str, StreamBook] = {}
-        self.begun: set[tuple[str, int, int, int]] = set()
+        self.begun: dict[Execution, int] = {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from stepwell.definitions.saying import StreamItems
 from stepwell.errors import StepwellError, StreamClosed, StreamFull
 from stepwell.store.streams import StreamWritten
-from stepwell.worker.stream_books import StreamBook, StreamBooks
+from stepwell.worker.stream_books import Execution, StreamBook, StreamBooks
 
 if TYPE_CHECKING:
     from stepwell.worker.loaded_run import LoadedRun
@@ -30,6 +30,7 @@ def written(
         stream = books.streams[items.name] = _read(runs, run, items.name)
     execution = (items.name, op, attempt, interruptions)
     begins = attempt > 0 and execution not in books.begun
+    number = _number(runs, books, stream, execution) if begins else books.begun.get(execution, 0)
     if stream.closed_by is not None and not (begins and stream.closed_by == op):
         return StreamClosed(
             f"run {run.id!r}: stream {items.name!r} is closed, so nothing can be written to it any more. Write to "
@@ -44,17 +45,32 @@ def written(
                 "give it a higher limit"
             )
     if begins:
-        books.begun.add(execution)
+        books.begun[execution] = number
     stream.next += len(items.items)
     stream.closed_by = op if items.closes else None
     return StreamWritten(
-        run.key, items.name, op, attempt, runs.now, items.items, items.closes, items.keep, begins=begins
+        run.key, items.name, op, number, runs.now, items.items, items.closes, items.keep, begins=begins
     )
+
+
+def _number(runs: Runs, books: StreamBooks, stream: StreamBook, execution: Execution) -> int:
+    """Return which attempt the items of an execution that begins to write are from.
+
+    It is higher than that of whatever the step has written before. The attempts of a step do not count those that a
+    crash cut off, and begin anew when its run is retried; a reader tells by the number that what it got is repeated.
+    """
+    name, op, attempt, _interruptions = execution
+    before = max((number for each, number in books.begun.items() if each[:2] == (name, op)), default=0)
+    if not before and op <= stream.last_op:
+        before = runs.reads.stream_attempt(stream.key, op)
+    return max(attempt, before + 1)
 
 
 def _read(runs: Runs, run: LoadedRun, name: str) -> StreamBook:
     found = runs.reads.stream(run.id, name)
-    return StreamBook(0, 0, None) if found is None else StreamBook(found.first, found.next, found.closed_by)
+    if found is None or not found.key:
+        return StreamBook(0, 0, None, 0, 0)
+    return StreamBook(found.first, found.next, found.closed_by, found.key, found.last_op)
 
 
 def has_written(run: LoadedRun, op: int, attempt: int) -> bool:

@@ -127,6 +127,10 @@ class StreamReader(Reader):
         """Return items from an offset on, in order; with `last_attempt` those that are not superseded."""
         return [StreamItemRow(*row) for row in self._rows("stream_items", stream, start, limit, int(last_attempt))]
 
+    def stream_attempt(self, stream: int, op: int) -> int:
+        """Return the highest attempt of an operation that has items in a stream, or 0."""
+        return next(int(number) for (number,) in self._rows("stream_attempt", stream, op))
+
     def streams(self, run: int) -> list[StreamSummary]:
         """Return the streams of a run, by name."""
         return [

@@ -76,7 +76,7 @@ SELECT 1 FROM stepwell_stream_items WHERE position = ?1 AND stream = ?2 AND numb
 -- name: stream
 -- ?1 id of a run, ?2 name. The columns are the fields of store.streams.StreamFacts in their order.
 SELECT run.key, run.status, coalesce(stream.key, 0), coalesce(stream.first, 0), coalesce(stream.next, 0), stream.closed_by,
-    run.ahead
+    run.ahead, coalesce(stream.last_op, 0)
 FROM stepwell_runs AS run LEFT JOIN stepwell_streams AS stream ON stream.run = run.key AND stream.name = ?2
 WHERE run.id = ?1;
 
@@ -84,6 +84,12 @@ WHERE run.id = ?1;
 -- ?1 stream, ?2 first offset, ?3 how many, ?4 1: only what is not superseded.
 SELECT number, value, op, attempt, at FROM stepwell_stream_items
 WHERE stream = ?1 AND number >= ?2 AND superseded <= 1 - ?4 ORDER BY number LIMIT ?3;
+
+-- name: stream_attempt
+-- ?1 stream, ?2 operation. The last item has the highest.
+SELECT coalesce(
+    (SELECT attempt FROM stepwell_stream_items WHERE stream = ?1 AND op = ?2 ORDER BY number DESC LIMIT 1), 0
+);
 
 -- name: streams
 -- ?1 run.
