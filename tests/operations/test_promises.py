@@ -100,6 +100,12 @@ def asked(engine: TestEngine, *args: Any, id: str = "run") -> str:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
+def test_an_answer_that_cannot_be_recorded_is_refused_in_one_sentence(memory: TestEngine) -> None:
+    token = asked(memory, "any")
+    with pytest.raises(SerializationError, match=r"the promise, operation 1 of run 'run': \$ is NaN"):
+        memory.resolve(token, float("nan"))
+
+
 def test_an_answer_is_what_the_run_goes_on_with(memory: TestEngine) -> None:
     token = asked(memory)
     memory.resolve(token, True, by="ada", reason="checked")

@@ -21,7 +21,7 @@ def resolved(
     from stepwell.values.promise_form import answer_of, read_form
 
     _check_open(promise, now)
-    which = f"the promise, operation {promise.op} of run {promise.run_id!r},"
+    which = f"the promise, operation {promise.op} of run {promise.run_id!r}"
     answer = answer_of(codec, read_form(codec, promise.form, f"the form of {which}"), value, which)
     return AnswerPromise(promise.token, "resolved", answer, checked_actor(by, reason))
 

@@ -114,7 +114,7 @@ def answer_of(codec: Codec, form: PromiseForm, value: Any, where: str) -> Payloa
     if fault is None:
         fault = _class_fault(codec, form.made_of, payload, where)
     if fault is not None:
-        raise InvalidArgument(f"{where} takes {form.type}, and this is none: {fault}. Nothing was recorded")
+        raise InvalidArgument(f"{where}, takes {form.type}, and this is none: {fault}. Nothing was recorded")
     return payload
 
 
