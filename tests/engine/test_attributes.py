@@ -121,7 +121,7 @@ def test_its_own_code_says_it_once_whatever_dies_in_between(engine: TestEngine) 
         ("note", "its code", "on its way"),
     ]
     entries = [entry for entry in run.journal() if entry.kind == "described"]
-    assert [entry.name for entry in entries] == ["stage, amount, tag vip, tag eu", "stage, -amount, -tag eu, note"]
+    assert [entry.name for entry in entries] == ["stage, amount, tag eu, tag vip", "stage, -amount, -tag eu, note"]
 
 
 def test_blocking_code_says_it_too(engine: TestEngine) -> None:

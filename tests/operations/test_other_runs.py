@@ -128,6 +128,24 @@ def test_a_list_of_runs_is_that_of_its_moment(engine: TestEngine) -> None:
     assert waiting.result() == ["adds-2", "adds-0"]
 
 
+def test_the_order_in_which_states_and_tags_are_said_is_none_of_a_replays_concern(database: Path) -> None:
+    orders = iter([("completed", "failed"), ("failed", "completed")])  # as a set has them in two processes
+
+    @workflow(name="others.says-in-any-order")
+    async def says() -> int:
+        states: Any = next(orders)
+        await stepwell.set_attributes(tags=states)
+        found = await stepwell.list(status=states)
+        await receive("go")
+        return len(found)
+
+    with TestEngine(database, max_waiting_in_memory=0) as engine:
+        run = engine.start(says)
+        engine.idle()
+        run.send("go")
+        assert run.result() == 0
+
+
 @pytest.mark.parametrize(
     "options", [{"limit": 0}, {"limit": 10_001}, {"status": "gone"}, {"workflow": 3}, {"id_prefix": 3}]
 )

@@ -222,7 +222,8 @@ def check_tag(tag: object, what: str = "a tag") -> str:
 def _tags(tags: Iterable[str], what: str) -> tuple[str, ...]:
     if isinstance(tags, (str, bytes, Mapping)) or not isinstance(tags, Iterable):
         raise InvalidArgument(f"{what} must be a list of words, not {tags!r}")
-    found = tuple(dict.fromkeys(check_tag(tag, f"each of {what}") for tag in tags))
+    # In an order of their own: that of a set is another one in each process, and a replay compares them.
+    found = tuple(sorted({check_tag(tag, f"each of {what}") for tag in tags}))
     if len(found) > MAX_AT_ONCE:
         raise InvalidArgument(f"a run is given at most {MAX_AT_ONCE} tags at once, not {len(found)}")
     return found
