@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -307,6 +308,53 @@ def test_a_run_that_has_not_begun_answers_as_its_code_begins(engine: TestEngine)
     assert run.status == "pending"
     assert run.query("at") == "begun"
     assert run.info().started_at is None
+
+
+@workflow
+async def promises() -> int:
+    found = ["begun"]
+
+    @stepwell.query
+    def at() -> str:
+        return found[0]
+
+    try:
+        return await stepwell.promise(int)
+    except Exception as error:
+        found[0] = repr(error)
+        raise
+
+
+def test_a_run_that_has_not_made_its_promise_answers_as_if_it_waited_for_it(engine: TestEngine) -> None:
+    assert engine.start(promises, queue="queries-later", delay=60).query("at") == "begun"
+
+
+def as_it_is(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+@workflow
+async def decorated() -> None:
+    @stepwell.query
+    @as_it_is
+    def one(number: int) -> int:
+        return number
+
+    @stepwell.query
+    @as_it_is
+    def other(number: int = 2) -> int:
+        return number
+
+    await receive("never")
+
+
+def test_handlers_of_one_decorator_take_what_each_of_them_takes(engine: TestEngine) -> None:
+    run = engine.start(decorated)
+    assert (run.query("one", 1), run.query("other"), run.query("other", 3)) == (1, 2, 3)
 
 
 @workflow

@@ -226,6 +226,69 @@ def asked(run: Run[Any], *arguments: Any, **options: Any) -> Callable[[], Any]:
     return answer
 
 
+@workflow
+async def obeys() -> str:
+    over = asyncio.Event()
+
+    def look(word: str) -> None:
+        assert 0 <= stepwell.random() < 1, word  # which is not one of the numbers of the run's code
+        if word == "cancelled":
+            raise asyncio.CancelledError
+        if word == "exit":
+            raise SystemExit(2)
+
+    @stepwell.update(validate=look)
+    def end(word: str) -> str:
+        if word == "raised":
+            raise SystemExit(3)
+        over.set()
+        return word
+
+    await over.wait()
+    await price(str(stepwell.uuid4()))
+    await receive("fail")
+    raise Full("over")
+
+
+@pytest.mark.parametrize(("word", "error"), [("cancelled", UpdateRefused), ("exit", UpdateRefused), ("raised", None)])
+def test_what_python_ends_with_ends_an_update_alone(engine: TestEngine, word: str, error: Any) -> None:
+    run = engine.start(obeys)
+    with pytest.raises(error or stepwell.UpdateFailed, match=r"CancelledError|SystemExit"):
+        run.update("end", word)
+    assert run.update("end", "x") == "x"
+
+
+def test_a_validator_takes_no_random_numbers_from_the_code(database: Path) -> None:
+    with TestEngine(database, max_waiting_in_memory=0) as engine:
+        run = engine.start(obeys)
+        assert run.update("end", "x") == "x"
+        engine.idle()
+        run.send("fail")
+        with pytest.raises(Full, match="over"):  # and no DeterminismError
+            run.result()
+
+
+@workflow
+async def ends_with_its_update() -> None:
+    over = asyncio.Event()
+
+    @stepwell.update
+    def end() -> str:
+        over.set()
+        return "done"
+
+    await over.wait()
+    raise Full("over")
+
+
+def test_an_update_that_was_carried_out_is_answered_though_the_run_fails_at_once(engine: TestEngine) -> None:
+    run = engine.start(ends_with_its_update, id="f")
+    assert run.update("end", key="e") == "done"
+    assert run.update("end", key="e") == "done"
+    with pytest.raises(Full):
+        run.result()
+
+
 def until_taken_on(engine: TestEngine, run: Run[Any], name: str = "wait") -> None:
     while not any(entry.kind == "update" and entry.name == name for entry in run.journal()):
         engine.idle()

@@ -140,11 +140,23 @@ async def _answered(run: Execution, handler: Handler, op: int, args: tuple[Any, 
         asked = f"update {handler.name!r} of run {run.run_id!r}"
         advice = "Have the handler set a variable, and the workflow's own code go on as new"
         detail = AnswerDetail(op, None, StepwellError(f"{asked} called continue_as_new() in its handler. {advice}"))
-    except Exception as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:  # asyncio would let the latter two out
         if run.stopped:
             raise
         detail = AnswerDetail(op, None, error)
-    await run.perform("answer", handler.name, 0, None, detail)
+    await _record(run, handler.name, detail)
+
+
+async def _record(run: Execution, name: str, detail: AnswerDetail) -> None:
+    """Have an answer recorded, also where the run fails meanwhile: what the handler did has been done."""
+    operation = run.issue("answer", name, 0, None, detail)
+    operation.future = future = asyncio.Future[Any](loop=run.loop)
+    while not future.done():
+        try:
+            await asyncio.wait([future])  # which leaves it alone
+        except asyncio.CancelledError:
+            if run.stopped:
+                raise
 
 
 def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:

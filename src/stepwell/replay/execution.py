@@ -141,10 +141,16 @@ class Execution(OperationIssuer):
     def judge(self, what: str, validator: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Call the validator of an update, which raises where it refuses that; nothing can be done in it."""
         self.judged, self.stopped = what, True
+        chance = None if self._random is None else self._random.getstate()
         try:
             self.loop.call(validator, args, kwargs)
             tried = self.judged_error
         finally:
+            # No replay calls the validator: the code's random numbers are to be the same as there.
+            if self._random is not None and chance is not None:
+                self._random.setstate(chance)
+            else:
+                self._random = None
             self.judged, self.judged_error, self.stopped = "", None, self.halted is not None
         if tried is not None:
             raise tried

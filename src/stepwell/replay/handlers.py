@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any, Final, Literal, TypeAlias
 
 from stepwell.values.signature import Signature
@@ -19,7 +19,8 @@ HandlerKind: TypeAlias = Literal["query", "update"]
 #: Signatures by the code of functions, with the annotations that they were made of: a function within another one may
 #: name other classes each time. By the module as well: code of two modules is equal where it stands in the same line.
 _signatures: Final[dict[tuple[str, CodeType], tuple[dict[str, Any], Signature]]] = {}
-
+#: The attributes of functions whose signature is not that of their code.
+_OTHERWISE: Final = ("__wrapped__", "__signature__")
 
 #: What the task of an update executes. Takes the run, the handler, the number of the operation, and the arguments.
 Answering: TypeAlias = Callable[[Any, "Handler", int, tuple[Any, ...], dict[str, Any]], Coroutine[Any, Any, None]]
@@ -89,11 +90,11 @@ class Handlers:
 
 def signature_of(function: Callable[..., Any]) -> Signature:
     """Return the signature of a handler; raises `DefinitionError` where Python cannot tell it."""
-    code = getattr(function, "__code__", None)
-    if not isinstance(code, CodeType):
+    # A method, or what a decorator made (one code for all that it decorates), takes other arguments than its code does.
+    if not isinstance(function, FunctionType) or not vars(function).keys().isdisjoint(_OTHERWISE):
         return Signature(function)
-    annotations = getattr(function, "__annotations__", {})
-    place = function.__module__, code
+    annotations = function.__annotations__
+    place = function.__module__, function.__code__
     known = _signatures.get(place)
     if known is None or known[0] != annotations:
         known = annotations, Signature(function)

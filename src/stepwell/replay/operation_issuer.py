@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, NoReturn, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from stepwell.definitions.definition import Step, Workflow, is_durable
 from stepwell.definitions.durable import as_definition
@@ -49,8 +49,9 @@ _log: Final = logging.getLogger("stepwell")
 MAX_REFUSALS: Final = 100
 
 
-def _no_chance() -> NoReturn:
-    raise StepwellError("the code is only replayed here, so it is given no new tokens")
+def _no_token() -> str:
+    """Stand for a token in a copy of a run, which is dropped before anybody could be asked with it."""
+    return "not recorded yet"
 
 
 class OperationIssuer:
@@ -125,8 +126,8 @@ class OperationIssuer:
             self.now = chapter.clock_from or self.now
             self._seed, self._counter = chapter.seed, chapter.ops_before
         self._random: random.Random | None = None
-        #: Makes a token that nobody can guess; whoever carries the run on has chance, replay has not.
-        self.new_token: Callable[[], str] = _no_chance
+        #: Makes a token that nobody can guess; whoever carries the run on has chance, a mere replay has not.
+        self.new_token: Callable[[], str] = _no_token
         self._expected: dict[int, Entry] = {}
         self.undelivered = 0  # entries that the replay under way has not delivered yet
         self.patches: dict[str, bool] | None = None  # what `patched` said, where somebody wants to know

@@ -73,7 +73,7 @@ def refusal(codec: Codec, execution: Execution, name: str, given: Payload) -> St
         return None
     try:
         execution.judge(f"update {name!r}", handler.validate, args, kwargs)
-    except Exception as error:  # noqa: BLE001 - whatever the validator refuses it with
+    except BaseException as error:  # noqa: BLE001 - whatever the validator refuses it with; what is let out ends a thread
         text = str(error) if isinstance(error, StepwellError) else f"{type(error).__name__}: {error}"
         refused = UpdateRefused(f"run {execution.run_id!r} refuses update {name!r}: {text}")
         refused.__cause__ = error
