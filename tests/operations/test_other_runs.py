@@ -157,6 +157,40 @@ def test_a_list_of_nonsense_is_refused(engine: TestEngine, options: dict[str, An
 # --- children ---------------------------------------------------------------------------------------------------------
 
 
+@workflow(name="others.starts-with-a-message")
+async def starts_with_a_message(**options: Any) -> str:
+    try:
+        return (await start(adds, 3, id="other", messages=[("other", 4)], **options)).id
+    except stepwell.RunConflict:
+        return "refused"
+
+
+@pytest.mark.parametrize(
+    ("options", "is_over", "outcome", "result"),
+    [
+        ({"on_conflict": "reject"}, False, "refused", None),
+        ({"on_conflict": "reject"}, True, "refused", 4),
+        ({"reuse": "after-failure"}, False, "other", 7),
+        ({"reuse": "after-failure"}, True, "other", 4),
+        ({"reuse": "always"}, True, "other", 7),
+    ],
+)
+def test_messages_go_with_the_start_of_a_child_to_the_run_that_it_gets_and_to_no_other(
+    engine: TestEngine, options: dict[str, Any], is_over: bool, outcome: str, result: int | None
+) -> None:
+    other = engine.start(adds, 3, id="other")
+    engine.idle()
+    if is_over:
+        other.send("other", 1)
+        engine.idle()
+    assert engine.start(starts_with_a_message, kwargs=options).result() == outcome
+    engine.idle()
+    if result is None:
+        assert other.status == "waiting"
+    else:
+        assert engine.get("other").result() == result
+
+
 @workflow(name="others.parent")
 async def parent(options: dict[str, Any], timeout: float | None) -> Any:
     options = {name: [tuple(each) for each in value] if name in SENT else value for name, value in options.items()}

@@ -338,7 +338,7 @@ def _send_all(runs: Runs, child_id: str, detail: ChildStart, work: UnitOfWork) -
     """Send a child what goes with its start."""
     child = runs.loaded(child_id)
     for message in detail.sent:
-        change = MessageSent(child_id, message.name, message.value, runs.now, message.key)
+        change = MessageSent(child_id, message.name, message.value, runs.now, message.key, with_start=True)
         if child is not None:
             child.sending[message.name] = child.sending.get(message.name, 0) + 1
         work.then(change, partial(MessageArrived, change))

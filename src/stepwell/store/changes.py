@@ -328,7 +328,9 @@ class ChildrenCancelled(msgspec.Struct, frozen=True):
 class MessageSent(msgspec.Struct, frozen=True, gc=False):
     """A message for a run. The result is `Sent`. A `key` that the run has seen before changes nothing.
 
-    The run is woken as by `RunWoken`. Raises `RunNotFound`, or `RunEnded` for a run that is over.
+    The run is woken as by `RunWoken`. Raises `RunNotFound`, or `RunEnded` for a run that is over. One that goes
+    `with_start` stands behind a `RunCreated` of the same unit; it is sent to nobody where that was refused, or has come
+    to a run that is over.
     """
 
     run_id: str
@@ -336,6 +338,7 @@ class MessageSent(msgspec.Struct, frozen=True, gc=False):
     value: Payload
     at: int
     key: str | None = None
+    with_start: bool = False
 
 
 class MessageTaken(msgspec.Struct, frozen=True, gc=False):

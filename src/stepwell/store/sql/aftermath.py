@@ -27,11 +27,14 @@ class Aftermath:
         self.made_turn = False
         #: Proof that this transaction was committed, where it added a row that still stands.
         self.evidence: Evidence | None = None
+        #: The id that the last start was refused, if it was: what goes with that start is not sent either.
+        self.refused_id: str | None = None
 
     def begin(self, epoch: int) -> None:
         """Forget what an earlier transaction left; the worker with `epoch` writes now."""
         self.epoch = epoch
         self.evidence = None
+        self.refused_id = None
         self.made_turn = False
         if self.told or self.ended or self.made_work:
             self.told, self.ended, self.made_work = set(), [], False

@@ -80,6 +80,7 @@ class Creation(Part):
             created = self.create(change)
         else:
             created = self._join(change, entry) or self.create(change)
+        self._after.refused_id = change.id if created.refused else None
         if change.told is not None and not created.refused:
             run_id = change.id if created.existing is None else created.existing.id
             self._tell(replace(change.told, value=to_json(run_id)))

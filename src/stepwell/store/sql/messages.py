@@ -46,6 +46,8 @@ class Messages(Part):
         if state is None:
             raise RunNotFound(f"no run has the id {change.run_id!r}; start it first, or send in the same transaction")
         run, status, owner = state
+        if change.with_start and (status in ENDED or self._after.refused_id == change.run_id):
+            return Sent(run, status, 0, owner)
         if status in ENDED:
             if change.key is not None and self._row("message_key_seen", run, change.key):
                 return Sent(run, status, 0)
