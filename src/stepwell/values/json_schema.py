@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import operator
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
 import msgspec
@@ -35,6 +36,13 @@ _FORMATS: Final[dict[str, Any]] = {
     "uuid": uuid.UUID,
     "decimal": decimal.Decimal,
 }
+#: What bounds numbers: the keyword, its words, and what compares a value with the bound.
+_BOUNDS: Final[tuple[tuple[str, str, Callable[[Any, Any], bool]], ...]] = (
+    ("minimum", "at least", operator.ge),
+    ("maximum", "at most", operator.le),
+    ("exclusiveMinimum", "above", operator.gt),
+    ("exclusiveMaximum", "below", operator.lt),
+)
 #: How much of a value an error shows, in characters.
 _LONGEST: Final = 60
 #: How deeply schemas may refer to others, and values be nested: what is deeper is left to whoever reads it typed.
@@ -120,13 +128,10 @@ def _is_of(name: str, value: Any) -> bool:
 
 def _bounds_fault(schema: Mapping[str, Any], value: Any, path: str) -> str | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        checks: Iterable[tuple[str, bool]] = (
-            (f"at least {schema.get('minimum')}", value >= schema.get("minimum", value)),
-            (f"at most {schema.get('maximum')}", value <= schema.get("maximum", value)),
-            (f"above {schema.get('exclusiveMinimum')}", value > schema.get("exclusiveMinimum", value - 1)),
-            (f"below {schema.get('exclusiveMaximum')}", value < schema.get("exclusiveMaximum", value + 1)),
-        )
-        return next((f"{path}: must be {what}, not {value}" for what, holds in checks if not holds), None)
+        for keyword, what, holds in _BOUNDS:
+            if keyword in schema and not holds(value, schema[keyword]):
+                return f"{path}: must be {what} {schema[keyword]}, not {value}"
+        return None
     if isinstance(value, (str, list, dict)):
         size = len(cast("str", value))
         kind = "Length" if isinstance(value, str) else "Items" if isinstance(value, list) else "Properties"
@@ -135,10 +140,16 @@ def _bounds_fault(schema: Mapping[str, Any], value: Any, path: str) -> str | Non
         if size > schema.get(f"max{kind}", size):
             return f"{path}: must have at most {schema[f'max{kind}']} parts, not {size}"
     if isinstance(value, str):
-        if "pattern" in schema and re.search(schema["pattern"], value) is None:
-            return f"{path}: must match {schema['pattern']!r}, not {_shown(value)}"
-        return _format_fault(schema, value, path)
+        return _pattern_fault(schema, value, path) or _format_fault(schema, value, path)
     return None
+
+
+def _pattern_fault(schema: Mapping[str, Any], value: str, path: str) -> str | None:
+    try:
+        fits = "pattern" not in schema or re.search(schema["pattern"], value) is not None
+    except re.error:  # of another dialect, as pydantic's are: left to whoever reads the value typed
+        return None
+    return None if fits else f"{path}: must match {schema['pattern']!r}, not {_shown(value)}"
 
 
 def _format_fault(schema: Mapping[str, Any], value: str, path: str) -> str | None:
