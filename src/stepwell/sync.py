@@ -41,6 +41,7 @@ from stepwell.operations.continue_as_new import continue_as_new
 from stepwell.operations.derived import now, random, uuid4
 from stepwell.operations.handlers import query, update
 from stepwell.operations.patch import patched
+from stepwell.operations.run_step import InlineOptions
 from stepwell.operations.saga import Compensations
 from stepwell.operations.schedule import scheduled_at
 from stepwell.operations.start_messages import StartMessage, StartUpdate
@@ -425,13 +426,7 @@ def run_step(
     /,
     *args: *Ts,
     type: type[U],
-    retry: Retry | None = None,
-    timeout: float | timedelta | None = None,
-    deadline: float | timedelta | None = None,
-    delivery: Delivery = "at-least-once",
-    isolate: Literal["process"] | None = None,
-    limit: Limit | None = None,
-    summary: str | None = None,
+    **options: Unpack[InlineOptions],
 ) -> U: ...
 
 
@@ -441,13 +436,7 @@ def run_step(
     function: Callable[[*Ts], Coroutine[Any, Any, T]],
     /,
     *args: *Ts,
-    retry: Retry | None = None,
-    timeout: float | timedelta | None = None,
-    deadline: float | timedelta | None = None,
-    delivery: Delivery = "at-least-once",
-    isolate: Literal["process"] | None = None,
-    limit: Limit | None = None,
-    summary: str | None = None,
+    **options: Unpack[InlineOptions],
 ) -> T: ...
 
 
@@ -457,13 +446,7 @@ def run_step(
     function: Callable[[*Ts], T],
     /,
     *args: *Ts,
-    retry: Retry | None = None,
-    timeout: float | timedelta | None = None,
-    deadline: float | timedelta | None = None,
-    delivery: Delivery = "at-least-once",
-    isolate: Literal["process"] | None = None,
-    limit: Limit | None = None,
-    summary: str | None = None,
+    **options: Unpack[InlineOptions],
 ) -> T: ...
 
 
@@ -474,13 +457,7 @@ def run_step(
     /,
     *args: *Ts,
     type: Any,
-    retry: Retry | None = None,
-    timeout: float | timedelta | None = None,
-    deadline: float | timedelta | None = None,
-    delivery: Delivery = "at-least-once",
-    isolate: Literal["process"] | None = None,
-    limit: Limit | None = None,
-    summary: str | None = None,
+    **options: Unpack[InlineOptions],
 ) -> Any: ...
 
 

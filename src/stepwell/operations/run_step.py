@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from datetime import timedelta
-from typing import Any, Final, Literal, TypeVar, TypeVarTuple, cast, overload
+from typing import Any, Final, Literal, TypedDict, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from stepwell.definitions.definition import Delivery, Step, StepOptions, step_options
 from stepwell.definitions.durable import Definition, unwrapped
@@ -59,6 +59,18 @@ class InlineStep(Step[..., Any]):
         return codec.converter(self._returns)
 
 
+class InlineOptions(TypedDict, total=False):
+    """The keyword arguments of `run_step` beside `type`, typed once for all its signatures."""
+
+    retry: Retry | None
+    timeout: float | timedelta | None
+    deadline: float | timedelta | None
+    delivery: Delivery
+    isolate: Literal["process"] | None
+    limit: Limit | None
+    summary: str | None
+
+
 @overload
 async def run_step(
     name: str,
@@ -66,13 +78,7 @@ async def run_step(
     /,
     *args: *Ts,
     type: type[U],
-    retry: Retry | None = None,
-    timeout: float | timedelta | None = None,
-    deadline: float | timedelta | None = None,
-    delivery: Delivery = "at-least-once",
-    isolate: Literal["process"] | None = None,
-    limit: Limit | None = None,
-    summary: str | None = None,
+    **options: Unpack[InlineOptions],
 ) -> U: ...
 
 
@@ -82,13 +88,7 @@ async def run_step(
     function: Callable[[*Ts], Coroutine[Any, Any, T]],
     /,
     *args: *Ts,
-    retry: Retry | None = None,
-    timeout: float | timedelta | None = None,
-    deadline: float | timedelta | None = None,
-    delivery: Delivery = "at-least-once",
-    isolate: Literal["process"] | None = None,
-    limit: Limit | None = None,
-    summary: str | None = None,
+    **options: Unpack[InlineOptions],
 ) -> T: ...
 
 
@@ -98,13 +98,7 @@ async def run_step(
     function: Callable[[*Ts], T],
     /,
     *args: *Ts,
-    retry: Retry | None = None,
-    timeout: float | timedelta | None = None,
-    deadline: float | timedelta | None = None,
-    delivery: Delivery = "at-least-once",
-    isolate: Literal["process"] | None = None,
-    limit: Limit | None = None,
-    summary: str | None = None,
+    **options: Unpack[InlineOptions],
 ) -> T: ...
 
 
@@ -115,13 +109,7 @@ async def run_step(
     /,
     *args: *Ts,
     type: Any,
-    retry: Retry | None = None,
-    timeout: float | timedelta | None = None,
-    deadline: float | timedelta | None = None,
-    delivery: Delivery = "at-least-once",
-    isolate: Literal["process"] | None = None,
-    limit: Limit | None = None,
-    summary: str | None = None,
+    **options: Unpack[InlineOptions],
 ) -> Any: ...
 
 
