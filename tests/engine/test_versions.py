@@ -240,3 +240,13 @@ def test_a_run_is_asked_with_the_version_that_it_has(database: Path) -> None:
     with Engine(database, workflows=[asked, asked_differently]) as engine:
         assert engine.get("a").query("stage") == "of 1"
     assert query_in_file(database, "a", "stage", (), {}) == "of 1"
+
+
+def test_a_start_that_uses_an_id_again_begins_with_the_code_of_today(database: Path) -> None:
+    begun(database, first)
+    assert ended(database, first) == "end of 1"
+    with Engine(database, workflows=[first, fitting]) as engine:
+        again = engine.start(fitting, id="a", reuse="always")
+        again.send("go", "on")
+        assert again.result(FOREVER) == "end of 2"
+        assert engine.query("SELECT version FROM stepwell_runs WHERE id = 'a'")[0][0] == 2

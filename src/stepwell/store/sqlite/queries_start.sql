@@ -61,5 +61,5 @@ UPDATE stepwell_runs SET
     owner = NULL, wake_at = NULL, waiting_on = NULL, halted_by = NULL, remedy = NULL, queue_place = NULL, resumed = 0,
     paused = 0, journal_from = ?3, deadline_at = ?6, queue = ?9, queued = (?9 IS NOT NULL), crashes = 0, suspect = 0,
     crash_position = (SELECT max(position) FROM stepwell_journal WHERE run = ?1),
-    cancel_requested_at = NULL, cancel_reason = NULL, input = ?4, fingerprint = ?5, ahead = ?7
+    cancel_requested_at = NULL, cancel_reason = NULL, input = ?4, fingerprint = ?5, ahead = ?7, version = NULL
 WHERE key = ?1;
