@@ -286,3 +286,17 @@ def test_a_fork_is_forked_rewound_and_restarted_as_any_run(engine: TestEngine) -
     assert fork.result(FOREVER) == ["x1", "x2", "x3"]
     assert [each.beginning for each in fork.chapters()] == ["forked", "rewound", "restarted"]
     assert engine.start(three, "x", id="b").result(FOREVER) == ["x1", "x2", "x3"]
+
+
+@workflow(name="forking.telling")
+async def telling() -> list[str]:
+    return [await act.options(summary=f"about {what}")(what) for what in ("a", "b")]
+
+
+def test_what_its_steps_are_about_is_told_of_a_fork_too(engine: TestEngine) -> None:
+    run = engine.start(telling, id="a")
+    run.result(FOREVER)
+    fork = run.fork(2, id="b")
+    fork.result(FOREVER)
+    assert [entry.summary for entry in run.journal()] == ["about a", "about b"]
+    assert [entry.summary for entry in fork.journal()] == ["about a", "about b"]

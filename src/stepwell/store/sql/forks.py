@@ -61,7 +61,7 @@ class Forks(Part):
         self._execute(self._sql["messages_forked"], (run, source))
         self._retries.put_back(run, change.returned)
         self._execute(self._sql["values_forked"], (run, source, to_json(change.published)))
-        for name in ("attributes_forked", "tags_forked"):
+        for name in ("summaries_forked", "attributes_forked", "tags_forked"):
             self._execute(self._sql[name], (run, source))
         if queue is not None:
             self._retries.enter_again(run, workflow, queue, place, change.at)

@@ -50,6 +50,12 @@ SELECT ?1, name, value, key, sent_at, taken_at FROM stepwell_messages WHERE run 
 INSERT INTO stepwell_values (run, key, value, at)
 SELECT ?1, key, value, at FROM stepwell_values WHERE run = ?2 AND key IN (SELECT value FROM json_each(?3));
 
+-- name: summaries_forked
+-- ?1 run, ?2 source. Of the operations whose entries were copied.
+INSERT INTO stepwell_summaries (run, op, summary)
+SELECT ?1, op, summary FROM stepwell_summaries
+WHERE run = ?2 AND op IN (SELECT op FROM stepwell_journal WHERE run = ?1);
+
 -- name: attributes_forked
 -- ?1 run, ?2 the run that it is forked from, as that is described now.
 INSERT INTO stepwell_attributes (run, name, kind, value)
