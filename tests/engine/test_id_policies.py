@@ -390,6 +390,39 @@ def test_a_parent_goes_on_waiting_for_the_id(engine: TestEngine) -> None:
     assert run.result(60) == 2
 
 
+@workflow(name="id-policies.failing-parent")
+async def failing_parent() -> int:
+    child = await stepwell.start(job, 1, id="child")
+    await receive("fail")
+    if "fails" in happened:
+        raise LookupError("for now")
+    return await child.result()
+
+
+def test_what_is_to_follow_a_child_follows_it_though_its_parent_comes_back(database: Path) -> None:
+    """A retry takes back what ended with the parent, and no replacement that somebody has asked for."""
+    happened.append("fails")
+    with TestEngine(database, workflows=[failing_parent, job]) as engine:
+        run = engine.start(failing_parent, id="parent")
+        engine.idle()
+        assert engine.get("child").status == "waiting"
+    with TestEngine(database, workflows=[failing_parent]) as engine:  # the child cannot hear of it
+        run = engine.get("parent")
+        run.send("fail")
+        engine.idle()
+        assert run.status == "failed"
+        engine.start(job, 2, id="child", on_conflict="replace")
+        happened.clear()
+        run.retry()
+        engine.idle()
+    with TestEngine(database, workflows=[failing_parent, job]) as engine:
+        engine.idle()
+        engine.send("child", "go on")
+        assert engine.get("parent").result(60) == 2
+        engine.advance(1)
+        assert engine.purge(0) == 2
+
+
 # --- refused, and the async engine ------------------------------------------------------------------------------------
 
 

@@ -26,8 +26,10 @@ WHERE key = ?1;
 
 -- name: runs_uncancelled
 -- ?1 keys as a JSON array. One that waits is due, if only because of the request: its code looks again, and finds nothing.
+-- Not one that another start of its id is to follow: that was asked for by itself.
 UPDATE stepwell_runs SET cancel_requested_at = NULL, cancel_reason = NULL
-WHERE key IN (SELECT value FROM json_each(?1)) AND owner IS NULL AND ended_at IS NULL;
+WHERE key IN (SELECT value FROM json_each(?1)) AND owner IS NULL AND ended_at IS NULL
+    AND NOT EXISTS (SELECT 1 FROM stepwell_replacements AS following WHERE following.run = key);
 
 -- name: unreceived_messages
 -- ?1 run. In order.
