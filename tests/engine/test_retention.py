@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -171,3 +172,61 @@ def test_runs_of_every_kind_are_purged_with_all_that_belongs_to_them(tmp_path: P
     left = [name for name in of_runs if connection.execute(f"SELECT count(*) FROM {name}").fetchall() != [(0,)]]
     assert left == []
     connection.close()
+
+
+#: A row of each table that refers to runs, of the run with the key 1. Those of LIVING go with the end of a run.
+ROWS = {
+    "stepwell_journal": "(run, op, kind, name, fingerprint, at, attempt, started_at)"
+    " VALUES (1, 1, 'step', 's', 0, 1, 1, 1)",
+    "stepwell_messages": "(run, name, key, sent_at, taken_at) VALUES (1, 'm', 'k', 1, 1)",
+    "stepwell_values": "(run, key, at) VALUES (1, 'k', 1)",
+    "stepwell_watches": "(run, watcher) VALUES (1, 2), (2, 1)",
+    "stepwell_batch_items": "(run, number) VALUES (1, 1)",
+    "stepwell_acts": "(at, act, run, by) VALUES (1, 'note', 1, 'me')",
+    "stepwell_chapters": "(run, number, beginning, began_at, journal_from, seed, ops_before, runs_before)"
+    " VALUES (1, 1, 'started', 1, 0, 's', 0, 0)",
+    "stepwell_summaries": "(run, op, summary) VALUES (1, 1, 's')",
+    "stepwell_replacements": "(run, at, fingerprint, ahead, messages_after) VALUES (1, 1, 0, 0, 0)",
+    "stepwell_attributes": "(run, name, kind, value) VALUES (1, 'a', 'str', 'a')",
+    "stepwell_tags": "(run, tag) VALUES (1, 't')",
+    "stepwell_settlements": "(run, op, kind, at) VALUES (1, 1, 'step', 1)",
+    "stepwell_streams": "(key, run, name, next, last_op) VALUES (7, 1, 's', 1, 1)",
+    "stepwell_stream_items": "(stream, number, op, attempt, at) VALUES (7, 0, 1, 0, 1)",
+    "stepwell_promises": "(token, run, op, created_at, form) VALUES ('t', 1, 1, 1, '{}')",
+}
+KEYS = {"stepwell_stream_items": "stream = 7", "stepwell_watches": "run = 1 OR watcher = 1"}
+LIVING = {"stepwell_wakes", "stepwell_entries", "stepwell_schedule_waits"}
+
+
+@pytest.mark.parametrize("how", ["purge", "delete"])
+def test_what_is_deleted_leaves_nothing_behind_in_any_table(tmp_path: Path, how: str) -> None:
+    path, clock = tmp_path / "test.db", VirtualClock()
+    with Engine(path, clock=clock) as engine:
+        engine.start(short, 1, id="old").result(60)
+        clock.advance(10)
+        engine.start(short, 2, id="new").result(60)
+    with closing(apsw.Connection(str(path))) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        owned = [
+            name
+            for name in tables
+            if {"stepwell_runs", "stepwell_streams"}
+            & {row[2] for row in connection.execute(f"PRAGMA foreign_key_list({name})")}
+        ]
+        assert set(owned) == {*ROWS, *LIVING}  # a new one has its row here, and its statement among those of a purge
+        for name, row in ROWS.items():
+            connection.execute(f"INSERT INTO {name} {row}")
+    with Engine(path, clock=clock) as engine:
+        if how == "purge":
+            assert engine.purge(5) == 1
+        else:
+            engine.get("old").delete()
+        assert engine.get("new").result(60) == 2
+    with closing(apsw.Connection(str(path))) as connection:
+        left = [
+            name
+            for name in ROWS
+            if connection.execute(f"SELECT 1 FROM {name} WHERE {KEYS.get(name, 'run = 1')}").fetchall()
+        ]
+        assert left == []
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []

@@ -37,6 +37,7 @@ PURGE: Final = (
     "chapters_purged",
     "settlements_purged",
     "promises_purged",
+    "replacements_purged",
     "runs_purged",
 )
 

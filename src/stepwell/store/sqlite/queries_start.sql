@@ -49,6 +49,10 @@ DELETE FROM stepwell_replacements WHERE run IN (
     SELECT key FROM stepwell_runs WHERE parent = ?1 AND attached = 1 AND ended_at IS NULL
 );
 
+-- name: replacements_purged
+-- ?1 keys of runs as a JSON array.
+DELETE FROM stepwell_replacements WHERE run IN (SELECT value FROM json_each(?1));
+
 -- name: messages_before_deleted
 -- ?1 run, ?2 position of the last one that was meant for the run before.
 DELETE FROM stepwell_messages WHERE run = ?1 AND position <= ?2;
