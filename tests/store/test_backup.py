@@ -176,6 +176,15 @@ def test_of_a_damaged_file_no_backup_is_made(orders: Path) -> None:
 # --- looking through one ----------------------------------------------------------------------------------------------
 
 
+OF = "FROM stepwell_runs WHERE id ="
+FOLLOWING = "(run, at, fingerprint, ahead, messages_after, input) SELECT key, 1, 0, 0, 0,"
+SAID = "(run, op, kind, at, value) SELECT key, 9, 'step', 1,"
+PROMISED = "(token, run, op, created_at, form) SELECT 't', key, 9, 1,"
+STREAM = "INSERT INTO stepwell_streams (key, run, name, next, last_op) SELECT 1, key, 's', 2, 1"
+ITEM = "(stream, op, attempt, at, superseded, number, value) VALUES (1, 1, 0, 1, 0,"
+TWO_ITEMS = f"INSERT INTO stepwell_stream_items {ITEM} 1, '1'), (1, 1, 0, 1, 0, 1, '1')"
+
+
 def tamper(path: Path, sql: str) -> None:
     connection = apsw.Connection(str(path))
     connection.pragma("foreign_keys", 0)
@@ -205,6 +214,20 @@ def tamper(path: Path, sql: str) -> None:
             "UPDATE stepwell_runs SET parent = 999, attached = 1 WHERE id = 'waits'",
             "children that end with their parent have none: waits",
         ),
+        (
+            f"INSERT INTO stepwell_replacements {FOLLOWING} '1' {OF} 'over-2'",
+            "or were not asked to: over-2",
+        ),
+        (f"INSERT INTO stepwell_replacements {FOLLOWING} '{{' {OF} 'waits'", "payloads that are not JSON: waits"),
+        (f"INSERT INTO stepwell_settlements {SAID} X'1E02' {OF} 'waits'", "payloads that cannot be read: waits"),
+        (f"INSERT INTO stepwell_promises {PROMISED} '{{}}' {OF} 'waits'", "that their runs do not know of: waits"),
+        (f"{STREAM} {OF} 'over-3'; INSERT INTO stepwell_stream_items {ITEM} 2, '1')", "offsets that are not theirs"),
+        (
+            f"{STREAM} {OF} 'over-3'; INSERT INTO stepwell_stream_items {ITEM} 1, '1'), (1, 1, 0, 1, 0, 1, '1')",
+            "two at one",
+        ),
+        (f"{STREAM} {OF} 'over-3'; INSERT INTO stepwell_stream_items {ITEM} 1, '{{')", "that are not JSON: over-3"),
+        (f"{STREAM} {OF} 'over-3'; INSERT INTO stepwell_stream_items {ITEM} 1, X'1E02')", "cannot be read: over-3"),
         ("UPDATE stepwell_runs SET input = '{' WHERE id = 'over-3'", "payloads that are not JSON: over-3"),
         ("UPDATE stepwell_values SET value = X'0102' WHERE value IS NOT NULL", "payloads that cannot be read: over-0"),
         ("UPDATE stepwell_runs SET input = X'1E02' WHERE id = 'over-3'", "payloads that cannot be read: over-3"),

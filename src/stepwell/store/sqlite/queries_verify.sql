@@ -58,6 +58,32 @@ SELECT child.id FROM stepwell_runs AS child
 WHERE child.parent IS NOT NULL AND child.attached = 1 AND child.ended_at IS NULL
     AND NOT EXISTS (SELECT 1 FROM stepwell_runs AS run WHERE run.key = child.parent);
 
+-- name: verify_followed
+-- Only a run that was asked to stop, and has not ended, is to be followed by another start of its id.
+SELECT run.id FROM stepwell_replacements AS following JOIN stepwell_runs AS run ON run.key = following.run
+WHERE run.ended_at IS NOT NULL OR run.cancel_requested_at IS NULL;
+
+-- name: verify_stream_offsets
+SELECT run.id FROM stepwell_streams AS stream JOIN stepwell_runs AS run ON run.key = stream.run
+WHERE EXISTS (
+    SELECT 1 FROM stepwell_stream_items AS item WHERE item.stream = stream.key AND item.number < stream.first
+) OR EXISTS (
+    SELECT 1 FROM stepwell_stream_items AS item WHERE item.stream = stream.key AND item.number >= stream.next
+)
+UNION
+SELECT run.id FROM (
+    SELECT item.stream AS stream FROM stepwell_stream_items AS item GROUP BY item.stream, item.number HAVING count(*) > 1
+) AS twice
+JOIN stepwell_streams AS stream ON stream.key = twice.stream JOIN stepwell_runs AS run ON run.key = stream.run;
+
+-- name: verify_promise_without_operation
+-- Of earlier chapters none is open.
+SELECT run.id FROM stepwell_promises AS promise JOIN stepwell_runs AS run ON run.key = promise.run
+WHERE promise.state = 'open' AND run.ended_at IS NULL AND NOT EXISTS (
+    SELECT 1 FROM stepwell_journal AS made WHERE made.run = run.key AND made.op = promise.op AND made.kind = 'promised'
+        AND made.position >= run.journal_from
+);
+
 -- name: verify_payload_texts
 -- Payloads that are text and no JSON; an empty one stands for None.
 SELECT id FROM stepwell_runs WHERE
@@ -76,7 +102,23 @@ WHERE typeof(value.value) = 'text' AND NOT json_valid(value.value)
 UNION
 SELECT run.id FROM stepwell_promises AS promise JOIN stepwell_runs AS run ON run.key = promise.run
 WHERE (typeof(promise.form) = 'text' AND NOT json_valid(promise.form))
-    OR (typeof(promise.answer) = 'text' AND NOT json_valid(promise.answer));
+    OR (typeof(promise.answer) = 'text' AND NOT json_valid(promise.answer))
+UNION
+SELECT run.id FROM stepwell_stream_items AS item JOIN stepwell_streams AS stream ON stream.key = item.stream
+JOIN stepwell_runs AS run ON run.key = stream.run
+WHERE typeof(item.value) = 'text' AND NOT json_valid(item.value)
+UNION
+SELECT run.id FROM stepwell_settlements AS said JOIN stepwell_runs AS run ON run.key = said.run
+WHERE typeof(said.value) = 'text' AND NOT json_valid(said.value)
+UNION
+SELECT run.id FROM stepwell_replacements AS following JOIN stepwell_runs AS run ON run.key = following.run
+WHERE (typeof(following.input) = 'text' AND NOT json_valid(following.input)) OR NOT json_valid(following.entry)
+UNION
+SELECT run.id FROM stepwell_chapters AS chapter JOIN stepwell_runs AS run ON run.key = chapter.run
+WHERE typeof(chapter.input) = 'text' AND NOT json_valid(chapter.input)
+UNION
+SELECT run.id FROM stepwell_batch_items AS item JOIN stepwell_runs AS run ON run.key = item.run
+WHERE typeof(item.input) = 'text' AND NOT json_valid(item.input);
 
 -- name: verify_blobs
 -- The payloads that are bytes, with their runs: whoever asks tries to read them.
@@ -102,7 +144,23 @@ SELECT run.id, promise.form FROM stepwell_promises AS promise JOIN stepwell_runs
 WHERE typeof(promise.form) = 'blob'
 UNION ALL
 SELECT run.id, promise.answer FROM stepwell_promises AS promise JOIN stepwell_runs AS run ON run.key = promise.run
-WHERE typeof(promise.answer) = 'blob';
+WHERE typeof(promise.answer) = 'blob'
+UNION ALL
+SELECT run.id, item.value FROM stepwell_stream_items AS item JOIN stepwell_streams AS stream ON stream.key = item.stream
+JOIN stepwell_runs AS run ON run.key = stream.run
+WHERE typeof(item.value) = 'blob'
+UNION ALL
+SELECT run.id, said.value FROM stepwell_settlements AS said JOIN stepwell_runs AS run ON run.key = said.run
+WHERE typeof(said.value) = 'blob'
+UNION ALL
+SELECT run.id, following.input FROM stepwell_replacements AS following JOIN stepwell_runs AS run ON run.key = following.run
+WHERE typeof(following.input) = 'blob'
+UNION ALL
+SELECT run.id, chapter.input FROM stepwell_chapters AS chapter JOIN stepwell_runs AS run ON run.key = chapter.run
+WHERE typeof(chapter.input) = 'blob'
+UNION ALL
+SELECT run.id, item.input FROM stepwell_batch_items AS item JOIN stepwell_runs AS run ON run.key = item.run
+WHERE typeof(item.input) = 'blob';
 
 -- name: verify_foreign_keys
 SELECT v."table" || ' row ' || coalesce(v.rowid, '?') || ' without its ' || v.parent

@@ -31,6 +31,9 @@ _SENTENCES: Final[dict[str, str]] = {
     "verify_recorded_twice": "runs have an operation whose outcome is recorded twice",
     "verify_wake_without_worker": "runs are to be looked at by a worker and belong to none",
     "verify_child_before_parent": "children that end with their parent have none",
+    "verify_followed": "starts wait for the end of runs that have ended, or were not asked to",
+    "verify_stream_offsets": "streams have items at offsets that are not theirs, or two at one",
+    "verify_promise_without_operation": "promises are open that their runs do not know of",
     "verify_payload_texts": "runs have payloads that are not JSON",
 }
 
