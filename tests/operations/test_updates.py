@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -15,8 +19,10 @@ import pytest
 import stepwell
 from stepwell import (
     AsyncEngine,
+    Engine,
     HandlerNotFound,
     InvalidArgument,
+    Queue,
     Run,
     RunCancelled,
     RunEnded,
@@ -530,3 +536,42 @@ async def misjudged() -> None:
     async def look() -> None: ...
 
     stepwell.update(validate=look)(lambda: 1)
+
+
+# --- another start takes the id ---------------------------------------------------------------------------------------
+
+LINE = Queue("updates.line", concurrency=1)
+
+
+@workflow(name="updates.deaf")
+async def deaf(number: int) -> int:
+    @stepwell.update
+    async def ask() -> str:
+        return await receive("never", str)
+
+    await receive("close")
+    return number
+
+
+def test_who_asked_a_run_that_another_start_replaces_is_told_so(database: Path) -> None:
+    with Engine(database, workflows=[deaf]) as engine, ThreadPoolExecutor() as pool:
+        engine.queue(LINE).pause()
+        run = engine.start(deaf, 1, id="it", queue=LINE)
+        answer = pool.submit(run.update, "ask", timeout=30)
+        while not engine.query("SELECT 1 FROM stepwell_messages"):
+            time.sleep(0.01)
+        engine.start(deaf, 2, id="it", on_conflict="replace", queue=LINE)
+        with pytest.raises(RunEnded, match="a new run is in the place of the run 'it'"):
+            answer.result(60)
+
+
+def test_who_asked_from_another_program_is_told_so_too(database: Path) -> None:
+    with Engine(database, workflows=[deaf]) as engine:
+        engine.start(deaf, 1, id="it")
+        command = [sys.executable, "-m", "stepwell", "update", "it", "ask", "--db", str(database), "--wait", "30"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as other:
+            while not engine.query("SELECT 1 FROM stepwell_journal WHERE kind = 'update'"):
+                time.sleep(0.01)
+            engine.start(deaf, 2, id="it", on_conflict="replace")
+            _, said = other.communicate(timeout=60)
+        assert "a new run is in the place of the run 'it'" in said

@@ -37,7 +37,7 @@ from stepwell.runtime.write_turn import WriteTurn
 from stepwell.store.notifications import Notification
 from stepwell.store.store import Outcome, Store
 from stepwell.values.codec import Codec
-from stepwell.worker.effects import EndsRefused, Later, RunsOver, StepsDropped, TookOn
+from stepwell.worker.effects import EndsRefused, Later, RunsBegunAnew, RunsOver, StepsDropped, TookOn
 from stepwell.worker.facts import RunsBegun, StreamGrew, UpdateEnded, ValuePublished
 from stepwell.worker.failure_log import attempt_fields
 from stepwell.worker.pace import MOST, STARTS
@@ -492,6 +492,8 @@ class TurnLoop:
                         self.waiters.answered(run, key, payload, failed)
                 case EndsRefused(keys):
                     self.post(partial(self.notified, Notification("ends", tuple(keys))))
+                case RunsBegunAnew(keys):
+                    self.waiters.look_at_updates(frozenset(keys))
                 case TookOn(number):
                     self.taken_on += number
                 case _:

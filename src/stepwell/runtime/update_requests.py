@@ -50,10 +50,8 @@ class UpdateRequests:
 
     def _recorded(self, request: UpdateRun, reply: Reply, change: MessageSent, sent: Sent) -> MessageArrived:
         if sent.position:
-            key = change.key or ""
-            elsewhere = sent.owner is not None and sent.owner != self._worker.runs.epoch
-            known = self._worker.runs.reads.update(sent.run, key) if elsewhere else None
-            self._waiters.update(sent.run, request.run_id, change.name, key, known, reply)
+            is_own = sent.owner == self._worker.runs.epoch
+            self._waiters.update(sent.run, request.run_id, change.name, change.key or "", reply, is_new=is_own)
         else:
             self._wait(request, reply, sent.run, self._worker.runs.reads.update(sent.run, change.key or ""))
         return MessageArrived(change, sent)
@@ -66,4 +64,4 @@ class UpdateRequests:
             taken = f"the key {key!r} is that of {called(known.name)} of run {request.run_id!r}"
             reply(None, InvalidArgument(f"{taken}, so {meant} needs another one"))
             return
-        self._waiters.update(run, request.run_id, message.name, message.key or "", known, reply)
+        self._waiters.update(run, request.run_id, message.name, message.key or "", reply, is_new=False)

@@ -31,8 +31,9 @@ _LOOK_CHUNK: Final = 500
 
 
 class _Update(msgspec.Struct):
-    """Who waits for an update, which is called `name` as a message."""
+    """Who waits for an update of a run, which is called `name` as a message."""
 
+    run_id: str
     name: str
     replies: list[Reply]
 
@@ -122,19 +123,43 @@ class Waiters:
         for place in [place for place in self._of_streams if keys is None or place[0] in keys]:
             self.stream_grew(*place)
 
-    def update(self, run: int, run_id: str, name: str, key: str, known: UpdateAnswer | None, reply: Reply) -> None:
-        """Tell how an update was answered, as soon as it is; `known` is what the file has of it by now."""
-        self._listen()
+    def update(self, run: int, run_id: str, name: str, key: str, reply: Reply, *, is_new: bool) -> None:
+        """Tell how an update was answered, as soon as it is. `is_new`: it was recorded just now, for an own run."""
+        self._listen()  # before the look: an answer that comes between the two is told of
+        known = None if is_new else self._store.reads.update(run, key)
         if known is not None and known.is_answered:
             reply(known, None)
             return
-        if known is not None and run not in self._memory:
-            record = self._store.reads.run_by_id(run_id)
-            if record is None or record.status in ENDED:
-                status = "purged" if record is None else record.status
-                reply(None, _will_not_answer(run_id, name, status))
+        if not is_new and (known is None or run not in self._memory):
+            refusal = self._no_answer(run_id, name, is_known=known is not None)
+            if refusal is not None:
+                reply(None, refusal)
                 return
-        self._of_updates.setdefault((run, key), _Update(name, [])).replies.append(reply)
+        self._of_updates.setdefault((run, key), _Update(run_id, name, [])).replies.append(reply)
+
+    def look_at_updates(self, keys: AbstractSet[int] | None) -> None:
+        """Look whether updates of the runs with these keys, None for all, were answered elsewhere, or are gone."""
+        for run, key in [place for place in self._of_updates if keys is None or place[0] in keys]:
+            found = self._store.reads.update(run, key)
+            if found is None:
+                waiting = self._of_updates.pop((run, key))
+                refusal = self._no_answer(waiting.run_id, waiting.name, is_known=False)
+                for reply in waiting.replies:
+                    reply(None, refusal)
+            elif found.is_answered:
+                self.answered(run, key, found.payload, found.failed)
+
+    def _no_answer(self, run_id: str, name: str, *, is_known: bool) -> RunEnded | None:
+        """Return why there will be no answer to an update, None where one may come; `is_known`: the file has it."""
+        record = self._store.reads.run_by_id(run_id)
+        if record is None or record.status in ENDED:
+            return _will_not_answer(run_id, name, "purged" if record is None else record.status)
+        if is_known:
+            return None
+        return RunEnded(
+            f"a new run is in the place of the run {run_id!r} that {called(name)} was meant for, so it is answered no "
+            "more; ask the new one"
+        )
 
     def answered(self, run: int, key: str, payload: Payload, failed: bool) -> None:
         """Tell whoever waits for this update."""
@@ -174,10 +199,7 @@ class Waiters:
         for key, name in [place for place in self._of_values if keys is None or place[0] in keys]:
             if key not in self._memory and self._tell_value(key, name, self._of_values.get((key, name), [])):
                 del self._of_values[key, name]
-        for key, name in [place for place in self._of_updates if keys is None or place[0] in keys]:
-            found = None if key in self._memory else self._store.reads.update(key, name)
-            if found is not None and found.is_answered:
-                self.answered(key, name, found.payload, found.failed)
+        self.look_at_updates(keys)
         self.run_over(over)
 
     def _ended_elsewhere(self, keys: set[int] | None) -> list[RunOver]:

@@ -20,7 +20,7 @@ from stepwell.store.changes import Created, MessageSent, RunCreated, Sent, Succe
 from stepwell.worker.activation import Activator
 from stepwell.worker.carrying import Carrier
 from stepwell.worker.claims import Claims
-from stepwell.worker.effects import RunsOver
+from stepwell.worker.effects import RunsBegunAnew, RunsOver
 from stepwell.worker.facts import RunsTaken
 from stepwell.worker.failure_log import run_fields
 from stepwell.worker.letting_go import LettingGo
@@ -85,6 +85,7 @@ class Arrivals:
 
     def began_again(self, succeeded: Succeeded) -> None:
         """Take up a run that has begun again, under the id of one that ended."""
+        self._runs.effects.append(RunsBegunAnew([succeeded.run]))
         if succeeded.deadline_at is not None:
             self._unstarted.expect_deadline(succeeded.deadline_at)
         if succeeded.queue is not None:

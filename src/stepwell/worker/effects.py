@@ -36,6 +36,12 @@ class EndsRefused(msgspec.Struct, frozen=True):
     keys: Sequence[int]
 
 
+class RunsBegunAnew(msgspec.Struct, frozen=True):
+    """Another start has taken the ids of the runs with these keys: what was asked of them before is gone."""
+
+    keys: Sequence[int]
+
+
 class Later(msgspec.Struct, frozen=True):
     """Route a fact soon, as an event of its own."""
 
@@ -48,4 +54,6 @@ class TookOn(msgspec.Struct, frozen=True):
     number: int
 
 
-Effect: TypeAlias = StepsDropped | RunsOver | EndsRefused | ValuePublished | StreamGrew | UpdateEnded | Later | TookOn
+Effect: TypeAlias = (
+    StepsDropped | RunsOver | EndsRefused | RunsBegunAnew | ValuePublished | StreamGrew | UpdateEnded | Later | TookOn
+)
