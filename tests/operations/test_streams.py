@@ -30,6 +30,7 @@ from stepwell import (
     transaction,
     workflow,
 )
+from stepwell.store.sql.streams import StreamReader as SqlStreamReader
 from stepwell.testing import TestEngine
 from stepwell.values.own_tables import Connection
 
@@ -513,3 +514,27 @@ def test_an_attempt_that_was_given_up_does_not_speak_for_the_next_one(tmp_path: 
         assert found[0] == (1, True)
         assert "its time is up, so what it writes is not recorded" in str(found[1])
         assert list(run.stream("words", str)) == []
+
+
+@workflow(name="streams.says")
+async def says(word: str) -> None:
+    await stream("words", str).write(word)
+
+
+def test_a_reader_is_not_given_what_another_run_has_written(
+    engine: TestEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its two looks the run is deleted, and another one begins: SQLite gives its stream the same key."""
+    old = engine.start(says, "old", id="old")
+    old.result(60)
+    look = SqlStreamReader.stream
+
+    def and_then(reader: SqlStreamReader, run_id: str, name: str) -> Any:
+        found = look(reader, run_id, name)
+        monkeypatch.undo()
+        old.delete()
+        engine.start(says, "new", id="new").result(60)
+        return found
+
+    monkeypatch.setattr(SqlStreamReader, "stream", and_then)
+    assert list(old.stream("words", str, follow=False)) == []

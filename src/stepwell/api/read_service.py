@@ -323,7 +323,7 @@ class ReadService(OverviewService):
         begin = max(facts.first, facts.next + start) if start < 0 else start
         rows: list[StreamItemRow] = []
         if facts.key:
-            rows = self._inspector.stream_items(facts.key, begin, limit, last_attempt=last_attempt)
+            rows = self._inspector.stream_items(facts.run, name, begin, limit, last_attempt=last_attempt)
         has_more = len(rows) == limit
         following = rows[-1].offset + 1 if rows else begin
         if not has_more:  # what is between the two is superseded

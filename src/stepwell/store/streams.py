@@ -91,8 +91,8 @@ class StreamReads(Protocol):
         """Return how a stream of the run with this id stands, or None where there is no such run."""
         ...
 
-    def stream_items(self, stream: int, start: int, limit: int, *, last_attempt: bool) -> list[StreamItemRow]:
-        """Return items from an offset on, in order; with `last_attempt` those that are not superseded."""
+    def stream_items(self, run: int, name: str, start: int, limit: int, *, last_attempt: bool) -> list[StreamItemRow]:
+        """Return items of a stream from an offset on, in order; with `last_attempt` those that are not superseded."""
         ...
 
     def stream_attempt(self, stream: int, op: int) -> int:

@@ -123,9 +123,9 @@ class StreamReader(Reader):
         """Return how a stream of the run with this id stands, or None where there is no such run."""
         return next((StreamFacts(*row) for row in self._rows("stream", run_id, name)), None)
 
-    def stream_items(self, stream: int, start: int, limit: int, *, last_attempt: bool) -> list[StreamItemRow]:
+    def stream_items(self, run: int, name: str, start: int, limit: int, *, last_attempt: bool) -> list[StreamItemRow]:
         """Return items from an offset on, in order; with `last_attempt` those that are not superseded."""
-        return [StreamItemRow(*row) for row in self._rows("stream_items", stream, start, limit, int(last_attempt))]
+        return [StreamItemRow(*row) for row in self._rows("stream_items", run, name, start, limit, int(last_attempt))]
 
     def stream_attempt(self, stream: int, op: int) -> int:
         """Return the highest attempt of an operation that has items in a stream, or 0."""

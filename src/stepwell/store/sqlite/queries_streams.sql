@@ -81,9 +81,11 @@ FROM stepwell_runs AS run LEFT JOIN stepwell_streams AS stream ON stream.run = r
 WHERE run.id = ?1;
 
 -- name: stream_items
--- ?1 stream, ?2 first offset, ?3 how many, ?4 1: only what is not superseded.
+-- ?1 run, ?2 name, ?3 first offset, ?4 how many, ?5 1: only what is not superseded. Not by the key of the stream: that may be
+-- another run's by now, where the run was deleted.
 SELECT number, value, op, attempt, at FROM stepwell_stream_items
-WHERE stream = ?1 AND number >= ?2 AND superseded <= 1 - ?4 ORDER BY number LIMIT ?3;
+WHERE stream = (SELECT key FROM stepwell_streams WHERE run = ?1 AND name = ?2) AND number >= ?3 AND superseded <= 1 - ?5
+ORDER BY number LIMIT ?4;
 
 -- name: stream_attempt
 -- ?1 stream, ?2 operation. The last item has the highest.
