@@ -20,15 +20,8 @@ from stepwell.errors import (
     StoreUnavailable,
     TransactionError,
 )
-from stepwell.store.changes import (
-    Change,
-    MessageSent,
-    MessageTaken,
-    RunCreated,
-    RunMoved,
-    RunWoken,
-    ValuePublished,
-)
+from stepwell.store.changes import Change, MessageSent, MessageTaken, RunCreated, RunMoved, ValuePublished
+from stepwell.store.claims import RunWoken
 from stepwell.store.sqlite.file.migrate import load_migrations
 from stepwell.store.sqlite.file.opening import Database
 from stepwell.store.sqlite.peers.writers_lock import FairLock

@@ -12,19 +12,8 @@ from tests.support.members import Company, company_of, open_with_company
 
 from stepwell.definitions.queues import QueueSettings
 from stepwell.errors import RunNotFound
-from stepwell.store.changes import (
-    Change,
-    MessageSent,
-    NotesTaken,
-    RunCreated,
-    RunFinished,
-    RunMoved,
-    RunsClaimed,
-    RunsReleased,
-    RunWoken,
-    ValuePublished,
-    WorkTaken,
-)
+from stepwell.store.changes import Change, MessageSent, RunCreated, RunFinished, RunMoved, ValuePublished
+from stepwell.store.claims import NotesTaken, RunsClaimed, RunsReleased, RunWoken, WorkTaken
 from stepwell.store.notifications import Notification
 from stepwell.store.queues import Entered, QueueChanged, QueueDeclared
 from stepwell.store.sqlite.peers import datagrams

@@ -11,18 +11,8 @@ import pytest
 from tests.support.programs.store_worker import Heard, Remote
 
 from stepwell.errors import ClaimLost
-from stepwell.store.changes import (
-    CancelRequested,
-    MessageSent,
-    NotesTaken,
-    RunCreated,
-    RunFinished,
-    RunMoved,
-    RunsClaimed,
-    RunsReleased,
-    RunWoken,
-    ValuePublished,
-)
+from stepwell.store.changes import CancelRequested, MessageSent, RunCreated, RunFinished, RunMoved, ValuePublished
+from stepwell.store.claims import NotesTaken, RunsClaimed, RunsReleased, RunWoken
 from stepwell.store.sql import workers
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.store import Unit

@@ -13,7 +13,8 @@ import pytest
 from stepwell.errors import RunNotFound
 from stepwell.runtime.requests import WaitForRun
 from stepwell.runtime.turn import TurnLoop
-from stepwell.store.changes import Created, MessageSent, RunCreated, RunsClaimed
+from stepwell.store.changes import Created, MessageSent, RunCreated
+from stepwell.store.claims import RunsClaimed
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.values.codec import Codec
 from stepwell.worker.failure_log import Line

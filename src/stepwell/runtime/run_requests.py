@@ -12,7 +12,8 @@ from stepwell.model.lifecycle import ENDED, RETRIABLE
 from stepwell.model.run import RunRecord
 from stepwell.runtime.requests import CancelRun, DescribeRun, SendMessage, StartRun
 from stepwell.store.acts import ActRecorded
-from stepwell.store.changes import CancelRequested, Created, MessageSent, RunCreated, RunDescribed, RunResumed, RunWoken
+from stepwell.store.changes import CancelRequested, Created, MessageSent, RunCreated, RunDescribed, RunResumed
+from stepwell.store.claims import RunWoken
 from stepwell.store.worker_reads import WorkerReads
 from stepwell.worker.facts import Fact, MessageArrived, RunStarted
 from stepwell.worker.starting import add_start, no_workflow, started

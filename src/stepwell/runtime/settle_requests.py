@@ -12,7 +12,8 @@ from stepwell.model.run import RunRecord
 from stepwell.runtime.requests import SettleStep
 from stepwell.runtime.retry_requests import RetryRequests
 from stepwell.store.acts import ActRecorded
-from stepwell.store.changes import RunResumed, RunWoken
+from stepwell.store.changes import RunResumed
+from stepwell.store.claims import RunWoken
 from stepwell.store.settlements import StepSettled
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.settlements import check_type, open_step

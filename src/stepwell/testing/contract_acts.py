@@ -10,7 +10,8 @@ import pytest
 from stepwell.errors import RunNotFound
 from stepwell.model.acts import ActKind, Actor, ActRecord
 from stepwell.store.acts import KEPT_ACTS, ActRecorded
-from stepwell.store.changes import CancelRequested, RunFinished, RunMoved, RunResumed, RunRetried, RunsReleased
+from stepwell.store.changes import CancelRequested, RunFinished, RunMoved, RunResumed, RunRetried
+from stepwell.store.claims import RunsReleased
 from stepwell.store.queues import QueueChanged
 from stepwell.store.store import Store
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker

@@ -22,11 +22,11 @@ from stepwell.store.changes import (
     RunCreated,
     RunFinished,
     RunMoved,
-    RunWoken,
     Sent,
     ValuePublished,
     WatchAdded,
 )
+from stepwell.store.claims import RunWoken
 from stepwell.store.store import Lent, Unit
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 

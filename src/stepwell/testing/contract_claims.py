@@ -19,18 +19,12 @@ from stepwell.store.changes import (
     ChildrenCancelled,
     MessageSent,
     MessageTaken,
-    NotesTaken,
     RunFinished,
     RunMoved,
-    RunsClaimed,
-    RunsReleased,
-    RunVersioned,
-    RunWoken,
     Sent,
     WatchAdded,
-    WorkerServes,
-    WorkTaken,
 )
+from stepwell.store.claims import NotesTaken, RunsClaimed, RunsReleased, RunVersioned, RunWoken, WorkerServes, WorkTaken
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker
 
 #: Each way in which something can arrive for the run "target", whose key is given; `helper` is a run of the writer's.

@@ -11,17 +11,8 @@ import pytest
 
 from stepwell.errors import ClaimLost
 from stepwell.model.lifecycle import Status
-from stepwell.store.changes import (
-    RunFinished,
-    RunMoved,
-    RunResumed,
-    RunsClaimed,
-    RunsReleased,
-    RunVersioned,
-    RunWoken,
-    WorkerServes,
-    WorkTaken,
-)
+from stepwell.store.changes import RunFinished, RunMoved, RunResumed
+from stepwell.store.claims import RunsClaimed, RunsReleased, RunVersioned, RunWoken, WorkerServes, WorkTaken
 from stepwell.store.membership import SUSPECT_CRASHES
 from stepwell.store.store import Store
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step

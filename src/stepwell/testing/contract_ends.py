@@ -8,16 +8,8 @@ from __future__ import annotations
 import pytest
 
 from stepwell.errors import ClaimLost
-from stepwell.store.changes import (
-    Change,
-    MessageSent,
-    MessageTaken,
-    RunCreated,
-    RunFinished,
-    RunMoved,
-    RunWoken,
-    WatchAdded,
-)
+from stepwell.store.changes import Change, MessageSent, MessageTaken, RunCreated, RunFinished, RunMoved, WatchAdded
+from stepwell.store.claims import RunWoken
 from stepwell.store.store import Unit
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 from stepwell.testing.contract_queue_kit import declare, enqueue, state_of, taken

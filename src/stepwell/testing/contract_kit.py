@@ -13,7 +13,8 @@ from stepwell.errors import StepwellError
 from stepwell.model.journal import Entry
 from stepwell.model.lifecycle import ENDED, Status
 from stepwell.model.run import RunRecord
-from stepwell.store.changes import Change, Created, RunCreated, RunFinished, RunMoved, RunsReleased, WorkTaken
+from stepwell.store.changes import Change, Created, RunCreated, RunFinished, RunMoved
+from stepwell.store.claims import RunsReleased, WorkTaken
 from stepwell.store.store import Outcome, Store, Unit
 
 #: 2025-11-22, in microseconds; the tests count on from here.

@@ -22,8 +22,8 @@ from stepwell.store.changes import (
     RunResumed,
     RunRetried,
     RunRewound,
-    RunsClaimed,
 )
+from stepwell.store.claims import RunsClaimed
 from stepwell.store.queues import (
     PermitAsked,
     PermitDetached,

@@ -20,9 +20,8 @@ from stepwell.store.changes import (
     PauseRequested,
     RunFinished,
     RunMoved,
-    RunsClaimed,
-    RunWoken,
 )
+from stepwell.store.claims import RunsClaimed, RunWoken
 from stepwell.store.queues import QueueAdvanced, QueueTaken
 from stepwell.store.store import Store
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker

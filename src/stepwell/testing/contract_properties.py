@@ -23,17 +23,13 @@ from stepwell.store.changes import (
     ChildrenCancelled,
     MessageSent,
     MessageTaken,
-    NotesTaken,
     RunCreated,
     RunFinished,
     RunMoved,
-    RunsClaimed,
-    RunsReleased,
-    RunWoken,
     ValuePublished,
     WatchAdded,
-    WorkTaken,
 )
+from stepwell.store.claims import NotesTaken, RunsClaimed, RunsReleased, RunWoken, WorkTaken
 from stepwell.store.membership import SUSPECT_CRASHES
 from stepwell.store.store import Outcome, Unit
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step

@@ -10,7 +10,8 @@ import pytest
 from stepwell.definitions.queues import QueueSettings
 from stepwell.errors import InvalidArgument, QueueNotFound, StepwellError
 from stepwell.model.journal import Entry
-from stepwell.store.changes import Change, Created, RunCreated, RunFinished, RunMoved, RunsClaimed, WorkTaken
+from stepwell.store.changes import Change, Created, RunCreated, RunFinished, RunMoved
+from stepwell.store.claims import RunsClaimed, WorkTaken
 from stepwell.store.queues import (
     QueueChanged,
     QueueDeclared,

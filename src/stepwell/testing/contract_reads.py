@@ -13,7 +13,8 @@ import pytest
 from stepwell.model.journal import Entry
 from stepwell.model.lifecycle import STATUSES, Status
 from stepwell.model.run import RunRecord
-from stepwell.store.changes import CancelRequested, MessageSent, RunFinished, RunMoved, RunsClaimed
+from stepwell.store.changes import CancelRequested, MessageSent, RunFinished, RunMoved
+from stepwell.store.claims import RunsClaimed
 from stepwell.store.inspector import RunFilter
 from stepwell.store.store import Unit
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step

@@ -8,15 +8,8 @@ from __future__ import annotations
 import pytest
 
 from stepwell.model.lifecycle import Status
-from stepwell.store.changes import (
-    MessageSent,
-    RunFinished,
-    RunMoved,
-    RunResumed,
-    RunsClaimed,
-    RunsReleased,
-    WorkerServes,
-)
+from stepwell.store.changes import MessageSent, RunFinished, RunMoved, RunResumed
+from stepwell.store.claims import RunsClaimed, RunsReleased, WorkerServes
 from stepwell.store.membership import SUSPECT_CRASHES
 from stepwell.store.queues import PermitAsked, PermitDetached, QueueTaken
 from stepwell.store.store import Store

@@ -11,17 +11,8 @@ import pytest
 
 from stepwell.errors import RunNotEnded, RunNotFound
 from stepwell.model.lifecycle import Status
-from stepwell.store.changes import (
-    CancelRequested,
-    MessageSent,
-    MessageTaken,
-    RunFinished,
-    RunMoved,
-    RunRetried,
-    RunsClaimed,
-    RunsReleased,
-    WorkTaken,
-)
+from stepwell.store.changes import CancelRequested, MessageSent, MessageTaken, RunFinished, RunMoved, RunRetried
+from stepwell.store.claims import RunsClaimed, RunsReleased, WorkTaken
 from stepwell.store.membership import SUSPECT_CRASHES
 from stepwell.store.queues import QueueTaken
 from stepwell.store.store import Store

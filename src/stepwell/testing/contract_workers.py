@@ -19,10 +19,10 @@ from stepwell.store.changes import (
     RunCreated,
     RunFinished,
     RunMoved,
-    RunsReleased,
     ValuePublished,
     WatchAdded,
 )
+from stepwell.store.claims import RunsReleased
 from stepwell.store.store import Lent, Store, Unit
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 

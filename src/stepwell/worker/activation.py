@@ -33,10 +33,10 @@ from stepwell.store.changes import (
     RunContinued,
     RunFinished,
     RunMoved,
-    RunWoken,
     StepSummarized,
     Succeeded,
 )
+from stepwell.store.claims import RunWoken
 from stepwell.worker.executions import Executions
 from stepwell.worker.facts import (
     CancelsArrived,

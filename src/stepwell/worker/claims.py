@@ -12,7 +12,7 @@ from typing import Final
 from stepwell.definitions.jobs import Served
 from stepwell.errors import StepwellError
 from stepwell.model.lifecycle import ENDED
-from stepwell.store.changes import RunsClaimed, RunsReleased, WorkerServes, WorkTaken
+from stepwell.store.claims import RunsClaimed, RunsReleased, WorkerServes, WorkTaken
 from stepwell.worker.facts import RunsTaken
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.runs import Runs

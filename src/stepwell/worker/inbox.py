@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from stepwell.model.lifecycle import ENDED
 from stepwell.model.run import Message, RunRecord, Settlement
-from stepwell.store.changes import NotesTaken
+from stepwell.store.claims import NotesTaken
 from stepwell.worker.activation import Activator
 from stepwell.worker.carrying import Carrier
 from stepwell.worker.facts import NotesRemoved

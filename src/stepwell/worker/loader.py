@@ -10,7 +10,8 @@ from typing import Any, Final
 from stepwell.definitions.definition import Workflow
 from stepwell.errors import RunCrashed, StoreError
 from stepwell.model.run import RunRecord, RunSnapshot
-from stepwell.store.changes import RunCreated, RunMoved, RunVersioned
+from stepwell.store.changes import RunCreated, RunMoved
+from stepwell.store.claims import RunVersioned
 from stepwell.store.queues import PermitReturned
 from stepwell.values.large_values import collector_paused
 from stepwell.worker.carrying import Carrier

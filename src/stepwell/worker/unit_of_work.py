@@ -20,7 +20,6 @@ from stepwell.store.changes import (
     ChildrenCancelled,
     Created,
     MessageSent,
-    NotesTaken,
     Paused,
     PauseEnded,
     PauseRequested,
@@ -28,14 +27,12 @@ from stepwell.store.changes import (
     RunCreated,
     RunDescribed,
     RunFinished,
-    RunsClaimed,
-    RunsReleased,
     Sent,
     Succeeded,
     UpdateAnswered,
     WatchAdded,
-    WorkTaken,
 )
+from stepwell.store.claims import NotesTaken, RunsClaimed, RunsReleased, WorkTaken
 from stepwell.store.forks import RunForked
 from stepwell.store.promises import Answered, PromiseAnswered
 from stepwell.store.queues import PermitDetached, QueueDeclared

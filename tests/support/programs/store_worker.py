@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from stepwell import errors
-from stepwell.store.changes import Change, WorkTaken
+from stepwell.store.changes import Change
+from stepwell.store.claims import WorkTaken
 from stepwell.store.notifications import Notification
 from stepwell.store.sqlite.store import SqliteStore
 

@@ -6,15 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from stepwell.model.lifecycle import Status
-from stepwell.store.changes import (
-    NotesTaken,
-    RunsClaimed,
-    RunsReleased,
-    RunVersioned,
-    RunWoken,
-    WorkerServes,
-    WorkTaken,
-)
+from stepwell.store.claims import NotesTaken, RunsClaimed, RunsReleased, RunVersioned, RunWoken, WorkerServes, WorkTaken
 from stepwell.store.sql.aftermath import Aftermath
 from stepwell.store.sql.connection import SqlConnection, Statements
 from stepwell.store.sql.part import Part
