@@ -15,7 +15,8 @@ from typing import Any, Final, Protocol
 import stepwell
 from proof.sim.grammar import Node
 from stepwell import current, sync
-from stepwell.definitions.definition import Workflow, step, transaction, workflow
+from stepwell.definitions.decorators import step, transaction, workflow
+from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import Batch, Limit, Queue, Rate
 from stepwell.definitions.step_info import RunContext, StepInfo
 from stepwell.errors import DuplicateRun, RunCancelled, RunConflict, RunEnded, RunFailed, RunNotFound, StepInterrupted

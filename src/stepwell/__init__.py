@@ -26,14 +26,8 @@ if TYPE_CHECKING:
     from stepwell.api.schedules import DeclaredSchedules, ScheduleHandle
     from stepwell.api.streams import AsyncStreamReader, StreamItem, StreamReader
     from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WaitInfo
-    from stepwell.definitions.definition import (
-        Step,
-        Transaction,
-        Workflow,
-        step,
-        transaction,
-        workflow,
-    )
+    from stepwell.definitions.decorators import step, transaction, workflow
+    from stepwell.definitions.definition import Step, Transaction, Workflow
     from stepwell.definitions.queues import Batch, Limit, Queue, Rate
     from stepwell.definitions.schedules import Every, Schedule
     from stepwell.definitions.step_info import Current, RunContext, StepInfo
@@ -155,14 +149,8 @@ _HOMES = {
         "RunContext",
         "StepInfo",
     ),
-    "stepwell.definitions.definition": (
-        "Step",
-        "Transaction",
-        "Workflow",
-        "step",
-        "transaction",
-        "workflow",
-    ),
+    "stepwell.definitions.decorators": ("step", "transaction", "workflow"),
+    "stepwell.definitions.definition": ("Step", "Transaction", "Workflow"),
     "stepwell.api.backup": ("Backup", "Verification", "verify"),
     "stepwell.api.check": ("Check", "PatchCheck", "RunCheck", "check"),
     "stepwell.api.engine": ("Engine",),

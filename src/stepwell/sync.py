@@ -12,10 +12,11 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
-from stepwell.definitions.definition import Delivery, is_durable, refuse_named
+from stepwell.definitions.definition import is_durable, refuse_named
 from stepwell.definitions.durable import unwrapped
 from stepwell.definitions.queues import Limit, Queue
 from stepwell.definitions.saying import MAX_STREAM_ITEMS, say_blocking, speaker_here
+from stepwell.definitions.step_options import Delivery
 from stepwell.errors import InvalidArgument
 from stepwell.model.attributes import AttributeValue
 from stepwell.model.clock import to_seconds

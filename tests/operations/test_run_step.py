@@ -29,7 +29,7 @@ from stepwell import (
     sync,
     workflow,
 )
-from stepwell.definitions.definition import MAX_SUMMARY_LENGTH
+from stepwell.definitions.step_options import MAX_SUMMARY_LENGTH
 from stepwell.testing import TestEngine
 
 calls: Counter[str] = Counter()

@@ -197,8 +197,9 @@ INSIDE: dict[str, list[list[str]]] = {
     ],
     "stepwell.definitions": [
         ["arguments", "invoke", "jobs", "step_call"],
-        ["saying", "versions"],
+        ["decorators", "saying", "versions"],
         ["definition"],
+        ["step_options"],
         ["code_identity", "namesakes", "schedules"],
         ["start_options"],
         ["durable"],

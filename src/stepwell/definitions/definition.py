@@ -1,7 +1,7 @@
 """Workflows, steps and transactions as inert objects: a function, a stable name, and options.
 
-Decorating does nothing but enter the object in a plain registry. Called outside a run, a definition is its function;
-called inside one, it asks the run (found through the running event loop) to make the call durable.
+`definitions.decorators` makes them. Called outside a run, a definition is its function; called inside one, it asks the
+run (found through the running event loop) to make the call durable.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import Any, Concatenate, Final, Literal, ParamSpec, Self, TypeGuard, TypeVar, cast, overload
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeGuard, TypeVar, cast, overload
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -17,12 +17,9 @@ import msgspec
 from stepwell.definitions.durable import Definition, as_definition
 from stepwell.definitions.namesakes import check_workflow
 from stepwell.definitions.queues import Limit
+from stepwell.definitions.step_options import Delivery, Isolation, StepOptions, step_options
 from stepwell.errors import DefinitionError, InvalidArgument
-from stepwell.model.clock import to_seconds
-from stepwell.model.failed_run import FailedRun
-from stepwell.model.names import check_text
-from stepwell.model.retry import NO_RETRY, Retry
-from stepwell.values.own_tables import Connection
+from stepwell.model.retry import Retry
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,29 +27,6 @@ S = TypeVar("S")
 # Of a method before it is bound; the class's own P and R would stand for the bound one.
 Q = ParamSpec("Q")
 U = TypeVar("U")
-
-Delivery = Literal["at-least-once", "at-most-once"]
-Isolation = Literal["process"]
-
-#: The longest summary of a step, in characters.
-MAX_SUMMARY_LENGTH: Final = 500
-
-
-class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a step is executed.
-
-    `timeout_seconds` bounds one attempt, `deadline_seconds` all attempts and the delays between them. `isolate` says
-    where: ``"process"`` is a child process, None the engine's own process. An attempt needs a permit of `limit`.
-    `summary` says what the call is about, for people.
-    """
-
-    retry: Retry = NO_RETRY
-    timeout_seconds: float | None = None
-    deadline_seconds: float | None = None
-    delivery: Delivery = "at-least-once"
-    isolate: Isolation | None = None
-    limit: Limit | None = None
-    summary: str | None = None
 
 
 class Step(Definition[P, R]):
@@ -353,55 +327,6 @@ def is_durable(value: object) -> TypeGuard[Step[..., Any] | Workflow[..., Any]]:
     return isinstance(value, (Step, Workflow))
 
 
-def step_options(
-    retry: Retry | None,
-    timeout: float | timedelta | None,
-    deadline: float | timedelta | None,
-    delivery: Delivery,
-    isolate: Isolation | None = None,
-    limit: Limit | None = None,
-    summary: str | None = None,
-) -> StepOptions:
-    """Check the options as users write them and return them in one value."""
-    if retry is not None and not isinstance(retry, Retry):
-        raise InvalidArgument(f"retry must be a Retry(...), not {retry!r}")
-    if delivery not in ("at-least-once", "at-most-once"):
-        raise InvalidArgument(f"delivery must be 'at-least-once' or 'at-most-once', not {delivery!r}")
-    if isolate not in (None, "process"):
-        raise InvalidArgument(f"isolate must be 'process' or None, not {isolate!r}")
-    if limit is not None and not isinstance(limit, Limit):
-        raise InvalidArgument(f"limit must be a Limit(...), not {limit!r}")
-    return StepOptions(
-        retry=retry or NO_RETRY,
-        timeout_seconds=None if timeout is None else _positive(timeout, "timeout of a step"),
-        deadline_seconds=None if deadline is None else _positive(deadline, "deadline of a step"),
-        delivery=delivery,
-        isolate=isolate,
-        limit=limit,
-        summary=_summary(summary),
-    )
-
-
-def _summary(summary: object) -> str | None:
-    """Return a line for people, or None; raises `InvalidArgument`."""
-    if summary is None:
-        return None
-    text = check_text(cast("str", summary), "the summary of a step")
-    if not text or len(text) > MAX_SUMMARY_LENGTH or not text.isprintable():
-        raise InvalidArgument(
-            f"the summary of a step must be one line of 1 to {MAX_SUMMARY_LENGTH} printable characters, not "
-            f"{str(summary)[:50]!r}"
-        )
-    return text
-
-
-def _positive(duration: float | timedelta, what: str) -> float:
-    seconds = to_seconds(duration, what)
-    if seconds == 0:
-        raise InvalidArgument(f"{what} must be more than 0")
-    return seconds
-
-
 #: The steps that live, by name; of several with one name the one that was declared last. See `definitions.jobs`.
 STEPS: Final[WeakValueDictionary[str, Step[..., Any]]] = WeakValueDictionary()
 #: How the names begin of what stands for steps that are started by themselves.
@@ -410,6 +335,21 @@ JOB_PREFIX: Final = "step:"
 _registry: Final[dict[str, Workflow[..., Any]]] = {}
 #: Those with a version, by name and version; the registry has the highest of each.
 _versions: Final[dict[str, dict[int, Workflow[..., Any]]]] = {}
+
+
+def enter(declared: Workflow[..., Any]) -> None:
+    """Enter a workflow in the registry, under its name and version; raises `DefinitionError` where another has them."""
+    version = declared.version
+    if version is None:
+        check_workflow(_registry, declared)
+    else:
+        versions = _versions.setdefault(declared.name, {})
+        check_workflow({declared.name: versions.get(version)}, declared)
+        versions[version] = declared
+        latest = _registry.get(declared.name)
+        if latest is not None and (latest.version or 0) > version:
+            return
+    _registry[declared.name] = declared
 
 
 class _Registered(Versioned):
@@ -441,156 +381,3 @@ def registered_workflows() -> Versioned:
     What is declared again counts as it was declared last; see `stepwell.definitions.namesakes`.
     """
     return _Registered()
-
-
-# An async function's call returns Coroutine[Any, Any, T]; the overloads need nothing more, since R stands for it.
-
-
-@overload
-def workflow(function: Callable[P, R], /) -> Workflow[P, R]: ...
-
-
-@overload
-def workflow(
-    *,
-    name: str | None = None,
-    fail_on: type[Exception] | tuple[type[Exception], ...] = (),
-    max_journal_entries: int | None = None,
-    on_failure: Callable[[FailedRun], Any] | None = None,
-    version: int | None = None,
-) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
-
-
-def workflow(
-    function: Callable[P, R] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    fail_on: type[Exception] | tuple[type[Exception], ...] = (),
-    max_journal_entries: int | None = None,
-    on_failure: Callable[[FailedRun], Any] | None = None,
-    version: int | None = None,
-) -> Any:
-    """Declare a workflow, from ``async def`` or ``def``.
-
-    - `name` fixes what the file stores; without it, ``module.qualname`` (so moving the function would strand its runs).
-    - `fail_on`: an exception class, or a tuple of them. What Python raises because the code is wrong (`NameError`, a
-      `KeyError` that nobody raised, …) halts a run, so that it goes on when the code is mended; these fail it instead.
-    - `max_journal_entries`: at how many entries of its journal a run is halted (`JournalTooLong`), in place of what the
-      engine says.
-    - `on_failure`: a workflow that is started with a `FailedRun`, in the commit of the failure, where a run of this one
-      fails or is halted; in place of the engine's. It, and what it starts, has no such workflow itself.
-    - `version`: which code of the workflow it is, counted by its author. A run stays with the version that it began
-      with where a worker has it; else it goes on with another one if what it recorded fits that. Several versions of
-      one workflow are several functions with the same `name`; new runs begin with the highest.
-
-    Raises `DefinitionError` for what is no function, or has the name of another workflow, and `InvalidArgument` for an
-    unusable option.
-    """
-
-    def declare(found: Callable[P, R]) -> Workflow[P, R]:
-        declared = Workflow(found, name, fail_on, max_journal_entries, on_failure, version)
-        if declared.name.startswith(JOB_PREFIX):
-            raise DefinitionError(f"a workflow cannot be called {declared.name!r}: so are steps that are started")
-        if version is None:
-            check_workflow(_registry, declared)
-        else:
-            versions = _versions.setdefault(declared.name, {})
-            check_workflow({declared.name: versions.get(version)}, declared)
-            versions[version] = declared
-            latest = _registry.get(declared.name)
-            if latest is not None and (latest.version or 0) > version:
-                return declared
-        _registry[declared.name] = declared
-        return declared
-
-    return declare if function is None else declare(function)
-
-
-@overload
-def step(function: Callable[P, R], /) -> Step[P, R]: ...
-
-
-@overload
-def step(
-    *,
-    name: str | None = None,
-    retry: Retry | None = None,
-    timeout: float | timedelta | None = None,
-    deadline: float | timedelta | None = None,
-    delivery: Delivery = "at-least-once",
-    isolate: Isolation | None = None,
-    limit: Limit | None = None,
-) -> Callable[[Callable[P, R]], Step[P, R]]: ...
-
-
-def step(
-    function: Callable[P, R] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    retry: Retry | None = None,
-    timeout: float | timedelta | None = None,
-    deadline: float | timedelta | None = None,
-    delivery: Delivery = "at-least-once",
-    isolate: Isolation | None = None,
-    limit: Limit | None = None,
-) -> Any:
-    """Declare a step: a function that does I/O, or anything else that must not be repeated, inside workflows.
-
-    - `name`: what the file stores; without it, ``module.qualname``.
-    - `retry`: when to try again; without it, one attempt.
-    - `timeout`: seconds, or a timedelta, for one attempt; `deadline`: for all attempts with the delays between them.
-      Where time is up an async step is cancelled; a sync one cannot be stopped, and its late result is ignored, unless
-      it is isolated.
-    - `delivery`: ``"at-most-once"`` records the intent first and raises `StepInterrupted` after a crash rather than
-      repeat.
-    - `isolate`: ``"process"`` executes it in a child process, on a core of its own: a timeout or a cancel ends it for
-      real, and a crash (`StepProcessDied`) is no more than a failed attempt. Arguments and result cross over as JSON.
-      Only for functions that can be imported by name.
-    - `limit`: a `Limit`; an attempt starts only with a permit of it. While it waits for one the run is ``waiting``, and
-      neither `timeout` nor `deadline` counts.
-
-    Raises `DefinitionError` for what is no function, or cannot be isolated, and `InvalidArgument` for unusable options.
-    """
-    options = step_options(retry, timeout, deadline, delivery, isolate, limit)
-
-    def declare(found: Callable[P, R]) -> Step[P, R]:
-        declared = Step(found, name, options)
-        STEPS[declared.name] = declared
-        return declared
-
-    return declare if function is None else declare(function)
-
-
-@overload
-def transaction(function: Callable[Concatenate[Connection, P], R], /) -> Transaction[P, R]: ...
-
-
-@overload
-def transaction(
-    *, name: str | None = None, retry: Retry | None = None
-) -> Callable[[Callable[Concatenate[Connection, P], R]], Transaction[P, R]]: ...
-
-
-def transaction(
-    function: Callable[Concatenate[Connection, P], R] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    retry: Retry | None = None,
-) -> Any:
-    """Declare a transactional step: a plain function whose first parameter is the open `Connection`.
-
-    Its writes to the user's own tables and its journal entry commit together, so they happen exactly once. An exception
-    rolls its writes back. It holds up every other writer while it runs: keep it to SQL. `name` and `retry` as in
-    `step`.
-    """
-    options = step_options(retry, None, None, "at-least-once")
-
-    def declare(found: Callable[Concatenate[Connection, P], R]) -> Transaction[P, R]:
-        declared = Transaction(cast("Callable[P, R]", found), name, options)
-        STEPS[declared.name] = declared
-        return declared
-
-    return declare if function is None else declare(function)

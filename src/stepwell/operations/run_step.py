@@ -13,10 +13,11 @@ from contextvars import copy_context
 from datetime import timedelta
 from typing import Any, Final, Literal, TypedDict, TypeVar, TypeVarTuple, Unpack, cast, overload
 
-from stepwell.definitions.definition import Delivery, Step, StepOptions, step_options
+from stepwell.definitions.definition import Step
 from stepwell.definitions.durable import Definition, unwrapped
 from stepwell.definitions.queues import Limit
 from stepwell.definitions.step_call import StepCall
+from stepwell.definitions.step_options import Delivery, StepOptions, step_options
 from stepwell.errors import DefinitionError, InvalidArgument
 from stepwell.model.names import check_name
 from stepwell.model.retry import Retry
