@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from proof.sim.faults import Violation
 from proof.sim.programs import FLOWS, WORKFLOWS, collected, in_queue, key_of
 from stepwell.api.enlisted import Enlisted
-from stepwell.definitions.queues import Queue, queue_entry
+from stepwell.definitions.queue_slots import queue_entry
+from stepwell.definitions.queues import Queue
 from stepwell.errors import (
     ClaimLost,
     DuplicateRun,

@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, TypeVarTuple, Unpack, c
 
 from stepwell.definitions.definition import is_durable, refuse_named
 from stepwell.definitions.durable import unwrapped
-from stepwell.definitions.queues import Limit, Queue
+from stepwell.definitions.queues import Limit, OnDuplicate, Queue
 from stepwell.definitions.saying import MAX_STREAM_ITEMS, say_blocking, speaker_here
 from stepwell.definitions.step_options import Delivery
 from stepwell.errors import InvalidArgument
@@ -292,6 +292,9 @@ def start(
     delay: float | timedelta | datetime | None = None,
     dedup: str | None = None,
     partition: str | None = None,
+    debounce: float | timedelta | None = None,
+    debounce_limit: float | timedelta | None = None,
+    on_duplicate: OnDuplicate | None = None,
     attributes: Mapping[str, AttributeValue] | None = None,
     tags: Iterable[str] = (),
     note: str | None = None,
@@ -313,6 +316,9 @@ def start(
         delay=delay,
         dedup=dedup,
         partition=partition,
+        debounce=debounce,
+        debounce_limit=debounce_limit,
+        on_duplicate=on_duplicate,
         attributes=attributes,
         tags=tags,
         note=note,

@@ -78,7 +78,7 @@ def parameters(function: Any) -> list[str]:
 
 
 RUN_STEP = ["retry", "timeout", "deadline", "delivery", "isolate", "limit", "summary"]
-IN_A_QUEUE = ["queue", "priority", "delay", "dedup", "partition"]
+IN_A_QUEUE = ["queue", "priority", "delay", "dedup", "partition", "debounce", "debounce_limit", "on_duplicate"]
 SAID = ["attributes", "tags", "note"]
 CONFLICTS = ["on_conflict", "reuse"]
 STARTING = ["workflow", "*args", "id", "kwargs", "deadline", "messages", "updates", *SAID, *CONFLICTS, *IN_A_QUEUE]

@@ -85,6 +85,19 @@ def test_a_start_has_a_place_in_a_queue(orders: str) -> None:
         assert list(rows) == [("p", 3, "x")]
 
 
+def test_a_start_says_what_a_second_one_with_its_dedup_key_does(
+    orders: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["--queue", "started.line", "--dedup", "x", "--db", orders]
+    calm = ["--debounce", "1h", "--debounce-limit", "2h"]
+    assert main(["start", "started.echo", "1", "--id", "a", *line, *calm]) == 0
+    assert main(["start", "started.echo", "2", *line, *calm]) == 0
+    assert main(["start", "started.echo", "3", *line, "--on-duplicate", "reject"]) == 1
+    assert "'x'" in capsys.readouterr().err
+    with Engine(orders, workflows=[]) as engine:
+        assert engine.get("a").info().input == {"args": [2]}
+
+
 def test_the_result_of_a_start_can_be_waited_for(orders: str, capsys: pytest.CaptureFixture[str]) -> None:
     with Engine(orders, workflows=[echo, fails, slow]) as engine:
         engine.start(echo, 1, id="a").result(60)

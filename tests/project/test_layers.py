@@ -201,7 +201,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["definition"],
         ["step_options"],
         ["code_identity", "namesakes", "schedules"],
-        ["start_options"],
+        ["queue_slots", "start_options"],
         ["durable"],
         ["callables", "collector", "queues", "step_info"],
     ],

@@ -11,7 +11,9 @@ import pytest
 from msgspec.structs import astuple
 
 from stepwell import Batch, DuplicateRun, Queue, RunConflict
-from stepwell.definitions.queues import FlowKind, QueueSettings, QueueSlot
+from stepwell.definitions.queue_slots import queue_entry
+from stepwell.definitions.queues import FlowKind, OnDuplicate, QueueSettings
+from stepwell.model.clock import datetime_of
 from stepwell.model.run import RunRecord
 from stepwell.store.changes import Created, RunCreated
 from stepwell.store.queues import Entered, Head, Lane, PermitsGranted, QueueState, QueueTaken
@@ -291,10 +293,10 @@ def test_so_many_permits_are_granted_at_a_time_and_then_it_is_decided_again(numb
     ("options", "slot", "expected"),
     [
         ({}, {}, (None, None, None)),
-        ({}, {"delay": 5}, (NOW + 5, None, None)),
-        ({}, {"ready_at": NOW + 7}, (NOW + 7, None, None)),
-        ({}, {"ready_at": NOW}, (None, None, None)),
-        ({}, {"ready_at": NOW - 1}, (None, None, None)),
+        ({}, {"delay": timedelta(microseconds=5)}, (NOW + 5, None, None)),
+        ({}, {"delay": datetime_of(NOW + 7)}, (NOW + 7, None, None)),
+        ({}, {"delay": datetime_of(NOW)}, (None, None, None)),
+        ({}, {"delay": datetime_of(NOW - 1)}, (None, None, None)),
         ({"debounce": 2}, {"dedup": "d"}, (NOW + 2_000_000, 2**63 - 1, None)),
         (
             {"debounce": 2, "debounce_limit": timedelta(seconds=3)},
@@ -302,6 +304,9 @@ def test_so_many_permits_are_granted_at_a_time_and_then_it_is_decided_again(numb
             (NOW + 2_000_000, NOW + 3_000_000, None),
         ),
         ({"debounce": 2, "debounce_limit": 2}, {"dedup": "d"}, (NOW + 2_000_000, NOW + 2_000_000, None)),
+        ({"debounce": 2}, {"dedup": "d", "debounce": 3, "debounce_limit": 4}, (NOW + 3_000_000, NOW + 4_000_000, None)),
+        ({"debounce": 2, "debounce_limit": 3}, {"dedup": "d", "debounce": 1}, (NOW + 1_000_000, NOW + 3_000_000, None)),
+        ({}, {"dedup": "d", "debounce": 1}, (NOW + 1_000_000, 2**63 - 1, None)),
         ({"batch": Batch(3, 2)}, {}, (NOW + 2_000_000, None, 3)),
         ({"batch": Batch(3, 0)}, {}, (NOW, None, 3)),
     ],
@@ -310,15 +315,22 @@ def test_a_start_waits_from_when_its_delay_or_its_queue_says(
     options: dict[str, Any], slot: dict[str, Any], expected: tuple[int | None, int | None, int | None]
 ) -> None:
     queue = Queue("of a policy's test", **options)
-    found = entered(QueueSlot(queue, priority=4, partition="p", **slot), NOW, count=2)
+    place = queue_entry(queue, priority=4, partition="p", **slot)
+    assert place is not None
+    found = entered(place, NOW, count=2)
     assert (found.ready_at, found.latest_at, found.batch_size) == expected
     assert (found.queue, found.priority, found.partition, found.count) == (queue.name, 4, "p", 2)
     assert (found.dedup, found.attach) == (slot.get("dedup"), True)
 
 
-def test_a_queue_that_refuses_duplicates_says_so_in_its_entries() -> None:
+@pytest.mark.parametrize(("own", "attach"), [(None, False), ("reject", False), ("attach", True)])
+def test_an_entry_says_whether_its_start_or_else_its_queue_refuses_duplicates(
+    own: OnDuplicate | None, attach: bool
+) -> None:
     queue = Queue("refuses in a policy's test", on_duplicate="reject")
-    assert not entered(QueueSlot(queue, dedup="d"), NOW).attach
+    place = queue_entry(queue, dedup="d", on_duplicate=own)
+    assert place is not None
+    assert entered(place, NOW).attach is attach
 
 
 # --- starts that must not have the run that there is ------------------------------------------------------------------

@@ -89,7 +89,10 @@ class Starter(Answering):
         - `queue`: the `Queue`, or the name of one, in which the run waits for its turn; `priority`: higher goes first;
           `delay`: seconds, a timedelta, or an aware datetime before which it does not begin to wait.
         - `dedup`: a key; while a run of the queue with this key has not ended, the start returns that run, or raises
-          `DuplicateRun`, as the queue says. `partition`: a key; partitions of a queue take turns, and can be bounded.
+          `DuplicateRun`: `on_duplicate`, ``"attach"`` or ``"reject"``. `debounce`, `debounce_limit`: seconds or a
+          timedelta; a start with the key of such a run that still waits gives that run its own input, and puts it off.
+          What is left out of the three is as the queue says. `partition`: a key; partitions of a queue take turns, and
+          can be bounded.
 
         A workflow whose code this program does not have is given by its name: its arguments are checked by the worker
         that executes the run, and its result is plain JSON data.

@@ -40,7 +40,8 @@ from stepwell.definitions.definition import (
 from stepwell.definitions.durable import as_definition
 from stepwell.definitions.jobs import Served, job_of
 from stepwell.definitions.namesakes import are_different, place_of
-from stepwell.definitions.queues import QueueSlot, Rate, Unset, changed_settings, check_key, queue_entry
+from stepwell.definitions.queue_slots import QueueSlot, queue_entry
+from stepwell.definitions.queues import Rate, Unset, changed_settings, check_key
 from stepwell.definitions.start_options import start_policy
 from stepwell.errors import DefinitionError, InvalidArgument
 from stepwell.model.attributes import AttributeValue, Description, described
@@ -176,6 +177,9 @@ class RequestFactory(RepairRequestFactory):
             delay=options.get("delay"),
             dedup=options.get("dedup"),
             partition=options.get("partition"),
+            debounce=options.get("debounce"),
+            debounce_limit=options.get("debounce_limit"),
+            on_duplicate=options.get("on_duplicate"),
             has_id=has_ids,
         )
         if slot is not None and slot.ready_at is not None:

@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 from msgspec.structs import replace
 
-from stepwell.definitions.queues import queue_entry
+from stepwell.definitions.queue_slots import queue_entry
 from stepwell.definitions.schedules import Every, ScheduleOptions, check_options
 from stepwell.errors import InvalidArgument
 from stepwell.model.calendar import calendar_of

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from stepwell.definitions.definition import Workflow
-from stepwell.definitions.queues import QueueSlot, batch_count
+from stepwell.definitions.queue_slots import QueueSlot, batch_count
 from stepwell.errors import InvalidArgument
 from stepwell.model.attributes import Description
 from stepwell.model.names import check_id

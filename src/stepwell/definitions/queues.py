@@ -8,14 +8,14 @@ bounds. One that states none only names the queue or limit, whose bounds are as 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
 
 from stepwell.errors import InvalidArgument
-from stepwell.model.clock import MICROSECONDS, microseconds_of, to_seconds
+from stepwell.model.clock import MICROSECONDS, to_seconds
 from stepwell.model.names import check_name, is_blank
 
 FlowKind: TypeAlias = Literal["queue", "limit"]
@@ -190,24 +190,14 @@ class Queue:
     ) -> None:
         self.name = check_name(name, "the name of a queue")
         self.stated = _stated(concurrency, per_worker, partition_concurrency, rate)
-        if on_duplicate not in ("attach", "reject"):
-            raise InvalidArgument(f"on_duplicate must be 'attach' or 'reject', not {on_duplicate!r}")
         if batch is not None and not isinstance(batch, Batch):
             raise InvalidArgument(f"batch must be a Batch(size, within), not {batch!r}")
         if batch is not None and debounce is not None:
             raise InvalidArgument(
                 f"queue {name!r} cannot both debounce and batch: the one drops what the other collects"
             )
-        if debounce_limit is not None and debounce is None:
-            raise InvalidArgument(f"queue {name!r} has a debounce_limit, but no debounce")
-        self.on_duplicate: OnDuplicate = on_duplicate
-        self.debounce = _microseconds(debounce, "debounce")
-        self.debounce_limit = _microseconds(debounce_limit, "debounce_limit")
-        if self.debounce is not None and self.debounce_limit is not None and self.debounce_limit < self.debounce:
-            raise InvalidArgument(
-                f"queue {name!r}: debounce_limit ({debounce_limit}) must not be below debounce ({debounce}), which it "
-                "would cut"
-            )
+        self.on_duplicate = checked_on_duplicate(on_duplicate)
+        self.debounce, self.debounce_limit = checked_debounce(name, debounce, debounce_limit)
         self.batch = batch
         self.batch_within = 0 if batch is None else round(to_seconds(batch.within, "within of a Batch") * MICROSECONDS)
         _register(self)
@@ -258,78 +248,6 @@ class Limit:
         return f"<limit {self.name!r}>"
 
 
-class QueueSlot(msgspec.Struct, frozen=True):
-    """How a start wants to stand in a queue, checked. Times and durations are microseconds.
-
-    `ready_at` is set for a start at a time, `delay` for one after a while; neither: at once.
-    """
-
-    queue: Queue
-    priority: int = 0
-    delay: int = 0
-    ready_at: int | None = None
-    dedup: str | None = None
-    partition: str = ""
-
-
-def queue_entry(
-    queue: Queue | str | None,
-    *,
-    priority: Any = 0,
-    delay: float | timedelta | datetime | None = None,
-    dedup: str | None = None,
-    partition: str | None = None,
-    has_id: bool = False,
-) -> QueueSlot | None:
-    """Check the queue's options of a start; None where it goes into no queue. Raises `InvalidArgument`."""
-    if queue is None:
-        if priority != 0 or delay is not None or dedup is not None or partition is not None:
-            raise InvalidArgument("priority, delay, dedup and partition need a queue: start(…, queue=…)")
-        return None
-    if isinstance(queue, str):
-        queue = queue_named(queue)
-    if not isinstance(queue, Queue):
-        raise InvalidArgument(f"queue must be a Queue(…) or the name of one, not {queue!r}")
-    used(queue)
-    if not isinstance(priority, int) or isinstance(priority, bool) or not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
-        raise InvalidArgument(
-            f"priority must be a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}, not {priority!r}"
-        )
-    if queue.batch is not None and (has_id or dedup is not None or delay is not None):
-        raise InvalidArgument(
-            f"queue {queue.name!r} collects starts into one run, so a start cannot have an id, dedup or delay"
-        )
-    if queue.debounce is not None and (dedup is None or delay is not None):
-        raise InvalidArgument(
-            f"queue {queue.name!r} debounces: a start needs dedup=, by which starts belong together, and no delay"
-        )
-    after, ready_at = _start(delay)
-    return QueueSlot(
-        queue, priority, after, ready_at, check_key(dedup, "dedup"), check_key(partition, "partition") or ""
-    )
-
-
-def batch_count(queue: Queue, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
-    """Return how many items a start brings to a batch, 1 where the queue collects none; raises `InvalidArgument`."""
-    if queue.batch is None:
-        return 1
-    if kwargs or len(args) != 1 or not isinstance(args[0], (list, tuple)) or not args[0]:
-        raise InvalidArgument(
-            f"queue {queue.name!r} collects items: a start in it takes one argument, a list of one or more of them"
-        )
-    return len(cast("list[object]", args[0]))
-
-
-def _start(delay: float | timedelta | datetime | None) -> tuple[int, int | None]:
-    if delay is None:
-        return 0, None
-    if not isinstance(delay, datetime):
-        return round(to_seconds(delay, "delay of a start") * MICROSECONDS), None
-    if delay.tzinfo is None:
-        raise InvalidArgument(f"delay needs a time zone: {delay!r}")
-    return 0, max(0, microseconds_of(delay))
-
-
 def check_key(key: object, what: str) -> str | None:
     """Return a dedup key or partition, or None; raises `InvalidArgument`."""
     if key is None:
@@ -343,8 +261,36 @@ def check_key(key: object, what: str) -> str | None:
     return key
 
 
-def _microseconds(duration: float | timedelta | None, what: str) -> int | None:
-    return None if duration is None else round(to_seconds(duration, what) * MICROSECONDS)
+def checked_on_duplicate(policy: object) -> OnDuplicate:
+    """Return what is done with a start whose dedup key a run has; raises `InvalidArgument`."""
+    if policy not in ("attach", "reject"):
+        raise InvalidArgument(f"on_duplicate must be 'attach' or 'reject', not {policy!r}")
+    return cast("OnDuplicate", policy)
+
+
+def checked_debounce(
+    queue: str,
+    debounce: float | timedelta | None,
+    limit: float | timedelta | None,
+    default: tuple[int | None, int | None] = (None, None),
+) -> tuple[int | None, int | None]:
+    """Return debounce and debounce_limit in microseconds; raises `InvalidArgument`.
+
+    `default` is what holds where one of them is not given.
+    """
+    period, latest = default
+    if debounce is not None:
+        period = round(to_seconds(debounce, "debounce") * MICROSECONDS)
+    if limit is not None:
+        latest = round(to_seconds(limit, "debounce_limit") * MICROSECONDS)
+        if period is None:
+            raise InvalidArgument(f"queue {queue!r} has a debounce_limit, but no debounce")
+    if period is not None and latest is not None and latest < period:
+        raise InvalidArgument(
+            f"queue {queue!r}: debounce_limit ({latest / MICROSECONDS:g} s) must not be below debounce "
+            f"({period / MICROSECONDS:g} s), which it would cut"
+        )
+    return period, latest
 
 
 def _at_least_one(number: object, what: str) -> int:

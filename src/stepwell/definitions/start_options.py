@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from inspect import Parameter, signature
 from typing import Any, Final, TypedDict, TypeVar
 
-from stepwell.definitions.queues import Queue
+from stepwell.definitions.queues import OnDuplicate, Queue
 from stepwell.errors import InvalidArgument
 from stepwell.model.start_policy import OnConflict, Reuse, StartPolicy
 
@@ -35,6 +35,9 @@ class QueueOptions(TypedDict, total=False):
     delay: float | timedelta | datetime | None
     dedup: str | None
     partition: str | None
+    debounce: float | timedelta | None
+    debounce_limit: float | timedelta | None
+    on_duplicate: OnDuplicate | None
 
 
 class ConflictOptions(TypedDict, total=False):

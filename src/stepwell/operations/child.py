@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, TypeVarTuple, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from msgspec.structs import replace
 
@@ -23,8 +23,9 @@ from stepwell.definitions.definition import (
 )
 from stepwell.definitions.durable import as_definition
 from stepwell.definitions.jobs import job_of
-from stepwell.definitions.queues import Queue, QueueSlot, batch_count, queue_entry
-from stepwell.definitions.start_options import start_policy
+from stepwell.definitions.queue_slots import QueueSlot, batch_count, queue_entry
+from stepwell.definitions.queues import OnDuplicate, Queue
+from stepwell.definitions.start_options import ConflictOptions, QueueOptions, start_policy
 from stepwell.errors import InvalidArgument, RunConflict, RunFailed
 from stepwell.model.attributes import AttributeValue, Description, described
 from stepwell.model.journal import EntryForm
@@ -74,19 +75,12 @@ class ChildRun(RunHandle, Generic[T]):
         return cast("T", await within(run, self.id, timeout, waits))
 
 
-class ChildOptions(TypedDict, total=False):
+class ChildOptions(ConflictOptions, QueueOptions, total=False):
     """The keyword arguments of `start`."""
 
     id: str | None
     kwargs: Mapping[str, Any] | None
     detached: bool
-    on_conflict: OnConflict
-    reuse: Reuse | None
-    queue: Queue | str | None
-    priority: int
-    delay: float | timedelta | datetime | None
-    dedup: str | None
-    partition: str | None
     attributes: Mapping[str, AttributeValue] | None
     tags: Iterable[str]
     note: str | None
@@ -123,6 +117,9 @@ async def start(
     delay: float | timedelta | datetime | None = None,
     dedup: str | None = None,
     partition: str | None = None,
+    debounce: float | timedelta | None = None,
+    debounce_limit: float | timedelta | None = None,
+    on_duplicate: OnDuplicate | None = None,
     attributes: Mapping[str, AttributeValue] | None = None,
     tags: Iterable[str] = (),
     note: str | None = None,
@@ -140,8 +137,7 @@ async def start(
     goes on. Raises `RunConflict` where the id is taken by a run of another workflow or other input.
 
     `on_conflict`, `reuse`, `queue` and what belongs to it, `deadline`, `messages`, `updates`, `attributes`, `tags` and
-    `note`: as for
-    `stepwell.Engine.start`. The handle may be of a run that was there already.
+    `note`: as for `stepwell.Engine.start`. The handle may be of a run that was there already.
     """
     run = calling_run("start()")
     refuse_named(workflow, named)
@@ -156,7 +152,17 @@ async def start(
         )
     if id is not None:
         check_id(id)
-    entry = queue_entry(queue, priority=priority, delay=delay, dedup=dedup, partition=partition, has_id=id is not None)
+    entry = queue_entry(
+        queue,
+        priority=priority,
+        delay=delay,
+        dedup=dedup,
+        partition=partition,
+        debounce=debounce,
+        debounce_limit=debounce_limit,
+        on_duplicate=on_duplicate,
+        has_id=id is not None,
+    )
     policy = start_policy(on_conflict, reuse, by=lambda: f"run {run.run_id!r}", has_id=id is not None, dedup=dedup)
     if entry is not None and entry.ready_at is not None and run.ahead:
         entry = replace(entry, ready_at=entry.ready_at + run.ahead)

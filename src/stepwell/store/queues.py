@@ -26,9 +26,9 @@ class Entered(msgspec.Struct, frozen=True):
     - It waits from `ready_at` on, or at once. Entries of a partition are taken by priority, then in order of waiting.
     - `dedup`: while a run of the queue with this key has not ended, no other is created (`Created.joined`); without
       `attach` the start is refused then.
-    - `latest_at`, with `dedup`: a *debounced* entry. While it has not been taken, a start with its key and of its
-      workflow replaces the run's input and moves its `ready_at`, but not beyond the first one's `latest_at`. Once it
-      is taken its key is free again.
+    - `latest_at`, with `dedup`: a *debounced* entry. While it has not been taken, another such start with its key and
+      of its workflow replaces the run's input and moves its `ready_at`, but not beyond the first one's `latest_at`.
+      Once it is taken its key is free again. A start with its key that is not debounced leaves it as it is.
     - `batch_size`: the run collects the inputs of starts of its workflow and partition, as `RunSnapshot.items`, until
       there are this many items (`count` in this start) or `ready_at` has come.
     """

@@ -19,7 +19,8 @@ from typing import Final
 
 import msgspec
 
-from stepwell.definitions.queues import NEVER, QueueSettings, QueueSlot
+from stepwell.definitions.queue_slots import QueueSlot
+from stepwell.definitions.queues import NEVER, QueueSettings
 from stepwell.errors import DuplicateRun, RunConflict, StepwellError
 from stepwell.model.start_policy import rejection
 from stepwell.store.changes import Change, Created, RunCreated
@@ -58,9 +59,9 @@ def entered(entry: QueueSlot, now: int, *, count: int = 1) -> Entered:
     queue = entry.queue
     ready_at = entry.ready_at if entry.ready_at is not None else (now + entry.delay if entry.delay else None)
     latest_at = batch_size = None
-    if queue.debounce is not None:
-        latest_at = NEVER if queue.debounce_limit is None else now + queue.debounce_limit
-        ready_at = min(now + queue.debounce, latest_at)
+    if entry.debounce is not None:
+        latest_at = NEVER if entry.debounce_limit is None else now + entry.debounce_limit
+        ready_at = min(now + entry.debounce, latest_at)
     if queue.batch is not None:
         batch_size = queue.batch.size
         ready_at = now + queue.batch_within
@@ -72,7 +73,7 @@ def entered(entry: QueueSlot, now: int, *, count: int = 1) -> Entered:
         priority=entry.priority,
         ready_at=ready_at,
         dedup=entry.dedup,
-        attach=queue.on_duplicate == "attach",
+        attach=entry.on_duplicate == "attach",
         latest_at=latest_at,
         batch_size=batch_size,
         count=count,

@@ -43,6 +43,18 @@ from stepwell.model.attributes import AttributeValue
 @click.option("--priority", type=int, metavar="N", help="In the queue: higher goes first.")
 @click.option("--delay", type=span, metavar="SPAN", help="In the queue: how long until it begins to wait (90s, 2h).")
 @click.option("--dedup", metavar="TEXT", help="In the queue: a key; one run with it at a time.")
+@click.option(
+    "--on-duplicate",
+    type=click.Choice(["attach", "reject"]),
+    help="Where a run has the dedup key: get it, or be refused. By default as the queue says.",
+)
+@click.option(
+    "--debounce",
+    type=span,
+    metavar="SPAN",
+    help="With a dedup key: begin so long after the last start with it, with the input of that start.",
+)
+@click.option("--debounce-limit", type=span, metavar="SPAN", help="But not later than so long after the first.")
 @click.option("--partition", metavar="TEXT", help="In the queue: whose share it belongs to.")
 @click.option(
     "--attribute",
@@ -67,6 +79,9 @@ def start(
     priority: int | None,
     delay: timedelta | None,
     dedup: str | None,
+    on_duplicate: str | None,
+    debounce: timedelta | None,
+    debounce_limit: timedelta | None,
     partition: str | None,
     attributes: tuple[tuple[str, AttributeValue], ...],
     tags: tuple[str, ...],
@@ -83,6 +98,9 @@ def start(
         "priority": priority,
         "delay": delay,
         "dedup": dedup,
+        "on_duplicate": on_duplicate,
+        "debounce": debounce,
+        "debounce_limit": debounce_limit,
         "partition": partition,
         "attributes": dict(attributes) or None,
         "tags": tags or None,

@@ -191,7 +191,7 @@ class Creation(Part):
         elif entry.dedup is not None and (holder := self._entries.find_dedup(entry)) is not None:
             run, workflow, state, latest_at = holder
             found = run, "attached"
-            if latest_at is not None and workflow == change.workflow:
+            if latest_at is not None and entry.latest_at is not None and workflow == change.workflow:
                 self._entries.replace_input(run, change.input, change.fingerprint, change.at)
                 if state == "delayed":
                     self._entries.put_off(run, entry)
