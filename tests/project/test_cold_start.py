@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import stepwell
-from stepwell import Retry
+from stepwell import Engine, Retry, workflow
 
 _BENCH = Path(__file__).parents[2] / "bench" / "cold.py"
 
@@ -21,6 +21,11 @@ sys.argv = ["cold.py", {file!r}]
 runpy.run_path({program!r}, run_name="__main__")
 print("imported:", *sys.modules)
 """
+
+
+@workflow(name="cold.look")
+async def cold_look() -> int:
+    return 1
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +61,26 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 def test_a_first_run_does_not_import(module: str, imported: set[str]) -> None:
     assert "stepwell.runtime.engine_thread" in imported  # it did run
     assert module not in imported
+
+
+#: Executed in place of `stepwell list`: prints what is imported after it.
+_LOOK = """\
+import sys
+from stepwell.cli import main
+assert main(["list", "--db", {file!r}]) == 0
+print("imported:", *sys.modules)
+"""
+
+
+def test_a_command_that_looks_imports_nothing_that_executes(tmp_path: Path) -> None:
+    file = str(tmp_path / "runs.db")
+    with Engine(file, workflows=[cold_look]) as engine:
+        engine.start(cold_look, id="cold-1").result(60)
+    done = subprocess.run([sys.executable, "-c", _LOOK.format(file=file)], capture_output=True, text=True, check=True)
+    shown, _, imported = done.stdout.partition("imported:")
+    assert "cold-1" in shown
+    executing = {"stepwell.worker.worker", "stepwell.replay.loop", "stepwell.operations.table", "stepwell.api.engine"}
+    assert {"asyncio", "socket", "rich", *executing} & set(imported.split()) == set()
 
 
 def test_named_tuples_are_few_in_what_a_first_run_imports(imported: set[str]) -> None:

@@ -71,6 +71,7 @@ INSIDE: dict[str, list[list[str]]] = {
             "sortable_ids",
             "start_plan",
         ],
+        ["listing_options"],
     ],
     "stepwell.runtime": [
         ["engine_thread"],

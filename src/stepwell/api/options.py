@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
+from stepwell.api.listing_options import MAX_PAGE, at_least, checked_statuses, checked_workflow
 from stepwell.definitions.definition import (
     Versioned,
     Workflow,
@@ -22,7 +23,7 @@ from stepwell.errors import InvalidArgument
 from stepwell.model.attributes import AttributeValue
 from stepwell.model.clock import MICROSECONDS, Clock, engine_time, microseconds_of, to_seconds
 from stepwell.model.failed_run import FailedRun
-from stepwell.model.lifecycle import STATUSES, Status
+from stepwell.model.lifecycle import Status
 from stepwell.model.names import check_name, check_text
 from stepwell.store.inspector import RunFilter
 from stepwell.values.payload import MAX_PAYLOAD_BYTES
@@ -47,8 +48,6 @@ MIN_STALL_SECONDS: Final = 1.0
 #: How long the handler of a query may take, by default: it reads a few variables.
 QUERY_SECONDS: Final = 10.0
 
-#: The most runs that one call lists, or retries.
-MAX_PAGE: Final = 2**31
 #: The states of runs that can be retried; a halted one is resumed.
 _RETRIED: Final = ("failed", "cancelled", "halted")
 
@@ -220,13 +219,6 @@ def flow_name(flow: object) -> str:
     return check_name(cast("str", flow), "the name of a queue")
 
 
-def at_least(number: object, least: int, what: str) -> int:
-    """Return a whole number that is not below `least`; raises `InvalidArgument`."""
-    if not isinstance(number, int) or isinstance(number, bool) or number < least:
-        raise InvalidArgument(f"{what} must be a whole number of at least {least}, not {number!r}")
-    return number
-
-
 def checked_messages(messages: Sequence[StartMessage]) -> Sequence[tuple[str, object, str | None]]:
     """Return name, value and key of the messages that go with a start; raises `InvalidArgument`."""
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
@@ -261,19 +253,6 @@ def checked_updates(updates: Sequence[StartUpdate]) -> Sequence[StartUpdate]:
     return checked
 
 
-def checked_statuses(status: Status | Sequence[Status] | None) -> tuple[Status, ...] | None:
-    """Return the states to list, None for all; raises `InvalidArgument`."""
-    if status is None:
-        return None
-    if not isinstance(status, Iterable):
-        raise InvalidArgument(f"status must be one of {', '.join(STATUSES)}, or a list of them, not {status!r}")
-    wanted = cast("tuple[Status, ...]", (status,) if isinstance(status, str) else tuple(status))
-    for name in wanted:
-        if name not in STATUSES:
-            raise InvalidArgument(f"status must be one of {', '.join(STATUSES)}, not {name!r}")
-    return wanted
-
-
 def retry_filter(
     status: Status | Sequence[Status] | None,
     workflow: Workflow[..., Any] | str | None,
@@ -306,15 +285,6 @@ def retry_filter(
     return RunFilter(
         status=statuses, workflow=checked_workflow(workflow), id_prefix=prefix, started_since=since, limit=MAX_PAGE
     )
-
-
-def checked_workflow(workflow: Workflow[..., Any] | str | None) -> str | None:
-    """Return the name of the workflow whose runs to list, None for all; raises `InvalidArgument`."""
-    if isinstance(workflow, Workflow):
-        return workflow.name
-    if workflow is not None and not isinstance(workflow, str):
-        raise InvalidArgument(f"workflow must be a @workflow or the name of one, not {workflow!r}")
-    return check_text(workflow, "workflow")
 
 
 def deadline_at(deadline: float | timedelta | datetime | None, now: int) -> int | None:

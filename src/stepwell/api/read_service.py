@@ -15,19 +15,15 @@ from msgspec.structs import replace
 
 from stepwell.api.acts import Act
 from stepwell.api.chapters import ChapterInfo, with_present
-from stepwell.api.options import MAX_PAGE, at_least, checked_statuses, checked_workflow
+from stepwell.api.listing_options import MAX_PAGE, at_least, checked_statuses, checked_workflow
 from stepwell.api.overview import EngineTime, OverviewService
 from stepwell.api.views import ChildInfo, JournalEntry, OwnerInfo, QueueInfo, RunDetails, RunInfo, WorkerInfo
-from stepwell.definitions.definition import Workflow
-from stepwell.definitions.queues import registered_flows
 from stepwell.errors import InvalidArgument, QueueNotFound, RunNotFound, ScheduleNotFound, SerializationError
 from stepwell.model.lifecycle import ENDED, STATUSES, Status
 from stepwell.model.names import check_id, check_text
 from stepwell.model.promise import PromiseRecord
 from stepwell.model.run import Member, RunRecord
 from stepwell.model.schedule import ScheduleRecord
-from stepwell.runtime.promise_requests import unknown_token
-from stepwell.runtime.requests import BulkAct
 from stepwell.store.inspector import CountGroup, Inspector, RunAbout, RunFilter
 from stepwell.store.membership import Answer
 from stepwell.store.queues import QueueState
@@ -41,7 +37,9 @@ if TYPE_CHECKING:  # what most programs never ask is imported with the first que
     from stepwell.api.schedule_views import ScheduleInfo
     from stepwell.api.streams import StreamPage
     from stepwell.api.why import Reasons
+    from stepwell.definitions.definition import Workflow
     from stepwell.model.journal import Payload
+    from stepwell.runtime.requests import BulkAct
 
 #: How many children `ReadService.details` shows.
 _MAX_CHILDREN: Final = 20
@@ -343,6 +341,8 @@ class ReadService(OverviewService):
             raise InvalidArgument(f"the token of a promise must be text, not {token!r}")
         found = self._inspector.promise(token)
         if found is None:
+            from stepwell.runtime.promise_requests import unknown_token
+
             raise unknown_token()
         return found
 
@@ -406,6 +406,8 @@ class ReadService(OverviewService):
         found = self._queue_infos([state for state in states if state.name == name])
         if found:
             return found[0]
+        from stepwell.definitions.queues import registered_flows
+
         flow = registered_flows().get(name)
         if flow is None:
             import difflib

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stepwell.api.acts import checked_actor
-from stepwell.api.options import at_least
+from stepwell.api.listing_options import at_least
 from stepwell.api.sortable_ids import SortableIds
 from stepwell.definitions.definition import Workflow, checked_kwargs
 from stepwell.definitions.queues import Unset

@@ -12,11 +12,11 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from stepwell.api.acts import checked_actor
+from stepwell.api.listing_options import at_least
 from stepwell.api.options import (
     START_OPTIONS,
     ManyOptions,
     StartOptions,
-    at_least,
     checked_messages,
     checked_updates,
     deadline_at,

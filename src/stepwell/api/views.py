@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import msgspec
 
 from stepwell.api.acts import Act
-from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import FlowKind, Rate
 from stepwell.errors import (
     DeterminismError,
@@ -28,14 +27,15 @@ from stepwell.model.journal import Entry, EntryKind
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import Member, MemberState, RunRecord
 from stepwell.model.waits import Wait, WaitKind, decode_waits
-from stepwell.operations.table import OPERATIONS
-from stepwell.replay.code_errors import as_raised
 from stepwell.store.inspector import RunAbout
 from stepwell.store.membership import Answer
 from stepwell.store.queues import QueueState
 from stepwell.values.codec import Codec
 from stepwell.values.failure_info import FailureInfo, failure_info
 from stepwell.worker.run_over import RunOver
+
+if TYPE_CHECKING:
+    from stepwell.definitions.definition import Workflow
 
 _NO_SUMMARIES: Final[Mapping[int, str]] = {}
 
@@ -363,6 +363,8 @@ class JournalEntry(msgspec.Struct, frozen=True):
         assert at is not None
         value: Any = None
         failure: FailureInfo | None = None
+        from stepwell.operations.table import OPERATIONS
+
         if entry.kind in OPERATIONS.kinds.with_failures:
             failure = codec.show_failure(entry.value)
         elif entry.kind == "attempt_failed":
@@ -413,6 +415,8 @@ def halted_error(reason: str) -> RunHalted:
     if name == "ResultNotSerializable":
         return ResultNotSerializable(message)
     if name == "WorkflowCodeError":
+        from stepwell.replay.code_errors import as_raised
+
         return as_raised(message)
     if name == "JournalTooLong":
         return JournalTooLong(message)

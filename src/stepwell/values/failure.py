@@ -20,7 +20,7 @@ Every exception that a run sees went through here, the first time as well as on 
 
 from __future__ import annotations
 
-import asyncio
+import sys
 import traceback
 import types
 from collections.abc import Callable, Iterator
@@ -117,7 +117,7 @@ def failure_from_json(text: str | bytes, fallback: Fallback) -> BaseException:
 
 def raisable(error: BaseException, fallback: Fallback) -> BaseException:
     """Return a recorded exception as it is raised for whoever asks; never a `CancelledError`."""
-    if isinstance(error, asyncio.CancelledError):
+    if _is_cancellation(type(error)):
         # It would pass for the cancellation of whoever asks, which `TaskGroup`, say, swallows without a word.
         text = f"CancelledError: {str(error).removeprefix('CancelledError: ')}"
         return fallback(text, type_name="asyncio.exceptions.CancelledError")
@@ -339,11 +339,18 @@ _SHORTENINGS: Final = (_drop_inner_tracebacks, _drop_values, _drop_inner, _drop_
 
 # --- coming back -----------------------------------------------------------------------------------------------------
 
-#: Classes that come back. CancelledError is no `Exception`, but how asyncio says that a task was cancelled.
-_ALLOWED: Final = (Exception, asyncio.CancelledError, BaseExceptionGroup)
+#: Classes that come back, and `CancelledError`.
+_ALLOWED: Final = (Exception, BaseExceptionGroup)
 
 #: Exceptions that steer the interpreter, or that a coroutine or future cannot carry.
 _REFUSED: Final = (StopIteration, StopAsyncIteration, GeneratorExit, KeyboardInterrupt, SystemExit)
+
+
+def _is_cancellation(cls: type[BaseException]) -> bool:
+    """Tell whether it is how asyncio says that a task was cancelled, which is no `Exception`."""
+    # Not imported here: commands that only look do without asyncio, a seventh of what they take to begin.
+    exceptions = sys.modules.get("asyncio.exceptions")
+    return exceptions is not None and issubclass(cls, exceptions.CancelledError)
 
 
 def _restore(record: _Record, fallback: Fallback) -> BaseException:
@@ -376,7 +383,7 @@ def _completed(error: BaseException, record: _Record, fallback: Fallback) -> Bas
 
 def _rebuilt(record: _Record, fallback: Fallback) -> BaseException | None:
     cls = imported_class(record.type, BaseException)
-    if cls is None or issubclass(cls, _REFUSED) or not issubclass(cls, _ALLOWED):
+    if cls is None or issubclass(cls, _REFUSED) or not (issubclass(cls, _ALLOWED) or _is_cancellation(cls)):
         return None
 
     def exception(content: Any) -> BaseException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepwell.model.acts import ActKind
 from stepwell.model.lifecycle import ENDED
@@ -12,11 +12,13 @@ from stepwell.store.acts import ActRecorded
 from stepwell.store.promises import Answered, PromiseAnswered, PromiseMade, PromiseTimedOut
 from stepwell.store.sql.aftermath import Aftermath
 from stepwell.store.sql.connection import SqlConnection, Statements
-from stepwell.store.sql.messages import Wake
 from stepwell.store.sql.part import Part
-from stepwell.store.sql.pauses import Record
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.schedules import ScheduleReader
+
+if TYPE_CHECKING:  # the reader below is imported by commands that never write
+    from stepwell.store.sql.messages import Wake
+    from stepwell.store.sql.pauses import Record
 
 
 class Promises(Part):

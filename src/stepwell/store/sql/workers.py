@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -15,7 +15,9 @@ from stepwell.store.sql.aftermath import Evidence
 from stepwell.store.sql.connection import SqlConnection, Statements
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.reading import Reader
-from stepwell.store.sql.run_changes import Applier
+
+if TYPE_CHECKING:
+    from stepwell.store.sql.run_changes import Applier
 
 #: So many of the newest workers keep their rows when they have ended, for whoever wants to know what went on.
 KEPT_WORKERS: Final = 1_000

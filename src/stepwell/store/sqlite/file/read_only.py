@@ -13,24 +13,25 @@ import os
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from functools import partial
-from typing import Final
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Final
 
 import apsw
 
 from stepwell.errors import FORK_ADVICE, EngineClosed, FileNotUsable
 from stepwell.model.run import Member, MemberState
 from stepwell.store.sql.inspector import SqlInspector
-from stepwell.store.sql.worker_reads import SqlWorkerReads
 from stepwell.store.sql.workers import WorkerReader
 from stepwell.store.sqlite.file import locking, migrate, mounts, paths
 from stepwell.store.sqlite.file.connecting import check_library, connect, reader_pragmas, set_pragmas, translate
 from stepwell.store.sqlite.file.locking import Identity
-from stepwell.store.sqlite.file_facts import FileFacts, file_facts
-from stepwell.store.sqlite.limited_query import QueryAnswer, QueryBounds, limited_query
-from stepwell.store.sqlite.peers.membership import states_of
 from stepwell.store.sqlite.read_pool import ReadPool
 from stepwell.store.sqlite.statements import SQL
+
+if TYPE_CHECKING:
+    from stepwell.store.sql.worker_reads import SqlWorkerReads
+    from stepwell.store.sqlite.file_facts import FileFacts
+    from stepwell.store.sqlite.limited_query import QueryAnswer, QueryBounds
 
 #: After how many steps of SQLite's machine, some microseconds each hundred, it is looked whether time is up.
 _STEPS_BETWEEN_LOOKS: Final = 20_000
@@ -88,10 +89,15 @@ class Look(SqlInspector):
         self._file = file
         super().__init__(pool, SQL)
         self._workers = WorkerReader(pool, SQL)
-        #: What workers read of runs, for whoever replays them without being one.
-        self.runs = SqlWorkerReads(pool, SQL)
         self._path, self._pool = path, pool
         self._lock_path = path + paths.LOCK_SUFFIX
+
+    @cached_property
+    def runs(self) -> SqlWorkerReads:
+        """What workers read of runs, for whoever replays them without being one."""
+        from stepwell.store.sql.worker_reads import SqlWorkerReads
+
+        return SqlWorkerReads(self._pool, SQL)
 
     def workers(self) -> list[Member]:
         """Return the workers that have not ended, by age, with what the kernel says of their processes.
@@ -106,13 +112,19 @@ class Look(SqlInspector):
 
     def facts(self, now: int) -> FileFacts:
         """Return the facts about the file itself; `now` is the present time."""
+        from stepwell.store.sqlite.file_facts import file_facts
+
         return file_facts(self._path, self._pool, self.last_at(), now)
 
     def query(self, sql: str, most: QueryBounds) -> QueryAnswer:
         """Return what a query of somebody's reads, within these bounds; see `limited_query`."""
+        from stepwell.store.sqlite.limited_query import limited_query
+
         return limited_query(self._file.connect_reader(), sql, most, self._path)
 
     def _states_of(self, seats: list[tuple[int, int]]) -> dict[int, MemberState]:
+        from stepwell.store.sqlite.peers.membership import states_of
+
         found = locking.look(self._lock_path, partial(states_of, seats=seats))
         return dict.fromkeys((epoch for epoch, _ in seats), "active") if found is None else found
 

@@ -1,0 +1,50 @@
+"""What callers may hand in to look at runs, checked before the file is read.
+
+Apart from `stepwell.api.options`, so that a command that only looks does not import what executes workflows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from stepwell.errors import InvalidArgument
+from stepwell.model.lifecycle import STATUSES, Status
+from stepwell.model.names import check_text
+
+if TYPE_CHECKING:
+    from stepwell.definitions.definition import Workflow
+
+#: The most runs that one call lists, or retries.
+MAX_PAGE: Final = 2**31
+
+
+def at_least(number: object, least: int, what: str) -> int:
+    """Return a whole number that is not below `least`; raises `InvalidArgument`."""
+    if not isinstance(number, int) or isinstance(number, bool) or number < least:
+        raise InvalidArgument(f"{what} must be a whole number of at least {least}, not {number!r}")
+    return number
+
+
+def checked_statuses(status: Status | Sequence[Status] | None) -> tuple[Status, ...] | None:
+    """Return the states to list, None for all; raises `InvalidArgument`."""
+    if status is None:
+        return None
+    if not isinstance(status, Iterable):
+        raise InvalidArgument(f"status must be one of {', '.join(STATUSES)}, or a list of them, not {status!r}")
+    wanted = cast("tuple[Status, ...]", (status,) if isinstance(status, str) else tuple(status))
+    for name in wanted:
+        if name not in STATUSES:
+            raise InvalidArgument(f"status must be one of {', '.join(STATUSES)}, not {name!r}")
+    return wanted
+
+
+def checked_workflow(workflow: Workflow[..., Any] | str | None) -> str | None:
+    """Return the name of the workflow whose runs to list, None for all; raises `InvalidArgument`."""
+    if workflow is None or isinstance(workflow, str):
+        return check_text(workflow, "workflow")
+    from stepwell.definitions.definition import Workflow  # whoever has one has imported it
+
+    if isinstance(workflow, Workflow):
+        return workflow.name
+    raise InvalidArgument(f"workflow must be a @workflow or the name of one, not {workflow!r}")
