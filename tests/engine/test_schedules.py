@@ -203,6 +203,19 @@ def test_what_was_due_in_a_downtime_is_done_and_what_is_too_far_back_is_logged(
     assert "from 2024-01-01T12:10:00Z to 2024-01-01T12:30:00Z" in caplog.text
 
 
+def test_of_the_ticks_of_a_downtime_the_last_one_is_what_terminate_running_starts(engine: TestEngine) -> None:
+    engine.schedule(clings, id="late", cron="*/10 * * * *", overlap="terminate_running")
+    engine.advance(600)
+    engine.crash()
+    engine.reopen(clock=VirtualClock(START + timedelta(minutes=41)))
+    engine.idle()
+    assert [engine.get(run).status for run in ids(engine, "late@")] == ["cancelled", "waiting"]
+    outcomes_of = [("12:10", "started"), ("12:20", "skipped"), ("12:30", "skipped"), ("12:40", "started")]
+    assert outcomes(engine, "late") == outcomes_of
+    info = engine.get_schedule("late").info()
+    assert (info.started, info.skipped) == (2, 2)
+
+
 def test_years_of_missed_seconds_are_passed_over_at_once(engine: TestEngine) -> None:
     engine.schedule(note, id="seconds", cron="* * * * * *", catch_up=0)
     engine.crash()

@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import combinations_with_replacement, product
 from pathlib import Path
+from types import SimpleNamespace
 
 import apsw
 import pytest
@@ -27,6 +28,7 @@ from tests.support.processes import Member, child, line, member
 from stepwell.store.sqlite.file.locking import SLOT_BASE, Identity, LockFile
 from stepwell.store.sqlite.file.opening import Database, open_database
 from stepwell.store.sqlite.peers import datagrams, places, questions
+from stepwell.store.sqlite.peers import membership as membership_module
 from stepwell.store.sqlite.peers.datagrams import ANYTHING, DIED, ENDED, MAIL, MAX_KEYS, MEMBERS, WORK, Post
 from stepwell.store.sqlite.peers.deaths import Deaths
 from stepwell.store.sqlite.peers.listener import Callback, Listener
@@ -530,6 +532,25 @@ def test_a_question_that_cannot_be_written_says_nothing_about_who_is_asked(
         other.ask("membership.watch(lambda kind, keys: None)")
         monkeypatch.setattr(questions, "ask", full)
         assert database.membership.ask([7], 60) == {7: "unreachable"}
+
+
+def test_who_leaves_while_it_waits_for_an_answer_reads_and_writes_nothing_any_more(
+    path: str, migrations: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    membership = database.membership
+    with member(path, migrations) as other:
+        seat(other, 7)
+        monkeypatch.setattr(membership_module, "time", SimpleNamespace(sleep=lambda _seconds: database.close()))
+        assert membership.ask([7], 60) == {7: "unreachable"}
+        monkeypatch.undo()
+        # The number of the closed file may be that of any other one.
+        monkeypatch.setattr(questions, "read", lambda *_: pytest.fail("it looked at a file that is not its own"))
+        monkeypatch.setattr(membership, "read_table", lambda: b"".join(map(_seat_in_table, (0, 7))))
+        assert membership.ask([7], 60) == {7: "unreachable"}
+
+
+def _seat_in_table(epoch: int) -> bytes:
+    return epoch.to_bytes(8, "little") + (1).to_bytes(8, "little")
 
 
 def test_two_who_ask_at_once_have_the_same_answer(path: str, migrations: str, database: Database) -> None:

@@ -59,7 +59,7 @@ class StallWatch:
         while not self._stop.wait(self._limit_seconds / _LOOKS_PER_LIMIT):
             try:
                 self._look()
-            except StepwellError as error:
+            except (StepwellError, OSError) as error:  # the file may be closed meanwhile
                 if not self._stop.is_set():
                     _log.warning("the other workers could not be asked: %s", error)
 

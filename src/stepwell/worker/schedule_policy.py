@@ -224,8 +224,7 @@ class _Deciding:
         elif overlap == "buffer_one" and self._buffered:
             self._skip(tick, kind, "another tick waits already")
         elif overlap == "terminate_running":
-            self._advance.terminates += self._running
-            self._running = []
+            self._end_running()
             self._forget_all_buffered()
             self.start(tick, kind)
         elif overlap == "cancel_running":
@@ -236,6 +235,18 @@ class _Deciding:
             self._skip(tick, kind, f"{MAX_BUFFERED} ticks wait already")
         else:
             self._buffer(tick, kind)
+
+    def _end_running(self) -> None:
+        """Have the runs under way ended; one that this decision would start has its tick left out instead."""
+        fresh = {start.run_id: start for start in self._advance.starts}
+        self._advance.terminates += [run for run in self._running if run not in fresh]
+        for start in (fresh[run] for run in self._running if run in fresh):
+            self._advance.starts.remove(start)
+            kind = next((each.kind for each in self._recent if each.run == start.run_id), "tick")
+            self._recent = [each for each in self._recent if each.run != start.run_id]
+            self._counts["started"] -= kind == "tick"
+            self._skip(start.tick, kind, "a later tick came before its run could start")
+        self._running = []
 
     def _forget_all_buffered(self) -> None:
         for before, of in self._buffered:

@@ -315,17 +315,18 @@ class Membership:
             if epoch == self.epoch:
                 answers[epoch] = "answered"
                 continue
-            with suppress(OSError):
-                asked[epoch] = questions.ask(self._descriptor, slot)
-                if _read_entry(self._descriptor, slot)[1] & _WATCHES:
-                    answers[epoch] = "silent"
+            with self._mutex, suppress(OSError):
+                if self.slot >= 0:  # else this process has left: see `busy_for`
+                    asked[epoch] = questions.ask(self._descriptor, slot)
+                    if _read_entry(self._descriptor, slot)[1] & _WATCHES:
+                        answers[epoch] = "silent"
         self.nudge(datagrams.PING, asked)
         give_up_at, pause_seconds = monotonic() + timeout_seconds, _FIRST_PAUSE_SECONDS
         while asked:
             for epoch, number in list(asked.items()):
-                slot = slots[epoch]
-                if questions.read(self._descriptor, slot)[1] >= number or busy.seconds_left(self._descriptor, slot):
-                    answers[epoch] = "answered"
+                answer = self._answer_of(slots[epoch], number)
+                if answer is not None:
+                    answers[epoch] = answer
                     del asked[epoch]
             if monotonic() >= give_up_at:
                 break
@@ -333,6 +334,14 @@ class Membership:
                 time.sleep(pause_seconds)
                 pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
         return answers
+
+    def _answer_of(self, slot: int, number: int) -> Answer | None:
+        """Return what is known of a question: None while it may be answered; nothing ever, once this process left."""
+        with self._mutex:
+            if self.slot < 0:
+                return "unreachable"
+            answered = questions.read(self._descriptor, slot)[1] >= number
+            return "answered" if answered or busy.seconds_left(self._descriptor, slot) else None
 
     def answer_pings(self, post: Callable[[Callable[[], None]], None]) -> None:
         """Have `post(reply)` called, in the thread of `watch`, for a question; whoever is well then calls `reply`.
