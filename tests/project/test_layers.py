@@ -149,6 +149,8 @@ INSIDE: dict[str, list[list[str]]] = {
         ["carrying", "settlements"],
         ["letting_go"],
         ["activation"],
+        ["run_endings"],
+        ["step_dispatch"],
         ["opening", "operation_kinds"],
         ["failure_hooks"],
         ["executions", "permits", "spinning", "starting", "transaction_outlet", "updates"],

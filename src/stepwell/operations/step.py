@@ -1,7 +1,7 @@
 """Steps, in workflow code: the call of one, and why a run waits for its next attempt.
 
-A step is executed, so what is done about one is the worker's own business: `stepwell.worker.activation` hands it out,
-`stepwell.worker.step_outcomes` says what follows from an attempt.
+A step is executed, so what is done about one is the worker's own business: `stepwell.worker.step_dispatch` hands it
+out, `stepwell.worker.step_outcomes` says what follows from an attempt.
 """
 
 from __future__ import annotations

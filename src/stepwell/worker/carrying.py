@@ -18,6 +18,7 @@ from stepwell.worker.failure_log import run_fields
 from stepwell.worker.letting_go import LettingGo
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.opening import answer_with_end
+from stepwell.worker.run_endings import RunEndings
 from stepwell.worker.run_over import RunOver
 from stepwell.worker.runs import Runs
 from stepwell.worker.unit_of_work import UnitOfWork
@@ -28,9 +29,10 @@ _log: Final = logging.getLogger("stepwell")
 class Carrier:
     """Carries runs on until they wait. Knows whose ends are still to be told within the unit under way."""
 
-    def __init__(self, runs: Runs, activator: Activator, letting_go: LettingGo) -> None:
+    def __init__(self, runs: Runs, activator: Activator, endings: RunEndings, letting_go: LettingGo) -> None:
         self._runs = runs
         self._activator = activator
+        self._endings = endings
         self._letting_go = letting_go
         #: Ends that are to be delivered within the unit under way: to which run, to which operation.
         self.ends: list[tuple[int, int, RunOver]] = []
@@ -56,7 +58,7 @@ class Carrier:
 
     def halt(self, run: LoadedRun, reason: BaseException, work: UnitOfWork, step: StepCall) -> None:
         """Halt a run because of the result of one of its steps."""
-        self._over(self._activator.halt(run, reason, work, step=step), work)
+        self._over(self._endings.halt(run, reason, work, step=step), work)
 
     def deliver_cancel(self, run: LoadedRun, reason: str | None, work: UnitOfWork) -> None:
         """Tell a run that it is cancelled, once."""

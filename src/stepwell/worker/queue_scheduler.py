@@ -18,7 +18,6 @@ from stepwell.definitions.step_call import StepCall
 from stepwell.errors import StepwellError, StoreUnavailable
 from stepwell.store.changes import Change
 from stepwell.store.queues import PermitsGranted, PermitStarted, QueueFacts, QueueState
-from stepwell.worker.activation import Activator
 from stepwell.worker.carrying import Carrier
 from stepwell.worker.claims import Claims
 from stepwell.worker.facts import RunsTaken
@@ -26,6 +25,7 @@ from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.queue_agenda import Asking
 from stepwell.worker.queue_policy import Decision, advance, grant, has_room, take
 from stepwell.worker.runs import Runs
+from stepwell.worker.step_dispatch import StepDispatch
 from stepwell.worker.unit_of_work import UnitOfWork
 
 #: How many runs are taken from one queue in one commit: other workers may want some as well.
@@ -35,11 +35,11 @@ MAX_TAKEN: Final = 256
 class QueueScheduler:
     """Decides about queues and limits for one worker; belongs to the worker's thread."""
 
-    def __init__(self, runs: Runs, activator: Activator, carrier: Carrier, claims: Claims) -> None:
+    def __init__(self, runs: Runs, steps: StepDispatch, carrier: Carrier, claims: Claims) -> None:
         self._runs = runs
         self._reads = runs.reads
         self._agenda = runs.agenda
-        self._activator = activator
+        self._steps = steps
         self._carrier = carrier
         self._claims = claims
         #: See `stepwell.store.queues.QueueTaken`; 0 where no real time passes between taking a run and executing it.
@@ -210,7 +210,7 @@ class QueueScheduler:
         if waited:
             run.active += 1
         if attempts.definition.step_options.delivery == "at-most-once":
-            self._activator.execute(run, attempts, runs.batch.work_of(run))
+            self._steps.execute(run, attempts, runs.batch.work_of(run))
         else:
             runs.batch.steps.append(attempts)
         if waited:

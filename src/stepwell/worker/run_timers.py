@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from stepwell.replay.operation import Operation
-from stepwell.worker.activation import DEADLINE_REASON, Activator
+from stepwell.worker.activation import Activator
 from stepwell.worker.carrying import Carrier
 from stepwell.worker.loaded_run import LoadedRun
+from stepwell.worker.run_endings import DEADLINE_REASON
 from stepwell.worker.runs import Runs
 from stepwell.worker.spinning import Spinning
+from stepwell.worker.step_dispatch import StepDispatch
 
 
 class RunTimers:
     """Carries runs on when their times come; a `stepwell.worker.due.Due`."""
 
-    def __init__(self, runs: Runs, activator: Activator, carrier: Carrier, spinning: Spinning) -> None:
+    def __init__(
+        self, runs: Runs, steps: StepDispatch, activator: Activator, carrier: Carrier, spinning: Spinning
+    ) -> None:
         self._runs = runs
+        self._steps = steps
         self._activator = activator
         self._carrier = carrier
         self._spinning = spinning
@@ -44,7 +49,7 @@ class RunTimers:
                 if operation.kind == "timer":
                     timers.append(operation)
                 elif operation.number in run.calls:
-                    self._activator.dispatch(run, run.calls[operation.number], work)
+                    self._steps.dispatch(run, run.calls[operation.number], work)
                 else:
                     self._activator.expire(run, operation, work)
             for place, operation in enumerate(timers, 1):

@@ -25,6 +25,7 @@ from stepwell.worker.activation import Activator
 from stepwell.worker.executions import Executions
 from stepwell.worker.failure_log import run_fields
 from stepwell.worker.loaded_run import LoadedRun
+from stepwell.worker.step_dispatch import StepDispatch
 from stepwell.worker.unit_of_work import UnitOfWork
 
 _log: Final = logging.getLogger("stepwell")
@@ -63,7 +64,8 @@ def check_type(operation: Operation, kind: EntryKind, value: Payload, run_id: st
 class Settler:
     """Enters what was said of steps in the journals of runs that are in memory."""
 
-    def __init__(self, activator: Activator) -> None:
+    def __init__(self, steps: StepDispatch, activator: Activator) -> None:
+        self._steps = steps
         self._activator = activator
 
     def step_of(self, run: LoadedRun, op: int) -> Operation | None:
@@ -76,7 +78,7 @@ class Settler:
         """Have a run go on with the outcome of a step; `advance` must follow."""
         call: StepCall = operation.detail
         run.history.pop(operation.number, None)
-        self._activator.give_up(run, operation, work)
+        self._steps.give_up(run, operation, work)
         entry = operation.answer(run.key, kind, at, value)
         entry = replace(entry, attempt=call.attempt, started_at=call.started_at or at)
         self._activator.deliver(run, entry, work)

@@ -25,6 +25,7 @@ from stepwell.worker.carrying import Carrier
 from stepwell.worker.claims import Claims
 from stepwell.worker.failure_log import attempt_failed, failed_unheard
 from stepwell.worker.loaded_run import LoadedRun, Pausing
+from stepwell.worker.permits import Permits
 from stepwell.worker.runs import Runs
 from stepwell.worker.streams import has_written
 from stepwell.worker.transaction_outlet import TransactionOutlet
@@ -48,9 +49,16 @@ class StepOutcomes:
     """Decides what follows an attempt. Holds the randomness of retry delays and nothing else."""
 
     def __init__(
-        self, runs: Runs, activator: Activator, carrier: Carrier, claims: Claims, chance: Callable[[], float]
+        self,
+        runs: Runs,
+        permits: Permits,
+        activator: Activator,
+        carrier: Carrier,
+        claims: Claims,
+        chance: Callable[[], float],
     ) -> None:
         self._runs = runs
+        self._permits = permits
         self._activator = activator
         self._carrier = carrier
         self._claims = claims
@@ -65,7 +73,7 @@ class StepOutcomes:
             failed_unheard(attempts)
             taken_up = run is not None and number in run.calls  # by another attempt, which has the permit now
             if attempts.permit == "left" or (attempts.permit is not None and not taken_up):
-                self._activator.permits.over(attempts, runs.batch.lone_work())
+                self._permits.over(attempts, runs.batch.lone_work())
             return
         work: UnitOfWork = run.work or runs.batch.work_of(run)
         if attempts.error is None and attempts.refused is None:
@@ -85,7 +93,7 @@ class StepOutcomes:
             work.changes.append(entry)
             run.entries += 1
             if attempts.permit is not None:
-                self._activator.permits.give_back(attempts, work)
+                self._permits.give_back(attempts, work)
             run.execution.deliver(entry)
         else:
             self._failed(run, attempts, work, runs.now)
@@ -99,12 +107,12 @@ class StepOutcomes:
 
     def permit_free(self, attempts: StepCall, attempt: int) -> None:
         """Free the permit that an attempt was left with, whose execution is over now; an event."""
-        self._activator.permits.free(attempts, attempt, self._runs.batch.lone_work())
+        self._permits.free(attempts, attempt, self._runs.batch.lone_work())
 
     def _failed(self, run: LoadedRun, attempts: StepCall, work: UnitOfWork, now: int) -> None:
         """Record an attempt that ended without a result, and what follows: another attempt, an exception, or a halt."""
         run.active -= 1
-        self._activator.permits.ended(attempts, work)
+        self._permits.ended(attempts, work)
         if attempts.refused is not None:
             self._refuse(run, attempts, attempts.refused, work, now)
             return

@@ -30,7 +30,7 @@ from stepwell.replay.kinds import Kinds
 from stepwell.store.changes import RunRetried
 from stepwell.values.failure_codec import FailureCodec
 from stepwell.values.failure_info import FailureInfo
-from stepwell.worker.activation import DEADLINE_REASON
+from stepwell.worker.run_endings import DEADLINE_REASON
 
 
 class Undoing(msgspec.Struct, frozen=True):

@@ -14,10 +14,10 @@ from stepwell.model.clock import MICROSECONDS
 from stepwell.model.run import RunRecord
 from stepwell.model.start_policy import REPLACED_REASON
 from stepwell.store.changes import RunMoved
-from stepwell.worker.activation import FOLLOWED_BY_NOBODY, Activator
 from stepwell.worker.carrying import Carrier
 from stepwell.worker.failure_hooks import Failed, tell_of_failure
 from stepwell.worker.failure_log import run_ended_line
+from stepwell.worker.run_endings import FOLLOWED_BY_NOBODY, RunEndings
 from stepwell.worker.run_over import RunOver
 from stepwell.worker.runs import Runs
 from stepwell.worker.starting import no_workflow
@@ -32,10 +32,10 @@ _AGAIN: Final = MICROSECONDS
 class Unstarted:
     """Moves and ends such runs for one worker, whose batch it fills."""
 
-    def __init__(self, runs: Runs, activator: Activator, carrier: Carrier, *, takes_work: bool) -> None:
+    def __init__(self, runs: Runs, endings: RunEndings, carrier: Carrier, *, takes_work: bool) -> None:
         self._runs = runs
         self._reads = runs.reads
-        self._activator = activator
+        self._endings = endings
         self._carrier = carrier
         self._takes_work = takes_work
         self._ending_overdue = False  # ends of runs at their deadlines are not committed yet
@@ -70,7 +70,7 @@ class Unstarted:
         has_begun = record.started_at is not None
         may_be_followed = record.cancel_reason == REPLACED_REASON
         late_to = record.parent if may_be_followed else FOLLOWED_BY_NOBODY
-        self._activator.record_end(over, work, has_children=has_begun, unstarted=not has_begun, late_to=late_to)
+        self._endings.record_end(over, work, has_children=has_begun, unstarted=not has_begun, late_to=late_to)
         runs.batch.ending[record.key] = over
         if not may_be_followed:
             self._carrier.tell_watchers(record.id, record.parent, over, work)

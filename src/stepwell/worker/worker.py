@@ -45,11 +45,13 @@ from stepwell.worker.pace import LEAST
 from stepwell.worker.permits import Permits
 from stepwell.worker.queue_agenda import QueueAgenda
 from stepwell.worker.queue_scheduler import QueueScheduler
+from stepwell.worker.run_endings import RunEndings
 from stepwell.worker.run_timers import RunTimers
 from stepwell.worker.runs import Capacity, Runs, no_tokens
 from stepwell.worker.schedules import Schedules
 from stepwell.worker.settlements import Settler
 from stepwell.worker.spinning import Spinning
+from stepwell.worker.step_dispatch import StepDispatch
 from stepwell.worker.step_outcomes import StepOutcomes
 from stepwell.worker.ticks import Ticks
 from stepwell.worker.unit_of_work import UnitOfWork
@@ -82,19 +84,21 @@ class Worker:
         permits = Permits(runs)
         self.executions = executions = Executions(runs)
         self.spinning = Spinning(runs)
-        self.activator = Activator(runs, operations, permits, executions, self.spinning)
+        self._dispatch = dispatch = StepDispatch(runs, permits)
+        endings = RunEndings(runs, dispatch)
+        self.activator = Activator(runs, operations, dispatch, endings, executions, self.spinning)
         self._letting_go = LettingGo(runs, permits)
-        self.carrier = Carrier(runs, self.activator, self._letting_go)
-        self.unstarted = Unstarted(runs, self.activator, self.carrier, takes_work=takes_work)
-        self._timers = RunTimers(runs, self.activator, self.carrier, self.spinning)
+        self.carrier = Carrier(runs, self.activator, endings, self._letting_go)
+        self.unstarted = Unstarted(runs, endings, self.carrier, takes_work=takes_work)
+        self._timers = RunTimers(runs, dispatch, self.activator, self.carrier, self.spinning)
         self._ticks = Ticks(runs, self.spinning, self.activator, self.carrier)
         self.claims = Claims(runs, self.unstarted, takes_work=takes_work)
-        self.settler = Settler(self.activator)
+        self.settler = Settler(dispatch, self.activator)
         self.loader = Loader(
             runs, executions, self._letting_go, self.carrier, self.unstarted, self.claims, self.settler
         )
-        self.scheduler = QueueScheduler(runs, self.activator, self.carrier, self.claims)
-        self.steps = StepOutcomes(runs, self.activator, self.carrier, self.claims, chance)
+        self.scheduler = QueueScheduler(runs, dispatch, self.carrier, self.claims)
+        self.steps = StepOutcomes(runs, permits, self.activator, self.carrier, self.claims, chance)
         self.inbox = Inbox(runs, self.activator, self.carrier, self.scheduler, self.settler)
         self.arrivals = Arrivals(
             runs, self.activator, self.carrier, self.unstarted, self.claims, self.loader, self._letting_go
@@ -261,7 +265,7 @@ class Worker:
             run = self.memory.runs.get(attempt.run_key)
             if run is not None and attempt.wanted and not attempt.visible:
                 attempt.visible = True
-                self.batch.work_of(run).changes.append(self.activator.started_entry(attempt))
+                self.batch.work_of(run).changes.append(self._dispatch.started_entry(attempt))
                 run.entries += 1
 
     def evict(self) -> None:
