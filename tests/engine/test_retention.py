@@ -192,6 +192,7 @@ ROWS = {
     "stepwell_settlements": "(run, op, kind, at) VALUES (1, 1, 'step', 1)",
     "stepwell_streams": "(key, run, name, next, last_op) VALUES (7, 1, 's', 1, 1)",
     "stepwell_stream_items": "(stream, number, op, attempt, at) VALUES (7, 0, 1, 0, 1)",
+    "stepwell_progress": "(run, op, kind, name, attempt, done, began_at, at) VALUES (1, 1, 'step', 's', 1, 0.5, 1, 1)",
     "stepwell_promises": "(token, run, op, created_at, form) VALUES ('t', 1, 1, 1, '{}')",
 }
 KEYS = {"stepwell_stream_items": "stream = 7", "stepwell_watches": "run = 1 OR watcher = 1"}

@@ -26,6 +26,7 @@ PURGE: Final = (
     "messages_purged",
     "values_purged",
     "summaries_purged",
+    "progress_purged",
     "stream_items_purged",
     "streams_purged",
     "watches_purged",

@@ -142,7 +142,7 @@ class Successors(Part):
         journal_from = self._begin_chapter(run, "started", at)  # with all entries of the one before written
         ops_before = self._row("last_op", run)[0]
         self._execute(self._sql["chapter_begun"], (run, "started", at, journal_from, None, ops_before))
-        for name in ("values_purged", "stream_items_purged", "streams_purged", "settlements_purged"):
+        for name in ("values_purged", "stream_items_purged", "streams_purged", "settlements_purged", "progress_purged"):
             self._execute(self._sql[name], (to_json([run]),))
         self._execute(self._sql["messages_before_deleted"], (run, start.messages_after))
         queue = None if start.entry is None else start.entry.queue

@@ -1,4 +1,4 @@
--- What the scripts 1 to 6 make of an empty file, for new files to begin with: without the tables that later
+-- What the scripts 1 to 7 make of an empty file, for new files to begin with: without the tables that later
 -- scripts build anew. Made from the scripts, by tests/store/test_baseline.py, which compares the two. Do not edit.
 
 CREATE TABLE stepwell_journal (
@@ -34,7 +34,7 @@ CREATE TABLE stepwell_messages (
     sent_at INTEGER NOT NULL,
     taken_at INTEGER, sender
     /* The epoch of the worker that wrote it: the owner of the run has to look for those of others. */
-    INTEGER,
+    INTEGER, op INTEGER CHECK (op IS NULL OR op >= 1), answered_at INTEGER, failed INTEGER NOT NULL DEFAULT 0 CHECK (failed = 0 OR failed = 1), answer ANY CHECK (answer IS NULL OR answered_at IS NOT NULL),
     CHECK (taken_at IS NULL OR (key IS NOT NULL AND value IS NULL))
 ) STRICT;
 
@@ -82,7 +82,7 @@ CREATE TABLE stepwell_workers (
     /* The workflows that it has, as JSON; NULL: not known. */
     TEXT, queues
     /* The queues that it takes runs from, as JSON; NULL: all. */
-    TEXT) STRICT;
+    TEXT, versions TEXT) STRICT;
 
 CREATE INDEX stepwell_workers_present ON stepwell_workers (ended_at) WHERE ended_at IS NULL;
 
@@ -109,22 +109,6 @@ SELECT
     CASE WHEN entry.started_at > 0 THEN (entry.at - entry.started_at) / 1e6 END AS took_seconds
 FROM stepwell_journal AS entry
 JOIN stepwell_runs AS run ON run.key = entry.run;
-
-CREATE VIEW stepwell_message_view AS
--- The messages that are still to be received, and the remembered keys of those that were.
-SELECT
-    message.position AS position,
-    run.id AS run_id,
-    message.name AS name,
-    message.key AS key,
-    CASE typeof(message.value)
-        WHEN 'blob' THEN '(' || length(message.value) || ' bytes compressed)' ELSE message.value
-    END AS value,
-    strftime('%Y-%m-%dT%H:%M:%fZ', message.sent_at / 1e6, 'unixepoch') AS sent_at,
-    strftime('%Y-%m-%dT%H:%M:%fZ', message.taken_at / 1e6, 'unixepoch') AS taken_at,
-    message.sender AS sender
-FROM stepwell_messages AS message
-JOIN stepwell_runs AS run ON run.key = message.run;
 
 CREATE VIEW stepwell_worker_view AS
 -- The workers that ever opened the file, and how many runs each has in memory now. One without ended_at lives, or has
@@ -313,13 +297,20 @@ CREATE TABLE stepwell_journal_kinds (
     -- 0: history only; a replay checks it, and tells the code nothing.
     delivered INTEGER NOT NULL CHECK (delivered = 0 OR delivered = 1)
 ) STRICT, WITHOUT ROWID;
+INSERT INTO stepwell_journal_kinds VALUES ('answered', 'answer', 1);
 INSERT INTO stepwell_journal_kinds VALUES ('attempt_failed', 'step', 0);
 INSERT INTO stepwell_journal_kinds VALUES ('cancel', 'cancel', 1);
 INSERT INTO stepwell_journal_kinds VALUES ('chapter', 'chapter', 0);
 INSERT INTO stepwell_journal_kinds VALUES ('child', 'start', 1);
 INSERT INTO stepwell_journal_kinds VALUES ('child_failed', 'start', 1);
+INSERT INTO stepwell_journal_kinds VALUES ('described', 'describe', 1);
+INSERT INTO stepwell_journal_kinds VALUES ('look_failed', 'look', 1);
+INSERT INTO stepwell_journal_kinds VALUES ('looked', 'look', 1);
 INSERT INTO stepwell_journal_kinds VALUES ('message', 'receive', 1);
 INSERT INTO stepwell_journal_kinds VALUES ('patched', 'patch', 1);
+INSERT INTO stepwell_journal_kinds VALUES ('promise_failed', 'promise', 1);
+INSERT INTO stepwell_journal_kinds VALUES ('promise_kept', 'promise', 1);
+INSERT INTO stepwell_journal_kinds VALUES ('promised', 'promise', 0);
 INSERT INTO stepwell_journal_kinds VALUES ('published', 'publish', 1);
 INSERT INTO stepwell_journal_kinds VALUES ('result', 'result', 1);
 INSERT INTO stepwell_journal_kinds VALUES ('result_failed', 'result', 1);
@@ -328,7 +319,11 @@ INSERT INTO stepwell_journal_kinds VALUES ('sent', 'send', 1);
 INSERT INTO stepwell_journal_kinds VALUES ('step', 'step', 1);
 INSERT INTO stepwell_journal_kinds VALUES ('step_failed', 'step', 1);
 INSERT INTO stepwell_journal_kinds VALUES ('step_started', 'step', 0);
+INSERT INTO stepwell_journal_kinds VALUES ('stream_failed', 'stream', 1);
+INSERT INTO stepwell_journal_kinds VALUES ('streamed', 'stream', 1);
 INSERT INTO stepwell_journal_kinds VALUES ('timer', 'timer', 1);
+INSERT INTO stepwell_journal_kinds VALUES ('update', 'update', 1);
+INSERT INTO stepwell_journal_kinds VALUES ('update_failed', 'answer', 1);
 
 CREATE TABLE stepwell_entry_states (
     -- The states of what stands in a queue or waits for a permit; stepwell.model.permit_states has them, and is tested
@@ -447,9 +442,6 @@ CREATE INDEX stepwell_runs_by_parent ON stepwell_runs (parent) WHERE parent IS N
 
 CREATE INDEX stepwell_runs_by_end ON stepwell_runs (ended_at) WHERE ended_at IS NOT NULL;
 
-CREATE INDEX stepwell_runs_pending ON stepwell_runs (workflow)
-    WHERE status = 'pending' AND queued = 0 AND suspect = 0 AND paused = 0;
-
 CREATE INDEX stepwell_runs_by_deadline ON stepwell_runs (coalesce(cancel_requested_at, deadline_at))
     WHERE coalesce(cancel_requested_at, deadline_at) IS NOT NULL AND status = 'pending' AND started_at IS NULL;
 
@@ -528,7 +520,8 @@ CREATE TABLE stepwell_chapters (
     -- The highest key of a run when it began: no run below is a child of what its code starts anew.
     runs_before INTEGER NOT NULL CHECK (runs_before >= 0),
     -- What its code was given; of the present one the run's row has it.
-    input ANY,
+    input ANY, forked_from TEXT, forked_op INTEGER, forked_as INTEGER
+    CHECK ((forked_as IS NULL) = (forked_from IS NULL) AND (forked_op IS NULL) = (forked_from IS NULL)),
     PRIMARY KEY (run, number),
     CHECK (ended_at IS NOT NULL OR input IS NULL)
 ) STRICT, WITHOUT ROWID;
@@ -597,3 +590,215 @@ CREATE TABLE stepwell_bulk_acts (
 ) STRICT;
 
 CREATE INDEX stepwell_bulk_acts_open ON stepwell_bulk_acts (worker) WHERE ended_at IS NULL;
+
+CREATE TABLE stepwell_summaries (
+    -- What a call of a step is about, in a line for people. Few calls have one, so it is no column of the journal.
+    run INTEGER NOT NULL REFERENCES stepwell_runs (key),
+    op INTEGER NOT NULL CHECK (op > 0),
+    summary TEXT NOT NULL CHECK (summary <> ''),
+    PRIMARY KEY (run, op)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE stepwell_steps (
+    -- The names that such runs have had in the place of a workflow's ("step:" and the name of the step), so that a worker
+    -- knows which of its steps to look for.
+    name TEXT NOT NULL PRIMARY KEY CHECK (name <> '')
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE stepwell_replacements (
+    -- Starts that wait for the end of the run that has their id, and was asked to stop: one of each run, the last. The
+    -- transaction that writes the end has the run begin again, with this.
+    run INTEGER PRIMARY KEY REFERENCES stepwell_runs (key),
+    at INTEGER NOT NULL,
+    fingerprint INTEGER NOT NULL,
+    deadline_at INTEGER,
+    ahead INTEGER NOT NULL,
+    reason TEXT,
+    -- Messages to the run up to this position were meant for the one that ends.
+    messages_after INTEGER NOT NULL,
+    -- How it stands in a queue, as JSON (Entered in stepwell.store.queues); NULL: in none.
+    entry TEXT,
+    input ANY
+) STRICT;
+
+CREATE TABLE stepwell_attributes (
+    -- What somebody, or its own code, said of a run: typed values by name.
+    run INTEGER NOT NULL REFERENCES stepwell_runs (key),
+    name TEXT NOT NULL CHECK (name <> ''),
+    -- 'str', 'number', 'bool' or 'datetime': what the value stands for. Values of one kind are compared with each other.
+    kind TEXT NOT NULL CHECK (
+        kind = 'str' AND typeof(value) = 'text' OR kind = 'number' AND typeof(value) IN ('integer', 'real')
+        OR kind = 'bool' AND value IN (0, 1) OR kind = 'datetime' AND typeof(value) = 'integer'
+    ),
+    -- A time is microseconds since the Unix epoch, UTC, by the wall clock.
+    value ANY NOT NULL,
+    PRIMARY KEY (run, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX stepwell_attributes_by_value ON stepwell_attributes (name, kind, value, run);
+
+CREATE TABLE stepwell_tags (
+    -- The same in single words.
+    run INTEGER NOT NULL REFERENCES stepwell_runs (key),
+    tag TEXT NOT NULL CHECK (tag <> ''),
+    PRIMARY KEY (run, tag)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX stepwell_tags_by_tag ON stepwell_tags (tag, run);
+
+CREATE INDEX stepwell_runs_by_workflow ON stepwell_runs (workflow);
+
+CREATE INDEX stepwell_runs_pending ON stepwell_runs (workflow)
+    WHERE status = 'pending' AND queued = 0 AND suspect = 0 AND paused = 0;
+
+CREATE INDEX stepwell_runs_by_creation ON stepwell_runs (created_at);
+
+CREATE INDEX stepwell_runs_by_start ON stepwell_runs (started_at) WHERE started_at IS NOT NULL;
+
+CREATE INDEX stepwell_runs_by_queue ON stepwell_runs (queue) WHERE queue IS NOT NULL;
+
+CREATE INDEX stepwell_runs_cancelled ON stepwell_runs (status) WHERE status = 'cancelled';
+
+CREATE INDEX stepwell_runs_unwell ON stepwell_runs (workflow, status) WHERE status = 'failed' OR status = 'cancelled';
+
+CREATE INDEX stepwell_runs_parked ON stepwell_runs (key) WHERE status = 'waiting' AND owner IS NULL;
+
+CREATE TABLE stepwell_settlements (
+    -- How a step ended, as somebody says who found out, until the run's worker enters it in the journal. Empty but for what
+    -- no worker has taken yet.
+    run INTEGER NOT NULL REFERENCES stepwell_runs (key),
+    op INTEGER NOT NULL CHECK (op >= 1),
+    -- The entry that it becomes, and its value.
+    kind TEXT NOT NULL CHECK (kind = 'step' OR kind = 'step_failed'),
+    value ANY,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (run, op)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE stepwell_streams (
+    -- What runs write for readers outside, item after item. A run's streams have names.
+    key INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL REFERENCES stepwell_runs (key),
+    name TEXT NOT NULL CHECK (name <> ''),
+    -- The offset that the next item gets, from 0, and that of the first item that is kept: those before were deleted.
+    next INTEGER NOT NULL CHECK (next >= 0),
+    first INTEGER NOT NULL DEFAULT 0 CHECK (first >= 0 AND first <= next),
+    -- The highest operation that has written an item, so that a step that writes for the first time need not look for items
+    -- of an earlier execution of itself.
+    last_op INTEGER NOT NULL,
+    -- The operation that closed it, by which a retry or a rewind finds that it is open again.
+    closed_by INTEGER,
+    closed_at INTEGER,
+    CHECK ((closed_by IS NULL) = (closed_at IS NULL)),
+    UNIQUE (run, name)
+) STRICT;
+
+CREATE TABLE stepwell_stream_items (
+    -- One log for the whole file, only ever appended to, as the journal and for the same reason.
+    position INTEGER PRIMARY KEY,
+    stream INTEGER NOT NULL REFERENCES stepwell_streams (key),
+    number INTEGER NOT NULL CHECK (number >= 0),
+    -- The operation that wrote it, and which attempt of it; 0 for the workflow itself.
+    op INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    -- 1: the attempt was repeated, or the operation undone. Set later, in place: SQLite keeps 0 and 1 in no byte at all.
+    superseded INTEGER NOT NULL DEFAULT 0 CHECK (superseded = 0 OR superseded = 1),
+    at INTEGER NOT NULL,
+    value ANY
+) STRICT;
+
+CREATE INDEX stepwell_stream_items_by_stream ON stepwell_stream_items (stream, number, op);
+
+CREATE VIEW stepwell_stream_view AS
+-- The items of streams for human eyes.
+SELECT
+    run.id AS run_id,
+    stream.name AS stream,
+    item.number AS item,
+    CASE typeof(item.value) WHEN 'blob' THEN '(' || length(item.value) || ' bytes compressed)' ELSE item.value END AS value,
+    item.op AS op,
+    nullif(item.attempt, 0) AS attempt,
+    item.superseded AS superseded,
+    strftime('%Y-%m-%dT%H:%M:%fZ', item.at / 1e6, 'unixepoch') AS at
+FROM stepwell_stream_items AS item
+JOIN stepwell_streams AS stream ON stream.key = item.stream
+JOIN stepwell_runs AS run ON run.key = stream.run;
+
+CREATE TABLE stepwell_promises (
+    -- In the order in which they were made.
+    number INTEGER PRIMARY KEY,
+    -- What whoever may answer has in hand. Random, and so long that nobody guesses it.
+    token TEXT NOT NULL UNIQUE CHECK (token <> ''),
+    run INTEGER NOT NULL REFERENCES stepwell_runs (key),
+    -- The number of the operation in its run.
+    op INTEGER NOT NULL CHECK (op >= 1),
+    -- What has become of it: it leaves 'open' once, in one transaction, and the run is told what this row says.
+    -- 'withdrawn': the run goes on from before it was made. stepwell.model.promise has the states.
+    state TEXT NOT NULL DEFAULT 'open' CHECK (
+        state = 'open' OR state = 'resolved' OR state = 'rejected' OR state = 'timed_out' OR state = 'withdrawn'
+    ),
+    created_at INTEGER NOT NULL,
+    -- From then on it is answered no more. NULL: it waits as long as its run.
+    deadline_at INTEGER,
+    ended_at INTEGER,
+    -- Who answered, in words.
+    by TEXT,
+    -- How a person is asked, see stepwell.model.promise.
+    form ANY NOT NULL,
+    -- The value, or the failure that it was rejected with.
+    answer ANY,
+    CHECK ((state = 'open') = (ended_at IS NULL)),
+    CHECK (answer IS NULL OR state = 'resolved' OR state = 'rejected')
+) STRICT;
+
+CREATE INDEX stepwell_promises_by_run ON stepwell_promises (run);
+
+CREATE INDEX stepwell_promises_open ON stepwell_promises (number) WHERE state = 'open';
+
+CREATE VIEW stepwell_promise_view AS
+-- Promises for human eyes.
+SELECT
+    promise.token AS token,
+    run.id AS run_id,
+    run.workflow AS workflow,
+    promise.op AS op,
+    promise.state AS state,
+    strftime('%Y-%m-%dT%H:%M:%fZ', (promise.created_at - run.ahead) / 1e6, 'unixepoch') AS created_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', (promise.deadline_at - run.ahead) / 1e6, 'unixepoch') AS deadline_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', (promise.ended_at - run.ahead) / 1e6, 'unixepoch') AS ended_at,
+    promise.by AS by,
+    CASE typeof(promise.form) WHEN 'blob' THEN '(' || length(promise.form) || ' bytes compressed)' ELSE promise.form END
+        AS form,
+    CASE typeof(promise.answer)
+        WHEN 'blob' THEN '(' || length(promise.answer) || ' bytes compressed)' ELSE promise.answer
+    END AS answer
+FROM stepwell_promises AS promise
+JOIN stepwell_runs AS run ON run.key = promise.run;
+
+CREATE INDEX stepwell_messages_by_op ON stepwell_messages (run, op) WHERE op IS NOT NULL;
+
+CREATE VIEW stepwell_message_view AS
+-- Messages for human eyes, with the updates among them.
+SELECT
+    message.position AS position,
+    run.id AS run_id,
+    CASE WHEN message.name < ' ' THEN 'update' ELSE 'message' END AS kind,
+    ltrim(message.name, char(31)) AS name,
+    ltrim(message.key, char(31)) AS key,
+    CASE typeof(message.value)
+        WHEN 'blob' THEN '(' || length(message.value) || ' bytes compressed)' ELSE message.value
+    END AS value,
+    strftime('%Y-%m-%dT%H:%M:%fZ', message.sent_at / 1e6, 'unixepoch') AS sent_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', message.taken_at / 1e6, 'unixepoch') AS taken_at,
+    message.sender AS sender,
+    strftime('%Y-%m-%dT%H:%M:%fZ', message.answered_at / 1e6, 'unixepoch') AS answered_at,
+    message.failed AS failed,
+    CASE typeof(message.answer)
+        WHEN 'blob' THEN '(' || length(message.answer) || ' bytes compressed)' ELSE message.answer
+    END AS answer
+FROM stepwell_messages AS message
+JOIN stepwell_runs AS run ON run.key = message.run;
+
+CREATE INDEX stepwell_workers_by_versions ON stepwell_workers (epoch) WHERE versions IS NOT NULL AND ended_at IS NULL;
+
+CREATE INDEX stepwell_runs_by_version ON stepwell_runs (workflow, version) WHERE version IS NOT NULL AND ended_at IS NULL;
