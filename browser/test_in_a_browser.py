@@ -181,6 +181,20 @@ def test_a_filter_is_completed_and_kept_in_the_address(opened: Window) -> None:
     expect(page.get_by_role("alert")).to_contain_text("is 'status' meant")
 
 
+def test_a_view_is_saved_gone_to_and_forgotten(opened: Window) -> None:
+    page = opened.open("/runs?filter=workflow:shop.approval")
+    page.get_by_label("Name of the view").fill("<b>Mine</b>")
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="Needs somebody").click()
+    page.wait_for_url(re.compile("halted"))
+    page.get_by_role("link", name="<b>Mine</b>").click()
+    page.wait_for_url(re.compile("shop.approval"))
+    expect(page.locator("[data-filter]")).to_have_value("workflow:shop.approval")
+    page.wait_for_timeout(2_500)  # for the page to ask for itself again
+    page.get_by_role("button", name="Forget the view <b>Mine</b>").click()
+    expect(page.get_by_role("link", name="<b>Mine</b>")).to_have_count(0)
+
+
 def test_an_operation_is_chosen_and_the_panes_divide(opened: Window) -> None:
     page = opened.open("/run?id=order-1007")
     page.locator(".row .label").first.click()

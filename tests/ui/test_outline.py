@@ -59,6 +59,10 @@ def test_long_idle_spans_are_folded_and_times_keep_their_order() -> None:
     assert axis.x(day * 2) == 1000
 
 
+def test_nothing_is_folded_where_nothing_took_any_time() -> None:
+    assert Axis(0, 86_400 * SECOND, [(0, 0), (5, 5)], folds=True).folds == []
+
+
 def test_a_bar_can_be_seen_and_stays_within_the_width() -> None:
     entries = [entry(number, number, "step", 2 + number / 1e6, 1, 2 + number / 1e6) for number in range(1, 5)]
     outline = outline_of(entries, [Wait("timer", 9, until=10**15)], span(None, 1e6), {}, is_cut=False)

@@ -112,6 +112,34 @@ def test_fields_are_hidden_wherever_they_are(made: Path) -> None:
         assert "hidden" in text, page
 
 
+def test_attributes_are_hidden_as_well(engine: Engine) -> None:
+    engine.start(approval, "x", id="hides", attributes={"phone": "555-1234", "city": "Bonn"})
+    visitor = browser(app(engine, token=TOKEN, redact=["phone"])).log_in()
+    for page in ("/runs", "/run?id=hides"):
+        text = visitor.get(page).text
+        assert "555-1234" not in text
+        assert ("Bonn" in text) == (page != "/runs")  # in the list, why it waits stands there
+
+
+def test_the_list_leads_from_a_filter_to_an_act_on_all_that_match(looking: Browser, acting: Browser) -> None:
+    assert "/bulk?filter=status%3Afailed" in acting.get("/runs?filter=status:failed").text
+    assert "/bulk?filter" not in acting.get("/runs").text  # not by mistake on all there are
+    assert "/bulk?filter" not in acting.get("/runs?filter=stauts:failed").text
+    assert "/bulk?filter" not in looking.get("/runs?filter=status:failed").text  # of a mere file
+
+
+def test_the_list_has_the_queue_and_how_often_a_run_was_begun(engine: Engine, acting: Browser) -> None:
+    engine.start(checkout, "bad", id="bad", queue="ui.q")
+    with pytest.raises(ValueError, match="no such address"):
+        engine.get("bad").result(timeout=30)
+    engine.get("bad").retry()
+    with pytest.raises(ValueError, match="no such address"):
+        engine.get("bad").result(timeout=30)
+    text = acting.get("/runs").text
+    assert "filter=queue%3Aui.q" in text
+    assert 'data-label="attempts">2<' in text
+
+
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',

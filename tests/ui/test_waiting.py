@@ -75,7 +75,9 @@ def test_a_promise_is_answered_by_the_form_of_its_type(
     assert visitor.submit("/waiting/answer", **form).headers["location"] == "/waiting?done=answer"
     assert asking.get(kind).result(timeout=30) == answer
     assert asking.get(kind).acts()[-1].by == "ada (web)"
-    assert visitor.submit("/waiting/answer", **form).status_code == 400  # answered already
+    assert visitor.submit("/waiting/answer", **form).status_code == 303  # a double click does nothing more
+    assert visitor.submit("/waiting/answer", **(form | {"act": "reject"})).status_code == 409  # answered already
+    assert visitor.submit("/waiting/answer", **(form | {"token": "another"})).status_code == 404
 
 
 def test_a_promise_is_refused_and_what_does_not_fit_is_not_taken(asking: Engine) -> None:
@@ -121,7 +123,22 @@ def test_a_run_that_asks_leads_to_its_form(asking: Engine) -> None:
     asked(asking, visitor, "bool")
     assert "/waiting?id=bool" in visitor.get("/run?id=bool").text
     assert token_of(visitor.get("/waiting?id=bool").text)
-    assert "asks nobody" in visitor.get("/waiting?id=another").text
+    asking.get("bool").terminate()
+    assert "asks nobody" in visitor.get("/waiting?id=bool").text
+    assert visitor.get("/waiting?id=another").status_code == 404
+
+
+def test_the_overview_has_what_is_asked_first(asking: Engine) -> None:
+    visitor = browser(app(asking, token=TOKEN)).log_in()
+    assert "Waiting for a person" not in visitor.get("/").text
+    for number in range(7):
+        asking.start(asks, "int", id=f"asks-{number}")
+    while len(asking.promises()) < 7:
+        pass
+    page = visitor.get("/").text
+    oldest = [promise.run_id for promise in asking.promises()]
+    assert all(f"/waiting?id={run}" in page for run in oldest[:5])
+    assert all(f"/waiting?id={run}" not in page for run in oldest[5:])
 
 
 def test_what_was_not_filled_in_is_left_out() -> None:

@@ -346,16 +346,28 @@ class ReadService(OverviewService):
             raise unknown_token()
         return found
 
-    def promises(self) -> list[PromiseInfo]:
-        """Return the open promises of runs that have not ended, the oldest first."""
+    def promises(self, most: int | None = None, run_id: str | None = None) -> list[PromiseInfo]:
+        """Return the open promises of runs that have not ended, or of one run, the oldest first, at most so many.
+
+        Raises `RunNotFound`.
+        """
         from stepwell.api.promise_views import PromiseInfo
 
         found: list[PromiseInfo] = []
-        after = 0
-        while page := self._inspector.promises_open(after, MAX_PAGE):
+        run, after = None if run_id is None else self.record(run_id).key, 0
+        limit = MAX_PAGE if most is None else min(most, MAX_PAGE)
+        while page := self._inspector.promises_open(after, limit, run):
             found += [PromiseInfo.of(record, self._codec) for record in page]
             after = page[-1].number
-        return found
+            if most is not None and len(found) >= most:
+                break
+        return found[:most]
+
+    def promise_info(self, token: str) -> PromiseInfo:
+        """Return how the promise with this token asks, open or not; raises `PromiseNotFound`."""
+        from stepwell.api.promise_views import PromiseInfo
+
+        return PromiseInfo.of(self.promise(token), self._codec)
 
     # --- schedules ---------------------------------------------------------------------------------------------------
 

@@ -62,6 +62,9 @@ class PromiseReads(Protocol):
         """Return those of a run's operations that are promises, as they are now."""
         ...
 
-    def promises_open(self, after: int, limit: int) -> list[PromiseRecord]:
-        """Return the open promises of runs that have not ended, the oldest first: those with numbers above `after`."""
+    def promises_open(self, after: int, limit: int, run: int | None = None) -> list[PromiseRecord]:
+        """Return the open promises of runs that have not ended, or of one `run`, the oldest first.
+
+        They are those with numbers above `after`.
+        """
         ...

@@ -24,6 +24,7 @@ from stepwell.api.face import Face
 from stepwell.api.read_service import ReadService
 from stepwell.errors import (
     InvalidArgument,
+    PromiseNotFound,
     QueueNotFound,
     ReadTooLong,
     RunNotFound,
@@ -233,6 +234,7 @@ class Site:
             "is_live": visit.is_live,
             "file": self._title,
             "can_log_out": self._authenticate is None,
+            "hide": self.redactor.of,
             "done": _DONE.get(visit.query.get("done", ""), ""),
         }
 
@@ -357,7 +359,7 @@ class NotAllowed(StepwellError):
 
 _STATUSES: Final[tuple[tuple[tuple[type[StepwellError], ...], int], ...]] = (
     ((NotAllowed,), 403),
-    ((RunNotFound, QueueNotFound, ScheduleNotFound), 404),
+    ((RunNotFound, QueueNotFound, ScheduleNotFound, PromiseNotFound), 404),
     ((InvalidArgument,), 400),
     ((ReadTooLong, StoreError), 503),
 )

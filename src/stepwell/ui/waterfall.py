@@ -63,7 +63,10 @@ class Axis:
     def __init__(self, begin: int, end: int, busy: Iterable[tuple[int, int]], *, folds: bool) -> None:
         end = max(end, begin + 1)
         least = max(_FOLDED_FROM * (end - begin), _FOLDED_FROM_SECONDS * MICROSECONDS)
-        gaps = [gap for gap in _gaps(begin, end, busy) if folds and gap[1] - gap[0] >= least]
+        spans = list(busy)
+        # Where nothing took any time there is nothing that a fold would make room for.
+        folds = folds and any(stop > start for start, stop in spans)
+        gaps = [gap for gap in _gaps(begin, end, spans) if folds and gap[1] - gap[0] >= least]
         kept = (end - begin) - sum(stop - start for start, stop in gaps)
         scale = (_WIDTH - _FOLD_WIDTH * len(gaps)) / max(kept, 1)
         self._times: list[int] = [begin]

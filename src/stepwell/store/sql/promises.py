@@ -83,6 +83,6 @@ class PromiseReader(ScheduleReader):
         """Return those of a run's operations that are promises, as they are now."""
         return [PromiseFacts(*row) for row in self._rows("promises_of_run", run, to_json(ops))]
 
-    def promises_open(self, after: int, limit: int) -> list[PromiseRecord]:
+    def promises_open(self, after: int, limit: int, run: int | None = None) -> list[PromiseRecord]:
         """Return the open promises of runs that have not ended, the oldest first."""
-        return [PromiseRecord(*row) for row in self._rows("promises_open", after, limit)]
+        return [PromiseRecord(*row) for row in self._rows("promises_open", after, limit, run)]

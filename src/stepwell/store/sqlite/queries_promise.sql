@@ -57,10 +57,12 @@ WHERE run = ?1 AND op IN (SELECT value FROM json_each(?2))
     AND number = (SELECT max(number) FROM stepwell_promises AS other WHERE other.run = ?1 AND other.op = promise.op);
 
 -- name: promises_open
--- ?1 after this number, ?2 how many. The oldest first. The columns are the fields of model.PromiseRecord in their order.
+-- ?1 after this number, ?2 how many, ?3 of which run, NULL: of all. The oldest first. The columns are the fields of
+-- model.PromiseRecord in their order.
 SELECT {promise}
 FROM stepwell_promises AS promise JOIN stepwell_runs AS run ON run.key = promise.run
-WHERE promise.state = 'open' AND promise.number > ?1 AND run.ended_at IS NULL ORDER BY promise.number LIMIT ?2;
+WHERE promise.state = 'open' AND promise.number > ?1 AND (?3 IS NULL OR promise.run = ?3) AND run.ended_at IS NULL
+ORDER BY promise.number LIMIT ?2;
 
 -- name: promises_purged
 -- ?1 keys as a JSON array.

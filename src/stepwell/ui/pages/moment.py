@@ -37,8 +37,7 @@ def routes(site: Site) -> list[Route]:
             found = site.face.moment(run_id, int(told) if told.isdecimal() and len(told) <= _MAX_DIGITS else 0)
         except InvalidArgument as error:
             fault = str(error)
-        hide = site.redactor.of
-        return Page("moment.html", {"page": "runs", "id": run_id, "moment": found, "fault": fault, "hide": hide})
+        return Page("moment.html", {"page": "runs", "id": run_id, "moment": found, "fault": fault})
 
     return [Route("/run/moment", site.page(moment)), Route("/run/compare", site.page(_compare))]
 

@@ -58,12 +58,14 @@ def routes(site: Site) -> list[Route]:
     def overview(reads: ReadService, _visit: Visit) -> Page:
         needs = stuck(reads)
         oldest = reads.infos_of(reads.oldest(("pending",), _OLDEST))
+        asked = reads.promises(_OLDEST + 1)
         sums: _Sums | None
         if reads.newest_key() <= _FEW:
             sums = site.sums.get("overview", lambda: _sums(reads))
         else:  # longer than somebody should wait for a page
             sums = site.sums.soon("overview", lambda: site.face.look(_sums, seconds=_LONG_SECONDS))
-        return Page("overview.html", {"page": "overview", "needs": needs, "oldest": oldest, **_shown(sums)})
+        shown = {"needs": needs, "oldest": oldest, "asked": asked[:_OLDEST], "more_asked": len(asked) > _OLDEST}
+        return Page("overview.html", {"page": "overview", **shown, **_shown(sums)})
 
     return [Route("/", site.page(overview))]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -17,6 +19,13 @@ from stepwell.ui.site import Page, Site, Visit
 PAGE: int = 100
 #: Of a file with at most so many runs, counts are made with the page; else the page asks for them by itself.
 _FEW: int = 30_000
+
+#: Views that every file has: what they are called, and their filters. Browsers keep those that somebody saves.
+VIEWS: Final = (
+    ("Needs somebody", "status:failed,halted,paused"),
+    ("Under way", "status:pending,running,waiting"),
+    ("Failed today", "status:failed ended>-1d order:-ended"),
+)
 
 
 class Chip(msgspec.Struct, frozen=True):
@@ -60,6 +69,7 @@ def _runs(reads: ReadService, visit: Visit) -> Page:
         {
             "page": "runs",
             "filter": text,
+            "views": VIEWS,
             "fault": fault,
             "runs": shown,
             "next": shown[-1].id if len(infos) > PAGE else None,

@@ -10,7 +10,6 @@ from starlette.routing import Route
 
 from stepwell.api.promise_views import PromiseInfo
 from stepwell.api.read_service import ReadService
-from stepwell.errors import InvalidArgument
 from stepwell.ui.forms import Field, fields_of, value_of
 from stepwell.ui.site import Page, Site, Visit
 
@@ -31,20 +30,17 @@ def routes(site: Site) -> list[Route]:
 
     def waiting(reads: ReadService, visit: Visit) -> Page:
         of_run = visit.query.get("id", "")
-        found = [each for each in reads.promises() if not of_run or each.run_id == of_run]
+        found = reads.promises(_SHOWN + 1, of_run or None)
         asked = [
             Asked(each, fields_of(each.schema, each.choices), site.redactor.of(each.evidence))
             for each in found[:_SHOWN]
         ]
-        shown = {"page": "waiting", "asked": asked, "of_run": of_run, "more": len(found) - len(asked)}
+        shown = {"page": "waiting", "asked": asked, "of_run": of_run, "more": len(found) > len(asked)}
         return Page("waiting.html", shown)
 
     async def answer(visit: Visit) -> str:
         token = visit.form.get("token", "")
-        promises = await run_in_threadpool(site.face.look, ReadService.promises)
-        promise = next((each for each in promises if each.token == token), None)
-        if promise is None:
-            raise InvalidArgument("nobody is asked for that any more: it was answered, or its time has passed")
+        promise = await run_in_threadpool(site.face.look, lambda reads: reads.promise_info(token))
         if visit.form.get("act") == "reject":
             await site.face.answer(token, "reject", visit.reason or "no reason was given", reason=None, by=visit.by)
         else:

@@ -56,6 +56,11 @@ function showTimes(within = document) {
     if (each.textContent !== text) each.textContent = text;
     each.title = exact;
   }
+  for (const each of all("time[data-left]", within)) {
+    const left = (new Date(each.getAttribute("datetime")) - Date.now()) / 1000;
+    const text = left > 0 ? `${span(left)} left` : "due";
+    if (each.textContent !== text) each.textContent = text;
+  }
   for (const each of all("time[data-since]", within)) {
     each.textContent = span((Date.now() - new Date(each.getAttribute("datetime"))) / 1000);
   }
@@ -72,7 +77,7 @@ function switchZone() {
 // The page asks for itself again. Where something is another, only that is changed in the tree: nothing flickers, what is
 // selected, open or being typed stays.
 
-const isOwn = (node) => node.nodeType === 1 && node.matches("input, textarea, select, dialog");
+const isOwn = (node) => node.nodeType === 1 && node.matches("input, textarea, select, dialog, [data-own]");
 const keyOf = (node) => (node.nodeType === 1 ? node.dataset.key || node.dataset.id || "" : "");
 
 function alike(one, other) {
@@ -262,6 +267,7 @@ async function offer(box, text) {
   const number = ++offering;
   const low = text.toLowerCase();
   const found = all(".top nav a").map((each) => ({ name: each.textContent.trim(), hint: "page", go: () => (location.href = each.href) }));
+  for (const { name, filter } of views.all()) found.push({ name, hint: "view", go: () => (location.href = `${base}/runs?filter=${encodeURIComponent(filter)}`) });
   for (const each of all("details.act > summary")) {
     found.push({ name: each.textContent.trim(), hint: "this run", go: () => { box.close(); each.parentElement.open = true; pick("input:not([type=hidden]), textarea, button", each.parentElement)?.focus(); } });
   }
@@ -314,6 +320,55 @@ async function complete(event) {
   } catch { /* typing works without */ }
 }
 
+// --- saved views: filters that somebody gave a name, kept in this browser ------------------------------------------------
+
+const views = {
+  all() { try { return JSON.parse(store.get("views") || "[]").filter((each) => each && typeof each.name === "string" && typeof each.filter === "string"); } catch { return []; } },
+  keep(list) { store.set("views", JSON.stringify(list)); showViews(); },
+};
+
+function showViews() {
+  const place = pick("[data-views]");
+  if (!place) return;
+  const filter = place.dataset.views;
+  const shown = views.all().map(({ name, filter: its }) => {
+    const item = document.createElement("span");
+    const link = document.createElement("a");
+    const drop = document.createElement("button");
+    item.className = "view";
+    link.textContent = name;
+    link.href = `${base}/runs?filter=${encodeURIComponent(its)}`;
+    if (its === filter) link.setAttribute("aria-current", "true");
+    drop.type = "button";
+    drop.textContent = "×";
+    drop.setAttribute("aria-label", `Forget the view ${name}`);
+    drop.addEventListener("click", () => views.keep(views.all().filter((each) => each.name !== name)));
+    item.append(link, drop);
+    return item;
+  });
+  if (filter && !views.all().some((each) => each.filter === filter)) shown.push(saver(filter));
+  place.replaceChildren(...shown);
+}
+
+function saver(filter) {
+  const form = document.createElement("form");
+  const name = document.createElement("input");
+  const save = document.createElement("button");
+  form.className = "saver";
+  name.placeholder = "Save this view as…";
+  name.setAttribute("aria-label", "Name of the view");
+  name.maxLength = 40;
+  name.required = true;
+  save.textContent = "Save";
+  form.append(name, save);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const called = name.value.trim();
+    if (called) views.keep([...views.all().filter((each) => each.name !== called), { name: called, filter }]);
+  });
+  return form;
+}
+
 // --- the divider --------------------------------------------------------------------------------------------------------
 
 function divide() {
@@ -353,6 +408,7 @@ document.addEventListener("keydown", onKey);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 showTimes();
 divide();
+showViews();
 // On a phone the row of pages is wider than the screen; the present one is seen.
 const tab = pick(".top nav [aria-current]");
 if (tab) tab.parentElement.scrollLeft = tab.offsetLeft - tab.parentElement.offsetLeft - (tab.parentElement.clientWidth - tab.clientWidth) / 2;
