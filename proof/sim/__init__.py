@@ -24,7 +24,8 @@ from proof.result import Control, Result
 from proof.sim.controls import CONTROLS, broken_engine, world_for
 from proof.sim.database import Arena
 from proof.sim.faults import Violation
-from proof.sim.plan import Plan, make
+from proof.sim.making import make
+from proof.sim.plan import Plan
 from proof.sim.shrink import shrink
 from proof.sim.world import World, live
 from stepwell.values.codec import Codec

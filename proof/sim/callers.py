@@ -23,6 +23,7 @@ from stepwell.errors import (
     RunNotFound,
     StepwellError,
     StorageFull,
+    StoreError,
     UpdateRefused,
 )
 from stepwell.model.acts import Actor
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 #: The kinds of actions that are requests.
 REQUESTS: Final = frozenset(
-    {"start", "transact", "collect", "wait", "cancel", "send", "send_keyed", "update", "pause", "unpause"}
+    {"start", "transact", "collect", "wait", "cancel", "send", "send_keyed", "update", "pause", "unpause", "tell"}
 )
 #: Those that may take effect twice where they are repeated, so whoever does not know how they ended lets them be.
 _ONCE_ONLY: Final = frozenset({"send", "collect"})
@@ -126,13 +127,22 @@ class Callers:
             # The caller's own thread does this, while the turn loop's has its turns.
             transact = partial(self._transact, call, process, reply)
             process.post(partial(world.at, 1, process, transact, "transacts"))
+            return
+        request = self._request(call)
+        if request is not None:
+            process.submit(request, reply)
+        elif call.tries > _MOST_TRIES:  # what the story would speak of has not come to be
+            call.settled, call.outcome = True, "refused"
         else:
-            process.submit(self._request(call), reply)
+            self._again(call)
 
-    def _request(self, call: Call) -> Request:
-        """Return what a caller asks for."""
+    def _request(self, call: Call) -> Request | None:
+        """Return what a caller asks for; None where it cannot be said yet."""
         action = call.action
         match action.kind:
+            case "tell":
+                assert self._world.story is not None
+                return self._world.story.request(call)
             case "start":
                 return StartRun(self._creation(call))
             case "collect":
@@ -164,17 +174,24 @@ class Callers:
         flavour, program = self._programs[run_id]
         wait = self._deadlines.get(run_id)
         deadline_at = None if wait is None else self._world.now + wait
-        return self._created(call, run_id, WORKFLOWS[flavour].name, program, self._places.get(run_id), deadline_at)
+        return self.created(call, run_id, WORKFLOWS[flavour].name, program, self._places.get(run_id), deadline_at)
 
     def _item(self, call: Call) -> RunCreated:
         """Return a start that brings one item to a batch; each try of it makes up another id."""
         call.ids.append(f"b{call.number}.{call.tries}")
         place = ["sim.batch", call.action.name, 0, 0, ""]
-        return self._created(call, call.ids[-1], collected.name, [[f"c{call.number}", call.number]], place, None)
+        return self.created(call, call.ids[-1], collected.name, [[f"c{call.number}", call.number]], place, None)
 
-    def _created(
-        self, call: Call, run_id: str, workflow: str, given: list[Any], place: list[Any] | None, deadline_at: int | None
+    def created(
+        self,
+        call: Call,
+        run_id: str,
+        workflow: str,
+        given: Any,
+        place: list[Any] | None = None,
+        deadline_at: int | None = None,
     ) -> RunCreated:
+        """Return the run that a call starts, with one argument."""
         codec, now = self._world.codec, self._world.now
         call.at = now
         payload = codec.encode_arguments((given,), {}, run_id)
@@ -250,6 +267,8 @@ class Callers:
         """Tell whether an answer says for good that nothing was done."""
         if isinstance(error, (RunEnded, UpdateRefused)):
             return True
+        if call.action.kind == "tell":
+            return not isinstance(error, (StorageFull, ClaimLost, EngineClosed, StoreError))
         if isinstance(error, RunNotFound):
             return call.action.kind != "wait" or call.tries > _MOST_TRIES
         if not isinstance(error, (DuplicateRun, RunConflict)):

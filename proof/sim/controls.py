@@ -6,13 +6,15 @@ import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from unittest.mock import patch
 
 from msgspec.structs import replace
 
 from proof.sim import process
+from proof.sim.making import with_story
 from proof.sim.plan import Action, Plan, Worker
+from proof.sim.story_controls import STORY_CONTROLS, Break
 from proof.sim.world import World
 from stepwell.api.enlisted import Enlisted
 from stepwell.model.journal import Entry
@@ -332,13 +334,6 @@ def _answer_without_writing(stack: ExitStack) -> None:
     stack.enter_context(patch.dict(SQL, {"update_answered": broken}))
 
 
-class Break(NamedTuple):
-    """A way to break the engine, and the promises of which one must be seen broken: anything else proves nothing."""
-
-    apply: Callable[[ExitStack], None]
-    reasons: tuple[str, ...]
-
-
 _MISSED: Final = (
     "an end wakes who waits for it",
     "a message wakes its receiver",
@@ -386,6 +381,7 @@ CONTROLS: Final[dict[str, Break]] = {
     "a run is parked without a word": Break(
         _say_nothing, ("whatever does not run says why", "a row says what its run waits for")
     ),
+    **STORY_CONTROLS,
 }
 
 
@@ -399,6 +395,8 @@ def broken_engine(name: str) -> Generator[None]:
 
 def world_for(name: str, plan: Plan) -> Plan:
     """Return the plan in which a broken engine lives: where runs must meet in a queue or at a limit, all go there."""
+    if CONTROLS[name].story:
+        return with_story(plan, CONTROLS[name].story)
     if name == "a permit is free though its attempt goes on":
         return _all_cancelled_in_calls(plan)
     if name == "a step starts though its commit failed":

@@ -21,6 +21,8 @@ from proof.sim.programs import WORKFLOWS
 from proof.sim.reasons import ReasonJudge
 from proof.sim.relations import RelationJudge
 from proof.sim.starts import STARTS, StartJudge
+from proof.sim.stories.story import PREFIX
+from proof.sim.writings import check_effects, check_streams
 from stepwell.definitions.step_call import StepCall
 from stepwell.definitions.step_info import StepInfo
 from stepwell.model.journal import Entry
@@ -66,12 +68,12 @@ class Judge:
         self._position = 0
         self._answered: set[tuple[int, int]] = set()
         self._updates: set[tuple[int, int]] = set()  # that the code of a run was told of
-        self.flow = FlowJudge(world, self._rows)
-        self.starts = StartJudge(world, self._rows)
-        self.relations = RelationJudge(world, self._rows)
+        self.flow = FlowJudge(world, self.rows)
+        self.starts = StartJudge(world, self.rows)
+        self.relations = RelationJudge(world, self.rows)
         pool = ReadPool(_Reads(self._connection))
         self._reads = SqlWorkerReads(pool, SQL)
-        self.reasons = ReasonJudge(world, self._rows, pool)
+        self.reasons = ReasonJudge(world, self.rows, pool)
         self._failed: Counter[tuple[int, int]] = Counter()
         self._status: dict[int, str] = {}
         self._owners: dict[int, int | None] = {}
@@ -81,28 +83,37 @@ class Judge:
         self._may_write = True
         self.keys: dict[str, int] = {}
         self.ids: dict[int, str] = {}
+        #: The runs of the world's story, which judges them beside what holds for every run.
+        self.of_story: set[int] = set()
 
-    def _rows(self, sql: str, *parameters: Any) -> list[Any]:
+    def rows(self, sql: str, *parameters: Any) -> list[Any]:
+        """Read the file."""
         return self._connection.execute(sql, parameters).fetchall()
 
     # --- every commit -------------------------------------------------------------------------------------------------
 
     def before_commit(self, claim: Claim | None) -> None:
         """Look at who is about to write."""
-        self._may_write = claim is None or bool(self._rows(_ALIVE, claim.epoch))
+        self._may_write = claim is None or bool(self.rows(_ALIVE, claim.epoch))
 
     def after_commit(self, process: Process, claim: Claim | None) -> None:
         """Look at what was written."""
         if not self._may_write:
             raise Violation("a fenced worker does not write", f"{process.name} wrote as worker {claim}")
-        entries = self._rows(_NEW_ENTRIES, self._position)
+        entries = self.rows(_NEW_ENTRIES, self._position)
         before = dict(self._owners)
-        for key, run_id, status, owner, _, _ in self._rows(_RUNS):
+        story = self._world.story
+        for key, run_id, status, owner, _, workflow in self.rows(_RUNS):
             was = self._status.get(key)
-            if was in ENDED and status != was:
+            if key not in self.ids and PREFIX in workflow:
+                self.of_story.add(key)
+            told = story if key in self.of_story else None
+            if was in ENDED and status != was and (told is None or told.ends_are_final):
                 raise Violation("an end is the end", f"run {run_id} was {was} and is {status}")
-            if status == "halted":
-                reason = self._rows("SELECT reason FROM stepwell_runs WHERE key = ?", key)
+            if was in ENDED and status not in ENDED:
+                self._begins_anew(key)  # what it did not survive is undone
+            if status == "halted" and (told is None or not told.may_halt):
+                reason = self.rows("SELECT reason FROM stepwell_runs WHERE key = ?", key)
                 raise Violation("no run is halted without need", f"run {run_id}: {reason[0][0]}")
             self._status[key], self._owners[key] = status, owner
             self.keys[run_id], self.ids[key] = key, run_id
@@ -111,6 +122,8 @@ class Judge:
             if kind == "update":
                 self._taken_on(position, run)
             self._world.note(process, f"records {kind} {name} for {self.ids[run]}:{op}")
+            if kind == "chapter":
+                self._begins_anew(run)
             if kind not in OPERATIONS.kinds.undelivered:
                 if (run, op) in self._answered:
                     raise Violation("an operation has one outcome", f"{self.ids[run]}:{op} has a second one, {kind}")
@@ -128,12 +141,19 @@ class Judge:
                 raise Violation("nothing happens in the future", f"{self.ids[run]}:{op} {kind} at {at}")
         self.flow.after_commit(process)
         self.reasons.after_commit()
-        if self._rows(_LOST_NOTES):
+        if self.rows(_LOST_NOTES):
             raise Violation("a note has a reader", "there is a note for a run without an owner")
+        if story is not None:
+            story.after_commit()
+
+    def _begins_anew(self, run: int) -> None:
+        """Forget what was seen of operations: a chapter that another one follows has had its outcomes."""
+        self._answered = {place for place in self._answered if place[0] != run}
+        self._failed = Counter({place: count for place, count in self._failed.items() if place[0] != run})
 
     def _taken_on(self, position: int, run: int) -> None:
         """Look at an update that the code of a run is told of."""
-        ((value,),) = self._rows("SELECT value FROM stepwell_journal WHERE position = ?", position)
+        ((value,),) = self.rows("SELECT value FROM stepwell_journal WHERE position = ?", position)
         place = run, json.loads(value)["args"][0]
         if place in self._updates:
             raise Violation("an update is carried out once", f"{self.ids[run]} takes on update {place[1]} again")
@@ -145,7 +165,7 @@ class Judge:
         if not process.alive or turn_loop.failure is not None or turn_loop.claim is None:
             return
         epoch = turn_loop.claim.epoch
-        if not self._rows(_ALIVE, epoch):
+        if not self.rows(_ALIVE, epoch):
             return
         self.reasons.after_turn(process)
         owned = {key for key, owner in self._owners.items() if owner == epoch}
@@ -180,10 +200,10 @@ class Judge:
             raise Violation("a step is executed once where nothing is lost", what)
         if flavour in ("tx", "txretry"):
             return  # inside the transaction, which the file does not show yet
-        alive = self._rows(_ALIVE, process.members.epoch)
-        if self._rows(_FINAL, key, info.operation) and alive:
+        alive = self.rows(_ALIVE, process.members.epoch)
+        if self.rows(_FINAL, key, info.operation) and alive:
             raise Violation("a recorded step is not executed again", what)
-        if flavour == "once" and not self._rows(_STARTED, key, info.operation, info.attempt):
+        if flavour == "once" and not self.rows(_STARTED, key, info.operation, info.attempt):
             raise Violation("at most once means that the intent is recorded", what)
         if alive and self._owners.get(key) != process.members.epoch:
             raise Violation("a step is executed by the owner", f"{what}; the owner is {self._owners.get(key)}")
@@ -211,12 +231,14 @@ class Judge:
     def acknowledged(self, call: Call, value: Any) -> None:
         """Look whether the file holds what a caller was told just now."""
         action = call.action
+        if action.kind == "tell":
+            assert self._world.story is not None
+            self._world.story.acknowledged(call)
+            return
         if action.kind in ("pause", "unpause"):
             return  # others may have changed that since; see `FlowJudge`
         run_id = call.run_id if action.kind in STARTS else action.target
-        rows = self._rows(
-            "SELECT status, result, cancel_requested_at, ended_at FROM stepwell_runs WHERE id = ?", run_id
-        )
+        rows = self.rows("SELECT status, result, cancel_requested_at, ended_at FROM stepwell_runs WHERE id = ?", run_id)
         if not rows:
             raise Violation("what is acknowledged is durable", f"{action.kind}: there is no run {run_id}")
         status, result, cancelled_at, ended_at = rows[0]
@@ -234,7 +256,7 @@ class Judge:
     def _check_answer(self, call: Call, value: Any) -> None:
         """Look whether the file holds the answer of an update that a caller was given just now."""
         key = marked(f"u{call.number}")
-        rows = self._rows(
+        rows = self.rows(
             "SELECT answer, failed FROM stepwell_messages WHERE run = ? AND key = ? AND answered_at IS NOT NULL",
             self.keys[call.action.target],
             key,
@@ -255,20 +277,23 @@ class Judge:
 
     def not_ended(self) -> list[str]:
         """Return the ids of the runs that have not ended."""
-        return [run_id for (run_id,) in self._rows("SELECT id FROM stepwell_runs WHERE ended_at IS NULL ORDER BY key")]
+        return [run_id for (run_id,) in self.rows("SELECT id FROM stepwell_runs WHERE ended_at IS NULL ORDER BY key")]
 
     def rested(self) -> None:
         """The faults are over, and nothing happens any more: look whether anything should."""
         for call in self._world.calls:
             if call.action.kind in STARTS and call.outcome == "acknowledged" and call.run_id not in self.keys:
                 raise Violation("what is started runs", f"{call.run_id} is not in the file")
-        for run_id in self.not_ended():
+        waiting = [run_id for run_id in self.not_ended() if self.keys[run_id] not in self.of_story]
+        for run_id in waiting:
             self._check_blocked(run_id)
-        self.relations.rested(self._entries(), self.not_ended())
+        self.relations.rested(self._entries(), waiting)
+        if self._world.story is not None:
+            self._world.story.rested()
         for call in self._world.calls:
             if not call.settled and not self._waits_rightly(call):
                 raise Violation("callers are answered", f"{call.action} waits for ever")
-        if self._rows("SELECT 1 FROM stepwell_wakes"):
+        if self.rows("SELECT 1 FROM stepwell_wakes"):
             raise Violation("notes are read", "there are notes that nobody has taken")
 
     def _waits_rightly(self, call: Call) -> bool:
@@ -283,7 +308,7 @@ class Judge:
     def _check_blocked(self, run_id: str) -> None:
         key = self.keys[run_id]
         self.starts.check_deadline(key, run_id, self._world.now)
-        if self._rows(_CANCELLED_UNBEGUN, key):
+        if self.rows(_CANCELLED_UNBEGUN, key):
             raise Violation("a cancellation reaches its run", f"{run_id} waits to begin")
         if self.flow.stands_rightly(key):
             return
@@ -292,7 +317,7 @@ class Judge:
             raise Violation("a run goes on", f"{run_id} has not ended, but its code has")
         for operation in execution.pending.values():
             if operation.kind == "receive":
-                waiting = self._rows(
+                waiting = self.rows(
                     "SELECT 1 FROM stepwell_messages WHERE run = ? AND name = ? AND taken_at IS NULL",
                     key,
                     operation.name,
@@ -310,12 +335,14 @@ class Judge:
             raise Violation("a run goes on", f"{run_id} waits for nothing")
         self.reasons.rested(key, run_id, execution)
         execution.close()
-        if self._rows("SELECT 1 FROM stepwell_runs WHERE key = ? AND cancel_requested_at IS NOT NULL", key):
+        if self.rows("SELECT 1 FROM stepwell_runs WHERE key = ? AND cancel_requested_at IS NOT NULL", key):
             raise Violation("a cancellation reaches its run", f"{run_id} goes on")
 
     def _replay(self, key: int, until: str | None = None) -> Execution:
         (snapshot,) = self._reads.load([key])
-        definition = next(one for one in WORKFLOWS.values() if one.name == snapshot.record.workflow)
+        story = self._world.story
+        known = [*WORKFLOWS.values(), *(() if story is None else story.workflows)]
+        definition = next(one for one in known if one.name == snapshot.record.workflow)
         record = snapshot.record
         if snapshot.items:
             record = replace(record, input=self._world.codec.join_arguments(snapshot.items, record.id))
@@ -334,18 +361,34 @@ class Judge:
         if left:
             raise Violation("a cancelled run ends", ", ".join(left))
         entries = self._entries()
-        for row in self._rows(
+        for row in self.rows(
             "SELECT key, id, workflow, status, input, created_at, result, error, cancel_requested_at, parent, reason "
             "FROM stepwell_runs ORDER BY key"
         ):
-            self._check_run(row, entries[row[0]])
+            if row[0] in self.of_story:
+                self._check_replay(row)
+            else:
+                self._check_run(row, entries[row[0]])
         self.starts.ended()
-        self._check_effects(entries)
-        self._check_streams(entries)
-        self.relations.ended(entries)
+        check_effects(self.rows, self.ids, entries)
+        check_streams(self.rows, entries)
+        self.relations.ended({run: of_run for run, of_run in entries.items() if run not in self.of_story})
+        if self._world.story is not None:
+            self._world.story.ended()
         for call in self._world.calls:
             if not call.settled and call.action.kind != "wait":
                 raise Violation("callers are answered", f"{call.action} waits for ever")
+
+    def _check_replay(self, row: Any) -> None:
+        """Look whether the journal of a run of the story replays to its result."""
+        key, run_id, _, status, _, _, result = row[:7]
+        execution = self._replay(key)
+        outcome = execution.outcome
+        execution.close()
+        if status == "completed":
+            found = json.loads(text_of(result))
+            if outcome is None or json.loads(json.dumps(outcome.result)) != found:
+                raise Violation("a journal replays to the same result", f"{run_id}: {found}, {outcome}")
 
     def _check_run(self, row: Any, entries: list[Any]) -> None:
         key, run_id, workflow, status, encoded, created_at, result, error, cancelled_at, _, _ = row
@@ -401,55 +444,17 @@ class Judge:
         finally:
             execution.close()
 
-    def _check_effects(self, entries: dict[int, list[Any]]) -> None:
-        found = Counter((run, op) for run, op in self._rows("SELECT run, op FROM effects WHERE run <> ''"))
-        recorded = {
-            (self.ids[run], op)
-            for run, of_run in entries.items()
-            for op, kind, name, _ in of_run
-            if kind == "step" and name.startswith("sim.tx")
-        }
-        for place in recorded | found.keys():
-            if found[place] != (place in recorded):
-                raise Violation(
-                    "a transactional step takes effect once",
-                    f"{place} did {found[place]} times, recorded: {place in recorded}",
-                )
-
-    def _check_streams(self, entries: dict[int, list[Any]]) -> None:
-        found = self._rows(
-            "SELECT stream.run, stream.key, item.number, item.op FROM stepwell_stream_items AS item "
-            "JOIN stepwell_streams AS stream ON stream.key = item.stream ORDER BY stream.key, item.number"
-        )
-        written = Counter((run, op) for run, _, _, op in found)
-        recorded = Counter(
-            (run, op) for run, of_run in entries.items() for op, kind, _, _ in of_run if kind == "streamed"
-        )
-        for place in recorded.keys() | written.keys():
-            # What the code gave up within the activation that wrote it has an item, and no entry.
-            if not recorded[place] <= written[place] <= 1:
-                raise Violation(
-                    "an item of a stream is written once",
-                    f"operation {place} wrote {written[place]} items, recorded: {recorded[place]}",
-                )
-        offsets: dict[int, list[int]] = defaultdict(list)
-        for _, stream, number, _ in found:
-            offsets[stream].append(number)
-        for stream, numbers in offsets.items():
-            if numbers != list(range(len(numbers))):
-                raise Violation("the offsets of a stream are dense", f"stream {stream}: {numbers}")
-
     def _entries(self) -> dict[int, list[Any]]:
         entries: dict[int, list[Any]] = defaultdict(list)
-        for run, op, kind, name, value in self._rows(_ENTRIES):
+        for run, op, kind, name, value in self.rows(_ENTRIES):
             entries[run].append((op, kind, name, text_of(value)))
         return entries
 
     def closed(self) -> None:
         """All workers have left in order."""
-        if self._rows("SELECT 1 FROM stepwell_runs WHERE owner IS NOT NULL"):
+        if self.rows("SELECT 1 FROM stepwell_runs WHERE owner IS NOT NULL"):
             raise Violation("who leaves owns nothing", "there are runs with an owner")
-        if self._rows("SELECT 1 FROM stepwell_wakes"):
+        if self.rows("SELECT 1 FROM stepwell_wakes"):
             raise Violation("notes are read", "there are notes that nobody has taken")
 
 

@@ -6,14 +6,10 @@ the world lives, from generators that are seeded with the plan's seed and a name
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from random import Random
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any
 
-from proof.sim.grammar import Grammar, Node
-
-#: When faults end and healing begins, in microseconds after the world's begin.
-_HORIZONS: Final = (100_000, 400_000, 1_000_000, 3_000_000)
+from proof.sim.grammar import Node
 
 
 @dataclass(frozen=True)
@@ -65,127 +61,9 @@ class Plan:
     horizon: int  # when the faults end and healing begins
     places: tuple[tuple[str, list[Any]], ...] = ()  # of runs that are started in queues; see `Grammar.place`
     deadlines: tuple[tuple[str, int], ...] = ()  # of runs, in microseconds after their starts
+    story: str = ""  # the name of one of `proof.sim.stories`, whose actions are among the others
     chance: str = ""  # what the generators are seeded with, besides the seed
 
     def but(self, **changes: Any) -> Plan:
         """Return the plan with changes."""
         return replace(self, **changes)
-
-
-_FAULTS: Final = (
-    *("crash", "crash", "crash_soon", "crash_soon", "crash_soon", "stall", "stall_soon", "fence", "leave"),
-    *("full", "unknown", "jump", "bury"),
-)
-
-
-@dataclass
-class _Maker:
-    chance: Random
-    horizon: int
-    actions: list[Action] = field(default_factory=list)
-
-    def add(self, at: int, kind: str, **fields: Any) -> None:
-        self.actions.append(Action(at, kind, **fields))
-
-    def faults(self, places: int) -> None:
-        chance = self.chance
-        wanted = [kind for kind in _FAULTS if chance.random() < 0.5]
-        for _ in range(chance.choice((0, 1, 2, 4, 8)) if wanted else 0):
-            kind = chance.choice(wanted)
-            at = chance.randint(0, self.horizon)
-            place = chance.randrange(places)
-            if kind in ("stall", "stall_soon"):
-                length = chance.choice((5_000, 100_000, self.horizon // 2))
-                self.add(at, kind, place=place, number=length)
-                if chance.random() < 0.5:
-                    self.add(at + chance.randint(0, length), "fence", place=place)
-            elif kind in ("crash_soon", "unknown"):
-                self.add(at, kind, place=place, number=chance.randint(0, 12), flag=chance.random() < 0.5)
-            elif kind == "jump":
-                self.add(at, kind, number=chance.choice((1_000, 3_600_000_000, 86_400_000_000)))
-            elif kind == "full":
-                self.add(at, kind, number=chance.choice((10_000, 400_000)))
-            else:
-                self.add(at, kind, place=place)
-
-    def requests(self, runs: list[tuple[str, str, Node]], grammar: Grammar) -> None:
-        chance = self.chance
-        together = chance.random() < 0.5
-        for run_id, _, _ in runs:
-            at = chance.randint(0, 20_000 if together else self.horizon // 2)
-            for _ in range(chance.choice((1, 1, 1, 2))):
-                self.add(at, "start", target=run_id)
-            if chance.random() < 0.2:
-                name = f"{run_id}.{chance.choice('ab')}"
-                self.add(at + chance.choice((0, 0, self.horizon // 4)), "transact", target=run_id, name=name)
-            for _ in range(chance.choice((0, 1, 1, 2))):
-                self.add(at + chance.randint(0, self.horizon // 4), "wait", target=run_id)
-            if chance.random() < 0.15:
-                self.add(at + chance.randint(0, self.horizon // 2), "cancel", target=run_id)
-            for _ in range(chance.choice((0, 0, 0, 1, 2))):
-                self.add(at + chance.randint(0, self.horizon // 2), "update", target=run_id)
-        for target, name in grammar.messages:
-            for _ in range(chance.choice((0, 0, 1, 1, 2))):
-                key = chance.choice(("", "", "", "c0"))
-                kind = "send" if not key else "send_keyed"
-                self.add(
-                    chance.randint(0, self.horizon), kind, target=target, name=name if not key else f"{target}.keyed"
-                )
-
-    def queues(self, grammar: Grammar) -> None:
-        chance = self.chance
-        if grammar.batches:
-            for _ in range(chance.randint(1, 8)):
-                self.add(chance.randint(0, self.horizon // 2), "collect", name=chance.choice(("", "", "a")))
-        for name in (*grammar.queues, "sim.batch", "sim.limit", "sim.rated"):
-            if chance.random() < 0.1:
-                self.add(chance.randint(0, self.horizon), "pause", name=name)
-                if chance.random() < 0.5:
-                    self.add(chance.randint(0, self.horizon), "unpause", name=name)
-
-
-def make(seed: int) -> Plan:
-    """Return the plan that follows from a seed."""
-    chance = Random(seed)
-    count = chance.choice((1, 2, 3, 3, 4, 5, 7))
-    ids = [f"r{index}" for index in range(count)]
-    grammar = Grammar(chance, list(ids), deep=chance.choice((0, 1, 2)))
-    runs: list[tuple[str, str, Node]] = []
-    for run_id in ids:
-        flavour = chance.choice(("async", "async", "async", "sync"))
-        runs.append((run_id, flavour, grammar.program(run_id, flavour, chance.choice((1, 2, 4, 6, 9)))))
-    horizon = chance.choice(_HORIZONS)
-    maker = _Maker(chance, horizon)
-    maker.requests(runs, grammar)
-    maker.queues(grammar)
-    in_queues = [(run_id, grammar.place()) for run_id in ids]
-    places = chance.choice((1, 2, 2, 3, 3, 4))
-    maker.faults(places)
-    workers = tuple(_worker(chance, index, horizon) for index in range(places))
-    weather = Weather(
-        lost=chance.choice((0.0, 0.0, 0.2, 0.9)),
-        doubled=chance.choice((0.0, 0.2)),
-        letter_delay=chance.choice((50, 1_000, 30_000)),
-        crossing=chance.choice((0.0, 0.02, 0.1, 0.3)),
-        busy=chance.choice((0.0, 0.05, 0.3)),
-        lag=chance.choice((0, 0, 1_000, 50_000)),
-        step_time=chance.choice((100, 10_000, 300_000)),
-        turn_delay=chance.choice((10, 100, 5_000)),
-    )
-    standing = tuple((run_id, place) for run_id, place in in_queues if place is not None)
-    actions = tuple(sorted(maker.actions, key=lambda action: action.at))
-    hurry = chance.choice((0.0, 0.0, 0.3))
-    limits = [(run_id, chance.randint(0, horizon)) for run_id in ids if chance.random() < hurry]
-    return Plan(seed, workers, tuple(runs), actions, weather, horizon, standing, tuple(limits))
-
-
-def _worker(chance: Random, index: int, horizon: int) -> Worker:
-    serves: tuple[str, ...] = ("async", "sync", "batch")
-    if index and chance.random() < 0.25:
-        serves = chance.choice((("async",), ("sync",), ()))
-    return Worker(
-        serves,
-        waiting=chance.choice((0, 0, 1, 3, 1000, 1000)),
-        running=chance.choice((1, 2, 5, 10_000, 10_000)),
-        joins_at=0 if index == 0 or chance.random() < 0.6 else chance.randint(0, horizon),
-    )

@@ -138,6 +138,10 @@ class Process:
         self.store = SimStore(self)
         self.members = self.store.members_
         workflows = {WORKFLOWS[flavour].name: WORKFLOWS[flavour] for flavour in worker.serves}
+        self.serves_all = len(workflows) == len(WORKFLOWS)
+        story = world.story
+        if story is not None and self.serves_all:
+            workflows |= {each.name: each for each in story.workflows}
         self.turn_loop = TurnLoop(
             self.store,
             world.codec,
@@ -147,8 +151,9 @@ class Process:
             driver=self,
             takes_work=bool(workflows),
             flows=FLOWS,
+            tokens=lambda: f"{self.chance.getrandbits(128):032x}",
         )
-        self.serves_all = len(workflows) == len(WORKFLOWS)
+        self.turn_loop.worker.runs.on_failure = next(iter(story.hooks if story is not None else ()), None)
 
     @property
     def codec(self) -> Codec:

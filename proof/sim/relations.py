@@ -67,7 +67,9 @@ class RelationJudge:
                         "a parent hears how the child ended", f"{self._ids[run]} heard of a failure of {name}"
                     )
         for _, run_id, _, _, parent, _ in rows:
-            if parent is not None and (parent, run_id) not in started and not self._withdraws(parent, entries[parent]):
+            if parent is None or parent in self._world.judge.of_story or (parent, run_id) in started:
+                continue
+            if not self._withdraws(parent, entries.get(parent, [])):
                 raise Violation("a child is committed with its parent's journal", f"{run_id} of {self._ids[parent]}")
 
     def _withdraws(self, run: int, entries: list[Any]) -> bool:
@@ -76,7 +78,9 @@ class RelationJudge:
         return bool(found & {"race", "group", "limit"}) or any(kind == "cancel" for _, kind, _, _ in entries)
 
     def _program(self, run: int) -> Any:
-        """Return the program of a run; that of one that collects items does nothing but steps."""
+        """Return the program of a run; one that collects items does nothing but steps, one of the story has none."""
+        if run in self._world.judge.of_story:
+            return ["step"]
         (encoded,) = self._rows("SELECT input FROM stepwell_runs WHERE key = ?", run)[0]
         return ["step"] if encoded is None else json.loads(text_of(encoded))["args"][0]
 

@@ -23,6 +23,8 @@ from proof.sim.kernel import SimMembers
 from proof.sim.plan import Action, Plan, Worker
 from proof.sim.process import Process
 from proof.sim.programs import outside
+from proof.sim.stories import STORIES
+from proof.sim.stories.story import outside as outside_of_stories
 from stepwell.definitions.step_info import StepInfo
 from stepwell.errors import EngineClosed, StepwellError
 from stepwell.store.sqlite.peers import datagrams
@@ -75,6 +77,7 @@ class World:
         self.callers = Callers(self)
         self.calls = self.callers.calls
         self.judge = Judge(self)
+        self.story = STORIES[plan.story](self, self.judge.rows) if plan.story else None
         self._heap: list[tuple[int, int, int, Process | None, Callable[[], None], str]] = []
         self._made = 0
         self._lives = [0] * len(plan.workers)
@@ -338,7 +341,7 @@ class World:
 
     def live(self) -> None:
         """Live from the beginning to the end."""
-        outside.world = self
+        outside.world = outside_of_stories.world = self
         for place, worker in enumerate(self.plan.workers):
             self.at(worker.joins_at, None, partial(self.spawn, place), "joins")
         for action in self.plan.actions:
@@ -378,10 +381,14 @@ class World:
             for process in [process for process in self.processes if process.place == 0]:
                 self.dies(process)
             self.spawn(0)
+        if self.story is not None:
+            self.story.heals()
         self._rest("everything that can end ends")
         # Only now: what was asked for before may have been under way for long.
         for name in sorted({action.name for action in self.plan.actions if action.kind == "pause"}):
             self.callers.make(Action(0, "unpause", name=name))
+        if self.story is not None:
+            self.story.healed()
         self._rest("everything that can end ends")
 
     def _is_served(self) -> bool:

@@ -11,7 +11,10 @@ from proof.sim import Simulator
 from proof.sim.controls import broken_engine, world_for
 from proof.sim.faults import Violation
 from proof.sim.grammar import Node
-from proof.sim.plan import Action, Plan, Weather, Worker, make
+from proof.sim.making import make, with_story
+from proof.sim.plan import Action, Plan, Weather, Worker
+from proof.sim.stories import STORIES
+from proof.sim.story_controls import STORY_CONTROLS
 
 _FAULT_AT = 50_000
 
@@ -82,6 +85,19 @@ def test_whatever_does_not_run_says_why_in_every_state_that_worlds_reach(simulat
 def test_an_engine_that_is_broken_on_purpose_is_caught(simulator: Simulator, name: str) -> None:
     with broken_engine(name):
         assert any(simulator.broken(make(seed)) for seed in range(1, 31))
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_worlds_with_a_story_in_which_nothing_breaks(simulator: Simulator, name: str) -> None:
+    broken = {seed: str(found) for seed in range(1, 5) if (found := simulator.broken(with_story(make(seed), name)))}
+    assert not broken
+
+
+@pytest.mark.parametrize("name", STORY_CONTROLS)
+def test_an_engine_that_is_broken_in_what_a_story_is_about_is_caught(simulator: Simulator, name: str) -> None:
+    with broken_engine(name):
+        found = (simulator.broken(world_for(name, make(seed))) for seed in range(1, 31))
+        assert any(violation is not None and violation.invariant in STORY_CONTROLS[name].reasons for violation in found)
 
 
 def test_a_run_that_waits_for_one_that_was_created_with_it_goes_on_after_a_crash(simulator: Simulator) -> None:
