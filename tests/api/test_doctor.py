@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ from tests.support.commands import Desk
 from tests.support.programs.flows import file_appears, hanging, sum_up
 
 from stepwell import Engine, Queue, step, workflow
-from stepwell.api.doctor import Diagnosis, Finding, Severity, _of_file, examine
+from stepwell.api.doctor import Diagnosis, Finding, Severity, _of_file, _of_holders, examine
 from stepwell.cli import main
-from stepwell.store.sqlite.file_facts import FileFacts, Holder, LargePayload
+from stepwell.store.sqlite.file.holders import Holder, Role
+from stepwell.store.sqlite.file_facts import FileFacts, LargePayload
 
 LINE = Queue("doctor.line")
 
@@ -150,27 +153,86 @@ MEGABYTE = 1_000_000
         ({"last_at": 3_600_000_000 * 25}, "clock", "warning", "1 day, 0:00:00 ahead"),
         ({"last_at": 3_600_500_000}, "clock", "ok", "no time in the file is ahead"),
         ({"marks": {1, 7}}, "payloads", "problem", "formats that this release does not know (7)"),
-        ({"payloads": [LargePayload("a", "step", "s", 2 * MEGABYTE)]}, "payloads", "warning", "s of run 'a' (2.0 MB)"),
+        (
+            {"payloads": [LargePayload("a", "step", "s", 2 * MEGABYTE)]},
+            "payloads",
+            "warning",
+            "step of s in run 'a' (2.0 MB)",
+        ),
+        ({"log_bytes": 65 * MEGABYTE, "log_pages": 9, "folded_pages": 9}, "log", "ok", "9 of 9 pages"),
+        ({"log_bytes": 65 * MEGABYTE, "log_pages": 9, "folded_pages": 8}, "log", "warning", "8 of 9 pages"),
+        (
+            {"mount_options": "ro,relatime"},
+            "file system",
+            "problem",
+            "ext4 at / (ro,relatime): it is mounted read-only",
+        ),
+        ({"mount_options": "rw,nobarrier"}, "file system", "warning", "with nobarrier a power cut"),
+        ({"mount_options": "rw,errors=remount-ro"}, "file system", "ok", "which keeps its locks"),
+        ({"file_system": "tmpfs at /tmp"}, "file system", "ok", "gone when the machine is restarted"),
+        ({"pragmas": {"journal_mode": "delete"}}, "settings", "warning", "journal_mode delete: a program"),
+        ({"compile_options": ["THREADSAFE=1", "ENABLE_X"]}, "library", "ok", "compiled with THREADSAFE=1"),
+        ({"payloads": [LargePayload("a", "step", "s", 20)]}, "payloads", "ok", "in run 'a' (20 bytes) is the largest"),
     ],
 )
 def test_facts_are_judged(change: dict[str, Any], about: str, severity: Severity, expected: str) -> None:
-    healthy = FileFacts(
-        path="/orders.db",
-        sqlite_version="3.51.3",
-        compile_options=[],
-        file_system="ext4 at /",
-        size_bytes=10 * MEGABYTE,
-        log_bytes=0,
-        free_pages_bytes=0,
-        disk_free_bytes=10**12,
-        bytes_a_day=0.0,
-        last_at=0,
-        holders=[Holder(1, "init")],
-        steps=[],
-        payloads=[],
-        marks={1},
-    )
-    now = 3_600_000_000
-    assert {finding.severity for finding in _of_file(healthy, now)} == {"ok"}
-    (finding,) = (each for each in _of_file(msgspec.structs.replace(healthy, **change), now) if each.about == about)
+    assert {finding.severity for finding in _of_file(HEALTHY, NOW)} == {"ok"}
+    (finding,) = (each for each in _of_file(msgspec.structs.replace(HEALTHY, **change), NOW) if each.about == about)
     assert (finding.severity, expected in finding.text) == (severity, True), finding.text
+
+
+@pytest.mark.parametrize(
+    ("role", "pid", "severity", "expected"),
+    [
+        ("keeps all others out", 7, "problem", "process 7 (vi) has locked the whole file"),
+        ("writes", 8, "warning", "process 8 (vi) is no worker, and keeps the lock that every commit needs"),
+        ("writes", 7, "ok", "process 7 (vi)"),
+        ("reads", 8, "ok", "reads the same commit all the time"),
+        ("folds the log in", 8, "ok", "process 8 (vi)"),
+    ],
+)
+def test_locks_of_others_are_judged(role: Role, pid: int, severity: Severity, expected: str) -> None:
+    facts = msgspec.structs.replace(HEALTHY, holders=[Holder(pid, "vi", None, (role,))])
+    (finding,) = _of_holders(facts, {7})
+    assert (finding.severity, expected in finding.text) == (severity, True), finding.text
+
+
+def test_a_program_that_keeps_a_transaction_open_is_named_with_since_when(orders: Path) -> None:
+    program = (
+        "import apsw, sys\n"
+        f"connection = apsw.Connection({str(orders)!r})\n"
+        "connection.execute('BEGIN IMMEDIATE')\n"
+        "print('begun', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "begun\n"
+        diagnosis = examine(orders)
+        other.communicate("")
+    if diagnosis.facts.holders is None:  # no Linux
+        return
+    finding = found(diagnosis, "open in")
+    assert (finding.severity, "is no worker, and keeps the lock" in finding.text) == ("warning", True)
+    assert finding.text.startswith(f"process {other.pid} ({sys.executable} -c import apsw")
+    assert f"since {time.strftime('%Y')}" in finding.text
+
+
+HEALTHY = FileFacts(
+    path="/orders.db",
+    sqlite_version="3.51.3",
+    compile_options=[],
+    file_system="ext4 at /",
+    size_bytes=10 * MEGABYTE,
+    log_bytes=0,
+    free_pages_bytes=0,
+    disk_free_bytes=10**12,
+    bytes_a_day=0.0,
+    last_at=0,
+    holders=[Holder(1, "init")],
+    steps=[],
+    payloads=[],
+    marks={1},
+)
+NOW = 3_600_000_000

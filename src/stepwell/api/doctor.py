@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Container, Iterator
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -20,7 +20,8 @@ from stepwell.model.clock import MICROSECONDS
 from stepwell.values.transforms import Compression
 
 if TYPE_CHECKING:
-    from stepwell.store.sqlite.file_facts import FileFacts
+    from stepwell.store.sqlite.file.holders import Holder
+    from stepwell.store.sqlite.file_facts import FileFacts, LargePayload
 
 #: ``ok``: looked at, and as it should be. ``warning``: it will hurt. ``problem``: it hurts now.
 Severity = Literal["ok", "warning", "problem"]
@@ -34,6 +35,14 @@ _LITTLE_ROOM_BYTES: Final = 500 * _MEGABYTE
 #: More than this between the newest time in the file and the clock means that a clock is, or was, wrong.
 _AHEAD_SECONDS: Final = 1.0
 _LARGE_PAYLOAD_BYTES: Final = _MEGABYTE
+#: Options with which a file system does not wait until the disk has what it was told to keep.
+_NO_BARRIERS: Final = frozenset({"nobarrier", "barrier=0", "noflush"})
+#: Types of file systems whose files do not last.
+_PASSING: Final = {
+    "tmpfs": "which is memory: the file is gone when the machine is restarted",
+    "ramfs": "which is memory: the file is gone when the machine is restarted",
+    "overlay": "a container's own layer: the file is gone when the container is deleted",
+}
 #: How many runs are named of each kind.
 _NAMED: Final = 5
 _MOST: Final = 1000
@@ -71,7 +80,9 @@ def examine(path: str | os.PathLike[str]) -> Diagnosis:
     with look_into(path) as look:
         facts = look.facts(now)
     with file_reads(path, f"`stepwell list --db {path}`", f"`stepwell queues --db {path}`") as reads:
-        found = [*_of_file(facts, now), *_of_workers(reads), *_of_runs(reads), *_of_queues(reads)]
+        pids = {worker.pid for worker in reads.workers()}
+        about_runs = [*_of_workers(reads), *_of_runs(reads), *_of_queues(reads)]
+    found = [*_of_file(facts, now), *_of_holders(facts, pids), *about_runs]
     order: list[Severity] = ["problem", "warning", "ok"]
     return Diagnosis(facts.path, sorted(found, key=lambda finding: order.index(finding.severity)), facts)
 
@@ -87,8 +98,13 @@ def stuck(reads: ReadService) -> list[Finding]:
 
 
 def _of_file(facts: FileFacts, now: int) -> Iterator[Finding]:
-    yield Finding("ok", "library", f"SQLite {facts.sqlite_version}, without the known defects of older ones")
-    yield Finding("ok", "file system", f"{facts.file_system}, which keeps its locks")
+    yield Finding(
+        "ok",
+        "library",
+        f"SQLite {facts.sqlite_version}, without the known defects of older ones; {_compiled(facts)}",
+    )
+    yield _file_system(facts)
+    yield _settings(facts)
     yield _log(facts)
     yield _disk(facts)
     yield _clock(facts, now)
@@ -102,16 +118,106 @@ def _of_file(facts: FileFacts, now: int) -> Iterator[Finding]:
         )
 
 
+def _compiled(facts: FileFacts) -> str:
+    """Say how the library was compiled: what bears on the file; `--json` has all of it."""
+    telling = ("THREADSAFE", "DEFAULT_SYNCHRONOUS", "DEFAULT_WAL_SYNCHRONOUS", "TEMP_STORE")
+    options = [option for option in facts.compile_options if option.partition("=")[0] in telling]
+    return f"compiled with {', '.join(options)}" if options else "how it was compiled is not known"
+
+
+def _file_system(facts: FileFacts) -> Finding:
+    options = facts.mount_options.split(",") if facts.mount_options else []
+    shown = f"{facts.file_system} ({facts.mount_options})" if options else facts.file_system
+    if "ro" in options:
+        return Finding(
+            "problem",
+            "file system",
+            f"{shown}: it is mounted read-only, so no worker can write",
+            "Look at the system's log: Linux does that after an error of the disk. Mount it writable.",
+        )
+    careless = [option for option in options if option in _NO_BARRIERS]
+    if careless:
+        return Finding(
+            "warning",
+            "file system",
+            f"{shown}: with {', '.join(careless)} a power cut may lose commits, or damage the file",
+            "Mount it without that option.",
+        )
+    kind = facts.file_system.partition(" ")[0]
+    if kind in _PASSING:
+        return Finding("ok", "file system", f"{shown}, {_PASSING[kind]}", "Keep what must last on a disk.")
+    return Finding("ok", "file system", f"{shown}, which keeps its locks")
+
+
+def _settings(facts: FileFacts) -> Finding:
+    shown = ", ".join(f"{name} {value}" for name, value in facts.pragmas.items())
+    mode = facts.pragmas.get("journal_mode", "wal")
+    if mode == "wal":
+        return Finding("ok", "settings", shown or "not read")
+    return Finding(
+        "warning",
+        "settings",
+        f"{shown}: a program has set another journal mode than wal, in which readers and writers wait for each other",
+        "Find that program, and let it be. A worker sets the mode back when it opens the file.",
+    )
+
+
 def _log(facts: FileFacts) -> Finding:
-    if facts.log_bytes <= _LARGE_LOG_BYTES:
-        return Finding("ok", "log", f"{_size(facts.log_bytes)} of commits are to be folded in")
-    holders = ", ".join(f"{holder.pid} ({holder.command})" for holder in facts.holders or ()) or "not known"
+    shown = f"{_size(facts.log_bytes)} of commits"
+    if facts.log_pages is not None and facts.folded_pages is not None:
+        shown += f" ({facts.folded_pages} of {facts.log_pages} pages of them are in the database as well)"
+    all_folded = facts.log_pages is not None and facts.log_pages == facts.folded_pages
+    if facts.log_bytes <= _LARGE_LOG_BYTES or all_folded:
+        return Finding("ok", "log", f"{shown} stand in it")
+    readers = [holder for holder in facts.holders or () if "reads" in holder.roles]
+    who = ", ".join(map(_who, readers or facts.holders or ())) or "not known"
     return Finding(
         "warning",
         "log",
-        f"{_size(facts.log_bytes)} of commits stand in {facts.path}-wal: something reads an old commit and keeps it",
-        f"Look for a program with an open read transaction on the file; processes that have it open: {holders}.",
+        f"{shown} stand in {facts.path}-wal: something reads an old commit and keeps it",
+        f"Look for a program with an open read transaction on the file. "
+        f"{'Reading all the time' if readers else 'Processes that have it open'}: {who}.",
     )
+
+
+def _of_holders(facts: FileFacts, workers: Container[int]) -> Iterator[Finding]:
+    """Say who has the file open, and who of them keeps a lock; `workers` are the processes of workers."""
+    if facts.holders is None:
+        yield Finding("ok", "open in", "not known: this system does not say which processes have a file open")
+        return
+    for holder in facts.holders:
+        if "keeps all others out" in holder.roles:
+            yield Finding(
+                "problem",
+                "open in",
+                f"{_who(holder)} has locked the whole file, so nobody reads or writes",
+                "End it, or have it give up its lock (`PRAGMA locking_mode=EXCLUSIVE`, an open transaction).",
+            )
+        elif "writes" in holder.roles and holder.pid not in workers:
+            yield Finding(
+                "warning",
+                "open in",
+                f"{_who(holder)} is no worker, and keeps the lock that every commit needs",
+                "Let it commit or roll back its transaction, or end it.",
+            )
+        elif "reads" in holder.roles and holder.pid not in workers:
+            yield Finding(
+                "warning" if facts.log_bytes > _LARGE_LOG_BYTES else "ok",
+                "open in",
+                f"{_who(holder)} reads the same commit all the time; the log keeps all that was written since",
+                "Let it end its read transaction.",
+            )
+        else:
+            yield Finding("ok", "open in", _who(holder))
+    if not facts.holders:
+        yield Finding("ok", "open in", "no other process that this user may see")
+
+
+def _who(holder: Holder) -> str:
+    since = ""
+    if holder.started_at is not None:
+        since = f", since {datetime.fromtimestamp(holder.started_at / MICROSECONDS).astimezone():%Y-%m-%d %H:%M:%S %z}"
+    return f"process {holder.pid} ({holder.command}{since})"
 
 
 def _disk(facts: FileFacts) -> Finding:
@@ -150,14 +256,19 @@ def _payloads(facts: FileFacts) -> Finding:
         )
     large = [each for each in facts.payloads if each.size_bytes >= _LARGE_PAYLOAD_BYTES]
     if not large:
-        return Finding("ok", "payloads", f"none of the last ones has more than {_size(_LARGE_PAYLOAD_BYTES)}")
-    named = ", ".join(f"{each.name} of run {each.run!r} ({_size(each.size_bytes)})" for each in large[:_NAMED])
+        largest = f": {_payload(facts.payloads[0])} is the largest of the last ones" if facts.payloads else ""
+        return Finding("ok", "payloads", f"none has more than {_size(_LARGE_PAYLOAD_BYTES)}{largest}")
+    named = ", ".join(map(_payload, large[:_NAMED]))
     return Finding(
         "warning",
         "payloads",
         f"large ones are kept for ever and read at each replay: {named}",
         "Keep large data in files or object stores, and record where it is.",
     )
+
+
+def _payload(payload: LargePayload) -> str:
+    return f"{payload.kind} of {payload.name} in run {payload.run!r} ({_bytes(payload.size_bytes)})"
 
 
 # --- workers, runs, queues --------------------------------------------------------------------------------------------
@@ -232,6 +343,10 @@ def _many(number: int) -> str:
 
 def _wait(number: int) -> str:
     return "waits" if number == 1 else "wait"
+
+
+def _bytes(size_bytes: int) -> str:
+    return _size(size_bytes) if size_bytes >= _MEGABYTE else f"{size_bytes:,} bytes"
 
 
 def _size(size_bytes: float) -> str:

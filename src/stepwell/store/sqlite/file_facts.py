@@ -3,13 +3,11 @@
 It only reads. What the facts mean is decided in `stepwell.api.doctor`.
 """
 
-# ruff: noqa: PTH118, PTH120, PTH208, PTH115, PTH123 -- SQLite's paths are strings
+# ruff: noqa: PTH120 -- SQLite's paths are strings
 
 from __future__ import annotations
 
 import os
-import sys
-from contextlib import suppress
 from typing import Any, Final
 
 import apsw
@@ -17,20 +15,15 @@ import msgspec
 
 from stepwell.store.sql.reading import Reads
 from stepwell.store.sqlite.file import mounts, paths
+from stepwell.store.sqlite.file.holders import Holder, holders
 from stepwell.store.sqlite.statements import SQL
 
-#: Of how many of the last journal entries sizes and durations are read: half a second on a slow machine.
-_LOOKED_AT: Final = 200_000
+#: Of how many of the last runs and journal entries sizes and durations are read: a fifth of a second on a slow machine.
+_LOOKED_AT: Final = 100_000
 _ROWS: Final = 10
 _DAY_MICROSECONDS: Final = 86_400_000_000
-_COMMAND_CHARS: Final = 80
-
-
-class Holder(msgspec.Struct, frozen=True):
-    """A process that has the file open, as far as this user may see: its number and its command."""
-
-    pid: int
-    command: str
+#: What each opener reads of the file's settings: those that stand in it, and how full the log is kept.
+_PRAGMAS: Final = ("journal_mode", "page_size", "encoding", "auto_vacuum", "application_id", "user_version")
 
 
 class StepKind(msgspec.Struct, frozen=True):
@@ -43,7 +36,7 @@ class StepKind(msgspec.Struct, frozen=True):
 
 
 class LargePayload(msgspec.Struct, frozen=True):
-    """A large value in the journal of a run, in bytes as it stands in the file."""
+    """A large value of a run, in bytes as it stands in the file: an entry of its journal, its input, or its result."""
 
     run: str
     kind: str
@@ -55,7 +48,9 @@ class FileFacts(msgspec.Struct, frozen=True):
     """What there is to know of a file apart from its runs. Sizes are in bytes.
 
     `bytes_a_day` is how much the file grew in the last day, reckoned from the share of entries that came in it.
-    `marks` are the first bytes of payloads that are not plain JSON.
+    `marks` are the first bytes of payloads that are not plain JSON. `pragmas` are what SQLite answers when it is asked
+    for its settings. The log has `log_pages`, of which `folded_pages` are in the database as well; both are None where
+    SQLite does not say.
     """
 
     path: str
@@ -72,6 +67,10 @@ class FileFacts(msgspec.Struct, frozen=True):
     steps: list[StepKind]
     payloads: list[LargePayload]
     marks: set[int]
+    mount_options: str = ""
+    pragmas: dict[str, str | int] = {}
+    log_pages: int | None = None
+    folded_pages: int | None = None
 
 
 def file_facts(path: str, reads: Reads, last_at: int, now: int) -> FileFacts:
@@ -85,6 +84,7 @@ def file_facts(path: str, reads: Reads, last_at: int, now: int) -> FileFacts:
     recent, looked_at = rows("doctor_entries_since", _LOOKED_AT, now - _DAY_MICROSECONDS)[0]
     free_pages, page_size = rows("doctor_free_pages")[0]
     mount = mounts.mount_of(path)
+    log_pages, folded_pages = rows("doctor_log_pages")[0][1:]
     return FileFacts(
         path=path,
         sqlite_version=apsw.sqlite_lib_version(),
@@ -96,34 +96,15 @@ def file_facts(path: str, reads: Reads, last_at: int, now: int) -> FileFacts:
         disk_free_bytes=disk.f_bavail * disk.f_frsize,
         bytes_a_day=size * recent / looked_at if looked_at and recent < looked_at else 0.0,
         last_at=last_at,
-        holders=_holders(path),
+        holders=holders(path),
         steps=[
             StepKind(name, calls, mean / 1e6, longest / 1e6)
             for name, calls, mean, longest in rows("doctor_step_kinds", _LOOKED_AT, _ROWS)
         ],
-        payloads=[LargePayload(*row) for row in rows("doctor_largest_entries", _LOOKED_AT, _ROWS)],
+        payloads=[LargePayload(*row) for row in rows("doctor_largest_payloads", _LOOKED_AT, _ROWS)],
         marks={int(mark, 16) for (mark,) in rows("doctor_marks", _LOOKED_AT) if mark},
+        mount_options="" if mount is None else mount.options,
+        pragmas={name: rows(f"doctor_{name}")[0][0] for name in _PRAGMAS},
+        log_pages=log_pages if log_pages >= 0 else None,
+        folded_pages=folded_pages if folded_pages >= 0 else None,
     )
-
-
-def _holders(path: str) -> list[Holder] | None:
-    """Return the other processes that have the database open; None where the system does not say (it is no Linux)."""
-    if not sys.platform.startswith("linux"):
-        return None
-    found: list[Holder] = []
-    for name in os.listdir("/proc"):
-        if not name.isdecimal() or int(name) == os.getpid():
-            continue
-        with suppress(OSError):  # it has ended, or belongs to another user
-            links = f"/proc/{name}/fd"
-            if any(_link(links, number) == path for number in os.listdir(links)):
-                with open(f"/proc/{name}/cmdline", "rb") as file:
-                    command = file.read().replace(b"\0", b" ").decode(errors="replace").strip()
-                found.append(Holder(int(name), command[:_COMMAND_CHARS]))
-    return found
-
-
-def _link(folder: str, number: str) -> str | None:
-    with suppress(OSError):
-        return os.readlink(os.path.join(folder, number))
-    return None

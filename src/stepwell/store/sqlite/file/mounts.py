@@ -68,7 +68,10 @@ _ESCAPES: Final = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\043", "
 
 
 class Mount(msgspec.Struct, frozen=True):
-    """One mounted file system. `remote` is what macOS says of it; Linux leaves that to the type."""
+    """One mounted file system, with its options as the system writes them.
+
+    `remote` is what macOS says of it; Linux leaves that to the type.
+    """
 
     mount_id: int
     parent_id: int
@@ -76,6 +79,7 @@ class Mount(msgspec.Struct, frozen=True):
     fs_type: str
     source: str
     remote: bool = False
+    options: str = ""
 
 
 def parse_mountinfo(text: str) -> list[Mount]:
@@ -88,7 +92,13 @@ def parse_mountinfo(text: str) -> list[Mount]:
         before, after = left.split(" "), right.split(" ")
         if dash and len(before) >= _FIELDS_BEFORE_OPTIONAL and before[0].isdigit() and before[1].isdigit() and after[0]:
             source = _unescape(after[1]) if len(after) > 1 else ""
-            mounts.append(Mount(int(before[0]), int(before[1]), _unescape(before[4]), _unescape(after[0]), source))
+            # Those of the mount, then those of the file system: "rw,relatime" and "rw,errors=remount-ro".
+            options = ",".join(dict.fromkeys(",".join([before[5], *after[2:]]).split(",")))
+            mounts.append(
+                Mount(
+                    int(before[0]), int(before[1]), _unescape(before[4]), _unescape(after[0]), source, options=options
+                )
+            )
     return mounts
 
 
@@ -101,7 +111,7 @@ def parse_mount_output(text: str) -> list[Mount]:
         words = [word.strip() for word in options.rstrip(")").split(",")]
         if opening and on:
             # Every mount but the root hangs on nothing that the output names: the longest mount point decides.
-            mounts.append(Mount(number, 0, point, words[0], source, remote="local" not in words))
+            mounts.append(Mount(number, 0, point, words[0], source, "local" not in words, ",".join(words[1:])))
     return mounts
 
 
