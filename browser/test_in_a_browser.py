@@ -210,6 +210,20 @@ def test_an_operation_is_chosen_and_the_panes_divide(opened: Window) -> None:
     assert after["width"] < before["width"]
 
 
+def test_a_part_of_the_waterfall_is_drawn_larger(opened: Window) -> None:
+    page = opened.open("/run?id=order-1007")
+    box = page.locator("[data-zoom]").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 2, box["y"] + 4)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 4, box["y"] + 4)
+    page.mouse.up()
+    page.wait_for_url(re.compile("zoom="))
+    expect(page.locator(".rows > li")).to_have_count(1)
+    page.get_by_role("link", name="zoomed").click()
+    expect(page.locator(".rows > li")).to_have_count(7)
+
+
 def test_times_are_shown_as_they_are_wanted(opened: Window) -> None:
     page = opened.open("/run?id=order-1007")
     time_shown = page.locator(".facts time").first

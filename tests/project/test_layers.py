@@ -51,7 +51,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["querying", "schedule_factory"],
         ["enlisted", "request_factory", "schedule_options"],
         ["repair_requests"],
-        ["doctor", "time_travel"],
+        ["doctor", "failure_path", "time_travel"],
         ["file_reads"],
         ["read_service"],
         ["overview"],

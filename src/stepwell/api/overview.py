@@ -5,7 +5,7 @@ The base of `ReadService`, in a file of its own because nothing but such a progr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -43,6 +43,17 @@ class ShownItem(msgspec.Struct, frozen=True):
 
     offset: int
     value: Any
+
+
+class StartedRun(msgspec.Struct, frozen=True):
+    """A run that another one started; times are microseconds by the wall clock."""
+
+    id: str
+    workflow: str
+    status: Status
+    created_at: int
+    started_at: int | None
+    ended_at: int | None
 
 
 class Durations(msgspec.Struct, frozen=True):
@@ -96,6 +107,19 @@ class OverviewService:
         found = self._inspector.entries_of(record.key, number, _MAX_ENTRIES)
         summaries = self._inspector.summaries(record.key)
         return [JournalEntry.of(entry, self._codec, record.ahead, summaries) for entry in found]
+
+    def started_by(self, run_id: str, numbers: Sequence[int]) -> dict[int, StartedRun]:
+        """Return the runs that these operations of a run started, as far as they are there; raises `RunNotFound`."""
+        record, found = self.record(run_id), dict[int, StartedRun]()
+        for entry in self._inspector.entries_of_many(record.key, numbers) if numbers else ():
+            child_id = JournalEntry.of(entry, self._codec).value
+            child = self._inspector.run_facts(child_id) if isinstance(child_id, str) else None
+            if child is not None:
+                times = (at if at is None else at - child.ahead for at in (child.started_at, child.ended_at))
+                found[entry.op] = StartedRun(
+                    child.id, child.workflow, child.status, child.created_at - child.ahead, *times
+                )
+        return found
 
     def last_of_stream(self, run_id: str, name: str, most: int) -> list[ShownItem]:
         """Return the last items of a stream of a run; raises `RunNotFound`."""

@@ -43,6 +43,10 @@ class OverviewReads(Protocol):
         """Return the entries of one operation in the present chapter of a run, in order."""
         ...
 
+    def entries_of_many(self, run: int, ops: Sequence[int]) -> list[Entry]:
+        """Return the entries of several operations in the present chapter of a run, in order."""
+        ...
+
     def newest_key(self) -> int:
         """Return the largest key of a run, 0 where there is none."""
         ...

@@ -11,14 +11,19 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Literal, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from stepwell.api.outline import Outline, OutlinedOperation
+from stepwell.api.overview import StartedRun
 from stepwell.model.clock import MICROSECONDS
 from stepwell.model.durations import duration
 
 #: What a bar stands for: waiting in a queue, for something to come, from the call to its execution, an attempt, or the
-#: time between two attempts.
-BarKind: TypeAlias = Literal["queued", "waits", "overhead", "attempt", "between"]
+#: time between two attempts; or a child, from its beginning to its end.
+BarKind: TypeAlias = Literal["queued", "waits", "overhead", "attempt", "between", "child"]
+#: A part of a run: from when to when, in microseconds since it was created.
+Window: TypeAlias = tuple[int, int]
+_MAX_WINDOW_CHARS: Final = 40
 
 _WIDTH: Final = 1000.0
 #: A span in which nothing executes is folded from this share of the whole on, and takes this part of the width then.
@@ -29,6 +34,8 @@ _FOLD_WIDTH: Final = 40.0
 _NARROWEST: Final = 3.0
 #: How many times stand above the bars.
 _MARKS: Final = 4
+#: How many operations of a child that is opened are drawn.
+_OF_A_CHILD: Final = 50
 
 
 class Bar(msgspec.Struct, frozen=True):
@@ -42,11 +49,30 @@ class Bar(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """An operation with its bars."""
+    """An operation with its bars; `child` is the run that it started."""
 
     operation: OutlinedOperation
     bars: list[Bar]
     took_seconds: float | None
+    child: ChildRows | None = None
+
+
+class ChildRows(msgspec.Struct, frozen=True):
+    """A child within the picture of its parent: where it stood and ran, and its own operations where it is opened."""
+
+    run: StartedRun
+    bars: list[Bar]
+    took_seconds: float | None
+    is_open: bool
+    rows: list[Row]
+    more: int
+
+
+class Family(msgspec.Struct, frozen=True):
+    """The children that are drawn, by the operations that started them, and the outlines of those that are opened."""
+
+    children: dict[int, StartedRun] = {}
+    outlines: dict[int, Outline] = {}
 
 
 class Fold(msgspec.Struct, frozen=True):
@@ -58,10 +84,16 @@ class Fold(msgspec.Struct, frozen=True):
 
 
 class Axis:
-    """Places times between `begin` and `end`; `busy` are spans and moments at which something happened."""
+    """Places times between `begin` and `end`; `busy` are spans and moments at which something happened.
 
-    def __init__(self, begin: int, end: int, busy: Iterable[tuple[int, int]], *, folds: bool) -> None:
+    Times that are shown count from `zero`, which is `begin` unless only a part of the run is drawn.
+    """
+
+    def __init__(
+        self, begin: int, end: int, busy: Iterable[tuple[int, int]], *, folds: bool, zero: int | None = None
+    ) -> None:
         end = max(end, begin + 1)
+        self._zero: Final = begin if zero is None else zero
         least = max(_FOLDED_FROM * (end - begin), _FOLDED_FROM_SECONDS * MICROSECONDS)
         spans = list(busy)
         # Where nothing took any time there is nothing that a fold would make room for.
@@ -97,7 +129,11 @@ class Axis:
 
     def marks(self) -> list[float]:
         """Return the seconds since the beginning at evenly spread places."""
-        return [(self.time(_WIDTH * number / _MARKS) - self._times[0]) / MICROSECONDS for number in range(_MARKS)]
+        return [(self.time(_WIDTH * number / _MARKS) - self._zero) / MICROSECONDS for number in range(_MARKS)]
+
+    def scale(self) -> str:
+        """Return which time (in microseconds since the run was created) is at which place, for whoever zooms."""
+        return " ".join(f"{place:.1f}:{at - self._zero}" for place, at in zip(self._places, self._times, strict=True))
 
 
 def _gaps(begin: int, end: int, busy: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -113,22 +149,76 @@ def _gaps(begin: int, end: int, busy: Iterable[tuple[int, int]]) -> list[tuple[i
     return found
 
 
-def axis_of(outline: Outline, *, folds: bool) -> Axis:
-    """Return where the times of a run are."""
-    busy: list[tuple[int, int]] = [(outline.created_at, outline.created_at), (outline.ends_at, outline.ends_at)]
+def axis_of(outline: Outline, *, folds: bool, family: Family = Family(), window: Window | None = None) -> Axis:  # noqa: B008 - it is frozen
+    """Return where the times of a run are, or of a part of it, those of its children among them."""
+    begin, end = outline.created_at, outline.ends_at
+    busy = [(begin, begin), (end, end), *_busy(outline)]
+    for number, child in family.children.items():
+        busy += [(at, at) for at in (child.created_at, child.ended_at) if at is not None]
+        if number in family.outlines:
+            busy += _busy(family.outlines[number])
+    if window is None:
+        return Axis(begin, end, busy, folds=folds)
+    first, last = begin + window[0], begin + window[1]
+    inside = [(max(start, first), min(stop, last)) for start, stop in busy if stop >= first and start <= last]
+    return Axis(first, last, inside, folds=folds, zero=begin)
+
+
+def _busy(outline: Outline) -> list[tuple[int, int]]:
+    """Return when something of a run happened."""
+    found: list[tuple[int, int]] = []
     if outline.started_at is not None:
-        busy.append((outline.started_at, outline.started_at))
+        found.append((outline.started_at, outline.started_at))
     for operation in outline.operations:
-        busy.append((operation.issued_at, operation.issued_at))
+        found.append((operation.issued_at, operation.issued_at))
         if operation.ended_at is not None:
-            busy.append((operation.ended_at, operation.ended_at))
-        busy += [(each.started_at, each.ended_at or outline.ends_at) for each in operation.attempts]
-    return Axis(outline.created_at, outline.ends_at, busy, folds=folds)
+            found.append((operation.ended_at, operation.ended_at))
+        found += [(each.started_at, each.ended_at or outline.ends_at) for each in operation.attempts]
+    return found
 
 
-def rows_of(outline: Outline, operations: Sequence[OutlinedOperation], axis: Axis) -> list[Row]:
-    """Return these operations of a run with their bars."""
-    return [_row(operation, axis, outline.ends_at) for operation in operations]
+def window_of(text: str) -> Window | None:
+    """Return the part of a run that an address names: ``12000-530000``; None for none, or nonsense."""
+    first, dash, last = text.partition("-")
+    if not dash or not (first.isdecimal() and last.isdecimal()) or len(text) > _MAX_WINDOW_CHARS:
+        return None
+    return (int(first), int(last)) if int(first) < int(last) else None
+
+
+def within(operation: OutlinedOperation, outline: Outline, window: Window | None) -> bool:
+    """Tell whether anything of an operation is in the part of the run that is drawn."""
+    if window is None:
+        return True
+    ended = outline.ends_at if operation.ended_at is None else operation.ended_at
+    return ended >= outline.created_at + window[0] and operation.issued_at <= outline.created_at + window[1]
+
+
+def rows_of(
+    outline: Outline,
+    operations: Sequence[OutlinedOperation],
+    axis: Axis,
+    family: Family = Family(),  # noqa: B008 - it is frozen
+) -> list[Row]:
+    """Return these operations of a run with their bars, and with the children that they started."""
+    rows = [_row(operation, axis, outline.ends_at) for operation in operations]
+    return [
+        replace(row, child=_child(child, family.outlines.get(row.operation.number), axis, outline.ends_at))
+        if (child := family.children.get(row.operation.number)) is not None
+        else row
+        for row in rows
+    ]
+
+
+def _child(run: StartedRun, outline: Outline | None, axis: Axis, end: int) -> ChildRows:
+    ended = run.ended_at if run.ended_at is not None else max(end, run.created_at)
+    began = run.started_at or ended
+    took = None if run.ended_at is None or run.started_at is None else (ended - run.started_at) / MICROSECONDS
+    bars = [_bar("overhead", "done", run.created_at, began, axis, "until it began")] if began > run.created_at else []
+    if run.started_at is not None:
+        bars.append(_bar("child", run.status, began, ended, axis, f"{run.status},"))
+    operations = [] if outline is None else outline.operations
+    rows = [] if outline is None else rows_of(outline, operations[:_OF_A_CHILD], axis)
+    return ChildRows(run, bars, took, outline is not None, rows, len(operations) - len(rows))
 
 
 def queued_bar(outline: Outline, axis: Axis) -> Bar | None:

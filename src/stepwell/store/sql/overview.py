@@ -22,6 +22,10 @@ class OverviewReader(Reader):
         """Return the entries of one operation in the present chapter of a run, in order."""
         return [Entry(*row) for row in self._rows("entries_of", run, op, limit)]
 
+    def entries_of_many(self, run: int, ops: Sequence[int]) -> list[Entry]:
+        """Return the entries of several operations in the present chapter of a run, in order."""
+        return [Entry(*row) for row in self._rows("entries_of_many", run, to_json(list(ops)))]
+
     def newest_key(self) -> int:
         """Return the largest key of a run, 0 where there is none."""
         return int(self._first("newest_key"))

@@ -14,6 +14,14 @@ FROM stepwell_journal
 WHERE run = ?1 AND op = ?2 AND position >= (SELECT journal_from FROM stepwell_runs WHERE key = ?1)
 ORDER BY position LIMIT ?3;
 
+-- name: entries_of_many
+-- ?1 run, ?2 operations as a JSON array. In order.
+SELECT {entry}
+FROM stepwell_journal
+WHERE run = ?1 AND op IN (SELECT value FROM json_each(?2))
+    AND position >= (SELECT journal_from FROM stepwell_runs WHERE key = ?1)
+ORDER BY position;
+
 -- name: newest_key
 SELECT coalesce(max(key), 0) FROM stepwell_runs;
 

@@ -12,6 +12,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.routing import Route
 
+from stepwell.api.failure_path import failure_path
 from stepwell.api.outline import Outline, OutlinedOperation
 from stepwell.api.read_service import ReadService
 from stepwell.api.views import JournalEntry, RunDetails, RunInfo
@@ -20,7 +21,7 @@ from stepwell.model.lifecycle import ENDED
 from stepwell.operations.table import OPERATIONS
 from stepwell.store.streams import StreamSummary
 from stepwell.ui.site import Page, Site, Visit
-from stepwell.ui.waterfall import axis_of, queued_bar, rows_of
+from stepwell.ui.waterfall import Family, axis_of, queued_bar, rows_of, window_of, within
 from stepwell.ui.words import SHOWN_CHARS, Redactor, visible
 
 #: How many operations are drawn at once.
@@ -29,6 +30,9 @@ DRAWN: Final = 300
 _MAX_MESSAGE_CHARS: Final = 200_000
 #: How many items of a stream are shown, the last ones.
 _LAST_ITEMS: Final = 20
+#: So many children are opened although nobody asked for it; and so many at most.
+_FEW_CHILDREN: Final = 3
+_MOST_OPENED: Final = 20
 #: No run has an operation whose number has more.
 _MAX_DIGITS: Final = 9
 
@@ -54,7 +58,12 @@ class RunPages:
         run_id = visit.query_of("id")
         details, outline = reads.summary(run_id), reads.outline(run_id)
         info = details.info
-        shown = self._facts(details) | {"streams": self._streams(reads, run_id)} | self._waterfall(outline, visit)
+        shown = (
+            self._facts(details)
+            | {"streams": self._streams(reads, run_id)}
+            | {"path": failure_path(reads, run_id) if info.status == "failed" else []}
+            | self._waterfall(reads, run_id, outline, visit)
+        )
         number = _number(visit.query.get("op"))
         if number is not None:
             shown["selected"] = self._operation(reads, run_id, number, outline)
@@ -89,16 +98,23 @@ class RunPages:
             for stream in reads.streams(run_id)
         ]
 
-    def _waterfall(self, outline: Outline, visit: Visit) -> dict[str, Any]:
-        chosen = [each for each in outline.operations if _is_shown(each, visit.query)]
+    def _waterfall(self, reads: ReadService, run_id: str, outline: Outline, visit: Visit) -> dict[str, Any]:
+        window = window_of(visit.query.get("zoom", ""))
+        chosen = [each for each in outline.operations if _is_shown(each, visit.query) and within(each, outline, window)]
         start = max(0, _number(visit.query.get("from")) or 0)
         folds = visit.query.get("fold", "1") != "0"
-        axis = axis_of(outline, folds=folds)
+        drawn = chosen[start : start + DRAWN]
+        family = family_of(reads, run_id, drawn, visit.query.get("children", ""))
+        axis = axis_of(outline, folds=folds, family=family, window=window)
         kinds = sorted({each.kind for each in outline.operations})
         return {
-            "rows": rows_of(outline, chosen[start : start + DRAWN], axis),
-            "queued": queued_bar(outline, axis),
+            "rows": rows_of(outline, drawn, axis, family),
+            "queued": queued_bar(outline, axis) if window is None else None,
             "axis": axis,
+            "zoom": visit.query.get("zoom") if window is not None else None,
+            "opened": sorted(family.outlines),
+            "children_said": visit.query.get("children"),
+            "begin": outline.created_at,
             "folds": folds,
             "kinds": kinds,
             "kind": visit.query.get("kind", ""),
@@ -119,6 +135,7 @@ class RunPages:
         return {
             "number": number,
             "outlined": found,
+            "zoom": None if found is None else _zoom_to(found, outline),
             "entries": [self._entry(entry) for entry in entries],
             "kind": found.kind if found is not None else "",
             "name": (found.summary or found.name) if found is not None else "",
@@ -297,6 +314,31 @@ def _arguments(form: Any) -> Sequence[Any]:
         return msgspec.convert(value_of_form(text), list[Any])
     except msgspec.ValidationError:
         raise InvalidArgument('other arguments are a JSON array: ["order-42", 100]') from None
+
+
+def _zoom_to(operation: OutlinedOperation, outline: Outline) -> str:
+    """Return the part of a run in which an operation is, with a little around it."""
+    ended = outline.ends_at if operation.ended_at is None else operation.ended_at
+    around = max((ended - operation.issued_at) // 10, 1_000)
+    begin = max(0, operation.issued_at - outline.created_at - around)
+    return f"{begin}-{max(ended - outline.created_at + around, begin + 1)}"
+
+
+def family_of(reads: ReadService, run_id: str, drawn: Sequence[OutlinedOperation], said: str) -> Family:
+    """Return the children that operations started, and the outlines of those that are opened.
+
+    `said` are the numbers of the operations whose children are; where nothing is said, all of a few, else those that
+    need somebody.
+    """
+    children = reads.started_by(run_id, [each.number for each in drawn if each.kind == "start"])
+    if said:
+        chosen = [number for text in said.split(",") if (number := _number(text)) in children]
+    elif len(children) <= _FEW_CHILDREN:
+        chosen = list(children)
+    else:
+        chosen = [number for number, child in children.items() if child.status in ("failed", "halted", "paused")]
+    outlines = {number: reads.outline(children[number].id) for number in chosen[:_MOST_OPENED]}
+    return Family(children, outlines)
 
 
 def _is_shown(operation: OutlinedOperation, query: Any) -> bool:

@@ -394,6 +394,43 @@ function divide() {
   });
 }
 
+// --- zoom: the part of the waterfall that is drawn across --------------------------------------------------------------
+
+function timeAt(scale, place) {
+  const marks = scale.split(" ").map((each) => each.split(":").map(Number));
+  const next = Math.max(1, marks.findIndex(([at]) => at >= place));
+  const [[x0, t0], [x1, t1]] = [marks[next - 1], marks[next]];
+  return Math.max(0, Math.round(t0 + ((place - x0) / (x1 - x0 || 1)) * (t1 - t0)));
+}
+
+document.addEventListener("pointerdown", (event) => {
+  const scale = event.target.closest?.("[data-zoom]");
+  if (!scale || event.button) return;
+  const box = scale.getBoundingClientRect();
+  const place = (moved) => Math.min(1, Math.max(0, (moved.clientX - box.left) / box.width));
+  const from = place(event);
+  const picked = document.createElement("span");
+  picked.className = "picked";
+  scale.append(picked);
+  scale.setPointerCapture(event.pointerId);
+  const drag = (moved) => {
+    const [low, high] = [from, place(moved)].sort((one, other) => one - other);
+    picked.style.setProperty("left", `${low * 100}%`);
+    picked.style.setProperty("width", `${(high - low) * 100}%`);
+  };
+  scale.addEventListener("pointermove", drag);
+  scale.addEventListener("pointerup", (ended) => {
+    scale.removeEventListener("pointermove", drag);
+    picked.remove();
+    const [low, high] = [from, place(ended)].sort((one, other) => one - other).map((share) => timeAt(scale.dataset.zoom, share * 1000));
+    if (high - low < 1 || Math.abs(from - place(ended)) < 0.01) return;
+    const to = new URL(location.href);
+    to.searchParams.set("zoom", `${low}-${high}`);
+    to.searchParams.delete("from");
+    location.href = to;
+  }, { once: true });
+});
+
 // --- begin --------------------------------------------------------------------------------------------------------------
 
 for (const [name, act] of [["palette", () => palette()], ["zone", switchZone], ["theme-switch", switchTheme]]) {
