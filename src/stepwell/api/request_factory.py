@@ -48,6 +48,7 @@ from stepwell.model.attributes import AttributeValue, Description, described
 from stepwell.model.clock import Clock, engine_time
 from stepwell.model.lifecycle import Status
 from stepwell.model.names import check_id, check_name
+from stepwell.model.start_policy import StartPolicy
 from stepwell.model.updates import marked
 from stepwell.runtime.requests import (
     BulkAct,
@@ -140,6 +141,9 @@ class RequestFactory(RepairRequestFactory):
 
     def _plan(self, workflow: Workflow[..., Any], options: ManyOptions, *, has_ids: bool) -> StartPlan:
         self._check_served(workflow)
+        if not options:  # what a burst of starts in a transaction has
+            workflow.converter(self._codec)
+            return StartPlan(self._codec, workflow, self._clock.now(), self._worker.runs.ahead)
         deadline, named = options.get("deadline"), checked_kwargs(options.get("kwargs"))
         slot = self._slot(options, has_ids=has_ids)
         workflow.converter(self._codec)  # raises where no result could ever be read
@@ -147,16 +151,10 @@ class RequestFactory(RepairRequestFactory):
         ends_at = deadline_at(deadline, now)
         if ends_at is not None and isinstance(deadline, datetime):
             ends_at = engine_time(self._clock, ends_at)
-        policy = start_policy(
-            options.get("on_conflict", "attach"),
-            options.get("reuse"),
-            by=lambda: checked_actor(None, None).by,
-            has_id=has_ids,
-            dedup=options.get("dedup"),
-        )
         said = _said(options)
         by = "" if said is None or said.note is None else checked_actor(None, None).by
-        return StartPlan(self._codec, workflow, named, slot, ends_at, now, self._worker.runs.ahead, said, by, policy)
+        ahead, policy = self._worker.runs.ahead, _policy(options, has_ids=has_ids)
+        return StartPlan(self._codec, workflow, now, ahead, named, slot, ends_at, said, by, policy)
 
     def _check_served(self, workflow: Workflow[..., Any]) -> None:
         """Raise `DefinitionError` for a workflow that the engine could not start, or would take for another one."""
@@ -322,6 +320,19 @@ class RequestFactory(RepairRequestFactory):
     def cancel_waiting(self, queue: str, partition: str | None, by: str | None, reason: str | None) -> CancelWaiting:
         """Return the request to cancel what waits in a queue."""
         return CancelWaiting(queue, check_key(partition, "partition"), checked_actor(by, reason))
+
+
+def _policy(options: ManyOptions, *, has_ids: bool) -> StartPolicy | None:
+    """Return what is to be done where a run has the id; None where that run is meant. Raises `InvalidArgument`."""
+    if "on_conflict" not in options and "reuse" not in options:
+        return None
+    return start_policy(
+        options.get("on_conflict", "attach"),
+        options.get("reuse"),
+        by=lambda: checked_actor(None, None).by,
+        has_id=has_ids,
+        dedup=options.get("dedup"),
+    )
 
 
 def _said(options: ManyOptions) -> Description | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queue_slots import QueueSlot, batch_count
@@ -14,6 +14,8 @@ from stepwell.model.start_policy import StartPolicy
 from stepwell.store.changes import RunCreated
 from stepwell.values.codec import Codec
 from stepwell.worker.queue_policy import entered
+
+_NONE: Final[dict[str, Any]] = {}
 
 
 class StartPlan:
@@ -38,14 +40,14 @@ class StartPlan:
         self,
         codec: Codec,
         workflow: Workflow[..., Any],
-        named: dict[str, Any],
-        slot: QueueSlot | None,
-        deadline_at: int | None,
         now: int,
         ahead: int,
-        description: Description | None,
-        by: str,
-        policy: StartPolicy | None,
+        named: dict[str, Any] = _NONE,
+        slot: QueueSlot | None = None,
+        deadline_at: int | None = None,
+        description: Description | None = None,
+        by: str = "",
+        policy: StartPolicy | None = None,
     ) -> None:
         self._codec = codec
         self._workflow = workflow.name

@@ -120,9 +120,9 @@ class Served(Versioned):
 
     def __contains__(self, name: object) -> bool:
         """Tell whether something is executed under a name."""
-        if isinstance(name, str) and name.startswith(JOB_PREFIX):
-            return job_named(name) is not None
-        return name in self._workflows
+        return name in self._workflows or (
+            isinstance(name, str) and name.startswith(JOB_PREFIX) and job_named(name) is not None
+        )
 
     def __iter__(self) -> Iterator[str]:
         """Yield the names of what runs may be waiting for."""

@@ -105,7 +105,7 @@ class OperationIssuer:
         self.definition = definition
         self.codec = codec
         self.kinds = kinds
-        chapter = decode_chapter(record.chapter)
+        chapter = None if record.chapter is None else decode_chapter(record.chapter)
         self.now = record.started_at or record.created_at
         self.ahead = record.ahead
         self.stopped = False

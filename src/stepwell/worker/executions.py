@@ -25,11 +25,8 @@ class Executions:
 
     def of(self, record: RunRecord, definition: Workflow[..., Any], *, greenlets: bool = False) -> Execution:
         """Make the execution of a run, on greenlets where it is known to need them; it has not begun."""
-        greenlets = greenlets or self.need_greenlets(definition)
-        return self._made(record, definition, greenlets=greenlets)
-
-    def _made(self, record: RunRecord, definition: Workflow[..., Any], *, greenlets: bool) -> Execution:
         runs = self._runs
+        greenlets = greenlets or self.need_greenlets(definition)
         execution = Execution(record, definition, runs.codec, runs.kinds, greenlets=greenlets, thread=runs.loops)
         execution.new_token = runs.tokens
         return execution
@@ -62,7 +59,7 @@ class Executions:
             change for change in runs.batch.work_of(run).changes if isinstance(change, Entry) and change.run == run.key
         ]
         record = replace(self.with_items(snapshot), started_at=old.started_at)
-        run.execution = execution = self._made(record, old.definition, greenlets=True)
+        run.execution = execution = self.of(record, old.definition, greenlets=True)
         execution.replay([*snapshot.entries, *uncommitted], restarted=True)
         execution.withdrawn = [*old.withdrawn, *execution.withdrawn]
         # What the old execution had asked for before the interrupted activation is under way already.

@@ -119,7 +119,7 @@ class LoadedRun:
         self.has_children = False
         # Whether some run had an id of the kind that children are given, when this one first gave one; None: not known.
         self.shares_ids: bool | None = None
-        chapter = decode_chapter(record.chapter)
+        chapter = None if record.chapter is None else decode_chapter(record.chapter)
         self.runs_before = 0 if chapter is None else chapter.runs_before
         self.cancelling = False  # a cancellation was delivered
         self.cancel_reason: str | None = None
