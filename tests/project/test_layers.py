@@ -83,6 +83,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["bulk_requests"],
         [
             "notifications",
+            "other_workers",
             "pause_requests",
             "promise_requests",
             "purging",
@@ -293,6 +294,7 @@ PURE = [
     "stepwell.runtime.bulk_requests",
     "stepwell.runtime.driver",
     "stepwell.runtime.notifications",
+    "stepwell.runtime.other_workers",
     "stepwell.runtime.pause_requests",
     "stepwell.runtime.promise_requests",
     "stepwell.runtime.purging",

@@ -6,6 +6,7 @@ committed. What is to be refused is refused before anything is added: the functi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import assert_never
 
 from stepwell.errors import StepwellError, StoreError, StoreUnavailable
@@ -24,6 +25,7 @@ from stepwell.runtime.requests import (
     ContinueBulk,
     DeleteRun,
     DescribeRun,
+    Event,
     ForkRun,
     FromStep,
     PauseQueue,
@@ -63,40 +65,41 @@ from stepwell.runtime.settle_requests import SettleRequests
 from stepwell.runtime.stream_requests import StreamRequests
 from stepwell.runtime.update_requests import UpdateRequests
 from stepwell.runtime.waiters import Waiters
-from stepwell.store.inspector import Inspector
+from stepwell.runtime.write_turn import WriteTurn
+from stepwell.store.store import Store
 from stepwell.worker.unit_of_work import Reply
 from stepwell.worker.worker import Worker
 
 
 class RequestGate:
-    """Serves requests, each by the function that is for its kind; belongs to the worker's thread."""
+    """Serves requests, each by the function that is for its kind; belongs to the worker's thread.
+
+    `later` queues an event: what would take long is done in pieces.
+    """
 
     def __init__(
         self,
         worker: Worker,
-        inspector: Inspector,
-        runs: RunRequests,
-        retries: RetryRequests,
-        pauses: PauseRequests,
-        bulk: BulkRequests,
-        queues: QueueRequests,
-        purging: Purging,
-        schedules: ScheduleRequests,
+        store: Store,
         waiters: Waiters,
+        write_turn: WriteTurn,
+        later: Callable[[Event], None],
     ) -> None:
-        self._runs = runs
-        self._retries = retries
-        self._pauses = pauses
+        inspector = store.inspector
+        self._runs = runs = RunRequests(worker, store.reads)
+        self._retries = retries = RetryRequests(worker, inspector, runs, later)
+        self._pauses = pauses = PauseRequests(worker)
+        #: Acts on many runs; also those that another worker did not finish.
+        self.bulk = BulkRequests(worker, inspector, runs, retries, pauses, later)
         self._promises = PromiseRequests(worker)
         self._updates = UpdateRequests(worker, waiters)
         self._rewinds = RewindRequests(worker, retries)
         self._forks = ForkRequests(worker, inspector)
         self._settles = SettleRequests(worker, retries)
         self._streams = StreamRequests(worker)
-        self._bulk = bulk
-        self._queues = queues
-        self._purging = purging
-        self._schedules = schedules
+        self._queues = QueueRequests(worker, store.reads, later)
+        self._purging = Purging(worker, store, write_turn, later)
+        self._schedules = ScheduleRequests(worker)
         self._waiters = waiters
         #: Why commits are held back until the store is tried again: the disk is full, or had an error, or is locked.
         self.unavailable: StoreUnavailable | None = None
@@ -143,7 +146,7 @@ class RequestGate:
             case SettleStep():
                 self._settles.settle(request, reply)
             case TerminateRun() | DeleteRun() | StartBulk() | ContinueBulk():
-                self._bulk.serve(request, reply)
+                self.bulk.serve(request, reply)
             case ChangeQueue():
                 self._queues.change(request, reply)
             case PauseQueue():

@@ -19,27 +19,21 @@ from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import Limit, Queue
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import ClaimLost, EngineClosed, StepwellError, StoreError, StoreUnavailable
-from stepwell.model.run import Claim, Member
+from stepwell.model.run import Claim
 from stepwell.operations.table import OPERATIONS
-from stepwell.runtime.bulk_requests import BulkRequests
 from stepwell.runtime.driver import Driver
 from stepwell.runtime.notifications import Notifications
-from stepwell.runtime.pause_requests import PauseRequests
-from stepwell.runtime.purging import Purging
-from stepwell.runtime.queue_requests import QueueRequests
+from stepwell.runtime.other_workers import OtherWorkers
 from stepwell.runtime.request_gate import RequestGate, copy_of
 from stepwell.runtime.requests import Asked, Event, Request, StartRun
-from stepwell.runtime.retry_requests import RetryRequests
-from stepwell.runtime.run_requests import RunRequests
-from stepwell.runtime.schedule_requests import ScheduleRequests
 from stepwell.runtime.waiters import Waiters
 from stepwell.runtime.write_turn import WriteTurn
 from stepwell.store.notifications import Notification
 from stepwell.store.store import Outcome, Store
 from stepwell.values.codec import Codec
+from stepwell.worker.commit_batch import in_groups
 from stepwell.worker.effects import EndsRefused, Later, RunsBegunAnew, RunsOver, StepsDropped, TookOn
 from stepwell.worker.facts import RunsBegun, StreamGrew, UpdateEnded, ValuePublished
-from stepwell.worker.failure_log import attempt_fields
 from stepwell.worker.pace import MOST, STARTS
 from stepwell.worker.runs import Capacity, no_tokens
 from stepwell.worker.unit_of_work import Reply, UnitOfWork
@@ -84,7 +78,6 @@ class TurnLoop:
         self._held_up = False
         self._driver = driver
         self._takes_work = takes_work
-        self._queues = None if queues is None else sorted(queues)
         self.worker = Worker(
             store.reads,
             codec,
@@ -98,50 +91,29 @@ class TurnLoop:
             tokens=tokens,
         )
         self.waiters = Waiters(store, self.worker.memory, self.worker.batch, self.worker.claims.claiming)
-        run_requests = RunRequests(self.worker, store.reads)
-        retries = RetryRequests(self.worker, store.inspector, run_requests, self.inbox.append)
-        pauses = PauseRequests(self.worker)
-        self._bulk = BulkRequests(self.worker, store.inspector, run_requests, retries, pauses, self.inbox.append)
-        self.gate = RequestGate(
-            self.worker,
-            store.inspector,
-            run_requests,
-            retries,
-            pauses,
-            self._bulk,
-            QueueRequests(self.worker, store.reads, self.inbox.append),
-            Purging(self.worker, store, self.write_turn, self.inbox.append),
-            ScheduleRequests(self.worker),
-            self.waiters,
-        )
+        self.gate = RequestGate(self.worker, store, self.waiters, self.write_turn, self.inbox.append)
         self._after_flush: list[Callable[[], None]] = []
-        self._notifications = Notifications(self.worker, self.waiters, self.post, self._look_at_members)
-        self._at_work: frozenset[int] = frozenset()  # the epochs of the workers that took work when last looked at
+        self._notifications = Notifications(self.worker, self.waiters)
+        self._others = OtherWorkers(
+            store.membership, self.worker.runs, self.worker.claims, queues, takes_work=takes_work
+        )
 
     def open(self, now: int) -> None:
         """Register with the store, release what dead workers left behind, and queue what is to be taken up."""
         self.worker.now = now
-        self.claim = self._register(now)
-        self.worker.runs.epoch = self.claim.epoch
+        self.claim = self._others.register(now)
         released = self.store.membership.reap(self.claim, now)
         if released:
             _log.info("%s: %d runs were under way when their worker died; they go on", self.store.location, released)
         self.inbox.append(self.worker.claims.recover)
         if self._takes_work:
-            self._note_at_work(self.store.membership.members())
-            self.inbox.append(self._bulk.take_over)
+            self._others.somebody_left(self.store.membership.members())
+            self.inbox.append(self.gate.bulk.take_over)
             self.inbox += [
                 self.worker.scheduler.declare_known,
                 self.worker.scheduler.look,
                 self.worker.schedules.look,
             ]
-
-    def _register(self, now: int) -> Claim:
-        workflows, queues = self.worker.claims.serving(), self._queues
-        versions = self.worker.runs.workflows.versions()
-        return self.store.membership.register(
-            now, takes_work=self._takes_work, workflows=workflows, queues=queues, versions=versions
-        )
 
     def post(self, event: Callable[[], None]) -> None:
         """Queue an event; from any thread, and from within another event. From outside, the driver must be woken."""
@@ -262,14 +234,7 @@ class TurnLoop:
             self._held_up = True
             self.worker.batch.put_back(works)
             return
-        plain = [work for work in works if work.rare is None or not work.rare.transactions]
-        groups = [plain] if plain else []
-        if len(plain) != len(works):
-            groups += [[work] for work in works if work.calls_transactions]
-            decisions = [work for work in plain if work.decide is not None]
-            if decisions:  # they must see what the others do
-                groups[0] = [work for work in plain if work.decide is None]
-                groups = [group for group in [*groups, decisions] if group]
+        groups = in_groups(works)
         try:
             for index, group in enumerate(groups):
                 if group[0].calls_transactions:
@@ -356,7 +321,7 @@ class TurnLoop:
     def try_store_again(self) -> None:
         """Try the commits that were held back; an event that was refused for it is found again by looking."""
         self.gate.unavailable = None
-        self._notifications.look_at_everything()
+        self._look_at_everything()
 
     def _start_anew(self, works: list[UnitOfWork], error: ClaimLost) -> None:
         """Go on as a new worker: others took this one for lost, and carry its runs on.
@@ -369,15 +334,14 @@ class TurnLoop:
         self._let_out()
         try:
             # Not at the time of the turn: who was stopped in it begins after those who took its runs meanwhile.
-            self.claim = self._register(self._driver.time())
+            self.claim = self._others.register(self._driver.time())
         except StoreUnavailable as unavailable:
             # When it is available it looks at everything, and finds again that it was fenced.
             self._hold_back(kept, unavailable)
             return
-        self.worker.runs.epoch = self.claim.epoch
         self.worker.batch.put_back(kept)
         # Also what callers wait for: runs that seemed to end here have ended elsewhere, which was told meanwhile.
-        self._notifications.look_at_everything()
+        self._look_at_everything()
 
     def fail(self, error: Exception) -> None:
         """Stop serving: whoever waits is told, and the file stays as the last commit left it."""
@@ -418,15 +382,32 @@ class TurnLoop:
     # --- news from other processes ---------------------------------------------------------------------------------
 
     def notified(self, news: Notification) -> None:
-        """Take note of news; an event."""
-        self._notifications.notified(news, more_is_queued=bool(self.inbox))
+        """Take note of news, and look: at once, or where more may have been heard meanwhile, after that; an event."""
+        if news.reply is not None:
+            news.reply()
+            return
+        self._notifications.note(news)
+        if self.inbox:
+            self.post(self._look_at_news)
+        else:
+            self._look_at_news()
+
+    def _look_at_everything(self) -> None:
+        """Look, in an event of its own, at all that may have happened without this worker's knowing."""
+        self._notifications.note(Notification("anything"))
+        self.post(self._look_at_news)
+
+    def _look_at_news(self) -> None:
+        if self._notifications.may_be_of_deaths():
+            self._look_at_members()
+        self._notifications.look()
 
     def _look_at_members(self) -> None:
         """Release the runs of workers that are dead, and notice where this one was taken for lost."""
         if self.closing:
             return
         members = self.store.membership.members()
-        if self._note_at_work(members):
+        if self._others.somebody_left(members):
             # What it halted may be fine with the code of this one: after a deployment the worker was of the old code.
             self.post(self.worker.claims.retry_halted)
             self.post(self.worker.claims.look)  # it may have been the one that had the version of runs
@@ -445,17 +426,11 @@ class TurnLoop:
         finally:
             self.write_turn.release()
         if self._takes_work:
-            self.post(self._bulk.take_over)
+            self.post(self.gate.bulk.take_over)
         if released:
             _log.warning("%s: a worker died; its %d runs go on elsewhere", self.store.location, released)
         self.worker.claims.look()
         self.worker.scheduler.look()
-
-    def _note_at_work(self, members: list[Member]) -> bool:
-        """Note who takes work; tell whether somebody does not any more."""
-        before = self._at_work
-        self._at_work = frozenset(member.epoch for member in members if member.takes_work and member.state != "dead")
-        return not before <= self._at_work
 
     def take_turn(self, again: Callable[[], None]) -> bool:
         """Take the writers' lock; else have `again` called in a later turn."""
@@ -512,21 +487,7 @@ class TurnLoop:
             self.inbox.appendleft(partial(self.steps_finished, ended[self.limit :]))
             ended = ended[: self.limit]
         self.taken_on += len(ended) - 1
-        step_finished = self.worker.steps.finished
-        for attempts in ended:
-            try:
-                step_finished(attempts)
-            except StoreError:  # see `Carrier.carry_on`
-                raise
-            except Exception as error:  # noqa: BLE001 - one run's defect must not stop the others
-                _log.critical(
-                    "run %r: the engine failed to handle the end of step %r; the run is halted",
-                    attempts.run_id,
-                    attempts.name,
-                    exc_info=error,
-                    extra=attempt_fields(attempts),
-                )
-                self.worker.halt_broken(attempts.run_key, error)
+        self.worker.steps_finished(ended)
 
     def claimed(self) -> Claim:
         """Return the claim of the engine's worker."""

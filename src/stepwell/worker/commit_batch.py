@@ -13,6 +13,24 @@ from stepwell.worker.run_over import RunOver
 from stepwell.worker.unit_of_work import UnitOfWork
 
 
+def in_groups(works: list[UnitOfWork]) -> list[list[UnitOfWork]]:
+    """Return in which transactions works are committed, one after the other.
+
+    Most of them share one. One that calls transactional steps of the user's has its own; where there is such a one,
+    what is decided about queues comes last: it must see what the others do.
+    """
+    plain = [work for work in works if work.rare is None or not work.rare.transactions]
+    if len(plain) == len(works):
+        return [plain]
+    groups = [plain] if plain else []
+    groups += [[work] for work in works if work.calls_transactions]
+    decisions = [work for work in plain if work.decide is not None]
+    if decisions:
+        groups[0] = [work for work in plain if work.decide is None]
+        groups = [group for group in [*groups, decisions] if group]
+    return groups
+
+
 class CommitBatch:
     """Collects works. Also knows what they will do to runs that others may ask about before the commit."""
 

@@ -11,6 +11,7 @@ No clock (`now` is set by the engine), no threads, no I/O but reads of the store
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -19,7 +20,7 @@ from typing import Any, Final, assert_never
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import Limit, Queue
 from stepwell.definitions.step_call import StepCall
-from stepwell.errors import ClaimLost
+from stepwell.errors import ClaimLost, StoreError
 from stepwell.model.lifecycle import Status
 from stepwell.replay.operation import Operation
 from stepwell.store.changes import RunCreated, RunMoved
@@ -35,6 +36,7 @@ from stepwell.worker.declarations import Declarations
 from stepwell.worker.due import DueTimes
 from stepwell.worker.effects import Effect, TookOn
 from stepwell.worker.executions import Executions
+from stepwell.worker.failure_log import attempt_fields
 from stepwell.worker.inbox import Inbox
 from stepwell.worker.letting_go import LettingGo
 from stepwell.worker.loaded_run import LoadedRun
@@ -56,6 +58,8 @@ from stepwell.worker.step_outcomes import StepOutcomes
 from stepwell.worker.ticks import Ticks
 from stepwell.worker.unit_of_work import UnitOfWork
 from stepwell.worker.unstarted import Unstarted
+
+_log: Final = logging.getLogger("stepwell")
 
 #: How many entries are replayed in one event, as near as can be told beforehand: some milliseconds.
 _REPLAYED_AT_ONCE: Final = 250
@@ -256,6 +260,24 @@ class Worker:
         self._timers.advance(self.runs.now)
         if others:
             self.runs.later(facts.RunsBegun(others))
+
+    def steps_finished(self, ended: Iterable[StepCall]) -> None:
+        """Take the ends of attempts."""
+        step_finished = self.steps.finished
+        for attempts in ended:
+            try:
+                step_finished(attempts)
+            except StoreError:  # see `Carrier.carry_on`
+                raise
+            except Exception as error:  # noqa: BLE001 - one run's defect must not stop the others
+                _log.critical(
+                    "run %r: the engine failed to handle the end of step %r; the run is halted",
+                    attempts.run_id,
+                    attempts.name,
+                    exc_info=error,
+                    extra=attempt_fields(attempts),
+                )
+                self.halt_broken(attempts.run_key, error)
 
     # --- coming and going --------------------------------------------------------------------------------------------
 
