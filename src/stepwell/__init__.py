@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stepwell.api.check import Check, PatchCheck, RunCheck, check
     from stepwell.api.engine import Engine
     from stepwell.api.handles import OpenTransaction, QueueHandle, Run
+    from stepwell.api.progress_views import ProgressInfo
     from stepwell.api.promise_views import PromiseInfo
     from stepwell.api.restore import Restoration, restore
     from stepwell.api.schedule_views import ScheduleInfo, TickInfo
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from stepwell.definitions.decorators import step, transaction, workflow
     from stepwell.definitions.definition import Step, Transaction, Workflow
     from stepwell.definitions.queues import Batch, Limit, Queue, Rate
+    from stepwell.definitions.reports import Progress
     from stepwell.definitions.schedules import Every, Schedule
     from stepwell.definitions.step_info import Current, RunContext, StepInfo
     from stepwell.errors import (
@@ -119,7 +121,9 @@ __version__ = "0.1.0"
 
 #: Where each public name is defined, by module.
 _HOMES = {
+    "stepwell.api.progress_views": ("ProgressInfo",),
     "stepwell.api.promise_views": ("PromiseInfo",),
+    "stepwell.definitions.reports": ("Progress",),
     "stepwell.model.promise": ("Form",),
     "stepwell.model.failed_run": ("FailedRun",),
     "stepwell.operations.promise": ("Promise", "promise"),
@@ -327,6 +331,8 @@ __all__ = [
     "PatchCheck",
     "PayloadTooLarge",
     "PermanentError",
+    "Progress",
+    "ProgressInfo",
     "Promise",
     "PromiseEnded",
     "PromiseInfo",

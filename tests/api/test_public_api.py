@@ -21,7 +21,7 @@ CLASSES = {
     "OtherRun",
     "PatchCheck",
     "Queue", "QueueHandle", "QueueInfo", "Rate", "Retry", "Rows", "Run", "RunCheck", "RunContext", "Restoration",
-    "FailedRun", "Form", "Promise", "PromiseInfo",
+    "FailedRun", "Form", "Progress", "ProgressInfo", "Promise", "PromiseInfo",
     "RunInfo", "Saga",
     "Step", "StepInfo",
     "AsyncScheduleHandle", "DeclaredSchedules", "Every", "Schedule", "ScheduleHandle", "ScheduleInfo", "TickInfo",

@@ -476,6 +476,18 @@ def use_transactions(engine: TestEngine) -> Reader:
     return page
 
 
+def say_how_far_a_step_is(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/say-how-far-a-step-is.md", engine)
+    page.execute(0)
+    path = Path("rows.csv")
+    path.write_text("a,1\nb,2\n", encoding="utf-8")
+    run = engine.start(page.names["import_file"], str(path))
+    assert run.result(30) == 2
+    (said,) = engine._session.reads.details(run.id).progress
+    assert said.words == "2 of 2 (100 %): row b"
+    return page
+
+
 def stream_out_of_a_run(engine: TestEngine) -> Reader:
     async def model(_question: str) -> AsyncGenerator[str, None]:
         for token in ("be", "cause"):
@@ -634,6 +646,7 @@ READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/how-to/retry-a-step.md": retry_a_step,
     "docs/how-to/run-cpu-bound-steps.md": run_cpu_bound_steps,
     "docs/how-to/run-on-a-schedule.md": run_on_a_schedule,
+    "docs/how-to/say-how-far-a-step-is.md": say_how_far_a_step_is,
     "docs/how-to/stream-out-of-a-run.md": stream_out_of_a_run,
     "docs/how-to/start-runs.md": all_of("docs/how-to/start-runs.md"),
     "docs/how-to/undo-work.md": undo_work,

@@ -17,6 +17,7 @@ from stepwell.api.acts import Act
 from stepwell.api.chapters import ChapterInfo, with_present
 from stepwell.api.listing_options import MAX_PAGE, at_least, checked_statuses, checked_workflow
 from stepwell.api.overview import EngineTime, OverviewService
+from stepwell.api.progress_views import ProgressInfo
 from stepwell.api.views import ChildInfo, JournalEntry, OwnerInfo, QueueInfo, RunDetails, RunInfo, WorkerInfo
 from stepwell.errors import InvalidArgument, QueueNotFound, RunNotFound, ScheduleNotFound, SerializationError
 from stepwell.model.lifecycle import ENDED, STATUSES, Status
@@ -213,10 +214,15 @@ class ReadService(OverviewService):
         )
 
     def _infos(self, records: Sequence[RunRecord]) -> list[RunInfo]:
-        reasons, about = self._reasons(), self._inspector.about([record.key for record in records])
+        keys = [record.key for record in records]
+        reasons, about = self._reasons(), self._inspector.about(keys)
+        progress = self._inspector.progress(keys, ended=False)
         nothing = RunAbout()
         return [
-            RunInfo.of(record, reasons.of(record), self._codec, about.get(record.key, nothing)) for record in records
+            RunInfo.of(
+                record, reasons.of(record), self._codec, about.get(record.key, nothing), progress.get(record.key, ())
+            )
+            for record in records
         ]
 
     def infos_of(self, run_ids: Sequence[str]) -> list[RunInfo]:
@@ -242,6 +248,10 @@ class ReadService(OverviewService):
             children=self._children(record),
             acts=self._acts(record),
             journal=[],
+            progress=[
+                ProgressInfo.of(row, record.ahead)
+                for row in self._inspector.progress([record.key], ended=True).get(record.key, ())
+            ],
         )
 
     def _children(self, parent: RunRecord) -> list[ChildInfo]:

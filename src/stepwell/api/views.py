@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import msgspec
 
 from stepwell.api.acts import Act
+from stepwell.api.progress_views import ProgressInfo
 from stepwell.definitions.queues import FlowKind, Rate
 from stepwell.errors import (
     DeterminismError,
@@ -24,7 +25,8 @@ from stepwell.model.attributes import AttributeValue, value_of
 from stepwell.model.chapters import number_of_chapter
 from stepwell.model.clock import MICROSECONDS, datetime_of
 from stepwell.model.journal import Entry, EntryKind
-from stepwell.model.lifecycle import Status
+from stepwell.model.lifecycle import ENDED, Status
+from stepwell.model.progress import ProgressRow
 from stepwell.model.run import Member, MemberState, RunRecord
 from stepwell.model.waits import Wait, WaitKind, decode_waits
 from stepwell.store.inspector import RunAbout
@@ -99,7 +101,8 @@ class RunInfo(msgspec.Struct, frozen=True):
     was cancelled). `parent` is the id of the run that started it. `attempts` counts how often it was begun: once, and
     with each retry, rewind and restart. `waited_seconds` is how long it was until it began, `took_seconds` from there
     to its end. `input` and `result` are plain JSON data, and unset in listings, which read no
-    payloads, and where they are damaged.
+    payloads, and where they are damaged. `progress` is how far those of its steps and maps are that said so and have
+    not ended, in the order in which they were called.
     """
 
     id: str
@@ -128,10 +131,18 @@ class RunInfo(msgspec.Struct, frozen=True):
     took_seconds: float | None = None
     input: Any = msgspec.UNSET
     result: Any = msgspec.UNSET
+    progress: list[ProgressInfo] = []
 
     @classmethod
-    def of(cls, record: RunRecord, reason: str | None, codec: Codec, about: RunAbout) -> RunInfo:
-        """Make it from a row, and from why it is as it is."""
+    def of(
+        cls,
+        record: RunRecord,
+        reason: str | None,
+        codec: Codec,
+        about: RunAbout,
+        progress: Sequence[ProgressRow] = (),
+    ) -> RunInfo:
+        """Make it from a row, from why it is as it is, and from how far its operations are that have not ended."""
         error = None
         if record.error is not None:
             type_name, message = codec.failure_summary(record.error)
@@ -165,12 +176,16 @@ class RunInfo(msgspec.Struct, frozen=True):
             attempts=about.attempts,
             waited_seconds=_seconds(record.created_at, record.started_at),
             took_seconds=_seconds(record.started_at, record.ended_at),
+            progress=[] if record.status in ENDED else [ProgressInfo.of(row, record.ahead) for row in progress],
         )
 
     @property
     def remark(self) -> str:
         """What matters most about it in its state, in one line; empty where nothing does."""
-        return (self.error or self.reason or "").partition("\n")[0]
+        found = self.error or self.reason
+        if not found and self.progress:
+            return f"{self.progress[0].name}: {self.progress[0].words}"
+        return (found or "").partition("\n")[0]
 
 
 def _seconds(begin: int | None, end: int | None) -> float | None:
@@ -212,7 +227,7 @@ class RunDetails(msgspec.Struct, frozen=True):
     """Everything that the file has of a run, values as plain JSON data.
 
     `failure` is what it failed with, or what halted it; `published` are its values by key; `children` those that have
-    not ended, the halted ones first, at most twenty.
+    not ended, the halted ones first, at most twenty. `progress` is that of operations that have ended as well.
     """
 
     info: RunInfo
@@ -224,6 +239,7 @@ class RunDetails(msgspec.Struct, frozen=True):
     children: list[ChildInfo]
     acts: list[Act]
     journal: list[JournalEntry]
+    progress: list[ProgressInfo] = []
 
 
 def _waits(record: RunRecord) -> list[WaitInfo]:

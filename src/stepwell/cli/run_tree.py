@@ -20,6 +20,7 @@ from stepwell.api.outline import Attempt, Outline, OutlinedOperation
 from stepwell.api.read_service import ReadService
 from stepwell.api.views import JournalEntry, RunDetails, RunInfo
 from stepwell.cli.printing import COLOURS, ago, for_this_file, moment
+from stepwell.cli.show_run import progress_in_words
 from stepwell.errors import RunNotFound
 from stepwell.model.clock import MICROSECONDS, datetime_of
 from stepwell.model.durations import duration
@@ -117,6 +118,7 @@ def _facts(details: RunDetails, now: datetime) -> Table:
     fact("about", "  ".join(said))
     fact("input", None if details.input is None else _short(details.input))
     fact("result", _short(details.result) if info.status == "completed" else None)
+    fact("progress", progress_in_words(info))
     for name, value in details.published.items():
         fact(f"value {name}", _short(value))
     if details.owner is not None:

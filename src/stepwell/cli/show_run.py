@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from stepwell.api.acts import Act
-from stepwell.api.views import JournalEntry, RunDetails
+from stepwell.api.views import JournalEntry, RunDetails, RunInfo
 from stepwell.cli.printing import counted, for_this_file, moment, print_facts, print_json, print_table
 from stepwell.model.journal import TICK
 from stepwell.operations.table import OPERATIONS
@@ -67,8 +67,14 @@ def acts_in_words(acts: Sequence[Act]) -> str:
     return "\n".join(lines)
 
 
+def progress_in_words(info: RunInfo) -> str:
+    """Return how far the operations of a run are that say so and have not ended, a line for each."""
+    return "\n".join(f"{each.operation} {each.name}: {each.words}" for each in info.progress)
+
+
 def _print_facts(facts: dict[str, Any], details: RunDetails, db: str) -> None:
     told = {name: value for name, value in facts.items() if name != "waiting_on"}  # the reason says it in words
+    told["progress"] = progress_in_words(details.info) or None
     if details.info.reason is not None:
         told["reason"] = for_this_file(details.info.reason, db)
     if details.owner is not None:

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import msgspec
 
 from stepwell.definitions.collector import end_clean_up
+from stepwell.definitions.reports import Progress
 from stepwell.definitions.step_info import Attempt, entered_here
 from stepwell.errors import StepwellError
 from stepwell.values.codec import Codec
@@ -43,7 +44,11 @@ class PublishedValue(msgspec.Struct, frozen=True, tag="value"):
     value: Any
 
 
-Said: TypeAlias = StreamItems | PublishedValue
+class ProgressMade(msgspec.Struct, frozen=True, tag="progress"):
+    """That there is something new among the reports of a call (see `stepwell.definitions.reports`)."""
+
+
+Said: TypeAlias = StreamItems | PublishedValue | ProgressMade
 
 #: Called once, from any thread: with None where it is recorded, else with why it is not.
 Heard: TypeAlias = Callable[[BaseException | None], None]
@@ -62,6 +67,10 @@ class Outlet(Protocol):
 
     def say(self, attempt: Attempt, number: int, said: Said, heard: Heard) -> None:
         """Have something recorded that attempt `number` of a step says; `heard` is called when it is."""
+        ...
+
+    def report(self, attempt: Attempt, progress: Progress) -> None:
+        """Have it recorded soon how far an attempt is."""
         ...
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from stepwell.definitions.definition import Step
+from stepwell.definitions.reports import Progress, Reports
 from stepwell.errors import SerializationError
 from stepwell.model.journal import Payload
 from stepwell.model.permit_states import PermitState
@@ -35,6 +36,7 @@ class StepCall(msgspec.Struct, eq=False):
     thread goes on. `leaving` are the numbers of attempts whose leaving is not committed yet, and whether they have
     ended all the same. `interruptions` counts how often the program cancelled the task that executed it.
     `ahead` is that of the run. `forgiven` is how many of its attempts its retry policy does not count any more.
+    `reports` are what its attempts said of how far they are, once one did.
     """
 
     run_key: int
@@ -65,6 +67,7 @@ class StepCall(msgspec.Struct, eq=False):
     interruptions: int = 0
     ahead: int = 0
     forgiven: int = 0
+    reports: Reports | None = None
 
     def __str__(self) -> str:
         """Name the result, for messages of the codec."""
@@ -74,7 +77,7 @@ class StepCall(msgspec.Struct, eq=False):
 class History:
     """What the journal says of the earlier attempts of one step call."""
 
-    __slots__ = ("attempts", "first_started_at", "forgiven", "last_error", "refused", "retry_at", "started")
+    __slots__ = ("attempts", "first_started_at", "forgiven", "last_error", "progress", "refused", "retry_at", "started")
 
     def __init__(self) -> None:
         self.attempts = 0  # that failed
@@ -86,3 +89,4 @@ class History:
         #: By the number of the code that was executed (see `stepwell.definitions.code_identity`): the failures of
         #: attempts whose results could not be recorded.
         self.refused: dict[int, str] = {}
+        self.progress: Progress | None = None  # what the last attempt said of how far it was

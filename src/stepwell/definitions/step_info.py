@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar, cast
 
 import msgspec
 
+from stepwell.definitions.reports import Progress, Reports, progress_of
 from stepwell.errors import StepwellError
 from stepwell.model.clock import datetime_of
 
@@ -31,6 +32,7 @@ class Attempt(Protocol):
     started_at: int
     ahead: int
     wanted: bool
+    reports: Reports | None
 
 
 class Current:
@@ -60,13 +62,27 @@ class Current:
         """Raise `StepwellError` when the result of the step is no longer wanted."""
         _ = self.cancelled
 
+    @property
+    def last_progress(self) -> Progress | None:
+        """What an earlier attempt of the step said with `progress`, None where none did."""
+        raise AttributeError("last_progress")  # as above
+
+    def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
+        """Say how far the step is."""
+        del done, total, note
+        raise _elsewhere(self, "progress")
+
     if not TYPE_CHECKING:  # to type checkers, it would have every attribute
 
         def __getattr__(self, name: str) -> NoReturn:
             """Say which of both has it."""
-            mine, other = ("a step", "workflow code") if isinstance(self, StepInfo) else ("workflow code", "a step")
-            there = f", as it has in {other}" if name in _ATTRIBUTES else ""
-            raise AttributeError(f"current() was called in {mine} of run {self.run_id!r}: it has no {name!r}{there}")
+            raise _elsewhere(self, name)
+
+
+def _elsewhere(current: Current, name: str) -> AttributeError:
+    mine, other = ("a step", "workflow code") if isinstance(current, StepInfo) else ("workflow code", "a step")
+    there = f", as it has in {other}" if name in _ATTRIBUTES else ""
+    return AttributeError(f"current() was called in {mine} of run {current.run_id!r}: it has no {name!r}{there}")
 
 
 class StepInfo(Current):
@@ -77,10 +93,11 @@ class StepInfo(Current):
     was called outside of any run, `run_id` begins with ``outside-`` and differs in every call.
     """
 
-    __slots__ = ("_attempt", "attempt", "idempotency_key", "operation", "run_id", "started_at", "step")
+    __slots__ = ("_attempt", "_outlet", "attempt", "idempotency_key", "operation", "run_id", "started_at", "step")
 
-    def __init__(self, attempt: Attempt, number: int) -> None:
+    def __init__(self, attempt: Attempt, number: int, outlet: Any = None) -> None:
         self._attempt = attempt
+        self._outlet = outlet
         self.run_id = attempt.run_id
         self.step = attempt.name
         self.operation = attempt.operation
@@ -97,6 +114,30 @@ class StepInfo(Current):
         """Raise `StepwellError` when the result is no longer wanted; call it now and then in a long `def` step."""
         if self.cancelled:
             raise StepwellError(f"step {self.step!r} of run {self.run_id!r} was cancelled or its time is up")
+
+    @property
+    def last_progress(self) -> Progress | None:
+        """What an earlier attempt of the step said last, also before a crash; None where none said anything.
+
+        Go on from there: ``start = last.done if (last := current().last_progress) else 0``.
+        """
+        reports = self._attempt.reports
+        return None if reports is None else reports.last
+
+    def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
+        """Say how far the step is: `done`, of `total` where that is known, and a note of up to 1,000 characters.
+
+        It returns at once, in ``def`` and ``async def``, and may be called as often as one likes: the file is told
+        twice a second at most, and what was said last stands there when the attempt has ended. `Run.info` and
+        ``stepwell show`` show it. In a `transaction`, of which nobody sees anything before its end, it does nothing.
+
+        Raises `InvalidArgument` for what are no numbers of at least 0, and `StepwellError`, as `check_cancelled`, where
+        the result is no longer wanted.
+        """
+        said = progress_of(done, total, note, self.attempt)
+        self.check_cancelled()
+        if self._outlet is not None:
+            self._outlet.report(self._attempt, said)
 
 
 class RunContext(Current, msgspec.Struct, frozen=True):
@@ -120,6 +161,7 @@ class PlainCall:
     attempt = 1
     ahead = 0
     wanted = True
+    reports: Reports | None = None
 
     def __init__(self, name: str) -> None:
         self.run_id = _outside()
@@ -149,7 +191,9 @@ _current: Final[ContextVar[Entered | RunContext | None]] = ContextVar("stepwell_
 def current_here() -> StepInfo | RunContext | None:
     """Return the step that is executing in this context, or the workflow that was called outside of any run."""
     found = _current.get()
-    return found if found is None or isinstance(found, RunContext) else StepInfo(found.attempt, found.number)
+    if found is None or isinstance(found, RunContext):
+        return found
+    return StepInfo(found.attempt, found.number, found.outlet)
 
 
 def entered_here() -> Entered | None:
@@ -160,6 +204,8 @@ def entered_here() -> Entered | None:
 
 def enter_step(attempt: Attempt, outlet: object) -> None:
     """Make `attempt` the current one of this context; each attempt executes in a context of its own."""
+    if attempt.reports is not None:
+        attempt.reports.begin()
     _current.set(Entered(attempt, attempt.attempt, outlet))
 
 

@@ -10,7 +10,8 @@ First comes the parent's `sys.path`, which `PROGRAM` reads, so that both find th
 The rest are frames: one byte of kind, four bytes of length (big-endian), and so many bytes. The parent sends `SETUP`
 once, then a `CALL` each time the child is idle; the child says `STARTED` once, answers `LOADED` when it had to import
 the step first, and then one of `VALUE`, `NOTHING`, `PACKED`, `FAILED`, `REFUSED`. What a step says meanwhile (see
-`stepwell.definitions.saying`) it sends as `SAID`, as MessagePack; the parent answers each with `HEARD`. Text that
+`stepwell.definitions.saying`) it sends as `SAID`, as MessagePack; the parent answers each with `HEARD`. How far it is
+(`stepwell.executors.child_reports`) it sends as `PROGRESS`, to which there is no answer. Text that
 begins with "F" instead of a kind is what `faulthandler` says of a crash: it writes to the same pipe.
 """
 
@@ -38,10 +39,12 @@ from stepwell.definitions import invoke
 from stepwell.definitions.callables import MAIN_IN_A_CHILD, refuse_coroutine
 from stepwell.definitions.definition import Step
 from stepwell.definitions.durable import as_definition
+from stepwell.definitions.reports import Progress, Reports
 from stepwell.definitions.saying import Heard, Said
 from stepwell.definitions.step_info import Attempt
 from stepwell.errors import DefinitionError, SerializationError, StepFailed, StepwellError
 from stepwell.executors import imported_script, keeper
+from stepwell.executors.child_reports import ChildReports
 from stepwell.values.codec import Codec
 from stepwell.values.failure import failure_from_json, failure_json
 from stepwell.values.inspection import items_of, mapping_of
@@ -76,6 +79,8 @@ STARTED: Final = 10
 SAID: Final = 11
 # From the parent: what was said is recorded, or why it is not, as a failure.
 HEARD: Final = 12
+# From the child.
+PROGRESS: Final = 13
 
 #: How the text begins that `faulthandler` writes; no kind of frame has that number.
 CRASH_REPORT: Final = b"F"
@@ -107,7 +112,8 @@ class Setup(msgspec.Struct):
 class Call(msgspec.Struct):
     """An attempt. `module` and `qualname` say where its step is, `name` is its stable name.
 
-    `arguments` is what `Codec.encode_arguments` gives, ``null`` where there are none.
+    `last` is what an earlier attempt said of how far it was, `arguments` what `Codec.encode_arguments` gives, ``null``
+    where there are none.
     """
 
     module: str
@@ -118,8 +124,10 @@ class Call(msgspec.Struct):
     attempt: int
     started_at: int
     arguments: msgspec.Raw
+    last: Progress | None = None
     wanted: bool = True
     ahead: int = 0
+    reports: Any = None  # a `Reports`, made here
 
     def __str__(self) -> str:
         """Name the result, for messages of the codec."""
@@ -145,6 +153,7 @@ _decode_setup = msgspec.json.Decoder(Setup).decode
 _decode_call = msgspec.json.Decoder(Call).decode
 decode_said = msgspec.msgpack.Decoder(Said).decode
 _encode_said = msgspec.msgpack.encode
+decode_progress = msgspec.msgpack.Decoder(Progress).decode
 
 
 class Child:
@@ -161,6 +170,9 @@ class Child:
         self._ending = False  # set by a signal
         #: Held by whoever waits for a `HEARD`, and for the next call.
         self._asking = threading.Lock()
+        #: Held by whoever writes a frame: the steps' threads do, too.
+        self._writing = threading.RLock()
+        self._reports = ChildReports(lambda progress: self._write(PROGRESS, _encode_said(progress)))
         self._steps: dict[tuple[str, str, str], Step[..., Any]] = {}
         setup = self._read()
         if setup is None:
@@ -176,10 +188,12 @@ class Child:
         self._write(STARTED, str(os.getpid()).encode())
         while (frame := self._read()) is not None:
             self._call = _decode_call(frame[1])
+            self._call.reports = Reports(self._call.last)
             del frame  # which may be large
             kind, answer = self._execute(self._call)
             with self._asking:  # a thread that the step has left behind may wait for an answer
                 self._call = None
+            self._reports.end()
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(Exception):  # None, closed, or put in its place by the step
                     stream.flush()
@@ -292,6 +306,13 @@ class Child:
             thread.daemon = True
             thread.start()
 
+    def report(self, attempt: Attempt, progress: Progress) -> None:
+        """Have the parent told soon how far the step is; from any thread."""
+        if attempt.reports is not None:
+            attempt.reports.say(progress)
+        if self._call is attempt:
+            self._reports.say(progress)
+
     def _told(self, attempt: Attempt, said: Said) -> BaseException | None:
         with self._asking:
             if self._call is not attempt:
@@ -387,8 +408,9 @@ class Child:
     def _write(self, kind: int, body: bytes) -> None:
         left = memoryview(header(kind, len(body)) + body)
         try:
-            while left:
-                left = left[os.write(self._pipe, left) :]
+            with self._writing:
+                while left:
+                    left = left[os.write(self._pipe, left) :]
         except BrokenPipeError:
             os._exit(TOLD_TO_END)  # nobody waits for an answer any more
 

@@ -184,6 +184,7 @@ class ProcessPool:
                 attempts.attempt,
                 attempts.started_at - attempts.ahead,
                 raw,
+                None if attempts.reports is None else attempts.reports.latest or attempts.reports.last,
             )
         )
         return wire.header(wire.CALL, len(body)) + body
@@ -191,6 +192,8 @@ class ProcessPool:
     def _begin(self, child: _Child, attempts: StepCall, frame: bytes) -> None:
         child.attempts = attempts
         child.has_answered = False
+        if attempts.reports is not None:
+            attempts.reports.begin()
         self._running[attempts] = child
         if _key(attempts) in child.known:
             self._limit_time(child, attempts)
@@ -389,6 +392,9 @@ class ProcessPool:
         if kind == wire.SAID:
             self._said(child, attempts, body)
             return
+        if kind == wire.PROGRESS:
+            self._reported(child, attempts, body)
+            return
         if kind == wire.ENDING:
             child.stopping, child.was_told = True, body == wire.TOLD
             return
@@ -419,6 +425,16 @@ class ProcessPool:
                 self._loop.call_soon_threadsafe(self._tell_heard, child, attempts, answer)
 
         self._outlet.say(attempts, attempts.attempt, said, heard)
+
+    def _reported(self, child: _Child, attempts: StepCall, body: bytes) -> None:
+        """Have recorded how far a step is."""
+        try:
+            progress = wire.decode_progress(body)
+        except msgspec.DecodeError:
+            self._stop(child, "garbled")
+            return
+        if not child.stopping:
+            self._outlet.report(attempts, progress)
 
     def _tell_heard(self, child: _Child, attempts: StepCall, answer: bytes) -> None:
         if child.attempts is attempts:

@@ -11,6 +11,7 @@ import msgspec
 
 from stepwell.model.journal import Entry, EntryKind, Payload
 from stepwell.model.lifecycle import Status
+from stepwell.model.progress import ProgressRow
 
 #: What is left to do about a ``halted`` run: to ``resume`` it, where its reason says what to mend, else to ``mend`` the
 #: cause, which the reason names.
@@ -133,7 +134,8 @@ class RunSnapshot(msgspec.Struct, frozen=True):
     """All that is needed to bring a run back to memory: its row, its journal in order, its messages in order.
 
     `permits` are those of its operations. A run that collected the inputs of several starts has them in `items`, in
-    order; its row has none then. `settlements` is what people said of its steps that no worker has taken yet.
+    order; its row has none then. `settlements` is what people said of its steps that no worker has taken yet,
+    `progress` how far its operations are that have not ended.
     """
 
     record: RunRecord
@@ -142,3 +144,4 @@ class RunSnapshot(msgspec.Struct, frozen=True):
     permits: list[Permit] = []
     items: list[Payload] = []
     settlements: list[Settlement] = []
+    progress: list[ProgressRow] = []

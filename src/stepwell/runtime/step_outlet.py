@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from stepwell.definitions.saying import Heard, Said
+from stepwell.definitions.reports import Progress, reports_of
+from stepwell.definitions.saying import Heard, ProgressMade, Said
 from stepwell.definitions.step_info import Attempt
 from stepwell.errors import StoreUnavailable
+from stepwell.model.steady import monotonic
 from stepwell.runtime.requests import FromStep
 from stepwell.values.codec import Codec
 from stepwell.worker.unit_of_work import Reply
@@ -37,6 +39,8 @@ class StepOutlet:
 
     def say(self, attempt: Attempt, number: int, said: Said, heard: Heard) -> None:
         """Have something recorded that attempt `number` of a step says; from any thread."""
+        if attempt.reports is not None:
+            attempt.reports.heard_at = monotonic()
         request = FromStep(attempt, number, said)
 
         def reply(_value: Any, error: BaseException | None, /) -> None:
@@ -49,3 +53,12 @@ class StepOutlet:
             self._submit(request, reply)
 
         again()
+
+    def report(self, attempt: Attempt, progress: Progress) -> None:
+        """Have it recorded soon how far an attempt is; from any thread."""
+        if reports_of(attempt).say(progress):
+            self.say(attempt, progress.attempt, ProgressMade(), _unheard)
+
+
+def _unheard(_error: BaseException | None) -> None:
+    """Nobody waits for it: where the attempt is not wanted any more, what it says next tells it so."""

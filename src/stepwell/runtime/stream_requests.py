@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stepwell.definitions.saying import PublishedValue, StreamItems
+from stepwell.definitions.saying import ProgressMade, PublishedValue, StreamItems
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import StepwellError
 from stepwell.runtime.requests import FromStep, TruncateStream
@@ -44,6 +44,10 @@ class StreamRequests:
                 "is not recorded"
             )
         said = request.said
+        if isinstance(said, ProgressMade):
+            self._worker.progress.heard(attempts)
+            reply(None, None)
+            return
         if isinstance(said, PublishedValue):
             work = runs.batch.lone_work()
             work.changes.append(ValuePublished(run.key, said.key, said.value, runs.now, runs.epoch))

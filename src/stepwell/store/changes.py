@@ -21,6 +21,7 @@ from stepwell.store.acts import ActRecorded
 from stepwell.store.bulk_acts import BulkAdvanced, BulkBegun, BulksTaken, RunDeleted, RunTerminated
 from stepwell.store.claims import NotesTaken, RunsClaimed, RunsReleased, RunVersioned, RunWoken, WorkerServes, WorkTaken
 from stepwell.store.forks import RunForked
+from stepwell.store.progress import ProgressNoted
 from stepwell.store.promises import PromiseAnswered, PromiseMade, PromiseTimedOut
 from stepwell.store.queues import (
     Entered,
@@ -386,6 +387,7 @@ Change: TypeAlias = (
     | ScheduleSaved
     | ScheduleAdvanced
     | ScheduleDeleted
+    | ProgressNoted
     | StreamWritten
     | StreamSuperseded
     | StreamTruncated

@@ -15,6 +15,7 @@ from stepwell.model.lifecycle import Status
 from stepwell.model.run import RunRecord
 from stepwell.store.bulk_acts import BulkRecord
 from stepwell.store.overview import OverviewReads
+from stepwell.store.progress import ProgressReads
 from stepwell.store.promises import PromiseReads
 from stepwell.store.queues import QueueReads, Standing
 from stepwell.store.schedules import ScheduleReads
@@ -83,7 +84,7 @@ class RunAbout(msgspec.Struct, frozen=True):
     attempts: int = 1
 
 
-class Inspector(QueueReads, ScheduleReads, StreamReads, PromiseReads, OverviewReads, Protocol):
+class Inspector(QueueReads, ScheduleReads, StreamReads, ProgressReads, PromiseReads, OverviewReads, Protocol):
     """The read side for people. Every call is one short read on a connection of its own; all are safe from any thread.
 
     What workers ask is `stepwell.store.worker_reads.WorkerReads`.

@@ -9,13 +9,14 @@ from stepwell.model.journal import Payload
 from stepwell.model.run import Message, Permit, RunRecord, RunSnapshot, Settlement
 from stepwell.model.updates import UpdateAnswer
 from stepwell.store.inspector import RunFilter
+from stepwell.store.progress import ProgressReads
 from stepwell.store.promises import PromiseReads
 from stepwell.store.queues import QueueReads
 from stepwell.store.schedules import ScheduleReads
 from stepwell.store.streams import StreamReads
 
 
-class WorkerReads(QueueReads, ScheduleReads, StreamReads, PromiseReads, Protocol):
+class WorkerReads(QueueReads, ScheduleReads, StreamReads, ProgressReads, PromiseReads, Protocol):
     """The read side for workers. Every call is one short read on a connection of its own; all are safe from any thread.
 
     Whoever wants to know something of several runs asks for all of them at once. `run_by_id` and `value` are for what a

@@ -173,7 +173,7 @@ class Loader:
         run.suspect = record.suspect
         run.has_children = record.chapter is not None  # it may have some of an earlier chapter's
         run.permits = {permit.op: permit for permit in snapshot.permits}
-        run.history = attempt_history(runs.codec, snapshot.entries)
+        run.history = attempt_history(runs.codec, snapshot.entries, snapshot.progress)
         execution.replay(snapshot.entries)
         if definition.version != record.version:
             self._note_version(run, record, work)

@@ -141,7 +141,7 @@ class RunEndings:
         for attempts in run.calls.values():
             if attempts.retry_at is None and attempts.permit not in ("asked", "waiting") and attempts not in work.steps:
                 self._steps.tell_cut_off(run, attempts, work)
-        self._steps.drop_all(run, work)
+        self._steps.drop_all(run, work, ended=True)
         parent = run.parent if run.cancel_reason == REPLACED_REASON else FOLLOWED_BY_NOBODY
         self.record_end(over, work, has_children=run.has_children, late_to=parent)
         if status == "failed":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from stepwell.definitions.reports import Reports
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import StepInterrupted
 from stepwell.model.journal import CUT_OFF, Entry
@@ -16,6 +17,7 @@ from stepwell.worker.facts import TransactionDue
 from stepwell.worker.failure_log import attempt_failed
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.permits import Permits
+from stepwell.worker.progress import tell_last
 from stepwell.worker.runs import Runs
 from stepwell.worker.unit_of_work import UnitOfWork
 
@@ -32,6 +34,8 @@ class StepDispatch:
         history = run.history.pop(operation.number)
         attempts.attempt, attempts.forgiven = history.attempts + 1, history.forgiven
         attempts.first_started_at = history.first_started_at or self._runs.now
+        if history.progress is not None:
+            attempts.reports = Reports(history.progress)
         if history.started and attempts.definition.step_options.delivery == "at-most-once":
             error = StepInterrupted(
                 f"step {operation.name!r} of run {run.id!r} was cut off: its process died, or its run was cancelled; "
@@ -97,6 +101,8 @@ class StepDispatch:
     def give_up(self, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
         """Have nobody wait for the attempts of a step any more; what the one under way answers is dropped."""
         attempts = run.calls.pop(operation.number, None)
+        if attempts is not None:
+            tell_last(attempts, work, self._runs.now, ended=True)
         if attempts is not None and attempts.permit == "waiting":
             self._permits.give_back(attempts, work, started=False)
         elif attempts is not None and attempts.retry_at is None:
@@ -108,11 +114,13 @@ class StepDispatch:
                 self.tell_cut_off(run, attempts, work)
                 self._permits.leave(attempts, work)
 
-    def drop_all(self, run: LoadedRun, work: UnitOfWork) -> None:
-        """Have nobody wait for any attempt of a run any more, which leaves memory with this unit."""
+    def drop_all(self, run: LoadedRun, work: UnitOfWork, *, ended: bool = False) -> None:
+        """Have nobody wait for any attempt of a run any more, which leaves memory with this unit, or has `ended`."""
         for attempts in run.calls.values():
             if attempts.retry_at is None:
                 self._drop(attempts, work)  # first: what has not begun by now never does
+            if ended:
+                tell_last(attempts, work, self._runs.now, ended=True)
             self._permits.forget(attempts, work)
         run.calls.clear()
 

@@ -8,10 +8,12 @@ from typing import Any
 from stepwell.definitions import invoke
 from stepwell.definitions.callables import refuse_coroutine
 from stepwell.definitions.code_identity import code_fingerprint
+from stepwell.definitions.reports import Progress
 from stepwell.definitions.step_call import History, StepCall
 from stepwell.errors import SerializationError, StepProcessDied, StepTimeout
 from stepwell.model.clock import MICROSECONDS
 from stepwell.model.journal import CUT_OFF, Entry, EntryKind, Payload
+from stepwell.model.progress import ProgressRow
 from stepwell.model.retry import Retry, is_spent, next_delay
 from stepwell.model.waits import shortened
 from stepwell.store.changes import PauseRequested
@@ -26,6 +28,7 @@ from stepwell.worker.claims import Claims
 from stepwell.worker.failure_log import attempt_failed, failed_unheard
 from stepwell.worker.loaded_run import LoadedRun, Pausing
 from stepwell.worker.permits import Permits
+from stepwell.worker.progress import tell_last
 from stepwell.worker.runs import Runs
 from stepwell.worker.streams import has_written
 from stepwell.worker.transaction_outlet import TransactionOutlet
@@ -90,6 +93,8 @@ class StepOutcomes:
                 attempts.attempt,
                 attempts.started_at,
             )
+            if attempts.reports is not None:
+                tell_last(attempts, work, runs.now, ended=True)
             work.changes.append(entry)
             run.entries += 1
             if attempts.permit is not None:
@@ -129,6 +134,7 @@ class StepOutcomes:
         work.extra.lines.append(
             attempt_failed(attempts, workflow, error, retry_at, now, too_late=too_late, pauses=spent)
         )
+        tell_last(attempts, work, now, ended=retry_at is None and not spent)
         if retry_at is None and not spent:
             del run.calls[attempts.operation]
             attempts.wanted = False  # a thread that still executes it is told
@@ -200,6 +206,7 @@ class StepOutcomes:
         A step of at-most-once is never called again, so there is nothing to wait for: its code is told.
         """
         del run.calls[attempts.operation]
+        tell_last(attempts, work, now, ended=True)
         if attempts.definition.step_options.delivery == "at-most-once":
             interruption = interrupted(attempts, error)
             work.extra.lines.append(attempt_failed(attempts, run.execution.definition.name, interruption, None, now))
@@ -264,8 +271,10 @@ def summarised(failure: str | bytes) -> str:
     return shortened(": ".join(part for part in summary_from_json(failure) if part))
 
 
-def attempt_history(codec: FailureCodec, entries: Sequence[Entry]) -> dict[int, History]:
-    """Return, by operation, what the journal says of attempts of steps that have not ended."""
+def attempt_history(
+    codec: FailureCodec, entries: Sequence[Entry], progress: Sequence[ProgressRow] = ()
+) -> dict[int, History]:
+    """Return, by operation, what the journal, and the attempts themselves, say of steps that have not ended."""
     found: dict[int, History] = {}
     for entry in entries:
         if entry.kind == "attempt_failed":
@@ -285,4 +294,7 @@ def attempt_history(codec: FailureCodec, entries: Sequence[Entry]) -> dict[int, 
             history.first_started_at = history.first_started_at or entry.started_at
         elif entry.kind in ("step", "step_failed"):
             found.pop(entry.op, None)
+    for row in progress:
+        if row.kind == "step":
+            found.setdefault(row.op, History()).progress = Progress(row.done, row.total, row.note, row.attempt)
     return found

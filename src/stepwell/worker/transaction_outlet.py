@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from stepwell.definitions.saying import Heard, PublishedValue, Said
+from stepwell.definitions.reports import Progress
+from stepwell.definitions.saying import Heard, PublishedValue, Said, StreamItems
 from stepwell.definitions.step_info import Attempt
 from stepwell.errors import StepwellError
 from stepwell.store.changes import Change, ValuePublished
@@ -35,6 +36,7 @@ class TransactionOutlet:
             self._facts.append(facts.ValuePublished(self._run.key, said.key, said.value))
             heard(None)
             return
+        assert isinstance(said, StreamItems)
         change = written(self._runs, self._run, said, self._op, attempt=number)
         if isinstance(change, StepwellError):
             heard(change)
@@ -42,6 +44,9 @@ class TransactionOutlet:
         self._changes.append(change)
         self._facts.append(facts.StreamGrew(self._run.key, said.name))
         heard(None)
+
+    def report(self, attempt: Attempt, progress: Progress) -> None:
+        """Do nothing: when others could see it, the call has ended."""
 
     def add_to(self, work: UnitOfWork) -> None:
         """Have it written with the step's own writes."""

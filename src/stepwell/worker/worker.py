@@ -45,6 +45,7 @@ from stepwell.worker.operation_kinds import OperationTable
 from stepwell.worker.outcomes import Outcomes
 from stepwell.worker.pace import LEAST
 from stepwell.worker.permits import Permits
+from stepwell.worker.progress import ProgressKeeper
 from stepwell.worker.queue_agenda import QueueAgenda
 from stepwell.worker.queue_scheduler import QueueScheduler
 from stepwell.worker.run_endings import RunEndings
@@ -108,9 +109,10 @@ class Worker:
             runs, self.activator, self.carrier, self.unstarted, self.claims, self.loader, self._letting_go
         )
         self.outcomes = Outcomes(runs, self._letting_go, self.carrier, self.steps)
+        self.progress = ProgressKeeper(runs)
         self.schedules = Schedules(runs, takes_work=takes_work)
         #: All that has times of its own.
-        self.due = DueTimes(self.claims, agenda, self._timers, self.schedules)
+        self.due = DueTimes(self.claims, agenda, self._timers, self.schedules, self.progress)
         self.codec, self.kinds = codec, operations.kinds
         self.loops, self.memory, self.batch = runs.loops, runs.memory, runs.batch
 

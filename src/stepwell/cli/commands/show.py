@@ -8,6 +8,7 @@ from typing import Final
 import click
 import msgspec
 
+from stepwell.api.progress_views import ProgressInfo
 from stepwell.api.read_service import ReadService
 from stepwell.api.views import JournalEntry
 from stepwell.cli.database import database_option
@@ -57,6 +58,7 @@ def show(run: str, db: str, tail: int | None, follow: bool, tree: bool | None, a
 def _follow(read: ReadService, run: str, tail: int | None, *, as_json: bool) -> int:
     """Print entries of the journal as they come; return when the run has ended, with 0 where it completed."""
     after = 0
+    told: dict[tuple[int, str], ProgressInfo] = {}
     while True:
         info = read.info(run)  # before its journal, whose last line must not be missed
         entries = read.journal_after(run, after)
@@ -65,12 +67,23 @@ def _follow(read: ReadService, run: str, tail: int | None, *, as_json: bool) -> 
         for entry in entries if tail is None else entries[-tail:]:
             _print_entry(entry, as_json=as_json)
         tail = None
+        for each in info.progress:
+            if told.get((each.operation, each.kind)) != each:
+                told[each.operation, each.kind] = each
+                _print_progress(each, as_json=as_json)
         if info.status in ENDED or info.status == "halted":
             if not as_json:
                 remark = f": {info.remark}" if info.remark else ""
                 click.echo(f"run {run!r} is {info.status}{remark}")
             return 0 if info.status == "completed" else FAILED
         time.sleep(_LOOK_SECONDS)
+
+
+def _print_progress(progress: ProgressInfo, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(msgspec.json.encode({"progress": progress}).decode())
+        return
+    click.echo(f"{moment(progress.at)}  {progress.operation:>4} progress {progress.name}  {progress.words}")
 
 
 def _print_entry(entry: JournalEntry, *, as_json: bool) -> None:

@@ -16,6 +16,7 @@ from stepwell.store.changes import RunContinued, RunFinished, RunRewound, Succee
 from stepwell.store.sql.aftermath import Aftermath
 from stepwell.store.sql.connection import SqlConnection, Statements
 from stepwell.store.sql.part import Part
+from stepwell.store.sql.progress import ProgressChanges
 from stepwell.store.sql.promises import Promises
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.retries import Retries
@@ -35,6 +36,7 @@ class Chapters(Part):
         retries: Retries,
         streams: Streams,
         promises: Promises,
+        progress: ProgressChanges,
         apply: Callable[[Any], Any],
     ) -> None:
         super().__init__(connection, sql, after)
@@ -43,6 +45,7 @@ class Chapters(Part):
         self._retries = retries
         self._streams = streams
         self._promises = promises
+        self._progress = progress
         self._apply = apply
         #: For `Applier.handlers`.
         self.handlers: dict[type, Callable[[Any], Any]] = {RunContinued: self._continued, RunRewound: self._rewound}
@@ -78,6 +81,7 @@ class Chapters(Part):
             raise RunNotEnded(f"run {run_id!r} is {status} now{where}: it has moved on. Look at it before you go on")
         self._execute(self._sql["settlements_dropped"], (run,))
         self._streams.rewind(run, change.kept)
+        self._progress.rewind(run, change.kept)
         self._execute(self._sql["replacement_dropped"], (run,))
         journal_from = self.begin(run, change.how, at)
         is_new = change.how == "restarted"

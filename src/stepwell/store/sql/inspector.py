@@ -16,6 +16,7 @@ from stepwell.store.inspector import CountGroup, RunAbout, RunFilter
 from stepwell.store.queues import Standing
 from stepwell.store.sql.listing import count, counted, listed
 from stepwell.store.sql.overview import OverviewReader
+from stepwell.store.sql.progress import ProgressReader
 from stepwell.store.sql.promises import PromiseReader
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.records import record_of
@@ -31,7 +32,7 @@ _COUNTED_BY: Final[dict[CountGroup, str]] = {
 }
 
 
-class SqlInspector(OverviewReader, PromiseReader, StreamReader):
+class SqlInspector(OverviewReader, ProgressReader, PromiseReader, StreamReader):
     """A `stepwell.store.inspector.Inspector`."""
 
     # --- runs --------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from stepwell.model.updates import is_marked
 from stepwell.store.changes import RunRetried
 from stepwell.store.queues import Entered
 from stepwell.store.sql.connection import SqlConnection, Statements
+from stepwell.store.sql.progress import ProgressChanges
 from stepwell.store.sql.promises import Promises
 from stepwell.store.sql.queue_changes import Entries
 from stepwell.store.sql.queue_facts import to_json
@@ -29,13 +30,20 @@ class Retries:
     """Applies retries on the writer's connection; see the module."""
 
     def __init__(
-        self, connection: SqlConnection, sql: Statements, entries: Entries, streams: Streams, promises: Promises
+        self,
+        connection: SqlConnection,
+        sql: Statements,
+        entries: Entries,
+        streams: Streams,
+        promises: Promises,
+        progress: ProgressChanges,
     ) -> None:
         self._execute = connection.cursor().execute
         self._sql = sql
         self._entries = entries
         self._streams = streams
         self._promises = promises
+        self._progress = progress
 
     def keep_place(self, run: int) -> None:
         """Note where a run that ends without a result stands in its queue."""
@@ -53,6 +61,7 @@ class Retries:
         self._execute(self._sql["settlements_dropped"], (change.run,))
         if change.undone:
             self._streams.undo(change.run, change.undone)
+            self._progress.undo(change.run, change.undone)
             self._execute(self._sql["entries_undone"], (change.run, to_json(change.undone)))
         self.put_back(change.run, change.returned)
         self._promises.reopen(change.run, change.at)

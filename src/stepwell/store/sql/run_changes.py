@@ -48,6 +48,7 @@ from stepwell.store.sql.named_sql import Ladder, ladder
 from stepwell.store.sql.ownership import Ownership
 from stepwell.store.sql.part import Part
 from stepwell.store.sql.pauses import Pauses
+from stepwell.store.sql.progress import ProgressChanges
 from stepwell.store.sql.promises import Promises
 from stepwell.store.sql.queue_changes import Entries
 from stepwell.store.sql.queue_facts import to_json
@@ -82,9 +83,10 @@ class Applier(Part):
         self.entries = Entries(connection, sql, self._ownership.wake)
         descriptions = Descriptions(connection, sql, self._after)
         streams = Streams(connection, sql, self._after, self._lost)
+        progress = ProgressChanges(connection, sql, self._after)
         self.acts = Acts(connection, sql)
         promises = Promises(connection, sql, self._after, self._ownership.wake_known, self.acts.record)
-        self._retries = Retries(connection, sql, self.entries, streams, promises)
+        self._retries = Retries(connection, sql, self.entries, streams, promises, progress)
         chapters = Chapters(
             connection,
             sql,
@@ -94,6 +96,7 @@ class Applier(Part):
             self._retries,
             streams,
             promises,
+            progress,
             lambda change: self.handlers[type(change)](change),
         )
         self._successors = Successors(
@@ -136,6 +139,7 @@ class Applier(Part):
             bulk,
             streams,
             promises,
+            progress,
         )
         for part in parts:
             self.handlers.update(part.handlers)

@@ -15,6 +15,7 @@ from stepwell.model.updates import UpdateAnswer
 from stepwell.store.inspector import RunFilter
 from stepwell.store.sql.connection import Execute, Statements
 from stepwell.store.sql.inspector import SqlInspector
+from stepwell.store.sql.progress import ProgressReader, progress_row
 from stepwell.store.sql.promises import PromiseReader
 from stepwell.store.sql.queue_facts import to_json
 from stepwell.store.sql.records import record_of
@@ -27,7 +28,7 @@ _LAST_CHARACTER: Final = chr(sys.maxunicode)
 _LOAD_CHUNK: Final = 500
 
 
-class SqlWorkerReads(PromiseReader, StreamReader):
+class SqlWorkerReads(ProgressReader, PromiseReader, StreamReader):
     """A `stepwell.store.worker_reads.WorkerReads`."""
 
     # --- runs --------------------------------------------------------------------------------------------------------
@@ -176,8 +177,9 @@ def _load(keys: Sequence[int], execute: Execute, sql: Statements) -> list[RunSna
     if any(row[_INPUT] is None and row[_QUEUE] is not None for row in runs):
         items = execute(sql["loaded_items"], encoded).fetchall()
     settlements: list[Any] = execute(sql["settlements"], encoded).fetchall()
+    progress: list[Any] = execute(sql["progress"], (*encoded, 0)).fetchall()
     execute(sql["read_ended"])
-    snapshots = {row[0]: RunSnapshot(record_of(row), [], [], [], [], []) for row in runs}
+    snapshots = {row[0]: RunSnapshot(record_of(row), [], [], [], [], [], []) for row in runs}
     for row in entries:
         snapshots[row[0]].entries.append(Entry(*row))
     for run, *fields in messages:
@@ -188,4 +190,6 @@ def _load(keys: Sequence[int], execute: Execute, sql: Statements) -> list[RunSna
         snapshots[run].items.append(payload)
     for run, *fields in settlements:
         snapshots[run].settlements.append(Settlement(*fields))
+    for run, *fields in progress:
+        snapshots[run].progress.append(progress_row(fields))
     return [snapshots[key] for key in keys if key in snapshots]

@@ -1,0 +1,399 @@
+"""How far steps are: what is seen of it from outside, what it costs, and what the next attempt knows of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwell import (
+    AsyncEngine,
+    Connection,
+    Engine,
+    InvalidArgument,
+    Progress,
+    Retry,
+    StepwellError,
+    current,
+    publish,
+    receive,
+    run_step,
+    step,
+    transaction,
+    workflow,
+)
+from stepwell.api.progress_views import ProgressInfo
+from stepwell.cli import main
+from stepwell.executors.child_reports import ChildReports
+from stepwell.testing import TestEngine
+
+AGAIN = Retry(attempts=3, delay=0)
+
+
+# --- from outside -----------------------------------------------------------------------------------------------------
+
+
+def said_and_waits(gate: str) -> int:
+    current().progress(3, 10, "the third")
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    current().progress(10, 10)
+    return 10
+
+
+@step(name="progress.blocks")
+def blocks(gate: str) -> int:
+    return said_and_waits(gate)
+
+
+@step(name="progress.apart", isolate="process")
+def apart(gate: str) -> int:
+    return said_and_waits(gate)
+
+
+@step(name="progress.awaits")
+async def awaits(gate: str) -> int:
+    current().progress(3, 10, "the third")
+    await asyncio.to_thread(said_and_waits, gate)  # in its context
+    return 10
+
+
+@workflow(name="progress.under_way")
+async def under_way(how: str, gate: str) -> int:
+    if how == "run_step":
+        return await run_step("inline", lambda: said_and_waits(gate))
+    return {"blocks": blocks, "apart": apart}[how](gate) if how != "awaits" else await awaits(gate)
+
+
+def seen(engine: Engine, run_id: str, *, within_seconds: float = 30) -> list[ProgressInfo]:
+    """Wait until a run shows some progress, and return it."""
+    ends_at = time.monotonic() + within_seconds
+    while not (found := engine.get(run_id).info().progress):
+        assert time.monotonic() < ends_at
+        time.sleep(0.01)
+    return found
+
+
+@pytest.mark.parametrize("how", ["blocks", "awaits", "apart", "run_step"])
+def test_how_far_a_step_is_is_seen_while_it_computes_wherever_it_executes(
+    engine: TestEngine, tmp_path: Path, how: str
+) -> None:
+    gate = tmp_path / "gate"
+    run = engine.start(under_way, how, str(gate), id="r")
+    (found,) = seen(engine, "r")
+    assert (found.operation, found.kind, found.done, found.total, found.note) == (1, "step", 3, 10, "the third")
+    assert (found.attempt, found.share, found.words) == (1, 0.3, "3 of 10 (30 %): the third")
+    assert [run.info().progress for run in engine.list("status:running")] == [[found]]
+    gate.touch()
+    assert run.result(30) == 10
+    assert run.info().progress == []  # it has ended
+    assert rows(engine) == [(1, "step", 10, 10, None, 1)]
+
+
+def rows(engine: TestEngine) -> list[tuple[Any, ...]]:
+    """Return what the file has: operation, kind, done, total, note, ended."""
+    reads = engine._session.reads
+    found = reads.details("r").progress
+    return [(each.operation, each.kind, each.done, each.total, each.note, int(each.ended)) for each in found]
+
+
+@step(name="progress.often")
+def often(number: int) -> None:
+    for count in range(number):
+        current().progress(count, number)
+
+
+@workflow(name="progress.says_much")
+async def says_much() -> None:
+    often(5_000)
+
+
+def test_thousands_of_reports_cost_few_commits_and_the_last_is_not_lost(engine: TestEngine) -> None:
+    engine.start(says_much, id="r").result(60)
+    assert rows(engine) == [(1, "step", 4_999, 5_000, None, 1)]
+    assert engine._session.engine_thread.turn_loop.commits < 10
+
+
+def test_a_child_process_sends_some_of_what_is_said_and_always_the_last() -> None:
+    sent: list[int | float] = []
+    reports = ChildReports(lambda progress: sent.append(progress.done))
+    for count in range(10_000):
+        reports.say(Progress(count))
+    reports.end()
+    assert sent[0] == 0
+    assert sent[-1] == 9_999
+    assert len(sent) < 1_000
+    assert sent == sorted(set(sent))
+    reports.say(Progress(10_001))
+    reports.say(Progress(10_002))
+    while sent[-1] != 10_002:  # nothing follows
+        time.sleep(0.01)
+
+
+def test_the_last_report_is_written_although_the_step_goes_on_in_silence(database: Path) -> None:
+    go = threading.Event()
+
+    @workflow(name="progress.then_silent")
+    async def then_silent() -> None:
+        def says() -> None:
+            for count in (1, 2, 3):
+                current().progress(count, 3)
+            go.wait(60)
+
+        await run_step("says", says)
+
+    with Engine(database) as engine:  # on the clock of the machine: what came right after the first waits half a second
+        run = engine.start(then_silent, id="r")
+        ends_at = time.monotonic() + 30
+        while [each.done for each in engine.get("r").info().progress] != [3]:
+            assert time.monotonic() < ends_at
+            time.sleep(0.01)
+        go.set()
+        run.result(30)
+
+
+# --- the next attempt -------------------------------------------------------------------------------------------------
+
+
+@step(name="progress.fails_at_five", retry=AGAIN)
+def fails_at_five() -> list[Any]:
+    last = current().last_progress
+    begin = 0 if last is None else int(last.done)
+    for count in range(begin, 10):
+        current().progress(count, 10, f"row {count}")
+        if count == 5 and begin == 0:
+            raise ValueError("at five")
+    assert current().last_progress == last  # what this attempt says is not what an earlier one said
+    assert last is not None
+    return [begin, last.note, last.attempt]
+
+
+@step(name="progress.fails_at_five_apart", isolate="process", retry=AGAIN)
+def fails_at_five_apart() -> list[Any]:
+    return fails_at_five.function()
+
+
+@workflow(name="progress.repeats")
+async def repeats(how: str) -> list[Any]:
+    return fails_at_five_apart() if how == "apart" else fails_at_five()
+
+
+@pytest.mark.parametrize("how", ["thread", "apart"])
+def test_another_attempt_goes_on_from_where_the_last_one_was(engine: TestEngine, how: str) -> None:
+    assert engine.start(repeats, how, id="r").result(60) == [5, "row 5", 1]
+    assert rows(engine) == [(1, "step", 9, 10, "row 9", 1)]
+
+
+@contextmanager
+def held() -> Iterator[tuple[threading.Event, threading.Event]]:
+    begun, go = threading.Event(), threading.Event()
+    try:
+        yield begun, go
+    finally:
+        go.set()
+
+
+def test_an_attempt_after_a_crash_knows_what_the_one_before_it_said(engine: TestEngine) -> None:
+    with held() as (begun, go):
+
+        @workflow(name="progress.crashes")
+        async def crashes() -> list[Any]:
+            def works() -> list[Any]:
+                last = current().last_progress
+                if last is not None:
+                    return [last.done, last.total, last.note, last.attempt]
+                current().progress(7, 9.5, "seven")
+                begun.set()
+                go.wait(60)
+                return []
+
+            return await run_step("works", works)
+
+        engine.start(crashes, id="r")
+        assert seen(engine, "r")
+        begun.wait(30)
+        engine.crash()
+        engine.reopen()
+        assert engine.get("r").result(30) == [7, 9.5, "seven", 1]
+
+
+def test_a_retried_run_knows_what_its_step_said_and_a_rewound_one_does_not(engine: TestEngine) -> None:
+    known: list[Progress | None] = []
+
+    @step(name="progress.fails")
+    def fails() -> None:
+        known.append(current().last_progress)
+        current().progress(len(known))
+        raise LookupError("no")
+
+    @workflow(name="progress.fails_for_good")
+    async def fails_for_good() -> None:
+        fails()
+
+    run = engine.start(fails_for_good, id="r")
+    for again in (run.retry, run.retry, run.restart):
+        with pytest.raises(LookupError):
+            run.result(30)
+        again()
+    with pytest.raises(LookupError):
+        run.result(30)
+    assert known == [None, Progress(1, attempt=1), Progress(2, attempt=1), None]
+
+
+def test_what_code_does_not_wait_for_any_more_is_told_so_and_says_nothing(engine: TestEngine) -> None:
+    refused: list[str] = []
+    with held() as (begun, go):
+
+        @step(name="progress.given_up")
+        def given_up() -> None:
+            current().progress(1)
+            begun.set()
+            go.wait(60)
+            try:
+                current().progress(2)
+            except StepwellError as error:
+                refused.append(str(error))
+            begun.set()
+
+        @workflow(name="progress.gives_up")
+        async def gives_up() -> None:
+            given_up()
+
+        run = engine.start(gives_up, id="r")
+        begun.wait(30)
+        begun.clear()
+        run.cancel()
+        with pytest.raises(StepwellError):
+            run.result(30)
+        go.set()
+        begun.wait(30)
+    assert "cancelled or its time is up" in refused[0]
+    assert rows(engine) == [(1, "step", 1, None, None, 1)]
+
+
+# --- where, and what --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ((-1,), "done"),
+        ((True,), "done"),
+        (("3",), "done"),
+        ((float("nan"),), "done"),
+        ((2**63,), "done"),
+        ((1, float("inf")), "total"),
+        ((1, None, 3), "note"),
+        ((1, None, "\ud800"), "note"),
+        ((1, None, "x" * 1_001), "1000 characters"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_amount_is_refused_and_nothing_is_written(
+    engine: TestEngine, arguments: tuple[Any, ...], problem: str
+) -> None:
+    @workflow(name="progress.wrong")
+    async def wrong() -> None:
+        await run_step("says", lambda: current().progress(*arguments))
+
+    with pytest.raises(InvalidArgument, match=problem):
+        engine.start(wrong, id="r").result(30)
+    assert rows(engine) == []
+
+
+def test_workflow_code_has_no_progress_and_outside_of_runs_it_says_nothing(engine: TestEngine) -> None:
+    @workflow(name="progress.in_a_workflow")
+    async def in_a_workflow() -> list[str]:
+        with pytest.raises(AttributeError) as said:
+            current().progress(1)
+        with pytest.raises(AttributeError) as asked:
+            _ = current().last_progress
+        return [str(said.value), str(asked.value)]
+
+    for problem in engine.start(in_a_workflow).result(30):
+        assert "as it has in a step" in problem
+    often(3)  # called as a function
+
+    with pytest.raises(InvalidArgument):
+        blocks_wrongly()
+
+
+@step(name="progress.wrong_outside")
+def blocks_wrongly() -> None:
+    assert current().last_progress is None
+    current().progress(-1)
+
+
+def test_a_transaction_says_nothing(engine: TestEngine) -> None:
+    @transaction(name="progress.transacts")
+    def transacts(connection: Connection) -> str:
+        connection.execute("SELECT 1")
+        current().progress(1, 2)
+        return "done"
+
+    @workflow(name="progress.with_transaction")
+    async def with_transaction() -> str:
+        return transacts()
+
+    assert engine.start(with_transaction, id="r").result(30) == "done"
+    assert rows(engine) == []
+
+
+@step(name="progress.says_three")
+async def says_three() -> None:
+    current().progress(3)
+    await publish("said", True)
+    await asyncio.Event().wait()
+
+
+@workflow(name="progress.says_and_waits")
+async def says_and_waits() -> None:
+    task = asyncio.create_task(says_three())
+    await receive("go")
+    task.cancel()
+
+
+def test_an_engine_for_asyncio_code_shows_it_as_well(database: Path) -> None:
+    async def main() -> list[int | float]:
+        async with AsyncEngine(database) as engine:
+            run = await engine.start(says_and_waits, id="r")
+            await run.value("said", timeout=30)
+            found = (await run.info()).progress
+            await run.send("go")
+            await run.result(30)
+            return [each.done for each in found]
+
+    assert asyncio.run(main()) == [3]
+
+
+# --- on the line ------------------------------------------------------------------------------------------------------
+
+
+def test_the_line_shows_it(engine: TestEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gate, db = tmp_path / "gate", str(tmp_path / "test.db")
+    run = engine.start(under_way, "blocks", str(gate), id="r")
+    seen(engine, "r")
+    for options in (["--tree"], ["--table"]):
+        assert main(["show", "r", "--db", db, *options]) == 0
+        assert "1 progress.blocks: 3 of 10 (30 %): the third" in " ".join(capsys.readouterr().out.split())
+    assert main(["list", "--db", db]) == 0
+    assert "progress.blocks: 3 of 10" in capsys.readouterr().out
+    assert main(["show", "r", "--db", db, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["progress"][0]["done"] == 3
+    follower = threading.Thread(target=main, args=(["show", "r", "--db", db, "--follow"],))
+    follower.start()
+    told = ""
+    while "progress progress.blocks  3 of 10 (30 %): the third" not in told:
+        told += capsys.readouterr().out
+        time.sleep(0.01)
+    gate.touch()
+    run.result(30)
+    follower.join(30)
+    assert "is completed" in told + capsys.readouterr().out
