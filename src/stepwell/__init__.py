@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stepwell import sync
     from stepwell.api.acts import Act
+    from stepwell.api.archive import Archive
     from stepwell.api.async_engine import AsyncEngine
     from stepwell.api.async_handles import AsyncQueueHandle, AsyncRun, AsyncTransaction
     from stepwell.api.async_schedules import AsyncScheduleHandle
@@ -155,6 +156,7 @@ _HOMES = {
     ),
     "stepwell.definitions.decorators": ("step", "transaction", "workflow"),
     "stepwell.definitions.definition": ("Step", "Transaction", "Workflow"),
+    "stepwell.api.archive": ("Archive",),
     "stepwell.api.backup": ("Backup", "Verification", "verify"),
     "stepwell.api.check": ("Check", "PatchCheck", "RunCheck", "check"),
     "stepwell.api.engine": ("Engine",),
@@ -289,6 +291,7 @@ def __dir__() -> Any:
 
 __all__ = [
     "Act",
+    "Archive",
     "AsyncEngine",
     "AsyncQueueHandle",
     "AsyncRun",

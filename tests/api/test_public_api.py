@@ -15,7 +15,7 @@ import stepwell
 from stepwell import errors
 
 CLASSES = {
-    "Act", "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "AsyncTransaction", "Backup", "Batch", "BulkInfo",
+    "Act", "AsyncEngine", "AsyncQueueHandle", "AsyncRun", "Archive", "AsyncTransaction", "Backup", "Batch", "BulkInfo",
     "ChapterInfo", "Check",
     "ChildRun", "Clock", "Connection", "Current", "Engine", "FailureInfo", "JournalEntry", "Limit", "OpenTransaction",
     "OtherRun",

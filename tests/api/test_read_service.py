@@ -158,6 +158,7 @@ NO_QUESTIONS = {
     (AsyncEngine, "schedules"),
     (AsyncEngine, "get_schedule"),
     (AsyncEngine, "declare_schedules"),
+    (AsyncEngine, "archive"),
     (AsyncEngine, "backup"),
     (AsyncEngine, "close"),
     (AsyncEngine, "queue"),

@@ -231,9 +231,13 @@ def fan_out(engine: TestEngine) -> Reader:
 
 def keep_and_purge(engine: TestEngine) -> Reader:
     page = Reader("docs/how-to/keep-and-purge.md", engine)
-    page.execute(0)
-    page.execute(1)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        page.execute(0)
+        page.execute(1)
+        page.execute(2)
+        assert Path("orders-old.db").exists()
     assert page.names["deleted"] == 0
+    assert page.names["moved"].runs == 0
     return page
 
 

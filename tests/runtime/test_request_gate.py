@@ -31,6 +31,7 @@ from stepwell.model.calendar_spec import CalendarSpec
 from stepwell.model.schedule import ScheduleDefinition
 from stepwell.runtime.requests import (
     AnswerPromise,
+    ArchiveRuns,
     CancelRun,
     CancelWaiting,
     ChangeQueue,
@@ -69,6 +70,7 @@ from stepwell.runtime.schedule_requests import (
     TriggerSchedule,
 )
 from stepwell.runtime.turn import TurnLoop
+from stepwell.store.archives import Archived
 from stepwell.store.changes import RunCreated, RunFinished
 from stepwell.store.inspector import RunFilter
 from stepwell.store.sqlite.store import SqliteStore
@@ -88,6 +90,20 @@ MIA = Actor("mia", "asked for")
 GONE = StepCall(99, "gone", tells, "tells", 0, (), {}, copy_context())
 NEW = RunCreated("new", "anything", None, 0, "running", NOW)
 
+
+class Nowhere:
+    """An archive that no run is moved into."""
+
+    path = "nowhere"
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def move(self, _keys: object, _execute: object, _actor: Actor, _at: int) -> Archived:
+        return Archived(0, [], [])
+
+
+NOWHERE = Nowhere()
 WRITING: list[Request] = [
     StartRun(NEW, (OutgoingMessage("go", None, None),)),
     SendMessage("ended", OutgoingMessage("go", None, None)),
@@ -115,6 +131,7 @@ WRITING: list[Request] = [
     PauseQueue("unknown", True, MIA),
     CancelWaiting("unknown", None, MIA),
     Purge(NOW),
+    ArchiveRuns([99], NOWHERE, MIA),
     TruncateStream("waits", "tokens", 1),
     UpdateRun("ended", OutgoingMessage("add", "[[],{}]", "1"), True),
     AnswerPromise("unknown", "resolved", "1", MIA),

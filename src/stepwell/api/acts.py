@@ -31,6 +31,7 @@ _WORDS: Final[dict[ActKind, str]] = {
     "describe": "described",
     "resolve": "answered",
     "reject": "rejected",
+    "archive": "archived",
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -24,6 +24,7 @@ from typing import (
 )
 
 from stepwell.api.acts import checked_actor
+from stepwell.api.archive import Archive, archive
 from stepwell.api.async_handles import AsyncQueueHandle, AsyncRun, AsyncStarter, AsyncTransaction
 from stepwell.api.async_opening import LoopSession
 from stepwell.api.async_schedules import AsyncCaller, AsyncScheduling
@@ -48,7 +49,7 @@ from stepwell.model.clock import to_seconds
 from stepwell.model.lifecycle import Status
 from stepwell.replay.source_location import executing_at
 from stepwell.runtime.lock_watch import acquire_from_loop
-from stepwell.runtime.requests import AnswerPromise, BulkAct, SendMessage, StartRun, WaitForIdle
+from stepwell.runtime.requests import AnswerPromise, BulkAct, Request, SendMessage, StartRun, WaitForIdle
 from stepwell.store.inspector import CountGroup
 from stepwell.values.own_tables import Parameters, Rows
 
@@ -212,6 +213,24 @@ class AsyncEngine(LoopCaller, AsyncStarter, AsyncScheduling["AsyncRun[Any]"]):
         session = await self._ready()
         session.check_usable()
         return await asyncio.to_thread(back_up, session.store.location, target, overwrite=overwrite, progress=progress)
+
+    async def archive(
+        self,
+        target: str | os.PathLike[str],
+        filter: str,
+        /,
+        *,
+        progress: Callable[[int], None] | None = None,
+        reason: str | None = None,
+        by: str | None = None,
+    ) -> Archive:
+        """Move runs that have ended into another file; see `stepwell.Engine.archive`."""
+        session, loop = await self._ready(), asyncio.get_running_loop()
+
+        def ask(request: Request) -> Any:
+            return asyncio.run_coroutine_threadsafe(self._ask(request), loop).result()
+
+        return await asyncio.to_thread(archive, session, ask, target, filter, by, reason, progress)
 
     async def check(self) -> Check:
         """Replay every run in flight, in a thread, and say which do not go on; see `stepwell.Engine.check`."""

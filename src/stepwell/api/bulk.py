@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal, get_args
 
 import msgspec
 
@@ -18,13 +18,14 @@ from stepwell.store.bulk_acts import BulkRecord
 BULK_LOOK_SECONDS: Final = 0.02
 _GOES_ON: Final[tuple[Status, ...]] = tuple(status for status in STATUSES if status not in ENDED)
 #: The states of runs that an act is for, and those that are meant where the filter names none.
-_FOR: Final[dict[BulkAct, tuple[tuple[Status, ...], tuple[Status, ...]]]] = {
+_FOR: Final[dict[BulkAct | Literal["archive"], tuple[tuple[Status, ...], tuple[Status, ...]]]] = {
     "pause": (("pending", "running", "waiting"), ("pending", "running", "waiting")),
     "unpause": (("paused",), ("paused",)),
     "cancel": (_GOES_ON, _GOES_ON),
     "retry": (("failed", "cancelled", "halted"), ("failed",)),
     "terminate": (_GOES_ON, _GOES_ON),
     "delete": (tuple(sorted(ENDED)), tuple(sorted(ENDED))),
+    "archive": (tuple(sorted(ENDED)), tuple(sorted(ENDED))),
 }
 
 
@@ -58,8 +59,17 @@ class BulkInfo(msgspec.Struct, frozen=True):
 
 def bulk_filter(act: BulkAct, text: str) -> Filter:
     """Return the runs that an act is for; raises `InvalidArgument`, `InvalidFilter`, and for a filter of all runs."""
-    if act not in _FOR:
-        raise InvalidArgument(f"an act on many runs is one of {', '.join(_FOR)}, not {act!r}")
+    if act not in get_args(BulkAct):
+        raise InvalidArgument(f"an act on many runs is one of {', '.join(get_args(BulkAct))}, not {act!r}")
+    return _fit(act, text)
+
+
+def archive_filter(text: str) -> Filter:
+    """Return the runs that are to be moved into an archive; raises as `bulk_filter`."""
+    return _fit("archive", text)
+
+
+def _fit(act: BulkAct | Literal["archive"], text: str) -> Filter:
     found = parse(text)
     if found.is_empty:
         raise InvalidArgument(f"to {act} every run there is is seldom meant: say which, as in 'workflow:checkout'")

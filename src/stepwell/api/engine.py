@@ -8,7 +8,7 @@ from __future__ import annotations
 import builtins
 import os
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -31,6 +31,7 @@ from stepwell.store.inspector import CountGroup
 from stepwell.values.own_tables import Parameters, Rows
 
 if TYPE_CHECKING:
+    from stepwell.api.archive import Archive
     from stepwell.api.backup import Backup, Progress
     from stepwell.api.bulk import BulkInfo
     from stepwell.api.check import Check
@@ -262,6 +263,29 @@ class Engine(Scheduling, Starter):
         session = self._session
         session.check_usable()
         return back_up(session.store.location, target, overwrite=overwrite, progress=progress)
+
+    def archive(
+        self,
+        target: str | os.PathLike[str],
+        filter: str,
+        /,
+        *,
+        progress: Callable[[int], None] | None = None,
+        reason: str | None = None,
+        by: str | None = None,
+    ) -> Archive:
+        """Move the runs that have ended and match a filter (see `list`) into another file, and return what was moved.
+
+        `target`: the archive; it is made where it is missing, else it gets these as well. It is a file as any other:
+        `stepwell list --db`, `stepwell ui --db` and an engine open it. Runs are on its disk before they are deleted
+        here, some at a time; where the process dies between, a run may be in both until it is archived again. A child
+        stays while its parent has not ended, and a run of whose id the archive has another one. `progress` is called
+        with how many were moved so far. Raises `InvalidFilter`, `InvalidArgument` for a filter of all runs or of other
+        states, or an archive of another file, `StorageFull`, and what opening a file raises.
+        """
+        from stepwell.api.archive import archive
+
+        return archive(self._session, self._ask, target, filter, by, reason, progress)
 
     def check(self) -> Check:
         """Replay every run in flight with the workflows that this engine serves, and say which do not go on.

@@ -34,6 +34,7 @@ from stepwell.worker.run_over import RunOver
 
 if TYPE_CHECKING:  # what most programs never ask is imported with the first question, the calendar among it
     from stepwell.api.bulk import BulkInfo
+    from stepwell.api.filters import Filter
     from stepwell.api.promise_views import PromiseInfo
     from stepwell.api.schedule_views import ScheduleInfo
     from stepwell.api.streams import StreamPage
@@ -137,10 +138,23 @@ class ReadService(OverviewService):
         """Return which runs an act on many is for; raises `InvalidArgument`, `InvalidFilter`, `RunNotFound`."""
         from stepwell.api.bulk import bulk_filter
 
-        found, time = bulk_filter(act, text), self._time()
+        return self._all_of(bulk_filter(act, text))
+
+    def archive_filter(self, text: str) -> RunFilter:
+        """Return which runs are to be moved into an archive; raises as `bulk_filter`."""
+        from stepwell.api.bulk import archive_filter
+
+        return self._all_of(archive_filter(text))
+
+    def _all_of(self, found: Filter) -> RunFilter:
+        time = self._time()
         parent = None if found.parent is None else self.record(found.parent).key
         # By age, whatever the order: whoever goes on with it knows how far it is by the key of a run.
         return replace(found.run_filter(time.now, time.ahead, parent, MAX_PAGE), order="-created")
+
+    def keys(self, runs: RunFilter, before_key: int | None, limit: int) -> list[int]:
+        """Return the keys of the runs that match, the newest first, after the one with this key."""
+        return [record.key for record in self._inspector.list_runs(replace(runs, before_key=before_key, limit=limit))]
 
     def bulk(self, number: int) -> BulkInfo:
         """Return an act on many runs; raises `InvalidArgument` where there is none of this number."""

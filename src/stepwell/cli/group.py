@@ -80,6 +80,7 @@ COMMANDS: Final[dict[str, CommandRow]] = {
     "restore": CommandRow(
         "Keep", "put a backup in the place of the file, and pause what was under way", "restore:restore"
     ),
+    "archive": CommandRow("Keep", "move runs that have ended into another file", "archive:archive"),
     "prune": CommandRow("Keep", "delete runs that ended long ago", "prune:prune"),
     "demo": CommandRow("Set up", "run a workflow, kill its worker on the way, and see what becomes of it", "demo:demo"),
     "bench": CommandRow("Set up", "measure what this disk can do, and what the engine makes of it", "bench:bench"),

@@ -27,6 +27,7 @@ ActKind: TypeAlias = Literal[
     "describe",
     "resolve",
     "reject",
+    "archive",
 ]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from stepwell.errors import StepwellError, StoreError, StoreUnavailable
+from stepwell.runtime.archiving import Archiving
 from stepwell.runtime.bulk_requests import BulkRequests
 from stepwell.runtime.fork_requests import ForkRequests
 from stepwell.runtime.pause_requests import PauseRequests
@@ -18,6 +19,7 @@ from stepwell.runtime.purging import Purging
 from stepwell.runtime.queue_requests import QueueRequests
 from stepwell.runtime.requests import (
     AnswerPromise,
+    ArchiveRuns,
     Asked,
     CancelRun,
     CancelWaiting,
@@ -99,6 +101,7 @@ class RequestGate:
         self._streams = StreamRequests(worker)
         self._queues = QueueRequests(worker, store.reads, later)
         self._purging = Purging(worker, store, write_turn, later)
+        self._archiving = Archiving(worker, store, write_turn, later)
         self._schedules = ScheduleRequests(worker)
         self._waiters = waiters
         #: Why commits are held back until the store is tried again: the disk is full, or had an error, or is locked.
@@ -155,6 +158,8 @@ class RequestGate:
                 self._queues.cancel_waiting(request, reply)
             case Purge():
                 self._purging.purge(request, reply)
+            case ArchiveRuns():
+                self._archiving.archive(request, reply)
             case (
                 PutSchedule()
                 | ChangeSchedule()

@@ -18,6 +18,7 @@ from stepwell.model.acts import Actor
 from stepwell.model.attributes import Description
 from stepwell.model.journal import EntryKind, Payload
 from stepwell.runtime.schedule_requests import ScheduleRequest
+from stepwell.store.archives import OpenArchive
 from stepwell.store.changes import RunCreated
 from stepwell.store.inspector import RunFilter
 from stepwell.worker.rewinding import NewInput
@@ -252,6 +253,20 @@ class Purge(msgspec.Struct, frozen=True):
     purged: int = 0
 
 
+class ArchiveRuns(msgspec.Struct, frozen=True):
+    """Move the runs with these keys into an archive, as far as they have ended.
+
+    Answered with how many were moved, and the ids of those of which the archive has another run; `moved` and `there`
+    are those so far.
+    """
+
+    keys: list[int]
+    into: OpenArchive
+    actor: Actor
+    moved: int = 0
+    there: tuple[str, ...] = ()
+
+
 class WaitForRun(msgspec.Struct, frozen=True):
     """Answered with the `RunOver` of a run as soon as there is one, or with `RunNotFound`."""
 
@@ -324,6 +339,7 @@ Request: TypeAlias = (
     | PauseQueue
     | CancelWaiting
     | Purge
+    | ArchiveRuns
     | ScheduleRequest
     | TruncateStream
     | FromStep

@@ -24,7 +24,9 @@ from typing import Any, Final, Protocol, TypeAlias
 import msgspec
 
 from stepwell.errors import StepwellError
+from stepwell.model.acts import Actor
 from stepwell.model.run import Claim
+from stepwell.store.archives import Archived, OpenArchive
 from stepwell.store.changes import Change
 from stepwell.store.inspector import Inspector
 from stepwell.store.membership import Membership
@@ -157,6 +159,23 @@ class Store(Protocol):
 
     def purge(self, ended_before: int, limit: int, claim: Claim) -> int:
         """Delete up to `limit` runs that ended before a time, with all that belongs to them; return how many."""
+        ...
+
+    def open_archive(self, path: str) -> OpenArchive:
+        """Open an archive, a store of the same kind, to move runs into; from any thread. It is made if need be.
+
+        Raises `InvalidArgument` where it is this store itself, and what opening a store raises.
+        """
+        ...
+
+    def archive(
+        self, keys: Sequence[int], into: OpenArchive, actor: Actor, at: int, claim: Claim
+    ) -> Archived | StepwellError:
+        """Move some of the runs with these keys into an archive; return what was done, or why it could not take them.
+
+        They are in the archive, durably, before they are deleted here. Left out is what has not ended or is still
+        needed by others: what `purge` leaves. Raises as `commit` does.
+        """
         ...
 
     def query(self, sql: str, parameters: Parameters) -> Rows:

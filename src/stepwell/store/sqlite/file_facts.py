@@ -23,7 +23,14 @@ _LOOKED_AT: Final = 100_000
 _ROWS: Final = 10
 _DAY_MICROSECONDS: Final = 86_400_000_000
 #: What each opener reads of the file's settings: those that stand in it, and how full the log is kept.
-_PRAGMAS: Final = ("journal_mode", "page_size", "encoding", "auto_vacuum", "application_id", "user_version")
+_PRAGMAS: Final = {
+    "journal_mode": "doctor_journal_mode",
+    "page_size": "doctor_page_size",
+    "encoding": "doctor_encoding",
+    "auto_vacuum": "doctor_auto_vacuum",
+    "application_id": "doctor_application_id",
+    "user_version": "doctor_user_version",
+}
 
 
 class StepKind(msgspec.Struct, frozen=True):
@@ -104,7 +111,7 @@ def file_facts(path: str, reads: Reads, last_at: int, now: int) -> FileFacts:
         payloads=[LargePayload(*row) for row in rows("doctor_largest_payloads", _LOOKED_AT, _ROWS)],
         marks={int(mark, 16) for (mark,) in rows("doctor_marks", _LOOKED_AT) if mark},
         mount_options="" if mount is None else mount.options,
-        pragmas={name: rows(f"doctor_{name}")[0][0] for name in _PRAGMAS},
+        pragmas={name: rows(query)[0][0] for name, query in _PRAGMAS.items()},
         log_pages=log_pages if log_pages >= 0 else None,
         folded_pages=folded_pages if folded_pages >= 0 else None,
     )

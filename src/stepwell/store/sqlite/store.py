@@ -9,13 +9,15 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
 import apsw
 import msgspec
 
-from stepwell.errors import StoreFailed, StoreUnavailable
+from stepwell.errors import StepwellError, StoreFailed, StoreUnavailable
+from stepwell.model.acts import Actor
 from stepwell.model.run import Claim
+from stepwell.store.archives import Archived, OpenArchive
 from stepwell.store.inspector import Inspector
 from stepwell.store.membership import Membership
 from stepwell.store.notifications import Notifications
@@ -34,6 +36,9 @@ from stepwell.store.sqlite.writer import WAL_LIMIT_BYTES, Writer
 from stepwell.store.store import Outcome, StoreTransaction, Unit, WritersLock
 from stepwell.store.worker_reads import WorkerReads
 from stepwell.values.own_tables import Parameters, Rows
+
+if TYPE_CHECKING:
+    from stepwell.store.sqlite.archive import ArchiveFile
 
 _log: Final = logging.getLogger("stepwell")
 
@@ -122,6 +127,19 @@ class SqliteStore:
             return len(keys), None
 
         return self._write(claim, delete)
+
+    def open_archive(self, path: str) -> OpenArchive:
+        """Open an archive; see `Store.open_archive`."""
+        from stepwell.store.sqlite.archive import ArchiveFile
+
+        return ArchiveFile(path, self.location)
+
+    def archive(
+        self, keys: Sequence[int], into: OpenArchive, actor: Actor, at: int, claim: Claim
+    ) -> Archived | StepwellError:
+        """Move some of these runs into an archive; see `Store.archive`."""
+        archive = cast("ArchiveFile", into)  # `open_archive` made it
+        return self._write(claim, lambda: (archive.move(keys, self._connection.execute, actor, at), None))
 
     def close(self, claim: Claim | None, now: int) -> None:
         """Mark the worker as ended, fold the write-ahead log into the file and let go of it; harmless when repeated.
