@@ -221,7 +221,7 @@ class Callers:
             messages = () if alone else (self._message(call, None),)
             with store.transaction(turn_loop.claimed()) as opened:
                 opened.lent.execute("INSERT INTO effects (run, op, number) VALUES ('', ?, 0)", (row,))
-                enlisted = Enlisted(turn_loop.worker, self._world.codec, process.time, opened.apply)
+                enlisted = Enlisted(turn_loop.worker, self._world.codec, process.time, opened)
                 run_id = enlisted.submit(StartRun(run, messages))
                 if call.number % 2:  # what is refused afterwards takes nothing of it back
                     with suppress(RunNotFound):

@@ -255,6 +255,7 @@ class AsyncEngine(LoopCaller, AsyncStarter, AsyncScheduling["AsyncRun[Any]"]):
                 ):
                     enlisted = session.enlisted(opened)
                     yield AsyncTransaction(self, opened.lent, enlisted)
+                    enlisted.write()
             finally:
                 in_transaction.reset(token)
             # Before others may write: see `Arrivals.message_from_outside`.

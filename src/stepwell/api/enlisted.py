@@ -1,14 +1,20 @@
-"""Starts and messages in an open transaction, and what the engine has to do once it has committed."""
+"""Starts and messages in an open transaction, and what the engine has to do once it has committed.
+
+A start whose id was made up just now finds no run, so nothing need be asked: such starts are gathered, and many are
+written in one statement, before anything else is and before the commit. ADR 0070 has the figures: 29 us for 47.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, Protocol, assert_never
+from typing import Any, Final, assert_never
 
+from stepwell.errors import TransactionError
 from stepwell.runtime.promise_requests import change_of, refusal_of, touched
 from stepwell.runtime.requests import AnswerPromise, SendMessage, StartRun
 from stepwell.store.changes import Change, Created, MessageSent, RunCreated
+from stepwell.store.store import StoreTransaction
 from stepwell.values.codec import Codec
 from stepwell.worker.facts import RunStarted
 from stepwell.worker.starting import declaration_of, planned, started
@@ -18,22 +24,20 @@ from stepwell.worker.worker import Worker
 _BEGINS_ANEW: Final = ("reused", "replaced")
 
 
-class Apply(Protocol):
-    """`stepwell.store.store.StoreTransaction.apply`."""
-
-    def __call__(self, changes: Sequence[Change], accept: Callable[[list[Any]], None] | None = None, /) -> list[Any]:
-        """Apply changes in the transaction, and return their results."""
-        ...
+#: How many starts are gathered: four statements of those that the store has for them.
+_GATHERED: Final = 256
 
 
 class Enlisted:
     """What is asked for inside an open transaction: done in it, with the rest of it after its commit."""
 
-    def __init__(self, worker: Worker, codec: Codec, now: Callable[[], int], apply: Apply) -> None:
+    def __init__(self, worker: Worker, codec: Codec, now: Callable[[], int], opened: StoreTransaction) -> None:
         self._worker = worker
         self._codec = codec
         self._now = now
-        self._apply = apply
+        self._opened = opened
+        self._gathered: list[RunCreated] = []
+        self._lost: BaseException | None = None  # why starts that somebody counts on could not be written
         self._started: list[tuple[RunCreated, int]] = []
         # Queues: the file knows them; this transaction has put runs into them.
         self._declared: set[str] = set()
@@ -55,6 +59,29 @@ class Enlisted:
             case _:
                 assert_never(request)
 
+    def _apply(self, changes: Sequence[Change], accept: Callable[[list[Any]], None] | None = None) -> list[Any]:
+        """Apply changes behind all that was asked for before."""
+        self.write()
+        return self._opened.apply(changes, accept)
+
+    def write(self) -> None:
+        """Write what is gathered; to be called before the transaction ends, which cannot commit where that fails."""
+        if self._lost is not None:
+            raise TransactionError(
+                f"runs that this transaction has started could not be written: {self._lost}. Nothing of it is "
+                "committed: begin it anew"
+            ) from self._lost
+        if not self._gathered:
+            return
+        starts, self._gathered = self._gathered, []
+        try:
+            for start, created in zip(starts, self._opened.apply(starts), strict=True):
+                started(self._codec, start, created)
+                self._begins(start, created)
+        except BaseException as error:
+            self._lost = error
+            raise
+
     def _answer(self, request: AnswerPromise) -> None:
         now = self._now()
         (answered,) = self._apply([change_of(request, now)])
@@ -67,6 +94,15 @@ class Enlisted:
     def _start_one(self, request: StartRun) -> str:
         """Start a run without messages: what `start` does, without lists."""
         start = self._planned(request)
+        entry = start.entry
+        if request.is_new and (
+            entry is None or (entry.queue in self._entered and entry.dedup is None and entry.batch_size is None)
+        ):
+            self._opened.check()
+            self._gathered.append(start)
+            if len(self._gathered) >= _GATHERED:
+                self.write()
+            return start.id
         (created,) = self._apply([start])
         run_id = started(self._codec, start, created)  # nothing of a start that is refused was written
         if created.existing is None or created.joined in _BEGINS_ANEW:

@@ -41,7 +41,7 @@ from stepwell.definitions.durable import as_definition
 from stepwell.definitions.jobs import Served, job_of
 from stepwell.definitions.namesakes import are_different, place_of
 from stepwell.definitions.queue_slots import QueueSlot, queue_entry
-from stepwell.definitions.queues import Rate, Unset, changed_settings, check_key
+from stepwell.definitions.queues import Queue, Rate, Unset, changed_settings, check_key
 from stepwell.definitions.start_options import start_policy
 from stepwell.errors import DefinitionError, InvalidArgument
 from stepwell.model.attributes import AttributeValue, Description, described
@@ -78,6 +78,7 @@ from stepwell.values.codec import Codec
 from stepwell.worker.worker import Worker
 
 _START_OPTIONS: Final = frozenset(START_OPTIONS)
+_QUEUE_ONLY: Final = frozenset({"queue"})
 _SAYING: Final = frozenset({"attributes", "tags", "note"})
 
 
@@ -90,6 +91,7 @@ class RequestFactory(RepairRequestFactory):
         self._workflows = workflows
         self._worker = worker
         self._ids = SortableIds()
+        self._last_plan: tuple[Workflow[..., Any] | None, ManyOptions, StartPlan | None] = (None, {}, None)
 
     # --- starts and messages ---------------------------------------------------------------------------------------
 
@@ -118,10 +120,11 @@ class RequestFactory(RepairRequestFactory):
 
     def start(self, workflow: Workflow[..., Any], args: tuple[Any, ...], options: StartOptions) -> StartRun:
         """Return the request to start a run; see `stepwell.Engine.start` for the options."""
-        given = options.get("id")
-        plan = self._plan(workflow, options, has_ids=given is not None)
-        run = plan.run(self._ids.new(self._clock.now()) if given is None else check_id(given), args)
-        return StartRun(run, self._messages(run.id, options) if options else ())
+        given, now = options.get("id"), self._clock.now()
+        plan = self._plan(workflow, options, now, has_ids=given is not None)
+        run_id = self._ids.new(now) if given is None else check_id(given)
+        run = plan.run(run_id, args, now, self._worker.runs.ahead)
+        return StartRun(run, self._messages(run.id, options) if options else (), given is None)
 
     def start_many(
         self,
@@ -133,28 +136,31 @@ class RequestFactory(RepairRequestFactory):
         """Return the requests to start many runs; see `stepwell.Engine.start_many`."""
         if "id" in options:
             raise InvalidArgument("start_many() takes ids=, one for each run, and no id=")
-        plan = self._plan(workflow, options, has_ids=ids is not None)
-        given, now = argument_lists(args), self._clock.now()
+        now, ahead = self._clock.now(), self._worker.runs.ahead
+        plan = self._plan(workflow, options, now, has_ids=ids is not None)
+        given = argument_lists(args)
         names = [self._ids.new(now) for _ in given] if ids is None else given_ids(ids, len(given))
-        runs = [plan.run(name, each) for name, each in zip(names, given, strict=True)]
+        runs = [plan.run(name, each, now, ahead) for name, each in zip(names, given, strict=True)]
         return [StartRun(run, self._messages(run.id, options)) for run in runs]
 
-    def _plan(self, workflow: Workflow[..., Any], options: ManyOptions, *, has_ids: bool) -> StartPlan:
+    def _plan(self, workflow: Workflow[..., Any], options: ManyOptions, now: int, *, has_ids: bool) -> StartPlan:
+        """Return the plan for starts; of a burst of those that only go into a queue, that of the one before."""
         self._check_served(workflow)
-        if not options:  # what a burst of starts in a transaction has
-            workflow.converter(self._codec)
-            return StartPlan(self._codec, workflow, self._clock.now(), self._worker.runs.ahead)
+        last, last_options, plan = self._last_plan
+        if plan is not None and last is workflow and last_options == options and not has_ids:
+            return plan
         deadline, named = options.get("deadline"), checked_kwargs(options.get("kwargs"))
         slot = self._slot(options, has_ids=has_ids)
         workflow.converter(self._codec)  # raises where no result could ever be read
-        now = self._clock.now()
         ends_at = deadline_at(deadline, now)
         if ends_at is not None and isinstance(deadline, datetime):
             ends_at = engine_time(self._clock, ends_at)
         said = _said(options)
         by = "" if said is None or said.note is None else checked_actor(None, None).by
-        ahead, policy = self._worker.runs.ahead, _policy(options, has_ids=has_ids)
-        return StartPlan(self._codec, workflow, now, ahead, named, slot, ends_at, said, by, policy)
+        plan = StartPlan(self._codec, workflow, named, slot, ends_at, said, by, _policy(options, has_ids=has_ids))
+        if not has_ids and (not options or (options.keys() == _QUEUE_ONLY and isinstance(options["queue"], Queue))):
+            self._last_plan = workflow, options, plan
+        return plan
 
     def _check_served(self, workflow: Workflow[..., Any]) -> None:
         """Raise `DefinitionError` for a workflow that the engine could not start, or would take for another one."""

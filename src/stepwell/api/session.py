@@ -236,6 +236,7 @@ class Session:
                 with engine_thread.store.transaction(engine_thread.turn_loop.claimed()) as opened:
                     enlisted = self.enlisted(opened)
                     yield opened.lent, enlisted
+                    enlisted.write()
             finally:
                 in_transaction.reset(token)
             # Before others may write: see `Arrivals.message_from_outside`.
@@ -243,7 +244,7 @@ class Session:
 
     def enlisted(self, opened: StoreTransaction) -> Enlisted:
         """Return what starts and sends in a transaction of the store."""
-        return Enlisted(self.engine_thread.worker, self.codec, self.clock.now, opened.apply)
+        return Enlisted(self.engine_thread.worker, self.codec, self.clock.now, opened)
 
     def start_all(self, requests: Sequence[StartRun]) -> list[str]:
         """Start all of these runs, or none, in a transaction of their own; return their ids."""

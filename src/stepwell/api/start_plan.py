@@ -22,14 +22,12 @@ class StartPlan:
     """Makes the `RunCreated` of each run. `named` are the arguments that all are given by name."""
 
     __slots__ = (
-        "_ahead",
         "_by",
         "_codec",
         "_deadline_at",
         "_description",
         "_is_typed",
         "_named",
-        "_now",
         "_policy",
         "_signature",
         "_slot",
@@ -40,8 +38,6 @@ class StartPlan:
         self,
         codec: Codec,
         workflow: Workflow[..., Any],
-        now: int,
-        ahead: int,
         named: dict[str, Any] = _NONE,
         slot: QueueSlot | None = None,
         deadline_at: int | None = None,
@@ -56,15 +52,13 @@ class StartPlan:
         self._named = named
         self._slot = slot
         self._deadline_at = deadline_at
-        self._now = now
-        self._ahead = ahead
         self._description = description
         self._by = by
         self._policy = policy
 
-    def run(self, run_id: str, args: tuple[Any, ...]) -> RunCreated:
+    def run(self, run_id: str, args: tuple[Any, ...], now: int, ahead: int) -> RunCreated:
         """Return the start of one run; raises for arguments that do not fit, or that cannot be recorded."""
-        slot, named, now = self._slot, self._named, self._now
+        slot, named = self._slot, self._named
         self._signature.bind_check(args, named)
         where = f"the input of workflow {self._workflow!r} for run {run_id!r}"
         payload, fingerprint = self._codec.seal_input(args, named, self._signature, where, is_typed=self._is_typed)
@@ -77,7 +71,7 @@ class StartPlan:
             now,
             deadline_at=self._deadline_at,
             entry=None if slot is None else entered(slot, now, count=batch_count(slot.queue, args, named)),
-            ahead=self._ahead,
+            ahead=ahead,
             description=self._description,
             described_by=self._by,
             policy=self._policy,

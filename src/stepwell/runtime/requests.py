@@ -41,6 +41,7 @@ class StartRun(msgspec.Struct, frozen=True):
 
     run: RunCreated
     messages: tuple[OutgoingMessage, ...] = ()
+    is_new: bool = False  # its id was made just now, so no run can have it
 
 
 class SendMessage(msgspec.Struct, frozen=True):

@@ -83,6 +83,10 @@ class StoreTransaction(Protocol):
         """
         ...
 
+    def check(self) -> None:
+        """Raise `TransactionError` where `apply` would, whatever it is given: the transaction is over, say."""
+        ...
+
 
 #: How long the writers' lock is waited for before the log says who holds it, in seconds.
 SLOW_LOCK_SECONDS: Final = 3.0

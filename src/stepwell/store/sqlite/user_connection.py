@@ -225,3 +225,7 @@ class SqliteTransaction:
     def apply(self, changes: Sequence[Change], accept: Callable[[list[Any]], None] | None = None) -> list[Any]:
         """Apply all of `changes`, or raise and apply none; the transaction stays open either way."""
         return self._apply(changes, self._lent, accept)
+
+    def check(self) -> None:
+        """Raise `TransactionError` where the transaction may not be used, or not any more."""
+        self._lent.check()
