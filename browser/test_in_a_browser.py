@@ -90,7 +90,8 @@ def test_the_list_is_live_and_nothing_of_it_flickers(opened: Window) -> None:
 def test_what_is_open_and_typed_stays_while_the_page_changes(opened: Window) -> None:
     run = opened.site.engine.start(approval, "typing", id="approval-typing")
     page = opened.open("/run?id=approval-typing")
-    page.locator("summary", has_text="Send").click()
+    page.locator("summary", has_text="Send another").click()
+    page.get_by_label("Message").fill("approval")
     page.get_by_label("Value, as JSON").fill("true")
     run.pause(reason="meanwhile")
     expect(page.locator(".state .status")).to_have_text("paused")
@@ -110,6 +111,31 @@ def test_an_act_is_done_by_a_form_with_a_reason(opened: Window, act: str) -> Non
     page.locator("details[open] button").click()
     expect(page.locator(".history")).to_contain_text("because of a test")
     expect(page.locator(".history")).to_contain_text("by ada (web)")
+
+
+def test_a_message_is_sent_by_the_form_of_its_type(opened: Window) -> None:
+    run = opened.site.engine.start(approval, "typed", id="approval-typed")
+    page = opened.open("/run?id=approval-typed")
+    page.locator("summary", has_text="Send approval").click()
+    page.get_by_label("Value", exact=False).first.select_option("false")
+    page.locator("details[open] button").click()
+    expect(page.locator(".state .status")).to_have_text("completed")
+    assert run.result() is False
+
+
+def test_a_run_goes_on_from_an_operation_with_another_result(opened: Window) -> None:
+    page = opened.open("/run?id=order-1020&op=1")
+    expect(page.locator(".details")).to_contain_text("receipt = await charge(order, cents)")
+    page.locator("summary", has_text="Fork from here").click()
+    page.get_by_label("Id of the new run").fill("forked")
+    assert not page.locator("details[open] textarea").is_visible()
+    page.get_by_label("The operation").and_(page.locator("details[open] select")).select_option("result")
+    page.locator("details[open] textarea").fill('{"receipt": "by hand"}')
+    page.locator("details[open]").get_by_label("Why").fill("the card was charged by hand")
+    page.locator("details[open] button").click()
+    expect(page.locator("h1")).to_have_text("forked")
+    expect(page.locator(".state .status")).to_have_text("completed")
+    expect(page.locator(".details")).to_contain_text("by hand")
 
 
 def test_a_promise_is_answered_on_the_page_that_its_run_leads_to(opened: Window) -> None:

@@ -51,6 +51,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["querying", "schedule_factory"],
         ["enlisted", "request_factory", "schedule_options"],
         ["repair_requests"],
+        ["code_requests"],
         ["doctor", "failure_path", "time_travel"],
         ["file_reads"],
         ["read_service"],
@@ -273,8 +274,8 @@ INSIDE: dict[str, list[list[str]]] = {
         ["pages"],
         ["site"],
         ["rendering"],
-        ["cron_words", "waterfall"],
-        ["access", "filter_links", "forms", "guard", "plots", "words"],
+        ["cron_words", "forms", "waterfall"],
+        ["access", "filter_links", "guard", "plots", "words"],
     ],
 }
 

@@ -17,7 +17,7 @@ from stepwell.ui.waterfall import Axis, window_of
 
 
 @step(name="ui.break")
-def breaks() -> None:
+async def breaks() -> None:
     raise OSError("the disk is full")
 
 

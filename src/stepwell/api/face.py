@@ -20,10 +20,12 @@ from stepwell.api.views import WorkerInfo
 from stepwell.definitions.definition import Versioned, registered_workflows
 from stepwell.errors import InvalidArgument, RunNotFound
 from stepwell.model.names import check_id
+from stepwell.model.run import RunRecord
 from stepwell.runtime.requests import BulkAct
 from stepwell.values.codec import Codec
 
 if TYPE_CHECKING:
+    from stepwell.api.code_requests import AskedFor, Parameter
     from stepwell.api.doctor import Diagnosis
     from stepwell.api.time_travel import MomentView
     from stepwell.store.sqlite.limited_query import QueryAnswer
@@ -93,6 +95,25 @@ class Face:
             if record is None:
                 raise RunNotFound(f"{self.path} has no run {run_id!r}")
             return moment_of(look.runs, record, self.workflows(), Codec(), told)
+
+    def asked_for(self, run_id: str, number: int | None) -> list[AskedFor]:
+        """Return an operation of a run as its code asks for it, or all that it waits for; see `api.code_requests`."""
+        from stepwell import audit_hook
+        from stepwell.api.code_requests import asked_for
+        from stepwell.runtime import io_guard
+        from stepwell.store.sqlite.file.read_only import look_into
+
+        io_guard.listen(audit_hook.add_listener)
+        with look_into(self.path, self._seconds) as look:
+            record = look.run_facts(check_id(run_id))
+            return [] if record is None else asked_for(look.runs, record, self.workflows(), Codec(), number)
+
+    def parameters(self, record: RunRecord) -> list[Parameter] | None:
+        """Return what the workflow of a run takes; None where its code is not here, or that cannot be said."""
+        from stepwell.api.code_requests import parameters_of
+
+        definition = self.workflows().fitting(record.workflow, record.version)
+        return None if definition is None else parameters_of(definition)
 
     def diagnosis(self) -> Diagnosis:
         """Return what `stepwell doctor` finds."""

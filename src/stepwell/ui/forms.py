@@ -14,8 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from stepwell.errors import InvalidArgument
+from stepwell.ui.words import visible
 
 FieldKind: TypeAlias = Literal["choice", "yes or no", "number", "text", "json"]
 
@@ -27,12 +29,14 @@ _KINDS: Final[dict[str, FieldKind]] = {
 }
 #: The name of the only field of a form that is no object.
 WHOLE: Final = "answer"
+#: Longer values are not filled in.
+_MAX_FILLED: Final = 100_000
 #: Before the names of the fields of an object, so that none is taken for a field of the page's own.
 _PREFIX: Final = "field "
 
 
 class Field(msgspec.Struct, frozen=True):
-    """One field: `name` in the form, `label` for people, `choices` as JSON texts."""
+    """One field: `name` in the form, `label` for people, `choices` as JSON texts, `text` as it is filled in first."""
 
     name: str
     label: str
@@ -40,6 +44,7 @@ class Field(msgspec.Struct, frozen=True):
     choices: list[str]
     is_required: bool
     of_object: bool = False
+    text: str = ""
 
     def text_of(self, choice: str) -> str:
         """Return a choice as people read it: a text without its quotes, where all of them are texts."""
@@ -78,6 +83,25 @@ def _field(name: str, label: str, schema: Mapping[str, Any], is_required: bool, 
         return Field(name, label, "choice", choices, is_required, of_object)
     kind = schema.get("type")
     return Field(name, label, _KINDS.get(kind, "json") if isinstance(kind, str) else "json", [], is_required, of_object)
+
+
+def filled(fields: Sequence[Field], value: Any) -> list[Field]:
+    """Return the fields with what a value has for each of them."""
+    if len(fields) == 1 and not fields[0].of_object:
+        return [replace(fields[0], text=_text(fields[0], value))]
+    given: Any = value if isinstance(value, dict) else {}
+    return [replace(each, text=_text(each, given[each.label])) if each.label in given else each for each in fields]
+
+
+def _text(field: Field, value: Any) -> str:
+    """Return what a field is filled in with: nothing that has characters which nobody sees, and would send unseen."""
+    if field.kind == "text":
+        return value if isinstance(value, str) and visible(value) == value else ""
+    indent = 2 if field.kind == "json" else None
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    if visible(text) != text:
+        text = json.dumps(value, indent=indent)
+    return text if len(text) <= _MAX_FILLED else ""
 
 
 def value_of(fields: Sequence[Field], form: Mapping[str, str]) -> Any:

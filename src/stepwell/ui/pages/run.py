@@ -1,12 +1,13 @@
-"""One run: what it is and why it waits, its operations as a waterfall, what each of them was told, and acts on it."""
+"""One run: what it is and why it waits, its operations as a waterfall, what each of them was told.
+
+What its forms do is in `run_acts`.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import msgspec
 from starlette.responses import Response
@@ -15,19 +16,17 @@ from starlette.routing import Route
 from stepwell.api.failure_path import failure_path
 from stepwell.api.outline import Outline, OutlinedOperation
 from stepwell.api.read_service import ReadService
-from stepwell.api.views import JournalEntry, RunDetails, RunInfo
-from stepwell.errors import InvalidArgument
-from stepwell.model.lifecycle import ENDED
+from stepwell.api.views import JournalEntry, RunDetails
+from stepwell.model.run import RunRecord
 from stepwell.operations.table import OPERATIONS
 from stepwell.store.streams import StreamSummary
+from stepwell.ui.pages.run_acts import OF_AN_OPERATION, RunActs, RunForms, acts_for
 from stepwell.ui.site import Page, Site, Visit
 from stepwell.ui.waterfall import Family, axis_of, queued_bar, rows_of, window_of, within
 from stepwell.ui.words import SHOWN_CHARS, Redactor, visible
 
 #: How many operations are drawn at once.
 DRAWN: Final = 300
-#: A message is no longer than this, as JSON.
-_MAX_MESSAGE_CHARS: Final = 200_000
 #: How many items of a stream are shown, the last ones.
 _LAST_ITEMS: Final = 20
 #: So many children are opened although nobody asked for it; and so many at most.
@@ -43,6 +42,7 @@ class RunPages:
     def __init__(self, site: Site) -> None:
         self._site: Final = site
         self._redactor: Final[Redactor] = site.redactor
+        self._forms: Final = RunForms(site)
 
     def routes(self) -> list[Route]:
         """Return their addresses."""
@@ -50,14 +50,15 @@ class RunPages:
         return [
             Route("/run", site.page(self.run)),
             Route("/run/journal", site.page(self.journal)),
-            Route("/run/act", site.act(self.act), methods=["POST"]),
+            Route("/run/act", site.act(RunActs(site, self._forms).act), methods=["POST"]),
         ]
 
     def run(self, reads: ReadService, visit: Visit) -> Page:
         """Show a run, and one of its operations."""
         run_id = visit.query_of("id")
         details, outline = reads.summary(run_id), reads.outline(run_id)
-        info = details.info
+        info, record, can = details.info, reads.record(run_id), acts_for(details.info)
+        may_act = self._site.may_act and visit.user.may_act
         shown = (
             self._facts(details)
             | {"streams": self._streams(reads, run_id)}
@@ -66,7 +67,14 @@ class RunPages:
         )
         number = _number(visit.query.get("op"))
         if number is not None:
-            shown["selected"] = self._operation(reads, run_id, number, outline)
+            shown["selected"] = self._operation(reads, record, number, outline)
+        if may_act:
+            shown |= {
+                "can": [act for act in can if act not in OF_AN_OPERATION],
+                "can_there": [act for act in can if act in OF_AN_OPERATION],
+                "arguments": self._forms.arguments(record, details.input) if {"restart", "rewind"} & {*can} else [],
+                "messages": self._forms.messages(record, details) if "send" in can else [],
+            }
         return Page("run.html", {"page": "runs", "run": info, "id": run_id, "op": number, **shown})
 
     def _facts(self, details: RunDetails) -> dict[str, Any]:
@@ -80,7 +88,6 @@ class RunPages:
             "acts": list(reversed(details.acts)),
             "owner": details.owner,
             "failure": origin,
-            "can": acts_for(info),
             "message_name": next((wait.name or "" for wait in info.waiting_on if wait.kind == "message"), ""),
             "selected": None,
         }
@@ -129,12 +136,15 @@ class RunPages:
             "asks": any(each.kind == "promise" and each.outcome == "open" for each in outline.operations),
         }
 
-    def _operation(self, reads: ReadService, run_id: str, number: int, outline: Outline) -> dict[str, Any]:
-        entries = reads.operation(run_id, number)
+    def _operation(self, reads: ReadService, record: RunRecord, number: int, outline: Outline) -> dict[str, Any]:
+        entries = reads.operation(record.id, number)
+        asked = next(iter(self._forms.asked_for(record, number)), None)
         found = next((each for each in outline.operations if each.number == number), None)
         return {
             "number": number,
             "outlined": found,
+            "asked": asked,
+            "results": self._forms.results(asked, entries),
             "zoom": None if found is None else _zoom_to(found, outline),
             "entries": [self._entry(entry) for entry in entries],
             "kind": found.kind if found is not None else "",
@@ -173,147 +183,10 @@ class RunPages:
     def _redacted(self, entry: JournalEntry) -> JournalEntry:
         return msgspec.structs.replace(entry, value=self._named(entry.name, entry.value))
 
-    # --- acts --------------------------------------------------------------------------------------------------------
-
-    async def act(self, visit: Visit) -> str:
-        """Do what a form asks for; raises what the engine says against it."""
-        run_id, act = visit.query_of("id"), visit.form.get("act", "")
-        said = {"reason": visit.reason, "by": visit.by}
-        face = self._site.face
-        match act:
-            case "cancel" | "terminate" | "pause" | "unpause" | "resume" | "retry":
-                await face.on_run(run_id, act, **said)
-            case "delete":
-                if visit.form.get("typed", "").strip() != run_id.strip():
-                    raise InvalidArgument("to delete a run, its id is typed; what was typed is another one")
-                await face.on_run(run_id, "delete", **said)
-                return "/runs?done=delete"
-            case "send":
-                name = visit.form.get("name", "").strip()
-                await face.on_run(run_id, "send", name, value_of_form(visit.form.get("value", "")))
-            case "rewind":
-                await face.on_run(run_id, "rewind", *_rewinding(visit.form), **_results(visit.form), **said)
-            case "restart":
-                await face.on_run(run_id, "restart", *_arguments(visit.form), **said)
-            case "fork":
-                given = {"id": visit.form.get("new_id", "").strip() or None, **_results(visit.form), **said}
-                forked = await face.on_run(run_id, "fork", *_rewinding(visit.form), **given)
-                return _run_address(forked.id, "fork")
-            case "settle":
-                await face.on_run(run_id, "settle", *_rewinding(visit.form), **_outcome(visit.form), **said)
-            case "describe":
-                await face.on_run(run_id, "set_attributes", _attributes(visit.form), **_description(visit))
-            case _:
-                raise InvalidArgument(f"{act!r} is nothing that can be done to a run")
-        return _run_address(run_id, act)
-
 
 def routes(site: Site) -> list[Route]:
     """Return the addresses of these pages."""
     return RunPages(site).routes()
-
-
-def _run_address(run_id: str, done: str) -> str:
-    return f"/run?{urlencode({'id': run_id, 'done': done}, quote_via=quote, errors='surrogatepass')}"
-
-
-def acts_for(info: RunInfo) -> list[str]:
-    """Return what can be asked of a run in its state, the likeliest first."""
-    if info.status in ENDED:
-        retried = ["retry"] if info.status != "completed" else []
-        return [
-            *retried,
-            "rewind",
-            "restart",
-            "fork",
-            "describe",
-            *(["settle"] if info.status == "failed" else []),
-            "delete",
-        ]
-    if info.status == "paused":
-        return ["unpause", "cancel", "terminate", "send", "fork", "settle", "describe"]
-    if info.status == "halted":
-        return ["resume", "rewind", "restart", "fork", "settle", "cancel", "terminate", "send", "describe"]
-    waits = ["rewind", "restart"] if info.status == "waiting" else []
-    return ["cancel", "pause", "send", "terminate", *waits, "fork", "settle", "describe"]
-
-
-def value_of_form(text: str) -> Any:
-    """Return the value that somebody typed: JSON, or the text as it stands where it is none. Nothing is null."""
-    if len(text) > _MAX_MESSAGE_CHARS:
-        raise InvalidArgument(f"a value has at most {_MAX_MESSAGE_CHARS} characters here")
-    if not text.strip():
-        return None
-    try:
-        return json.loads(text)  # whole numbers of any size
-    except ValueError:
-        return text
-    except RecursionError:
-        raise InvalidArgument("the value is nested too deeply") from None
-
-
-def _rewinding(form: Any) -> Sequence[int]:
-    number = _number(form.get("to"))
-    if not number:
-        raise InvalidArgument("say which operation the run shall go on from, by its number")
-    return [number]
-
-
-def _results(form: Any) -> dict[str, Any]:
-    """Return another result for the operation that is gone back to, where one was typed."""
-    text = form.get("result", "")
-    return {"results": {_rewinding(form)[0]: value_of_form(text)}} if text.strip() else {}
-
-
-def _outcome(form: Any) -> dict[str, Any]:
-    """Return how a step ended that nobody knows it of: what it returned, or an error's text."""
-    if form.get("ended") == "failed":
-        return {"error": form.get("error", "").strip() or "no reason was given"}
-    return {"result": value_of_form(form.get("result", ""))}
-
-
-def _attributes(form: Any) -> dict[str, Any]:
-    """Return the attributes that were typed, a line each: ``name=value``; without a value one is removed."""
-    found: dict[str, Any] = {}
-    for line in form.get("attributes", "").splitlines():
-        name, equals, text = line.partition("=")
-        if line.strip() and not equals:
-            raise InvalidArgument(f"an attribute is written name=value, not {line!r}")
-        if line.strip():
-            found[name.strip()] = attribute_of_form(text.strip())
-    return found
-
-
-def attribute_of_form(text: str) -> Any:
-    """Return the value of an attribute: JSON, a moment with its zone, or else the text; None for nothing."""
-    found = value_of_form(text)
-    if found is text:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            return text
-        return moment if moment.tzinfo is not None else text
-    return found
-
-
-def _description(visit: Visit) -> dict[str, Any]:
-    form = visit.form
-    return {
-        "tags": form.get("tags", "").split(),
-        "remove_tags": form.get("remove_tags", "").split(),
-        "note": form.get("note", "").strip() or None,
-        "by": visit.by,
-    }
-
-
-def _arguments(form: Any) -> Sequence[Any]:
-    text = form.get("arguments", "")
-    if not text.strip():
-        return []
-    try:
-        return msgspec.convert(value_of_form(text), list[Any])
-    except msgspec.ValidationError:
-        raise InvalidArgument('other arguments are a JSON array: ["order-42", 100]') from None
 
 
 def _zoom_to(operation: OutlinedOperation, outline: Outline) -> str:
