@@ -196,7 +196,7 @@ class Queue:
             raise InvalidArgument(
                 f"queue {name!r} cannot both debounce and batch: the one drops what the other collects"
             )
-        self.on_duplicate = checked_on_duplicate(on_duplicate)
+        self.on_duplicate: OnDuplicate = checked_on_duplicate(on_duplicate)
         self.debounce, self.debounce_limit = checked_debounce(name, debounce, debounce_limit)
         self.batch = batch
         self.batch_within = 0 if batch is None else round(to_seconds(batch.within, "within of a Batch") * MICROSECONDS)
@@ -265,7 +265,7 @@ def checked_on_duplicate(policy: object) -> OnDuplicate:
     """Return what is done with a start whose dedup key a run has; raises `InvalidArgument`."""
     if policy not in ("attach", "reject"):
         raise InvalidArgument(f"on_duplicate must be 'attach' or 'reject', not {policy!r}")
-    return cast("OnDuplicate", policy)
+    return policy
 
 
 def checked_debounce(

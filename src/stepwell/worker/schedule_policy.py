@@ -242,7 +242,8 @@ class _Deciding:
         self._advance.terminates += [run for run in self._running if run not in fresh]
         for start in (fresh[run] for run in self._running if run in fresh):
             self._advance.starts.remove(start)
-            kind = next((each.kind for each in self._recent if each.run == start.run_id), "tick")
+            kinds: list[TickKind] = [each.kind for each in self._recent if each.run == start.run_id]
+            kind: TickKind = kinds[0] if kinds else "tick"
             self._recent = [each for each in self._recent if each.run != start.run_id]
             self._counts["started"] -= kind == "tick"
             self._skip(start.tick, kind, "a later tick came before its run could start")
