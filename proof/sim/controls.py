@@ -396,7 +396,8 @@ def broken_engine(name: str) -> Generator[None]:
 def world_for(name: str, plan: Plan) -> Plan:
     """Return the plan in which a broken engine lives: where runs must meet in a queue or at a limit, all go there."""
     if CONTROLS[name].story:
-        return with_story(plan, CONTROLS[name].story)
+        plan = with_story(plan, CONTROLS[name].story)
+        return _with_crashes(plan) if CONTROLS[name].crashes else plan
     if name == "a permit is free though its attempt goes on":
         return _all_cancelled_in_calls(plan)
     if name == "a step starts though its commit failed":
@@ -412,6 +413,13 @@ def world_for(name: str, plan: Plan) -> Plan:
     actions = tuple(dataclasses.replace(action, at=index) for index, action in enumerate(plan.actions))
     weather = dataclasses.replace(plan.weather, crossing=0.5)
     return plan.but(places=places, actions=actions, weather=weather, workers=(Worker(), Worker(), Worker()))
+
+
+def _with_crashes(plan: Plan) -> Plan:
+    """Return a plan whose only worker dies again and again, while its steps take their time."""
+    crashes = tuple(Action(at, "crash") for at in range(20_000, plan.horizon, 40_000))
+    actions = tuple(sorted((*plan.actions, *crashes), key=lambda action: action.at))
+    return plan.but(actions=actions, workers=(Worker(),), weather=dataclasses.replace(plan.weather, step_time=20_000))
 
 
 def _all_cancelled_in_calls(plan: Plan) -> Plan:

@@ -371,8 +371,9 @@ class Judge:
                 self._check_run(row, entries[row[0]])
         self.starts.ended()
         check_effects(self.rows, self.ids, entries)
-        check_streams(self.rows, entries)
-        self.relations.ended({run: of_run for run, of_run in entries.items() if run not in self.of_story})
+        general = {run: of_run for run, of_run in entries.items() if run not in self.of_story}
+        check_streams(self.rows, general, but=self.of_story)
+        self.relations.ended(general)
         if self._world.story is not None:
             self._world.story.ended()
         for call in self._world.calls:

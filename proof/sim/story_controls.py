@@ -8,24 +8,31 @@ from typing import Any, Final, NamedTuple
 from unittest.mock import patch
 
 from stepwell.operations import map as operation_map
+from stepwell.operations.calling_run import calling_run
+from stepwell.operations.saga import Compensations
 from stepwell.operations.table import OPERATIONS
+from stepwell.runtime.requests import SettleStep
+from stepwell.runtime.settle_requests import SettleRequests
 from stepwell.store.changes import RunCreated
+from stepwell.store.sql.chapters import Chapters
 from stepwell.store.sqlite.statements import SQL
 from stepwell.worker import failure_hooks
 from stepwell.worker.runs import Runs
+from stepwell.worker.settlements import Settler
 from stepwell.worker.starting import add_start
-from stepwell.worker.unit_of_work import UnitOfWork
+from stepwell.worker.unit_of_work import Reply, UnitOfWork
 
 
 class Break(NamedTuple):
     """A way to break the engine, and the promises of which one must be seen broken: anything else proves nothing.
 
-    `story`: what happens beside in the worlds in which it must be seen.
+    `story`: what happens beside in the worlds in which it must be seen; with `crashes`, a worker of each dies often.
     """
 
     apply: Callable[[ExitStack], None]
     reasons: tuple[str, ...]
     story: str = ""
+    crashes: bool = False
 
 
 def broken_sql(stack: ExitStack, name: str, before: str, after: str) -> None:
@@ -58,6 +65,69 @@ def _bear_one_more(stack: ExitStack) -> None:
     stack.enter_context(patch.object(operation_map, "_bearable", lambda *arguments: bearable(*arguments) + 1))
 
 
+def _pause_what_goes_on(stack: ExitStack) -> None:
+    """That a run in no memory is to pause is noted, and it goes on when it is due."""
+    broken_sql(stack, "run_paused", "status = iif(owner IS NULL, 'paused', status), ", "")
+    broken_sql(stack, "run_paused", "wake_at = iif(owner IS NULL, NULL, wake_at)", "wake_at = wake_at")
+
+
+def _lose_unread_messages(stack: ExitStack) -> None:
+    """What nobody has received is not there any more for the next chapter."""
+    begin = Chapters.begin
+
+    def broken(self: Chapters, run: int, how: str, at: int) -> int:
+        self._execute("DELETE FROM stepwell_messages WHERE run = ? AND taken_at IS NULL", (run,))
+        return begin(self, run, how, at)
+
+    stack.enter_context(patch.object(Chapters, "begin", broken))
+
+
+def _replay_all_chapters(stack: ExitStack) -> None:
+    broken_sql(stack, "run_continued", "journal_from = ?4", "journal_from = journal_from")
+
+
+def _keep_too_little(stack: ExitStack) -> None:
+    """A rewind loses the last entry of those that it is to keep."""
+    but_last = "AND position <> (SELECT max(value) FROM json_each(?2)) AND run = ?1 ORDER"
+    broken_sql(stack, "entries_copied", "AND run = ?1 ORDER", but_last)
+
+
+def _fork_other_results(stack: ExitStack) -> None:
+    broken_sql(stack, "entries_forked", "value, attempt, started_at\nFROM", "'0', attempt, started_at\nFROM")
+
+
+def _fork_what_is_over(stack: ExitStack) -> None:
+    """A fork begins with a chapter that was rewound since it was looked at."""
+    present = "AND position >= (SELECT journal_from FROM stepwell_runs WHERE key = ?2)"
+    broken_sql(stack, "entries_forked", present, "")
+
+
+def _forget_compensations(stack: ExitStack) -> None:
+    """What undoes work is forgotten when the run is read from its journal."""
+    undo = Compensations.undo
+
+    def broken(self: Compensations, *arguments: Any, **named: Any) -> None:
+        if calling_run("undo()").recorded_next() is None:
+            undo(self, *arguments, **named)
+
+    stack.enter_context(patch.object(Compensations, "undo", broken))
+
+
+def _settle_early(stack: ExitStack) -> None:
+    """Whoever says how a step ended is told that this is recorded before it is."""
+    settle = SettleRequests.settle
+
+    def broken(self: SettleRequests, request: SettleStep, reply: Reply) -> None:
+        reply(None, None)
+        settle(self, request, lambda _value, _error: None)
+
+    stack.enter_context(patch.object(SettleRequests, "settle", broken))
+
+
+def _drop_settlements(stack: ExitStack) -> None:
+    stack.enter_context(patch.object(Settler, "take", lambda *_arguments: None))
+
+
 STORY_CONTROLS: Final[dict[str, Break]] = {
     "a promise is answered twice": Break(
         _answer_twice, ("what is acknowledged is durable", "a run is told the answer"), "promises"
@@ -67,4 +137,23 @@ STORY_CONTROLS: Final[dict[str, Break]] = {
         _tell_of_failures_later, ("each failure has one run that is told",), "failures"
     ),
     "one failure too many is borne": Break(_bear_one_more, ("so many failures are borne",), "fan-out"),
+    "a run that is to pause goes on": Break(_pause_what_goes_on, ("a pause reaches its run",), "pauses"),
+    "unread messages stay behind in a chapter": Break(_lose_unread_messages, ("no message is lost",), "chapters"),
+    "a chapter begins with those before it": Break(
+        _replay_all_chapters, ("no run is halted without need",), "chapters"
+    ),
+    "a rewind keeps too little": Break(_keep_too_little, ("what a rewind keeps is what there was",), "rewinding"),
+    "a fork has other results": Break(_fork_other_results, ("what a rewind keeps is what there was",), "rewinding"),
+    "a fork of a chapter that is over": Break(
+        _fork_what_is_over, ("what a rewind keeps is what there was",), "rewinding"
+    ),
+    "compensations are forgotten by a crash": Break(
+        _forget_compensations, ("a saga is undone in reverse",), "sagas", crashes=True
+    ),
+    "a settlement is acknowledged before it is recorded": Break(
+        _settle_early, ("what is acknowledged is durable",), "settling"
+    ),
+    "what was said of a step is dropped": Break(
+        _drop_settlements, ("what was said of a step is taken",), "settling", crashes=True
+    ),
 }

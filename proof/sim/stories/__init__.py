@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from proof.sim.stories.chapters import Chapters
 from proof.sim.stories.failures import Failures
 from proof.sim.stories.fan_out import FanOut
+from proof.sim.stories.pauses import Pauses
 from proof.sim.stories.promises import Promises
+from proof.sim.stories.rewinding import Rewinding
+from proof.sim.stories.sagas import Sagas
+from proof.sim.stories.settling import Settling
 from proof.sim.stories.story import Story
 
-STORIES: Final[dict[str, type[Story]]] = {story.name: story for story in (Promises, Failures, FanOut)}
+_ALL: Final[tuple[type[Story], ...]] = (Promises, Failures, FanOut, Pauses, Chapters, Rewinding, Sagas, Settling)
+STORIES: Final[dict[str, type[Story]]] = {story.name: story for story in _ALL}

@@ -118,9 +118,15 @@ class Story:
         """Take note that a step is executed just now; it must not have been recorded."""
         self.log.append(Execution(info, label, self.world.now))
         self.world.note(process, f"executes {label} of {info.run_id}:{info.operation}")
-        alive = self.rows(_ALIVE, process.members.epoch)
-        if alive and self.rows(_RECORDED, info.run_id, info.operation):
-            raise Violation("a recorded step is not executed again", f"{info.run_id}:{info.operation}, {label}")
+        what = f"{info.run_id}:{info.operation}, {label}"
+        if self.run(info.run_id) is None:
+            raise Violation("a step follows a commit", f"{what}, of a run that is not in the file")
+        if not self.is_fenced(process) and self.rows(_RECORDED, info.run_id, info.operation):
+            raise Violation("a recorded step is not executed again", what)
+
+    def is_fenced(self, process: Process) -> bool:
+        """Tell whether a process is no worker of the file any more, which it need not know yet."""
+        return not self.rows(_ALIVE, process.members.epoch)
 
     def after_commit(self) -> None:
         """Look at what a commit left."""

@@ -10,6 +10,8 @@ from stepwell.model.journal import EntryKind, Payload
 class StepSettled(msgspec.Struct, frozen=True):
     """Somebody says how a step of a run ended: with an entry of `kind` and `value`, for whoever has the run next.
 
+    Raises `InvalidArgument` where the step has an outcome by now, `RunEnded` where the run has ended.
+
     It is kept until the run's worker takes it (`SettlementTaken`), in place of another one for the same operation. It
     is forgotten where the run is retried, rewound or restarted: whoever has that done puts it behind.
     """

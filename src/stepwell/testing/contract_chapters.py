@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from stepwell.errors import ClaimLost, RunConflict, RunNotEnded, RunNotFound
+from stepwell.errors import ClaimLost, InvalidArgument, RunConflict, RunEnded, RunNotEnded, RunNotFound
 from stepwell.model.chapters import Beginning, decode_chapter
 from stepwell.model.lifecycle import ENDED, STATUSES, Status
 from stepwell.store.changes import (
@@ -24,6 +24,7 @@ from stepwell.store.changes import (
 )
 from stepwell.store.forks import Origin, RunForked
 from stepwell.store.replacements import Replacement
+from stepwell.store.settlements import StepSettled
 from stepwell.store.store import Unit
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 
@@ -189,6 +190,28 @@ class ChapterContract(StoreFixtures):
         with pytest.raises(RunNotFound):
             worker.apply(RunForked("c", 99, Origin("a", 2, 0), LATER, None, 0))
         assert worker.read.run_by_id("c") is None
+
+    def test_a_fork_is_refused_of_a_chapter_that_is_over_by_now(self, worker: Worker) -> None:
+        key = worker.create("a")
+        worker.apply(step(key, 1), RunFinished(key, "completed", NOW, result="1"))
+        (entry,) = worker.read.journal(key)
+        worker.apply(RunRewound(key, "completed", entry.position, LATER, "rewound", [entry.position]))
+        with pytest.raises(RunNotEnded):
+            worker.apply(RunForked("b", key, Origin("a", 2, 0), LATER, None, 0, [entry.position]))
+        assert worker.read.run_by_id("b") is None
+
+    def test_a_step_that_has_an_outcome_by_now_is_not_settled(self, worker: Worker) -> None:
+        key, ended = worker.create("a"), worker.create("b")
+        worker.apply(step(key, 1), RunFinished(ended, "completed", NOW, result="1"))
+        with pytest.raises(InvalidArgument, match="has an outcome by now"):
+            worker.apply(StepSettled(key, 1, "step", "7", LATER))
+        with pytest.raises(RunEnded):
+            worker.apply(StepSettled(ended, 1, "step", "7", LATER))
+        with pytest.raises(RunNotFound):
+            worker.apply(StepSettled(99, 1, "step", "7", LATER))
+        worker.apply(StepSettled(key, 2, "step", "7", LATER))
+        (snapshot,) = worker.reads.load([key])
+        assert [(said.op, said.value) for said in snapshot.settlements] == [(2, "7")]
 
     @pytest.mark.parametrize("how", ["rewound", "restarted"])
     def test_clock_and_chance_of_what_is_kept_are_those_of_before(self, worker: Worker, how: Beginning) -> None:

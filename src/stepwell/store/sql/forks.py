@@ -55,7 +55,8 @@ class Forks(Part):
         self._execute(self._sql["chapter_forked"], (run, source, change.at, journal_from, *place_of_origin))
         self._execute(self._sql["entries_forked"], (run, source, to_json(change.kept)))
         if self._connection.changes() != len(change.kept):
-            raise RunNotEnded(f"run {source_id!r} has moved on: somebody brought it back. Look at it before you go on")
+            what = "somebody brought it back, or rewound it. Look at it before you go on"
+            raise RunNotEnded(f"run {source_id!r} has moved on: {what}")
         for one in change.replaced:
             self._execute(self._sql["result_replaced"], (run, journal_from, one.op, one.kind, one.was, one.value))
         self._execute(self._sql["messages_forked"], (run, source))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from stepwell.errors import InvalidArgument, RunEnded, RunNotFound
+from stepwell.model.lifecycle import ENDED
 from stepwell.store.settlements import SettlementTaken, StepSettled
 from stepwell.store.sql.aftermath import Aftermath
 from stepwell.store.sql.connection import SqlConnection, Statements
@@ -23,6 +25,17 @@ class Settlements(Part):
         }
 
     def _settled(self, change: StepSettled) -> None:
+        found = self._row("settled_run", change.run, change.op)
+        if found is None:
+            raise RunNotFound(f"no run has the key {change.run}: it was never started, or has been purged")
+        run_id, status, has_outcome = found
+        if has_outcome:
+            raise InvalidArgument(
+                f"operation {change.op} of run {run_id!r} has an outcome by now, which its code was told. To have the "
+                f"run go on from there with another one, rewind it: rewind({change.op}, results={{{change.op}: …}})"
+            )
+        if status in ENDED:
+            raise RunEnded(f"run {run_id!r} has ended ({status}) by now, so nothing waits for a step of it")
         self._execute(self._sql["step_settled"], (change.run, change.op, change.kind, change.value, change.at))
 
     def _taken(self, change: SettlementTaken) -> None:

@@ -35,10 +35,14 @@ LEFT JOIN stepwell_chapters AS before ON before.run = source.key AND before.ende
 WHERE source.key = ?2;
 
 -- name: entries_forked
--- ?1 run, ?2 source, ?3 positions as a JSON array. In the order in which they stand.
+-- ?1 run, ?2 source, ?3 positions as a JSON array. In the order in which they stand; those of its present chapter only: it may
+-- have been rewound since it was looked at.
 INSERT INTO stepwell_journal (run, op, kind, name, fingerprint, at, value, attempt, started_at)
 SELECT ?1, op, kind, name, fingerprint, at, value, attempt, started_at
-FROM stepwell_journal WHERE position IN (SELECT value FROM json_each(?3)) AND run = ?2 ORDER BY position;
+FROM stepwell_journal
+WHERE position IN (SELECT value FROM json_each(?3)) AND run = ?2
+    AND position >= (SELECT journal_from FROM stepwell_runs WHERE key = ?2)
+ORDER BY position;
 
 -- name: messages_forked
 -- ?1 run, ?2 source. In order; of those that were taken only the keys are left.
