@@ -481,6 +481,7 @@ def run_step(
     isolate: Literal["process"] | None = None,
     limit: Limit | None = None,
     summary: str | None = None,
+    heartbeat_timeout: float | timedelta | None = None,
 ) -> Any:
     """Execute any callable as a step and wait for its result; see `stepwell.run_step`.
 
@@ -498,6 +499,7 @@ def run_step(
         isolate=isolate,
         limit=limit,
         summary=summary,
+        heartbeat_timeout=heartbeat_timeout,
     )
     return _wait("sync.run_step()", coroutine)
 

@@ -77,7 +77,7 @@ def parameters(function: Any) -> list[str]:
     return found
 
 
-RUN_STEP = ["retry", "timeout", "deadline", "delivery", "isolate", "limit", "summary"]
+RUN_STEP = ["retry", "timeout", "deadline", "delivery", "isolate", "limit", "summary", "heartbeat_timeout"]
 IN_A_QUEUE = ["queue", "priority", "delay", "dedup", "partition", "debounce", "debounce_limit", "on_duplicate"]
 SAID = ["attributes", "tags", "note"]
 CONFLICTS = ["on_conflict", "reuse"]
@@ -105,10 +105,31 @@ SIGNATURES: dict[str, list[str]] = {
     "Engine": OPTIONS,
     "AsyncEngine": OPTIONS,
     "Retry": ["*", "attempts", "delay", "backoff", "max_delay", "jitter", "on", "when", "then"],
-    "step": ["function", "*", "name", "retry", "timeout", "deadline", "delivery", "isolate", "limit"],
+    "step": [
+        "function",
+        "*",
+        "name",
+        "retry",
+        "timeout",
+        "deadline",
+        "delivery",
+        "isolate",
+        "limit",
+        "heartbeat_timeout",
+    ],
     "workflow": ["function", "*", "name", "fail_on", "max_journal_entries", "on_failure", "version"],
     "transaction": ["function", "*", "name", "retry"],
-    "Step.options": ["*", "retry", "timeout", "deadline", "delivery", "isolate", "limit", "summary"],
+    "Step.options": [
+        "*",
+        "retry",
+        "timeout",
+        "deadline",
+        "delivery",
+        "isolate",
+        "limit",
+        "summary",
+        "heartbeat_timeout",
+    ],
     "run_step": ["name", "function", "*args", "type", *RUN_STEP],
     "promise": ["type", "*", "timeout", "default", "form"],
     "receive": ["name", "type", "*", "timeout", "default"],

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from stepwell import (
     InvalidArgument,
     Progress,
     Retry,
+    StepTimeout,
     StepwellError,
     current,
     publish,
     receive,
     run_step,
     step,
+    stream,
     transaction,
     workflow,
 )
@@ -397,3 +400,138 @@ def test_the_line_shows_it(engine: TestEngine, tmp_path: Path, capsys: pytest.Ca
     run.result(30)
     follower.join(30)
     assert "is completed" in told + capsys.readouterr().out
+
+
+# --- silence ----------------------------------------------------------------------------------------------------------
+
+
+def hangs_once(gate: str) -> int:
+    """Say something, and hang in the first attempt, for as long as the test takes."""
+    last = current().last_progress
+    current().progress(1 if last is None else last.done + 1)
+    while last is None and not Path(gate).exists():
+        time.sleep(0.01)
+    return current().attempt
+
+
+@step(name="progress.hangs", heartbeat_timeout=0.2, retry=AGAIN)
+def hangs(gate: str) -> int:
+    return hangs_once(gate)
+
+
+@step(name="progress.hangs_async", heartbeat_timeout=timedelta(seconds=0.2), retry=AGAIN)
+async def hangs_async(_gate: str) -> int:
+    if current().attempt == 1:
+        current().progress(1)
+        await asyncio.Event().wait()
+    return current().attempt
+
+
+@workflow(name="progress.with_heartbeat")
+async def with_heartbeat(how: str, gate: str) -> int:
+    if how == "run_step":
+        return await run_step("hangs", hangs_once, gate, heartbeat_timeout=0.2, retry=AGAIN)
+    if how == "options":
+        return hangs.options(heartbeat_timeout=0.1)(gate)
+    return hangs(gate) if how == "def" else await hangs_async(gate)
+
+
+@pytest.mark.parametrize("how", ["def", "async", "run_step", "options"])
+def test_an_attempt_that_says_nothing_is_given_up_and_repeated_by_its_policy(
+    database: Path, tmp_path: Path, how: str
+) -> None:
+    gate = tmp_path / "gate"
+    with Engine(database) as engine:
+        run = engine.start(with_heartbeat, how, str(gate))
+        assert run.result(30) == 2
+        (failed,) = [entry.error for entry in run.journal() if entry.kind == "attempt_failed"]
+        gate.touch()
+    assert failed is not None
+    assert failed.startswith("stepwell.errors.StepTimeout")
+    assert "said nothing for 0." in failed
+
+
+def test_an_isolated_attempt_that_says_nothing_is_ended(database: Path) -> None:
+    with Engine(database) as engine:
+        run = engine.start(silent_apart)
+        with pytest.raises(StepTimeout, match="heartbeat timeout"):
+            run.result(60)
+
+
+@step(name="progress.silent_apart", isolate="process", heartbeat_timeout=0.2)
+def waits_apart() -> None:
+    threading.Event().wait()
+
+
+@workflow(name="progress.silent_in_a_process")
+async def silent_apart() -> None:
+    waits_apart()
+
+
+@pytest.mark.parametrize("what", ["progress", "stream", "publish"])
+def test_whatever_it_says_shows_that_it_lives(database: Path, what: str) -> None:
+    @workflow(name="progress.talks")
+    async def talks() -> int:
+        async def says() -> int:
+            ends_at = time.monotonic() + 1.2
+            while time.monotonic() < ends_at:
+                if what == "progress":
+                    current().progress(1)
+                elif what == "stream":
+                    await stream("words").write("still here")
+                else:
+                    await publish("word", "still here")
+                await asyncio.sleep(0.02)
+            return current().attempt
+
+        return await run_step("says", says, heartbeat_timeout=1)
+
+    with Engine(database) as engine:
+        assert engine.start(talks).result(30) == 1
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "soon", float("nan")])
+def test_a_heartbeat_timeout_is_a_duration(wrong: Any) -> None:
+    with pytest.raises(InvalidArgument, match="heartbeat_timeout"):
+        step(name="progress.never", heartbeat_timeout=wrong)
+
+
+# --- streams on the line ----------------------------------------------------------------------------------------------
+
+
+@workflow(name="progress.streams")
+async def streams() -> None:
+    words = stream("words", str)
+    await words.write_many(["one", "two"])
+    await stream("numbers").write({"n": 1})
+    await receive("go")
+    await words.write("three")
+
+
+def test_the_line_prints_streams_as_they_grow(
+    engine: TestEngine, database: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, db = engine.start(streams, id="r"), str(database)
+    engine.idle()
+    assert main(["stream", "r", "--db", db]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["STREAM", "ITEMS", "FROM", "STATE"],
+        ["numbers", "1", "0"],
+        ["words", "2", "0"],
+    ]
+    assert main(["stream", "r", "words", "--db", db]) == 0
+    assert [line.split()[-2:] for line in capsys.readouterr().out.splitlines()] == [["0", "one"], ["1", "two"]]
+    assert main(["stream", "r", "numbers", "--db", db, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["value"] == {"n": 1}
+    assert main(["stream", "r", "wrods", "--db", db]) == 1
+    assert "it has 'numbers', 'words'" in capsys.readouterr().err
+    follower = threading.Thread(target=main, args=(["stream", "r", "words", "--db", db, "--follow", "--start=-1"],))
+    follower.start()
+    told = ""
+    while "two" not in told:
+        told += capsys.readouterr().out
+        time.sleep(0.01)
+    run.send("go")
+    run.result(30)
+    follower.join(30)
+    assert [line.split()[-1] for line in (told + capsys.readouterr().out).splitlines()] == ["two", "three"]

@@ -489,6 +489,7 @@ def say_how_far_a_step_is(engine: TestEngine) -> Reader:
     assert run.result(30) == 2
     (said,) = engine._session.reads.details(run.id).progress
     assert said.words == "2 of 2 (100 %): row b"
+    page.execute(1)
     return page
 
 

@@ -114,7 +114,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["process_pool"],
         ["child_process", "threads"],
         ["child_main", "runner"],
-        ["child_reports", "congestion", "imported_script", "interrupts", "keeper"],
+        ["child_reports", "time_limits", "congestion", "imported_script", "interrupts", "keeper"],
     ],
     "stepwell.operations": [
         ["table"],

@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # what most programs never ask is imported with the first que
     from stepwell.api.filters import Filter
     from stepwell.api.promise_views import PromiseInfo
     from stepwell.api.schedule_views import ScheduleInfo
-    from stepwell.api.streams import StreamPage
+    from stepwell.api.streams import ShownPage, StreamPage
     from stepwell.api.why import Reasons
     from stepwell.definitions.definition import Workflow
     from stepwell.model.journal import Payload
@@ -352,6 +352,20 @@ class ReadService(OverviewService):
             following = max(following, facts.next)
         over = not has_more and (facts.closed_by is not None or facts.status in ENDED)
         return StreamPage(rows, following, over, has_more, facts.ahead)
+
+    def stream_shown(self, run_id: str, name: str, start: int, limit: int, last_attempt: bool) -> ShownPage:
+        """Return a page of a stream, values as plain JSON data; as `stream_page`."""
+        from stepwell.api.streams import ShownPage, StreamItem
+        from stepwell.api.views import to_datetime
+
+        page = self.stream_page(run_id, name, start, limit, last_attempt)
+        where = f"an item of stream {name!r} of run {run_id!r}"
+        items: list[StreamItem[Any]] = []
+        for row in page.items:
+            at = to_datetime(row.at, page.ahead)
+            assert at is not None
+            items.append(StreamItem(self._codec.show(row.value, where), row.offset, row.op, row.attempt, at))
+        return ShownPage(items, page.following, page.over, page.has_more)
 
     def streams(self, run_id: str) -> list[StreamSummary]:
         """Return the streams of a run, by name; raises `RunNotFound`."""

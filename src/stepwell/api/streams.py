@@ -54,6 +54,15 @@ class StreamPage(msgspec.Struct, frozen=True):
     ahead: int
 
 
+class ShownPage(msgspec.Struct, frozen=True):
+    """The same for people: values as plain JSON data."""
+
+    items: list[StreamItem[Any]]
+    following: int
+    over: bool
+    has_more: bool
+
+
 class StreamPlace:
     """Where a reader is, and how it makes items of rows."""
 

@@ -33,6 +33,7 @@ COMMANDS: Final[dict[str, CommandRow]] = {
     "run": CommandRow("Serve", "execute what is due, then end, and say when something is due next", "run:run"),
     "list": CommandRow("Look", "list runs, newest first", "list_runs:list_runs"),
     "show": CommandRow("Look", "show a run: its facts, what it published, its journal", "show:show"),
+    "stream": CommandRow("Look", "print what a run writes to a stream, or which streams it has", "stream:stream"),
     "query": CommandRow("Look", "ask a run what its code knows, with the code of some modules", "query:query"),
     "queues": CommandRow("Look", "list the queues and limits of the file, and how full they are", "queues:queues"),
     "schedules": CommandRow(

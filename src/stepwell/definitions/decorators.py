@@ -86,6 +86,7 @@ def step(
     delivery: Delivery = "at-least-once",
     isolate: Isolation | None = None,
     limit: Limit | None = None,
+    heartbeat_timeout: float | timedelta | None = None,
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 
 
@@ -100,6 +101,7 @@ def step(
     delivery: Delivery = "at-least-once",
     isolate: Isolation | None = None,
     limit: Limit | None = None,
+    heartbeat_timeout: float | timedelta | None = None,
 ) -> Any:
     """Declare a step: a function that does I/O, or anything else that must not be repeated, inside workflows.
 
@@ -115,10 +117,12 @@ def step(
       Only for functions that can be imported by name.
     - `limit`: a `Limit`; an attempt starts only with a permit of it. While it waits for one the run is ``waiting``, and
       neither `timeout` nor `deadline` counts.
+    - `heartbeat_timeout`: seconds, or a timedelta, in which an attempt must say something: ``current().progress(…)``,
+      an item of a stream, a published value. One that says nothing for so long is given up as by `timeout`.
 
     Raises `DefinitionError` for what is no function, or cannot be isolated, and `InvalidArgument` for unusable options.
     """
-    options = step_options(retry, timeout, deadline, delivery, isolate, limit)
+    options = step_options(retry, timeout, deadline, delivery, isolate, limit, None, heartbeat_timeout)
 
     def declare(found: Callable[P, R]) -> Step[P, R]:
         declared = Step(found, name, options)

@@ -86,6 +86,7 @@ class Step(Definition[P, R]):
         isolate: Isolation | None = None,
         limit: Limit | None = None,
         summary: str | None = None,
+        heartbeat_timeout: float | timedelta | None = None,
     ) -> Self:
         """Return the same step with other options for one call: ``await charge.options(timeout=5)(order)``.
 
@@ -101,6 +102,7 @@ class Step(Definition[P, R]):
             old.isolate if isolate is None else isolate,
             limit,
             summary,
+            heartbeat_timeout,
         )
         changed = msgspec.structs.replace(
             old,
@@ -111,6 +113,7 @@ class Step(Definition[P, R]):
             isolate=given.isolate,
             limit=old.limit if limit is None else limit,
             summary=old.summary if summary is None else given.summary,
+            heartbeat_seconds=old.heartbeat_seconds if heartbeat_timeout is None else given.heartbeat_seconds,
         )
         return self.configured(changed)
 

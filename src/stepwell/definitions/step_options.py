@@ -25,7 +25,7 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     `timeout_seconds` bounds one attempt, `deadline_seconds` all attempts and the delays between them. `isolate` says
     where: ``"process"`` is a child process, None the engine's own process. An attempt needs a permit of `limit`.
-    `summary` says what the call is about, for people.
+    `summary` says what the call is about, for people. An attempt must say something every `heartbeat_seconds`.
     """
 
     retry: Retry = NO_RETRY
@@ -35,6 +35,7 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
     isolate: Isolation | None = None
     limit: Limit | None = None
     summary: str | None = None
+    heartbeat_seconds: float | None = None
 
 
 def step_options(
@@ -45,6 +46,7 @@ def step_options(
     isolate: Isolation | None = None,
     limit: Limit | None = None,
     summary: str | None = None,
+    heartbeat_timeout: float | timedelta | None = None,
 ) -> StepOptions:
     """Check the options as users write them and return them in one value."""
     if retry is not None and not isinstance(retry, Retry):
@@ -63,6 +65,9 @@ def step_options(
         isolate=isolate,
         limit=limit,
         summary=_summary(summary),
+        heartbeat_seconds=(
+            None if heartbeat_timeout is None else _positive(heartbeat_timeout, "heartbeat_timeout of a step")
+        ),
     )
 
 

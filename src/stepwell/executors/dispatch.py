@@ -18,6 +18,7 @@ from stepwell.definitions.saying import Outlet
 from stepwell.definitions.step_call import StepCall
 from stepwell.executors.runner import AsyncTasks, is_rated
 from stepwell.executors.threads import StepThreads
+from stepwell.executors.time_limits import Handle, limited
 from stepwell.values.codec import Codec
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Dispatch:
         # What is to be called on the step loop, while a turn is taken on that loop itself.
         self._calls: list[Callable[[], None]] | None = None
         self._watch_is_asked = False
-        self._limits: dict[StepCall, asyncio.TimerHandle] = {}  # of those in threads
+        self._limits: dict[StepCall, Handle] = {}  # of those in threads
         #: How many attempts were handed out whose end has not come back.
         self.count = 0
 
@@ -161,17 +162,19 @@ class Dispatch:
         if self._processes is not None:
             self._processes.close(0.0)
 
-    def _bound(self, attempts: StepCall, number: int, seconds: float) -> None:
-        """Give up on a sync attempt after some seconds; called from the thread that begins it."""
+    def _bound(self, attempts: StepCall, number: int) -> None:
+        """Give up on a sync attempt when its time is up; called from the thread that begins it."""
         try:
             # Not in the attempt's context, which a timer keeps, even a cancelled one.
-            self._loop.call_soon_threadsafe(self._limit, attempts, number, seconds, context=self._context)
+            self._loop.call_soon_threadsafe(self._limit, attempts, number, context=self._context)
         except RuntimeError:  # the engine is closed; nobody waits for the attempt
             return
 
-    def _limit(self, attempts: StepCall, number: int, seconds: float) -> None:
+    def _limit(self, attempts: StepCall, number: int) -> None:
         if self._threads.is_under_way(attempts, number):  # most have ended by now
-            self._limits[attempts] = self._loop.call_later(seconds, self._threads.expire, attempts, number)
+            limit = limited(self._loop, attempts, partial(self._threads.expire, attempts, number))
+            if limit is not None:
+                self._limits[attempts] = limit
 
     def ended(self, attempts: Sequence[StepCall]) -> None:
         """Take note that the ends of attempts have come back."""

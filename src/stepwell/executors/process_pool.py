@@ -24,13 +24,15 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from stepwell.definitions.reports import reports_of
 from stepwell.definitions.saying import Outlet
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import SerializationError, StepFailed, StepProcessDied, StepwellError
 from stepwell.executors import child_main as wire
 from stepwell.executors.child_process import ChildProcess
 from stepwell.executors.congestion import Congestion
-from stepwell.executors.runner import Finished, note_beginning, time_limit, timed_out
+from stepwell.executors.runner import Finished, note_beginning
+from stepwell.executors.time_limits import Handle, is_limited, limited, timed_out
 from stepwell.model.steady import monotonic
 from stepwell.values.codec import Codec
 from stepwell.values.failure import failure_from_json, failure_json
@@ -76,7 +78,7 @@ class _Child(ChildProcess):
         #: The process in which steps execute, below its keeper.
         self.inner_pid: int | None = None
         #: What ends it when its attempt takes too long, or does not end after SIGTERM.
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: Handle | None = None
         self.why: _Why | None = None
 
 
@@ -192,8 +194,8 @@ class ProcessPool:
     def _begin(self, child: _Child, attempts: StepCall, frame: bytes) -> None:
         child.attempts = attempts
         child.has_answered = False
-        if attempts.reports is not None:
-            attempts.reports.begin()
+        if is_limited(attempts) or attempts.reports is not None:
+            reports_of(attempts).begin()
         self._running[attempts] = child
         if _key(attempts) in child.known:
             self._limit_time(child, attempts)
@@ -204,9 +206,7 @@ class ProcessPool:
     def _limit_time(self, child: _Child, attempts: StepCall) -> None:
         if attempts.permit is not None:
             note_beginning(attempts, self.now)
-        limit = time_limit(attempts)
-        if limit is not None:
-            child.timer = self._loop.call_later(limit, self._stop, child, "timeout")
+        child.timer = limited(self._loop, attempts, partial(self._stop, child, "timeout"))
 
     def _release(self, child: _Child) -> StepCall | None:
         """Part a child from its attempt."""

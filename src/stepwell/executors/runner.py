@@ -19,9 +19,9 @@ from typing import Any, Final
 from stepwell.definitions import invoke
 from stepwell.definitions.saying import Outlet
 from stepwell.definitions.step_call import StepCall
-from stepwell.errors import StepInterrupted, StepTimeout
+from stepwell.errors import StepInterrupted
 from stepwell.executors.interrupts import ends_process
-from stepwell.model.clock import MICROSECONDS
+from stepwell.executors.time_limits import Handle, is_limited, limited, timed_out
 from stepwell.model.steady import monotonic
 from stepwell.values.codec import Codec
 from stepwell.values.large_values import note_value
@@ -46,25 +46,6 @@ _AGAIN_AFTER_SECONDS: Final = 1.0
 
 #: How often a step is executed again for that reason; one that cancels its own task would be for ever.
 _MAX_INTERRUPTIONS: Final = 3
-
-
-def time_limit(attempts: StepCall) -> float | None:
-    """Return how many seconds this attempt may take: its timeout, or what is left of the deadline of all attempts."""
-    options = attempts.definition.step_options
-    limit = options.timeout_seconds
-    if options.deadline_seconds is not None:
-        spent = (attempts.started_at - attempts.first_started_at) / MICROSECONDS
-        left = max(0.0, options.deadline_seconds - spent)
-        limit = left if limit is None else min(limit, left)
-    return limit
-
-
-def timed_out(attempts: StepCall) -> StepTimeout:
-    """Make the error of an attempt that took too long."""
-    return StepTimeout(
-        f"step {attempts.definition.name!r} of run {attempts.run_id!r}: attempt {attempts.attempt} took longer than "
-        f"{time_limit(attempts):g} s"
-    )
 
 
 def is_rated(attempts: StepCall) -> bool:
@@ -93,7 +74,7 @@ class _StepTask:
         self._cancel_first = False
         self._cancelled = False  # by the engine, that is; whoever else cancels the task wants it to end
         self._timed_out = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Handle | None = None
         self.task = owner.loop.create_task(self._carry())
         self.task.add_done_callback(self._leave)
         task: Any = self.task
@@ -103,9 +84,8 @@ class _StepTask:
         """Go on with a step that waits for `yielded`."""
         self._attempts, self._coroutine, self._context, self._yielded = attempts, coroutine, context, yielded
         self._timed_out = self._cancel_first = self._cancelled = False
-        limit = time_limit(attempts)
-        if limit is not None:
-            self._timer = self._owner.loop.call_later(limit, self._time_out)
+        if is_limited(attempts):
+            self._timer = limited(self._owner.loop, attempts, self._time_out)
         if self._parked is not None and not self._parked.done():
             self._parked.set_result(None)
 

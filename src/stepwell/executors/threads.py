@@ -20,7 +20,8 @@ from stepwell.definitions import invoke
 from stepwell.definitions.saying import Outlet
 from stepwell.definitions.step_call import StepCall
 from stepwell.executors.congestion import Congestion
-from stepwell.executors.runner import Finished, note_beginning, time_limit, timed_out
+from stepwell.executors.runner import Finished, note_beginning
+from stepwell.executors.time_limits import is_limited, timed_out
 from stepwell.model.steady import monotonic
 from stepwell.values.codec import Codec
 from stepwell.worker.step_outcomes import record_result
@@ -73,7 +74,7 @@ class StepThreads:
         codec: Codec,
         finished: Finished,
         limit: int,
-        bound: Callable[[StepCall, int, float], None],
+        bound: Callable[[StepCall, int], None],
         over: Callable[[StepCall, int], None],
         outlet: Outlet,
     ) -> None:
@@ -209,9 +210,8 @@ class StepThreads:
             note_beginning(attempts, self.now)
         if not attempts.wanted:  # looked at after the beginning was noted: see `Permits.leave`
             return self._end_of_unwanted
-        limit = time_limit(attempts)
-        if limit is not None:
-            self._bound(attempts, attempts.attempt, limit)
+        if is_limited(attempts):
+            self._bound(attempts, attempts.attempt)
         try:
             result = invoke.step(attempts, attempts.definition, attempts.args, attempts.kwargs, self._outlet)
         except BaseException as error:  # noqa: BLE001 - whatever a step raises is its attempt's outcome

@@ -70,6 +70,7 @@ class InlineOptions(TypedDict, total=False):
     isolate: Literal["process"] | None
     limit: Limit | None
     summary: str | None
+    heartbeat_timeout: float | timedelta | None
 
 
 @overload
@@ -127,6 +128,7 @@ async def run_step(
     isolate: Literal["process"] | None = None,
     limit: Limit | None = None,
     summary: str | None = None,
+    heartbeat_timeout: float | timedelta | None = None,
 ) -> Any:
     """Execute any callable as a step, ``def`` or ``async def``, and return its result, which is recorded once.
 
@@ -136,7 +138,8 @@ async def run_step(
     - `name`: what the journal calls it; the same in every replay.
     - `type`: the type of the result; without it, what the callable's return annotation says. Where neither says
       anything, the result must be plain JSON data.
-    - `retry`, `timeout`, `deadline`, `delivery`, `limit`: as for `stepwell.step`. A callable cannot be isolated.
+    - `retry`, `timeout`, `deadline`, `delivery`, `limit`, `heartbeat_timeout`: as for `stepwell.step`. A callable
+      cannot be isolated.
     - `summary`: a line for people, shown with the step in the journal while it executes and after that.
 
     Raises what the callable raised in its last attempt, `DefinitionError` for what is no callable, is a step or
@@ -149,7 +152,7 @@ async def run_step(
             f"run_step({name!r}): a child process imports a step by its name, which a closure does not have; declare a "
             "function of a module with @step(isolate='process') and call that"
         )
-    options = step_options(retry, timeout, deadline, delivery, None, limit, summary)
+    options = step_options(retry, timeout, deadline, delivery, None, limit, summary, heartbeat_timeout)
     definition = InlineStep(_checked(name, function), name, options, type)
     definition.signature.bind_check(args, {})
     future: asyncio.Future[Any] = asyncio.Future(loop=run.loop)
