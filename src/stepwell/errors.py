@@ -27,6 +27,7 @@
     ├── RunNotEnded                the run has not ended, or not all of it has, so it cannot be retried
     ├── RunPaused                  the run is paused; unpause it first
     ├── RunNotPaused               the run is not paused, so it cannot be unpaused
+    ├── RunNotQueued               the run does not wait in a queue, so it has no delay to change
     ├── RunCancelled               `result()` of a cancelled run
     ├── RunFailed                  `result()` of a failed run whose exception class is not imported here
     │   └── RunDeadlineExceeded
@@ -198,6 +199,10 @@ class RunPaused(StepwellError):
 
 class RunNotPaused(StepwellError):
     """The run is not paused, so it cannot be unpaused; the message says what it is instead."""
+
+
+class RunNotQueued(StepwellError):
+    """The run does not wait in a queue, so it cannot be rescheduled: it stands in none, or was taken from it."""
 
 
 class RunCancelled(StepwellError):

@@ -136,6 +136,7 @@ CALLS: dict[tuple[type, str], Call] = {
     (AsyncEngine, "bulks"): lambda engine, _run, _queue: engine.bulks(),
     (AsyncRun, "terminate"): lambda engine, _run, _queue: terminated(engine),
     (AsyncRun, "delete"): lambda engine, _run, _queue: terminated(engine, "deleted"),
+    (AsyncRun, "reschedule"): lambda _engine, run, _queue: not_queued(run),
     (AsyncRun, "restart"): lambda _engine, run, _queue: run.restart(),
     (AsyncRun, "rewind"): lambda engine, _run, _queue: rewound(engine),
     (AsyncRun, "fork"): lambda engine, _run, _queue: rewound(engine, "fork"),
@@ -180,6 +181,11 @@ async def paused(engine: AsyncEngine) -> None:
 async def not_paused(engine: AsyncEngine) -> None:
     with pytest.raises(stepwell.RunNotPaused):
         await (await engine.start(tells, id="not paused")).unpause()
+
+
+async def not_queued(run: AsyncRun[Any]) -> None:
+    with pytest.raises((stepwell.RunNotQueued, stepwell.RunEnded)):
+        await run.reschedule(5)
 
 
 async def not_settled(run: AsyncRun[Any]) -> None:

@@ -54,10 +54,9 @@ def test_an_act_on_all_there_is_is_refused(orders: str, capsys: pytest.CaptureFi
 
 
 def test_a_run_is_terminated_and_deleted(orders: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["delete", "order-1", "--yes", "--db", orders]) == 1
-    assert "cancel or terminate it first" in capsys.readouterr().err
     assert main(["terminate", "order-1", "--db", orders]) == 0
     assert main(["delete", "order-1", "--yes", "--db", orders]) == 0
     assert capsys.readouterr().out == "run 'order-1' is terminated\nrun 'order-1' is deleted\n"
+    assert main(["delete", "order-2", "--yes", "--db", orders]) == 0  # nobody has begun it
     with Engine(orders, workflows=[]) as engine:
-        assert engine.counts() == {"pending": 2}
+        assert engine.counts() == {"pending": 1}

@@ -237,6 +237,9 @@ def test_a_value_that_another_process_publishes_with_its_end_while_it_is_looked_
         def records(self, _keys: Any) -> Any:
             return self._see([ended], [replace(ended, status="running", ended_at=None)])
 
+        def gone_among(self, _runs: Any) -> list[int]:
+            return []
+
         def over_among(self, _ids: Any) -> Any:
             return self._see([ended], [])
 

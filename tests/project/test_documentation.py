@@ -445,7 +445,7 @@ def use_queues(engine: TestEngine) -> Reader:
         page.execute(number)
     assert all(isinstance(page.names[name], Queue) for name in ("mails", "jobs", "index", "rows"))
     engine.advance(60)
-    assert [run.status for run in engine.list()] == ["completed"] * 5
+    assert [run.status for run in engine.list()] == ["completed"] * 6
     info = page.names["line"].info()
     assert (info.concurrency, info.rate, info.paused) == (2, None, False)
     return page

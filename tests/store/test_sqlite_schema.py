@@ -267,6 +267,8 @@ def test_a_query_file_with_a_double_or_empty_name_is_refused() -> None:
         ("stale_wakes_deleted", "SEARCH stepwell_runs USING INTEGER PRIMARY KEY"),
         ("news", "SEARCH run USING .*rowid="),
         ("messages_from_others", r"SEARCH message USING INDEX stepwell_messages_by_run \(run=\? AND rowid"),
+        ("gone_among", r"SEARCH stepwell_runs USING INTEGER PRIMARY KEY"),
+        ("waits_for_run", r"SEARCH watch USING PRIMARY KEY \(run=\?"),
         ("over_among", r"SEARCH stepwell_runs USING INDEX sqlite_autoindex_stepwell_runs_1 \(id="),
         ("workers_alive", "SEARCH worker USING INDEX stepwell_workers_present"),
         ("workers_not_ended", "SEARCH stepwell_workers USING INDEX stepwell_workers_present"),

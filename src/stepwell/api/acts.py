@@ -24,6 +24,7 @@ _WORDS: Final[dict[ActKind, str]] = {
     "fork": "forked",
     "settle": "settled",
     "terminate": "terminated",
+    "reschedule": "rescheduled",
     "takeover": "taken over",
     "pause": "paused",
     "unpause": "unpaused",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from stepwell.api.acts import Act
@@ -281,8 +281,14 @@ class AsyncRun(AsyncTalking, AsyncStreaming, AsyncRepairs, Generic[T]):
         """End the run at once, without its code; see `stepwell.Run.terminate`."""
         await self._engine._ask((await self._engine._ready()).requests.terminate(self.id, by, reason))
 
+    async def reschedule(
+        self, delay: float | timedelta | datetime, *, reason: str | None = None, by: str | None = None
+    ) -> None:
+        """Change when the run begins to wait for its turn in its queue; see `stepwell.Run.reschedule`."""
+        await self._engine._ask((await self._engine._ready()).requests.reschedule(self.id, delay, by, reason))
+
     async def delete(self, *, reason: str | None = None, by: str | None = None) -> None:
-        """Delete the run, which has ended; see `stepwell.Run.delete`."""
+        """Delete the run, which has ended or not begun; see `stepwell.Run.delete`."""
         await self._engine._ask((await self._engine._ready()).requests.delete(self.id, by, reason))
 
     async def pause(self, *, children: bool = False, reason: str | None = None, by: str | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from stepwell.api.acts import Act
@@ -339,11 +339,26 @@ class Run(Talking, Streaming, Repairs, Generic[T]):
         """
         self._engine._ask(self._engine._session.requests.terminate(self.id, by, reason))
 
-    def delete(self, *, reason: str | None = None, by: str | None = None) -> None:
-        """Delete the run, which has ended, with its journal, messages and values; its id is free again.
+    def reschedule(
+        self, delay: float | timedelta | datetime, *, reason: str | None = None, by: str | None = None
+    ) -> None:
+        """Change when the run, which waits in a queue, begins to wait for its turn.
 
-        Who did it stands in the log only. Raises `RunNotEnded` for one that has not ended, or whose parent has not and
-        may ask for its result; `RunNotFound`.
+        `delay`: seconds or a timedelta from now, or an aware datetime; 0, or a time that has passed: at once. So a
+        delayed run is brought forward or put off, one whose turn has not come leaves the line until then, and a batch
+        is closed. A debounced one can still be put off by later starts, up to that time at least. `reason` and `by` as
+        in `retry`. Raises `RunNotQueued` for a run that does not wait in a queue, because it stands in none or was
+        taken from it, `RunEnded`, `RunNotFound`, `InvalidArgument`.
+        """
+        self._engine._ask(self._engine._session.requests.reschedule(self.id, delay, by, reason))
+
+    def delete(self, *, reason: str | None = None, by: str | None = None) -> None:
+        """Delete the run, with its journal, messages and values; its id is free again.
+
+        It has ended, or nobody has begun it: then it leaves its queue with the same commit, its `dedup` key is free,
+        and callers that wait for its result are told. Who did it stands in the log only. Raises `RunNotEnded` for one
+        that is under way (`cancel` or `terminate` it first), or that another run waits for or may ask for: its parent,
+        while that has not ended; `RunNotFound`.
         """
         self._engine._ask(self._engine._session.requests.delete(self.id, by, reason))
 

@@ -40,7 +40,7 @@ from stepwell.definitions.definition import (
 from stepwell.definitions.durable import as_definition
 from stepwell.definitions.jobs import Served, job_of
 from stepwell.definitions.namesakes import are_different, place_of
-from stepwell.definitions.queue_slots import QueueSlot, queue_entry
+from stepwell.definitions.queue_slots import QueueSlot, queue_entry, start_time
 from stepwell.definitions.queues import Queue, Rate, Unset, changed_settings, check_key
 from stepwell.definitions.start_options import start_policy
 from stepwell.errors import DefinitionError, InvalidArgument
@@ -61,6 +61,7 @@ from stepwell.runtime.requests import (
     PauseQueue,
     PauseRun,
     Purge,
+    RescheduleRun,
     ResumeRun,
     RetryRun,
     RetryRuns,
@@ -322,6 +323,16 @@ class RequestFactory(RepairRequestFactory):
     def pause_queue(self, queue: str, paused: bool, by: str | None, reason: str | None) -> PauseQueue:
         """Return the request to pause a queue or limit, or to let it go on."""
         return PauseQueue(queue, paused, checked_actor(by, reason))
+
+    def reschedule(
+        self, run_id: str, delay: float | timedelta | datetime, by: str | None, reason: str | None
+    ) -> RescheduleRun:
+        """Return the request to move when a run begins to wait in its queue."""
+        if delay is None:
+            raise InvalidArgument(f"say how long run {run_id!r} is to be delayed, or until when; 0 for not at all")
+        after, ready_at = start_time(delay, "the delay of a run")
+        ready_at = None if ready_at is None else engine_time(self._clock, ready_at)
+        return RescheduleRun(check_id(run_id), after, ready_at, checked_actor(by, reason))
 
     def cancel_waiting(self, queue: str, partition: str | None, by: str | None, reason: str | None) -> CancelWaiting:
         """Return the request to cancel what waits in a queue."""

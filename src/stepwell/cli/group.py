@@ -66,7 +66,10 @@ COMMANDS: Final[dict[str, CommandRow]] = {
         "Act", "let a paused run go on, or what waits in a paused queue start again", "pause:unpause"
     ),
     "terminate": CommandRow("Act", "end a run at once, without its code: nothing is cleaned up", "bulk:terminate"),
-    "delete": CommandRow("Act", "delete a run that has ended, with all that the file has of it", "bulk:delete"),
+    "reschedule": CommandRow("Act", "bring forward or put off a run that waits in a queue", "reschedule:reschedule"),
+    "delete": CommandRow(
+        "Act", "delete a run that has ended or not begun, with all that the file has of it", "bulk:delete"
+    ),
     "bulk": CommandRow("Act", "pause, cancel, retry, terminate or delete all runs that a filter matches", "bulk:bulk"),
     "takeover": CommandRow(
         "Act", "take the runs of a stalled worker, and let others carry them on", "takeover:takeover"

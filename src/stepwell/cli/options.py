@@ -57,10 +57,18 @@ def since(text: str) -> datetime | timedelta:
     try:
         if text[-1:] in _UNITS:
             return timedelta(seconds=float(text[:-1]) * _UNITS[text[-1]])
-        found = datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
+        return moment(text)
+    except (ValueError, OverflowError, click.BadParameter):
         raise click.BadParameter(f"must be like 90m, 24h, 7d, or 2026-11-27T16:00Z, not {text!r}") from None
-    return found if found.tzinfo is not None else found.astimezone()
+
+
+def moment(text: str) -> datetime:
+    """Read a time as ISO 8601 writes it; without a zone it is local."""
+    try:
+        found = datetime.fromisoformat(text)
+        return found if found.tzinfo is not None else found.astimezone()
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"must be like 2026-11-27T16:00Z, not {text!r}") from None
 
 
 def span(text: str | timedelta) -> timedelta:

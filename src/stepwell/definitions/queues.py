@@ -261,7 +261,7 @@ def check_key(key: object, what: str) -> str | None:
     return key
 
 
-def checked_on_duplicate(policy: object) -> OnDuplicate:
+def checked_on_duplicate(policy: OnDuplicate) -> OnDuplicate:
     """Return what is done with a start whose dedup key a run has; raises `InvalidArgument`."""
     if policy not in ("attach", "reject"):
         raise InvalidArgument(f"on_duplicate must be 'attach' or 'reject', not {policy!r}")

@@ -20,6 +20,7 @@ ActKind: TypeAlias = Literal[
     "fork",
     "settle",
     "terminate",
+    "reschedule",
     "takeover",
     "pause",
     "unpause",

@@ -100,13 +100,16 @@ class BulkRequests:
 
     def delete(self, request: DeleteRun, reply: Reply) -> None:
         """Serve a `DeleteRun`."""
-        actor, run_id = request.actor, request.run_id
+        actor, run_id, worker = request.actor, request.run_id, self._worker
+        change = RunDeleted(run_id, worker.now, actor.by, actor.reason)
 
-        def deleted(_result: None) -> None:
-            _log.info("run %r was deleted by %s: %s", run_id, actor.by, actor.reason or "no reason was given")
+        def deleted(done: Terminated) -> None:
+            if done.before.status in ENDED:
+                _log.info("run %r was deleted by %s: %s", run_id, actor.by, actor.reason or "no reason was given")
+            self._worker.route(TerminationArrived(change, done))
             reply(None, None)
 
-        self._worker.batch.lone_work().then(RunDeleted(run_id), deleted, partial(reply, None))
+        worker.batch.lone_work().then(change, deleted, partial(reply, None))
 
     # --- many runs ---------------------------------------------------------------------------------------------------
 

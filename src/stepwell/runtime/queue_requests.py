@@ -1,4 +1,4 @@
-"""Serves what callers ask about queues and limits as a whole: to change, to pause, to cancel what waits."""
+"""Serves what callers ask about queues and limits: to change, to pause, to cancel what waits, to move when it does."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from stepwell.errors import QueueNotFound
-from stepwell.runtime.requests import Asked, CancelWaiting, ChangeQueue, PauseQueue
+from stepwell.errors import QueueNotFound, RunEnded, RunNotQueued
+from stepwell.model.lifecycle import ENDED
+from stepwell.runtime.requests import Asked, CancelWaiting, ChangeQueue, PauseQueue, RescheduleRun
 from stepwell.store.acts import ActRecorded
 from stepwell.store.changes import CancelRequested, Change
-from stepwell.store.queues import QueueChanged, QueueFacts, QueueState
+from stepwell.store.queues import QueueChanged, QueueFacts, QueueState, Rescheduled, RunRescheduled
 from stepwell.store.worker_reads import WorkerReads
 from stepwell.worker.unit_of_work import Reply
 from stepwell.worker.worker import Worker
@@ -78,6 +79,33 @@ class QueueRequests:
         work.answer(reply, None)
         for call in (*after, worker.scheduler.look):
             work.afterwards(call)
+
+    def reschedule(self, request: RescheduleRun, reply: Reply) -> None:
+        """Serve a `RescheduleRun`."""
+        worker, run_id, now = self._worker, request.run_id, self._worker.now
+        record = worker.runs.find(run_id)
+        if record is not None and record.queue is not None:
+            worker.runs.queue_touched(record.queue)
+        ready_at = now + request.delay if request.ready_at is None else request.ready_at
+
+        def done(result: Rescheduled) -> None:
+            run = result.before
+            if result.moved:
+                reply(None, None)
+            elif run.status in ENDED:
+                reply(None, RunEnded(f"run {run.id!r} has ended ({run.status}), so it cannot be rescheduled"))
+            else:
+                where = "has been taken from its queue" if run.queue is not None else "stands in no queue"
+                reply(
+                    None,
+                    RunNotQueued(
+                        f"run {run.id!r} ({run.status}) {where}, so it has no delay that could be changed: only a run "
+                        "that waits in a queue has one"
+                    ),
+                )
+
+        change = RunRescheduled(run_id, ready_at, now, *request.actor)
+        worker.batch.lone_work().then(change, done, partial(reply, None))
 
     def cancel_waiting(self, request: CancelWaiting, reply: Reply) -> None:
         """Serve a `CancelWaiting`."""

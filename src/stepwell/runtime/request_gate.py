@@ -34,6 +34,7 @@ from stepwell.runtime.requests import (
     PauseRun,
     Purge,
     Request,
+    RescheduleRun,
     ResumeRun,
     RetryRun,
     RetryRuns,
@@ -156,6 +157,8 @@ class RequestGate:
                 self._queues.pause(request, reply)
             case CancelWaiting():
                 self._queues.cancel_waiting(request, reply)
+            case RescheduleRun():
+                self._queues.reschedule(request, reply)
             case Purge():
                 self._purging.purge(request, reply)
             case ArchiveRuns():

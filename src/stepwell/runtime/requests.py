@@ -196,7 +196,10 @@ class TerminateRun(msgspec.Struct, frozen=True):
 
 
 class DeleteRun(msgspec.Struct, frozen=True):
-    """Delete a run that has ended. Answered when that is committed, or with `RunNotFound`, `RunNotEnded`."""
+    """Delete a run that has ended, or that nobody has begun. Answered when that is committed.
+
+    Or with `RunNotFound`, `RunNotEnded`.
+    """
 
     run_id: str
     actor: Actor
@@ -231,6 +234,18 @@ class PauseQueue(msgspec.Struct, frozen=True):
 
     queue: str
     paused: bool
+    actor: Actor
+
+
+class RescheduleRun(msgspec.Struct, frozen=True):
+    """Move when a run begins to wait in its queue: to `ready_at`, or, where that is None, so long from now.
+
+    Answered when that is recorded. Or with `RunNotFound`, `RunEnded`, `RunNotQueued` for one that does not wait there.
+    """
+
+    run_id: str
+    delay: int
+    ready_at: int | None
     actor: Actor
 
 
@@ -339,6 +354,7 @@ Request: TypeAlias = (
     | ChangeQueue
     | PauseQueue
     | CancelWaiting
+    | RescheduleRun
     | Purge
     | ArchiveRuns
     | ScheduleRequest

@@ -194,6 +194,7 @@ class Waiters:
                 self._listening = False
                 self._store.notifications.listen(False)
             return
+        self._tell_of_deleted(keys)
         # Ends are read before values, and told after them: what a run published together with its end is found so.
         over = self._ended_elsewhere(keys)
         for key, name in [place for place in self._of_values if keys is None or place[0] in keys]:
@@ -201,6 +202,23 @@ class Waiters:
                 del self._of_values[key, name]
         self.look_at_updates(keys)
         self.run_over(over)
+
+    def _tell_of_deleted(self, keys: set[int] | None) -> None:
+        """Tell whoever waits for runs that were deleted elsewhere; a new run may have the id by now."""
+        reads = self._store.reads
+        wanted = list(self._ids) if keys is None else [key for key in self._ids if key in keys]
+        runs = [(key, self._ids[key]) for key in wanted if key not in self._memory and key not in self._batch.ending]
+        for start in range(0, len(runs), _LOOK_CHUNK):
+            for key in reads.gone_among(runs[start : start + _LOOK_CHUNK]):
+                run_id = self._ids.pop(key)
+                record = reads.run_by_id(run_id)
+                if record is not None:
+                    self._ids[record.key] = run_id
+                    if record.status in ENDED:
+                        self.run_over([RunOver.of(record)])
+                    continue
+                for reply in self._of_runs.pop(run_id, ()):
+                    reply(None, RunNotFound(f"run {run_id!r} was deleted before it had ended"))
 
     def _ended_elsewhere(self, keys: set[int] | None) -> list[RunOver]:
         """Return how those of the runs with these keys ended, None for all, that anyone waits for."""
@@ -215,9 +233,14 @@ class Waiters:
             over += map(RunOver.of, told)
         places = (*self._of_values, *self._of_updates)
         awaited = {place[0] for place in places if keys is None or place[0] in keys}
-        for record in reads.records([key for key in awaited if key not in self._memory]):
+        awaited = {key for key in awaited if key not in self._memory}
+        for record in reads.records(list(awaited)):
+            awaited.discard(record.key)
             if record.status in ENDED and record.key not in self._batch.ending:
                 over.append(RunOver.of(record))
+        for place in [place for place in self._of_values if place[0] in awaited]:
+            for reply in self._of_values.pop(place):
+                reply(None, RunNotFound(f"the run that was to publish {place[1]!r} was deleted before it had"))
         return over
 
     def look_at_stuck(self) -> None:

@@ -19,6 +19,11 @@ class RunTerminated(msgspec.Struct, frozen=True):
     by: str
     reason: str | None = None
 
+    @property
+    def told(self) -> str:
+        """What is said of it to whoever waits for the run."""
+        return _told("terminated", self.by, self.reason)
+
 
 class Terminated(msgspec.Struct, frozen=True):
     """What became of a `RunTerminated`: the run before, the keys of its watchers, of the children to be cancelled."""
@@ -29,12 +34,26 @@ class Terminated(msgspec.Struct, frozen=True):
 
 
 class RunDeleted(msgspec.Struct, frozen=True):
-    """Somebody deletes a run that has ended, with all that the file has of it; its id is free again.
+    """Somebody deletes a run that has ended or that nobody has begun, with all that the file has of it; its id is free.
 
-    Raises `RunNotEnded` for another one, and where its parent has not ended, `RunNotFound`.
+    One that nobody has begun is ended first, as by `RunTerminated`: it leaves its queue, and who waits for it is told.
+    The result is `Terminated`. Raises `RunNotEnded` for another one, where its parent has not ended, and where another
+    run waits for its end, `RunNotFound`.
     """
 
     run_id: str
+    at: int
+    by: str
+    reason: str | None = None
+
+    @property
+    def told(self) -> str:
+        """What is said of it to whoever waits for the run."""
+        return _told("deleted", self.by, self.reason)
+
+
+def _told(what: str, by: str, reason: str | None) -> str:
+    return f"{what} by {by}" + ("" if reason is None else f": {reason}")
 
 
 class BulkBegun(msgspec.Struct, frozen=True):

@@ -36,6 +36,7 @@ from stepwell.store.queues import (
     QueueChanged,
     QueueDeclared,
     QueueTaken,
+    RunRescheduled,
 )
 from stepwell.store.replacements import Replacement
 from stepwell.store.schedules import ScheduleAdvanced, ScheduleDeleted, ScheduleSaved
@@ -377,6 +378,7 @@ Change: TypeAlias = (
     | QueueChanged
     | QueueAdvanced
     | QueueTaken
+    | RunRescheduled
     | PermitAsked
     | PermitsGranted
     | PermitKept

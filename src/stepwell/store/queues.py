@@ -18,6 +18,7 @@ from typing import Protocol
 import msgspec
 
 from stepwell.definitions.queues import FlowKind, QueueSettings
+from stepwell.model.run import RunRecord
 
 
 class Entered(msgspec.Struct, frozen=True):
@@ -94,6 +95,28 @@ class QueueTaken(msgspec.Struct, frozen=True):
     partitions: list[str]
     at: int
     spread: int = 0
+
+
+class RunRescheduled(msgspec.Struct, frozen=True):
+    """Somebody moves when a run that nobody has taken from its queue begins to wait there: to `ready_at`, or at once.
+
+    What it collects is collected until then; a debounced one may be put off further by later starts up to that time at
+    least. One that waits already keeps its place where `ready_at` has come. The result is `Rescheduled`; nothing
+    happens to a run that does not wait in a queue. Raises `RunNotFound`.
+    """
+
+    run_id: str
+    ready_at: int
+    at: int
+    by: str
+    reason: str | None = None
+
+
+class Rescheduled(msgspec.Struct, frozen=True):
+    """What became of a `RunRescheduled`: the run as it was, and whether it waited in a queue."""
+
+    before: RunRecord
+    moved: bool
 
 
 class PermitAsked(msgspec.Struct, frozen=True):

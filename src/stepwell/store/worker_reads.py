@@ -66,6 +66,10 @@ class WorkerReads(QueueReads, ScheduleReads, StreamReads, ProgressReads, Promise
         """Return what a run was started with, one that is in another chapter than the first."""
         ...
 
+    def gone_among(self, runs: Sequence[tuple[int, str]]) -> list[int]:
+        """Return the keys of those of these runs, each (key, id), that the file does not have any more."""
+        ...
+
     def over_among(self, ids: Sequence[str]) -> list[RunRecord]:
         """Return those of the runs with these ids that have ended or are halted."""
         ...

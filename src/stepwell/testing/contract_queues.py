@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from stepwell.definitions.queues import QueueSettings
-from stepwell.errors import InvalidArgument, QueueNotFound, StepwellError
+from stepwell.errors import InvalidArgument, QueueNotFound, RunNotFound, StepwellError
 from stepwell.model.journal import Entry
 from stepwell.store.changes import Change, Created, RunCreated, RunFinished, RunMoved
 from stepwell.store.claims import RunsClaimed, WorkTaken
@@ -17,6 +17,8 @@ from stepwell.store.queues import (
     QueueDeclared,
     QueueFacts,
     QueueTaken,
+    Rescheduled,
+    RunRescheduled,
 )
 from stepwell.store.store import Unit
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker
@@ -202,6 +204,31 @@ class QueueContract(StoreFixtures):
         finish(worker, busy)
         assert taken(worker, NOW + 4) == [key]
         assert worker.record(key).input == "2"
+
+    def test_a_run_that_waits_is_rescheduled_and_counted_where_it_stands(self, worker: Worker) -> None:
+        declare(worker, concurrency=1)
+        busy, key, last = (enqueue(worker, name).key for name in ("busy", "moved", "last"))
+        assert taken(worker) == [busy]
+
+        def move(name: str, ready_at: int, at: int = NOW) -> bool:
+            (found,) = worker.apply(RunRescheduled(name, ready_at, at, "Ada"))
+            assert isinstance(found, Rescheduled)
+            return found.moved
+
+        assert move("moved", NOW + 20)
+        state = state_of(worker)
+        assert (state.waiting, state.delayed, state.first_ready_at) == (1, 1, NOW + 20)
+        assert not move("busy", NOW + 20)
+        finish(worker, busy)
+        assert taken(worker) == [last]
+        finish(worker, last)
+        assert move("moved", NOW + 5, NOW + 1)
+        assert taken(worker, NOW + 4) == []
+        assert move("moved", NOW + 4, NOW + 4)
+        assert taken(worker, NOW + 4) == [key]
+        assert [act.act for act in worker.read.acts(key)] == ["reschedule"] * 3
+        with pytest.raises(RunNotFound):
+            move("nobody", NOW)
 
     def test_a_batch_collects_until_it_is_full(self, worker: Worker) -> None:
         declare(worker)

@@ -13,6 +13,7 @@ import pytest
 from stepwell.model.journal import Entry
 from stepwell.model.lifecycle import STATUSES, Status
 from stepwell.model.run import RunRecord
+from stepwell.store.bulk_acts import RunDeleted
 from stepwell.store.changes import CancelRequested, MessageSent, RunFinished, RunMoved
 from stepwell.store.claims import RunsClaimed
 from stepwell.store.inspector import RunFilter
@@ -116,6 +117,14 @@ class ReadContract(StoreFixtures):
         expected = [worker.record(key) for key, status in zip(keys, STATUSES, strict=True) if status in settled]
         assert sorted(found, key=lambda record: record.key) == expected
         assert worker.reads.over_among(["running"]) == worker.reads.over_among([]) == []
+
+    def test_those_that_were_deleted_are_found_also_where_another_run_has_the_key(self, worker: Worker) -> None:
+        kept, gone = (worker.create(name, "completed") for name in ("kept", "gone"))
+        worker.apply(RunDeleted("gone", NOW, "Ada"))
+        other = worker.create("other")
+        wanted = [(kept, "kept"), (gone, "gone"), (other, "gone"), (other, "other")]
+        assert set(worker.reads.gone_among(wanted)) == {gone, other}
+        assert worker.reads.gone_among([(kept, "kept"), (other, "other")]) == worker.reads.gone_among([]) == []
 
     @pytest.mark.parametrize(
         ("run_filter", "expected"),

@@ -384,6 +384,7 @@ _DONE: Final = {
     "fork": "This is the new run.",
     "settle": "The step is settled; a worker goes on with that.",
     "describe": "Described.",
+    "reschedule": "Its delay was changed.",
     "delete": "The run was deleted.",
     "change": "Changed.",
     "cancel_waiting": "What waited there was cancelled.",

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from stepwell.model.journal import Entry
 from stepwell.model.lifecycle import ENDED
 from stepwell.model.run import RunRecord
-from stepwell.store.bulk_acts import RunTerminated, Terminated
+from stepwell.store.bulk_acts import RunDeleted, RunTerminated, Terminated
 from stepwell.store.changes import Created, MessageSent, RunCreated, Sent, Succeeded
 from stepwell.worker.activation import Activator
 from stepwell.worker.carrying import Carrier
@@ -204,14 +204,13 @@ class Arrivals:
 
     # --- terminations ------------------------------------------------------------------------------------------------
 
-    def terminated(self, change: RunTerminated, done: Terminated) -> None:
+    def terminated(self, change: RunTerminated | RunDeleted, done: Terminated) -> None:
         """Drop a run that was ended past its code, and tell whoever waits for it here; unless it had ended before."""
         run = done.before
         if run.status in ENDED:
             return
-        reason = f"terminated by {change.by}" + ("" if change.reason is None else f": {change.reason}")
-        over = RunOver(run.key, run.id, "cancelled", None, None, reason)
-        _log.warning("run %r of %r is %s", run.id, run.workflow, reason, extra=run_fields(run.id, run.workflow))
+        over = RunOver(run.key, run.id, "cancelled", None, None, change.told)
+        _log.warning("run %r of %r is %s", run.id, run.workflow, change.told, extra=run_fields(run.id, run.workflow))
         loaded = self._runs.memory.runs.get(run.key)
         work = self._runs.batch.lone_work()
         if loaded is not None:

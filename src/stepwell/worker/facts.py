@@ -20,7 +20,7 @@ from stepwell.definitions.step_call import StepCall
 from stepwell.model.journal import Payload
 from stepwell.model.run import RunRecord
 from stepwell.replay.operation import Operation
-from stepwell.store.bulk_acts import RunTerminated, Terminated
+from stepwell.store.bulk_acts import RunDeleted, RunTerminated, Terminated
 from stepwell.store.changes import Created, MessageSent, RunCreated, Sent, Succeeded
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.run_over import RunOver
@@ -85,9 +85,9 @@ class CancelsArrived(msgspec.Struct, frozen=True):
 
 
 class TerminationArrived(msgspec.Struct, frozen=True):
-    """A run was ended at once, past its code; or it had ended before."""
+    """A run was ended at once, past its code, or deleted before it began; or it had ended before."""
 
-    change: RunTerminated
+    change: RunTerminated | RunDeleted
     done: Terminated
 
 

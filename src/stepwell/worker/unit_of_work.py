@@ -35,7 +35,7 @@ from stepwell.store.changes import (
 from stepwell.store.claims import NotesTaken, RunsClaimed, RunsReleased, WorkTaken
 from stepwell.store.forks import RunForked
 from stepwell.store.promises import Answered, PromiseAnswered
-from stepwell.store.queues import PermitDetached, QueueDeclared
+from stepwell.store.queues import PermitDetached, QueueDeclared, Rescheduled, RunRescheduled
 from stepwell.store.store import Unit
 from stepwell.store.streams import StreamTruncated
 from stepwell.worker.facts import Fact
@@ -159,7 +159,14 @@ class UnitOfWork(Unit, eq=False):
     @overload
     def then(
         self,
-        change: RunTerminated,
+        change: RunRescheduled,
+        on_commit: Callable[[Rescheduled], Fact | None],
+        on_refusal: Refusal | None = None,
+    ) -> None: ...
+    @overload
+    def then(
+        self,
+        change: RunTerminated | RunDeleted,
         on_commit: Callable[[Terminated], Fact | None],
         on_refusal: Refusal | None = None,
     ) -> None: ...
@@ -177,7 +184,7 @@ class UnitOfWork(Unit, eq=False):
     @overload
     def then(
         self,
-        change: NotesTaken | PermitDetached | RunDeleted | RunDescribed,
+        change: NotesTaken | PermitDetached | RunDescribed,
         on_commit: Callable[[None], Fact | None],
         on_refusal: Refusal | None = None,
     ) -> None: ...

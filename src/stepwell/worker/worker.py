@@ -222,6 +222,7 @@ class Worker:
         for key in keys:
             self.inbox.unpause(key)
         self.claims.work_may_exist = True
+        self.scheduler.look()
 
     def _is_loaded(self, run: LoadedRun) -> bool:
         return self.memory.runs.get(run.key) is run

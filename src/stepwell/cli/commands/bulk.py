@@ -34,7 +34,7 @@ def terminate(run: str, db: str, reason: str | None) -> None:
 @yes_option
 @reason_option("Why; the log shows it.")
 def delete(run: str, db: str, yes: bool, reason: str | None) -> int:
-    """Delete a run that has ended."""
+    """Delete a run that has ended, or that nobody has begun."""
     record = record_of(db, run)
     if not yes and not confirmed(f"Run {record.id!r}, its journal and its values will be gone."):
         refuse("stepwell delete: nothing is done")

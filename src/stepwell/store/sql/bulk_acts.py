@@ -77,21 +77,25 @@ class BulkActs(Part):
         if run.status in ENDED:
             return Terminated(run)
         self._apply(ActRecorded("terminate", change.at, change.by, change.reason, run_id=run.id))
+        return self._end(run, change)
+
+    def _end(self, run: RunRecord, change: RunTerminated | RunDeleted) -> Terminated:
         if run.owner is not None and run.owner != self._after.epoch:
             self._execute(self._sql["run_taken_away"], (run.key, self._after.epoch))
             self._execute(self._sql["wake_deleted"], (run.key,))
         self._execute(self._sql["replacement_dropped"], (run.key,))  # the id as a whole is meant
-        reason = f"terminated by {change.by}" + ("" if change.reason is None else f": {change.reason}")
-        watchers = self._apply(RunFinished(run.key, "cancelled", change.at, reason=reason))
+        watchers = self._apply(RunFinished(run.key, "cancelled", change.at, reason=change.told))
         told = f"its parent, run {run.id!r}, has ended"
         return Terminated(run, watchers, self._apply(ChildrenCancelled(run.key, change.at, told)))
 
-    def _deleted(self, change: RunDeleted) -> None:
+    def _deleted(self, change: RunDeleted) -> Terminated:
         self._flush()
         run = self._found(change.run_id)
-        if run.status not in ENDED:
+        has_ended = run.status in ENDED
+        if not has_ended and (run.status not in ("pending", "paused") or run.started_at is not None):
             raise RunNotEnded(
-                f"run {run.id!r} has not ended ({run.status}), so it cannot be deleted; cancel or terminate it first"
+                f"run {run.id!r} has begun and not ended ({run.status}), so it cannot be deleted; cancel or terminate "
+                "it first"
             )
         parent = self._row("parent_lives", run.key)
         if parent is not None:
@@ -99,9 +103,19 @@ class BulkActs(Part):
                 f"run {run.id!r} cannot be deleted yet: its parent, run {parent[0]!r}, has not ended, and may ask for "
                 "its result"
             )
+        waits = self._row("waits_for_run", run.key)
+        if waits is not None:
+            raise RunNotEnded(
+                f"run {run.id!r} cannot be deleted while run {waits[0]!r} waits for its end; cancel it, and it is told"
+            )
+        done = Terminated(run)
+        if not has_ended:
+            done = self._end(run, change)
+            self._flush()  # its place in a queue goes first
         for name in PURGE:
             self._execute(self._sql[name], (to_json([run.key]),))
         self._after.evidence = None
+        return done
 
     def _begun(self, change: BulkBegun) -> int:
         values = change.act, change.filter, change.bounds, change.by, change.reason, change.at, change.total

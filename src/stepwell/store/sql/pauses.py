@@ -1,4 +1,4 @@
-"""Applies the changes that pause runs and let them go on. A part of the `Applier`.
+"""Applies the changes that pause runs, let them go on, and move when they begin to wait. A part of the `Applier`.
 
 A run that is in no memory is paused at once: no worker takes it up any more. One that is in a worker's memory is told
 to pause (`paused` is set), and its worker moves it when the steps under way have ended. So the state of a run that is
@@ -14,6 +14,7 @@ from stepwell.errors import RunNotFound
 from stepwell.model.run import RunRecord
 from stepwell.store.acts import ActRecorded
 from stepwell.store.changes import Paused, PauseEnded, PauseRequested
+from stepwell.store.queues import Rescheduled, RunRescheduled
 from stepwell.store.sql.aftermath import Aftermath
 from stepwell.store.sql.connection import SqlConnection, Statements
 from stepwell.store.sql.ownership import Ownership
@@ -45,6 +46,7 @@ class Pauses(Part):
         self.handlers: dict[type, Callable[[Any], Any]] = {
             PauseRequested: self._pause_requested,
             PauseEnded: self._pause_ended,
+            RunRescheduled: self._rescheduled,
         }
 
     def _pause_requested(self, change: PauseRequested) -> Paused:
@@ -68,10 +70,20 @@ class Pauses(Part):
             self._record(ActRecorded("unpause", change.at, change.by, change.reason, run_id=run.id))
         return Paused(first, [run.key for run in fit])
 
+    def _rescheduled(self, change: RunRescheduled) -> Rescheduled:
+        row = self._row("run_facts", change.run_id)
+        if row is None:
+            raise _unknown(change.run_id)
+        run = record_of(row)
+        moved = run.queued and self._entries.reschedule(run.key, change.ready_at, change.at)
+        if moved:
+            self._record(ActRecorded("reschedule", change.at, change.by, change.reason, run_id=run.id))
+        return Rescheduled(run, moved)
+
     def _family(self, change: PauseRequested | PauseEnded) -> tuple[RunRecord, list[RunRecord]]:
         rows = self._execute(self._sql["family"], (change.run_id, int(change.children))).fetchall()
         if not rows:
-            raise RunNotFound(f"no run has the id {change.run_id!r}: it was never started, or has been purged")
+            raise _unknown(change.run_id)
         family = [record_of(row) for row in rows]
         return family[0], family
 
@@ -93,3 +105,7 @@ class Pauses(Part):
             self._after.made_work = True
         else:
             self._ownership.tell_owner(run.key, run.status, run.owner)
+
+
+def _unknown(run_id: str) -> RunNotFound:
+    return RunNotFound(f"no run has the id {run_id!r}: it was never started, or has been purged")

@@ -302,6 +302,27 @@ class Entries(QueueCounts):
                 self._count_waiting(queue, partition, workflow, 1)
                 self._execute(self._sql["entry_unpaused"], (run, "waiting", place or known.ticket()))
 
+    def reschedule(self, run: int, ready_at: int, at: int) -> bool:
+        """Move when a run that has not been taken begins to wait; tell whether there is one."""
+        self.flush()
+        found = self._rows(self._sql["standing"], (run, 0))
+        if not found or found[0][3] == "running":
+            return False
+        queue, partition, workflow, state, *_ = found[0]
+        known = self._touch(queue)
+        if state == "paused" or (state == "delayed" and ready_at > at):
+            self._execute(self._sql["entry_rescheduled"], (run, ready_at, state))
+        elif state == "delayed":
+            self._execute(self._sql["entry_rescheduled"], (run, ready_at, state))
+            self._begin_to_wait(queue, [(run, partition, workflow)])
+        elif ready_at > at:
+            self._execute(self._sql["entry_rescheduled"], (run, ready_at, "delayed"))
+            known.waiting -= 1
+            known.delayed += 1
+            self._count_waiting(queue, partition, workflow, -1)
+        known.opened = True  # someone has to set a timer, or to take it
+        return True
+
     def drop_permits(self, run: int, at: int) -> None:
         """Take the permits of a run that was stopped for the time being."""
         self.flush()

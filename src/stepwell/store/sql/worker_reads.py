@@ -87,6 +87,10 @@ class SqlWorkerReads(ProgressReader, PromiseReader, StreamReader):
         payload: Payload = self._first("first_input", run)
         return payload
 
+    def gone_among(self, runs: Sequence[tuple[int, str]]) -> list[int]:
+        """Return the keys of those of these runs that the file does not have any more."""
+        return self._firsts("gone_among", to_json(runs))
+
     def over_among(self, ids: Sequence[str]) -> list[RunRecord]:
         """Return those of the runs with these ids that have ended or are halted."""
         return [record_of(row) for row in self._rows("over_among", to_json(ids))]

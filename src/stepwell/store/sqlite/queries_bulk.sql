@@ -33,6 +33,11 @@ FROM stepwell_bulk_acts ORDER BY id DESC LIMIT ?1;
 -- ?1 run, ?2 epoch. Whoever has it in memory cannot write of it any more.
 UPDATE stepwell_runs SET owner = ?2 WHERE key = ?1 AND owner IS NOT NULL;
 
+-- name: waits_for_run
+-- ?1 run. The id of another run that waits for its end.
+SELECT run.id FROM stepwell_watches AS watch JOIN stepwell_runs AS run ON run.key = watch.watcher
+WHERE watch.run = ?1 ORDER BY watch.watcher LIMIT 1;
+
 -- name: parent_lives
 -- ?1 run. The id of its parent, where that has not ended: it may still ask for the result.
 SELECT parent.id FROM stepwell_runs AS run JOIN stepwell_runs AS parent ON parent.key = run.parent

@@ -116,6 +116,11 @@ UPDATE stepwell_entries AS entry SET state = 'waiting', items = NULL, place = ch
 FROM json_each(?1) AS change
 WHERE entry.run = change.value ->> 0 AND entry.op = 0 AND entry.state = 'delayed';
 
+-- name: entry_rescheduled
+-- ?1 run, ?2 ready_at, ?3 state. A debounced one may be put off to that time by later starts as well.
+UPDATE stepwell_entries SET ready_at = ?2, state = ?3, place = iif(?3 = 'delayed', 0, place), latest_at = max(latest_at, ?2)
+WHERE run = ?1 AND op = 0 AND state <> 'running';
+
 -- name: entries_due
 -- ?1 queue, ?2 now, ?3 limit.
 SELECT run, partition, workflow FROM stepwell_entries

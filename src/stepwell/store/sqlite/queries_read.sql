@@ -206,6 +206,11 @@ WHERE message.taken_at IS NULL AND message.sender IS NOT ?2;
 -- ?1 run, ?2 key.
 SELECT name, answered_at IS NOT NULL, failed, answer FROM stepwell_messages WHERE run = ?1 AND key = ?2;
 
+-- name: gone_among
+-- ?1 [key, id] of runs as a JSON array. A key is given again after the last run was deleted.
+SELECT value ->> 0 FROM json_each(?1) AS wanted
+WHERE NOT EXISTS (SELECT 1 FROM stepwell_runs WHERE key = wanted.value ->> 0 AND id = wanted.value ->> 1);
+
 -- name: over_among
 -- ?1 ids as a JSON array.
 SELECT {run_record}

@@ -49,6 +49,9 @@ def acts_for(info: RunInfo) -> list[str]:
         retried = ["retry"] if info.status != "completed" else []
         settled = ["settle"] if info.status == "failed" else []
         return [*retried, "rewind", "restart", "fork", "describe", *settled, "delete"]
+    if info.status == "pending" and info.started_at is None:
+        waits = ["reschedule"] if info.queue is not None else []
+        return ["cancel", *waits, "pause", "send", "terminate", "describe", "delete"]
     if info.status == "paused":
         return ["unpause", "cancel", "terminate", "send", "fork", "settle", "describe"]
     if info.status == "halted":
@@ -160,6 +163,8 @@ class RunActs:
             case "settle":
                 outcome = await run_in_threadpool(self._outcome, run_id, form)
                 await face.on_run(run_id, "settle", _operation(form), **outcome, **said)
+            case "reschedule":
+                await face.on_run(run_id, "reschedule", _delay(visit.form), **said)
             case "describe":
                 await face.on_run(run_id, "set_attributes", _attributes(form), **_description(visit))
             case _:
@@ -242,6 +247,14 @@ def attribute_of_form(text: str) -> Any:
             return text
         return moment if moment.tzinfo is not None else text
     return found
+
+
+def _delay(form: Mapping[str, str]) -> float:
+    text = form.get("delay", "").strip()
+    try:
+        return float(text or 0)
+    except ValueError:
+        raise InvalidArgument(f"the delay is a number of seconds, or empty for none, not {text!r}") from None
 
 
 def _operation(form: Mapping[str, str]) -> int:
