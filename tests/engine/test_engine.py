@@ -585,7 +585,7 @@ def test_whoever_waits_is_told_when_the_engine_closes(database: Path) -> None:
 
 def let_turns_pass(engine: Engine) -> None:
     """Let the engine do what it does by itself next: more than it takes to end what nothing holds up."""
-    loop = engine._session.engine_thread._loop
+    loop = engine._session.engine_thread.own_loop.loop
     for _ in range(10):
         passed = threading.Event()
         loop.call_soon_threadsafe(passed.set)

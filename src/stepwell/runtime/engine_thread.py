@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import logging
 import os
 import random
@@ -30,12 +29,14 @@ from stepwell.replay.source_location import executing_at
 from stepwell.runtime.in_line import InLineTurns, TurnLock, timed_turn
 from stepwell.runtime.light_turns import StepsEnded
 from stepwell.runtime.lock_watch import LockWatch
+from stepwell.runtime.own_loop import OwnLoop
 from stepwell.runtime.requests import FromStep, Request
 from stepwell.runtime.retention import Retention
 from stepwell.runtime.stalls import StallWatch
 from stepwell.runtime.step_outlet import StepOutlet
 from stepwell.runtime.tokens import new_token
 from stepwell.runtime.turn import TurnLoop
+from stepwell.runtime.wake_ups import WakeUps
 from stepwell.runtime.watchdog import Watchdog
 from stepwell.store.notifications import Notification
 from stepwell.store.store import Store
@@ -65,8 +66,6 @@ _START_SPREAD_MICROSECONDS: Final = 50_000
 _MAX_TURNS: Final = 4
 #: How often, in seconds, runs that somebody waits for are looked at: whether they can go on.
 _STUCK_PERIOD_SECONDS: Final = 5.0
-#: The longest uninterrupted wait of the timer, in seconds; bounds what a suspended machine can cost.
-_MAX_TIMER_SECONDS: Final = 60.0
 
 
 class EngineThread:
@@ -93,17 +92,13 @@ class EngineThread:
     ) -> None:
         self.store = store
         self.clock = clock
-        self._loop = asyncio.new_event_loop()
-        with contextlib.suppress(AttributeError):  # a loop that is not Python's own has a clock that nobody freezes
-            self._loop.time = monotonic  # type: ignore[method-assign]
-        self.scheduled = False
+        self.own_loop = OwnLoop()
+        self.thread = self.own_loop.thread
+        self._loop = self.own_loop.loop
+        self._wake_ups = WakeUps(self.own_loop, clock)
+        self._wake_ups.begin(self._pump)
         self._pace = Pace()
         self.turns = TurnLock()
-        self.in_line = None if step_loop is None else InLineTurns(self, step_loop)
-        # Runs must not see the context variables of whoever happens to wake the engine.
-        self._context = contextvars.Context()
-        self._drained = threading.Event()
-        self._stopped = threading.Event()
         self._retention = retention
         self.turn_loop = TurnLoop(
             store,
@@ -130,13 +125,13 @@ class EngineThread:
             self._finished,
             self._long_steps,
             self._thread_over,
-            StepOutlet(codec, self._said, self._later),
+            StepOutlet(codec, self._said, self.own_loop.later),
             step_processes,
         )
         self.steps.watch_starts(self._beginning, self._starts_seen)
-        self._timer: asyncio.TimerHandle | None = None
-        self.armed: int | None = None
-        self.thread = threading.Thread(target=self._main, name="stepwell", daemon=True)
+        self.in_line: InLineTurns | None = None
+        if step_loop is not None:
+            self.in_line = InLineTurns(self.turn_loop, clock, self.steps, self.turns, self._wake_ups, step_loop)
         turns = frozenset({EngineThread._pump.__code__, InLineTurns.pump.__code__})
         self._watchdog = Watchdog(self._who_turns, turns, self._look_at_clock)
         self._stalls: StallWatch | None = None
@@ -160,9 +155,9 @@ class EngineThread:
         """Leave neither a thread nor a loop behind where the engine could not be opened."""
         if self.thread.is_alive():
             self.turn_loop.failure = self._closed()
-            self._loop.call_soon_threadsafe(self._let_go)
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._stopped.wait(_CLOSE_GRACE_SECONDS)
+            self.own_loop.soon(self._let_go)
+            self.own_loop.stop()
+            self.own_loop.stopped.wait(_CLOSE_GRACE_SECONDS)
         else:
             self._loop.close()
         self._watchdog.stop()
@@ -184,47 +179,20 @@ class EngineThread:
             self.worker.due.add(Retention(self._retention, self.turn_loop.submit))
         self._loop.call_later(_STUCK_PERIOD_SECONDS, self._look_at_stuck)
         self.thread.start()
-        self.store.notifications.watch(self._hear, self)
+        self.store.notifications.watch(self._hear, self.own_loop)
         self._hear(Notification("anything"))  # for what others did since the first look, and told nobody
         self._watchdog.start()
         if self._stalls is not None:
             self._stalls.start()
 
-    def _main(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            while self._has_let_out():
-                pass
-        finally:
-            with contextlib.suppress(Exception):
-                self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.close()
-            self._stopped.set()
-
-    def _has_let_out(self) -> bool:
-        """Run the loop until it is stopped; return True where it ended early, by what a task of a step raised.
-
-        asyncio lets these two out, which end the main thread. Here nobody would hear of them but all runs would stand
-        still; `sys.exit` ends no process in another thread. The step itself, if it waits for that task, gets them, too.
-        """
-        try:
-            self._loop.run_forever()
-        except (SystemExit, KeyboardInterrupt) as error:
-            _log.error(
-                "a task or callback that a step made raised %s; steps go on", type(error).__name__, exc_info=error
-            )
-            return not self._drained.is_set()
-        return False
-
     def post(self, event: Callable[[], None]) -> None:
         """Queue an event; from any thread."""
         self.turn_loop.post(event)
-        if not self.scheduled:
-            self.wake()
+        self._wake_ups.wake_if_asleep()
 
     def _ask(self) -> None:
         """Have a turn soon for what was queued, on the caller's loop if this is called there and that is the place."""
-        if not self.scheduled and not (self.in_line is not None and self.in_line.ask()):
+        if not self._wake_ups.scheduled and not (self.in_line is not None and self.in_line.ask()):
             self.wake()
 
     def _who_turns(self) -> int | None:
@@ -235,29 +203,9 @@ class EngineThread:
     def _hear(self, news: Notification) -> None:
         self.post(partial(self.turn_loop.notified, news))
 
-    def add_reader(self, descriptor: int, ready: Callable[[], None]) -> None:
-        """Have the engine's loop call `ready` whenever there is something to read; from any thread."""
-        self._soon(partial(self._loop.add_reader, descriptor, ready))
-
-    def remove_reader(self, descriptor: int, then: Callable[[], None]) -> None:
-        """Stop that, and call `then`; from any thread."""
-
-        def remove() -> None:
-            self._loop.remove_reader(descriptor)
-            then()
-
-        self._soon(remove)
-
     def wake(self) -> None:
         """Have the queue looked at; from any thread."""
-        self.scheduled = True
-        try:
-            if threading.get_ident() == self.thread.ident:
-                self._loop.call_soon(self._pump, context=self._context)
-            else:
-                self._loop.call_soon_threadsafe(self._pump, context=self._context)
-        except RuntimeError:  # the loop is closed: the engine is, too
-            self.scheduled = False
+        self._wake_ups.wake()
 
     def _pump(self) -> None:
         if not self.turns.take_for_thread():
@@ -267,8 +215,8 @@ class EngineThread:
         finally:
             self.turns.release()
         # What was queued on a caller's loop since `_take_turns` looked for the last time, where the lock was taken.
-        if self.in_line is not None and not self.scheduled and self.turn_loop.has_more():
-            self.wake()
+        if self.in_line is not None and self.turn_loop.has_more():
+            self._wake_ups.wake_if_asleep()
 
     def _take_turns(self) -> None:
         turn_loop = self.turn_loop
@@ -276,14 +224,15 @@ class EngineThread:
             timed_turn(turn_loop, self._pace, self.turns, self.clock.now(), light=False)
             if turn_loop.failure is not None or not turn_loop.has_more():
                 break
-        self.scheduled = False
+        self._wake_ups.scheduled = False
         if turn_loop.failure is not None:
             turn_loop.refuse_inbox()  # what came meanwhile, and woke nobody
             return
-        self._set_timer()
+        due = None if turn_loop.closing else self.worker.due.due_at()
+        self._wake_ups.set_timer(due, self.worker.now)
         self._lock_watch.look()
-        if not self.scheduled and turn_loop.has_more():
-            self.wake()
+        if turn_loop.has_more():
+            self._wake_ups.wake_if_asleep()
         if self.waiters.idle and not self.steps.count and turn_loop.is_idle(self.clock.now()):
             self.waiters.tell_idle(self.worker.due.due_at())
             turn_loop.flush()
@@ -292,33 +241,17 @@ class EngineThread:
         """Return the time as it is now."""
         return self.clock.now()
 
-    def _soon(self, call: Callable[[], object]) -> None:
-        """Have something called on the engine's thread; from any thread."""
-        if threading.get_ident() == self.thread.ident:
-            self._loop.call_soon(call)
-            return
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the engine is, too
-            self._loop.call_soon_threadsafe(call)
-
     def store_unavailable(self) -> None:
         """Try again a little later."""
-        self._soon(partial(self._loop.call_later, _STORE_RETRY_SECONDS, self._retry_store))
+        self.own_loop.later(_STORE_RETRY_SECONDS, self._retry_store)
 
     def _retry_store(self) -> None:
         self.turn_loop.try_store_again()
-        if not self.scheduled:
-            self.wake()
+        self._wake_ups.wake_if_asleep()
 
     def failed(self) -> None:
         """Let go of everything soon, outside of the turn that failed."""
-        self._soon(self._let_go)
-
-    def cut_off(self) -> None:
-        """Take note that the turn under way is cut off in the middle: the program is to end."""
-        self.turn_loop.failure = EngineClosed(
-            f"{self.store.location}: the program was told to end while code of a run kept the engine busy; nothing "
-            "that was acknowledged is lost. Open another engine"
-        )
+        self.own_loop.soon(self._let_go)
 
     def _look_at_clock(self) -> None:
         """See how far engine time is from the wall clock, which somebody may set at any time."""
@@ -349,29 +282,6 @@ class EngineThread:
             self.store.writers.release()
         self._hear(Notification("work"))
         return released
-
-    # --- timers --------------------------------------------------------------------------------------------------
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self.armed = due = self.worker.due.due_at()
-        if due is None or self.turn_loop.closing:
-            return
-        if due <= self.worker.now:  # of a run that was just read: a clock that stands still would never say so
-            if not self.scheduled:
-                self.wake()
-            return
-        seconds = self.clock.seconds_until(due)
-        if seconds is not None:
-            # A microsecond more, because the loop's clock may be a little ahead of the engine's.
-            self._timer = self._loop.call_later(min(seconds + 1e-6, _MAX_TIMER_SECONDS), self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = self.armed = None
-        if not self.scheduled:
-            self.wake()
 
     # --- steps ---------------------------------------------------------------------------------------------------
 
@@ -435,9 +345,6 @@ class EngineThread:
         self.turn_loop.submit(request, reply)
         self._ask()
 
-    def _later(self, seconds: float, call: Callable[[], None]) -> None:
-        self._soon(partial(self._loop.call_later, seconds, call))
-
     def forget(self, reply: Reply) -> None:
         """Take note that nobody waits for this answer any more."""
         self.post(partial(self.waiters.forget, reply))
@@ -468,18 +375,17 @@ class EngineThread:
 
         To be called from another thread.
         """
-        if self._stopped.is_set() or not self.thread.is_alive():
+        if self.own_loop.stopped.is_set() or not self.thread.is_alive():
             return
         give_up_at = monotonic() + timeout
         if self.turn_loop.failure is None:
             self.post(partial(self._drain, self._loop.time() + timeout))
-        self._wait_for(self._drained, timeout + _CLOSE_GRACE_SECONDS)
+        self._wait_for(self.own_loop.drained, timeout + _CLOSE_GRACE_SECONDS)
         self._watchdog.stop()
         if self._stalls is not None:
             self._stalls.stop()
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._loop.stop)
-        self._wait_for(self._stopped, _CLOSE_GRACE_SECONDS)
+        self.own_loop.stop()
+        self._wait_for(self.own_loop.stopped, _CLOSE_GRACE_SECONDS)
         try:
             self.store.writers.acquire(max(_CLOSE_GRACE_SECONDS, give_up_at - monotonic()))
         except StoreError as error:
@@ -525,4 +431,4 @@ class EngineThread:
             self.turn_loop.close()
         finally:
             self.turns.release()
-        self._drained.set()
+        self.own_loop.drained.set()

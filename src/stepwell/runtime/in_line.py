@@ -13,8 +13,10 @@ import threading
 import time
 from asyncio.events import _get_running_loop
 from collections.abc import Callable
-from typing import Final, Protocol
+from functools import partial
+from typing import Final
 
+from stepwell.errors import EngineClosed
 from stepwell.executors.dispatch import Dispatch
 from stepwell.model.clock import Clock
 from stepwell.model.steady import monotonic
@@ -22,6 +24,7 @@ from stepwell.runtime.held_signals import HeldSignals
 from stepwell.runtime.light_turns import SLICE_SECONDS, is_light, leaves_work
 from stepwell.runtime.recent_times import RecentTimes
 from stepwell.runtime.turn import TurnLoop
+from stepwell.runtime.wake_ups import WakeUps
 from stepwell.worker.pace import Pace
 
 #: How long turns follow one another before the loop looks at what else is ready, in seconds.
@@ -70,30 +73,22 @@ def timed_turn(turn_loop: TurnLoop, pace: Pace, lock: TurnLock, now: int, *, lig
         lock.times.took(seconds, seconds - computed, in_line=light)
 
 
-class Thread(Protocol):
-    """The engine's thread, as the loop sees it."""
-
-    turn_loop: TurnLoop
-    clock: Clock
-    steps: Dispatch
-    turns: TurnLock
-    #: Whether the thread is about to take a turn; when its timer is set for.
-    scheduled: bool
-    armed: int | None
-
-    def wake(self) -> None:
-        """Have the thread take a turn; from any thread."""
-        ...
-
-    def cut_off(self) -> None:
-        """Take note that the turn under way is cut off in the middle, so that the engine cannot go on."""
-        ...
-
-
 class InLineTurns:
     """Takes turns on a caller's loop. `ident` is the thread of that loop, in which all but `is_turning` is used."""
 
-    def __init__(self, thread: Thread, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        turn_loop: TurnLoop,
+        clock: Clock,
+        steps: Dispatch,
+        turns: TurnLock,
+        thread: WakeUps,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._turn_loop = turn_loop
+        self._clock = clock
+        self._steps = steps
+        self._turns = turns
         self._thread = thread
         self._loop = loop
         self._pace = Pace(SLICE_SECONDS)
@@ -106,13 +101,13 @@ class InLineTurns:
 
     def ask(self) -> bool:
         """Have a turn soon, where this is the place for it; False: the engine's thread must be woken."""
-        if not self._thread.turns.times.are_short:
+        if not self._turns.times.are_short:
             return False
         ident = threading.get_ident()
         if ident != self.ident:
             if self.ident is not None or _get_running_loop() is not self._loop:
                 return False
-            self.ident, self._signals = ident, HeldSignals(self._thread.cut_off)
+            self.ident, self._signals = ident, HeldSignals(partial(_cut_off, self._turn_loop))
         if not self._scheduled and not self.is_turning:
             self._schedule()
         return True
@@ -126,20 +121,20 @@ class InLineTurns:
         self._scheduled = False
         if self._thread.scheduled:  # it takes what is queued
             return
-        thread, turn_loop = self._thread, self._thread.turn_loop
+        thread, turn_loop = self._thread, self._turn_loop
         rests_at = monotonic() + _STRETCH_SECONDS
-        while _has_something(turn_loop) and thread.turns.take():  # else the thread has it, and looks when it lets go
+        while _has_something(turn_loop) and self._turns.take():  # else the thread has it, and looks when it lets go
             calls: list[Callable[[], None]] = []
             try:
-                light = is_light(turn_loop, thread.clock.now(), self._pace.limit)
+                light = is_light(turn_loop, self._clock.now(), self._pace.limit)
                 if light:
                     self._turn(calls)
                 leaves = not light or leaves_work(turn_loop, thread.armed)
             finally:
-                thread.turns.release()
+                self._turns.release()
             for call in calls:  # steps, which may use this loop as they like: a turn could be taken within one
                 call()
-            if thread.turns.missed or not light or (leaves and not turn_loop.has_more()):
+            if self._turns.missed or not light or (leaves and not turn_loop.has_more()):
                 thread.wake()
                 return
             if monotonic() > rests_at:
@@ -148,16 +143,16 @@ class InLineTurns:
             self._schedule()
 
     def _turn(self, calls: list[Callable[[], None]]) -> None:
-        thread, signals = self._thread, self._signals
+        signals = self._signals
         assert signals is not None
         self.is_turning = True
         try:
             try:
                 signals.hold()
-                thread.steps.collect(calls)
-                timed_turn(thread.turn_loop, self._pace, thread.turns, thread.clock.now(), light=True)
+                self._steps.collect(calls)
+                timed_turn(self._turn_loop, self._pace, self._turns, self._clock.now(), light=True)
             finally:
-                thread.steps.collect(None)
+                self._steps.collect(None)
                 self.is_turning = False
                 signals.let_go()
         except BaseException:  # of a signal handler, after the turn
@@ -165,6 +160,14 @@ class InLineTurns:
                 self._loop.call_soon(call, context=self._context)
             self._schedule()
             raise
+
+
+def _cut_off(turn_loop: TurnLoop) -> None:
+    """Take note that the turn under way is cut off in the middle: the program is to end."""
+    turn_loop.failure = EngineClosed(
+        f"{turn_loop.store.location}: the program was told to end while code of a run kept the engine busy; nothing "
+        "that was acknowledged is lost. Open another engine"
+    )
 
 
 def _has_something(turn_loop: TurnLoop) -> bool:

@@ -118,7 +118,7 @@ class TestEngine(Engine):
 
 def _abandon(session: Session) -> None:
     engine_thread, store = session.engine_thread, session.store
-    if engine_thread._stopped.is_set():
+    if engine_thread.own_loop.stopped.is_set():
         return
     engine_thread.turn_loop.failure = EngineClosed(f"{store.location}: the engine has crashed; reopen it")
     engine_thread._watchdog.stop()
@@ -137,14 +137,14 @@ def _abandon(session: Session) -> None:
 
 
 def _stop_thread(engine_thread: EngineThread) -> None:
-    loop = engine_thread._loop
+    loop = engine_thread.own_loop.loop
 
     def stop() -> None:
         _silence(asyncio.all_tasks(loop))
         loop.stop()
 
     loop.call_soon_threadsafe(stop)
-    engine_thread._stopped.wait()
+    engine_thread.own_loop.stopped.wait()
 
 
 def _silence(tasks: Any) -> None:
