@@ -69,6 +69,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
+from stepwell.shown import shown
+
 #: About 100 years, as `stepwell.model.retry.MAX_DURATION_SECONDS`.
 _LONGEST_SECONDS: Final = 3_155_760_000.0
 
@@ -356,7 +358,7 @@ class RetryLater(StepwellError):
         super().__init__(message)
         seconds: object = delay.total_seconds() if isinstance(delay, timedelta) else delay
         if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 <= seconds <= _LONGEST_SECONDS:
-            raise InvalidArgument(f"RetryLater: delay must be from 0 seconds to 100 years, not {delay!r}")
+            raise InvalidArgument(f"RetryLater: delay must be from 0 seconds to 100 years, not {shown(delay)}")
         self.retry_after = float(seconds)
 
 

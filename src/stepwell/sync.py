@@ -47,6 +47,7 @@ from stepwell.operations.saga import Compensations
 from stepwell.operations.schedule import scheduled_at
 from stepwell.operations.start_messages import StartMessage, StartUpdate
 from stepwell.replay.operation_issuer import AWAITED_FORM
+from stepwell.shown import shown
 from stepwell.values.inspection import MISSING
 
 T = TypeVar("T")
@@ -422,7 +423,7 @@ def call(function: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts) -> T:
     run = calling_run("sync.call()")
     definition, positional, named = unwrapped(function, args, {})
     if not is_durable(definition):
-        raise InvalidArgument(f"sync.call() needs a @step or a @workflow, not {function!r}")
+        raise InvalidArgument(f"sync.call() needs a @step or a @workflow, not {shown(function)}")
     return cast("T", run.block_on(run.call_async(definition, positional, named)))
 
 

@@ -31,6 +31,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.model"],
     ["stepwell.audit_hook"],
     ["stepwell.errors", "stepwell.package"],
+    ["stepwell.shown"],
 ]
 
 #: The order inside a package, from the top down; a name stands for everything below it. Packages that are not here are

@@ -32,6 +32,7 @@ from stepwell.model.attributes import AttributeValue
 from stepwell.model.lifecycle import Status
 from stepwell.model.promise import PromiseRecord
 from stepwell.runtime.requests import AnswerPromise, SendMessage, StartRun
+from stepwell.shown import shown
 from stepwell.values.own_tables import Connection, Parameters, Rows
 from stepwell.worker.run_over import RunOver
 
@@ -316,7 +317,7 @@ class AsyncRun(AsyncTalking, AsyncStreaming, AsyncRepairs, Generic[T]):
         """Return what the run published last under `key`, as `type`, or wait for it; see `stepwell.Run.value`."""
         session = await self._engine._ready()
         payload = await self._engine._wait(
-            f"run {self.id!r} has not published {key!r}", timeout, session.requests.wait_for_value(self.id, key)
+            f"run {self.id!r} has not published {shown(key)}", timeout, session.requests.wait_for_value(self.id, key)
         )
         return session.codec.decode(payload, type, f"the value {key!r} of run {self.id!r}")
 

@@ -75,10 +75,15 @@ def back_up(
 ) -> Backup:
     """Make a backup of the file at `path`, beside its workers or without any: see `stepwell.Engine.backup`."""
     from stepwell.store.sqlite import backup
+    from stepwell.store.sqlite.file.paths import text_of
 
     began, at = time.monotonic(), datetime.now(UTC)
     made, found = backup.back_up(
-        os.fspath(path), os.fspath(target), overwrite=overwrite, readable=readable, progress=progress or silent
+        text_of(path, "the path of the file"),
+        text_of(target, "the path of the backup"),
+        overwrite=overwrite,
+        readable=readable,
+        progress=progress or silent,
     )
     return Backup(made, Path(made).stat().st_size, time.monotonic() - began, found.runs, found.entries, at)
 
@@ -92,8 +97,9 @@ def verify(path: str | os.PathLike[str], *, progress: Progress | None = None) ->
     much of it is done. Raises `FileNotUsable` where there is no file of Stepwell, `SchemaTooNew`.
     """
     from stepwell.store.sqlite import backup
+    from stepwell.store.sqlite.file.paths import text_of
 
-    found = backup.verify(os.fspath(path), readable=readable, progress=progress or silent)
+    found = backup.verify(text_of(path, "the path of the file"), readable=readable, progress=progress or silent)
     return Verification(
         os.path.realpath(path), found.version, found.runs, found.entries, found.problems, datetime.now(UTC)
     )

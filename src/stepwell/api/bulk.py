@@ -12,6 +12,7 @@ from stepwell.api.views import to_datetime
 from stepwell.errors import InvalidArgument
 from stepwell.model.lifecycle import ENDED, STATUSES, Status
 from stepwell.runtime.requests import BulkAct
+from stepwell.shown import is_one_of, shown
 from stepwell.store.bulk_acts import BulkRecord
 
 #: How often whoever waits for the end of an act looks for it, in seconds: another worker may be at it.
@@ -59,8 +60,8 @@ class BulkInfo(msgspec.Struct, frozen=True):
 
 def bulk_filter(act: BulkAct, text: str) -> Filter:
     """Return the runs that an act is for; raises `InvalidArgument`, `InvalidFilter`, and for a filter of all runs."""
-    if act not in get_args(BulkAct):
-        raise InvalidArgument(f"an act on many runs is one of {', '.join(get_args(BulkAct))}, not {act!r}")
+    if not is_one_of(act, get_args(BulkAct)):
+        raise InvalidArgument(f"an act on many runs is one of {', '.join(get_args(BulkAct))}, not {shown(act)}")
     return _fit(act, text)
 
 

@@ -54,4 +54,6 @@ class Caller:
             if answer.has_come():  # the run itself failed with a TimeoutError, or its answer came at the last moment
                 return answer.wait(None)
             self._session.engine_thread.forget(answer)
+            if seconds is None:  # a signal handler of the program raised it here
+                raise
             raise TimeoutError(f"{what} after {seconds:g} s; it goes on, so you can wait again") from None

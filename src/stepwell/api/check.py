@@ -153,9 +153,10 @@ def check_with(
 def _opened(path: str | os.PathLike[str]) -> Generator[tuple[int, Iterable[RunSnapshot]]]:
     """Yield how many runs of a file are in flight, and all of them, the newest first."""
     from stepwell.store.sqlite.backup import writable
+    from stepwell.store.sqlite.file.paths import text_of
     from stepwell.store.sqlite.file.read_only import look_into
 
-    with writable(os.fspath(path)) as plain, look_into(plain) as look:
+    with writable(text_of(path, "the path of the file")) as plain, look_into(plain) as look:
 
         def snapshots() -> Generator[RunSnapshot]:
             before: int | None = None

@@ -25,6 +25,7 @@ from stepwell.errors import InvalidArgument, InvalidFilter
 from stepwell.model.attributes import MAX_NAME, RESERVED, AttributeKind, check_tag
 from stepwell.model.clock import MICROSECONDS, microseconds_of
 from stepwell.model.lifecycle import STATUSES, Status
+from stepwell.shown import shown
 from stepwell.store.inspector import AttributeMatch, Comparison, RunFilter, RunOrder
 
 #: The longest filter, in characters: far more than anybody types.
@@ -128,7 +129,7 @@ class Filter(msgspec.Struct, frozen=True):
 def parse(text: str) -> Filter:
     """Return what a filter says; raises `InvalidFilter`, which has the `position` of the fault."""
     if not isinstance(text, str):
-        raise InvalidFilter(f"a filter is a text such as 'status:failed workflow:checkout', not {text!r}")
+        raise InvalidFilter(f"a filter is a text such as 'status:failed workflow:checkout', not {shown(text)}")
     if len(text) > MAX_FILTER_LENGTH:
         raise InvalidFilter(f"a filter has at most {MAX_FILTER_LENGTH} characters, not {len(text)}")
     found: dict[str, Any] = {}

@@ -23,6 +23,7 @@ from stepwell.definitions.start_options import shows_options
 from stepwell.model.attributes import AttributeValue
 from stepwell.model.lifecycle import Status
 from stepwell.runtime.requests import AnswerPromise, SendMessage, StartRun
+from stepwell.shown import shown
 from stepwell.values.own_tables import Connection, Parameters, Rows
 from stepwell.worker.run_over import RunOver
 
@@ -405,7 +406,7 @@ class Run(Talking, Streaming, Repairs, Generic[T]):
         """
         session = self._engine._session
         payload = self._engine._wait(
-            f"run {self.id!r} has not published {key!r}", timeout, session.requests.wait_for_value(self.id, key)
+            f"run {self.id!r} has not published {shown(key)}", timeout, session.requests.wait_for_value(self.id, key)
         )
         return session.codec.decode(payload, type, f"the value {key!r} of run {self.id!r}")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from stepwell.errors import InvalidArgument
 from stepwell.model.lifecycle import STATUSES, Status
 from stepwell.model.names import check_text
+from stepwell.shown import shown
 
 if TYPE_CHECKING:
     from stepwell.definitions.definition import Workflow
@@ -22,7 +23,7 @@ MAX_PAGE: Final = 2**31
 def at_least(number: object, least: int, what: str) -> int:
     """Return a whole number that is not below `least`; raises `InvalidArgument`."""
     if not isinstance(number, int) or isinstance(number, bool) or number < least:
-        raise InvalidArgument(f"{what} must be a whole number of at least {least}, not {number!r}")
+        raise InvalidArgument(f"{what} must be a whole number of at least {least}, not {shown(number)}")
     return number
 
 
@@ -31,11 +32,11 @@ def checked_statuses(status: Status | Sequence[Status] | None) -> tuple[Status, 
     if status is None:
         return None
     if not isinstance(status, Iterable):
-        raise InvalidArgument(f"status must be one of {', '.join(STATUSES)}, or a list of them, not {status!r}")
+        raise InvalidArgument(f"status must be one of {', '.join(STATUSES)}, or a list of them, not {shown(status)}")
     wanted = cast("tuple[Status, ...]", (status,) if isinstance(status, str) else tuple(status))
     for name in wanted:
         if name not in STATUSES:
-            raise InvalidArgument(f"status must be one of {', '.join(STATUSES)}, not {name!r}")
+            raise InvalidArgument(f"status must be one of {', '.join(STATUSES)}, not {shown(name)}")
     return wanted
 
 
@@ -47,4 +48,4 @@ def checked_workflow(workflow: Workflow[..., Any] | str | None) -> str | None:
 
     if isinstance(workflow, Workflow):
         return workflow.name
-    raise InvalidArgument(f"workflow must be a @workflow or the name of one, not {workflow!r}")
+    raise InvalidArgument(f"workflow must be a @workflow or the name of one, not {shown(workflow)}")

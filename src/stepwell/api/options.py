@@ -25,6 +25,7 @@ from stepwell.model.clock import MICROSECONDS, Clock, engine_time, microseconds_
 from stepwell.model.failed_run import FailedRun
 from stepwell.model.lifecycle import Status
 from stepwell.model.names import check_name, check_text
+from stepwell.shown import is_one_of, shown
 from stepwell.store.inspector import RunFilter
 from stepwell.values.payload import MAX_PAYLOAD_BYTES
 from stepwell.worker.journal_length import MAX_JOURNAL_ENTRIES
@@ -134,8 +135,8 @@ class Options:
                 raise TypeError(f"an engine has no option {name!r}; it has {', '.join(ENGINE_DEFAULTS)}")
         options: dict[str, Any] = {**ENGINE_DEFAULTS, **given}
         durability, workflows = options["durability"], options["workflows"]
-        if durability not in ("full", "normal"):
-            raise InvalidArgument(f"durability must be 'full' or 'normal', not {durability!r}")
+        if not is_one_of(durability, ("full", "normal")):
+            raise InvalidArgument(f"durability must be 'full' or 'normal', not {shown(durability)}")
         self.durability: Durability = durability
         self.workflows = checked_workflows(workflows)
         self.on_failure = failure_workflow(options["on_failure"], "on_failure of an engine")
@@ -148,7 +149,7 @@ class Options:
         if self.max_payload_bytes > MAX_ROW_BYTES:
             raise InvalidArgument(
                 f"max_payload_bytes must be at most {MAX_ROW_BYTES:,}, which is what SQLite keeps in one row, "
-                f"not {self.max_payload_bytes!r}"
+                f"not {shown(self.max_payload_bytes)}"
             )
         self.limits = Capacity(
             running=at_least(options["max_running"], 1, "max_running"),
@@ -163,7 +164,9 @@ class Options:
         self.stall_limit_seconds = _stall_limit(options["take_over_stalled_after"])
         self.clock = clock = options["clock"]
         if clock is not None and not all(callable(getattr(clock, name, None)) for name in _CLOCK_METHODS):
-            raise InvalidArgument(f"clock must have {', '.join(_CLOCK_METHODS)}, as stepwell.Clock says, not {clock!r}")
+            raise InvalidArgument(
+                f"clock must have {', '.join(_CLOCK_METHODS)}, as stepwell.Clock says, not {shown(clock)}"
+            )
 
 
 def _stall_limit(duration: float | timedelta | None) -> float | None:
@@ -189,13 +192,13 @@ def checked_workflows(workflows: Iterable[Workflow[..., Any]] | None) -> Version
     if workflows is None:
         return Served()
     if isinstance(workflows, (str, bytes, Mapping)) or not isinstance(workflows, Iterable):
-        raise InvalidArgument(f"workflows must be a list of @workflow objects, not {workflows!r}")
+        raise InvalidArgument(f"workflows must be a list of @workflow objects, not {shown(workflows)}")
     chosen: list[Workflow[..., Any]] = []
     for given in workflows:
         workflow = as_definition(given)
         if not is_workflow(workflow):
             raise InvalidArgument(
-                f"workflows must be a list of @workflow objects, not {given!r}: {how_to_make_it_a_workflow(given)}"
+                f"workflows must be a list of @workflow objects, not {shown(given)}: {how_to_make_it_a_workflow(given)}"
             )
         workflow = workflow.resolved()
         if workflow.is_bound:
@@ -208,7 +211,7 @@ def _served_queues(queues: Iterable[Queue | str] | None) -> frozenset[str] | Non
     if queues is None:
         return None
     if isinstance(queues, (str, bytes, Mapping)) or not isinstance(queues, Iterable):
-        raise InvalidArgument(f"queues must be a list of Queue objects or their names, not {queues!r}")
+        raise InvalidArgument(f"queues must be a list of Queue objects or their names, not {shown(queues)}")
     return frozenset(flow_name(queue) for queue in queues)
 
 
@@ -222,7 +225,7 @@ def flow_name(flow: object) -> str:
 def checked_messages(messages: Sequence[StartMessage]) -> Sequence[tuple[str, object, str | None]]:
     """Return name, value and key of the messages that go with a start; raises `InvalidArgument`."""
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
-        raise InvalidArgument(f"messages must be a list of (name, value) or (name, value, key), not {messages!r}")
+        raise InvalidArgument(f"messages must be a list of (name, value) or (name, value, key), not {shown(messages)}")
     checked: list[tuple[str, object, str | None]] = []
     for message in messages:
         match message:
@@ -232,7 +235,7 @@ def checked_messages(messages: Sequence[StartMessage]) -> Sequence[tuple[str, ob
                 checked.append((name, value, key))
             case _:
                 raise InvalidArgument(
-                    f"each of the messages must be (name, value) or (name, value, key), not {message!r}"
+                    f"each of the messages must be (name, value) or (name, value, key), not {shown(message)}"
                 )
     return checked
 
@@ -240,7 +243,7 @@ def checked_messages(messages: Sequence[StartMessage]) -> Sequence[tuple[str, ob
 def checked_updates(updates: Sequence[StartUpdate]) -> Sequence[StartUpdate]:
     """Return name, arguments and key of the updates that go with a start; raises `InvalidArgument`."""
     if isinstance(updates, (str, bytes, Mapping)) or not isinstance(updates, Iterable):
-        raise InvalidArgument(f"updates must be a list of (name, arguments, key), not {updates!r}")
+        raise InvalidArgument(f"updates must be a list of (name, arguments, key), not {shown(updates)}")
     checked: list[StartUpdate] = []
     for update in updates:
         match update:
@@ -248,7 +251,8 @@ def checked_updates(updates: Sequence[StartUpdate]) -> Sequence[StartUpdate]:
                 checked.append((name, args, key))
             case _:
                 raise InvalidArgument(
-                    f"each of the updates must be (name, arguments, key), the arguments a list or tuple, not {update!r}"
+                    "each of the updates must be (name, arguments, key), the arguments a list or tuple, not "
+                    f"{shown(update)}"
                 )
     return checked
 

@@ -11,6 +11,7 @@ from stepwell.model.names import check_text
 from stepwell.model.promise import PromiseRecord
 from stepwell.runtime.promise_requests import ended
 from stepwell.runtime.requests import AnswerPromise
+from stepwell.shown import shown
 from stepwell.values.codec import Codec
 
 
@@ -33,7 +34,7 @@ def rejected(
     if isinstance(error, str):
         error = PromiseRejected(check_text(error, "the error of reject()") or "")
     if not isinstance(error, Exception):
-        raise InvalidArgument(f"reject() needs an exception, or a text that says why, not {error!r}")
+        raise InvalidArgument(f"reject() needs an exception, or a text that says why, not {shown(error)}")
     _check_open(promise, now)
     answer = codec.encode_failure(error)
     return AnswerPromise(promise.token, "rejected", answer, checked_actor(by, reason))

@@ -14,7 +14,7 @@ from stepwell.api.options import QUERY_SECONDS
 from stepwell.definitions.arguments import encoded_arguments
 from stepwell.definitions.definition import Workflow, registered_workflows
 from stepwell.errors import QueryFailed, RunNotFound
-from stepwell.model.names import check_id
+from stepwell.model.names import check_id, check_name
 from stepwell.model.run import RunRecord
 from stepwell.operations.table import OPERATIONS
 from stepwell.runtime.time_bound import time_bound
@@ -43,6 +43,7 @@ class Querying:
     ) -> Any:
         """Ask a run, whose workflow is None where this process does not have it; see `stepwell.Run.query`."""
         run_id = record.id
+        check_name(name, "the name of a query")
         if workflow is None:
             raise QueryFailed(
                 f"run {run_id!r} cannot be asked {name!r}: workflow {record.workflow!r} is not defined in this "

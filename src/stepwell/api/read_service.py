@@ -25,6 +25,7 @@ from stepwell.model.names import check_id, check_text
 from stepwell.model.promise import PromiseRecord
 from stepwell.model.run import Member, RunRecord
 from stepwell.model.schedule import ScheduleRecord
+from stepwell.shown import is_one_of, shown
 from stepwell.store.inspector import CountGroup, Inspector, RunAbout, RunFilter
 from stepwell.store.membership import Answer
 from stepwell.store.queues import QueueState
@@ -174,8 +175,8 @@ class ReadService(OverviewService):
 
     def counts(self, filter: str, by: CountGroup) -> dict[str, int]:
         """Return how many of the runs that match a filter are of each `by`; raises as `run_filter`."""
-        if by not in get_args(CountGroup):
-            raise InvalidArgument(f"runs are counted by {', '.join(get_args(CountGroup))}, not by {by!r}")
+        if not is_one_of(by, get_args(CountGroup)):
+            raise InvalidArgument(f"runs are counted by {', '.join(get_args(CountGroup))}, not by {shown(by)}")
         return self._inspector.count_by(self.run_filter(filter), by)
 
     def schema(self) -> str:
@@ -376,8 +377,8 @@ class ReadService(OverviewService):
     def promise(self, token: str) -> PromiseRecord:
         """Return the promise with this token, open or not; raises `PromiseNotFound`."""
         if not isinstance(token, str):
-            raise InvalidArgument(f"the token of a promise must be text, not {token!r}")
-        found = self._inspector.promise(token)
+            raise InvalidArgument(f"the token of a promise must be text, not {shown(token)}")
+        found = self._inspector.promise(token) if token.isascii() else None  # no other text is one
         if found is None:
             from stepwell.runtime.promise_requests import unknown_token
 

@@ -15,6 +15,7 @@ from stepwell.model.clock import Clock
 from stepwell.model.journal import Payload
 from stepwell.model.names import check_id, check_name
 from stepwell.runtime.requests import ForkRun, RewindRun, SettleStep
+from stepwell.shown import shown
 from stepwell.values.codec import Codec
 from stepwell.worker.rewinding import NewInput
 
@@ -101,14 +102,16 @@ class RepairRequestFactory:
             return SettleStep(run_id, number, "step", self._codec.encode_untyped(result, where), actor)
         failure = StepFailed(check_name(error, "error")) if isinstance(error, str) else error
         if not isinstance(failure, BaseException):
-            raise InvalidArgument(f"error must be an exception or a text, not {failure!r}")
+            raise InvalidArgument(f"error must be an exception or a text, not {shown(failure)}")
         return SettleStep(run_id, number, "step_failed", self._codec.encode_failure(failure), actor)
 
     def _results(self, run_id: str, results: Mapping[int, object] | None) -> tuple[tuple[int, Payload], ...]:
         if results is None:
             return ()
         if not isinstance(results, Mapping):
-            raise InvalidArgument(f"results must be a mapping of operations to values, {{3: value}}, not {results!r}")
+            raise InvalidArgument(
+                f"results must be a mapping of operations to values, {{3: value}}, not {shown(results)}"
+            )
         return tuple(
             (
                 at_least(op, 1, "an operation whose result is replaced"),
@@ -127,8 +130,8 @@ class RepairRequestFactory:
         """Return the input that a run is given in place of its own; None where it keeps that."""
         if args is None and kwargs is None:
             return None
-        if isinstance(args, str) or not isinstance(args or (), Sequence):
-            raise InvalidArgument(f"args must be a sequence of arguments, not {args!r}")
+        if isinstance(args, str) or not isinstance(() if args is None else args, Sequence):
+            raise InvalidArgument(f"args must be a sequence of arguments, not {shown(args)}")
         positional, named = tuple(args or ()), checked_kwargs(kwargs)
         workflow.signature.bind_check(positional, named)
         where = f"the input of workflow {workflow.name!r} for run {run_id!r}"

@@ -74,6 +74,7 @@ from stepwell.runtime.requests import (
     WaitForRun,
     WaitForValue,
 )
+from stepwell.shown import shown
 from stepwell.store.inspector import RunFilter
 from stepwell.values.codec import Codec
 from stepwell.worker.worker import Worker
@@ -110,8 +111,8 @@ class RequestFactory(RepairRequestFactory):
             return job_of(found)
         if not is_workflow(found):
             raise InvalidArgument(
-                f"start() needs a @workflow or a @step, or the name of one, as its first argument, not {workflow!r}; "
-                f"{how_to_make_it_a_workflow(found)}"
+                f"start() needs a @workflow or a @step, or the name of one, as its first argument, not "
+                f"{shown(workflow)}; {how_to_make_it_a_workflow(found)}"
             )
         return found
 

@@ -11,6 +11,7 @@ from stepwell.api.acts import user_at_host
 from stepwell.api.backup import Progress, readable, silent
 from stepwell.api.engine import Engine
 from stepwell.errors import InvalidArgument, RunEnded, RunHalted, RunNotFound
+from stepwell.shown import is_one_of, shown
 
 #: What becomes of the runs that had not ended in the backup.
 InFlight = Literal["pause", "go-on"]
@@ -54,11 +55,13 @@ def restore(
     it was, or is finished by another call. Raises `FileInUse` while workers or other programs have the file open,
     `FileNotUsable` for a backup that is damaged or none, `StorageFull`, `InvalidArgument`.
     """
-    if in_flight not in ("pause", "go-on"):
-        raise InvalidArgument(f'in_flight must be "pause" or "go-on", not {in_flight!r}')
+    if not is_one_of(in_flight, ("pause", "go-on")):
+        raise InvalidArgument(f'in_flight must be "pause" or "go-on", not {shown(in_flight)}')
     from stepwell.store.sqlite import backup as files
+    from stepwell.store.sqlite.file.paths import text_of
 
-    source, target, told = os.fspath(backup), os.fspath(path), progress or silent
+    source, target = text_of(backup, "the path of the backup"), text_of(path, "the path of the file")
+    told = progress or silent
     with files.restoring(source, target, readable=readable, progress=told) as place:
         counted = paused = schedules = 0
         told("pausing what was under way", 0, 0)

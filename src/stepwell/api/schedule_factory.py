@@ -24,6 +24,7 @@ from stepwell.runtime.schedule_requests import (
     PutSchedule,
     TriggerSchedule,
 )
+from stepwell.shown import is_one_of, shown
 from stepwell.values.codec import Codec
 
 
@@ -78,9 +79,11 @@ class ScheduleFactory:
         self, schedule: str, start: datetime, end: datetime, overlap: Overlap, note: str | None, by: str | None
     ) -> BackfillSchedule:
         """Return the request to do the ticks of a range."""
-        if overlap not in OVERLAPS:
-            raise InvalidArgument(f"overlap must be one of {', '.join(map(repr, OVERLAPS))}, not {overlap!r}")
+        if not is_one_of(overlap, OVERLAPS):
+            raise InvalidArgument(f"overlap must be one of {', '.join(map(repr, OVERLAPS))}, not {shown(overlap)}")
         first, last = moment_of(start, "start"), moment_of(end, "end")
+        if first < 0:
+            raise InvalidArgument(f"a backfill starts in 1970 or later, not at {start}")
         if last <= first:
             raise InvalidArgument(f"a backfill ends after it starts: {end} is not after {start}")
         if last > self.wall():
@@ -98,6 +101,10 @@ class ScheduleFactory:
             found = [value for value in vars(source).values() if isinstance(value, Schedule)]
             group = group or source.__name__
         else:
+            if not isinstance(source, Iterable):
+                raise InvalidArgument(
+                    f"declare_schedules() takes a module, or a list of Schedule objects, not {shown(source)}"
+                )
             found = list(source)
         if group is None:
             raise InvalidArgument(
@@ -107,7 +114,7 @@ class ScheduleFactory:
         seen: dict[str, Schedule] = {}
         for schedule in found:
             if not isinstance(schedule, Schedule):
-                raise InvalidArgument(f"declare_schedules() needs Schedule objects, not {schedule!r}")
+                raise InvalidArgument(f"declare_schedules() needs Schedule objects, not {shown(schedule)}")
             if seen.setdefault(schedule.id, schedule) is not schedule:
                 raise InvalidArgument(
                     f"{group} has two schedules with the id {schedule.id!r}; give one of them another"

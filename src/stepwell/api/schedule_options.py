@@ -17,6 +17,7 @@ from stepwell.model.clock import MICROSECONDS, microseconds_of, to_seconds
 from stepwell.model.cron import cron_of
 from stepwell.model.schedule import OVERLAPS, Place, ScheduleDefinition
 from stepwell.model.wall_time import zone_of
+from stepwell.shown import is_one_of, shown
 
 #: Options that are about each other: whoever gives one of them gives all.
 _PLACE: Final = ("queue", "priority", "partition")
@@ -25,9 +26,9 @@ _PLACE: Final = ("queue", "priority", "partition")
 def calendar_changes(options: ScheduleOptions) -> dict[str, Any]:
     """Return the fields of a `CalendarSpec` that options state; raises `InvalidArgument` for a wrong one."""
     checks: dict[str, tuple[str, Callable[[Any], Any]]] = {
-        "cron": ("crons", lambda value: tuple(cron_of(text).text for text in _listed(value, str))),
+        "cron": ("crons", _crons),
         "every": ("intervals", lambda value: tuple(map(_interval, _listed(value, Every)))),
-        "exclude": ("excluded", lambda value: tuple(cron_of(text).text for text in _listed(value, str))),
+        "exclude": ("excluded", _crons),
         "zone": ("zone", _zone),
         "missing": ("missing", lambda value: _one_of(value, MISSING, "missing")),
         "repeated": ("repeated", lambda value: _one_of(value, REPEATED, "repeated")),
@@ -84,6 +85,11 @@ def _listed(value: Any, kind: type) -> Sequence[Any]:
     return cast("Sequence[Any]", value) if several else [value]
 
 
+def _crons(value: Any) -> tuple[str, ...]:
+    # What is no text need not be hashable, as the cache of expressions has it.
+    return tuple((cron_of if isinstance(text, str) else cron_of.__wrapped__)(text).text for text in _listed(value, str))
+
+
 def _interval(value: Any) -> Interval:
     every = value if isinstance(value, Every) else Every(value)
     return Interval(_duration(every.interval, "an interval"), _duration(every.phase, "the phase of an interval"))
@@ -95,8 +101,8 @@ def _zone(value: Any) -> str:
 
 
 def _one_of(value: Any, known: Sequence[str], what: str) -> str:
-    if value not in known:
-        raise InvalidArgument(f"{what} must be one of {', '.join(map(repr, known))}, not {value!r}")
+    if not is_one_of(value, known):
+        raise InvalidArgument(f"{what} must be one of {', '.join(map(repr, known))}, not {shown(value)}")
     return str(value)
 
 
@@ -104,7 +110,7 @@ def _moment(value: Any, what: str) -> int | None:
     if value is None:
         return None
     if not isinstance(value, datetime) or value.tzinfo is None:
-        raise InvalidArgument(f"{what} must be a datetime with a time zone, not {value!r}")
+        raise InvalidArgument(f"{what} must be a datetime with a time zone, not {shown(value)}")
     return microseconds_of(value)
 
 
@@ -114,13 +120,13 @@ def _duration(value: Any, what: str) -> int:
 
 def _flag(value: Any, what: str) -> bool:
     if not isinstance(value, bool):
-        raise InvalidArgument(f"{what} must be True or False, not {value!r}")
+        raise InvalidArgument(f"{what} must be True or False, not {shown(value)}")
     return value
 
 
 def _count(value: Any, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidArgument(f"{what} must be a whole number from 1 up, not {value!r}")
+        raise InvalidArgument(f"{what} must be a whole number from 1 up, not {shown(value)}")
     return value
 
 

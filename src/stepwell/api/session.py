@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stepwell.api.engine_clock import system_clock
 from stepwell.api.enlisted import Enlisted
+from stepwell.api.listing_options import at_least
 from stepwell.api.options import (
     Durability,
     Options,
@@ -217,6 +218,7 @@ class Session:
     def take_over(self, epoch: int, actor: Actor) -> int:
         """Take the runs of another worker; see `stepwell.Engine.take_over`."""
         self.check_usable()
+        at_least(epoch, 1, "the number of a worker")
         if epoch == self.engine_thread.turn_loop.claimed().epoch:
             raise InvalidArgument(f"worker {epoch} is this engine itself; close it instead")
         if not self._reads.has_worker(epoch):

@@ -11,6 +11,7 @@ from stepwell.errors import InvalidArgument
 from stepwell.model.attributes import Description
 from stepwell.model.names import check_id
 from stepwell.model.start_policy import StartPolicy
+from stepwell.shown import shown
 from stepwell.store.changes import RunCreated
 from stepwell.values.codec import Codec
 from stepwell.worker.queue_policy import entered
@@ -82,13 +83,13 @@ def argument_lists(args: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """Return the arguments of each of many runs; raises `InvalidArgument` for what is no tuple of them."""
     if isinstance(args, (str, bytes, Mapping)) or not isinstance(args, Iterable):
         raise InvalidArgument(
-            f"start_many() needs the arguments of each run, as an iterable of tuples, not {cast('object', args)!r}"
+            f"start_many() needs the arguments of each run, as an iterable of tuples, not {shown(cast('object', args))}"
         )
     found = list(args)
     for index, each in enumerate(found):
         if not isinstance(each, tuple):
             raise InvalidArgument(
-                f"start_many() needs a tuple of arguments for each run, and number {index} is {each!r}: write "
+                f"start_many() needs a tuple of arguments for each run, and number {index} is {shown(each)}: write "
                 "(argument,) for a single one, () for none"
             )
     return found
@@ -97,7 +98,7 @@ def argument_lists(args: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 def given_ids(ids: Iterable[str], count: int) -> list[str]:
     """Return the ids that are given to `count` runs; raises `InvalidArgument`."""
     if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
-        raise InvalidArgument(f"ids must be an iterable of one id for each run, not {ids!r}")
+        raise InvalidArgument(f"ids must be an iterable of one id for each run, not {shown(ids)}")
     found = [check_id(each) for each in ids]
     if len(found) != count:
         raise InvalidArgument(f"start_many() was given {len(found)} ids for {count} runs; each run needs one")

@@ -17,6 +17,7 @@ from stepwell.errors import InvalidArgument
 from stepwell.model.clock import datetime_of, to_seconds
 from stepwell.model.names import check_id, check_name
 from stepwell.runtime.requests import WaitForStream
+from stepwell.shown import shown
 from stepwell.store.streams import StreamItemRow
 from stepwell.values.codec import Codec
 
@@ -116,7 +117,7 @@ class StreamPlace:
 
 def _whole(start: object) -> int:
     if not isinstance(start, int) or isinstance(start, bool):
-        raise InvalidArgument(f"start of stream() must be a whole number, not {start!r}")
+        raise InvalidArgument(f"start of stream() must be a whole number, not {shown(start)}")
     return start
 
 

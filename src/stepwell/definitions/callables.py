@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from stepwell.errors import DefinitionError, SerializationError
+from stepwell.shown import shown
 
 #: What a decorator of methods below ours says of the first argument: nobody passes it, or a class is passed.
 Binding = Literal["static", "class"] | None
@@ -46,19 +47,19 @@ def check(kind: str, function: Any, name: str | None) -> None:
             f"@{kind} on a property: make it a method, which is called, or put @property above @{kind}"
         )
     if not callable(function) or isinstance(function, type):
-        raise DefinitionError(f"@{kind} needs a function, not {function!r}")
-    shown = getattr(function, "__qualname__", repr(function))
+        raise DefinitionError(f"@{kind} needs a function, not {shown(function)}")
+    named = getattr(function, "__qualname__", None) or shown(function)
     inner: Any = function
     while isinstance(inner, functools.partial):
         inner = inner.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     for code in (inner, _call_of(inner)):
         if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
-            raise DefinitionError(f"@{kind} {shown}: a generator cannot be recorded; return a list instead of yielding")
+            raise DefinitionError(f"@{kind} {named}: a generator cannot be recorded; return a list instead of yielding")
     if name is None and not _has_name(function):
-        raise DefinitionError(f"@{kind} {function!r} has no name of its own, so give it one: name=…")
+        raise DefinitionError(f"@{kind} {shown(function)} has no name of its own, so give it one: name=…")
     if not is_coroutine_function(function) and _returns_a_coroutine(function):
         raise DefinitionError(
-            f"@{kind} {shown} is a `def` that returns a coroutine, which cannot be recorded: make it an `async def` "
+            f"@{kind} {named} is a `def` that returns a coroutine, which cannot be recorded: make it an `async def` "
             "that awaits what it returned (`return await …`)"
         )
     if not inspect.isfunction(inspect.unwrap(function)):
@@ -66,7 +67,7 @@ def check(kind: str, function: Any, name: str | None) -> None:
             inspect.signature(function)
         except (TypeError, ValueError) as error:
             raise DefinitionError(
-                f"@{kind} {shown}: Python cannot tell what it takes ({error}); wrap it in a `def`"
+                f"@{kind} {named}: Python cannot tell what it takes ({error}); wrap it in a `def`"
             ) from None
 
 

@@ -20,6 +20,7 @@ from stepwell.definitions.queues import Limit
 from stepwell.definitions.step_options import Delivery, Isolation, StepOptions, step_options
 from stepwell.errors import DefinitionError, InvalidArgument
 from stepwell.model.retry import Retry
+from stepwell.shown import shown
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -219,7 +220,7 @@ def failure_workflow(given: object, what: str) -> Workflow[..., Any] | None:
         return None
     found = as_definition(given)
     if not is_workflow(found):
-        raise InvalidArgument(f"{what} must be a @workflow that takes a FailedRun, not {given!r}")
+        raise InvalidArgument(f"{what} must be a @workflow that takes a FailedRun, not {shown(given)}")
     try:
         found.signature.bind_check((given,), {})
     except DefinitionError as error:
@@ -266,7 +267,7 @@ def _exceptions(fail_on: object) -> tuple[type[Exception], ...]:
     for each in classes:
         if not isinstance(each, type) or not issubclass(each, Exception):
             raise InvalidArgument(
-                f"fail_on must be an exception class, derived from Exception, or a tuple of such, not {fail_on!r}"
+                f"fail_on must be an exception class, derived from Exception, or a tuple of such, not {shown(fail_on)}"
             )
     return cast("tuple[type[Exception], ...]", classes)
 
@@ -276,7 +277,7 @@ def _whole_number(given: object, what: str) -> int | None:
     if given is None:
         return None
     if not isinstance(given, int) or isinstance(given, bool) or given < 1:
-        raise InvalidArgument(f"{what} must be a whole number of at least 1, or None, not {given!r}")
+        raise InvalidArgument(f"{what} must be a whole number of at least 1, or None, not {shown(given)}")
     return given
 
 
@@ -321,7 +322,7 @@ def checked_kwargs(kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
     if kwargs is None:
         return {}
     if not isinstance(kwargs, Mapping):
-        raise InvalidArgument(f"kwargs must be a mapping of names to values, {{'name': value}}, not {kwargs!r}")
+        raise InvalidArgument(f"kwargs must be a mapping of names to values, {{'name': value}}, not {shown(kwargs)}")
     return dict(kwargs)
 
 

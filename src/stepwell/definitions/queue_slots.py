@@ -20,6 +20,7 @@ from stepwell.definitions.queues import (
 )
 from stepwell.errors import InvalidArgument
 from stepwell.model.clock import MICROSECONDS, microseconds_of, to_seconds
+from stepwell.shown import shown
 
 
 class QueueSlot(msgspec.Struct, frozen=True):
@@ -55,7 +56,7 @@ def queue_entry(
     """Check the queue's options of a start; None where it goes into no queue. Raises `InvalidArgument`."""
     if queue is None:
         given = (delay, dedup, partition, debounce, debounce_limit, on_duplicate)
-        if priority != 0 or any(option is not None for option in given):
+        if not (isinstance(priority, int) and priority == 0) or any(option is not None for option in given):
             raise InvalidArgument(
                 "priority, delay, dedup, partition, debounce and on_duplicate need a queue: start(…, queue=…)"
             )
@@ -63,11 +64,11 @@ def queue_entry(
     if isinstance(queue, str):
         queue = queue_named(queue)
     if not isinstance(queue, Queue):
-        raise InvalidArgument(f"queue must be a Queue(…) or the name of one, not {queue!r}")
+        raise InvalidArgument(f"queue must be a Queue(…) or the name of one, not {shown(queue)}")
     used(queue)
     if not isinstance(priority, int) or isinstance(priority, bool) or not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
         raise InvalidArgument(
-            f"priority must be a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}, not {priority!r}"
+            f"priority must be a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}, not {shown(priority)}"
         )
     period, latest = checked_debounce(queue.name, debounce, debounce_limit, (queue.debounce, queue.debounce_limit))
     if queue.batch is not None and (has_id or dedup is not None or delay is not None or period is not None):

@@ -17,6 +17,7 @@ import msgspec
 from stepwell.errors import InvalidArgument
 from stepwell.model.clock import MICROSECONDS, to_seconds
 from stepwell.model.names import check_name, is_blank
+from stepwell.shown import is_one_of, shown
 
 FlowKind: TypeAlias = Literal["queue", "limit"]
 OnDuplicate: TypeAlias = Literal["attach", "reject"]
@@ -54,7 +55,7 @@ class Rate(msgspec.Struct, frozen=True):
         """Refuse a rate that could not be kept."""
         _at_least_one(self.limit, "the limit of a Rate")
         if self.per_microseconds < 1:
-            raise InvalidArgument(f"per of a Rate must be at least a microsecond, not {self.per!r}")
+            raise InvalidArgument(f"per of a Rate must be at least a microsecond, not {shown(self.per)}")
 
     @property
     def per_microseconds(self) -> int:
@@ -118,7 +119,7 @@ class SettingsChange(msgspec.Struct, frozen=True):
 def settings_of(concurrency: Any, per_worker: Any, partition_concurrency: Any, rate: Any) -> QueueSettings:
     """Check bounds as users write them and return them in one value; raises `InvalidArgument`."""
     if rate is not None and not isinstance(rate, Rate):
-        raise InvalidArgument(f"rate must be a Rate(limit, per=seconds), not {rate!r}")
+        raise InvalidArgument(f"rate must be a Rate(limit, per=seconds), not {shown(rate)}")
     return QueueSettings(
         _bound(concurrency, "concurrency"),
         _bound(per_worker, "per_worker"),
@@ -191,7 +192,7 @@ class Queue:
         self.name = check_name(name, "the name of a queue")
         self.stated = _stated(concurrency, per_worker, partition_concurrency, rate)
         if batch is not None and not isinstance(batch, Batch):
-            raise InvalidArgument(f"batch must be a Batch(size, within), not {batch!r}")
+            raise InvalidArgument(f"batch must be a Batch(size, within), not {shown(batch)}")
         if batch is not None and debounce is not None:
             raise InvalidArgument(
                 f"queue {name!r} cannot both debounce and batch: the one drops what the other collects"
@@ -253,7 +254,7 @@ def check_key(key: object, what: str) -> str | None:
     if key is None:
         return None
     if not isinstance(key, str):
-        raise InvalidArgument(f"{what} must be text, not {type(key).__name__} {key!r}")
+        raise InvalidArgument(f"{what} must be text, not {type(key).__name__} {shown(key)}")
     if is_blank(key) or len(key) > MAX_KEY_LENGTH or not key.isprintable():
         raise InvalidArgument(
             f"{what} must be printable text of 1 to {MAX_KEY_LENGTH} characters, and not blank, not {key[:50]!r}"
@@ -263,9 +264,9 @@ def check_key(key: object, what: str) -> str | None:
 
 def checked_on_duplicate(policy: OnDuplicate) -> OnDuplicate:
     """Return what is done with a start whose dedup key a run has; raises `InvalidArgument`."""
-    if policy not in ("attach", "reject"):
-        raise InvalidArgument(f"on_duplicate must be 'attach' or 'reject', not {policy!r}")
-    return policy
+    if not is_one_of(policy, ("attach", "reject")):
+        raise InvalidArgument(f"on_duplicate must be 'attach' or 'reject', not {shown(policy)}")
+    return cast("OnDuplicate", policy)
 
 
 def checked_debounce(
@@ -295,7 +296,7 @@ def checked_debounce(
 
 def _at_least_one(number: object, what: str) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= NEVER:
-        raise InvalidArgument(f"{what} must be a whole number of at least 1, not {number!r}")
+        raise InvalidArgument(f"{what} must be a whole number of at least 1, not {shown(number)}")
     return number
 
 

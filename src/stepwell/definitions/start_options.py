@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from inspect import Parameter, signature
-from typing import Any, Final, TypedDict, TypeVar
+from typing import Any, Final, TypedDict, TypeVar, cast
 
 from stepwell.definitions.queues import OnDuplicate, Queue
 from stepwell.errors import InvalidArgument
 from stepwell.model.start_policy import OnConflict, Reuse, StartPolicy
+from stepwell.shown import is_one_of, shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,10 +55,10 @@ def start_policy(
 
     Raises `InvalidArgument`.
     """
-    if on_conflict not in ("attach", "reject", "replace"):
-        raise InvalidArgument(f"on_conflict must be 'attach', 'reject' or 'replace', not {on_conflict!r}")
-    if reuse not in (None, "never", "after-failure", "always"):
-        raise InvalidArgument(f"reuse must be 'never', 'after-failure' or 'always', not {reuse!r}")
+    if not is_one_of(on_conflict, ("attach", "reject", "replace")):
+        raise InvalidArgument(f"on_conflict must be 'attach', 'reject' or 'replace', not {shown(on_conflict)}")
+    if reuse is not None and not is_one_of(reuse, ("never", "after-failure", "always")):
+        raise InvalidArgument(f"reuse must be 'never', 'after-failure' or 'always', not {shown(reuse)}")
     if on_conflict == "replace" and reuse == "never":
         raise InvalidArgument("on_conflict='replace' uses the id again, so it does not go with reuse='never'")
     if on_conflict == "attach" and reuse in (None, "never"):
@@ -66,7 +67,7 @@ def start_policy(
         what = "has none" if not has_id else "has a dedup key, which says what a second start does"
         raise InvalidArgument(f"on_conflict and reuse are about the id of a start, and this one {what}")
     default: Reuse = "always" if on_conflict == "replace" else "never"
-    return StartPolicy(on_conflict, default if reuse is None else reuse, by())
+    return StartPolicy(cast("OnConflict", on_conflict), default if reuse is None else cast("Reuse", reuse), by())
 
 
 def shows_options(names: Iterable[str], defaults: Mapping[str, object] = _DEFAULTS) -> Callable[[F], F]:

@@ -12,6 +12,7 @@ from stepwell.errors import InvalidArgument
 from stepwell.model.clock import to_seconds
 from stepwell.model.names import check_text
 from stepwell.model.retry import NO_RETRY, Retry
+from stepwell.shown import is_one_of, shown
 
 Delivery = Literal["at-least-once", "at-most-once"]
 Isolation = Literal["process"]
@@ -50,13 +51,13 @@ def step_options(
 ) -> StepOptions:
     """Check the options as users write them and return them in one value."""
     if retry is not None and not isinstance(retry, Retry):
-        raise InvalidArgument(f"retry must be a Retry(...), not {retry!r}")
-    if delivery not in ("at-least-once", "at-most-once"):
-        raise InvalidArgument(f"delivery must be 'at-least-once' or 'at-most-once', not {delivery!r}")
-    if isolate not in (None, "process"):
-        raise InvalidArgument(f"isolate must be 'process' or None, not {isolate!r}")
+        raise InvalidArgument(f"retry must be a Retry(...), not {shown(retry)}")
+    if not is_one_of(delivery, ("at-least-once", "at-most-once")):
+        raise InvalidArgument(f"delivery must be 'at-least-once' or 'at-most-once', not {shown(delivery)}")
+    if isolate is not None and not is_one_of(isolate, ("process",)):
+        raise InvalidArgument(f"isolate must be 'process' or None, not {shown(isolate)}")
     if limit is not None and not isinstance(limit, Limit):
-        raise InvalidArgument(f"limit must be a Limit(...), not {limit!r}")
+        raise InvalidArgument(f"limit must be a Limit(...), not {shown(limit)}")
     return StepOptions(
         retry=retry or NO_RETRY,
         timeout_seconds=None if timeout is None else _positive(timeout, "timeout of a step"),

@@ -18,6 +18,7 @@ import msgspec
 from stepwell.errors import InvalidArgument
 from stepwell.model.clock import datetime_of, microseconds_of
 from stepwell.model.names import check_text
+from stepwell.shown import shown
 
 #: What an attribute may be.
 AttributeValue: TypeAlias = str | int | float | bool | datetime
@@ -132,7 +133,9 @@ def described(
     """Return what is said of a run, checked; an attribute of None is removed. Raises `InvalidArgument`."""
     given: Mapping[str, AttributeValue | None] = {} if attributes is None else attributes
     if not isinstance(given, Mapping):
-        raise InvalidArgument(f'attributes must be a mapping of names to values, {{"customer": "acme"}}, not {given!r}')
+        raise InvalidArgument(
+            f'attributes must be a mapping of names to values, {{"customer": "acme"}}, not {shown(given)}'
+        )
     if len(given) > MAX_AT_ONCE:
         raise InvalidArgument(f"a run is given at most {MAX_AT_ONCE} attributes at once, not {len(given)}")
     kept = [attribute_of(name, value) for name, value in given.items() if value is not None]
@@ -160,11 +163,11 @@ def _kept(name: str, value: Any) -> tuple[AttributeKind, str | int | float]:
             return "bool", int(value)
         case _ if given is int:
             if not -(2**63) <= value < 2**63:
-                raise InvalidArgument(f"attribute {name!r} must be an integer of at most 64 bits, not {value!r}")
+                raise InvalidArgument(f"attribute {name!r} must be an integer of at most 64 bits, not {shown(value)}")
             return "number", value
         case _ if given is float:
             if not math.isfinite(value):
-                raise InvalidArgument(f"attribute {name!r} must be a finite number, not {value!r}")
+                raise InvalidArgument(f"attribute {name!r} must be a finite number, not {shown(value)}")
             return "number", value
         case _ if given is str:
             if len(check_text(value, f"attribute {name!r}") or "") > MAX_VALUE:
@@ -182,7 +185,7 @@ def _kept(name: str, value: Any) -> tuple[AttributeKind, str | int | float]:
         case _:
             raise InvalidArgument(
                 f"attribute {name!r} must be a str, an int, a float, a bool or an aware datetime, not "
-                f"{type(value).__name__} {value!r}"
+                f"{type(value).__name__} {shown(value)}"
             )
 
 
@@ -202,7 +205,7 @@ def check_attribute_name(name: object) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > MAX_NAME:
         raise InvalidArgument(
             f"the name of an attribute is a letter, then letters, digits, '_', '-' or '.', at most {MAX_NAME} in all, "
-            f"not {name!r}"
+            f"not {shown(name)}"
         )
     if name in RESERVED:
         raise InvalidArgument(f"an attribute cannot be called {name!r}, which filters call a fact about the run itself")
@@ -214,14 +217,14 @@ def check_tag(tag: object, what: str = "a tag") -> str:
     if not isinstance(tag, str) or not _TAG.fullmatch(tag) or not tag.isprintable() or len(tag) > MAX_NAME:
         raise InvalidArgument(
             f"{what} is a word of at most {MAX_NAME} characters without blanks, quotes, commas, ':', '=', '<' and '>', "
-            f"not {tag!r}"
+            f"not {shown(tag)}"
         )
     return tag
 
 
 def _tags(tags: Iterable[str], what: str) -> tuple[str, ...]:
     if isinstance(tags, (str, bytes, Mapping)) or not isinstance(tags, Iterable):
-        raise InvalidArgument(f"{what} must be a list of words, not {tags!r}")
+        raise InvalidArgument(f"{what} must be a list of words, not {shown(tags)}")
     # In an order of their own: that of a set is another one in each process, and a replay compares them.
     found = tuple(sorted({check_tag(tag, f"each of {what}") for tag in tags}))
     if len(found) > MAX_AT_ONCE:

@@ -19,6 +19,7 @@ from stepwell.model.calendar_spec import MISSING, REPEATED, CalendarSpec
 from stepwell.model.clock import MICROSECONDS, datetime_of, microseconds_of
 from stepwell.model.cron import Cron, cron_of
 from stepwell.model.wall_time import moments, zone_of
+from stepwell.shown import shown
 
 #: How far a tick is searched for beyond what is excluded: as far as `cronsim` looks for one.
 _FIFTY_YEARS: Final = 50 * 366 * 86_400 * MICROSECONDS
@@ -42,7 +43,7 @@ class Calendar:
             raise InvalidArgument("a schedule needs at least one cron expression or interval: it would never tick")
         for name, value, known in (("missing", spec.missing, MISSING), ("repeated", spec.repeated, REPEATED)):
             if value not in known:
-                raise InvalidArgument(f"{name} must be one of {', '.join(map(repr, known))}, not {value!r}")
+                raise InvalidArgument(f"{name} must be one of {', '.join(map(repr, known))}, not {shown(value)}")
         for interval in spec.intervals:
             if interval.every < MICROSECONDS:
                 raise InvalidArgument(f"an interval is at least one second, not {interval.every / MICROSECONDS:g}")

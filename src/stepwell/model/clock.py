@@ -19,6 +19,7 @@ from typing import Final, Protocol
 
 from stepwell.errors import InvalidArgument
 from stepwell.model.retry import MAX_DURATION_SECONDS
+from stepwell.shown import shown
 
 MICROSECONDS: Final = 1_000_000
 
@@ -146,7 +147,7 @@ def to_seconds(duration: object, what: str) -> float:
         # The bounds come first: not every integer has a float.
         seconds = float(duration) if 0 <= duration <= MAX_DURATION_SECONDS else -1.0
     else:
-        raise InvalidArgument(f"{what} must be seconds or a timedelta, not {type(duration).__name__} {duration!r}")
+        raise InvalidArgument(f"{what} must be seconds or a timedelta, not {type(duration).__name__} {shown(duration)}")
     if not 0 <= seconds <= MAX_DURATION_SECONDS:
-        raise InvalidArgument(f"{what} must be between 0 seconds and 100 years, not {duration!r}")
+        raise InvalidArgument(f"{what} must be between 0 seconds and 100 years, not {shown(duration)}")
     return seconds

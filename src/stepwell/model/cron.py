@@ -17,6 +17,7 @@ from typing import Final
 from cronsim import CronSim, CronSimError
 
 from stepwell.errors import InvalidArgument
+from stepwell.shown import shown
 
 #: The words of cron for whole expressions, as in vixie-cron.
 ALIASES: Final = {
@@ -128,7 +129,9 @@ class Cron:
 def cron_of(text: object) -> Cron:
     """Return an expression, read once; raises `InvalidArgument` with the place of the fault."""
     if not isinstance(text, str):
-        raise InvalidArgument(f"a cron expression is a string such as '0 2 * * *', not {type(text).__name__} {text!r}")
+        raise InvalidArgument(
+            f"a cron expression is a string such as '0 2 * * *', not {type(text).__name__} {shown(text)}"
+        )
     if len(text) > _LONGEST:
         raise InvalidArgument(f"a cron expression has at most {_LONGEST} characters, not {len(text)}")
     return Cron(text)
@@ -183,9 +186,9 @@ def _is_number(value: str) -> bool:
 
 def _wrong(text: str, start: int, part: str, words: str) -> InvalidArgument:
     """Return the error for what stands at `start` of an expression, with a line that points at it."""
-    shown = text.replace("\t", " ").replace("\n", " ")
-    what = f", not {part!r}" if part else ""
+    line = text.replace("\t", " ").replace("\n", " ")
+    what = f", not {shown(part)}" if part else ""
     return InvalidArgument(
         f"cron {text!r} is wrong at character {start + 1}: {words}{what}\n"
-        f"  {shown}\n  {' ' * start}{'^' * max(1, len(part))}"
+        f"  {line}\n  {' ' * start}{'^' * max(1, len(part))}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from stepwell.errors import InvalidArgument
+from stepwell.shown import shown
 
 #: The longest name, in characters.
 MAX_NAME_LENGTH: Final = 255
@@ -16,7 +17,7 @@ _BLANKS: Final = " \u115f\u1160\u2800\u3164\uffa0"
 def check_name(name: str, what: str) -> str:
     """Return `name`; raise `InvalidArgument` for one that is blank, too long, not text, or has control characters."""
     if not isinstance(name, str):
-        raise InvalidArgument(f"{what} must be text, not {type(name).__name__} {name!r}")
+        raise InvalidArgument(f"{what} must be text, not {type(name).__name__} {shown(name)}")
     if not name or len(name) > MAX_NAME_LENGTH:
         raise InvalidArgument(f"{what} must have 1 to {MAX_NAME_LENGTH} characters, not {len(name)}")
     if not name.isprintable():
@@ -41,7 +42,7 @@ def check_text(text: str | None, what: str) -> str | None:
     if text is None:
         return None
     if not isinstance(text, str):
-        raise InvalidArgument(f"{what} must be text, not {type(text).__name__} {text!r}")
+        raise InvalidArgument(f"{what} must be text, not {type(text).__name__} {shown(text)}")
     try:
         text.encode()
     except UnicodeEncodeError:

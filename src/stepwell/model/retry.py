@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias, cast
 import msgspec
 
 from stepwell.errors import InvalidArgument, PermanentError
+from stepwell.shown import is_one_of, shown
 
 #: The longest duration accepted anywhere, in seconds: about 100 years. More is a mistake of units.
 MAX_DURATION_SECONDS = 3_155_760_000.0
@@ -70,18 +71,20 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
             "max_delay must be from 0 to 100 years, in seconds": self.max_delay is None or _is_duration(self.max_delay),
             "jitter must be from 0 to 1": _is_number(self.jitter, 0, 1),
             "on must be an exception class, or a tuple of one or more of them": _are_errors(self.on),
-            "then must be 'fail' or 'pause'": self.then in ("fail", "pause"),
+            "then must be 'fail' or 'pause'": is_one_of(self.then, ("fail", "pause")),
         }
         for message, holds in checks.items():
             if not holds:
-                raise InvalidArgument(f"Retry: {message}; got {self!r}")
+                raise InvalidArgument(f"Retry: {message}; got {shown(self)}")
         if self.max_delay is not None and _seconds(self.max_delay) < _seconds(self.delay):
             raise InvalidArgument(
                 f"Retry: max_delay ({_seconds(self.max_delay):g} s) must not be below delay "
-                f"({_seconds(self.delay):g} s), which it would cut; got {self!r}"
+                f"({_seconds(self.delay):g} s), which it would cut; got {shown(self)}"
             )
         if self.when is not None and (problem := _unfit(self.when)) is not None:
-            raise InvalidArgument(f"Retry: when must be a plain function of the exception, {problem}; got {self!r}")
+            raise InvalidArgument(
+                f"Retry: when must be a plain function of the exception, {problem}; got {shown(self)}"
+            )
 
     @property
     def longest_seconds(self) -> float:

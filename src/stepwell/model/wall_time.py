@@ -15,6 +15,7 @@ from stepwell.errors import InvalidArgument
 from stepwell.model.calendar_spec import Missing, Repeated
 from stepwell.model.clock import datetime_of, microseconds_of
 from stepwell.model.cron import Cron
+from stepwell.shown import shown
 
 _SECOND: Final = timedelta(seconds=1)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -24,14 +25,15 @@ _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - by the wall clock of any 
 def zone_of(name: object) -> tzinfo:
     """Return the zone of a name as `zoneinfo` knows them; raises `InvalidArgument`."""
     if not isinstance(name, str):
-        raise InvalidArgument(f"a time zone is a name such as 'Europe/Berlin', not {type(name).__name__} {name!r}")
+        raise InvalidArgument(f"a time zone is a name such as 'Europe/Berlin', not {type(name).__name__} {shown(name)}")
     if name == "UTC":
         return UTC
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise InvalidArgument(
-            f"there is no time zone {name!r}: it must be a name of the IANA database such as 'Europe/Berlin' (or 'UTC')"
+            f"there is no time zone {shown(name)}: it must be a name of the IANA database such as "
+            "'Europe/Berlin' (or 'UTC')"
         ) from None
 
 

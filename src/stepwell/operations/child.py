@@ -37,6 +37,7 @@ from stepwell.operations.other_run import RunHandle, within
 from stepwell.operations.result import result_of
 from stepwell.operations.start_messages import Outgoing, StartMessage, StartUpdate, deadline_of, outgoing
 from stepwell.replay.divergence import Given
+from stepwell.shown import shown
 from stepwell.store.changes import MessageSent, RunCreated
 from stepwell.worker.conflicts import conflict_with
 from stepwell.worker.facts import ChildEntered, MessageArrived, RunStarted
@@ -147,7 +148,7 @@ async def start(
         definition = job_of(definition)
     if not is_workflow(definition):
         raise InvalidArgument(
-            f"start() needs a @workflow or a @step, or the name of one, not {workflow!r}; "
+            f"start() needs a @workflow or a @step, or the name of one, not {shown(workflow)}; "
             f"{how_to_make_it_a_workflow(workflow)}"
         )
     if id is not None:

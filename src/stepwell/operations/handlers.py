@@ -26,6 +26,7 @@ from stepwell.model.names import check_name
 from stepwell.operations.calling_run import calling_run, calling_run_or_none
 from stepwell.replay.handlers import Handler, HandlerKind, Handlers, signature_of
 from stepwell.replay.operation import ContinuedAsNew
+from stepwell.shown import shown
 from stepwell.store.changes import UpdateAnswered
 from stepwell.worker import facts
 from stepwell.worker.failure_log import update_failed
@@ -98,9 +99,9 @@ def _register(
     run = calling_run(f"@stepwell.{kind}")
     for given in (function, validate):
         if given is not None and (not callable(given) or is_durable(as_definition(given))):
-            raise InvalidArgument(f"@stepwell.{kind} takes a function of the workflow's own code, not {given!r}")
+            raise InvalidArgument(f"@stepwell.{kind} takes a function of the workflow's own code, not {shown(given)}")
     if validate is not None and is_coroutine_function(validate):
-        raise InvalidArgument(f"validate= takes a plain function, which looks and does not wait, not {validate!r}")
+        raise InvalidArgument(f"validate= takes a plain function, which looks and does not wait, not {shown(validate)}")
     known_as = check_name(str(getattr(function, "__name__", "")) if name is None else name, f"the name of a {kind}")
     if run.handlers is None:
         run.handlers = Handlers()

@@ -13,6 +13,7 @@ from stepwell.definitions.durable import unwrapped
 from stepwell.errors import DefinitionError, InvalidArgument, MapFailed
 from stepwell.operations.calling_run import calling_run
 from stepwell.replay.execution import Execution
+from stepwell.shown import shown
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -111,7 +112,7 @@ async def map(
     run = calling_run("map()")
     definition, first, named = unwrapped(function, (), {})
     if not is_durable(definition):
-        raise InvalidArgument(f"map() needs a @step or a @workflow, not {function!r}")
+        raise InvalidArgument(f"map() needs a @step or a @workflow, not {shown(function)}")
     work = list(items)
     at_once = len(work) if limit is None else _at_least_one(limit, "limit")
 
@@ -233,10 +234,12 @@ def _bearable(tolerate: object, count: int) -> int:
             return int(count * part / _ALL + 1e-9)  # 0.07 * 100 is a little less than 7
     elif isinstance(tolerate, int) and not isinstance(tolerate, bool) and tolerate >= 0:
         return tolerate
-    raise InvalidArgument(f'tolerate of map() must be a number of items, or a part such as "10%", not {tolerate!r}')
+    raise InvalidArgument(
+        f'tolerate of map() must be a number of items, or a part such as "10%", not {shown(tolerate)}'
+    )
 
 
 def _at_least_one(number: object, what: str) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise InvalidArgument(f"{what} of map() must be a whole number of at least 1, not {number!r}")
+        raise InvalidArgument(f"{what} of map() must be a whole number of at least 1, not {shown(number)}")
     return number

@@ -24,6 +24,7 @@ from stepwell.operations.result import result_as
 from stepwell.operations.send import CancelDetail, send
 from stepwell.operations.timer import set_unless_done
 from stepwell.replay.divergence import Given
+from stepwell.shown import shown
 from stepwell.store.inspector import RunFilter
 from stepwell.worker.opening import reopen_later
 from stepwell.worker.operation_kinds import OperationKind
@@ -151,16 +152,16 @@ async def list(
     run = calling_run("list()")
     name = getattr(workflow, "name", workflow)
     if name is not None and not isinstance(name, str):
-        raise InvalidArgument(f"list() takes a workflow, or the name of one, not {workflow!r}")
+        raise InvalidArgument(f"list() takes a workflow, or the name of one, not {shown(workflow)}")
     most: Any = limit
     if not isinstance(most, int) or isinstance(most, bool) or not 1 <= most <= MAX_LISTED:
-        raise InvalidArgument(f"limit must be a whole number from 1 to {MAX_LISTED}, not {limit!r}")
+        raise InvalidArgument(f"limit must be a whole number from 1 to {MAX_LISTED}, not {shown(limit)}")
     statuses: tuple[Status, ...] | None = None
     if status is not None:
         wanted = (status,) if isinstance(status, str) else tuple(status)
         for each in wanted:
             if each not in STATUSES:
-                raise InvalidArgument(f"status must be one of {', '.join(STATUSES)}, not {each!r}")
+                raise InvalidArgument(f"status must be one of {', '.join(STATUSES)}, not {shown(each)}")
         statuses = tuple(each for each in STATUSES if each in wanted)  # a set has another order in each process
     prefix = check_text(id_prefix, "id_prefix")
     given = Given((statuses, name, prefix, limit), {})

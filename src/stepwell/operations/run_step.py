@@ -23,6 +23,7 @@ from stepwell.model.names import check_name
 from stepwell.model.retry import Retry
 from stepwell.operations.calling_run import calling_run
 from stepwell.replay.operation_issuer import MAX_REFUSALS
+from stepwell.shown import shown
 from stepwell.values.codec import Codec
 from stepwell.values.converter import Converter
 
@@ -188,5 +189,5 @@ def _checked(name: str, function: object) -> Callable[..., Any]:
             "fails: pass the function and its arguments, run_step(name, function, argument)"
         )
     if not callable(function) or isinstance(function, type):
-        raise DefinitionError(f"run_step({name!r}) needs a function and its arguments, not {function!r}")
+        raise DefinitionError(f"run_step({name!r}) needs a function and its arguments, not {shown(function)}")
     return cast("Callable[..., Any]", function)

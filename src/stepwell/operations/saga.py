@@ -21,6 +21,7 @@ from stepwell.errors import InvalidArgument, StepwellError, UndoFailed
 from stepwell.operations.calling_run import calling_run
 from stepwell.replay.anyio_support import shield_scope
 from stepwell.replay.operation import continued_by
+from stepwell.shown import shown
 
 if TYPE_CHECKING:
     from stepwell.replay.execution import Execution
@@ -175,7 +176,7 @@ def _checked(run: Execution, function: object, args: tuple[Any, ...], kwargs: di
         if inspect.iscoroutine(definition):
             definition.close()
         raise InvalidArgument(
-            f"saga.undo() takes a step, or another function, and its arguments, not {definition!r}: write "
+            f"saga.undo() takes a step, or another function, and its arguments, not {shown(definition)}: write "
             "`saga.undo(refund, receipt)`, without calling it"
         )
     try:

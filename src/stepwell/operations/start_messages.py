@@ -13,6 +13,7 @@ from stepwell.errors import InvalidArgument
 from stepwell.model.clock import MICROSECONDS, microseconds_of, to_seconds
 from stepwell.model.names import check_name
 from stepwell.model.updates import marked
+from stepwell.shown import shown
 
 if TYPE_CHECKING:
     from stepwell.model.journal import Payload
@@ -53,7 +54,7 @@ def deadline_of(run: Execution, deadline: float | timedelta | datetime | None) -
 
 def _checked(given: Any, what: str) -> Sequence[Any]:
     if not isinstance(given, Sequence) or isinstance(given, (str, bytes)):
-        raise InvalidArgument(f"{what} must be a list of tuples, not {given!r}")
+        raise InvalidArgument(f"{what} must be a list of tuples, not {shown(given)}")
     found: Sequence[Any] = cast("Any", given)
     return found
 
@@ -66,7 +67,9 @@ def _message(run: Execution, given: Any) -> Outgoing:
         case (name, value, key):
             check_name(key or "", "the key of a message")
         case _:
-            raise InvalidArgument(f"each of the messages must be (name, value) or (name, value, key), not {given!r}")
+            raise InvalidArgument(
+                f"each of the messages must be (name, value) or (name, value, key), not {shown(given)}"
+            )
     check_name(name, "the name of a message")
     return Outgoing(name, run.codec.encode_untyped(value, f"the message {name!r} that goes with a start"), key)
 
@@ -77,6 +80,6 @@ def _update(run: Execution, given: Any) -> Outgoing:
             check_name(name, "the name of an update")
             check_name(key, "the key of an update")
         case _:
-            raise InvalidArgument(f"each of the updates must be (name, arguments, key), not {given!r}")
+            raise InvalidArgument(f"each of the updates must be (name, arguments, key), not {shown(given)}")
     where = f"the arguments of update {name!r} that goes with a start"
     return Outgoing(marked(name), encoded_arguments(run.codec, tuple(args), None, where), marked(key))

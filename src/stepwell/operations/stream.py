@@ -16,6 +16,7 @@ from stepwell.model.journal import EntryForm, Payload
 from stepwell.model.names import check_name
 from stepwell.operations.calling_run import calling_run, calling_run_or_none
 from stepwell.replay.divergence import Given
+from stepwell.shown import shown
 from stepwell.worker import facts
 from stepwell.worker.operation_kinds import OperationKind
 
@@ -112,7 +113,7 @@ def stream(name: str, type: Any = Any, *, keep: int | None = None, limit: int = 
 
 def _at_least_one(number: object, what: str) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise InvalidArgument(f"{what} of stream() must be a whole number of at least 1, not {number!r}")
+        raise InvalidArgument(f"{what} of stream() must be a whole number of at least 1, not {shown(number)}")
     return number
 
 

@@ -15,6 +15,7 @@ from stepwell.model.clock import MICROSECONDS, to_seconds
 from stepwell.model.journal import EntryForm
 from stepwell.model.waits import Wait
 from stepwell.operations.calling_run import calling_run
+from stepwell.shown import shown
 from stepwell.worker.operation_kinds import OperationKind
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ async def sleep_until(when: datetime) -> None:
 
 def _timestamp(when: object) -> float:
     if not isinstance(when, datetime) or when.tzinfo is None:
-        raise InvalidArgument(f"sleep_until() needs a datetime with a time zone, not {when!r}")
+        raise InvalidArgument(f"sleep_until() needs a datetime with a time zone, not {shown(when)}")
     return when.timestamp()
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from stepwell.errors import InvalidArgument
 from stepwell.model.clock import MICROSECONDS, to_seconds
+from stepwell.shown import shown
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -90,5 +91,5 @@ class VirtualClock:
 
 def _microseconds(time: datetime) -> int:
     if time.tzinfo is None:
-        raise InvalidArgument(f"a clock needs a datetime with a time zone, not {time!r}")
+        raise InvalidArgument(f"a clock needs a datetime with a time zone, not {shown(time)}")
     return (time - _EPOCH) // _MICROSECOND

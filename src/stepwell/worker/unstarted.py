@@ -114,9 +114,10 @@ class Unstarted:
         if record.cancel_requested_at is not None:
             self.cancel(record, work)
             return
-        waited = f"in queue {record.queue!r}" if record.queued else record.reason or "for a worker with room for it"
+        where = f"in queue {record.queue!r}" if record.queued else "for a worker with room for it"
+        why = f"it still waited {where}" if record.queued or not record.reason else record.reason
         error = RunDeadlineExceeded(
-            f"run {record.id!r} did not begin before its deadline: it still waited {waited}. Nothing of it was executed"
+            f"run {record.id!r} did not begin before its deadline: {why}. Nothing of it was executed"
         )
         self._fail_unstarted(record, error, work)
 

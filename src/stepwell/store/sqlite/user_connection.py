@@ -19,7 +19,9 @@ from typing import Any, Final, NoReturn, Protocol
 
 import apsw
 
-from stepwell.errors import EngineClosed, TransactionError
+from stepwell.errors import EngineClosed, InvalidArgument, TransactionError
+from stepwell.model.names import check_text
+from stepwell.shown import shown
 from stepwell.store.changes import Change
 from stepwell.store.sqlite.faults import TransactionGone, concerns_all
 from stepwell.store.store import Lent
@@ -120,6 +122,11 @@ class ReadGate(Gate):
 
 def rows_of(connection: apsw.Connection, sql: str, parameters: Parameters) -> Rows:
     """Execute SQL and return all its rows, with the names of the columns."""
+    check_text(sql, "SQL")
+    if isinstance(parameters, (str, bytes)) or not isinstance(parameters, (Mapping, Sequence)):
+        raise InvalidArgument(
+            f"parameters of SQL are a sequence, for `?`, or a mapping, for `:name`, not {shown(parameters)}"
+        )
     columns: list[str] = []
 
     def note_columns(cursor: apsw.Cursor, _sql: str, _bindings: object) -> bool:

@@ -37,6 +37,7 @@ from stepwell.errors import (
     StoreFailed,
 )
 from stepwell.model.steady import monotonic
+from stepwell.shown import shown
 from stepwell.store.sqlite.file import guard, identify, last_commit, locking, migrate, mounts, paths
 from stepwell.store.sqlite.file.connecting import (
     PAGE_SIZE_BYTES,
@@ -229,7 +230,7 @@ def open_database(
         StorageFull, StoreFailed: the disk is full, or reported an error.
     """
     if durability not in SYNCHRONOUS:
-        raise InvalidArgument(f'durability must be "full" or "normal", not {durability!r}')
+        raise InvalidArgument(f'durability must be "full" or "normal", not {shown(durability)}')
     check_platform(sys.platform)
     check_library(apsw.sqlite_lib_version())
     real = paths.resolve(path)

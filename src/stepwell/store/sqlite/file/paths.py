@@ -13,6 +13,7 @@ import stat
 from typing import Final
 
 from stepwell.errors import FileNotUsable, InvalidArgument
+from stepwell.shown import shown
 
 #: SQLite's limit for Unix paths is 512 bytes, the suffix of the journal included.
 MAX_PATH_BYTES: Final = 500
@@ -32,11 +33,7 @@ def resolve(path: str | os.PathLike[str]) -> str:
 
     Raises `InvalidArgument` for a path of the wrong type, `FileNotUsable` for one that no database can have.
     """
-    name = os.fspath(path) if isinstance(path, os.PathLike) else path
-    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] -- not everyone has a type checker
-        raise InvalidArgument(
-            f"the path of the database must be a str or a path object, not {type(name).__name__} {name!r}"
-        )
+    name = text_of(path, "the path of the database")
     _check_spelling(name)
     try:
         # A leading double slash means the same as one on Linux and macOS, but not in a URI.
@@ -59,6 +56,25 @@ def resolve(path: str | os.PathLike[str]) -> str:
     _check_folder(name, os.path.dirname(real))
     _check_file(name, real)
     return real
+
+
+def text_of(path: str | os.PathLike[str], what: str) -> str:
+    """Return a path as text; raises `InvalidArgument` where it is none, or has characters that no path can have."""
+    name = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] -- not everyone has a type checker
+        raise InvalidArgument(f"{what} must be a str or a path object, not {type(name).__name__} {shown(name)}")
+    if name and not is_usable_name(name):
+        raise FileNotUsable(f"{what} is {shown(name)}: no file has a NUL character, or a lone surrogate, in its name.")
+    return name
+
+
+def is_usable_name(name: str) -> bool:
+    """Tell whether a file can have a name."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name
 
 
 def uri(path: str, mode: str) -> str:
