@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import Final
+from typing import Any, Final
 
 #: How much of a value a message shows, in characters.
 _LONGEST: Final = 200
 
 
-def shown(value: object) -> str:
+def shown(value: Any) -> str:
     """Return a value as messages show it: its `repr`, shortened; its type where that fails, whatever it fails with."""
     try:
         text = repr(value)
