@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from proof.sim import process
 from proof.sim.making import with_story
 from proof.sim.plan import Action, Plan, Worker
-from proof.sim.story_controls import STORY_CONTROLS, Break
+from proof.sim.story_controls import STORY_CONTROLS, Break, act_early
 from proof.sim.world import World
 from stepwell.api.enlisted import Enlisted
 from stepwell.model.journal import Entry
@@ -52,18 +52,6 @@ def _acknowledge_early(stack: ExitStack) -> None:
         start(self, request, lambda _value, _error: None)
 
     stack.enter_context(patch.object(RunRequests, "start", broken))
-
-
-def _act_early(stack: ExitStack) -> None:
-    commit = TurnLoop._commit_together
-
-    def broken(self: TurnLoop, works: list[UnitOfWork]) -> None:
-        for work in works:
-            self.run_steps(list(work.steps))
-            work.steps = []
-        commit(self, works)
-
-    stack.enter_context(patch.object(TurnLoop, "_commit_together", broken))
 
 
 def _act_on_a_failed_commit(stack: ExitStack) -> None:
@@ -343,7 +331,7 @@ _MISSED: Final = (
 
 CONTROLS: Final[dict[str, Break]] = {
     "acknowledge before commit": Break(_acknowledge_early, ("what is acknowledged is durable",)),
-    "a step starts before its commit": Break(_act_early, ("at most once means that the intent is recorded",)),
+    "a step starts before its commit": Break(act_early, ("at most once means that the intent is recorded",)),
     "a step starts though its commit failed": Break(_act_on_a_failed_commit, ("a step follows a commit",)),
     "no epoch in writes": Break(_do_not_fence, ("a fenced worker does not write",)),
     "a timer that fires twice": Break(_fire_twice, ("an operation has one outcome",)),

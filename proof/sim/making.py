@@ -126,9 +126,10 @@ def make(seed: int) -> Plan:
 
 def with_story(plan: Plan, name: str) -> Plan:
     """Return a plan with one of `proof.sim.stories`, in place of its own if it has one, and what is asked for in it."""
-    told = STORIES[name].actions(Random(f"{plan.seed}:{name}"), plan.horizon)
+    horizon = max(plan.horizon, STORIES[name].horizon)
+    told = STORIES[name].actions(Random(f"{plan.seed}:{name}"), horizon)
     others = [action for action in plan.actions if action.kind != "tell"]
-    return plan.but(story=name, actions=tuple(sorted((*others, *told), key=lambda action: action.at)))
+    return plan.but(story=name, horizon=horizon, actions=tuple(sorted((*others, *told), key=lambda action: action.at)))
 
 
 def _worker(chance: Random, index: int, horizon: int) -> Worker:

@@ -11,13 +11,18 @@ from stepwell.operations import map as operation_map
 from stepwell.operations.calling_run import calling_run
 from stepwell.operations.saga import Compensations
 from stepwell.operations.table import OPERATIONS
+from stepwell.runtime.bulk_requests import BulkRequests
 from stepwell.runtime.requests import SettleStep
 from stepwell.runtime.settle_requests import SettleRequests
-from stepwell.store.changes import RunCreated
+from stepwell.runtime.turn import TurnLoop
+from stepwell.store.changes import Change, RunCreated
 from stepwell.store.sql.chapters import Chapters
+from stepwell.store.sql.successors import Successors
 from stepwell.store.sqlite.statements import SQL
-from stepwell.worker import failure_hooks
+from stepwell.worker import activation, failure_hooks, schedule_policy
 from stepwell.worker.runs import Runs
+from stepwell.worker.schedule_policy import Advance
+from stepwell.worker.schedules import Schedules
 from stepwell.worker.settlements import Settler
 from stepwell.worker.starting import add_start
 from stepwell.worker.unit_of_work import Reply, UnitOfWork
@@ -40,6 +45,19 @@ def broken_sql(stack: ExitStack, name: str, before: str, after: str) -> None:
     sql = SQL[name]
     assert before in sql, name
     stack.enter_context(patch.dict(SQL, {name: sql.replace(before, after)}))
+
+
+def act_early(stack: ExitStack) -> None:
+    """Steps start before the commit that they follow."""
+    commit = TurnLoop._commit_together
+
+    def broken(self: TurnLoop, works: list[UnitOfWork]) -> None:
+        for work in works:
+            self.run_steps(list(work.steps))
+            work.steps = []
+        commit(self, works)
+
+    stack.enter_context(patch.object(TurnLoop, "_commit_together", broken))
 
 
 def _answer_twice(stack: ExitStack) -> None:
@@ -128,6 +146,49 @@ def _drop_settlements(stack: ExitStack) -> None:
     stack.enter_context(patch.object(Settler, "take", lambda *_arguments: None))
 
 
+def _tick_in_two_commits(stack: ExitStack) -> None:
+    """That a tick is done with is one commit, the run that it starts the next."""
+    changes = Schedules._changes
+
+    def broken(self: Schedules, decision: Advance) -> list[Change]:
+        both = changes(self, decision)
+        starts = [change for change in both if isinstance(change, RunCreated)]
+        for start in starts:
+            self._runs.batch.lone_work().then(start, lambda _created: None)
+        return [change for change in both if change not in starts]
+
+    stack.enter_context(patch.object(Schedules, "_changes", broken))
+
+
+def _let_runs_overlap(stack: ExitStack) -> None:
+    """What a schedule knows of its runs is forgotten with each decision."""
+    look = schedule_policy._Deciding.look_at_runs
+
+    def broken(self: schedule_policy._Deciding) -> None:
+        look(self)
+        self._running = []
+
+    stack.enter_context(patch.object(schedule_policy._Deciding, "look_at_runs", broken))
+
+
+def _leave_acts_to_the_dead(stack: ExitStack) -> None:
+    stack.enter_context(patch.object(BulkRequests, "take_over", lambda _self: None))
+
+
+def _leave_out_a_page(stack: ExitStack) -> None:
+    """An act on many runs has come further than it has acted."""
+    broken_sql(stack, "bulk_advanced", "before_key = ?3", "before_key = ?3 - 1")
+
+
+def _begin_no_successor(stack: ExitStack) -> None:
+    stack.enter_context(patch.object(Successors, "succeed", lambda *_arguments: None))
+
+
+def _count_no_entries_of_before(stack: ExitStack) -> None:
+    """The length of a journal is forgotten when it is read again, and so is the limit of the workflow."""
+    stack.enter_context(patch.object(activation, "limit_of", lambda _workflow, limit: limit))
+
+
 STORY_CONTROLS: Final[dict[str, Break]] = {
     "a promise is answered twice": Break(
         _answer_twice, ("what is acknowledged is durable", "a run is told the answer"), "promises"
@@ -153,6 +214,21 @@ STORY_CONTROLS: Final[dict[str, Break]] = {
     "a settlement is acknowledged before it is recorded": Break(
         _settle_early, ("what is acknowledged is durable",), "settling"
     ),
+    "a tick and its run are two commits": Break(_tick_in_two_commits, ("a tick has one run",), "schedules"),
+    "the runs of a schedule are not looked at": Break(
+        _let_runs_overlap, ("the runs of a schedule do not overlap",), "schedules"
+    ),
+    "an act on many runs dies with its worker": Break(
+        _leave_acts_to_the_dead, ("an act on many runs goes on",), "bulk acts", crashes=True
+    ),
+    "an act on many runs leaves some out": Break(
+        _leave_out_a_page, ("an act on many runs leaves none out",), "bulk acts"
+    ),
+    "what is to follow a run does not": Break(_begin_no_successor, ("the last start stands",), "starting"),
+    "the limit of a journal is not looked at": Break(
+        _count_no_entries_of_before, ("a journal keeps to its limit",), "long journals"
+    ),
+    "a job is executed before it is recorded": Break(act_early, ("a step follows a commit",), "jobs"),
     "what was said of a step is dropped": Break(
         _drop_settlements, ("what was said of a step is taken",), "settling", crashes=True
     ),

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import heapq
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -411,7 +412,8 @@ def live(plan: Plan, arena: Arena, codec: Codec, *, telling: bool = False) -> tu
     gc.disable()
     violation: Violation | None = None
     try:
-        world.live()
+        with nullcontext() if world.story is None else world.story.surroundings():
+            world.live()
     except Violation as found:
         violation = found
     finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -79,6 +80,8 @@ class Story:
     #: Whether its runs may go on after an end, or be halted.
     ends_are_final: ClassVar[bool] = True
     may_halt: ClassVar[bool] = False
+    #: How long faults go on at least, in microseconds.
+    horizon: ClassVar[int] = 0
 
     def __init__(self, world: World, rows: Callable[..., list[Any]]) -> None:
         self.world = world
@@ -89,6 +92,10 @@ class Story:
     def actions(chance: Random, horizon: int) -> list[Action]:
         """Return what callers ask for, at random: actions of the kind ``tell``, whose `name` says what."""
         raise NotImplementedError
+
+    def surroundings(self) -> AbstractContextManager[None]:
+        """Return what the world is lived in."""
+        return nullcontext()
 
     # --- what callers ask for ----------------------------------------------------------------------------------------
 

@@ -1,0 +1,84 @@
+"""Acts on many runs: each run that there was is acted on, though whoever is at it dies in between."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from random import Random
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from unittest.mock import patch
+
+import stepwell
+from proof.sim.plan import Action
+from proof.sim.stories.pauses import piece
+from proof.sim.stories.story import CALLER, Story, tell
+from stepwell import workflow
+from stepwell.definitions.definition import Workflow
+from stepwell.model.lifecycle import ENDED
+from stepwell.runtime import bulk_requests
+from stepwell.runtime.requests import BulkAct, PauseRun, Request, StartBulk
+from stepwell.store.inspector import RunFilter
+
+if TYPE_CHECKING:
+    from proof.sim.callers import Call
+
+#: So few runs are a page, so that each act has several.
+_PAGE: Final = 2
+_ACTS: Final[tuple[BulkAct, ...]] = ("pause", "cancel", "terminate")
+_BULKS: Final = "SELECT id, act, total, seen, ended_at FROM stepwell_bulk_acts"
+_NEWER: Final = (
+    "SELECT 1 FROM stepwell_runs AS run WHERE run.key = ? "
+    "AND run.created_at >= (SELECT min(created_at) FROM stepwell_bulk_acts)"
+)
+
+
+@workflow(name="story.many")
+async def many(number: int) -> int:
+    """Wait for a word that does not come, after a piece of work."""
+    await piece(number)
+    await stepwell.receive("word", int)
+    return number
+
+
+class Bulk(Story):
+    """See the module."""
+
+    name = "bulk acts"
+    workflows: ClassVar[tuple[Workflow[..., Any], ...]] = (many,)
+    may_rest = ENDED | {"waiting"}
+
+    @staticmethod
+    def actions(chance: Random, horizon: int) -> list[Action]:
+        """See `Story`."""
+        found = [tell(chance.randint(0, horizon // 3), "start", f"b{index}", index) for index in range(7)]
+        found.append(tell(chance.randint(horizon // 3, horizon), "act", chance.choice(_ACTS)))
+        return found
+
+    def request(self, call: Call) -> Request:
+        """See `Story`."""
+        name, target = call.action.name, call.action.target
+        if name == "start":
+            return self.start(call, many, call.action.number)
+        if name == "unpause":
+            return PauseRun(target, paused=False, children=False, actor=CALLER)
+        act = next(act for act in _ACTS if act == target)
+        return StartBulk(act, f"workflow:{many.name}", RunFilter(workflow=many.name), CALLER)
+
+    @contextmanager
+    def surroundings(self) -> Generator[None]:
+        """See `Story`."""
+        with patch.object(bulk_requests, "_CHUNK", _PAGE):
+            yield
+
+    def healed(self) -> None:
+        """See `Story`: by now each act is done, to all runs that there were."""
+        for number, act, total, seen, ended_at in self.rows(_BULKS):
+            what = f"act {number}, {act}: {seen} of {total}"
+            self.require(ended_at is not None, "an act on many runs goes on", what)
+            self.require(seen >= total, "an act on many runs leaves none out", what)
+            for run in self.runs(many):
+                is_done = run.status in ENDED or run.paused or self.rows(_NEWER, run.key)
+                self.require(is_done, "an act on many runs leaves none out", f"{what}: {run.id}")
+        for run in self.runs(many):
+            if run.paused:
+                self.ask("unpause", run.id)
