@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         MapFailed,
         PayloadTooLarge,
         PermanentError,
+        PollTimeout,
         PromiseEnded,
         PromiseNotFound,
         PromiseRejected,
@@ -107,6 +108,7 @@ if TYPE_CHECKING:
     from stepwell.operations.other_run import OtherRun, get_run
     from stepwell.operations.other_run import list as list  # not in __all__: a star import would hide the type
     from stepwell.operations.patch import patched
+    from stepwell.operations.poll import poll_until
     from stepwell.operations.promise import Promise, promise
     from stepwell.operations.publish import publish
     from stepwell.operations.receive import receive
@@ -128,6 +130,7 @@ _HOMES = {
     "stepwell.definitions.reports": ("Progress",),
     "stepwell.model.promise": ("Form",),
     "stepwell.model.failed_run": ("FailedRun",),
+    "stepwell.operations.poll": ("poll_until",),
     "stepwell.operations.promise": ("Promise", "promise"),
     "stepwell.api.async_schedules": ("AsyncScheduleHandle",),
     "stepwell.api.schedules": (
@@ -211,6 +214,7 @@ _HOMES = {
         "StepFailed",
         "StepInterrupted",
         "StepProcessDied",
+        "PollTimeout",
         "StepTimeout",
         "StepwellError",
         "StorageFull",
@@ -336,6 +340,7 @@ __all__ = [
     "PatchCheck",
     "PayloadTooLarge",
     "PermanentError",
+    "PollTimeout",
     "Progress",
     "ProgressInfo",
     "Promise",
@@ -417,6 +422,7 @@ __all__ = [
     "map",
     "now",
     "patched",
+    "poll_until",
     "promise",
     "publish",
     "query",

@@ -38,7 +38,8 @@
     │   ├── WorkflowCodeError      the code of the workflow broke; it is of the class that broke it as well
     │   └── ResultNotSerializable  a step acted, but what it returned cannot be kept
     ├── StepFailed                 a step failed with an exception class that is not imported here
-    ├── StepTimeout                an attempt, or all attempts together, took too long
+    ├── StepTimeout                an attempt, or all attempts together, took too long, or one said nothing for too long
+    ├── PollTimeout                what a polled step returned did not fit in time
     ├── StepInterrupted            an at-most-once step was cut off by a crash; it was not repeated
     ├── StepProcessDied            the child process of an isolated step crashed, or was killed
     ├── PermanentError             raised by a step: do not retry
@@ -326,6 +327,10 @@ class StepFailed(StepwellError):
 
 class StepTimeout(StepwellError, TimeoutError):
     """An attempt of a step exceeded its `timeout`, or its attempts together the `deadline`."""
+
+
+class PollTimeout(StepwellError, TimeoutError):
+    """What a step that `poll_until` calls returned did not fit within its `timeout`."""
 
 
 class StepInterrupted(StepwellError):

@@ -28,6 +28,7 @@ from stepwell.operations import child, timer
 from stepwell.operations import describe as describing
 from stepwell.operations import map as mapping
 from stepwell.operations import other_run as others
+from stepwell.operations import poll as polls
 from stepwell.operations import promise as promising
 from stepwell.operations import publish as publishing
 from stepwell.operations import receive as receiving
@@ -70,6 +71,7 @@ __all__ = [
     "map",
     "now",
     "patched",
+    "poll_until",
     "promise",
     "publish",
     "query",
@@ -416,6 +418,19 @@ def map(
 ) -> builtins.list[Any]:
     """Call a step or a workflow on each of `items`; see `stepwell.map`."""
     return _wait("sync.map()", mapping.map(function, items, limit=limit, tolerate=tolerate, enough=enough))
+
+
+def poll_until(
+    step: Callable[[*Ts], Coroutine[Any, Any, T]] | Callable[[*Ts], T],
+    *args: *Ts,
+    until: Callable[[T], object],
+    every: float | timedelta,
+    timeout: float | timedelta | None = None,
+) -> T:
+    """Call a step again and again until what it returns fits, and return that; see `stepwell.poll_until`."""
+    coroutine: Coroutine[Any, Any, Any] = polls.poll_until(step, *args, until=until, every=every, timeout=timeout)
+    result: T = _wait("sync.poll_until()", coroutine)
+    return result
 
 
 def call(function: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts) -> T:

@@ -30,8 +30,8 @@ CLASSES = {
 }  # fmt: skip
 FUNCTIONS = {
     "continue_as_new", "current", "get_logger", "get_run", "list", "last_failure", "last_result",
-    "scheduled_at", "map", "now", "patched", "promise", "publish", "query", "random", "receive", "run_step", "saga",
-    "send", "set_attributes",
+    "scheduled_at", "map", "now", "patched", "poll_until", "promise", "publish", "query", "random", "receive",
+    "run_step", "saga", "send", "set_attributes",
     "check", "stream",
     "sleep_until", "start", "step", "transaction", "update", "uuid4", "restore", "verify", "workflow",
 }  # fmt: skip
@@ -171,6 +171,7 @@ SIGNATURES: dict[str, list[str]] = {
     "Limit": ["name", "*", "concurrency", "rate"],
     "Rate": ["limit", "per"],
     "Batch": ["size", "within"],
+    "poll_until": ["step", "*args", "until", "every", "timeout"],
     "map": ["function", "items", "*", "limit", "tolerate", "enough"],
     "continue_as_new": ["*args", "kwargs"],
     "now": [],

@@ -307,3 +307,18 @@ def test_outside_of_a_workflow_it_says_so() -> None:
         asyncio.run(run_step("s", lambda: 1))
     with pytest.raises(StepwellError, match=r"sync\.run_step\(\) was called outside"):
         sync.run_step("s", lambda: 1)
+
+
+async def hangs() -> None:
+    await asyncio.Event().wait()
+
+
+def test_a_step_in_place_whose_time_is_up_fails_its_run_and_does_not_halt_it(engine: TestEngine) -> None:
+    @workflow(name="run_step.too_late")
+    async def too_late() -> None:
+        await run_step("hangs", hangs, timeout=0.05)
+
+    run = engine.start(too_late)
+    with pytest.raises(StepTimeout):
+        run.result(30)
+    assert run.status == "failed"

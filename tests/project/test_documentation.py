@@ -480,6 +480,13 @@ def use_transactions(engine: TestEngine) -> Reader:
     return page
 
 
+def poll_until_it_is_done(engine: TestEngine) -> Reader:
+    page = Reader("docs/how-to/poll-until-it-is-done.md", engine)
+    page.execute(0)
+    assert engine.start(page.names["convert"], "job-7").result(30) == "done"
+    return page
+
+
 def say_how_far_a_step_is(engine: TestEngine) -> Reader:
     page = Reader("docs/how-to/say-how-far-a-step-is.md", engine)
     page.execute(0)
@@ -651,6 +658,7 @@ READ: dict[str, Callable[[TestEngine], Reader]] = {
     "docs/how-to/retry-a-step.md": retry_a_step,
     "docs/how-to/run-cpu-bound-steps.md": run_cpu_bound_steps,
     "docs/how-to/run-on-a-schedule.md": run_on_a_schedule,
+    "docs/how-to/poll-until-it-is-done.md": poll_until_it_is_done,
     "docs/how-to/say-how-far-a-step-is.md": say_how_far_a_step_is,
     "docs/how-to/stream-out-of-a-run.md": stream_out_of_a_run,
     "docs/how-to/start-runs.md": all_of("docs/how-to/start-runs.md"),

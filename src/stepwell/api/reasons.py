@@ -269,6 +269,13 @@ def retry(wait: Wait) -> str:
     return f"attempt {wait.attempt} of step {wait.name!r}{when}{after}"
 
 
+def poll(wait: Wait) -> str:
+    """Say that it polls a step."""
+    tries = f"{wait.attempt} {'try' if wait.attempt == 1 else 'tries'}"
+    when = "" if wait.until is None else f", the next one is at {moment(wait.until)}"
+    return f"what step {wait.name!r} returns, which it polls: {tries} so far{when}"
+
+
 def permit(wait: Wait, hindrance: str | None, *, granted: bool) -> str:
     """Say that it waits for a permit of a limit; `hindrance` is why it has none, `granted` that it has one by now."""
     text = f"a permit of limit {wait.limit!r} for step {wait.name!r}"

@@ -56,6 +56,7 @@ class WaitInfo(msgspec.Struct, frozen=True):
     - ``permit``: of the limit `limit`, for the step `name`.
     - ``promise``: that the promise `name` is answered, at the latest at `until`.
     - ``retry``: attempt number `attempt` of the step `name`, at `until`; the one before failed with `error`.
+    - ``poll``: that what the step `name` returns fits; `attempt` tries did not, the next one is at `until`.
     - ``nothing``: something of its code's own that nothing can bring about; `at` is the line.
     - ``more``: `count` further operations.
 

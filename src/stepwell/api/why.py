@@ -176,7 +176,7 @@ class Reasons:
 
     def _has_come(self, record: RunRecord, wait: Wait) -> bool:
         match wait.kind:
-            case "timer" | "retry":
+            case "timer" | "retry" | "poll":
                 return wait.until is not None and wait.until <= self._wall
             case "message":
                 return wait.name in self._inspector.unreceived_names(record.key, _ALL_NAMES)
@@ -222,6 +222,8 @@ class Reasons:
                 return reasons.promise(wait)
             case "retry":
                 return reasons.retry(wait)
+            case "poll":
+                return reasons.poll(wait)
             case "nothing":
                 return reasons.nothing(wait)
             case "more":

@@ -56,3 +56,8 @@ def handler(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
 def predicate(function: Callable[[BaseException], object], error: BaseException) -> object:
     """Ask the predicate of a retry policy about an error."""
     return function(error)
+
+
+def until(function: Callable[[Any], object], value: Any) -> object:
+    """Ask the predicate of a poll about what a step returned."""
+    return function(value)

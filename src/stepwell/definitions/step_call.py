@@ -6,6 +6,7 @@ every step of every run, hence a `msgspec.Struct`: it is made in a third of the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
@@ -16,7 +17,28 @@ from stepwell.definitions.reports import Progress, Reports
 from stepwell.errors import SerializationError
 from stepwell.model.journal import Payload
 from stepwell.model.permit_states import PermitState
+from stepwell.model.progress import ProgressRow
 from stepwell.values.inspection import MISSING
+
+
+class Poll:
+    """That a call is tried again until what it returns fits: every `every` microseconds, for `timeout` at most.
+
+    `until` is asked whether it fits. `tries` returned what did not, the last one of them as attempt number `tried`.
+    `began_at` is 0 until one has ended.
+    """
+
+    __slots__ = ("began_at", "every", "timeout", "tried", "tries", "until")
+
+    def __init__(self, until: Callable[[Any], object], every: int, timeout: int | None) -> None:
+        self.until = until
+        self.every = every
+        self.timeout = timeout
+        self.tries = self.tried = self.began_at = 0
+
+    def ends_at(self, call: StepCall) -> int | None:
+        """Return when it is tried for the last time; None: whenever."""
+        return None if self.timeout is None else (self.began_at or call.first_started_at) + self.timeout
 
 
 class StepCall(msgspec.Struct, eq=False):
@@ -36,7 +58,8 @@ class StepCall(msgspec.Struct, eq=False):
     thread goes on. `leaving` are the numbers of attempts whose leaving is not committed yet, and whether they have
     ended all the same. `interruptions` counts how often the program cancelled the task that executed it.
     `ahead` is that of the run. `forgiven` is how many of its attempts its retry policy does not count any more.
-    `reports` are what its attempts said of how far they are, once one did.
+    `reports` are what its attempts said of how far they are, once one did. `poll` is set where it
+    is called until what it returns fits.
     """
 
     run_key: int
@@ -68,6 +91,7 @@ class StepCall(msgspec.Struct, eq=False):
     ahead: int = 0
     forgiven: int = 0
     reports: Reports | None = None
+    poll: Poll | None = None
 
     def __str__(self) -> str:
         """Name the result, for messages of the codec."""
@@ -77,7 +101,17 @@ class StepCall(msgspec.Struct, eq=False):
 class History:
     """What the journal says of the earlier attempts of one step call."""
 
-    __slots__ = ("attempts", "first_started_at", "forgiven", "last_error", "progress", "refused", "retry_at", "started")
+    __slots__ = (
+        "attempts",
+        "first_started_at",
+        "forgiven",
+        "last_error",
+        "poll",
+        "progress",
+        "refused",
+        "retry_at",
+        "started",
+    )
 
     def __init__(self) -> None:
         self.attempts = 0  # that failed
@@ -89,4 +123,5 @@ class History:
         #: By the number of the code that was executed (see `stepwell.definitions.code_identity`): the failures of
         #: attempts whose results could not be recorded.
         self.refused: dict[int, str] = {}
+        self.poll: ProgressRow | None = None  # what the file has of a poll
         self.progress: Progress | None = None  # what the last attempt said of how far it was

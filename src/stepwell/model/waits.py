@@ -27,6 +27,7 @@ WaitKind: TypeAlias = Literal[
     "permit",  # of the limit `limit`, for the step `name`
     "promise",  # that `name` is answered, until `until` where it has a deadline
     "retry",  # the next attempt, number `attempt`, of the step `name` at `until`; `error` is why the last one failed
+    "poll",  # that what the step `name` returns fits, which `attempt` tries did not; the next one is at `until`
     "nothing",  # something of its code's own, `name`, at the line `at`, that nothing can bring about any more
     "more",  # `count` further operations, which are left out
 ]

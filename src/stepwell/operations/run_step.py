@@ -162,15 +162,7 @@ async def run_step(
     call = StepCall(run.key, run.run_id, definition, name, _NO_FINGERPRINT, args, {}, copy_context(), ahead=run.ahead)
     operation = run.issue("step", name, _NO_FINGERPRINT, definition.converter(run.codec), call)
     call.operation = operation.number
-    operation.future = future
-    try:
-        return await future
-    except BaseException as error:
-        if isinstance(error, asyncio.CancelledError):
-            run.withdraw(operation)
-        # The future holds the error, and the error this frame: a cycle for the collector otherwise.
-        del future, operation
-        raise
+    return await run.outcome_of(operation, future)
 
 
 def _checked(name: str, function: object) -> Callable[..., Any]:

@@ -72,6 +72,8 @@ def _waits(operation: Operation) -> Wait:
     if call.retry_at is None:
         limit = call.definition.step_options.limit
         return Wait("permit", operation.number, operation.name, limit="" if limit is None else limit.name)
+    if call.poll is not None and not call.last_error:
+        return Wait("poll", operation.number, operation.name, until=call.retry_at, attempt=call.poll.tries)
     return Wait(
         "retry", operation.number, operation.name, until=call.retry_at, attempt=call.attempt, error=call.last_error
     )

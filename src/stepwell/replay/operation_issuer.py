@@ -210,6 +210,18 @@ class OperationIssuer:
             del future, operation
             raise
 
+    async def outcome_of(self, operation: Operation, future: asyncio.Future[Any]) -> Any:
+        """Wait for an operation that was issued; withdraw it when the waiting task is cancelled."""
+        operation.future = future
+        try:
+            return await future
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                self.withdraw(operation)
+            # As in `perform`.
+            del future, operation
+            raise
+
     def recorded_next(self) -> Entry | None:
         """Return what the replay under way has in store for the operation that is issued next; None where it is new."""
         return self._expected.get(self._counter + 1)
@@ -387,4 +399,4 @@ class OperationIssuer:
 
 
 #: Where what the journal holds is raised, beside the calls of `Kinds.calls`.
-DELIVERY: Final = frozenset({OperationIssuer.perform.__code__, RAISING})
+DELIVERY: Final = frozenset({OperationIssuer.perform.__code__, OperationIssuer.outcome_of.__code__, RAISING})

@@ -13,6 +13,7 @@ from stepwell.definitions.step_call import StepCall
 from stepwell.model.clock import MICROSECONDS
 from stepwell.model.progress import ProgressRow
 from stepwell.store.progress import ProgressNoted
+from stepwell.worker.polling import row_of
 from stepwell.worker.runs import Runs
 from stepwell.worker.unit_of_work import UnitOfWork
 
@@ -61,8 +62,13 @@ class ProgressKeeper:
 
 def tell_last(attempts: StepCall, work: UnitOfWork, now: int, *, ended: bool) -> None:
     """Write what an attempt that is over said last; `ended`: another one does not follow."""
-    if attempts.reports is not None and (row := _row(attempts, now, ended=ended)) is not None:
-        work.changes.append(ProgressNoted([(attempts.run_key, row)]))
+    rows: list[tuple[int, ProgressRow]] = []
+    if (row := _row(attempts, now, ended=ended)) is not None:
+        rows.append((attempts.run_key, row))
+    if ended and attempts.poll is not None and attempts.poll.tries:
+        rows.append((attempts.run_key, row_of(attempts, attempts.poll, now, ended=True)))
+    if rows:
+        work.changes.append(ProgressNoted(rows))
 
 
 def _row(attempts: StepCall, now: int, *, ended: bool) -> ProgressRow | None:

@@ -17,6 +17,7 @@ from stepwell.worker.facts import TransactionDue
 from stepwell.worker.failure_log import attempt_failed
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.permits import Permits
+from stepwell.worker.polling import go_on
 from stepwell.worker.progress import tell_last
 from stepwell.worker.runs import Runs
 from stepwell.worker.unit_of_work import UnitOfWork
@@ -34,6 +35,8 @@ class StepDispatch:
         history = run.history.pop(operation.number)
         attempts.attempt, attempts.forgiven = history.attempts + 1, history.forgiven
         attempts.first_started_at = history.first_started_at or self._runs.now
+        if history.poll is not None and attempts.poll is not None:
+            go_on(attempts.poll, history.poll)
         if history.progress is not None:
             attempts.reports = Reports(history.progress)
         if history.started and attempts.definition.step_options.delivery == "at-most-once":

@@ -9,7 +9,7 @@ from stepwell.definitions import invoke
 from stepwell.definitions.callables import refuse_coroutine
 from stepwell.definitions.code_identity import code_fingerprint
 from stepwell.definitions.reports import Progress
-from stepwell.definitions.step_call import History, StepCall
+from stepwell.definitions.step_call import History, Poll, StepCall
 from stepwell.errors import SerializationError, StepProcessDied, StepTimeout
 from stepwell.model.clock import MICROSECONDS
 from stepwell.model.journal import CUT_OFF, Entry, EntryKind, Payload
@@ -28,6 +28,7 @@ from stepwell.worker.claims import Claims
 from stepwell.worker.failure_log import attempt_failed, failed_unheard
 from stepwell.worker.loaded_run import LoadedRun, Pausing
 from stepwell.worker.permits import Permits
+from stepwell.worker.polling import fits, out_of_time, remembered, try_again
 from stepwell.worker.progress import tell_last
 from stepwell.worker.runs import Runs
 from stepwell.worker.streams import has_written
@@ -79,7 +80,9 @@ class StepOutcomes:
                 self._permits.over(attempts, runs.batch.lone_work())
             return
         work: UnitOfWork = run.work or runs.batch.work_of(run)
-        if attempts.error is None and attempts.refused is None:
+        if attempts.poll is not None and self._polled(run, attempts, attempts.poll, work):
+            pass
+        elif attempts.error is None and attempts.refused is None:
             run.active -= 1
             del run.calls[number]
             entry = Entry(
@@ -93,7 +96,7 @@ class StepOutcomes:
                 attempts.attempt,
                 attempts.started_at,
             )
-            if attempts.reports is not None:
+            if attempts.reports is not None or attempts.poll is not None:
                 tell_last(attempts, work, runs.now, ended=True)
             work.changes.append(entry)
             run.entries += 1
@@ -114,6 +117,37 @@ class StepOutcomes:
         """Free the permit that an attempt was left with, whose execution is over now; an event."""
         self._permits.free(attempts, attempt, self._runs.batch.lone_work())
 
+    def _polled(self, run: LoadedRun, attempts: StepCall, poll: Poll, work: UnitOfWork) -> bool:
+        """Go on with a poll after a try that returned what does not fit, or end it; False where that is not so."""
+        if attempts.error is not None or attempts.refused is not None:
+            return False
+        now = self._runs.now
+        try:
+            if fits(attempts, poll, self._runs.codec):
+                return False
+        except Exception as error:  # noqa: BLE001 - what the predicate raises is what the poll raises
+            problem: Exception = error
+        else:
+            run.active -= 1
+            self._permits.ended(attempts, work)
+            tell_last(attempts, work, now, ended=False)
+            if try_again(run, attempts, poll, work, now):
+                return True
+            run.active += 1
+            problem = out_of_time(attempts, poll)
+        self._end_poll(run, attempts, problem, work)
+        return True
+
+    def _end_poll(self, run: LoadedRun, attempts: StepCall, problem: Exception, work: UnitOfWork) -> None:
+        run.active -= 1
+        self._permits.ended(attempts, work)
+        del run.calls[attempts.operation]
+        tell_last(attempts, work, self._runs.now, ended=True)
+        workflow = run.execution.definition.name
+        work.extra.lines.append(attempt_failed(attempts, workflow, problem, None, self._runs.now))
+        failure = self._runs.codec.pack_failure(failure_json(problem))
+        self._activator.deliver(run, _entry(attempts, "step_failed", failure, self._runs.now), work)
+
     def _failed(self, run: LoadedRun, attempts: StepCall, work: UnitOfWork, now: int) -> None:
         """Record an attempt that ended without a result, and what follows: another attempt, an exception, or a halt."""
         run.active -= 1
@@ -124,6 +158,14 @@ class StepOutcomes:
         error = attempts.error
         assert error is not None
         retry_at = self._retry_at(attempts, error, now)
+        if attempts.poll is not None and retry_at is not None:
+            attempts.poll.began_at = attempts.poll.began_at or attempts.first_started_at
+            ends_at = attempts.poll.ends_at(attempts)
+            if ends_at is not None and now >= ends_at:
+                cause, error, retry_at = error, out_of_time(attempts, attempts.poll), None
+                error.__cause__ = cause
+            elif ends_at is not None:
+                retry_at = min(retry_at, ends_at)
         deadline_at = _deadline(attempts)
         too_late = retry_at is not None and deadline_at is not None and retry_at >= deadline_at
         if too_late:
@@ -295,6 +337,8 @@ def attempt_history(
         elif entry.kind in ("step", "step_failed"):
             found.pop(entry.op, None)
     for row in progress:
-        if row.kind == "step":
+        if row.kind == "poll":
+            remembered(found.setdefault(row.op, History()), row)
+        elif row.kind == "step":
             found.setdefault(row.op, History()).progress = Progress(row.done, row.total, row.note, row.attempt)
     return found
