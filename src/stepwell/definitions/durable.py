@@ -160,7 +160,9 @@ class Definition(Generic[P, R]):
     def read_back(self, codec: Codec, result: object, where: object) -> tuple[Payload, Any]:
         """Return what is recorded of a result, and what is delivered in place of it; raises `SerializationError`."""
         try:
-            return self.converter(codec).roundtrip(result, where)
+            known = self._shared.converter  # `converter` once more, in line: each step passes here
+            converter = known[1] if known is not None and known[0] is codec else self.converter(codec)
+            return converter.roundtrip(result, where)
         except SerializationError:
             raise
         except Exception as error:

