@@ -118,6 +118,20 @@ async def hostile(payload: object) -> object:
     return payload
 
 
+LONG = "x" * 255
+LONG_QUEUE = Queue(LONG)
+
+
+@step(name=LONG)
+async def long_step() -> None: ...
+
+
+@workflow(name=LONG)
+async def long_names() -> None:
+    await long_step()
+    await publish("k" * 255, "v" * 3_000)
+
+
 @workflow(name="shop.import")
 async def many_operations(count: int) -> int:
     for number in range(count):
@@ -161,6 +175,11 @@ def fill(engine: Engine, orders: int = 40, *, is_hostile: bool = True) -> None:
     engine.schedule(nightly, id="heartbeat", every=300).trigger()
     for name, payload in HOSTILE.items() if is_hostile else ():
         engine.start(hostile, payload, id=f"hostile {name} <i>").result(timeout=60)
+    if is_hostile:
+        about = {"attributes": {"a" * 60: "v" * 200}, "tags": ["t" * 60]}
+        engine.start(long_names, id=LONG, queue=LONG_QUEUE, **about).result(timeout=60)
+        engine.queue(LONG).pause(reason="r" * 400)
+        engine.schedule(nightly, id="y" * 200, cron="*/7 3-5 1,15 * MON-FRI", zone="America/Argentina/ComodRivadavia")
     for run in runs:
         with suppress(PermanentError):
             run.result(timeout=60)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -79,6 +81,29 @@ def test_queues_are_paused_changed_and_emptied(engine: Engine, acting: Browser) 
     assert acting.submit("/queues/act?name=ui.post", act="resume").status_code == 303
     assert not engine.queue(POST).info().paused
     assert acting.submit("/queues/act?name=nowhere", act="pause").status_code == 404
+
+
+def test_a_queue_says_how_much_came_through(engine: Engine, acting: Browser) -> None:
+    for order in ("good", "bad", "better"):
+        engine.start(checkout, order, id=order, queue=POST)
+    for order in ("good", "bad", "better"):
+        with suppress(ValueError):
+            engine.get(order).result(timeout=30)
+    text = " ".join(acting.get("/queues").text.split())
+    assert '<dt>Ended in the last hour</dt><dd>3, <span class="is-failed">1 failed</span></dd>' in text
+
+
+@pytest.mark.parametrize(
+    "page", ["/", "/runs?filter=status:failed", "/run?id=order-1&op=1", "/queues", "/database", "/nowhere"]
+)
+def test_behind_a_proxy_every_address_begins_where_it_is(made: Path, page: str) -> None:
+    visitor = Browser(
+        app(made, token=TOKEN), base_url="http://localhost", headers={"Origin": "http://localhost"}, root_path="/flows"
+    )
+    assert visitor.post("/flows/login", data={"token": TOKEN}).status_code == 200
+    addresses = re.findall(r'(?:href|src|action)="([^"#][^"]*)"', visitor.get(f"/flows{page}").text)
+    assert len(addresses) > 2
+    assert [each for each in addresses if not each.startswith("/flows/")] == []
 
 
 def test_schedules_are_paused_triggered_and_backfilled(engine: Engine, acting: Browser) -> None:

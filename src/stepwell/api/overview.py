@@ -163,6 +163,11 @@ class OverviewService:
                     counts[span] = count
         return Throughput(width_seconds, ended, failed)
 
+    def through_queues(self, seconds: int) -> dict[str, tuple[int, int]]:
+        """Return how many runs out of each queue ended in the last seconds, and how many of them failed."""
+        found = self._inspector.ended_by_queue(self._time().now - seconds * MICROSECONDS)
+        return {queue: (ended, failed) for queue, ended, failed in found}
+
     def oldest(self, statuses: tuple[Status, ...], limit: int) -> list[str]:
         """Return the ids of the runs that were started first of those that are pending, halted or failed."""
         return self._inspector.oldest_of(statuses, limit)

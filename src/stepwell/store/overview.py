@@ -71,6 +71,10 @@ class OverviewReads(Protocol):
         """Return the same of those of them that failed."""
         ...
 
+    def ended_by_queue(self, since: int) -> list[tuple[str, int, int]]:
+        """Return, of each queue out of which runs ended since then, how many ended and how many of them failed."""
+        ...
+
     def oldest_of(self, statuses: Sequence[Status], limit: int) -> list[str]:
         """Return the ids of the runs that have been in one of these states (of those that need somebody) longest."""
         ...

@@ -50,6 +50,10 @@ class OverviewReader(Reader):
         """Return how many of these failed."""
         return self._rows("failed_since", since, width)
 
+    def ended_by_queue(self, since: int) -> list[tuple[str, int, int]]:
+        """Return, of each queue out of which runs ended since then, how many ended and how many of them failed."""
+        return self._rows("ended_by_queue", since)
+
     def oldest_of(self, statuses: Sequence[Status], limit: int) -> list[str]:
         """Return the ids of the runs that have been in one of these states longest."""
         return self._firsts("oldest_of", to_json(list(statuses)), limit)

@@ -50,6 +50,11 @@ SELECT (ended_at - ?1) / ?2, count(*) FROM stepwell_runs
 WHERE status = 'failed' AND (status = 'pending' OR status = 'halted' OR status = 'failed') AND ended_at >= ?1
 GROUP BY 1 ORDER BY 1;
 
+-- name: ended_by_queue
+-- ?1 since. Each of those that ended since then is looked at.
+SELECT queue, count(*), sum(status = 'failed') FROM stepwell_runs INDEXED BY stepwell_runs_by_end
+WHERE ended_at IS NOT NULL AND ended_at >= ?1 AND queue IS NOT NULL GROUP BY queue;
+
 -- name: oldest_of
 -- ?1 statuses as a JSON array, all of them of the index on states, ?2 limit. The first ones by key are the oldest.
 SELECT id FROM stepwell_runs

@@ -17,6 +17,10 @@ from stepwell.ui.site import Page, Site, Visit
 
 _BOUNDS: Final = ("concurrency", "per_worker", "partition_concurrency")
 _MAX_DIGITS: Final = 9
+#: Throughput is that of the last hour; of a file with more runs it is counted beside the page, for so long at most.
+_HOUR_SECONDS: Final = 3_600
+_FEW: Final = 100_000
+_LONG_SECONDS: Final = 60.0
 
 
 class QueueRow(msgspec.Struct, frozen=True):
@@ -42,15 +46,26 @@ def routes(site: Site) -> list[Route]:
                 raise InvalidArgument(f"{what!r} is nothing that can be done to a queue")
         return f"/queues?{urlencode({'done': 'unpause' if what == 'resume' else what}, quote_via=quote)}"
 
-    return [Route("/queues", site.page(_queues)), Route("/queues/act", site.act(act), methods=["POST"])]
+    def queues(reads: ReadService, _visit: Visit) -> Page:
+        through: dict[str, tuple[int, int]] | None
+        if reads.newest_key() <= _FEW:
+            through = site.sums.get("queues", lambda: reads.through_queues(_HOUR_SECONDS))
+        else:
+            through = site.sums.soon("queues", lambda: site.face.look(_through, seconds=_LONG_SECONDS))
+        return Page("queues.html", {"page": "queues", "queues": _rows(reads), "through": through, "bounds": _BOUNDS})
+
+    return [Route("/queues", site.page(queues)), Route("/queues/act", site.act(act), methods=["POST"])]
 
 
-def _queues(reads: ReadService, _visit: Visit) -> Page:
-    rows = [
+def _through(reads: ReadService) -> dict[str, tuple[int, int]]:
+    return reads.through_queues(_HOUR_SECONDS)
+
+
+def _rows(reads: ReadService) -> list[QueueRow]:
+    return [
         QueueRow(info, list(reversed(reads.acts_of_queue(info.name)[-3:])), f"queue:{quoted(info.name)} status:pending")
         for info in reads.queues()
     ]
-    return Page("queues.html", {"page": "queues", "queues": rows, "bounds": _BOUNDS})
 
 
 def _bounds(visit: Visit) -> dict[str, int | None]:
