@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -82,6 +83,31 @@ def test_what_had_not_ended_is_paused_and_nothing_is_executed_again_before_someb
         engine.get("a").unpause()
         assert engine.get("a").result(60) == "a"
     assert CHARGED == ["c", "a"]
+
+
+def test_only_runs_that_match_are_paused_where_that_is_said(
+    orders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backup = orders.with_name("copy.db")
+    assert restore(backup, orders, only="id:a").paused == 1
+    assert states(orders)["b"] in {"pending", "waiting"}
+    for wrong, text in (("", "it is empty"), ("stauts:x", "status")):
+        with pytest.raises(InvalidArgument, match=text):
+            restore(backup, orders, only=wrong)
+    with pytest.raises(InvalidArgument, match="goes with"):
+        restore(backup, orders, only="id:a", in_flight="go-on")
+    for answer, paused in (("\n", 2), ("g\n", 0), ("id:b\n", 1)):
+        monkeypatch.setattr("sys.stdin", Terminal(f"y\n{answer}"))
+        assert main(["restore", str(backup), "--db", str(orders)]) == 0
+        assert list(states(orders).values()).count("paused") == paused
+        assert "What becomes of them? [p]" in capsys.readouterr().err
+
+
+class Terminal(io.StringIO):
+    """Somebody who types these lines."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 @pytest.mark.parametrize("in_flight", ["pause", "go-on"])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 
 from stepwell import Engine, receive, workflow
@@ -31,6 +33,16 @@ def test_runs_are_listed_by_a_filter(orders: str, capsys: pytest.CaptureFixture[
     assert [run["id"] for run in json.loads(capsys.readouterr().out)] == ["order-2", "order-1"]
     assert main(["list", "stauts:pending", "--db", orders]) == 2
     assert "is 'status' meant" in capsys.readouterr().err
+
+
+def test_a_failure_that_cannot_be_read_hides_no_other_run(orders: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(apsw.Connection(orders)) as connection:
+        change = "status = 'failed', started_at = 1, ended_at = 1, error = x'7f00'"
+        connection.execute(f"UPDATE stepwell_runs SET {change} WHERE id = 'other'")
+    assert main(["list", "--db", orders]) == 0
+    shown = capsys.readouterr().out
+    assert "order-2" in shown
+    assert "SerializationError: Cannot read a recorded failure" in shown
 
 
 def test_an_act_on_many_is_counted_and_asked_about(

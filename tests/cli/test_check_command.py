@@ -56,5 +56,10 @@ def test_the_exit_code_says_whether_all_go_on(desk: Desk) -> None:
     assert missing.returncode == 1
     assert "no workflow 'shop.checkout' is defined here" in missing.stdout
     assert desk.run("check", "other", "--missing-ok").returncode == 0
+    whole = desk.run("verify", "--module", "shop")
+    assert (whole.returncode, "; 12 journals of runs that go on replayed" in whole.stdout) == (0, True)
+    unfit = desk.run("verify", "--module", "after")
+    assert (unfit.returncode, unfit.stdout.count("does not replay: ")) == (1, 12)
+    assert unfit.stdout.startswith("orders.db is whole, but does not fit this code:\n")
     unknown = desk.run("check", "nowhere")
     assert unknown.returncode == 2

@@ -10,6 +10,7 @@ import msgspec
 from stepwell.api.acts import user_at_host
 from stepwell.api.backup import Progress, readable, silent
 from stepwell.api.engine import Engine
+from stepwell.api.filters import parse
 from stepwell.errors import InvalidArgument, RunEnded, RunHalted, RunNotFound
 from stepwell.shown import is_one_of, shown
 
@@ -40,6 +41,7 @@ def restore(
     path: str | os.PathLike[str],
     *,
     in_flight: InFlight = "pause",
+    only: str | None = None,
     reason: str | None = None,
     by: str | None = None,
     progress: Progress | None = None,
@@ -49,7 +51,8 @@ def restore(
     The backup knows nothing of what happened after it was made. Steps that its runs executed since would be executed
     again, so the runs that had not ended are paused (``in_flight="pause"``): look at each, and unpause it, settle its
     step, or cancel it. Its schedules are paused as well, whose ticks since had their runs. ``"go-on"`` lets all go on
-    at once. `reason` and `by` are recorded with each pause.
+    at once. `only`: a filter (see `stepwell.Engine.list`) of those that are paused, where the steps of the others may
+    be repeated. `reason` and `by` are recorded with each pause.
 
     The backup is looked through first, as by `verify`, and stays as it is. A restore that is cut off leaves the file as
     it was, or is finished by another call. Raises `FileInUse` while workers or other programs have the file open,
@@ -57,20 +60,24 @@ def restore(
     """
     if not is_one_of(in_flight, ("pause", "go-on")):
         raise InvalidArgument(f'in_flight must be "pause" or "go-on", not {shown(in_flight)}')
+    if only is not None:
+        if in_flight != "pause":
+            raise InvalidArgument('`only` says which runs are paused, so it goes with in_flight="pause"')
+        if parse(only).is_empty:
+            raise InvalidArgument("`only` is a filter of the runs to pause, as in 'workflow:payments'; it is empty")
     from stepwell.store.sqlite import backup as files
     from stepwell.store.sqlite.file.paths import text_of
 
     source, target = text_of(backup, "the path of the backup"), text_of(path, "the path of the file")
     told = progress or silent
     with files.restoring(source, target, readable=readable, progress=told) as place:
-        counted = paused = schedules = 0
+        paused = schedules = 0
         told("pausing what was under way", 0, 0)
         why, who = reason or f"restored from the backup {place.backup!r}", by or user_at_host()
         with Engine(place.partial, workflows=[]) as engine:
-            for run_id in _in_flight(engine):
-                counted += 1
-                if in_flight == "pause":
-                    paused += _paused(engine, run_id, why, who)
+            counted = len(_in_flight(engine))
+            for run_id in _in_flight(engine, only or "") if in_flight == "pause" else []:
+                paused += _paused(engine, run_id, why, who)
             for schedule in engine.schedules() if in_flight == "pause" else []:
                 if not schedule.info().paused:
                     schedule.pause(note=why, by=who)
@@ -79,12 +86,12 @@ def restore(
     return Restoration(place.path, place.backup, previous, place.found.runs, counted, paused, schedules)
 
 
-def _in_flight(engine: Engine) -> list[str]:
-    """Return the ids of the runs that have not ended, but for halted ones, which do nothing by themselves."""
+def _in_flight(engine: Engine, only: str = "") -> list[str]:
+    """Return the ids of the runs that match and have not ended, but for halted ones, which do nothing by themselves."""
     found: list[str] = []
     for status in ("pending", "running", "waiting"):
         before: str | None = None
-        while page := engine.list(status=status, limit=_PAGE, before=before):
+        while page := engine.list(only, status=status, limit=_PAGE, before=before):
             found += [run.id for run in page]
             before = page[-1].id
     return list(dict.fromkeys(found))

@@ -146,7 +146,10 @@ class RunInfo(msgspec.Struct, frozen=True):
         """Make it from a row, from why it is as it is, and from how far its operations are that have not ended."""
         error = None
         if record.error is not None:
-            type_name, message = codec.failure_summary(record.error)
+            try:
+                type_name, message = codec.failure_summary(record.error)
+            except SerializationError as unreadable:  # a list with one such run shows all the others
+                type_name, message = type(unreadable).__name__, str(unreadable)
             error = f"{type_name}: {message}"
         created_at = to_datetime(record.created_at, record.ahead)
         updated_at = to_datetime(record.updated_at, record.ahead)

@@ -139,6 +139,11 @@ def run_argument(function: _Function) -> _Function:
     return click.argument("run", metavar="RUN", shell_complete=ids)(function)
 
 
+def run_or_many(function: _Function) -> _Function:
+    """Give a command the parameter `run`: a run's id, or None where a filter says which ones."""
+    return click.argument("run", metavar="[RUN]", required=False, shell_complete=ids)(function)
+
+
 def json_option(function: _Function) -> _Function:
     """Give a command the parameter `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(function)

@@ -10,31 +10,45 @@ from stepwell.cli.acting import client, confirmed, refuse, said
 from stepwell.cli.database import database_option
 from stepwell.cli.exit_codes import FAILED
 from stepwell.cli.group import command
-from stepwell.cli.options import json_option, reason_option, run_argument, yes_option
-from stepwell.cli.printing import print_json
-from stepwell.cli.reading import reads, record_of
+from stepwell.cli.many import act_on_all, one_or_many, where_options
+from stepwell.cli.options import json_option, reason_option, run_or_many, yes_option
+from stepwell.cli.reading import record_of
 from stepwell.runtime.requests import BulkAct
 
 
-@command("terminate", "stepwell terminate order-42 --reason 'its code is gone'")
-@run_argument
+@command(
+    "terminate",
+    "stepwell terminate order-42 --reason 'its code is gone'",
+    "stepwell terminate --where 'workflow:shop.old status:running' --reason 'its code is gone'",
+)
+@run_or_many
 @database_option
+@where_options
+@yes_option
 @reason_option("Why; the run's result shows it, and `stepwell show`.")
-def terminate(run: str, db: str, reason: str | None) -> None:
-    """End a run without its code."""
+def terminate(run: str | None, db: str, where: str | None, dry_run: bool, yes: bool, reason: str | None) -> int:
+    """End runs without their code."""
+    one_or_many(run, where, dry_run=dry_run)
+    if run is None:
+        return act_on_all(db, "terminate", where or "", yes=yes, dry_run=dry_run, reason=reason)
     record = record_of(db, run)
     with client(db) as engine:
         engine.get(record.id).terminate(**said(reason))
     click.echo(f"run {record.id!r} is terminated")
+    return 0
 
 
-@command("delete", "stepwell delete order-42 --yes")
-@run_argument
+@command("delete", "stepwell delete order-42 --yes", "stepwell delete --where 'tag:test ended<-1d' --dry-run")
+@run_or_many
 @database_option
+@where_options
 @yes_option
 @reason_option("Why; the log shows it.")
-def delete(run: str, db: str, yes: bool, reason: str | None) -> int:
-    """Delete a run that has ended, or that nobody has begun."""
+def delete(run: str | None, db: str, where: str | None, dry_run: bool, yes: bool, reason: str | None) -> int:
+    """Delete runs that have ended, or that nobody has begun."""
+    one_or_many(run, where, dry_run=dry_run)
+    if run is None:
+        return act_on_all(db, "delete", where or "", yes=yes, dry_run=dry_run, reason=reason)
     record = record_of(db, run)
     if not yes and not confirmed(f"Run {record.id!r}, its journal and its values will be gone."):
         refuse("stepwell delete: nothing is done")
@@ -61,21 +75,5 @@ def bulk(
     act: str, filter: tuple[str, ...], db: str, yes: bool, dry_run: bool, reason: str | None, as_json: bool
 ) -> int:
     """Act on all runs that a filter matches."""
-    wanted, text = cast("BulkAct", act), " ".join(filter)
-    with reads(db) as read:
-        number = read.count(read.bulk_filter(wanted, text))
-    runs = f"{number} run{'' if number == 1 else 's'}"
-    if dry_run:
-        click.echo(f"{act} of {runs}")
-        return 0
-    if not yes and not confirmed(f"{act} of {runs} that match {text!r}."):
-        refuse("stepwell bulk: nothing is done")
-        return FAILED
-    with client(db) as engine:
-        done = engine.bulk(wanted, text, **said(reason))
-    if as_json:
-        print_json(done)
-    else:
-        left = f", {done.refused} refused: the log says why" if done.refused else ""
-        click.echo(f"{act}: {done.seen - done.refused} of {done.total} runs{left}")
-    return FAILED if done.refused else 0
+    text = " ".join(filter)
+    return act_on_all(db, cast("BulkAct", act), text, yes=yes, dry_run=dry_run, reason=reason, as_json=as_json)

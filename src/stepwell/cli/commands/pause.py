@@ -12,7 +12,8 @@ from stepwell.cli.acting import client, refuse, said
 from stepwell.cli.database import database_option
 from stepwell.cli.exit_codes import USAGE
 from stepwell.cli.group import command
-from stepwell.cli.options import reason_option
+from stepwell.cli.many import act_on_all, one_or_many, where_options
+from stepwell.cli.options import reason_option, yes_option
 from stepwell.cli.reading import reads
 from stepwell.errors import RunNotFound
 
@@ -22,14 +23,33 @@ _which = click.option(
 _children = click.option("--children", is_flag=True, help="Of a run: and all runs below it that have not ended.")
 
 
-@command("pause", "stepwell pause order-42 --reason 'the shop is down'", "stepwell pause mails")
-@click.argument("name", metavar="RUN_OR_QUEUE")
+@command(
+    "pause",
+    "stepwell pause order-42 --reason 'the shop is down'",
+    "stepwell pause mails",
+    "stepwell pause --where workflow:shop.checkout --reason 'the shop is down'",
+)
+@click.argument("name", metavar="[RUN_OR_QUEUE]", required=False)
 @database_option
 @_which
 @_children
+@where_options
+@yes_option
 @reason_option("Why; `stepwell show` or `stepwell queues` shows it.")
-def pause(name: str, db: str, is_run: bool | None, children: bool, reason: str | None) -> int:
-    """Pause a run, a queue or a limit."""
+def pause(
+    name: str | None,
+    db: str,
+    is_run: bool | None,
+    children: bool,
+    where: str | None,
+    dry_run: bool,
+    yes: bool,
+    reason: str | None,
+) -> int:
+    """Pause a run, a queue or a limit, or all runs that match."""
+    one_or_many(name, where, dry_run=dry_run)
+    if name is None:
+        return act_on_all(db, "pause", where or "", yes=yes, dry_run=dry_run, reason=reason)
     found = _found(name, db, is_run=is_run, children=children)
     if found is None:
         return USAGE
@@ -44,14 +64,28 @@ def pause(name: str, db: str, is_run: bool | None, children: bool, reason: str |
     return 0
 
 
-@command("unpause", "stepwell unpause order-42", "stepwell unpause mails")
-@click.argument("name", metavar="RUN_OR_QUEUE")
+@command("unpause", "stepwell unpause order-42", "stepwell unpause mails", "stepwell unpause --where id:order-*")
+@click.argument("name", metavar="[RUN_OR_QUEUE]", required=False)
 @database_option
 @_which
 @_children
+@where_options
+@yes_option
 @reason_option("Why; it stands among the acts.")
-def unpause(name: str, db: str, is_run: bool | None, children: bool, reason: str | None) -> int:
-    """Let a paused run go on, or open a queue or limit again."""
+def unpause(
+    name: str | None,
+    db: str,
+    is_run: bool | None,
+    children: bool,
+    where: str | None,
+    dry_run: bool,
+    yes: bool,
+    reason: str | None,
+) -> int:
+    """Let paused runs go on, or open a queue or limit again."""
+    one_or_many(name, where, dry_run=dry_run)
+    if name is None:
+        return act_on_all(db, "unpause", where or "", yes=yes, dry_run=dry_run, reason=reason)
     found = _found(name, db, is_run=is_run, children=children)
     if found is None:
         return USAGE

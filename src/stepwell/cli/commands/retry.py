@@ -12,6 +12,7 @@ from stepwell.cli.acting import carried_out, client, confirmed, missing_worker, 
 from stepwell.cli.database import database_option
 from stepwell.cli.exit_codes import FAILED
 from stepwell.cli.group import command
+from stepwell.cli.many import act_on_all, one_or_many, where_options
 from stepwell.cli.options import ids, reason_option, since, yes_option
 from stepwell.cli.printing import counted
 from stepwell.cli.reading import reads
@@ -29,6 +30,7 @@ class _Filters(TypedDict):
     "retry",
     "stepwell retry order-42 order-43",
     "stepwell retry --workflow shop.checkout --started-since 24h --dry-run",
+    "stepwell retry --where 'status:failed customer=acme' --reason 'the bank answers again'",
 )
 @click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=ids)
 @database_option
@@ -46,7 +48,7 @@ class _Filters(TypedDict):
     metavar="TIME",
     help="Only runs that began then or later: 90m, 24h, 7d ago, or a time as 2026-11-27T16:00Z.",
 )
-@click.option("--dry-run", is_flag=True, help="Count the runs, and do nothing.")
+@where_options
 @yes_option
 @reason_option()
 def retry(
@@ -56,6 +58,7 @@ def retry(
     workflow: str | None,
     id_prefix: str | None,
     started_since: datetime | timedelta | None,
+    where: str | None,
     dry_run: bool,
     yes: bool,
     reason: str | None,
@@ -70,7 +73,12 @@ def retry(
     if runs:
         if dry_run or any(value is not None for value in filters.values()):
             raise InvalidArgument("either name runs, or say which ones by options, not both")
+        one_or_many(runs, where, dry_run=dry_run)
         return _retry_each(runs, db, reason)
+    if where is not None:
+        if any(value is not None for value in filters.values()):
+            raise InvalidArgument("say which runs either by --where or by the other options, not by both")
+        return act_on_all(db, "retry", where, yes=yes, dry_run=dry_run, reason=reason)
     return _retry_all(filters, db, dry_run=dry_run, yes=yes, reason=reason)
 
 

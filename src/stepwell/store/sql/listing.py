@@ -26,6 +26,8 @@ from stepwell.store.sql.queue_facts import to_json
 FEW: Final = 4_000
 #: How many keys are sorted, where the runs of a condition may lie far back and its index does not have them by age.
 SORTED: Final = 150_000
+#: Keys are in the order of creation but for what several processes do at a time: far less than this, an hour.
+_LATE_MICROSECONDS: Final = 3_600_000_000
 _NO_KEY: Final = 2**63 - 1
 _LAST_CHARACTER: Final = chr(sys.maxunicode)
 #: What yields the keys of the runs in a state, where an index has them.
@@ -202,16 +204,37 @@ def _walked(rows: Rows, run_filter: RunFilter, given: tuple[Any, ...]) -> list[A
         return rows("runs_listed_up", *given[:7], key, *given[8:])
     walks = _by_age(run_filter)
     if walks:
+        given = _from_bound(rows, run_filter, given)
         found = [rows(name, *given, *more) for name, more in walks]
         return list(islice(heapq.merge(*found, key=_newest_first), run_filter.limit)) if len(found) > 1 else found[0]
     if run_filter.id_prefix:
         prefix = run_filter.id_prefix, run_filter.id_prefix + _LAST_CHARACTER
         if rows("prefix_counted", *prefix, SORTED)[0][0] < SORTED:
             return rows("runs_listed_by_prefix", *given)
-    if run_filter.created_before is not None and not run_filter.is_exact:
-        values = (*given[:7], run_filter.before_key, *given[8:], run_filter.before_time)
+    latest = _created_before(run_filter)
+    if latest is not None and not run_filter.is_exact:
+        values = (*given[:6], latest, run_filter.before_key, *given[8:], run_filter.before_time)
         return rows(_WALKS[what, sign], *values)
     return rows("runs_listed", *given)
+
+
+def _from_bound(rows: Rows, run_filter: RunFilter, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Have a walk along keys begin at the bound of a time, where there is one, and not pass by all that is newer."""
+    latest = _created_before(run_filter)
+    if latest is None or run_filter.is_exact:
+        return given
+    found = rows("key_created_before", latest + _LATE_MICROSECONDS)
+    first = found[0][0] + 1 if found else 0
+    return (*given[:7], min(given[7], first), *given[8:])
+
+
+def _created_before(run_filter: RunFilter) -> int | None:
+    """Return before when all that match were created, None: nothing says so. What began, or ended, was there before.
+
+    So a walk begins there, and does not pass by all that is newer.
+    """
+    bounds = run_filter.created_before, run_filter.started_before, run_filter.ended_before
+    return min((bound for bound in bounds if bound is not None), default=None)
 
 
 def _by_age(run_filter: RunFilter) -> _Keys:

@@ -320,3 +320,7 @@ SELECT queue, runs FROM (
     SELECT '' AS queue, (SELECT count(*) FROM stepwell_runs) - (SELECT coalesce(sum(runs), 0) FROM queued) AS runs
     UNION ALL SELECT queue, runs FROM queued
 ) WHERE runs > 0 ORDER BY 1;
+
+-- name: key_created_before
+-- ?1 when: the last run that was created before.
+SELECT key FROM stepwell_runs WHERE created_at < ?1 ORDER BY created_at DESC LIMIT 1;
