@@ -45,6 +45,9 @@ class Sizes:
     journal_entries: int = 20_000
     long_journal_entries: int = 100_000
     journal_rounds: int = 5
+    lives: int = 10_000
+    schedules: int = 1_000_000
+    ticks: int = 86_400
 
 
 TINY = Sizes(
@@ -75,6 +78,9 @@ TINY = Sizes(
     journal_entries=20,
     long_journal_entries=50,
     journal_rounds=1,
+    lives=20,
+    schedules=100,
+    ticks=100,
 )
 
 

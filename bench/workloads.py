@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench import baseline, queues, several
 from bench.figures import Figure, System, figure, milliseconds
+from bench.lives import lives
 from bench.measure import Process, in_turns, occupied_bytes
 
 
@@ -292,6 +293,7 @@ WORKLOADS: dict[str, Callable[[System, Path], list[Figure]]] = {
     "isolated": several.isolated,
     "crowd": _crowd,
     "replay": replay,
+    "lives": lives,
 }
 
 STEPWELL = System(

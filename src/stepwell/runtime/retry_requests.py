@@ -121,7 +121,9 @@ class RetryRequests:
         """
         uncancelled: list[int] = []
         family: list[tuple[RunRecord, RunRetried | RunRewound]] = []
-        for child in self._children(record.key, (*RETRIABLE, *_ALIVE, "running")):
+        # Only those that a part of the journal started that stays: most runs have none, and are many in an act.
+        children = self._children(record.key, (*RETRIABLE, *_ALIVE, "running")) if undoing.children else ()
+        for child in children:
             if child.key in self._coming or not _comes_along(record, child, undoing):
                 continue
             if child.status in RETRIABLE:
@@ -149,6 +151,8 @@ class RetryRequests:
         after = 0
         while page := self._inspector.journal(key, after=after, limit=_PAGE):
             entries += page
+            if len(page) < _PAGE:
+                break
             after = page[-1].position
         return entries
 
