@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import stepwell
 from stepwell import (
     AsyncEngine,
     Connection,
@@ -535,3 +536,89 @@ def test_the_line_prints_streams_as_they_grow(
     run.result(30)
     follower.join(30)
     assert [line.split()[-1] for line in (told + capsys.readouterr().out).splitlines()] == ["two", "three"]
+
+
+# --- maps -------------------------------------------------------------------------------------------------------------
+
+
+@workflow(name="progress.naps")
+async def naps(seconds: int) -> int:
+    await asyncio.sleep(seconds)
+    if seconds == 40:
+        raise LookupError("not this one")
+    return seconds
+
+
+@workflow(name="progress.maps")
+async def maps(seconds: list[int], tolerate: int | None) -> int:
+    return len(await stepwell.map(naps, seconds, tolerate=tolerate))
+
+
+@workflow(name="progress.maps_blocking")
+def maps_blocking(seconds: list[int], tolerate: int | None) -> int:
+    return len(stepwell.sync.map(naps, seconds, tolerate=tolerate))
+
+
+@pytest.mark.parametrize("code", [maps, maps_blocking])
+@pytest.mark.parametrize("parked", [False, True])
+def test_a_map_that_takes_long_says_how_far_it_is(engine: TestEngine, code: Any, parked: bool) -> None:
+    engine.reopen(max_waiting_in_memory=0 if parked else 100)
+    run = engine.start(code, [20, 40, 60, 80], 1, id="r")
+    engine.idle()
+    engine.advance(1)
+    (found,) = run.info().progress
+    assert (found.kind, found.name, found.operation, found.words) == ("map", "progress.naps", 1, "0 of 4 (0 %)")
+    assert found.attempt is None
+    engine.advance(21)
+    assert run.info().progress[0].words == "1 of 4 (25 %)"
+    engine.advance(20)
+    assert run.info().progress[0].words == "1 of 4 (50 %), 1 failed"
+    engine.crash()
+    engine.reopen()
+    engine.advance(20)
+    (found,) = engine.get("r").info().progress
+    assert (found.done, found.failed, found.total) == (2, 1, 4)
+    engine.advance(20)
+    assert engine.get("r").result(30) == 4
+    assert rows(engine) == [(1, "map", 3, 4, None, 1)]
+
+
+def test_a_map_that_is_cancelled_or_fails_is_over(engine: TestEngine) -> None:
+    run = engine.start(maps, [20, 40, 60], None, id="r")
+    engine.advance(30)
+    assert run.info().progress[0].done == 1
+    engine.advance(20)
+    with pytest.raises(LookupError):
+        run.result(30)
+    assert rows(engine) == [(1, "map", 1, 3, None, 1)]
+
+
+def test_two_maps_at_once_are_told_apart_and_a_short_one_writes_nothing(engine: TestEngine) -> None:
+    @workflow(name="progress.two_maps")
+    async def two_maps() -> None:
+        await stepwell.map(naps, [0] * 20)
+        await asyncio.gather(stepwell.map(naps, [10, 20]), stepwell.map(naps, [30]))
+
+    run = engine.start(two_maps, id="r")
+    engine.advance(5)
+    assert [(each.total, each.done) for each in run.info().progress] == [(2, 0), (1, 0)]
+    engine.advance(30)
+    run.result(30)
+    assert [row[3] for row in rows(engine)] == [2, 1]
+
+
+def test_a_map_of_hundreds_costs_no_commit_an_item(engine: TestEngine) -> None:
+    @step(name="progress.one")
+    async def one(number: int) -> int:
+        return number
+
+    @workflow(name="progress.many")
+    async def many(number: int) -> int:
+        return len(await stepwell.map(one, range(number), limit=10))
+
+    commits = []
+    for number in (300, 600):
+        before = engine._session.engine_thread.turn_loop.commits
+        engine.start(many, number).result(60)
+        commits.append(engine._session.engine_thread.turn_loop.commits - before)
+    assert commits[1] - commits[0] < 60

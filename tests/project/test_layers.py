@@ -199,6 +199,7 @@ INSIDE: dict[str, list[list[str]]] = {
             "greenlets",
             "handlers",
             "loop_host",
+            "map_count",
             "source_location",
             "stable_order",
             "tasks",

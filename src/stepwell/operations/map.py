@@ -13,6 +13,7 @@ from stepwell.definitions.durable import unwrapped
 from stepwell.errors import DefinitionError, InvalidArgument, MapFailed
 from stepwell.operations.calling_run import calling_run
 from stepwell.replay.execution import Execution
+from stepwell.replay.map_count import MapCount
 from stepwell.shown import shown
 
 T = TypeVar("T")
@@ -116,9 +117,39 @@ async def map(
     work = list(items)
     at_once = len(work) if limit is None else _at_least_one(limit, "limit")
 
-    def call(index: int) -> Coroutine[Any, Any, Any]:
-        return run.call_async(definition, (*first, work[index]), named)
+    count = MapCount(definition.name, len(work), run.now)
 
+    async def call(index: int) -> Any:
+        if not count.op:
+            count.op = run.issued_so_far + 1
+            run.count(count)
+        try:
+            result = await run.call_async(definition, (*first, work[index]), named)
+        except Exception:
+            count.failed += 1
+            run.count(count)
+            raise
+        count.done += 1
+        run.count(count)
+        return result
+
+    try:
+        return await _counted(run, call, work, definition.name, at_once, tolerate, enough)
+    finally:
+        count.is_over = True
+        if count.op:
+            run.count(count)
+
+
+async def _counted(
+    run: Execution,
+    call: CallOne,
+    work: Sequence[Any],
+    name: str,
+    at_once: int,
+    tolerate: int | str | None,
+    enough: int | None,
+) -> list[Any]:
     if tolerate is None and enough is None:
         return await _all(run, call, len(work), at_once)
     wanted = len(work) if enough is None else _at_least_one(enough, "enough")
@@ -130,7 +161,7 @@ async def map(
     borne = _Borne(work, wanted if enough is not None else len(work), bearable)
     await _some(run, call, borne, at_once)
     if len(borne.errors) > bearable:
-        raise MapFailed(borne.failure(definition.name), [error for _, error in sorted(borne.errors.items())])
+        raise MapFailed(borne.failure(name), [error for _, error in sorted(borne.errors.items())])
     return borne.outcome()
 
 

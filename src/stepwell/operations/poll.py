@@ -26,7 +26,7 @@ Ts = TypeVarTuple("Ts")
 
 
 @overload
-async def poll_until(  # type: ignore[overload-overlap] # a coroutine is a result as well; the first that fits is meant
+async def poll_until(
     step: Callable[[*Ts], Coroutine[Any, Any, T]],
     *args: *Ts,
     until: Callable[[T], object],

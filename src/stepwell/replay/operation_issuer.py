@@ -29,6 +29,7 @@ from stepwell.replay.kinds import Kinds
 from stepwell.replay.loop import DeterministicLoop
 from stepwell.replay.loop_host import Handle
 from stepwell.replay.loop_thread import LoopThread
+from stepwell.replay.map_count import MapCount
 from stepwell.replay.operation import CodeOutcome, Operation
 from stepwell.replay.source_location import awaited, executing_at, waiting_at
 from stepwell.replay.tasks import is_done
@@ -68,6 +69,7 @@ class OperationIssuer:
         "ahead",
         "closed",
         "codec",
+        "counts",
         "definition",
         "halted",
         "issued",
@@ -119,6 +121,7 @@ class OperationIssuer:
         self.judged = ""  # the update whose validator is executed just now
         self.judged_error: StepwellError | None = None  # what such a one tried
         self.withdrawn: list[Operation] = []
+        self.counts: list[MapCount] = []  # maps that have come further, for the worker
         self.loop = DeterministicLoop.create(self, thread, greenlets=greenlets or not definition.is_async)
         self._seed = f"{record.id}:{record.created_at}"
         self._counter: int = 0
@@ -142,6 +145,12 @@ class OperationIssuer:
     def issued_so_far(self) -> int:
         """The number of the operation that was issued last."""
         return self._counter
+
+    def count(self, count: MapCount) -> None:
+        """Take note that a map has come further."""
+        if not count.is_noted:
+            count.is_noted = True
+            self.counts.append(count)
 
     def issue(
         self,

@@ -30,6 +30,7 @@ from stepwell.worker.journal_length import growing_long, limit_of, next_look, to
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.operation_kinds import OperationTable
 from stepwell.worker.parked import waits_for_nothing, waits_of
+from stepwell.worker.progress import ProgressKeeper
 from stepwell.worker.run_endings import RunEndings
 from stepwell.worker.runs import Runs
 from stepwell.worker.spinning import Spinning
@@ -54,8 +55,10 @@ class Activator:
         endings: RunEndings,
         executions: Executions,
         spinning: Spinning,
+        progress: ProgressKeeper,
     ) -> None:
         self._runs = runs
+        self._progress = progress
         self._openings, self._withdrawals = operations.openings, operations.withdrawals
         self._looks, self._expirations = operations.looks, operations.expirations
         self._steps = steps
@@ -115,8 +118,8 @@ class Activator:
                             self._steps.dispatch(run, attempts, work)
                     else:
                         self._openings[operation.kind](self._runs, run, operation, work)
-            if execution.withdrawn:
-                self._withdraw_all(run, work)
+            if execution.withdrawn or execution.counts:
+                self._take_note(run, work)
             if execution.outcome is not None:
                 return self._endings.end(run, execution.outcome, work)
             if (
@@ -229,10 +232,13 @@ class Activator:
         self._runs.memory.rest(run)
         return None
 
-    def _withdraw_all(self, run: LoadedRun, work: UnitOfWork) -> None:
+    def _take_note(self, run: LoadedRun, work: UnitOfWork) -> None:
+        """Act on what the code has given up, and on how far its maps are."""
         withdrawn, run.execution.withdrawn = run.execution.withdrawn, []
         for operation in withdrawn:
             self._withdraw(run, operation, work)
+        counts, run.execution.counts = run.execution.counts, []
+        self._progress.counted(run, counts, work)
 
     def _withdraw(self, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
         if operation.kind == "step":

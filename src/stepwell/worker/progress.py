@@ -7,18 +7,23 @@ none costs a commit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from stepwell.definitions.step_call import StepCall
 from stepwell.model.clock import MICROSECONDS
 from stepwell.model.progress import ProgressRow
+from stepwell.replay.map_count import MapCount
 from stepwell.store.progress import ProgressNoted
+from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.polling import row_of
 from stepwell.worker.runs import Runs
 from stepwell.worker.unit_of_work import UnitOfWork
 
 #: How often it is written.
 _EVERY: Final = MICROSECONDS // 2
+#: From when on a map is one that takes long; of others nothing is written.
+_LONG: Final = MICROSECONDS
 
 
 class ProgressKeeper:
@@ -27,6 +32,7 @@ class ProgressKeeper:
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
         self._steps: dict[StepCall, None] = {}
+        self._maps: dict[tuple[int, int], tuple[LoadedRun, MapCount]] = {}  # by run and operation
         self._written_at = 0
         self._due_at: int | None = None
 
@@ -36,6 +42,27 @@ class ProgressKeeper:
         self._note_due(self._written_at + _EVERY)
         if self._due_at is not None and self._due_at <= self._runs.now:
             self.advance(self._runs.now)
+
+    def counted(self, run: LoadedRun, counts: Sequence[MapCount], work: UnitOfWork) -> None:
+        """Take note that maps have come further, or are over: of one that took long, that is written at once."""
+        now = self._runs.now
+        for count in counts:
+            count.is_noted = False
+            is_long = now - count.began_at >= _LONG
+            if not count.is_over:
+                self._maps[run.key, count.op] = run, count
+                self._note_due(max(count.began_at + _LONG, self._written_at + _EVERY))
+                continue
+            self._maps.pop((run.key, count.op), None)
+            if is_long:
+                work.changes.append(ProgressNoted([(run.key, _row_of_map(count, now))]))
+
+    def leave(self, run: LoadedRun) -> None:
+        """Write what is known of the maps of a run that leaves memory, at rest."""
+        found = [key for key, (each, _) in self._maps.items() if each is run] if self._maps else []
+        rows = [(run.key, _row_of_map(self._maps.pop(key)[1], self._runs.now)) for key in found]
+        if rows:
+            self._runs.batch.lone_work().changes.append(ProgressNoted(rows))
 
     def _note_due(self, at: int) -> None:
         if self._due_at is None or at < self._due_at:
@@ -50,6 +77,15 @@ class ProgressKeeper:
         self._due_at, self._written_at = None, now
         steps, self._steps = self._steps, {}
         rows = [(attempts.run_key, row) for attempts in steps if (row := self._row_of(attempts, now)) is not None]
+        maps, self._maps = self._maps, {}
+        for key, (run, count) in maps.items():
+            if self._runs.memory.runs.get(run.key) is not run:
+                continue
+            if now - count.began_at >= _LONG:
+                rows.append((run.key, _row_of_map(count, now)))
+            else:
+                self._maps[key] = run, count
+                self._note_due(max(count.began_at + _LONG, now + _EVERY))
         if rows:
             self._runs.batch.lone_work().changes.append(ProgressNoted(rows))
 
@@ -69,6 +105,22 @@ def tell_last(attempts: StepCall, work: UnitOfWork, now: int, *, ended: bool) ->
         rows.append((attempts.run_key, row_of(attempts, attempts.poll, now, ended=True)))
     if rows:
         work.changes.append(ProgressNoted(rows))
+
+
+def _row_of_map(count: MapCount, now: int) -> ProgressRow:
+    return ProgressRow(
+        op=count.op,
+        kind="map",
+        name=count.name,
+        attempt=0,
+        done=count.done,
+        total=count.total,
+        failed=count.failed,
+        note=None,
+        began_at=count.began_at,
+        at=now,
+        ended=count.is_over,
+    )
 
 
 def _row(attempts: StepCall, now: int, *, ended: bool) -> ProgressRow | None:

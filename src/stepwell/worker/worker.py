@@ -91,7 +91,8 @@ class Worker:
         self.spinning = Spinning(runs)
         self._dispatch = dispatch = StepDispatch(runs, permits)
         endings = RunEndings(runs, dispatch)
-        self.activator = Activator(runs, operations, dispatch, endings, executions, self.spinning)
+        self.progress = ProgressKeeper(runs)
+        self.activator = Activator(runs, operations, dispatch, endings, executions, self.spinning, self.progress)
         self._letting_go = LettingGo(runs, permits)
         self.carrier = Carrier(runs, self.activator, endings, self._letting_go)
         self.unstarted = Unstarted(runs, endings, self.carrier, takes_work=takes_work)
@@ -109,7 +110,6 @@ class Worker:
             runs, self.activator, self.carrier, self.unstarted, self.claims, self.loader, self._letting_go
         )
         self.outcomes = Outcomes(runs, self._letting_go, self.carrier, self.steps)
-        self.progress = ProgressKeeper(runs)
         self.schedules = Schedules(runs, takes_work=takes_work)
         #: All that has times of its own.
         self.due = DueTimes(self.claims, agenda, self._timers, self.schedules, self.progress)
@@ -300,6 +300,7 @@ class Worker:
         """
         parked = self.memory.beyond(0 if self.runs.draining else self.runs.limits.waiting)
         for run in parked:
+            self.progress.leave(run)
             self._letting_go.forget(run)
             if run.queue is not None:
                 self.runs.queue_touched(run.queue)
