@@ -74,6 +74,7 @@ class LoadedRun:
         "receivers",
         "requests",
         "resumed",
+        "rounds",
         "runs_before",
         "sending",
         "shares_ids",
@@ -128,6 +129,7 @@ class LoadedRun:
         self.halted_before: str | None = None  # why, where it is tried again without being asked for
         self.pausing: Pausing | None = None  # not None: it is paused as soon as its attempts under way have ended
         self.streams: StreamBooks | None = None  # what it has written to, once it has
+        self.rounds = 0  # in how many events, one after the other, it has set timers that were due at once
         self.spin: Spin | None = None  # not None: the code goes round without waiting
         self.suspect = False  # it was under way when workers died (see `Membership.reap`)
         self.work: Any = None  # the uncommitted `UnitOfWork` that touches this run

@@ -113,6 +113,11 @@ class RunCache:
             if due is not None:
                 heappush(self._due, (due, run.key))
 
+    def arm_at(self, run: LoadedRun, due: int) -> None:
+        """Note that a run is looked at no sooner than then, whatever it is due at, unless something comes for it."""
+        run.armed = due
+        heappush(self._due, (due, run.key))
+
     def pop_due(self, now: int) -> LoadedRun | None:
         """Return a run that is due, the longest due first; None when there is none. It must be armed again."""
         while self._due and self._due[0][0] <= now:

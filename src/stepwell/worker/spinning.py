@@ -54,7 +54,7 @@ class Spinning:
         if spin.ticks < EAGER_TICKS or run.execution.has_news:
             self._queue(run, spin)
         elif spin.due is None:
-            spin.due = self._runs.now + _pause(spin.ticks)
+            spin.due = self._runs.now + pause_after(spin.ticks)
 
     def look(self, run: LoadedRun) -> None:
         """Queue the tick of a run whose pause is over."""
@@ -77,7 +77,7 @@ class Spinning:
             self._runs.later(TicksDue())
 
 
-def _pause(ticks: int) -> int:
+def pause_after(ticks: int) -> int:
     """Return how long a run rests after so many ticks, in microseconds."""
     steps = min(ticks - EAGER_TICKS, 10_000)  # beyond, the power would not fit into a float
     return int(min(_FIRST_PAUSE * _GROWTH**steps, _LONGEST_PAUSE))
