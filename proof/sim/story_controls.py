@@ -19,7 +19,7 @@ from stepwell.store.changes import Change, RunCreated
 from stepwell.store.sql.chapters import Chapters
 from stepwell.store.sql.successors import Successors
 from stepwell.store.sqlite.statements import SQL
-from stepwell.worker import activation, failure_hooks, schedule_policy
+from stepwell.worker import activation, failure_hooks, schedule_policy, step_outcomes
 from stepwell.worker.runs import Runs
 from stepwell.worker.schedule_policy import Advance
 from stepwell.worker.schedules import Schedules
@@ -189,6 +189,11 @@ def _count_no_entries_of_before(stack: ExitStack) -> None:
     stack.enter_context(patch.object(activation, "limit_of", lambda _workflow, limit: limit))
 
 
+def _forget_tries(stack: ExitStack) -> None:
+    """What the file has of a poll is not read with its run."""
+    stack.enter_context(patch.object(step_outcomes, "remembered", lambda _history, _row: None))
+
+
 STORY_CONTROLS: Final[dict[str, Break]] = {
     "a promise is answered twice": Break(
         _answer_twice, ("what is acknowledged is durable", "a run is told the answer"), "promises"
@@ -228,6 +233,7 @@ STORY_CONTROLS: Final[dict[str, Break]] = {
     "the limit of a journal is not looked at": Break(
         _count_no_entries_of_before, ("a journal keeps to its limit",), "long journals"
     ),
+    "a poll forgets its tries at a crash": Break(_forget_tries, ("a poll keeps its tries",), "polling", crashes=True),
     "a job is executed before it is recorded": Break(act_early, ("a step follows a commit",), "jobs"),
     "what was said of a step is dropped": Break(
         _drop_settlements, ("what was said of a step is taken",), "settling", crashes=True

@@ -11,6 +11,7 @@ from proof.sim.stories.fan_out import FanOut
 from proof.sim.stories.jobs import Jobs
 from proof.sim.stories.long_journals import LongJournals
 from proof.sim.stories.pauses import Pauses
+from proof.sim.stories.polling import Polling
 from proof.sim.stories.promises import Promises
 from proof.sim.stories.rewinding import Rewinding
 from proof.sim.stories.sagas import Sagas
@@ -21,6 +22,6 @@ from proof.sim.stories.story import Story
 
 _ALL: Final[tuple[type[Story], ...]] = (
     *(Promises, Failures, FanOut, Pauses, Chapters, Rewinding, Sagas, Settling),
-    *(Schedules, Bulk, Starting, LongJournals, Jobs),
+    *(Schedules, Bulk, Starting, LongJournals, Jobs, Polling),
 )
 STORIES: Final[dict[str, type[Story]]] = {story.name: story for story in _ALL}
