@@ -160,3 +160,30 @@ def test_agents_look_and_act_only_where_that_is_allowed(database: Path) -> None:
         assert "an agent of" in await called("show_run", run="order-1")
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["list"],
+        ["list", "--counts"],
+        ["show", "other"],
+        ["queues"],
+        ["workers"],
+        ["schedules"],
+        ["promises"],
+        ["verify"],
+        ["doctor", "--json"],
+    ],
+)
+def test_a_copy_that_nobody_may_write_to_is_looked_into_and_nothing_is_made_beside_it(
+    orders: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: list[str]
+) -> None:
+    copy = tmp_path / "copy.db"
+    assert main(["backup", str(copy), "--db", orders]) == 0
+    copy.chmod(0o444)
+    assert main([*line, "--db", str(copy)]) in {0, 1}
+    assert "cannot be opened" not in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["copy.db"]
+    assert main(["send", "order-parent", "go", "--db", str(copy)]) == 1
+    assert "is read-only, or not readable, for this user" in capsys.readouterr().err

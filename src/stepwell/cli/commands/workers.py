@@ -13,6 +13,8 @@ from stepwell.cli.database import database_option
 from stepwell.cli.group import command
 from stepwell.cli.options import json_option
 from stepwell.cli.printing import counted, for_this_file, print_json, print_table, when
+from stepwell.cli.reading import reads
+from stepwell.errors import FileNotUsable
 
 
 @command("workers", "stepwell workers", "stepwell workers --json")
@@ -20,10 +22,14 @@ from stepwell.cli.printing import counted, for_this_file, print_json, print_tabl
 @json_option
 def workers(db: str, as_json: bool) -> None:
     """List workers."""
-    with client(db) as engine:
-        own = engine._session.engine_thread.turn_loop.claimed().epoch
-        found = [worker for worker in engine.workers() if worker.epoch != own]
-        in_flight = engine._session.reads.runs_by_version()
+    try:
+        with client(db) as engine:  # only a worker can ask another one whether it answers
+            own = engine._session.engine_thread.turn_loop.claimed().epoch
+            found = [worker for worker in engine.workers() if worker.epoch != own]
+            in_flight = engine._session.reads.runs_by_version()
+    except FileNotUsable:
+        with reads(db) as read:  # a copy that may not be written to
+            found, in_flight = read.workers(), read.runs_by_version()
     if as_json:
         print_json(found)
         return

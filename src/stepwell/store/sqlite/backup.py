@@ -24,7 +24,14 @@ import apsw
 
 from stepwell.errors import FileInUse, FileNotUsable, InvalidArgument, StorageFull
 from stepwell.store.sqlite.file import copying, locking, migrate, mounts, paths
-from stepwell.store.sqlite.file.connecting import check_library, connect, reader_pragmas, set_pragmas, translate
+from stepwell.store.sqlite.file.connecting import (
+    check_library,
+    connect,
+    mode_of_looking,
+    reader_pragmas,
+    set_pragmas,
+    translate,
+)
 from stepwell.store.sqlite.peers.membership import Membership
 from stepwell.store.sqlite.verify import Findings, findings
 
@@ -81,7 +88,7 @@ def back_up(
 
 
 def _existing(path: str) -> str:
-    real = paths.resolve(path)
+    real = paths.resolve(path, to_look=True)
     if not os.path.exists(real):
         raise FileNotUsable(f"There is no file {real!r}. Give the path of the file that the workers have open.")
     mounts.check_mount(real)
@@ -126,8 +133,7 @@ def verify(path: str, *, readable: Callable[[bytes], bool], progress: Progress) 
     real = _existing(path)
     with unpacked(real) as plain:
         try:
-            # Not "ro": the last connection could not remove the log that a file in WAL mode makes it open.
-            connection = connect(plain, "rw" if os.access(plain, os.W_OK) else "ro")
+            connection = connect(plain, mode_of_looking(plain))
             try:
                 set_pragmas(connection, plain, reader_pragmas())
                 if int(connection.pragma("application_id")) != migrate.APPLICATION_ID:

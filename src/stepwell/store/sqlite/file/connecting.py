@@ -69,12 +69,24 @@ def translate(error: apsw.Error, path: str) -> StoreError:
             return FileNotUsable(f"{path!r} cannot be opened: {type(error).__name__}: {error}.")
 
 
-def connect(path: str, mode: Literal["ro", "rw"]) -> apsw.Connection:
+def mode_of_looking(path: str) -> Literal["ro", "rw", "immutable"]:
+    """Return how whoever only looks opens the file at the real `path`.
+
+    As a rule ``rw``: a connection that is opened "ro", when it is the last, cannot remove the empty log that it made.
+    Where this user may not write, SQLite can make no log beside the file: without one nobody works on the file, and it
+    is read as it stands.
+    """
+    if paths.may_write(path):
+        return "rw"
+    return "ro" if paths.size_bytes(path + paths.WAL_SUFFIX) else "immutable"
+
+
+def connect(path: str, mode: Literal["ro", "rw", "immutable"]) -> apsw.Connection:
     """Return a connection to the existing file at the real `path`, guarded against hostile schemas; no pragmas yet.
 
     Raises `FileNotUsable` where SQLite does not accept a setting, `apsw.Error` where the file cannot be opened.
     """
-    flag = apsw.SQLITE_OPEN_READONLY if mode == "ro" else apsw.SQLITE_OPEN_READWRITE
+    flag = apsw.SQLITE_OPEN_READWRITE if mode == "rw" else apsw.SQLITE_OPEN_READONLY
     connection = apsw.Connection(paths.uri(path, mode), flags=flag | apsw.SQLITE_OPEN_URI)
     connection.set_busy_timeout(round(BUSY_TIMEOUT_SECONDS * 1000))
     for name, value in (

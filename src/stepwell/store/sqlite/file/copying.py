@@ -19,6 +19,7 @@ from typing import Final
 import apsw
 
 from stepwell.store.sqlite.file import paths
+from stepwell.store.sqlite.file.connecting import mode_of_looking
 
 #: What is told how many pages of how many are copied.
 Progress = Callable[[int, int], None]
@@ -39,7 +40,7 @@ def copy_database(path: str, target: str, progress: Progress = _silent) -> None:
     The copy is not synced yet, see `publish`. Half of one is left where it fails, see `discard`.
     """
     os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    source = open_plain(path, "rw")
+    source = open_plain(path, mode_of_looking(path))
     try:
         source.pragma("query_only", 1)
         source.execute("BEGIN")
@@ -64,7 +65,7 @@ def copy_database(path: str, target: str, progress: Progress = _silent) -> None:
 
 def open_plain(path: str, mode: str) -> apsw.Connection:
     """Return a connection without any of the settings of an engine's, to a file that no engine has."""
-    flag = apsw.SQLITE_OPEN_READONLY if mode == "ro" else apsw.SQLITE_OPEN_READWRITE
+    flag = apsw.SQLITE_OPEN_READWRITE if mode == "rw" else apsw.SQLITE_OPEN_READONLY
     return apsw.Connection(paths.uri(path, mode), flags=flag | apsw.SQLITE_OPEN_URI)
 
 

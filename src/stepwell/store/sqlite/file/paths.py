@@ -28,10 +28,11 @@ LOCK_SUFFIX: Final = "-lock"
 PEERS_SUFFIX: Final = "-peers"
 
 
-def resolve(path: str | os.PathLike[str]) -> str:
+def resolve(path: str | os.PathLike[str], *, to_look: bool = False) -> str:
     """Return the absolute path of `path` without symbolic links, after checking what lies there.
 
-    Raises `InvalidArgument` for a path of the wrong type, `FileNotUsable` for one that no database can have.
+    Whoever opens it `to_look` need not be allowed to write to it, or beside it. Raises `InvalidArgument` for a path of
+    the wrong type, `FileNotUsable` for one that no database can have.
     """
     name = text_of(path, "the path of the database")
     _check_spelling(name)
@@ -53,9 +54,21 @@ def resolve(path: str | os.PathLike[str]) -> str:
                 f"{name!r} is named like a file that belongs to a database, not like one. "
                 f"Give the database itself, which would be {real.removesuffix(suffix)!r}."
             )
-    _check_folder(name, os.path.dirname(real))
-    _check_file(name, real)
+    _check_folder(name, os.path.dirname(real), to_look=to_look)
+    _check_file(name, real, to_look=to_look)
     return real
+
+
+def may_write(real: str) -> bool:
+    """Tell whether this user may write to the existing file at `real`, and beside it.
+
+    Root may write to anything; a file that nobody may write was still made read-only by someone for a reason.
+    """
+    return (
+        bool(os.stat(real).st_mode & 0o222)
+        and _has_access(real, os.R_OK | os.W_OK)
+        and _has_access(os.path.dirname(real), os.W_OK | os.X_OK)
+    )
 
 
 def text_of(path: str | os.PathLike[str], what: str) -> str:
@@ -132,18 +145,18 @@ def _check_encoding(name: str) -> None:
         ) from None
 
 
-def _check_folder(name: str, folder: str) -> None:
+def _check_folder(name: str, folder: str, *, to_look: bool) -> None:
     if not os.path.isdir(folder):
         kind = "is not a folder" if os.path.lexists(folder) else "does not exist"
         raise FileNotUsable(f"{name!r} cannot be opened: {folder!r} {kind}. Create the folder first.")
-    if not _has_access(folder, os.W_OK | os.X_OK):
+    if not _has_access(folder, os.X_OK if to_look else os.W_OK | os.X_OK):
         raise FileNotUsable(
             f"{name!r} cannot be opened: the folder {folder!r} is not writable for this user, and SQLite keeps its log "
             "beside the file. Change the folder's permissions or owner, or put the file elsewhere."
         )
 
 
-def _check_file(name: str, real: str) -> None:
+def _check_file(name: str, real: str, *, to_look: bool) -> None:
     try:
         found = os.stat(real)
     except FileNotFoundError:
@@ -155,8 +168,12 @@ def _check_file(name: str, real: str) -> None:
         raise FileNotUsable(f"{name!r} is a folder. Give the path of a file in it, as {example!r}.")
     if not stat.S_ISREG(found.st_mode):
         raise FileNotUsable(f"{name!r} is not a plain file but a device, pipe or socket.")
-    # Root may write to anything; a file that nobody may write was still made read-only by someone for a reason.
-    if not found.st_mode & 0o222 or not _has_access(real, os.R_OK | os.W_OK):
+    if to_look:
+        if not _has_access(real, os.R_OK):
+            raise FileNotUsable(f"{name!r} is not readable for this user. Change its permissions, or its owner.")
+    elif not found.st_mode & 0o222 or not _has_access(
+        real, os.R_OK | os.W_OK
+    ):  # also where root could: see `may_write`
         raise FileNotUsable(
             f"{name!r} is read-only, or not readable, for this user. Change its permissions (chmod u+rw) or its owner; "
             "an archived file is best copied first."

@@ -23,7 +23,14 @@ from stepwell.model.run import Member, MemberState
 from stepwell.store.sql.inspector import SqlInspector
 from stepwell.store.sql.workers import WorkerReader
 from stepwell.store.sqlite.file import locking, migrate, mounts, paths
-from stepwell.store.sqlite.file.connecting import check_library, connect, reader_pragmas, set_pragmas, translate
+from stepwell.store.sqlite.file.connecting import (
+    check_library,
+    connect,
+    mode_of_looking,
+    reader_pragmas,
+    set_pragmas,
+    translate,
+)
 from stepwell.store.sqlite.file.locking import Identity
 from stepwell.store.sqlite.read_pool import ReadPool
 from stepwell.store.sqlite.statements import SQL
@@ -61,8 +68,7 @@ class _File:
             raise FileNotUsable(f"{self.path!r} was deleted or replaced while it was read; look again")
 
     def connect_reader(self) -> apsw.Connection:
-        # Not opened "ro": such a connection, when it is the last, cannot remove the empty log that it made.
-        connection = connect(self.path, "rw")
+        connection = connect(self.path, mode_of_looking(self.path))
         self._connections.append(connection)
         set_pragmas(connection, self.path, reader_pragmas())
         if self._ends_at is not None:
@@ -138,7 +144,7 @@ def look_into(path: str | os.PathLike[str], seconds: float | None = None) -> Gen
     opened yet; `SchemaTooNew`; `FileInUse` where a program holds a lock that shuts readers out.
     """
     check_library(apsw.sqlite_lib_version())
-    real = paths.resolve(path)
+    real = paths.resolve(path, to_look=True)
     if not os.path.exists(real):  # noqa: PTH110 -- SQLite's paths are strings
         raise FileNotUsable(f"There is no file {real!r}. Give the path of the file that the workers have open.")
     mounts.check_mount(real)
