@@ -14,7 +14,7 @@ from stepwell import AsyncEngine, Engine
 from stepwell.model.durations import duration
 from stepwell.ui import app
 from stepwell.ui.filter_links import value_of, with_word
-from stepwell.ui.words import as_json, size, visible
+from stepwell.ui.words import as_json, short_error, short_place, size, visible
 
 STRANGE = "bad/../order?&#"
 
@@ -293,6 +293,14 @@ def test_one_word_of_a_filter_is_changed(text: str, field: str, value: str | Non
 )
 def test_durations_in_words(seconds: float | None, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_places_and_errors_are_shortened() -> None:
+    assert short_place("/home/ada/shop/flows.py:83 in checkout") == "shop/flows.py:83 in checkout"
+    assert short_place("C:\\shop\\src\\flows.py:8 in <lambda>") == "src\\flows.py:8 in <lambda>"
+    assert short_place("flows.py:8 in f") == "flows.py:8 in f"
+    assert short_error("shop.errors.NoStock: none in shop.Berlin") == "NoStock: none in shop.Berlin"
+    assert short_error("it waits for a timer") == "it waits for a timer"
 
 
 def test_values_and_sizes_in_words() -> None:

@@ -65,8 +65,10 @@ def asked_for(
 ) -> list[AskedFor]:
     """Return an operation as the code asked for it, or, for None, all that it waits for; none where that is unknown."""
     definition = workflows.fitting(record.workflow, record.version)
+    if definition is None:
+        return []
     snapshots = reads.load([record.key])
-    if definition is None or not snapshots or len(snapshots[0].entries) > _MOST_ENTRIES:
+    if not snapshots or len(snapshots[0].entries) > _MOST_ENTRIES:
         return []
     try:
         with time_bound(QUERY_SECONDS, f"the replay of run {record.id!r}"):

@@ -84,6 +84,8 @@ def environment() -> Environment:
         "json": words.as_json,
         "in_line": words.in_line,
         "size": words.size,
+        "short_place": words.short_place,
+        "short_error": words.short_error,
         "stamp": words.stamp,
         "word": quoted,
         "moment": datetime_of,

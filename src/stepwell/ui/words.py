@@ -25,6 +25,8 @@ _INVISIBLE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
 _THOUSAND: Final = 1000
+_FOLDERS: Final = re.compile(r"^.*[/\\](?=[^/\\]+[/\\][^/\\]+:\d)")
+_MODULE: Final = re.compile(r"^(?:[a-z_][a-z0-9_]*\.)+(?=[A-Z])")
 
 
 def visible(text: str) -> str:
@@ -74,6 +76,16 @@ def in_line(value: Any, most: int = 120) -> str:
     """Return the beginning of a value as JSON, in one line."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def short_place(place: str) -> str:
+    """Return ``file:line in function`` with the last two parts of the file's path."""
+    return _FOLDERS.sub("", place)
+
+
+def short_error(remark: str) -> str:
+    """Return what a run failed with, without the module of the exception's class."""
+    return _MODULE.sub("", remark)
 
 
 def size(number_of_bytes: float) -> str:

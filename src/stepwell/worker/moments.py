@@ -128,7 +128,7 @@ def _request(operation: Operation, tasks: Sequence[asyncio.Task[Any]]) -> CodeRe
     # What waits for it, or else what waits for that: the code that called `gather`.
     waiting: list[Any] = [task for task in tasks if getattr(task, "_fut_waiter", None) is operation.future]
     found = (_frames(waiting_frames(task.get_coro())) for task in (*waiting, *tasks))
-    frames = next((each for each in found if each), [])
+    frames = next((each for each in found if each), list[CodeFrame]())
     return CodeRequest(
         operation.number,
         operation.kind,

@@ -29,6 +29,8 @@ from stepwell.ui.words import SHOWN_CHARS, Redactor, visible
 DRAWN: Final = 300
 #: How many items of a stream are shown, the last ones.
 _LAST_ITEMS: Final = 20
+#: Of a run with more operations its code is not asked what it asked for: not even the journal is read for that.
+_REPLAYED: Final = 2_000
 #: So many children are opened although nobody asked for it; and so many at most.
 _FEW_CHILDREN: Final = 3
 _MOST_OPENED: Final = 20
@@ -58,6 +60,7 @@ class RunPages:
         run_id = visit.query_of("id")
         details, outline = reads.summary(run_id), reads.outline(run_id)
         info, record, can = details.info, reads.record(run_id), acts_for(details.info)
+        is_short = len(outline.operations) <= _REPLAYED
         may_act = self._site.may_act and visit.user.may_act
         shown = (
             self._facts(details)
@@ -73,7 +76,7 @@ class RunPages:
                 "can": [act for act in can if act not in OF_AN_OPERATION],
                 "can_there": [act for act in can if act in OF_AN_OPERATION],
                 "arguments": self._forms.arguments(record, details.input) if {"restart", "rewind"} & {*can} else [],
-                "messages": self._forms.messages(record, details) if "send" in can else [],
+                "messages": self._forms.messages(record, details) if "send" in can and is_short else [],
             }
         return Page("run.html", {"page": "runs", "run": info, "id": run_id, "op": number, **shown})
 
@@ -138,7 +141,8 @@ class RunPages:
 
     def _operation(self, reads: ReadService, record: RunRecord, number: int, outline: Outline) -> dict[str, Any]:
         entries = reads.operation(record.id, number)
-        asked = next(iter(self._forms.asked_for(record, number)), None)
+        is_short = len(outline.operations) <= _REPLAYED
+        asked = next(iter(self._forms.asked_for(record, number) if is_short else []), None)
         found = next((each for each in outline.operations if each.number == number), None)
         return {
             "number": number,
