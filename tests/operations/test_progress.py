@@ -403,6 +403,21 @@ def test_the_line_shows_it(engine: TestEngine, tmp_path: Path, capsys: pytest.Ca
     assert "is completed" in told + capsys.readouterr().out
 
 
+def test_a_thread_that_a_step_starts_says_it_for_the_step(engine: TestEngine) -> None:
+    @workflow(name="progress.threaded")
+    async def threaded() -> None:
+        def works() -> None:
+            info = current()
+            thread = threading.Thread(target=lambda: info.progress(5, 9))
+            thread.start()
+            thread.join()
+
+        await run_step("works", works)
+
+    engine.start(threaded, id="r").result(30)
+    assert rows(engine) == [(1, "step", 5, 9, None, 1)]
+
+
 # --- silence ----------------------------------------------------------------------------------------------------------
 
 
@@ -591,6 +606,7 @@ def test_a_map_that_is_cancelled_or_fails_is_over(engine: TestEngine) -> None:
     with pytest.raises(LookupError):
         run.result(30)
     assert rows(engine) == [(1, "map", 1, 3, None, 1)]
+    assert engine._session.reads.details("r").progress[0].failed == 1
 
 
 def test_two_maps_at_once_are_told_apart_and_a_short_one_writes_nothing(engine: TestEngine) -> None:

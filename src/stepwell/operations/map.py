@@ -117,24 +117,12 @@ async def map(
     work = list(items)
     at_once = len(work) if limit is None else _at_least_one(limit, "limit")
 
+    def call(index: int) -> Coroutine[Any, Any, Any]:
+        return run.call_async(definition, (*first, work[index]), named)
+
     count = MapCount(definition.name, len(work), run.now)
-
-    async def call(index: int) -> Any:
-        if not count.op:
-            count.op = run.issued_so_far + 1
-            run.count(count)
-        try:
-            result = await run.call_async(definition, (*first, work[index]), named)
-        except Exception:
-            count.failed += 1
-            run.count(count)
-            raise
-        count.done += 1
-        run.count(count)
-        return result
-
     try:
-        return await _counted(run, call, work, definition.name, at_once, tolerate, enough)
+        return await _counted(run, call, count, work, at_once, tolerate, enough)
     finally:
         count.is_over = True
         if count.op:
@@ -144,14 +132,14 @@ async def map(
 async def _counted(
     run: Execution,
     call: CallOne,
+    count: MapCount,
     work: Sequence[Any],
-    name: str,
     at_once: int,
     tolerate: int | str | None,
     enough: int | None,
 ) -> list[Any]:
     if tolerate is None and enough is None:
-        return await _all(run, call, len(work), at_once)
+        return await _all(run, call, count, at_once)
     wanted = len(work) if enough is None else _at_least_one(enough, "enough")
     if wanted > len(work):
         raise InvalidArgument(f"enough of map() is {wanted}, and there are {len(work)} items")
@@ -159,27 +147,39 @@ async def _counted(
     if enough is not None:
         bearable = min(bearable, len(work) - wanted)
     borne = _Borne(work, wanted if enough is not None else len(work), bearable)
-    await _some(run, call, borne, at_once)
+    await _some(run, call, count, borne, at_once)
     if len(borne.errors) > bearable:
-        raise MapFailed(borne.failure(name), [error for _, error in sorted(borne.errors.items())])
+        raise MapFailed(borne.failure(count.name), [error for _, error in sorted(borne.errors.items())])
     return borne.outcome()
 
 
-async def _all(run: Execution, call: CallOne, count: int, at_once: int) -> list[Any]:
-    results: list[Any] = [None] * count
-    queue = iter(range(count))
+async def _all(run: Execution, call: CallOne, count: MapCount, at_once: int) -> list[Any]:
+    results: list[Any] = [None] * count.total
+    queue = iter(range(count.total))
 
     async def take() -> None:
         for index in queue:
+            if not count.op:
+                _begin(run, count)
             results[index] = await call(index)
+            count.done += 1
+            if not count.is_noted:
+                run.count(count)
 
-    tasks = [run.loop.create_task(take()) for _ in range(min(at_once, count))]
+    tasks = [run.loop.create_task(take()) for _ in range(min(at_once, count.total))]
     try:
         await asyncio.gather(*tasks)
-    except BaseException:
+    except BaseException as error:
+        count.failed += isinstance(error, Exception)
         await _end(tasks)
         raise
     return results
+
+
+def _begin(run: Execution, count: MapCount) -> None:
+    """Count from now on: the operation that is issued next is the first of the map."""
+    count.op = run.issued_so_far + 1
+    run.count(count)
 
 
 class _Borne:
@@ -217,19 +217,23 @@ class _Borne:
         )
 
 
-async def _some(run: Execution, call: CallOne, borne: _Borne, at_once: int) -> None:
+async def _some(run: Execution, call: CallOne, count: MapCount, borne: _Borne, at_once: int) -> None:
     """Call until what comes does not matter any more; then cancel what is under way."""
     queue = iter(range(len(borne.items)))
     decided: asyncio.Future[None] = run.loop.create_future()
 
     async def take() -> None:
         for index in queue:
+            if not count.op:
+                _begin(run, count)
             try:
                 borne.values[index] = await call(index)
             except DefinitionError:  # a mistake in the code, which each of the items would meet
                 raise
             except Exception as error:  # noqa: BLE001 - it is borne, or reported with the others
                 borne.errors[index] = error
+            count.done, count.failed = len(borne.values), len(borne.errors)
+            run.count(count)
             if borne.is_decided():
                 if not decided.done():
                     decided.set_result(None)
