@@ -20,6 +20,7 @@ from stepwell.store.sql.chapters import Chapters
 from stepwell.store.sql.successors import Successors
 from stepwell.store.sqlite.statements import SQL
 from stepwell.worker import activation, failure_hooks, schedule_policy, step_outcomes
+from stepwell.worker.inbox import Inbox
 from stepwell.worker.runs import Runs
 from stepwell.worker.schedule_policy import Advance
 from stepwell.worker.schedules import Schedules
@@ -180,6 +181,10 @@ def _leave_out_a_page(stack: ExitStack) -> None:
     broken_sql(stack, "bulk_advanced", "before_key = ?3", "before_key = ?3 - 1")
 
 
+def _keep_terminated(stack: ExitStack) -> None:
+    stack.enter_context(patch.object(Inbox, "drop_terminated", lambda _self: None))
+
+
 def _begin_no_successor(stack: ExitStack) -> None:
     stack.enter_context(patch.object(Successors, "succeed", lambda *_arguments: None))
 
@@ -229,6 +234,7 @@ STORY_CONTROLS: Final[dict[str, Break]] = {
     "an act on many runs leaves some out": Break(
         _leave_out_a_page, ("an act on many runs leaves none out",), "bulk acts"
     ),
+    "nobody looks for what was terminated": Break(_keep_terminated, ("what has ended leaves memory",), "bulk acts"),
     "what is to follow a run does not": Break(_begin_no_successor, ("the last start stands",), "starting"),
     "the limit of a journal is not looked at": Break(
         _count_no_entries_of_before, ("a journal keeps to its limit",), "long journals"

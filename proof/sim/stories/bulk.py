@@ -25,11 +25,7 @@ if TYPE_CHECKING:
 #: So few runs are a page, so that each act has several.
 _PAGE: Final = 2
 _ACTS: Final[tuple[BulkAct, ...]] = ("pause", "cancel", "terminate")
-_BULKS: Final = "SELECT id, act, total, seen, ended_at FROM stepwell_bulk_acts"
-_NEWER: Final = (
-    "SELECT 1 FROM stepwell_runs AS run WHERE run.key = ? "
-    "AND run.created_at >= (SELECT min(created_at) FROM stepwell_bulk_acts)"
-)
+_BULKS: Final = "SELECT id, act, total, seen, ended_at, before_key FROM stepwell_bulk_acts"
 
 
 @workflow(name="story.many")
@@ -46,6 +42,16 @@ class Bulk(Story):
     name = "bulk acts"
     workflows: ClassVar[tuple[Workflow[..., Any], ...]] = (many,)
     may_rest = ENDED | {"waiting"}
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._meant: dict[int, set[int]] = {}  # the runs that there were when each act began
+
+    def after_commit(self) -> None:
+        """See `Story`."""
+        for number, *_, before_key in self.rows(_BULKS):
+            if number not in self._meant:
+                self._meant[number] = {run.key for run in self.runs(many) if run.key < before_key}
 
     @staticmethod
     def actions(chance: Random, horizon: int) -> list[Action]:
@@ -70,14 +76,22 @@ class Bulk(Story):
         with patch.object(bulk_requests, "_CHUNK", _PAGE):
             yield
 
+    def rested(self) -> None:
+        """See `Story`: what was terminated is in no memory any more."""
+        super().rested()
+        over = {run.key for run in self.runs() if run.status in ENDED}
+        for process in self.world.processes:
+            kept = over.intersection(process.turn_loop.worker.memory.runs)
+            self.require(not kept, "what has ended leaves memory", f"{process.name} has {kept}")
+
     def healed(self) -> None:
         """See `Story`: by now each act is done, to all runs that there were."""
-        for number, act, total, seen, ended_at in self.rows(_BULKS):
+        for number, act, total, seen, ended_at, _ in self.rows(_BULKS):
             what = f"act {number}, {act}: {seen} of {total}"
             self.require(ended_at is not None, "an act on many runs goes on", what)
             self.require(seen >= total, "an act on many runs leaves none out", what)
             for run in self.runs(many):
-                is_done = run.status in ENDED or run.paused or self.rows(_NEWER, run.key)
+                is_done = run.status in ENDED or run.paused or run.key not in self._meant[number]
                 self.require(is_done, "an act on many runs leaves none out", f"{what}: {run.id}")
         for run in self.runs(many):
             if run.paused:

@@ -39,6 +39,8 @@ class Notifications:
         everything = "anything" in kinds
         if everything or "mail" in kinds:
             self._worker.inbox.take()
+        if everything:
+            self._worker.inbox.drop_terminated()
         if everything or "work" in kinds:
             self._worker.claims.look()
             self._worker.scheduler.look()

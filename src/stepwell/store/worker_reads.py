@@ -113,6 +113,10 @@ class WorkerReads(QueueReads, ScheduleReads, StreamReads, ProgressReads, Promise
         """Return the keys of the runs of this worker for which something arrived that it was not told in its memory."""
         ...
 
+    def ended_among(self, keys: Sequence[int]) -> list[int]:
+        """Return the keys of those of these runs that have ended."""
+        ...
+
     def messages_from_others(self, heard: Mapping[int, int], epoch: int) -> dict[int, list[Message]]:
         """Return the unreceived messages of runs that other workers than this one wrote, in order, by run.
 

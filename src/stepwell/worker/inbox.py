@@ -8,6 +8,7 @@ removal are one commit, where they were two.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from stepwell.model.lifecycle import ENDED
 from stepwell.model.run import Message, RunRecord, Settlement
@@ -15,6 +16,7 @@ from stepwell.store.claims import NotesTaken
 from stepwell.worker.activation import Activator
 from stepwell.worker.carrying import Carrier
 from stepwell.worker.facts import NotesRemoved
+from stepwell.worker.letting_go import LettingGo
 from stepwell.worker.loaded_run import LoadedRun, Pausing
 from stepwell.worker.opening import answer_with_end
 from stepwell.worker.queue_scheduler import QueueScheduler
@@ -22,12 +24,22 @@ from stepwell.worker.run_over import RunOver
 from stepwell.worker.runs import Runs
 from stepwell.worker.settlements import Settler
 
+#: For how long, in microseconds for each run in memory, it is not asked again which of them have ended: to ask takes
+#: about one microsecond a run.
+_CENSUS_PER_RUN: Final = 100
+
 
 class Inbox:
     """Hands what other workers wrote to the runs in memory."""
 
     def __init__(
-        self, runs: Runs, activator: Activator, carrier: Carrier, scheduler: QueueScheduler, settler: Settler
+        self,
+        runs: Runs,
+        activator: Activator,
+        carrier: Carrier,
+        scheduler: QueueScheduler,
+        settler: Settler,
+        letting_go: LettingGo,
     ) -> None:
         self._runs = runs
         self._reads = runs.reads
@@ -35,6 +47,8 @@ class Inbox:
         self._carrier = carrier
         self._scheduler = scheduler
         self._settler = settler
+        self._letting_go = letting_go
+        self._next_census = 0
 
     def take(self) -> None:
         """Look at what arrived for runs of this worker; an event."""
@@ -44,6 +58,21 @@ class Inbox:
             self._look([present[key] for key in keys if key in present])
             removed = NotesRemoved(keys)
             self._runs.batch.lone_work().then(NotesTaken(keys), lambda _: self._runs.later(removed))
+
+    def drop_terminated(self) -> None:
+        """Take the runs out of memory that another worker has ended past their code; an event.
+
+        Nothing tells of those: a note is for a run that goes on. What their attempts still say is refused anyway.
+        """
+        runs, memory = self._runs, self._runs.memory.runs
+        if not memory or runs.now < self._next_census:
+            return
+        self._next_census = runs.now + len(memory) * _CENSUS_PER_RUN
+        for key in self._reads.ended_among(list(memory)):
+            run = memory.get(key)
+            if run is not None and not run.finished and run.work is None:
+                run.finished = True
+                self._letting_go.forget(run, runs.batch.lone_work())
 
     def read(self, keys: Sequence[int]) -> None:
         """Give the runs with these keys what others wrote for them; an event."""

@@ -105,7 +105,7 @@ class Worker:
         )
         self.scheduler = QueueScheduler(runs, dispatch, self.carrier, self.claims)
         self.steps = StepOutcomes(runs, permits, self.activator, self.carrier, self.claims, chance)
-        self.inbox = Inbox(runs, self.activator, self.carrier, self.scheduler, self.settler)
+        self.inbox = Inbox(runs, self.activator, self.carrier, self.scheduler, self.settler, self._letting_go)
         self.arrivals = Arrivals(
             runs, self.activator, self.carrier, self.unstarted, self.claims, self.loader, self._letting_go
         )

@@ -137,6 +137,10 @@ class SqlWorkerReads(ProgressReader, PromiseReader, StreamReader):
         """Return the keys of the runs of this worker for which something arrived that it was not told in its memory."""
         return self._firsts("news", epoch)
 
+    def ended_among(self, keys: Sequence[int]) -> list[int]:
+        """Return the keys of those of these runs that have ended."""
+        return self._firsts("ended_among", to_json(list(keys)))
+
     def messages_from_others(self, heard: Mapping[int, int], epoch: int) -> dict[int, list[Message]]:
         """Return the unreceived messages of runs above positions that other workers than this one wrote, in order."""
         found: dict[int, list[Message]] = {run: [] for run in heard}

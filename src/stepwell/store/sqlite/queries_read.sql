@@ -195,6 +195,11 @@ LIMIT ?3;
 SELECT wake.run FROM stepwell_wakes AS wake CROSS JOIN stepwell_runs AS run ON run.key = wake.run
 WHERE run.owner = ?1 ORDER BY wake.run;
 
+-- name: ended_among
+-- ?1 keys of runs as a JSON array.
+SELECT run.key FROM json_each(?1) AS wanted CROSS JOIN stepwell_runs AS run ON run.key = wanted.value
+WHERE run.ended_at IS NOT NULL;
+
 -- name: messages_from_others
 -- ?1 [run, after position] of each as JSON, ?2 epoch. In order within each run: the runs one by one, each by its index.
 SELECT message.run, message.position, message.name, message.value, message.sent_at
