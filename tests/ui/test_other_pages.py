@@ -198,6 +198,13 @@ def test_what_cannot_be_done_to_many_is_said(acting: Browser, act: str, filter: 
     assert "Type the number" not in text
 
 
+def test_the_database_page_says_how_long_runs_are_kept(tmp_path: Path, acting: Browser) -> None:
+    with Engine(tmp_path / "kept.db", workflows=[approval], retention=timedelta(days=30)) as engine:
+        text = browser(app(engine, token=TOKEN)).log_in().get("/database").text
+    assert "Runs are kept after their end</dt><dd>30 d" in text
+    assert "Runs are kept" not in acting.get("/database").text
+
+
 def test_a_query_shows_rows(looking: Browser) -> None:
     text = looking.submit("/database/query", sql="SELECT id, NULL, x'00' FROM stepwell_run_view ORDER BY id").text
     assert "order-1" in text

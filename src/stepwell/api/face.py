@@ -19,6 +19,7 @@ from stepwell.api.read_service import ReadService
 from stepwell.api.views import WorkerInfo
 from stepwell.definitions.definition import Versioned, registered_workflows
 from stepwell.errors import InvalidArgument, RunNotFound
+from stepwell.model.clock import MICROSECONDS
 from stepwell.model.names import check_id
 from stepwell.model.run import RunRecord
 from stepwell.runtime.requests import BulkAct
@@ -114,6 +115,13 @@ class Face:
 
         definition = self.workflows().fitting(record.workflow, record.version)
         return None if definition is None else parameters_of(definition)
+
+    def retention_seconds(self) -> float | None:
+        """Return how long the engine keeps runs that ended; None where it deletes none, or is a mere client."""
+        if self._engine is None:
+            return None
+        session = self._engine._session if isinstance(self._engine, Engine) else self._engine._opened()
+        return None if session.retention is None else session.retention / MICROSECONDS
 
     def diagnosis(self) -> Diagnosis:
         """Return what `stepwell doctor` finds."""

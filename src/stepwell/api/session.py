@@ -95,6 +95,7 @@ class Session:
         try:
             self.codec = Codec(max_payload_bytes=options.max_payload_bytes)
             self.workflows = options.workflows
+            self.retention = options.retention if options.takes_work else None
             self.clock: Clock = options.clock or system_clock(store)
             self.engine_thread = EngineThread(
                 store,

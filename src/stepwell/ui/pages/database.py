@@ -33,7 +33,8 @@ def routes(site: Site) -> list[Route]:
 
     def database(_reads: ReadService, _visit: Visit) -> Page:
         found = site.sums.get("doctor", site.face.diagnosis)
-        return Page("database.html", {"page": "database", "found": found, "may_query": _may_query(site)})
+        shown = {"found": found, "retention": site.face.retention_seconds(), "may_query": _may_query(site)}
+        return Page("database.html", {"page": "database", **shown})
 
     def query(_reads: ReadService, visit: Visit) -> Page:
         if not _may_query(site):
