@@ -204,6 +204,10 @@ def _do_not_put_off(stack: ExitStack) -> None:
     stack.enter_context(patch.object(Entries, "put_off", lambda *_arguments: None))
 
 
+def _forget_starts_of_partitions(stack: ExitStack) -> None:
+    stack.enter_context(patch.dict(SQL, {"partition_starts_logged": "SELECT ?1, ?2, ?3"}))
+
+
 def _fill_batches_too_far(stack: ExitStack) -> None:
     collect = Entries.collect
 
@@ -350,6 +354,7 @@ CONTROLS: Final[dict[str, Break]] = {
     "a paused queue gives": Break(_ignore_pauses, ("a queue that is paused gives nothing",)),
     "a dedup key is not looked at": Break(_ignore_keys, ("a dedup key belongs to one run",)),
     "a debounced start is not put off": Break(_do_not_put_off, ("a start that debounces puts off the run",)),
+    "the starts of a partition are not logged": Break(_forget_starts_of_partitions, ("a rate is kept",)),
     "a batch takes one too many": Break(_fill_batches_too_far, ("a batch is full, or its time is over",)),
     "a deadline that comes 5 ms early": Break(_stop_too_early, ("a deadline is not early",)),
     "a deadline is not kept in a queue": Break(_keep_no_deadline_of_what_waits, ("a deadline is kept",)),

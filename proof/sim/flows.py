@@ -36,16 +36,19 @@ _ANY: Final = "SELECT 1 FROM stepwell_entries LIMIT 1"
 _ALIVE: Final = "SELECT 1 FROM stepwell_workers WHERE epoch = ? AND ended_at IS NULL"
 
 
-def check_rate(name: str, times: Sequence[int]) -> None:
-    """Raise where more starts lie in a window than the rate allows; the times are in microseconds."""
+def check_rate(name: str, times: Sequence[int], partition: str | None = None) -> None:
+    """Raise where more starts lie in a window than the rate allows, or that of a partition; times in microseconds."""
     settings = FLOWS[name].settings
     limit, per = settings.rate_limit, settings.rate_per
+    if partition is not None:
+        limit, per = settings.partition_rate_limit, settings.partition_rate_per
     if limit is None or per is None:
         return
     ordered = sorted(times)
     for first, last in zip(ordered, ordered[limit:], strict=False):
         if last - first < per:
-            raise Violation("a rate is kept", f"{name}: {limit + 1} starts within {last - first} us")
+            where = name if partition is None else f"{name} {partition!r}"
+            raise Violation("a rate is kept", f"{where}: {limit + 1} starts within {last - first} us")
 
 
 class FlowJudge:
@@ -57,6 +60,7 @@ class FlowJudge:
         #: When runs were taken.
         self.taken: dict[int, int] = {}
         self._starts: dict[str, list[int]] = {}  # of the runs of each queue
+        self._starts_there: dict[tuple[str, str], list[int]] = {}  # by queue and partition
         self._executing: dict[str, dict[int, tuple[Process, int]]] = {}  # by limit and attempt: who, and its epoch
         self._begun: dict[str, list[int]] = {}  # the starts under each limit
         self._paused: set[str] = set()
@@ -134,6 +138,9 @@ class FlowJudge:
         starts = self._starts.setdefault(name, [])
         starts.append(started_at)
         check_rate(name, starts)
+        there = self._starts_there.setdefault((name, partition), [])
+        there.append(started_at)
+        check_rate(name, there, partition)
         for other in self._rows(_WAITING):
             if other[:3] == (name, partition, workflow) and (-other[3], other[4]) < (-priority, place):
                 raise Violation(

@@ -34,7 +34,7 @@ LIMIT: Final = Limit("sim.limit", concurrency=1)
 RATED: Final = Limit("sim.rated", rate=Rate(2, per=0.05))
 _QUEUES: Final = (
     Queue("sim.one", concurrency=1),
-    Queue("sim.parts", concurrency=3, partition_concurrency=1),
+    Queue("sim.parts", concurrency=3, partition_concurrency=1, partition_rate=Rate(1, per=1)),
     Queue("sim.rate", rate=Rate(2, per=0.1)),
     Queue("sim.each", per_worker=1),
     Queue("sim.dedup", concurrency=2),

@@ -89,7 +89,8 @@ OPTIONS = [
     "on_failure",
 ]  # fmt: skip
 QUEUE = [
-    "name", "*", "concurrency", "per_worker", "rate", "partition_concurrency", "on_duplicate", "debounce",
+    "name", "*", "concurrency", "per_worker", "rate", "partition_concurrency", "partition_per_worker",
+    "partition_rate", "on_duplicate", "debounce",
     "debounce_limit", "batch",
 ]  # fmt: skip
 SCHEDULE = [
@@ -248,7 +249,15 @@ OF_A_QUEUE = {
     "pause": ["*", "reason", "by"],
     "resume": ["*", "reason", "by"],
     "acts": [],
-    "change": ["*", "concurrency", "per_worker", "partition_concurrency", "rate"],
+    "change": [
+        "*",
+        "concurrency",
+        "per_worker",
+        "partition_concurrency",
+        "rate",
+        "partition_per_worker",
+        "partition_rate",
+    ],
     "cancel_waiting": ["*", "partition", "reason", "by"],
 }
 OF_A_SCHEDULE = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stepwell import Queue, Run, receive, step, workflow
+from stepwell import InvalidArgument, Queue, Rate, Run, receive, step, workflow
 from stepwell.testing import TestEngine
 
 happened: list[str] = []
@@ -161,3 +161,86 @@ def test_priority_counts_among_all_workflows_that_are_taken_in_one_commit(
     engine.queue(queue).resume()
     engine.idle()
     assert sorted(happened[-3:]) == ["b", "d", "f"]
+
+
+# --- rates and shares of workers --------------------------------------------------------------------------------------
+
+
+def test_each_partition_starts_no_more_than_its_rate_allows_in_any_window(engine: TestEngine) -> None:
+    queue = Queue("rated-tenants", partition_rate=Rate(2, per=10))
+    runs = [
+        engine.start(hold, f"{tenant}{number}", queue=queue, partition=tenant) for number in range(5) for tenant in "ab"
+    ]
+    engine.idle()
+    assert sorted(happened) == ["a0", "a1", "b0", "b1"]
+    reason = str(runs[-1].info().reason)
+    assert "as many have begun of partition 'b' of queue 'rated-tenants' as its rate allows (2 in 10 s)" in reason
+    assert "the next may begin at" in reason
+    engine.advance(9.9)
+    assert len(happened) == 4
+    engine.crash()
+    engine.reopen().advance(0.2)
+    assert sorted(happened) == sorted(f"{tenant}{number}" for number in range(4) for tenant in "ab")
+    engine.advance(10.2)
+    assert len(happened) == 10
+
+
+def test_a_partition_that_comes_back_is_bound_by_what_began_before(engine: TestEngine) -> None:
+    queue = Queue("rated-again", partition_rate=Rate(1, per=10))
+    first = engine.start(hold, "first", queue=queue, partition="a")
+    engine.idle()
+    end(engine, first)
+    engine.start(hold, "other", queue=queue, partition="b")
+    engine.start(hold, "second", queue=queue, partition="a")
+    engine.advance(5)
+    assert happened == ["first", "other"]
+    engine.advance(5.1)
+    assert happened == ["first", "other", "second"]
+    assert list(engine.query("SELECT count(*) FROM stepwell_partition_starts")) == [(1,)]
+
+
+def test_the_rate_of_partitions_is_changed_and_taken_away_while_runs_wait(engine: TestEngine) -> None:
+    queue = Queue("rated-live", partition_rate=Rate(1, per=100))
+    for number in range(4):
+        engine.start(hold, str(number), queue=queue, partition="a")
+    engine.idle()
+    line = engine.queue(queue)
+    line.change(partition_rate=Rate(2, per=100))
+    engine.idle()
+    assert len(happened) == 2
+    assert line.info().partition_rate == Rate(2, per=100)
+    assert "each partition in which something waits is full, or as many" in str(line.info().reason)
+    line.change(partition_rate=None)
+    engine.idle()
+    assert len(happened) == 4
+
+
+def test_one_worker_takes_no_more_of_a_partition_than_its_share(engine: TestEngine) -> None:
+    queue = Queue("shared-tenants", partition_per_worker=1)
+    runs = {name: engine.start(hold, name, queue=queue, partition=name[0]) for name in ("a0", "a1", "b0", "c0")}
+    engine.idle()
+    assert sorted(happened) == ["a0", "b0", "c0"]
+    reason = str(runs["a1"].info().reason)
+    assert "each worker that could take it has 1 run of partition 'a' of queue 'shared-tenants' already" in reason
+    end(engine, runs["a0"])
+    assert sorted(happened) == ["a0", "a1", "b0", "c0"]
+
+
+def test_partitions_that_a_worker_has_its_share_of_hide_no_other(engine: TestEngine) -> None:
+    queue = Queue("hidden-tenants", concurrency=6, partition_per_worker=1)
+    for tenant in "abcde":
+        for number in range(3):
+            engine.start(hold, f"{tenant}{number}", queue=queue, partition=tenant)
+    engine.idle()
+    engine.start(hold, "z0", queue=queue, partition="z")
+    engine.idle()
+    assert sorted(happened) == ["a0", "b0", "c0", "d0", "e0", "z0"]
+
+
+@pytest.mark.parametrize("bounds", [{"partition_per_worker": 0}, {"partition_rate": 5}, {"partition_rate": "5/s"}])
+def test_bounds_of_partitions_that_cannot_be_kept_are_refused(engine: TestEngine, bounds: Any) -> None:
+    with pytest.raises(InvalidArgument, match=next(iter(bounds))):
+        Queue("refused-tenants", **bounds)
+    engine.start(hold, "a", queue=Queue("refused-live"))
+    with pytest.raises(InvalidArgument, match=next(iter(bounds))):
+        engine.queue("refused-live").change(**bounds)

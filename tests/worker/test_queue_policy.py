@@ -41,6 +41,8 @@ class Facts:
     log: Sequence[int] = ()
     kind: FlowKind = "queue"
     facts: dict[str, Any] = field(default_factory=dict)
+    held_there: dict[str, int] = field(default_factory=dict)
+    partition_log: dict[str, list[int]] = field(default_factory=dict)
 
     def state(self, queue: str) -> QueueState | None:
         if queue != "q":
@@ -53,9 +55,21 @@ class Facts:
         assert queue == "q"
         return sorted({lane.workflow for lane, _ in self.lines})
 
-    def lanes(self, queue: str, workflow: str, limit: int) -> list[Lane]:
+    def lanes(self, queue: str, workflow: str, limit: int, without: Sequence[str] = ()) -> list[Lane]:
         assert queue == "q"
-        return sorted((lane for lane, _ in self.lines if lane.workflow == workflow), key=astuple)[:limit]
+        found = (lane for lane, _ in self.lines if lane.workflow == workflow and lane.partition not in without)
+        return sorted(found, key=astuple)[:limit]
+
+    def partition_start_at(self, queue: str, partition: str, index: int) -> int | None:
+        assert queue == "q"
+        return self.partition_log[partition][index]
+
+    def partition_opens_at(self, queue: str, partition: str) -> int | None:
+        raise NotImplementedError
+
+    def held(self, queue: str, worker: int) -> dict[str, int]:
+        assert (queue, worker) == ("q", 0)
+        return self.held_there
 
     def heads(self, queue: str, lanes: Sequence[Lane], limit: int) -> list[list[Head]]:
         assert queue == "q"
@@ -122,6 +136,28 @@ def test_as_many_are_taken_as_each_bound_allows(
     assert has_room(QueueState("q", "queue", QueueSettings(**settings), waiting=5, **facts)) == (
         expected > 0 or "room" in options or "held" in options
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "started", "log", "there", "expected", "next_at"),
+    [
+        ({"partition_rate_limit": 2, "partition_rate_per": 100}, 0, [], {}, 2, NOW + 100),
+        ({"partition_rate_limit": 2, "partition_rate_per": 100}, 1, [NOW - 40], {}, 1, NOW + 60),
+        ({"partition_rate_limit": 1, "partition_rate_per": 100}, 2, [NOW - 70, NOW - 40], {}, 0, NOW + 60),
+        ({"partition_rate_limit": 3, "partition_rate_per": 100}, 0, [], {}, 3, None),
+        ({"partition_per_worker": 2}, 0, [], {"p": 1}, 1, None),
+        ({"partition_per_worker": 2}, 0, [], {"p": 2}, 0, None),
+    ],
+)
+def test_a_partition_gives_as_much_as_its_rate_and_the_share_of_a_worker_allow(
+    settings: dict[str, int], started: int, log: list[int], there: dict[str, int], expected: int, next_at: int | None
+) -> None:
+    lane = Lane(1, "p", "w", 3, 0, started)
+    queue = Facts([(lane, [(0, 1), (0, 2), (0, 3)])], QueueSettings(**settings))
+    queue.held_there, queue.partition_log = there, {"p": log}
+    decision = decide(queue)
+    assert runs(decision) == [1, 2, 3][:expected]
+    assert decision.next_at == next_at
 
 
 def test_nothing_is_taken_from_a_queue_that_is_paused_or_unknown_or_empty_or_of_other_workflows() -> None:

@@ -193,10 +193,21 @@ class AsyncQueueHandle:
         per_worker: int | Unset | None = UNSET,
         partition_concurrency: int | Unset | None = UNSET,
         rate: Rate | Unset | None = UNSET,
+        partition_per_worker: int | Unset | None = UNSET,
+        partition_rate: Rate | Unset | None = UNSET,
     ) -> None:
         """Change what it bounds; see `stepwell.QueueHandle.change`."""
         requests = (await self._engine._ready()).requests
-        await self._engine._ask(requests.change_queue(self.name, concurrency, per_worker, partition_concurrency, rate))
+        request = requests.change_queue(
+            self.name,
+            concurrency=concurrency,
+            per_worker=per_worker,
+            partition_concurrency=partition_concurrency,
+            partition_per_worker=partition_per_worker,
+            rate=rate,
+            partition_rate=partition_rate,
+        )
+        await self._engine._ask(request)
 
     async def cancel_waiting(
         self, *, partition: str | None = None, reason: str | None = None, by: str | None = None

@@ -226,6 +226,8 @@ class QueueHandle:
         per_worker: int | Unset | None = UNSET,
         partition_concurrency: int | Unset | None = UNSET,
         rate: Rate | Unset | None = UNSET,
+        partition_per_worker: int | Unset | None = UNSET,
+        partition_rate: Rate | Unset | None = UNSET,
     ) -> None:
         """Change what it bounds, for all workers at once; None takes a bound away, what is not given stays.
 
@@ -233,7 +235,16 @@ class QueueHandle:
         bounds than it does now. Raises `QueueNotFound`, `InvalidArgument`.
         """
         requests = self._engine._session.requests
-        self._engine._ask(requests.change_queue(self.name, concurrency, per_worker, partition_concurrency, rate))
+        request = requests.change_queue(
+            self.name,
+            concurrency=concurrency,
+            per_worker=per_worker,
+            partition_concurrency=partition_concurrency,
+            partition_per_worker=partition_per_worker,
+            rate=rate,
+            partition_rate=partition_rate,
+        )
+        self._engine._ask(request)
 
     def cancel_waiting(self, *, partition: str | None = None, reason: str | None = None, by: str | None = None) -> int:
         """Cancel the runs that wait in it, or in one partition of it; return how many there were."""

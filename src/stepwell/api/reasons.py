@@ -106,7 +106,9 @@ class QueueFacts(msgspec.Struct, frozen=True):
     `holders` are others that have places, or have permits, `holders_there` others in the partition: some of them;
     `apart` are those whose attempts keep theirs although nobody waits for them.
     `rate_opens_at` is when the rate lets the next one begin (0: it does not forbid it; None: not known).
-    `nobody`, where set, says why no worker takes from it. `full_workers`: each worker that could is at `per_worker`.
+    `partition_opens_at` is when the rate of the partition does, None: it does not forbid it.
+    `nobody`, where set, says why no worker takes from it. `full_workers`: each worker that could is at `per_worker`,
+    `full_there`: at `partition_per_worker`.
     """
 
     state: QueueState
@@ -120,6 +122,8 @@ class QueueFacts(msgspec.Struct, frozen=True):
     rate_opens_at: int | None = 0
     nobody: str | None = None
     full_workers: bool = False
+    partition_opens_at: int | None = None
+    full_there: bool = False
 
 
 def standing_in(facts: QueueFacts, standing: Standing, now: int) -> str:
@@ -155,8 +159,8 @@ def obstacle(facts: QueueFacts, now: int) -> str | None:
     if settings.concurrency is not None and state.running >= settings.concurrency:
         return _full(facts, settings.concurrency)
     bound = settings.partition_concurrency
+    which = f"partition {facts.partition!r}" if facts.partition else "the part without a partition"
     if bound is not None and facts.busy >= bound:
-        which = f"partition {facts.partition!r}" if facts.partition else "the part without a partition"
         keepers, held = (
             _halted_keepers(facts.halted_there),
             _holding(facts.holders_there, facts.busy - len(facts.halted_there)),
@@ -164,6 +168,19 @@ def obstacle(facts: QueueFacts, now: int) -> str | None:
         return f"{which} of queue {state.name!r} is full: {facts.busy} of {bound} runs are under way{held}{keepers}"
     if facts.rate_opens_at is None or facts.rate_opens_at > now:
         return _rated(facts)
+    if facts.partition_opens_at is not None and facts.partition_opens_at > now:
+        rate = _rate_text(settings.partition_rate)
+        opens = moment(facts.partition_opens_at)
+        return (
+            f"as many have begun of {which} of queue {state.name!r} as its rate allows ({rate}); the next may begin at "
+            f"{opens}"
+        )
+    if facts.full_there:
+        held = _counted(settings.partition_per_worker or 0, "run")
+        return (
+            f"each worker that could take it has {held} of {which} of queue {state.name!r} already "
+            "(partition_per_worker)"
+        )
     if facts.full_workers:
         held = _counted(settings.per_worker or 0, "run")
         return f"each worker that could take it has {held} of queue {state.name!r} already (per_worker)"
@@ -223,8 +240,10 @@ def _rate_text(rate: Rate | None) -> str:
     return "" if rate is None else f"{rate.limit} in {to_seconds(rate.per, 'rate'):g} s"
 
 
-def all_partitions_full(bound: int) -> str:
-    """Say that a queue waits for its partitions."""
+def all_partitions_full(bound: int | None) -> str:
+    """Say that a queue waits for its partitions; `bound` is None where their rate may be what they wait for."""
+    if bound is None:
+        return "each partition in which something waits is full, or as many have begun in it as its rate allows"
     return f"each partition in which something waits is full ({bound} runs under way in each)"
 
 

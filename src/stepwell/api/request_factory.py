@@ -313,13 +313,10 @@ class RequestFactory(RepairRequestFactory):
     def change_queue(
         self,
         queue: str,
-        concurrency: int | Unset | None,
-        per_worker: int | Unset | None,
-        partition_concurrency: int | Unset | None,
-        rate: Rate | Unset | None,
+        **bounds: int | Rate | Unset | None,
     ) -> ChangeQueue:
         """Return the request to change what a queue or limit bounds."""
-        return ChangeQueue(queue, changed_settings(concurrency, per_worker, partition_concurrency, rate))
+        return ChangeQueue(queue, changed_settings(**bounds))
 
     def pause_queue(self, queue: str, paused: bool, by: str | None, reason: str | None) -> PauseQueue:
         """Return the request to pause a queue or limit, or to let it go on."""

@@ -324,6 +324,8 @@ class QueueInfo(msgspec.Struct, frozen=True):
     rate: Rate | None
     halted: int
     reason: str | None
+    partition_per_worker: int | None = None
+    partition_rate: Rate | None = None
 
     @classmethod
     def of(
@@ -348,6 +350,8 @@ class QueueInfo(msgspec.Struct, frozen=True):
             concurrency=settings.concurrency,
             per_worker=settings.per_worker,
             partition_concurrency=settings.partition_concurrency,
+            partition_per_worker=settings.partition_per_worker,
+            partition_rate=settings.partition_rate,
             rate=settings.rate,
             halted=halted,
             reason=reason,

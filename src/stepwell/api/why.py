@@ -96,9 +96,10 @@ class Reasons:
         """Return why what waits in a queue, or for a limit, is not taken; None where nothing hinders it."""
         facts = self._queue_facts(state, None)
         found = reasons.obstacle(facts, self._wall) if state.waiting or state.paused else None
-        bound = state.settings.partition_concurrency
-        if found is None and state.waiting and bound is not None and not self._open_workflows(state.name):
-            found = reasons.all_partitions_full(bound)
+        bound, rate = state.settings.partition_concurrency, state.settings.partition_rate
+        bounded = bound is not None or rate is not None
+        if found is None and state.waiting and bounded and not self._open_workflows(state.name):
+            found = reasons.all_partitions_full(bound if rate is None else None)
         if facts.halted and not reasons.names_halted(found):
             return reasons.halted_in(facts.halted) if found is None else f"{found}; {reasons.halted_in(facts.halted)}"
         return found
@@ -276,6 +277,8 @@ class Reasons:
             opens_at = rate_opens_at(read, state)
             opens_at = opens_at - self._ahead if opens_at else opens_at
             workflows = [workflow] if workflow is not None else read.workflows(name)
+            rated = workflow is not None and state.settings.partition_rate is not None
+            partition_opens_at = read.partition_opens_at(name, partition) if rated else None
         if state.kind == "limit":
             holders, apart = inspector.permit_holders(name, _LOOKED_AT), inspector.permits_kept_apart(name)
             return QueueFacts(state, holders=holders, apart=apart, rate_opens_at=opens_at)
@@ -294,6 +297,9 @@ class Reasons:
             rate_opens_at=opens_at,
             nobody=reasons.nobody(members, workflows, name) if workflows else None,
             full_workers=self._are_full(reasons.takers(members, workflows, name), state),
+            partition_opens_at=None if partition_opens_at is None else partition_opens_at - self._ahead,
+            full_there=workflow is not None
+            and self._are_full_of(reasons.takers(members, workflows, name), state, partition),
         )
 
     def _are_full(self, able: list[Member], state: QueueState) -> bool:
@@ -301,6 +307,13 @@ class Reasons:
         if bound is None or not able:
             return False
         return all(self._inspector.held_by_worker(member.epoch, state.name) >= bound for member in able)
+
+    def _are_full_of(self, able: list[Member], state: QueueState, partition: str) -> bool:
+        bound = state.settings.partition_per_worker
+        if bound is None or not able:
+            return False
+        with self._inspector.queue_facts() as read:
+            return all(read.held(state.name, member.epoch).get(partition, 0) >= bound for member in able)
 
 
 def _shown(wait: Wait, record: RunRecord) -> Wait:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
+from typing import Final, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -86,6 +86,9 @@ class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     partition_concurrency: int | None = None
     rate_limit: int | None = None
     rate_per: int | None = None
+    partition_per_worker: int | None = None
+    partition_rate_limit: int | None = None
+    partition_rate_per: int | None = None
 
     @property
     def text(self) -> str:
@@ -95,6 +98,10 @@ class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True):
             "per worker": self.per_worker,
             "per partition": self.partition_concurrency,
             "rate": None if self.rate is None else f"{self.rate_limit} in {self.rate.per:g} s",
+            "per worker of a partition": self.partition_per_worker,
+            "rate of a partition": (
+                None if self.partition_rate is None else f"{self.partition_rate_limit} in {self.partition_rate.per:g} s"
+            ),
         }
         return ", ".join(f"{name} {bound}" for name, bound in named.items() if bound is not None) or "nothing"
 
@@ -104,6 +111,13 @@ class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.rate_limit is None or self.rate_per is None:
             return None
         return Rate(self.rate_limit, self.rate_per / MICROSECONDS)
+
+    @property
+    def partition_rate(self) -> Rate | None:
+        """The rate of each partition, as users write it."""
+        if self.partition_rate_limit is None or self.partition_rate_per is None:
+            return None
+        return Rate(self.partition_rate_limit, self.partition_rate_per / MICROSECONDS)
 
 
 class SettingsChange(msgspec.Struct, frozen=True):
@@ -116,39 +130,30 @@ class SettingsChange(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(settings, **self.bounds)
 
 
-def settings_of(concurrency: Any, per_worker: Any, partition_concurrency: Any, rate: Any) -> QueueSettings:
-    """Check bounds as users write them and return them in one value; raises `InvalidArgument`."""
-    if rate is not None and not isinstance(rate, Rate):
-        raise InvalidArgument(f"rate must be a Rate(limit, per=seconds), not {shown(rate)}")
-    return QueueSettings(
-        _bound(concurrency, "concurrency"),
-        _bound(per_worker, "per_worker"),
-        _bound(partition_concurrency, "partition_concurrency"),
-        None if rate is None else rate.limit,
-        None if rate is None else rate.per_microseconds,
-    )
+#: The bounds that are a `Rate`, each of which is kept as two numbers.
+_RATES: Final = ("rate", "partition_rate")
 
 
-def _stated(*bounds: Any) -> QueueSettings | None:
+def _stated(**bounds: object) -> QueueSettings | None:
     """Return the bounds that a queue or limit states; None where it states none, not even that there are none."""
-    if all(bound is UNSET for bound in bounds):
+    if all(bound is UNSET for bound in bounds.values()):
         return None
-    concurrency, per_worker, partition_concurrency, rate = (None if bound is UNSET else bound for bound in bounds)
-    return settings_of(concurrency, per_worker, partition_concurrency, rate)
+    return changed_settings(**bounds).applied_to(QueueSettings())
 
 
-def changed_settings(
-    concurrency: int | Unset | None,
-    per_worker: int | Unset | None,
-    partition_concurrency: int | Unset | None,
-    rate: Rate | Unset | None,
-) -> SettingsChange:
-    """Check new bounds as users write them; raises `InvalidArgument`."""
-    given = {"concurrency": concurrency, "per_worker": per_worker, "partition_concurrency": partition_concurrency}
-    checked = {name: _bound(bound, name) for name, bound in given.items() if bound is not UNSET}
-    if rate is not UNSET:
-        settings = settings_of(None, None, None, rate)
-        checked |= {"rate_limit": settings.rate_limit, "rate_per": settings.rate_per}
+def changed_settings(**bounds: object) -> SettingsChange:
+    """Check new bounds as users write them, those that are `UNSET` left out; raises `InvalidArgument`."""
+    checked: dict[str, int | None] = {}
+    for name, bound in bounds.items():
+        if bound is UNSET:
+            continue
+        if name not in _RATES:
+            checked[name] = _bound(bound, name)
+            continue
+        if bound is not None and not isinstance(bound, Rate):
+            raise InvalidArgument(f"{name} must be a Rate(limit, per=seconds), not {shown(bound)}")
+        checked[f"{name}_limit"] = None if bound is None else bound.limit
+        checked[f"{name}_per"] = None if bound is None else bound.per_microseconds
     return SettingsChange(checked)
 
 
@@ -162,13 +167,15 @@ class Queue:
     - `rate`: how many may start in any stretch of time; see `Rate`.
     - `partition_concurrency`: how many of one partition may be under way; see `partition=` of ``start``. Partitions
       take turns, whether this is set or not.
+    - `partition_per_worker`: how many runs of one partition one worker takes.
+    - `partition_rate`: how many of one partition may start in any stretch of time.
     - `on_duplicate`: what a start with the `dedup` key of a run that has not ended does: ``"attach"`` returns that run,
       ``"reject"`` raises `DuplicateRun`.
     - `debounce`: seconds or a timedelta. A start with the `dedup` key of a run that still waits gives that run its own
       input, and puts off its start until `debounce` after now, but not beyond `debounce_limit` after the first.
     - `batch`: starts are collected into one run; see `Batch`.
 
-    Whoever gives one of the four bounds states all of them: those that are None, or left out, do not bound. Whoever
+    Whoever gives one of the six bounds states all of them: those that are None, or left out, do not bound. Whoever
     gives none (``Queue("jobs")``) only names the queue, and its bounds stay as they are. They are kept in the file and
     can be changed there while runs wait: see ``engine.queue``. Raises `InvalidArgument` for options that cannot be
     kept, or go ill together.
@@ -184,13 +191,22 @@ class Queue:
         per_worker: int | Unset | None = UNSET,
         rate: Rate | Unset | None = UNSET,
         partition_concurrency: int | Unset | None = UNSET,
+        partition_per_worker: int | Unset | None = UNSET,
+        partition_rate: Rate | Unset | None = UNSET,
         on_duplicate: OnDuplicate = "attach",
         debounce: float | timedelta | None = None,
         debounce_limit: float | timedelta | None = None,
         batch: Batch | None = None,
     ) -> None:
         self.name = check_name(name, "the name of a queue")
-        self.stated = _stated(concurrency, per_worker, partition_concurrency, rate)
+        self.stated = _stated(
+            concurrency=concurrency,
+            per_worker=per_worker,
+            partition_concurrency=partition_concurrency,
+            partition_per_worker=partition_per_worker,
+            rate=rate,
+            partition_rate=partition_rate,
+        )
         if batch is not None and not isinstance(batch, Batch):
             raise InvalidArgument(f"batch must be a Batch(size, within), not {shown(batch)}")
         if batch is not None and debounce is not None:
@@ -231,7 +247,7 @@ class Limit:
         self, name: str, *, concurrency: int | Unset | None = UNSET, rate: Rate | Unset | None = UNSET
     ) -> None:
         self.name = check_name(name, "the name of a limit")
-        self.stated = _stated(concurrency, UNSET, UNSET, rate)
+        self.stated = _stated(concurrency=concurrency, rate=rate)
         _register(self)
 
     @property

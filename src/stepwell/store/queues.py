@@ -195,7 +195,8 @@ class QueueState(msgspec.Struct, frozen=True):
 
     `starts` is how many starts its log holds, `unconfirmed` how many permits were granted under a rate whose attempts
     have not been seen to start. `last_start_at` is the time of the newest start, 0 for none; `first_ready_at` is when
-    the first delayed entry is due.
+    the first delayed entry is due, `first_opens_at` when the first partition in which something waits is no longer
+    blocked by its rate.
     """
 
     name: str
@@ -209,12 +210,14 @@ class QueueState(msgspec.Struct, frozen=True):
     unconfirmed: int = 0
     last_start_at: int = 0
     first_ready_at: int | None = None
+    first_opens_at: int | None = None
 
 
 class Lane(msgspec.Struct, frozen=True, array_like=True):
     """The waiting entries of one workflow in one partition of a queue: `waiting` in number.
 
-    `busy` entries of the partition, of whatever workflow, are running. The partition with the lowest `turn` is next.
+    `busy` entries of the partition, of whatever workflow, are running; `started` starts of it are in the window of its
+    rate, 0 where it has none. The partition with the lowest `turn` is next.
     """
 
     turn: int
@@ -222,6 +225,7 @@ class Lane(msgspec.Struct, frozen=True, array_like=True):
     workflow: str
     waiting: int
     busy: int
+    started: int = 0
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True):
@@ -260,8 +264,20 @@ class QueueFacts(Protocol):
         """Return the workflows that have open lanes: something waits, and its partition is not at its bound."""
         ...
 
-    def lanes(self, queue: str, workflow: str, limit: int) -> list[Lane]:
-        """Return open lanes of a workflow in the order of their turns."""
+    def lanes(self, queue: str, workflow: str, limit: int, without: Sequence[str] = ()) -> list[Lane]:
+        """Return open lanes of a workflow in the order of their turns, without those of some partitions."""
+        ...
+
+    def partition_start_at(self, queue: str, partition: str, index: int) -> int | None:
+        """Return the time of a start in the log of a partition, counted from 0 for the oldest, or None."""
+        ...
+
+    def partition_opens_at(self, queue: str, partition: str) -> int | None:
+        """Return until when its rate blocks a partition, None where it does not."""
+        ...
+
+    def held(self, queue: str, worker: int) -> dict[str, int]:
+        """Return how many runs of each partition of a queue are in the memory of a worker."""
         ...
 
     def heads(self, queue: str, lanes: Sequence[Lane], limit: int) -> list[list[Head]]:

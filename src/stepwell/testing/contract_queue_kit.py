@@ -68,7 +68,11 @@ def decided(
     worker: Worker, now: int = NOW, *, room: int = 100, held: int = 0, workflows: Collection[str] = ALL
 ) -> tuple[Decision, list[int]]:
     """As `taken`, with the decision."""
-    decision, keys = decide(worker, "q", lambda facts: take(facts, "q", workflows, now, room=room, held=held), now)
+
+    def choose(facts: QueueFacts) -> Decision:
+        return take(facts, "q", workflows, now, room=room, held=held, worker=worker.epoch)
+
+    decision, keys = decide(worker, "q", choose, now)
     return decision, keys
 
 
@@ -89,7 +93,13 @@ def finish(worker: Worker, run: int, at: int = NOW) -> None:
 
 
 def settings_of(
-    concurrency: int | None, per_worker: int | None, partition: int | None, rate: tuple[int, int] | None
+    concurrency: int | None,
+    per_worker: int | None,
+    partition: int | None,
+    rate: tuple[int, int] | None,
+    partition_per_worker: int | None = None,
+    partition_rate: tuple[int, int] | None = None,
 ) -> QueueSettings:
     """Return the bounds of a queue or limit."""
-    return QueueSettings(concurrency, per_worker, partition, *(rate or (None, None)))
+    of_partitions = partition_per_worker, *(partition_rate or (None, None))
+    return QueueSettings(concurrency, per_worker, partition, *(rate or (None, None)), *of_partitions)

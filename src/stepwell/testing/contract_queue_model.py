@@ -55,6 +55,7 @@ class Line:
     entries: list[Place] = field(default_factory=list[Place])
     turns: dict[str, int] = field(default_factory=dict[str, int])
     starts: list[int] = field(default_factory=list[int])
+    partition_starts: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
     count: int = 0
 
     def _next(self) -> int:
@@ -82,9 +83,23 @@ class Line:
         """Return how many entries are running."""
         return sum(entry.state == "running" and partition in (None, entry.partition) for entry in self.entries)
 
+    def _moment(self, now: int) -> int:
+        return max(now, *self.starts, *(at for _, at in self.partition_starts), 0)
+
+    def _may_give(self, partition: str, now: int) -> bool:
+        bounds = self.bounds
+        at, per = self._moment(now), bounds.partition_rate_per
+        window = [1 for name, start in self.partition_starts if name == partition and per and start > at - per]
+        running = self.running(partition)
+        return (
+            (bounds.partition_concurrency is None or running < bounds.partition_concurrency)
+            and (bounds.partition_per_worker is None or running < bounds.partition_per_worker)
+            and (bounds.partition_rate_limit is None or len(window) < bounds.partition_rate_limit)
+        )
+
     def _may_start(self, now: int, room: int, held: int) -> bool:
         bounds = self.bounds
-        at = max(now, *self.starts[-1:], 0)
+        at = self._moment(now)
         window = [start for start in self.starts if bounds.rate_per is not None and start > at - bounds.rate_per]
         return (
             room > 0
@@ -101,12 +116,7 @@ class Line:
             able = [
                 entry
                 for entry in self.entries
-                if entry.state == "waiting"
-                and entry.workflow in workflows
-                and (
-                    self.bounds.partition_concurrency is None
-                    or self.running(entry.partition) < self.bounds.partition_concurrency
-                )
+                if entry.state == "waiting" and entry.workflow in workflows and self._may_give(entry.partition, now)
             ]
             if not able:
                 break
@@ -115,8 +125,11 @@ class Line:
             entry = min(mine, key=lambda entry: (-entry.priority, entry.place))
             entry.state = "running"
             self.turns[partition] = self._next()
+            at = self._moment(now)
             if self.bounds.rate_limit is not None:
-                self.starts.append(max(now, *self.starts[-1:], 0))
+                self.starts.append(at)
+            if self.bounds.partition_rate_limit is not None:
+                self.partition_starts.append((partition, at))
             taken.append(entry.run)
         return taken
 
@@ -131,6 +144,7 @@ class Line:
         """Return the first time after `now` at which something could be taken though nothing happens."""
         times = {entry.ready_at for entry in self.entries if entry.state == "delayed"}
         times |= {start + (self.bounds.rate_per or 0) for start in self.starts}
+        times |= {start + (self.bounds.partition_rate_per or 0) for _, start in self.partition_starts}
         for at in sorted(time for time in times if time > now):
             future = copy.deepcopy(self)
             future.advance(at)
@@ -142,7 +156,8 @@ class Line:
 # --- random courses ---------------------------------------------------------------------------------------------------
 
 _bound = st.none() | st.integers(1, 3)
-_bounds = st.builds(settings_of, _bound, _bound, _bound, st.none() | st.tuples(st.integers(1, 4), st.integers(1, 20)))
+_rate = st.none() | st.tuples(st.integers(1, 4), st.integers(1, 20))
+_bounds = st.builds(settings_of, _bound, _bound, _bound, _rate, st.none() | st.integers(1, 3), _rate)
 _starts = st.tuples(
     st.sampled_from(["", "a", "b", "c"]), st.sampled_from(ALL), st.integers(0, 2), st.sampled_from([0, 0, 0, 3, 12])
 )
@@ -217,6 +232,8 @@ class _Race:
         self.line.bounds = bounds
         if bounds.rate_limit is None:
             self.line.starts.clear()
+        if bounds.partition_rate_limit is None:
+            self.line.partition_starts.clear()
 
     def pause(self, paused: bool) -> None:
         """Pause or resume."""

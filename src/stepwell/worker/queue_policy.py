@@ -13,7 +13,7 @@ as much as it takes and no more: how long the line is, and how many partitions t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Final
 
@@ -107,12 +107,21 @@ def advance(queue: str, now: int) -> QueueAdvanced:
 
 
 def take(
-    facts: QueueFacts, queue: str, workflows: Collection[str], now: int, *, room: int, held: int = 0, spread: int = 0
+    facts: QueueFacts,
+    queue: str,
+    workflows: Collection[str],
+    now: int,
+    *,
+    room: int,
+    held: int = 0,
+    spread: int = 0,
+    worker: int = 0,
 ) -> Decision:
     """Decide which runs a worker takes from a queue.
 
     It serves `workflows`, has room for `room` more runs, and `held` runs of the queue already (for `per_worker`). Runs
     of other workflows are passed over; they keep their places, and their partitions' turns. `spread`: see `QueueTaken`.
+    `worker` is its epoch.
     """
     state = facts.state(queue)
     if state is None or state.paused:
@@ -122,8 +131,11 @@ def take(
     free = _free(state, room)
     served = [workflow for workflow in facts.workflows(queue) if workflow in workflows] if state.waiting else []
     # One more than can be taken, to know whether something is left.
-    groups = _partitions((facts.lanes(queue, workflow, free + 1) for workflow in served), free + 1)
-    able = _able(groups, state.settings)
+    most = state.settings.partition_per_worker
+    there = {} if most is None or not served else facts.held(queue, worker)
+    full = [partition for partition, number in there.items() if most is not None and number >= most]
+    groups = _partitions((facts.lanes(queue, workflow, free + 1, full) for workflow in served), free + 1)
+    able = _able(groups, state.settings, there)
     shares = _shares(able, free)
     taken = _heads(facts, queue, groups, shares)
     left = sum(able) > len(taken)
@@ -132,7 +144,9 @@ def take(
     if taken:
         changes.append(QueueTaken(queue, [head.run for head in taken], _served(groups, shares), at, spread))
     more = left and len(taken) >= room
-    return Decision(changes, len(taken), more, _next_at(facts, state, len(taken), at + spread, now, left=left))
+    opens_at = _partition_opens_at(facts, state, groups, shares, at + spread)
+    next_at = _next_at(facts, state, len(taken), at + spread, now, left=left, opens_at=opens_at)
+    return Decision(changes, len(taken), more, next_at)
 
 
 def grant(facts: QueueFacts, limit: str, now: int) -> Decision:
@@ -194,10 +208,40 @@ def _partitions(found: Iterable[Sequence[Lane]], most: int) -> list[list[Lane]]:
     return groups
 
 
-def _able(groups: list[list[Lane]], settings: QueueSettings) -> list[int]:
-    """Return how many entries each partition could give."""
+def _able(groups: list[list[Lane]], settings: QueueSettings, there: Mapping[str, int]) -> list[int]:
+    """Return how many entries each partition could give to a worker that has some of it (`there`)."""
     bound = NEVER if settings.partition_concurrency is None else settings.partition_concurrency
-    return [max(0, min(sum(lane.waiting for lane in group), bound - group[0].busy)) for group in groups]
+    rate = NEVER if settings.partition_rate_limit is None else settings.partition_rate_limit
+    most = NEVER if settings.partition_per_worker is None else settings.partition_per_worker
+    return [
+        max(
+            0,
+            min(
+                sum(lane.waiting for lane in group),
+                bound - group[0].busy,
+                rate - group[0].started,
+                most - there.get(group[0].partition, 0),
+            ),
+        )
+        for group in groups
+    ]
+
+
+def _partition_opens_at(
+    facts: QueueFacts, state: QueueState, groups: list[list[Lane]], shares: list[int], at: int
+) -> int | None:
+    """Return when the rate first lets a partition give more that gives as much as it may now, None: none of them."""
+    limit, per = state.settings.partition_rate_limit, state.settings.partition_rate_per
+    if limit is None or per is None:
+        return None
+    times = [] if state.first_opens_at is None else [state.first_opens_at]
+    for group, share in zip(groups, shares, strict=True):
+        started = group[0].started
+        index = started + share - limit  # the start that must leave the window first
+        if index >= 0 and sum(lane.waiting for lane in group) > share:
+            start_at = facts.partition_start_at(state.name, group[0].partition, index) if index < started else at
+            times.append((at if start_at is None else start_at) + per)
+    return min(times, default=None)
 
 
 def _shares(able: list[int], free: int) -> list[int]:
@@ -243,14 +287,21 @@ def _served(groups: list[list[Lane]], shares: list[int]) -> list[str]:
     return [groups[index][0].partition for _, index in order]
 
 
-def _next_at(facts: QueueFacts, state: QueueState, taken: int, at: int, now: int, *, left: bool) -> int | None:
-    """Return when time alone may let something start: an entry becomes due, or a start leaves the window."""
+def _next_at(
+    facts: QueueFacts, state: QueueState, taken: int, at: int, now: int, *, left: bool, opens_at: int | None = None
+) -> int | None:
+    """Return when time alone may let something start: an entry becomes due, or a start leaves a window.
+
+    `opens_at` is when the first of the partitions opens that their rate blocks.
+    """
     settings = state.settings
     if settings.concurrency is not None and state.running + taken >= settings.concurrency:
         return None
     times: list[int] = []
     if state.first_ready_at is not None:
         times.append(max(state.first_ready_at, now))
+    if opens_at is not None:
+        times.append(max(opens_at, now))
     if left and settings.rate_limit is not None and settings.rate_per is not None:
         # The start that must leave the window before there is room for another one.
         index = state.starts + state.unconfirmed + taken - settings.rate_limit

@@ -121,7 +121,8 @@ class QueueScheduler:
 
     def _take(self, name: str, room: int, held: int, facts: QueueFacts) -> Decision:
         spread = self.start_spread
-        return take(facts, name, self._runs.workflows, self._runs.now, room=room, held=held, spread=spread)
+        runs = self._runs
+        return take(facts, name, runs.workflows, runs.now, room=room, held=held, spread=spread, worker=runs.epoch)
 
     def _grant(self, name: str, facts: QueueFacts) -> Decision:
         return grant(facts, name, self._runs.now)

@@ -11,6 +11,7 @@ from stepwell.cli.options import json_option
 from stepwell.cli.printing import for_this_file, print_json, print_table
 from stepwell.cli.reading import reads
 from stepwell.cli.show_run import acts_in_words
+from stepwell.definitions.queues import Rate
 from stepwell.model.clock import to_seconds
 
 
@@ -38,11 +39,13 @@ def queues(db: str, as_json: bool) -> None:
 
 
 def _row(info: QueueInfo) -> tuple[str, ...]:
-    bounds = {
+    bounds: dict[str, object] = {
         "concurrency": info.concurrency,
         "per worker": info.per_worker,
         "per partition": info.partition_concurrency,
-        "rate": None if info.rate is None else f"{info.rate.limit} in {to_seconds(info.rate.per, 'rate'):g} s",
+        "rate": _rate(info.rate),
+        "per worker of a partition": info.partition_per_worker,
+        "rate of a partition": _rate(info.partition_rate),
     }
     return (
         info.name,
@@ -54,3 +57,7 @@ def _row(info: QueueInfo) -> tuple[str, ...]:
         "" if info.oldest_wait_seconds is None else f"{info.oldest_wait_seconds:.1f} s",
         ", ".join(f"{name} {bound}" for name, bound in bounds.items() if bound is not None),
     )
+
+
+def _rate(rate: Rate | None) -> str | None:
+    return None if rate is None else f"{rate.limit} in {to_seconds(rate.per, 'rate'):g} s"

@@ -134,10 +134,19 @@ class Entries(QueueCounts):
         """Make what the file holds of a queue agree with new bounds."""
         self._execute(self._sql["lanes_bounded"], (name, settings.partition_concurrency))
         self._known.pop(name, None)
+        if settings.partition_rate_limit is None:
+            self._execute(self._sql["partition_starts_forgotten"], (name, _FOREVER))
+        self._rate_again(name, self._rows(self._sql["partitions_with_starts"], (name,)))
         if settings.rate_limit is None:
             self._forget_starts(name, _FOREVER)
             self.flush()
         self._changed_bounds = True
+
+    def _rate_again(self, queue: str, partitions: list[tuple[str]]) -> None:
+        """Note anew until when these partitions are blocked; lanes that were kept for that are not needed any more."""
+        if partitions:
+            self._rate(queue, [partition for (partition,) in partitions])
+            self._execute(self._sql["idle_lanes_deleted"])
 
     def _forget_starts(self, name: str, until: int) -> None:
         self._execute(self._sql["starts_forgotten"], (name, until))
@@ -150,6 +159,9 @@ class Entries(QueueCounts):
         known = self._queue(change.queue)
         if known.starts and known.rate_per is not None:
             self._forget_starts(change.queue, change.at - known.rate_per)
+        if known.partition_rate_per is not None:
+            self._execute(self._sql["partition_starts_forgotten"], (change.queue, change.at - known.partition_rate_per))
+            self._rate_again(change.queue, self._rows(self._sql["partitions_opening"], (change.queue, change.at)))
         if known.delayed:
             due = self._rows(self._sql["entries_due"], (change.queue, change.at, change.limit))
             self._begin_to_wait(change.queue, due)
@@ -186,6 +198,10 @@ class Entries(QueueCounts):
         if known.rate_per is not None and runs:
             self._execute(self._sql["starts_logged"], (change.queue, change.at + change.spread, keys))
             known.starts += len(runs)
+            known.last_start_at = max(known.last_start_at, change.at)
+        if known.partition_rate is not None and runs:
+            self._execute(self._sql["partition_starts_logged"], (change.queue, change.at + change.spread, keys))
+            self._rated.setdefault(change.queue, set()).update(change.partitions)
             known.last_start_at = max(known.last_start_at, change.at)
         return runs
 

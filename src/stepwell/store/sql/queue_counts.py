@@ -23,6 +23,8 @@ class KnownQueue:
         self.concurrency: int | None
         self.bound: int | None  # of a partition
         self.rate_per: int | None
+        self.partition_rate: int | None  # how many starts of a partition may be in a window, and the length of that
+        self.partition_rate_per: int | None
         self.paused: int
         self.delayed: int
         self.waiting: int
@@ -30,7 +32,8 @@ class KnownQueue:
         self.starts: int
         self.tickets: int
         self.last_start_at: int
-        self.kind, self.declared, self.concurrency, self.bound, self.rate_per, self.paused, *counts = row
+        self.kind, self.declared, self.concurrency, self.bound, self.rate_per, *rest = row
+        self.partition_rate, self.partition_rate_per, self.paused, *counts = rest
         self.delayed, self.waiting, self.running, self.starts, self.tickets, self.last_start_at = counts
         self.more_unconfirmed = 0
         self.is_dirty = False
@@ -62,6 +65,7 @@ class QueueCounts:
         self._lanes: dict[tuple[str, str, str], int] = {}
         self._partitions: dict[tuple[str, str], int] = {}
         self._turns: dict[tuple[str, str], int] = {}
+        self._rated: dict[str, set[str]] = {}  # partitions with new starts, by queue
         self._dirty = False
 
     def _queue(self, name: str) -> KnownQueue:
@@ -113,6 +117,9 @@ class QueueCounts:
         ]
         if changed:
             self._execute(self._sql["partitions_changed"], (to_json(changed),))
+        rated, self._rated = self._rated, {}
+        for queue, partitions in rated.items():
+            self._rate(queue, sorted(partitions))
         if any(place[1] for place in self._partitions) or any(lane[1] for lane in shrunk):
             self._execute(self._sql["idle_lanes_deleted"])
         self._lanes.clear()
@@ -124,6 +131,12 @@ class QueueCounts:
                 counts = (known.delayed, known.waiting, known.running, known.starts, known.more_unconfirmed)
                 known.more_unconfirmed = 0
                 self._execute(self._sql["queue_counted"], (name, *counts, known.tickets, known.last_start_at))
+
+    def _rate(self, queue: str, partitions: list[str]) -> None:
+        """Note until when the rate of the queue's partitions blocks these."""
+        known = self._queue(queue)
+        bounds = (known.partition_rate or 1) - 1, known.partition_rate_per, known.bound
+        self._execute(self._sql["partitions_rated"], (queue, to_json(partitions), *bounds))
 
     def _rows(self, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
         return self._execute(statement, parameters).fetchall()

@@ -12,7 +12,7 @@ from stepwell.definitions.queues import QueueSettings
 from stepwell.store.queues import Head, Lane, QueueState
 from stepwell.store.sql.connection import Execute, Statements
 
-_FIRST_SETTING, _AFTER_SETTINGS = 2, 7  # where a row of queue_state has the fields of QueueSettings
+_FIRST_SETTING, _AFTER_SETTINGS = 2, 10  # where a row of queue_state has the fields of QueueSettings
 
 
 @cache
@@ -52,9 +52,9 @@ class SqlFacts:
         """Return the workflows that have open lanes."""
         return [name for (name,) in self._rows(self._sql["open_workflows"], (queue,))]
 
-    def lanes(self, queue: str, workflow: str, limit: int) -> list[Lane]:
-        """Return open lanes of a workflow in the order of their turns."""
-        rows = self._rows(self._sql["open_lanes"], (queue, workflow, limit))
+    def lanes(self, queue: str, workflow: str, limit: int, without: Sequence[str] = ()) -> list[Lane]:
+        """Return open lanes of a workflow in the order of their turns, without those of some partitions."""
+        rows = self._rows(self._sql["open_lanes"], (queue, workflow, limit, to_json(without)))
         return [Lane(*row) for row in rows]
 
     def heads(self, queue: str, lanes: Sequence[Lane], limit: int) -> list[list[Head]]:
@@ -71,6 +71,18 @@ class SqlFacts:
     def start_at(self, queue: str, index: int) -> int | None:
         """Return the time of a start in the log, counted from 0 for the oldest, or None."""
         return next((at for (at,) in self._rows(self._sql["start_at"], (queue, index))), None)
+
+    def partition_start_at(self, queue: str, partition: str, index: int) -> int | None:
+        """Return the time of a start in the log of a partition, counted from 0 for the oldest, or None."""
+        return next((at for (at,) in self._rows(self._sql["partition_start_at"], (queue, partition, index))), None)
+
+    def partition_opens_at(self, queue: str, partition: str) -> int | None:
+        """Return until when its rate blocks a partition, None where it does not."""
+        return next((at for (at,) in self._rows(self._sql["partition_opens_at"], (queue, partition))), None)
+
+    def held(self, queue: str, worker: int) -> dict[str, int]:
+        """Return how many runs of each partition of a queue are in the memory of a worker."""
+        return dict(self._rows(self._sql["held_by_partition"], (queue, worker)))
 
     def _rows(self, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
         return self._execute(statement, parameters).fetchall()

@@ -3,24 +3,28 @@
 
 -- name: queue_known
 -- ?1 name. What entering and leaving need to know of it.
-SELECT kind, declared, concurrency, partition_concurrency, rate_per, paused, delayed, waiting, running, starts, tickets,
-    last_start_at
+SELECT kind, declared, concurrency, partition_concurrency, rate_per, partition_rate_limit, partition_rate_per, paused,
+    delayed, waiting, running, starts, tickets, last_start_at
 FROM stepwell_queues WHERE name = ?1;
 
 -- name: queue_declared
 -- ?1 name, ?2 kind, ?3 declared, ?4 concurrency, ?5 per_worker, ?6 partition_concurrency, ?7 rate_limit, ?8 rate_per,
--- ?9 at.
+-- ?9 partition_per_worker, ?10 partition_rate_limit, ?11 partition_rate_per, ?12 at.
 INSERT INTO stepwell_queues
-    (name, kind, declared, concurrency, per_worker, partition_concurrency, rate_limit, rate_per, changed_at)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+    (name, kind, declared, concurrency, per_worker, partition_concurrency, rate_limit, rate_per, partition_per_worker,
+    partition_rate_limit, partition_rate_per, changed_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
 ON CONFLICT (name) DO UPDATE SET declared = excluded.declared, concurrency = excluded.concurrency,
     per_worker = excluded.per_worker, partition_concurrency = excluded.partition_concurrency,
-    rate_limit = excluded.rate_limit, rate_per = excluded.rate_per, changed_at = excluded.changed_at;
+    rate_limit = excluded.rate_limit, rate_per = excluded.rate_per,
+    partition_per_worker = excluded.partition_per_worker, partition_rate_limit = excluded.partition_rate_limit,
+    partition_rate_per = excluded.partition_rate_per, changed_at = excluded.changed_at;
 
 -- name: queue_changed
--- ?1 name, ?2 concurrency, ?3 per_worker, ?4 partition_concurrency, ?5 rate_limit, ?6 rate_per, ?7 at.
+-- ?1 name, ?2 concurrency, ?3 per_worker, ?4 partition_concurrency, ?5 rate_limit, ?6 rate_per, ?7 partition_per_worker,
+-- ?8 partition_rate_limit, ?9 partition_rate_per, ?10 at.
 UPDATE stepwell_queues SET concurrency = ?2, per_worker = ?3, partition_concurrency = ?4, rate_limit = ?5,
-    rate_per = ?6, changed_at = ?7
+    rate_per = ?6, partition_per_worker = ?7, partition_rate_limit = ?8, partition_rate_per = ?9, changed_at = ?10
 WHERE name = ?1;
 
 -- name: queue_paused
@@ -29,8 +33,55 @@ UPDATE stepwell_queues SET paused = ?2, changed_at = ?3 WHERE name = ?1;
 
 -- name: lanes_bounded
 -- ?1 queue, ?2 partition_concurrency or NULL. Only partitions with something running can be at their bound.
-UPDATE stepwell_lanes INDEXED BY stepwell_lanes_busy SET blocked = (?2 IS NOT NULL AND busy >= ?2)
+UPDATE stepwell_lanes INDEXED BY stepwell_lanes_busy
+SET blocked = (opens_at IS NOT NULL OR (?2 IS NOT NULL AND busy >= ?2))
 WHERE queue = ?1 AND busy > 0;
+
+-- name: partition_starts_logged
+-- ?1 queue, ?2 at, ?3 runs as a JSON array.
+INSERT INTO stepwell_partition_starts (queue, partition, at, run)
+SELECT ?1, partition, ?2, run FROM stepwell_entries WHERE run IN (SELECT value FROM json_each(?3)) AND op = 0;
+
+-- name: partition_starts_forgotten
+-- ?1 queue, ?2 up to when.
+DELETE FROM stepwell_partition_starts WHERE queue = ?1 AND at <= ?2;
+
+-- name: partitions_opening
+-- ?1 queue, ?2 now. Those that their rate blocks no longer, or not until the time that stands there.
+SELECT DISTINCT partition FROM stepwell_lanes WHERE queue = ?1 AND opens_at IS NOT NULL AND opens_at <= ?2;
+
+-- name: partitions_with_starts
+-- ?1 queue. Those that a rate has to do with.
+SELECT partition FROM stepwell_partition_starts WHERE queue = ?1
+UNION SELECT partition FROM stepwell_lanes WHERE queue = ?1 AND opens_at IS NOT NULL;
+
+-- name: partitions_rated
+-- ?1 queue, ?2 partitions as a JSON array, ?3 how many may start in a window less one, ?4 its length, ?5
+-- partition_concurrency or NULL. With as many starts in the window as may be, the oldest of them has to leave it first.
+UPDATE stepwell_lanes AS lane SET
+    opens_at = found.at,
+    blocked = (found.at IS NOT NULL OR (?5 IS NOT NULL AND lane.busy >= ?5))
+FROM (
+    SELECT wanted.value AS partition, (
+        SELECT at + ?4 FROM stepwell_partition_starts WHERE queue = ?1 AND partition = wanted.value
+        ORDER BY at DESC LIMIT 1 OFFSET ?3
+    ) AS at FROM json_each(?2) AS wanted
+) AS found
+WHERE lane.queue = ?1 AND lane.partition = found.partition;
+
+-- name: partition_start_at
+-- ?1 queue, ?2 partition, ?3 index.
+SELECT at FROM stepwell_partition_starts WHERE queue = ?1 AND partition = ?2 ORDER BY at LIMIT 1 OFFSET ?3;
+
+-- name: partition_opens_at
+-- ?1 queue, ?2 partition. Until when its rate blocks it, NULL where it does not.
+SELECT max(opens_at) FROM stepwell_lanes WHERE queue = ?1 AND partition = ?2;
+
+-- name: held_by_partition
+-- ?1 queue, ?2 epoch. How many runs of each of its partitions are in a worker's memory.
+SELECT entry.partition, count(*) FROM stepwell_runs AS run INDEXED BY stepwell_runs_by_owner
+CROSS JOIN stepwell_entries AS entry ON entry.run = run.key AND entry.op = 0
+WHERE run.owner = ?2 AND run.owner IS NOT NULL AND run.queue = ?1 GROUP BY entry.partition;
 
 -- name: starts_forgotten
 -- ?1 queue, ?2 up to when.
@@ -45,10 +96,11 @@ WHERE name = ?1;
 -- name: lanes_grown
 -- ?1 [queue, partition, workflow, more waiting, turn] of each lane, as JSON. A new lane of a known partition is as the
 -- others. Returns the queues, and how much waits in the lanes now.
-INSERT INTO stepwell_lanes (queue, partition, workflow, waiting, busy, blocked, turn)
+INSERT INTO stepwell_lanes (queue, partition, workflow, waiting, busy, blocked, opens_at, turn)
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3,
     coalesce((SELECT busy FROM stepwell_lanes WHERE queue = value ->> 0 AND partition = value ->> 1 LIMIT 1), 0),
     coalesce((SELECT blocked FROM stepwell_lanes WHERE queue = value ->> 0 AND partition = value ->> 1 LIMIT 1), 0),
+    (SELECT opens_at FROM stepwell_lanes WHERE queue = value ->> 0 AND partition = value ->> 1 LIMIT 1),
     coalesce((SELECT turn FROM stepwell_lanes WHERE queue = value ->> 0 AND partition = value ->> 1 LIMIT 1),
         value ->> 4)
 FROM json_each(?1) WHERE true
@@ -65,12 +117,14 @@ WHERE lane.queue = change.value ->> 0 AND lane.partition = change.value ->> 1 AN
 -- ?1 [queue, partition, more running, turn or null, partition_concurrency or null] of each partition, as JSON.
 UPDATE stepwell_lanes AS lane SET busy = lane.busy + (change.value ->> 2),
     turn = coalesce(change.value ->> 3, lane.turn),
-    blocked = (change.value ->> 4 IS NOT NULL AND lane.busy + (change.value ->> 2) >= change.value ->> 4)
+    blocked = (lane.opens_at IS NOT NULL
+        OR (change.value ->> 4 IS NOT NULL AND lane.busy + (change.value ->> 2) >= change.value ->> 4))
 FROM json_each(?1) AS change
 WHERE lane.queue = change.value ->> 0 AND lane.partition = change.value ->> 1;
 
 -- name: idle_lanes_deleted
-DELETE FROM stepwell_lanes INDEXED BY stepwell_lanes_idle WHERE waiting = 0 AND busy = 0 AND partition <> '';
+DELETE FROM stepwell_lanes INDEXED BY stepwell_lanes_idle
+WHERE waiting = 0 AND busy = 0 AND partition <> '' AND opens_at IS NULL;
 
 -- name: entered
 -- The row is repeated by queries.ladder. OR FAIL for the reason given at entry_appended.
@@ -206,16 +260,24 @@ SELECT op FROM stepwell_entries WHERE run = ?1 AND op > 0;
 
 -- name: queue_state
 -- ?1 name. The columns are the fields of QueueState, those of its settings in their place.
-SELECT name, kind, concurrency, per_worker, partition_concurrency, rate_limit, rate_per, paused, delayed, waiting,
-    running, starts, unconfirmed, last_start_at,
-    iif(delayed > 0, (SELECT min(ready_at) FROM stepwell_entries WHERE queue = name AND state = 'delayed'), NULL)
+SELECT name, kind, concurrency, per_worker, partition_concurrency, rate_limit, rate_per, partition_per_worker,
+    partition_rate_limit, partition_rate_per, paused, delayed, waiting, running, starts, unconfirmed, last_start_at,
+    iif(delayed > 0, (SELECT min(ready_at) FROM stepwell_entries WHERE queue = name AND state = 'delayed'), NULL),
+    iif(partition_rate_limit IS NULL, NULL, (
+        SELECT opens_at FROM stepwell_lanes
+        WHERE queue = name AND opens_at IS NOT NULL AND waiting > 0 ORDER BY opens_at LIMIT 1
+    ))
 FROM stepwell_queues WHERE name = ?1;
 
 -- name: queue_states
 -- The same, of all of them.
-SELECT name, kind, concurrency, per_worker, partition_concurrency, rate_limit, rate_per, paused, delayed, waiting,
-    running, starts, unconfirmed, last_start_at,
-    iif(delayed > 0, (SELECT min(ready_at) FROM stepwell_entries WHERE queue = name AND state = 'delayed'), NULL)
+SELECT name, kind, concurrency, per_worker, partition_concurrency, rate_limit, rate_per, partition_per_worker,
+    partition_rate_limit, partition_rate_per, paused, delayed, waiting, running, starts, unconfirmed, last_start_at,
+    iif(delayed > 0, (SELECT min(ready_at) FROM stepwell_entries WHERE queue = name AND state = 'delayed'), NULL),
+    iif(partition_rate_limit IS NULL, NULL, (
+        SELECT opens_at FROM stepwell_lanes
+        WHERE queue = name AND opens_at IS NOT NULL AND waiting > 0 ORDER BY opens_at LIMIT 1
+    ))
 FROM stepwell_queues ORDER BY name;
 
 -- name: open_workflows
@@ -231,9 +293,15 @@ WITH RECURSIVE found (workflow) AS (
 SELECT workflow FROM found WHERE workflow IS NOT NULL;
 
 -- name: open_lanes
--- ?1 queue, ?2 workflow, ?3 limit.
-SELECT turn, partition, workflow, waiting, busy FROM stepwell_lanes
-WHERE queue = ?1 AND workflow = ?2 AND waiting > 0 AND blocked = 0 ORDER BY turn LIMIT ?3;
+-- ?1 queue, ?2 workflow, ?3 limit, ?4 partitions that are passed over, as a JSON array. How many starts a rate has to
+-- heed is counted with each: of queues whose partitions have no rate there are none.
+SELECT turn, partition, workflow, waiting, busy, (
+    SELECT count(*) FROM stepwell_partition_starts AS start
+    WHERE start.queue = lane.queue AND start.partition = lane.partition
+) FROM stepwell_lanes AS lane
+WHERE queue = ?1 AND workflow = ?2 AND waiting > 0 AND blocked = 0
+    AND partition NOT IN (SELECT value FROM json_each(?4))
+ORDER BY turn LIMIT ?3;
 
 -- name: heads_of_lane
 -- ?1 queue, ?2 workflow, ?3 partition, ?4 limit.

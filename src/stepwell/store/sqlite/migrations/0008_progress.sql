@@ -48,3 +48,29 @@ SELECT
     progress.ended AS ended
 FROM stepwell_progress AS progress
 JOIN stepwell_runs AS run ON run.key = progress.run;
+
+-- Bounds of each partition of a queue ----------------------------------------------------------------------------------
+
+-- How many runs of one partition one worker takes, and how many start in any window of so many microseconds.
+ALTER TABLE stepwell_queues ADD COLUMN partition_per_worker INTEGER CHECK (partition_per_worker >= 1);
+ALTER TABLE stepwell_queues ADD COLUMN partition_rate_limit INTEGER CHECK (partition_rate_limit >= 1);
+ALTER TABLE stepwell_queues ADD COLUMN partition_rate_per INTEGER
+    CHECK (partition_rate_per >= 1 AND (partition_rate_limit IS NULL) = (partition_rate_per IS NULL));
+
+CREATE TABLE stepwell_partition_starts (
+    -- The starts that the rate of a partition has to heed, as stepwell_starts are for that of a queue.
+    queue TEXT NOT NULL REFERENCES stepwell_queues (name),
+    partition TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    run INTEGER NOT NULL,
+    PRIMARY KEY (queue, partition, at, run)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX stepwell_partition_starts_by_time ON stepwell_partition_starts (queue, at);
+
+-- Blocked by the rate of its partition until then. A lane of nothing is kept so long.
+ALTER TABLE stepwell_lanes ADD COLUMN opens_at INTEGER CHECK (opens_at IS NULL OR blocked = 1);
+CREATE INDEX stepwell_lanes_opening ON stepwell_lanes (queue, opens_at) WHERE opens_at IS NOT NULL;
+DROP INDEX stepwell_lanes_idle;
+CREATE INDEX stepwell_lanes_idle ON stepwell_lanes (queue)
+    WHERE waiting = 0 AND busy = 0 AND partition <> '' AND opens_at IS NULL;
