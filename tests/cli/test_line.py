@@ -117,6 +117,34 @@ def test_a_mistyped_command_is_answered_with_the_one_that_may_be_meant(
     assert f"There is no command {wrong!r}. Did you mean {meant}?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("stepwell unpa", "unpause"),
+        ("stepwell schedules unpa", "unpause"),
+        ("stepwell list --status halt", "halted"),
+        ("stepwell show some", "some-run"),
+        ("stepwell cancel --where worki", ""),
+        ("stepwell cancel --where workf", "workflow:"),
+    ],
+)
+def test_a_shell_is_told_what_a_line_could_go_on_with(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str, found: str
+) -> None:
+    make(folder / "orders.db", "some-run")
+    monkeypatch.setenv("_STEPWELL_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    assert main([]) == 0
+    assert capsys.readouterr().out.strip() == (f"plain,{found}" if found else "")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command_has_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    assert f"  stepwell {name}" in capsys.readouterr().out.partition("Examples:")[2]
+
+
 def test_the_name_that_a_command_had_still_works(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make(folder / "orders.db", "a")
     assert main(["runs"]) == 0

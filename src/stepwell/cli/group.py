@@ -121,8 +121,10 @@ class Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take the line apart; one that names no command is one of the default."""
-        if self._default is not None and (not args or args[0].startswith("-")) and "--help" not in args[:1]:
-            args = [self._default, *args]
+        # A shell that completes asks for the names of the commands as well.
+        is_asked = self._default is not None and not ctx.resilient_parsing
+        if is_asked and (not args or args[0].startswith("-")) and "--help" not in args[:1]:
+            args = [str(self._default), *args]
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

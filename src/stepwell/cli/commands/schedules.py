@@ -42,6 +42,9 @@ schedules = Commands(
     aliases={},
     default="list",
     help=f"{COMMANDS['schedules'].summary[0].upper()}{COMMANDS['schedules'].summary[1:]}.",
+    epilog="\b\nExamples:\n  stepwell schedules\n  stepwell schedules show nightly\n"
+    "  stepwell schedules create nightly shop.report --cron '0 3 * * *' --zone Europe/Paris\n"
+    "  stepwell schedules pause nightly --note 'the shop is closed'",
 )
 
 

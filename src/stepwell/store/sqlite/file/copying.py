@@ -12,8 +12,8 @@ begin anew; writers go on, and the log keeps what they write until the copy is w
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import apsw
@@ -50,9 +50,11 @@ def copy_database(path: str, target: str, progress: Progress = _silent) -> None:
             # Half a copy is thrown away, and a whole one is synced as a file.
             copy.pragma("journal_mode", "OFF")
             copy.pragma("synchronous", "OFF")
-            with copy.backup("main", source, "main") as backup:
+            with copy.backup("main", source, "main") as backup, _descriptor(target) as written:
                 while not backup.done:
                     backup.step(_PAGES)
+                    # A part at a time: synced at once at the end, all of it would stand before every commit of others.
+                    os.fsync(written)
                     progress(backup.page_count - backup.remaining, backup.page_count)
         finally:
             copy.close()
@@ -61,6 +63,15 @@ def copy_database(path: str, target: str, progress: Progress = _silent) -> None:
         # The checkpoint of the last connection would be ours otherwise, and swallow its errors.
         source.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         source.close()
+
+
+@contextmanager
+def _descriptor(path: str) -> Generator[int]:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def open_plain(path: str, mode: str) -> apsw.Connection:

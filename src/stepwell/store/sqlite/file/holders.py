@@ -118,7 +118,8 @@ def _locks_of(line: str, inodes: dict[int, bool]) -> Iterator[tuple[int, Role]]:
 
 def _command(pid: int) -> str:
     with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
-        return file.read().replace(b"\0", b" ").decode(errors="replace").strip()[:_COMMAND_CHARS]
+        words = file.read().replace(b"\0", b" ").decode(errors="replace").split()
+        return " ".join(words)[:_COMMAND_CHARS]  # in one line, as an argument may have several
     return "?"
 
 
