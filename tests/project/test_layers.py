@@ -114,7 +114,7 @@ INSIDE: dict[str, list[list[str]]] = {
     "stepwell.executors": [
         ["dispatch"],
         ["process_pool"],
-        ["child_process", "threads"],
+        ["child_process", "process_ends", "threads"],
         ["child_main", "runner"],
         ["child_reports", "time_limits", "congestion", "imported_script", "interrupts", "keeper"],
     ],

@@ -20,19 +20,20 @@ import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
 from stepwell.definitions.reports import reports_of
 from stepwell.definitions.saying import Outlet
 from stepwell.definitions.step_call import StepCall
-from stepwell.errors import SerializationError, StepFailed, StepProcessDied, StepwellError
+from stepwell.errors import SerializationError, StepFailed, StepwellError
 from stepwell.executors import child_main as wire
 from stepwell.executors.child_process import ChildProcess
 from stepwell.executors.congestion import Congestion
+from stepwell.executors.process_ends import START_SECONDS, Why, end_of, not_started
 from stepwell.executors.runner import Finished, note_beginning
-from stepwell.executors.time_limits import Handle, is_limited, limited, timed_out
+from stepwell.executors.time_limits import Handle, is_limited, limited
 from stepwell.model.steady import monotonic
 from stepwell.values.codec import Codec
 from stepwell.values.failure import failure_from_json, failure_json
@@ -41,8 +42,6 @@ _log: Final = logging.getLogger("stepwell")
 
 #: How long a child has to end after SIGTERM, until SIGKILL ends it, in seconds: for `finally` blocks.
 KILL_GRACE_SECONDS: Final = 1.0
-#: How long starting a child and importing the step's module may take, in seconds; not part of the step's timeout.
-START_SECONDS: Final = 120.0
 
 #: How long a process may take to end after SIGKILL, in seconds; longer only where the kernel itself hangs.
 _KILL_SECONDS: Final = 5.0
@@ -50,16 +49,12 @@ _KILL_SECONDS: Final = 5.0
 #: all processes of the program.
 _DOUBT_SECONDS: Final = 1.0
 _READ_BYTES: Final = 1 << 18
-#: What is kept of a crash report; the innermost frames come first in it.
-_REPORT_BYTES: Final = 4_000
 #: Arguments of steps are not recorded, so only the format of the pipe limits them; they are not compressed.
 _ARGUMENTS_BYTES: Final = 1 << 31
 
 _encode = msgspec.json.encode
 
 _Key = tuple[str, str, str]
-#: Why a child is ended here; "refused": it was gone before it took its call, "garbled": what it says is no answer.
-_Why = Literal["timeout", "start", "dropped", "refused", "garbled"]
 
 
 class _Child(ChildProcess):
@@ -79,7 +74,7 @@ class _Child(ChildProcess):
         self.inner_pid: int | None = None
         #: What ends it when its attempt takes too long, or does not end after SIGTERM.
         self.timer: Handle | None = None
-        self.why: _Why | None = None
+        self.why: Why | None = None
 
 
 class ProcessPool:
@@ -163,7 +158,7 @@ class ProcessPool:
                 if _is_shutdown(error):
                     self._put_back(attempts)
                     break
-                attempts.error = error if isinstance(error, StepwellError) else _not_started(attempts, error)
+                attempts.error = error if isinstance(error, StepwellError) else not_started(attempts, error)
                 ended.append(attempts)
             else:
                 self._begin(child, attempts, frame)
@@ -239,7 +234,7 @@ class ProcessPool:
         with contextlib.suppress(RuntimeError):  # the loop is closed; `close` has reaped it, or will
             self._loop.call_soon_threadsafe(self._ended, child)
 
-    def _stop(self, child: _Child, why: _Why) -> None:
+    def _stop(self, child: _Child, why: Why) -> None:
         """Have a child end: SIGTERM now, SIGKILL after a grace."""
         child.why = child.why or why
         if child.stopping:
@@ -270,7 +265,7 @@ class ProcessPool:
             self._put_back(attempts)
         elif attempts is not None:
             if not child.has_answered:
-                attempts.error = _end_of(child, attempts, code)
+                attempts.error = end_of(attempts, child.why, code, child.failure, bytes(child.received))
             if attempts.error is not None and _told_by_others(child, code):
                 self._doubtful.add(attempts)
                 self._loop.call_later(_DOUBT_SECONDS, self._settle_doubt, attempts)
@@ -458,61 +453,14 @@ def _take_answer(attempts: StepCall, kind: int, body: bytes) -> None:
         raise ValueError(kind)
 
 
-def _end_of(child: _Child, attempts: StepCall, code: int | None) -> BaseException:
-    """Return the error of an attempt whose process ended without an answer."""
-    if child.why == "timeout":
-        return timed_out(attempts)
-    if child.why == "dropped":
-        return asyncio.CancelledError()
-    if child.why == "start":
-        return _died(attempts, code, f"was ended: it had not imported the step after {START_SECONDS:g} s")
-    if child.why == "garbled":
-        return _died(attempts, code, "was ended: something in it wrote to the descriptor that belongs to Stepwell")
-    if child.failure is not None:
-        return _not_started(attempts, child.failure)
-    error = _died(attempts, code, _how(code))
-    if child.received:
-        error.add_note(bytes(child.received[:_REPORT_BYTES]).decode(errors="replace"))
-    return error
-
-
 def _told_by_others(child: _Child, code: int | None) -> bool:
     """Tell whether SIGTERM has ended a child, and nobody here has sent it."""
     return child.why is None and (child.was_told or code in (wire.TOLD_TO_END, -signal.SIGTERM))
 
 
-def _died(attempts: StepCall, code: int | None, how: str) -> StepProcessDied:
-    return StepProcessDied(
-        f"step {attempts.name!r} of run {attempts.run_id!r}: the process of attempt {attempts.attempt} {how}",
-        exit_code=code,
-    )
-
-
 def _is_shutdown(error: Exception | None) -> bool:
     """Tell whether Python refuses further threads and processes because it is ending."""
     return isinstance(error, RuntimeError) and "interpreter shutdown" in str(error)
-
-
-def _not_started(attempts: StepCall, cause: Exception) -> StepProcessDied:
-    error = _died(attempts, None, f"could not be started: {cause}")
-    error.__cause__ = cause
-    return error
-
-
-def _how(code: int | None) -> str:
-    if code is None:
-        return "ended, and another part of this program took its exit code"
-    if code == wire.TOLD_TO_END:
-        return "was told to end by SIGTERM, which somebody else sent"
-    if code >= 0:
-        return f"ended with exit code {code} before the step did, as os._exit() does"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    hints = {"SIGKILL": ", as the kernel does when memory runs out", "SIGTERM": ", which somebody else sent"}
-    crash = ", a crash in native code" if name in ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT") else ""
-    return f"was killed by {name}{hints.get(name, crash)}"
 
 
 def _key(attempts: StepCall) -> _Key:
