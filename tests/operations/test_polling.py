@@ -6,7 +6,7 @@ import asyncio
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -240,11 +240,11 @@ def once() -> str:
         (lambda: poll_until(next_answer, "r", until=is_done, every=1), "needs a @step"),
         (lambda: poll_until(polls_async, "r", until=is_done, every=1), "needs a @step"),
         (lambda: poll_until(once, until=is_done, every=1), "delivered at most once"),
-        (lambda: poll_until(blocks, "r", until="done", every=1), "until of"),  # type: ignore[call-overload]
+        (lambda: poll_until(blocks, "r", until=cast("Any", "done"), every=1), "until of"),
         (lambda: poll_until(blocks, "r", until=is_done_async, every=1), "plain function"),
         (lambda: poll_until(blocks, "r", until=is_done, every=0), "every of"),
         (lambda: poll_until(blocks, "r", until=is_done, every=1, timeout=-1), "timeout of"),
-        (lambda: poll_until(blocks, until=is_done, every=1), "'name'"),  # type: ignore[call-arg, arg-type]
+        (lambda: poll_until(cast("Any", blocks), until=is_done, every=1), "'name'"),
     ],
 )
 def test_what_cannot_be_polled_is_refused_before_anything_is_written(

@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -196,7 +196,7 @@ def test_another_attempt_goes_on_from_where_the_last_one_was(engine: TestEngine,
 
 
 @contextmanager
-def held() -> Iterator[tuple[threading.Event, threading.Event]]:
+def held() -> Generator[tuple[threading.Event, threading.Event]]:
     begun, go = threading.Event(), threading.Event()
     try:
         yield begun, go
@@ -632,7 +632,7 @@ def test_a_map_of_hundreds_costs_no_commit_an_item(engine: TestEngine) -> None:
     async def many(number: int) -> int:
         return len(await stepwell.map(one, range(number), limit=10))
 
-    commits = []
+    commits: list[int] = []
     for number in (300, 600):
         before = engine._session.engine_thread.turn_loop.commits
         engine.start(many, number).result(60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import unescape
@@ -165,3 +166,26 @@ def test_the_last_items_of_a_stream_stand_beside_its_run(tmp_path: Path) -> None
     assert "&lt;i&gt;word 29" in text
     assert "word 9&#34;" not in text
     assert "<i>word" not in text
+
+
+@workflow(name="ui.says_how_far")
+async def says_how_far() -> None:
+    async def works() -> None:
+        stepwell.current().progress(3, 4, "<i>the third")
+        await asyncio.Event().wait()
+
+    await stepwell.run_step("works", works)
+
+
+def test_how_far_a_step_is_stands_beside_its_run_and_in_the_list(tmp_path: Path) -> None:
+    with Engine(tmp_path / "progress.db", workflows=[says_how_far]) as engine:
+        run = engine.start(says_how_far, id="far")
+        while not run.info().progress:
+            pass
+        looking = browser(app(engine, token=TOKEN)).log_in()
+        page, listed = looking.get("/run?id=far").text, looking.get("/runs").text
+        run.cancel()
+    assert '<progress max="1" value="0.75" aria-label="3 of 4 (75 %)">' in page
+    assert "3 of 4 (75 %): &lt;i&gt;the third" in page
+    assert "works: 3 of 4 (75 %)" in listed
+    assert "<i>the third" not in page + listed
