@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -138,6 +140,27 @@ def test_the_command_does_what_is_due_and_says_what_comes_next(
     assert timedelta() < due - datetime.now(UTC) <= timedelta(hours=1)
     with Engine(database, workflows=[]) as client:
         assert client.get("a").status == "completed"
+
+
+def test_code_that_never_ends_is_left_behind_when_the_time_is_up(tmp_path: Path) -> None:
+    database, module = tmp_path / "spins.db", tmp_path / "spins.py"
+    module.write_text(
+        "from stepwell import step, workflow\n"
+        "@step(name='spins.first')\n"
+        "def first() -> int: return 1\n"
+        "@workflow(name='spins')\n"
+        "async def spins() -> None:\n"
+        "    first()\n"
+        "    while True: pass\n"
+    )
+    with Engine(database, workflows=[]) as client:
+        client.start("spins")
+    command = [sys.executable, "-m", "stepwell", "run", str(module), "--until-idle", "--timeout", "0.5"]
+    ended = subprocess.run([*command, "--db", str(database)], capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stderr.splitlines()[-1]) == (
+        1,
+        "stepwell run: the engine is not idle after 0.5 s; it goes on, so you can wait again",
+    )
 
 
 @pytest.mark.parametrize(("line", "code"), [(["run", "no_such_module", "--until-idle"], 2), (["run", "json"], 2)])

@@ -15,6 +15,9 @@ from stepwell.model.steady import monotonic
 
 _log: Final = logging.getLogger("stepwell")
 
+#: The name of its thread.
+ENGINE_THREAD: Final = "stepwell"
+
 
 class OwnLoop:
     """One event loop in a thread of its own. All methods may be used from any thread."""
@@ -23,7 +26,7 @@ class OwnLoop:
         self.loop = asyncio.new_event_loop()
         with contextlib.suppress(AttributeError):  # a loop that is not Python's own has a clock that nobody freezes
             self.loop.time = monotonic  # type: ignore[method-assign]
-        self.thread = threading.Thread(target=self._main, name="stepwell", daemon=True)
+        self.thread = threading.Thread(target=self._main, name=ENGINE_THREAD, daemon=True)
         #: Set by who uses the loop: it has nothing to do any more, so it may end.
         self.drained = threading.Event()
         #: The thread is about to end, and the loop is closed.
