@@ -117,3 +117,10 @@ def test_the_programs_of_the_tutorial_do_what_it_says_when_they_are_changed_as_i
     assert order.returncode == 0
     assert output_of("approve.py", tmp_path) == "approved\n"
     assert output_of("order.py", tmp_path) == "parcel of pen, paid 42.00\n"
+
+
+def test_the_agent_asks_before_it_refunds_and_thinks_nothing_twice(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "agent.py"), str(tmp_path / "agent.db")]
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    tokens = 'call look_up "order-42" call refund "order-42" Order-42: order-42 is refunded.'
+    assert first == second == f"Order-42: order-42 is refunded.\n{tokens}\n"

@@ -282,7 +282,7 @@ def checked_on_duplicate(policy: OnDuplicate) -> OnDuplicate:
     """Return what is done with a start whose dedup key a run has; raises `InvalidArgument`."""
     if not is_one_of(policy, ("attach", "reject")):
         raise InvalidArgument(f"on_duplicate must be 'attach' or 'reject', not {shown(policy)}")
-    return cast("OnDuplicate", policy)
+    return policy
 
 
 def checked_debounce(
