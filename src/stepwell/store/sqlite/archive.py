@@ -33,6 +33,8 @@ from stepwell.store.sqlite.statements import SQL
 #: second for which every other writer waits.
 _ENTRIES: Final = 5_000
 _RUNS: Final = 100
+#: From which size on the log of the archive is folded in after a page.
+_LOG_BYTES: Final = 4_000_000
 
 #: The copies, rows that others refer to first.
 _COPIES: Final = (
@@ -145,6 +147,9 @@ class ArchiveFile:
                 connection.execute(SQL[name], (keys, shift))
             connection.execute(SQL["archive_noted"], (keys, at, actor.by, actor.reason))
             connection.execute("COMMIT")
+            if (paths.size_bytes(self.path + paths.WAL_SUFFIX) or 0) > _LOG_BYTES:
+                # Else the log would take as much of the disk as the archive; what was committed is safe in either.
+                connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE)
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
