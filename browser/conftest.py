@@ -176,7 +176,7 @@ def fill(engine: Engine, orders: int = 40, *, is_hostile: bool = True) -> None:
     for name, payload in HOSTILE.items() if is_hostile else ():
         engine.start(hostile, payload, id=f"hostile {name} <i>").result(timeout=60)
     if is_hostile:
-        about = {"attributes": {"a" * 60: "v" * 200}, "tags": ["t" * 60]}
+        about: dict[str, Any] = {"attributes": {"a" * 60: "v" * 200}, "tags": ["t" * 60]}
         engine.start(long_names, id=LONG, queue=LONG_QUEUE, **about).result(timeout=60)
         engine.queue(LONG).pause(reason="r" * 400)
         engine.schedule(nightly, id="y" * 200, cron="*/7 3-5 1,15 * MON-FRI", zone="America/Argentina/ComodRivadavia")

@@ -10,11 +10,13 @@ import pytest
 
 from stepwell import (
     AsyncEngine,
+    AsyncRun,
     Batch,
     Engine,
     InvalidArgument,
     Limit,
     Queue,
+    Run,
     RunConflict,
     StorageFull,
     TransactionError,
@@ -63,7 +65,7 @@ def test_what_else_a_transaction_asks_for_comes_behind_its_starts(engine: TestEn
         with pytest.raises(RunConflict):
             tx.start(give, 5, id="gathered-named")
         (many,) = tx.start_many(give, [(6,)])
-    runs = [first, second, named, third, many]
+    runs: list[Run[Any]] = [first, second, named, third, many]
     assert ids_by_age(engine) == [run.id for run in runs]
     assert [run.result(timeout=10) for run in runs] == ["1 here", 2, 3, 4, 6]
 
@@ -125,9 +127,9 @@ def test_a_transaction_of_an_async_engine_gathers_too(tmp_path: Path) -> None:
     async def main() -> list[object]:
         async with AsyncEngine(tmp_path / "runs.db") as engine:
             async with engine.transaction() as tx:
-                runs = [await tx.start(give, number, queue=line) for number in range(3)]
+                runs: list[AsyncRun[Any]] = [await tx.start(give, number, queue=line) for number in range(3)]
                 heard = await tx.start(hear, 7)
                 await tx.send(heard.id, "word", "here")
-            return [await run.result(timeout=10) for run in (*runs, heard)]
+            return [await run.result(timeout=10) for run in [*runs, heard]]
 
     assert asyncio.run(main()) == [0, 1, 2, "7 here"]

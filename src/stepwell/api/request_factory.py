@@ -160,7 +160,7 @@ class RequestFactory(RepairRequestFactory):
         said = _said(options)
         by = "" if said is None or said.note is None else checked_actor(None, None).by
         plan = StartPlan(self._codec, workflow, named, slot, ends_at, said, by, _policy(options, has_ids=has_ids))
-        if not has_ids and (not options or (options.keys() == _QUEUE_ONLY and isinstance(options["queue"], Queue))):
+        if not has_ids and (not options or (options.keys() == _QUEUE_ONLY and isinstance(options.get("queue"), Queue))):
             self._last_plan = workflow, options, plan
         return plan
 
@@ -323,7 +323,7 @@ class RequestFactory(RepairRequestFactory):
         return PauseQueue(queue, paused, checked_actor(by, reason))
 
     def reschedule(
-        self, run_id: str, delay: float | timedelta | datetime, by: str | None, reason: str | None
+        self, run_id: str, delay: float | timedelta | datetime | None, by: str | None, reason: str | None
     ) -> RescheduleRun:
         """Return the request to move when a run begins to wait in its queue."""
         if delay is None:

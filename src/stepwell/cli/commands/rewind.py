@@ -59,7 +59,10 @@ def rewind(
     one_or_many(run, where, dry_run=dry_run)
     given = dict(results) or None
     if run is None:
-        back = lambda _, each: each.rewind(op, results=given, **said(reason))  # noqa: E731 - said where it is used
+
+        def back(_: Engine, each: Run[Any]) -> None:
+            each.rewind(op, results=given, **said(reason))
+
         return each_of(db, "rewind", where or "", back, yes=yes, dry_run=dry_run)
     record = record_of(db, run)
     what = f"Operation {op} of run {record.id!r}, and all that was asked for after it, will be executed again."

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import apsw
 
@@ -108,7 +108,9 @@ class ArchiveFile:
 
         Raises `InvalidArgument` where it has other runs under their keys, `apsw.Error`.
         """
-        rows = self._connection.execute(SQL["archive_strangers"], (to_json(list(page)),)).fetchall()
+        rows: list[tuple[Any, ...]] = self._connection.execute(
+            SQL["archive_strangers"], (to_json(list(page)),)
+        ).fetchall()
         strangers = [(str(run_id), bool(is_taken)) for _, run_id, is_taken in rows]
         taken = [run_id for run_id, is_taken in strangers if is_taken]
         if taken:
