@@ -166,3 +166,27 @@ def test_code_that_never_ends_is_left_behind_when_the_time_is_up(tmp_path: Path)
 @pytest.mark.parametrize(("line", "code"), [(["run", "no_such_module", "--until-idle"], 2), (["run", "json"], 2)])
 def test_what_makes_no_sense_is_a_mistake_on_the_line(database: Path, line: list[str], code: int) -> None:
     assert main([*line, "--db", str(database)]) == code
+
+
+def test_a_program_whose_workflow_code_never_ends_ends_all_the_same(tmp_path: Path) -> None:
+    """The code executes in a greenlet below the step; without an end of its own the interpreter's would be a crash."""
+    program = tmp_path / "spins.py"
+    program.write_text(
+        "import threading\n"
+        "from stepwell import Engine, step, workflow\n"
+        "spinning = threading.Event()\n"
+        "@step\n"
+        "def first() -> int: return 1\n"
+        "@workflow\n"
+        "async def spins() -> None:\n"
+        "    first()\n"
+        "    spinning.set()\n"
+        "    while True: pass\n"
+        f"engine = Engine({str(tmp_path / 'spins.db')!r})\n"
+        "engine.start(spins)\n"
+        "spinning.wait()\n"
+        "engine.close(timeout=0)\n"
+    )
+    ended = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=False, timeout=60)
+    said = ended.stderr.splitlines()[-1]
+    assert (ended.returncode, "the engine closes although workflow code still executes" in said) == (0, True), said

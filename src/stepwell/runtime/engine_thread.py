@@ -386,6 +386,8 @@ class EngineThread:
             self._stalls.stop()
         self.own_loop.stop()
         self._wait_for(self.own_loop.stopped, _CLOSE_GRACE_SECONDS)
+        if not self.own_loop.stopped.is_set():
+            self._leave_code_behind()
         try:
             self.store.writers.acquire(max(_CLOSE_GRACE_SECONDS, give_up_at - monotonic()))
         except StoreError as error:
@@ -397,6 +399,16 @@ class EngineThread:
             self.store.close(self.turn_loop.claim, self.clock.now())
         finally:
             self.store.writers.release()
+
+    def _leave_code_behind(self) -> None:
+        _log.warning(
+            "%s: the engine closes although workflow code still executes that does not end; its run goes on when the "
+            "file is opened again",
+            self.store.location,
+        )
+        if self.turn_loop.failure is None:
+            self.turn_loop.failure = EngineClosed(f"{self.store.location}: the engine is closed")
+        self.own_loop.leave()
 
     def _wait_for(self, event: threading.Event, seconds: float) -> None:
         """Wait for what the engine's thread does, and longer where it is writing, which ends; user code may not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import contextvars
 import logging
@@ -15,8 +16,13 @@ from stepwell.model.steady import monotonic
 
 _log: Final = logging.getLogger("stepwell")
 
-#: The name of its thread.
-ENGINE_THREAD: Final = "stepwell"
+#: How often code that is left behind is told that the process ends, and how long each time it is given to hear it.
+_TELLINGS: Final = 20
+_TELLING_SECONDS: Final = 0.05
+
+
+class _ProcessEnds(BaseException):
+    """Raised in code that still executes in an engine's thread when the interpreter ends."""
 
 
 class OwnLoop:
@@ -26,7 +32,7 @@ class OwnLoop:
         self.loop = asyncio.new_event_loop()
         with contextlib.suppress(AttributeError):  # a loop that is not Python's own has a clock that nobody freezes
             self.loop.time = monotonic  # type: ignore[method-assign]
-        self.thread = threading.Thread(target=self._main, name=ENGINE_THREAD, daemon=True)
+        self.thread = threading.Thread(target=self._main, name="stepwell", daemon=True)
         #: Set by who uses the loop: it has nothing to do any more, so it may end.
         self.drained = threading.Event()
         #: The thread is about to end, and the loop is closed.
@@ -90,3 +96,23 @@ class OwnLoop:
         """Have the loop end."""
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self.loop.stop)
+
+    def leave(self) -> None:
+        """Nobody waits for the loop any more, whose thread executes code that does not end.
+
+        The interpreter, when it ends, takes such a thread away from below its code. Where that is in a greenlet the
+        process dies of a segmentation fault: so the code is ended before, by an exception. The file is closed by then,
+        and what the code does on its way out reaches nobody.
+        """
+        atexit.register(self._end_code)
+
+    def _end_code(self) -> None:
+        import ctypes  # noqa: PLC0415 - some milliseconds, for what hardly ever happens
+
+        self.loop.set_exception_handler(lambda _loop, _context: None)  # nobody is left whom it concerns
+        for _ in range(_TELLINGS):
+            if self.stopped.is_set() or self.thread.ident is None:
+                return
+            thread, error = ctypes.c_ulong(self.thread.ident), ctypes.py_object(_ProcessEnds)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, error)
+            self.stopped.wait(_TELLING_SECONDS)

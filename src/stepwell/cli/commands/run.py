@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import signal
 import sys
-import threading
 from types import FrameType
 from typing import NoReturn
 
@@ -21,7 +18,6 @@ from stepwell.cli.group import command
 from stepwell.cli.options import json_option, seconds
 from stepwell.cli.printing import moment, print_json
 from stepwell.definitions.definition import registered_workflows
-from stepwell.runtime.own_loop import ENGINE_THREAD
 
 
 @command("run", "stepwell run shop.flows --until-idle", "stepwell run flows.py --until-idle --timeout 50 --json")
@@ -59,7 +55,6 @@ def run(
             due_at = engine.run_until_idle(timeout)
     except TimeoutError as error:
         click.echo(f"stepwell run: {error}", err=True)
-        _leave_code_behind(FAILED)
         return FAILED
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -68,19 +63,6 @@ def run(
     else:
         click.echo("nothing is due any more" if due_at is None else f"nothing is due before {moment(due_at)}")
     return 0
-
-
-def _leave_code_behind(code: int) -> None:
-    """End the process at once where workflow code still executes, which never ends by itself.
-
-    The file is closed by then. The end of the interpreter takes such a thread away from below its code, and where that
-    is in a greenlet the process dies of a segmentation fault.
-    """
-    if any(thread.name == ENGINE_THREAD for thread in threading.enumerate()):
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:
