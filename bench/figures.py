@@ -27,6 +27,7 @@ class Sizes:
     parked_beyond: int = 40_000
     midway_runs: int = 1_000
     answers: int = 50
+    asked_entries: int = 1_000
     grown_runs: int = 2_000
     starts: int = 15
     restarts: int = 3
@@ -60,6 +61,7 @@ TINY = Sizes(
     parked_beyond=10,
     midway_runs=5,
     answers=2,
+    asked_entries=20,
     grown_runs=5,
     starts=1,
     restarts=1,

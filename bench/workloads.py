@@ -277,6 +277,12 @@ def _crowd(system: System, folder: Path) -> list[Figure]:
     return crowded.w(system, folder)
 
 
+def _requests(system: System, folder: Path) -> list[Figure]:
+    from bench import requests  # noqa: PLC0415 - as above
+
+    return requests.w(system, folder)
+
+
 WORKLOADS: dict[str, Callable[[System, Path], list[Figure]]] = {
     "W1": w1,
     "W2": w2,
@@ -285,6 +291,7 @@ WORKLOADS: dict[str, Callable[[System, Path], list[Figure]]] = {
     "W5": w5,
     "W6": w6,
     "W6x": several.w6x,
+    "requests": _requests,
     "W7": w7,
     "W8": w8,
     "backlog": queues.backlog,

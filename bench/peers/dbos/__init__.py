@@ -41,5 +41,7 @@ def install(say: Callable[[str], None]) -> System:
         program=Path(__file__).with_name("cold.py"),
         sizes=SIZES,
         note=f"DBOS {found.version} on SQLite; {NOTE}",
-        without=frozenset({"W3", "W4", "W6x", "takeover", "scaling", "backlog", "isolated", "crowd"}),
+        without=frozenset(
+            {"W3", "W4", "W6x", "takeover", "scaling", "backlog", "isolated", "crowd", "replay", "lives", "requests"}
+        ),
     )

@@ -34,5 +34,20 @@ def install(say: Callable[[str], None]) -> System:
             f"dura {found.version} on Python 3.13 or later: {found.settings}, {_SYNCS}; def steps only; W2 and W7 with "
             f"{SIZES.burst_runs} runs, W5 with {SIZES.midway_runs}, each on a thread, and leases of one second"
         ),
-        without=frozenset({"W3", "W4", "W6", "W6x", "takeover", "scaling", "backlog", "isolated", "crowd"}),
+        without=frozenset(
+            {
+                "W3",
+                "W4",
+                "W6",
+                "W6x",
+                "takeover",
+                "scaling",
+                "backlog",
+                "isolated",
+                "crowd",
+                "replay",
+                "lives",
+                "requests",
+            }
+        ),
     )

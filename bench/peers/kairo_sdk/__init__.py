@@ -36,5 +36,20 @@ def install(say: Callable[[str], None]) -> System:
             f"kairo-sdk {found.version} on Python 3.13 or later: {found.settings}, {_SYNCS}; async steps that may be "
             f"repeated; W1 with {SIZES.steps} steps, W2, W5 and W7 with {SIZES.burst_runs} runs"
         ),
-        without=frozenset({"W3", "W4", "W6", "W6x", "takeover", "scaling", "backlog", "isolated", "crowd"}),
+        without=frozenset(
+            {
+                "W3",
+                "W4",
+                "W6",
+                "W6x",
+                "takeover",
+                "scaling",
+                "backlog",
+                "isolated",
+                "crowd",
+                "replay",
+                "lives",
+                "requests",
+            }
+        ),
     )

@@ -34,5 +34,20 @@ def install(say: Callable[[str], None]) -> System:
             f"unhinged {found.version}: {found.settings}, {_SYNCS}; W2, W5 and W7 with {SIZES.burst_runs} runs; "
             "in W5 its leases are of one second, which is the shortest"
         ),
-        without=frozenset({"W3", "W4", "W6", "W6x", "takeover", "scaling", "backlog", "isolated", "crowd"}),
+        without=frozenset(
+            {
+                "W3",
+                "W4",
+                "W6",
+                "W6x",
+                "takeover",
+                "scaling",
+                "backlog",
+                "isolated",
+                "crowd",
+                "replay",
+                "lives",
+                "requests",
+            }
+        ),
     )
