@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import apsw
 import pytest
 from tests.support.commands import COMMAND, Desk
 
@@ -24,6 +25,7 @@ from stepwell import (
 )
 from stepwell.api.restore import InFlight, Restoration
 from stepwell.cli import main
+from stepwell.testing import TestEngine
 
 CHARGED: list[str] = []
 
@@ -123,6 +125,28 @@ def test_schedules_start_nothing_before_somebody_says_so(tmp_path: Path, in_flig
         infos = {schedule.id: schedule.info() for schedule in engine.schedules()}
         assert (infos["often"].paused, infos["often"].note) == (pauses, "the disk broke" if pauses else None)
         assert (infos["resting"].paused, infos["resting"].note) == (True, "before")
+
+
+@pytest.mark.parametrize("in_flight", ["pause", "go-on"])
+def test_an_act_on_many_runs_does_not_go_on_before_somebody_says_so(
+    orders: Path, in_flight: InFlight, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backup = orders.with_name("copy.db")
+    copy = apsw.Connection(str(backup))  # as where it was made between the second page of runs and the third
+    copy.execute(
+        "INSERT INTO stepwell_bulk_acts (act, filter, bounds, by, created_at, total, seen, before_key, worker) "
+        "VALUES ('terminate', 'workflow:restored.checkout', '{}', 'ada', 1, 203, 200, 1000, 0)"
+    )
+    copy.close()
+    pauses = in_flight == "pause"
+    assert main(["restore", str(backup), "--db", str(orders), "--yes", "--in-flight", in_flight]) == 0
+    assert ("1 act on many runs was under way and ended where it stood" in capsys.readouterr().out) == pauses
+    assert ("had come to 200 of 203 when the backup was made, and ends there" in caplog.text) == pauses
+    with TestEngine(orders, workflows=[checkout]) as engine:
+        engine.idle()
+        (act,) = engine.bulks()
+        assert (act.seen == 200, act.ended_at is not None) == (pauses, True)
+        assert {engine.get(each).status for each in ("a", "b")} == {"paused" if pauses else "cancelled"}
 
 
 def test_what_was_there_is_kept_whole_under_another_name(orders: Path) -> None:

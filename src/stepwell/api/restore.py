@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Final, Literal
 
@@ -19,12 +20,15 @@ InFlight = Literal["pause", "go-on"]
 
 _PAGE: Final = 500
 
+_log: Final = logging.getLogger("stepwell")
+
 
 class Restoration(msgspec.Struct, frozen=True):
     """A backup that was put in place, at `path`.
 
     `previous` is where the file is that was there before, None where there was none. Of the `runs` of the backup
-    `in_flight` had not ended, and `paused` of them were paused, and so were `schedules` of its schedules.
+    `in_flight` had not ended, and `paused` of them were paused, and so were `schedules` of its schedules. `bulk_acts`
+    acts on many runs were under way, and ended where they stood.
     """
 
     path: str
@@ -34,6 +38,7 @@ class Restoration(msgspec.Struct, frozen=True):
     in_flight: int
     paused: int
     schedules: int
+    bulk_acts: int = 0
 
 
 def restore(
@@ -50,9 +55,10 @@ def restore(
 
     The backup knows nothing of what happened after it was made. Steps that its runs executed since would be executed
     again, so the runs that had not ended are paused (``in_flight="pause"``): look at each, and unpause it, settle its
-    step, or cancel it. Its schedules are paused as well, whose ticks since had their runs. ``"go-on"`` lets all go on
-    at once. `only`: a filter (see `stepwell.Engine.list`) of those that are paused, where the steps of the others may
-    be repeated. `reason` and `by` are recorded with each pause.
+    step, or cancel it. Its schedules are paused as well, whose ticks since had their runs, and an act on many runs that
+    was under way ends where it stood. ``"go-on"`` lets all go on at once. `only`: a filter (see `stepwell.Engine.list`)
+    of those that are paused, where the steps of the others may be repeated. `reason` and `by` are recorded with each
+    pause.
 
     The backup is looked through first, as by `verify`, and stays as it is. A restore that is cut off leaves the file as
     it was, or is finished by another call. Raises `FileInUse` while workers or other programs have the file open,
@@ -82,8 +88,12 @@ def restore(
                 if not schedule.info().paused:
                     schedule.pause(note=why, by=who)
                     schedules += 1
+        ended = place.end_bulk_acts() if in_flight == "pause" else []
+        for act, text, who_asked, seen, total in ended:
+            told_of = "%s of all runs that match %r, asked for by %s, had come to %d of %d when the backup was made"
+            _log.warning(f"{told_of}, and ends there", act, text, who_asked, seen, total)
         previous = place.put()
-    return Restoration(place.path, place.backup, previous, place.found.runs, counted, paused, schedules)
+    return Restoration(place.path, place.backup, previous, place.found.runs, counted, paused, schedules, len(ended))
 
 
 def _in_flight(engine: Engine, only: str = "") -> list[str]:

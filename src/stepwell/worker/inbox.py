@@ -24,8 +24,8 @@ from stepwell.worker.run_over import RunOver
 from stepwell.worker.runs import Runs
 from stepwell.worker.settlements import Settler
 
-#: For how long, in microseconds for each run in memory, it is not asked again which of them have ended: to ask takes
-#: about one microsecond a run.
+#: For how long, in microseconds for each run in memory, it is not asked again which of them have ended. To ask took 0.1
+#: to 0.6 microseconds of CPU a run, with 10,000 and with 100 of them: so this takes less than a hundredth of the time.
 _CENSUS_PER_RUN: Final = 100
 
 

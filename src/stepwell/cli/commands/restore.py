@@ -57,6 +57,9 @@ def restore(
     if done.schedules:
         line = for_this_file("`stepwell schedules list --db FILE`", db)
         click.echo(f"{counted(done.schedules, 'schedule')} paused: {line} has them; unpause each when that is right")
+    if done.bulk_acts:
+        what = "acts on many runs were" if done.bulk_acts > 1 else "act on many runs was"
+        click.echo(f"{done.bulk_acts} {what} under way and ended where it stood; ask for it again when that is right")
     return 0
 
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import apsw
 
@@ -33,6 +33,7 @@ from stepwell.store.sqlite.file.connecting import (
     translate,
 )
 from stepwell.store.sqlite.peers.membership import Membership
+from stepwell.store.sqlite.statements import SQL
 from stepwell.store.sqlite.verify import Findings, findings
 
 #: What is told what is done, and how much of how much of it, 0 of 0 where that is not known.
@@ -207,6 +208,19 @@ class Place:
         self.partial: Final = partial
         self.found: Final = found
         self._lock: Final = lock
+
+    def end_bulk_acts(self) -> list[tuple[str, str, str, int, int]]:
+        """End the acts on many runs that were under way, as far as they had come; return those.
+
+        Each as act, filter, who asked for it, how many runs it had come to, and how many there were. The copy has this
+        release's schema, and nobody has it open.
+        """
+        copy = copying.open_plain(self.partial, "rw")
+        try:
+            rows: list[Any] = copy.execute(SQL["bulks_ended"], (time.time_ns() // 1000,)).fetchall()
+            return rows
+        finally:
+            copy.close()
 
     def put(self) -> str | None:
         """Put it in place; return where the file is now that was there, None where there was none.

@@ -19,6 +19,11 @@ UPDATE stepwell_bulk_acts SET worker = ?1
 WHERE ended_at IS NULL AND worker NOT IN (SELECT epoch FROM stepwell_workers WHERE ended_at IS NULL)
 RETURNING id;
 
+-- name: bulks_ended
+-- ?1 at. Ends those that are under way as far as they have come. Returns what each was, and how far that is.
+UPDATE stepwell_bulk_acts SET ended_at = max(?1, created_at) WHERE ended_at IS NULL
+RETURNING act, filter, by, seen, total;
+
 -- name: bulk
 -- ?1 id. The columns are the fields of store.bulk_acts.BulkRecord in their order, here and below.
 SELECT id, act, filter, by, reason, created_at, total, seen, refused, ended_at, before_key, bounds, worker
