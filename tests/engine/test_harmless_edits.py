@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -208,6 +210,52 @@ def test_a_parameter_that_is_given_its_default_is_as_good_as_none(engine: TestEn
     engine.reopen(workflows=[version(note="none")])
     run.send("go")
     assert run.result(60) == "anone0"
+
+
+ORDERS = """
+from dataclasses import dataclass
+from stepwell import receive, step, workflow
+@dataclass
+class Order:
+    id: str
+@step(name="edited.charge")
+def charge(order: Order) -> Order:
+    calls.append(order.id)
+    return order
+@workflow(name="edited.checkout")
+async def checkout(order: Order) -> str:
+    charged = charge(order)
+    await receive("go")
+    return f"{charged}"
+calls: list[str] = []
+"""
+
+
+def test_code_moves_to_another_module_and_gets_fields_and_parameters_at_once(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited = (
+        ORDERS.replace("    id: str\n", "    id: str\n    currency: str = 'EUR'\n")
+        .replace("def charge(order: Order)", "def charge(order: Order, express: bool = False)")
+        .replace("checkout(order: Order)", "checkout(order: Order, notify: bool = True)")
+        .replace("charge(order)\n", "charge(order, express=False)\n")
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "edited_before.py").write_text(ORDERS)
+    (tmp_path / "edited_behind.py").write_text(edited)
+    before = importlib.import_module("edited_before")
+    with TestEngine(database, workflows=[before.checkout]) as engine:
+        run = engine.start(before.checkout, before.Order("42"), id="42")
+        engine.idle()
+        engine.crash()
+        del sys.modules["edited_before"]
+        behind = importlib.import_module("edited_behind")
+        engine.reopen(workflows=[behind.checkout])
+        assert engine.start(behind.checkout, behind.Order("42"), id="42", kwargs={"notify": True}).id == "42"
+        run.send("go")
+        assert run.result(60) == "Order(id='42', currency='EUR')"
+    assert (before.calls, behind.calls) == (["42"], [])
+    del sys.modules["edited_behind"]
 
 
 # --- what is no harmless edit -----------------------------------------------------------------------------------------
