@@ -96,7 +96,7 @@ def test_worlds_with_a_story_in_which_nothing_breaks(simulator: Simulator, name:
 @pytest.mark.parametrize("name", STORY_CONTROLS)
 def test_an_engine_that_is_broken_in_what_a_story_is_about_is_caught(simulator: Simulator, name: str) -> None:
     with broken_engine(name):
-        found = (simulator.broken(world_for(name, make(seed))) for seed in range(1, 31))
+        found = (simulator.broken(world_for(name, make(seed))) for seed in range(1, 121))
         assert any(violation is not None and violation.invariant in STORY_CONTROLS[name].reasons for violation in found)
 
 

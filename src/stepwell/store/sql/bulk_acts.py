@@ -103,7 +103,7 @@ class BulkActs(Part):
                 f"run {run.id!r} cannot be deleted yet: its parent, run {parent[0]!r}, has not ended, and may ask for "
                 "its result"
             )
-        waits = self._row("waits_for_run", run.key)
+        waits = None if has_ended else self._row("waits_for_run", run.key)
         if waits is not None:
             raise RunNotEnded(
                 f"run {run.id!r} cannot be deleted while run {waits[0]!r} waits for its end; cancel it, and it is told"
