@@ -228,7 +228,7 @@ class Membership:
     def others(self) -> list[Seat]:
         """Return the other members that live, as of the last time the table changed or a death was noticed.
 
-        One read of the file, about 1 µs, while nobody comes or goes. The list is not the caller's to change.
+        One read of the file, some 5 µs, while nobody comes or goes. The list is not the caller's to change.
         """
         if self.slot < 0:
             return []
