@@ -93,6 +93,11 @@ def test_worlds_with_a_story_in_which_nothing_breaks(simulator: Simulator, name:
     assert not broken
 
 
+def test_an_act_on_many_runs_goes_on_where_its_worker_was_taken_for_lost(simulator: Simulator) -> None:
+    """The worker learns of it by a write that is refused: it goes on as a new one, and nobody died."""
+    assert simulator.broken(make(451)) is None
+
+
 @pytest.mark.parametrize("name", STORY_CONTROLS)
 def test_an_engine_that_is_broken_in_what_a_story_is_about_is_caught(simulator: Simulator, name: str) -> None:
     with broken_engine(name):

@@ -340,6 +340,7 @@ class TurnLoop:
             self._hold_back(kept, unavailable)
             return
         self.worker.batch.put_back(kept)
+        self._take_bulk_acts()  # its own as well: they are nobody's now
         # Also what callers wait for: runs that seemed to end here have ended elsewhere, which was told meanwhile.
         self._look_at_everything()
 
@@ -411,6 +412,7 @@ class TurnLoop:
             # What it halted may be fine with the code of this one: after a deployment the worker was of the old code.
             self.post(self.worker.claims.retry_halted)
             self.post(self.worker.claims.look)  # it may have been the one that had the version of runs
+            self._take_bulk_acts()
         fenced = all(member.epoch != self.claimed().epoch for member in members)
         if not fenced and all(member.state != "dead" for member in members):
             return
@@ -425,12 +427,15 @@ class TurnLoop:
             return
         finally:
             self.write_turn.release()
-        if self._takes_work:
-            self.post(self.gate.bulk.take_over)
+        self._take_bulk_acts()
         if released:
             _log.warning("%s: a worker died; its %d runs go on elsewhere", self.store.location, released)
         self.worker.claims.look()
         self.worker.scheduler.look()
+
+    def _take_bulk_acts(self) -> None:
+        if self._takes_work:
+            self.post(self.gate.bulk.take_over)
 
     def take_turn(self, again: Callable[[], None]) -> bool:
         """Take the writers' lock; else have `again` called in a later turn."""
