@@ -10,20 +10,17 @@ import builtins
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
+from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
-from stepwell.definitions.definition import is_durable, refuse_named
+from stepwell.definitions.definition import is_durable
 from stepwell.definitions.durable import unwrapped
-from stepwell.definitions.queues import Limit, OnDuplicate, Queue
 from stepwell.definitions.saying import MAX_STREAM_ITEMS, say_blocking, speaker_here
-from stepwell.definitions.step_options import Delivery
+from stepwell.definitions.start_options import shows_options
 from stepwell.errors import InvalidArgument
 from stepwell.model.attributes import AttributeValue
 from stepwell.model.clock import to_seconds
 from stepwell.model.lifecycle import Status
 from stepwell.model.promise import Form
-from stepwell.model.retry import Retry
-from stepwell.model.start_policy import OnConflict, Reuse
 from stepwell.operations import child, timer
 from stepwell.operations import describe as describing
 from stepwell.operations import map as mapping
@@ -37,7 +34,7 @@ from stepwell.operations import schedule as scheduling
 from stepwell.operations import send as sending
 from stepwell.operations import stream as streaming
 from stepwell.operations.calling_run import calling_run, calling_run_or_none
-from stepwell.operations.child import ChildOptions
+from stepwell.operations.child import CHILD_OPTIONS, ChildOptions
 from stepwell.operations.context import current
 from stepwell.operations.continue_as_new import continue_as_new
 from stepwell.operations.derived import now, random, uuid4
@@ -46,7 +43,6 @@ from stepwell.operations.patch import patched
 from stepwell.operations.run_step import InlineOptions
 from stepwell.operations.saga import Compensations
 from stepwell.operations.schedule import scheduled_at
-from stepwell.operations.start_messages import StartMessage, StartUpdate
 from stepwell.replay.operation_issuer import AWAITED_FORM
 from stepwell.shown import shown
 from stepwell.values.inspection import MISSING
@@ -281,54 +277,9 @@ def start(workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[ChildOp
 def start(workflow: str, /, *args: Any, **options: Unpack[ChildOptions]) -> ChildRun[Any]: ...
 
 
-def start(
-    workflow: Callable[[*Ts], Any] | str,
-    /,
-    *args: *Ts,
-    id: str | None = None,
-    kwargs: Mapping[str, Any] | None = None,
-    detached: bool = False,
-    on_conflict: OnConflict = "attach",
-    reuse: Reuse | None = None,
-    queue: Queue | str | None = None,
-    priority: int = 0,
-    delay: float | timedelta | datetime | None = None,
-    dedup: str | None = None,
-    partition: str | None = None,
-    debounce: float | timedelta | None = None,
-    debounce_limit: float | timedelta | None = None,
-    on_duplicate: OnDuplicate | None = None,
-    attributes: Mapping[str, AttributeValue] | None = None,
-    tags: Iterable[str] = (),
-    note: str | None = None,
-    deadline: float | timedelta | datetime | None = None,
-    messages: Sequence[StartMessage] = (),
-    updates: Sequence[StartUpdate] = (),
-    **named: Any,
-) -> ChildRun[Any]:
+@shows_options(CHILD_OPTIONS)
+def start(workflow: Callable[[*Ts], Any] | str, /, *args: *Ts, **options: Unpack[ChildOptions]) -> ChildRun[Any]:
     """Start a child run; see `stepwell.start`."""
-    refuse_named(workflow, named)
-    options = ChildOptions(
-        id=id,
-        kwargs=kwargs,
-        detached=detached,
-        on_conflict=on_conflict,
-        reuse=reuse,
-        queue=queue,
-        priority=priority,
-        delay=delay,
-        dedup=dedup,
-        partition=partition,
-        debounce=debounce,
-        debounce_limit=debounce_limit,
-        on_duplicate=on_duplicate,
-        attributes=attributes,
-        tags=tags,
-        note=note,
-        deadline=deadline,
-        messages=messages,
-        updates=updates,
-    )
     return ChildRun(_wait("sync.start()", child.start(workflow, *args, **options)))
 
 
@@ -484,40 +435,20 @@ def run_step(
 ) -> Any: ...
 
 
+@shows_options(InlineOptions.__annotations__, {"delivery": "at-least-once"})
 def run_step(
     name: str,
     function: Callable[[*Ts], Any],
     /,
     *args: *Ts,
     type: Any = inline.ANNOTATED,
-    retry: Retry | None = None,
-    timeout: float | timedelta | None = None,
-    deadline: float | timedelta | None = None,
-    delivery: Delivery = "at-least-once",
-    isolate: Literal["process"] | None = None,
-    limit: Limit | None = None,
-    summary: str | None = None,
-    heartbeat_timeout: float | timedelta | None = None,
+    **options: Unpack[InlineOptions],
 ) -> Any:
     """Execute any callable as a step and wait for its result; see `stepwell.run_step`.
 
     In ``async def`` code: ``await asyncio.to_thread(stepwell.sync.run_step, "name", function)``.
     """
-    coroutine = inline.run_step(
-        name,
-        function,
-        *args,
-        type=type,
-        retry=retry,
-        timeout=timeout,
-        deadline=deadline,
-        delivery=delivery,
-        isolate=isolate,
-        limit=limit,
-        summary=summary,
-        heartbeat_timeout=heartbeat_timeout,
-    )
-    return _wait("sync.run_step()", coroutine)
+    return _wait("sync.run_step()", inline.run_step(name, function, *args, type=type, **options))
 
 
 setattr(run_step, AWAITED_FORM, inline.run_step)

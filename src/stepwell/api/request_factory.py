@@ -40,9 +40,9 @@ from stepwell.definitions.definition import (
 from stepwell.definitions.durable import as_definition
 from stepwell.definitions.jobs import Served, job_of
 from stepwell.definitions.namesakes import are_different, place_of
-from stepwell.definitions.queue_slots import QueueSlot, queue_entry, start_time
+from stepwell.definitions.queue_slots import QueueSlot, start_time
 from stepwell.definitions.queues import Queue, Rate, Unset, changed_settings, check_key
-from stepwell.definitions.start_options import start_policy
+from stepwell.definitions.start_options import slot_of, start_policy
 from stepwell.errors import DefinitionError, InvalidArgument
 from stepwell.model.attributes import AttributeValue, Description, described
 from stepwell.model.clock import Clock, engine_time
@@ -177,22 +177,10 @@ class RequestFactory(RepairRequestFactory):
 
     def _slot(self, options: ManyOptions, *, has_ids: bool) -> QueueSlot | None:
         """Return how a start wants to stand in a queue; None where it goes into none."""
-        slot = queue_entry(
-            options.get("queue"),
-            priority=options.get("priority", 0),
-            delay=options.get("delay"),
-            dedup=options.get("dedup"),
-            partition=options.get("partition"),
-            debounce=options.get("debounce"),
-            debounce_limit=options.get("debounce_limit"),
-            on_duplicate=options.get("on_duplicate"),
-            has_id=has_ids,
-        )
+        sends = bool(options.get("messages") or options.get("updates"))
+        slot = slot_of(options, has_id=has_ids, sends=sends)
         if slot is not None and slot.ready_at is not None:
             slot = replace(slot, ready_at=engine_time(self._clock, slot.ready_at))
-        sends = options.get("messages") or options.get("updates")
-        if sends and slot is not None and (slot.dedup is not None or slot.queue.batch is not None):
-            raise InvalidArgument("messages cannot go with a start whose run may turn out to be another one")
         return slot
 
     def _messages(self, run_id: str, options: ManyOptions) -> tuple[OutgoingMessage, ...]:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from inspect import Parameter, signature
 from typing import Any, Final, TypedDict, TypeVar, cast
 
+from stepwell.definitions.queue_slots import QueueSlot, queue_entry
 from stepwell.definitions.queues import OnDuplicate, Queue
 from stepwell.errors import InvalidArgument
 from stepwell.model.start_policy import OnConflict, Reuse, StartPolicy
@@ -39,6 +40,23 @@ class QueueOptions(TypedDict, total=False):
     debounce: float | timedelta | None
     debounce_limit: float | timedelta | None
     on_duplicate: OnDuplicate | None
+
+
+#: Those that say how it stands there.
+_PLACE: Final = sorted(QueueOptions.__optional_keys__ - {"queue"})
+
+
+def slot_of(options: QueueOptions, *, has_id: bool, sends: bool) -> QueueSlot | None:
+    """Check how a start wants to stand in a queue; None where it goes into none. Raises `InvalidArgument`.
+
+    `sends`: messages go with it.
+    """
+    given = cast("Mapping[str, Any]", options)
+    place: dict[str, Any] = {name: given[name] for name in _PLACE if name in given}
+    slot = queue_entry(options.get("queue"), **place, has_id=has_id)
+    if sends and slot is not None and (slot.dedup is not None or slot.queue.batch is not None):
+        raise InvalidArgument("messages cannot go with a start whose run may turn out to be another one")
+    return slot
 
 
 class ConflictOptions(TypedDict, total=False):

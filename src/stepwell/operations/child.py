@@ -23,15 +23,14 @@ from stepwell.definitions.definition import (
 )
 from stepwell.definitions.durable import as_definition
 from stepwell.definitions.jobs import job_of
-from stepwell.definitions.queue_slots import QueueSlot, batch_count, queue_entry
-from stepwell.definitions.queues import OnDuplicate, Queue
-from stepwell.definitions.start_options import ConflictOptions, QueueOptions, start_policy
+from stepwell.definitions.queue_slots import QueueSlot, batch_count
+from stepwell.definitions.start_options import ConflictOptions, QueueOptions, shows_options, slot_of, start_policy
 from stepwell.errors import InvalidArgument, RunConflict, RunFailed
 from stepwell.model.attributes import AttributeValue, Description, described
 from stepwell.model.journal import EntryForm
 from stepwell.model.lifecycle import ENDED
 from stepwell.model.names import check_id
-from stepwell.model.start_policy import OnConflict, Reuse, StartPolicy
+from stepwell.model.start_policy import StartPolicy
 from stepwell.operations.calling_run import calling_run
 from stepwell.operations.other_run import RunHandle, within
 from stepwell.operations.result import result_of
@@ -90,6 +89,11 @@ class ChildOptions(ConflictOptions, QueueOptions, total=False):
     updates: Sequence[StartUpdate]
 
 
+#: In the order in which `help` shows them.
+CHILD_OPTIONS: Final = ["id", "kwargs", "detached"]
+CHILD_OPTIONS += [name for name in ChildOptions.__annotations__ if name not in CHILD_OPTIONS]
+
+
 @overload
 async def start(
     workflow: Callable[[*Ts], Coroutine[Any, Any, T]], /, *args: *Ts, **options: Unpack[ChildOptions]
@@ -104,31 +108,8 @@ async def start(workflow: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[C
 async def start(workflow: str, /, *args: Any, **options: Unpack[ChildOptions]) -> ChildRun[Any]: ...
 
 
-async def start(
-    workflow: Callable[[*Ts], Any] | str,
-    /,
-    *args: *Ts,
-    id: str | None = None,
-    kwargs: Mapping[str, Any] | None = None,
-    detached: bool = False,
-    on_conflict: OnConflict = "attach",
-    reuse: Reuse | None = None,
-    queue: Queue | str | None = None,
-    priority: int = 0,
-    delay: float | timedelta | datetime | None = None,
-    dedup: str | None = None,
-    partition: str | None = None,
-    debounce: float | timedelta | None = None,
-    debounce_limit: float | timedelta | None = None,
-    on_duplicate: OnDuplicate | None = None,
-    attributes: Mapping[str, AttributeValue] | None = None,
-    tags: Iterable[str] = (),
-    note: str | None = None,
-    deadline: float | timedelta | datetime | None = None,
-    messages: Sequence[StartMessage] = (),
-    updates: Sequence[StartUpdate] = (),
-    **named: Any,
-) -> ChildRun[Any]:
+@shows_options(CHILD_OPTIONS)
+async def start(workflow: Callable[[*Ts], Any] | str, /, *args: *Ts, **options: Unpack[ChildOptions]) -> ChildRun[Any]:
     """Start a child run and return its handle at once; to wait for the child right away, just call its workflow.
 
     A step instead of a workflow makes it a job, as `stepwell.Engine.start` does.
@@ -141,7 +122,39 @@ async def start(
     `note`: as for `stepwell.Engine.start`. The handle may be of a run that was there already.
     """
     run = calling_run("start()")
-    refuse_named(workflow, named)
+    refuse_named(workflow, {name: value for name, value in options.items() if name not in CHILD_OPTIONS})
+    definition, child_id = _named_by(workflow), options.get("id")
+    if child_id is not None:
+        check_id(child_id)
+    sent = outgoing(run, options.get("messages", ()), options.get("updates", ()))
+    entry = slot_of(options, has_id=child_id is not None, sends=bool(sent))
+    if entry is not None and entry.ready_at is not None and run.ahead:
+        entry = replace(entry, ready_at=entry.ready_at + run.ahead)
+    policy = start_policy(
+        options.get("on_conflict", "attach"),
+        options.get("reuse"),
+        by=lambda: f"run {run.run_id!r}",
+        has_id=child_id is not None,
+        dedup=options.get("dedup"),
+    )
+    child_id = await _start(
+        run,
+        definition,
+        args,
+        checked_kwargs(options.get("kwargs")),
+        child_id=child_id,
+        attached=not options.get("detached", False),
+        entry=entry,
+        said=described(options.get("attributes"), options.get("tags", ()), (), options.get("note")),
+        policy=policy,
+        deadline_at=deadline_of(run, options.get("deadline")),
+        sent=sent,
+    )
+    return ChildRun(child_id, definition)
+
+
+def _named_by(workflow: object) -> Workflow[..., Any]:
+    """Return what a start means, which may be a step or a name; raises `InvalidArgument`."""
     # A name means the same in every process that replays this, also in one that has the workflow.
     definition: object = workflow_named(workflow) if isinstance(workflow, str) else as_definition(workflow)
     if is_step(definition):
@@ -151,40 +164,7 @@ async def start(
             f"start() needs a @workflow or a @step, or the name of one, not {shown(workflow)}; "
             f"{how_to_make_it_a_workflow(workflow)}"
         )
-    if id is not None:
-        check_id(id)
-    entry = queue_entry(
-        queue,
-        priority=priority,
-        delay=delay,
-        dedup=dedup,
-        partition=partition,
-        debounce=debounce,
-        debounce_limit=debounce_limit,
-        on_duplicate=on_duplicate,
-        has_id=id is not None,
-    )
-    policy = start_policy(on_conflict, reuse, by=lambda: f"run {run.run_id!r}", has_id=id is not None, dedup=dedup)
-    if entry is not None and entry.ready_at is not None and run.ahead:
-        entry = replace(entry, ready_at=entry.ready_at + run.ahead)
-    said = described(attributes, tags, (), note)
-    sent = outgoing(run, messages, updates)
-    if sent and entry is not None and (entry.dedup is not None or entry.queue.batch is not None):
-        raise InvalidArgument("messages cannot go with a start whose run may turn out to be another one")
-    child_id = await _start(
-        run,
-        definition,
-        args,
-        checked_kwargs(kwargs),
-        child_id=id,
-        attached=not detached,
-        entry=entry,
-        said=said,
-        policy=policy,
-        deadline_at=deadline_of(run, deadline),
-        sent=sent,
-    )
-    return ChildRun(child_id, definition)
+    return definition
 
 
 # --- what the code asks for -------------------------------------------------------------------------------------------
