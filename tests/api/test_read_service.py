@@ -330,6 +330,7 @@ READERS = {
     "api/overview.py",
     "api/querying.py",
     "api/read_service.py",
+    "api/talk_reads.py",
     "api/why.py",
 }
 #: What these show of the store is no answer to a question: they open it, and make filters for requests.

@@ -56,6 +56,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["doctor", "failure_path", "time_travel"],
         ["file_reads"],
         ["read_service"],
+        ["talk_reads"],
         ["overview"],
         ["bulk", "promise_views", "schedule_views", "streams"],
         ["views"],

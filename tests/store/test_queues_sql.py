@@ -19,7 +19,9 @@ from stepwell.store.store import Unit
 from stepwell.testing.contract_kit import NOW, Worker
 from stepwell.worker.queue_policy import advance, take
 
-QUEUE = named_sql.parse((Path(sqlite.__file__).parent / "queries_queue.sql").read_text())
+_FOLDER = Path(sqlite.__file__).parent
+_FILLED = named_sql.load(_FOLDER)
+QUEUE = {name: _FILLED[name] for name in named_sql.parse((_FOLDER / "queries_queue.sql").read_text())}
 #: These scan a table on purpose: the queues, which are few; and of the entries the first thousand.
 WHOLE = {"queue_states", "place_holders"}
 

@@ -11,7 +11,7 @@ from tests.support.web import TOKEN, Browser, browser
 import stepwell
 from stepwell import Engine, step, workflow
 from stepwell.api.face import Face
-from stepwell.api.failure_path import FailedRun, failure_path
+from stepwell.api.failure_path import FailedPart, failure_path
 from stepwell.ui import app
 from stepwell.ui.waterfall import Axis, window_of
 
@@ -64,7 +64,7 @@ def looking(family: Engine) -> Browser:
 def test_a_failure_is_followed_to_where_it_began_and_to_what_it_brought_down(family: Engine, asked: str) -> None:
     path = Face(family).look(lambda reads: failure_path(reads, asked))
     assert [(each.id, each.name) for each in path] == [("lowest", "ui.break"), ("middle", "lowest"), ("top", "middle")]
-    assert path[0] == FailedRun("lowest", "ui.child", 1, "ui.break")
+    assert path[0] == FailedPart("lowest", "ui.child", 1, "ui.break")
 
 
 def test_a_run_that_is_well_has_no_such_path(family: Engine) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.figures import Sizes, System
-from bench.peers import environment
+from bench.peers import OURS_ALONE, environment
 
 #: Its rates allow no more in a reasonable time.
 SIZES = Sizes(
@@ -41,7 +41,5 @@ def install(say: Callable[[str], None]) -> System:
         program=Path(__file__).with_name("cold.py"),
         sizes=SIZES,
         note=f"DBOS {found.version} on SQLite; {NOTE}",
-        without=frozenset(
-            {"W3", "W4", "W6x", "takeover", "scaling", "backlog", "isolated", "crowd", "replay", "lives", "requests"}
-        ),
+        without=OURS_ALONE,
     )

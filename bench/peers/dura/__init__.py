@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.figures import Sizes, System
-from bench.peers import environment
+from bench.peers import OURS_ALONE, environment
 
 SIZES = Sizes(rounds=5, burst_runs=300, burst_rounds=3, midway_runs=50, grown_runs=300, starts=15, restarts=2)
 
@@ -34,20 +34,5 @@ def install(say: Callable[[str], None]) -> System:
             f"dura {found.version} on Python 3.13 or later: {found.settings}, {_SYNCS}; def steps only; W2 and W7 with "
             f"{SIZES.burst_runs} runs, W5 with {SIZES.midway_runs}, each on a thread, and leases of one second"
         ),
-        without=frozenset(
-            {
-                "W3",
-                "W4",
-                "W6",
-                "W6x",
-                "takeover",
-                "scaling",
-                "backlog",
-                "isolated",
-                "crowd",
-                "replay",
-                "lives",
-                "requests",
-            }
-        ),
+        without=OURS_ALONE | {"W6"},
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.figures import Sizes, System
-from bench.peers import environment
+from bench.peers import OURS_ALONE, environment
 
 #: Its rates allow no more in a reasonable time.
 SIZES = Sizes(rounds=2, steps=50, burst_runs=20, burst_rounds=2, midway_runs=20, grown_runs=20, starts=5, restarts=1)
@@ -36,20 +36,5 @@ def install(say: Callable[[str], None]) -> System:
             f"kairo-sdk {found.version} on Python 3.13 or later: {found.settings}, {_SYNCS}; async steps that may be "
             f"repeated; W1 with {SIZES.steps} steps, W2, W5 and W7 with {SIZES.burst_runs} runs"
         ),
-        without=frozenset(
-            {
-                "W3",
-                "W4",
-                "W6",
-                "W6x",
-                "takeover",
-                "scaling",
-                "backlog",
-                "isolated",
-                "crowd",
-                "replay",
-                "lives",
-                "requests",
-            }
-        ),
+        without=OURS_ALONE | {"W6"},
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.figures import Sizes, System
-from bench.peers import environment
+from bench.peers import OURS_ALONE, environment
 
 SIZES = Sizes(rounds=5, burst_runs=300, burst_rounds=3, midway_runs=300, grown_runs=300, starts=15, restarts=2)
 
@@ -34,20 +34,5 @@ def install(say: Callable[[str], None]) -> System:
             f"unhinged {found.version}: {found.settings}, {_SYNCS}; W2, W5 and W7 with {SIZES.burst_runs} runs; "
             "in W5 its leases are of one second, which is the shortest"
         ),
-        without=frozenset(
-            {
-                "W3",
-                "W4",
-                "W6",
-                "W6x",
-                "takeover",
-                "scaling",
-                "backlog",
-                "isolated",
-                "crowd",
-                "replay",
-                "lives",
-                "requests",
-            }
-        ),
+        without=OURS_ALONE | {"W6"},
     )

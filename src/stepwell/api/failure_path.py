@@ -16,8 +16,11 @@ from stepwell.api.read_service import ReadService
 _MOST: Final = 10
 
 
-class FailedRun(msgspec.Struct, frozen=True):
-    """A run of the path, and the operation that failed it: its number and what it is called, None where none did."""
+class FailedPart(msgspec.Struct, frozen=True):
+    """A run that a failure passed through.
+
+    `operation` is the number of what failed it, and `name` what that is called; None and empty where no operation did.
+    """
 
     id: str
     workflow: str
@@ -33,7 +36,7 @@ class _Last(msgspec.Struct, frozen=True):
     run: str | None
 
 
-def failure_path(reads: ReadService, run_id: str) -> list[FailedRun]:
+def failure_path(reads: ReadService, run_id: str) -> list[FailedPart]:
     """Return the runs that one failure brought down, the one in which it began first; none where the run is well."""
     if not _is_failed(reads, run_id):
         return []
@@ -55,9 +58,9 @@ def _is_failed(reads: ReadService, run_id: str) -> bool:
     return any(info.status == "failed" for info in reads.infos_of([run_id]))
 
 
-def _failed(reads: ReadService, run_id: str) -> FailedRun:
+def _failed(reads: ReadService, run_id: str) -> FailedPart:
     last, workflow = _last_failed(reads, run_id), reads.record(run_id).workflow
-    return FailedRun(run_id, workflow, None if last is None else last.number, "" if last is None else last.name)
+    return FailedPart(run_id, workflow, None if last is None else last.number, "" if last is None else last.name)
 
 
 def _failed_by(reads: ReadService, run_id: str) -> str | None:

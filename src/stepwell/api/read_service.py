@@ -16,29 +16,26 @@ from msgspec.structs import replace
 from stepwell.api.acts import Act
 from stepwell.api.chapters import ChapterInfo, with_present
 from stepwell.api.listing_options import MAX_PAGE, at_least, checked_statuses, checked_workflow
-from stepwell.api.overview import EngineTime, OverviewService
+from stepwell.api.overview import EngineTime
 from stepwell.api.progress_views import ProgressInfo
+from stepwell.api.talk_reads import TalkReads
 from stepwell.api.views import ChildInfo, JournalEntry, OwnerInfo, QueueInfo, RunDetails, RunInfo, WorkerInfo
 from stepwell.errors import InvalidArgument, QueueNotFound, RunNotFound, ScheduleNotFound, SerializationError
 from stepwell.model.lifecycle import ENDED, STATUSES, Status
 from stepwell.model.names import check_id, check_text
-from stepwell.model.promise import PromiseRecord
 from stepwell.model.run import Member, RunRecord
 from stepwell.model.schedule import ScheduleRecord
 from stepwell.shown import is_one_of, shown
 from stepwell.store.inspector import CountGroup, Inspector, RunAbout, RunFilter
 from stepwell.store.membership import Answer
 from stepwell.store.queues import QueueState
-from stepwell.store.streams import StreamItemRow, StreamSummary
 from stepwell.values.codec import Codec
 from stepwell.worker.run_over import RunOver
 
 if TYPE_CHECKING:  # what most programs never ask is imported with the first question, the calendar among it
     from stepwell.api.bulk import BulkInfo
     from stepwell.api.filters import Filter
-    from stepwell.api.promise_views import PromiseInfo
     from stepwell.api.schedule_views import ScheduleInfo
-    from stepwell.api.streams import ShownPage, StreamPage
     from stepwell.api.why import Reasons
     from stepwell.definitions.definition import Workflow
     from stepwell.model.journal import Payload
@@ -52,7 +49,7 @@ def _unasked(_epochs: Sequence[int]) -> Mapping[int, Answer]:
     return {}
 
 
-class ReadService(OverviewService):
+class ReadService(TalkReads):
     """Answers questions about one file, for people and for programs that show it to people.
 
     - `inspector` reads; `members` returns the workers of the file, `ask` asks those with these epochs whether they
@@ -73,12 +70,10 @@ class ReadService(OverviewService):
         run_listing: str = "engine.list()",
         queue_listing: str = "engine.queues()",
     ) -> None:
-        super().__init__(inspector, codec, time_now)
-        self._location: Final = location
+        super().__init__(inspector, codec, time_now, location=location, run_listing=run_listing)
         self._members: Final = members
         self._own: Final = own
         self._ask: Final = ask
-        self._run_listing: Final = run_listing
         self._queue_listing: Final = queue_listing
 
     # --- runs --------------------------------------------------------------------------------------------------------
@@ -332,81 +327,6 @@ class ReadService(OverviewService):
 
     def _acts(self, record: RunRecord) -> list[Act]:
         return [Act.of(act, record.ahead) for act in self._inspector.acts(record.key)]
-
-    # --- streams -----------------------------------------------------------------------------------------------------
-
-    def stream_page(self, run_id: str, name: str, start: int, limit: int, last_attempt: bool) -> StreamPage:
-        """Return a page of a stream, from an offset on; one below 0 counts from the end. Raises `RunNotFound`."""
-        from stepwell.api.streams import StreamPage
-
-        # How it stands is read first: what is over then is so behind all items that are read next.
-        facts = self._inspector.stream(run_id, name)
-        if facts is None:
-            raise RunNotFound(f"{self._location} has no run {run_id!r}; {self._run_listing} lists them")
-        begin = max(facts.first, facts.next + start) if start < 0 else start
-        rows: list[StreamItemRow] = []
-        if facts.key:
-            rows = self._inspector.stream_items(facts.run, name, begin, limit, last_attempt=last_attempt)
-        has_more = len(rows) == limit
-        following = rows[-1].offset + 1 if rows else begin
-        if not has_more:  # what is between the two is superseded
-            following = max(following, facts.next)
-        over = not has_more and (facts.closed_by is not None or facts.status in ENDED)
-        return StreamPage(rows, following, over, has_more, facts.ahead)
-
-    def stream_shown(self, run_id: str, name: str, start: int, limit: int, last_attempt: bool) -> ShownPage:
-        """Return a page of a stream, values as plain JSON data; as `stream_page`."""
-        from stepwell.api.streams import ShownPage, StreamItem
-        from stepwell.api.views import to_datetime
-
-        page = self.stream_page(run_id, name, start, limit, last_attempt)
-        where = f"an item of stream {name!r} of run {run_id!r}"
-        items: list[StreamItem[Any]] = []
-        for row in page.items:
-            at = to_datetime(row.at, page.ahead)
-            assert at is not None
-            items.append(StreamItem(self._codec.show(row.value, where), row.offset, row.op, row.attempt, at))
-        return ShownPage(items, page.following, page.over, page.has_more)
-
-    def streams(self, run_id: str) -> list[StreamSummary]:
-        """Return the streams of a run, by name; raises `RunNotFound`."""
-        return self._inspector.streams(self.record(run_id).key)
-
-    # --- promises ----------------------------------------------------------------------------------------------------
-
-    def promise(self, token: str) -> PromiseRecord:
-        """Return the promise with this token, open or not; raises `PromiseNotFound`."""
-        if not isinstance(token, str):
-            raise InvalidArgument(f"the token of a promise must be text, not {shown(token)}")
-        found = self._inspector.promise(token) if token.isascii() else None  # no other text is one
-        if found is None:
-            from stepwell.runtime.promise_requests import unknown_token
-
-            raise unknown_token()
-        return found
-
-    def promises(self, most: int | None = None, run_id: str | None = None) -> list[PromiseInfo]:
-        """Return the open promises of runs that have not ended, or of one run, the oldest first, at most so many.
-
-        Raises `RunNotFound`.
-        """
-        from stepwell.api.promise_views import PromiseInfo
-
-        found: list[PromiseInfo] = []
-        run, after = None if run_id is None else self.record(run_id).key, 0
-        limit = MAX_PAGE if most is None else min(most, MAX_PAGE)
-        while page := self._inspector.promises_open(after, limit, run):
-            found += [PromiseInfo.of(record, self._codec) for record in page]
-            after = page[-1].number
-            if most is not None and len(found) >= most:
-                break
-        return found[:most]
-
-    def promise_info(self, token: str) -> PromiseInfo:
-        """Return how the promise with this token asks, open or not; raises `PromiseNotFound`."""
-        from stepwell.api.promise_views import PromiseInfo
-
-        return PromiseInfo.of(self.promise(token), self._codec)
 
     # --- schedules ---------------------------------------------------------------------------------------------------
 

@@ -61,13 +61,8 @@ def act_on_all(
     """Do an act to all runs that match, as the engine does it; return the exit code."""
     with reads(db) as read:
         number = read.count(read.bulk_filter(act, text))
-    runs = counted(number, "run")
-    if dry_run:
-        click.echo(f"{act} of {runs}")
-        return 0
-    if not yes and not confirmed(f"{act} of {runs} that match {text!r}."):
-        refuse(f"stepwell {act}: nothing is done")
-        return FAILED
+    if (code := _ended_by_counting(act, text, number, yes=yes, dry_run=dry_run)) is not None:
+        return code
     with client(db) as engine:
         done = engine.bulk(act, text, **said(reason))
     if as_json:
@@ -84,13 +79,8 @@ def each_of(db: str, act: str, text: str, do: Callable[[Engine, Run[Any]], objec
         raise click.UsageError(f"to {act} every run there is is seldom meant: say which, as in 'workflow:checkout'")
     with reads(db) as read:
         ids = [record.id for record in read.records(text, limit=MAX_PAGE)]
-    runs = counted(len(ids), "run")
-    if dry_run:
-        click.echo(f"{act} of {runs}")
-        return 0
-    if not yes and not confirmed(f"{act} of {runs} that match {text!r}."):
-        refuse(f"stepwell {act}: nothing is done")
-        return FAILED
+    if (code := _ended_by_counting(act, text, len(ids), yes=yes, dry_run=dry_run)) is not None:
+        return code
     refusals: list[str] = []
     with client(db) as engine:
         for run_id in ids:
@@ -98,9 +88,21 @@ def each_of(db: str, act: str, text: str, do: Callable[[Engine, Run[Any]], objec
                 do(engine, engine.get(run_id))
             except StepwellError as error:
                 refusals.append(str(error))
-    click.echo(f"{act}: {len(ids) - len(refusals)} of {runs}")
+    click.echo(f"{act}: {len(ids) - len(refusals)} of {counted(len(ids), 'run')}")
     for line in refusals[:_SHOWN]:
         refuse(f"stepwell {act}: {line}")
     if len(refusals) > _SHOWN:
         refuse(f"stepwell {act}: and {len(refusals) - _SHOWN} more were refused")
     return FAILED if refusals else 0
+
+
+def _ended_by_counting(act: str, text: str, number: int, *, yes: bool, dry_run: bool) -> int | None:
+    """Say how many runs are meant, and ask; return the exit code where that was all."""
+    runs = counted(number, "run")
+    if dry_run:
+        click.echo(f"{act} of {runs}")
+        return 0
+    if yes or confirmed(f"{act} of {runs} that match {text!r}."):
+        return None
+    refuse(f"stepwell {act}: nothing is done")
+    return FAILED

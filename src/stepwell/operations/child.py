@@ -89,9 +89,9 @@ class ChildOptions(ConflictOptions, QueueOptions, total=False):
     updates: Sequence[StartUpdate]
 
 
+_FIRST: Final = ("id", "kwargs", "detached")
 #: In the order in which `help` shows them.
-CHILD_OPTIONS: Final = ["id", "kwargs", "detached"]
-CHILD_OPTIONS += [name for name in ChildOptions.__annotations__ if name not in CHILD_OPTIONS]
+CHILD_OPTIONS: Final = [*_FIRST, *(name for name in ChildOptions.__annotations__ if name not in _FIRST)]
 
 
 @overload

@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from stepwell.errors import ClaimLost, StepwellError, StoreUnavailable
+from stepwell.errors import ClaimLost, EngineClosed, StepwellError, StoreUnavailable
 from stepwell.model.run import Claim
 from stepwell.runtime.requests import ArchiveRuns, Asked
 from stepwell.runtime.write_turn import WriteTurn
@@ -31,7 +31,8 @@ class Archiving:
     def archive(self, request: ArchiveRuns, reply: Reply) -> None:
         """Serve an `ArchiveRuns`: move a part of its runs, and let the rest be a request that follows."""
         if self._worker.runs.draining:
-            reply((request.moved, request.there), None)
+            text = f"{request.moved} of the runs were moved to {request.into.path!r}; the same call goes on"
+            reply(None, EngineClosed(f"{self._store.location}: the engine closes: {text}"))
             return
         if not self._write_turn.take_or_postpone(Asked(request, reply)):
             return

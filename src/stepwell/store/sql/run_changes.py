@@ -97,7 +97,7 @@ class Applier(Part):
             streams,
             promises,
             progress,
-            lambda change: self.handlers[type(change)](change),
+            self._apply_one,
         )
         self._successors = Successors(
             connection,
@@ -105,13 +105,13 @@ class Applier(Part):
             self._after,
             self.entries,
             chapters.begin,
-            lambda change: self.handlers[type(change)](change),
+            self._apply_one,
             promises.withdraw,
         )
         self.creation = Creation(
             connection, sql, self._after, self.entries, self._successors, self._tell, descriptions.write
         )
-        bulk = BulkActs(connection, sql, self._after, lambda change: self.handlers[type(change)](change), self.flush)
+        bulk = BulkActs(connection, sql, self._after, self._apply_one, self.flush)
         self._pauses = Pauses(connection, sql, self._after, self._ownership, self.entries, self.acts.record)
         self._schedules = Schedules(connection, sql, self._after)
         self._facts = SqlUnitFacts(self._execute, sql, self.entries.flush)
@@ -143,6 +143,10 @@ class Applier(Part):
         )
         for part in parts:
             self.handlers.update(part.handlers)
+
+    def _apply_one(self, change: Change) -> Any:
+        """Apply a change that another one is made of."""
+        return self.handlers[type(change)](change)
 
     @property
     def after(self) -> Aftermath:

@@ -23,6 +23,16 @@ iif(journal_from = 0, NULL, (
 -- The columns of stepwell_journal that are the fields of journal.Entry, in their order.
 run, op, kind, name, fingerprint, at, value, attempt, started_at, position;
 
+-- fragment: queue_state
+-- The fields of QueueState in their order, those of its settings in their place.
+name, kind, concurrency, per_worker, partition_concurrency, rate_limit, rate_per, partition_per_worker,
+    partition_rate_limit, partition_rate_per, paused, delayed, waiting, running, starts, unconfirmed, last_start_at,
+    iif(delayed > 0, (SELECT min(ready_at) FROM stepwell_entries WHERE queue = name AND state = 'delayed'), NULL),
+    iif(partition_rate_limit IS NULL, NULL, (
+        SELECT opens_at FROM stepwell_lanes
+        WHERE queue = name AND opens_at IS NOT NULL AND waiting > 0 ORDER BY opens_at LIMIT 1
+    ));
+
 -- fragment: promise
 -- The fields of model.PromiseRecord, in their order.
 promise.number, promise.token, promise.run, run.id, run.workflow, run.status, run.owner, promise.op, promise.state,

@@ -259,26 +259,12 @@ DELETE FROM stepwell_left_permits WHERE worker = ?1 RETURNING queue;
 SELECT op FROM stepwell_entries WHERE run = ?1 AND op > 0;
 
 -- name: queue_state
--- ?1 name. The columns are the fields of QueueState, those of its settings in their place.
-SELECT name, kind, concurrency, per_worker, partition_concurrency, rate_limit, rate_per, partition_per_worker,
-    partition_rate_limit, partition_rate_per, paused, delayed, waiting, running, starts, unconfirmed, last_start_at,
-    iif(delayed > 0, (SELECT min(ready_at) FROM stepwell_entries WHERE queue = name AND state = 'delayed'), NULL),
-    iif(partition_rate_limit IS NULL, NULL, (
-        SELECT opens_at FROM stepwell_lanes
-        WHERE queue = name AND opens_at IS NOT NULL AND waiting > 0 ORDER BY opens_at LIMIT 1
-    ))
-FROM stepwell_queues WHERE name = ?1;
+-- ?1 name.
+SELECT {queue_state} FROM stepwell_queues WHERE name = ?1;
 
 -- name: queue_states
 -- The same, of all of them.
-SELECT name, kind, concurrency, per_worker, partition_concurrency, rate_limit, rate_per, partition_per_worker,
-    partition_rate_limit, partition_rate_per, paused, delayed, waiting, running, starts, unconfirmed, last_start_at,
-    iif(delayed > 0, (SELECT min(ready_at) FROM stepwell_entries WHERE queue = name AND state = 'delayed'), NULL),
-    iif(partition_rate_limit IS NULL, NULL, (
-        SELECT opens_at FROM stepwell_lanes
-        WHERE queue = name AND opens_at IS NOT NULL AND waiting > 0 ORDER BY opens_at LIMIT 1
-    ))
-FROM stepwell_queues ORDER BY name;
+SELECT {queue_state} FROM stepwell_queues ORDER BY name;
 
 -- name: open_workflows
 -- ?1 queue. Hops from workflow to workflow in the index, however many lanes each has.
