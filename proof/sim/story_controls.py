@@ -178,7 +178,7 @@ def _leave_acts_to_the_dead(stack: ExitStack) -> None:
 
 def _leave_out_a_page(stack: ExitStack) -> None:
     """An act on many runs has come further than it has acted."""
-    broken_sql(stack, "bulk_advanced", "before_key = ?3", "before_key = ?3 - 1")
+    broken_sql(stack, "bulk_advanced", "SET before_key = ?4", "SET before_key = ?4 - 1")
 
 
 def _keep_terminated(stack: ExitStack) -> None:

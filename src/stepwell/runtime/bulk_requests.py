@@ -134,12 +134,12 @@ class BulkRequests:
 
         self._worker.batch.lone_work().then(BulksTaken(), taken)
 
-    def _go_on(self, number: int, seen: int = 0, refused: int = 0) -> None:
+    def _go_on(self, number: int, refused: int = 0) -> None:
         def answered(_value: object, error: BaseException | None) -> None:
             if isinstance(error, StoreUnavailable):  # it is tried again when something can be written
-                self._go_on(number, seen, refused)
+                self._go_on(number, refused)
 
-        self._later(Asked(ContinueBulk(number, seen, refused), answered))
+        self._later(Asked(ContinueBulk(number, refused), answered))
 
     def go_on(self, request: ContinueBulk, reply: Reply) -> None:
         """Serve a `ContinueBulk`: act on one page of runs."""
@@ -160,13 +160,19 @@ class BulkRequests:
                 counted(None, error)
         last = worker.batch.lone_work()
         ended_at = None if page else worker.now
-        before_key = page[-1].key if page else row.before_key
-        last.changes.append(BulkAdvanced(row.id, before_key, len(page), request.refused, ended_at))
-        if page:
-            last.afterwards(lambda: self._go_on(row.id, refused=len(refusals)), lambda _error: self._go_on(row.id))
-        else:
-            text = "%s of all runs that match %r, asked for by %s, is done: %d runs"
-            _log.info(text, row.act, row.filter, row.by, row.seen)
+        now_at = page[-1].key if page else row.before_key
+        change = BulkAdvanced(row.id, row.before_key, now_at, len(page), request.refused, ended_at)
+
+        def advanced(is_so: bool) -> None:
+            # Where it is not, somebody else has advanced it and goes on: a worker that was taken for lost and joined
+            # again takes its act over while a page of before is still to be written.
+            if is_so and page:
+                self._go_on(row.id, len(refusals))
+            elif is_so:
+                text = "%s of all runs that match %r, asked for by %s, is done: %d runs"
+                _log.info(text, row.act, row.filter, row.by, row.seen)
+
+        last.then(change, advanced, lambda _error: self._go_on(row.id))
 
     def _act(self, row: BulkRecord, run_id: str, reply: Reply) -> None:
         actor = Actor(row.by, row.reason)

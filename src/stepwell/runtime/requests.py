@@ -218,7 +218,6 @@ class ContinueBulk(msgspec.Struct, frozen=True):
     """Act on the next page of runs; `refused` is of how many of the page before that was refused."""
 
     bulk: int
-    seen: int = 0
     refused: int = 0
 
 

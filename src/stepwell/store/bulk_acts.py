@@ -72,12 +72,15 @@ class BulkBegun(msgspec.Struct, frozen=True):
 
 
 class BulkAdvanced(msgspec.Struct, frozen=True):
-    """The writing worker has looked at `seen` more runs, all that match from `before_key` up.
+    """The writing worker has acted on `seen` more runs: all that match below `was_at` and from `before_key` up.
 
-    With `ended_at` these were the last.
+    With `ended_at` these were the last. The result is whether the act had come as far as `was_at` and no further. It is
+    false where something else of this worker has advanced it meanwhile, or where another worker has taken it; then
+    nothing changes.
     """
 
     bulk: int
+    was_at: int
     before_key: int
     seen: int = 0
     refused: int = 0

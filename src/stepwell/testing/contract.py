@@ -26,13 +26,15 @@ pytest.register_assert_rewrite(
     *(
         f"stepwell.testing.contract_{part}"
         for part in (
-            *("acts", "changes", "chapters", "claims", "deaths", "kit", "limits", "moves", "properties", "queue_kit"),
-            *("pauses", "queue_model", "queues", "reads", "reasons", "retries", "starts", "workers"),
+            *("acts", "bulk_acts", "changes", "chapters", "claims", "deaths", "ends", "kit", "limits", "moves"),
+            *("pauses", "properties", "queue_kit", "queue_model", "queues", "reads", "reasons", "retries"),
+            *("starts", "workers"),
         )
     )
 )
 
 from stepwell.testing.contract_acts import ActContract  # noqa: E402
+from stepwell.testing.contract_bulk_acts import BulkActContract  # noqa: E402
 from stepwell.testing.contract_changes import ChangeContract  # noqa: E402
 from stepwell.testing.contract_chapters import ChapterContract  # noqa: E402
 from stepwell.testing.contract_claims import ClaimContract  # noqa: E402
@@ -56,6 +58,7 @@ __all__ = ["NOW", "StoreContract", "Worker", "step"]
 
 class StoreContract(
     ActContract,
+    BulkActContract,
     ChangeContract,
     ChapterContract,
     ClaimContract,

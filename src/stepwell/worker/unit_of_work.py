@@ -13,7 +13,7 @@ from stepwell.definitions.step_call import StepCall
 from stepwell.errors import StepwellError
 from stepwell.model.lifecycle import Status
 from stepwell.model.run import RunRecord
-from stepwell.store.bulk_acts import BulkBegun, BulksTaken, RunDeleted, RunTerminated, Terminated
+from stepwell.store.bulk_acts import BulkAdvanced, BulkBegun, BulksTaken, RunDeleted, RunTerminated, Terminated
 from stepwell.store.changes import (
     CancelRequested,
     Change,
@@ -180,6 +180,10 @@ class UnitOfWork(Unit, eq=False):
         change: BulkBegun | RunForked | StreamTruncated,
         on_commit: Callable[[int], Fact | None],
         on_refusal: Refusal | None = None,
+    ) -> None: ...
+    @overload
+    def then(
+        self, change: BulkAdvanced, on_commit: Callable[[bool], Fact | None], on_refusal: Refusal | None = None
     ) -> None: ...
     @overload
     def then(

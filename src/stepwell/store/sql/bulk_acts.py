@@ -122,9 +122,9 @@ class BulkActs(Part):
         number: int = self._row("bulk_begun", *values, self._after.epoch)[0]
         return number
 
-    def _advanced(self, change: BulkAdvanced) -> None:
-        values = change.bulk, self._after.epoch, change.before_key, change.seen, change.refused, change.ended_at
-        self._execute(self._sql["bulk_advanced"], values)
+    def _advanced(self, change: BulkAdvanced) -> bool:
+        whose, now_at = (change.bulk, self._after.epoch, change.was_at), (change.before_key, change.seen)
+        return self._row("bulk_advanced", *whose, *now_at, change.refused, change.ended_at) is not None
 
     def _taken(self, _change: BulksTaken) -> list[int]:
         rows: list[Any] = self._execute(self._sql["bulks_taken"], (self._after.epoch,)).fetchall()

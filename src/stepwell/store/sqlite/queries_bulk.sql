@@ -9,9 +9,12 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, (SELECT 1 + coalesce(max(key), 0) FROM stepw
 RETURNING id;
 
 -- name: bulk_advanced
--- ?1 id, ?2 epoch, ?3 before_key, ?4 more that were looked at, ?5 more that were refused, ?6 ended_at or NULL.
-UPDATE stepwell_bulk_acts SET before_key = ?3, seen = seen + ?4, refused = refused + ?5, ended_at = ?6
-WHERE id = ?1 AND worker = ?2 AND ended_at IS NULL;
+-- ?1 id, ?2 epoch, ?3 the before_key that it had, ?4 the one that it has now, ?5 more that were looked at, ?6 more that were
+-- refused, ?7 ended_at or NULL. Returns a row if it was so. Runs that came between the count and the begin count as well.
+UPDATE stepwell_bulk_acts
+SET before_key = ?4, seen = seen + ?5, total = max(total, seen + ?5), refused = refused + ?6, ended_at = ?7
+WHERE id = ?1 AND worker = ?2 AND before_key = ?3 AND ended_at IS NULL
+RETURNING id;
 
 -- name: bulks_taken
 -- ?1 epoch. Those that nobody is at any more. Returns their numbers.
