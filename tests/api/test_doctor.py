@@ -149,7 +149,7 @@ MEGABYTE = 1_000_000
         ({"disk_free_bytes": 499 * MEGABYTE}, "disk", "problem", "only 499.0 MB are free"),
         ({"disk_free_bytes": 6000 * MEGABYTE, "bytes_a_day": 1e9}, "disk", "warning", "enough for 6 days"),
         ({"disk_free_bytes": 900 * MEGABYTE, "bytes_a_day": 1e9}, "disk", "problem", "only 900.0 MB"),
-        ({"disk_free_bytes": 60_000 * MEGABYTE, "bytes_a_day": 1e9}, "disk", "ok", "grew by 1,000.0 MB"),
+        ({"disk_free_bytes": 60_000 * MEGABYTE, "bytes_a_day": 1e9}, "disk", "ok", "grew by 1.0 GB"),
         ({"last_at": 3_600_000_000 * 25}, "clock", "warning", "1 day, 0:00:00 ahead"),
         ({"last_at": 3_600_500_000}, "clock", "ok", "no time in the file is ahead"),
         ({"marks": {1, 7}}, "payloads", "problem", "formats that this release does not know (7)"),
@@ -172,7 +172,7 @@ MEGABYTE = 1_000_000
         ({"file_system": "tmpfs at /tmp"}, "file system", "ok", "gone when the machine is restarted"),
         ({"pragmas": {"journal_mode": "delete"}}, "settings", "warning", "journal_mode delete: a program"),
         ({"compile_options": ["THREADSAFE=1", "ENABLE_X"]}, "library", "ok", "compiled with THREADSAFE=1"),
-        ({"payloads": [LargePayload("a", "step", "s", 20)]}, "payloads", "ok", "in run 'a' (20 bytes) is the largest"),
+        ({"payloads": [LargePayload("a", "step", "s", 20)]}, "payloads", "ok", "in run 'a' (20 B) is the largest"),
     ],
 )
 def test_facts_are_judged(change: dict[str, Any], about: str, severity: Severity, expected: str) -> None:

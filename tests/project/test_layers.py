@@ -248,6 +248,7 @@ INSIDE: dict[str, list[list[str]]] = {
             "permit_states",
             "progress",
             "retry",
+            "sizes",
             "steady",
             "waits",
         ],

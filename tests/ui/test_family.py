@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,17 @@ async def top() -> str:
     return await (await stepwell.start(middle, id="middle")).result()
 
 
+@workflow(name="ui.raising")
+async def raising() -> None:
+    raise OSError("no disk at all")
+
+
+@workflow(name="ui.above_it")
+async def above_it() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task((await stepwell.start(raising, id="by itself")).result())
+
+
 @workflow(name="ui.many")
 async def many(count: int) -> None:
     for number in range(count):
@@ -47,9 +59,11 @@ async def many(count: int) -> None:
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     path: Path = tmp_path_factory.mktemp("family") / "family.db"
-    with Engine(path, workflows=[child, middle, top, many]) as engine:
+    with Engine(path, workflows=[child, middle, top, many, raising, above_it]) as engine:
         with pytest.raises(OSError, match="disk"):
             engine.start(top, id="top").result(timeout=30)
+        with pytest.raises(ExceptionGroup):
+            engine.start(above_it, id="above it").result(timeout=30)
         engine.start(many, 5, id="many").result(timeout=30)
         engine.start(child, True, id="alone").result(timeout=30)
         yield engine
@@ -65,6 +79,13 @@ def test_a_failure_is_followed_to_where_it_began_and_to_what_it_brought_down(fam
     path = Face(family).look(lambda reads: failure_path(reads, asked))
     assert [(each.id, each.name) for each in path] == [("lowest", "ui.break"), ("middle", "lowest"), ("top", "middle")]
     assert path[0] == FailedPart("lowest", "ui.child", 1, "ui.break")
+
+
+def test_a_failure_that_no_operation_had_began_in_the_code_of_its_run(looking: Browser) -> None:
+    text = looking.get("/run?id=above it").text
+    assert "It began in the code of run" in text
+    assert text.index("by itself") < text.index("Behind it went: this run")
+    assert "It began in the code of run" in looking.get("/run?id=by itself").text
 
 
 def test_a_run_that_is_well_has_no_such_path(family: Engine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -69,6 +70,12 @@ def test_nothing_of_a_value_is_called() -> None:
         def __getattribute__(self, name: str) -> Any:
             raise AssertionError(name)
 
+    class Colour(Enum):
+        RED = 1
+
+        def __str__(self) -> str:
+            raise AssertionError
+
     class Data(msgspec.Struct):
         name: str
 
@@ -86,6 +93,7 @@ def test_nothing_of_a_value_is_called() -> None:
         "<type>",
     ]
     assert plain(deep) == {f"<{Deep.__qualname__}>": {"items": [[["<list>"]]]}}
+    assert plain([Colour.RED]) == [f"{Colour.__qualname__}.RED"]
     assert len(plain("x" * 5_000)) == 2_001
 
 

@@ -12,9 +12,11 @@ from tests.support.web import TOKEN, Browser, approval, browser, checkout
 
 from stepwell import AsyncEngine, Engine
 from stepwell.model.durations import duration
+from stepwell.model.sizes import size_in_words
 from stepwell.ui import app
 from stepwell.ui.filter_links import value_of, with_word
-from stepwell.ui.words import as_json, short_error, short_place, size, visible
+from stepwell.ui.rendering import environment
+from stepwell.ui.words import as_json, pieces, place_of, short_error, short_place, visible
 
 STRANGE = "bad/../order?&#"
 
@@ -305,5 +307,23 @@ def test_places_and_errors_are_shortened() -> None:
 
 def test_values_and_sizes_in_words() -> None:
     assert as_json([1], 2) == "[\n\n… and 5 more characters"
-    assert (size(512), size(3_200), size(5e12)) == ("512 B", "3.2 kB", "5000.0 GB")
+    sizes = [size_in_words(number) for number in (0, 512, 999, 3_200, 81_061_000_000, 5e15)]
+    assert sizes == ["0 B", "512 B", "999 B", "3.2 kB", "81.1 GB", "5000.0 TB"]
     assert visible("a\u202eb\ud800\x00\n") == "a\\u202eb\\ud800\\u0000\n"
+
+
+def test_a_sentence_of_the_engine_has_its_commands_and_moments_marked_and_all_else_escaped() -> None:
+    said = "<b> waits; `stepwell send <id>` ends that, until 2026-11-30 17:48:20.841Z; a `lone one\u202e"
+    assert list(pieces(said))[1:4] == [
+        ("command", "stepwell send <id>"),
+        ("text", " ends that, until "),
+        ("moment", "2026-11-30T17:48:20.841000Z"),
+    ]
+    marked = str(environment().filters["told"](said))
+    assert marked.startswith("&lt;b&gt; waits; <code>stepwell send &lt;id&gt;</code> ends that, until <time datetime=")
+    assert marked.endswith("; a `lone one\\u202e")
+
+
+def test_a_finding_leads_to_the_page_that_shows_more() -> None:
+    found = [place_of(about) for about in ("halted runs", "queue mails", "limit x", "workers", "clock", "")]
+    assert found == ["/runs?filter=status:halted", "/queues", "/queues", "/workers", "", ""]

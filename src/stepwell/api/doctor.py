@@ -17,6 +17,7 @@ import msgspec
 from stepwell.api.file_reads import file_reads
 from stepwell.api.read_service import ReadService
 from stepwell.model.clock import MICROSECONDS
+from stepwell.model.sizes import size_in_words
 from stepwell.values.transforms import Compression
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ def _of_file(facts: FileFacts, now: int) -> Iterator[Finding]:
         yield Finding(
             "ok",
             "size",
-            f"{_size(facts.free_pages_bytes)} of {_size(facts.size_bytes)} are free pages, which new runs fill first",
+            f"{size_in_words(facts.free_pages_bytes)} of {size_in_words(facts.size_bytes)} are free pages, "
+            "which new runs fill first",
             "To give them back to the disk, stop the workers and call SQLite's VACUUM.",
         )
 
@@ -163,7 +165,7 @@ def _settings(facts: FileFacts) -> Finding:
 
 
 def _log(facts: FileFacts) -> Finding:
-    shown = f"{_size(facts.log_bytes)} of commits"
+    shown = f"{size_in_words(facts.log_bytes)} of commits"
     if facts.log_pages is not None and facts.folded_pages is not None:
         shown += f" ({facts.folded_pages} of {facts.log_pages} pages of them are in the database as well)"
     all_folded = facts.log_pages is not None and facts.log_pages == facts.folded_pages
@@ -222,8 +224,8 @@ def _who(holder: Holder) -> str:
 
 def _disk(facts: FileFacts) -> Finding:
     days = facts.disk_free_bytes / facts.bytes_a_day if facts.bytes_a_day else float("inf")
-    room = f"{_size(facts.disk_free_bytes)} are free on its disk"
-    growth = f", and the file grew by {_size(facts.bytes_a_day)} in the last day" if facts.bytes_a_day else ""
+    room = f"{size_in_words(facts.disk_free_bytes)} are free on its disk"
+    growth = f", and the file grew by {size_in_words(facts.bytes_a_day)} in the last day" if facts.bytes_a_day else ""
     remedy = "Free some space, or let `retention` delete runs that ended (see the page on keeping runs)."
     if facts.disk_free_bytes < max(_LITTLE_ROOM_BYTES, facts.bytes_a_day):
         return Finding("problem", "disk", f"only {room}{growth}", remedy)
@@ -257,7 +259,7 @@ def _payloads(facts: FileFacts) -> Finding:
     large = [each for each in facts.payloads if each.size_bytes >= _LARGE_PAYLOAD_BYTES]
     if not large:
         largest = f": {_payload(facts.payloads[0])} is the largest of the last ones" if facts.payloads else ""
-        return Finding("ok", "payloads", f"none has more than {_size(_LARGE_PAYLOAD_BYTES)}{largest}")
+        return Finding("ok", "payloads", f"none has more than {size_in_words(_LARGE_PAYLOAD_BYTES)}{largest}")
     named = ", ".join(map(_payload, large[:_NAMED]))
     return Finding(
         "warning",
@@ -268,7 +270,7 @@ def _payloads(facts: FileFacts) -> Finding:
 
 
 def _payload(payload: LargePayload) -> str:
-    return f"{payload.kind} of {payload.name} in run {payload.run!r} ({_bytes(payload.size_bytes)})"
+    return f"{payload.kind} of {payload.name} in run {payload.run!r} ({size_in_words(payload.size_bytes)})"
 
 
 # --- workers, runs, queues --------------------------------------------------------------------------------------------
@@ -343,11 +345,3 @@ def _many(number: int) -> str:
 
 def _wait(number: int) -> str:
     return "waits" if number == 1 else "wait"
-
-
-def _bytes(size_bytes: int) -> str:
-    return _size(size_bytes) if size_bytes >= _MEGABYTE else f"{size_bytes:,} bytes"
-
-
-def _size(size_bytes: float) -> str:
-    return f"{size_bytes / _MEGABYTE:,.1f} MB"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import linecache
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from enum import Enum
 from pathlib import PurePath
 from typing import Any, Final
 from uuid import UUID
@@ -116,11 +117,19 @@ def plain(value: Any, depth: int = _DEPTH) -> Any:
         return str(value) if kind in _AS_TEXT or kind.__module__ == "pathlib" else f"<{kind.__qualname__}>"
     if depth == 0:
         return f"<{kind.__qualname__}>"
+    if issubclass(kind, Enum):
+        return _member(value, kind)
     if kind is dict:
         return {str(plain(key, 0)): plain(each, depth - 1) for key, each in list(value.items())[:_ITEMS]}
     if kind in (list, tuple, set, frozenset):
         return [plain(each, depth - 1) for each in list(value)[:_ITEMS]]
     return _fields(value, kind, depth)
+
+
+def _member(value: Any, kind: type[Any]) -> str:
+    """Return a member of an enumeration by its name, which a combination of flags need not have."""
+    name = object.__getattribute__(value, "__dict__").get("_name_")
+    return f"{kind.__qualname__}.{name}" if type(name) is str else f"<{kind.__qualname__}>"
 
 
 def _fields(value: Any, kind: type[Any], depth: int) -> Any:

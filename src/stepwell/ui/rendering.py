@@ -16,7 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from stepwell.model.clock import datetime_of
-from stepwell.model.durations import duration
+from stepwell.model.durations import duration, span
+from stepwell.model.sizes import size_in_words
 from stepwell.ui import words
 from stepwell.ui.filter_links import quoted
 
@@ -45,6 +46,17 @@ def _shown(value: object) -> object:
 def _exact(value: str) -> Markup:
     """Escape a text that comes back as it is, in a form's field; nothing of it is written out."""
     return escape(value)
+
+
+def _told(text: str) -> Markup:
+    """Return a sentence of the engine's as a page has it: commands as such, moments in the zone that was chosen."""
+    forms = {
+        "text": Markup("%s"),
+        "command": Markup("<code>%s</code>"),
+        "moment": Markup('<time datetime="%s" data-at>%s</time>'),
+    }
+    parts = words.pieces(words.visible(text))
+    return Markup().join(forms[kind] % ((part, part) if kind == "moment" else part) for kind, part in parts)
 
 
 def _address(path: str, parameters: dict[str, Any]) -> Markup:
@@ -81,9 +93,11 @@ def environment() -> Environment:
     filters |= {
         "exact": _exact,
         "duration": duration,
+        "span": span,
         "json": words.as_json,
         "in_line": words.in_line,
-        "size": words.size,
+        "size": size_in_words,
+        "told": _told,
         "short_place": words.short_place,
         "short_error": words.short_error,
         "stamp": words.stamp,
@@ -91,7 +105,13 @@ def environment() -> Environment:
         "moment": datetime_of,
     }
     shared: dict[str, Any] = made.globals
-    shared |= {"address": _address, "version": _version(), "seconds_between": _seconds_between, "pages": PAGES}
+    shared |= {
+        "address": _address,
+        "version": _version(),
+        "seconds_between": _seconds_between,
+        "pages": PAGES,
+        "place_of": words.place_of,
+    }
     return made
 
 

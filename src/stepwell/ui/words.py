@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+Piece = Literal["text", "command", "moment"]
 
 #: In the place of a value that is hidden.
 HIDDEN: Final = "•••• hidden"
@@ -24,7 +26,6 @@ SHOWN_CHARS: Final = 20_000
 _INVISIBLE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
-_THOUSAND: Final = 1000
 _FOLDERS: Final = re.compile(r"^.*[/\\](?=[^/\\]+[/\\][^/\\]+:\d)")
 _MODULE: Final = re.compile(r"^(?:[a-z_][a-z0-9_]*\.)+(?=[A-Z])")
 
@@ -88,16 +89,42 @@ def short_error(remark: str) -> str:
     return _MODULE.sub("", remark)
 
 
-def size(number_of_bytes: float) -> str:
-    """Return a size: ``512 B``, ``3.2 kB``, ``1.4 MB``."""
-    amount = float(number_of_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < _THOUSAND or unit == "GB":
-            break
-        amount /= _THOUSAND
-    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-
-
 def stamp(at: datetime) -> str:
     """Return a time as ISO 8601 writes it, in UTC, to the microsecond."""
     return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+_COMMAND: Final = re.compile(r"`([^`\n]+)`")
+_MOMENT: Final = re.compile(r"\b(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?Z")
+
+
+def pieces(text: str) -> Iterator[tuple[Piece, str]]:
+    """Take a sentence of the engine's apart: commands stand between backticks in it, moments as ISO 8601 has them.
+
+    A moment comes as `stamp` writes it.
+    """
+    for number, part in enumerate(_COMMAND.split(text)):
+        if number % 2:
+            yield "command", part
+            continue
+        reached = 0
+        for found in _MOMENT.finditer(part):
+            yield "text", part[reached : found.start()]
+            yield "moment", f"{found[1]}T{found[2]}.{(found[3] or '').ljust(6, '0')}Z"
+            reached = found.end()
+        yield "text", part[reached:]
+
+
+#: Which page shows more of what a finding is about; of queues and limits, whose names follow, their page does.
+_PLACES: Final = {
+    "halted runs": "/runs?filter=status:halted",
+    "runs without code": "/runs?filter=status:pending",
+    "queue": "/queues",
+    "limit": "/queues",
+    "workers": "/workers",
+}
+
+
+def place_of(about: str) -> str:
+    """Return the address of the page that shows more of what a finding is about; empty where there is none."""
+    return _PLACES.get(about) or _PLACES.get(about.partition(" ")[0], "")

@@ -18,8 +18,7 @@ from stepwell.cli.options import count, json_option, span
 from stepwell.cli.printing import counted, print_json
 from stepwell.cli.progress import progress_bar
 from stepwell.errors import StepwellError
-
-_MEGABYTE = 1_000_000
+from stepwell.model.sizes import size_in_words
 
 
 @command(
@@ -77,7 +76,7 @@ def _made(db: str, target: str, *, overwrite: bool, as_json: bool) -> Backup:
     if as_json:
         print_json(made)
     else:
-        size = f"{made.size_bytes / _MEGABYTE:,.1f} MB in {made.took_seconds:.1f} s"
+        size = f"{size_in_words(made.size_bytes)} in {made.took_seconds:.1f} s"
         click.echo(f"{made.path}: {counted(made.runs, 'run')}, {made.entries} journal entries, {size}")
     return made
 

@@ -23,6 +23,7 @@ from typing import Any, Final
 import apsw
 
 from stepwell.errors import FileInUse, FileNotUsable, InvalidArgument, StorageFull
+from stepwell.model.sizes import size_in_words
 from stepwell.store.sqlite.file import copying, locking, migrate, mounts, paths
 from stepwell.store.sqlite.file.connecting import (
     check_library,
@@ -46,7 +47,6 @@ _BEFORE: Final = "-before-restore-"
 _CHUNK_BYTES: Final = 1024 * 1024
 #: gzip's quickest level: payloads are text, and half a minute more for a tenth less is nobody's choice in a backup.
 _LEVEL: Final = 1
-_MEGABYTE: Final = 1_000_000
 
 
 def back_up(
@@ -111,8 +111,8 @@ def _check_target(real: str, final: str, *, overwrite: bool) -> None:
     free = disk.f_bavail * disk.f_frsize
     if free < size:
         raise StorageFull(
-            f"A backup of {real!r} takes up to {size / _MEGABYTE:,.1f} MB, and the disk of {folder!r} has "
-            f"{free / _MEGABYTE:,.1f} MB free. Nothing was written: free some space, or give another path."
+            f"A backup of {real!r} takes up to {size_in_words(size)}, and the disk of {folder!r} has "
+            f"{size_in_words(free)} free. Nothing was written: free some space, or give another path."
         )
 
 

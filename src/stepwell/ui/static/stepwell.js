@@ -37,28 +37,44 @@ function span(seconds) {
   return `${Math.floor(size / 86400)} d ${Math.floor((size % 86400) / 3600)} h`;
 }
 
-function written(at, exact) {
-  if (zone === "ago") {
-    const seconds = (Date.now() - at) / 1000;
-    return seconds < 0 ? `in ${span(seconds)}` : `${span(seconds)} ago`;
-  }
+// One unit is enough to tell how far away something is; the title has it to the microsecond.
+function away(at) {
+  const seconds = (Date.now() - at) / 1000;
+  const size = Math.abs(seconds);
+  const [unit, length] = size < 60 ? ["s", 1] : size < 3600 ? ["min", 60] : size < 172800 ? ["h", 3600] : ["d", 86400];
+  const words = `${Math.floor(size / length)} ${unit}`;
+  return seconds < 0 ? `in ${words}` : `${words} ago`;
+}
+
+// Of today the clock only, of this year no year: what all rows of a list share need not be read in each.
+const months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+function written(at, exact, fine) {
+  if (zone === "ago") return away(at);
   const utc = zone === "utc";
-  const part = (name) => (utc ? at["getUTC" + name]() : at["get" + name]());
-  const day = `${part("FullYear")}-${two(part("Month") + 1)}-${two(part("Date"))}`;
-  const clock = `${two(part("Hours"))}:${two(part("Minutes"))}:${two(part("Seconds"))}.${exact.slice(20, 23)}`;
-  return `${day} ${clock}${utc ? "Z" : ""}`;
+  const part = (name, from = at) => (utc ? from["getUTC" + name]() : from["get" + name]());
+  const clock = `${two(part("Hours"))}:${two(part("Minutes"))}:${two(part("Seconds"))}${fine ? `.${exact.slice(20, 23)}` : ""}${utc ? "Z" : ""}`;
+  const now = new Date();
+  if (part("FullYear") !== part("FullYear", now)) return `${part("FullYear")}-${two(part("Month") + 1)}-${two(part("Date"))} ${clock}`;
+  const today = part("Month") === part("Month", now) && part("Date") === part("Date", now);
+  return today ? clock : `${part("Date")} ${months[part("Month")]} ${clock}`;
 }
 
 function showTimes(within = document) {
   for (const each of all("time[data-at]", within)) {
     const exact = each.getAttribute("datetime");
-    const text = written(new Date(exact), exact);
+    const at = new Date(exact);
+    const text = written(at, exact, each.dataset.at === "fine");
     if (each.textContent !== text) each.textContent = text;
-    each.title = exact;
+    const title = zone === "ago" ? exact : `${exact}, ${away(at)}`;
+    if (each.title !== title) each.title = title;
+  }
+  for (const each of all("[data-ago]", within)) {
+    const text = zone === "ago" ? "" : away(new Date(each.dataset.ago));
+    if (each.textContent !== text) each.textContent = text;
   }
   for (const each of all("time[data-left]", within)) {
     const left = (new Date(each.getAttribute("datetime")) - Date.now()) / 1000;
-    const text = left > 0 ? `${span(left)} left` : "due";
+    const text = left > 0 ? `${away(Date.now() + left * 1000).slice(3)} left` : "due";
     if (each.textContent !== text) each.textContent = text;
   }
   for (const each of all("time[data-since]", within)) {
@@ -77,7 +93,7 @@ function switchZone() {
 // The page asks for itself again. Where something is another, only that is changed in the tree: nothing flickers, what is
 // selected, open or being typed stays.
 
-const isOwn = (node) => node.nodeType === 1 && node.matches("input, textarea, select, dialog, [data-own]");
+const isOwn = (node) => node.nodeType === 1 && node.matches("input, textarea, select, datalist, dialog, [data-own]");
 const keyOf = (node) => (node.nodeType === 1 ? node.dataset.key || node.dataset.id || "" : "");
 
 function alike(one, other) {
@@ -95,6 +111,7 @@ function become(old, fresh) {
     return;
   }
   if (old.nodeName === "TIME" && old.getAttribute("datetime") === fresh.getAttribute("datetime")) return;
+  if (old.dataset?.ago && old.dataset.ago === fresh.dataset.ago) return;
   for (const { name, value } of [...fresh.attributes]) {
     if (name === "open" && old.dataset.id) continue;
     if (old.getAttribute(name) !== value) old.setAttribute(name, value);
