@@ -24,7 +24,7 @@ from stepwell.replay.execution import Execution
 from stepwell.replay.operation import Operation
 from stepwell.runtime.run_requests import RunRequests
 from stepwell.runtime.turn import TurnLoop
-from stepwell.store.changes import MessageTaken
+from stepwell.store.changes import MessageTaken, UpdateTakenOn
 from stepwell.store.sql.messages import Messages
 from stepwell.store.sql.ownership import Ownership
 from stepwell.store.sql.queue_changes import Entries
@@ -318,6 +318,18 @@ def _take_updates_again(stack: ExitStack) -> None:
     stack.enter_context(patch.object(Messages, "__init__", begun))
 
 
+def _take_updates_on_unseen(stack: ExitStack) -> None:
+    """An update that is taken on as it comes is not written among the messages: its key is not known afterwards."""
+    init = Messages.__init__
+
+    def begun(self: Messages, *arguments: Any) -> None:
+        init(self, *arguments)
+        assert UpdateTakenOn in self.handlers
+        self.handlers[UpdateTakenOn] = lambda _change: None
+
+    stack.enter_context(patch.object(Messages, "__init__", begun))
+
+
 def _answer_without_writing(stack: ExitStack) -> None:
     """Whoever asked for an update hears of its end, and nothing of that is in the file."""
     sql = SQL["update_answered"]
@@ -367,6 +379,9 @@ CONTROLS: Final[dict[str, Break]] = {
         _leave_no_work, ("callers are answered", "a run goes on", "a timer fires", "workers leave")
     ),
     "an update is taken on without a note": Break(_take_updates_again, ("an update is carried out once",)),
+    "an update that is taken on at once is not recorded": Break(
+        _take_updates_on_unseen, ("an update is carried out once", "what is acknowledged is durable")
+    ),
     "an answer is not written": Break(_answer_without_writing, ("what is acknowledged is durable",)),
     "a reason that is out of date": Break(_say_what_was, ("a row says what its run waits for",)),
     "an item of a stream is lost at a crash": Break(_write_items_later, ("an item of a stream is written once",)),

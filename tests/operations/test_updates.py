@@ -7,12 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -38,6 +40,8 @@ from stepwell import (
     sync,
     workflow,
 )
+from stepwell.store.sqlite.store import SqliteStore
+from stepwell.store.store import Outcome, Unit
 from stepwell.testing import TestEngine
 
 
@@ -485,6 +489,88 @@ def test_a_start_and_its_updates_are_one_commit(database: Path) -> None:
         with engine.transaction() as tx:
             tx.start(basket, 3, id="d", updates=[("add", ["fig"], "1")])
         assert engine.get("d").update("add", "fig", key="1", type=Line).item == "fig"
+
+
+def written(changes: list[list[str]]) -> AbstractContextManager[object]:
+    """Note what each commit of a store writes meanwhile."""
+    commit = SqliteStore.commit
+
+    def commits(store: SqliteStore, units: Sequence[Unit], claim: Any) -> list[Outcome]:
+        changes.append([type(change).__name__ for unit in units for change in unit.changes])
+        return commit(store, units, claim)
+
+    return patch.object(SqliteStore, "commit", commits)
+
+
+def test_an_update_of_a_run_in_memory_comes_and_is_answered_in_one_commit(database: Path) -> None:
+    with TestEngine(database) as engine:
+        run = engine.start(basket, 3, id="b")
+        run.update("add", "pear", type=Line)
+        changes: list[list[str]] = []
+        with written(changes):
+            assert run.update("drop", "pear", key="1") == 0
+        assert changes == [["UpdateTakenOn", "Entry", "UpdateAnswered", "Entry"]]
+        engine.crash()
+    with TestEngine(database) as engine:
+        assert engine.get("b").update("drop", "pear", key="1") == 0
+        assert engine.get("b").query("content") == []
+
+
+def test_an_update_of_a_parked_run_is_recorded_in_the_commit_that_claims_the_run(database: Path) -> None:
+    with TestEngine(database, max_waiting_in_memory=0) as engine:
+        run = engine.start(basket, 3, id="b")
+        run.update("add", "pear", type=Line)
+        engine.idle()
+        changes: list[list[str]] = []
+        with written(changes):
+            assert run.update("drop", "pear") == 0
+        assert changes[:2] == [
+            ["MessageSent", "RunsClaimed"],
+            ["MessageTaken", "Entry", "UpdateAnswered", "Entry", "RunMoved"],
+        ]
+
+
+def test_what_was_sent_before_an_update_reaches_the_code_before_it(database: Path) -> None:
+    async def main() -> list[str]:
+        async with AsyncEngine(database, workflows=[hears]) as engine:
+            run = await engine.start(hears)
+            await asyncio.gather(run.send("word", "sent"), run.update("say", "asked"))
+            return await run.result()
+
+    assert asyncio.run(main()) == ["sent", "asked"]
+
+
+@workflow
+async def hears() -> list[str]:
+    words: list[str] = []
+
+    @stepwell.update
+    def say(word: str) -> None:
+        words.append(word)
+
+    words.append(await receive("word", str))
+    await asyncio.sleep(0.02)
+    return words
+
+
+def test_an_update_whose_key_another_process_uses_just_now_is_carried_out_once(database: Path) -> None:
+    with TestEngine(database) as engine:
+        run = engine.start(basket, 3, id="b")
+        assert run.update("add", "pear", key="1", type=Line) == PEAR
+        reads = engine._session.store.reads
+        known = reads.update
+
+        def not_yet(key: int, of: str) -> Any:
+            looked.append(of)
+            return None if len(looked) == 1 else known(key, of)
+
+        looked: list[str] = []
+        with patch.object(reads, "update", not_yet):
+            assert run.update("add", "pear", key="1", type=Line) == PEAR
+        assert len(looked) > 1
+        assert run.query("content") == [PEAR]
+        assert run.update("drop", "pear") == 0
+        assert [entry.kind for entry in run.journal()] == ["update", "step", "answered", "update", "answered"]
 
 
 def test_an_update_of_a_paused_run_waits_until_it_goes_on(engine: TestEngine) -> None:

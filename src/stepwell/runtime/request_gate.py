@@ -95,7 +95,7 @@ class RequestGate:
         #: Acts on many runs; also those that another worker did not finish.
         self.bulk = BulkRequests(worker, inspector, runs, retries, pauses, later)
         self._promises = PromiseRequests(worker)
-        self._updates = UpdateRequests(worker, waiters)
+        self._updates = UpdateRequests(worker, waiters, later)
         self._rewinds = RewindRequests(worker, retries)
         self._forks = ForkRequests(worker, inspector)
         self._settles = SettleRequests(worker, retries)

@@ -279,6 +279,20 @@ class MessageTaken(msgspec.Struct, frozen=True, gc=False):
     op: int | None = None
 
 
+class UpdateTakenOn(msgspec.Struct, frozen=True, gc=False):
+    """The run took on an update as operation `op` as it came; what it was asked with stands in the journal.
+
+    It is what a `MessageSent` and a `MessageTaken` are together. Raises `ClaimLost` where the run has seen the key
+    meanwhile: what this worker made of the update must not count.
+    """
+
+    run: int
+    name: str
+    key: str
+    at: int
+    op: int
+
+
 class UpdateAnswered(msgspec.Struct, frozen=True, gc=False):
     """An update of the run was answered with `payload`, a failure where `failed` is set.
 
@@ -364,6 +378,7 @@ Change: TypeAlias = (
     | MessageSent
     | MessageTaken
     | StepSummarized
+    | UpdateTakenOn
     | UpdateAnswered
     | ValuePublished
     | RunDescribed

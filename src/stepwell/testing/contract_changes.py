@@ -12,6 +12,7 @@ import pytest
 from stepwell.errors import ClaimLost, RunConflict, RunEnded, RunNotFound, StoreError
 from stepwell.model.lifecycle import ENDED, IllegalTransition, Status
 from stepwell.model.run import RunRecord
+from stepwell.model.updates import UpdateAnswer, marked
 from stepwell.store.changes import (
     CancelRequested,
     Change,
@@ -23,6 +24,8 @@ from stepwell.store.changes import (
     RunFinished,
     RunMoved,
     Sent,
+    UpdateAnswered,
+    UpdateTakenOn,
     ValuePublished,
     WatchAdded,
 )
@@ -299,6 +302,19 @@ class ChangeContract(StoreFixtures):
             worker.apply(MessageTaken(key, sent.position, NOW + 2))
         worker.create("b")
         assert worker.apply(MessageSent("b", "m", "1", NOW, key="once"))[0].position > 0
+
+    def test_an_update_that_is_taken_on_as_it_comes_is_known_by_its_key(self, worker: Worker) -> None:
+        key = worker.create("a")
+        name, known_as = marked("add"), marked("once")
+        taken = UpdateTakenOn(key, name, known_as, NOW, 1)
+        worker.apply(taken, step(key, 1, kind="update", value="{}"))
+        assert worker.reads.update(key, known_as) == UpdateAnswer(name, False, False, None)
+        assert worker.apply(MessageSent("a", name, "{}", NOW, known_as)) == [Sent(key, "running", 0, worker.epoch)]
+        with pytest.raises(ClaimLost):
+            worker.apply(UpdateTakenOn(key, name, known_as, NOW, 2), step(key, 2, kind="update", value="{}"))
+        assert [entry.op for entry in worker.reads.load([key])[0].entries] == [1]
+        assert worker.apply(UpdateAnswered(key, NOW + 1, "7", op=1)) == [known_as]
+        assert worker.reads.update(key, known_as) == UpdateAnswer(name, True, False, "7")
 
     def test_messages_for_no_run_or_an_ended_one_are_errors(self, worker: Worker) -> None:
         with pytest.raises(RunNotFound, match="'nobody'"):

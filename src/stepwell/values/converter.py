@@ -260,7 +260,8 @@ class Converter:
         if not self._is_typed and type(payload) is str and payload[:1] == " ":
             raise SerializationError(
                 f"Cannot deliver {where} without its type: JSON shows it as something else than it is. Say what it is: "
-                "`receive(name, Decimal)`, `run.value(key, type=Decimal)`, `run.stream(name, Decimal)`, for a Decimal",
+                "`receive(name, Decimal)`, `run.value(key, type=Decimal)`, `run.update(name, type=Decimal)`, "
+                "`run.stream(name, Decimal)`, for a Decimal",
                 where=str(where),
                 path=path,
             )

@@ -30,6 +30,7 @@ from stepwell.store.changes import (
     Sent,
     Succeeded,
     UpdateAnswered,
+    UpdateTakenOn,
     WatchAdded,
 )
 from stepwell.store.claims import NotesTaken, RunsClaimed, RunsReleased, WorkTaken
@@ -188,7 +189,7 @@ class UnitOfWork(Unit, eq=False):
     @overload
     def then(
         self,
-        change: NotesTaken | PermitDetached | RunDescribed,
+        change: NotesTaken | PermitDetached | RunDescribed | UpdateTakenOn,
         on_commit: Callable[[None], Fact | None],
         on_refusal: Refusal | None = None,
     ) -> None: ...

@@ -14,7 +14,7 @@ from stepwell.model.run import Message
 from stepwell.model.updates import MARK, UPDATE
 from stepwell.replay.execution import Execution
 from stepwell.replay.handlers import none_of_name
-from stepwell.store.changes import MessageTaken, UpdateAnswered
+from stepwell.store.changes import MessageTaken, UpdateAnswered, UpdateTakenOn
 from stepwell.values.codec import Codec
 from stepwell.worker.facts import UpdateEnded
 from stepwell.worker.loaded_run import LoadedRun
@@ -32,6 +32,18 @@ def takes_updates(run: LoadedRun) -> bool:
         and not execution.stopped
         and (handlers is None or not handlers.closed)
     )
+
+
+def has_nothing_before(run: LoadedRun) -> bool:
+    """Tell whether an update that comes now, of those that the code takes on, is the next thing it is to be told."""
+    return not (run.requests or run.sending or run.deliverable or run.execution.loop.abandoned or run.execution.issued)
+
+
+def take_on(run: LoadedRun, name: str, key: str, given: Payload, now: int) -> tuple[UpdateTakenOn, Entry]:
+    """Return what records an update that a run's code takes on as it comes; name and key are those of its message."""
+    op = run.execution.issued_so_far + 1
+    entry = Entry(run.key, op, UPDATE, name[len(MARK) :], 0, now, given)
+    return UpdateTakenOn(run.key, name, key, now, op), entry
 
 
 def next_update(runs: Runs, run: LoadedRun, work: UnitOfWork) -> Entry | None:

@@ -14,6 +14,7 @@ from stepwell.store.changes import (
     Sent,
     StepSummarized,
     UpdateAnswered,
+    UpdateTakenOn,
     ValuePublished,
     WatchAdded,
 )
@@ -36,6 +37,7 @@ class Messages(Part):
             MessageSent: self._message_sent,
             MessageTaken: self._message_taken,
             StepSummarized: self._step_summarized,
+            UpdateTakenOn: self._update_taken_on,
             UpdateAnswered: self._update_answered,
             ValuePublished: self._value_published,
             WatchAdded: self._watch_added,
@@ -76,6 +78,15 @@ class Messages(Part):
 
     def _step_summarized(self, change: StepSummarized) -> None:
         self._execute(self._sql["step_summarized"], (change.run, change.op, change.summary))
+
+    def _update_taken_on(self, change: UpdateTakenOn) -> None:
+        self._execute(
+            self._sql["update_taken_on"], (change.run, change.name, change.key, change.at, self._after.epoch, change.op)
+        )
+        if not self._connection.changes():
+            raise ClaimLost(
+                f"the run with the key {change.run} has got an {called(change.name)} with the same key meanwhile"
+            )
 
     def _update_answered(self, change: UpdateAnswered) -> str | None:
         self.forget_evidence()

@@ -424,6 +424,11 @@ DELETE FROM stepwell_messages WHERE position = ?2 AND run = ?1 AND key IS NULL;
 UPDATE stepwell_messages SET value = NULL, taken_at = ?3, op = ?4
 WHERE position = ?2 AND run = ?1 AND taken_at IS NULL;
 
+-- name: update_taken_on
+-- ?1 run, ?2 name, ?3 key, ?4 at, ?5 epoch, ?6 operation. Nothing happens where the run has seen the key.
+INSERT INTO stepwell_messages (run, name, key, sent_at, taken_at, sender, op) VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6)
+ON CONFLICT (run, key) WHERE key IS NOT NULL DO NOTHING;
+
 -- name: update_answered
 -- ?1 run, ?2 at, ?3 answer, ?4 whether it failed, ?5 operation, or ?6 position of one that was refused. Returns its key.
 UPDATE stepwell_messages SET
