@@ -371,6 +371,43 @@ def test_a_stream_is_closed_for_its_readers_and_its_writers(engine: TestEngine) 
     assert "stream 'words' is closed" in run.result(30)
 
 
+def test_steps_that_write_at_once_each_find_their_items_in_order_and_a_closed_stream_takes_none(
+    engine: TestEngine,
+) -> None:
+    @step(name="streams.crowd", retry=Retry(attempts=2, delay=0))
+    async def crowd(number: int) -> None:
+        for index in range(20):
+            await stream("all", list[int]).write([number, index])
+            await stream("own", list[int]).write([number, index])
+        if number == 3 and current().attempt == 1:
+            raise RuntimeError("once more")
+
+    @step(name="streams.closes")
+    async def closes() -> str:
+        await asyncio.gather(*(stream("own", list[int]).write([99, index]) for index in range(9)))
+        await stream("own").close()
+        try:
+            await stream("own", list[int]).write([0, 0])
+        except StreamClosed:
+            return "closed"
+        return "open"
+
+    @workflow(name="streams.crowded")
+    async def crowded() -> str:
+        await asyncio.gather(*map(crowd, range(9)))
+        return await closes()
+
+    run = engine.start(crowded)
+    assert run.result(30) == "closed"
+    found = list(run.stream("all", list[int], last_attempt=True))
+    for number in range(9):
+        assert [item for item in found if item[0] == number] == [[number, index] for index in range(20)]
+    assert len(found) == 180
+    items = list(run.stream("own").items())
+    assert [item.offset for item in items] == list(range(len(items)))
+    assert len(items) == 10 * 20 + 9
+
+
 def test_a_stream_that_grows_has_an_end_or_keeps_the_last_items(engine: TestEngine) -> None:
     @step(name="streams.floods")
     async def floods() -> str:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
+import msgspec
+
 from stepwell.definitions.saying import MAX_STREAM_ITEMS, Speaker, StreamItems, say, speaker_here
 from stepwell.errors import InvalidArgument, RunFailed, StepwellError
 from stepwell.model.journal import EntryForm, Payload
@@ -31,6 +33,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class _Where(msgspec.Struct, frozen=True, gc=False):
+    """Where a value is to be written, in words; they are needed only where it cannot be."""
+
+    stream: str
+    of: object
+
+    def __str__(self) -> str:
+        """Say it."""
+        return f"an item of stream {self.stream!r}, written by {self.of}"
+
+
 class StreamSettings(Generic[T]):
     """What writing to a stream needs to know, whichever way it is waited for."""
 
@@ -46,7 +59,7 @@ class StreamSettings(Generic[T]):
 
     def _items(self, codec: Codec, values: tuple[T, ...], of: object, *, closes: bool) -> StreamItems:
         """Return what is written; raises `SerializationError` for what would not come back equal."""
-        where = f"an item of stream {self.name!r}, written by {of}"
+        where = _Where(self.name, of)
         payloads: tuple[Payload, ...]
         if self._type is Any:
             payloads = tuple([codec.encode_untyped(value, where) for value in values])

@@ -123,6 +123,8 @@ class RequestGate:
 
     def _serve(self, request: Request, reply: Reply) -> None:
         match request:
+            case FromStep() | TruncateStream():  # first, for they come in thousands: a write to a stream each
+                self._streams.serve(request, reply)
             case StartRun():
                 self._runs.start(request, reply)
             case SendMessage():
@@ -174,8 +176,6 @@ class RequestGate:
                 self._schedules.serve(request, reply)
             case WaitForRun() | WaitForValue() | WaitForStream() | WaitForIdle():
                 self._waiters.serve(request, reply)
-            case FromStep() | TruncateStream():
-                self._streams.serve(request, reply)
             case _:
                 assert_never(request)
 

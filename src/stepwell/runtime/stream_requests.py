@@ -7,7 +7,7 @@ from stepwell.definitions.step_call import StepCall
 from stepwell.errors import StepwellError
 from stepwell.runtime.requests import FromStep, TruncateStream
 from stepwell.store.changes import ValuePublished
-from stepwell.store.streams import StreamTruncated
+from stepwell.store.streams import StreamTruncated, adds_only
 from stepwell.worker import facts
 from stepwell.worker.streams import written
 from stepwell.worker.unit_of_work import Reply
@@ -64,9 +64,14 @@ class StreamRequests:
             )
             if isinstance(change, StepwellError):
                 raise change
-            work = runs.batch.lone_work()
+            if adds_only(change):
+                work, is_new = runs.batch.shared_work((run.key, said.name))
+            else:
+                runs.batch.share_no_more((run.key, said.name))
+                work, is_new = runs.batch.lone_work(), True
             work.changes.append(change)
-            work.afterwards(lambda: facts.StreamGrew(run.key, said.name))
+            if is_new:
+                work.afterwards(lambda: facts.StreamGrew(run.key, said.name))
         work.answer(reply, None)
 
     def _truncate(self, request: TruncateStream, reply: Reply) -> None:

@@ -14,7 +14,7 @@ from stepwell.model.lifecycle import Status
 
 
 class StreamWritten(msgspec.Struct, frozen=True, gc=False):
-    """A run wrote items to one of its streams; the first write makes the stream. The result is the next offset.
+    """A run wrote items to one of its streams; the first write makes the stream.
 
     `op` and `attempt` say who wrote: the operation of a step and its attempt, counting those that a crash cut off and
     those before a retry of the run, or the operation of the workflow, and 0. `begins`
@@ -32,6 +32,11 @@ class StreamWritten(msgspec.Struct, frozen=True, gc=False):
     closes: bool = False
     keep: int | None = None
     begins: bool = False
+
+
+def adds_only(change: StreamWritten) -> bool:
+    """Tell whether a change does nothing but add items, so that it can be written together with others of its kind."""
+    return not change.begins and not change.closes and change.keep is None
 
 
 class StreamSuperseded(msgspec.Struct, frozen=True):

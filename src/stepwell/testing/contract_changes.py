@@ -31,6 +31,7 @@ from stepwell.store.changes import (
 )
 from stepwell.store.claims import RunWoken
 from stepwell.store.store import Lent, Unit
+from stepwell.store.streams import StreamWritten
 from stepwell.testing.contract_kit import NOW, StoreFixtures, Worker, step
 
 
@@ -316,6 +317,30 @@ class ChangeContract(StoreFixtures):
         assert worker.apply(UpdateAnswered(key, NOW + 1, "7", op=1)) == [known_as]
         assert worker.reads.update(key, known_as) == UpdateAnswer(name, True, False, "7")
 
+    def test_items_of_streams_stand_in_the_order_of_their_units_whatever_comes_between(self, worker: Worker) -> None:
+        key, over = worker.create("a"), worker.create("b")
+        outcomes = worker.commit(
+            Unit([_items(key, "s", "1")]),
+            Unit([_items(over, "s", "1", "2")]),
+            Unit([_items(key, "t", "1")]),
+            Unit([_items(key, "s", "2", "3")]),
+            Unit([RunFinished(over, "completed", NOW)]),
+            Unit([_items(over, "s", "4")]),
+            Unit([_items(key, "s", "4", attempt=2, begins=True)]),
+            Unit([_items(key, "s", "5", attempt=2), _items(key, "t", "2")]),
+        )
+        assert [isinstance(outcome, ClaimLost) for outcome in outcomes] == [number == 5 for number in range(8)]
+        reads = worker.reads
+
+        def read(run: int, name: str, *, last_attempt: bool = False) -> list[Any]:
+            found = reads.stream_items(run, name, 0, 100, last_attempt=last_attempt)
+            return [(item.offset, item.value) for item in found]
+
+        assert read(key, "s") == [(number, str(number + 1)) for number in range(5)]
+        assert read(key, "s", last_attempt=True) == [(3, "4"), (4, "5")]
+        assert read(key, "t") == [(0, "1"), (1, "2")]
+        assert read(over, "s") == [(0, "1"), (1, "2")]
+
     def test_messages_for_no_run_or_an_ended_one_are_errors(self, worker: Worker) -> None:
         with pytest.raises(RunNotFound, match="'nobody'"):
             worker.apply(MessageSent("nobody", "m", "1", NOW))
@@ -357,3 +382,7 @@ class ChangeContract(StoreFixtures):
         assert worker.apply(WatchAdded(worker.create("b", "completed"), watcher)) == ["completed"]
         with pytest.raises(RunNotFound):
             worker.apply(WatchAdded(watcher + 999, watcher))
+
+
+def _items(run: int, name: str, *items: str, attempt: int = 1, begins: bool = False) -> StreamWritten:
+    return StreamWritten(run, name, 1, attempt, NOW, items, begins=begins)

@@ -39,6 +39,7 @@ class CommitBatch:
         self.creating: dict[str, RunCreated] = {}  # by run id: runs that uncommitted works create
         self.ending: dict[int, RunOver] = {}  # by run key: runs that uncommitted works end
         self.unread: set[int] = set()  # keys of runs that are to be read once uncommitted works have their outcomes
+        self._shared: dict[tuple[int, str], UnitOfWork] = {}  # of those that are not taken yet; see `shared_work`
         self.steps: list[StepCall] = []  # made safe by commits, not handed out yet
 
     def __bool__(self) -> bool:
@@ -75,6 +76,22 @@ class CommitBatch:
         self._works.append(work)
         return work
 
+    def shared_work(self, place: tuple[int, str]) -> tuple[UnitOfWork, bool]:
+        """Return the work that all share which is written to one place until the commit, and whether it is new.
+
+        A place is a stream of a run: hundreds of steps may write to it, each awaiting its own item. What is refused of
+        it is refused for all of them.
+        """
+        work = self._shared.get(place)
+        if work is not None:
+            return work, False
+        work = self._shared[place] = self.lone_work()
+        return work, True
+
+    def share_no_more(self, place: tuple[int, str]) -> None:
+        """Have what is written to a place from now on stand behind what comes in between."""
+        self._shared.pop(place, None)
+
     def join(self, run: LoadedRun, work: UnitOfWork) -> None:
         """Make `run` part of `work`; where it has a work of its own already, the two become one."""
         other: UnitOfWork | None = run.work
@@ -87,6 +104,8 @@ class CommitBatch:
     def take(self) -> list[UnitOfWork]:
         """Return the works; the next event begins a new batch."""
         works, self._works = self._works, []
+        if self._shared:
+            self._shared = {}
         for work in works:
             if work.run is not None:
                 work.run.work = None

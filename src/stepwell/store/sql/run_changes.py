@@ -60,6 +60,7 @@ from stepwell.store.sql.streams import Streams
 from stepwell.store.sql.successors import Successors
 from stepwell.store.sql.unit_facts import SqlUnitFacts
 from stepwell.store.store import Unit
+from stepwell.store.streams import StreamWritten
 
 #: What ties a run that ends to others: the columns of `run_ties`.
 Ties: TypeAlias = Sequence[Any]
@@ -82,7 +83,7 @@ class Applier(Part):
         self._messages = Messages(connection, sql, self._after, self._ownership.wake_known)
         self.entries = Entries(connection, sql, self._ownership.wake)
         descriptions = Descriptions(connection, sql, self._after)
-        streams = Streams(connection, sql, self._after, self._lost)
+        self._streams = streams = Streams(connection, sql, self._after, self._lost)
         progress = ProgressChanges(connection, sql, self._after)
         self.acts = Acts(connection, sql)
         promises = Promises(connection, sql, self._after, self._ownership.wake_known, self.acts.record)
@@ -158,6 +159,7 @@ class Applier(Part):
         self._after.begin(epoch)
         self._entries = []
         self._ties = {}
+        self._streams.drop()
         self.entries.begin(epoch)
         self.creation.forget()
 
@@ -165,6 +167,7 @@ class Applier(Part):
         """Forget the entries gathered since the last flush; their unit was refused."""
         self._entries, self._told, self._ties = [], [], {}
         self.entries.drop()
+        self._streams.drop()
         self.creation.forget()
 
     def apply(self, changes: Sequence[Change]) -> list[Any]:
@@ -180,6 +183,8 @@ class Applier(Part):
             else:
                 if self._ties and type(change) is not RunFinished:  # which may tie runs to something
                     self._ties = {}
+                if self._streams.gathered and type(change) is not StreamWritten:
+                    self._streams.flush()
                 results.append(self.handlers[type(change)](change))
         if self._told:  # last: it is delivered after the commit, when all others of the unit have been
             self._entries += self._told
@@ -210,8 +215,10 @@ class Applier(Part):
         return results
 
     def flush(self) -> None:
-        """Insert the gathered entries, of the journal and of queues."""
+        """Insert the gathered entries, of the journal and of queues, and items of streams."""
         self.entries.flush()
+        if self._streams.gathered:
+            self._streams.flush()
         rows = self._entries
         if not rows:
             return

@@ -24,6 +24,7 @@ from stepwell.store.streams import (
     StreamSuperseded,
     StreamTruncated,
     StreamWritten,
+    adds_only,
 )
 
 
@@ -35,6 +36,9 @@ class Streams(Part):
     ) -> None:
         super().__init__(connection, sql, after)
         self._refusal = refusal
+        #: Writes to streams that do nothing but add items, until `flush`: of those in one commit, which may be hundreds
+        #: that steps await one by one, each stream takes one row and a statement for many items.
+        self.gathered: dict[tuple[int, str], list[StreamWritten]] = {}
         self._append: Ladder = ladder(sql["stream_item_appended"], (256, 32, 4, 1))
         #: For `Applier.handlers`.
         self.handlers: dict[type, Callable[[Any], Any]] = {
@@ -43,23 +47,43 @@ class Streams(Part):
             StreamTruncated: self._truncated,
         }
 
-    def _written(self, change: StreamWritten) -> int:
+    def flush(self) -> None:
+        """Write what was gathered; call it before anything else is done to streams, or to runs that may have some."""
+        if self.gathered:
+            gathered, self.gathered = self.gathered, {}
+            for changes in gathered.values():
+                self._write(changes)
+
+    def drop(self) -> None:
+        """Forget what was gathered: it is refused."""
+        self.gathered = {}
+
+    def _written(self, change: StreamWritten) -> None:
+        if adds_only(change):
+            self.gathered.setdefault((change.run, change.name), []).append(change)
+            return
+        self.flush()
         if change.begins:
             self._begin(change)
-        count = len(change.items)
-        found = self._row("stream_extended", change.run, change.name, count, self._after.epoch, change.op)
+        self._write([change])
+
+    def _write(self, changes: list[StreamWritten]) -> None:
+        """Write what adds to one stream, in order; of several none does more than that."""
+        last = changes[-1]
+        rows = [(each.op, each.attempt, each.at, item) for each in changes for item in each.items]
+        op = last.op if len(changes) == 1 else max(each.op for each in changes)
+        found = self._row("stream_extended", last.run, last.name, len(rows), self._after.epoch, op)
         if found is None:
-            raise self._refusal(change.run)
+            raise self._refusal(last.run)
         stream, following, first = found
-        if count:
-            self._append_items(stream, following - count, change)
-        if change.closes:
-            self._execute(self._sql["stream_closed"], (stream, change.op, change.at))
-        if change.keep is not None and following - first >= change.keep + max(1, change.keep // 8):
+        if rows:
+            self._append_items(stream, following - len(rows), rows)
+        if last.closes:
+            self._execute(self._sql["stream_closed"], (stream, last.op, last.at))
+        if last.keep is not None and following - first >= last.keep + max(1, last.keep // 8):
             # An eighth too many are deleted together: one by one, each write would cost another one.
-            self._shorten(stream, following - change.keep)
-        self._after.ended.append(change.run)
-        return int(following)
+            self._shorten(stream, following - last.keep)
+        self._after.ended.append(last.run)
 
     def _begin(self, change: StreamWritten) -> None:
         found = self._row("stream_of_run", change.run, change.name)
@@ -67,11 +91,8 @@ class Streams(Part):
             self._execute(self._sql["stream_op_superseded"], (found[0], change.op))
             self._execute(self._sql["stream_op_reopened"], (found[0], change.op))
 
-    def _append_items(self, stream: int, number: int, change: StreamWritten) -> None:
-        rows = [
-            (stream, offset, change.op, change.attempt, change.at, value)
-            for offset, value in enumerate(change.items, number)
-        ]
+    def _append_items(self, stream: int, number: int, items: list[tuple[Any, ...]]) -> None:
+        rows = [(stream, offset, *item) for offset, item in enumerate(items, number)]
         start, end = 0, len(rows)
         for size, statement in self._append:
             while end - start >= size:
@@ -82,6 +103,7 @@ class Streams(Part):
             self._after.evidence = self._sql["evidence_of_item"], (position, stream, rows[-1][1])
 
     def _superseded(self, change: StreamSuperseded) -> None:
+        self.flush()
         self._supersede(change.run, to_json([change.op]))
 
     def _supersede(self, run: int, ops: str) -> None:
