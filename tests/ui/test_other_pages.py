@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.support.web import TOKEN, VIEWER_TOKEN, Browser, approval, browser, checkout
 
-from stepwell import Engine, InvalidArgument, Limit, Queue, ReadTooLong
+from stepwell import Engine, InvalidArgument, Limit, Queue, Rate, ReadTooLong
 from stepwell.api.face import Face
 from stepwell.api.overview import Throughput
 from stepwell.ui import app
@@ -81,6 +81,35 @@ def test_queues_are_paused_changed_and_emptied(engine: Engine, acting: Browser) 
     assert acting.submit("/queues/act?name=ui.post", act="resume").status_code == 303
     assert not engine.queue(POST).info().paused
     assert acting.submit("/queues/act?name=nowhere", act="pause").status_code == 404
+
+
+def test_each_bound_of_a_queue_can_be_changed_and_what_a_form_does_not_have_stays(
+    engine: Engine, acting: Browser
+) -> None:
+    engine.start(approval, "first", id="first", queue=POST)
+
+    def change(**fields: str) -> int:
+        return acting.submit("/queues/act?name=ui.post", act="change", **fields).status_code
+
+    bounds = {"concurrency": "4", "per_worker": "3", "partition_concurrency": "2", "partition_per_worker": "1"}
+    rates = {"rate": "90", "rate_per": "60", "partition_rate": "5", "partition_rate_per": "0.5"}
+    assert change(**bounds, **rates) == 303
+    info = engine.queue(POST).info()
+    assert {name: str(getattr(info, name)) for name in bounds} == bounds
+    assert (info.rate, info.partition_rate) == (Rate(90, per=60), Rate(5, per=0.5))
+    page = acting.get("/queues").text
+    for name, value in {**bounds, **rates}.items():
+        shown = re.search(f'<input name="{name}" [^>]*value="([^"]*)"', page)
+        assert shown is not None
+        assert float(shown[1]) == float(value), "a form that is sent as it is shown changes nothing"
+    assert change(rate="", rate_per="", per_worker="") == 303
+    left = engine.queue(POST).info()
+    assert (left.rate, left.per_worker, left.concurrency, left.partition_rate) == (None, None, 4, Rate(5, per=0.5))
+    for wrong in ({"rate": "9"}, {"rate": "", "rate_per": "9"}, {"rate": "0", "rate_per": "9"}):
+        assert change(**wrong) == 400
+    assert change(partition_rate="9", partition_rate_per="often") == 400
+    assert change(partition_rate="9", partition_rate_per="nan") == 400
+    assert engine.queue(POST).info() == left
 
 
 def test_a_queue_says_how_much_came_through(engine: Engine, acting: Browser) -> None:

@@ -11,11 +11,13 @@ from starlette.routing import Route
 from stepwell.api.acts import Act
 from stepwell.api.read_service import ReadService
 from stepwell.api.views import QueueInfo
+from stepwell.definitions.queues import Rate
 from stepwell.errors import InvalidArgument
 from stepwell.ui.filter_links import quoted
 from stepwell.ui.site import Page, Site, Visit
 
-_BOUNDS: Final = ("concurrency", "per_worker", "partition_concurrency")
+_BOUNDS: Final = ("concurrency", "per_worker", "partition_concurrency", "partition_per_worker")
+_RATES: Final = ("rate", "partition_rate")
 _MAX_DIGITS: Final = 9
 #: Throughput is that of the last hour; of a file with more runs it is counted beside the page, for so long at most.
 _HOUR_SECONDS: Final = 3_600
@@ -68,12 +70,31 @@ def _rows(reads: ReadService) -> list[QueueRow]:
     ]
 
 
-def _bounds(visit: Visit) -> dict[str, int | None]:
-    """Return the bounds that a form has: a number, or nothing for none."""
-    found: dict[str, int | None] = {}
-    for name in _BOUNDS:
-        text = visit.form.get(name, "").strip()
-        if text and not (text.isdecimal() and len(text) <= _MAX_DIGITS):
-            raise InvalidArgument(f"{name} is a whole number, or empty for no bound, not {text!r}")
-        found[name] = int(text) if text else None
+def _bounds(visit: Visit) -> dict[str, int | Rate | None]:
+    """Return the bounds that a form has: a number, a rate, or nothing for none; one that it does not have stays."""
+    found: dict[str, int | Rate | None] = {
+        name: _whole(visit.form[name], name) for name in _BOUNDS if name in visit.form
+    }
+    for name in _RATES:
+        if name in visit.form:
+            limit, per = _whole(visit.form[name], name), visit.form.get(f"{name}_per", "").strip()
+            if (limit is None) != (not per):
+                raise InvalidArgument(
+                    f"{name} is how many starts, and in how many seconds; give both, or none for no bound"
+                )
+            found[name] = None if limit is None else Rate(limit, per=_seconds(per, name))
     return found
+
+
+def _whole(text: str, name: str) -> int | None:
+    text = text.strip()
+    if text and not (text.isdecimal() and len(text) <= _MAX_DIGITS):
+        raise InvalidArgument(f"{name} is a whole number, or empty for no bound, not {text!r}")
+    return int(text) if text else None
+
+
+def _seconds(text: str, name: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidArgument(f"{name} is a number of starts in a number of seconds, not in {text!r}") from None
