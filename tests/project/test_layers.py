@@ -98,6 +98,7 @@ INSIDE: dict[str, list[list[str]]] = {
             "stream_requests",
         ],
         ["io_guard", "run_requests", "step_outlet", "waiters", "write_turn"],
+        ["refusals"],
         ["requests", "wake_ups"],
         ["own_loop"],
         [

@@ -15,7 +15,7 @@ from tests.support.processes import Member, member
 from stepwell.errors import FileInUse, FileNotUsable
 from stepwell.store.sqlite.file.locking import SLOTS
 from stepwell.store.sqlite.file.opening import Database, open_database
-from stepwell.store.sqlite.peers import busy
+from stepwell.store.sqlite.peers import busy, shared_clock
 from stepwell.store.sqlite.peers import membership as membership_module
 from stepwell.store.sqlite.peers.membership import HEADER_OFFSET, TABLE_OFFSET, Seat, describe
 
@@ -330,7 +330,7 @@ def test_a_process_on_another_clock_uses_its_own(
     with member(path, migrations) as first:
         first.ask("membership.shared_offset(5)")
         membership = open_().membership
-        monkeypatch.setattr(membership_module, "_clock_key", lambda: b"another boot, or")
+        monkeypatch.setattr(shared_clock, "_clock_key", lambda: b"another boot, or")
         assert membership.shared_offset(7) == 7
         assert first.ask("membership.shared_offset(8)") == 5
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, assert_never
@@ -24,6 +23,7 @@ from stepwell.operations.table import OPERATIONS
 from stepwell.runtime.driver import Driver
 from stepwell.runtime.notifications import Notifications
 from stepwell.runtime.other_workers import OtherWorkers
+from stepwell.runtime.refusals import refuse_events, refuse_units
 from stepwell.runtime.request_gate import RequestGate, copy_of
 from stepwell.runtime.requests import Asked, Event, Request, StartRun
 from stepwell.runtime.waiters import Waiters
@@ -357,16 +357,9 @@ class TurnLoop:
             self.failure.__cause__ = error
         _log.critical("%s: the engine stopped", self.store.location, exc_info=error)
         self.waiters.refuse(self.failure)
-        self._refuse_batch(self.failure)
+        refuse_units(self.worker.batch.take(), self.failure)
         self.refuse_inbox()
         self._driver.failed()
-
-    def _refuse_batch(self, failure: StepwellError) -> None:
-        """Tell the callers whose requests were not written that they will not be."""
-        for work in self.worker.batch.take():
-            for on_refusal in work.refusals():
-                with suppress(Exception):  # where the work failed half-way, some may have had their answer
-                    on_refusal(failure)
 
     def refuse_inbox(self) -> None:
         """Tell the callers of queued requests that the engine does not serve any more."""
@@ -374,10 +367,7 @@ class TurnLoop:
         self.inbox.extend(self.write_turn.postponed)
         self.write_turn.postponed.clear()
         while self.inbox or self.starts:
-            event = (self.inbox or self.starts).popleft()
-            if isinstance(event, Asked):
-                with suppress(Exception):  # where the event failed half-way, it may have had its answer
-                    event.reply(None, failure)
+            refuse_events(self.inbox or self.starts, failure)
         self.flush()
 
     # --- news from other processes ---------------------------------------------------------------------------------
@@ -503,7 +493,7 @@ class TurnLoop:
         """Tell whoever still waits, and drop what is in memory."""
         assert self.failure is not None
         self.waiters.refuse(self.failure)
-        self._refuse_batch(self.failure)
+        refuse_units(self.worker.batch.take(), self.failure)
         self.worker.close()
         self._let_out()
         self.flush()

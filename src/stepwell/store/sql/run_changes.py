@@ -101,13 +101,7 @@ class Applier(Part):
             self._apply_one,
         )
         self._successors = Successors(
-            connection,
-            sql,
-            self._after,
-            self.entries,
-            chapters.begin,
-            self._apply_one,
-            promises.withdraw,
+            connection, sql, self._after, self.entries, chapters.begin, self._apply_one, promises.withdraw
         )
         self.creation = Creation(
             connection, sql, self._after, self.entries, self._successors, self._tell, descriptions.write

@@ -129,6 +129,11 @@ class LockFile:
             _held[identity] = self.database_path
             self._identities.append(identity)
 
+    def write(self, data: bytes, offset: int) -> None:
+        """Write into the file; raises `OSError` also where only a part of it could be written."""
+        if os.pwrite(self.descriptor, data, offset) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
+
     def leave_door(self) -> None:
         """Let the next process in; for the one that `acquire` gave the door to."""
         unlock(self.descriptor, LOCK_BASE)

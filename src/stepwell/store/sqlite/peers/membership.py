@@ -7,7 +7,7 @@ when the process dies. A process that registered as a worker is *seated*: its ep
 The content of the lock file, little endian::
 
     0       1,024 bytes of text, for people
-    1,024   header: magic, layout (u32), device and inode of the database (u64 each), the clock's anchor (below)
+    1,024   header: magic, layout (u32), device and inode of the database (u64 each), and `shared_clock`
     1,152   what a transaction of user code says of itself (`writer_note`)
     2,048   the last commit (`lastcommit`)
     4,088   1 where the disk failed a member (the fault mark)
@@ -20,23 +20,16 @@ The header is written with the door held; an entry by the member whose slot it i
 held; the fault mark by whoever has the writers' lock. The table is never again what it was before a member came: who
 leaves clears its flags and leaves its epoch behind, and who takes the slot next keeps that epoch in the upper bytes of
 the flags until it has one of its own. `listener` depends on that.
-
-The anchor is the offset between the steady clock and the wall clock. The first member to ask writes its own, the
-others take it over for as long as any member lives, so that all processes have the same time. It is kept with a key of
-what the steady clock belongs to, for processes on another clock (a container with its own time) must not use it.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
-from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from stepwell.errors import FileInUse, FileNotUsable
@@ -45,8 +38,8 @@ from stepwell.model.steady import monotonic
 from stepwell.store.membership import Answer
 from stepwell.store.notifications import Readers
 from stepwell.store.sqlite.file import locking, paths
-from stepwell.store.sqlite.file.locking import DOOR_PATIENCE_SECONDS, SLOT_BASE, SLOTS, Identity, LockFile
-from stepwell.store.sqlite.peers import busy, datagrams, in_words, places, questions
+from stepwell.store.sqlite.file.locking import SLOT_BASE, SLOTS, Identity, LockFile
+from stepwell.store.sqlite.peers import busy, datagrams, in_words, places, questions, shared_clock
 from stepwell.store.sqlite.peers.datagrams import Mailbox, Post
 from stepwell.store.sqlite.peers.deaths import Key
 from stepwell.store.sqlite.peers.listener import Callback, Listener, Version
@@ -60,9 +53,6 @@ TABLE_OFFSET: Final = 135_168
 _MAGIC: Final = b"stepwell"
 _LAYOUT: Final = 2
 _HEADER: Final = struct.Struct("<8sIIQQ")
-#: Whether there is one (0 or 1), its key, the offset in nanoseconds.
-_ANCHOR: Final = struct.Struct("<q16sq")
-_ANCHOR_OFFSET: Final = HEADER_OFFSET + _HEADER.size
 
 _ENTRY: Final = struct.Struct("<QQ")
 _TABLE_BYTES: Final = SLOTS * _ENTRY.size
@@ -145,7 +135,7 @@ class Membership:
         """Set up the lock file for the database file; for the only process that has it open, with the door held."""
         os.ftruncate(self._descriptor, HEADER_OFFSET)
         header = _HEADER.pack(_MAGIC, _LAYOUT, 0, *database)
-        self._write(header.ljust(TABLE_OFFSET - HEADER_OFFSET, b"\0"), HEADER_OFFSET)
+        self._file.write(header.ljust(TABLE_OFFSET - HEADER_OFFSET, b"\0"), HEADER_OFFSET)
         self._post.sweep()
 
     def enter(self) -> None:
@@ -153,7 +143,7 @@ class Membership:
         for slot in range(SLOTS):
             if locking.try_lock(self._descriptor, SLOT_BASE + slot):
                 # Whoever had the slot before is dead from now on, for everybody who looks.
-                self._write(_vacated(_read_entry(self._descriptor, slot)), TABLE_OFFSET + slot * _ENTRY.size)
+                self._file.write(_vacated(_read_entry(self._descriptor, slot)), TABLE_OFFSET + slot * _ENTRY.size)
                 places.write(self._descriptor, slot, self._place)
                 questions.make_room(self._descriptor, slot)
                 busy.clear(self._descriptor, slot)
@@ -201,7 +191,7 @@ class Membership:
             earlier, self.mailbox = self.mailbox, self._post.open_mailbox(epoch)
             self.epoch = epoch
             self._flags = _MEMBER | (_TAKES_WORK if takes_work else 0) | self._flags & (_LISTENS | _WATCHES)
-            self._write(_ENTRY.pack(epoch, self._flags), TABLE_OFFSET + self.slot * _ENTRY.size)
+            self._file.write(_ENTRY.pack(epoch, self._flags), TABLE_OFFSET + self.slot * _ENTRY.size)
             if self._listener is not None:
                 # It closes the earlier mailbox, which it is listening at.
                 self._listener.ring()
@@ -354,17 +344,8 @@ class Membership:
     # --------------------------------------------------------------------------------------------------
 
     def shared_offset(self, own_offset_ns: int) -> int:
-        """Return the nanoseconds from the steady clock to the wall clock that all members use.
-
-        The first one to ask decides, with its own offset. Raises `FileInUse` where the door is not free in time.
-        """
-        key = _clock_key()
-        with self._file.door(DOOR_PATIENCE_SECONDS):
-            stands, found, offset_ns = _ANCHOR.unpack(os.pread(self._descriptor, _ANCHOR.size, _ANCHOR_OFFSET))
-            if not stands:
-                self._write(_ANCHOR.pack(1, key, own_offset_ns), _ANCHOR_OFFSET)
-                return own_offset_ns
-        return int(offset_ns) if found == key else own_offset_ns
+        """Return the offset between the clocks that all members use; see `shared_clock.offset`."""
+        return shared_clock.offset(self._file, own_offset_ns)
 
     @property
     def faulty(self) -> bool:
@@ -375,13 +356,13 @@ class Membership:
         """Have whoever gets the writers' lock next fold the whole log into the file before anything else."""
         with self._mutex:
             if self.slot >= 0:
-                self._write(b"\1", FAULT_OFFSET)
+                self._file.write(b"\1", FAULT_OFFSET)
 
     def clear_fault(self) -> None:
         """Note that the log was folded into the file since `mark_fault`. The caller has the writers' lock."""
         with self._mutex:
             if self.slot >= 0:
-                self._write(b"\0", FAULT_OFFSET)
+                self._file.write(b"\0", FAULT_OFFSET)
 
     # --- for the listener
     # -------------------------------------------------------------------------------------------------
@@ -436,11 +417,7 @@ class Membership:
 
     def _write_flags(self, flags: int) -> None:
         # One byte, so that nobody ever reads half an entry; the epoch stays.
-        self._write(bytes([flags]), TABLE_OFFSET + self.slot * _ENTRY.size + _FLAGS_OFFSET)
-
-    def _write(self, data: bytes, offset: int) -> None:
-        if os.pwrite(self._descriptor, data, offset) < len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.path)
+        self._file.write(bytes([flags]), TABLE_OFFSET + self.slot * _ENTRY.size + _FLAGS_OFFSET)
 
 
 def states_of(descriptor: int, seats: Iterable[tuple[int, int]]) -> dict[int, MemberState]:
@@ -492,17 +469,3 @@ def _entries(table: bytes) -> Iterable[tuple[int, tuple[int, ...]]]:
         entries -= entries // 2
         table = table[: entries * _ENTRY.size]
     return enumerate(_ENTRY.iter_unpack(table))
-
-
-def _clock_key() -> bytes:
-    """Return what tells steady clocks apart: the boot of the machine, and the container's time; zeros if unknown."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
-    except OSError:
-        return bytes(16)
-    clock = ""
-    with suppress(OSError):
-        clock = str(Path("/proc/self/ns/time").readlink())
-    # CLOCK_MONOTONIC where there is no CLOCK_BOOTTIME: the two differ by the machine's sleep.
-    own = f"{clock} {hasattr(time, 'CLOCK_BOOTTIME')}".encode()
-    return hashlib.blake2b(boot + own, digest_size=16).digest()
