@@ -248,7 +248,7 @@ class Waiters:
         if self._of_runs:
             stuck = stuck_runs(self._store.inspector, self._store.reads)
             ids = [(run, cause) for run, cause in stuck.values() if run.id in self._of_runs]
-            self.run_over([RunOver(run.key, run.id, "halted", None, None, why_stuck(run, cause)) for run, cause in ids])
+            self.run_over([RunOver.halted(run.key, run.id, why_stuck(run, cause)) for run, cause in ids])
 
     def when_idle(self, reply: Reply) -> None:
         """Serve a `WaitForIdle`."""

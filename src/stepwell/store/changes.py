@@ -101,6 +101,28 @@ class RunMoved(msgspec.Struct, frozen=True, gc=False):
     failure: Payload = None
     remedy: Remedy | None = None
 
+    @classmethod
+    def kept(
+        cls, run: int, status: Literal["running", "waiting"], at: int, wake_at: int | None, waiting_on: str | None
+    ) -> RunMoved:
+        """Return the move of a run that stays in its worker's memory."""
+        return cls(run, status, at, wake_at, None, waiting_on)
+
+    @classmethod
+    def left(cls, run: int, at: int, reason: str | None = None) -> RunMoved:
+        """Return the move of a run that any worker may claim; `reason` says why this one does not execute it."""
+        return cls(run, "pending", at, None, reason)
+
+    @classmethod
+    def paused(cls, run: int, at: int, waiting_on: str | None = None, failure: Payload = None) -> RunMoved:
+        """Return the move of a run that rests until it is unpaused; `failure`: of the step because of which it does."""
+        return cls(run, "paused", at, None, None, waiting_on, failure)
+
+    @classmethod
+    def halted(cls, run: int, at: int, reason: str, failure: Payload, remedy: Remedy) -> RunMoved:
+        """Return the move of a run that cannot go on: why, in words and as a failure, and what is to be done."""
+        return cls(run, "halted", at, None, reason, None, failure, remedy)
+
 
 class RunResumed(msgspec.Struct, frozen=True):
     """Somebody asks that a ``halted`` run be tried again: it becomes ``pending``, and its count of crashes 0.

@@ -8,10 +8,10 @@ once what needs no waiting, and in the end writes down what state the run rests 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from stepwell.model.journal import ABANDONED, Entry
-from stepwell.model.lifecycle import Status, check_transition
+from stepwell.model.lifecycle import check_transition
 from stepwell.replay.operation import Operation
 from stepwell.store.changes import (
     MessageTaken,
@@ -215,7 +215,7 @@ class Activator:
         spins = run.spin is not None
         due = run.next_due() if run.timers or run.deadline_at is not None or spins else None
         if run.active or run.deliverable or run.awaits_commit or spins:
-            status: Status = "running"
+            status: Literal["running", "waiting"] = "running"
             wake_at = waiting_on = None
         else:
             status, wake_at, waiting_on = "waiting", due, waits_of(run)
@@ -223,7 +223,7 @@ class Activator:
             check_transition(run.id, run.status, status)
             if waiting_on is not None:
                 self._endings.tell_failed_tasks(run, work, held=waits_for_nothing(waiting_on))
-            work.changes.append(RunMoved(run.key, status, self._runs.now, wake_at, None, waiting_on))
+            work.changes.append(RunMoved.kept(run.key, status, self._runs.now, wake_at, waiting_on))
             run.status, run.wake_at, run.waiting_on = status, wake_at, waiting_on
         elif status == "running" and due == run.armed:
             return None

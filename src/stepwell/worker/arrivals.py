@@ -209,7 +209,7 @@ class Arrivals:
         run = done.before
         if run.status in ENDED:
             return
-        over = RunOver(run.key, run.id, "cancelled", None, None, change.told)
+        over = RunOver.cancelled(run.key, run.id, change.told)
         _log.warning("run %r of %r is %s", run.id, run.workflow, change.told, extra=run_fields(run.id, run.workflow))
         loaded = self._runs.memory.runs.get(run.key)
         work = self._runs.batch.lone_work()

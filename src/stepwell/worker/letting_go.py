@@ -132,8 +132,8 @@ class LettingGo:
         if left is not None:
             work.absorb(left)
         failure = self._runs.codec.encode_failure(error)
-        work.changes.append(RunMoved(key, "halted", self._runs.now, None, reason, None, failure, remedy_of(error)))
-        work.extra.over.append(RunOver(key, record.id, "halted", None, None, reason))
+        work.changes.append(RunMoved.halted(key, self._runs.now, reason, failure, remedy_of(error)))
+        work.extra.over.append(RunOver.halted(key, record.id, reason))
         if not logged:
             work.extra.lines.append(run_halted(key, record.id, record.workflow, error))
         if record.status != "halted" or record.reason != reason:

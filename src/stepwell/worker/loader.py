@@ -151,7 +151,7 @@ class Loader:
             return
         if record.paused:  # that was asked for while the run was on its way
             work = runs.batch.lone_work()
-            work.changes.append(RunMoved(record.key, "paused", runs.now, waiting_on=record.waiting_on))
+            work.changes.append(RunMoved.paused(record.key, runs.now, record.waiting_on))
             return
         definition = runs.workflows.fitting(record.workflow, record.version)
         if definition is None:

@@ -65,7 +65,7 @@ class RunEndings:
         What its code asked for since then was not begun, and is asked for again when the run is read from its journal.
         """
         check_transition(run.id, run.status, "paused")
-        move = RunMoved(run.key, "paused", self._runs.now, None, None, waited_for(run), pausing.failure)
+        move = RunMoved.paused(run.key, self._runs.now, waited_for(run), pausing.failure)
         self._steps.drop_all(run, work)
         work.changes.append(move)
         work.extra.lines.append(run_paused(run.key, run.id, run.execution.definition.name))
@@ -88,8 +88,8 @@ class RunEndings:
         check_transition(run.id, run.status, "halted")
         self._steps.drop_all(run, work)
         failure = self._runs.codec.encode_failure(reason)
-        work.changes.append(RunMoved(run.key, "halted", self._runs.now, None, text, None, failure, remedy_of(reason)))
-        work.extra.over.append(RunOver(run.key, run.id, "halted", None, None, text))
+        work.changes.append(RunMoved.halted(run.key, self._runs.now, text, failure, remedy_of(reason)))
+        work.extra.over.append(RunOver.halted(run.key, run.id, text))
         workflow = run.execution.definition.name
         work.extra.lines.append(run_halted(run.key, run.id, workflow, reason, was=run.halted_before, step=step))
         if run.halted_before != text:  # else it was tried again without being asked for, and is as it was

@@ -45,16 +45,16 @@ class Unstarted:
         runs = self._runs
         reason = no_workflow(record.workflow)
         if record.status != "pending" or record.reason != reason:
-            runs.batch.lone_work().changes.append(RunMoved(record.key, "pending", runs.now, None, reason))
+            runs.batch.lone_work().changes.append(RunMoved.left(record.key, runs.now, reason))
 
     def cancel(self, record: RunRecord, work: UnitOfWork) -> None:
         """End a run that never ran, or is halted."""
-        over = RunOver(record.key, record.id, "cancelled", None, None, record.cancel_reason)
+        over = RunOver.cancelled(record.key, record.id, record.cancel_reason)
         self._end_unstarted(record, over, work)
 
     def _fail_unstarted(self, record: RunRecord, error: BaseException, work: UnitOfWork) -> None:
         failure = self._runs.codec.encode_failure(error)
-        over = RunOver(record.key, record.id, "failed", None, failure, None)
+        over = RunOver.failed(record.key, record.id, failure)
         self._end_unstarted(record, over, work, error)
         failed = Failed(record.key, record.id, record.workflow, record.parent, "failed", failure, None, record.version)
         tell_of_failure(self._runs, failed, work)

@@ -21,7 +21,6 @@ from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import Limit, Queue
 from stepwell.definitions.step_call import StepCall
 from stepwell.errors import ClaimLost, StoreError
-from stepwell.model.lifecycle import Status
 from stepwell.replay.operation import Operation
 from stepwell.store.changes import RunCreated, RunMoved
 from stepwell.store.store import Outcome
@@ -316,8 +315,8 @@ class Worker:
             run = self.memory.runs.get(key)
             if run is not None and run.active == number and run.can_leave():
                 self._letting_go.forget(run)
-                status: Status = "pending" if run.pausing is None else "paused"
-                self.batch.lone_work().changes.append(RunMoved(key, status, self.runs.now))
+                move = RunMoved.left if run.pausing is None else RunMoved.paused
+                self.batch.lone_work().changes.append(move(key, self.runs.now))
 
     def let_go(self, run: LoadedRun) -> UnitOfWork:
         """Take a run that rests out of memory, since somebody changes its journal; return what that needs written."""
