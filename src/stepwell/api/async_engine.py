@@ -31,6 +31,7 @@ from stepwell.api.async_schedules import AsyncCaller, AsyncScheduling
 from stepwell.api.backup import Backup, Progress, back_up
 from stepwell.api.bulk import BULK_LOOK_SECONDS, BulkInfo
 from stepwell.api.engine import CLOSE_TIMEOUT_SECONDS
+from stepwell.api.listing_options import LISTING_DEFAULTS, Listing
 from stepwell.api.loop_caller import LoopCaller
 from stepwell.api.options import (
     ENGINE_DEFAULTS,
@@ -114,27 +115,10 @@ class AsyncEngine(LoopCaller, AsyncStarter, AsyncScheduling["AsyncRun[Any]"]):
             definition = self._opened().definition_of(await self._session.look_up(ReadService.record, id))
         return AsyncRun(self, id, definition)
 
-    async def list(
-        self,
-        filter: str = "",
-        /,
-        *,
-        status: Status | Sequence[Status] | None = None,
-        workflow: Workflow[..., Any] | str | None = None,
-        id_prefix: str | None = None,
-        limit: int = 100,
-        before: str | None = None,
-    ) -> builtins.list[AsyncRun[Any]]:
+    @shows_options(LISTING_DEFAULTS, LISTING_DEFAULTS)
+    async def list(self, filter: str = "", /, **options: Unpack[Listing]) -> builtins.list[AsyncRun[Any]]:
         """Return the handles of the runs that match all filters, newest first; see `stepwell.Engine.list`."""
-        records = await self._read(
-            ReadService.records,
-            filter,
-            status=status,
-            workflow=workflow,
-            id_prefix=id_prefix,
-            limit=limit,
-            before=before,
-        )
+        records = await self._read(ReadService.records, filter, **options)
         session = self._opened()
         return [AsyncRun(self, record.id, session.definition_of(record)) for record in records]
 

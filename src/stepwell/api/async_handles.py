@@ -26,7 +26,7 @@ from stepwell.api.repairs import Make
 from stepwell.api.session import Session
 from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, outcome
 from stepwell.definitions.definition import Workflow
-from stepwell.definitions.queues import UNSET, Rate, Unset
+from stepwell.definitions.queues import UNCHANGED, QueueBounds
 from stepwell.definitions.start_options import shows_options
 from stepwell.model.attributes import AttributeValue
 from stepwell.model.lifecycle import Status
@@ -186,28 +186,10 @@ class AsyncQueueHandle:
         """Let what waits start again."""
         await self._engine._ask((await self._engine._ready()).requests.pause_queue(self.name, False, by, reason))
 
-    async def change(
-        self,
-        *,
-        concurrency: int | Unset | None = UNSET,
-        per_worker: int | Unset | None = UNSET,
-        partition_concurrency: int | Unset | None = UNSET,
-        rate: Rate | Unset | None = UNSET,
-        partition_per_worker: int | Unset | None = UNSET,
-        partition_rate: Rate | Unset | None = UNSET,
-    ) -> None:
+    @shows_options(UNCHANGED, UNCHANGED)
+    async def change(self, **bounds: Unpack[QueueBounds]) -> None:
         """Change what it bounds; see `stepwell.QueueHandle.change`."""
-        requests = (await self._engine._ready()).requests
-        request = requests.change_queue(
-            self.name,
-            concurrency=concurrency,
-            per_worker=per_worker,
-            partition_concurrency=partition_concurrency,
-            partition_per_worker=partition_per_worker,
-            rate=rate,
-            partition_rate=partition_rate,
-        )
-        await self._engine._ask(request)
+        await self._engine._ask((await self._engine._ready()).requests.change_queue(self.name, bounds))
 
     async def cancel_waiting(
         self, *, partition: str | None = None, reason: str | None = None, by: str | None = None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, Unpack, cast, overload
 
 from stepwell.api.loop_caller import LoopCaller
 from stepwell.api.read_service import ReadService
-from stepwell.api.streams import AsyncStreamReader, StreamPage, StreamPlace
+from stepwell.api.streams import STREAM_DEFAULTS, AsyncStreamReader, StreamOptions, StreamPage, StreamPlace
+from stepwell.definitions.start_options import shows_options
 from stepwell.values.codec import Codec
 
 U = TypeVar("U")
@@ -21,40 +21,14 @@ class AsyncStreaming:
         self._engine = engine
 
     @overload
-    def stream(
-        self,
-        name: str,
-        type: type[U],
-        *,
-        start: int = 0,
-        last_attempt: bool = False,
-        follow: bool = True,
-        timeout: float | timedelta | None = None,
-    ) -> AsyncStreamReader[U]: ...
+    def stream(self, name: str, type: type[U], **options: Unpack[StreamOptions]) -> AsyncStreamReader[U]: ...
     @overload
-    def stream(
-        self,
-        name: str,
-        type: Any = ...,
-        *,
-        start: int = 0,
-        last_attempt: bool = False,
-        follow: bool = True,
-        timeout: float | timedelta | None = None,
-    ) -> AsyncStreamReader[Any]: ...
+    def stream(self, name: str, type: Any = ..., **options: Unpack[StreamOptions]) -> AsyncStreamReader[Any]: ...
 
-    def stream(
-        self,
-        name: str,
-        type: Any = Any,
-        *,
-        start: int = 0,
-        last_attempt: bool = False,
-        follow: bool = True,
-        timeout: float | timedelta | None = None,
-    ) -> AsyncStreamReader[Any]:
+    @shows_options(STREAM_DEFAULTS, STREAM_DEFAULTS)
+    def stream(self, name: str, type: Any = Any, **options: Unpack[StreamOptions]) -> AsyncStreamReader[Any]:
         """Return what reads a stream of the run, as `type`: ``async for`` over it; see `stepwell.Run.stream`."""
-        place = StreamPlace(self.id, name, type, start=start, last_attempt=last_attempt, follow=follow, timeout=timeout)
+        place = StreamPlace(self.id, name, type, options)
         engine = self._engine
 
         async def codec() -> Codec:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, TypeVarTuple, Unpac
 from stepwell.api.acts import checked_actor
 from stepwell.api.caller import Caller
 from stepwell.api.handles import OpenTransaction, QueueHandle, Run, Starter
+from stepwell.api.listing_options import LISTING_DEFAULTS, Listing
 from stepwell.api.options import ENGINE_DEFAULTS, EngineOptions, Options, flow_name
 from stepwell.api.promise_views import PromiseInfo
 from stepwell.api.schedules import Scheduling
@@ -112,27 +113,18 @@ class Engine(Scheduling, Starter):
         record = self._session.reads.record(id)
         return Run(self, record.id, self._session.definition_of(record))
 
-    def list(
-        self,
-        filter: str = "",
-        /,
-        *,
-        status: Status | Sequence[Status] | None = None,
-        workflow: Workflow[..., Any] | str | None = None,
-        id_prefix: str | None = None,
-        limit: int = 100,
-        before: str | None = None,
-    ) -> builtins.list[Run[Any]]:
+    @shows_options(LISTING_DEFAULTS, LISTING_DEFAULTS)
+    def list(self, filter: str = "", /, **options: Unpack[Listing]) -> builtins.list[Run[Any]]:
         """Return the handles of the runs that match all of it, newest first.
 
-        `filter`: a line such as ``"status:failed workflow:checkout started>-2h id:order-*"``; its fields are `status`,
-        `workflow`, `queue`, `id`, `parent`, `created`, `started`, `ended`. Raises `InvalidFilter`, which says where it
-        goes wrong.
-        `before`: the id of the last run of the page before, to continue after it.
+        `filter`: a line such as ``"status:failed workflow:checkout started>-2h id:order-*"``; ``stepwell docs filters``
+        lists its fields. `status`, `workflow` and `id_prefix` are filters as well. At most `limit` runs are returned;
+        `before`, the id of the last run of one page, gives the next page.
+
+        Raises `InvalidFilter`, which says where the line goes wrong; `InvalidArgument`; `RunNotFound` where `before` is
+        no run.
         """
-        records = self._session.reads.records(
-            filter, status=status, workflow=workflow, id_prefix=id_prefix, limit=limit, before=before
-        )
+        records = self._session.reads.records(filter, **options)
         return [Run(self, record.id, self._session.definition_of(record)) for record in records]
 
     def bulk(self, act: BulkAct, filter: str, /, *, reason: str | None = None, by: str | None = None) -> BulkInfo:

@@ -18,7 +18,7 @@ from stepwell.api.streaming import Streaming
 from stepwell.api.talking import Talking
 from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, outcome
 from stepwell.definitions.definition import Workflow
-from stepwell.definitions.queues import UNSET, Rate, Unset
+from stepwell.definitions.queues import UNCHANGED, QueueBounds
 from stepwell.definitions.start_options import shows_options
 from stepwell.model.attributes import AttributeValue
 from stepwell.model.lifecycle import Status
@@ -219,32 +219,14 @@ class QueueHandle:
         """Let what waits start again."""
         self._engine._ask(self._engine._session.requests.pause_queue(self.name, False, by, reason))
 
-    def change(
-        self,
-        *,
-        concurrency: int | Unset | None = UNSET,
-        per_worker: int | Unset | None = UNSET,
-        partition_concurrency: int | Unset | None = UNSET,
-        rate: Rate | Unset | None = UNSET,
-        partition_per_worker: int | Unset | None = UNSET,
-        partition_rate: Rate | Unset | None = UNSET,
-    ) -> None:
+    @shows_options(UNCHANGED, UNCHANGED)
+    def change(self, **bounds: Unpack[QueueBounds]) -> None:
         """Change what it bounds, for all workers at once; None takes a bound away, what is not given stays.
 
         What is under way goes on, also above a new bound. The change outlives restarts, until code declares other
         bounds than it does now. Raises `QueueNotFound`, `InvalidArgument`.
         """
-        requests = self._engine._session.requests
-        request = requests.change_queue(
-            self.name,
-            concurrency=concurrency,
-            per_worker=per_worker,
-            partition_concurrency=partition_concurrency,
-            partition_per_worker=partition_per_worker,
-            rate=rate,
-            partition_rate=partition_rate,
-        )
-        self._engine._ask(request)
+        self._engine._ask(self._engine._session.requests.change_queue(self.name, bounds))
 
     def cancel_waiting(self, *, partition: str | None = None, reason: str | None = None, by: str | None = None) -> int:
         """Cancel the runs that wait in it, or in one partition of it; return how many there were."""

@@ -6,7 +6,7 @@ Apart from `stepwell.api.options`, so that a command that only looks does not im
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 
 from stepwell.errors import InvalidArgument
 from stepwell.model.lifecycle import STATUSES, Status
@@ -16,8 +16,30 @@ from stepwell.shown import shown
 if TYPE_CHECKING:
     from stepwell.definitions.definition import Workflow
 
+
+class Listing(TypedDict, total=False):
+    """The keyword arguments of a listing of runs, typed once for engines and the read service."""
+
+    status: Status | Sequence[Status] | None
+    workflow: Workflow[..., Any] | str | None
+    id_prefix: str | None
+    limit: int
+    before: str | None
+
+
+#: What holds where an option is left out.
+LISTING_DEFAULTS: Final[Listing] = {"status": None, "workflow": None, "id_prefix": None, "limit": 100, "before": None}
+
 #: The most runs that one call lists, or retries.
 MAX_PAGE: Final = 2**31
+
+
+def with_defaults(given: Listing) -> dict[str, Any]:
+    """Return all options of a listing; raises `TypeError` for what is no option."""
+    for name in given:
+        if name not in LISTING_DEFAULTS:
+            raise TypeError(f"a listing of runs has no option {name!r}; it has {', '.join(LISTING_DEFAULTS)}")
+    return {**LISTING_DEFAULTS, **given}
 
 
 def at_least(number: object, least: int, what: str) -> int:

@@ -8,14 +8,21 @@ the store. A service never writes, and every question may be asked from any thre
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, Unpack, get_args
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
 from stepwell.api.acts import Act
 from stepwell.api.chapters import ChapterInfo, with_present
-from stepwell.api.listing_options import MAX_PAGE, at_least, checked_statuses, checked_workflow
+from stepwell.api.listing_options import (
+    MAX_PAGE,
+    Listing,
+    at_least,
+    checked_statuses,
+    checked_workflow,
+    with_defaults,
+)
 from stepwell.api.overview import EngineTime
 from stepwell.api.progress_views import ProgressInfo
 from stepwell.api.talk_reads import TalkReads
@@ -37,7 +44,6 @@ if TYPE_CHECKING:  # what most programs never ask is imported with the first que
     from stepwell.api.filters import Filter
     from stepwell.api.schedule_views import ScheduleInfo
     from stepwell.api.why import Reasons
-    from stepwell.definitions.definition import Workflow
     from stepwell.model.journal import Payload
     from stepwell.runtime.requests import BulkAct
 
@@ -87,26 +93,18 @@ class ReadService(TalkReads):
             raise RunNotFound(f"{self._location} has no run {run_id!r}; {self._run_listing} lists them")
         return record
 
-    def records(
-        self,
-        filter: str = "",
-        *,
-        status: Status | Sequence[Status] | None = None,
-        workflow: Workflow[..., Any] | str | None = None,
-        id_prefix: str | None = None,
-        limit: int = 100,
-        before: str | None = None,
-        roots: bool = False,
-    ) -> list[RunRecord]:
+    def records(self, filter: str = "", *, roots: bool = False, **options: Unpack[Listing]) -> list[RunRecord]:
         """Return the rows of the runs that match all of it, by default newest first; `roots` leaves out children.
 
         `filter`: see `stepwell.api.filters`. Raises `InvalidFilter`, `InvalidArgument`, and `RunNotFound` where
         `before`, or the filter's parent, is no run.
         """
+        listing = with_defaults(options)
+        before = listing["before"]
         given = {
-            "status": checked_statuses(status),
-            "workflow": checked_workflow(workflow),
-            "id_prefix": check_text(id_prefix, "id_prefix"),
+            "status": checked_statuses(listing["status"]),
+            "workflow": checked_workflow(listing["workflow"]),
+            "id_prefix": check_text(listing["id_prefix"], "id_prefix"),
             "roots": roots,
         }
         found = self.run_filter(filter)
@@ -114,7 +112,7 @@ class ReadService(TalkReads):
             if value and getattr(found, name) and getattr(found, name) != value:
                 raise InvalidArgument(f"the filter says which {name} is meant, and so does {name}=; give one of them")
         chosen = {name: value for name, value in given.items() if value}
-        page = min(at_least(limit, 1, "limit"), MAX_PAGE)
+        page = min(at_least(listing["limit"], 1, "limit"), MAX_PAGE)
         cursor: dict[str, Any] = {}
         if before is not None:
             last = self.record(before)
@@ -205,23 +203,9 @@ class ReadService(TalkReads):
         except SerializationError:
             return UNSET
 
-    def infos(
-        self,
-        filter: str = "",
-        *,
-        status: Status | Sequence[Status] | None = None,
-        workflow: Workflow[..., Any] | str | None = None,
-        id_prefix: str | None = None,
-        limit: int = 100,
-        before: str | None = None,
-        roots: bool = False,
-    ) -> list[RunInfo]:
+    def infos(self, filter: str = "", *, roots: bool = False, **options: Unpack[Listing]) -> list[RunInfo]:
         """Return the facts about the runs that match; as `records`."""
-        return self._infos(
-            self.records(
-                filter, status=status, workflow=workflow, id_prefix=id_prefix, limit=limit, before=before, roots=roots
-            )
-        )
+        return self._infos(self.records(filter, roots=roots, **options))
 
     def _infos(self, records: Sequence[RunRecord]) -> list[RunInfo]:
         keys = [record.key for record in records]

@@ -41,7 +41,7 @@ from stepwell.definitions.durable import as_definition
 from stepwell.definitions.jobs import Served, job_of
 from stepwell.definitions.namesakes import are_different, place_of
 from stepwell.definitions.queue_slots import QueueSlot, start_time
-from stepwell.definitions.queues import Queue, Rate, Unset, changed_settings, check_key
+from stepwell.definitions.queues import Queue, QueueBounds, changed_settings, check_key
 from stepwell.definitions.start_options import slot_of, start_policy
 from stepwell.errors import DefinitionError, InvalidArgument
 from stepwell.model.attributes import AttributeValue, Description, described
@@ -298,11 +298,7 @@ class RequestFactory(RepairRequestFactory):
 
     # --- queues ----------------------------------------------------------------------------------------------------
 
-    def change_queue(
-        self,
-        queue: str,
-        **bounds: int | Rate | Unset | None,
-    ) -> ChangeQueue:
+    def change_queue(self, queue: str, bounds: QueueBounds) -> ChangeQueue:
         """Return the request to change what a queue or limit bounds."""
         return ChangeQueue(queue, changed_settings(**bounds))
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, Unpack, cast, overload
 
 from stepwell.api.caller import Caller
-from stepwell.api.streams import StreamPlace, StreamReader
+from stepwell.api.streams import STREAM_DEFAULTS, StreamOptions, StreamPlace, StreamReader
+from stepwell.definitions.start_options import shows_options
 
 U = TypeVar("U")
 
@@ -19,38 +19,12 @@ class Streaming:
         self._engine = engine
 
     @overload
-    def stream(
-        self,
-        name: str,
-        type: type[U],
-        *,
-        start: int = 0,
-        last_attempt: bool = False,
-        follow: bool = True,
-        timeout: float | timedelta | None = None,
-    ) -> StreamReader[U]: ...
+    def stream(self, name: str, type: type[U], **options: Unpack[StreamOptions]) -> StreamReader[U]: ...
     @overload
-    def stream(
-        self,
-        name: str,
-        type: Any = ...,
-        *,
-        start: int = 0,
-        last_attempt: bool = False,
-        follow: bool = True,
-        timeout: float | timedelta | None = None,
-    ) -> StreamReader[Any]: ...
+    def stream(self, name: str, type: Any = ..., **options: Unpack[StreamOptions]) -> StreamReader[Any]: ...
 
-    def stream(
-        self,
-        name: str,
-        type: Any = Any,
-        *,
-        start: int = 0,
-        last_attempt: bool = False,
-        follow: bool = True,
-        timeout: float | timedelta | None = None,
-    ) -> StreamReader[Any]:
+    @shows_options(STREAM_DEFAULTS, STREAM_DEFAULTS)
+    def stream(self, name: str, type: Any = Any, **options: Unpack[StreamOptions]) -> StreamReader[Any]:
         """Return what reads a stream of the run, as `type`: iterate over it; see `stepwell.StreamReader`.
 
         `start`: the offset of the first item that is wanted, or below 0 how many of the last there are now. It waits
@@ -58,7 +32,7 @@ class Streaming:
         after `timeout` (seconds or a timedelta) without an item it raises `TimeoutError`. `last_attempt` leaves out
         what attempts of steps wrote that were repeated since. Raises `RunNotFound`.
         """
-        place = StreamPlace(self.id, name, type, start=start, last_attempt=last_attempt, follow=follow, timeout=timeout)
+        place = StreamPlace(self.id, name, type, options)
         engine, session = self._engine, self._engine._session
         return StreamReader(place, session.codec, session.reads.stream_page, engine._wait)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
 from copy import copy
 from datetime import datetime, timedelta
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypedDict, TypeVar
 
 import msgspec
 
@@ -25,6 +25,19 @@ T = TypeVar("T")
 
 #: How many items are read at a time.
 _PAGE: Final = 256
+
+
+class StreamOptions(TypedDict, total=False):
+    """The keyword arguments of `stepwell.Run.stream`, typed once for both kinds of handles."""
+
+    start: int
+    last_attempt: bool
+    follow: bool
+    timeout: float | timedelta | None
+
+
+#: What holds where an option is left out.
+STREAM_DEFAULTS: Final[StreamOptions] = {"start": 0, "last_attempt": False, "follow": True, "timeout": None}
 
 
 class StreamItem(msgspec.Struct, Generic[T], frozen=True):
@@ -72,18 +85,19 @@ class StreamPlace:
         run_id: str,
         name: str,
         type: Any,
-        *,
-        start: int,
-        last_attempt: bool,
-        follow: bool,
-        timeout: float | timedelta | None,
+        given: StreamOptions,
     ) -> None:
+        for option in given:
+            if option not in STREAM_DEFAULTS:
+                raise TypeError(f"stream() has no option {option!r}; it has {', '.join(STREAM_DEFAULTS)}")
+        options: dict[str, Any] = {**STREAM_DEFAULTS, **given}
+        timeout = options["timeout"]
         self.run_id = check_id(run_id)
         self.name = check_name(name, "the name of a stream")
         self._type = type
-        self.offset = _whole(start)
-        self._last_attempt = last_attempt
-        self.follow = follow
+        self.offset = _whole(options["start"])
+        self._last_attempt: bool = options["last_attempt"]
+        self.follow: bool = options["follow"]
         self.timeout = None if timeout is None else to_seconds(timeout, "timeout of stream()")
 
     def question(self) -> tuple[str, str, int, int, bool]:

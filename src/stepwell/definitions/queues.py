@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias, TypeVar, cast
+from typing import Final, Literal, TypeAlias, TypedDict, TypeVar, cast
 
 import msgspec
 
@@ -130,6 +130,27 @@ class SettingsChange(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(settings, **self.bounds)
 
 
+class QueueBounds(TypedDict, total=False):
+    """The keyword arguments of ``engine.queue(…).change``, typed once for both kinds of handles; see `Queue`."""
+
+    concurrency: int | Unset | None
+    per_worker: int | Unset | None
+    partition_concurrency: int | Unset | None
+    rate: Rate | Unset | None
+    partition_per_worker: int | Unset | None
+    partition_rate: Rate | Unset | None
+
+
+#: What is left out stays as it is.
+UNCHANGED: Final[QueueBounds] = {
+    "concurrency": UNSET,
+    "per_worker": UNSET,
+    "partition_concurrency": UNSET,
+    "rate": UNSET,
+    "partition_per_worker": UNSET,
+    "partition_rate": UNSET,
+}
+
 #: The bounds that are a `Rate`, each of which is kept as two numbers.
 _RATES: Final = ("rate", "partition_rate")
 
@@ -145,6 +166,8 @@ def changed_settings(**bounds: object) -> SettingsChange:
     """Check new bounds as users write them, those that are `UNSET` left out; raises `InvalidArgument`."""
     checked: dict[str, int | None] = {}
     for name, bound in bounds.items():
+        if name not in UNCHANGED:
+            raise TypeError(f"a queue has no bound {name!r}; it has {', '.join(UNCHANGED)}")
         if bound is UNSET:
             continue
         if name not in _RATES:
