@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from tests.support.commands import Desk
 from tests.support.programs.flows import file_appears, hanging, sum_up
+from tests.support.waiting import until
 
 from stepwell import Engine, Queue, step, workflow
 from stepwell.api.doctor import Diagnosis, Finding, Severity, _of_file, _of_holders, examine
@@ -104,8 +105,7 @@ def test_a_worker_that_is_stopped_is_a_problem(desk: Desk) -> None:
     worker.expect("hanging")
     worker.signal(signal.SIGSTOP)
     try:
-        while found_state(desk.database) != "stopped":  # the kernel says when it has stopped
-            time.sleep(0.01)
+        until(lambda: found_state(desk.database) == "stopped")  # the kernel says when it has stopped
         texts = [finding.text for finding in examine(desk.database).findings if finding.severity == "problem"]
         assert any(f"(process {worker.process.pid} on " in text and "stopped or hangs" in text for text in texts), texts
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from tests.support.waiting import until
 
 from stepwell import Engine, FileNotUsable, receive, workflow
 from stepwell.runtime.requests import OutgoingMessage, Purge, SendMessage, StartRun
@@ -214,8 +214,7 @@ def test_an_engine_that_waits_for_others_notices_that_the_file_is_gone(database:
         with ThreadPoolExecutor(1) as executor:
             waiting = executor.submit(run.result, 20)
             if registered:
-                while not waiters._of_runs:
-                    os.sched_yield()
+                until(lambda: waiters._of_runs)
             database.rename(database.with_suffix(".away"))
             try:
                 with pytest.raises(FileNotUsable, match="deleted or renamed"):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.waiting import until
 
 import stepwell
 from stepwell import Engine, RunCrashed, RunHalted, receive, step, workflow
@@ -27,14 +27,6 @@ def _afresh() -> Iterator[None]:
     may_end.clear()
     yield
     may_end.set()
-
-
-def until(holds: Callable[[], Any]) -> None:
-    """Wait for a fact that other threads bring about."""
-    end = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 @step

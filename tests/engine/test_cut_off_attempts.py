@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.waiting import until
 
 from stepwell import Limit, Retry, receive, step, transaction, workflow
 from stepwell.cli import main
@@ -99,10 +99,7 @@ async def waits() -> None:
 
 
 def until_begun() -> None:
-    end = time.monotonic() + 60
-    while not began:
-        assert time.monotonic() < end
-        time.sleep(0.001)
+    until(lambda: began)
 
 
 def cut_off(engine: TestEngine) -> list[tuple[str, int]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 from tests.support.processes import child, line, tell
+from tests.support.waiting import until
 
 from stepwell import Engine, patched, receive, step, workflow
 from stepwell.definitions import definition as stepwell_definition
@@ -50,8 +50,7 @@ def test_a_run_that_old_code_halted_goes_on_in_the_new_worker_when_the_old_one_h
 
     with Engine(database, workflows=[deployed]) as engine:
         run = engine.start(deployed, id="run")
-        while len(run.journal()) < 3:
-            time.sleep(0.005)
+        until(lambda: len(run.journal()) >= 3)
     # So that the old worker has the run, this one does not know the workflow yet.
     monkeypatch.delitem(stepwell_definition._registry, "deployed")
     with child(OLD_WORKER, database) as old:
@@ -59,12 +58,10 @@ def test_a_run_that_old_code_halted_goes_on_in_the_new_worker_when_the_old_one_h
         # By a client: a worker without the workflow would leave the run pending, maybe after it was halted.
         with Engine(database, workflows=[]) as client:
             client.send("run", "go", "went")
-            while client.get("run").status != "halted":
-                time.sleep(0.005)
+            until(lambda: client.get("run").status == "halted")
         with Engine(database) as engine:
             workflow(name="deployed")(deployed.function)
             assert engine.get("run").status == "halted"
             tell(old, end)
-            while engine.get("run").status == "halted":
-                time.sleep(0.005)
+            until(lambda: engine.get("run").status != "halted")
             assert engine.get("run").result(timeout=60) == "went"

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,6 +16,7 @@ import apsw
 import pytest
 from proof.disk_errors import Call, Fault, FaultyVFS
 from proof.recorder import recording
+from tests.support.waiting import until
 
 from stepwell import (
     Engine,
@@ -88,14 +87,6 @@ def insist(call: Callable[[], object]) -> None:
         except StoreUnavailable:
             continue
         return
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a fact that other threads bring about."""
-    give_up_at = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < give_up_at
-        os.sched_yield()
 
 
 @pytest.mark.parametrize("call", ["write", "sync"])

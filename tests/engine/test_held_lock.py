@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from tests.support.processes import child, line, tell
+from tests.support.waiting import until
 
 from stepwell import AsyncEngine, Engine, EngineClosed, Queue, StoreUnavailable, receive, step, workflow
 from stepwell import transaction as transaction_step
@@ -166,10 +167,7 @@ def test_a_request_that_belongs_to_what_a_run_did_is_kept_and_its_caller_told_so
 
 
 def until_waiting(run: Any) -> None:
-    give_up_at = time.monotonic() + DEADLINE_SECONDS
-    while run.status != "waiting":
-        assert time.monotonic() < give_up_at
-        os.sched_yield()
+    until(lambda: run.status == "waiting")
 
 
 @transaction_step

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from tests.support.waiting import until
 
 from stepwell import (
     InvalidArgument,
@@ -115,17 +115,9 @@ def info(engine: TestEngine, limit: Limit) -> tuple[int, int]:
     return found.waiting, found.running
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait for a fact that steps under way bring about; an engine with steps under way is not idle."""
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        gate.wait(0.002)
-
-
 def wait_until_started(count: int) -> None:
     """Wait until so many attempts have begun; those that wait for a permit do not."""
-    eventually(lambda: len(happened) >= count)
+    until(lambda: len(happened) >= count)
     assert len(happened) == count
 
 
@@ -139,7 +131,7 @@ def test_no_more_attempts_are_under_way_than_the_limit_allows_over_all_runs(engi
 
 def test_a_run_that_waits_for_a_permit_is_waiting_and_needs_no_thread(engine: TestEngine) -> None:
     first, second = engine.start(one, "a"), engine.start(one, "b")
-    eventually(lambda: (first.status, second.status) == ("running", "waiting"))
+    until(lambda: (first.status, second.status) == ("running", "waiting"))
     wait_until_started(1)
     assert info(engine, single) == (1, 1)
     assert second.info().wake_at is None
@@ -160,7 +152,7 @@ def test_a_run_that_waits_for_a_permit_can_leave_memory(database: Path) -> None:
     with TestEngine(database, max_waiting_in_memory=0) as engine:
         first, second = engine.start(one, "a"), engine.start(one, "b")
         wait_until_started(1)
-        eventually(lambda: info(engine, single) == (1, 1) and second.id not in engine.in_memory)
+        until(lambda: info(engine, single) == (1, 1) and second.id not in engine.in_memory)
         gate.set()
         assert (first.result(), second.result()) == ("a", "b")
 
@@ -168,7 +160,7 @@ def test_a_run_that_waits_for_a_permit_can_leave_memory(database: Path) -> None:
 def test_a_step_that_is_given_up_while_it_waits_leaves_the_line(engine: TestEngine) -> None:
     engine.start(one, "a")
     giving_up = engine.start(impatient, "b")
-    eventually(lambda: info(engine, single) == (1, 1))
+    until(lambda: info(engine, single) == (1, 1))
     engine.clock.advance(6)
     assert giving_up.result() == "gave up"
     assert info(engine, single) == (0, 1)
@@ -180,7 +172,7 @@ def test_a_step_that_is_given_up_while_it_waits_leaves_the_line(engine: TestEngi
 
 def test_a_cancelled_run_returns_what_it_has_and_waits_for_nothing(engine: TestEngine) -> None:
     waiting, third = engine.start(one, "a"), engine.start(one, "b")
-    eventually(lambda: info(engine, single) == (1, 1))
+    until(lambda: info(engine, single) == (1, 1))
     third.cancel()
     with pytest.raises(RunCancelled):
         third.result()
@@ -191,12 +183,12 @@ def test_a_cancelled_run_returns_what_it_has_and_waits_for_nothing(engine: TestE
     # What the run has called in a thread is not over with the run.
     assert info(engine, single) == (0, 1)
     gate.set()
-    eventually(lambda: info(engine, single) == (0, 0))
+    until(lambda: info(engine, single) == (0, 0))
 
 
 def test_a_permit_outlives_the_worker_and_serves_the_repeated_attempt(engine: TestEngine) -> None:
     first, second = engine.start(one, "a"), engine.start(one, "b")
-    eventually(lambda: info(engine, single) == (1, 1))
+    until(lambda: info(engine, single) == (1, 1))
     wait_until_started(1)
     engine.crash()
     engine.reopen()
@@ -270,19 +262,19 @@ def test_a_thread_that_goes_on_after_its_time_keeps_the_permit_of_its_attempt(en
     first = engine.start(calls_it, "a")
     wait_until_started(1)
     # The attempt has timed out, and its retry waits for the permit that its own thread has.
-    eventually(lambda: info(engine, single) == (1, 1))
+    until(lambda: info(engine, single) == (1, 1))
     assert [entry.kind for entry in first.journal()] == ["attempt_failed"]
     second = engine.start(one, "b")
-    eventually(lambda: info(engine, single) == (2, 1))
+    until(lambda: info(engine, single) == (2, 1))
     assert len(happened) == 1
     gates[0].set()
     wait_until_started(2)
-    eventually(lambda: info(engine, single) == (2, 1))
+    until(lambda: info(engine, single) == (2, 1))
     gates[1].set()
     gate.set()
     assert (first.result(), second.result()) == ("a", "b")
     assert inside.most == 1
-    eventually(lambda: info(engine, single) == (0, 0))
+    until(lambda: info(engine, single) == (0, 0))
 
 
 def test_a_retry_of_an_attempt_whose_thread_goes_on_takes_another_permit_where_there_is_one(
@@ -301,9 +293,9 @@ def test_a_retry_of_an_attempt_whose_thread_goes_on_takes_another_permit_where_t
 
     assert engine.start(calls_it, "a").result() == "a"
     assert len(happened) >= 2
-    eventually(lambda: info(engine, narrow) == (0, 1))
+    until(lambda: info(engine, narrow) == (0, 1))
     gate.set()
-    eventually(lambda: info(engine, narrow) == (0, 0))
+    until(lambda: info(engine, narrow) == (0, 0))
 
 
 def test_the_permit_of_a_thread_that_never_ends_is_free_when_its_worker_has_ended(engine: TestEngine) -> None:
@@ -313,7 +305,7 @@ def test_the_permit_of_a_thread_that_never_ends_is_free_when_its_worker_has_ende
     with pytest.raises(RunCancelled):
         run.result()
     second = engine.start(one, "b")
-    eventually(lambda: info(engine, single) == (1, 1))
+    until(lambda: info(engine, single) == (1, 1))
     engine.crash()
     engine.reopen()
     wait_until_started(2)
@@ -352,13 +344,13 @@ def test_a_thread_that_goes_on_while_its_run_is_read_again_keeps_the_permit(
     refuse_one(engine, monkeypatch, "message")
     with pytest.raises(StoreError, match="refused by the test"):
         run.send("word", "lost")
-    eventually(lambda: info(engine, single) == (1, 1))
+    until(lambda: info(engine, single) == (1, 1))
     assert happened == ["a"]
     gate.set()
     run.send("word", "heard")
     assert run.result() == ["a", "heard"]
     assert happened == ["a", "a"]
-    eventually(lambda: info(engine, single) == (0, 0))
+    until(lambda: info(engine, single) == (0, 0))
 
 
 def test_a_thread_that_was_given_up_in_a_write_that_was_refused_keeps_the_permit(
@@ -372,7 +364,7 @@ def test_a_thread_that_was_given_up_in_a_write_that_was_refused_keeps_the_permit
     assert happened == ["a"]
     assert info(engine, single) == (0, 1)
     gate.set()
-    eventually(lambda: info(engine, single) == (0, 0))
+    until(lambda: info(engine, single) == (0, 0))
 
 
 def test_a_thread_that_goes_on_while_the_engine_fails_to_handle_its_run_keeps_the_permit(engine: TestEngine) -> None:
@@ -383,11 +375,11 @@ def test_a_thread_that_goes_on_while_the_engine_fails_to_handle_its_run_keeps_th
     with pytest.raises(RunHalted, match="a defect"):
         run.result()
     second = engine.start(one, "b")
-    eventually(lambda: info(engine, single) == (1, 1))
+    until(lambda: info(engine, single) == (1, 1))
     assert happened == ["a"]
     gate.set()
     assert second.result() == "b"
-    eventually(lambda: info(engine, single) == (0, 0))
+    until(lambda: info(engine, single) == (0, 0))
 
 
 def test_a_halted_run_returns_its_permits_and_asks_again_when_it_is_resumed(engine: TestEngine) -> None:

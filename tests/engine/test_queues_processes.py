@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import NamedTuple
 
 import pytest
 from tests.support.programs import turns
+from tests.support.waiting import until
 
 from stepwell import Engine, RunDeadlineExceeded
 
@@ -144,8 +144,7 @@ def test_no_rate_is_exceeded_in_any_window_over_four_processes_and_a_death(crew:
     with client(crew) as engine:
         crew.hire(4)
         runs = [engine.start(turns.pair, str(number)) for number in range(80)]
-        while len(crew.calls("call")) < 20:
-            time.sleep(0.01)
+        until(lambda: len(crew.calls("call")) >= 20)
         crew.kill_one()
         for run in runs:
             run.result(timeout=60)
@@ -175,8 +174,7 @@ def test_a_slot_of_a_killed_process_is_used_by_the_one_that_carries_the_run_on(c
     with client(crew) as engine:
         crew.hire(2)
         runs = [engine.start(turns.job, str(number), queue=turns.ONE) for number in range(300)]
-        while len(crew.calls()) < 50:
-            time.sleep(0.01)
+        until(lambda: len(crew.calls()) >= 50)
         crew.kill_one()
         for run in runs:
             run.result(timeout=60)

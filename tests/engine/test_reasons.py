@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 from tests.support.commands import Desk
 from tests.support.programs.flows import file_appears, hears, sum_up
+from tests.support.waiting import until
 
 from stepwell import Batch, Engine, Limit, Queue, Rate, Retry, receive, start, step, workflow
 from stepwell.api.reasons import nobody
@@ -128,14 +128,6 @@ def reason(engine: TestEngine | Engine, run_id: str) -> str:
     found = engine.get(run_id).info().reason
     assert found is not None, run_id
     return found
-
-
-def until(fact: Callable[[], bool]) -> None:
-    """Wait for a fact that nobody announces."""
-    deadline = time.monotonic() + 120
-    while not fact():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def listed(database: object, capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.waiting import until
 
 import stepwell
 from stepwell import (
@@ -290,8 +290,7 @@ def test_steps_that_went_on_beside_the_failed_one_are_not_repeated(database: Pat
     broken.add("charge")
     with Engine(database) as engine:
         run = engine.start(together)
-        while kinds(run) != ["step_failed"]:
-            time.sleep(0.001)
+        until(lambda: kinds(run) == ["step_failed"])
         failed.set()
         with pytest.raises(Down):
             run.result(timeout=60)
@@ -574,8 +573,7 @@ def test_an_at_most_once_step_that_was_cut_off_fails_first_and_is_repeated_by_a_
 
     broken.add("hang")
     run = engine.start(calls)
-    while not executed:
-        time.sleep(0.001)
+    until(lambda: executed)
     engine.crash()
     engine.reopen()
     with pytest.raises(StepInterrupted):

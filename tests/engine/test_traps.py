@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.waiting import until
 
 import stepwell
 from stepwell import (
@@ -86,8 +87,7 @@ def test_gathered_branches_keep_their_results_when_they_are_recovered_in_another
     run = engine.start(gathers)
     both.wait(60)
     events["quick"].set()  # the second branch is a step ahead when the process dies
-    while len(run.journal()) < 4:
-        time.sleep(0.001)
+    until(lambda: len(run.journal()) >= 4)
     engine.crash()
     events["slow"].set()
     engine.reopen()
@@ -290,8 +290,7 @@ def test_an_idle_engine_writes_nothing_and_hardly_computes(database: Path) -> No
 
     with Engine(database) as engine:
         run = engine.start(waits)
-        while run.info().status != "waiting":
-            time.sleep(0.001)
+        until(lambda: run.info().status == "waiting")
         content, began = (Path(f"{database}-wal").stat().st_size, database.stat().st_mtime_ns), time.process_time()
         with pytest.raises(TimeoutError):
             run.result(timeout=1)

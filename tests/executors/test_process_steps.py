@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from tests.support.programs import isolated
 from tests.support.programs.isolated import Order
+from tests.support.waiting import until
 
 from stepwell import (
     AsyncEngine,
@@ -60,14 +60,6 @@ def killed_worker(arguments: list[Any], given: dict[str, str]) -> Generator[None
     finally:
         worker.kill()
         worker.wait()
-
-
-def until(fact: Callable[[], bool]) -> None:
-    """Wait for a fact that nobody announces: one of another process."""
-    deadline = time.monotonic() + 120
-    while not fact():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def told(path: Path) -> int:

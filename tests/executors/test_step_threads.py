@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextvars import Context
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.waiting import until
 
 from stepwell import Engine, Retry, RunCancelled, RunDeadlineExceeded, StepTimeout, current, publish, step, workflow
 from stepwell.definitions.step_call import StepCall
@@ -31,14 +32,6 @@ def _afresh() -> Iterator[None]:
     may_end.clear()
     yield
     may_end.set()  # so that no thread outlives its test
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Wait for a fact that other threads bring about."""
-    end = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 @step

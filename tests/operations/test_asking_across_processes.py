@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from tests.support.processes import child, line
 from tests.support.programs import asked
 from tests.support.programs.asked import basket
+from tests.support.waiting import until
 
 from stepwell import Engine, QueryFailed
 from stepwell.cli import main
@@ -25,13 +25,6 @@ def worker(database: Path) -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-def wait_until(fact: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not fact():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def test_runs_that_wait_or_execute_in_another_process_are_asked_by_a_client(
     database: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -39,7 +32,7 @@ def test_runs_that_wait_or_execute_in_another_process_are_asked_by_a_client(
     with worker(database):
         with Engine(database, workflows=[]) as client:
             parked, busy = client.start(basket, "", id="parked"), client.start(basket, str(gate), id="busy")
-            wait_until(lambda: parked.status == "waiting" and gate.with_name("gate.begun").exists())
+            until(lambda: parked.status == "waiting" and gate.with_name("gate.begun").exists())
             assert (parked.query("content"), busy.query("content")) == (["first"], [])
             assert (parked.update("add", "fig"), busy.update("add", "fig")) == (2, 1)
             assert (parked.query("content"), busy.query("content")) == (["first", "fig"], ["fig"])
@@ -68,7 +61,7 @@ def test_an_update_whose_worker_is_killed_before_the_answer_is_answered_once_by_
         run = client.start(basket, "", id="b")
         with worker(database) as first:
             answer = pool.submit(run.update, "add", "pear", str(gate), key="k", timeout=60)
-            wait_until(gate.with_name("gate.begun").exists)
+            until(gate.with_name("gate.begun").exists)
             first.kill()
             first.wait()
         assert [entry.kind for entry in run.journal() if entry.kind != "step"] == ["update"]

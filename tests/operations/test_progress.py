@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.waiting import until
 
 import stepwell
 from stepwell import (
@@ -137,8 +138,7 @@ def test_a_child_process_sends_some_of_what_is_said_and_always_the_last() -> Non
     assert sent == sorted(set(sent))
     reports.say(Progress(10_001))
     reports.say(Progress(10_002))
-    while sent[-1] != 10_002:  # nothing follows
-        time.sleep(0.01)
+    until(lambda: sent[-1] == 10_002)  # nothing follows
 
 
 def test_the_last_report_is_written_although_the_step_goes_on_in_silence(database: Path) -> None:
@@ -155,10 +155,7 @@ def test_the_last_report_is_written_although_the_step_goes_on_in_silence(databas
 
     with Engine(database) as engine:  # on the clock of the machine: what came right after the first waits half a second
         run = engine.start(then_silent, id="r")
-        ends_at = time.monotonic() + 30
-        while [each.done for each in engine.get("r").info().progress] != [3]:
-            assert time.monotonic() < ends_at
-            time.sleep(0.01)
+        until(lambda: [each.done for each in engine.get("r").info().progress] == [3])
         go.set()
         run.result(30)
 

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from tests.support.waiting import until
 
 import stepwell
 from stepwell import (
@@ -41,14 +42,6 @@ class Order:
 
 def entries(engine: TestEngine, run_id: str) -> list[tuple[str, str]]:
     return [(entry.kind, entry.name.rpartition(".")[2]) for entry in engine.get(run_id).journal()]
-
-
-def until(fact: Callable[[], bool]) -> None:
-    """Wait for a fact that nobody announces."""
-    deadline = time.monotonic() + 120
-    while not fact():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def info() -> StepInfo:

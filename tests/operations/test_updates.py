@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -17,6 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from tests.support.waiting import until
 
 import stepwell
 from stepwell import (
@@ -644,8 +644,7 @@ def test_who_asked_a_run_that_another_start_replaces_is_told_so(database: Path) 
         engine.queue(LINE).pause()
         run = engine.start(deaf, 1, id="it", queue=LINE)
         answer = pool.submit(run.update, "ask", timeout=30)
-        while not engine.query("SELECT 1 FROM stepwell_messages"):
-            time.sleep(0.01)
+        until(lambda: engine.query("SELECT 1 FROM stepwell_messages"))
         engine.start(deaf, 2, id="it", on_conflict="replace", queue=LINE)
         with pytest.raises(RunEnded, match="a new run is in the place of the run 'it'"):
             answer.result(60)
@@ -656,8 +655,7 @@ def test_who_asked_from_another_program_is_told_so_too(database: Path) -> None:
         engine.start(deaf, 1, id="it")
         command = [sys.executable, "-m", "stepwell", "update", "it", "ask", "--db", str(database), "--wait", "30"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as other:
-            while not engine.query("SELECT 1 FROM stepwell_journal WHERE kind = 'update'"):
-                time.sleep(0.01)
+            until(lambda: engine.query("SELECT 1 FROM stepwell_journal WHERE kind = 'update'"))
             engine.start(deaf, 2, id="it", on_conflict="replace")
             _, said = other.communicate(timeout=60)
         assert "a new run is in the place of the run 'it'" in said

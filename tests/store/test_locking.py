@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.processes import child, line, tell
+from tests.support.waiting import until
 
 from stepwell.errors import FileInUse, FileNotUsable
 from stepwell.store.sqlite.file import locking
@@ -248,8 +249,7 @@ print("has 1000", flush=True)
         waiting = threading.Thread(target=locking.lock, args=(lock.descriptor, 1001))
         waiting.start()
         inode = os.stat(lock_path).st_ino
-        while not any(f":{inode} 1001 1001" in found for found in waiters_in_the_kernel()):
-            os.sched_yield()
+        until(lambda: any(f":{inode} 1001 1001" in found for found in waiters_in_the_kernel()))
         tell(other)
         assert line(other) == "looks again and again"
         locking.unlock(lock.descriptor, 1000)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.processes import Member, child, line, tell
+from tests.support.waiting import until
 
 from stepwell.errors import EngineClosed, StoreUnavailable
 from stepwell.store.sqlite.file import locking
@@ -21,8 +22,7 @@ from stepwell.store.sqlite.peers.writers_lock import FairLock, SharedLock
 
 def wait_for_queue(lock: FairLock, length: int) -> None:
     """Return when `length` waiters are in line."""
-    while len(lock._waiting) < length:
-        os.sched_yield()
+    until(lambda: len(lock._waiting) >= length)
 
 
 def test_threads_get_the_lock_in_the_order_of_asking() -> None:

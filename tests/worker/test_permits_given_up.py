@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.support.waiting import until
 
 from stepwell import Limit, Rate, Retry, RunCancelled, publish, receive, step, workflow
 from stepwell.testing import TestEngine
@@ -101,14 +101,6 @@ def info(engine: TestEngine, limit: Limit = lone) -> tuple[int, int]:
     return found.waiting, found.running
 
 
-def eventually(fact: Callable[[], bool]) -> None:
-    """Wait for a fact that threads under way bring about; an engine with steps under way is not idle."""
-    deadline = time.monotonic() + 120
-    while not fact():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
 @contextmanager
 def one_turn(engine: TestEngine, events: int) -> Generator[None]:
     """Have what is posted inside the block, so many events, handled in one turn of the engine and in one commit."""
@@ -123,7 +115,7 @@ def one_turn(engine: TestEngine, events: int) -> Generator[None]:
     assert reached.wait(60)
     try:
         yield
-        eventually(lambda: len(engine_thread.turn_loop.inbox) >= events)
+        until(lambda: len(engine_thread.turn_loop.inbox) >= events)
     finally:
         go.set()
 
@@ -131,14 +123,14 @@ def one_turn(engine: TestEngine, events: int) -> Generator[None]:
 def test_an_attempt_that_is_given_up_before_a_thread_has_it_returns_its_permit_and_never_begins(database: Path) -> None:
     with TestEngine(database, step_threads=1) as engine:
         holder = engine.start(holds_the_thread)
-        eventually(lambda: happened == ["the thread"])
+        until(lambda: happened == ["the thread"])
         run = engine.start(gives_up, "a", "stay")
-        eventually(lambda: info(engine) == (0, 1))
+        until(lambda: info(engine) == (0, 1))
         engine.clock.advance(6)
         assert run.value("gave up", 60) is True
         gate.set()
         holder.result(60)
-        eventually(lambda: info(engine) == (0, 0))
+        until(lambda: info(engine) == (0, 0))
         run.send("end")
         assert run.result(60) == "gave up"
         assert engine.start(stays, "b").result(60) == "b"
@@ -150,12 +142,12 @@ def test_an_attempt_whose_end_is_told_before_the_cancel_is_in_the_file_returns_i
     engine: TestEngine, order: str
 ) -> None:
     run = engine.start(stays, "a")
-    eventually(lambda: happened == ["a"])
+    until(lambda: happened == ["a"])
     (attempts,) = engine._session.engine_thread.steps.under_way()
     with ThreadPoolExecutor(1) as pool:
         with one_turn(engine, events=2):
             cancelling = pool.submit(run.cancel)
-            eventually(lambda: len(engine._session.engine_thread.turn_loop.inbox) >= 1)
+            until(lambda: len(engine._session.engine_thread.turn_loop.inbox) >= 1)
             if order.startswith("its end"):
                 gate.set()
             else:
@@ -165,11 +157,11 @@ def test_an_attempt_whose_end_is_told_before_the_cancel_is_in_the_file_returns_i
         run.result(60)
     second = engine.start(stays, "b")
     if not gate.is_set():  # the thread goes on, so what it calls still bears its load
-        eventually(lambda: info(engine) == (1, 1))
+        until(lambda: info(engine) == (1, 1))
         assert happened == ["a"]
         gate.set()
     assert second.result(60) == "b"
-    eventually(lambda: info(engine) == (0, 0))
+    until(lambda: info(engine) == (0, 0))
 
 
 @pytest.mark.parametrize("end", ["returns", "is cancelled"])
@@ -192,22 +184,22 @@ def test_a_run_that_ends_before_a_retry_has_no_permit_to_leave(engine: TestEngin
 
 def test_a_step_that_outlives_its_run_keeps_its_permit_until_it_ends(engine: TestEngine) -> None:
     run = engine.start(ends_without_its_step, "a")
-    eventually(lambda: happened == ["a"])
+    until(lambda: happened == ["a"])
     run.send("end")
     assert run.result(60) == "left"
     second = engine.start(stays, "b")
-    eventually(lambda: info(engine) == (1, 1))
+    until(lambda: info(engine) == (1, 1))
     assert happened == ["a"]
     gate.set()
     assert second.result(60) == "b"
-    eventually(lambda: info(engine) == (0, 0))
+    until(lambda: info(engine) == (0, 0))
 
 
 def test_an_attempt_that_was_given_up_in_the_line_is_no_start_of_a_rate(engine: TestEngine) -> None:
     for name in "ab":
         assert engine.start(calls, name).result(60) == name
     given_up = engine.start(gives_up, "c", "call")
-    eventually(lambda: given_up.info().status == "waiting")
+    until(lambda: given_up.info().status == "waiting")
     engine.advance(6)
     given_up.send("end")
     assert given_up.result(60) == "gave up"
