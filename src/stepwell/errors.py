@@ -10,9 +10,9 @@
     │   └── PayloadTooLarge
     ├── RunNotFound                no run has this id
     ├── RunConflict                the id belongs to a run with another workflow or input
-    ├── DuplicateRun               a run with the same dedup key stands in the queue, or is under way
+    ├── DuplicateRun               a run with the same dedup key waits in the queue, or is under way
     ├── HandlerNotFound            the run has no query or update of this name
-    ├── QueryFailed                a query cannot be answered: no code here, or it called a step, waited, never ended
+    ├── QueryFailed                a query cannot be answered: no code here, or its handler called a step or waited
     ├── UpdateRefused              the run refuses an update; nothing of it is in its journal
     ├── UpdateFailed               the handler of an update raised an exception whose class is not imported here
     ├── QueueNotFound              the file knows no queue or limit of this name
@@ -23,7 +23,7 @@
     ├── PromiseEnded               the promise was answered already, or has timed out
     ├── PromiseRejected            raised by a promise that was rejected, where only a text was given
     ├── PromiseTimedOut            raised by a promise that nobody answered in time
-    ├── RunEnded                   the run is over, so it takes no messages and makes no calls
+    ├── RunEnded                   the run has ended, so it takes no messages and makes no calls
     ├── RunNotEnded                the run has not ended, or not all of it has, so it cannot be retried
     ├── RunPaused                  the run is paused; unpause it first
     ├── RunNotPaused               the run is not paused, so it cannot be unpaused
@@ -35,19 +35,19 @@
     │   ├── RunCrashed             the run killed the worker that carried it on, several times in a row
     │   ├── JournalTooLong         the run's journal has as many entries as are allowed
     │   ├── DeterminismError       the code no longer does what the journal recorded
-    │   ├── WorkflowCodeError      the code of the workflow broke; it is of the class that broke it as well
-    │   └── ResultNotSerializable  a step acted, but what it returned cannot be kept
+    │   ├── WorkflowCodeError      a mistake in the workflow's code; also of the class that shows it
+    │   └── ResultNotSerializable  a step has acted, but its result cannot be recorded
     ├── StepFailed                 a step failed with an exception class that is not imported here
-    ├── StepTimeout                an attempt, or all attempts together, took too long, or one said nothing for too long
-    ├── PollTimeout                what a polled step returned did not fit in time
+    ├── StepTimeout                an attempt, or all together, took too long, or one was silent for too long
+    ├── PollTimeout                no result of a polled step satisfied its condition in time
     ├── StepInterrupted            an at-most-once step was cut off by a crash; it was not repeated
     ├── StepProcessDied            the child process of an isolated step crashed, or was killed
     ├── PermanentError             raised by a step: do not retry
     ├── RetryLater                 raised by a step: retry, after this delay
     ├── MapFailed                  more items of a map() failed than it tolerates; a group of these failures
-    ├── UndoFailed                 calls that undo the work of a saga failed; a group, with what made it undo
-    ├── WorkflowIOError            workflow code did real I/O, asked an engine, or used what is another run's
-    │   └── LoopMethodMissing      … or wanted of its event loop what that does not have
+    ├── UndoFailed                 calls that undo the work of a saga failed; a group of the first error and these
+    ├── WorkflowIOError            workflow code did real I/O, asked an engine, or used a lock … of another run
+    │   └── LoopMethodMissing      it called a method of its event loop that the loop does not have
     ├── EngineClosed               the engine is closed, or belongs to the parent of a fork
     └── StoreError                 the file, or the disk below it
         ├── FileNotUsable          missing folder, read-only, not a Stepwell file, corrupt, network mount, …
