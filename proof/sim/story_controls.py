@@ -7,12 +7,15 @@ from contextlib import ExitStack
 from typing import Any, Final, NamedTuple
 from unittest.mock import patch
 
+from msgspec.structs import replace
+
 from stepwell.operations import map as operation_map
 from stepwell.operations.calling_run import calling_run
 from stepwell.operations.saga import Compensations
 from stepwell.operations.table import OPERATIONS
 from stepwell.runtime.bulk_requests import BulkRequests
 from stepwell.runtime.requests import SettleStep
+from stepwell.runtime.schedule_requests import ScheduleRequests, TriggerSchedule
 from stepwell.runtime.settle_requests import SettleRequests
 from stepwell.runtime.turn import TurnLoop
 from stepwell.store.changes import Change, RunCreated
@@ -172,6 +175,44 @@ def _let_runs_overlap(stack: ExitStack) -> None:
     stack.enter_context(patch.object(schedule_policy._Deciding, "look_at_runs", broken))
 
 
+def _count_only_what_has_begun(stack: ExitStack) -> None:
+    """Ticks that wait for the run before them do not count towards the limit, and are started though it is reached."""
+    stack.enter_context(patch.object(schedule_policy, "is_spent", lambda *_arguments: False))
+    start = schedule_policy._Deciding.start_buffered
+
+    def broken(self: schedule_policy._Deciding) -> None:
+        self._over = False
+        start(self)
+
+    stack.enter_context(patch.object(schedule_policy._Deciding, "start_buffered", broken))
+
+
+def _tick_on_after_failures(stack: ExitStack) -> None:
+    stack.enter_context(patch.object(schedule_policy._Deciding, "_note_failure", lambda *_arguments: None))
+
+
+def _leave_out_of_backfills(stack: ExitStack) -> None:
+    """A tick of a backfill whose turn comes while a run is under way is left out."""
+    take = schedule_policy._Deciding.take_backfills
+
+    def broken(self: schedule_policy._Deciding) -> bool:
+        self._backfills = [replace(each, overlap="skip") for each in self._backfills]
+        return take(self)
+
+    stack.enter_context(patch.object(schedule_policy._Deciding, "take_backfills", broken))
+
+
+def _trigger_early(stack: ExitStack) -> None:
+    """Whoever asks for a run now is told that it is there before it is."""
+    trigger = ScheduleRequests._trigger
+
+    def broken(self: ScheduleRequests, request: TriggerSchedule, reply: Reply) -> None:
+        reply(None, None)
+        trigger(self, request, lambda _value, _error: None)
+
+    stack.enter_context(patch.object(ScheduleRequests, "_trigger", broken))
+
+
 def _leave_acts_to_the_dead(stack: ExitStack) -> None:
     stack.enter_context(patch.object(BulkRequests, "take_over", lambda _self: None))
 
@@ -227,6 +268,16 @@ STORY_CONTROLS: Final[dict[str, Break]] = {
     "a tick and its run are two commits": Break(_tick_in_two_commits, ("a tick has one run",), "schedules"),
     "the runs of a schedule are not looked at": Break(
         _let_runs_overlap, ("the runs of a schedule do not overlap",), "schedules"
+    ),
+    "a limit of runs counts only what has begun": Break(
+        _count_only_what_has_begun, ("the limit of a schedule is kept",), "schedules"
+    ),
+    "a schedule goes on after a failure": Break(
+        _tick_on_after_failures, ("a failure pauses its schedule",), "schedules"
+    ),
+    "a backfill leaves ticks out": Break(_leave_out_of_backfills, ("a backfill does each tick",), "schedules"),
+    "a trigger is acknowledged before its run is there": Break(
+        _trigger_early, ("what is acknowledged is durable",), "schedules"
     ),
     "an act on many runs dies with its worker": Break(
         _leave_acts_to_the_dead, ("an act on many runs goes on",), "bulk acts", crashes=True

@@ -18,12 +18,15 @@ from stepwell import (
     Engine,
     Every,
     InvalidArgument,
+    PermanentError,
     Queue,
     Schedule,
     ScheduleNotFound,
+    step,
     sync,
     workflow,
 )
+from stepwell.model.schedule import Overlap
 from stepwell.testing import TestEngine, VirtualClock
 
 START = datetime(2024, 1, 1, 12, tzinfo=UTC)
@@ -53,6 +56,21 @@ def fail_on_request() -> str:
     if word == "fail":
         raise ValueError(word)
     return word
+
+
+OUTSIDE = {"down": False}
+
+
+@step(name="schedules.visit")
+def visit() -> None:
+    if OUTSIDE["down"]:
+        raise PermanentError("it is down")
+
+
+@workflow(name="schedules.depends")
+def depends() -> str:
+    visit()
+    return sync.receive("go", str)
 
 
 @workflow(name="schedules.handed")
@@ -85,6 +103,15 @@ def test_each_tick_starts_a_run_that_is_called_after_it(engine: TestEngine) -> N
     assert ids(engine, "tens@") == [f"tens@2024-01-01T12:{minute}:00Z" for minute in (10, 20, 30)]
     assert engine.get("tens@2024-01-01T12:20:00Z").result() == "at 2024-01-01 12:20:00+00:00"
     assert engine.get_schedule("tens").info().started == 3
+
+
+def test_info_names_the_runs_that_go_on_now(engine: TestEngine) -> None:
+    schedule = engine.schedule(hold, id="held", cron="*/10 * * * *")
+    engine.advance(600)
+    assert schedule.info().running == ["held@2024-01-01T12:10:00Z"]
+    engine.send("held@2024-01-01T12:10:00Z", "go", "on")
+    engine.idle()
+    assert schedule.info().running == []
 
 
 def test_a_schedule_outlives_crashes_and_clocks_that_are_set_back(engine: TestEngine) -> None:
@@ -317,6 +344,61 @@ def test_a_limit_ends_a_schedule_and_a_higher_one_lets_it_go_on(engine: TestEngi
     schedule.change(limit=3)
     engine.idle()
     assert (len(ids(engine, "tens@")), schedule.info().is_over) == (3, True)
+
+
+@pytest.mark.parametrize("overlap", ["buffer_one", "buffer_all", "cancel_running"])
+def test_ticks_that_wait_for_a_run_count_towards_the_limit(engine: TestEngine, overlap: Overlap) -> None:
+    schedule = engine.schedule(hold, id="held", cron="*/10 * * * *", limit=2, overlap=overlap)
+    for _ in range(5):
+        engine.advance(1800)
+        for run in engine.list(id_prefix="held@", status="waiting"):
+            run.send("go", "on")
+    engine.idle()
+    info = schedule.info()
+    assert (len(ids(engine, "held@")), info.started, info.is_over, info.buffered) == (2, 2, True, [])
+
+
+def test_a_lower_limit_leaves_out_what_waits(engine: TestEngine) -> None:
+    schedule = engine.schedule(hold, id="held", cron="*/10 * * * *", overlap="buffer_all")
+    engine.advance(1800)
+    schedule.change(limit=1)
+    engine.send("held@2024-01-01T12:10:00Z", "go", "on")
+    engine.advance(1800)
+    info = schedule.info()
+    assert (ids(engine, "held@"), info.buffered, info.skipped) == (["held@2024-01-01T12:10:00Z"], [], 2)
+
+
+def test_a_run_that_was_brought_back_is_one_that_has_not_ended(
+    engine: TestEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = engine.schedule(depends, id="d", cron="*/10 * * * *", pause_on_failure=True)
+    monkeypatch.setitem(OUTSIDE, "down", True)
+    engine.advance(600)
+    run = engine.get("d@2024-01-01T12:10:00Z")
+    assert (run.status, schedule.info().paused) == ("failed", True)
+    OUTSIDE["down"] = False
+    run.retry()
+    schedule.unpause()
+    engine.advance(600)
+    assert outcomes(engine, "d") == [("12:10", "started"), ("12:20", "skipped")]
+    run.send("go", "on")
+    engine.advance(600)
+    assert ids(engine, "d@")[1:] == ["d@2024-01-01T12:30:00Z"]
+
+
+def test_a_run_that_was_brought_back_and_fails_again_pauses_its_schedule_again(
+    engine: TestEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = engine.schedule(depends, id="d", cron="*/10 * * * *", pause_on_failure=True)
+    monkeypatch.setitem(OUTSIDE, "down", True)
+    engine.advance(600)
+    schedule.unpause()
+    engine.idle()
+    assert not schedule.info().paused
+    engine.advance(60)
+    engine.get("d@2024-01-01T12:10:00Z").retry()
+    engine.advance(540)
+    assert (schedule.info().paused, ids(engine, "d@")) == (True, ["d@2024-01-01T12:10:00Z"])
 
 
 def test_a_change_shows_the_next_ticks_and_leaves_the_rest(engine: TestEngine) -> None:

@@ -342,8 +342,10 @@ class ReadService(TalkReads):
     def _schedule_info(self, record: ScheduleRecord) -> ScheduleInfo:
         from stepwell.api.schedule_views import ScheduleInfo
 
-        time = self._time()
-        return ScheduleInfo.of(record, time.now - time.ahead)
+        time, find = self._time(), self._inspector.run_facts
+        # The row says which ones went on when the schedule last had something to decide.
+        found = [run for run_id in record.state.running if (run := find(run_id)) is not None]
+        return ScheduleInfo.of(record, time.now - time.ahead, [run.id for run in found if run.status not in ENDED])
 
     # --- queues ------------------------------------------------------------------------------------------------------
 

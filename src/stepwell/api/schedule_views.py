@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
@@ -44,8 +45,8 @@ class ScheduleInfo(msgspec.Struct, frozen=True):
 
     - `next`: the next ten ticks, `recent`: the last ten. `due_at`: when a worker next looks at it; with a jitter later
       than the tick. `note`: why it is paused.
-    - `started`, `skipped` and `missed` count ticks since it was made. `running`: the ids of its runs that had not ended
-      when it was last looked at; `buffered`: ticks that wait for them; `backfills`: ranges that are being done.
+    - `started`, `skipped` and `missed` count ticks since it was made. `running`: the ids of its runs that have not
+      ended; `buffered`: ticks that wait for them; `backfills`: ranges that are being done.
     - `is_over`: it has no tick any more, or has reached its `limit`.
     - The others are as they were given; durations are seconds.
     """
@@ -84,13 +85,13 @@ class ScheduleInfo(msgspec.Struct, frozen=True):
     changed_at: datetime
 
     @classmethod
-    def of(cls, record: ScheduleRecord, now: int) -> ScheduleInfo:
-        """Make it from its row; `now` is the time by the wall clock."""
+    def of(cls, record: ScheduleRecord, now: int, running: Iterable[str]) -> ScheduleInfo:
+        """Make it from its row; `now` is the time by the wall clock, `running` those of its runs that go on now."""
         # Here, because an engine that nobody asks about schedules does without the calendar.
         from stepwell.model.calendar import calendar_of  # noqa: PLC0415
 
         definition, state, spec = record.definition, record.state, record.definition.calendar
-        over = state.over
+        over = record.is_over
         coming = [] if over else calendar_of(spec).some_after(max(state.decided_to, now if record.paused else 0), KEPT)
         return cls(
             id=record.id,
@@ -104,7 +105,7 @@ class ScheduleInfo(msgspec.Struct, frozen=True):
             started=state.started,
             skipped=state.skipped,
             missed=state.missed,
-            running=list(state.running),
+            running=list(running),
             buffered=[datetime_of(tick) for tick, _ in state.buffered],
             backfills=[(datetime_of(each.next), datetime_of(each.end)) for each in state.backfills],
             cron=list(spec.crons),

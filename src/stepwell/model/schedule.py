@@ -7,6 +7,7 @@ the id of a tick's run follows from the schedule and the tick, so that the file 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final, Literal, TypeAlias, get_args
 
@@ -94,7 +95,8 @@ class ScheduleState(msgspec.Struct, frozen=True, omit_defaults=True):
 
     - `started` counts the runs of ticks, `skipped` and `missed` those that got none.
     - `running` are the ids of runs that had not ended when last looked at; `buffered` the ticks that wait for them.
-    - `last_completed` and `last_failed` are the runs whose outcome the next one is handed.
+    - `last_completed` and `last_failed` are the runs whose outcome the next one is handed; `failed_at` is when the last
+      failure was that the schedule has dealt with.
     - `over`: the limit is reached.
     """
 
@@ -110,6 +112,7 @@ class ScheduleState(msgspec.Struct, frozen=True, omit_defaults=True):
     backfills: tuple[Backfill, ...] = ()
     acts: tuple[ScheduleAct, ...] = ()
     over: bool = False
+    failed_at: int = 0
 
 
 class ScheduleRecord(msgspec.Struct, frozen=True):
@@ -125,6 +128,16 @@ class ScheduleRecord(msgspec.Struct, frozen=True):
     definition: ScheduleDefinition
     state: ScheduleState
     input: Payload = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the limit leaves no tick: its runs have been started, or wait for the run before them."""
+        return self.state.over or is_spent(self.definition.limit, self.state.started, self.state.buffered)
+
+
+def is_spent(limit: int | None, started: int, buffered: Sequence[tuple[int, TickKind]]) -> bool:
+    """Tell whether the ticks that have their runs, and those that wait for one, are as many as a limit allows."""
+    return limit is not None and started + sum(kind == "tick" for _, kind in buffered) >= limit
 
 
 def text_of(tick: int) -> str:

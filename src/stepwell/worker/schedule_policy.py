@@ -27,6 +27,7 @@ from stepwell.model.schedule import (
     TickKind,
     TickOutcome,
     TickRecord,
+    is_spent,
     run_id_of,
 )
 from stepwell.store.schedules import ScheduleFacts
@@ -81,7 +82,7 @@ def trigger(record: ScheduleRecord, facts: ScheduleFacts, now: int) -> Advance:
 
 def next_due(record: ScheduleRecord) -> int | None:
     """Return when the first tick that is not done with begins its run; None where there is none."""
-    if record.paused or record.state.over:
+    if record.paused or record.is_over:
         return None
     calendar = calendar_of(record.definition.calendar)
     some = calendar.some_after(record.state.decided_to, 2)
@@ -110,29 +111,41 @@ class _Deciding:
         self._buffered = list(state.buffered)
         self._backfills = list(state.backfills)
         self._last_completed, self._last_failed = state.last_completed, state.last_failed
-        self._over = state.over
+        self._over, self._failed_at = state.over, state.failed_at
         self._advance = Advance(record)
 
     # --- runs --------------------------------------------------------------------------------------------------------
 
     def look_at_runs(self) -> None:
-        """Find out which runs have ended since, and how."""
+        """Find out which runs have ended since, and how; and which were brought back, of those of the last ticks.
+
+        A file of before has no `failed_at`: its failures have been dealt with.
+        """
+        known = set(self._running)
+        recent = [each.run for each in self._recent if each.run is not None] if self._heeds_runs() else []
         still: list[str] = []
-        for run_id in self._running:
+        for run_id in dict.fromkeys((*self._running, *recent)):
             run = self._facts.run(run_id)
             if run is None:  # purged
                 continue
             if run.status not in ENDED:
                 still.append(run_id)
-            elif run.status == "completed":
+            elif run.status == "completed" and (run_id in known or run_id == self._last_failed):
                 self._last_completed, self._last_failed = run_id, None
-            elif run.status == "failed":
-                self._last_failed = run_id
-                if self._definition.pause_on_failure and not self._paused:
-                    self._paused = True
-                    self._note = f"run {run_id!r} failed"
-                    self._say(f"is paused, because run {run_id!r} failed; unpause it when that is mended")
+            elif run.status == "failed" and (run_id in known or 0 < self._failed_at < (run.ended_at or 0)):
+                self._note_failure(run_id, run.ended_at or 0)
         self._running = still
+
+    def _heeds_runs(self) -> bool:
+        definition = self._definition
+        return definition.overlap != "allow" or definition.pause_on_failure or bool(self._backfills)
+
+    def _note_failure(self, run_id: str, at: int) -> None:
+        self._last_failed, self._failed_at = run_id, max(self._failed_at, at)
+        if self._definition.pause_on_failure and not self._paused:
+            self._paused = True
+            self._note = f"run {run_id!r} failed"
+            self._say(f"is paused, because run {run_id!r} failed; unpause it when that is mended")
 
     def start(self, tick: int, kind: TickKind) -> None:
         """Start the run of a tick, unless there is one already."""
@@ -151,11 +164,19 @@ class _Deciding:
             self._over = True
 
     def start_buffered(self) -> None:
-        """Start what waited for the run before it."""
-        while self._buffered and not self._running and not self._paused:
-            tick, kind = self._buffered.pop(0)
+        """Start what waited for the run before it; a pause does not hold up what a backfill does."""
+        while not self._running and (able := self._able()):
+            tick, kind = able[0]
+            self._buffered.remove(able[0])
             self._forget_buffered(tick, kind)
-            self.start(tick, kind)
+            if kind == "tick" and self._over:
+                self._skip(tick, kind, "as many runs as its limit allows have been started")
+            else:
+                self.start(tick, kind)
+
+    def _able(self) -> list[tuple[int, TickKind]]:
+        """Return what waits for nothing but the run before it."""
+        return [each for each in self._buffered if not self._paused or each[1] != "tick"]
 
     def _forget_buffered(self, tick: int, kind: TickKind) -> None:
         self._recent = [
@@ -186,7 +207,7 @@ class _Deciding:
         return tick is not None and tick <= self._now
 
     def _is_over(self) -> bool:
-        return self._over
+        return self._over or is_spent(self._definition.limit, self._counts["started"], self._buffered)
 
     def _pass_over_missed(self) -> None:
         """Leave out the ticks that were due too long ago, and say so."""
@@ -214,14 +235,15 @@ class _Deciding:
 
     def _arrive(self, tick: int, kind: TickKind, overlap: Overlap) -> None:
         """Do with a tick what the policy says."""
-        busy = bool(self._running) or bool(self._buffered)
+        waiting = self._able()
+        busy = bool(self._running) or bool(waiting)
         if overlap == "allow" or not busy:
             self.start(tick, kind)
         elif overlap == "skip":
             self._skip(
                 tick, kind, f"run {self._running[-1]!r} has not ended" if self._running else "another tick waits"
             )
-        elif overlap == "buffer_one" and self._buffered:
+        elif overlap == "buffer_one" and waiting:
             self._skip(tick, kind, "another tick waits already")
         elif overlap == "terminate_running":
             self._end_running()
@@ -274,7 +296,7 @@ class _Deciding:
             if tick >= backfill.end:
                 self._backfills.pop(0)
                 return bool(self._backfills)
-            if backfill.overlap == "buffer_all" and (self._running or self._buffered):
+            if backfill.overlap == "buffer_all" and (self._running or self._able()):
                 self._backfills[0] = replace(backfill, next=tick)
                 return False
             self._arrive(tick, "backfill", backfill.overlap)
@@ -312,6 +334,7 @@ class _Deciding:
             backfills=tuple(self._backfills),
             acts=old.acts,
             over=self._over,
+            failed_at=self._failed_at,
         )
         record = replace(self._record, paused=self._paused, note=self._note, state=state)
         waits = bool(self._buffered or self._backfills or self._definition.pause_on_failure)

@@ -45,10 +45,8 @@ def _schedules(reads: ReadService, _visit: Visit) -> Page:
 
 def _schedule(reads: ReadService, visit: Visit) -> Page:
     found = reads.schedule(visit.query_of("id"))
-    # It has those that had not ended when a worker last looked at it.
-    running = [each.id for each in reads.infos_of(found.running) if each.ended_at is None]
     words = in_words(found.cron, found.every)
-    return Page("schedule.html", {"page": "schedules", "schedule": found, "running": running, "words": words})
+    return Page("schedule.html", {"page": "schedules", "schedule": found, "words": words})
 
 
 def _time(text: str) -> datetime:
