@@ -105,7 +105,7 @@ def test_the_flask_program_places_and_tells(site: Callable[[str, str], ModuleTyp
     assert client.get("/orders/o1").json["status"] == "completed"
     hooks: dict[str, Any] = {}
     exec(blocks("use-with-flask.md")[1].replace("from shop ", "from shop_flask "), hooks)
-    hooks["post_fork"](None, None)
+    hooks["post_worker_init"](None)
     hooks["worker_exit"](None, None)
     with pytest.raises(Exception, match="closed"):
         shop.engine().start(shop.checkout, "o2")

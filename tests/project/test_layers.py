@@ -207,6 +207,7 @@ INSIDE: dict[str, list[list[str]]] = {
             "tasks",
             "unretrieved",
         ],
+        ["awaiting"],
     ],
     "stepwell.definitions": [
         ["arguments", "invoke", "jobs", "step_call"],

@@ -15,17 +15,15 @@ from types import AsyncGeneratorType, CellType, CoroutineType, FunctionType, Gen
 from typing import Any, Final, cast
 
 from stepwell.errors import RunEnded
+from stepwell.replay.awaiting import SUSPENDED, awaited_by
 from stepwell.replay.greenlets import GreenletCoroutine
 from stepwell.replay.source_location import executing_at
 
 #: How often code is closed that waits on its way out before it is taken for an endless loop.
 MAX_CLOSES: Final = 10
 
-_SUSPENDED: Final[tuple[Any, ...]] = (CoroutineType, GeneratorType, AsyncGeneratorType)
 #: What is looked into for coroutines.
 _CONTAINERS: Final[frozenset[Any]] = frozenset({list, tuple, dict, set, frozenset, deque, CellType, partial})
-#: What stands between a coroutine and the generator, or the coroutine, that it awaits, and does not say what that is.
-_BETWEEN: Final = ("async_generator_asend", "async_generator_athrow", "anext_awaitable", "coroutine_wrapper")
 #: How many things are looked at.
 _MAX_MEMBERS: Final = 1000
 
@@ -63,19 +61,9 @@ def _awaited(outermost: Any) -> Iterator[Any]:
         yield outermost
         coroutine = cast("Any", outermost).inner
     while coroutine is not None:
-        if isinstance(coroutine, _SUSPENDED):
+        if isinstance(coroutine, SUSPENDED):
             yield coroutine
-        coroutine = _inner(coroutine)
-
-
-def _inner(suspended: Any) -> Any:
-    """Return what a coroutine or generator awaits, None where that is nothing that could be closed."""
-    for attribute in ("cr_await", "gi_yieldfrom", "ag_await"):
-        if hasattr(suspended, attribute):
-            return getattr(suspended, attribute)
-    if type(suspended).__name__ not in _BETWEEN:
-        return None
-    return next((each for each in gc.get_referents(suspended) if isinstance(each, _SUSPENDED)), None)
+        coroutine = awaited_by(coroutine)
 
 
 def _close_unstarted(suspended: Any) -> None:

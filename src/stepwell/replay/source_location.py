@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, Final
 
 from stepwell.package import ROOT
+from stepwell.replay.awaiting import awaited_by
 
 _ASYNCIO: Final = str(Path(asyncio.__file__).parent)
 _STANDARD_LIBRARY: Final = str(Path(asyncio.__file__).parents[1])
@@ -111,7 +112,7 @@ def waiting_frames(coroutine: Any) -> list[FrameType]:
         frame = getattr(inner, "cr_frame", None)
         if frame is not None and is_users(frame) and frame not in found:
             found.append(frame)
-        inner = getattr(inner, "cr_await", None)
+        inner = awaited_by(inner)
     return found
 
 
@@ -166,4 +167,4 @@ def _awaits(coroutine: Any) -> Iterator[tuple[str, int, str]]:
         frame = getattr(coroutine, "cr_frame", None)
         if frame is not None:
             yield frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname
-        coroutine = getattr(coroutine, "cr_await", None)
+        coroutine = awaited_by(coroutine)
