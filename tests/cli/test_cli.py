@@ -436,8 +436,8 @@ def test_a_queue_is_paused_and_opened_again_and_shows_what_waits_in_it(desk: Des
         header, row = (re.split(r"  +", line) for line in desk.run("queues").stdout.splitlines())
         assert header == ["NAME", "KIND", "STATE", "WAITING", "DELAYED", "RUNNING", "OLDEST WAIT", "BOUNDS"]
         assert row[:6] == ["line", "queue", "paused", "1", "1", "0"]
-        assert re.fullmatch(r"[0-9.]+ s", row[6])
-        assert row[7] == "concurrency 2, rate 500 in 60 s"
+        assert re.fullmatch(r"[0-9.]+ m?s|\d+ min \d+ s", row[6])
+        assert row[7] == "concurrency 2, rate 500 in 1 min"
         assert desk.run("unpause", "line").stdout == "queue 'line' is open\n"
         assert engine.get("queued").result(DEADLINE_SECONDS) == 3
 

@@ -61,11 +61,35 @@ def test_a_run_is_a_tree_with_attempts_children_and_why_it_waits(
     assert any("waiting" in line for line in lines[:1])
     assert any("waits for the message 'go'" in line or "message 'go'" in line for line in lines)
     assert any("customer=acme #vip" in line for line in lines)
-    assert any(line.startswith("├── ✓ 1 child looking.child") for line in lines)
-    assert any("order-child looking.child completed" in line for line in lines)
+    assert any(line.startswith("├── ✓ 1 child order-child looking.child completed") for line in lines)
     assert any("looking.flaky" in line and "attempt 2 LookupError: nothing there" in line for line in lines)
     assert any("✗ attempt 1" in line for line in lines)
     assert any("◌" in line and "message go" in line for line in lines)
+
+
+@workflow(name="looking.crowd")
+async def crowd(count: int) -> None:
+    for number in range(count):
+        await start(child, id=f"member-{number}")
+    await start(waiting_child, id="member-waiting")
+    await receive("end")  # what a run leaves behind that ends is cancelled
+
+
+@workflow(name="looking.waiting_child")
+async def waiting_child() -> None:
+    await receive("go")
+
+
+def test_of_many_children_those_that_are_well_are_a_line_each(
+    database: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with TestEngine(database) as engine:
+        engine.start(crowd, 5, id="crowd")
+        engine.idle()
+    lines = said(capsys, "show", "crowd", "--tree", "--db", str(database)).splitlines()
+    assert sum("✓" in line and "child member-" in line and "completed" in line for line in lines) == 5
+    assert any("◌" in line and "child member-waiting" in line for line in lines)
+    assert any(line.startswith("│") and "message go" in line for line in lines)
 
 
 @workflow(name="looking.brackets")

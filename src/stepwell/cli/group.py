@@ -176,11 +176,12 @@ class Commands(click.Group):
 
 def refused(ctx: click.Context, error: Exception) -> NoReturn:
     """Say why the engine refused a command, and end it. An error that is not the engine's goes on."""
+    from stepwell.cli.printing import say
     from stepwell.errors import InvalidArgument, StepwellError
 
     if not isinstance(error, StepwellError):
         raise error
-    click.echo(f"{ctx.command_path} {ctx.invoked_subcommand}: {error}", err=True)
+    say(f"{ctx.command_path} {ctx.invoked_subcommand}: {error}", err=True)
     ctx.exit(USAGE if isinstance(error, InvalidArgument) else FAILED)
 
 

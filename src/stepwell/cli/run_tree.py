@@ -31,7 +31,9 @@ _VALUE_CHARS: Final = 72
 _MAX_OPERATIONS: Final = 200
 _MAX_OF_A_CHILD: Final = 12
 _MAX_DEPTH: Final = 3
+_FEW_CHILDREN: Final = 3
 _MARKS: Final = {"done": ("✓", "green"), "failed": ("✗", "bold red"), "open": ("◌", "cyan"), "cut off": ("✂", "yellow")}
+_OUTCOMES: Final = {"completed": "done", "failed": "failed", "halted": "failed", "cancelled": "cut off"}
 _KINDS: Final = {"step": "", "start": "child", "result": "result of", "receive": "message", "describe": "attributes"}
 
 
@@ -87,7 +89,10 @@ def _why(info: RunInfo, db: str, now: datetime) -> Text | None:
         return None
     why = Text(text, style="red" if info.status in ("failed", "halted") else "")
     if info.wake_at is not None:
-        why.append(f"  ({moment(info.wake_at)}, {ago(info.wake_at, now)})", style="dim")
+        at = moment(info.wake_at)
+        why.append(
+            f"  ({ago(info.wake_at, now)})" if at in text else f"  ({at}, {ago(info.wake_at, now)})", style="dim"
+        )
     return why
 
 
@@ -171,13 +176,18 @@ def _grow(tree: Tree, read: ReadService, details: RunDetails, now: datetime, mos
     operations = outline.operations
     if len(operations) > most:
         tree.add(Text(f"… {len(operations) - most} operations before these; --json has all", style="dim"))
+    starts = sum(each.kind == "start" for each in operations[-most:])
     for operation in operations[-most:]:
         told = entries.get(operation.number, [])
+        if operation.kind == "start" and depth < _MAX_DEPTH and (child := _child_of(read, told)) is not None:
+            branch = tree.add(_child_line(operation, child.info))
+            # Of many children those that are well are a line each: whoever looks wants the others.
+            if starts <= _FEW_CHILDREN or child.info.status != "completed":
+                _grow(branch, read, child, now, _MAX_OF_A_CHILD, depth + 1)
+            continue
         branch = tree.add(_line(operation, told, now))
         for attempt in _before_the_last(operation):
             branch.add(_attempt(attempt, told))
-        if operation.kind == "start" and depth < _MAX_DEPTH:
-            _child(branch, read, told, now, depth)
 
 
 def _line(operation: OutlinedOperation, told: Sequence[JournalEntry], now: datetime) -> Text:
@@ -228,21 +238,33 @@ def _attempt(attempt: Attempt, told: Sequence[JournalEntry]) -> Text:
     return line
 
 
-def _child(branch: Tree, read: ReadService, told: Sequence[JournalEntry], now: datetime, depth: int) -> None:
+def _child_of(read: ReadService, told: Sequence[JournalEntry]) -> RunDetails | None:
+    """Return the run that an operation started; None where none is known yet, or it is not in this file any more."""
     child_id = next((entry.value for entry in told if isinstance(entry.value, str)), None)
     if child_id is None:
-        return
+        return None
     try:
-        details = read.details(child_id)
+        return read.details(child_id)
     except RunNotFound:
-        branch.add(Text(f"{child_id}: not in this file any more", style="dim"))
-        return
-    line = _title(details.info)
-    if details.info.took_seconds is not None:
-        line.append(f"  {duration(details.info.took_seconds)}", style="dim")
-    if details.info.remark:
-        line.append(f"  {details.info.remark}", style="red" if details.info.status in ("failed", "halted") else "dim")
-    _grow(branch.add(line), read, details, now, _MAX_OF_A_CHILD, depth + 1)
+        return None
+
+
+def _child_line(operation: OutlinedOperation, info: RunInfo) -> Text:
+    mark, style = _MARKS[_OUTCOMES.get(info.status, "open")]
+    line = Text()
+    line.append(f"{mark} ", style=style)
+    line.append(f"{operation.number:>3} ", style="dim")
+    line.append("child ", style="dim")
+    line.append(info.id, style="bold")
+    line.append(f"  {info.workflow}", style="dim")
+    line.append(f"  {info.status}", style=COLOURS.get(info.status, ""))
+    if info.took_seconds is not None:
+        line.append(f"  {duration(info.took_seconds)}", style="dim")
+    if info.remark:
+        line.append(
+            f"  {info.remark.partition(chr(10))[0]}", style="red" if info.status in ("failed", "halted") else "dim"
+        )
+    return line
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

@@ -9,10 +9,12 @@ from stepwell.cli.database import database_option
 from stepwell.cli.exit_codes import FAILED
 from stepwell.cli.group import command
 from stepwell.cli.options import json_option
-from stepwell.cli.printing import coloured, for_this_file, print_json, print_table
+from stepwell.cli.printing import coloured, for_this_file, print_json, print_table, say
+from stepwell.model.durations import duration
 
 #: How each severity is shown.
 _MARKS = {"ok": "ok", "warning": "warning", "problem": "PROBLEM"}
+_BELOW = " " * 11
 
 
 @command("doctor", "stepwell doctor", "stepwell doctor --json || notify-the-people-on-call")
@@ -31,13 +33,13 @@ def doctor(db: str, as_json: bool) -> int:
 def _print(found: Diagnosis, db: str) -> None:
     for finding in found.findings:
         mark = coloured(_MARKS[finding.severity].ljust(8), finding.severity)
-        click.echo(f"{mark} {finding.about}: {for_this_file(finding.text, db)}")
+        say(f"{mark} {finding.about}: {for_this_file(finding.text, db)}", _BELOW)
         if finding.remedy:
-            click.echo(f"{'':8}   {for_this_file(finding.remedy, db)}")
+            say(f"{_BELOW}{for_this_file(finding.remedy, db)}", _BELOW)
     if found.facts.steps:
         click.echo("\nThe steps that took longest of late:")
         rows = [
-            (step.name, str(step.calls), f"{step.mean_seconds:.3f} s", f"{step.longest_seconds:.3f} s")
+            (step.name, str(step.calls), duration(step.mean_seconds), duration(step.longest_seconds))
             for step in found.facts.steps
         ]
         print_table(("STEP", "CALLS", "MEAN", "LONGEST"), rows)

@@ -34,7 +34,7 @@ def promises(db: str, as_json: bool) -> None:
 
 
 def _facts(promise: PromiseInfo) -> dict[str, Any]:
-    outcome = "the run is raised PromiseTimedOut"
+    outcome = "PromiseTimedOut is raised in the run"
     if promise.on_timeout == "default":
         outcome = f"the run goes on with {promise.default!r}"
     facts = {

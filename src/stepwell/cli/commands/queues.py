@@ -8,11 +8,12 @@ from stepwell.api.views import QueueInfo
 from stepwell.cli.database import database_option
 from stepwell.cli.group import command
 from stepwell.cli.options import json_option
-from stepwell.cli.printing import for_this_file, print_json, print_table
+from stepwell.cli.printing import for_this_file, print_json, print_table, say
 from stepwell.cli.reading import reads
 from stepwell.cli.show_run import acts_in_words
 from stepwell.definitions.queues import Rate
 from stepwell.model.clock import to_seconds
+from stepwell.model.durations import duration, span
 
 
 @command("queues", "stepwell queues", "stepwell queues --json | jq '.[] | select(.paused)'")
@@ -35,7 +36,9 @@ def queues(db: str, as_json: bool) -> None:
     told = [info.name for info in found if info.paused and any(act.reason for act in acts[info.name])]
     remarks += [f"{name}: {acts_in_words(acts[name])}" for name in told]
     if remarks:
-        click.echo("\n".join(["", *remarks]))
+        click.echo()
+    for remark in remarks:
+        say(remark, "  ")
 
 
 def _row(info: QueueInfo) -> tuple[str, ...]:
@@ -54,10 +57,10 @@ def _row(info: QueueInfo) -> tuple[str, ...]:
         str(info.waiting),
         str(info.delayed),
         str(info.running),
-        "" if info.oldest_wait_seconds is None else f"{info.oldest_wait_seconds:.1f} s",
+        duration(info.oldest_wait_seconds),
         ", ".join(f"{name} {bound}" for name, bound in bounds.items() if bound is not None),
     )
 
 
 def _rate(rate: Rate | None) -> str | None:
-    return None if rate is None else f"{rate.limit} in {to_seconds(rate.per, 'rate'):g} s"
+    return None if rate is None else f"{rate.limit} in {span(to_seconds(rate.per, 'rate'))}"

@@ -13,11 +13,13 @@ from stepwell.api.schedule_views import ScheduleInfo
 from stepwell.cli.acting import client
 from stepwell.cli.database import database_option
 from stepwell.cli.group import COMMANDS, CommandRow, Commands, command
-from stepwell.cli.options import count, json_option, json_or_text, named, since, span
-from stepwell.cli.printing import print_json, print_table
+from stepwell.cli.options import count, json_option, json_or_text, named, since
+from stepwell.cli.options import span as length
+from stepwell.cli.printing import moment, print_json, print_table, when
 from stepwell.cli.reading import reads
 from stepwell.definitions.schedules import ScheduleOptions
 from stepwell.model.calendar_spec import MISSING, REPEATED
+from stepwell.model.durations import span
 from stepwell.model.schedule import OVERLAPS, Overlap
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -62,19 +64,19 @@ def _when_options(function: _Function) -> _Function:
         click.option(
             "--cron", multiple=True, metavar="EXPR", help="Five fields, or six with seconds; may be repeated."
         ),
-        click.option("--every", multiple=True, type=span, metavar="SPAN", help="15m, 6h, 1d; may be repeated."),
+        click.option("--every", multiple=True, type=length, metavar="SPAN", help="15m, 6h, 1d; may be repeated."),
         click.option("--exclude", multiple=True, metavar="EXPR", help="No tick at times that match; may be repeated."),
         click.option("--zone", metavar="NAME", help="The time zone, such as Europe/Berlin."),
         click.option("--missing", type=click.Choice(MISSING), help="A time that the clock leaves out."),
         click.option("--repeated", type=click.Choice(REPEATED), help="A time that the clock shows twice."),
         click.option("--start", type=_moment, metavar="TIME", help="No tick before."),
         click.option("--end", type=_moment, metavar="TIME", help="No tick at or after."),
-        click.option("--jitter", type=span, metavar="SPAN", help="Begin each run later, by up to so much."),
+        click.option("--jitter", type=length, metavar="SPAN", help="Begin each run later, by up to so much."),
         click.option("--overlap", type=click.Choice(OVERLAPS), help="While an earlier run has not ended."),
-        click.option("--catch-up", type=span, metavar="SPAN", help="Do ticks that are no further back after all."),
+        click.option("--catch-up", type=length, metavar="SPAN", help="Do ticks that are no further back after all."),
         click.option("--pause-on-failure/--no-pause-on-failure", default=None, help="Pause when a run fails."),
         click.option("--limit", type=count, metavar="N", help="Over after so many runs."),
-        click.option("--deadline", type=span, metavar="SPAN", help="How long each run may take."),
+        click.option("--deadline", type=length, metavar="SPAN", help="How long each run may take."),
         click.option("--queue", metavar="NAME", help="The queue in which the runs wait."),
         click.option("--priority", type=int, metavar="N", help="In the queue: higher goes first."),
     ]
@@ -107,24 +109,24 @@ def _told(info: ScheduleInfo, *, as_json: bool) -> None:
         if value:
             click.echo(f"{name}: {', '.join(value)} ({info.zone})")
     if info.every:
-        click.echo(f"every: {', '.join(f'{each:g} s, phase {phase:g} s' for each, phase in info.every)}")
+        click.echo(f"every: {', '.join(_interval(each, phase) for each, phase in info.every)}")
     click.echo(f"overlap: {info.overlap}; started {info.started}, skipped {info.skipped}, missed {info.missed}")
     if info.buffered:
-        click.echo(f"waiting ticks: {', '.join(map(_local, info.buffered))}")
+        click.echo(f"waiting ticks: {', '.join(map(moment, info.buffered))}")
     click.echo("next:")
     for tick in info.next:
-        click.echo(f"  {_local(tick)}")
+        click.echo(f"  {moment(tick)}")
     if info.recent:
         click.echo("last:")
         for each in info.recent:
             kind = "" if each.kind == "tick" else f" ({each.kind})"
-            click.echo(f"  {_local(each.tick)}  {each.outcome}{kind}  {each.run or ''}".rstrip())
+            click.echo(f"  {moment(each.tick)}  {each.outcome}{kind}  {each.run or ''}".rstrip())
     for act in info.acts:
-        click.echo(f"{_local(act.at)}  {act.act} by {act.by}{'' if act.note is None else f': {act.note}'}")
+        click.echo(f"{moment(act.at)}  {act.act} by {act.by}{'' if act.note is None else f': {act.note}'}")
 
 
-def _local(moment: datetime) -> str:
-    return moment.astimezone().isoformat(sep=" ", timespec="seconds")
+def _interval(seconds: float, phase: float) -> str:
+    return span(seconds) + (f", {span(phase)} after the full ones" if phase else "")
 
 
 @command("list", "stepwell schedules list --json", rows=SUBCOMMANDS)
@@ -147,8 +149,8 @@ def _row(info: ScheduleInfo) -> tuple[str, ...]:
         info.id,
         info.workflow,
         "paused" if info.paused else "over" if info.is_over else "active",
-        _local(info.next[0]) if info.next and not info.paused else "",
-        "" if last is None else f"{_local(last.tick)} {last.outcome}",
+        when(info.next[0]) if info.next and not info.paused else "",
+        "" if last is None else f"{last.outcome} {when(last.tick)}",
         str(info.started),
         info.note or "",
     )
@@ -251,7 +253,7 @@ def backfill(schedule: str, start: datetime, end: datetime, overlap: Overlap, no
     with client(db) as engine:
         engine.get_schedule(schedule).backfill(start, end, overlap=overlap, note=note, by=user_at_host())
         click.echo(
-            f"schedule {schedule!r}: the ticks from {_local(start)} until {_local(end)} are to be done; workers do it"
+            f"schedule {schedule!r}: the ticks from {moment(start)} until {moment(end)} are to be done; workers do it"
         )
 
 

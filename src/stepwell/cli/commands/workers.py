@@ -12,7 +12,7 @@ from stepwell.cli.acting import client
 from stepwell.cli.database import database_option
 from stepwell.cli.group import command
 from stepwell.cli.options import json_option
-from stepwell.cli.printing import counted, for_this_file, print_json, print_table, when
+from stepwell.cli.printing import counted, for_this_file, print_json, print_table, say, when
 from stepwell.cli.reading import reads
 from stepwell.errors import FileNotUsable
 
@@ -39,7 +39,7 @@ def workers(db: str, as_json: bool) -> None:
     ]
     print_table(("EPOCH", "PID", "HOST", "STATE", "RUNS", "SINCE"), rows)
     for line in _versions(found, in_flight):
-        click.echo(line)
+        say(line, "  ")
     if not any(info.takes_work for info in found):
         sys.stdout.flush()
         line = for_this_file("`stepwell worker MODULE --db FILE`", db)
