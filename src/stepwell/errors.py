@@ -133,11 +133,11 @@ class HandlerNotFound(StepwellError, LookupError):
 
 
 class QueryFailed(StepwellError):
-    """A query cannot be answered: its workflow is not here, its handler did more than read, or came to no end."""
+    """A query cannot be answered: its workflow is not here, its handler did more than read, or did not return."""
 
 
 class UpdateRefused(StepwellError):
-    """The validator of an update refused it, and the run has nothing of it; its cause is what the validator raised."""
+    """The validator of an update refused it, and nothing of it was recorded; the cause is what the validator raised."""
 
 
 class UpdateFailed(StepwellError):
@@ -157,7 +157,7 @@ class UpdateFailed(StepwellError):
 
 
 class QueueNotFound(StepwellError, LookupError):
-    """The file knows no queue or limit of this name: nothing was ever started in it."""
+    """The file has no queue or limit of this name: nothing was ever started in it."""
 
 
 class ScheduleNotFound(StepwellError, LookupError):
@@ -165,11 +165,11 @@ class ScheduleNotFound(StepwellError, LookupError):
 
 
 class StreamClosed(StepwellError):
-    """The stream was closed by what writes it: nothing can be written to it any more."""
+    """The stream was closed: nothing can be written to it any more."""
 
 
 class StreamFull(StepwellError):
-    """The stream holds as many items as it may: truncate it, have it keep fewer, or give it a higher limit."""
+    """The stream holds as many items as it may: truncate it, use `keep=`, or give it a higher limit."""
 
 
 class PromiseNotFound(StepwellError, LookupError):
@@ -177,7 +177,7 @@ class PromiseNotFound(StepwellError, LookupError):
 
 
 class PromiseEnded(StepwellError):
-    """The promise cannot be answered any more: it was, or it has timed out, or its run goes on without it."""
+    """The promise cannot be answered any more: it was answered, it has timed out, or its run goes on without it."""
 
 
 class PromiseRejected(StepwellError):
@@ -189,11 +189,11 @@ class PromiseTimedOut(StepwellError, TimeoutError):
 
 
 class RunEnded(StepwellError):
-    """The run is over; it accepts no messages, and code left over from it can do nothing durable."""
+    """The run has ended; it accepts no messages, and code that is left over from it can do nothing durable."""
 
 
 class RunNotEnded(StepwellError):
-    """The run has not ended, or is on its way to its end together with its children, so it cannot be retried (yet)."""
+    """The run has not ended, or its children have not ended yet, so it cannot be retried now."""
 
 
 class RunPaused(StepwellError):
@@ -201,11 +201,11 @@ class RunPaused(StepwellError):
 
 
 class RunNotPaused(StepwellError):
-    """The run is not paused, so it cannot be unpaused; the message says what it is instead."""
+    """The run is not paused, so it cannot be unpaused; the message says which state it is in."""
 
 
 class RunNotQueued(StepwellError):
-    """The run does not wait in a queue, so it cannot be rescheduled: it stands in none, or was taken from it."""
+    """The run does not wait in a queue, so it cannot be rescheduled: it was started without one, or has been taken."""
 
 
 class RunCancelled(StepwellError):
@@ -235,7 +235,7 @@ class RunFailed(StepwellError):
 
 
 class RunDeadlineExceeded(RunFailed, TimeoutError):
-    """The run did not end before its deadline, and was stopped, or had not even begun by then."""
+    """The run had not ended by its deadline, and was stopped, or had not even begun."""
 
 
 class RunHalted(StepwellError):
@@ -248,19 +248,19 @@ class RunHalted(StepwellError):
 
 
 class RunCrashed(RunHalted):
-    """The worker died each time that it carried this run on, without any progress: it is not tried again by itself."""
+    """The worker died each time that it executed this run, without any progress: it is not tried again by itself."""
 
     says_remedy = True
 
 
 class JournalTooLong(RunHalted):
-    """The journal of a run has as many entries as are allowed, so the run is halted until more are."""
+    """The journal of a run has as many entries as are allowed, so the run is halted until the limit is raised."""
 
     says_remedy = True
 
 
 class DeterminismError(RunHalted):
-    """Replay found that the code does something else than the journal recorded.
+    """Replay found that the code does something other than the journal recorded.
 
     `expected` is what the journal holds, `actual` what the code did, `location` is ``file:line`` of the code,
     `operation` the number of the operation in the run.
@@ -279,9 +279,9 @@ class DeterminismError(RunHalted):
 
 
 class WorkflowCodeError(RunHalted):
-    """The code of the workflow broke: an exception that nobody raised on purpose ended it.
+    """A mistake in the workflow's code: an exception that nobody raised on purpose ended it.
 
-    `result()` raises it as an object that is of the class of that exception, too, so that ``except KeyError`` finds it
+    `result()` raises an object that is also of the class of that exception, so that ``except KeyError`` catches it
     as well. `type_name` is the name of that class.
     """
 
@@ -301,7 +301,7 @@ class WorkflowCodeError(RunHalted):
 
 
 class ResultNotSerializable(RunHalted, SerializationError):
-    """A step, or the workflow, returned what cannot be written to the file; the run waits for the code to be mended."""
+    """A step, or the workflow, returned a value that cannot be recorded; the run is halted until that is mended."""
 
     says_remedy = True
 
@@ -330,18 +330,18 @@ class StepTimeout(StepwellError, TimeoutError):
 
 
 class PollTimeout(StepwellError, TimeoutError):
-    """What a step that `poll_until` calls returned did not fit within its `timeout`."""
+    """No result of the step that `poll_until` calls satisfied its condition within the `timeout`."""
 
 
 class StepInterrupted(StepwellError):
-    """A step with ``delivery="at-most-once"`` was cut off by a death or a cancel: it may or may not have acted."""
+    """A step with ``delivery="at-most-once"`` was cut off by a crash or a cancellation: it may have acted."""
 
 
 class StepProcessDied(StepwellError):
     """The child process of a step with ``isolate="process"`` ended before the step did; it may or may not have acted.
 
-    `exit_code` is what the process ended with, below 0 the number of the signal that killed it (-11: SIGSEGV); None
-    where it could not be started, or nobody knows.
+    `exit_code` is the exit code of the process; below 0, the number of the signal that killed it (-11: SIGSEGV); None
+    if it could not be started, or the code is unknown.
     """
 
     def __init__(self, message: str, *, exit_code: int | None = None) -> None:
@@ -354,7 +354,7 @@ class PermanentError(StepwellError):
 
 
 class RetryLater(StepwellError):
-    """Raise it in a step to have the next attempt after `delay` (seconds or a timedelta) instead of the policy's delay.
+    """Raise it in a step for another attempt after `delay` (seconds or a timedelta) instead of the policy's delay.
 
     Raises `InvalidArgument` for a delay that is negative or no duration.
     """
@@ -370,8 +370,8 @@ class RetryLater(StepwellError):
 class UndoFailed(StepwellError, ExceptionGroup[Exception]):
     """Some of the calls that undo the work of a saga failed; all others were made.
 
-    A group: first the exception that left the saga's block, where it was no cancellation, then one for each call that
-    failed. Its cause is what left the block.
+    A group: first the exception that left the saga's block, unless that was a cancellation, then one for each call that
+    failed. Its `__cause__` is the exception that left the block.
     """
 
     def derive(self, excs: Sequence[Any]) -> Any:
@@ -392,7 +392,7 @@ class WorkflowIOError(StepwellError):
 
 
 class LoopMethodMissing(WorkflowIOError, NotImplementedError):
-    """Workflow code called a method of its event loop that is about the world outside; the message says what to do."""
+    """Workflow code called a method of its event loop that concerns the world outside; the message says what to do."""
 
 
 class EngineClosed(StepwellError):
@@ -428,7 +428,7 @@ class SecondSqliteError(StoreError):
 
 
 class ReadTooLong(StoreError):
-    """A question to the file took longer than whoever asked allows it to; ask for less."""
+    """A question to the file took longer than its asker allows; ask for less."""
 
 
 class TransactionError(StoreError):
@@ -436,9 +436,9 @@ class TransactionError(StoreError):
 
 
 class StoreUnavailable(StoreError):
-    """Nothing was written: the disk reported an error once, or somebody else does not stop writing. Try again.
+    """Nothing was written: the disk reported an error, or another writer does not stop. Try again.
 
-    The engine itself tries again what runs did; where the disk goes on reporting errors, it stops with `StoreFailed`.
+    The engine itself repeats the writes of its runs; if the disk keeps reporting errors, it stops with `StoreFailed`.
     """
 
 

@@ -254,7 +254,7 @@ def list(
 
 
 class ChildRun(RunHandle, Generic[T]):
-    """A child run that was started by `start`. `id` names it to the whole file."""
+    """A child run that was started by `start`. `id` identifies it in the whole file."""
 
     def __init__(self, started: child.ChildRun[T]) -> None:
         super().__init__(started)

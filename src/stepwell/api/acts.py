@@ -39,9 +39,9 @@ _WORDS: Final[dict[ActKind, str]] = {
 class Act(msgspec.Struct, frozen=True):
     """Something that somebody did to a run or a queue, at `at` (aware, UTC): `act` says what.
 
-    `by` says who, in words: what was given as `by=`, else user, host and process; for a ``takeover`` the worker that
-    noticed the death of the one that had the run, or whoever had it fenced. `reason` is what was given as `reason=`,
-    None where nothing was; for a ``takeover`` it names the other worker.
+    `by` says who did it: what was passed as `by=`, else user, host and process; for a ``takeover`` the worker that
+    noticed the death of the owner, or whoever fenced it. `reason` is what was passed as `reason=`, or None; for a
+    ``takeover`` it names the former owner.
     """
 
     act: ActKind

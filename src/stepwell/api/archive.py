@@ -17,10 +17,10 @@ _PAGE: Final = 1_000
 
 
 class Archive(msgspec.Struct, frozen=True):
-    """What was moved into the archive at `path`: so many `runs`.
+    """What was moved into the archive at `path`: the number of `runs`.
 
-    `stayed` matched and stayed: children of parents that have not ended, and those in `there`, of whose ids the archive
-    has other runs.
+    `stayed` is the number of runs that matched but stayed in the file: children of parents that have not ended, and
+    runs whose ids, listed in `there`, other runs in the archive have.
     """
 
     path: str

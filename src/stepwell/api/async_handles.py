@@ -175,31 +175,31 @@ class AsyncQueueHandle:
         self._engine = engine
 
     async def info(self) -> QueueInfo:
-        """Return the facts about it as they are now; raises `QueueNotFound`."""
+        """Return the facts about the queue as they are now; raises `QueueNotFound`."""
         return await self._engine._read(ReadService.queue, self.name)
 
     async def pause(self, *, reason: str | None = None, by: str | None = None) -> None:
-        """Let nothing start from it until `resume`; what is under way goes on."""
+        """Pause the queue: nothing starts from it until `resume`. Runs under way go on."""
         await self._engine._ask((await self._engine._ready()).requests.pause_queue(self.name, True, by, reason))
 
     async def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
-        """Let what waits start again."""
+        """Let waiting runs start again."""
         await self._engine._ask((await self._engine._ready()).requests.pause_queue(self.name, False, by, reason))
 
     @shows_options(UNCHANGED, UNCHANGED)
     async def change(self, **bounds: Unpack[QueueBounds]) -> None:
-        """Change what it bounds; see `stepwell.QueueHandle.change`."""
+        """Change the bounds; see `stepwell.QueueHandle.change`."""
         await self._engine._ask((await self._engine._ready()).requests.change_queue(self.name, bounds))
 
     async def cancel_waiting(
         self, *, partition: str | None = None, reason: str | None = None, by: str | None = None
     ) -> int:
-        """Cancel the runs that wait in it, or in one partition of it; return how many there were."""
+        """Cancel the runs that wait in the queue, or in one partition of it; return how many there were."""
         requests = (await self._engine._ready()).requests
         return cast("int", await self._engine._ask(requests.cancel_waiting(self.name, partition, by, reason)))
 
     async def acts(self) -> builtins.list[Act]:
-        """Return who paused it and let it go on, and why; see `stepwell.QueueHandle.acts`."""
+        """Return who paused and resumed the queue, when and why; see `stepwell.QueueHandle.acts`."""
         return await self._engine._read(ReadService.acts_of_queue, self.name)
 
     def __repr__(self) -> str:
@@ -315,7 +315,7 @@ class AsyncRun(AsyncTalking, AsyncStreaming, AsyncRepairs, Generic[T]):
         return session.codec.decode(payload, type, f"the value {key!r} of run {self.id!r}")
 
     async def journal(self, chapter: int | None = None) -> builtins.list[JournalEntry]:
-        """Return everything that the run was told so far, in order; see `stepwell.Run.journal`."""
+        """Return everything that was delivered to the run so far, in order; see `stepwell.Run.journal`."""
         return await self._engine._read(ReadService.journal, self.id, chapter)
 
     async def chapters(self) -> builtins.list[ChapterInfo]:

@@ -158,7 +158,7 @@ class AsyncScheduleHandle(Generic[R]):
         return await self.info()
 
     async def delete(self, *, by: str | None = None) -> None:
-        """Delete it; its runs stay, and go on."""
+        """Delete the schedule; its runs stay, and go on."""
         await self._engine._ask((await self._engine._ready()).schedules.delete(self.id, by))
 
     def __repr__(self) -> str:

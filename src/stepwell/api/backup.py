@@ -19,11 +19,11 @@ Progress = Callable[[str, int, int], None]
 
 
 class Verification(msgspec.Struct, frozen=True):
-    """What a look through a file or a backup found.
+    """What a check of a file or a backup found.
 
     `problems` has a sentence for each thing that is wrong, and is empty for a file that is whole. `schema` is the
-    version of its schema, `runs` and `entries` are how many runs and journal entries it has, `at` is when it was looked
-    through.
+    version of its schema, `runs` and `entries` are how many runs and journal entries it has, `at` is the time of the
+    check.
     """
 
     path: str
@@ -89,12 +89,12 @@ def back_up(
 
 
 def verify(path: str | os.PathLike[str], *, progress: Progress | None = None) -> Verification:
-    """Look through a file, or a backup (``.gz`` as well), and say what is wrong with it; it is not changed.
+    """Check a file, or a backup (also ``.gz``), and return what is wrong with it; it is not changed.
 
-    SQLite's integrity check, references between rows, what must be true of runs, queues and journals and no constraint
-    can say, and whether each payload can be read. A file that workers have open is read in one snapshot beside them. Of
-    a file of an older schema only SQLite's own checks are made. `progress` is called with what is looked at, and how
-    much of it is done. Raises `FileNotUsable` where there is no file of Stepwell, `SchemaTooNew`.
+    It makes SQLite's integrity check, and looks for rows that refer to missing rows, for runs, queues and journals that
+    contradict themselves, and for payloads that cannot be read. A file that workers have open is read in one snapshot.
+    For a file of an older schema, only SQLite's own checks are made. `progress` is called with the name of the present
+    stage, and how much of it is done. Raises `FileNotUsable` if it is not a file of Stepwell, `SchemaTooNew`.
     """
     from stepwell.store.sqlite import backup
     from stepwell.store.sqlite.file.paths import text_of

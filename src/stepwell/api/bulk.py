@@ -33,8 +33,9 @@ _FOR: Final[dict[BulkAct | Literal["archive"], tuple[tuple[Status, ...], tuple[S
 class BulkInfo(msgspec.Struct, frozen=True):
     """An act on all runs that match a filter, at one moment. Times are aware datetimes, UTC.
 
-    `total` is how many runs matched when it began, `seen` how many of them it has come to, `refused` of how many of
-    these it was refused, because they had moved on: the log says why. `ended_at` is None while it is under way.
+    `total` is how many runs matched when it began, and `seen` how many of them have been acted on so far. `refused` is
+    how many of these refused the act, because their state had changed; the log says why. `ended_at` is None while the
+    act is under way.
     """
 
     id: int

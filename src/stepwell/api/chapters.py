@@ -16,10 +16,10 @@ from stepwell.values.codec import Codec
 class ChapterInfo(msgspec.Struct, frozen=True):
     """A chapter of a run; times are aware datetimes, UTC.
 
-    `number` counts from 1, and `Run.journal` takes it. `beginning` says how it began: ``started``; ``continued`` where
-    the code of the one before went on as new; ``rewound`` or ``restarted`` by somebody;
+    `number` counts from 1; `Run.journal` takes it. `beginning` says how it began: ``started``; ``continued``, if the
+    code of the chapter before continued as new; ``rewound`` or ``restarted``, if somebody did that;
     ``forked``, from operation `forked_op` of the run `forked_from`. `ended_at` is when another one
-    followed, None for the present one. `input` is what its code was given, as plain JSON data.
+    followed, None for the present one. `input` has the arguments of its code, as plain JSON data.
     """
 
     number: int

@@ -28,12 +28,12 @@ _READ_AT_ONCE: Final = 500
 
 
 class RunCheck(msgspec.Struct, frozen=True):
-    """What became of the replay of one run that does not go on.
+    """Why one run would not go on with this code.
 
-    `verdict`: ``diverges``: the code does something else than its journal recorded, at `operation`: `expected` is what
-    was recorded, `actual` what the code did, `location` is ``file:line in function`` of the code; ``breaks``: the code
-    cannot be given what was recorded, or a mistake in it ends it; ``no code``: no workflow of that name is here.
-    `reason` says it in words. `status` is the state of the run as it is.
+    `verdict`: ``diverges``: the code does something other than its journal recorded, at `operation`: `expected` is what
+    was recorded, `actual` what the code did, `location` is ``file:line in function`` of the code; ``breaks``: a
+    recorded value cannot be passed to the code, or a mistake in it ends the replay; ``no code``: no workflow of that
+    name is here. `reason` says it in words. `status` is the present state of the run.
     """
 
     id: str
@@ -48,11 +48,12 @@ class RunCheck(msgspec.Struct, frozen=True):
 
 
 class PatchCheck(msgspec.Struct, frozen=True):
-    """A patch that the code of a workflow asks for, and who needs it.
+    """A patch in the code of a workflow, and how many runs need it.
 
-    `old`: runs in flight that go the way of before the change; `new`: those that have it recorded that they go the new
-    way; `unknown`: those that do not go on, or have no code. While there are `old` ones, both ways are needed. While
-    there are `new` ones only, the old way can go, the call of `patched` has to stay. Where all are 0, both can go.
+    `old`: how many runs in flight take the old way; `new`: how many have recorded that they take the new way;
+    `unknown`: how many do not go on, or have no code here. While there are `old` ones, both ways are needed. While
+    there are only `new` ones, the old way can be removed, but the call of `patched` must stay. If all are 0, remove
+    both.
     """
 
     workflow: str
@@ -80,9 +81,9 @@ class VersionCheck(msgspec.Struct, frozen=True):
 
 
 class Check(msgspec.Struct, frozen=True):
-    """What `check` found: how many runs are in flight, which of them do not go on, and who needs which patches.
+    """What `check` found: how many runs are in flight, which of them do not go on, and which patches they need.
 
-    `versions`: those that runs in flight began with, of workflows that have versions.
+    `versions`: the versions with which runs in flight began, of workflows that have versions.
     """
 
     path: str
@@ -112,8 +113,8 @@ def check(
 ) -> Check:
     """Replay every run in flight with the code of this process, and say which do not go on.
 
-    Nothing is executed: no step, no commit; code that goes beyond its journal stops at the next thing that it waits
-    for. The file is read beside its workers, or without any; it may be a backup (``.gz`` as well) or a read-only copy.
+    No step is executed, and nothing is written; code that goes beyond its journal stops at the next operation. The file
+    is read whether workers have it open or not; it may be a backup (also ``.gz``) or a read-only copy.
     `workflows`: those to check with; None: all that this process defines. `progress` is called with how many runs were
     replayed, and of how many. Raises `FileNotUsable`, `SchemaTooNew`, and `InvalidArgument` for no workflows.
     """

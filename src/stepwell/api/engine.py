@@ -55,10 +55,10 @@ class Engine(Scheduling, Starter):
     - `max_waiting_in_memory`: how many waiting runs stay in memory for a quick reaction; the others are read again when
       something happens to them.
     - `max_running`: how many runs may be under way at once; further ones are pending.
-    - `max_crashes`: a run that was under way, without progress, at so many deaths of its worker in a row is halted,
-      and not tried again by itself (`RunCrashed`).
-    - `max_journal_entries`: a run whose journal has so many entries is halted (`JournalTooLong`); the log warns of it
-      from a tenth of that on.
+    - `max_crashes`: a run that was under way at this many deaths of its worker in a row, without progress in between,
+      is halted, and not tried again by itself (`RunCrashed`).
+    - `max_journal_entries`: a run whose journal reaches this number of entries is halted (`JournalTooLong`); the log
+      warns from a tenth of it on.
     - `step_threads`: how many ``def`` steps execute at once.
     - `step_processes`: how many steps with ``isolate="process"`` execute at once; None: as many as there are CPUs.
     - `retention`: how long after its end a run is kept, in seconds or as a timedelta; None keeps runs for ever.
@@ -66,13 +66,13 @@ class Engine(Scheduling, Starter):
       (it is stopped, or hangs) are taken over; None never does that by itself.
     - `queues`: the queues to take runs from, as objects or names; None takes from all.
     - `clock`: where time comes from; for tests.
-    - `on_failure`: a workflow that is started with a `FailedRun`, in the commit of the failure, where a run that this
-      engine carries on fails or is halted, unless its workflow has one of its own (``@workflow(on_failure=…)``).
+    - `on_failure`: a workflow that is started with a `FailedRun` when a run that this engine executes fails or is
+      halted, in the commit that records the failure. ``@workflow(on_failure=…)`` takes precedence for its runs.
 
-    Any number of processes may open the file, one engine each; every run is carried on by one of them at a time.
-    Opening continues the runs of workers that are gone. With ``workflows=[]`` the engine is a client: it starts, sends
-    and waits, and leaves the work to others. Use it as a context manager, or call `close`. Raises `FileNotUsable`,
-    `FileInUse` or `SchemaTooNew` where the file cannot be used, `InvalidArgument` for unusable options.
+    Any number of processes may open the file, one engine each; one of them at a time executes a run. Opening continues
+    the runs of workers that are gone. With ``workflows=[]`` the engine is a client: it starts, sends and waits, and
+    leaves the execution to workers. Use it as a context manager, or call `close`. Raises `FileNotUsable`, `FileInUse`
+    or `SchemaTooNew` where the file cannot be used, `InvalidArgument` for unusable options.
     """
 
     @shows_options(ENGINE_DEFAULTS, ENGINE_DEFAULTS)
@@ -115,7 +115,7 @@ class Engine(Scheduling, Starter):
 
     @shows_options(LISTING_DEFAULTS, LISTING_DEFAULTS)
     def list(self, filter: str = "", /, **options: Unpack[Listing]) -> builtins.list[Run[Any]]:
-        """Return the handles of the runs that match all of it, newest first.
+        """Return the handles of the runs that match all filters, newest first.
 
         `filter`: a line such as ``"status:failed workflow:checkout started>-2h id:order-*"``; ``stepwell docs filters``
         lists its fields. `status`, `workflow` and `id_prefix` are filters as well. At most `limit` runs are returned;
@@ -132,10 +132,10 @@ class Engine(Scheduling, Starter):
 
         `act`: ``"pause"``, ``"unpause"``, ``"cancel"``, ``"retry"`` (failed ones, unless the filter names states),
         ``"terminate"`` or ``"delete"`` (of runs that have ended). Count first: `counts`. The act is recorded in the
-        file with who asked for it and why, and another worker goes on with it where this process dies; `bulks` shows
-        how far it has come. Runs that are started meanwhile are not meant; of one that has moved on it is refused, and
-        the log says why. Raises `InvalidFilter`, and `InvalidArgument` for a filter of all runs, or of states that the
-        act is not for.
+        file with who asked for it and why. If this process dies, another worker continues it; `bulks` shows how far it
+        has come. Runs that are started meanwhile are not affected. A run whose state has changed meanwhile may refuse
+        the act, and the log says why. Raises `InvalidFilter`, and `InvalidArgument` for a filter that matches every
+        run, or for states to which the act does not apply.
         """
         from stepwell.api.bulk import BULK_LOOK_SECONDS
 
@@ -152,7 +152,7 @@ class Engine(Scheduling, Starter):
         return self._session.reads.bulks()
 
     def promises(self) -> builtins.list[PromiseInfo]:
-        """Return the open promises of all runs, the oldest first: who has the token of one can answer it."""
+        """Return the open promises of all runs, the oldest first; whoever has a promise's token can answer it."""
         return self._session.reads.promises()
 
     def counts(self, filter: str = "", /, *, by: CountGroup = "status") -> dict[str, int]:
@@ -177,8 +177,8 @@ class Engine(Scheduling, Starter):
         """Retry the runs that match all filters (see `Run.retry`), and return how many there were.
 
         `status`: ``"failed"``, ``"cancelled"``, ``"halted"`` or several of them; without it the failed ones.
-        `started_since`: an aware datetime, or how long ago, in seconds or as a timedelta; what never began is left out.
-        With `dry_run` they are counted, and nothing is done. A run that cannot be brought back now is left out, and the
+        `started_since`: an aware datetime, or how long ago, in seconds or as a timedelta; runs that never began are
+        left out. With `dry_run` the runs are only counted. A run that cannot be brought back now is left out, and the
         log says why. Raises `InvalidArgument` where no filter is given.
         """
         session = self._session
@@ -194,12 +194,13 @@ class Engine(Scheduling, Starter):
         return cast("int", self._ask(self._session.requests.purge(older_than)))
 
     def run_until_idle(self, timeout: float | timedelta | None = None) -> datetime | None:
-        """Do all that is due, and return when something is due next by itself (aware, UTC); None: nothing is.
+        """Do everything that is due, and return when something is due next (aware, UTC); None: nothing is.
 
-        That is a timer, another attempt of a step, a deadline, a tick of a schedule, a delay or rate of a queue. What
-        others have to do first (a message, an answer, another worker) is not waited for. For programs that are started
-        now and then, by cron, a systemd timer or as a function. Raises `TimeoutError` after `timeout` (seconds or a
-        timedelta), with steps under way: close the engine, and the next one does them again.
+        Timers, further attempts of steps, deadlines, ticks of schedules, delays and rates of queues are due at a time.
+        The call does not wait for what others have to do first (a message, an answer, another worker). It is meant for
+        programs that are started now and then: by cron, a systemd timer, or as a cloud function. Raises `TimeoutError`
+        after `timeout` (seconds or a timedelta); if steps are under way then, close the engine, and the next one
+        executes them again.
         """
         due: int | None = self._wait("the engine is not idle", timeout, WaitForIdle())
         return to_datetime(due, self._session.engine_thread.worker.runs.ahead)
@@ -215,40 +216,40 @@ class Engine(Scheduling, Starter):
     def workers(self) -> builtins.list[WorkerInfo]:
         """Return the workers that have the file open, this one among them, and those that died just now, oldest first.
 
-        A worker that is stopped, or has a question before its eyes and does not answer it within two seconds, shows as
-        ``stalled``; one of which no more is known than that it lives, as ``unreachable``.
+        A worker that is stopped, or that does not answer a question in the file within two seconds, is ``stalled``. A
+        worker that is alive but cannot be asked is ``unreachable``.
         """
         self._session.check_usable()
         return self._session.reads.workers()
 
     def take_over(self, epoch: int, *, reason: str | None = None, by: str | None = None) -> int:
-        """Take the runs of another worker, a stalled one (see `workers`), and let others carry them on.
+        """Take the runs of another worker, a stalled one (see `workers`), and let others continue them.
 
-        Whatever it still tries to write is refused; when it comes to, it goes on as a new worker. Returns how many runs
-        it had. Raises `InvalidArgument` where there is no such worker, `StoreUnavailable` where it was stopped in the
-        midst of a write, so that nobody can write until it is continued or killed.
+        Whatever that worker still tries to write is refused; when it wakes up, it goes on as a new worker. Returns how
+        many runs it had. Raises `InvalidArgument` if there is no such worker, `StoreUnavailable` if it was stopped in
+        the middle of a write, so that nobody can write until it is continued or killed.
         """
         return self._session.take_over(epoch, checked_actor(by, reason))
 
     def query(self, sql: str, parameters: Parameters = ()) -> Rows:
         """Return the rows of a query, on the caller's own tables or on those of the file's schema.
 
-        It reads what was committed, on a connection that cannot write, and holds up nobody. Keep it short all the same:
-        the log cannot be cut while it reads. Raises `TransactionError` for what would do more than read; SQLite's own
-        errors come through as apsw raises them.
+        It reads what was committed, on a connection that cannot write, and blocks nobody. Keep it short all the same:
+        the log cannot be shortened while it reads. Raises `TransactionError` for SQL that would do more than read;
+        SQLite's own errors come through as apsw raises them.
         """
         return self._session.query(sql, parameters)
 
     def backup(
         self, target: str | os.PathLike[str], *, overwrite: bool = False, progress: Progress | None = None
     ) -> Backup:
-        """Make a backup of the file, beside all workers, and return what was made.
+        """Make a backup of the file while workers use it, and return facts about it.
 
-        It is one file that needs no other, or with the ending ``.gz`` the same compressed. What it holds is the last
-        commit at the moment it began; it gets its name when it was looked through as `stepwell.verify` does, and is on
-        the disk. Nobody waits for it; the log grows meanwhile. `progress` is called with what is done, and how much of
-        how much of it (0 of 0: not known). Raises `InvalidArgument` where there is something of that name and not
-        `overwrite`, `StorageFull` where it has no room, `FileNotUsable` where the file is damaged.
+        The backup is a single file, compressed if its name ends in ``.gz``. It holds the file as of the last commit
+        when the backup began. It gets its name only after it has been checked as by `stepwell.verify` and synced to the
+        disk. Nobody waits for it; the log grows meanwhile. `progress` is called with the name of the present stage, how
+        much of it is done, and how much there is (0 and 0 if unknown). Raises `InvalidArgument` if `target` exists and
+        `overwrite` is not set, `StorageFull` if there is no room, `FileNotUsable` if the file is damaged.
         """
         from stepwell.api.backup import back_up
 
@@ -268,12 +269,12 @@ class Engine(Scheduling, Starter):
     ) -> Archive:
         """Move the runs that have ended and match a filter (see `list`) into another file, and return what was moved.
 
-        `target`: the archive; it is made where it is missing, else it gets these as well. It is a file as any other:
-        `stepwell list --db`, `stepwell ui --db` and an engine open it. Runs are on its disk before they are deleted
-        here, some at a time; where the process dies between, a run may be in both until it is archived again. A child
-        stays while its parent has not ended, and a run of whose id the archive has another one. `progress` is called
-        with how many were moved so far. Raises `InvalidFilter`, `InvalidArgument` for a filter of all runs or of other
-        states, or an archive of another file, `StorageFull`, and what opening a file raises.
+        `target`: the archive; it is created if it is missing. It is an ordinary file of Stepwell: `stepwell list --db`,
+        `stepwell ui --db` and an engine open it. Runs are moved some at a time, and synced to the archive before they
+        are deleted here; if the process dies in between, a run may be in both files until the call is repeated. A child
+        stays while its parent has not ended, and so does a run whose id another run in the archive has. `progress` is
+        called with how many were moved so far. Raises `InvalidFilter`, `InvalidArgument` for a filter that matches
+        every run or other states, or for an archive of another file, `StorageFull`, and what opening a file raises.
         """
         from stepwell.api.archive import archive
 
@@ -282,7 +283,7 @@ class Engine(Scheduling, Starter):
     def check(self) -> Check:
         """Replay every run in flight with the workflows that this engine serves, and say which do not go on.
 
-        See `stepwell.check`, which does so without an engine. Nothing is executed, and no worker is disturbed.
+        See `stepwell.check`, which does the same without an engine. No step is executed, and no worker is disturbed.
         """
         return self._session.check()
 
@@ -290,7 +291,7 @@ class Engine(Scheduling, Starter):
     def transaction(self) -> Generator[OpenTransaction]:
         """Open a transaction on the file, for the caller's own tables and for starting and sending, all or nothing.
 
-        It holds up every other writer: keep it short. Leaving the block commits; an exception rolls back.
+        It blocks every other writer: keep it short. Leaving the block commits; an exception rolls back.
         Raises `TransactionError` for what a lent connection must not do, `StorageFull`.
         """
         session = self._session

@@ -208,33 +208,33 @@ class QueueHandle:
         self._engine = engine
 
     def info(self) -> QueueInfo:
-        """Return the facts about it as they are now; raises `QueueNotFound`."""
+        """Return the facts about the queue as they are now; raises `QueueNotFound`."""
         return self._engine._session.reads.queue(self.name)
 
     def pause(self, *, reason: str | None = None, by: str | None = None) -> None:
-        """Let nothing start from it until `resume`; what is under way goes on. `reason`, `by`: as in `Run.retry`."""
+        """Pause the queue: nothing starts until `resume`. Runs under way go on. `reason`, `by`: as in `Run.retry`."""
         self._engine._ask(self._engine._session.requests.pause_queue(self.name, True, by, reason))
 
     def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
-        """Let what waits start again."""
+        """Let waiting runs start again."""
         self._engine._ask(self._engine._session.requests.pause_queue(self.name, False, by, reason))
 
     @shows_options(UNCHANGED, UNCHANGED)
     def change(self, **bounds: Unpack[QueueBounds]) -> None:
-        """Change what it bounds, for all workers at once; None takes a bound away, what is not given stays.
+        """Change the bounds, for all workers at once. None removes a bound; bounds that are not given stay.
 
-        What is under way goes on, also above a new bound. The change outlives restarts, until code declares other
+        Runs under way go on, even if they exceed a new bound. The change outlives restarts, until code states other
         bounds than it does now. Raises `QueueNotFound`, `InvalidArgument`.
         """
         self._engine._ask(self._engine._session.requests.change_queue(self.name, bounds))
 
     def cancel_waiting(self, *, partition: str | None = None, reason: str | None = None, by: str | None = None) -> int:
-        """Cancel the runs that wait in it, or in one partition of it; return how many there were."""
+        """Cancel the runs that wait in the queue, or in one partition of it; return how many there were."""
         request = self._engine._session.requests.cancel_waiting(self.name, partition, by, reason)
         return cast("int", self._engine._ask(request))
 
     def acts(self) -> builtins.list[Act]:
-        """Return who paused it and let it go on, and why, the oldest first; raises `QueueNotFound`."""
+        """Return who paused and resumed the queue, when and why, the oldest first; raises `QueueNotFound`."""
         return self._engine._session.reads.acts_of_queue(self.name)
 
     def __repr__(self) -> str:
@@ -243,7 +243,7 @@ class QueueHandle:
 
 
 class Run(Talking, Streaming, Repairs, Generic[T]):
-    """A handle of a run. `id` names it."""
+    """A handle of a run. `id` identifies the run."""
 
     def __init__(self, engine: Caller, run_id: str, definition: Workflow[..., Any]) -> None:
         super().__init__(engine, run_id)
@@ -268,8 +268,8 @@ class Run(Talking, Streaming, Repairs, Generic[T]):
     def result(self, timeout: float | timedelta | None = None) -> T:
         """Wait for the run's end and return its result.
 
-        Raises the workflow's own exception where it failed (`RunFailed` where that class is not imported here),
-        `RunCancelled`, `RunHalted` where it needs a repair, `TimeoutError` after `timeout` (seconds or a timedelta),
+        Raises the workflow's own exception if it failed (`RunFailed` if that class is not imported here),
+        `RunCancelled`, `RunHalted` if it has to be repaired, `TimeoutError` after `timeout` (seconds or a timedelta),
         `EngineClosed`.
         """
         session = self._engine._session
@@ -287,20 +287,20 @@ class Run(Talking, Streaming, Repairs, Generic[T]):
     def cancel(self, reason: str | None = None, *, by: str | None = None) -> bool:
         """Ask the run to stop; when this returns, the request is recorded.
 
-        `by` says who asks, None for this process and its user; `acts` shows it, with the reason. Returns False where
-        there was nothing to stop, because the run had completed or failed before.
+        `by` names who asks; None stands for this process and its user. `acts` shows it, with the reason. Returns False
+        if there was nothing to stop, because the run had completed or failed before.
         """
         return cast("bool", self._engine._ask(self._engine._session.requests.cancel(self.id, by, reason)))
 
     def retry(self, *, reason: str | None = None, by: str | None = None) -> None:
-        """Bring a run back that failed or was cancelled, with the code as it is now; a halted one is resumed.
+        """Bring back a run that failed or was cancelled, with the code as it is now; a halted run is resumed.
 
-        It goes on from the step that failed, or from where it was when it was cancelled: what came after that in its
-        journal is undone, and done again; what came before is kept. Of its children those come back that ended with it,
-        or whose failure was its own. A deadline that has passed is gone. `reason` and `by` (as in `cancel`) are kept
-        for whoever asks: see `acts`.
+        It goes on from the step that failed, or from where it was when it was cancelled: later entries of its journal
+        are removed and done again; earlier ones are kept. Children that ended because it ended, or whose failure made
+        it fail, are brought back as well. A deadline that has passed no longer applies. `acts` shows `reason` and `by`
+        (as in `cancel`).
 
-        Raises `RunEnded` for a completed run, `RunNotEnded` for one that goes on anyway, or whose children have not
+        Raises `RunEnded` for a completed run, `RunNotEnded` for a run that has not ended, or whose children have not
         ended yet, `RunNotFound`.
         """
         self._engine._ask(self._engine._session.requests.retry(self.id, by, reason))
@@ -315,21 +315,21 @@ class Run(Talking, Streaming, Repairs, Generic[T]):
         note: str | None = None,
         by: str | None = None,
     ) -> None:
-        """Set attributes of the run, add and remove tags, leave a note; whatever it is at, also when it has ended.
+        """Set attributes of the run, add and remove tags, leave a note; in any state, even when it has ended.
 
         `attributes` is a mapping of names to values: str, int, float, bool or an aware datetime; None removes one. `by`
-        as in `cancel`: `acts` shows who wrote a note, and who changed the rest. Raises `InvalidArgument`,
+        as in `cancel`: `acts` shows who wrote a note, and who changed attributes and tags. Raises `InvalidArgument`,
         `RunNotFound`.
         """
         requests = self._engine._session.requests
         self._engine._ask(requests.describe(self.id, attributes, tags, remove_tags, note, by))
 
     def terminate(self, *, reason: str | None = None, by: str | None = None) -> None:
-        """End the run at once, without its code: no `finally` block, no clean-up, no further step.
+        """End the run at once, without executing its code: no `finally` block, no clean-up, no further step.
 
-        It is ``cancelled``, also where its worker hangs: what that still writes of it is refused. Steps under way in
-        this engine are cancelled as by `cancel`; elsewhere their results are dropped. Attached children are cancelled.
-        `reason` and `by` as in `retry`. Raises `RunEnded`, `RunNotFound`.
+        It is ``cancelled``, even if its worker hangs: what that worker still writes for it is refused. Steps under way
+        in this engine are cancelled as by `cancel`; elsewhere their results are dropped. Attached children are
+        cancelled. `reason` and `by` as in `retry`. Raises `RunEnded`, `RunNotFound`.
         """
         self._engine._ask(self._engine._session.requests.terminate(self.id, by, reason))
 
@@ -338,46 +338,46 @@ class Run(Talking, Streaming, Repairs, Generic[T]):
     ) -> None:
         """Change when the run, which waits in a queue, begins to wait for its turn.
 
-        `delay`: seconds or a timedelta from now, or an aware datetime; 0, or a time that has passed: at once. So a
-        delayed run is brought forward or put off, one whose turn has not come leaves the line until then, and a batch
-        is closed. A debounced one can still be put off by later starts, up to that time at least. `reason` and `by` as
-        in `retry`. Raises `RunNotQueued` for a run that does not wait in a queue, because it stands in none or was
-        taken from it, `RunEnded`, `RunNotFound`, `InvalidArgument`.
+        `delay`: seconds or a timedelta from now, or an aware datetime; 0, or a time that has passed, means at once. So
+        a delayed run begins earlier or later, a run that waits for its turn leaves the line until that time, and a
+        batch is closed. Later starts can still postpone a debounced run, at least up to that time. `reason` and `by` as
+        in `retry`. Raises `RunNotQueued` for a run that does not wait in a queue, because it was started without one or
+        has been taken from it, `RunEnded`, `RunNotFound`, `InvalidArgument`.
         """
         self._engine._ask(self._engine._session.requests.reschedule(self.id, delay, by, reason))
 
     def delete(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Delete the run, with its journal, messages and values; its id is free again.
 
-        It has ended, or nobody has begun it: then it leaves its queue with the same commit, its `dedup` key is free,
-        and callers that wait for its result are told. Who did it stands in the log only. Raises `RunNotEnded` for one
-        that is under way (`cancel` or `terminate` it first), or that another run waits for or may ask for: its parent,
-        while that has not ended; `RunNotFound`.
+        The run must have ended, or no worker has begun it: then it leaves its queue in the same commit, its `dedup` key
+        is free, and callers that wait for its result get an error. Only the log says who deleted it. Raises
+        `RunNotEnded` for a run that is under way (`cancel` or `terminate` it first), or that another run waits for or
+        may ask for, such as its parent while that has not ended; `RunNotFound`.
         """
         self._engine._ask(self._engine._session.requests.delete(self.id, by, reason))
 
     def pause(self, *, children: bool = False, reason: str | None = None, by: str | None = None) -> None:
-        """Pause the run: it starts no step and takes no message, and its timers wait, until somebody unpauses it.
+        """Pause the run: it starts no step, receives no message, and its timers do not fire, until `unpause`.
 
-        Steps that are under way end, and are recorded; then it is ``paused``. Reading it, and sending to it, work as
-        ever. To cancel it ends the pause. `children`: pause those of its children as well that have not ended, and
-        theirs. `reason` and `by` as in `retry`. To pause what is paused does nothing. Raises `RunEnded`, `RunNotFound`,
-        `RunHalted` for a run that is halted anyway.
+        Steps under way end, and their results are recorded; then the run is ``paused``. You can read it and send
+        messages to it as always. Cancelling it ends the pause. `children`: also pause all runs below it that have not
+        ended. `reason` and `by` as in `retry`. Pausing a paused run does nothing. Raises `RunEnded`, `RunNotFound`,
+        `RunHalted` for a halted run.
         """
         self._engine._ask(self._engine._session.requests.pause(self.id, True, children, by, reason))
 
     def unpause(self, *, children: bool = False, reason: str | None = None, by: str | None = None) -> None:
-        """Let a paused run go on, with the code as it is now; `children`: and the paused ones below it.
+        """Let a paused run go on, with the code as it is now; `children`: also the paused runs below it.
 
-        Timers that became due meanwhile fire at once. A step whose attempts were spent (``Retry(then="pause")``) is
-        tried again, by its policy from the beginning. Raises `RunNotPaused`, `RunEnded`, `RunNotFound`.
+        Timers that became due meanwhile fire at once. A step whose last attempt had failed (``Retry(then="pause")``) is
+        tried again, with all its attempts. Raises `RunNotPaused`, `RunEnded`, `RunNotFound`.
         """
         self._engine._ask(self._engine._session.requests.pause(self.id, False, children, by, reason))
 
     def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
-        """Try a halted run again, with the code as it is now; a waiting one that is not in memory is read again.
+        """Try a halted run again, with the code as it is now; a waiting run that is not in memory is replayed.
 
-        One that is pending or running goes on anyway. `reason` and `by` as in `retry`. Raises `RunEnded` for a run that
+        For a pending or running run it does nothing. `reason` and `by` as in `retry`. Raises `RunEnded` for a run that
         has ended, `RunNotFound`.
         """
         self._engine._ask(self._engine._session.requests.resume(self.id, by, reason))
@@ -392,10 +392,10 @@ class Run(Talking, Streaming, Repairs, Generic[T]):
     def value(self, key: str, timeout: float | timedelta | None = None, *, type: Any = ...) -> Any: ...
 
     def value(self, key: str, timeout: float | timedelta | None = None, *, type: Any = Any) -> Any:
-        """Return what the run published last under `key`, as `type`; wait for it where there is nothing yet.
+        """Return the last value that the run published under `key`, as `type`; wait for it if there is none yet.
 
-        Without `type`, only what JSON has itself: None, text, numbers, lists, dicts; else a `SerializationError`.
-        Raises `RunEnded` where the run ended without publishing it, `TimeoutError` after `timeout`.
+        Without `type`, only values that JSON itself has are read: None, text, numbers, lists, dicts; others raise
+        `SerializationError`. Raises `RunEnded` if the run ended without publishing it, `TimeoutError` after `timeout`.
         """
         session = self._engine._session
         payload = self._engine._wait(
@@ -404,7 +404,7 @@ class Run(Talking, Streaming, Repairs, Generic[T]):
         return session.codec.decode(payload, type, f"the value {key!r} of run {self.id!r}")
 
     def journal(self, chapter: int | None = None) -> builtins.list[JournalEntry]:
-        """Return everything that the run was told so far, in order: in its present chapter, or in that of a number.
+        """Return everything that was delivered to the run so far, in order; in its present chapter, or a given one.
 
         Raises `InvalidArgument` where there is no such chapter.
         """
@@ -415,7 +415,7 @@ class Run(Talking, Streaming, Repairs, Generic[T]):
         return self._engine._session.reads.chapters(self.id)
 
     def acts(self) -> builtins.list[Act]:
-        """Return what somebody did to the run, the oldest first: cancelled, resumed, retried it, or took it over."""
+        """Return who cancelled, resumed, retried the run or took it over, when and why; the oldest first."""
         return self._engine._session.reads.acts(self.id)
 
     def __repr__(self) -> str:

@@ -13,13 +13,13 @@ _PERCENT = 100
 
 
 class ProgressInfo(msgspec.Struct, frozen=True):
-    """How far an operation is, by its own account. Times are aware datetimes, UTC.
+    """How far an operation is, as it has reported. Times are aware datetimes, UTC.
 
-    - ``step``: its attempt number `attempt` said `done` of `total`, and `note`, with `current().progress(…)`.
+    - ``step``: its attempt number `attempt` reported `done` of `total`, and `note`, with `current().progress(…)`.
     - ``map``: `done` of its `total` items are done, and `failed` have failed; `operation` is the first one it called.
-    - ``poll``: `done` attempts returned what did not fit; the next one is due at `next_at`.
+    - ``poll``: `done` calls returned results that did not satisfy the condition; the next one is due at `next_at`.
 
-    `at` is when it was said; `ended` that the operation is over.
+    `at` is the time of the report; `ended` says whether the operation has ended.
     """
 
     operation: int

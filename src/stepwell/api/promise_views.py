@@ -15,13 +15,13 @@ from stepwell.values.codec import Codec
 class PromiseInfo(msgspec.Struct, frozen=True):
     """An open promise: what a person, or a program, is asked for. Times are aware, UTC.
 
-    - `token`: for `Engine.resolve` and `Engine.reject`; who has it can answer.
-    - `run_id`, `workflow`, `operation`: whose it is.
+    - `token`: for `Engine.resolve` and `Engine.reject`; whoever has it can answer.
+    - `run_id`, `workflow`, `operation`: the run that waits for it.
     - `title`, `text`, `choices`, `evidence`: its `Form`, as JSON has it.
-    - `type`: the name of the type of the answer; `schema`: its JSON schema, empty where everything fits.
-    - `deadline_at`: until when it can be answered, None: as long as its run waits.
-    - `on_timeout`: what happens then: ``"default"``, the run goes on with `default`, or ``"error"``, it is raised
-      `PromiseTimedOut`.
+    - `type`: the name of the type of the answer; `schema`: its JSON schema, empty if every value fits.
+    - `deadline_at`: until when it can be answered; None: as long as its run waits.
+    - `on_timeout`: what happens at the deadline: ``"default"``: the run goes on with `default`; ``"error"``:
+      `PromiseTimedOut` is raised in it.
     """
 
     token: str

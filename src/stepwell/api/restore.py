@@ -26,9 +26,9 @@ _log: Final = logging.getLogger("stepwell")
 class Restoration(msgspec.Struct, frozen=True):
     """A backup that was put in place, at `path`.
 
-    `previous` is where the file is that was there before, None where there was none. Of the `runs` of the backup
-    `in_flight` had not ended, and `paused` of them were paused, and so were `schedules` of its schedules. `bulk_acts`
-    acts on many runs were under way, and ended where they stood.
+    `previous` is the path of the old file, None if there was none. Of the `runs` in the backup, `in_flight` had not
+    ended, and `paused` of these were paused; `schedules` is the number of schedules that were paused. `bulk_acts` acts
+    on many runs were under way, and were ended.
     """
 
     path: str
@@ -53,16 +53,16 @@ def restore(
 ) -> Restoration:
     """Put a backup in the place of the file at `path`; the file that is there is kept under another name beside it.
 
-    The backup knows nothing of what happened after it was made. Steps that its runs executed since would be executed
+    The backup does not know what happened after it was made. Steps that its runs executed since then would be executed
     again, so the runs that had not ended are paused (``in_flight="pause"``): look at each, and unpause it, settle its
-    step, or cancel it. Its schedules are paused as well, whose ticks since had their runs, and an act on many runs that
-    was under way ends where it stood. ``"go-on"`` lets all go on at once. `only`: a filter (see `stepwell.Engine.list`)
-    of those that are paused, where the steps of the others may be repeated. `reason` and `by` are recorded with each
-    pause.
+    step, or cancel it. The schedules are paused as well, since their ticks since then already had their runs, and acts
+    on many runs that were under way are ended. ``"go-on"`` lets all go on at once. `only`: a filter (see
+    `stepwell.Engine.list`) of the runs to pause, if the steps of the others may be repeated. `reason` and `by` are
+    recorded with each pause.
 
-    The backup is looked through first, as by `verify`, and stays as it is. A restore that is cut off leaves the file as
-    it was, or is finished by another call. Raises `FileInUse` while workers or other programs have the file open,
-    `FileNotUsable` for a backup that is damaged or none, `StorageFull`, `InvalidArgument`.
+    The backup is checked first, as by `verify`, and is not changed. A restore that is interrupted leaves the old file
+    or the new one in place; call it again. Raises `FileInUse` while workers or other programs have the file open,
+    `FileNotUsable` for a backup that is damaged or is not one, `StorageFull`, `InvalidArgument`.
     """
     if not is_one_of(in_flight, ("pause", "go-on")):
         raise InvalidArgument(f'in_flight must be "pause" or "go-on", not {shown(in_flight)}')

@@ -12,9 +12,9 @@ from stepwell.model.schedule import KEPT, ScheduleRecord, TickKind, TickOutcome,
 
 
 class TickInfo(msgspec.Struct, frozen=True):
-    """What became of a tick, decided at `at`. `run` is the id of its run; None where it has none (yet).
+    """The outcome of a tick, decided at `at`. `run` is the id of its run; None if it has none (yet).
 
-    `kind`: a ``tick`` of the calendar, or made by a ``trigger`` or a ``backfill``. `outcome`: it ``started`` a run,
+    `kind`: a ``tick`` of the calendar, a ``trigger`` or a ``backfill``. `outcome`: it ``started`` a run,
     found an ``existing`` one with its id, was ``skipped`` because of the overlap policy, is ``buffered`` until
     the run before it ends, or was ``missed``: no worker was there, and it is beyond the catch-up window.
     """
@@ -43,11 +43,11 @@ class ScheduleActInfo(msgspec.Struct, frozen=True):
 class ScheduleInfo(msgspec.Struct, frozen=True):
     """The facts about a schedule.
 
-    - `next`: the next ten ticks, `recent`: the last ten. `due_at`: when a worker next looks at it; with a jitter later
-      than the tick. `note`: why it is paused.
+    - `next`: the next ten ticks, `recent`: the last ten. `due_at`: when a worker next looks at it; with a jitter, this
+      is later than the tick. `note`: why it is paused.
     - `started`, `skipped` and `missed` count ticks since it was made. `running`: the ids of its runs that have not
       ended; `buffered`: ticks that wait for them; `backfills`: ranges that are being done.
-    - `is_over`: it has no tick any more, or has reached its `limit`.
+    - `is_over`: it has no further tick, or has reached its `limit`.
     - The others are as they were given; durations are seconds.
     """
 

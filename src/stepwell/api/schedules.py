@@ -131,26 +131,26 @@ class Scheduling(Caller):
 
 
 class ScheduleHandle:
-    """A schedule in the file. `id` names it. What it is asked raises `ScheduleNotFound` where it has been deleted."""
+    """A schedule in the file. `id` identifies it. Its methods raise `ScheduleNotFound` if it has been deleted."""
 
     def __init__(self, engine: Caller, id: str) -> None:
         self.id = id
         self._engine = engine
 
     def info(self) -> ScheduleInfo:
-        """Return the facts about it as they are now: among them its next ten ticks and its last ten."""
+        """Return the facts about the schedule as they are now, with its next ten ticks and its last ten."""
         return self._engine._session.reads.schedule(self.id)
 
     def pause(self, *, note: str | None = None, by: str | None = None) -> None:
-        """Let no tick start a run until `unpause`; runs under way go on. `note` says why, to whoever looks at it."""
+        """Let no tick start a run until `unpause`; runs under way go on. `note` says why, for people."""
         self._engine._ask(self._engine._session.schedules.pause(self.id, True, note, by))
 
     def unpause(self, *, note: str | None = None, by: str | None = None) -> None:
-        """Let it go on with its next tick; those meanwhile are left out (see `backfill`)."""
+        """Let it go on with its next tick; the ticks during the pause are left out (see `backfill`)."""
         self._engine._ask(self._engine._session.schedules.pause(self.id, False, note, by))
 
     def trigger(self, *, note: str | None = None, by: str | None = None) -> Run[Any]:
-        """Start a run now, whatever else is under way, also while it is paused; return its handle."""
+        """Start a run now, whatever else is under way, even while the schedule is paused; return its handle."""
         run_id = self._engine._ask(self._engine._session.schedules.trigger(self.id, note, by))
         session = self._engine._session
         return Run(self._engine, run_id, session.definition_of(session.reads.record(run_id)))
@@ -164,9 +164,9 @@ class ScheduleHandle:
         note: str | None = None,
         by: str | None = None,
     ) -> None:
-        """Do the ticks from `start` until before `end`, aware datetimes in the past, also while it is paused.
+        """Start the runs of the ticks from `start` until before `end`, aware datetimes in the past; works while paused.
 
-        A tick that has a run already gets no other one. `overlap`: as for ``engine.schedule``, for these ticks; by
+        A tick that already has a run gets no second one. `overlap`: as for ``engine.schedule``, for these ticks; by
         default one run after the other.
         """
         session = self._engine._session
@@ -174,15 +174,15 @@ class ScheduleHandle:
 
     @shows_options(SCHEDULE_DEFAULTS, SCHEDULE_DEFAULTS)
     def change(self, *, by: str | None = None, **options: Unpack[ScheduleOptions]) -> ScheduleInfo:
-        """Change what is given, leave the rest, and return what it is now, with its next ten ticks.
+        """Change the given options, leave the others, and return the schedule as it is now, with its next ten ticks.
 
-        Arguments are not changed so, but by ``engine.schedule`` with the same id.
+        To change the arguments of the workflow, call ``engine.schedule`` with the same id.
         """
         self._engine._ask(self._engine._session.schedules.change(self.id, options, by))
         return self.info()
 
     def delete(self, *, by: str | None = None) -> None:
-        """Delete it; its runs stay, and go on."""
+        """Delete the schedule; its runs stay, and go on."""
         self._engine._ask(self._engine._session.schedules.delete(self.id, by))
 
     def __repr__(self) -> str:

@@ -43,9 +43,9 @@ STREAM_DEFAULTS: Final[StreamOptions] = {"start": 0, "last_attempt": False, "fol
 class StreamItem(msgspec.Struct, Generic[T], frozen=True):
     """An item of a stream.
 
-    `offset` is its place, from 0: to go on behind it, read from ``offset + 1``. `operation` is the number of the
-    operation in its run that wrote it, `attempt` which attempt of a step that was, from 1, and higher each time that
-    the step is repeated, whatever for (a failure, a crash, a retry of the run); 0 where the workflow did.
+    `offset` is its place, from 0: to continue after it, read from ``offset + 1``. `operation` is the number of the
+    operation that wrote it. `attempt` is the attempt of the step that wrote it: 1 for the first, and higher with each
+    repetition, whether because of a failure, a crash or a retry of the run; 0 if the workflow wrote it.
     """
 
     value: T
@@ -136,7 +136,7 @@ def _whole(start: object) -> int:
 
 
 class StreamReader(Generic[T]):
-    """The items of a stream, one after another: iterate over it for their values, over `items` for all of each.
+    """The items of a stream, one after another: iterate over it for the values, or over `items` for all facts.
 
     Each iteration begins where the reader was told to begin. It ends when the stream is closed, or its run has ended.
     """

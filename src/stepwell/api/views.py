@@ -56,8 +56,8 @@ class WaitInfo(msgspec.Struct, frozen=True):
     - ``permit``: of the limit `limit`, for the step `name`.
     - ``promise``: that the promise `name` is answered, at the latest at `until`.
     - ``retry``: attempt number `attempt` of the step `name`, at `until`; the one before failed with `error`.
-    - ``poll``: that what the step `name` returns fits; `attempt` tries did not, the next one is at `until`.
-    - ``nothing``: something of its code's own that nothing can bring about; `at` is the line.
+    - ``poll``: a result of the step `name` that satisfies a condition; `attempt` calls did not, the next is at `until`.
+    - ``nothing``: something inside its own code that nothing can bring about; `at` is the line.
     - ``more``: `count` further operations.
 
     `operation` is the number of the operation in the run, as its journal has it.
@@ -93,17 +93,16 @@ class RunInfo(msgspec.Struct, frozen=True):
     """A run at one moment. Times are aware datetimes, UTC.
 
     `reason` says why a run is pending, waiting, halted or cancelled, in words, and what is wrong with the worker of a
-    running one; `waiting_on` what its code waits for, while it waits. `error` is the type and message that a failed run
-    ended with; `wake_at` is when a waiting run goes on by itself, None for "only when something arrives". `chapter` is
-    the number of the present one, 1 for a run that never went on as new.
+    running one; `waiting_on` is what its code waits for, while it waits. `error` is the type and message that a failed
+    run ended with; `wake_at` is when a waiting run goes on by itself, None for "only when something arrives". `chapter`
+    is the number of the present one, 1 for a run that never continued as new.
 
-    `attributes` and `tags` are what it is found by (see `Run.set_attributes`). `queue` is the queue that it was started
-    in; `partition`, `priority` and `dedup` are known while it stands there (the first two also of one that failed or
-    was cancelled). `parent` is the id of the run that started it. `attempts` counts how often it was begun: once, and
-    with each retry, rewind and restart. `waited_seconds` is how long it was until it began, `took_seconds` from there
-    to its end. `input` and `result` are plain JSON data, and unset in listings, which read no
-    payloads, and where they are damaged. `progress` is how far those of its steps and maps are that said so and have
-    not ended, in the order in which they were called.
+    It can be found by its `attributes` and `tags` (see `Run.set_attributes`). `queue` is the queue that it was started
+    in; `partition`, `priority` and `dedup` are known while it is there (the first two also if it failed or was
+    cancelled). `parent` is the id of the run that started it. `attempts` counts how often it was begun: once, and
+    with each retry, rewind and restart. `waited_seconds` is the time until it began, `took_seconds` the time from
+    there to its end. `input` and `result` are plain JSON data; they are unset in listings, which read no payloads, and
+    if they are damaged. `progress` has the reports of its steps and maps under way, in the order of their calls.
     """
 
     id: str
@@ -185,7 +184,7 @@ class RunInfo(msgspec.Struct, frozen=True):
 
     @property
     def remark(self) -> str:
-        """What matters most about it in its state, in one line; empty where nothing does."""
+        """The most important fact about the run in its state, in one line; may be empty."""
         found = self.error or self.reason
         if not found and self.progress:
             return f"{self.progress[0].name}: {self.progress[0].words}"
@@ -304,11 +303,10 @@ class WorkerInfo(msgspec.Struct, frozen=True):
 class QueueInfo(msgspec.Struct, frozen=True):
     """A queue or limit at one moment.
 
-    `waiting` entries wait for their turn, `delayed` ones for their time, `running` ones have been taken and have not
-    ended (or are permits in use). `oldest_wait_seconds` is how long the run that was started first, of those that wait,
-    has waited for its turn. Bounds of None do not bound. `halted` is how many of those that run are halted, and keep
-    their places until somebody resumes or cancels them. `reason` says why what waits is not taken now, None where
-    nothing hinders it.
+    `waiting` entries wait for their turn, `delayed` ones for their time; `running` ones have been taken and have not
+    ended (or are permits in use). `oldest_wait_seconds` is how long the oldest waiting run has waited for its turn. A
+    bound of None does not bound. `halted` is how many of the running ones are halted, and keep their slots until
+    somebody resumes or cancels them. `reason` says why nothing is taken now, None if nothing prevents it.
     """
 
     name: str

@@ -49,16 +49,17 @@ def workflow(
 
     - `name` fixes what the file stores; without it, ``module.qualname`` (so moving the function would strand its runs).
     - `fail_on`: an exception class, or a tuple of them. What Python raises because the code is wrong (`NameError`, a
-      `KeyError` that nobody raised, …) halts a run, so that it goes on when the code is mended; these fail it instead.
-    - `max_journal_entries`: at how many entries of its journal a run is halted (`JournalTooLong`), in place of what the
-      engine says.
-    - `on_failure`: a workflow that is started with a `FailedRun`, in the commit of the failure, where a run of this one
-      fails or is halted; in place of the engine's. It, and what it starts, has no such workflow itself.
-    - `version`: which code of the workflow it is, counted by its author. A run stays with the version that it began
-      with where a worker has it; else it goes on with another one if what it recorded fits that. Several versions of
-      one workflow are several functions with the same `name`; new runs begin with the highest.
+      `KeyError` that nobody raised, …) halts a run, so that it goes on when the code is mended; these classes fail it
+      instead.
+    - `max_journal_entries`: at how many entries of its journal a run is halted (`JournalTooLong`), instead of the
+      engine's limit.
+    - `on_failure`: a workflow that is started with a `FailedRun` when a run of this one fails or is halted, in the
+      commit that records the failure; instead of the engine's. Its own runs, and runs that they start, have none.
+    - `version`: the number of this version of the workflow's code. A run keeps the version that it began with as long
+      as a worker has it; otherwise it goes on with another one, if its journal fits. Several versions of one workflow
+      are several functions with the same `name`; new runs begin with the highest.
 
-    Raises `DefinitionError` for what is no function, or has the name of another workflow, and `InvalidArgument` for an
+    Raises `DefinitionError` if it is not a function, or has the name of another workflow, and `InvalidArgument` for an
     unusable option.
     """
 
@@ -108,8 +109,8 @@ def step(
     - `name`: what the file stores; without it, ``module.qualname``.
     - `retry`: when to try again; without it, one attempt.
     - `timeout`: seconds, or a timedelta, for one attempt; `deadline`: for all attempts with the delays between them.
-      Where time is up an async step is cancelled; a sync one cannot be stopped, and its late result is ignored, unless
-      it is isolated.
+      When time is up, an async step is cancelled. A ``def`` step cannot be stopped unless it is isolated; its late
+      result is ignored.
     - `delivery`: ``"at-most-once"`` records the intent first and raises `StepInterrupted` after a crash rather than
       repeat.
     - `isolate`: ``"process"`` executes it in a child process, on a core of its own: a timeout or a cancel ends it for
@@ -117,10 +118,10 @@ def step(
       Only for functions that can be imported by name.
     - `limit`: a `Limit`; an attempt starts only with a permit of it. While it waits for one the run is ``waiting``, and
       neither `timeout` nor `deadline` counts.
-    - `heartbeat_timeout`: seconds, or a timedelta, in which an attempt must say something: ``current().progress(…)``,
-      an item of a stream, a published value. One that says nothing for so long is given up as by `timeout`.
+    - `heartbeat_timeout`: seconds, or a timedelta. An attempt must give a sign of life within this time, again and
+      again: ``current().progress(…)``, an item of a stream, a published value. Else it is given up as by `timeout`.
 
-    Raises `DefinitionError` for what is no function, or cannot be isolated, and `InvalidArgument` for unusable options.
+    Raises `DefinitionError` if it is not a function, or cannot be isolated, and `InvalidArgument` for unusable options.
     """
     options = step_options(retry, timeout, deadline, delivery, isolate, limit, None, heartbeat_timeout)
 
@@ -152,8 +153,8 @@ def transaction(
     """Declare a transactional step: a plain function whose first parameter is the open `Connection`.
 
     Its writes to the user's own tables and its journal entry commit together, so they happen exactly once. An exception
-    rolls its writes back. It holds up every other writer while it runs: keep it to SQL. `name` and `retry` as in
-    `step`.
+    rolls its writes back. It blocks every other writer while it runs: let it do nothing but SQL. `name` and `retry` as
+    in `step`.
     """
     options = step_options(retry, None, None, "at-least-once")
 

@@ -45,7 +45,7 @@ UNSET: Final = Unset()
 class Rate(msgspec.Struct, frozen=True):
     """At most `limit` starts in any window of `per` (seconds or a timedelta), wherever the window begins.
 
-    The log of starts slides: there is no burst at a boundary, and none after a restart.
+    The window slides: there is no burst at a boundary, and none after a restart.
     """
 
     limit: int
@@ -194,14 +194,14 @@ class Queue:
     - `partition_rate`: how many of one partition may start in any stretch of time.
     - `on_duplicate`: what a start with the `dedup` key of a run that has not ended does: ``"attach"`` returns that run,
       ``"reject"`` raises `DuplicateRun`.
-    - `debounce`: seconds or a timedelta. A start with the `dedup` key of a run that still waits gives that run its own
-      input, and puts off its start until `debounce` after now, but not beyond `debounce_limit` after the first.
+    - `debounce`: seconds or a timedelta. A start with the `dedup` key of a run that still waits replaces that run's
+      input, and postpones it until `debounce` after now, but not beyond `debounce_limit` after the first start.
     - `batch`: starts are collected into one run; see `Batch`.
 
-    Whoever gives one of the six bounds states all of them: those that are None, or left out, do not bound. Whoever
-    gives none (``Queue("jobs")``) only names the queue, and its bounds stay as they are. They are kept in the file and
-    can be changed there while runs wait: see ``engine.queue``. Raises `InvalidArgument` for options that cannot be
-    kept, or go ill together.
+    If you give one of the six bounds, you state all of them: those that are None, or left out, do not bound. Without
+    any bound, ``Queue("jobs")`` only names the queue, and its bounds stay as they are. The bounds are kept in the file,
+    and can be changed there while runs wait: see ``engine.queue``. Raises `InvalidArgument` for bounds that cannot
+    hold, or options that contradict each other.
     """
 
     kind: Final[FlowKind] = "queue"
@@ -260,8 +260,8 @@ class Limit:
     - `concurrency`: how many attempts may be under way at once, over all runs, workflows and processes.
     - `rate`: how many may start in any stretch of time; see `Rate`.
 
-    Stated, or only named, and kept in the file like the bounds of a `Queue`, with which it shares its names. Raises
-    `InvalidArgument`.
+    As with a `Queue`, a limit with bounds states them, and one without only names it; the bounds are kept in the file.
+    Limits and queues share one space of names. Raises `InvalidArgument`.
     """
 
     kind: Final[FlowKind] = "limit"

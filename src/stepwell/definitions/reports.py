@@ -24,10 +24,10 @@ _MAX_INTEGER: Final = 2**63 - 1
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far a step is: what its attempt number `attempt` said last.
+    """How far a step is: the last report of its attempt number `attempt`.
 
-    `done` of `total`, in whatever unit the step counts; `total` is None where nobody knows it. `note` is for people, or
-    for the attempt that goes on from there.
+    `done` of `total`, in the unit of the step; `total` is None if it is unknown. `note` is for people, or for the
+    attempt that continues from there.
     """
 
     done: int | float

@@ -24,9 +24,9 @@ Duration: TypeAlias = float | timedelta
 
 
 class Every(msgspec.Struct, frozen=True):
-    """An interval of a schedule: a tick each `interval`, counted from the epoch and put off by `phase`.
+    """An interval of a schedule: a tick each `interval`, counted from the epoch and shifted by `phase`.
 
-    ``Every(3600, phase=300)`` ticks five minutes past each hour, in UTC and whatever clocks do.
+    ``Every(3600, phase=300)`` ticks five minutes past each hour in UTC, also when local clocks change.
     """
 
     interval: Duration

@@ -38,8 +38,9 @@ class Attempt(Protocol):
 class Current:
     """What `current` returns: a `StepInfo` in a step, a `RunContext` in workflow code.
 
-    Type checkers know the attributes of both, because they cannot know from where `current` is called; asking for what
-    the other one has raises `AttributeError`. Use ``isinstance`` in code that is called from both.
+    For type checkers it has the attributes of both, because they cannot know from where `current` is called. At run
+    time, an attribute that only the other one has raises `AttributeError`. Use ``isinstance`` in code that is called
+    from both.
     """
 
     __slots__ = ()
@@ -64,7 +65,7 @@ class Current:
 
     @property
     def last_progress(self) -> Progress | None:
-        """What an earlier attempt of the step said with `progress`, None where none did."""
+        """What an earlier attempt of the step reported last with `progress`; None if none did."""
         raise AttributeError("last_progress")  # as above
 
     def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
@@ -107,17 +108,17 @@ class StepInfo(Current):
 
     @property
     def cancelled(self) -> bool:
-        """Whether the result is no longer wanted: the run was cancelled, or the attempt's time is up."""
+        """Whether the attempt was given up: its run was cancelled, or its time is up."""
         return not self._attempt.wanted or self._attempt.attempt != self.attempt
 
     def check_cancelled(self) -> None:
-        """Raise `StepwellError` when the result is no longer wanted; call it now and then in a long `def` step."""
+        """Raise `StepwellError` if the attempt was given up; call it now and then in a long `def` step."""
         if self.cancelled:
             raise StepwellError(f"step {self.step!r} of run {self.run_id!r} was cancelled or its time is up")
 
     @property
     def last_progress(self) -> Progress | None:
-        """What an earlier attempt of the step said last, also before a crash; None where none said anything.
+        """The last report of an earlier attempt of the step, also from before a crash; None if there was none.
 
         Go on from there: ``start = last.done if (last := current().last_progress) else 0``.
         """
@@ -125,14 +126,14 @@ class StepInfo(Current):
         return None if reports is None else reports.last
 
     def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
-        """Say how far the step is: `done`, of `total` where that is known, and a note of up to 1,000 characters.
+        """Report how far the step is: `done`, of `total` if that is known, and a note of up to 1,000 characters.
 
-        It returns at once, in ``def`` and ``async def``, and may be called as often as one likes: the file is told
-        twice a second at most, and what was said last stands there when the attempt has ended. `Run.info` and
-        ``stepwell show`` show it. In a `transaction`, of which nobody sees anything before its end, it does nothing.
+        It returns at once, in ``def`` and ``async def``, and may be called as often as you like: reports are written to
+        the file at most twice a second, and the last one is written with the end of the attempt. `Run.info` and
+        ``stepwell show`` show it. In a `transaction`, whose writes nobody sees before its end, it does nothing.
 
-        Raises `InvalidArgument` for what are no numbers of at least 0, and `StepwellError`, as `check_cancelled`, where
-        the result is no longer wanted.
+        Raises `InvalidArgument` if the numbers are not at least 0, and `StepwellError`, as `check_cancelled`, if the
+        attempt was given up.
         """
         said = progress_of(done, total, note, self.attempt)
         self.check_cancelled()

@@ -15,7 +15,7 @@ class FailedRun(msgspec.Struct, frozen=True):
     - `status`: ``"failed"``, or ``"halted"``: the engine stopped it, and it goes on when its cause is mended.
     - `error_type`, `message`: what it failed with, or what halted it, as `result()` raises it.
     - `at`: when, aware, UTC.
-    - `step`, `operation`: the step, by name and number, whose failure that was; None where it was no step's.
+    - `step`, `operation`: the name and number of the step that failed; None if it was not a step.
     """
 
     run_id: str

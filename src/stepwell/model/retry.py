@@ -47,8 +47,9 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     shortened at random by up to the share `jitter` (0 to 1) to spread a crowd. Only exceptions of the classes in `on`
     are retried, and, where `when` (a plain function) is given, only those for which it returns true. An exception with
     an attribute `retry_after` (seconds or a timedelta), such as `RetryLater`, sets its own delay; `PermanentError` is
-    never retried. With ``then="pause"`` the run pauses when the attempts are spent (or the next one would begin after
-    the step's deadline), and the policy begins anew once somebody unpauses it; else its code gets the error.
+    never retried. With ``then="pause"``, the run pauses when the last attempt has failed (or the next one would begin
+    after the step's deadline), and has all its attempts again once somebody unpauses it; without it, the error is
+    raised in the code.
 
     Raises `InvalidArgument` for a policy that could not be followed as it is written.
     """

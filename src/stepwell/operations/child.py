@@ -59,7 +59,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class ChildRun(RunHandle, Generic[T]):
-    """A child run that was started by `start`. `id` names it to the whole file."""
+    """A child run that was started by `start`. `id` identifies it in the whole file."""
 
     def __init__(self, run_id: str, definition: Workflow[..., Any]) -> None:
         super().__init__(run_id)

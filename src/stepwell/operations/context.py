@@ -15,7 +15,7 @@ from stepwell.operations.calling_run import calling_run_or_none
 def current() -> Current:
     """Return what is executing: a `RunContext` in workflow code, a `StepInfo` in a step.
 
-    That is so as well where they were called outside of any run. Raises `StepwellError` anywhere else.
+    It also works in workflows and steps that were called outside of any run. Raises `StepwellError` anywhere else.
     """
     run = calling_run_or_none()
     if run is not None:

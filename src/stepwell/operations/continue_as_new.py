@@ -17,12 +17,13 @@ from stepwell.replay.operation import ContinuedAsNew
 def continue_as_new(*args: Any, kwargs: Mapping[str, Any] | None = None) -> NoReturn:
     """End this chapter of the run, and begin another one: the same workflow, with `args` (and `kwargs`) as its input.
 
-    The run keeps its id, its handles, and whatever others hold of it: messages that nobody received are there for the
-    next chapter, keys of messages stay known, children go on, published values stay, and so do its deadline and its
-    place in a queue. Its journal is empty again. Steps that are under way are given up, as at the end of a run.
+    The run keeps its id, its handles, its deadline and its slot in a queue. Unread messages are there for the next
+    chapter, keys of messages stay known, children go on, published values stay. The journal is empty again. Steps that
+    are under way are given up, as at the end of a run.
 
-    It raises what is no `Exception`, so call it where the workflow would return, and do not catch it. Raises
-    `DefinitionError` for arguments that do not fit the workflow, `SerializationError` for what cannot be recorded.
+    It raises an exception that is a `BaseException`, not an `Exception`: call it where the workflow would return, and
+    do not catch it. Raises `DefinitionError` for arguments that do not fit the workflow, `SerializationError` for
+    arguments that cannot be recorded.
     """
     run = calling_run("continue_as_new()")
     workflow, named = run.definition, checked_kwargs(kwargs)

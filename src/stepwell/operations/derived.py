@@ -11,7 +11,7 @@ from stepwell.operations.calling_run import calling_run_or_none
 
 
 def now() -> datetime:
-    """Return the current time, UTC; in a workflow the time of what the run heard last, the same in every replay."""
+    """Return the current time, UTC; in a workflow the time of its last journal entry, the same in every replay."""
     run = calling_run_or_none()
     return datetime.now(UTC) if run is None else datetime_of(run.now - run.ahead)
 

@@ -29,11 +29,11 @@ async def set_attributes(
     remove_tags: Iterable[str] = (),
     note: str | None = None,
 ) -> None:
-    """Set attributes of this run, add and remove tags, and leave a note: what the run can be found by.
+    """Set attributes of this run and add or remove tags, by which the run can be found, and leave a note.
 
-    `attributes` is a mapping of names to values: str, int, float, bool or an aware datetime; None removes one. Those
-    that are not named stay as they are. It is recorded with the activation, once, and not undone by a rewind. Raises
-    `InvalidArgument` for what is none of these.
+    `attributes` is a mapping of names to values: str, int, float, bool or an aware datetime; None removes one.
+    Attributes that are not named stay as they are. The change is recorded exactly once, and a rewind does not undo it.
+    Raises `InvalidArgument` for other values.
     """
     run = calling_run("set_attributes()")
     said = described(attributes, tags, remove_tags, note)

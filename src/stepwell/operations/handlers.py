@@ -49,10 +49,10 @@ def query(*, name: str | None = None) -> Callable[[F], F]: ...
 
 
 def query(function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
-    """Have a function of the workflow's own code answer a query: ``@stepwell.query`` on a function in its body.
+    """Let a function in the workflow's body answer queries: ``@stepwell.query`` above it.
 
-    `Run.query` calls it by its name, or by `name`, on a copy of the run that is made from its journal: so it can be
-    asked of any run, and whatever it does to variables stays without effect. It may be ``async def``, and must neither
+    `Run.query` calls it by its name, or by `name`, on a copy of the run that is made from its journal. So runs in any
+    state can be asked, and changes that it makes to variables have no effect. It may be ``async def``, and must neither
     call steps nor wait. Outside of any run it is the plain function.
     """
 
@@ -75,13 +75,13 @@ def update(
     name: str | None = None,
     validate: Callable[..., object] | None = None,
 ) -> Any:
-    """Have a function of the workflow's own code answer an update: ``@stepwell.update`` on a function in its body.
+    """Let a function in the workflow's body answer updates: ``@stepwell.update`` above it.
 
     `Run.update` calls it, by its name or by `name`, as a task of the run: it may change variables, call steps and wait,
-    and what it returns, or raises, is the caller's answer. `validate` is called with the same arguments first, at once:
-    what it raises refuses the update, and the run has nothing of it. It is a plain function that changes nothing and
-    calls no step. A run that returns, or goes on as new, first lets the updates end that it has taken on; where it
-    fails or is cancelled, they are cancelled. Outside of any run it is the plain function.
+    and what it returns, or raises, is the caller's answer. `validate`, a plain function that changes nothing and calls
+    no step, is called first with the same arguments: if it raises, the update is refused, and nothing of it is recorded
+    in the journal. Before a run returns, or continues as new, it finishes the updates that it has begun; if it fails or
+    is cancelled, they are cancelled. Outside of any run it is the plain function.
     """
 
     def register(given: Callable[..., Any]) -> Callable[..., Any]:

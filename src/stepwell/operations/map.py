@@ -30,10 +30,10 @@ _ALL: Final = 100.0
 
 
 class ItemResult(msgspec.Struct, Generic[T, D], frozen=True, eq=False):
-    """What became of one item of a `map` that bears failures.
+    """The outcome of one item of a `map` that tolerates failures.
 
     `index` is its place, from 0. `status` is ``"done"`` with a `value`, ``"failed"`` with an `error`, or ``"skipped"``
-    where `enough` others were done before.
+    if `enough` others were done before.
     """
 
     index: int
@@ -103,12 +103,13 @@ async def map(
 ) -> list[Any]:
     """Call a step or a workflow on each of `items`, at most `limit` at a time, and return the results in order.
 
-    The first failure cancels what is under way and is raised, alone.
+    The first failure cancels the calls under way, and is raised, alone.
 
-    With `tolerate`, a number or a part such as ``"10%"`` (rounded down), so many failures are borne, and with `enough`
-    it returns as soon as so many are done, cancels what is under way, and bears as many failures as leave that
-    possible. With either, the results are `ItemResult`s, which say what became of each item; `MapFailed` is raised, a
-    group of the failures so far, as soon as there are too many, and what is under way is cancelled.
+    With `tolerate`, a number or a share such as ``"10%"`` (rounded down), that many failures are tolerated. With
+    `enough`, it returns as soon as that many items are done, cancels the calls under way, and tolerates failures as
+    long as `enough` can still be reached. With either, the results are `ItemResult`s, one for each item. As soon as
+    there are too many failures, the calls under way are cancelled and `MapFailed` is raised, a group of the failures so
+    far.
     """
     run = calling_run("map()")
     definition, first, named = unwrapped(function, (), {})

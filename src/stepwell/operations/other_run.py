@@ -99,7 +99,7 @@ class RunHandle:
 
 
 class OtherRun(RunHandle):
-    """A run of the file, whoever started it: see `get_run`."""
+    """Any run of the file; see `get_run`."""
 
     async def result(self, timeout: float | timedelta | None = None, *, type: Any = Any) -> Any:
         """Wait for its end and return its result as `type`; raises what it failed with, or `RunCancelled`.
@@ -131,7 +131,7 @@ async def within(
 
 
 def get_run(id: str) -> OtherRun:
-    """Return the handle of another run, by its id, for workflow code; nothing is looked up before it is asked."""
+    """Return the handle of another run, by its id, for workflow code; nothing is looked up before you use it."""
     run = calling_run("get_run()")
     if check_id(id) == run.run_id:
         raise InvalidArgument(f"run {id!r} asks for a handle of itself; current() tells about it")

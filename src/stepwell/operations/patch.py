@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def patched(name: str) -> bool:
     """Tell whether this run takes the new path of a change to the workflow's code.
 
-    Guard what you add, remove or reorder with ``if patched("what-changed"):``. Runs that had passed this place
-    before the change get False for ever and replay as they were recorded; all others get True, which is recorded.
+    Guard what you add, remove or reorder with ``if patched("what-changed"):``. Runs that passed this line before the
+    change always get False, and replay as they were recorded; all other runs get True, which is recorded.
     """
     run = calling_run("patched()")
     check_name(name, "the name of a patch")

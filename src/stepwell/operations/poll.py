@@ -52,16 +52,17 @@ async def poll_until(
     every: float | timedelta,
     timeout: float | timedelta | None = None,
 ) -> Any:
-    """Call a step again and again until what it returns fits, and return that.
+    """Call a step again and again until its result satisfies a condition, and return that result.
 
-    - `until` is asked about each result: a plain function, quick and without effects. What it raises is raised here.
-    - `every`: seconds, or a timedelta, from one try to the next, counted from the first: the rhythm goes on through
-      crashes and restarts, and a try that takes longer than that leaves out what it missed.
-    - `timeout`: for all tries together. At that time it is tried once more; then `PollTimeout` is raised here.
+    - `until`: the condition, a plain function of the result, quick and without effects. What it raises is raised here.
+    - `every`: seconds, or a timedelta, from one call to the next, counted from the first call, also over crashes and
+      restarts. Calls that were missed, for example because one took longer than that, are left out.
+    - `timeout`: for all calls together. When it has passed, the step is called once more; then `PollTimeout` is raised.
 
-    However many tries there are, they cost one row of the file and one entry of the journal. A try that fails is
-    repeated as the step's retry policy says, whose attempts are counted anew for each try. Arguments by name go into a
-    `functools.partial`. Raises what the step raised for good, and `InvalidArgument` for what cannot be polled.
+    However many calls there are, they cost one row of the file and one entry of the journal. A call that fails is
+    repeated as the step's retry policy says, whose attempts are counted anew for each call. Arguments by name go into a
+    `functools.partial`. Raises the step's error when its attempts are spent, and `InvalidArgument` for what cannot be
+    polled.
     """
     run = calling_run("poll_until()")
     definition, first, named = unwrapped(step, (), {})

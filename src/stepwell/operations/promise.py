@@ -112,9 +112,9 @@ def promise(
 ) -> Promise[Any]:
     """Promise a value of `type` that somebody outside gives: hand its `token` out, then await it.
 
-    `Engine.resolve` and `Engine.reject` take the token, in any process, once. Nothing that the run does gets out before
-    the promise is recorded. After `timeout` (seconds or a timedelta) it cannot be answered any more: awaiting it raises
-    `PromiseTimedOut`, or returns `default` where one is given. `form` says how a person is asked.
+    `Engine.resolve` and `Engine.reject` take the token, in any process, once. The promise is recorded before any effect
+    of the run that could reveal the token. After `timeout` (seconds or a timedelta) it cannot be answered any more:
+    awaiting it raises `PromiseTimedOut`, or returns `default` where one is given. `form` says how a person is asked.
     """
     return Promise(*begin("promise()", type, timeout, default, form))
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 async def publish(key: str, value: object) -> None:
     """Publish a value under `key`, in place of an earlier one; `Run.value` reads it, or waits for it.
 
-    In a workflow it is published exactly once, with the commit of what else the code does. In a step it is published at
-    once: when this returns, it survives power loss.
+    In a workflow it is published exactly once, in the commit with the code's other progress. In a step it is published
+    at once: when this returns, it survives power loss.
     """
     run = calling_run_or_none()
     if run is None and (speaker := speaker_here()) is not None:

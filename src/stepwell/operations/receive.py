@@ -44,8 +44,8 @@ async def receive(name: str, type: Any = Any, *, timeout: float | timedelta | No
     """Wait for the next message called `name` and return its value, as `type`.
 
     Messages of one name arrive in the order in which they were sent, each exactly once. After `timeout` (seconds or a
-    timedelta) without one, return `default`; use `asyncio.timeout` for an exception instead. A `timeout` of 0 takes
-    what is there already.
+    timedelta) without one, return `default`; for an exception instead, use `asyncio.timeout`. A `timeout` of 0
+    returns a message only if one is there already.
     """
     run = calling_run("receive()")
     check_name(name, "the name of a message")

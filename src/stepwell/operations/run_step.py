@@ -137,14 +137,14 @@ async def run_step(
     anything, since they are not recorded; a replay checks the order of the calls and their names.
 
     - `name`: what the journal calls it; the same in every replay.
-    - `type`: the type of the result; without it, what the callable's return annotation says. Where neither says
-      anything, the result must be plain JSON data.
+    - `type`: the type of the result; without it, the callable's return annotation. Without either, the result must be
+      plain JSON data.
     - `retry`, `timeout`, `deadline`, `delivery`, `limit`, `heartbeat_timeout`: as for `stepwell.step`. A callable
       cannot be isolated.
     - `summary`: a line for people, shown with the step in the journal while it executes and after that.
 
-    Raises what the callable raised in its last attempt, `DefinitionError` for what is no callable, is a step or
-    workflow already, or cannot be called with these arguments, and `InvalidArgument` for an unusable option.
+    Raises what the callable raised in its last attempt; `DefinitionError` if it is not callable, is a step or workflow
+    already, or cannot be called with these arguments; `InvalidArgument` for an unusable option.
     """
     run = calling_run("run_step()")
     check_name(name, "the name of a step")

@@ -198,7 +198,7 @@ async def _call(run: Execution, undo: _Undo) -> None:
 
 
 class Saga(Compensations):
-    """A block of work that is undone where it does not get through: ``async with stepwell.saga() as saga``."""
+    """A block of work that is undone if it fails or is cancelled: ``async with stepwell.saga() as saga``."""
 
     __slots__ = ()
 
@@ -216,7 +216,7 @@ class Saga(Compensations):
 
 
 def saga() -> Saga:
-    """Make a block of work that is undone where it does not get through; use it with ``async with``.
+    """Make a block of work that is undone if it fails or is cancelled; use it with ``async with``.
 
     An exception that leaves the block, and a cancellation of the run, have everything called that was registered with
     `Saga.undo`, in reverse, each to its end; then the exception goes on. Where some of that failed, the others are

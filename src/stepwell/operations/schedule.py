@@ -25,7 +25,7 @@ _received: Final[WeakKeyDictionary[DeterministicLoop, dict[str, Any]]] = WeakKey
 
 
 def scheduled_at() -> datetime | None:
-    """Return the tick that the run is of, in UTC, whenever the run began; None in a run that no schedule started."""
+    """Return the time of the tick that started this run, in UTC; None in a run that no schedule started."""
     found = tick_of(calling_run("scheduled_at()").run_id)
     return None if found is None else found[1]
 
@@ -37,12 +37,12 @@ async def last_result(type: Any = Any) -> Any: ...
 
 
 async def last_result(type: Any = Any) -> Any:
-    """Return what the last run of the schedule that completed before this one returned, as `type`; None without one."""
+    """Return the result of the last run of the schedule that completed before this one, as `type`; None without one."""
     return await _handed("last_result()", LAST_RESULT, type)
 
 
 async def last_failure() -> str | None:
-    """Return the error of the last run of the schedule, in words, where it failed; None where it did not."""
+    """Return the error of the last run of the schedule as text, if that run failed, else None."""
     failure: str | None = await _handed("last_failure()", LAST_FAILURE, str)
     return failure
 

@@ -44,7 +44,7 @@ async def send(run_id: str, name: str, value: object = None, *, key: str | None 
     """Send a message to another run, exactly once, together with the progress of this one.
 
     `key`: a second message with the same key to the same run is dropped. Raises `RunNotFound`, and `RunEnded` for a run
-    that is over.
+    that has ended.
     """
     run = calling_run("send()")
     check_id(run_id)

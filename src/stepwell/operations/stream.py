@@ -80,14 +80,14 @@ class StreamSettings(Generic[T]):
 
 
 class Stream(StreamSettings[T]):
-    """A stream of the run whose code this is: that of a workflow, or of a step. `stepwell.stream` makes it."""
+    """A stream of the calling run, for the code of its workflow and of its steps. `stepwell.stream` makes it."""
 
     async def write(self, value: T) -> None:
         """Add an item.
 
-        In a workflow it is written exactly once, with the commit of what else the code does; in a step at once, and
-        when this returns it survives power loss. Raises `StreamClosed`, `StreamFull`, `SerializationError`; in a step
-        whose result nobody wants any more, `StepwellError`.
+        In a workflow it is written exactly once, in the commit with the code's other progress. In a step it is written
+        at once, and survives power loss when this returns. Raises `StreamClosed`, `StreamFull`, `SerializationError`;
+        in an attempt that was given up, `StepwellError`.
         """
         await self._write((value,), closes=False)
 
@@ -98,7 +98,7 @@ class Stream(StreamSettings[T]):
             await self._write(items, closes=False)
 
     async def close(self) -> None:
-        """Say that nothing more comes: whoever reads it comes to the end. A stream ends with its run anyway."""
+        """End the stream: readers come to the end after its last item. A stream also ends with its run."""
         await self._write((), closes=True)
 
     async def _write(self, values: tuple[T, ...], *, closes: bool) -> None:
@@ -116,10 +116,10 @@ def stream(name: str, type: Any = Any, *, keep: int | None = None, limit: int = 
 
 
 def stream(name: str, type: Any = Any, *, keep: int | None = None, limit: int = MAX_STREAM_ITEMS) -> Stream[Any]:
-    """Return the stream of this name of the run whose code this is, to write to: in a workflow, or in a step.
+    """Return the stream of this name of the calling run, to write to; in the code of a workflow, or of a step.
 
-    Items are of `type`; without it, each as what it is. A stream holds up to `limit` items, beyond which writing raises
-    `StreamFull`. With `keep` it has no such limit: the last so many items stay at least, older ones are deleted.
+    Items are converted as `type`; without it, as their own types. A stream holds up to `limit` items; a further write
+    raises `StreamFull`. With `keep` there is no limit: at least the last `keep` items stay, and older ones are deleted.
     """
     return Stream(name, type, keep, limit)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 async def sleep_until(when: datetime) -> None:
-    """Wait, durably, until `when`, an aware datetime; return at once where that has passed."""
+    """Wait, durably, until `when`, an aware datetime; return at once if that has passed."""
     run = calling_run("sleep_until()")
     seconds = _timestamp(when)
     if run.ahead:

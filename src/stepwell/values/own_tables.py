@@ -11,10 +11,10 @@ Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any]
 
 
 class Rows(list[Row]):
-    """All rows that a statement gave: a list of tuples, which can also be taken like those of a cursor.
+    """All rows that a statement returned: a list of tuples, which can also be fetched like those of a cursor.
 
-    `columns` are the names of the columns, also where there are no rows. Of several statements it has the rows of all
-    and the columns of the last one that gives any.
+    `columns` are the names of the columns, even if there are no rows. For several statements, it has the rows of all
+    and the columns of the last one that returns any.
     """
 
     __slots__ = ("_taken", "columns")
@@ -52,7 +52,7 @@ class Rows(list[Row]):
 
 
 class Connection(Protocol):
-    """What a ``@transaction`` is given first, and what ``engine.transaction()`` gives: the user's tables in the file.
+    """What a ``@transaction`` gets first, and what ``engine.transaction()`` returns: the user's tables in the file.
 
     It reaches the user's own tables only. Stepwell's tables, transaction control, ATTACH and PRAGMA are refused with
     `TransactionError`, and so is any use after the transaction has ended or from another thread.
