@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     notes = [f"{system.name}: {system.note}" for system in systems if system.note]
     _print(figures, raw, facts, notes)
-    path = report.write(options.results, report.to_json(figures, raw, facts, notes))
+    sizes = {system.name: system.sizes for system in systems}
+    path = report.write(options.results, report.to_json(figures, sizes, raw, facts, notes))
     print(f"\nWritten to {path}")
     return 0
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import apsw
 
-from bench.figures import Figure
+from bench.figures import Figure, Sizes
 
 ROOT = Path(__file__).parent.parent
 
@@ -119,14 +119,19 @@ def table(figures: Sequence[Figure], peers: Mapping[str, Sequence[Figure]]) -> s
 
 
 def to_json(
-    figures: Mapping[str, Sequence[Figure]], raw: dict[str, float], facts: dict[str, Any], notes: Sequence[str]
+    figures: Mapping[str, Sequence[Figure]],
+    sizes: Mapping[str, Sizes],
+    raw: dict[str, float],
+    facts: dict[str, Any],
+    notes: Sequence[str],
 ) -> dict[str, Any]:
-    """Return all of a run of the benchmarks as JSON data."""
+    """Return all of a run of the benchmarks as JSON data; `bench.readme` makes the README's rows of it."""
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         **facts,
         "raw": raw,
         "notes": list(notes),
+        "sizes": {name: asdict(each) for name, each in sizes.items()},
         "systems": {
             name: [{**asdict(one), "reached": one.reached} for one in found] for name, found in figures.items()
         },

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from bench import __main__ as command
-from bench import baseline, large, several
+from bench import baseline, large, readme, several
 from bench.figures import TINY, Figure, System, figure
 from bench.measure import Facts, Process, in_turns, percentile
 from bench.queues import Line
@@ -41,6 +41,23 @@ def test_each_workload_measures_and_writes_its_figures(
     assert any(one["reached"] is not None for one in figures), "a workload has something to reach"
     printed = capsys.readouterr().out
     assert all(one["what"] in printed for one in figures)
+
+
+def test_the_rows_of_the_readme_follow_from_the_results_and_name_the_best_peer(tmp_path: Path) -> None:
+    data = measure(tmp_path, "W1", "W5", "W7")
+    ours = data["systems"]["stepwell"]
+    for name, share, runs in (("slow", 2.0, 5), ("quick", 0.5, 3)):
+        data["systems"][name] = [one | {"value": one["value"] * share} for one in ours if one["workload"] != "W7"]
+        data["sizes"][name] = {"midway_runs": runs}
+    head, _, steps, killed, grown = readme.rows(data)
+    assert [cell.strip() for cell in head.split("|")[2:-1]] == ["Stepwell", "beside raw SQLite", "the best peer"]
+    assert steps.startswith("| one step after another, p50 | ")
+    assert f"| quick: {min(one['value'] for one in ours if one['workload'] == 'W1') / 2:.2f}"[:-1] in steps
+    assert killed.startswith("| 5 runs killed half-way, all done again | ")
+    assert killed.endswith(" for 3 runs |")  # it is not a figure of the same size
+    assert grown.startswith("| growth of the file per small step | ")
+    assert grown.endswith(" bytes | | |")
+    assert readme.main([str(tmp_path / "latest.json")]) == 0
 
 
 def test_the_results_tell_the_machine_its_load_and_the_raw_baseline(tmp_path: Path) -> None:
