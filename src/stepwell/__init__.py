@@ -4,9 +4,10 @@ The public names, nothing else. Each is imported when it is first used, so that 
 or a command line that only prints its help, does not wait for asyncio and SQLite.
 """
 
-import gc
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from stepwell.importing import without_collector
 
 if TYPE_CHECKING:
     from stepwell import sync
@@ -278,14 +279,8 @@ def __getattr__(name: str) -> Any:
         return import_module("stepwell.sync")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'stepwell' has no attribute {name!r}")
-    # What is imported stays. The collector, which would look through it a hundred times meanwhile, waits: 5 % less.
-    collects = gc.isenabled()
-    gc.disable()
-    try:
+    with without_collector():
         value = getattr(import_module(_HOME_OF[name]), name)
-    finally:
-        if collects:
-            gc.enable()
     globals()[name] = value
     return value
 

@@ -30,7 +30,7 @@ LAYERS: list[list[str]] = [
     ["stepwell.values"],
     ["stepwell.model"],
     ["stepwell.audit_hook"],
-    ["stepwell.errors", "stepwell.package"],
+    ["stepwell.errors", "stepwell.importing", "stepwell.package"],
     ["stepwell.shown"],
 ]
 

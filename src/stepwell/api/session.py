@@ -39,6 +39,7 @@ from stepwell.errors import (
     WorkflowIOError,
 )
 from stepwell.executors.imported_script import check_may_open
+from stepwell.importing import without_collector
 from stepwell.model.acts import Actor
 from stepwell.model.clock import Clock, to_seconds
 from stepwell.model.names import check_id
@@ -65,9 +66,10 @@ def open_store(path: str | os.PathLike[str], durability: Durability) -> Store:
         raise InvalidArgument(f"{path.split('@')[-1]!r}: PostgreSQL is not supported yet; give the path of a file")
     check_may_open()
     # Imported here and not at the top: `import stepwell` must stay cheap for those who only define workflows.
-    from stepwell import audit_hook
-    from stepwell.runtime import io_guard
-    from stepwell.store.sqlite.store import SqliteStore
+    with without_collector():
+        from stepwell import audit_hook
+        from stepwell.runtime import io_guard
+        from stepwell.store.sqlite.store import SqliteStore
 
     store = SqliteStore.open(path, durability=durability)
     io_guard.listen(audit_hook.add_listener)

@@ -7,16 +7,13 @@ committed. What is to be refused is refused before anything is added: the functi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import assert_never
+from functools import cached_property
+from typing import TYPE_CHECKING, assert_never
 
 from stepwell.errors import StepwellError, StoreError, StoreUnavailable
-from stepwell.runtime.archiving import Archiving
 from stepwell.runtime.bulk_requests import BulkRequests
-from stepwell.runtime.fork_requests import ForkRequests
 from stepwell.runtime.pause_requests import PauseRequests
 from stepwell.runtime.promise_requests import PromiseRequests
-from stepwell.runtime.purging import Purging
-from stepwell.runtime.queue_requests import QueueRequests
 from stepwell.runtime.requests import (
     AnswerPromise,
     ArchiveRuns,
@@ -53,7 +50,6 @@ from stepwell.runtime.requests import (
     Waiting,
 )
 from stepwell.runtime.retry_requests import RetryRequests
-from stepwell.runtime.rewind_requests import RewindRequests
 from stepwell.runtime.run_requests import RunRequests
 from stepwell.runtime.schedule_requests import (
     BackfillSchedule,
@@ -64,20 +60,28 @@ from stepwell.runtime.schedule_requests import (
     ScheduleRequests,
     TriggerSchedule,
 )
-from stepwell.runtime.settle_requests import SettleRequests
-from stepwell.runtime.stream_requests import StreamRequests
-from stepwell.runtime.update_requests import UpdateRequests
 from stepwell.runtime.waiters import Waiters
 from stepwell.runtime.write_turn import WriteTurn
 from stepwell.store.store import Store
 from stepwell.worker.unit_of_work import Reply
 from stepwell.worker.worker import Worker
 
+if TYPE_CHECKING:  # see `RequestGate`
+    from stepwell.runtime.archiving import Archiving
+    from stepwell.runtime.fork_requests import ForkRequests
+    from stepwell.runtime.purging import Purging
+    from stepwell.runtime.queue_requests import QueueRequests
+    from stepwell.runtime.rewind_requests import RewindRequests
+    from stepwell.runtime.settle_requests import SettleRequests
+    from stepwell.runtime.stream_requests import StreamRequests
+    from stepwell.runtime.update_requests import UpdateRequests
+
 
 class RequestGate:
     """Serves requests, each by the function that is for its kind; belongs to the worker's thread.
 
-    `later` queues an event: what would take long is done in pieces.
+    `later` queues an event: what would take long is done in pieces. Who serves the rarer requests is imported and made
+    with the first of them: these eight are 6 million instructions of every start of a process, one in a hundred.
     """
 
     def __init__(
@@ -89,24 +93,68 @@ class RequestGate:
         later: Callable[[Event], None],
     ) -> None:
         inspector = store.inspector
+        self._worker = worker
+        self._store = store
+        self._write_turn = write_turn
+        self._later = later
         self._runs = runs = RunRequests(worker, store.reads)
         self._retries = retries = RetryRequests(worker, inspector, runs, later)
         self._pauses = pauses = PauseRequests(worker)
         #: Acts on many runs; also those that another worker did not finish.
         self.bulk = BulkRequests(worker, inspector, runs, retries, pauses, later)
         self._promises = PromiseRequests(worker)
-        self._updates = UpdateRequests(worker, waiters, later)
-        self._rewinds = RewindRequests(worker, retries)
-        self._forks = ForkRequests(worker, inspector)
-        self._settles = SettleRequests(worker, retries)
-        self._streams = StreamRequests(worker)
-        self._queues = QueueRequests(worker, store.reads, later)
-        self._purging = Purging(worker, store, write_turn, later)
-        self._archiving = Archiving(worker, store, write_turn, later)
         self._schedules = ScheduleRequests(worker)
         self._waiters = waiters
         #: Why commits are held back until the store is tried again: the disk is full, or had an error, or is locked.
         self.unavailable: StoreUnavailable | None = None
+
+    @cached_property
+    def _updates(self) -> UpdateRequests:
+        from stepwell.runtime.update_requests import UpdateRequests
+
+        return UpdateRequests(self._worker, self._waiters, self._later)
+
+    @cached_property
+    def _rewinds(self) -> RewindRequests:
+        from stepwell.runtime.rewind_requests import RewindRequests
+
+        return RewindRequests(self._worker, self._retries)
+
+    @cached_property
+    def _forks(self) -> ForkRequests:
+        from stepwell.runtime.fork_requests import ForkRequests
+
+        return ForkRequests(self._worker, self._store.inspector)
+
+    @cached_property
+    def _settles(self) -> SettleRequests:
+        from stepwell.runtime.settle_requests import SettleRequests
+
+        return SettleRequests(self._worker, self._retries)
+
+    @cached_property
+    def _streams(self) -> StreamRequests:
+        from stepwell.runtime.stream_requests import StreamRequests
+
+        return StreamRequests(self._worker)
+
+    @cached_property
+    def _queues(self) -> QueueRequests:
+        from stepwell.runtime.queue_requests import QueueRequests
+
+        return QueueRequests(self._worker, self._store.reads, self._later)
+
+    @cached_property
+    def _purging(self) -> Purging:
+        from stepwell.runtime.purging import Purging
+
+        return Purging(self._worker, self._store, self._write_turn, self._later)
+
+    @cached_property
+    def _archiving(self) -> Archiving:
+        from stepwell.runtime.archiving import Archiving
+
+        return Archiving(self._worker, self._store, self._write_turn, self._later)
 
     def serve(self, asked: Asked) -> None:
         """Serve a request, or tell its caller why not; an event."""

@@ -1,4 +1,4 @@
--- What the scripts 1 to 7 make of an empty file, for new files to begin with: without the tables that later
+-- What the scripts 1 to 8 make of an empty file, for new files to begin with: without the tables that later
 -- scripts build anew. Made from the scripts, by tests/store/test_baseline.py, which compares the two. Do not edit.
 
 CREATE TABLE stepwell_journal (
@@ -148,7 +148,8 @@ CREATE TABLE stepwell_queues (
     unconfirmed INTEGER NOT NULL DEFAULT 0 CHECK (unconfirmed >= 0),
     last_start_at INTEGER NOT NULL DEFAULT 0,
     -- Counts up: the order of waiting (place of an entry) and of turns (turn of a lane), independent of any clock.
-    tickets INTEGER NOT NULL DEFAULT 0,
+    tickets INTEGER NOT NULL DEFAULT 0, partition_per_worker INTEGER CHECK (partition_per_worker >= 1), partition_rate_limit INTEGER CHECK (partition_rate_limit >= 1), partition_rate_per INTEGER
+    CHECK (partition_rate_per >= 1 AND (partition_rate_limit IS NULL) = (partition_rate_per IS NULL)),
     CHECK ((rate_limit IS NULL) = (rate_per IS NULL)),
     CHECK (kind = 'queue' OR (per_worker IS NULL AND partition_concurrency IS NULL AND delayed = 0))
 ) STRICT, WITHOUT ROWID;
@@ -205,15 +206,13 @@ CREATE TABLE stepwell_lanes (
     -- 1: that is as many as the queue's partition_concurrency.
     blocked INTEGER NOT NULL CHECK (blocked = 0 OR blocked = 1),
     -- The partition with the lowest turn is the next to give an entry.
-    turn INTEGER NOT NULL,
+    turn INTEGER NOT NULL, opens_at INTEGER CHECK (opens_at IS NULL OR blocked = 1),
     PRIMARY KEY (queue, partition, workflow)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX stepwell_lanes_open ON stepwell_lanes (queue, workflow, turn) WHERE waiting > 0 AND blocked = 0;
 
 CREATE INDEX stepwell_lanes_busy ON stepwell_lanes (queue) WHERE busy > 0;
-
-CREATE INDEX stepwell_lanes_idle ON stepwell_lanes (queue) WHERE waiting = 0 AND busy = 0 AND partition <> '';
 
 CREATE TABLE stepwell_starts (
     -- The starts that a rate has to heed; deleted once they have left the window.
@@ -802,3 +801,65 @@ JOIN stepwell_runs AS run ON run.key = message.run;
 CREATE INDEX stepwell_workers_by_versions ON stepwell_workers (epoch) WHERE versions IS NOT NULL AND ended_at IS NULL;
 
 CREATE INDEX stepwell_runs_by_version ON stepwell_runs (workflow, version) WHERE version IS NOT NULL AND ended_at IS NULL;
+
+CREATE TABLE stepwell_progress (
+    -- How far the operations of runs are, by their own account; written over in place, so an operation has one row, however
+    -- often it says something. It stays when the operation has ended, and goes with its run.
+    run INTEGER NOT NULL REFERENCES stepwell_runs (key),
+    -- Of a map the first operation that it called.
+    op INTEGER NOT NULL CHECK (op >= 1),
+    -- 'step': an attempt said it. 'map': counted. 'poll': a step that is repeated until what it returns fits; `done` are the
+    -- attempts that returned something else.
+    kind TEXT NOT NULL CHECK (kind = 'step' OR kind = 'map' OR kind = 'poll'),
+    name TEXT NOT NULL CHECK (name <> ''),
+    -- The attempt that said it last; 0 for a map.
+    attempt INTEGER NOT NULL CHECK (attempt >= 0),
+    done ANY NOT NULL CHECK (typeof(done) IN ('integer', 'real')),
+    -- What `done` will be in the end; NULL: nobody knows.
+    total ANY CHECK (typeof(total) IN ('integer', 'real', 'null')),
+    -- How many items of a map failed.
+    failed INTEGER NOT NULL DEFAULT 0 CHECK (failed >= 0),
+    note TEXT,
+    began_at INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    -- When a poll is due again.
+    next_at INTEGER CHECK (next_at IS NULL OR kind = 'poll'),
+    -- 1: the operation has ended.
+    ended INTEGER NOT NULL DEFAULT 0 CHECK (ended = 0 OR ended = 1),
+    PRIMARY KEY (run, op, kind)
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW stepwell_progress_view AS
+-- Progress for human eyes.
+SELECT
+    run.id AS run_id,
+    progress.op AS op,
+    progress.kind AS kind,
+    progress.name AS name,
+    nullif(progress.attempt, 0) AS attempt,
+    progress.done AS done,
+    progress.total AS total,
+    progress.failed AS failed,
+    progress.note AS note,
+    strftime('%Y-%m-%dT%H:%M:%fZ', (progress.began_at - run.ahead) / 1e6, 'unixepoch') AS began_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', (progress.at - run.ahead) / 1e6, 'unixepoch') AS at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', (progress.next_at - run.ahead) / 1e6, 'unixepoch') AS next_at,
+    progress.ended AS ended
+FROM stepwell_progress AS progress
+JOIN stepwell_runs AS run ON run.key = progress.run;
+
+CREATE TABLE stepwell_partition_starts (
+    -- The starts that the rate of a partition has to heed, as stepwell_starts are for that of a queue.
+    queue TEXT NOT NULL REFERENCES stepwell_queues (name),
+    partition TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    run INTEGER NOT NULL,
+    PRIMARY KEY (queue, partition, at, run)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX stepwell_partition_starts_by_time ON stepwell_partition_starts (queue, at);
+
+CREATE INDEX stepwell_lanes_opening ON stepwell_lanes (queue, opens_at) WHERE opens_at IS NOT NULL;
+
+CREATE INDEX stepwell_lanes_idle ON stepwell_lanes (queue)
+    WHERE waiting = 0 AND busy = 0 AND partition <> '' AND opens_at IS NULL;
