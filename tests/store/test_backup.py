@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import os
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,16 +20,20 @@ import pytest
 from stepwell import (
     AsyncEngine,
     Engine,
+    FileInUse,
     FileNotUsable,
     InvalidArgument,
     Queue,
     StorageFull,
     publish,
     receive,
+    restore,
     step,
     verify,
     workflow,
 )
+from stepwell.store.sqlite.file import copying
+from stepwell.store.sqlite.file.connecting import translate
 
 LINE = Queue("backup.line", concurrency=1)
 LONG = "long " * 2000
@@ -136,6 +144,123 @@ def test_nothing_is_overwritten_unless_that_is_said(orders: Path) -> None:
         assert target.read_text() == "something dear"
         engine.backup(target, overwrite=True)
     assert verify(target).ok
+
+
+def test_a_target_that_the_system_refuses_is_refused_in_words(orders: Path) -> None:
+    target = orders.with_name("x" * 250)  # a name of its own, and too long with any ending
+    with Engine(orders, workflows=[]) as engine, pytest.raises(FileNotUsable, match="cannot be written: File name too"):
+        engine.backup(target)
+
+
+@pytest.mark.parametrize("name", ["copy.db", "copy.db.gz"])
+def test_a_disk_that_becomes_full_meanwhile_leaves_nothing_and_says_whose_it_is(
+    orders: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_paths: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(copying, "publish", full)
+    target = orders.with_name(name)
+    with Engine(orders, workflows=[]) as engine, pytest.raises(StorageFull, match=f"{name}' is full"):
+        engine.backup(target)
+    assert not [*orders.parent.glob("copy*")]
+
+
+def test_what_is_told_the_progress_may_fail(orders: Path) -> None:
+    def fails(*_told: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "nobody listens")
+
+    with Engine(orders, workflows=[]) as engine, pytest.raises(BrokenPipeError):
+        engine.backup(orders.with_name("copy.db"), progress=fails)
+    assert not [*orders.parent.glob("copy*")]
+
+
+def test_no_room_to_unpack_is_no_damage(orders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = orders.with_name("copy.db.gz")
+    with Engine(orders, workflows=[]) as engine:
+        engine.backup(packed)
+
+    def full(*_files: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(StorageFull, match="was not unpacked: the disk of"):
+        verify(packed)
+
+
+def test_no_room_for_the_index_of_the_log_is_a_full_disk(tmp_path: Path) -> None:
+    class NoIndex(apsw.IOError):
+        extendedresult = apsw.SQLITE_IOERR_SHMSIZE
+
+    assert isinstance(translate(NoIndex("disk I/O error"), str(tmp_path)), StorageFull)
+
+
+def test_two_backups_at_once_do_not_write_into_one_another(orders: Path) -> None:
+    target = orders.with_name("copy.db")
+    refused: list[str] = []
+    with Engine(orders, workflows=[]) as engine:
+
+        def second(*_told: object) -> None:
+            with pytest.raises(FileInUse) as caught:
+                engine.backup(target, overwrite=True)
+            refused.append(str(caught.value))
+
+        engine.backup(target, progress=second)
+        assert {text.partition(";")[0] for text in refused} == {
+            f"A backup to {str(target)!r} is under way already (in this process)"
+        }
+        assert verify(target).ok
+        engine.backup(target, overwrite=True)
+    assert not [*orders.parent.glob("*-partial*")]
+
+
+#: Makes a backup, and stands still in its middle until it is told to go on.
+STANDS_STILL = """
+import sys
+from stepwell import Engine
+
+with Engine(sys.argv[1], workflows=[]) as engine:
+    told = []
+    engine.backup(sys.argv[2], progress=lambda *_: told or (told.append(1), print("half", flush=True), input()))
+"""
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_backup_that_another_process_makes_is_left_alone_until_it_or_that_process_has_ended(
+    orders: Path, dies: bool
+) -> None:
+    target = orders.with_name("copy.db")
+    line = [sys.executable, "-c", STANDS_STILL, str(orders), str(target)]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "half\n"
+        with Engine(orders, workflows=[]) as engine:
+            with pytest.raises(FileInUse, match=f"under way already .in process {other.pid}.; this one wrote nothing"):
+                engine.backup(target, overwrite=True)
+            if dies:
+                other.kill()
+            other.communicate("\n", timeout=60)
+            assert target.exists() is not dies
+            engine.backup(target, overwrite=True)
+    assert verify(target).ok
+    assert not [*orders.parent.glob("*-partial*")]
+
+
+def test_a_restore_that_is_refused_leaves_alone_the_one_that_is_under_way(orders: Path) -> None:
+    copy = orders.with_name("copy.db")
+    with Engine(orders, workflows=[]) as engine:
+        engine.backup(copy)
+    refusals: list[object] = []
+
+    def second(*_told: object) -> None:
+        with pytest.raises(FileInUse) as caught:
+            restore(copy, orders)
+        refusals.append(caught)
+
+    restore(copy, orders, progress=second)
+    assert refusals
+    assert verify(orders).ok
 
 
 @pytest.mark.parametrize(

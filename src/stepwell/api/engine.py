@@ -249,7 +249,8 @@ class Engine(Scheduling, Starter):
         when the backup began. It gets its name only after it has been checked as by `stepwell.verify` and synced to the
         disk. Nobody waits for it; the log grows meanwhile. `progress` is called with the name of the present stage, how
         much of it is done, and how much there is (0 and 0 if unknown). Raises `InvalidArgument` if `target` exists and
-        `overwrite` is not set, `StorageFull` if there is no room, `FileNotUsable` if the file is damaged.
+        `overwrite` is not set, `FileInUse` while another backup to it is under way, `StorageFull` if there is no room,
+        `FileNotUsable` if the file is damaged or the target cannot be written.
         """
         from stepwell.api.backup import back_up
 

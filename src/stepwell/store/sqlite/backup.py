@@ -9,6 +9,7 @@ A backup is one file that needs no other, or the same compressed by gzip (the en
 
 from __future__ import annotations
 
+import errno
 import glob
 import gzip
 import os
@@ -33,6 +34,7 @@ from stepwell.store.sqlite.file.connecting import (
     set_pragmas,
     translate,
 )
+from stepwell.store.sqlite.file.sole_writer import sole_writer
 from stepwell.store.sqlite.peers.membership import Membership
 from stepwell.store.sqlite.statements import SQL
 from stepwell.store.sqlite.verify import Findings, findings
@@ -47,6 +49,8 @@ _BEFORE: Final = "-before-restore-"
 _CHUNK_BYTES: Final = 1024 * 1024
 #: gzip's quickest level: payloads are text, and half a minute more for a tenth less is nobody's choice in a backup.
 _LEVEL: Final = 1
+#: What the system says where there is no room, or none for this user.
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def back_up(
@@ -55,12 +59,20 @@ def back_up(
     """Copy the file at `path` to `target`, look through the copy, and give it its name; return that and what is in it.
 
     Raises `InvalidArgument` where `target` is there already or is the file itself, `StorageFull` where it has no room,
-    `FileNotUsable` where there is no file, or a damaged one: then no backup is left.
+    `FileNotUsable` where there is no file, or a damaged one: then no backup is left; `FileInUse` where another backup
+    to `target` is under way.
     """
     check_library(apsw.sqlite_lib_version())
     real = _existing(path)
     final = os.path.realpath(target)
     _check_target(real, final, overwrite=overwrite)
+    with _telling(final), sole_writer(final + _PARTIAL, final):
+        # Again: what others made meanwhile stands, too.
+        _check_target(real, final, overwrite=overwrite)
+        return final, _made(real, final, readable, progress)
+
+
+def _made(real: str, final: str, readable: Callable[[bytes], bool], progress: Progress) -> Findings:
     partial = final + _PARTIAL
     copying.discard(partial)
     try:
@@ -81,11 +93,28 @@ def back_up(
             partial = _compressed(partial, progress)
         copying.publish(partial, final)
     except apsw.Error as error:
-        raise translate(error, real) from error
+        raise translate(error, final if isinstance(error, apsw.FullError) else real) from error
     finally:
         copying.discard(final + _PARTIAL)
         copying.discard(final + _PARTIAL + COMPRESSED)
-    return final, found
+    return found
+
+
+@contextmanager
+def _telling(made: str) -> Generator[None]:
+    """Say in our words what the system says of the file that is being made."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFull(
+                f"The disk of {made!r} is full. Free some space, or give another path; nothing was changed."
+            ) from error
+        if not str(error.filename).startswith(made):  # what `progress` raises, say
+            raise
+        raise FileNotUsable(
+            f"{made!r} cannot be written: {error.strerror}. Give another path, or change the folder's rights."
+        ) from error
 
 
 def _existing(path: str) -> str:
@@ -194,6 +223,10 @@ def unpack(path: str, plain: str) -> None:
         with gzip.open(path, "rb") as packed, open(plain, "xb") as file:
             shutil.copyfileobj(packed, file, _CHUNK_BYTES)
     except (EOFError, gzip.BadGzipFile, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise StorageFull(
+                f"{path!r} was not unpacked: the disk of {plain!r} is full. Free some space and try again."
+            ) from error
         raise FileNotUsable(
             f"{path!r} cannot be unpacked: {error}. It is damaged, or no backup; take another one"
         ) from error
@@ -227,9 +260,10 @@ class Place:
 
         The old file stays in place until the last step, which is one.
         """
-        copying.settle(self.partial)
-        previous = _aside(self.path) if os.path.exists(self.path) else None
-        copying.publish(self.partial, self.path)
+        with _telling(self.path):
+            copying.settle(self.partial)
+            previous = _aside(self.path) if os.path.exists(self.path) else None
+            copying.publish(self.partial, self.path)
         return previous
 
 
@@ -245,9 +279,9 @@ def restoring(backup: str, path: str, *, readable: Callable[[bytes], bool], prog
         raise InvalidArgument(f"{source!r} is the file itself; give the path of a backup")
     mounts.check_mount(real)
     partial = real + _RESTORED + _PARTIAL
-    _discard(partial)
     lock = locking.acquire(real + paths.LOCK_SUFFIX, real)
     try:
+        _discard(partial)
         others = _others(lock)
         if others:
             raise FileInUse(

@@ -43,6 +43,11 @@ def check_library(version: str) -> None:
         )
 
 
+def _has_no_room(error: apsw.Error) -> bool:
+    """Tell whether the disk is full, also for SQLite's index of the log: that is called an error of the disk."""
+    return isinstance(error, apsw.FullError) or getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE
+
+
 def translate(error: apsw.Error, path: str) -> StoreError:
     """Return the error of ours for an `error` of SQLite while the file was being opened."""
     match error:
@@ -58,7 +63,7 @@ def translate(error: apsw.Error, path: str) -> StoreError:
                 f"{path!r} is locked by another program ({error}): a `sqlite3` shell or a database browser with an "
                 "open transaction, most likely. Close it and try again."
             )
-        case apsw.FullError():
+        case _ if _has_no_room(error):
             return StorageFull(f"The disk of {path!r} is full. Free some space and try again; nothing was lost.")
         case apsw.IOError():
             return StoreFailed(
