@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, Final, NamedTuple
 from unittest.mock import patch
 
 from msgspec.structs import replace
 
+from stepwell.errors import StepwellError
 from stepwell.operations import map as operation_map
 from stepwell.operations.calling_run import calling_run
 from stepwell.operations.saga import Compensations
@@ -18,6 +19,7 @@ from stepwell.runtime.requests import SettleStep
 from stepwell.runtime.schedule_requests import ScheduleRequests, TriggerSchedule
 from stepwell.runtime.settle_requests import SettleRequests
 from stepwell.runtime.turn import TurnLoop
+from stepwell.store.bulk_acts import BulkRecord
 from stepwell.store.changes import Change, RunCreated
 from stepwell.store.sql.chapters import Chapters
 from stepwell.store.sql.successors import Successors
@@ -222,6 +224,20 @@ def _leave_out_a_page(stack: ExitStack) -> None:
     broken_sql(stack, "bulk_advanced", "SET before_key = ?4", "SET before_key = ?4 - 1")
 
 
+def _act_after_the_page(stack: ExitStack) -> None:
+    """That a page of an act is done with is one commit, what is done to its runs the next."""
+    act = BulkRequests._act
+
+    def broken(self: BulkRequests, row: BulkRecord, run_id: str, _reply: Reply) -> None:
+        def late() -> None:
+            with suppress(StepwellError):
+                act(self, row, run_id, lambda _value, _error: None)
+
+        self._worker.batch.lone_work().afterwards(late)
+
+    stack.enter_context(patch.object(BulkRequests, "_act", broken))
+
+
 def _keep_terminated(stack: ExitStack) -> None:
     stack.enter_context(patch.object(Inbox, "drop_terminated", lambda _self: None))
 
@@ -284,6 +300,9 @@ STORY_CONTROLS: Final[dict[str, Break]] = {
     ),
     "an act on many runs leaves some out": Break(
         _leave_out_a_page, ("an act on many runs leaves none out",), "bulk acts"
+    ),
+    "an act on many runs is noted before it is done": Break(
+        _act_after_the_page, ("an act on many runs leaves none out",), "bulk acts", crashes=True
     ),
     "nobody looks for what was terminated": Break(_keep_terminated, ("what has ended leaves memory",), "bulk acts"),
     "what is to follow a run does not": Break(_begin_no_successor, ("the last start stands",), "starting"),

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from stepwell.errors import RunEnded, StepwellError, StoreError, StoreUnavailable
 from stepwell.model.acts import Actor
 from stepwell.model.lifecycle import ENDED
+from stepwell.model.run import RunRecord
 from stepwell.runtime.pause_requests import PauseRequests
 from stepwell.runtime.requests import (
     Asked,
@@ -47,8 +48,10 @@ from stepwell.worker.worker import Worker
 
 _log: Final = logging.getLogger("stepwell")
 
-#: How many runs are looked at in one event, and acted on in one commit.
-_CHUNK: Final = 100
+#: How many runs are looked at in one event, and acted on in one commit, at most: others wait for that long.
+_CHUNK: Final = 250
+#: After how many entries of journals that a retry has read the page ends, however few runs it has.
+_ENTRIES: Final = 5_000
 
 
 class BulkRequests:
@@ -148,9 +151,13 @@ class BulkRequests:
         if row is None or row.ended_at is not None or row.worker != worker.runs.epoch or worker.runs.draining:
             return
         wanted = msgspec.json.decode(row.bounds, type=RunFilter)
-        page = self._inspector.list_runs(replace(wanted, before_key=row.before_key, limit=_CHUNK))
-        refusals: list[str] = []
-        for record in page:
+        found = self._inspector.list_runs(replace(wanted, before_key=row.before_key, limit=_CHUNK))
+        page, refusals = list[RunRecord](), list[str]()
+        enough = self._retries.entries_read + _ENTRIES
+        for record in found:
+            if self._retries.entries_read >= enough:
+                break
+            page.append(record)
             counted = partial(_count, refusals, record.id, row)
             try:
                 self._act(row, record.id, counted)

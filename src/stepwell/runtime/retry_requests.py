@@ -56,6 +56,7 @@ class RetryRequests:
         self._runs = runs
         self._later = later
         self._coming: set[int] = set()  # the keys of those whose return is not committed yet
+        self.entries_read = 0  # of all journals that were looked at
 
     def retry(self, run_id: str, actor: Actor, reply: Reply) -> None:
         """Serve a `RetryRun`."""
@@ -151,6 +152,7 @@ class RetryRequests:
         after = 0
         while page := self._inspector.journal(key, after=after, limit=_PAGE):
             entries += page
+            self.entries_read += len(page)
             if len(page) < _PAGE:
                 break
             after = page[-1].position

@@ -55,16 +55,18 @@ class Retries:
         found = self._rows("ended_run", change.run)
         if not found:
             raise RunNotFound(f"no run has the key {change.run}: it was never started, or has been purged")
-        run_id, status, ended_at, workflow, queue, place = found[0]
+        run_id, status, ended_at, workflow, queue, place, has_more = found[0]
         if status not in RETRIABLE or ended_at != change.ended_at:
             raise RunNotEnded(f"run {run_id!r} is {status} now: somebody else was faster. Look at it before you go on")
-        self._execute(self._sql["settlements_dropped"], (change.run,))
-        if change.undone:
+        if has_more:  # most runs have not, and are many in an act
+            self._execute(self._sql["settlements_dropped"], (change.run,))
             self._streams.undo(change.run, change.undone)
             self._progress.undo(change.run, change.undone)
+        if change.undone:
             self._execute(self._sql["entries_undone"], (change.run, to_json(change.undone)))
         self.put_back(change.run, change.returned)
-        self._promises.reopen(change.run, change.at)
+        if has_more:
+            self._promises.reopen(change.run, change.at)
         in_queue = queue is not None
         parameters = (change.run, change.at, change.deadline_at, int(change.stays_cancelled), int(in_queue))
         self._execute(self._sql["run_retried"], parameters)

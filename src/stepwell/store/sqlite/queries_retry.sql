@@ -7,8 +7,11 @@ UPDATE stepwell_runs SET queue_place = (
 ) WHERE key = ?1 AND queue IS NOT NULL;
 
 -- name: ended_run
--- ?1 run. What decides whether and where it can go on.
-SELECT id, status, ended_at, workflow, queue, queue_place FROM stepwell_runs WHERE key = ?1;
+-- ?1 run. What decides whether and where it can go on; and whether it has more than a journal that goes back with it.
+SELECT id, status, ended_at, workflow, queue, queue_place,
+    EXISTS (SELECT 1 FROM stepwell_settlements WHERE run = ?1) OR EXISTS (SELECT 1 FROM stepwell_streams WHERE run = ?1)
+    OR EXISTS (SELECT 1 FROM stepwell_progress WHERE run = ?1) OR EXISTS (SELECT 1 FROM stepwell_promises WHERE run = ?1)
+FROM stepwell_runs WHERE key = ?1;
 
 -- name: entries_undone
 -- ?1 run, ?2 positions as a JSON array.
