@@ -460,6 +460,13 @@ def test_schedules_of_a_module_are_created_changed_and_removed_where_that_is_ask
         engine.declare_schedules([Schedule(note, id="x", every=60)])
 
 
+def test_schedules_of_a_module_may_stand_in_a_list(engine: TestEngine) -> None:
+    module = types.ModuleType("shop.lists")
+    one, two = (Schedule(note, id=name, cron="@daily") for name in ("one", "two"))
+    vars(module).update(SCHEDULES=[one, two], again=(one,), other=[1, note])
+    assert engine.declare_schedules(module).created == ["one", "two"]
+
+
 def test_runs_of_a_schedule_can_stand_in_a_queue(engine: TestEngine) -> None:
     engine.schedule(hold, id="q", cron="*/10 * * * *", overlap="allow", queue=Queue("schedules.q", concurrency=1))
     engine.advance(1200)

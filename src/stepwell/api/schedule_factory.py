@@ -11,7 +11,7 @@ from stepwell.api.acts import checked_actor
 from stepwell.api.request_factory import RequestFactory
 from stepwell.api.schedule_options import calendar_changes, changed, check_ticks, definition_changes, moment_of
 from stepwell.definitions.definition import Workflow, checked_kwargs
-from stepwell.definitions.schedules import SCHEDULE_DEFAULTS, Schedule, ScheduleOptions, check_options
+from stepwell.definitions.schedules import SCHEDULE_DEFAULTS, Schedule, ScheduleOptions, check_options, schedules_in
 from stepwell.errors import InvalidArgument
 from stepwell.model.calendar_spec import CalendarSpec
 from stepwell.model.names import check_id, check_text
@@ -98,7 +98,7 @@ class ScheduleFactory:
     def declared(self, source: ModuleType | Iterable[Schedule], group: str | None) -> tuple[str, list[PutSchedule]]:
         """Return the name under which schedules are declared together, and the requests to make them."""
         if isinstance(source, ModuleType):
-            found = [value for value in vars(source).values() if isinstance(value, Schedule)]
+            found = schedules_in(source)
             group = group or source.__name__
         else:
             if not isinstance(source, Iterable):

@@ -81,7 +81,7 @@ def _declare_schedules(engine: Engine, loaded: Iterable[ModuleType]) -> None:
     if definitions is None:  # no module has any
         return
     for module in loaded:
-        if not any(isinstance(value, definitions.Schedule) for value in vars(module).values()):
+        if not definitions.schedules_in(module):
             continue
         declared = engine.declare_schedules(module)
         for what, ids in (("created", declared.created), ("changed", declared.changed)):

@@ -5,9 +5,10 @@ Nothing happens until an engine is given one, or a module that has some; see ``e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeAlias, TypedDict, TypeVarTuple, Unpack
+from types import ModuleType
+from typing import Any, Final, TypeAlias, TypedDict, TypeVarTuple, Unpack, cast
 
 import msgspec
 
@@ -107,6 +108,18 @@ class Schedule:
     def __repr__(self) -> str:
         """Show the id."""
         return f"<Schedule {self.id!r}>"
+
+
+def schedules_in(module: ModuleType) -> list[Schedule]:
+    """Return the schedules that a module has as its variables, or in lists and tuples that are; each once."""
+    found: list[Schedule] = []
+    for value in vars(module).values():
+        found += [each for each in _each(value) if isinstance(each, Schedule)]
+    return list(dict.fromkeys(found))
+
+
+def _each(value: object) -> Iterable[object]:
+    return cast("Iterable[object]", value) if type(value) in (list, tuple) else (value,)
 
 
 def check_options(options: ScheduleOptions) -> None:
