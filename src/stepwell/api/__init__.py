@@ -1,4 +1,4 @@
-"""What users hold: engines, handles of runs, and the options that they take.
+"""The objects that users hold: engines, handles of runs, and the options that they take.
 
-The rule: what is asked goes down as a request, what is shown comes back as a value; nothing is decided here.
+The rule: calls go down as requests, answers come back as values; nothing is decided here.
 """

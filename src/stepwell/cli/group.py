@@ -32,65 +32,65 @@ COMMANDS: Final[dict[str, CommandRow]] = {
     "worker": CommandRow("Serve", "execute the workflows of some modules until told to stop", "worker:worker"),
     "run": CommandRow("Serve", "execute what is due, then end, and say when something is due next", "run:run"),
     "list": CommandRow("Look", "list runs, newest first", "list_runs:list_runs"),
-    "show": CommandRow("Look", "show a run: its facts, what it published, its journal", "show:show"),
+    "show": CommandRow("Look", "show a run: why it waits, its operations, its journal, its result", "show:show"),
     "stream": CommandRow("Look", "print what a run writes to a stream, or which streams it has", "stream:stream"),
-    "query": CommandRow("Look", "ask a run what its code knows, with the code of some modules", "query:query"),
+    "query": CommandRow("Look", "send a query to a run, which the code of the given modules answers", "query:query"),
     "queues": CommandRow("Look", "list the queues and limits of the file, and how full they are", "queues:queues"),
     "schedules": CommandRow(
         "Look", "list, show, make, change, pause, trigger, backfill and delete schedules", "schedules:schedules"
     ),
-    "workers": CommandRow("Look", "list the workers that have the file open, and what they are at", "workers:workers"),
+    "workers": CommandRow("Look", "list the workers that have the file open, and their state", "workers:workers"),
     "ui": CommandRow("Look", "serve the file to a browser: look at its runs, and act on them", "ui:ui"),
-    "start": CommandRow("Act", "record the start of a run, for a worker to carry out", "start:start"),
+    "start": CommandRow("Act", "record the start of a run, which a worker then executes", "start:start"),
     "send": CommandRow("Act", "send a message to a run", "send:send"),
     "describe": CommandRow("Act", "set attributes and tags of a run, leave a note", "describe:describe"),
-    "promises": CommandRow("Look", "list what runs ask people for, the oldest first", "promises:promises"),
-    "resolve": CommandRow("Act", "answer a promise, which a run waits for, with a value", "promises:resolve"),
+    "promises": CommandRow("Look", "list the open promises of all runs, the oldest first", "promises:promises"),
+    "resolve": CommandRow("Act", "answer a promise that a run waits for with a value", "promises:resolve"),
     "reject": CommandRow("Act", "answer a promise with an error", "promises:reject"),
-    "update": CommandRow("Act", "have a run answer a request, and print the answer", "update:update"),
+    "update": CommandRow("Act", "send an update to a run, and print the answer", "update:update"),
     "cancel": CommandRow("Act", "ask a run to stop; its `finally` blocks are executed by a worker", "cancel:cancel"),
     "resume": CommandRow(
-        "Act", "have a halted run tried again, with the code that the workers have now", "resume:resume"
+        "Act", "let a halted run be tried again, with the code that the workers have now", "resume:resume"
     ),
     "retry": CommandRow(
         "Act", "bring failed and cancelled runs back: they go on from the step that failed", "retry:retry"
     ),
-    "rewind": CommandRow("Act", "have a run go on from an operation of its journal", "rewind:rewind"),
-    "settle": CommandRow("Act", "say how a step ended whose outcome nobody knows", "settle:settle"),
-    "fork": CommandRow("Act", "start another run that begins with what a run has up to an operation", "rewind:fork"),
-    "restart": CommandRow("Act", "have a run begin again, with other arguments if they are given", "rewind:restart"),
-    "pause": CommandRow(
-        "Act", "stop a run between its steps, or let nothing start from a queue or under a limit", "pause:pause"
+    "rewind": CommandRow("Act", "let a run go on from an earlier operation of its journal", "rewind:rewind"),
+    "settle": CommandRow("Act", "set the outcome of a step of which nobody knows how it ended", "settle:settle"),
+    "fork": CommandRow(
+        "Act", "start another run that begins with the journal of a run up to an operation", "rewind:fork"
     ),
-    "unpause": CommandRow(
-        "Act", "let a paused run go on, or what waits in a paused queue start again", "pause:unpause"
+    "restart": CommandRow("Act", "let a run begin again, with other arguments if some are given", "rewind:restart"),
+    "pause": CommandRow("Act", "pause a run between its steps, or pause a queue or limit", "pause:pause"),
+    "unpause": CommandRow("Act", "let a paused run go on, or a paused queue start runs again", "pause:unpause"),
+    "terminate": CommandRow(
+        "Act", "end a run at once, without executing its code: nothing is cleaned up", "bulk:terminate"
     ),
-    "terminate": CommandRow("Act", "end a run at once, without its code: nothing is cleaned up", "bulk:terminate"),
-    "reschedule": CommandRow("Act", "bring forward or put off a run that waits in a queue", "reschedule:reschedule"),
+    "reschedule": CommandRow("Act", "let a run that waits in a queue begin earlier or later", "reschedule:reschedule"),
     "delete": CommandRow(
-        "Act", "delete a run that has ended or not begun, with all that the file has of it", "bulk:delete"
+        "Act", "delete a run that has ended or not begun, with everything that the file has of it", "bulk:delete"
     ),
     "bulk": CommandRow("Act", "pause, cancel, retry, terminate or delete all runs that a filter matches", "bulk:bulk"),
     "takeover": CommandRow(
-        "Act", "take the runs of a stalled worker, and let others carry them on", "takeover:takeover"
+        "Act", "take the runs of a stalled worker, and let others continue them", "takeover:takeover"
     ),
     "docs": CommandRow("Look", "show a page of the documentation, which ships with the package", "docs:docs"),
     "doctor": CommandRow("Look", "examine the file: what is wrong, or will be soon, and what to do", "doctor:doctor"),
     "check": CommandRow(
-        "Keep", "replay the runs in flight with the code of today, and say which do not go on", "check:check"
+        "Keep", "replay the runs in flight with the code as it is now, and say which would not go on", "check:check"
     ),
-    "backup": CommandRow("Keep", "copy the file, beside its workers, and look through the copy", "backup:backup"),
-    "verify": CommandRow("Keep", "look through a file or a backup, and say what is wrong with it", "verify:verify"),
+    "backup": CommandRow("Keep", "copy the file while workers use it, and verify the copy", "backup:backup"),
+    "verify": CommandRow("Keep", "check a file or a backup, and say what is wrong with it", "verify:verify"),
     "restore": CommandRow(
         "Keep", "put a backup in the place of the file, and pause what was under way", "restore:restore"
     ),
     "archive": CommandRow("Keep", "move runs that have ended into another file", "archive:archive"),
     "prune": CommandRow("Keep", "delete runs that ended long ago", "prune:prune"),
-    "demo": CommandRow("Set up", "run a workflow, kill its worker on the way, and see what becomes of it", "demo:demo"),
-    "bench": CommandRow("Set up", "measure what this disk can do, and what the engine makes of it", "bench:bench"),
-    "mcp": CommandRow("Set up", "serve coding agents, which look into the file", "mcp:mcp"),
+    "demo": CommandRow("Set up", "run a workflow, kill its worker half-way, and see how it goes on", "demo:demo"),
+    "bench": CommandRow("Set up", "measure the commits of this disk, and the steps of the engine on it", "bench:bench"),
+    "mcp": CommandRow("Set up", "serve the file to coding agents, by the Model Context Protocol", "mcp:mcp"),
     "completion": CommandRow(
-        "Set up", "print what has a shell complete commands, options and ids", "completion:completion"
+        "Set up", "print a script with which a shell completes commands, options and ids", "completion:completion"
     ),
 }
 

@@ -123,7 +123,7 @@ def tag_option(function: _Function) -> _Function:
 
 def note_option(function: _Function) -> _Function:
     """Give a command the parameter `note`."""
-    return click.option("--note", metavar="TEXT", help="A note for whoever looks at it.")(function)
+    return click.option("--note", metavar="TEXT", help="A note for people who look at the run.")(function)
 
 
 def operation_result(text: str) -> tuple[int, Any]:
@@ -154,7 +154,7 @@ def yes_option(function: _Function) -> _Function:
     return click.option("--yes", is_flag=True, help="Do not ask.")(function)
 
 
-def reason_option(help_text: str = "Why; `stepwell show` tells it.") -> Callable[[_Function], _Function]:
+def reason_option(help_text: str = "Why; `stepwell show` shows it.") -> Callable[[_Function], _Function]:
     """Return what gives a command the parameter `reason`."""
     return click.option("--reason", metavar="TEXT", help=help_text)
 

@@ -1,4 +1,4 @@
 """Where attempts of steps execute: on an event loop, in threads, in child processes.
 
-The rule: a step call goes in, how it ended comes out; what follows from that is decided elsewhere.
+The rule: a step call goes in, its outcome comes out; what follows from the outcome is decided elsewhere.
 """

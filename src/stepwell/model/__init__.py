@@ -1,4 +1,4 @@
 """Nouns and rules: runs, the journal, the lifecycle, retries, the clock.
 
-The rule: imports nothing else of Stepwell but errors.
+The rule: of Stepwell, it imports only `errors`.
 """

@@ -1,10 +1,9 @@
 """What workflow code calls: the operations of the language, one file each.
 
-A file has all that there is to an operation: the author's function, the kinds of entry that the journal holds of it,
-how it is opened and withdrawn, why a run waits for it, how it is called where code and journal differ. `table` lists
-them.
+The file of an operation has everything about it: the function that authors call, its kinds of journal entries, how it
+is opened and withdrawn, why a run waits for it, and its name in the message of a divergence. `table` lists the kinds.
 
-The rule: an operation is asked of the run whose code is executing, and outside of a run it is an error. What is done
-about one goes down, to the worker's runs and its unit of work; nothing below this package knows any of them by name,
-but for steps and timers.
+The rule: an operation is asked of the run whose code is executing; outside of a run it is an error. It acts on what is
+below: the worker's runs and the unit of work. Nothing below this package knows an operation by name, except steps and
+timers.
 """

@@ -1,5 +1,5 @@
-"""What is kept: the five protocols that a store fulfils, and the stores.
+"""Keeps everything: the five protocols that a store implements, and the stores.
 
-The rule: a store applies changes and answers questions. It decides nothing: what is decided inside a transaction is a
-pure function of the worker package.
+The rule: a store applies changes and answers questions. It decides nothing: where a decision is made inside a
+transaction, the deciding function is pure and belongs to the worker package.
 """

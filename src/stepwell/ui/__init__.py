@@ -1,4 +1,4 @@
-"""The web UI: a file in a browser, for people to look at and to act on.
+"""The web UI, in which people look at the runs of a file and act on them.
 
 The rule: it reads only through the read service and acts only through handles, by `stepwell.api.face`; what a browser
 sends is checked, and what is shown is escaped, in one place each (`guard`, `site`; `rendering`).

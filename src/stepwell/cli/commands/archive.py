@@ -25,7 +25,7 @@ from stepwell.cli.reading import reads
 @database_option
 @click.option("--dry-run", is_flag=True, help="Only count them.")
 @yes_option
-@reason_option("Why; the archive shows it of each run.")
+@reason_option("Why; the archive shows it for each run.")
 @json_option
 def archive(
     target: str, filter: tuple[str, ...], db: str, dry_run: bool, yes: bool, reason: str | None, as_json: bool

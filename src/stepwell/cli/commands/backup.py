@@ -31,7 +31,10 @@ from stepwell.model.sizes import size_in_words
 @database_option
 @click.option("--overwrite", is_flag=True, help="Replace a backup of the same name.")
 @click.option(
-    "--every", type=span, metavar="SPAN", help="Make one each 30m, 6h, 1d, until told to stop; TARGET is a folder."
+    "--every",
+    type=span,
+    metavar="SPAN",
+    help="Make one every SPAN (30m, 6h, 1d), until it is stopped; TARGET is a folder.",
 )
 @click.option("--keep", type=count, metavar="N", help="Of the backups in the folder keep the newest N.")
 @click.option("--compress", is_flag=True, help="Compress what is made in a folder; a file says it by the ending .gz.")

@@ -21,7 +21,7 @@ def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 @command("docs", "stepwell docs", "stepwell docs find-runs", "stepwell docs --search 'exactly once'")
 @click.argument("topic", required=False, metavar="[TOPIC]", shell_complete=_names)
-@click.option("--search", metavar="TEXT", help="The pages in which a text stands.")
+@click.option("--search", metavar="TEXT", help="List the pages that contain TEXT.")
 def docs(topic: str | None, search: str | None) -> int:
     """Show a page."""
     if search is not None:

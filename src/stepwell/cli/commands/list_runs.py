@@ -37,12 +37,12 @@ _LISTED = 50
 )
 @click.option("--workflow", metavar="W", help="Only runs of this workflow.")
 @click.option("--id-prefix", metavar="TEXT", help="Only runs whose id begins so.")
-@click.option("--limit", type=count, default=_LISTED, show_default=True, metavar="N", help="At most so many.")
+@click.option("--limit", type=count, default=_LISTED, show_default=True, metavar="N", help="At most N runs.")
 @click.option("--before", metavar="RUN", help="The page after the one that ended with this run.")
 @click.option("--roots", is_flag=True, help="Only runs that no other run started: no children.")
 @click.option("--counts", is_flag=True, help="How many there are, in place of the runs.")
 @click.option("--by", type=click.Choice(get_args(CountGroup)), default="status", help="Of what --counts counts each.")
-@click.option("--watch", type=seconds, metavar="SECONDS", help="Look again every so many seconds, until told to stop.")
+@click.option("--watch", type=seconds, metavar="SECONDS", help="Repeat the listing every SECONDS, until it is stopped.")
 @json_option
 def list_runs(
     filter: tuple[str, ...],

@@ -71,7 +71,7 @@ def pause(
 @_children
 @where_options
 @yes_option
-@reason_option("Why; it stands among the acts.")
+@reason_option("Why; `stepwell show` or `stepwell queues` shows it.")
 def unpause(
     name: str | None,
     db: str,

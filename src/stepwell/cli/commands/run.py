@@ -24,7 +24,7 @@ from stepwell.definitions.definition import registered_workflows
 @click.argument("modules", nargs=-1, required=True, metavar="MODULE...")
 @database_option
 @click.option("--until-idle", is_flag=True, help="End as soon as nothing is due; say when something is due next.")
-@click.option("--timeout", type=seconds, metavar="SECONDS", help="End after so long, also with work left: exit code 1.")
+@click.option("--timeout", type=seconds, metavar="SECONDS", help="End after SECONDS even if work is left: exit code 1.")
 @click.option(
     "--log-level",
     type=click.Choice(("debug", "info", "warning", "error")),

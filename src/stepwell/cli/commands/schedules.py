@@ -55,7 +55,7 @@ def _schedule_argument(function: _Function) -> _Function:
 
 
 def _note_option(function: _Function) -> _Function:
-    return click.option("--note", metavar="TEXT", help="Why; `stepwell schedules show` tells it.")(function)
+    return click.option("--note", metavar="TEXT", help="Why; `stepwell schedules show` shows it.")(function)
 
 
 def _when_options(function: _Function) -> _Function:
@@ -75,7 +75,7 @@ def _when_options(function: _Function) -> _Function:
         click.option("--overlap", type=click.Choice(OVERLAPS), help="While an earlier run has not ended."),
         click.option("--catch-up", type=length, metavar="SPAN", help="Do ticks that are no further back after all."),
         click.option("--pause-on-failure/--no-pause-on-failure", default=None, help="Pause when a run fails."),
-        click.option("--limit", type=count, metavar="N", help="Over after so many runs."),
+        click.option("--limit", type=count, metavar="N", help="End the schedule after N runs."),
         click.option("--deadline", type=length, metavar="SPAN", help="How long each run may take."),
         click.option("--queue", metavar="NAME", help="The queue in which the runs wait."),
         click.option("--priority", type=int, metavar="N", help="In the queue: higher goes first."),

@@ -34,7 +34,7 @@ _LOOK_SECONDS: Final = 0.5
 @run_argument
 @database_option
 @click.option("--tail", type=count, metavar="N", help="Only the last N lines of its journal.")
-@click.option("--follow", is_flag=True, help="Print what it is told, as it comes, until it has ended.")
+@click.option("--follow", is_flag=True, help="Print journal entries as they are recorded, until it has ended.")
 @click.option(
     "--tree/--table", default=None, help="Its operations as a tree (on a terminal), or its journal as a table."
 )

@@ -52,9 +52,11 @@ from stepwell.model.attributes import AttributeValue
     "--debounce",
     type=span,
     metavar="SPAN",
-    help="With a dedup key: begin so long after the last start with it, with the input of that start.",
+    help="With a dedup key: begin SPAN after the last start with it, with the input of that start.",
 )
-@click.option("--debounce-limit", type=span, metavar="SPAN", help="But not later than so long after the first.")
+@click.option(
+    "--debounce-limit", type=span, metavar="SPAN", help="But at the latest SPAN after the first of these starts."
+)
 @click.option("--partition", metavar="TEXT", help="In the queue: whose share it belongs to.")
 @click.option(
     "--attribute",
@@ -66,7 +68,7 @@ from stepwell.model.attributes import AttributeValue
 )
 @tag_option
 @note_option
-@click.option("--wait", type=seconds, metavar="SECONDS", help="Wait for its end so long, and print its result.")
+@click.option("--wait", type=seconds, metavar="SECONDS", help="Wait up to SECONDS for its end, and print its result.")
 def start(
     workflow: str,
     arguments: tuple[Any, ...],

@@ -52,7 +52,7 @@ _DRAIN_TIMEOUT_SECONDS = 30.0
     "--take-over-stalled-after",
     type=seconds,
     metavar="SECONDS",
-    help="Take the runs of another worker that has not answered for so long.  [default: never]",
+    help="Take over the runs of another worker that has not answered for SECONDS.  [default: never]",
 )
 @click.option(
     "--log-level",

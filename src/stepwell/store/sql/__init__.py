@@ -1,5 +1,5 @@
 """What every store on an SQL database shares.
 
-The rule: statements come from ``.sql`` files by name; no SQL stands in Python code. (What opens, checks
-and migrates an SQLite file, in `stepwell.store.sqlite.file`, has some.)
+The rule: statements come from ``.sql`` files by name; Python code contains no SQL. (Except where an SQLite file is
+opened, checked, migrated or attached: `stepwell.store.sqlite.file`, `verify` and `archive` beside it.)
 """

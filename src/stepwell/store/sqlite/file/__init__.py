@@ -1,4 +1,4 @@
 """Opening the one file so that nothing acknowledged can be lost.
 
-The rule: what the file is, where it lies and how it is locked is known here and nowhere above.
+The rule: only this package knows what the file is, where it is and how it is locked.
 """

@@ -345,7 +345,7 @@ def _older_workers(path: str, version: int, newest: int, others: list[int]) -> s
     return (
         f"{path!r} has schema version {version} and is open in {describe(others)}; this release of Stepwell would "
         f"bring it to version {newest}, which those processes cannot read. Stop the older workers first (they finish "
-        "what they are at on SIGTERM), then start this one; nothing is lost meanwhile."
+        "the steps under way on SIGTERM), then start this one; nothing is lost meanwhile."
     )
 
 

@@ -1,4 +1,4 @@
-"""The other processes on the same file: who they are, whether they live, what they tell each other.
+"""The other processes on the same file: who they are, whether they are alive, and what they notify each other of.
 
-The rule: news is a hint to look; only the file says what is so.
+The rule: a notification is only a hint to look; the file alone says what is true.
 """

@@ -122,7 +122,7 @@ class Membership:
         if (magic, layout) != (_MAGIC, _LAYOUT):
             raise FileInUse(
                 f"{path!r} is open in {pids}, which run another release of Stepwell that cannot share it with this "
-                "one. Stop those processes first; they finish what they are at on SIGTERM."
+                "one. Stop those processes first; on SIGTERM they finish the steps under way."
             )
         if database != (device, inode):
             what = "deleted" if database is None else "replaced by another file"
