@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -12,7 +13,7 @@ from unittest.mock import patch
 from msgspec.structs import replace
 
 from proof.sim import process
-from proof.sim.making import with_story
+from proof.sim.making import with_clients, with_story
 from proof.sim.plan import Action, Plan, Worker
 from proof.sim.story_controls import STORY_CONTROLS, Break, act_early
 from proof.sim.world import World
@@ -29,11 +30,13 @@ from stepwell.store.sql.messages import Messages
 from stepwell.store.sql.ownership import Ownership
 from stepwell.store.sql.queue_changes import Entries
 from stepwell.store.sql.queue_facts import SqlFacts
+from stepwell.store.sqlite.membership import SqliteMembership
 from stepwell.store.sqlite.statements import SQL
 from stepwell.store.sqlite.writer import Writer
 from stepwell.store.streams import StreamWritten
 from stepwell.worker import activation
 from stepwell.worker.activation import Activator
+from stepwell.worker.inbox import Inbox
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.loader import Loader
 from stepwell.worker.permits import Permits
@@ -122,6 +125,31 @@ def _lose_letters(stack: ExitStack) -> None:
 
 def _leave_no_note(stack: ExitStack) -> None:
     stack.enter_context(patch.object(Ownership, "tell_owner", lambda *_arguments: None))
+
+
+def _give_without_a_word(stack: ExitStack) -> None:
+    """A run is made another worker's own at the enqueue, and that worker is not told so."""
+    stack.enter_context(patch.object(Ownership, "give", lambda *_arguments: None))
+
+
+def _give_to_the_dead(stack: ExitStack) -> None:
+    """A run is given to a worker that has ended."""
+    sql = SQL["idle_workers"]
+    broken = sql.replace("worker.ended_at IS NULL", "worker.ended_at IS NOT NULL")
+    assert broken != sql
+    stack.enter_context(patch.dict(SQL, {"idle_workers": broken}))
+    stack.enter_context(patch.object(SqliteMembership, "is_active", lambda *_arguments: True))
+
+
+def _forget_what_was_given(stack: ExitStack) -> None:
+    """A worker reads that a run was made its own, and does not begin it."""
+    take = Inbox.take
+
+    def broken(self: Inbox) -> list[int]:
+        take(self)
+        return []
+
+    stack.enter_context(patch.object(Inbox, "take", broken))
 
 
 def _release_with_news(stack: ExitStack) -> None:
@@ -356,6 +384,9 @@ CONTROLS: Final[dict[str, Break]] = {
     "replay in arrival order": Break(_replay_by_arrival, ("a journal replays",)),
     "wake-up lost without the fallback": Break(_lose_letters, ("callers are answered", "workers leave")),
     "no note for the owner of a run": Break(_leave_no_note, _MISSED),
+    "a run is given without a word": Break(_give_without_a_word, ("what is owned is in memory",)),
+    "a run is given to who has ended": Break(_give_to_the_dead, ("an owner lives",)),
+    "a run that was given is forgotten": Break(_forget_what_was_given, _MISSED),
     "a run is parked although there is news": Break(_release_with_news, ("a note has a reader",)),
     "a run is claimed although it has an owner": Break(_claim_what_is_owned, ("what is in memory is owned",)),
     "a crash makes attempts forgotten": Break(
@@ -408,6 +439,8 @@ def world_for(name: str, plan: Plan) -> Plan:
         return _with_crashes(plan) if CONTROLS[name].crashes else plan
     if name == "a permit is free though its attempt goes on":
         return _all_cancelled_in_calls(plan)
+    if "given" in name:
+        return with_clients(plan, random.Random(plan.seed))
     if name == "a step starts though its commit failed":
         # It takes a commit that fails between two steps of a run: one in hundreds of worlds as they are.
         full = tuple(Action(at, "full", number=4_000) for at in range(2_000, 200_000, 9_000))

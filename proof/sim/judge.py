@@ -50,6 +50,11 @@ _NEW_ENTRIES: Final = (
 _ENTRIES: Final = "SELECT run, op, kind, name, value FROM stepwell_journal ORDER BY position"
 _FINAL: Final = "SELECT 1 FROM stepwell_journal WHERE run = ? AND op = ? AND kind IN ('step', 'step_failed')"
 _STARTED: Final = "SELECT 1 FROM stepwell_journal WHERE run = ? AND op = ? AND attempt = ? AND kind = 'step_started'"
+_ORPHANS: Final = """
+    SELECT 1 FROM stepwell_runs AS run JOIN stepwell_workers AS worker ON worker.epoch = run.owner
+    WHERE worker.ended_at IS NOT NULL LIMIT 1
+"""
+_GIVEN: Final = "SELECT run FROM stepwell_wakes"
 _ALIVE: Final = "SELECT 1 FROM stepwell_workers WHERE epoch = ? AND ended_at IS NULL"
 _CANCELLED_UNBEGUN: Final = (
     "SELECT 1 FROM stepwell_runs WHERE key = ? AND cancel_requested_at IS NOT NULL AND started_at IS NULL"
@@ -142,6 +147,8 @@ class Judge:
                 raise Violation("nothing happens in the future", f"{self.ids[run]}:{op} {kind} at {at}")
         self.flow.after_commit(process)
         self.reasons.after_commit()
+        if self.rows(_ORPHANS):
+            raise Violation("an owner lives", "a run belongs to a worker that has ended")
         if self.rows(_LOST_NOTES):
             raise Violation("a note has a reader", "there is a note for a run without an owner")
         if story is not None:
@@ -178,8 +185,9 @@ class Judge:
             raise Violation(
                 "what is in memory is owned", f"{process.name} has {names} in memory, which it does not own"
             )
-        if owned - held and not turn_loop.inbox and not turn_loop.worker.batch:
-            names = [self.ids.get(key, "?") for key in owned - held]
+        given = {key for (key,) in self.rows(_GIVEN)}  # its owner may not have heard of it yet
+        if owned - held - given and not turn_loop.inbox and not turn_loop.worker.batch:
+            names = [self.ids.get(key, "?") for key in owned - held - given]
             raise Violation("what is owned is in memory", f"{process.name} owns {names}, and has forgotten them")
 
     # --- steps --------------------------------------------------------------------------------------------------------

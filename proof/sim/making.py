@@ -14,6 +14,9 @@ from proof.sim.stories import STORIES
 _HORIZONS: Final = (100_000, 400_000, 1_000_000, 3_000_000)
 #: How many worlds have a story.
 _TOLD: Final = 0.4
+#: How many worlds have clients that enqueue, and the queues whose runs they give to workers.
+_ENQUEUED: Final = 0.2
+_GIVING: Final = ("sim.one", "sim.dedup")
 
 _FAULTS: Final = (
     *("crash", "crash", "crash_soon", "crash_soon", "crash_soon", "stall", "stall_soon", "fence", "leave"),
@@ -120,8 +123,17 @@ def make(seed: int) -> Plan:
     hurry = chance.choice((0.0, 0.0, 0.3))
     limits = [(run_id, chance.randint(0, horizon)) for run_id in ids if chance.random() < hurry]
     plan = Plan(seed, workers, tuple(runs), actions, weather, horizon, standing, tuple(limits))
-    apart = Random(f"{seed}:story")  # so that what else happens in a world does not depend on it
+    apart = Random(f"{seed}:clients")  # so that what else happens in a world does not depend on it
+    if apart.random() < _ENQUEUED:
+        plan = with_clients(plan, apart)
+    apart = Random(f"{seed}:story")
     return with_story(plan, apart.choice(sorted(STORIES))) if apart.random() < _TOLD else plan
+
+
+def with_clients(plan: Plan, chance: Random) -> Plan:
+    """Return a plan whose runs are started in queues, mostly by processes that execute none of them."""
+    places = tuple((run_id, [chance.choice(_GIVING), "", 0, 0, ""]) for run_id, _, _ in plan.runs)
+    return plan.but(places=places, workers=(*plan.workers, Worker(()), Worker(())))
 
 
 def with_story(plan: Plan, name: str) -> Plan:

@@ -6,6 +6,7 @@ What is judged is what really happened: each job writes down when it began and e
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -217,3 +218,28 @@ def test_a_client_leaves_the_deadline_of_a_run_to_a_worker(crew: Crew) -> None:
         with pytest.raises(RunDeadlineExceeded):
             late.result(timeout=30)
     crew.close()
+
+
+def test_a_job_belongs_to_an_idle_worker_as_soon_as_its_start_returns(crew: Crew) -> None:
+    crew.hire(2)
+    with client(crew) as engine:
+        for number in range(4):
+            run = engine.start(turns.job, f"given-{number}", queue=turns.ONE)
+            assert run.info().status != "pending"
+            run.result(60)
+        crew.close()
+    assert len(crew.calls("given-")) == 4
+    assert len({call.pid for call in crew.calls("given-")}) == 2  # they take turns
+
+
+def test_a_worker_that_was_stopped_is_given_no_job(crew: Crew) -> None:
+    crew.hire(1)
+    (process,) = crew._processes
+    with client(crew) as engine:
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        run = engine.start(turns.job, "waits", queue=turns.ONE)
+        assert run.info().status == "pending"
+        process.send_signal(signal.SIGCONT)
+        run.result(60)
+        crew.close()

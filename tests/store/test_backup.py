@@ -334,7 +334,10 @@ def tamper(path: Path, sql: str) -> None:
             "UPDATE stepwell_journal SET op = 1 WHERE run = (SELECT key FROM stepwell_runs WHERE id = 'over-2')",
             "recorded twice: over-2",
         ),
-        ("INSERT INTO stepwell_wakes SELECT key FROM stepwell_runs WHERE id = 'waits'", "and belong to none: waits"),
+        (
+            "INSERT INTO stepwell_wakes (run) SELECT key FROM stepwell_runs WHERE id = 'waits'",
+            "and belong to none: waits",
+        ),
         (
             "UPDATE stepwell_runs SET parent = 999, attached = 1 WHERE id = 'waits'",
             "children that end with their parent have none: waits",

@@ -16,11 +16,12 @@ from stepwell.definitions.queues import FlowKind, OnDuplicate, QueueSettings
 from stepwell.model.clock import datetime_of
 from stepwell.model.run import RunRecord
 from stepwell.store.changes import Created, RunCreated
-from stepwell.store.queues import Entered, Head, Lane, PermitsGranted, QueueState, QueueTaken
+from stepwell.store.queues import Entered, Head, Lane, LoneEntry, PermitsGranted, QueueState, QueueTaken
 from stepwell.worker.queue_policy import (
     MAX_GRANTED,
     Decision,
     entered,
+    give,
     grant,
     has_room,
     rate_opens_at,
@@ -43,6 +44,8 @@ class Facts:
     facts: dict[str, Any] = field(default_factory=dict)
     held_there: dict[str, int] = field(default_factory=dict)
     partition_log: dict[str, list[int]] = field(default_factory=dict)
+    lone: LoneEntry | None = None
+    idle: Sequence[int] = ()
 
     def state(self, queue: str) -> QueueState | None:
         if queue != "q":
@@ -70,6 +73,14 @@ class Facts:
     def held(self, queue: str, worker: int) -> dict[str, int]:
         assert (queue, worker) == ("q", 0)
         return self.held_there
+
+    def lone_entry(self, queue: str) -> LoneEntry | None:
+        assert queue == "q"
+        return self.lone
+
+    def idle_workers(self, queue: str, workflow: str) -> list[int]:
+        assert (queue, workflow) == ("q", "w")
+        return list(self.idle)
 
     def heads(self, queue: str, lanes: Sequence[Lane], limit: int) -> list[list[Head]]:
         assert queue == "q"
@@ -402,3 +413,52 @@ def test_a_dedup_key_that_is_taken_is_a_duplicate_that_names_the_run(workflow: s
     assert isinstance(error, DuplicateRun)
     assert error.run_id == "first"
     assert f"run 'first' {what} 'q' under the dedup key 'd' already" in str(error)
+
+
+def lone(settings: QueueSettings = UNBOUNDED, *, paused: bool = False, running: int = 0) -> LoneEntry:
+    return LoneEntry(7, "eu", "w", settings, paused, running)
+
+
+def test_the_only_run_that_waits_is_given_to_an_idle_worker() -> None:
+    given = give(Facts(lone=lone(QueueSettings(2), running=1), idle=[3, 5]), "q", NOW, is_active=lambda _epoch: True)
+    assert given == QueueTaken("q", [7], ["eu"], NOW, owner=3)
+
+
+def test_idle_workers_are_given_runs_in_turn() -> None:
+    facts = Facts(lone=lone(), idle=[3, 5, 9])
+    chosen: list[int] = []
+    for _ in range(4):
+        after = chosen[-1] if chosen else 0
+        given = give(facts, "q", NOW, is_active=lambda _epoch: True, after=after)
+        assert given is not None
+        assert given.owner is not None
+        chosen.append(given.owner)
+    assert chosen == [3, 5, 9, 3]
+
+
+def test_who_was_stopped_is_given_nothing() -> None:
+    given = give(Facts(lone=lone(), idle=[3, 5]), "q", NOW, is_active=lambda epoch: epoch == 5)
+    assert given is not None
+    assert given.owner == 5
+    assert give(Facts(lone=lone(), idle=[3, 5]), "q", NOW, is_active=lambda _epoch: False) is None
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        None,
+        lone(paused=True),
+        lone(QueueSettings(2), running=2),
+        lone(QueueSettings(per_worker=1)),
+        lone(QueueSettings(partition_concurrency=1)),
+        lone(QueueSettings(rate_limit=1, rate_per=1)),
+        lone(QueueSettings(partition_per_worker=1)),
+        lone(QueueSettings(partition_rate_limit=1, partition_rate_per=1)),
+    ],
+)
+def test_nobody_is_given_what_may_not_start_or_what_workers_have_shares_of(entry: LoneEntry | None) -> None:
+    assert give(Facts(lone=entry, idle=[3]), "q", NOW, is_active=lambda _epoch: True) is None
+
+
+def test_where_nobody_is_idle_a_run_waits_for_its_turn() -> None:
+    assert give(Facts(lone=lone()), "q", NOW, is_active=lambda _epoch: True) is None

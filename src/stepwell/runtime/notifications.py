@@ -38,7 +38,7 @@ class Notifications:
         ended, self._ended = self._ended, set()
         everything = "anything" in kinds
         if everything or "mail" in kinds:
-            self._worker.inbox.take()
+            self._worker.take_mail()
         if everything:
             self._worker.inbox.drop_terminated()
         if everything or "work" in kinds:

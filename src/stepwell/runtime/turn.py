@@ -90,6 +90,7 @@ class TurnLoop:
             queues=queues,
             tokens=tokens,
         )
+        self.worker.scheduler.is_active = store.membership.is_active
         self.waiters = Waiters(store, self.worker.memory, self.worker.batch, self.worker.claims.claiming)
         self.gate = RequestGate(self.worker, store, self.waiters, self.write_turn, self.inbox.append)
         self._after_flush: list[Callable[[], None]] = []

@@ -61,6 +61,10 @@ class Membership(Protocol):
         """
         ...
 
+    def is_active(self, epoch: int) -> bool:
+        """Tell whether the process of a worker lives, and was not stopped, as far as the kernel knows."""
+        ...
+
     def members(self) -> list[Member]:
         """Return the workers that have not ended, oldest first, with what the kernel says of their processes."""
         ...

@@ -87,7 +87,8 @@ class QueueTaken(msgspec.Struct, frozen=True):
 
     `partitions` have had their turn, in this order. For a rate they start `spread` microseconds later than `at`: until
     then the code of each really begins, sooner or later. The result is the list of the keys that were taken: those that
-    had no owner and still waited.
+    had no owner and still waited. With `owner` they are given to the worker with that epoch, which is told so as by
+    `RunWoken`; it must not have ended.
     """
 
     queue: str
@@ -95,6 +96,7 @@ class QueueTaken(msgspec.Struct, frozen=True):
     partitions: list[str]
     at: int
     spread: int = 0
+    owner: int | None = None
 
 
 class RunRescheduled(msgspec.Struct, frozen=True):
@@ -228,6 +230,17 @@ class Lane(msgspec.Struct, frozen=True, array_like=True):
     started: int = 0
 
 
+class LoneEntry(msgspec.Struct, frozen=True):
+    """The only entry that waits in a queue, and the queue: its bounds, and how many of its entries are running."""
+
+    run: int
+    partition: str
+    workflow: str
+    settings: QueueSettings
+    paused: bool
+    running: int
+
+
 class Head(msgspec.Struct, frozen=True, array_like=True):
     """A waiting entry. Entries are taken by descending priority, then by ascending place."""
 
@@ -274,6 +287,14 @@ class QueueFacts(Protocol):
 
     def partition_opens_at(self, queue: str, partition: str) -> int | None:
         """Return until when its rate blocks a partition, None where it does not."""
+        ...
+
+    def lone_entry(self, queue: str) -> LoneEntry | None:
+        """Return the entry that waits in a queue; None where several do, or none."""
+        ...
+
+    def idle_workers(self, queue: str, workflow: str) -> list[int]:
+        """Return the epochs of the workers that have no run under way, and take runs of a workflow from a queue."""
         ...
 
     def held(self, queue: str, worker: int) -> dict[str, int]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import pytest
 
 from stepwell.definitions.queues import QueueSettings
-from stepwell.errors import InvalidArgument, QueueNotFound, RunNotFound, StepwellError
+from stepwell.errors import ClaimLost, InvalidArgument, QueueNotFound, RunNotFound, StepwellError
 from stepwell.model.journal import Entry
-from stepwell.store.changes import Change, Created, RunCreated, RunFinished, RunMoved
-from stepwell.store.claims import RunsClaimed, WorkTaken
+from stepwell.store.changes import Change, Created, MessageSent, RunCreated, RunFinished, RunMoved
+from stepwell.store.claims import NotesTaken, RunsClaimed, WorkerServes, WorkTaken
 from stepwell.store.queues import (
+    LoneEntry,
     QueueChanged,
     QueueDeclared,
     QueueFacts,
@@ -299,3 +300,83 @@ class QueueContract(StoreFixtures):
         good, bad = worker.commit(Unit([RunMoved(key, "waiting", NOW)]), Unit([], decide=fail))
         assert isinstance(good, list)
         assert isinstance(bad, StepwellError)
+
+    # --- given to another worker ------------------------------------------------------------------------------------
+
+    def test_the_only_entry_that_waits_is_told_with_its_queue(self, worker: Worker) -> None:
+        declare(worker, concurrency=3, per_worker=2)
+        assert lone(worker) is None
+        key = enqueue(worker, "one", entered(partition="eu")).key
+        assert lone(worker) == LoneEntry(key, "eu", "w", QueueSettings(3, 2), paused=False, running=0)
+        second = enqueue(worker, "two").key
+        assert lone(worker) is None
+        worker.apply(QueueTaken("q", [key], ["eu"], NOW), QueueChanged("q", NOW, paused=True))
+        assert lone(worker) == LoneEntry(second, "", "w", QueueSettings(3, 2), paused=True, running=1)
+
+    def test_who_has_no_run_under_way_and_serves_a_queue_is_idle(self, worker: Worker, other: Worker) -> None:
+        declare(worker)
+        assert idle(worker) == []  # nobody has said what it serves
+        client = Worker(worker.store, takes_work=False)
+        for each in (worker, other, client):
+            each.apply(WorkerServes(["v", "w"]))
+        assert idle(worker) == [worker.epoch, other.epoch]
+        assert idle(worker, workflow="vw") == []
+        key = worker.create("busy", workflow="v")
+        assert idle(worker) == [other.epoch]
+        worker.apply(RunMoved(key, "waiting", NOW))
+        assert idle(worker) == [worker.epoch, other.epoch]
+        with worker.writing():
+            worker.store.membership.fence(other.epoch, NOW)
+        assert idle(worker) == [worker.epoch]
+
+    def test_only_who_takes_from_a_queue_is_idle_for_it(self, worker: Worker) -> None:
+        declare(worker)
+        with worker.writing():
+            found = [
+                worker.store.membership.register(NOW, workflows=["w"], queues=queues).epoch
+                for queues in (["q"], ["qq", 'a"q"'], ["p", "q"])
+            ]
+        assert idle(worker) == [found[0], found[2]]
+
+    def test_a_run_is_given_to_another_worker_which_finds_a_note(self, worker: Worker, other: Worker) -> None:
+        declare(worker, concurrency=1)
+        key = enqueue(worker, "one").key
+        assert worker.apply(QueueTaken("q", [key], [""], NOW, owner=other.epoch)) == [[key]]
+        assert (worker.record(key).status, worker.record(key).owner) == ("running", other.epoch)
+        assert (worker.news(), other.news()) == ([], [key])
+        assert (state_of(worker).waiting, state_of(worker).running) == (0, 1)
+        with pytest.raises(ClaimLost):
+            finish(worker, key)
+        finish(other, key)
+        assert other.news() == []
+        assert state_of(worker).running == 0
+
+    def test_what_arrives_for_a_run_that_was_given_is_told_of_as_well(self, worker: Worker, other: Worker) -> None:
+        declare(worker)
+        key = enqueue(worker, "one").key
+        worker.apply(QueueTaken("q", [key], [""], NOW, owner=other.epoch))
+        worker.apply(MessageSent("one", "name", "1", NOW))
+        assert other.news() == [key]
+        other.apply(NotesTaken([key]))
+        assert other.news() == []
+
+    def test_what_was_given_is_released_with_its_worker(self, worker: Worker, other: Worker) -> None:
+        declare(worker)
+        key = enqueue(worker, "one").key
+        worker.apply(QueueTaken("q", [key], [""], NOW, owner=other.epoch))
+        with worker.writing():
+            assert worker.store.membership.fence(other.epoch, NOW) == 1
+        assert worker.take("w") == [key]
+        assert worker.news() == other.news() == []
+
+
+def lone(worker: Worker) -> LoneEntry | None:
+    """Return the only entry that waits in the queue ``q``."""
+    with worker.reads.queue_facts() as facts:
+        return facts.lone_entry("q")
+
+
+def idle(worker: Worker, workflow: str = "w") -> list[int]:
+    """Return who is idle and takes runs from the queue ``q``."""
+    with worker.reads.queue_facts() as facts:
+        return facts.idle_workers("q", workflow)

@@ -13,7 +13,7 @@ from stepwell.definitions.jobs import Served
 from stepwell.errors import StepwellError
 from stepwell.model.lifecycle import ENDED
 from stepwell.store.claims import RunsClaimed, RunsReleased, WorkerServes, WorkTaken
-from stepwell.worker.facts import RunsTaken
+from stepwell.worker.facts import NotesLeft, RunsTaken
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.runs import Runs
 from stepwell.worker.unstarted import Unstarted
@@ -204,6 +204,7 @@ class Claims:
             wanted_back = self._released(keys)
             if kept:
                 self._taken_over(kept)
+                runs.later(NotesLeft())
             self.claim([key for key in wanted_back if key not in kept])
 
         def not_released(_error: StepwellError) -> None:

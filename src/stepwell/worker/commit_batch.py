@@ -62,6 +62,14 @@ class CommitBatch:
         """Tell whether a run must not be read now: what is uncommitted ends it, or says more about it."""
         return key in self.ending or key in self.unread
 
+    def touches(self, key: int) -> bool:
+        """Tell whether something is uncommitted of a run that is in memory, or was when it happened."""
+        return any(run.key == key for work in self._works for run in work.loaded_runs)
+
+    def writes_of(self, key: int) -> bool:
+        """Tell whether something is to be written about such a run."""
+        return any(work.is_written and run.key == key for work in self._works for run in work.loaded_runs)
+
     def work_of(self, run: LoadedRun) -> UnitOfWork:
         """Return the run's work, a new one where it has none."""
         work: UnitOfWork | None = run.work

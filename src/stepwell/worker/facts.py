@@ -202,6 +202,10 @@ class NotesRemoved(msgspec.Struct, frozen=True):
     keys: list[int]
 
 
+class NotesLeft(msgspec.Struct, frozen=True):
+    """Notes stand in the store of runs that were to leave memory."""
+
+
 class ScheduleTouched(msgspec.Struct, frozen=True):
     """A run ended that a schedule may have waited for."""
 
@@ -233,6 +237,7 @@ Fact: TypeAlias = (
     | RunsBegun
     | RunsTaken
     | NotesRemoved
+    | NotesLeft
     | ScheduleTouched
     | TicksDue
 )

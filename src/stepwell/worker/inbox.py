@@ -50,14 +50,42 @@ class Inbox:
         self._letting_go = letting_go
         self._next_census = 0
 
-    def take(self) -> None:
-        """Look at what arrived for runs of this worker; an event."""
-        keys = self._reads.news(self._runs.epoch)
-        if keys:
-            present = self._runs.memory.runs
-            self._look([present[key] for key in keys if key in present])
-            removed = NotesRemoved(keys)
-            self._runs.batch.lone_work().then(NotesTaken(keys), lambda _: self._runs.later(removed))
+    def take(self) -> list[int]:
+        """Look at what arrived for runs of this worker; return the keys of those that somebody made its own.
+
+        Those are to be read. Their notes stay until `given` is called.
+        """
+        runs = self._runs
+        keys = self._reads.news(runs.epoch)
+        if not keys:
+            return []
+        present = runs.memory.runs
+        new: list[int] = []
+        if not runs.draining:
+            absent = [key for key in keys if key not in present and key not in runs.claiming]
+            new = [key for key in absent if not runs.batch.touches(key)]
+        told = [key for key in keys if key not in new] if new else keys
+        if told:
+            self._look([present[key] for key in told if key in present])
+            self._remove_notes(told)
+        return new
+
+    def given(self, keys: Sequence[int]) -> None:
+        """Remove the notes of runs that were given to this worker, and read just now.
+
+        Where nothing is to be written for such a run its step begins without a commit, and must not wait for one: the
+        note goes with the run's end, or when the worker looks at its notes again.
+        """
+        batch = self._runs.batch
+        written = [
+            key for key in keys if key not in batch.ending and (key not in self._runs.memory or batch.writes_of(key))
+        ]
+        if written:
+            self._remove_notes(written)
+
+    def _remove_notes(self, keys: list[int]) -> None:
+        removed = NotesRemoved(keys)
+        self._runs.batch.lone_work().then(NotesTaken(keys), lambda _: self._runs.later(removed))
 
     def drop_terminated(self) -> None:
         """Take the runs out of memory that another worker has ended past their code; an event.

@@ -23,6 +23,8 @@ class QueueAgenda:
         #: About these a decision is due.
         self.queues: set[str] = set()
         self.limits: set[str] = set()
+        #: In these a run enters that this worker does not take: perhaps another one is given it.
+        self.entered: set[str] = set()
         #: Who asks for permits in the commit under way, by limit.
         self.asking: dict[str, list[Asking]] = {}
         self._next: dict[str, tuple[int, Literal["queue", "limit"]]] = {}

@@ -13,7 +13,7 @@ as much as it takes and no more: how long the line is, and how many partitions t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Final
 
@@ -147,6 +147,30 @@ def take(
     opens_at = _partition_opens_at(facts, state, groups, shares, at + spread)
     next_at = _next_at(facts, state, len(taken), at + spread, now, left=left, opens_at=opens_at)
     return Decision(changes, len(taken), more, next_at)
+
+
+def give(
+    facts: QueueFacts, queue: str, now: int, *, is_active: Callable[[int], bool], after: int = 0
+) -> QueueTaken | None:
+    """Decide whether the only run that waits in a queue is given to an idle worker, and to which; None: to nobody.
+
+    For whoever enqueues it and does not take it itself: the worker would spend a commit on that. A busy worker would
+    not, it decides in a commit that it makes anyway. Who was given a run and has not begun it is not idle, so it is
+    given no other one. Workers take turns: the next is the first with an epoch above `after`. Where partitions, workers
+    or times have bounds of their own, the workers decide.
+    """
+    entry = facts.lone_entry(queue)
+    if entry is None or entry.paused:
+        return None
+    free = NEVER if entry.settings.concurrency is None else entry.settings.concurrency - entry.running
+    if free <= 0 or entry.settings != QueueSettings(entry.settings.concurrency):
+        return None
+    idle = facts.idle_workers(queue, entry.workflow)
+    if not idle:
+        return None
+    idle.sort(key=lambda epoch: (epoch <= after, epoch))
+    chosen = next(filter(is_active, idle), None)
+    return None if chosen is None else QueueTaken(queue, [entry.run], [entry.partition], now, owner=chosen)
 
 
 def grant(facts: QueueFacts, limit: str, now: int) -> Decision:

@@ -23,7 +23,7 @@ from stepwell.worker.claims import Claims
 from stepwell.worker.facts import RunsTaken
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.queue_agenda import Asking
-from stepwell.worker.queue_policy import Decision, advance, grant, has_room, take
+from stepwell.worker.queue_policy import Decision, advance, give, grant, has_room, take
 from stepwell.worker.runs import Runs
 from stepwell.worker.step_dispatch import StepDispatch
 from stepwell.worker.unit_of_work import UnitOfWork
@@ -44,6 +44,9 @@ class QueueScheduler:
         self._claims = claims
         #: See `stepwell.store.queues.QueueTaken`; 0 where no real time passes between taking a run and executing it.
         self.start_spread = 0
+        #: Tells whether the process of another worker lives, and was not stopped; in a transaction.
+        self.is_active: Callable[[int], bool] = lambda _epoch: True
+        self._given_to = 0  # the epoch of the worker that was given a run last
         self._deciding: dict[str, tuple[UnitOfWork, list[Asking]]] = {}  # decisions that are not committed yet
 
     # --- when to decide ----------------------------------------------------------------------------------------------
@@ -102,6 +105,9 @@ class QueueScheduler:
 
     def decide(self) -> None:
         """Add the decisions that are due to the batch, behind all other works; call it before each commit."""
+        for name in sorted(self._agenda.entered):
+            self._runs.batch.lone_work().decide = partial(self._give, name)
+        self._agenda.entered.clear()
         if not self._agenda.limits and not self._agenda.queues:
             return
         runs = self._runs
@@ -123,6 +129,13 @@ class QueueScheduler:
         spread = self.start_spread
         runs = self._runs
         return take(facts, name, runs.workflows, runs.now, room=room, held=held, spread=spread, worker=runs.epoch)
+
+    def _give(self, name: str, facts: QueueFacts) -> list[Change]:
+        taken = give(facts, name, self._runs.now, is_active=self.is_active, after=self._given_to)
+        if taken is None or taken.owner is None:
+            return []
+        self._given_to = taken.owner
+        return [taken]
 
     def _grant(self, name: str, facts: QueueFacts) -> Decision:
         return grant(facts, name, self._runs.now)

@@ -149,6 +149,14 @@ class Runs:
         """Decide about a queue in the commit under way, because a run enters or leaves it."""
         self.agenda.touch(queue)
 
+    def entered_queue(self, start: RunCreated) -> None:
+        """Have a run that enters a queue, and that this worker does not take, given to another in the same commit."""
+        entry = start.entry
+        if entry is None or entry.ready_at is not None or entry.batch_size is not None:
+            return
+        if self.draining or start.workflow not in self.workflows or not self.agenda.serves(entry.queue):
+            self.agenda.entered.add(entry.queue)
+
     def limit_touched(self, limit: str) -> None:
         """Decide about a limit in the commit under way, because a permit of it comes free."""
         self.agenda.touch_limit(limit)

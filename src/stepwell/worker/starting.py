@@ -49,6 +49,7 @@ def add_start(
     if start.entry is not None:
         runs.declare(start.entry.queue, work)
         runs.queue_touched(start.entry.queue)
+        runs.entered_queue(start)
     runs.creating(start)
     if start.told is None:
         work.then(start, lambda created: on_commit(start, created), on_refusal)

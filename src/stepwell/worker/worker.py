@@ -158,11 +158,9 @@ class Worker:
             case facts.LateEnd(over, parent, woken):
                 self.arrivals.late_end(over, parent, woken)
             case facts.WatchedRunOver(run):
-                if self._is_loaded(run):
-                    self.inbox.look_again(run)
+                self._look_again(run)
             case facts.TransactionDue(run, attempts):
-                if attempts.wanted and run.key in self.memory:
-                    self.batch.work_of(run).extra.transactions.append((run, attempts))
+                self._transact(run, attempts)
             case facts.RunYielded(run):
                 self._go_on(run)
             case facts.RunsBegun(started):
@@ -171,6 +169,8 @@ class Worker:
                 self._load(keys, number)
             case facts.NotesRemoved(keys):
                 self.inbox.read(keys)
+            case facts.NotesLeft():
+                self.take_mail()
             case facts.ScheduleTouched():
                 self.schedules.touched()
             case facts.TicksDue():
@@ -213,6 +213,14 @@ class Worker:
         if self._is_loaded(run):
             self.carrier.carry_on(run, self.batch.work_of(run))
 
+    def _look_again(self, run: LoadedRun) -> None:
+        if self._is_loaded(run):
+            self.inbox.look_again(run)
+
+    def _transact(self, run: LoadedRun, attempts: StepCall) -> None:
+        if attempts.wanted and run.key in self.memory:
+            self.batch.work_of(run).extra.transactions.append((run, attempts))
+
     def _woken(self, keys: Sequence[int]) -> None:
         for key in keys:
             self.claims.woken(key)
@@ -245,6 +253,13 @@ class Worker:
         if others:
             number = max(1, len(some) * _REPLAYED_AT_ONCE // (replayed + len(some)))
             self.runs.later(facts.RunsTaken(list(others), number))
+
+    def take_mail(self) -> None:
+        """Look at what arrived for runs of this worker, and take up those that others made its own; an event."""
+        given = self.inbox.take()
+        if given:
+            self._load(given, len(given))
+            self.inbox.given(given)
 
     def started_outside(self, started: list[tuple[RunCreated, int]]) -> None:
         """Bring runs to life that a transaction of the user's started, with what has been sent to them since."""

@@ -130,6 +130,11 @@ class Ownership(Part):
             if owner is None and self._connection.changes():
                 self._after.made_work = True
 
+    def give(self, run: int, owner: int) -> None:
+        """Leave a note for another worker that a run is its own now."""
+        self._execute(self._sql["run_given"], (run,))
+        self._after.told.add(owner)
+
     def tell_owner(self, run: int, status: Status, owner: int | None) -> None:
         """Leave a note for another worker that has the run in memory. A waiting run without an owner is due by now."""
         if owner is None:

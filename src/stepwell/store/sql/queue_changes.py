@@ -40,13 +40,19 @@ _FOREVER: Final = 2**63 - 1
 class Entries(QueueCounts):
     """Applies the changes of queues and limits on the writer's connection; see the module.
 
-    `wake(run, at)` has whoever carries a run on look at it.
+    `wake(run, at)` has whoever carries a run on look at it, `give(run, owner)` tells another worker that it is its own.
     """
 
-    def __init__(self, connection: SqlConnection, sql: Statements, wake: Callable[[int, int], None]) -> None:
+    def __init__(
+        self,
+        connection: SqlConnection,
+        sql: Statements,
+        wake: Callable[[int, int], None],
+        give: Callable[[int, int], None],
+    ) -> None:
         super().__init__(connection, sql)
         self._enter: Ladder = ladder(sql["entered"], (64, 8, 1))
-        self._wake = wake
+        self._wake, self._give = wake, give
         self._epoch = 0
         self._changed_bounds = False
         self.facts = SqlFacts(self._execute, sql, self.flush)
@@ -181,10 +187,11 @@ class Entries(QueueCounts):
         self.flush()
         runs = change.runs
         keys = to_json(runs)
-        self._execute(self._sql["queued_runs_taken"], (keys, change.at, self._epoch))
+        epoch = self._epoch if change.owner is None else change.owner
+        self._execute(self._sql["queued_runs_taken"], (keys, change.at, epoch))
         if self._connection.changes() != len(runs):
             # Others left their places by other ways than their turn, and must not be counted.
-            owned = self._owned(keys)
+            owned = self._owned(keys, epoch)
             runs = [run for run in runs if run in owned]
             keys = to_json(runs)
         known = self._touch(change.queue)
@@ -203,10 +210,13 @@ class Entries(QueueCounts):
             self._execute(self._sql["partition_starts_logged"], (change.queue, change.at + change.spread, keys))
             self._rated.setdefault(change.queue, set()).update(change.partitions)
             known.last_start_at = max(known.last_start_at, change.at)
+        if change.owner is not None:
+            for run in runs:
+                self._give(run, change.owner)
         return runs
 
-    def _owned(self, keys: str) -> set[int]:
-        return {key for key, owner in self._rows(self._sql["owners"], (keys,)) if owner == self._epoch}
+    def _owned(self, keys: str, epoch: int) -> set[int]:
+        return {key for key, owner in self._rows(self._sql["owners"], (keys,)) if owner == epoch}
 
     # --- entering and leaving ----------------------------------------------------------------------------------------
 
@@ -373,7 +383,7 @@ class Entries(QueueCounts):
         self._count_waiting(change.limit, "", "", -granted)
         self._count_busy(change.limit, "", granted)
         runs = {run for run, _ in change.permits}
-        owned = self._owned(to_json(sorted(runs)))
+        owned = self._owned(to_json(sorted(runs)), self._epoch)
         for run in sorted(runs):
             # Those of this worker as well: should it die before it acts on the permit, the run is due.
             self._wake(run, change.at)

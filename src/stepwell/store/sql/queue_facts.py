@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from stepwell.definitions.queues import QueueSettings
-from stepwell.store.queues import Head, Lane, QueueState
+from stepwell.store.queues import Head, Lane, LoneEntry, QueueState
 from stepwell.store.sql.connection import Execute, Statements
 
 _FIRST_SETTING, _AFTER_SETTINGS = 2, 10  # where a row of queue_state has the fields of QueueSettings
+
+#: How many runs in its memory are looked at to find out whether a worker has one under way, at 0.5 us each.
+_LOOKED_AT: Final = 64
 
 
 @cache
@@ -83,6 +86,19 @@ class SqlFacts:
     def held(self, queue: str, worker: int) -> dict[str, int]:
         """Return how many runs of each partition of a queue are in the memory of a worker."""
         return dict(self._rows(self._sql["held_by_partition"], (queue, worker)))
+
+    def lone_entry(self, queue: str) -> LoneEntry | None:
+        """Return the entry that waits in a queue; None where several do, or none."""
+        if self._flush is not None:
+            self._flush()
+        for run, partition, workflow, paused, running, *settings in self._rows(self._sql["lone_entry"], (queue,)):
+            return LoneEntry(run, partition, workflow, QueueSettings(*settings), paused != 0, running)
+        return None
+
+    def idle_workers(self, queue: str, workflow: str) -> list[int]:
+        """Return the epochs of the workers that have no run under way, and take runs of a workflow from a queue."""
+        names = to_json(queue), to_json(workflow)
+        return [epoch for (epoch,) in self._rows(self._sql["idle_workers"], (*names, _LOOKED_AT))]
 
     def _rows(self, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
         return self._execute(statement, parameters).fetchall()

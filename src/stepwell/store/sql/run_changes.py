@@ -81,7 +81,7 @@ class Applier(Part):
         self._told: list[tuple[Any, ...]] = []
         self._ownership = Ownership(connection, sql, self._after, self.flush)
         self._messages = Messages(connection, sql, self._after, self._ownership.wake_known)
-        self.entries = Entries(connection, sql, self._ownership.wake)
+        self.entries = Entries(connection, sql, self._ownership.wake, self._ownership.give)
         descriptions = Descriptions(connection, sql, self._after)
         self._streams = streams = Streams(connection, sql, self._after, self._lost)
         progress = ProgressChanges(connection, sql, self._after)

@@ -85,6 +85,11 @@ class SqliteMembership:
         # A row without a slot was written by the first schema, whose workers are gone.
         return slot is not None and self._members.is_seated(slot, epoch)
 
+    def is_active(self, epoch: int) -> bool:
+        """Tell whether the process of a worker lives, and was not stopped, as far as the kernel knows."""
+        slot = next((seat.slot for seat in self._members.others() if seat.epoch == epoch), None)
+        return slot is not None and self._is_seated(slot, epoch) and self._members.state_of(slot) == "active"
+
     def members(self) -> list[Member]:
         """Return the workers that have not ended, oldest first, with what the kernel says of their processes."""
         return self._reader.members(

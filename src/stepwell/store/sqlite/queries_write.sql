@@ -247,7 +247,11 @@ WHERE key = ?1 AND status = 'waiting' AND (wake_at IS NULL OR wake_at > ?2);
 
 -- name: wake_noted
 -- ?1 run. For a run that another worker owns.
-INSERT INTO stepwell_wakes (run) VALUES (?1) ON CONFLICT DO NOTHING;
+INSERT INTO stepwell_wakes (run) VALUES (?1) ON CONFLICT (run) DO UPDATE SET given = 0 WHERE given = 1;
+
+-- name: run_given
+-- ?1 run. For one that was made another worker's own just now.
+INSERT INTO stepwell_wakes (run, given) VALUES (?1, 1);
 
 -- name: wake_deleted
 -- ?1 run.

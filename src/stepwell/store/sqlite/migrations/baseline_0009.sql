@@ -1,4 +1,4 @@
--- What the scripts 1 to 8 make of an empty file, for new files to begin with: without the tables that later
+-- What the scripts 1 to 9 make of an empty file, for new files to begin with: without the tables that later
 -- scripts build anew. Made from the scripts, by tests/store/test_baseline.py, which compares the two. Do not edit.
 
 CREATE TABLE stepwell_journal (
@@ -91,7 +91,7 @@ CREATE TABLE stepwell_wakes (
     -- request to cancel it, or the end of a run that it waits for. The worker deletes the row, then reads what came.
     -- So a run in this table has an owner.
     run INTEGER PRIMARY KEY REFERENCES stepwell_runs (key)
-) STRICT;
+, given INTEGER NOT NULL DEFAULT 0 CHECK (given = 0 OR given = 1)) STRICT;
 
 CREATE VIEW stepwell_journal_view AS
 -- The journal for human eyes: what each run was told, in order.
