@@ -97,6 +97,12 @@ class FlowJudge:
             bound = FLOWS[name].settings.per_worker
             if bound is not None and held > bound:
                 raise Violation("a worker takes no more than its share", f"{process.name} has {held} of {name}")
+        for (name, partition), count in Counter((row[1], row[2]) for row in taken).items():
+            held = count + sum(row[1:3] == (name, partition) and row[0] in memory for row in under_way)
+            bound = FLOWS[name].settings.partition_per_worker
+            if bound is not None and held > bound:
+                what = f"{process.name} has {held} of {name} {partition!r}"
+                raise Violation("a worker takes no more of a partition than its share", what)
         for row in taken:
             self._check_taken(row)
 

@@ -28,6 +28,7 @@ from stepwell.executors.runner import is_rated
 from stepwell.model.run import Claim
 from stepwell.runtime.light_turns import StepsEnded, is_light, leaves_work
 from stepwell.runtime.requests import Request
+from stepwell.runtime.step_outlet import StepOutlet
 from stepwell.runtime.turn import TurnLoop
 from stepwell.store.notifications import Notification
 from stepwell.store.sql.aftermath import Evidence
@@ -153,6 +154,7 @@ class Process:
             flows=FLOWS,
             tokens=lambda: f"{self.chance.getrandbits(128):032x}",
         )
+        self._outlet = StepOutlet(world.codec, self.submit, self._later)
         self.turn_loop.worker.runs.on_failure = next(iter(story.hooks if story is not None else ()), None)
 
     @property
@@ -341,11 +343,14 @@ class Process:
             delay = self.chance.randint(1, self.world.plan.weather.step_time)
             self.world.at(delay, self, partial(self._finish, attempt, attempt.attempt, value, error), "step ends")
 
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        self.world.at(int(seconds * 1_000_000), self, call, "says it again")
+
     def _execute(self, attempt: StepCall) -> tuple[Any, BaseException | None]:
         loop = asyncio._get_running_loop()
         asyncio._set_running_loop(None)
         try:
-            called = invoke.step(attempt, attempt.definition, attempt.args, attempt.kwargs, None)
+            called = invoke.step(attempt, attempt.definition, attempt.args, attempt.kwargs, self._outlet)
             if attempt.definition.is_async:
                 try:
                     called.send(None)

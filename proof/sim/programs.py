@@ -41,6 +41,7 @@ _QUEUES: Final = (
     Queue("sim.reject", concurrency=1, on_duplicate="reject"),
     Queue("sim.calm", debounce=0.05, debounce_limit=0.15),
     Queue("sim.batch", concurrency=1, batch=Batch(3, within=0.05)),
+    Queue("story.line", concurrency=6, partition_per_worker=1),
 )
 #: All of them by name.
 FLOWS: Final[dict[str, Queue | Limit]] = {flow.name: flow for flow in (LIMIT, RATED, *_QUEUES)}

@@ -9,22 +9,27 @@ from unittest.mock import patch
 
 from msgspec.structs import replace
 
+from stepwell.definitions.queues import QueueSettings
 from stepwell.errors import StepwellError
+from stepwell.model.lifecycle import ENDED
+from stepwell.model.run import RunRecord
 from stepwell.operations import map as operation_map
 from stepwell.operations.calling_run import calling_run
 from stepwell.operations.saga import Compensations
 from stepwell.operations.table import OPERATIONS
 from stepwell.runtime.bulk_requests import BulkRequests
-from stepwell.runtime.requests import SettleStep
+from stepwell.runtime.requests import DeleteRun, SettleStep
 from stepwell.runtime.schedule_requests import ScheduleRequests, TriggerSchedule
 from stepwell.runtime.settle_requests import SettleRequests
 from stepwell.runtime.turn import TurnLoop
 from stepwell.store.bulk_acts import BulkRecord
 from stepwell.store.changes import Change, RunCreated
+from stepwell.store.queues import Lane
+from stepwell.store.sql.bulk_acts import BulkActs
 from stepwell.store.sql.chapters import Chapters
 from stepwell.store.sql.successors import Successors
 from stepwell.store.sqlite.statements import SQL
-from stepwell.worker import activation, failure_hooks, schedule_policy, step_outcomes
+from stepwell.worker import activation, failure_hooks, queue_policy, schedule_policy, step_outcomes
 from stepwell.worker.inbox import Inbox
 from stepwell.worker.runs import Runs
 from stepwell.worker.schedule_policy import Advance
@@ -256,6 +261,55 @@ def _forget_tries(stack: ExitStack) -> None:
     stack.enter_context(patch.object(step_outcomes, "remembered", lambda _history, _row: None))
 
 
+def _forget_progress(stack: ExitStack) -> None:
+    """What the file has of how far a step is is not read with its run."""
+    history = step_outcomes.attempt_history
+    stack.enter_context(
+        patch("stepwell.worker.loader.attempt_history", lambda codec, entries, _progress: history(codec, entries, ()))
+    )
+
+
+def _say_nothing_last(stack: ExitStack) -> None:
+    """What an attempt said last is not written with its end."""
+    stack.enter_context(patch.object(step_outcomes, "tell_last", lambda *_arguments, **_named: None))
+
+
+def _move_in_words_only(stack: ExitStack) -> None:
+    """Who moves a run that waits in a queue is told that it was, and it stands where it did."""
+    broken_sql(stack, "entry_rescheduled", "ready_at = ?2,", "ready_at = ready_at,")
+
+
+def _delete_early(stack: ExitStack) -> None:
+    """Whoever deletes a run is told that it is gone before it is."""
+    delete = BulkRequests.delete
+
+    def broken(self: BulkRequests, request: DeleteRun, reply: Reply) -> None:
+        reply(None, None)
+        delete(self, request, lambda _value, _error: None)
+
+    stack.enter_context(patch.object(BulkRequests, "delete", broken))
+
+
+def _delete_what_has_begun(stack: ExitStack) -> None:
+    found = BulkActs._found
+
+    def broken(self: BulkActs, run_id: str) -> RunRecord:
+        run = found(self, run_id)
+        return run if run.status in ENDED else replace(run, started_at=None, status="pending")
+
+    stack.enter_context(patch.object(BulkActs, "_found", broken))
+
+
+def _take_all_of_a_partition(stack: ExitStack) -> None:
+    """What a worker has of each partition is not counted."""
+    able = queue_policy._able
+
+    def broken(groups: list[list[Lane]], settings: QueueSettings, _there: object) -> list[int]:
+        return able(groups, replace(settings, partition_per_worker=None), {})
+
+    stack.enter_context(patch.object(queue_policy, "_able", broken))
+
+
 STORY_CONTROLS: Final[dict[str, Break]] = {
     "a promise is answered twice": Break(
         _answer_twice, ("what is acknowledged is durable", "a run is told the answer"), "promises"
@@ -310,6 +364,22 @@ STORY_CONTROLS: Final[dict[str, Break]] = {
         _count_no_entries_of_before, ("a journal keeps to its limit",), "long journals"
     ),
     "a poll forgets its tries at a crash": Break(_forget_tries, ("a poll keeps its tries",), "polling", crashes=True),
+    "how far a step is is forgotten at a crash": Break(
+        _forget_progress, ("progress outlives attempts",), "progress", crashes=True
+    ),
+    "the last word of an attempt is not written": Break(
+        _say_nothing_last, ("what a step said last stands with its end", "progress outlives attempts"), "progress"
+    ),
+    "a run is moved in its queue in words only": Break(
+        _move_in_words_only, ("what is acknowledged is durable",), "lines"
+    ),
+    "a deletion is acknowledged before it is recorded": Break(
+        _delete_early, ("what is acknowledged is durable",), "lines"
+    ),
+    "a run that has begun is deleted": Break(_delete_what_has_begun, ("what has begun is not deleted",), "lines"),
+    "a worker takes all of a partition": Break(
+        _take_all_of_a_partition, ("a worker takes no more of a partition than its share",), "lines"
+    ),
     "a job is executed before it is recorded": Break(act_early, ("a step follows a commit",), "jobs"),
     "what was said of a step is dropped": Break(
         _drop_settlements, ("what was said of a step is taken",), "settling", crashes=True

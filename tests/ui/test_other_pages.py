@@ -89,7 +89,7 @@ def test_each_bound_of_a_queue_can_be_changed_and_what_a_form_does_not_have_stay
     engine.start(approval, "first", id="first", queue=POST)
 
     def change(**fields: str) -> int:
-        return acting.submit("/queues/act?name=ui.post", act="change", **fields).status_code
+        return int(acting.submit("/queues/act?name=ui.post", act="change", **fields).status_code)
 
     bounds = {"concurrency": "4", "per_worker": "3", "partition_concurrency": "2", "partition_per_worker": "1"}
     rates = {"rate": "90", "rate_per": "60", "partition_rate": "5", "partition_rate_per": "0.5"}
