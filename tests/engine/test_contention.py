@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 from msgspec.structs import replace
 from tests.support.waiting import until
 
-from stepwell import Engine, FileNotUsable, receive, workflow
+from stepwell import Engine, FileNotUsable, get_run, receive, workflow
+from stepwell.api.enlisted import Enlisted
 from stepwell.runtime.requests import OutgoingMessage, Purge, SendMessage, StartRun
 from stepwell.runtime.turn import TurnLoop
-from stepwell.store.changes import MessageSent, RunCreated
+from stepwell.store.changes import MessageSent, RunCreated, RunFinished, RunMoved
 from stepwell.store.notifications import Notification
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.store import Unit
@@ -44,6 +46,26 @@ async def waits_twice() -> None:
 async def ordered() -> list[str]:
     await receive("go")
     return [await receive("m", str), await receive("m", str), await receive("m", str)]
+
+
+@workflow(name="hurried")
+async def hurried() -> str:
+    return await receive("m", str, timeout=10, default="late")
+
+
+@workflow(name="hurried for an end")
+async def hurried_for_an_end() -> str:
+    try:
+        async with asyncio.timeout(10):
+            await get_run("other").result()
+    except TimeoutError:
+        return "late"
+    return "in time"
+
+
+@workflow(name="sleeps")
+async def sleeps() -> None:
+    await asyncio.sleep(10)
 
 
 class Driver:
@@ -83,7 +105,7 @@ def turn_loop(database: Path, driver: Driver) -> Iterator[TurnLoop]:
     turn_loop = TurnLoop(
         store,
         Codec(),
-        {"nothing at all": nothing, "waits": waits, "waits twice": waits_twice, "ordered": ordered},
+        {one.name: one for one in (nothing, waits, waits_twice, ordered, hurried, hurried_for_an_end, sleeps)},
         limits=limits,
         chance=lambda: 0.5,
         driver=driver,
@@ -304,3 +326,131 @@ def test_an_answer_to_a_message_of_another_process_is_one_commit_and_what_comes_
     assert not store.reads.news(turn_loop.claimed().epoch)
     # What is heard at once is one commit with the note.
     assert len(commits) == commits_of_worker
+
+
+# --- what others record just before a time that a run waits for as well ----------------------------------------------
+
+#: When the timeouts of `hurried` and the like have passed.
+LATE = NOW + 10_000_000
+
+
+def turns(turn_loop: TurnLoop, now: int = NOW) -> None:
+    """Take turns until nothing is left to do."""
+    while not turn_loop.is_idle(now):
+        turn_loop.turn(now)
+
+
+def begin(turn_loop: TurnLoop, run_id: str, name: str) -> None:
+    """Start a run, and take turns until it waits."""
+    turn_loop.submit(StartRun(RunCreated(run_id, name, None, 0, "running", NOW)), lambda *_: None)
+    turns(turn_loop)
+
+
+@pytest.fixture
+def write(turn_loop: TurnLoop) -> Callable[[Any], None]:
+    """Return what another process does: it writes, and the engine is told of that later, or never."""
+    store = turn_loop.store
+    store.writers.acquire()
+    other = store.membership.register(NOW)
+    store.writers.release()
+
+    def writes(*changes: Any) -> None:
+        store.writers.acquire()
+        store.commit([Unit(list(changes))], other)
+        store.writers.release()
+
+    return writes
+
+
+def result_of(turn_loop: TurnLoop, run_id: str) -> str | bytes | None:
+    record = turn_loop.store.inspector.run_by_id(run_id)
+    assert record is not None
+    assert record.status == "completed"
+    return record.result
+
+
+def test_a_message_that_another_process_recorded_before_the_timeout_is_received(
+    turn_loop: TurnLoop, write: Callable[[Any], None]
+) -> None:
+    begin(turn_loop, "one", "hurried")
+    write(MessageSent("one", "m", '"in time"', NOW))
+    turns(turn_loop, LATE)
+    assert result_of(turn_loop, "one") == '"in time"'
+    assert not turn_loop.store.reads.messages_from_others({1: 0}, 0)[1]
+
+
+def test_a_message_that_is_recorded_while_the_note_of_another_is_removed_is_received_before_the_timeout(
+    turn_loop: TurnLoop, write: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(turn_loop, "one", "hurried")
+    write(MessageSent("one", "another", None, NOW))
+    commit = turn_loop.store.commit
+
+    def commit_late(*arguments: Any) -> Any:
+        monkeypatch.setattr(turn_loop.store, "commit", commit)
+        turn_loop.store.writers.release()
+        write(MessageSent("one", "m", '"in time"', NOW))  # which leaves no note of its own: there is one
+        turn_loop.store.writers.acquire()
+        return commit(*arguments)
+
+    monkeypatch.setattr(turn_loop.store, "commit", commit_late)
+    turn_loop.post(lambda: turn_loop.notified(Notification("mail")))
+    turn_loop.turn(NOW)
+    assert not turn_loop.store.reads.news(turn_loop.claimed().epoch)
+    turns(turn_loop, LATE)
+    assert result_of(turn_loop, "one") == '"in time"'
+
+
+def test_a_message_that_a_transaction_of_this_process_recorded_before_the_timeout_is_received(
+    turn_loop: TurnLoop,
+) -> None:
+    begin(turn_loop, "one", "hurried")
+    turn_loop.store.writers.acquire()
+    with turn_loop.store.transaction(turn_loop.claimed()) as opened:
+        enlisted = Enlisted(turn_loop.worker, Codec(), lambda: NOW, opened)
+        enlisted.submit(SendMessage("one", OutgoingMessage("m", '"in time"', None)))
+    for event in enlisted.events():
+        turn_loop.post(event)
+    turn_loop.store.writers.release()
+    turns(turn_loop, LATE)
+    assert result_of(turn_loop, "one") == '"in time"'
+
+
+def test_the_end_of_a_run_that_another_process_recorded_before_the_timeout_is_heard_of(
+    turn_loop: TurnLoop, write: Callable[[Any], None]
+) -> None:
+    write(RunCreated("other", "of others", None, 0, "pending", NOW))
+    begin(turn_loop, "one", "hurried for an end")
+    record = turn_loop.store.inspector.run_by_id("other")
+    assert record is not None
+    write(RunMoved(record.key, "running", NOW))
+    write(RunFinished(record.key, "completed", NOW))
+    turns(turn_loop, LATE)
+    assert result_of(turn_loop, "one") == '"in time"'
+
+
+@pytest.mark.parametrize("name", ["hurried", "hurried for an end"])
+def test_after_the_timeout_nothing_was_recorded(turn_loop: TurnLoop, write: Callable[[Any], None], name: str) -> None:
+    write(RunCreated("other", "of others", None, 0, "pending", NOW))
+    begin(turn_loop, "one", name)
+    turns(turn_loop, LATE)
+    assert result_of(turn_loop, "one") == '"late"'
+
+
+@pytest.mark.parametrize(("name", "asked"), [("hurried", 1), ("sleeps", 0)])
+def test_the_file_is_asked_once_for_what_came_before_a_time_where_something_could_come(
+    turn_loop: TurnLoop, monkeypatch: pytest.MonkeyPatch, name: str, asked: int
+) -> None:
+    for number in range(3):
+        begin(turn_loop, str(number), name)
+    questions: list[int] = []
+    news = turn_loop.worker.runs.reads.news
+
+    def counted(epoch: int) -> list[int]:
+        questions.append(epoch)
+        return news(epoch)
+
+    monkeypatch.setattr(turn_loop.worker.runs.reads, "news", counted)
+    turns(turn_loop, LATE)
+    assert [result_of(turn_loop, str(number)) for number in range(3)] == [result_of(turn_loop, "0")] * 3
+    assert len(questions) == asked

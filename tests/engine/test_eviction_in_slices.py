@@ -29,8 +29,8 @@ def test_no_turn_lets_go_of_all_of_them(database: Path, monkeypatch: pytest.Monk
     left: list[int] = []
     beyond = RunCache.beyond
 
-    def counted(cache: RunCache, limit: int) -> Sequence[Any]:
-        runs = beyond(cache, limit)
+    def counted(cache: RunCache, limit: int, now: int | None) -> Sequence[Any]:
+        runs = beyond(cache, limit, now)
         left.append(len(runs))
         return runs
 

@@ -104,6 +104,7 @@ INSIDE: dict[str, list[list[str]]] = {
         [
             "driver",
             "held_signals",
+            "recorded",
             "permitted_io",
             "recent_times",
             "schedule_requests",
@@ -149,12 +150,13 @@ INSIDE: dict[str, list[list[str]]] = {
     ],
     "stepwell.worker": [
         ["worker"],
-        ["arrivals", "inbox", "outcomes"],
+        ["arrivals", "outcomes", "run_timers"],
+        ["inbox"],
         ["loader", "queue_scheduler"],
         ["forking"],
         ["rewinding", "step_outcomes", "undoing"],
         ["claims"],
-        ["run_timers", "schedules", "ticks", "unstarted"],
+        ["schedules", "ticks", "unstarted"],
         ["carrying", "settlements"],
         ["letting_go"],
         ["activation"],

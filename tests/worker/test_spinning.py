@@ -17,8 +17,10 @@ from stepwell import Engine, Retry, receive, step, sync, workflow
 from stepwell.cli import main
 from stepwell.model.clock import MICROSECONDS
 from stepwell.model.journal import TICK
+from stepwell.model.run import RunSnapshot
 from stepwell.testing import TestEngine
 from stepwell.worker.facts import TicksDue
+from stepwell.worker.loader import Loader
 from stepwell.worker.spinning import EAGER_TICKS, Spinning, pause_after
 from stepwell.worker.ticks import Ticks
 
@@ -340,6 +342,35 @@ def test_timers_that_are_due_at_once_fire_more_and_more_seldom(
     assert len(run.journal()) < 2 * (EAGER_TICKS + 250)
     engine.advance(2)
     assert run.info().status == "failed"
+
+
+@pytest.mark.parametrize("poll", [spins_with_timers, spins_with_messages])
+def test_a_run_whose_timers_are_due_at_once_is_not_read_again_and_again_where_memory_is_short(
+    engine: TestEngine, monkeypatch: pytest.MonkeyPatch, poll: Any
+) -> None:
+    read: list[str] = []
+    load = Loader._load
+
+    def counted(loader: Loader, snapshot: RunSnapshot) -> None:
+        read.append(snapshot.record.id)
+        load(loader, snapshot)
+
+    monkeypatch.setattr(Loader, "_load", counted)
+    engine.reopen(max_waiting_in_memory=0)
+    run = engine.start(poll, id="in a hurry", deadline=timedelta(seconds=2))
+    other = engine.start(receiver, id="patient")
+    engine.advance(1)
+    assert len(read) <= 2  # when it first waited, and before it was known that it polls
+    other.send("go", "gone")
+    assert other.result(timeout=30) == "gone"
+    assert read[-1] == "patient"  # which had left
+    engine.advance(2)
+    assert run.info().status == "failed"
+
+
+@workflow
+async def receiver() -> str:
+    return await receive("go", str)
 
 
 @pytest.mark.parametrize(

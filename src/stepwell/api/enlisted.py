@@ -12,6 +12,7 @@ from typing import Any, Final, assert_never
 
 from stepwell.errors import TransactionError
 from stepwell.runtime.promise_requests import change_of, refusal_of, touched
+from stepwell.runtime.recorded import Recorded
 from stepwell.runtime.requests import AnswerPromise, SendMessage, StartRun
 from stepwell.store.changes import Change, Created, MessageSent, RunCreated
 from stepwell.store.store import StoreTransaction
@@ -89,7 +90,8 @@ class Enlisted:
         if refusal is not None:
             raise refusal
         if answered.is_done:
-            self._events.append(partial(self._worker.route, touched(answered.before)))
+            fact = touched(answered.before)
+            self._events.append(Recorded(fact.run, partial(self._worker.route, fact)))
 
     def _start_one(self, request: StartRun) -> str:
         """Start a run without messages: what `start` does, without lists."""
@@ -162,7 +164,8 @@ class Enlisted:
                 self._entered.add(entry.queue)
 
     def _arrives(self, change: MessageSent, sent: Any) -> None:
-        self._events.append(partial(self._worker.arrivals.message_from_outside, change, sent))
+        act = partial(self._worker.arrivals.message_from_outside, change, sent)
+        self._events.append(Recorded(sent.run, act))
 
     def events(self) -> list[Callable[[], None]]:
         """Return what the engine's thread has to do after the commit."""

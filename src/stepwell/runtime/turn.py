@@ -23,6 +23,7 @@ from stepwell.operations.table import OPERATIONS
 from stepwell.runtime.driver import Driver
 from stepwell.runtime.notifications import Notifications
 from stepwell.runtime.other_workers import OtherWorkers
+from stepwell.runtime.recorded import hear_first
 from stepwell.runtime.refusals import refuse_events, refuse_units
 from stepwell.runtime.request_gate import RequestGate, copy_of
 from stepwell.runtime.requests import Asked, Event, Request, StartRun
@@ -188,6 +189,7 @@ class TurnLoop:
             self.write_turn.postponed.clear()
         due = worker.due.due_at()
         if due is not None and due <= worker.now:
+            hear_first(inbox, worker.memory, worker.now)
             worker.due.advance(worker.now)
             self._let_out()
         # What the turn before led to is committed in this one. But a part of each turn is for the events, and a part of

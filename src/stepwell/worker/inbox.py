@@ -49,6 +49,7 @@ class Inbox:
         self._settler = settler
         self._letting_go = letting_go
         self._next_census = 0
+        self._unread: set[int] = set()  # the keys of runs whose notes were removed, and that were not read since
 
     def take(self) -> list[int]:
         """Look at what arrived for runs of this worker; return the keys of those that somebody made its own.
@@ -84,8 +85,11 @@ class Inbox:
             self._remove_notes(written)
 
     def _remove_notes(self, keys: list[int]) -> None:
-        removed = NotesRemoved(keys)
-        self._runs.batch.lone_work().then(NotesTaken(keys), lambda _: self._runs.later(removed))
+        self._runs.batch.lone_work().then(NotesTaken(keys), lambda _: self._removed(keys))
+
+    def _removed(self, keys: list[int]) -> None:
+        self._unread.update(keys)
+        self._runs.later(NotesRemoved(keys))
 
     def drop_terminated(self) -> None:
         """Take the runs out of memory that another worker has ended past their code; an event.
@@ -104,6 +108,7 @@ class Inbox:
 
     def read(self, keys: Sequence[int]) -> None:
         """Give the runs with these keys what others wrote for them; an event."""
+        self._unread.difference_update(keys)
         present = self._runs.memory.runs
         missing = [key for key in keys if key not in present]
         missing += self._look([run for run in map(present.get, keys) if run is not None])
@@ -116,9 +121,13 @@ class Inbox:
                 for key in left:
                     self._activator.wake_absent(key, work)
 
+    def told(self) -> set[int]:
+        """Return the keys of the runs for which others wrote something that these may not have been given yet."""
+        return self._unread.union(self._reads.news(self._runs.epoch))
+
     def pending_for(self, run: LoadedRun) -> bool:
         """Tell whether something arrived for a run that it was not given yet."""
-        return run.key in self._reads.news(self._runs.epoch)
+        return run.key in self.told()
 
     def look_again(self, run: LoadedRun) -> None:
         """Give a run what other workers have written for it: messages, a cancellation, the ends of runs it awaits."""

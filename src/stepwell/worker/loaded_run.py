@@ -217,3 +217,10 @@ class LoadedRun:
     def can_leave(self) -> bool:
         """Tell whether nothing but what the store holds would be lost if the run left memory now."""
         return self.work is None and not self.deliverable and not self.sending
+
+    def polls(self, now: int) -> bool:
+        """Tell whether the run has just set timers that are due at once, again and again, and is due once more.
+
+        Out of memory it would be read again at once, and go round as often as one that nobody knows yet.
+        """
+        return self.rounds > 0 and self.wake_at is not None and self.wake_at <= now

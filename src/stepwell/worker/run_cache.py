@@ -91,17 +91,19 @@ class RunCache:
         """Tell whether more runs wait in memory than may."""
         return len(self._waiting) > limit
 
-    def beyond(self, limit: int) -> list[LoadedRun]:
+    def beyond(self, limit: int, now: int | None) -> list[LoadedRun]:
         """Return waiting runs that can leave memory now, where there are more than `limit`; least recently used first.
 
         A bunch of them at a time, because letting them go costs a commit; not too many, because to close the code of
-        each takes a tenth of a millisecond. That commit makes the next bunch leave.
+        each takes a tenth of a millisecond. That commit makes the next bunch leave. Runs that would be read again at
+        `now` stay; None: they leave as well.
         """
         excess = len(self._waiting) - limit
         if excess <= 0:
             return []
         most = min(excess + limit // _BUNCH, _MOST_AT_ONCE)
-        return list(islice((run for run in self._waiting.values() if run.can_leave()), most))
+        leaving = (run for run in self._waiting.values() if run.can_leave() and (now is None or not run.polls(now)))
+        return list(islice(leaving, most))
 
     # --- due times -----------------------------------------------------------------------------------------------
 

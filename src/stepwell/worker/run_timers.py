@@ -4,6 +4,9 @@ Code that polls with timers of no length (``while not task.done(): await asyncio
 next one each time that one has fired, at the same instant. It is treated as code that goes round without waiting
 (`stepwell.worker.spinning`): after some rounds all else has its turn, and where nothing comes about it rests longer and
 longer.
+
+What was recorded before a time has passed comes before it: a message that another process sent, say, although the note
+of it is still on its way. So the file is asked first, once for all runs that are due, if one of them waits for such.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from stepwell.replay.operation import Operation
 from stepwell.worker.activation import Activator
 from stepwell.worker.carrying import Carrier
 from stepwell.worker.failure_log import run_fields
+from stepwell.worker.inbox import Inbox
 from stepwell.worker.loaded_run import LoadedRun
 from stepwell.worker.run_endings import DEADLINE_REASON
 from stepwell.worker.runs import Runs
@@ -25,6 +29,8 @@ _log: Final = logging.getLogger("stepwell")
 
 #: How many timers that were set within the event are fired in it, one after the other.
 _ROUNDS: Final = 16
+#: What a run waits for that nobody else brings about.
+_OWN: Final = frozenset(("timer", "step"))
 #: After how many further events of that kind a run is named again.
 _NAMED_EVERY: Final = 500
 
@@ -33,13 +39,21 @@ class RunTimers:
     """Carries runs on when their times come; a `stepwell.worker.due.Due`."""
 
     def __init__(
-        self, runs: Runs, steps: StepDispatch, activator: Activator, carrier: Carrier, spinning: Spinning
+        self,
+        runs: Runs,
+        steps: StepDispatch,
+        activator: Activator,
+        carrier: Carrier,
+        spinning: Spinning,
+        inbox: Inbox,
     ) -> None:
         self._runs = runs
         self._steps = steps
         self._activator = activator
         self._carrier = carrier
         self._spinning = spinning
+        self._inbox = inbox
+        self._told: set[int] | None = None  # what `Inbox.told` said in the event under way; None: it was not asked
         self._put_off: list[LoadedRun] = []
 
     def due_at(self) -> int | None:
@@ -48,6 +62,7 @@ class RunTimers:
 
     def advance(self, now: int) -> None:
         """Carry on all runs that are due at `now`, the longest due first."""
+        self._told = None
         while (run := self._runs.memory.pop_due(now)) is not None:
             self._fire(run, now)
         put_off, self._put_off = self._put_off, []
@@ -59,6 +74,8 @@ class RunTimers:
         if run.pausing is not None:
             return  # its timers wait
         memory = self._runs.memory
+        if not self._hear(run):
+            return
         work = self._runs.batch.work_of(run)
         if run.deadline_at is not None and run.deadline_at <= now and not run.cancelling:
             self._carrier.deliver_cancel(run, DEADLINE_REASON, work)
@@ -87,6 +104,17 @@ class RunTimers:
         self._spinning.look(run)
         if not run.finished and run.armed is None and run.key in memory:
             memory.arm(run)
+
+    def _hear(self, run: LoadedRun) -> bool:
+        """Give a run what others have written for it, if it waits for such; tell whether its times still matter."""
+        if all(operation.kind in _OWN for operation in run.execution.pending.values()):
+            return True
+        if self._told is None:
+            self._told = self._inbox.told()
+        if run.key in self._told:
+            self._told.discard(run.key)
+            self._inbox.look_again(run)
+        return not run.finished and run.pausing is None and self._runs.memory.runs.get(run.key) is run
 
     def _let_rest(self, run: LoadedRun, now: int) -> None:
         """Put off the next timers of a run that sets them at once: to the next turn, and to later and later ones."""

@@ -95,7 +95,6 @@ class Worker:
         self._letting_go = LettingGo(runs, permits)
         self.carrier = Carrier(runs, self.activator, endings, self._letting_go)
         self.unstarted = Unstarted(runs, endings, self.carrier, takes_work=takes_work)
-        self._timers = RunTimers(runs, dispatch, self.activator, self.carrier, self.spinning)
         self._ticks = Ticks(runs, self.spinning, self.activator, self.carrier)
         self.claims = Claims(runs, self.unstarted, takes_work=takes_work)
         self.settler = Settler(dispatch, self.activator)
@@ -105,6 +104,7 @@ class Worker:
         self.scheduler = QueueScheduler(runs, dispatch, self.carrier, self.claims)
         self.steps = StepOutcomes(runs, permits, self.activator, self.carrier, self.claims, chance)
         self.inbox = Inbox(runs, self.activator, self.carrier, self.scheduler, self.settler, self._letting_go)
+        self._timers = RunTimers(runs, dispatch, self.activator, self.carrier, self.spinning, self.inbox)
         self.arrivals = Arrivals(
             runs, self.activator, self.carrier, self.unstarted, self.claims, self.loader, self._letting_go
         )
@@ -312,7 +312,8 @@ class Worker:
 
         While the engine drains, all of them leave: others can carry them on at once.
         """
-        parked = self.memory.beyond(0 if self.runs.draining else self.runs.limits.waiting)
+        runs = self.runs
+        parked = self.memory.beyond(0, None) if runs.draining else self.memory.beyond(runs.limits.waiting, runs.now)
         for run in parked:
             self.progress.leave(run)
             self._letting_go.forget(run)
