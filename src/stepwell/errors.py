@@ -49,6 +49,7 @@
     ├── WorkflowIOError            workflow code did real I/O, asked an engine, or used a lock … of another run
     │   └── LoopMethodMissing      it called a method of its event loop that the loop does not have
     ├── EngineClosed               the engine is closed, or belongs to the parent of a fork
+    ├── EngineInUse                the engine is in a ``with`` block already
     └── StoreError                 the file, or the disk below it
         ├── FileNotUsable          missing folder, read-only, not a Stepwell file, corrupt, network mount, …
         ├── FileInUse              another engine of this process has the file, or someone keeps it locked
@@ -397,6 +398,10 @@ class LoopMethodMissing(WorkflowIOError, NotImplementedError):
 
 class EngineClosed(StepwellError):
     """The engine is closed or failed, or this process inherited it through `fork`; the message says what to do."""
+
+
+class EngineInUse(StepwellError):
+    """An engine was entered as a context manager while it is in another `with` block, which has to end first."""
 
 
 #: What to do about a file that was open when the process was forked: the child can never use it, for SQLite's own

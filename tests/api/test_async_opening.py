@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from stepwell import AsyncEngine, Engine, EngineClosed, FileNotUsable, WorkflowIOError, workflow
+from stepwell import (
+    AsyncEngine,
+    Engine,
+    EngineClosed,
+    EngineInUse,
+    FileNotUsable,
+    WorkflowIOError,
+    workflow,
+)
 from stepwell.api import async_opening
 from stepwell.api.session import Session
 
@@ -182,3 +190,62 @@ def test_a_wait_that_is_cancelled_leaves_no_task_behind(database: Path, timeout:
             assert asyncio.all_tasks() == before
 
     asyncio.run(main())
+
+
+# --- one block at a time ----------------------------------------------------------------------------------------------
+
+
+def test_an_async_engine_is_in_one_block_at_a_time(database: Path) -> None:
+    async def main() -> None:
+        engine = AsyncEngine(database, workflows=[])
+        async with engine:
+            with pytest.raises(EngineInUse, match=rf"begins at {__file__}:\d+ in .*main\. .*use the engine as it is"):
+                async with engine:
+                    pytest.fail("it was entered twice")
+            assert await engine.list() == []  # the outer block goes on
+        with pytest.raises(EngineClosed):
+            async with engine:
+                pytest.fail("it was entered after its end")
+
+    asyncio.run(main())
+
+
+def test_two_tasks_do_not_enter_one_async_engine_at_once(database: Path) -> None:
+    async def main() -> None:
+        engine = AsyncEngine(database, workflows=[])
+        left = asyncio.Event()
+
+        async def enters() -> None:
+            async with engine:
+                await left.wait()
+                assert await engine.list() == []
+
+        first, second = asyncio.create_task(enters()), asyncio.create_task(enters())
+        with pytest.raises(EngineInUse):
+            await second
+        left.set()
+        await first
+
+    asyncio.run(main())
+
+
+def test_a_block_whose_opening_failed_can_be_entered_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        engine = AsyncEngine(tmp_path / "missing" / "orders.db", workflows=[])
+        with pytest.raises(FileNotUsable):
+            await engine.__aenter__()
+        (tmp_path / "missing").mkdir()
+        async with engine:
+            assert await engine.list() == []
+
+    asyncio.run(main())
+
+
+def test_an_engine_is_in_one_block_at_a_time(database: Path) -> None:
+    with Engine(database, workflows=[]) as engine:
+        with pytest.raises(EngineInUse, match=rf"begins at {__file__}:\d+ in test_an_engine_is"), engine:
+            pytest.fail("it was entered twice")
+        assert engine.list() == []
+    with pytest.raises(EngineClosed), engine:
+        pytest.fail("it was entered after its end")
+    engine.close()  # again: it is closed, and that is all

@@ -18,6 +18,7 @@ from stepwell import (
     Connection,
     Engine,
     EngineClosed,
+    InvalidArgument,
     Rows,
     TransactionError,
     WorkflowIOError,
@@ -124,8 +125,8 @@ def test_parameters_are_a_sequence_or_any_mapping(filled: TestEngine, ask: Ask) 
     assert ask(filled, "SELECT name FROM t WHERE id = :id", MappingProxyType({"id": 2})).fetchval() == "b"
 
 
-@WAYS
-def test_sqlites_own_errors_come_through_and_the_next_statement_works(filled: TestEngine, ask: Ask) -> None:
+@pytest.mark.parametrize("ask", [in_a_transaction, in_a_transactional_step])
+def test_sqlites_own_errors_come_through_in_transactions_and_the_next_one_works(filled: TestEngine, ask: Ask) -> None:
     with pytest.raises(apsw.SQLError, match="no such table"):
         ask(filled, "SELECT * FROM missing")
     assert ask(filled, "SELECT count(*) FROM t").fetchval() == 3
@@ -219,6 +220,39 @@ def test_queries_of_many_threads_go_on_beside_each_other_and_beside_writers(fill
         thread.join(60)
     assert len(found) == 300
     assert set(found) <= set(range(3, 24))
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters", "said"),
+    [
+        ("SELEC 1", (), r"syntax error\. Correct the statement"),
+        ("SELECT 1; SELEC 2", (), "syntax error"),
+        ("SELECT * FROM missing", (), "no such table: missing"),
+        ("SELECT zeroblob(3000000000)", (), "too big"),
+        ("SELECT json('{')", (), "malformed JSON"),
+        ("SELECT ?", (), "Give one parameter for each `.`"),
+        ("SELECT ?", (1, 2), "Give one parameter for each `.`"),
+        ("SELECT :a", {"b": 1}, "it has no parameter 'a'"),
+        ("SELECT ?", (object(),), "parameters are None, numbers of 64 bits, text and bytes"),
+        ("SELECT ?", (2**63,), "parameters are None, numbers"),
+        ("SELECT ?", ("\ud800",), "parameters are None, numbers"),
+        ("SELECT 1\0", (), "null character"),
+    ],
+)
+def test_a_query_that_sqlite_does_not_take_is_an_error_that_shows_it(
+    filled: TestEngine, sql: str, parameters: Any, said: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=said) as refused:
+        filled.query(sql, parameters)
+    assert repr(sql) in str(refused.value)
+    assert refused.value.__cause__ is not None
+    assert filled.query("SELECT count(*) FROM t").fetchval() == 3
+
+
+@pytest.mark.parametrize("sql", [None, 5, b"SELECT 1"])
+def test_a_query_that_is_no_text_is_refused(filled: TestEngine, sql: Any) -> None:
+    with pytest.raises(InvalidArgument, match="SQL must be text"):
+        filled.query(sql)
 
 
 def test_a_query_is_for_steps_and_not_for_workflow_code(filled: TestEngine) -> None:

@@ -68,6 +68,7 @@ INSIDE: dict[str, list[list[str]]] = {
             "chapters",
             "engine_clock",
             "filters",
+            "one_block",
             "options",
             "outline",
             "progress_views",

@@ -5,7 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+import pytest
+from tests.support.processes import child, line, tell
+
+from stepwell import Engine, FileNotUsable
+from stepwell.cli import main
 
 PAGES = Path(__file__).parents[2] / "docs"
 
@@ -57,3 +64,61 @@ def test_a_database_that_was_removed_alone_is_refused(tmp_path: Path) -> None:
     run(tmp_path, "die")
     (tmp_path / "orders.db").unlink()
     assert "was deleted or moved without it" in run(tmp_path).stderr
+
+
+#: Has an engine open, and closes it when told to.
+OWNER = """
+import sys
+from stepwell import Engine, workflow
+
+@workflow
+async def add(number: int) -> int:
+    return number + 1
+
+engine = Engine(sys.argv[1])
+print(engine.start(add, 1, id="one").result(), flush=True)
+sys.stdin.readline()
+try:
+    engine.close()
+except Exception as error:
+    print(type(error).__name__, flush=True)
+print("closed", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "deleted",
+    [("-wal",), ("-shm",), ("-wal", "-shm")],
+    ids=["the log", "its index", "both"],
+)
+def test_a_log_that_was_deleted_under_an_engine_is_named_and_what_that_engine_committed_is_not_lost(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], deleted: tuple[str, ...]
+) -> None:
+    database = tmp_path / "orders.db"
+    with child(OWNER, database) as owner:
+        assert line(owner) == "2"
+        for suffix in deleted:
+            database.with_name(f"orders.db{suffix}").unlink()
+        before = names(tmp_path)
+        said = rf"{deleted[0]}' .*deleted while process {owner.pid} had .* open.*do not kill it\. Then start again"
+        with pytest.raises(FileNotUsable, match=said):
+            Engine(database, workflows=[])
+        assert main(["list", "--db", str(database)]) != 0
+        assert f"deleted while process {owner.pid} had" in capfd.readouterr().err
+        assert names(tmp_path) == before  # nothing was made in its place
+        tell(owner)
+        while line(owner) != "closed":
+            pass
+    with Engine(database, workflows=[]) as engine:
+        assert engine.get("one").result() == 2
+
+
+def test_an_engine_makes_no_log_anew_that_was_deleted_and_stops(database: Path) -> None:
+    engine = Engine(database, workflows=[])
+    log = database.with_name(f"{database.name}-wal")
+    log.unlink()
+    with pytest.raises(FileNotUsable, match="was deleted or renamed while the engine had it open"):
+        engine.query("SELECT 1")  # which has a connection of its own
+    assert not log.exists()
+    with suppress(FileNotUsable):  # whichever of its files it looks at last
+        engine.close()

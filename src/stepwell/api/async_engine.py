@@ -33,6 +33,7 @@ from stepwell.api.bulk import BULK_LOOK_SECONDS, BulkInfo
 from stepwell.api.engine import CLOSE_TIMEOUT_SECONDS
 from stepwell.api.listing_options import LISTING_DEFAULTS, Listing
 from stepwell.api.loop_caller import LoopCaller
+from stepwell.api.one_block import OneBlock
 from stepwell.api.options import (
     ENGINE_DEFAULTS,
     EngineOptions,
@@ -74,13 +75,17 @@ class AsyncEngine(LoopCaller, AsyncStarter, AsyncScheduling["AsyncRun[Any]"]):
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[EngineOptions]) -> None:
         super().__init__(LoopSession(path, Options(options)))
         self._path = path
+        self._block = OneBlock(path)
 
     async def __aenter__(self) -> Self:
-        """Open the file and return the engine."""
+        """Open the file and return the engine; raises `EngineInUse` where it is in an ``async with`` block already."""
+        self._block.enter()
         try:
             await self._ready()
-        except asyncio.CancelledError:
-            self._session.abandon()
+        except BaseException as error:
+            self._block.leave()
+            if isinstance(error, asyncio.CancelledError):
+                self._session.abandon()
             raise
         return self
 
@@ -88,6 +93,7 @@ class AsyncEngine(LoopCaller, AsyncStarter, AsyncScheduling["AsyncRun[Any]"]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close the engine."""
+        self._block.leave()
         await self.close()
 
     async def close(self, timeout: float | timedelta = CLOSE_TIMEOUT_SECONDS) -> None:

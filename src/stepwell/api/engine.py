@@ -18,6 +18,7 @@ from stepwell.api.acts import checked_actor
 from stepwell.api.caller import Caller
 from stepwell.api.handles import OpenTransaction, QueueHandle, Run, Starter
 from stepwell.api.listing_options import LISTING_DEFAULTS, Listing
+from stepwell.api.one_block import OneBlock
 from stepwell.api.options import ENGINE_DEFAULTS, EngineOptions, Options, flow_name
 from stepwell.api.promise_views import PromiseInfo
 from stepwell.api.schedules import Scheduling
@@ -78,15 +79,20 @@ class Engine(Scheduling, Starter):
     @shows_options(ENGINE_DEFAULTS, ENGINE_DEFAULTS)
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[EngineOptions]) -> None:
         self._session = Session(path, Options(options), None)
+        self._block = OneBlock(path)
 
     def __enter__(self) -> Self:
-        """Return the engine."""
+        """Return the engine; raises `EngineInUse` in another ``with`` block of it, `EngineClosed` after its end."""
+        self._session.check_usable()
+        self._session.engine_thread.check_open()
+        self._block.enter()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close the engine."""
+        self._block.leave()
         self.close()
 
     def close(self, timeout: float | timedelta = CLOSE_TIMEOUT_SECONDS) -> None:
@@ -235,8 +241,8 @@ class Engine(Scheduling, Starter):
         """Return the rows of a query, on the caller's own tables or on those of the file's schema.
 
         It reads what was committed, on a connection that cannot write, and blocks nobody. Keep it short all the same:
-        the log cannot be shortened while it reads. Raises `TransactionError` for SQL that would do more than read;
-        SQLite's own errors come through as apsw raises them.
+        the log cannot be shortened while it reads. Raises `TransactionError` for SQL that would do more than read, and
+        `InvalidArgument` for SQL or parameters that SQLite does not take.
         """
         return self._session.query(sql, parameters)
 

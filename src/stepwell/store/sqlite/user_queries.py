@@ -13,8 +13,9 @@ from typing import Final
 
 import apsw
 
-from stepwell.errors import EngineClosed, TransactionError
-from stepwell.store.sqlite.faults import translate_read
+from stepwell.errors import EngineClosed, InvalidArgument, StepwellError, TransactionError
+from stepwell.shown import shown
+from stepwell.store.sqlite.faults import concerns_all, translate_read
 from stepwell.store.sqlite.read_pool import Readable
 from stepwell.store.sqlite.user_connection import ReadGate, rows_of
 from stepwell.values.own_tables import Parameters, Rows
@@ -40,15 +41,17 @@ class UserQueries:
         try:
             self._database.check_identity()
             rows = rows_of(connection, sql, parameters)
-        except apsw.Error as error:
-            if gate.refused:
-                self._give_back(connection, gate)
-                raise TransactionError(f"a query may not use {gate.refused}") from error
-            if isinstance(error, (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError)):
+        except StepwellError:
+            self._give_back(connection, gate)
+            raise
+        except (apsw.Error, LookupError, TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, apsw.Error) and concerns_all(error) and not gate.refused:
                 connection.close(force=True)
                 raise translate_read(error, self._database.path) from error
             self._give_back(connection, gate)
-            raise
+            if gate.refused:
+                raise TransactionError(f"a query may not use {gate.refused}") from error
+            raise _wrong(error, sql) from error
         except BaseException:
             connection.close(force=True)
             raise
@@ -78,3 +81,19 @@ class UserQueries:
                 self._idle.append((connection, gate))
                 return
         connection.close()
+
+
+def _wrong(error: Exception, sql: str) -> InvalidArgument:
+    """Return the error of ours for a query that SQLite, or the module that speaks to it, does not take."""
+    match error:
+        case KeyError():
+            said = f"it has no parameter {error}. Give a mapping with each `:name`, or a sequence for `?`"
+        case apsw.BindingsError():
+            said = f"{error}. Give one parameter for each `?`, in a sequence, or a mapping with each `:name`"
+        case apsw.Error():
+            said = f"SQLite says: {error}. Correct the statement"
+        case _:
+            said = (
+                f"{error}. SQL is text without null characters; parameters are None, numbers of 64 bits, text and bytes"
+            )
+    return InvalidArgument(f"the query {shown(sql)} was not answered: {said}")

@@ -53,6 +53,7 @@ from stepwell.store.sqlite.file.connecting import (
 from stepwell.store.sqlite.file.file_identity import FileInPlace
 from stepwell.store.sqlite.file.last_commit import LastCommit
 from stepwell.store.sqlite.file.locking import DOOR_PATIENCE_SECONDS, Identity, LockFile
+from stepwell.store.sqlite.file.logs_beside import check_index, check_logs
 from stepwell.store.sqlite.file.wal_room import LogRoom, cut_failed_commit
 from stepwell.store.sqlite.peers.listener import Version
 from stepwell.store.sqlite.peers.membership import Membership, describe
@@ -120,6 +121,7 @@ class Database:
         with self._readers_lock:
             if self._closed:
                 raise EngineClosed(f"The engine on {self.path!r} is closed. Open a new one.")
+            self._check_in_place(self._file, *self._beside)  # a log that was deleted, SQLite would make anew
             try:
                 reader = connect(self.path, "ro")
                 set_pragmas(reader, self.path, reader_pragmas())
@@ -133,7 +135,10 @@ class Database:
 
         Each call looks at the database and at one of the three files beside it in turn: about 4 µs.
         """
-        for file in (self._file, next(self._in_turn)):
+        self._check_in_place(self._file, next(self._in_turn))
+
+    def _check_in_place(self, *files: FileInPlace) -> None:
+        for file in files:
             what = file.what_happened()
             if what is not None:
                 raise FileNotUsable(
@@ -297,6 +302,7 @@ def _open_behind_door(
     is_new = Identity.of(path) is None
     if others:
         membership.check_others(Identity.of(path))
+        check_logs(path, membership.others_pids)
     else:
         identify.look_before_writing(path, scripts[-1].number)
         if is_new:
@@ -304,6 +310,8 @@ def _open_behind_door(
     wal_bytes = paths.size_bytes(path + paths.WAL_SUFFIX) or 0
     writer = connect(path, "rw")
     try:
+        if others:
+            check_index(writer, path, others)
         contents = identify.read_contents(writer)
         identify.judge(contents, path, scripts[-1].number)
         if others and contents.version < scripts[-1].number:

@@ -32,6 +32,7 @@ from stepwell.store.sqlite.file.connecting import (
     translate,
 )
 from stepwell.store.sqlite.file.locking import Identity
+from stepwell.store.sqlite.file.logs_beside import check_logs_from_outside
 from stepwell.store.sqlite.read_pool import ReadPool
 from stepwell.store.sqlite.statements import SQL
 
@@ -148,6 +149,7 @@ def look_into(path: str | os.PathLike[str], seconds: float | None = None) -> Gen
     if not os.path.exists(real):  # noqa: PTH110 -- SQLite's paths are strings
         raise FileNotUsable(f"There is no file {real!r}. Give the path of the file that the workers have open.")
     mounts.check_mount(real)
+    check_logs_from_outside(real)
     newest = migrate.load_migrations()[-1].number
     file = _File(real, seconds)
     try:
