@@ -20,7 +20,7 @@ import apsw
 from stepwell.errors import FileNotUsable
 from stepwell.model.steady import monotonic
 from stepwell.store.sqlite.file import locking, paths
-from stepwell.store.sqlite.peers.membership import describe
+from stepwell.store.sqlite.peers.in_words import describe_process
 
 #: The last one to close removes both, and is gone a moment later.
 _PATIENCE_SECONDS: Final = 1.0
@@ -51,8 +51,9 @@ def check_index(connection: apsw.Connection, path: str, others: list[int]) -> No
 
 
 def _gone(names: list[str], path: str, pids: list[int]) -> FileNotUsable:
+    who = ", ".join(map(describe_process, pids))
     return FileNotUsable(
-        f"{' and '.join(map(repr, names))} {'was' if len(names) == 1 else 'were'} deleted while {describe(pids)} had "
+        f"{' and '.join(map(repr, names))} {'was' if len(names) == 1 else 'were'} deleted while {who} had "
         f"{path!r} open. Nothing was touched now. What was committed last may be nowhere but in the deleted file, "
         "which that process still has: end it in an orderly way (SIGTERM, or close its engine), which brings it into "
         "the database, and do not kill it. Then start again. The files beside a database in use belong to it"
