@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -122,3 +123,29 @@ def test_an_engine_makes_no_log_anew_that_was_deleted_and_stops(database: Path) 
     assert not log.exists()
     with suppress(FileNotUsable):  # whichever of its files it looks at last
         engine.close()
+
+
+#: Writes to the database as any other program would, and folds its own log into it.
+STRANGER = """
+import hashlib, os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("CREATE TABLE theirs (value)")
+connection.commit()
+connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+connection.close()
+for suffix in ("-wal", "-shm"):
+    if os.path.exists(sys.argv[1] + suffix):
+        os.unlink(sys.argv[1] + suffix)
+print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())
+"""
+
+
+def test_a_deleted_log_is_not_brought_into_a_database_that_others_have_written_to_since(database: Path) -> None:
+    engine = Engine(database, workflows=[])
+    for suffix in ("-wal", "-shm"):
+        database.with_name(f"{database.name}{suffix}").unlink()
+    command = [sys.executable, "-c", STRANGER, database]
+    after = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    with suppress(FileNotUsable):
+        engine.close()
+    assert hashlib.sha256(database.read_bytes()).hexdigest() == after.strip()

@@ -8,7 +8,7 @@ to, the kernel is asked for the name of a descriptor instead: it names what was 
 drops no locks that the process has on the file.
 """
 
-# ruff: noqa: PTH115 -- SQLite's paths are strings
+# ruff: noqa: PTH115, PTH116 -- SQLite's paths are strings
 
 from __future__ import annotations
 
@@ -41,6 +41,10 @@ class FileInPlace:
         if found is None:
             return "was deleted or renamed"
         return None if found == self._identity else "was replaced by another file"
+
+    def changed_at(self) -> int | None:
+        """Return when the file changed last, or lost its name, in nanoseconds; None where only its name is known."""
+        return os.stat(self._link).st_ctime_ns if self._name else None
 
     def close(self) -> None:
         """Let go of the file. Safe to call twice."""

@@ -183,6 +183,7 @@ class Database:
             for reader in self._readers:
                 _close_connection(reader, self.path)
             self._readers.clear()
+            self._fold_deleted_log()
             if paths.size_bytes(self.path + paths.WAL_SUFFIX) == 0 and self.membership.is_alone():
                 # Nothing to fold in: let SQLite remove the empty log and its index, so that one file is left.
                 self.writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
@@ -194,6 +195,19 @@ class Database:
             self._watch.end()
             self._lock.leaving()
             self.writers.when_over(self._lock.release)
+
+    def _fold_deleted_log(self) -> None:
+        """Bring what stands in a log that was deleted under us into the database: it ends with us otherwise.
+
+        Not where somebody may have written to the database since: to what they read, the log does not belong.
+        """
+        log = self._beside[0]
+        if paths.size_bytes(log.path) is not None or self._file.what_happened() is not None:
+            return
+        deleted_at = log.changed_at()
+        if deleted_at is not None and os.stat(self.path).st_mtime_ns <= deleted_at:
+            with suppress(apsw.Error):
+                self.writer.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     @contextmanager
     def _open_version(self) -> Generator[Version, None, None]:
