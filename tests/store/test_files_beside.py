@@ -144,7 +144,7 @@ def test_a_deleted_log_is_not_brought_into_a_database_that_others_have_written_t
     engine = Engine(database, workflows=[])
     for suffix in ("-wal", "-shm"):
         database.with_name(f"{database.name}{suffix}").unlink()
-    command = [sys.executable, "-c", STRANGER, database]
+    command = [sys.executable, "-c", STRANGER, str(database)]
     after = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     with suppress(FileNotUsable):
         engine.close()
