@@ -51,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes, or comes from")
     options = parser.parse_args(arguments)
     if options.what == "table":
-        rewrite(PAGE, read_results(options.results))
+        results = read_results(options.results)
+        kept = rewrite(PAGE, results)
+        print(f"from {options.results}: {', '.join(each.name for each in results) or 'nothing'}", end="")
+        print(f"; as they were: {', '.join(kept)}" if kept else "")
         return 0
     if options.what == "ci":
         return _ci(options.jobs, options.seed, options.results)

@@ -158,6 +158,17 @@ def test_the_table_stands_between_the_markers_and_is_rewritten(tmp_path: Path) -
     assert "| power loss | 20,000 in 90 s | 0 | no sync |" in text
 
 
+def test_rows_of_the_table_without_a_result_stay_as_they_are(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{BEGIN}\n{END}\n")
+    both = [result(cases=7, name=name, command=f"python -m proof {name}") for name in ("images", "sim")]
+    assert rewrite(page, both) == []
+    assert rewrite(page, [result(cases=8, name="sim", command="python -m proof sim")]) == ["images"]
+    rows = [line for line in page.read_text().splitlines() if "python -m proof" in line and line.startswith("|")]
+    assert ["| 7 in" in row for row in rows] == [True, False]
+    assert "| 8 in" in rows[1]
+
+
 def test_every_harness_says_what_it_does_and_how_much() -> None:
     for module in (images, disk_errors, corrupt):
         assert module.__name__ in HARNESSES.values()
