@@ -20,7 +20,7 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def table(results: Iterable[Result], kept: Mapping[str, str] | None = None) -> str:
-    """Return the results as a Markdown table, one row each, by name; and rows that are `kept`, by the harness's name."""
+    """Return a Markdown table with a row for each result, and rows that are `kept`, by the names of their harnesses."""
     rows = {**(kept or {}), **{result.name: _row(result) for result in results}}
     head = ["| fault | cases | failures | controls that were caught | run it |", "|---|---|---|---|---|"]
     return "\n".join((*head, *(rows[name] for name in sorted(rows))))
