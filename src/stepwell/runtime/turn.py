@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, assert_never
@@ -32,6 +33,7 @@ from stepwell.runtime.write_turn import WriteTurn
 from stepwell.store.notifications import Notification
 from stepwell.store.store import Outcome, Store
 from stepwell.values.codec import Codec
+from stepwell.values.large_values import collector_paused
 from stepwell.worker.commit_batch import in_groups
 from stepwell.worker.effects import EndsRefused, Later, RunsBegunAnew, RunsOver, StepsDropped, TookOn
 from stepwell.worker.facts import RunsBegun, StreamGrew, UpdateEnded, ValuePublished
@@ -41,6 +43,10 @@ from stepwell.worker.unit_of_work import Reply, UnitOfWork
 from stepwell.worker.worker import Worker
 
 _log: Final = logging.getLogger("stepwell")
+
+#: Where the turn before took on so much, the garbage collector waits for the end of this one.
+_MANY: Final = 64
+_AS_IT_IS: Final = nullcontext()
 
 
 class TurnLoop:
@@ -141,8 +147,11 @@ class TurnLoop:
         worker = self.worker
         worker.now = max(worker.now, now)
         worker.runs.is_light = light
+        # A turn that takes on many, as the one before did, begins and ends runs by the hundred, and what it makes is in
+        # use until then: to look through it meanwhile took a seventh of the time of a job, a fifth of that of a step.
+        quiet = collector_paused() if self.taken_on >= _MANY else _AS_IT_IS
         try:
-            with worker.loops.entered():
+            with worker.loops.entered(), quiet:
                 self._handle_events()
                 self._commit()
                 if self.gate.unavailable is None and not light:
