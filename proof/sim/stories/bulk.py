@@ -144,6 +144,6 @@ class Bulk(Story):
 
 
 def _is_meant(act: str, run: Row) -> bool:
-    if act in _LATE_ACTS:
-        return run.workflow == fleeting.name and (run.status == "failed" if act == "retry" else run.status in ENDED)
-    return run.workflow == many.name
+    if act not in _LATE_ACTS:
+        return bool(run.workflow == many.name)
+    return run.workflow == fleeting.name and (run.status == "failed" if act == "retry" else run.status in ENDED)
