@@ -1,4 +1,4 @@
-"""Durable workflows for Python whose whole state is one SQLite file.
+"""Durable workflows for Python, with all state in one SQLite file.
 
 The public names, nothing else. Each is imported when it is first used, so that a program that only defines workflows,
 or a command line that only prints its help, does not wait for asyncio and SQLite.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from tests.support.rows import written
 
 import stepwell
 from stepwell import (
@@ -43,14 +44,6 @@ async def echo(*values: Any, **named: Any) -> Any:
 @workflow
 async def waits(name: str = "go") -> Any:
     return await receive(name)
-
-
-def written(engine: Engine) -> int:
-    """Return how many rows the file has of whatever kind a caller can make."""
-    with engine.transaction():  # waits until all that was asked for is written
-        pass
-    runs = engine.list(limit=1000)
-    return len(runs) + sum(len(run.journal()) for run in runs)
 
 
 @step

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.executors.test_process_steps import environment, is_alive, killed_worker, result, start, told, until
+from tests.executors.test_process_steps import environment, is_alive, killed_worker, result, start, told
 from tests.support.programs import leaving
+from tests.support.waiting import until
 
 from stepwell import Retry, RunCancelled, StepProcessDied, StepTimeout
 from stepwell.executors import keeper

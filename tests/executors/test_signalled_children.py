@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.executors.test_process_steps import start, told, until
+from tests.executors.test_process_steps import start, told
 from tests.support.programs import isolated
+from tests.support.waiting import until
 
 from stepwell import RunFailed, StepInterrupted, StepProcessDied
 from stepwell.executors import process_pool

@@ -48,6 +48,10 @@ class Row:
 
     __slots__ = ("error", "id", "journal_from", "key", "paused", "reason", "result", "status", "workflow")
 
+    id: str
+    workflow: str
+    status: str
+
     def __init__(self, row: Sequence[Any]) -> None:
         self.key, self.id, self.workflow, self.status, self.result, self.error, self.paused = row[:7]
         self.journal_from, self.reason = row[7:]

@@ -1,4 +1,4 @@
-"""What asyncio code holds of an engine: runs, queues, an open transaction; `stepwell.api.handles`, awaited."""
+"""Handles for asyncio code: of runs, of queues, of an open transaction; `stepwell.api.handles`, awaited."""
 
 from __future__ import annotations
 

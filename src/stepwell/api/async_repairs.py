@@ -1,4 +1,4 @@
-"""How a handle of asyncio code goes back to an earlier point of a run's journal; `stepwell.api.repairs`, awaited."""
+"""Rewinding, restarting, forking and settling runs from asyncio code; `stepwell.api.repairs`, awaited."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading what a run writes item after item, from asyncio code; `stepwell.api.streaming`, awaited."""
+"""Reading the streams of a run, from asyncio code; `stepwell.api.streaming`, awaited."""
 
 from __future__ import annotations
 

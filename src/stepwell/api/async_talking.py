@@ -1,4 +1,4 @@
-"""Talking to a run whose code answers; `stepwell.api.talking`, awaited. A base of `stepwell.AsyncRun`."""
+"""Queries and updates of a run, from asyncio code; `stepwell.api.talking`, awaited. A base of `stepwell.AsyncRun`."""
 
 from __future__ import annotations
 

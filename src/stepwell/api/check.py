@@ -1,4 +1,4 @@
-"""Change under running runs: which runs of a file go on with the code of this process, before it is deployed."""
+"""Checks new code before it is deployed: which runs of a file would go on with the code of this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run's code asks for, as the code has it and no journal: arguments of a step, the type of an answer, the line.
+"""What only a run's code knows, and no journal: arguments of a step, the type of an answer, the line that waits.
 
 Found out by a replay that executes nothing, where the code is in this process. Forms that know the types are made of
 it, and of what a workflow takes.

@@ -1,4 +1,4 @@
-"""What a program that shows a file to people holds of it: questions, each bounded in time, and acts.
+"""What the web UI may use of a file: reads, each bounded in time, and acts.
 
 It serves an `Engine`, an `AsyncEngine`, or the mere path of a file, which can be looked at and not acted on. Every
 question opens the file for itself, for reading only, and lets go of it: so nothing is held between two of them, and a

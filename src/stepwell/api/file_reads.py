@@ -1,4 +1,4 @@
-"""The read service of a file, whether an engine has it open or none: the command line and the web UI read by it."""
+"""The read service of a file, with or without an engine that has it open; for the command line and the web UI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The filter language: which runs are meant, in a line that people type and programs keep.
+"""The filter language: one line that selects runs.
 
 One language for the API, the command line, and whatever else lists runs or acts on many of them::
 

@@ -1,4 +1,4 @@
-"""What code that does not use asyncio holds of an engine: runs, queues, an open transaction."""
+"""Handles for code that does not use asyncio: of runs, of queues, of an open transaction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What callers may hand in to look at runs, checked before the file is read.
+"""The options of a listing of runs, checked before the file is read.
 
 Apart from `stepwell.api.options`, so that a command that only looks does not import what executes workflows.
 """

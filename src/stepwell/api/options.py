@@ -1,4 +1,4 @@
-"""What callers may hand in: options of an engine, a start, a listing, each checked before anything is done."""
+"""The options of an engine, a start, a retry of many runs; each is checked before anything is done."""
 
 from __future__ import annotations
 

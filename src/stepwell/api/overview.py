@@ -1,4 +1,4 @@
-"""What programs that show a whole file ask of the read service beside what everybody asks: outlines, and sums.
+"""Reads that only pages about a whole file need, in addition to the read service: outlines, and sums.
 
 The base of `ReadService`, in a file of its own because nothing but such a program needs it.
 """

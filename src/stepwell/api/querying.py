@@ -1,4 +1,4 @@
-"""Queries of runs, by whoever can read their file: an engine, or the command line without one.
+"""Answers queries of runs, for an engine, or for the command line without one.
 
 The code is that of this process. ADR 0057.
 """

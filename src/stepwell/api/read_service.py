@@ -1,4 +1,4 @@
-"""What people ask of a file: its runs, its queues, its workers, and why they are as they are.
+"""Answers questions of people about a file: its runs, its queues, its workers, and the reasons of their states.
 
 Engines, the command line, and whatever else shows a file to people read it through a `ReadService`, so that all of them
 say the same. `stepwell.api.why`, which finds reasons for it, is the only other module outside of the engine that reads

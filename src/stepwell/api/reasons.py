@@ -1,4 +1,4 @@
-"""Why a run does not run, and why a queue does not move, in words.
+"""Why a run does not proceed, and why a queue does not, in words.
 
 Pure: each function makes a text of facts that somebody else has read (`stepwell.api.why`). A text says what is waited
 for, what stands in the way, and, where somebody has to act, what to do. One of a run that waits is one line; it makes

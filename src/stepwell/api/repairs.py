@@ -1,4 +1,4 @@
-"""How a handle of a run goes back to an earlier point of its journal, or has another run begin there; base of `Run`."""
+"""Rewinding, restarting, forking and settling runs. A base of `stepwell.Run`, which has all other methods."""
 
 from __future__ import annotations
 

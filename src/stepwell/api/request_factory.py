@@ -1,4 +1,4 @@
-"""Makes requests of what callers write: the one place where it is checked and encoded, whoever hands the request in.
+"""Makes requests from the arguments of callers: the only place where these are checked and encoded.
 
 Nothing here waits, and nothing is written: what is not acceptable is refused before the engine hears of it.
 """

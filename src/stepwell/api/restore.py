@@ -1,4 +1,4 @@
-"""Putting a backup in the place of a file, without letting it repeat in silence what happened since it was made."""
+"""Puts a backup in the place of a file, so that nothing that happened since is repeated unnoticed."""
 
 from __future__ import annotations
 

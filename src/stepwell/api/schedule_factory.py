@@ -1,4 +1,4 @@
-"""Makes the requests about schedules of what callers write; see `stepwell.api.request_factory`."""
+"""Makes the requests about schedules from the arguments of callers; see `stepwell.api.request_factory`."""
 
 from __future__ import annotations
 

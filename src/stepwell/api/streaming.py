@@ -1,4 +1,4 @@
-"""Reading what a run writes item after item. A base of `stepwell.Run`, which has all else."""
+"""Reading the streams of a run. A base of `stepwell.Run`, which has all other methods."""
 
 from __future__ import annotations
 

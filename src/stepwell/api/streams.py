@@ -1,4 +1,4 @@
-"""What reads a stream of a run, from its beginning or from anywhere, while it grows or when all is over.
+"""The readers of a stream of a run: from the beginning or any offset, while it grows or when it has ended.
 
 A reader holds nothing but its place: an offset. It reads pages, and where it has come to the end it waits to be told of
 more. One that is never read costs nothing. `StreamPlace` is what the readers for asyncio code and for other code share.

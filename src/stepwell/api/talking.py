@@ -1,4 +1,4 @@
-"""Talking to a run whose code answers: queries and updates. A base of `stepwell.Run`, which has all else."""
+"""Queries and updates of a run. A base of `stepwell.Run`, which has all other methods."""
 
 from __future__ import annotations
 

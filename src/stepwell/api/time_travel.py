@@ -1,4 +1,4 @@
-"""A run operation by operation, forwards and backwards: which line waited for it, and what the variables were.
+"""Goes through a run operation by operation, both ways: which line waited, and what the variables were.
 
 The code is that of this process; without it there is nothing to see. Values of variables are taken apart without
 calling anything of theirs: no ``__repr__``, no property.

@@ -1,4 +1,4 @@
-"""Why runs do not run, found out from the file: what `stepwell.api.reasons` makes words of.
+"""Finds out from the file why runs do not proceed; `stepwell.api.reasons` puts that into words.
 
 What a parked run waits for stands in its row. What else has to do with it (the queue that it stands in, the run that
 it waits for, the workers that there are) is looked up when somebody asks, so that it is never out of date. A `Reasons`

@@ -1,4 +1,4 @@
-"""How far a step is, as its attempts say: what they say it in, and where it is kept between one attempt and the next.
+"""Progress of a step, as its attempts report it, and where it is kept from one attempt to the next.
 
 An attempt may say it thousands of times a second, from whichever thread. So saying it only leaves it here; the engine
 is told once, and takes what is the latest when it writes.

@@ -1,4 +1,4 @@
-"""What a step says while it executes, for others to hear before it has ended: items of a stream, published values.
+"""What a step lets others know while it executes: stream items, published values, progress.
 
 A step says it through the `Outlet` of whatever executes it. What is said here is data that can cross a pipe, because an
 isolated step says it in a child process. A step that is called outside of any run has no outlet: it says nothing.

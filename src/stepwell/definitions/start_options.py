@@ -1,4 +1,4 @@
-"""What a start may be given by name, typed once: the signatures of all `start` unpack such a dictionary.
+"""The keyword arguments of a start, typed once: the signatures of all `start` unpack such a dictionary.
 
 Type checkers read it there; `help` and `inspect.signature` do not, so `shows_options` tells them.
 """

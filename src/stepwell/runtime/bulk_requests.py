@@ -1,8 +1,8 @@
 """Serves acts that pass by a run's code, and acts on all runs that match a filter.
 
-An act on many runs is a row of the file. The worker that is at it serves a page of runs in one event, and the commit
-that does what was asked of them advances the row: so it goes on where it was, here or with another worker, whatever
-dies in between. To do the same to a run again does no harm: it is refused, or changes nothing.
+An act on many runs is a row of the file. The worker that carries it out serves a page of runs in one event, and the
+commit that does what was asked of them advances the row: so it goes on where it was, here or with another worker,
+whatever dies in between. To do the same to a run again does no harm: it is refused, or changes nothing.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class BulkRequests:
         self._worker.batch.lone_work().then(change, begun, partial(reply, None))
 
     def take_over(self) -> None:
-        """Go on with what nobody is at any more; an event."""
+        """Continue acts that no living worker carries out; an event."""
 
         def taken(numbers: list[int]) -> None:
             for number in numbers:

@@ -8,7 +8,7 @@ from stepwell.model.run import RunRecord
 
 
 class RunTerminated(msgspec.Struct, frozen=True):
-    """Somebody ends a run at once, whatever it is at and whoever has it: it is ``cancelled``, and its code is not told.
+    """Somebody ends a run at once, in any state and whoever owns it: it is ``cancelled``, and its code is not executed.
 
     What its worker still writes of it is refused. Its watchers are woken as by `RunFinished`, and its attached children
     get a cancel request. The result is `Terminated`. Nothing happens to one that has ended. Raises `RunNotFound`.
@@ -57,7 +57,7 @@ def _told(what: str, by: str, reason: str | None) -> str:
 
 
 class BulkBegun(msgspec.Struct, frozen=True):
-    """An act on all runs that match begins, and the writing worker is at it. The result is its number.
+    """An act on all runs that match begins; the writing worker carries it out. The result is its number.
 
     `filter` is what was written, `bounds` the `RunFilter` that it stood for, as JSON, `total` how many runs match.
     """

@@ -1,4 +1,4 @@
-"""From what a run's code asked for to changes and effects.
+"""Turns what a run's code asks for into changes and effects.
 
 `Activator.advance` is called after each delivery. It turns the operations that the code issued into changes (a child to
 create, a message to send: as their kinds say, see `stepwell.operations`) and effects (a step to execute), delivers at

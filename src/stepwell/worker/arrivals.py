@@ -1,4 +1,4 @@
-"""What a commit brings: new runs and children, messages, cancellations.
+"""What a commit may bring to the runs of a worker: new runs and children, messages, cancellations.
 
 `Worker.route` hands these facts in here; messages that a caller's transaction wrote come from the session. The run
 that it concerns may be in memory, or have to be claimed first, or not have begun.

@@ -1,4 +1,4 @@
-"""Carrying runs on, one after another: what the end of one means for those that wait for it, within the same unit.
+"""Continues the runs that wait for the end of another one, in the same unit as that end.
 
 `stepwell.worker.activation` carries one run on. Here is what joins several.
 """

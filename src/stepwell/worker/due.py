@@ -1,4 +1,4 @@
-"""When a worker next has to act, though nothing happens: one question, put to all that have times of their own.
+"""When a worker next has something to do by itself: asks all parts that have times of their own.
 
 Timers and deadlines of runs in memory, runs that nobody owns, decisions about queues, retention: each is a `Due`, and
 what is to come (schedules) will be another. Whoever keeps the time asks `DueTimes` alone.

@@ -1,4 +1,4 @@
-"""Telling of failures: the run that is started where another one fails or is halted, in the same commit.
+"""The run that `on_failure=` starts when another one fails or is halted, in the same commit.
 
 What fails is told once: the start is a change of the unit that writes the failure, so there are both or none. The run
 that is started is told of by nobody where it fails itself, and neither are the runs that it starts: else a hook that

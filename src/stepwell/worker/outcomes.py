@@ -1,4 +1,4 @@
-"""What becomes of works: released after their commit, or forgotten where they were refused.
+"""What follows from a commit: units of work are released after it, or forgotten if they were refused.
 
 Nothing leaves the worker before the commit that justifies it (the output gate). A work whose unit was refused is
 forgotten together with the runs it touched: they are read from the store again.

@@ -1,4 +1,4 @@
-"""What follows a try of a poll: that was it, another one, or its time is up. See `stepwell.operations.poll`.
+"""What follows a call of `poll_until`: its result, another call, or its timeout. See `stepwell.operations.poll`.
 
 A try that returned what does not fit is written as one row, in place of that of the try before: how many there were,
 and when the next is due. A worker that reads the run goes on from there.

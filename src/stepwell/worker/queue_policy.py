@@ -1,4 +1,4 @@
-"""Whose turn it is: the decision about a queue or a limit, as a pure function of the facts.
+"""Which run is taken from a queue next, or gets a permit of a limit: a pure function of the facts.
 
 It is made inside the transaction that takes what it names, so it is exact however many workers decide at once. It reads
 as much as it takes and no more: how long the line is, and how many partitions there are, makes no difference.

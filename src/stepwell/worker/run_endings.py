@@ -1,4 +1,4 @@
-"""How a run comes to rest for good or until somebody acts: it ends, is halted, pauses, or goes on as another chapter.
+"""How the execution of a run ends: it ends, is halted, pauses, or continues as another chapter.
 
 Each writes down what becomes of the run and returns the fact; what that means for the runs around it is
 `stepwell.worker.carrying`.

@@ -1,4 +1,4 @@
-"""How a run ended, as those who wait for it are told."""
+"""How a run ended, for those that wait for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sets the outcome of a step by hand: somebody found out how it ended, and says so in place of the attempt.
+"""Sets the outcome of a step by hand, because somebody found out how it had ended.
 
 The attempt under way is given up as if its code had been cancelled, so what it still answers is dropped. What is said
 becomes the entry of the step; its code goes on with it as with any other. A value that is not of the type that

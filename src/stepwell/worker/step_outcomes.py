@@ -1,4 +1,4 @@
-"""What becomes of an attempt of a step: recorded, tried again, or given up."""
+"""What follows from the outcome of an attempt of a step: it is recorded, tried again, or given up."""
 
 from __future__ import annotations
 

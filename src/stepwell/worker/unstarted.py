@@ -1,4 +1,4 @@
-"""Runs whose code has no part in what becomes of them: those that nobody has begun, and halted ones that are cancelled.
+"""Ends runs without executing their code: runs that no worker has begun, and halted ones that are cancelled.
 
 They wait for a worker that has their workflow, end when they are cancelled, and fail when their deadlines pass first.
 Nothing of this brings a run to memory.

@@ -1,4 +1,4 @@
-"""The worker: which runs are in memory, what reaches them, what becomes of it.
+"""The worker: which runs are in memory, what is delivered to them, and what follows from that.
 
 A worker is made of parts, each handed the parts below it: calls go down. What a part has to say to those above it is a
 fact (`stepwell.worker.facts`), and `Worker.route` says who acts on each. What the worker wants done outside itself is

@@ -17,7 +17,7 @@ WHERE id = ?1 AND worker = ?2 AND before_key = ?3 AND ended_at IS NULL
 RETURNING id;
 
 -- name: bulks_taken
--- ?1 epoch. Those that nobody is at any more. Returns their numbers.
+-- ?1 epoch. Those that no living worker carries out. Returns their numbers.
 UPDATE stepwell_bulk_acts SET worker = ?1
 WHERE ended_at IS NULL AND worker NOT IN (SELECT epoch FROM stepwell_workers WHERE ended_at IS NULL)
 RETURNING id;
