@@ -9,9 +9,8 @@ from contextlib import contextmanager
 def without_collector() -> Generator[None]:
     """Have Python's collector wait: what is imported stays, and it would look through all of that again and again.
 
-    In the end all that is there counts as old, as after a look at it; where somebody has frozen objects, the next
-    collection sees to that. Of the instructions of a first run the waiting is 5 % for the public names and 0.3 % for
-    what an engine imports when it opens, the look 0.9 %.
+    Of the instructions of a first run that is 5 % for the public names and 0.3 % for what an engine imports when it
+    opens. Afterwards it is as it was.
     """
     collects = gc.isenabled()
     gc.disable()
@@ -19,7 +18,4 @@ def without_collector() -> Generator[None]:
         yield
     finally:
         if collects:
-            if not gc.get_freeze_count():
-                gc.freeze()
-                gc.unfreeze()
             gc.enable()

@@ -49,7 +49,9 @@ def imported(said: str) -> set[str]:
 
 
 def test_the_collector_does_not_look_through_what_a_first_run_is_importing(said: str) -> None:
-    assert "collected: []" in said
+    collected = said.partition("collected: [")[2].partition("]")[0]
+    # It looks once after a pause; without pauses dozens of times, for each 700 objects.
+    assert len(collected.split(",")) <= 1, collected
 
 
 @pytest.mark.parametrize(
