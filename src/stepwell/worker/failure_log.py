@@ -111,7 +111,7 @@ def attempt_failed(
             arguments += (attempts.definition.step_options.deadline_seconds,)
             text += "its workflow gets the error"
         else:
-            text += "no other follows, so its workflow gets the error"
+            text += "no other follows, so its run gets the error"
         fields["retry_at"] = None
     else:
         text += "the next one follows in %g s"
