@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ import apsw
 import pytest
 from tests.support.commands import COMMAND
 
-from stepwell import Engine, receive, workflow
+from stepwell import Engine, Queue, receive, workflow
 from stepwell.cli import main
 from stepwell.cli.group import COMMANDS, Commands, stepwell
 from stepwell.cli.printing import ago, moment
@@ -174,19 +175,55 @@ def test_a_shell_is_given_a_script(shell: str, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("line", "typed", "expected"),
     [
-        ("stepwell unp", ["unpause"]),
-        ("stepwell list --sta", ["--status"]),
-        ("stepwell show order", ["order-1", "order-2"]),
-        ("stepwell show order-2", ["order-2"]),
+        ("stepwell unp", "unp", ["unpause"]),
+        ("stepwell list --sta", "--sta", ["--status"]),
+        ("stepwell show order", "order", ["order-1", "order-2"]),
+        ("stepwell show order-2", "order-2", ["order-2"]),
+        # bash takes what follows a colon for a word, and puts only that in
+        ("stepwell list status:fa", "fa", ["failed"]),
+        (
+            "stepwell list status:",
+            "",
+            ["pending", "running", "waiting", "paused", "halted", "completed", "failed", "cancelled"],
+        ),
+        ("stepwell list 'status:fa", "status:fa", ["status:failed"]),
+        ("stepwell show at:12:0", "0", ["00"]),
+        ("stepwell show two\\ ", "two\\ ", ["two\\ words\\ \\&\\ more"]),
+        ("stepwell show 'two w", "two w", ["two words & more"]),
+        ("stepwell show ", "", ["at:12:00", "order-1", "order-2", "queued", "two\\ words\\ \\&\\ more"]),
+        ("stepwell list --workflow li", "li", ["line.patient"]),
+        ("stepwell pause orders", "orders", ["orders-queue"]),
+        ("stepwell schedules show n", "n", ["nightly"]),
     ],
 )
-def test_a_shell_is_offered_commands_options_and_ids(folder: Path, words: str, expected: list[str]) -> None:
-    make(folder / "orders.db", "order-1", "order-2", "other")
-    asked = {"_STEPWELL_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+def test_a_shell_is_offered_commands_options_and_names(
+    folder: Path, line: str, typed: str, expected: list[str]
+) -> None:
+    make(folder / "orders.db", "order-1", "order-2", "at:12:00", "two words & more")
+    with Engine(folder / "orders.db") as engine:
+        engine.start(patient, id="queued", queue=Queue("orders-queue"))
+        engine.schedule(patient, id="nightly", cron="0 3 * * *")
+    asked = {"_STEPWELL_COMPLETE": "bash_complete", "COMP_LINE": line, "COMP_TYPED": typed}
     done = subprocess.run(COMMAND, env={**os.environ, **asked}, capture_output=True, text=True, check=False, cwd=folder)
-    assert sorted(line.partition(",")[2] for line in done.stdout.split()) == expected
+    assert sorted(line.partition(",")[2] for line in done.stdout.splitlines()) == sorted(expected)
+
+
+def test_bash_puts_what_is_offered_in_the_place_of_what_it_replaces(folder: Path) -> None:
+    make(folder / "orders.db", "at:12:00")
+    script = subprocess.run([*COMMAND, "completion", "bash"], capture_output=True, text=True, check=True).stdout
+    asked = """
+COMP_LINE="stepwell list status:fa"; COMP_POINT=${#COMP_LINE}
+_stepwell_completion ASKED fa status
+printf '%s\\n' "${COMPREPLY[@]}"
+""".replace("ASKED", shlex.quote(str(folder / "asked")))
+    (folder / "asked").write_text(f'#!/bin/sh\nexec {shlex.join(COMMAND)} "$@"\n')
+    (folder / "asked").chmod(0o755)
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script + asked], capture_output=True, text=True, check=True, cwd=folder
+    )
+    assert done.stdout == "failed\n"
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------

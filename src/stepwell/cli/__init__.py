@@ -46,6 +46,9 @@ def _carry_out(line: list[str]) -> int:
     if instruction is not None:  # a shell asks, by the script that `stepwell completion` printed
         from click.shell_completion import shell_complete
 
+        from stepwell.cli.bash import register
+
+        register()
         return shell_complete(stepwell, {}, "stepwell", COMPLETE_VARIABLE, instruction)
     try:
         with stepwell.make_context("stepwell", line, obj=line) as context:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 import msgspec
@@ -12,6 +12,9 @@ from click.shell_completion import CompletionItem
 
 from stepwell.cli import database
 from stepwell.model.attributes import AttributeValue
+
+if TYPE_CHECKING:
+    from stepwell.api.read_service import ReadService
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -198,3 +201,37 @@ def ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Com
     except (StepwellError, click.UsageError):
         return []
     return [CompletionItem(info.id, help=f"{info.status} {info.workflow}") for info in infos]
+
+
+_Names = Callable[["ReadService"], Iterable[str]]
+_Completing = Callable[[click.Context, click.Parameter, str], list[CompletionItem[Any]]]
+
+
+def names_of(look: _Names) -> _Completing:
+    """Return what completes a name for a shell, of those that `look` finds in the file, if it can be read."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
+        del param
+        from stepwell.cli.reading import reads
+        from stepwell.errors import StepwellError
+
+        try:
+            with reads(ctx.params.get("db") or database.found()) as read:
+                found = [name for name in look(read) if name.startswith(incomplete)]
+        except (StepwellError, click.UsageError):
+            return []
+        return [CompletionItem(name) for name in found[:_OFFERED]]
+
+    return complete
+
+
+#: What completes the name of a workflow, a queue or limit, a schedule, and what an open promise is answered by.
+workflow_names: Final = names_of(lambda read: read.counts("", "workflow"))
+queue_names: Final = names_of(lambda read: read.queue_names())
+schedule_names: Final = names_of(lambda read: read.schedule_ids())
+tokens: Final = names_of(lambda read: [each.token for each in read.promises(_OFFERED)])
+
+
+def ids_and_queues(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
+    """Return what `stepwell pause` may be about, for a shell: a queue, a limit or a run."""
+    return [*queue_names(ctx, param, incomplete), *ids(ctx, param, incomplete)]

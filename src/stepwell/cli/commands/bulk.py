@@ -11,7 +11,7 @@ from stepwell.cli.database import database_option
 from stepwell.cli.exit_codes import FAILED
 from stepwell.cli.group import command
 from stepwell.cli.many import act_on_all, one_or_many, where_options
-from stepwell.cli.options import json_option, reason_option, run_or_many, yes_option
+from stepwell.cli.options import filters, json_option, reason_option, run_or_many, yes_option
 from stepwell.cli.reading import record_of
 from stepwell.runtime.requests import BulkAct
 
@@ -65,7 +65,7 @@ def delete(run: str | None, db: str, where: str | None, dry_run: bool, yes: bool
     "stepwell bulk pause workflow:shop.checkout --reason 'the shop is down' --yes",
 )
 @click.argument("act", type=click.Choice(get_args(BulkAct)))
-@click.argument("filter", metavar="FILTER...", nargs=-1, required=True)
+@click.argument("filter", metavar="FILTER...", nargs=-1, required=True, shell_complete=filters)
 @database_option
 @yes_option
 @click.option("--dry-run", is_flag=True, help="Only count them.")

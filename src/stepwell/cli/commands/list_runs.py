@@ -11,7 +11,7 @@ import click
 from stepwell.api.read_service import ReadService
 from stepwell.cli.database import database_option
 from stepwell.cli.group import command
-from stepwell.cli.options import count, filters, json_option, seconds
+from stepwell.cli.options import count, filters, json_option, seconds, workflow_names
 from stepwell.cli.printing import for_this_file, on_terminal, print_json, print_table, when
 from stepwell.cli.reading import reads
 from stepwell.model.lifecycle import STATUSES, Status
@@ -35,7 +35,7 @@ _LISTED = 50
 @click.option(
     "--status", multiple=True, type=click.Choice(STATUSES), help="Only runs in this state (may be given again)."
 )
-@click.option("--workflow", metavar="W", help="Only runs of this workflow.")
+@click.option("--workflow", metavar="W", shell_complete=workflow_names, help="Only runs of this workflow.")
 @click.option("--id-prefix", metavar="TEXT", help="Only runs whose id begins so.")
 @click.option("--limit", type=count, default=_LISTED, show_default=True, metavar="N", help="At most N runs.")
 @click.option("--before", metavar="RUN", help="The page after the one that ended with this run.")

@@ -13,7 +13,7 @@ from stepwell.cli.database import database_option
 from stepwell.cli.exit_codes import USAGE
 from stepwell.cli.group import command
 from stepwell.cli.many import act_on_all, one_or_many, where_options
-from stepwell.cli.options import reason_option, yes_option
+from stepwell.cli.options import ids_and_queues, reason_option, yes_option
 from stepwell.cli.reading import reads
 from stepwell.errors import RunNotFound
 
@@ -29,7 +29,7 @@ _children = click.option("--children", is_flag=True, help="Of a run: and all run
     "stepwell pause mails",
     "stepwell pause --where workflow:shop.checkout --reason 'the shop is down'",
 )
-@click.argument("name", metavar="[RUN_OR_QUEUE]", required=False)
+@click.argument("name", metavar="[RUN_OR_QUEUE]", required=False, shell_complete=ids_and_queues)
 @database_option
 @_which
 @_children
@@ -65,7 +65,7 @@ def pause(
 
 
 @command("unpause", "stepwell unpause order-42", "stepwell unpause mails", "stepwell unpause --where id:order-*")
-@click.argument("name", metavar="[RUN_OR_QUEUE]", required=False)
+@click.argument("name", metavar="[RUN_OR_QUEUE]", required=False, shell_complete=ids_and_queues)
 @database_option
 @_which
 @_children

@@ -10,7 +10,7 @@ from stepwell.api.promise_views import PromiseInfo
 from stepwell.cli.acting import carried_out, client, said
 from stepwell.cli.database import database_option
 from stepwell.cli.group import command
-from stepwell.cli.options import json_option, json_or_text, reason_option
+from stepwell.cli.options import json_option, json_or_text, reason_option, tokens
 from stepwell.cli.printing import print_facts, print_json, when
 from stepwell.cli.reading import reads
 
@@ -52,7 +52,7 @@ def _facts(promise: PromiseInfo) -> dict[str, Any]:
 
 
 @command("resolve", "stepwell resolve TOKEN true", 'stepwell resolve TOKEN \'{"granted": true}\' --reason "as agreed"')
-@click.argument("token", metavar="TOKEN")
+@click.argument("token", metavar="TOKEN", shell_complete=tokens)
 @click.argument("value", type=json_or_text, metavar="[VALUE]", default=None, required=False)
 @database_option
 @reason_option()
@@ -64,7 +64,7 @@ def resolve(token: str, value: Any, db: str, reason: str | None) -> None:
 
 
 @command("reject", 'stepwell reject TOKEN "not within the budget"')
-@click.argument("token", metavar="TOKEN")
+@click.argument("token", metavar="TOKEN", shell_complete=tokens)
 @click.argument("error", metavar="ERROR")
 @database_option
 @reason_option()

@@ -13,7 +13,7 @@ from stepwell.cli.database import database_option
 from stepwell.cli.exit_codes import FAILED
 from stepwell.cli.group import command
 from stepwell.cli.many import act_on_all, one_or_many, where_options
-from stepwell.cli.options import ids, reason_option, since, yes_option
+from stepwell.cli.options import ids, reason_option, since, workflow_names, yes_option
 from stepwell.cli.printing import counted
 from stepwell.cli.reading import reads
 from stepwell.errors import InvalidArgument, RunEnded, RunNotEnded
@@ -40,7 +40,7 @@ class _Filters(TypedDict):
     type=click.Choice(("failed", "cancelled", "halted")),
     help="All runs in this state (may be given again; by default failed, where another option is given).",
 )
-@click.option("--workflow", metavar="W", help="Only runs of this workflow.")
+@click.option("--workflow", metavar="W", shell_complete=workflow_names, help="Only runs of this workflow.")
 @click.option("--id-prefix", metavar="TEXT", help="Only runs whose id begins so.")
 @click.option(
     "--started-since",

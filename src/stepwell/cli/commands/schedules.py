@@ -13,7 +13,16 @@ from stepwell.api.schedule_views import ScheduleInfo
 from stepwell.cli.acting import client
 from stepwell.cli.database import database_option
 from stepwell.cli.group import COMMANDS, CommandRow, Commands, command
-from stepwell.cli.options import count, json_option, json_or_text, named, since
+from stepwell.cli.options import (
+    count,
+    json_option,
+    json_or_text,
+    named,
+    queue_names,
+    schedule_names,
+    since,
+    workflow_names,
+)
 from stepwell.cli.options import span as length
 from stepwell.cli.printing import moment, print_json, print_table, when
 from stepwell.cli.reading import reads
@@ -51,7 +60,7 @@ schedules = Commands(
 
 
 def _schedule_argument(function: _Function) -> _Function:
-    return click.argument("schedule", metavar="SCHEDULE")(function)
+    return click.argument("schedule", metavar="SCHEDULE", shell_complete=schedule_names)(function)
 
 
 def _note_option(function: _Function) -> _Function:
@@ -77,7 +86,7 @@ def _when_options(function: _Function) -> _Function:
         click.option("--pause-on-failure/--no-pause-on-failure", default=None, help="Pause when a run fails."),
         click.option("--limit", type=count, metavar="N", help="End the schedule after N runs."),
         click.option("--deadline", type=length, metavar="SPAN", help="How long each run may take."),
-        click.option("--queue", metavar="NAME", help="The queue in which the runs wait."),
+        click.option("--queue", metavar="NAME", shell_complete=queue_names, help="The queue in which the runs wait."),
         click.option("--priority", type=int, metavar="N", help="In the queue: higher goes first."),
     ]
     for option in reversed(options):
@@ -172,7 +181,7 @@ def show(schedule: str, db: str, as_json: bool) -> None:
     rows=SUBCOMMANDS,
 )
 @_schedule_argument
-@click.argument("workflow", metavar="WORKFLOW")
+@click.argument("workflow", metavar="WORKFLOW", shell_complete=workflow_names)
 @click.argument("arguments", nargs=-1, type=json_or_text, metavar="[ARG]...")
 @click.option("--kwarg", "kwargs", multiple=True, type=named, metavar="NAME=ARG", help="An argument by its name.")
 @_when_options

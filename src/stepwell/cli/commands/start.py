@@ -12,7 +12,17 @@ from stepwell.cli.acting import client, missing_worker, refuse
 from stepwell.cli.database import database_option
 from stepwell.cli.exit_codes import FAILED
 from stepwell.cli.group import command
-from stepwell.cli.options import attribute, json_or_text, named, note_option, seconds, span, tag_option
+from stepwell.cli.options import (
+    attribute,
+    json_or_text,
+    named,
+    note_option,
+    queue_names,
+    seconds,
+    span,
+    tag_option,
+    workflow_names,
+)
 from stepwell.cli.printing import print_json
 from stepwell.model.attributes import AttributeValue
 
@@ -24,7 +34,7 @@ from stepwell.model.attributes import AttributeValue
     "stepwell start report 2026 --wait 60",
     "stepwell start step:shop.mail '\"ada\"'",
 )
-@click.argument("workflow", metavar="WORKFLOW")
+@click.argument("workflow", metavar="WORKFLOW", shell_complete=workflow_names)
 @click.argument("arguments", nargs=-1, type=json_or_text, metavar="[ARG]...")
 @database_option
 @click.option("--kwarg", "kwargs", multiple=True, type=named, metavar="NAME=ARG", help="An argument by its name.")
@@ -39,7 +49,7 @@ from stepwell.model.attributes import AttributeValue
     type=click.Choice(["never", "after-failure", "always"]),
     help="Whether the id of a run that has ended may be used again.",
 )
-@click.option("--queue", metavar="NAME", help="The queue in which it waits for its turn.")
+@click.option("--queue", metavar="NAME", shell_complete=queue_names, help="The queue in which it waits for its turn.")
 @click.option("--priority", type=int, metavar="N", help="In the queue: higher goes first.")
 @click.option("--delay", type=span, metavar="SPAN", help="In the queue: how long until it begins to wait (90s, 2h).")
 @click.option("--dedup", metavar="TEXT", help="In the queue: a key; one run with it at a time.")
