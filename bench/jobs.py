@@ -91,7 +91,7 @@ def client(directory: str) -> Facts:
 
         def release() -> Facts:
             began = perf_counter()
-            queue.resume()
+            queue.unpause()
             # One wait and one look into the file see the last end; a wait for each run would measure waits.
             latest[0].result()
             while engine.list(status=("pending", "running", "waiting"), limit=1):
@@ -153,7 +153,7 @@ def taking(directory: str, count: int) -> Facts:
     with Engine(Path(directory) / "runs.db", workflows=[bare_job]) as engine:
         queue = engine.queue(narrow)
         asked = perf_counter()
-        queue.resume()
+        queue.unpause()
         resumed = perf_counter() - asked
         while len(_executed) <= count:
             if time.monotonic() - began > _PATIENCE_SECONDS:

@@ -111,6 +111,7 @@ CALLS: dict[tuple[type, str], Call] = {
     (AsyncQueueHandle, "acts"): lambda _engine, _run, queue: queue.acts(),
     (AsyncQueueHandle, "pause"): lambda _engine, _run, queue: queue.pause(),
     (AsyncQueueHandle, "resume"): lambda _engine, _run, queue: queue.resume(),
+    (AsyncQueueHandle, "unpause"): lambda _engine, _run, queue: queue.unpause(),
     (AsyncQueueHandle, "change"): lambda _engine, _run, queue: queue.change(concurrency=2),
     (AsyncQueueHandle, "cancel_waiting"): lambda _engine, _run, queue: queue.cancel_waiting(),
     (AsyncRun, "info"): lambda _engine, run, _queue: run.info(),

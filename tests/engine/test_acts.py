@@ -171,7 +171,7 @@ def test_a_queue_remembers_who_paused_it(engine: TestEngine) -> None:
     queue.pause(reason="the printer is out of paper", by="mia")
     waiting = engine.start(waits, queue=LINE)
     assert queue.cancel_waiting(reason="another day", by="bob") == 1
-    queue.resume(by="mia")
+    queue.unpause(by="mia")
     assert shown(queue.acts()) == [("pause", "mia", "the printer is out of paper"), ("unpause", "mia", None)]
     assert shown(waiting.acts()) == [("cancel", "bob", "another day")]
     assert run.acts() == []
@@ -214,7 +214,7 @@ async def act_from_a_loop(database: Path) -> None:
     async with AsyncEngine(database) as engine:
         run = await engine.start(waits, queue=LINE)
         await engine.queue(LINE).pause(reason="lunch", by="mia")
-        await engine.queue(LINE).resume(by="mia")
+        await engine.queue(LINE).unpause(by="mia")
         assert await run.cancel("too late", by="bob")
         assert shown(await run.acts()) == [("cancel", "bob", "too late")]
         assert shown(await engine.queue(LINE).acts()) == [("pause", "mia", "lunch"), ("unpause", "mia", None)]

@@ -259,7 +259,7 @@ def test_whatever_state_it_is_in(
     engine.idle()
     new = engine.start(job, 2, id="it", on_conflict="replace", **options)
     engine.idle()
-    engine.queue(queue).resume()
+    engine.queue(queue).unpause()
     engine.idle()
     assert happened[-1] == "begins 2"
     new.send("go on")

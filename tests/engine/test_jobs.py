@@ -162,7 +162,7 @@ def test_it_stands_in_queues_as_other_runs_do(engine: TestEngine) -> None:
     assert executed == {"first": 1}
     info = engine.queue(queue).info()
     assert (info.waiting, info.delayed) == (2, 1)
-    engine.queue(queue).resume()
+    engine.queue(queue).unpause()
     assert [run.result(60) for run in (late, *many)] == [4, 2, 4]
     reject = Queue("jobs.reject", on_duplicate="reject")
     engine.start(once, 3600, queue=reject, dedup="k", id="long")

@@ -64,7 +64,7 @@ def test_a_period_of_nothing_gives_the_waiting_run_new_input_and_leaves_its_plac
     engine.start(keep, "x", queue=PLAIN)
     line.pause()
     runs = [engine.start(keep, text, queue=PLAIN, dedup="k", debounce=0) for text in "abc"]
-    line.resume()
+    line.unpause()
     assert [run.result() for run in runs] == ["c", "c", "c"]
 
 

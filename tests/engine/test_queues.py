@@ -164,7 +164,7 @@ def test_higher_priority_goes_first_and_then_who_came_first(engine: TestEngine) 
     engine.queue(queue).pause()
     for name, priority in (("a", 0), ("b", 5), ("c", 0), ("d", 5), ("e", -1)):
         engine.start(job, name, queue=queue, priority=priority)
-    engine.queue(queue).resume()
+    engine.queue(queue).unpause()
     engine.idle()
     assert started() == ["b", "d", "a", "c", "e"]
 
@@ -175,7 +175,7 @@ def test_partitions_take_turns_so_a_thousand_jobs_of_one_do_not_hold_up_another(
     for number in range(30):
         engine.start(job, f"big {number}", queue=queue, partition="big")
     engine.start(job, "small", queue=queue, partition="small")
-    engine.queue(queue).resume()
+    engine.queue(queue).unpause()
     engine.idle()
     assert started()[:3] == ["big 0", "small", "big 1"]
 
@@ -407,7 +407,7 @@ def test_a_parent_that_comes_back_has_the_same_children(engine: TestEngine) -> N
     engine.crash()
     engine.reopen().idle()
     assert len(engine.list(workflow=job)) == 1
-    engine.queue(queue).resume()
+    engine.queue(queue).unpause()
     assert run.result() == ["0", "0", "0"]
 
 
@@ -531,7 +531,7 @@ def test_nothing_starts_from_a_paused_queue(engine: TestEngine) -> None:
     run = engine.start(job, "a", queue=queue)
     engine.reopen().idle()
     assert (run.status, engine.queue(queue).info().paused) == ("pending", True)
-    engine.queue(queue).resume()
+    engine.queue(queue).unpause()
     assert run.result() == "a"
 
 
@@ -580,7 +580,7 @@ def test_a_message_does_not_make_a_waiting_run_start(engine: TestEngine) -> None
     run.send("go")
     engine.reopen().idle()
     assert run.status == "pending"
-    engine.queue(queue).resume()
+    engine.queue(queue).unpause()
     assert run.result() == "a"
 
 
@@ -595,7 +595,7 @@ def test_the_async_engine_has_queues_too(database: Path) -> None:
             assert [handle.name for handle in await engine.queues()] == ["async"]
             assert (await engine.queue(queue).info()).waiting == 1
             await engine.queue(queue).change(concurrency=2)
-            await engine.queue(queue).resume()
+            await engine.queue(queue).unpause()
             assert await run.result(60) == "a"
             await engine.queue(queue).pause()
             async with engine.transaction() as tx:

@@ -67,7 +67,7 @@ def test_a_partition_never_has_more_under_way_than_its_bound(
         if not at_once:
             engine.idle()
     if at_once:
-        engine.queue(queue).resume()
+        engine.queue(queue).unpause()
     engine.idle()
     under_way = [name for name in happened if name in runs]
     assert sorted(under_way) == sorted(f"{tenant}{number}" for number in range(bound) for tenant in "ab")
@@ -87,7 +87,7 @@ def test_a_partition_with_one_under_way_gives_one_less(engine: TestEngine) -> No
     engine.queue(queue).pause()
     for name in ("second", "third", "fourth"):
         engine.start(hold, name, queue=queue, partition="a")
-    engine.queue(queue).resume()
+    engine.queue(queue).unpause()
     engine.idle()
     assert happened == ["first", "second"]
     end(engine, first)
@@ -108,7 +108,7 @@ def test_full_partitions_do_not_hide_one_with_room(engine: TestEngine, change: b
     under_way = len(happened)
     engine.queue(queue).pause()
     engine.start(hold, "e0", queue=queue, partition="e")
-    engine.queue(queue).resume()
+    engine.queue(queue).unpause()
     engine.idle()
     assert happened[under_way:] == ["e0"]
 
@@ -158,7 +158,7 @@ def test_priority_counts_among_all_workflows_that_are_taken_in_one_commit(
     engine.queue(queue).pause()
     for number, (name, priority) in enumerate(_ENTRIES):
         engine.start(order[number % 3], name, queue=queue, priority=priority)
-    engine.queue(queue).resume()
+    engine.queue(queue).unpause()
     engine.idle()
     assert sorted(happened[-3:]) == ["b", "d", "f"]
 

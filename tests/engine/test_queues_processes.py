@@ -128,7 +128,7 @@ def test_partitions_take_turns_over_four_processes(crew: Crew) -> None:
         starts = [(t, n) for n in range(40) for t in "abcde" if t == "a" or n < 5]
         runs = [engine.start(turns.job, f"{t}-{n}", queue=turns.FAIR, partition=t) for t, n in starts]
         crew.hire(4)
-        engine.queue(turns.FAIR).resume()
+        engine.queue(turns.FAIR).unpause()
         for run in runs:
             run.result(timeout=60)
     crew.close()
@@ -201,7 +201,7 @@ def test_a_paused_queue_keeps_a_deadline_over_processes_and_a_death(crew: Crew, 
         assert engine.queue(turns.ONE).info().waiting == 0
         again = engine.start(turns.job, "again", queue=turns.ONE, dedup="key")
         assert again.id != late.id
-        engine.queue(turns.ONE).resume()
+        engine.queue(turns.ONE).unpause()
         again.result(timeout=30)
     crew.close()
     assert [call.what for call in crew.calls()] == ["again"]

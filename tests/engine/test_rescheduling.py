@@ -195,7 +195,7 @@ def test_whatever_a_run_waits_for_it_is_deleted_while_nobody_has_begun_it(
     line.pause()
     run = engine.start(keep, 1, queue=HELD, **options)
     run.delete()
-    line.resume()
+    line.unpause()
     engine.advance(60)
     info = line.info()
     assert (info.waiting, info.delayed, info.running) == (0, 0, 0)

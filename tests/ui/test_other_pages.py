@@ -78,7 +78,7 @@ def test_queues_are_paused_changed_and_emptied(engine: Engine, acting: Browser) 
     assert acting.submit("/queues/act?name=ui.post", act="change", concurrency="7").status_code == 303
     assert engine.queue(POST).info().concurrency == 7
     assert acting.submit("/queues/act?name=ui.post", act="change", concurrency="many").status_code == 400
-    assert acting.submit("/queues/act?name=ui.post", act="resume").status_code == 303
+    assert acting.submit("/queues/act?name=ui.post", act="unpause").status_code == 303
     assert not engine.queue(POST).info().paused
     assert acting.submit("/queues/act?name=nowhere", act="pause").status_code == 404
 

@@ -179,12 +179,16 @@ class AsyncQueueHandle:
         return await self._engine._read(ReadService.queue, self.name)
 
     async def pause(self, *, reason: str | None = None, by: str | None = None) -> None:
-        """Pause the queue: nothing starts from it until `resume`. Runs under way go on."""
+        """Pause the queue: nothing starts from it until `unpause`. Runs under way go on."""
         await self._engine._ask((await self._engine._ready()).requests.pause_queue(self.name, True, by, reason))
 
-    async def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
+    async def unpause(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Let waiting runs start again."""
         await self._engine._ask((await self._engine._ready()).requests.pause_queue(self.name, False, by, reason))
+
+    async def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
+        """Do the same as `unpause`, which had this name."""
+        await self.unpause(reason=reason, by=by)
 
     @shows_options(UNCHANGED, UNCHANGED)
     async def change(self, **bounds: Unpack[QueueBounds]) -> None:

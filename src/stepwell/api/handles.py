@@ -212,12 +212,16 @@ class QueueHandle:
         return self._engine._session.reads.queue(self.name)
 
     def pause(self, *, reason: str | None = None, by: str | None = None) -> None:
-        """Pause the queue: nothing starts until `resume`. Runs under way go on. `reason`, `by`: as in `Run.retry`."""
+        """Pause the queue: nothing starts until `unpause`. Runs under way go on. `reason`, `by`: as in `Run.retry`."""
         self._engine._ask(self._engine._session.requests.pause_queue(self.name, True, by, reason))
 
-    def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
+    def unpause(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Let waiting runs start again."""
         self._engine._ask(self._engine._session.requests.pause_queue(self.name, False, by, reason))
+
+    def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
+        """Do the same as `unpause`, which had this name."""
+        self.unpause(reason=reason, by=by)
 
     @shows_options(UNCHANGED, UNCHANGED)
     def change(self, **bounds: Unpack[QueueBounds]) -> None:

@@ -94,7 +94,7 @@ def unpause(
             engine.get(name).unpause(children=children, **said(reason))
             click.echo(f"run {name!r} goes on")
         else:
-            engine.queue(name).resume(**said(reason))
+            engine.queue(name).unpause(**said(reason))
             click.echo(f"{found} {name!r} is open")
     return 0
 

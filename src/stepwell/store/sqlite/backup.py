@@ -149,9 +149,10 @@ def _compressed(partial: str, progress: Progress) -> str:
     packed, size = partial + COMPRESSED, os.path.getsize(partial)
     descriptor = os.open(packed, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o600)
     with open(partial, "rb") as plain, open(descriptor, "wb") as raw, gzip.GzipFile("", "wb", _LEVEL, raw) as file:
-        done = 0
+        done, write_out = 0, copying.writing_out(descriptor)
         while chunk := plain.read(_CHUNK_BYTES):
             file.write(chunk)
+            write_out()
             done += len(chunk)
             progress("compressing", done, size)
     return packed

@@ -40,13 +40,13 @@ def routes(site: Site) -> list[Route]:
         name, what = visit.query_of("name"), visit.form.get("act", "")
         said: dict[str, Any] = {"reason": visit.reason, "by": visit.by}
         match what:
-            case "pause" | "resume" | "cancel_waiting":
+            case "pause" | "unpause" | "cancel_waiting":
                 await site.face.on_queue(name, what, **said)
             case "change":
                 await site.face.on_queue(name, "change", **_bounds(visit))
             case _:
                 raise InvalidArgument(f"{what!r} is nothing that can be done to a queue")
-        return f"/queues?{urlencode({'done': 'unpause' if what == 'resume' else what}, quote_via=quote)}"
+        return f"/queues?{urlencode({'done': what}, quote_via=quote)}"
 
     def queues(reads: ReadService, _visit: Visit) -> Page:
         through: dict[str, tuple[int, int]] | None
