@@ -122,9 +122,8 @@ class ReadGate(Gate):
 
 def rows_of(connection: apsw.Connection, sql: str, parameters: Parameters) -> Rows:
     """Execute SQL and return all its rows, with the names of the columns."""
-    if sql is None:
+    if check_text(sql, "SQL") is None:
         raise InvalidArgument("SQL must be text, not None")
-    check_text(sql, "SQL")
     if isinstance(parameters, (str, bytes)) or not isinstance(parameters, (Mapping, Sequence)):
         raise InvalidArgument(
             f"parameters of SQL are a sequence, for `?`, or a mapping, for `:name`, not {shown(parameters)}"
