@@ -2,7 +2,7 @@
 
 Modules take each other's functions when they are imported, so a module cannot be imported anew. The function objects
 stay, and get the code of the changed source. What holds a code object itself (some modules know frames by theirs) gets
-the new one as well.
+the new one as well. Functions are found by their names and lines, since pytest changes the code of those that assert.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import Final
+from typing import Final, TypeAlias
 
 #: The name under which instrumented code finds what it calls before each statement.
 _REACHED: Final = "__reached__"
+
+
+#: The qualified name of a function, and the line on which it begins.
+Place: TypeAlias = tuple[str, int]
 
 
 class NothingToChangeError(Exception):
@@ -34,25 +38,33 @@ def swap(module: ModuleType, changed: str | ast.Module) -> None:
     functions = [
         function
         for function in gc.get_objects()
-        if type(function) is FunctionType and function.__globals__ is vars(module) and function.__code__ in codes
+        if type(function) is FunctionType
+        and function.__globals__ is vars(module)
+        and function.__code__.co_filename == path
+        and _place(function.__code__) in codes
     ]
     if not functions:
         raise NothingToChangeError(path)
+    held = {function.__code__: codes[_place(function.__code__)] for function in functions}
     for function in functions:
         try:
-            function.__code__ = codes[function.__code__]
+            function.__code__ = codes[_place(function.__code__)]
         except ValueError:  # it has other variables of the functions around it
             raise NothingToChangeError(path) from None
-    _replace_held(codes)
+    _replace_held(held)
 
 
-def _changed_functions(before: CodeType, after: CodeType) -> Iterator[tuple[CodeType, CodeType]]:
-    """Yield the outermost functions whose code differs, each with the other's."""
+def _place(code: CodeType) -> Place:
+    return code.co_qualname, code.co_firstlineno
+
+
+def _changed_functions(before: CodeType, after: CodeType) -> Iterator[tuple[Place, CodeType]]:
+    """Yield the places of the outermost functions whose code differs, each with the other code."""
     for one, other in zip(_inner(before), _inner(after), strict=True):
         if not one.co_flags & inspect.CO_OPTIMIZED:  # the body of a class
             yield from _changed_functions(one, other)
         elif one != other:
-            yield one, other
+            yield _place(one), other
 
 
 def _inner(code: CodeType) -> list[CodeType]:

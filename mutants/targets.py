@@ -26,6 +26,7 @@ TESTS: Final = (
     "model/test_retry_policies.py",
     "model/test_clock.py",
     "model/test_calendar.py",
+    "model/test_durations.py",
     "engine/test_names_only.py",
     "worker/test_queue_policy.py",
     "replay/test_advice.py",

@@ -16,6 +16,7 @@ from stepwell.model.calendar import Calendar
 from stepwell.model.calendar_spec import CalendarSpec, Interval
 from stepwell.model.clock import MICROSECONDS, datetime_of, microseconds_of
 from stepwell.model.cron import cron_of
+from stepwell.model.schedule import TickKind, run_id_of, tick_of
 
 NEW_YEAR = datetime(2026, 1, 1)  # noqa: DTZ001 - hypothesis wants it without a zone
 DAY = 86_400 * MICROSECONDS
@@ -306,6 +307,36 @@ def test_a_schedule_whose_every_tick_is_excluded_has_none() -> None:
     assert Calendar(spec).next_after(at("2026-01-01T00:00+00:00")) is None
 
 
+@pytest.mark.parametrize(("most", "found"), [(2, None), (3, "2026-01-05T09:00:00+00:00")])
+def test_so_many_excluded_ticks_are_passed_over_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, most: int, found: str | None
+) -> None:
+    monkeypatch.setattr("stepwell.model.calendar._MAX_EXCLUDED", most)
+    spec = CalendarSpec(crons=("0 9 * * *",), excluded=("0 9 2-4 1 *",))
+    tick = Calendar(spec).next_after(at("2026-01-01T09:00+00:00"))
+    assert (None if tick is None else shown([tick], "UTC")[0]) == found
+
+
+def test_an_excluded_minute_is_passed_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stepwell.model.calendar._MAX_EXCLUDED", 1)
+    spec = CalendarSpec(intervals=(Interval(MICROSECONDS),), excluded=("30 12 * * *",))
+    tick = Calendar(spec).next_after(at("2026-01-01T12:29:59+00:00"))
+    assert tick == at("2026-01-01T12:31+00:00")
+
+
+@pytest.mark.parametrize(
+    "run_id", ["daily@2026-01-01T00:00:00", "@2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", "daily@soonZ"]
+)
+def test_an_id_of_another_form_names_no_tick(run_id: str) -> None:
+    assert tick_of(run_id) is None
+
+
+@pytest.mark.parametrize("kind", ["tick", "trigger"])
+def test_the_id_of_a_run_names_its_schedule_and_its_tick(kind: TickKind) -> None:
+    tick = at("2026-01-01T00:00:00+00:00")
+    assert tick_of(run_id_of("a@b", tick, kind)) == ("a@b", datetime_of(tick))
+
+
 def test_no_tick_lies_before_the_start_or_at_the_end() -> None:
     start, end = at("2026-01-02T00:00+00:00"), at("2026-01-04T00:00+00:00")
     spec = CalendarSpec(crons=("0 0 * * *",), start_at=start, end_at=end)
@@ -351,6 +382,8 @@ def test_jitter_spreads_what_is_due_at_one_time() -> None:
         ("0 0 0 * *", 5, "day of month is 1 to 31"),
         ("0 0 * * 8", 9, "day of week is 0 to 7, or SUN to SAT"),
         ("0 0 * * 1#6", 11, "1 to 5 occurrences"),
+        ("1-99 * * * *", 3, "minute is 0 to 59, not '99'"),
+        ("0 0 1 JAN-XYZ *", 11, "month is 1 to 12, or JAN to DEC, not 'XYZ'"),
         ("0 0 * * 1,MON#0", 15, "1 to 5 occurrences"),
         ("0 0 * * L", 9, "day of week"),
         ("0 1.5 * * *", 3, "hour is 0 to 23"),
@@ -392,6 +425,10 @@ def test_the_last_day_and_the_nth_weekday_of_a_month_are_found() -> None:
     ]
     assert ticks_of(CalendarSpec(crons=("0 0 * 2 TUE#2",)), "2026-01-01T00:00Z", "2027-01-01T00:00Z") == [
         "2026-02-10T00:00:00+00:00"
+    ]
+    assert ticks_of(CalendarSpec(crons=("0 0 * * THU#5",)), "2026-01-01T00:00Z", "2026-05-01T00:00Z") == [
+        "2026-01-29T00:00:00+00:00",
+        "2026-04-30T00:00:00+00:00",
     ]
     assert ticks_of(CalendarSpec(crons=("0 0 * 2 5L",)), "2026-01-01T00:00Z", "2027-01-01T00:00Z") == [
         "2026-02-27T00:00:00+00:00"

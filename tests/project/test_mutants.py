@@ -99,6 +99,17 @@ def test_methods_and_what_functions_make_are_changed_too(module: ModuleType) -> 
     assert module.counter()() == 2
 
 
+def test_functions_whose_asserts_pytest_has_rewritten_are_changed_too(module: ModuleType) -> None:
+    # What pytest does to modules of a package that has a plugin: other code than that of the file, on the same lines.
+    rewritten = SOURCE.replace("    if number < LIMIT:", "    if number < LIMIT and ():")
+    exec(compile(rewritten, str(module.__file__), "exec"), vars(module))
+    taken: Callable[[int], bool] = module.small
+    assert not taken(1)
+    swap(module, SOURCE.replace("number < LIMIT", "number <= LIMIT"))
+    assert taken(3)
+    assert module.HELD is taken.__code__
+
+
 def test_a_change_outside_of_functions_is_refused(module: ModuleType) -> None:
     with pytest.raises(NothingToChangeError):
         swap(module, SOURCE.replace("LIMIT = 3", "LIMIT = 4"))
