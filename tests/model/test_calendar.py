@@ -332,9 +332,12 @@ def test_an_id_of_another_form_names_no_tick(run_id: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tick", "trigger"])
-def test_the_id_of_a_run_names_its_schedule_and_its_tick(kind: TickKind) -> None:
-    tick = at("2026-01-01T00:00:00+00:00")
-    assert tick_of(run_id_of("a@b", tick, kind)) == ("a@b", datetime_of(tick))
+@pytest.mark.parametrize("moment", ["2026-01-01T00:00:00", "2026-01-01T00:00:00.250000"])
+def test_the_id_of_a_run_names_its_schedule_and_its_tick(kind: TickKind, moment: str) -> None:
+    tick = at(f"{moment}+00:00")
+    run_id = run_id_of("a@b", tick, kind)
+    assert run_id.removesuffix("+trigger") == f"a@b@{moment}Z"
+    assert tick_of(run_id) == ("a@b", datetime_of(tick))
 
 
 def test_no_tick_lies_before_the_start_or_at_the_end() -> None:
