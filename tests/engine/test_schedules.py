@@ -318,6 +318,23 @@ def test_a_backfill_does_a_range_one_after_the_other_and_nothing_twice(engine: T
     assert schedule.info().backfills == []
 
 
+def test_a_pause_holds_up_the_backfills_that_were_asked_for_before_it(engine: TestEngine) -> None:
+    schedule = engine.schedule(hold, id="held", cron="*/10 * * * *")
+    schedule.backfill(START - timedelta(minutes=20), START)
+    engine.idle()
+    schedule.pause()
+    schedule.backfill(START - timedelta(minutes=60), START - timedelta(minutes=50))  # and this one is wanted now
+    engine.send("held@2024-01-01T11:40:00Z", "go", "on")
+    engine.idle()
+    assert ids(engine, "held@") == ["held@2024-01-01T11:00:00Z", "held@2024-01-01T11:40:00Z"]
+    engine.send("held@2024-01-01T11:00:00Z", "go", "on")
+    engine.idle()
+    assert schedule.info().backfills == [(START - timedelta(minutes=10), START)]
+    schedule.unpause()
+    engine.idle()
+    assert ids(engine, "held@")[-1] == "held@2024-01-01T11:50:00Z"
+
+
 def test_a_long_backfill_with_allow_is_done_in_pieces(engine: TestEngine) -> None:
     schedule = engine.schedule(note, id="tens", cron="*/10 * * * *")
     schedule.backfill(START - timedelta(minutes=10 * 250), START, overlap="allow")

@@ -7,11 +7,12 @@ the id of a tick's run follows from the schedule and the tick, so that the file 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
+from msgspec.structs import replace
 
 from stepwell.model.calendar_spec import CalendarSpec
 from stepwell.model.clock import MICROSECONDS, datetime_of
@@ -82,12 +83,21 @@ class ScheduleAct(msgspec.Struct, frozen=True, omit_defaults=True):
     note: str | None = None
 
 
-class Backfill(msgspec.Struct, frozen=True):
-    """Ticks from `next` until before `end` are still to be done, with an overlap policy of their own."""
+class Backfill(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Ticks from `next` until before `end` are still to be done, with an overlap policy of their own.
+
+    `held`: its schedule was paused since it was asked for, so it goes on when that does.
+    """
 
     next: int
     end: int
     overlap: Overlap
+    held: bool = False
+
+
+def held(backfills: Iterable[Backfill], *, is_so: bool = True) -> tuple[Backfill, ...]:
+    """Return backfills as a pause holds them up, or lets them go on."""
+    return tuple(replace(each, held=is_so) for each in backfills)
 
 
 class ScheduleState(msgspec.Struct, frozen=True, omit_defaults=True):

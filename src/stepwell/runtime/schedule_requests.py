@@ -23,6 +23,7 @@ from stepwell.model.schedule import (
     ScheduleDefinition,
     ScheduleRecord,
     ScheduleState,
+    held,
 )
 from stepwell.store.changes import Change
 from stepwell.store.schedules import ScheduleDeleted, ScheduleSaved
@@ -208,7 +209,7 @@ def _found(facts: UnitFacts, name: str) -> ScheduleRecord:
 def _due(record: ScheduleRecord, following: int | None) -> int | None:
     """Return when a schedule is due that somebody changed: at once, where anything waits."""
     state = record.state
-    return 0 if state.backfills or (state.buffered and not record.paused) else following
+    return 0 if any(not each.held for each in state.backfills) or (state.buffered and not record.paused) else following
 
 
 def _noted(record: ScheduleRecord, act: str, now: int, actor: Actor) -> ScheduleRecord:
@@ -253,7 +254,7 @@ def _paused(request: PauseSchedule, now: int, record: ScheduleRecord) -> Schedul
     note = request.actor.reason if request.paused else None
     # Ticks while it is paused are nobody's: it goes on with the next one.
     decided_to = max(record.state.decided_to, now) if record.paused else record.state.decided_to
-    state = replace(record.state, decided_to=decided_to)
+    state = replace(record.state, decided_to=decided_to, backfills=held(record.state.backfills, is_so=request.paused))
     act = "pause" if request.paused else "unpause"
     return _noted(replace(record, paused=request.paused, note=note, state=state), act, now, request.actor)
 

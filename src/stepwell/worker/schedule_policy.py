@@ -27,6 +27,7 @@ from stepwell.model.schedule import (
     TickKind,
     TickOutcome,
     TickRecord,
+    held,
     is_spent,
     run_id_of,
 )
@@ -77,7 +78,7 @@ def trigger(record: ScheduleRecord, facts: ScheduleFacts, now: int) -> Advance:
     deciding.look_at_runs()
     deciding.start(now, "trigger")
     # What waited for a run that has ended meanwhile must not be forgotten.
-    return deciding.result(more=bool(record.state.buffered or record.state.backfills))
+    return deciding.result(more=bool(record.state.buffered) or deciding.has_backfills())
 
 
 def next_due(record: ScheduleRecord) -> int | None:
@@ -144,6 +145,7 @@ class _Deciding:
         self._last_failed, self._failed_at = run_id, max(self._failed_at, at)
         if self._definition.pause_on_failure and not self._paused:
             self._paused = True
+            self._backfills = list(held(self._backfills))
             self._note = f"run {run_id!r} failed"
             self._say(f"is paused, because run {run_id!r} failed; unpause it when that is mended")
 
@@ -289,21 +291,26 @@ class _Deciding:
 
     def take_backfills(self) -> bool:
         """Go on with the first backfill; tell whether it could go on at once."""
-        if not self._backfills:
+        at = next((at for at, each in enumerate(self._backfills) if not each.held), None)
+        if at is None:
             return False
-        backfill = self._backfills[0]
+        backfill = self._backfills[at]
         for tick in calendar_of(self._definition.calendar).some_after(backfill.next - 1, _AT_ONCE):
             if tick >= backfill.end:
-                self._backfills.pop(0)
-                return bool(self._backfills)
+                self._backfills.pop(at)
+                return self.has_backfills()
             if backfill.overlap == "buffer_all" and (self._running or self._able()):
-                self._backfills[0] = replace(backfill, next=tick)
+                self._backfills[at] = replace(backfill, next=tick)
                 return False
             self._arrive(tick, "backfill", backfill.overlap)
-            backfill = self._backfills[0] = replace(backfill, next=tick + 1)
+            backfill = self._backfills[at] = replace(backfill, next=tick + 1)
         if calendar_of(self._definition.calendar).next_after(backfill.next - 1) is None:
-            self._backfills.pop(0)
-        return bool(self._backfills)
+            self._backfills.pop(at)
+        return self.has_backfills()
+
+    def has_backfills(self) -> bool:
+        """Tell whether there is one that no pause holds up."""
+        return any(not each.held for each in self._backfills)
 
     # --- the row -----------------------------------------------------------------------------------------------------
 
