@@ -429,6 +429,9 @@ def test_the_last_day_and_the_nth_weekday_of_a_month_are_found() -> None:
     assert ticks_of(CalendarSpec(crons=("0 0 * 2 TUE#2",)), "2026-01-01T00:00Z", "2027-01-01T00:00Z") == [
         "2026-02-10T00:00:00+00:00"
     ]
+    assert ticks_of(CalendarSpec(crons=("0 0 * 2 SUN#1",)), "2026-01-01T00:00Z", "2027-01-01T00:00Z") == [
+        "2026-02-01T00:00:00+00:00"
+    ]
     assert ticks_of(CalendarSpec(crons=("0 0 * * THU#5",)), "2026-01-01T00:00Z", "2026-05-01T00:00Z") == [
         "2026-01-29T00:00:00+00:00",
         "2026-04-30T00:00:00+00:00",
