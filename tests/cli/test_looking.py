@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp.server.mcpserver.exceptions import ToolError
 
 from stepwell import Retry, receive, start, step, workflow
 from stepwell.cli import main
@@ -211,3 +212,15 @@ def test_a_copy_that_nobody_may_write_to_is_looked_into_and_nothing_is_made_besi
     assert [path.name for path in tmp_path.iterdir()] == ["copy.db"]
     assert main(["send", "order-parent", "go", "--db", str(copy)]) == 1
     assert "is read-only, or not readable, for this user" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "expected"),
+    [
+        ("show_run", {"run": "nobody"}, "has no run 'nobody'"),
+        ("find_runs", {"filter": "status:faild"}, "is 'failed' meant"),
+    ],
+)
+def test_an_agent_is_told_why_it_is_refused(orders: str, tool: str, given: dict[str, str], expected: str) -> None:
+    with pytest.raises(ToolError, match=expected):
+        asyncio.run(server(orders, allow_acts=False).call_tool(tool, given))

@@ -6,10 +6,14 @@ an engine that serves no workflow, and is recorded with who acted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import click
 import msgspec
 from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 
 from stepwell import __version__
 from stepwell.api.acts import user_at_host
@@ -17,6 +21,7 @@ from stepwell.api.doctor import examine
 from stepwell.api.engine import Engine
 from stepwell.cli.documents import page, topics
 from stepwell.cli.reading import meant, reads, schema_of
+from stepwell.errors import StepwellError
 
 if TYPE_CHECKING:
     from stepwell.store.inspector import CountGroup
@@ -33,8 +38,21 @@ def server(db: str, *, allow_acts: bool) -> MCPServer:
     """Return a server for one file, whose tools only read unless `allow_acts`."""
     made = MCPServer("stepwell", instructions=_INSTRUCTIONS, version=__version__)
     for tool in _Looks(db).tools() + (_Acts(db).tools() if allow_acts else []):
-        made.add_tool(tool)
+        made.add_tool(_answering(tool))
     return made
+
+
+def _answering(tool: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a tool that tells the agent why Stepwell refused; of other errors it is told that there was one."""
+
+    @wraps(tool)
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return tool(*args, **kwargs)
+        except (StepwellError, click.ClickException) as error:
+            raise ToolError(str(error)) from error
+
+    return answer
 
 
 def _data(value: object) -> Any:
