@@ -8,7 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 from stepwell.api.engine import Engine
-from stepwell.runtime.requests import CancelRun, Request, SendMessage, StartRun
+from stepwell.runtime.serving.requests import CancelRun, Request, SendMessage, StartRun
 from stepwell.store.sqlite.file import connecting, opening, paths
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.sqlite.writer import Writer

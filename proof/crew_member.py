@@ -37,7 +37,8 @@ from stepwell.store.sqlite.membership import SqliteMembership
 from stepwell.store.sqlite.peers.datagrams import Mailbox
 from stepwell.store.sqlite.peers.listener import Listener
 from stepwell.store.sqlite.statements import SQL
-from stepwell.worker import queue_policy, queue_scheduler
+from stepwell.worker.rules import queue_policy
+from stepwell.worker.scheduling import queue_scheduler
 
 #: prctl(2): what the kernel sends when the parent dies.
 _PR_SET_PDEATHSIG: Final = 1

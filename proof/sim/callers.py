@@ -28,7 +28,7 @@ from stepwell.errors import (
 )
 from stepwell.model.acts import Actor
 from stepwell.model.updates import marked
-from stepwell.runtime.requests import (
+from stepwell.runtime.serving.requests import (
     CancelRun,
     OutgoingMessage,
     PauseQueue,
@@ -39,7 +39,7 @@ from stepwell.runtime.requests import (
     WaitForRun,
 )
 from stepwell.store.changes import RunCreated
-from stepwell.worker.queue_policy import entered
+from stepwell.worker.rules.queue_policy import entered
 
 if TYPE_CHECKING:
     from proof.sim.plan import Action

@@ -23,7 +23,7 @@ from stepwell.model.run import RunRecord, RunSnapshot
 from stepwell.operations.table import OPERATIONS
 from stepwell.replay.execution import Execution
 from stepwell.replay.operation import Operation
-from stepwell.runtime.run_requests import RunRequests
+from stepwell.runtime.serving.run_requests import RunRequests
 from stepwell.runtime.turn import TurnLoop
 from stepwell.store.changes import MessageTaken, UpdateTakenOn
 from stepwell.store.sql.messages import Messages
@@ -34,17 +34,17 @@ from stepwell.store.sqlite.membership import SqliteMembership
 from stepwell.store.sqlite.statements import SQL
 from stepwell.store.sqlite.writer import Writer
 from stepwell.store.streams import StreamWritten
-from stepwell.worker import activation
-from stepwell.worker.activation import Activator
-from stepwell.worker.inbox import Inbox
-from stepwell.worker.loaded_run import LoadedRun
-from stepwell.worker.loader import Loader
-from stepwell.worker.permits import Permits
-from stepwell.worker.queue_scheduler import QueueScheduler
-from stepwell.worker.run_cache import RunCache
-from stepwell.worker.runs import Runs
-from stepwell.worker.unit_of_work import UnitOfWork
-from stepwell.worker.unstarted import Unstarted
+from stepwell.worker.arriving.inbox import Inbox
+from stepwell.worker.arriving.loader import Loader
+from stepwell.worker.running import activation
+from stepwell.worker.running.activation import Activator
+from stepwell.worker.running.unstarted import Unstarted
+from stepwell.worker.scheduling.queue_scheduler import QueueScheduler
+from stepwell.worker.state.loaded_run import LoadedRun
+from stepwell.worker.state.run_cache import RunCache
+from stepwell.worker.state.runs import Runs
+from stepwell.worker.state.unit_of_work import UnitOfWork
+from stepwell.worker.steps.permits import Permits
 
 
 def _acknowledge_early(stack: ExitStack) -> None:

@@ -27,7 +27,7 @@ from stepwell.errors import EngineClosed, StepwellError, StorageFull, StoreError
 from stepwell.executors.runner import is_rated
 from stepwell.model.run import Claim
 from stepwell.runtime.light_turns import StepsEnded, is_light, leaves_work
-from stepwell.runtime.requests import Request
+from stepwell.runtime.serving.requests import Request
 from stepwell.runtime.step_outlet import StepOutlet
 from stepwell.runtime.turn import TurnLoop
 from stepwell.store.notifications import Notification
@@ -35,9 +35,9 @@ from stepwell.store.sql.aftermath import Evidence
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.store import Outcome, StoreTransaction, Unit
 from stepwell.values.codec import Codec
-from stepwell.worker.runs import Capacity
-from stepwell.worker.step_outcomes import record_result
-from stepwell.worker.unit_of_work import Reply
+from stepwell.worker.arriving.step_outcomes import record_result
+from stepwell.worker.state.runs import Capacity
+from stepwell.worker.state.unit_of_work import Reply
 
 if TYPE_CHECKING:
     from proof.sim.world import World

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from proof.sim.faults import Violation
-from stepwell.api.why import Reasons
+from stepwell.api.reading.why import Reasons
 from stepwell.model.run import Member, MemberState
 from stepwell.model.waits import decode_waits
 from stepwell.replay.execution import Execution
@@ -16,7 +16,7 @@ from stepwell.store.sql.worker_reads import SqlWorkerReads
 from stepwell.store.sql.workers import WorkerReader
 from stepwell.store.sqlite.read_pool import ReadPool
 from stepwell.store.sqlite.statements import SQL
-from stepwell.worker.parked import waits_of
+from stepwell.worker.state.parked import waits_of
 
 if TYPE_CHECKING:
     from proof.sim.process import Process

@@ -12,7 +12,7 @@ from proof.sim.database import text_of
 from proof.sim.faults import Violation
 from proof.sim.programs import FLOWS, key_of
 from stepwell.definitions.queues import Queue
-from stepwell.worker.run_endings import DEADLINE_REASON
+from stepwell.worker.running.run_endings import DEADLINE_REASON
 
 if TYPE_CHECKING:
     from proof.sim.callers import Call

@@ -17,10 +17,10 @@ from stepwell.operations import map as operation_map
 from stepwell.operations.calling_run import calling_run
 from stepwell.operations.saga import Compensations
 from stepwell.operations.table import OPERATIONS
-from stepwell.runtime.bulk_requests import BulkRequests
-from stepwell.runtime.requests import DeleteRun, SettleStep
-from stepwell.runtime.schedule_requests import ScheduleRequests, TriggerSchedule
-from stepwell.runtime.settle_requests import SettleRequests
+from stepwell.runtime.serving.bulk_requests import BulkRequests
+from stepwell.runtime.serving.requests import DeleteRun, SettleStep
+from stepwell.runtime.serving.schedule_requests import ScheduleRequests, TriggerSchedule
+from stepwell.runtime.serving.settle_requests import SettleRequests
 from stepwell.runtime.turn import TurnLoop
 from stepwell.store.bulk_acts import BulkRecord
 from stepwell.store.changes import Change, RunCreated
@@ -29,14 +29,16 @@ from stepwell.store.sql.bulk_acts import BulkActs
 from stepwell.store.sql.chapters import Chapters
 from stepwell.store.sql.successors import Successors
 from stepwell.store.sqlite.statements import SQL
-from stepwell.worker import activation, failure_hooks, queue_policy, schedule_policy, step_outcomes
-from stepwell.worker.inbox import Inbox
-from stepwell.worker.runs import Runs
-from stepwell.worker.schedule_policy import Advance
-from stepwell.worker.schedules import Schedules
-from stepwell.worker.settlements import Settler
-from stepwell.worker.starting import add_start
-from stepwell.worker.unit_of_work import Reply, UnitOfWork
+from stepwell.worker.arriving import step_outcomes
+from stepwell.worker.arriving.inbox import Inbox
+from stepwell.worker.repair.settlements import Settler
+from stepwell.worker.rules import queue_policy, schedule_policy
+from stepwell.worker.rules.schedule_policy import Advance
+from stepwell.worker.running import activation, failure_hooks
+from stepwell.worker.running.starting import add_start
+from stepwell.worker.scheduling.schedules import Schedules
+from stepwell.worker.state.runs import Runs
+from stepwell.worker.state.unit_of_work import Reply, UnitOfWork
 
 
 class Break(NamedTuple):
@@ -265,7 +267,10 @@ def _forget_progress(stack: ExitStack) -> None:
     """What the file has of how far a step is is not read with its run."""
     history = step_outcomes.attempt_history
     stack.enter_context(
-        patch("stepwell.worker.loader.attempt_history", lambda codec, entries, _progress: history(codec, entries, ()))
+        patch(
+            "stepwell.worker.arriving.loader.attempt_history",
+            lambda codec, entries, _progress: history(codec, entries, ()),
+        )
     )
 
 

@@ -11,24 +11,24 @@ from stepwell.importing import without_collector
 
 if TYPE_CHECKING:
     from stepwell import sync
-    from stepwell.api.acts import Act
     from stepwell.api.archive import Archive
+    from stepwell.api.asking.acts import Act
     from stepwell.api.async_engine import AsyncEngine
-    from stepwell.api.async_handles import AsyncQueueHandle, AsyncRun, AsyncTransaction
-    from stepwell.api.async_schedules import AsyncScheduleHandle
+    from stepwell.api.awaited.async_handles import AsyncQueueHandle, AsyncRun, AsyncTransaction
+    from stepwell.api.awaited.async_schedules import AsyncScheduleHandle
     from stepwell.api.backup import Backup, Verification, verify
-    from stepwell.api.bulk import BulkInfo
-    from stepwell.api.chapters import ChapterInfo
+    from stepwell.api.blocking.handles import OpenTransaction, QueueHandle, Run
+    from stepwell.api.blocking.schedules import DeclaredSchedules, ScheduleHandle
     from stepwell.api.check import Check, PatchCheck, RunCheck, check
     from stepwell.api.engine import Engine
-    from stepwell.api.handles import OpenTransaction, QueueHandle, Run
-    from stepwell.api.progress_views import ProgressInfo
-    from stepwell.api.promise_views import PromiseInfo
+    from stepwell.api.reading.bulk import BulkInfo
+    from stepwell.api.reading.chapters import ChapterInfo
+    from stepwell.api.reading.progress_views import ProgressInfo
+    from stepwell.api.reading.promise_views import PromiseInfo
+    from stepwell.api.reading.schedule_views import ScheduleInfo, TickInfo
+    from stepwell.api.reading.streams import AsyncStreamReader, StreamItem, StreamReader
+    from stepwell.api.reading.views import JournalEntry, QueueInfo, RunInfo, WaitInfo
     from stepwell.api.restore import Restoration, restore
-    from stepwell.api.schedule_views import ScheduleInfo, TickInfo
-    from stepwell.api.schedules import DeclaredSchedules, ScheduleHandle
-    from stepwell.api.streams import AsyncStreamReader, StreamItem, StreamReader
-    from stepwell.api.views import JournalEntry, QueueInfo, RunInfo, WaitInfo
     from stepwell.definitions.decorators import step, transaction, workflow
     from stepwell.definitions.definition import Step, Transaction, Workflow
     from stepwell.definitions.queues import Batch, Limit, Queue, Rate
@@ -127,19 +127,19 @@ __version__ = "0.1.0"
 
 #: Where each public name is defined, by module.
 _HOMES = {
-    "stepwell.api.progress_views": ("ProgressInfo",),
-    "stepwell.api.promise_views": ("PromiseInfo",),
+    "stepwell.api.reading.progress_views": ("ProgressInfo",),
+    "stepwell.api.reading.promise_views": ("PromiseInfo",),
     "stepwell.definitions.reports": ("Progress",),
     "stepwell.model.promise": ("Form",),
     "stepwell.model.failed_run": ("FailedRun",),
     "stepwell.operations.poll": ("poll_until",),
     "stepwell.operations.promise": ("Promise", "promise"),
-    "stepwell.api.async_schedules": ("AsyncScheduleHandle",),
-    "stepwell.api.schedules": (
+    "stepwell.api.awaited.async_schedules": ("AsyncScheduleHandle",),
+    "stepwell.api.blocking.schedules": (
         "DeclaredSchedules",
         "ScheduleHandle",
     ),
-    "stepwell.api.schedule_views": (
+    "stepwell.api.reading.schedule_views": (
         "ScheduleInfo",
         "TickInfo",
     ),
@@ -153,7 +153,7 @@ _HOMES = {
         "scheduled_at",
     ),
     "stepwell.api.async_engine": ("AsyncEngine",),
-    "stepwell.api.async_handles": ("AsyncQueueHandle", "AsyncRun", "AsyncTransaction"),
+    "stepwell.api.awaited.async_handles": ("AsyncQueueHandle", "AsyncRun", "AsyncTransaction"),
     "stepwell.model.clock": ("Clock",),
     "stepwell.definitions.step_info": (
         "Current",
@@ -167,7 +167,7 @@ _HOMES = {
     "stepwell.api.check": ("Check", "PatchCheck", "RunCheck", "check"),
     "stepwell.api.engine": ("Engine",),
     "stepwell.api.restore": ("Restoration", "restore"),
-    "stepwell.api.handles": (
+    "stepwell.api.blocking.handles": (
         "OpenTransaction",
         "QueueHandle",
         "Run",
@@ -240,10 +240,10 @@ _HOMES = {
         "Queue",
         "Rate",
     ),
-    "stepwell.api.acts": ("Act",),
-    "stepwell.api.chapters": ("ChapterInfo",),
-    "stepwell.api.bulk": ("BulkInfo",),
-    "stepwell.api.views": (
+    "stepwell.api.asking.acts": ("Act",),
+    "stepwell.api.reading.chapters": ("ChapterInfo",),
+    "stepwell.api.reading.bulk": ("BulkInfo",),
+    "stepwell.api.reading.views": (
         "JournalEntry",
         "QueueInfo",
         "RunInfo",
@@ -264,7 +264,7 @@ _HOMES = {
     "stepwell.operations.saga": ("Saga", "saga"),
     "stepwell.operations.send": ("send",),
     "stepwell.operations.stream": ("Stream", "stream"),
-    "stepwell.api.streams": ("AsyncStreamReader", "StreamItem", "StreamReader"),
+    "stepwell.api.reading.streams": ("AsyncStreamReader", "StreamItem", "StreamReader"),
     "stepwell.operations.timer": ("sleep_until",),
     "stepwell.values.own_tables": (
         "Connection",

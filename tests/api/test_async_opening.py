@@ -19,7 +19,7 @@ from stepwell import (
     WorkflowIOError,
     workflow,
 )
-from stepwell.api import async_opening
+from stepwell.api.awaited import async_opening
 from stepwell.api.session import Session
 
 

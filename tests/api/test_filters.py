@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepwell import AsyncEngine, Engine, InvalidArgument, InvalidFilter, Queue, RunNotFound, start, step, workflow
-from stepwell.api.filters import FIELDS, MAX_FILTER_LENGTH, Filter, Moment, parse
+from stepwell.api.asking.filters import FIELDS, MAX_FILTER_LENGTH, Filter, Moment, parse
 from stepwell.model.clock import microseconds_of
 from stepwell.testing import TestEngine
 

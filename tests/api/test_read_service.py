@@ -29,7 +29,7 @@ from stepwell import (
     update,
     workflow,
 )
-from stepwell.api.file_reads import file_reads
+from stepwell.api.reading.file_reads import file_reads
 from stepwell.runtime import recent_times
 from stepwell.store.sql.connection import Execute
 from stepwell.store.sqlite.read_pool import ReadPool
@@ -327,12 +327,12 @@ READERS = {
     "api/check.py",
     "api/doctor.py",
     "api/face.py",
-    "api/file_reads.py",
-    "api/overview.py",
-    "api/querying.py",
-    "api/read_service.py",
-    "api/talk_reads.py",
-    "api/why.py",
+    "api/reading/file_reads.py",
+    "api/reading/overview.py",
+    "api/reading/querying.py",
+    "api/reading/read_service.py",
+    "api/reading/talk_reads.py",
+    "api/reading/why.py",
 }
 #: What these show of the store is no answer to a question: they open it, and make filters for requests.
 READ_SIDE = ("inspector", "Inspector", "list_runs", "look_into")

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from stepwell import Queue, Retry, RunFailed, StepFailed, receive, step, workflow
-from stepwell.api.reasons import remedy
+from stepwell.api.reading.reasons import remedy
 from stepwell.errors import RunDeadlineExceeded, RunHalted, SerializationError
 from stepwell.testing import TestEngine
 from stepwell.values.codec import Codec
 from stepwell.values.failure import failure_json, summary_from_json
-from stepwell.worker.run_over import remedy_of
+from stepwell.worker.state.run_over import remedy_of
 
 WHERE = "the result"
 CODEC = Codec()

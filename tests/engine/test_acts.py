@@ -16,7 +16,7 @@ from tests.support.commands import Desk
 from tests.support.programs.flows import file_appears
 
 from stepwell import Act, AsyncEngine, Engine, InvalidArgument, Queue, QueueNotFound, RunNotFound, start, step, workflow
-from stepwell.api.acts import user_at_host
+from stepwell.api.asking.acts import user_at_host
 from stepwell.cli import main
 from stepwell.testing import TestEngine
 

@@ -25,7 +25,7 @@ from stepwell import (
     step,
     workflow,
 )
-from stepwell.runtime import bulk_requests
+from stepwell.runtime.serving import bulk_requests
 from stepwell.testing import TestEngine
 
 LINE = Queue("bulk.line", concurrency=1)

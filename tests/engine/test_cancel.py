@@ -29,7 +29,7 @@ from stepwell import (
 )
 from stepwell.definitions.step_info import StepInfo
 from stepwell.model.acts import Actor
-from stepwell.runtime.requests import CancelRun
+from stepwell.runtime.serving.requests import CancelRun
 from stepwell.testing import TestEngine
 
 happened: list[str] = []

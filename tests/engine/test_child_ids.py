@@ -17,8 +17,8 @@ from stepwell import Engine, InvalidArgument, Queue, RunConflict, StepwellError,
 from stepwell.cli import main
 from stepwell.model.names import MAX_NAME_LENGTH
 from stepwell.testing import TestEngine
-from stepwell.worker import child_ids
-from stepwell.worker.child_ids import prefix_of_children
+from stepwell.worker.state import child_ids
+from stepwell.worker.state.child_ids import prefix_of_children
 
 LINE = Queue("child-ids")
 

@@ -14,14 +14,14 @@ from tests.support.waiting import until
 
 from stepwell import Engine, FileNotUsable, get_run, receive, workflow
 from stepwell.api.enlisted import Enlisted
-from stepwell.runtime.requests import OutgoingMessage, Purge, SendMessage, StartRun
+from stepwell.runtime.serving.requests import OutgoingMessage, Purge, SendMessage, StartRun
 from stepwell.runtime.turn import TurnLoop
 from stepwell.store.changes import MessageSent, RunCreated, RunFinished, RunMoved
 from stepwell.store.notifications import Notification
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.store import Unit
 from stepwell.values.codec import Codec
-from stepwell.worker.runs import Capacity
+from stepwell.worker.state.runs import Capacity
 
 NOW = 1_700_000_000_000_000
 

@@ -12,8 +12,8 @@ import pytest
 from stepwell import workflow
 from stepwell.store.changes import RunCreated
 from stepwell.testing import TestEngine
-from stepwell.worker.loader import Loader
-from stepwell.worker.run_cache import RunCache
+from stepwell.worker.arriving.loader import Loader
+from stepwell.worker.state.run_cache import RunCache
 
 NUMBER = 700
 

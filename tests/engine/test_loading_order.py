@@ -11,7 +11,7 @@ import pytest
 
 from stepwell import step, workflow
 from stepwell.testing import TestEngine
-from stepwell.worker.loader import Loader
+from stepwell.worker.arriving.loader import Loader
 
 RUNS = 12
 happened: list[str] = []

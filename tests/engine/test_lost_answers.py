@@ -19,8 +19,8 @@ from stepwell.store.changes import MessageSent, RunFinished
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.store import Outcome, Unit
 from stepwell.testing import TestEngine
-from stepwell.worker.loader import Loader
-from stepwell.worker.queue_scheduler import QueueScheduler
+from stepwell.worker.arriving.loader import Loader
+from stepwell.worker.scheduling.queue_scheduler import QueueScheduler
 
 DEADLINE_SECONDS = 120
 

@@ -16,14 +16,14 @@ from tests.engine.test_contention import NOW, Driver, nothing
 
 from stepwell import AsyncEngine, Engine, EngineClosed, StoreUnavailable, step, workflow
 from stepwell.definitions.step_call import StepCall
-from stepwell.runtime.requests import StartRun
+from stepwell.runtime.serving.requests import StartRun
 from stepwell.runtime.turn import TurnLoop
 from stepwell.runtime.watchdog import Watchdog
 from stepwell.store.changes import RunCreated
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.values.codec import Codec
 from stepwell.worker.pace import LEAST, MOST, SLICE_SECONDS, STARTS, Pace
-from stepwell.worker.runs import Capacity
+from stepwell.worker.state.runs import Capacity
 
 DEADLINE_SECONDS = 60
 

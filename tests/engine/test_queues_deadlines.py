@@ -157,7 +157,7 @@ def test_each_of_many_runs_ends_at_its_own_deadline(engine: TestEngine) -> None:
 def test_more_runs_than_are_read_at_a_time_end_at_one_deadline(
     engine: TestEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stepwell.worker.unstarted._ENDED_AT_ONCE", 3)
+    monkeypatch.setattr("stepwell.worker.running.unstarted._ENDED_AT_ONCE", 3)
     occupied(engine)
     runs = [place(engine, 5) for _ in range(10)]
     engine.advance(5)

@@ -19,7 +19,7 @@ from tests.support.programs.flows import file_appears, hears, sum_up
 from tests.support.waiting import until
 
 from stepwell import Batch, Engine, Limit, Queue, Rate, Retry, receive, start, step, workflow
-from stepwell.api.reasons import nobody
+from stepwell.api.reading.reasons import nobody
 from stepwell.cli import main
 from stepwell.model.run import Member
 from stepwell.testing import TestEngine

@@ -11,7 +11,7 @@ import pytest
 
 import stepwell
 from stepwell import DefinitionError, DeterminismError, Engine, FailedRun, InvalidArgument, receive, step, workflow
-from stepwell.api.querying import query_in_file
+from stepwell.api.reading.querying import query_in_file
 from stepwell.cli import main
 
 FOREVER = 60

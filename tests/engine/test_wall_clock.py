@@ -19,7 +19,7 @@ import time_machine
 
 import stepwell
 from stepwell import AsyncEngine, Engine, Queue, Rate, RunDeadlineExceeded, current, receive, step, workflow
-from stepwell.api.sortable_ids import SortableIds
+from stepwell.api.asking.sortable_ids import SortableIds
 from stepwell.cli import main
 from stepwell.store.sqlite.membership import SqliteMembership
 from stepwell.testing import TestEngine

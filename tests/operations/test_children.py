@@ -23,7 +23,7 @@ from stepwell import (
     step,
     workflow,
 )
-from stepwell.runtime.requests import Asked, OutgoingMessage, SendMessage
+from stepwell.runtime.serving.requests import Asked, OutgoingMessage, SendMessage
 from stepwell.testing import TestEngine
 
 happened: list[str] = []

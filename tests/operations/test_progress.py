@@ -34,7 +34,7 @@ from stepwell import (
     transaction,
     workflow,
 )
-from stepwell.api.progress_views import ProgressInfo
+from stepwell.api.reading.progress_views import ProgressInfo
 from stepwell.cli import main
 from stepwell.executors.child_reports import ChildReports
 from stepwell.testing import TestEngine

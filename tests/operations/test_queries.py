@@ -405,7 +405,7 @@ def test_runs_whose_code_is_elsewhere_or_does_not_fit_say_so(database: Path, mon
         with pytest.raises(QueryFailed, match=r"cannot be asked with the code that is here(.|\n)*expected"):
             engine.get(run_id).query("at")
         assert len(engine.get(known_id).query("content")) == 1  # this process has it, whatever the engine serves
-        monkeypatch.setattr("stepwell.api.request_factory.Served", Chosen)
+        monkeypatch.setattr("stepwell.api.asking.request_factory.Served", Chosen)
         with pytest.raises(QueryFailed, match=r"basket' is not defined in this process\. Import the module"):
             engine.get(known_id).query("content")
         with pytest.raises(RunNotFound):

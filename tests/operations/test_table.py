@@ -20,7 +20,7 @@ from stepwell.replay.execution import Execution
 from stepwell.replay.kinds import Kinds, RecordedKind
 from stepwell.replay.operation import Operation
 from stepwell.values.codec import Codec
-from stepwell.worker.operation_kinds import OperationKind
+from stepwell.worker.state.operation_kinds import OperationKind
 
 NOTE = RecordedKind(name="note", entries=(EntryForm("noted"),), words="a note")
 

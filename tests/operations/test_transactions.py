@@ -36,7 +36,7 @@ from stepwell import (
 from stepwell.store.sql.creation import Creation
 from stepwell.store.sql.queue_changes import Entries
 from stepwell.testing import TestEngine
-from stepwell.worker.loader import Loader
+from stepwell.worker.arriving.loader import Loader
 
 
 @pytest.fixture(autouse=True)

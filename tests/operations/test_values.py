@@ -24,11 +24,11 @@ from stepwell import (
     sync,
     workflow,
 )
-from stepwell.runtime.requests import WaitForRun, WaitForValue
-from stepwell.runtime.waiters import Waiters
+from stepwell.runtime.serving.requests import WaitForRun, WaitForValue
+from stepwell.runtime.serving.waiters import Waiters
 from stepwell.testing import TestEngine
-from stepwell.worker.commit_batch import CommitBatch
-from stepwell.worker.run_cache import RunCache
+from stepwell.worker.state.commit_batch import CommitBatch
+from stepwell.worker.state.run_cache import RunCache
 
 
 @workflow

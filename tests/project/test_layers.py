@@ -34,86 +34,82 @@ LAYERS: list[list[str]] = [
     ["stepwell.shown"],
 ]
 
-#: The order inside a package, from the top down; a name stands for everything below it. Packages that are not here are
-#: free inside.
+#: The order inside a package, and inside its rooms, from the top down; a name stands for everything below it. Packages
+#: and rooms that are not here are free inside.
 INSIDE: dict[str, list[list[str]]] = {
     "stepwell.api": [
         ["face"],
         ["async_engine", "restore"],
-        ["async_handles", "async_schedules"],
-        ["async_repairs", "async_streaming", "async_talking"],
+        ["awaited", "engine"],
+        ["blocking"],
+        ["archive", "promises"],
+        ["doctor", "session"],
+        ["check", "reading", "repairs"],
+        ["asking", "backup", "engine_clock", "enlisted", "one_block"],
+    ],
+    "stepwell.api.asking": [
+        ["schedule_factory"],
+        ["request_factory"],
+        ["options", "repair_requests"],
+        ["acts", "filters", "listing_options", "schedule_options", "sortable_ids", "start_plan"],
+    ],
+    "stepwell.api.awaited": [
+        ["async_handles"],
+        ["async_streaming", "async_talking"],
         ["loop_caller"],
-        ["async_opening", "engine"],
-        ["archive", "schedules"],
+        ["async_opening", "async_repairs", "async_schedules"],
+    ],
+    "stepwell.api.blocking": [
+        ["schedules"],
         ["handles"],
-        ["promises", "repairs", "streaming", "talking"],
+        ["streaming", "talking"],
         ["caller"],
-        ["session"],
-        ["querying", "schedule_factory"],
-        ["enlisted", "request_factory", "schedule_options"],
-        ["repair_requests"],
-        ["code_requests"],
-        ["doctor", "failure_path", "time_travel"],
-        ["file_reads"],
+    ],
+    "stepwell.api.reading": [
+        ["failure_path", "file_reads"],
         ["read_service"],
-        ["talk_reads"],
-        ["overview"],
-        ["bulk", "promise_views", "schedule_views", "streams"],
-        ["views"],
-        ["why"],
-        ["check"],
-        [
-            "acts",
-            "backup",
-            "chapters",
-            "engine_clock",
-            "filters",
-            "one_block",
-            "options",
-            "outline",
-            "progress_views",
-            "reasons",
-            "sortable_ids",
-            "start_plan",
-        ],
-        ["listing_options"],
+        ["code_requests", "talk_reads"],
+        ["bulk", "overview", "time_travel"],
+        ["views", "why"],
+        ["chapters", "outline", "progress_views", "promise_views", "querying", "reasons", "schedule_views", "streams"],
     ],
     "stepwell.runtime": [
         ["engine_thread"],
         ["in_line"],
         ["light_turns", "lock_watch"],
         ["turn"],
-        ["request_gate"],
-        ["fork_requests", "rewind_requests", "settle_requests", "update_requests"],
-        ["bulk_requests"],
-        [
-            "notifications",
-            "other_workers",
-            "pause_requests",
-            "promise_requests",
-            "archiving",
-            "purging",
-            "queue_requests",
-            "retention",
-            "retry_requests",
-            "stream_requests",
-        ],
-        ["io_guard", "run_requests", "step_outlet", "waiters", "write_turn"],
-        ["refusals"],
-        ["requests", "wake_ups"],
-        ["own_loop"],
+        ["io_guard", "notifications", "refusals", "retention", "step_outlet", "wake_ups"],
         [
             "driver",
             "held_signals",
-            "recorded",
+            "other_workers",
+            "own_loop",
             "permitted_io",
             "recent_times",
-            "schedule_requests",
+            "recorded",
+            "serving",
             "stalls",
             "time_bound",
             "tokens",
             "watchdog",
         ],
+    ],
+    "stepwell.runtime.serving": [
+        ["request_gate"],
+        ["bulk_requests", "rewind_requests", "settle_requests"],
+        ["archiving", "purging", "retry_requests", "update_requests"],
+        [
+            "fork_requests",
+            "pause_requests",
+            "promise_requests",
+            "queue_requests",
+            "run_requests",
+            "stream_requests",
+            "waiters",
+            "write_turn",
+        ],
+        ["requests"],
+        ["schedule_requests"],
     ],
     "stepwell.executors": [
         ["dispatch"],
@@ -151,42 +147,54 @@ INSIDE: dict[str, list[list[str]]] = {
     ],
     "stepwell.worker": [
         ["worker"],
-        ["arrivals", "outcomes", "run_timers"],
-        ["inbox"],
-        ["loader", "queue_scheduler"],
-        ["forking"],
-        ["rewinding", "step_outcomes", "undoing"],
-        ["claims"],
-        ["schedules", "ticks", "unstarted"],
-        ["carrying", "settlements"],
-        ["letting_go"],
-        ["activation"],
-        ["run_endings"],
-        ["step_dispatch"],
-        ["opening", "operation_kinds"],
-        ["failure_hooks"],
-        ["executions", "permits", "spinning", "starting", "transaction_outlet", "updates"],
-        ["progress", "streams"],
-        ["runs"],
-        ["commit_batch", "declarations", "effects", "polling"],
-        ["unit_of_work"],
-        ["conflicts", "facts", "journal_length", "parked", "queue_agenda", "run_cache"],
+        ["arriving"],
+        ["repair", "scheduling"],
+        ["running"],
+        ["steps"],
+        ["copies", "pace", "rules", "state"],
+    ],
+    "stepwell.worker.arriving": [
+        ["arrivals"],
+        ["loader", "outcomes", "run_timers"],
+        ["inbox", "step_outcomes"],
+    ],
+    "stepwell.worker.copies": [
         ["asking", "checker", "moments"],
-        [
-            "child_ids",
-            "due",
-            "failure_log",
-            "loaded_run",
-            "pace",
-            "queue_policy",
-            "run_over",
-            "schedule_policy",
-            "stuck",
-            "throwaway",
-            "unrecorded",
-            "versions",
-        ],
-        ["stream_books"],
+        ["throwaway", "versions"],
+    ],
+    "stepwell.worker.repair": [
+        ["forking"],
+        ["rewinding", "settlements", "undoing"],
+    ],
+    "stepwell.worker.rules": [
+        ["conflicts"],
+        ["queue_policy", "schedule_policy", "stuck"],
+    ],
+    "stepwell.worker.running": [
+        ["claims"],
+        ["ticks", "unstarted"],
+        ["carrying"],
+        ["activation"],
+        ["letting_go", "run_endings"],
+        ["failure_hooks"],
+        ["spinning", "starting"],
+    ],
+    "stepwell.worker.scheduling": [
+        ["queue_scheduler", "schedules"],
+    ],
+    "stepwell.worker.state": [
+        ["executions", "opening", "operation_kinds"],
+        ["runs"],
+        ["commit_batch", "declarations"],
+        ["effects", "unit_of_work"],
+        ["facts", "parked", "queue_agenda", "run_cache"],
+        ["journal_length", "loaded_run"],
+        ["child_ids", "due", "failure_log", "run_over", "stream_books"],
+    ],
+    "stepwell.worker.steps": [
+        ["step_dispatch"],
+        ["progress", "transaction_outlet"],
+        ["permits", "polling", "streams", "unrecorded", "updates"],
     ],
     "stepwell.replay": [
         ["execution"],
@@ -297,10 +305,10 @@ PURE = [
     "stepwell.operations",
     "stepwell.replay",
     "stepwell.worker",
-    "stepwell.api.filters",
-    "stepwell.api.outline",
-    "stepwell.api.reasons",
-    "stepwell.api.why",
+    "stepwell.api.asking.filters",
+    "stepwell.api.reading.outline",
+    "stepwell.api.reading.reasons",
+    "stepwell.api.reading.why",
     "stepwell.definitions.code_identity",
     "stepwell.definitions.step_call",
     "stepwell.model.calendar",
@@ -310,27 +318,27 @@ PURE = [
     "stepwell.model.calendar_spec",
     "stepwell.model.schedule",
     "stepwell.model.wall_time",
-    "stepwell.runtime.bulk_requests",
+    "stepwell.runtime.serving.bulk_requests",
     "stepwell.runtime.driver",
     "stepwell.runtime.notifications",
     "stepwell.runtime.other_workers",
-    "stepwell.runtime.pause_requests",
-    "stepwell.runtime.promise_requests",
-    "stepwell.runtime.purging",
-    "stepwell.runtime.queue_requests",
-    "stepwell.runtime.request_gate",
-    "stepwell.runtime.requests",
+    "stepwell.runtime.serving.pause_requests",
+    "stepwell.runtime.serving.promise_requests",
+    "stepwell.runtime.serving.purging",
+    "stepwell.runtime.serving.queue_requests",
+    "stepwell.runtime.serving.request_gate",
+    "stepwell.runtime.serving.requests",
     "stepwell.runtime.retention",
-    "stepwell.runtime.retry_requests",
-    "stepwell.runtime.fork_requests",
-    "stepwell.runtime.settle_requests",
-    "stepwell.runtime.rewind_requests",
-    "stepwell.runtime.run_requests",
-    "stepwell.runtime.schedule_requests",
-    "stepwell.runtime.stream_requests",
+    "stepwell.runtime.serving.retry_requests",
+    "stepwell.runtime.serving.fork_requests",
+    "stepwell.runtime.serving.settle_requests",
+    "stepwell.runtime.serving.rewind_requests",
+    "stepwell.runtime.serving.run_requests",
+    "stepwell.runtime.serving.schedule_requests",
+    "stepwell.runtime.serving.stream_requests",
     "stepwell.runtime.turn",
-    "stepwell.runtime.update_requests",
-    "stepwell.runtime.waiters",
+    "stepwell.runtime.serving.update_requests",
+    "stepwell.runtime.serving.waiters",
     "stepwell.ui.cron_words",
     "stepwell.ui.filter_links",
     "stepwell.ui.forms",
@@ -420,8 +428,8 @@ def violations(
             )
             continue
         is_pure = any(module == name or module.startswith(f"{name}.") for name in pure)
-        order = orders.get(own[1], [])
-        if order and module != own[1] and layer_of(module, order) is None:
+        around = {package: order for package, order in orders.items() if module.startswith(f"{package}.")}
+        if any(layer_of(module, order) is None for order in around.values()):
             found.append(f"{place}:1: {module} has no place in INSIDE of {HERE}")
         if is_pure:
             found += [f"{place}:{line}: {module} is pure and must not use {name}" for name, line in chance(path)]
@@ -431,7 +439,7 @@ def violations(
             other = layer_of(imported, layers) if imported in known else None
             if other is not None and other[1] != own[1] and other[0] <= own[0]:
                 found.append(f"{place}:{line}: {module} must not import {imported}, which is not below it")
-            elif other is not None and other[1] == own[1]:
+            for order in around.values():
                 one, two = layer_of(module, order), layer_of(imported, order)
                 if one is not None and two is not None and one[1] != two[1] and two[0] <= one[0]:
                     found.append(f"{place}:{line}: {module} must not import {imported}, which is not below it")
@@ -580,6 +588,21 @@ def test_the_init_files_of_packages_import_nothing_of_the_package() -> None:
         if path.name == "__init__.py" and module not in ("stepwell", "stepwell.cli", "stepwell.testing", "stepwell.ui")
     }
     assert not {module: names for module, names in found.items() if names}
+
+
+def test_the_order_inside_a_room_of_a_package_is_kept(tmp_path: Path) -> None:
+    room = tmp_path / "src" / "pkg" / "wing" / "room"
+    room.mkdir(parents=True)
+    texts = {"__init__": "", "high": "", "low": "import pkg.wing.room.high", "new": ""}
+    for name, text in texts.items():
+        (room / f"{name}.py").write_text(text)
+    for above in (room.parent, room.parent.parent):
+        (above / "__init__.py").touch()
+    inside = {"pkg.wing": [["room"]], "pkg.wing.room": [["high"], ["low"]]}
+    assert violations(tmp_path / "src", [["pkg.wing"], ["pkg"]], [], [], inside) == [
+        "src/pkg/wing/room/low.py:1: pkg.wing.room.low must not import pkg.wing.room.high, which is not below it",
+        "src/pkg/wing/room/new.py:1: pkg.wing.room.new has no place in INSIDE of tests/project/test_layers.py",
+    ]
 
 
 def test_the_order_inside_a_package_is_kept(tmp_path: Path) -> None:

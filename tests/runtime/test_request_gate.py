@@ -30,7 +30,7 @@ from stepwell.model.acts import Actor
 from stepwell.model.attributes import Description
 from stepwell.model.calendar_spec import CalendarSpec
 from stepwell.model.schedule import ScheduleDefinition
-from stepwell.runtime.requests import (
+from stepwell.runtime.serving.requests import (
     AnswerPromise,
     ArchiveRuns,
     CancelRun,
@@ -63,7 +63,7 @@ from stepwell.runtime.requests import (
     WaitForStream,
     WaitForValue,
 )
-from stepwell.runtime.schedule_requests import (
+from stepwell.runtime.serving.schedule_requests import (
     BackfillSchedule,
     ChangeSchedule,
     DeleteSchedule,
@@ -78,7 +78,7 @@ from stepwell.store.inspector import RunFilter
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.store import Unit
 from stepwell.values.codec import Codec
-from stepwell.worker.runs import Capacity
+from stepwell.worker.state.runs import Capacity
 
 NOW = 1_700_000_000_000_000
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stepwell.runtime.requests import WaitForRun
-from stepwell.runtime.waiters import Waiters
+from stepwell.runtime.serving.requests import WaitForRun
+from stepwell.runtime.serving.waiters import Waiters
 from stepwell.store.changes import RunFinished
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.testing.contract_kit import NOW, Worker
-from stepwell.worker.commit_batch import CommitBatch
-from stepwell.worker.run_cache import RunCache
+from stepwell.worker.state.commit_batch import CommitBatch
+from stepwell.worker.state.run_cache import RunCache
 
 
 def test_the_end_of_a_run_that_this_worker_is_about_to_claim_is_told(database: Path) -> None:

@@ -17,7 +17,7 @@ from stepwell.store.queues import Entered, QueueDeclared, QueueFacts
 from stepwell.store.sql import named_sql
 from stepwell.store.store import Unit
 from stepwell.testing.contract_kit import NOW, Worker
-from stepwell.worker.queue_policy import advance, take
+from stepwell.worker.rules.queue_policy import advance, take
 
 _FOLDER = Path(sqlite.__file__).parent
 _FILLED = named_sql.load(_FOLDER)

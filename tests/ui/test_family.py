@@ -12,7 +12,7 @@ from tests.support.web import TOKEN, Browser, browser
 import stepwell
 from stepwell import Engine, step, workflow
 from stepwell.api.face import Face
-from stepwell.api.failure_path import FailedPart, failure_path
+from stepwell.api.reading.failure_path import FailedPart, failure_path
 from stepwell.ui import app
 from stepwell.ui.waterfall import Axis, window_of
 

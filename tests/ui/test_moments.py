@@ -12,7 +12,7 @@ from tests.support.web import TOKEN, Browser, browser, charge, checkout
 
 from stepwell import Engine, sync, workflow
 from stepwell.api.face import Face
-from stepwell.api.time_travel import plain
+from stepwell.api.reading.time_travel import plain
 from stepwell.ui import app
 
 

@@ -13,7 +13,7 @@ from tests.support.web import TOKEN, VIEWER_TOKEN, Browser, approval, browser, c
 
 from stepwell import Engine, InvalidArgument, Limit, Queue, Rate, ReadTooLong
 from stepwell.api.face import Face
-from stepwell.api.overview import Throughput
+from stepwell.api.reading.overview import Throughput
 from stepwell.ui import app
 from stepwell.ui.cron_words import cron_in_words, in_words
 from stepwell.ui.pages import overview

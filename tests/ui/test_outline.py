@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stepwell.api.outline import Span, outline_of
+from stepwell.api.reading.outline import Span, outline_of
 from stepwell.model.waits import Wait
 from stepwell.store.overview import EntryOutline
 from stepwell.ui.waterfall import Axis, axis_of, queued_bar, rows_of

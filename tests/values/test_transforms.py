@@ -181,5 +181,5 @@ def test_only_the_codec_and_the_pipes_of_child_processes_make_json_of_failures()
     # Those of `step_outcomes` go to `pack_failure` and `encode_attempt`.
     assert users == {
         *("values/failure_codec.py", "executors/child_main.py", "executors/process_pool.py"),
-        "worker/step_outcomes.py",
+        "worker/arriving/step_outcomes.py",
     }

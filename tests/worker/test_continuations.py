@@ -1,4 +1,4 @@
-"""The order in which continuations run: the one of `stepwell.worker.outcomes`, which much depends on."""
+"""The order in which continuations run: the one of `stepwell.worker.arriving.outcomes`, which much depends on."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from stepwell.errors import RunNotFound
-from stepwell.runtime.requests import WaitForRun
+from stepwell.runtime.serving.requests import WaitForRun
 from stepwell.runtime.turn import TurnLoop
 from stepwell.store.changes import Created, MessageSent, RunCreated
 from stepwell.store.claims import RunsClaimed
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.values.codec import Codec
-from stepwell.worker.failure_log import Line
-from stepwell.worker.run_over import RunOver
-from stepwell.worker.runs import Capacity
-from stepwell.worker.unit_of_work import UnitOfWork
+from stepwell.worker.state.failure_log import Line
+from stepwell.worker.state.run_over import RunOver
+from stepwell.worker.state.runs import Capacity
+from stepwell.worker.state.unit_of_work import UnitOfWork
 
 NOW = 1_700_000_000_000_000
 

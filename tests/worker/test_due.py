@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from stepwell.runtime.requests import Purge, Request
 from stepwell.runtime.retention import PERIOD, Retention
-from stepwell.worker.due import DueTimes, Earliest
-from stepwell.worker.unit_of_work import Reply
+from stepwell.runtime.serving.requests import Purge, Request
+from stepwell.worker.state.due import DueTimes, Earliest
+from stepwell.worker.state.unit_of_work import Reply
 
 
 class Part:

@@ -12,7 +12,7 @@ import pytest
 
 from stepwell import InvalidArgument, JournalTooLong, Retry, RunHalted, continue_as_new, receive, start, step, workflow
 from stepwell.testing import TestEngine
-from stepwell.worker.journal_length import MAX_JOURNAL_ENTRIES, next_look
+from stepwell.worker.state.journal_length import MAX_JOURNAL_ENTRIES, next_look
 
 executed: list[int] = []
 failures: list[int] = []

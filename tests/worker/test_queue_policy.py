@@ -17,7 +17,7 @@ from stepwell.model.clock import datetime_of
 from stepwell.model.run import RunRecord
 from stepwell.store.changes import Created, RunCreated
 from stepwell.store.queues import Entered, Head, Lane, LoneEntry, PermitsGranted, QueueState, QueueTaken
-from stepwell.worker.queue_policy import (
+from stepwell.worker.rules.queue_policy import (
     MAX_GRANTED,
     Decision,
     entered,

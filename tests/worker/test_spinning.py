@@ -19,10 +19,10 @@ from stepwell.model.clock import MICROSECONDS
 from stepwell.model.journal import TICK
 from stepwell.model.run import RunSnapshot
 from stepwell.testing import TestEngine
-from stepwell.worker.facts import TicksDue
-from stepwell.worker.loader import Loader
-from stepwell.worker.spinning import EAGER_TICKS, Spinning, pause_after
-from stepwell.worker.ticks import Ticks
+from stepwell.worker.arriving.loader import Loader
+from stepwell.worker.running.spinning import EAGER_TICKS, Spinning, pause_after
+from stepwell.worker.running.ticks import Ticks
+from stepwell.worker.state.facts import TicksDue
 
 MAX_TURNS = 20
 
@@ -330,7 +330,7 @@ def test_a_deadline_ends_a_run_that_goes_round(engine: TestEngine) -> None:
 def test_timers_that_are_due_at_once_fire_more_and_more_seldom(
     engine: TestEngine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, poll: Any
 ) -> None:
-    monkeypatch.setattr("stepwell.worker.run_timers._ROUNDS", 1)  # and the first one, each time
+    monkeypatch.setattr("stepwell.worker.arriving.run_timers._ROUNDS", 1)  # and the first one, each time
     run = engine.start(poll, id="in a hurry", deadline=timedelta(seconds=2))
     engine.idle()
     assert 2 * EAGER_TICKS <= len(run.journal()) <= 2 * (EAGER_TICKS + 2)

@@ -8,7 +8,7 @@ from stepwell.model.journal import Entry, EntryKind
 from stepwell.model.run import RunRecord
 from stepwell.operations.table import OPERATIONS
 from stepwell.values.codec import Codec
-from stepwell.worker.undoing import undo
+from stepwell.worker.repair.undoing import undo
 
 CODEC = Codec()
 FAILURE = CODEC.encode_failure(ValueError("went wrong"))

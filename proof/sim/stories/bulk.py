@@ -16,8 +16,8 @@ from proof.sim.stories.story import CALLER, Row, Story, acts, outside, tell
 from stepwell import PermanentError, step, workflow
 from stepwell.definitions.definition import Workflow
 from stepwell.model.lifecycle import ENDED
-from stepwell.runtime import bulk_requests
-from stepwell.runtime.requests import BulkAct, PauseRun, Request, StartBulk
+from stepwell.runtime.serving import bulk_requests
+from stepwell.runtime.serving.requests import BulkAct, PauseRun, Request, StartBulk
 from stepwell.store.inspector import RunFilter
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from proof.sim.stories.pauses import piece
 from proof.sim.stories.story import Story, tell
 from stepwell import workflow
 from stepwell.definitions.definition import Workflow
-from stepwell.runtime.requests import OutgoingMessage, Request, SendMessage
+from stepwell.runtime.serving.requests import OutgoingMessage, Request, SendMessage
 
 if TYPE_CHECKING:
     from proof.sim.callers import Call

@@ -11,7 +11,7 @@ from proof.sim.stories.story import CALLER, Story, acts, tell
 from stepwell import step, workflow
 from stepwell.definitions.definition import Workflow
 from stepwell.model.failed_run import FailedRun
-from stepwell.runtime.requests import Request, RetryRun
+from stepwell.runtime.serving.requests import Request, RetryRun
 
 if TYPE_CHECKING:
     from proof.sim.callers import Call

@@ -12,7 +12,7 @@ from stepwell import step, workflow
 from stepwell.definitions.definition import Workflow
 from stepwell.errors import MapFailed
 from stepwell.model.retry import Retry
-from stepwell.runtime.requests import Request
+from stepwell.runtime.serving.requests import Request
 
 if TYPE_CHECKING:
     from proof.sim.callers import Call

@@ -11,7 +11,7 @@ from stepwell import step
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.jobs import job_of
 from stepwell.model.retry import Retry
-from stepwell.runtime.requests import Request
+from stepwell.runtime.serving.requests import Request
 
 if TYPE_CHECKING:
     from proof.sim.callers import Call

@@ -11,7 +11,7 @@ from proof.sim.stories.story import CALLER, Story, tell
 from stepwell import workflow
 from stepwell.definitions.definition import Workflow
 from stepwell.model.lifecycle import ENDED
-from stepwell.runtime.requests import DeleteRun, Request, RescheduleRun
+from stepwell.runtime.serving.requests import DeleteRun, Request, RescheduleRun
 
 if TYPE_CHECKING:
     from proof.sim.callers import Call

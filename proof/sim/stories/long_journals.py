@@ -10,7 +10,7 @@ from proof.sim.stories.pauses import piece
 from proof.sim.stories.story import Story, tell
 from stepwell import workflow
 from stepwell.definitions.definition import Workflow
-from stepwell.runtime.requests import Request
+from stepwell.runtime.serving.requests import Request
 
 if TYPE_CHECKING:
     from proof.sim.callers import Call

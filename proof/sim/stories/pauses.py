@@ -14,7 +14,7 @@ from stepwell.definitions.definition import Workflow
 from stepwell.definitions.step_info import StepInfo
 from stepwell.model.lifecycle import ENDED
 from stepwell.model.retry import Retry
-from stepwell.runtime.requests import PauseRun, Request
+from stepwell.runtime.serving.requests import PauseRun, Request
 
 if TYPE_CHECKING:
     from proof.sim.callers import Call

@@ -9,7 +9,7 @@ from proof.sim.plan import Action
 from proof.sim.stories.story import Story, acts, tell
 from stepwell import poll_until, step, workflow
 from stepwell.definitions.definition import Workflow
-from stepwell.runtime.requests import Request
+from stepwell.runtime.serving.requests import Request
 
 if TYPE_CHECKING:
     from proof.sim.callers import Call

@@ -11,7 +11,7 @@ from proof.sim.stories.story import Story, acts, tell
 from stepwell import step, workflow
 from stepwell.definitions.definition import Workflow
 from stepwell.model.retry import Retry
-from stepwell.runtime.requests import Request
+from stepwell.runtime.serving.requests import Request
 
 if TYPE_CHECKING:
     from proof.sim.callers import Call

@@ -13,7 +13,7 @@ from proof.sim.stories.story import CALLER, Story, acts, outside, tell
 from stepwell import step, workflow
 from stepwell.definitions.definition import Workflow
 from stepwell.errors import PromiseTimedOut
-from stepwell.runtime.requests import AnswerPromise, Request
+from stepwell.runtime.serving.requests import AnswerPromise, Request
 
 if TYPE_CHECKING:
     from proof.sim.callers import Call

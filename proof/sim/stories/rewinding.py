@@ -10,7 +10,7 @@ from proof.sim.plan import Action
 from proof.sim.stories.story import CALLER, Row, Story, acts, outside, tell
 from stepwell import step, workflow
 from stepwell.definitions.definition import Workflow
-from stepwell.runtime.requests import ForkRun, Request, RewindRun
+from stepwell.runtime.serving.requests import ForkRun, Request, RewindRun
 
 if TYPE_CHECKING:
     from proof.sim.callers import Call

@@ -12,7 +12,7 @@ from proof.sim.plan import Action
 from proof.sim.stories.story import CALLER, Story, acts, tell
 from stepwell import step, workflow
 from stepwell.definitions.definition import Workflow
-from stepwell.runtime.requests import CancelRun, Request
+from stepwell.runtime.serving.requests import CancelRun, Request
 
 if TYPE_CHECKING:
     from proof.sim.callers import Call

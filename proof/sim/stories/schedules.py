@@ -20,8 +20,8 @@ from stepwell.definitions.definition import Workflow
 from stepwell.model.calendar_spec import CalendarSpec, Interval
 from stepwell.model.lifecycle import ENDED
 from stepwell.model.schedule import OVERLAPS, Overlap, ScheduleDefinition, run_id_of
-from stepwell.runtime.requests import Request
-from stepwell.runtime.schedule_requests import (
+from stepwell.runtime.serving.requests import Request
+from stepwell.runtime.serving.schedule_requests import (
     BackfillSchedule,
     DeleteSchedule,
     PauseSchedule,

@@ -11,7 +11,7 @@ from proof.sim.plan import Action
 from proof.sim.stories.story import CALLER, Story, acts, tell
 from stepwell import step, workflow
 from stepwell.definitions.definition import Workflow
-from stepwell.runtime.requests import Request, SettleStep
+from stepwell.runtime.serving.requests import Request, SettleStep
 
 if TYPE_CHECKING:
     from proof.sim.callers import Call

@@ -16,7 +16,7 @@ from proof.sim.stories.story import Story, tell
 from stepwell import workflow
 from stepwell.definitions.definition import Workflow
 from stepwell.model.start_policy import StartPolicy
-from stepwell.runtime.requests import Request, StartRun
+from stepwell.runtime.serving.requests import Request, StartRun
 
 if TYPE_CHECKING:
     from proof.sim.callers import Call

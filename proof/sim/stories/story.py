@@ -21,7 +21,7 @@ from stepwell.definitions.definition import Workflow
 from stepwell.definitions.step_info import StepInfo
 from stepwell.model.acts import Actor
 from stepwell.model.lifecycle import ENDED
-from stepwell.runtime.requests import Request, StartRun
+from stepwell.runtime.serving.requests import Request, StartRun
 
 if TYPE_CHECKING:
     from proof.sim.callers import Call

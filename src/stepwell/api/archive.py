@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import msgspec
 
-from stepwell.api.acts import checked_actor
+from stepwell.api.asking.acts import checked_actor
 from stepwell.api.session import Session
-from stepwell.runtime.requests import ArchiveRuns, Request
+from stepwell.runtime.serving.requests import ArchiveRuns, Request
 
 #: How many runs are read, and handed to the engine, at a time.
 _PAGE: Final = 1_000

@@ -1,4 +1,4 @@
-"""The engine for asyncio code: `stepwell.api.engine`, awaited; its handles are in `stepwell.api.async_handles`.
+"""The engine for asyncio code: `stepwell.api.engine`, awaited; its handles are in `stepwell.api.awaited.async_handles`.
 
 The engine's own thread does the work; the caller's loop executes the async steps, and is never blocked by a commit.
 """
@@ -23,27 +23,27 @@ from typing import (
     cast,
 )
 
-from stepwell.api.acts import checked_actor
 from stepwell.api.archive import Archive, archive
-from stepwell.api.async_handles import AsyncQueueHandle, AsyncRun, AsyncStarter, AsyncTransaction
-from stepwell.api.async_opening import LoopSession
-from stepwell.api.async_schedules import AsyncCaller, AsyncScheduling
-from stepwell.api.backup import Backup, Progress, back_up
-from stepwell.api.bulk import BULK_LOOK_SECONDS, BulkInfo
-from stepwell.api.engine import CLOSE_TIMEOUT_SECONDS
-from stepwell.api.listing_options import LISTING_DEFAULTS, Listing
-from stepwell.api.loop_caller import LoopCaller
-from stepwell.api.one_block import OneBlock
-from stepwell.api.options import (
+from stepwell.api.asking.acts import checked_actor
+from stepwell.api.asking.listing_options import LISTING_DEFAULTS, Listing
+from stepwell.api.asking.options import (
     ENGINE_DEFAULTS,
     EngineOptions,
     Options,
     flow_name,
 )
-from stepwell.api.promise_views import PromiseInfo
-from stepwell.api.read_service import ReadService
+from stepwell.api.awaited.async_handles import AsyncQueueHandle, AsyncRun, AsyncStarter, AsyncTransaction
+from stepwell.api.awaited.async_opening import LoopSession
+from stepwell.api.awaited.async_schedules import AsyncCaller, AsyncScheduling
+from stepwell.api.awaited.loop_caller import LoopCaller
+from stepwell.api.backup import Backup, Progress, back_up
+from stepwell.api.engine import CLOSE_TIMEOUT_SECONDS
+from stepwell.api.one_block import OneBlock
+from stepwell.api.reading.bulk import BULK_LOOK_SECONDS, BulkInfo
+from stepwell.api.reading.promise_views import PromiseInfo
+from stepwell.api.reading.read_service import ReadService
+from stepwell.api.reading.views import WorkerInfo, to_datetime
 from stepwell.api.session import in_transaction
-from stepwell.api.views import WorkerInfo, to_datetime
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import Limit, Queue
 from stepwell.definitions.start_options import shows_options
@@ -51,7 +51,7 @@ from stepwell.model.clock import to_seconds
 from stepwell.model.lifecycle import Status
 from stepwell.replay.source_location import executing_at
 from stepwell.runtime.lock_watch import acquire_from_loop
-from stepwell.runtime.requests import AnswerPromise, BulkAct, Request, SendMessage, StartRun, WaitForIdle
+from stepwell.runtime.serving.requests import AnswerPromise, BulkAct, Request, SendMessage, StartRun, WaitForIdle
 from stepwell.store.inspector import CountGroup
 from stepwell.values.own_tables import Parameters, Rows
 

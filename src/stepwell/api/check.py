@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from stepwell.api.options import checked_workflows
+from stepwell.api.asking.options import checked_workflows
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.versions import versioned
 from stepwell.errors import DeterminismError
@@ -21,7 +21,7 @@ from stepwell.operations.patch_names import patch_names
 from stepwell.operations.table import OPERATIONS
 from stepwell.store.inspector import RunFilter
 from stepwell.values.codec import Codec
-from stepwell.worker.checker import Checked, Checker, Verdict
+from stepwell.worker.copies.checker import Checked, Checker, Verdict
 
 #: How many runs are read at a time.
 _READ_AT_ONCE: Final = 500

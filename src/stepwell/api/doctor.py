@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from stepwell.api.file_reads import file_reads
-from stepwell.api.read_service import ReadService
+from stepwell.api.reading.file_reads import file_reads
+from stepwell.api.reading.read_service import ReadService
 from stepwell.model.clock import MICROSECONDS
 from stepwell.model.sizes import size_in_words
 from stepwell.values.transforms import Compression

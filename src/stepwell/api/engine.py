@@ -1,4 +1,4 @@
-"""The engine for code that does not use asyncio; its handles are in `stepwell.api.handles`.
+"""The engine for code that does not use asyncio; its handles are in `stepwell.api.blocking.handles`.
 
 `stepwell.api.async_engine` is the awaited twin.
 """
@@ -14,29 +14,29 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, TypeVarTuple, Unpack, cast
 
-from stepwell.api.acts import checked_actor
-from stepwell.api.caller import Caller
-from stepwell.api.handles import OpenTransaction, QueueHandle, Run, Starter
-from stepwell.api.listing_options import LISTING_DEFAULTS, Listing
+from stepwell.api.asking.acts import checked_actor
+from stepwell.api.asking.listing_options import LISTING_DEFAULTS, Listing
+from stepwell.api.asking.options import ENGINE_DEFAULTS, EngineOptions, Options, flow_name
+from stepwell.api.blocking.caller import Caller
+from stepwell.api.blocking.handles import OpenTransaction, QueueHandle, Run, Starter
+from stepwell.api.blocking.schedules import Scheduling
 from stepwell.api.one_block import OneBlock
-from stepwell.api.options import ENGINE_DEFAULTS, EngineOptions, Options, flow_name
-from stepwell.api.promise_views import PromiseInfo
-from stepwell.api.schedules import Scheduling
+from stepwell.api.reading.promise_views import PromiseInfo
+from stepwell.api.reading.views import WorkerInfo, to_datetime
 from stepwell.api.session import Session
-from stepwell.api.views import WorkerInfo, to_datetime
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import Limit, Queue
 from stepwell.definitions.start_options import shows_options
 from stepwell.model.lifecycle import Status
-from stepwell.runtime.requests import AnswerPromise, BulkAct, SendMessage, StartRun, WaitForIdle
+from stepwell.runtime.serving.requests import AnswerPromise, BulkAct, SendMessage, StartRun, WaitForIdle
 from stepwell.store.inspector import CountGroup
 from stepwell.values.own_tables import Parameters, Rows
 
 if TYPE_CHECKING:
     from stepwell.api.archive import Archive
     from stepwell.api.backup import Backup, Progress
-    from stepwell.api.bulk import BulkInfo
     from stepwell.api.check import Check
+    from stepwell.api.reading.bulk import BulkInfo
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -143,7 +143,7 @@ class Engine(Scheduling, Starter):
         the act, and the log says why. Raises `InvalidFilter`, and `InvalidArgument` for a filter that matches every
         run, or for states to which the act does not apply.
         """
-        from stepwell.api.bulk import BULK_LOOK_SECONDS
+        from stepwell.api.reading.bulk import BULK_LOOK_SECONDS
 
         session = self._session
         runs = session.reads.bulk_filter(act, filter)

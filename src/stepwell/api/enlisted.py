@@ -11,14 +11,14 @@ from functools import partial
 from typing import Any, Final, assert_never
 
 from stepwell.errors import TransactionError
-from stepwell.runtime.promise_requests import change_of, refusal_of, touched
 from stepwell.runtime.recorded import Recorded
-from stepwell.runtime.requests import AnswerPromise, SendMessage, StartRun
+from stepwell.runtime.serving.promise_requests import change_of, refusal_of, touched
+from stepwell.runtime.serving.requests import AnswerPromise, SendMessage, StartRun
 from stepwell.store.changes import Change, Created, MessageSent, RunCreated
 from stepwell.store.store import StoreTransaction
 from stepwell.values.codec import Codec
-from stepwell.worker.facts import RunStarted
-from stepwell.worker.starting import declaration_of, planned, started
+from stepwell.worker.running.starting import declaration_of, planned, started
+from stepwell.worker.state.facts import RunStarted
 from stepwell.worker.worker import Worker
 
 #: What became of starts that have something follow, though there was a run of their id.

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from stepwell.api.async_engine import AsyncEngine
 from stepwell.api.engine import Engine
-from stepwell.api.file_reads import file_reads
-from stepwell.api.read_service import ReadService
-from stepwell.api.views import WorkerInfo
+from stepwell.api.reading.file_reads import file_reads
+from stepwell.api.reading.read_service import ReadService
+from stepwell.api.reading.views import WorkerInfo
 from stepwell.definitions.definition import Versioned, registered_workflows
 from stepwell.errors import InvalidArgument, RunNotFound
 from stepwell.model.clock import MICROSECONDS
 from stepwell.model.names import check_id
 from stepwell.model.run import RunRecord
-from stepwell.runtime.requests import BulkAct
+from stepwell.runtime.serving.requests import BulkAct
 from stepwell.values.codec import Codec
 
 if TYPE_CHECKING:
-    from stepwell.api.code_requests import AskedFor, Parameter
     from stepwell.api.doctor import Diagnosis
-    from stepwell.api.time_travel import MomentView
+    from stepwell.api.reading.code_requests import AskedFor, Parameter
+    from stepwell.api.reading.time_travel import MomentView
     from stepwell.store.sqlite.limited_query import QueryAnswer
 
 T = TypeVar("T")
@@ -84,9 +84,9 @@ class Face:
         return session.reads.workers()
 
     def moment(self, run_id: str, told: int) -> MomentView:
-        """Return a run as it was after it was told so many things; see `stepwell.api.time_travel`."""
+        """Return a run as it was after it was told so many things; see `stepwell.api.reading.time_travel`."""
         from stepwell import audit_hook
-        from stepwell.api.time_travel import moment_of
+        from stepwell.api.reading.time_travel import moment_of
         from stepwell.runtime import io_guard
         from stepwell.store.sqlite.file.read_only import look_into
 
@@ -100,7 +100,7 @@ class Face:
     def asked_for(self, run_id: str, number: int | None) -> list[AskedFor]:
         """Return an operation of a run as its code asks for it, or all that it waits for; see `api.code_requests`."""
         from stepwell import audit_hook
-        from stepwell.api.code_requests import asked_for
+        from stepwell.api.reading.code_requests import asked_for
         from stepwell.runtime import io_guard
         from stepwell.store.sqlite.file.read_only import look_into
 
@@ -111,7 +111,7 @@ class Face:
 
     def parameters(self, record: RunRecord) -> list[Parameter] | None:
         """Return what the workflow of a run takes; None where its code is not here, or that cannot be said."""
-        from stepwell.api.code_requests import parameters_of
+        from stepwell.api.reading.code_requests import parameters_of
 
         definition = self.workflows().fitting(record.workflow, record.version)
         return None if definition is None else parameters_of(definition)

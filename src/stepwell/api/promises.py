@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from stepwell.api.acts import checked_actor
+from stepwell.api.asking.acts import checked_actor
 from stepwell.api.session import Session
 from stepwell.errors import InvalidArgument, PromiseRejected
 from stepwell.model.names import check_text
 from stepwell.model.promise import PromiseRecord
-from stepwell.runtime.promise_requests import ended
-from stepwell.runtime.requests import AnswerPromise
+from stepwell.runtime.serving.promise_requests import ended
+from stepwell.runtime.serving.requests import AnswerPromise
 from stepwell.shown import shown
 from stepwell.values.codec import Codec
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TypeAlias, cast
 
-from stepwell.api.request_factory import RequestFactory
+from stepwell.api.asking.request_factory import RequestFactory
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import UNSET, Unset
-from stepwell.runtime.requests import Request
+from stepwell.runtime.serving.requests import Request
 
 #: Makes a request about a run of a workflow.
 Make: TypeAlias = Callable[[RequestFactory, Workflow[..., Any]], Request]

@@ -8,10 +8,10 @@ from typing import Final, Literal
 
 import msgspec
 
-from stepwell.api.acts import user_at_host
+from stepwell.api.asking.acts import user_at_host
+from stepwell.api.asking.filters import parse
 from stepwell.api.backup import Progress, readable, silent
 from stepwell.api.engine import Engine
-from stepwell.api.filters import parse
 from stepwell.errors import InvalidArgument, RunEnded, RunHalted, RunNotFound
 from stepwell.shown import is_one_of, shown
 

@@ -17,16 +17,16 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from stepwell.api.engine_clock import system_clock
-from stepwell.api.enlisted import Enlisted
-from stepwell.api.listing_options import at_least
-from stepwell.api.options import (
+from stepwell.api.asking.listing_options import at_least
+from stepwell.api.asking.options import (
     Durability,
     Options,
 )
-from stepwell.api.overview import EngineTime
-from stepwell.api.read_service import ReadService
-from stepwell.api.request_factory import RequestFactory
+from stepwell.api.asking.request_factory import RequestFactory
+from stepwell.api.engine_clock import system_clock
+from stepwell.api.enlisted import Enlisted
+from stepwell.api.reading.overview import EngineTime
+from stepwell.api.reading.read_service import ReadService
 from stepwell.definitions.definition import (
     Workflow,
 )
@@ -45,16 +45,16 @@ from stepwell.model.clock import Clock, to_seconds
 from stepwell.model.names import check_id
 from stepwell.model.run import RunRecord
 from stepwell.runtime.engine_thread import EngineThread
-from stepwell.runtime.requests import StartRun
+from stepwell.runtime.serving.requests import StartRun
 from stepwell.runtime.stalls import ANSWER_SECONDS
 from stepwell.store.store import Lent, Store, StoreTransaction
 from stepwell.values.codec import Codec
 from stepwell.values.own_tables import Parameters, Rows
 
 if TYPE_CHECKING:  # see `Session.schedules`
+    from stepwell.api.asking.schedule_factory import ScheduleFactory
     from stepwell.api.check import Check
-    from stepwell.api.querying import Querying
-    from stepwell.api.schedule_factory import ScheduleFactory
+    from stepwell.api.reading.querying import Querying
 
 #: The engines in whose `transaction()` block the current code is; asking such an engine to write would wait for itself.
 in_transaction: Final[ContextVar[frozenset[int]]] = ContextVar("stepwell_in_transaction", default=frozenset())
@@ -135,7 +135,7 @@ class Session:
     @cached_property
     def schedules(self) -> ScheduleFactory:
         """What makes requests about schedules; the calendar comes with the first of them."""
-        from stepwell.api.schedule_factory import ScheduleFactory
+        from stepwell.api.asking.schedule_factory import ScheduleFactory
 
         runs = self.engine_thread.worker.runs
         return ScheduleFactory(self.requests, self.codec, lambda: self.clock.now() - runs.ahead)
@@ -197,7 +197,7 @@ class Session:
 
     @cached_property
     def _querying(self) -> Querying:
-        from stepwell.api.querying import Querying
+        from stepwell.api.reading.querying import Querying
 
         return Querying(self.store.reads, self.codec, self.store.location)
 

@@ -12,7 +12,7 @@ from typing import TypedDict
 
 import click
 
-from stepwell.api.acts import user_at_host
+from stepwell.api.asking.acts import user_at_host
 from stepwell.api.engine import Engine
 from stepwell.cli.printing import for_this_file
 from stepwell.cli.reading import reads

@@ -11,16 +11,16 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from stepwell.api.asking.listing_options import MAX_PAGE
+from stepwell.api.blocking.handles import Run
 from stepwell.api.engine import Engine
-from stepwell.api.handles import Run
-from stepwell.api.listing_options import MAX_PAGE
 from stepwell.cli.acting import client, confirmed, refuse, said
 from stepwell.cli.exit_codes import FAILED
 from stepwell.cli.options import filters
 from stepwell.cli.printing import counted, print_json
 from stepwell.cli.reading import reads
 from stepwell.errors import StepwellError
-from stepwell.runtime.requests import BulkAct
+from stepwell.runtime.serving.requests import BulkAct
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 

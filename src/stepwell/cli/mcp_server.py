@@ -16,7 +16,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
 from stepwell import __version__
-from stepwell.api.acts import user_at_host
+from stepwell.api.asking.acts import user_at_host
 from stepwell.api.doctor import examine
 from stepwell.api.engine import Engine
 from stepwell.cli.documents import page, topics

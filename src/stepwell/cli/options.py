@@ -14,7 +14,7 @@ from stepwell.cli import database
 from stepwell.model.attributes import AttributeValue
 
 if TYPE_CHECKING:
-    from stepwell.api.read_service import ReadService
+    from stepwell.api.reading.read_service import ReadService
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -165,7 +165,7 @@ def reason_option(help_text: str = "Why; `stepwell show` shows it.") -> Callable
 def filters(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return what a word of a filter could go on with, for a shell: fields and attributes, and the values of some."""
     del param
-    from stepwell.api.filters import FIELDS
+    from stepwell.api.asking.filters import FIELDS
     from stepwell.cli.reading import reads
     from stepwell.errors import StepwellError
     from stepwell.model.lifecycle import STATUSES

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Final
 
-from stepwell.api.file_reads import file_reads
-from stepwell.api.read_service import ReadService
+from stepwell.api.reading.file_reads import file_reads
+from stepwell.api.reading.read_service import ReadService
 from stepwell.errors import RunNotFound
 from stepwell.model.run import RunRecord
 

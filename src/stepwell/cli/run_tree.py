@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from stepwell.api.outline import Attempt, Outline, OutlinedOperation
-from stepwell.api.read_service import ReadService
-from stepwell.api.views import JournalEntry, RunDetails, RunInfo
+from stepwell.api.reading.outline import Attempt, Outline, OutlinedOperation
+from stepwell.api.reading.read_service import ReadService
+from stepwell.api.reading.views import JournalEntry, RunDetails, RunInfo
 from stepwell.cli.printing import COLOURS, ago, for_this_file, moment
 from stepwell.cli.show_run import progress_in_words
 from stepwell.errors import RunNotFound

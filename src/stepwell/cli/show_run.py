@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from stepwell.api.acts import Act
-from stepwell.api.views import JournalEntry, RunDetails, RunInfo
+from stepwell.api.asking.acts import Act
+from stepwell.api.reading.views import JournalEntry, RunDetails, RunInfo
 from stepwell.cli.printing import counted, for_this_file, moment, print_facts, print_json, print_table
 from stepwell.model.journal import TICK
 from stepwell.operations.table import OPERATIONS

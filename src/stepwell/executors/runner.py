@@ -25,7 +25,7 @@ from stepwell.executors.time_limits import Handle, is_limited, limited, timed_ou
 from stepwell.model.steady import monotonic
 from stepwell.values.codec import Codec
 from stepwell.values.large_values import note_value
-from stepwell.worker.step_outcomes import record_result
+from stepwell.worker.arriving.step_outcomes import record_result
 
 _log: Final = logging.getLogger("stepwell")
 

@@ -24,7 +24,7 @@ from stepwell.executors.runner import Finished, note_beginning
 from stepwell.executors.time_limits import is_limited, timed_out
 from stepwell.model.steady import monotonic
 from stepwell.values.codec import Codec
-from stepwell.worker.step_outcomes import record_result
+from stepwell.worker.arriving.step_outcomes import record_result
 
 _log: Final = logging.getLogger("stepwell")
 

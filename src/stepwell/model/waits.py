@@ -2,7 +2,7 @@
 
 It is written so that anybody can say why a run waits: without its code, without a replay, from any process, also when
 every worker is dead. What concerns others, and changes while the run waits (is the queue paused, is the child halted?),
-is not in it; whoever reads it looks that up (`stepwell.api.why`).
+is not in it; whoever reads it looks that up (`stepwell.api.reading.why`).
 
 The text is an array with an object for each operation that the code waits for, in the order of issue::
 

@@ -38,21 +38,21 @@ from stepwell.operations.start_messages import Outgoing, StartMessage, StartUpda
 from stepwell.replay.divergence import Given
 from stepwell.shown import shown
 from stepwell.store.changes import MessageSent, RunCreated
-from stepwell.worker.conflicts import conflict_with
-from stepwell.worker.facts import ChildEntered, MessageArrived, RunStarted
-from stepwell.worker.opening import reopen_later
-from stepwell.worker.operation_kinds import OperationKind
-from stepwell.worker.queue_policy import entered
-from stepwell.worker.starting import add_start
+from stepwell.worker.rules.conflicts import conflict_with
+from stepwell.worker.rules.queue_policy import entered
+from stepwell.worker.running.starting import add_start
+from stepwell.worker.state.facts import ChildEntered, MessageArrived, RunStarted
+from stepwell.worker.state.opening import reopen_later
+from stepwell.worker.state.operation_kinds import OperationKind
 
 if TYPE_CHECKING:
     from stepwell.model.journal import Entry, Payload
     from stepwell.model.run import RunRecord
     from stepwell.replay.execution import Execution
     from stepwell.replay.operation import Operation
-    from stepwell.worker.loaded_run import LoadedRun
-    from stepwell.worker.runs import Runs
-    from stepwell.worker.unit_of_work import UnitOfWork
+    from stepwell.worker.state.loaded_run import LoadedRun
+    from stepwell.worker.state.runs import Runs
+    from stepwell.worker.state.unit_of_work import UnitOfWork
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

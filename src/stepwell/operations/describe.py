@@ -12,13 +12,13 @@ from stepwell.model.journal import EntryForm
 from stepwell.operations.calling_run import calling_run
 from stepwell.replay.divergence import Given
 from stepwell.store.changes import RunDescribed
-from stepwell.worker.operation_kinds import OperationKind
+from stepwell.worker.state.operation_kinds import OperationKind
 
 if TYPE_CHECKING:
     from stepwell.replay.operation import Operation
-    from stepwell.worker.loaded_run import LoadedRun
-    from stepwell.worker.runs import Runs
-    from stepwell.worker.unit_of_work import UnitOfWork
+    from stepwell.worker.state.loaded_run import LoadedRun
+    from stepwell.worker.state.runs import Runs
+    from stepwell.worker.state.unit_of_work import UnitOfWork
 
 
 async def set_attributes(

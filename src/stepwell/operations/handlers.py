@@ -1,8 +1,8 @@
 """`query` and `update`: what the code of a run answers to others while the run lives, and queries after that as well.
 
 To register a handler is no operation: nothing is recorded, and a replay comes by the same line. A query is asked of a
-copy of the run (`stepwell.worker.asking`). An update is an entry of the journal, whose operation is that of the call of
-the handler; what the handler ends with is an operation of its own, by which the answer reaches whoever asked.
+copy of the run (`stepwell.worker.copies.asking`). An update is an entry of the journal, whose operation is that of the
+call of the handler; what the handler ends with is an operation of its own, by which the answer reaches whoever asked.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from stepwell.replay.handlers import Handler, HandlerKind, Handlers, signature_o
 from stepwell.replay.operation import ContinuedAsNew
 from stepwell.shown import shown
 from stepwell.store.changes import UpdateAnswered
-from stepwell.worker import facts
-from stepwell.worker.failure_log import update_failed
-from stepwell.worker.operation_kinds import OperationKind
+from stepwell.worker.state import facts
+from stepwell.worker.state.failure_log import update_failed
+from stepwell.worker.state.operation_kinds import OperationKind
 
 if TYPE_CHECKING:
     from stepwell.replay.execution import Execution
     from stepwell.replay.operation import Operation
-    from stepwell.worker.loaded_run import LoadedRun
-    from stepwell.worker.runs import Runs
-    from stepwell.worker.unit_of_work import UnitOfWork
+    from stepwell.worker.state.loaded_run import LoadedRun
+    from stepwell.worker.state.runs import Runs
+    from stepwell.worker.state.unit_of_work import UnitOfWork
 
 F = TypeVar("F", bound=Callable[..., Any])
 

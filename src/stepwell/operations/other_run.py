@@ -26,16 +26,16 @@ from stepwell.operations.timer import set_unless_done
 from stepwell.replay.divergence import Given
 from stepwell.shown import shown
 from stepwell.store.inspector import RunFilter
-from stepwell.worker.opening import reopen_later
-from stepwell.worker.operation_kinds import OperationKind
+from stepwell.worker.state.opening import reopen_later
+from stepwell.worker.state.operation_kinds import OperationKind
 
 if TYPE_CHECKING:
     from stepwell.model.journal import Payload
     from stepwell.replay.execution import Execution
     from stepwell.replay.operation import Operation
-    from stepwell.worker.loaded_run import LoadedRun
-    from stepwell.worker.runs import Runs
-    from stepwell.worker.unit_of_work import UnitOfWork
+    from stepwell.worker.state.loaded_run import LoadedRun
+    from stepwell.worker.state.runs import Runs
+    from stepwell.worker.state.unit_of_work import UnitOfWork
 
 T = TypeVar("T")
 U = TypeVar("U")

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Final
 from stepwell.model.journal import EntryForm
 from stepwell.model.names import check_name
 from stepwell.operations.calling_run import calling_run
-from stepwell.worker.operation_kinds import OperationKind
+from stepwell.worker.state.operation_kinds import OperationKind
 
 if TYPE_CHECKING:
     from stepwell.replay.execution import Execution
     from stepwell.replay.operation import Operation
-    from stepwell.worker.loaded_run import LoadedRun
-    from stepwell.worker.runs import Runs
-    from stepwell.worker.unit_of_work import UnitOfWork
+    from stepwell.worker.state.loaded_run import LoadedRun
+    from stepwell.worker.state.runs import Runs
+    from stepwell.worker.state.unit_of_work import UnitOfWork
 
 
 def patched(name: str) -> bool:

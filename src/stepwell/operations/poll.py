@@ -1,7 +1,7 @@
 """`poll_until`: a step that is called again and again until what it returns fits. An operation of the kind of a step.
 
 The tries are attempts of one call, so the journal has one entry of it: what fitted. How often it was tried, and when it
-is due again, stands in one row that is written over (`stepwell.worker.polling`).
+is due again, stands in one row that is written over (`stepwell.worker.steps.polling`).
 """
 
 from __future__ import annotations

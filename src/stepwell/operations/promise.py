@@ -24,16 +24,16 @@ from stepwell.operations.calling_run import calling_run
 from stepwell.store import promises as store
 from stepwell.values.decoders import show
 from stepwell.values.inspection import MISSING
-from stepwell.worker.facts import PromiseTouched
-from stepwell.worker.operation_kinds import OperationKind
+from stepwell.worker.state.facts import PromiseTouched
+from stepwell.worker.state.operation_kinds import OperationKind
 
 if TYPE_CHECKING:
     from stepwell.model.journal import Entry, Payload
     from stepwell.model.promise import PromiseFacts
     from stepwell.replay.operation import Operation
-    from stepwell.worker.loaded_run import LoadedRun
-    from stepwell.worker.runs import Runs
-    from stepwell.worker.unit_of_work import UnitOfWork
+    from stepwell.worker.state.loaded_run import LoadedRun
+    from stepwell.worker.state.runs import Runs
+    from stepwell.worker.state.unit_of_work import UnitOfWork
 
 T = TypeVar("T")
 D = TypeVar("D")

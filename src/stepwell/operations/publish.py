@@ -10,15 +10,15 @@ from stepwell.model.names import check_name
 from stepwell.operations.calling_run import calling_run, calling_run_or_none
 from stepwell.replay.divergence import Given
 from stepwell.store.changes import ValuePublished
-from stepwell.worker import facts
-from stepwell.worker.operation_kinds import OperationKind
+from stepwell.worker.state import facts
+from stepwell.worker.state.operation_kinds import OperationKind
 
 if TYPE_CHECKING:
     from stepwell.model.journal import Payload
     from stepwell.replay.operation import Operation
-    from stepwell.worker.loaded_run import LoadedRun
-    from stepwell.worker.runs import Runs
-    from stepwell.worker.unit_of_work import UnitOfWork
+    from stepwell.worker.state.loaded_run import LoadedRun
+    from stepwell.worker.state.runs import Runs
+    from stepwell.worker.state.unit_of_work import UnitOfWork
 
 
 async def publish(key: str, value: object) -> None:

@@ -9,10 +9,10 @@ from stepwell.model.journal import EntryForm
 from stepwell.model.lifecycle import ENDED
 from stepwell.model.waits import Wait
 from stepwell.store.changes import WatchAdded
-from stepwell.worker.facts import RunYielded, WatchedRunOver
-from stepwell.worker.opening import answer_with_end, reopen_later, request_cancel
-from stepwell.worker.operation_kinds import OperationKind
-from stepwell.worker.run_over import RunOver
+from stepwell.worker.state.facts import RunYielded, WatchedRunOver
+from stepwell.worker.state.opening import answer_with_end, reopen_later, request_cancel
+from stepwell.worker.state.operation_kinds import OperationKind
+from stepwell.worker.state.run_over import RunOver
 
 if TYPE_CHECKING:
     from stepwell.definitions.definition import Workflow
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from stepwell.replay.execution import Execution
     from stepwell.replay.operation import Operation
     from stepwell.values.converter import Converter
-    from stepwell.worker.facts import Fact
-    from stepwell.worker.loaded_run import LoadedRun
-    from stepwell.worker.runs import Runs
-    from stepwell.worker.unit_of_work import UnitOfWork
+    from stepwell.worker.state.facts import Fact
+    from stepwell.worker.state.loaded_run import LoadedRun
+    from stepwell.worker.state.runs import Runs
+    from stepwell.worker.state.unit_of_work import UnitOfWork
 
 
 async def result_of(run: Execution, workflow: Workflow[..., Any], run_id: str, *, cancel_with_caller: bool) -> Any:

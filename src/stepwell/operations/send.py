@@ -14,15 +14,15 @@ from stepwell.model.names import check_id, check_name
 from stepwell.operations.calling_run import calling_run
 from stepwell.replay.divergence import Given
 from stepwell.store.changes import MessageSent
-from stepwell.worker.facts import MessageArrived
-from stepwell.worker.opening import reopen_later, request_cancel
-from stepwell.worker.operation_kinds import OperationKind
+from stepwell.worker.state.facts import MessageArrived
+from stepwell.worker.state.opening import reopen_later, request_cancel
+from stepwell.worker.state.operation_kinds import OperationKind
 
 if TYPE_CHECKING:
     from stepwell.replay.operation import Operation
-    from stepwell.worker.loaded_run import LoadedRun
-    from stepwell.worker.runs import Runs
-    from stepwell.worker.unit_of_work import UnitOfWork
+    from stepwell.worker.state.loaded_run import LoadedRun
+    from stepwell.worker.state.runs import Runs
+    from stepwell.worker.state.unit_of_work import UnitOfWork
 
 
 class MessageDetail(msgspec.Struct, frozen=True, gc=False):

@@ -1,7 +1,7 @@
 """Steps, in workflow code: the call of one, and why a run waits for its next attempt.
 
-A step is executed, so what is done about one is the worker's own business: `stepwell.worker.step_dispatch` hands it
-out, `stepwell.worker.step_outcomes` says what follows from an attempt.
+A step is executed, so what is done about one is the worker's own business: `stepwell.worker.steps.step_dispatch` hands
+it out, `stepwell.worker.arriving.step_outcomes` says what follows from an attempt.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stepwell.model.journal import EntryForm
 from stepwell.model.waits import Wait
 from stepwell.replay.operation_issuer import MAX_REFUSALS
 from stepwell.values.fingerprint import quick_fingerprint
-from stepwell.worker.operation_kinds import OperationKind
+from stepwell.worker.state.operation_kinds import OperationKind
 
 if TYPE_CHECKING:
     from stepwell.definitions.definition import Step

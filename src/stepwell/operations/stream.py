@@ -19,16 +19,16 @@ from stepwell.model.names import check_name
 from stepwell.operations.calling_run import calling_run, calling_run_or_none
 from stepwell.replay.divergence import Given
 from stepwell.shown import shown
-from stepwell.worker import facts
-from stepwell.worker.operation_kinds import OperationKind
+from stepwell.worker.state import facts
+from stepwell.worker.state.operation_kinds import OperationKind
 
 if TYPE_CHECKING:
     from stepwell.replay.execution import Execution
     from stepwell.replay.operation import Operation
     from stepwell.values.codec import Codec
-    from stepwell.worker.loaded_run import LoadedRun
-    from stepwell.worker.runs import Runs
-    from stepwell.worker.unit_of_work import UnitOfWork
+    from stepwell.worker.state.loaded_run import LoadedRun
+    from stepwell.worker.state.runs import Runs
+    from stepwell.worker.state.unit_of_work import UnitOfWork
 
 T = TypeVar("T")
 
@@ -131,7 +131,7 @@ def _at_least_one(number: object, what: str) -> int:
 
 
 def _open(runs: Runs, run: LoadedRun, operation: Operation, work: UnitOfWork) -> None:
-    from stepwell.worker.streams import written  # noqa: PLC0415 - most runs write none
+    from stepwell.worker.steps.streams import written  # noqa: PLC0415 - most runs write none
 
     change = written(runs, run, operation.detail, operation.number)
     if isinstance(change, StepwellError):

@@ -20,7 +20,7 @@ from stepwell.operations.send import SEND
 from stepwell.operations.step import STEP
 from stepwell.operations.stream import STREAM
 from stepwell.operations.timer import TIMER
-from stepwell.worker.operation_kinds import OperationTable
+from stepwell.worker.state.operation_kinds import OperationTable
 
 OPERATIONS: Final = OperationTable(
     (STEP, TIMER, RECEIVE, SEND, PUBLISH, STREAM, START, RESULT, PATCH, PROMISE, DESCRIBE, ANSWER, LOOK)

@@ -59,8 +59,8 @@ class Execution(OperationIssuer):
         super().__init__(record, definition, codec, kinds, greenlets=greenlets, thread=thread)
         self.started_at = self.now
         self.handlers: Handlers | None = None  # what the code answers to others, once it has said so
-        # See `stepwell.worker.spinning`: the code could go on although nothing is delivered, and what was delivered
-        # since.
+        # See `stepwell.worker.running.spinning`: the code could go on although nothing is delivered, and what was
+        # delivered since.
         self.spins = False
         self.has_news = False
         self._input = record.input

@@ -40,7 +40,7 @@ from stepwell.replay.unretrieved import is_unretrieved, unretrieved
 Ts = TypeVarTuple("Ts")
 
 #: How many callbacks of a run are executed for one delivery before others get their turn; see
-#: `stepwell.worker.spinning`. A replay must stop where the first execution did, so both numbers are part of the
+#: `stepwell.worker.running.spinning`. A replay must stop where the first execution did, so both numbers are part of the
 #: journal's format: they stay.
 MAX_TURNS: Final = 1000
 #: How many rounds follow then, each of all callbacks that are ready. A thousand tasks whose timers fire in one instant

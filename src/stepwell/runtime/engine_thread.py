@@ -30,8 +30,8 @@ from stepwell.runtime.in_line import InLineTurns, TurnLock, timed_turn
 from stepwell.runtime.light_turns import StepsEnded
 from stepwell.runtime.lock_watch import LockWatch
 from stepwell.runtime.own_loop import OwnLoop
-from stepwell.runtime.requests import FromStep, Request
 from stepwell.runtime.retention import Retention
+from stepwell.runtime.serving.requests import FromStep, Request
 from stepwell.runtime.stalls import StallWatch
 from stepwell.runtime.step_outlet import StepOutlet
 from stepwell.runtime.tokens import new_token
@@ -42,8 +42,8 @@ from stepwell.store.notifications import Notification
 from stepwell.store.store import Store
 from stepwell.values.codec import Codec
 from stepwell.worker.pace import Pace
-from stepwell.worker.runs import Capacity
-from stepwell.worker.unit_of_work import Reply
+from stepwell.worker.state.runs import Capacity
+from stepwell.worker.state.unit_of_work import Reply
 
 _log: Final = logging.getLogger("stepwell")
 

@@ -13,7 +13,16 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from stepwell.definitions.step_call import StepCall
-from stepwell.runtime.requests import Asked, CancelRun, Event, Request, SendMessage, StartRun, UpdateRun, WaitForRun
+from stepwell.runtime.serving.requests import (
+    Asked,
+    CancelRun,
+    Event,
+    Request,
+    SendMessage,
+    StartRun,
+    UpdateRun,
+    WaitForRun,
+)
 from stepwell.runtime.turn import TurnLoop
 
 #: How long one turn on a caller's loop shall compute, in seconds; what would take longer is for the engine's thread.

@@ -6,7 +6,7 @@ serves all that was noted before it.
 
 from __future__ import annotations
 
-from stepwell.runtime.waiters import Waiters
+from stepwell.runtime.serving.waiters import Waiters
 from stepwell.store.notifications import Notification
 from stepwell.worker.worker import Worker
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from stepwell.model.run import Claim, Member
 from stepwell.store.membership import Membership
-from stepwell.worker.claims import Claims
-from stepwell.worker.runs import Runs
+from stepwell.worker.running.claims import Claims
+from stepwell.worker.state.runs import Runs
 
 
 class OtherWorkers:

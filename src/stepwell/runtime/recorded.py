@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from stepwell.worker.run_cache import RunCache
+from stepwell.worker.state.run_cache import RunCache
 
 
 class Recorded:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from stepwell.errors import StepwellError
-from stepwell.runtime.requests import Asked, Event
-from stepwell.worker.unit_of_work import UnitOfWork
+from stepwell.runtime.serving.requests import Asked, Event
+from stepwell.worker.state.unit_of_work import UnitOfWork
 
 
 def refuse_units(units: Iterable[UnitOfWork], failure: StepwellError) -> None:

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import Final
 
 from stepwell.model.clock import MICROSECONDS
-from stepwell.runtime.requests import Purge, Request
-from stepwell.worker.unit_of_work import Reply
+from stepwell.runtime.serving.requests import Purge, Request
+from stepwell.worker.state.unit_of_work import Reply
 
 #: How long after one look the next one follows, in microseconds.
 PERIOD: Final = 600 * MICROSECONDS
 
 
 class Retention:
-    """Asks for runs to be deleted that ended longer ago than `keep`, in microseconds; a `stepwell.worker.due.Due`."""
+    """Asks for runs to be deleted that ended longer ago than `keep`, in microseconds; a `Due` of the worker."""
 
     def __init__(self, keep: int, submit: Callable[[Request, Reply], None]) -> None:
         self._keep = keep

@@ -10,9 +10,9 @@ from stepwell.definitions.saying import Heard, ProgressMade, Said
 from stepwell.definitions.step_info import Attempt
 from stepwell.errors import StoreUnavailable
 from stepwell.model.steady import monotonic
-from stepwell.runtime.requests import FromStep
+from stepwell.runtime.serving.requests import FromStep
 from stepwell.values.codec import Codec
-from stepwell.worker.unit_of_work import Reply
+from stepwell.worker.state.unit_of_work import Reply
 
 #: How long what a step says waits before it is tried again, where nothing can be written for a while, in seconds.
 _AGAIN_SECONDS: Final = 0.25

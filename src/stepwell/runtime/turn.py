@@ -26,20 +26,20 @@ from stepwell.runtime.notifications import Notifications
 from stepwell.runtime.other_workers import OtherWorkers
 from stepwell.runtime.recorded import hear_first
 from stepwell.runtime.refusals import refuse_events, refuse_units
-from stepwell.runtime.request_gate import RequestGate, copy_of
-from stepwell.runtime.requests import Asked, Event, Request, StartRun
-from stepwell.runtime.waiters import Waiters
-from stepwell.runtime.write_turn import WriteTurn
+from stepwell.runtime.serving.request_gate import RequestGate, copy_of
+from stepwell.runtime.serving.requests import Asked, Event, Request, StartRun
+from stepwell.runtime.serving.waiters import Waiters
+from stepwell.runtime.serving.write_turn import WriteTurn
 from stepwell.store.notifications import Notification
 from stepwell.store.store import Outcome, Store
 from stepwell.values.codec import Codec
 from stepwell.values.large_values import collector_paused
-from stepwell.worker.commit_batch import in_groups
-from stepwell.worker.effects import EndsRefused, Later, RunsBegunAnew, RunsOver, StepsDropped, TookOn
-from stepwell.worker.facts import RunsBegun, StreamGrew, UpdateEnded, ValuePublished
 from stepwell.worker.pace import MOST, STARTS
-from stepwell.worker.runs import Capacity, no_tokens
-from stepwell.worker.unit_of_work import Reply, UnitOfWork
+from stepwell.worker.state.commit_batch import in_groups
+from stepwell.worker.state.effects import EndsRefused, Later, RunsBegunAnew, RunsOver, StepsDropped, TookOn
+from stepwell.worker.state.facts import RunsBegun, StreamGrew, UpdateEnded, ValuePublished
+from stepwell.worker.state.runs import Capacity, no_tokens
+from stepwell.worker.state.unit_of_work import Reply, UnitOfWork
 from stepwell.worker.worker import Worker
 
 _log: Final = logging.getLogger("stepwell")

@@ -3,8 +3,8 @@
 A queued run is a ``pending`` run with an *entry*; an attempt of a step that needs a permit of a limit is one as well,
 beside its run. An entry is delayed until its time comes, then waits in the line of its partition, and is running from
 when it is taken until the run ends, or the permit is returned. Who is taken is decided by
-`stepwell.worker.queue_policy`, inside the transaction, from the facts that the store reads there (`Unit.decide`); the
-store itself decides nothing.
+`stepwell.worker.rules.queue_policy`, inside the transaction, from the facts that the store reads there (`Unit.decide`);
+the store itself decides nothing.
 
 Times are microseconds since the Unix epoch, UTC.
 """

@@ -33,7 +33,7 @@ from stepwell.testing.contract_queue_kit import (
     settings_of,
     state_of,
 )
-from stepwell.worker.queue_policy import grant
+from stepwell.worker.rules.queue_policy import grant
 
 
 class LimitContract(StoreFixtures):

@@ -18,7 +18,7 @@ from stepwell.store.queues import (
 )
 from stepwell.store.store import Unit
 from stepwell.testing.contract_kit import NOW, Worker
-from stepwell.worker.queue_policy import Decision, advance, grant, take
+from stepwell.worker.rules.queue_policy import Decision, advance, grant, take
 
 SECOND: Final = 1_000_000
 #: The workflows of the runs in these contracts.

@@ -34,7 +34,7 @@ from stepwell.testing.contract_queue_kit import (
     state_of,
     taken,
 )
-from stepwell.worker.queue_policy import take
+from stepwell.worker.rules.queue_policy import take
 
 
 class QueueContract(StoreFixtures):

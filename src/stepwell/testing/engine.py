@@ -10,13 +10,13 @@ import os
 from datetime import timedelta
 from typing import Any, Final, Self, Unpack
 
+from stepwell.api.asking.options import EngineOptions, Options
 from stepwell.api.engine import Engine
-from stepwell.api.options import EngineOptions, Options
 from stepwell.api.session import Session
 from stepwell.errors import EngineClosed, InvalidArgument, StoreFailed
 from stepwell.model.clock import MICROSECONDS, to_seconds
 from stepwell.runtime.engine_thread import EngineThread
-from stepwell.runtime.requests import WaitForIdle
+from stepwell.runtime.serving.requests import WaitForIdle
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.testing.clock import VirtualClock
 

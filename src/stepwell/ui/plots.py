@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from stepwell.api.overview import Throughput
+from stepwell.api.reading.overview import Throughput
 
 _WIDTH: Final = 600.0
 _HEIGHT: Final = 60.0

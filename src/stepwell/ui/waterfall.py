@@ -13,8 +13,8 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
-from stepwell.api.outline import Outline, OutlinedOperation
-from stepwell.api.overview import StartedRun
+from stepwell.api.reading.outline import Outline, OutlinedOperation
+from stepwell.api.reading.overview import StartedRun
 from stepwell.model.clock import MICROSECONDS
 from stepwell.model.durations import duration
 

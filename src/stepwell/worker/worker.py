@@ -1,10 +1,10 @@
 """The worker: which runs are in memory, what is delivered to them, and what follows from that.
 
 A worker is made of parts, each handed the parts below it: calls go down. What a part has to say to those above it is a
-fact (`stepwell.worker.facts`), and `Worker.route` says who acts on each. What the worker wants done outside itself is
-an effect (`stepwell.worker.effects`), which the turn loop takes. So the way of an event is: a method here or of a part,
-the run's code (`activation`, by way of `carrying`), a unit of work in the batch; then, when the turn loop has committed
-that, `release`.
+fact (`stepwell.worker.state.facts`), and `Worker.route` says who acts on each. What the worker wants done outside
+itself is an effect (`stepwell.worker.state.effects`), which the turn loop takes. So the way of an event is: a method
+here or of a part, the run's code (`activation`, by way of `carrying`), a unit of work in the batch; then, when the turn
+loop has committed that, `release`.
 
 No clock (`now` is set by the engine), no threads, no I/O but reads of the store.
 """
@@ -26,38 +26,38 @@ from stepwell.store.changes import RunCreated, RunMoved
 from stepwell.store.store import Outcome
 from stepwell.store.worker_reads import WorkerReads
 from stepwell.values.codec import Codec
-from stepwell.worker import facts
-from stepwell.worker.activation import Activator
-from stepwell.worker.arrivals import Arrivals
-from stepwell.worker.carrying import Carrier
-from stepwell.worker.claims import Claims
-from stepwell.worker.declarations import Declarations
-from stepwell.worker.due import DueTimes
-from stepwell.worker.effects import Effect, TookOn
-from stepwell.worker.executions import Executions
-from stepwell.worker.failure_log import attempt_fields
-from stepwell.worker.inbox import Inbox
-from stepwell.worker.letting_go import LettingGo
-from stepwell.worker.loaded_run import LoadedRun
-from stepwell.worker.loader import Loader
-from stepwell.worker.operation_kinds import OperationTable
-from stepwell.worker.outcomes import Outcomes
+from stepwell.worker.arriving.arrivals import Arrivals
+from stepwell.worker.arriving.inbox import Inbox
+from stepwell.worker.arriving.loader import Loader
+from stepwell.worker.arriving.outcomes import Outcomes
+from stepwell.worker.arriving.run_timers import RunTimers
+from stepwell.worker.arriving.step_outcomes import StepOutcomes
 from stepwell.worker.pace import LEAST
-from stepwell.worker.permits import Permits
-from stepwell.worker.progress import ProgressKeeper
-from stepwell.worker.queue_agenda import QueueAgenda
-from stepwell.worker.queue_scheduler import QueueScheduler
-from stepwell.worker.run_endings import RunEndings
-from stepwell.worker.run_timers import RunTimers
-from stepwell.worker.runs import Capacity, Runs, no_tokens
-from stepwell.worker.schedules import Schedules
-from stepwell.worker.settlements import Settler
-from stepwell.worker.spinning import Spinning
-from stepwell.worker.step_dispatch import StepDispatch
-from stepwell.worker.step_outcomes import StepOutcomes
-from stepwell.worker.ticks import Ticks
-from stepwell.worker.unit_of_work import UnitOfWork
-from stepwell.worker.unstarted import Unstarted
+from stepwell.worker.repair.settlements import Settler
+from stepwell.worker.running.activation import Activator
+from stepwell.worker.running.carrying import Carrier
+from stepwell.worker.running.claims import Claims
+from stepwell.worker.running.letting_go import LettingGo
+from stepwell.worker.running.run_endings import RunEndings
+from stepwell.worker.running.spinning import Spinning
+from stepwell.worker.running.ticks import Ticks
+from stepwell.worker.running.unstarted import Unstarted
+from stepwell.worker.scheduling.queue_scheduler import QueueScheduler
+from stepwell.worker.scheduling.schedules import Schedules
+from stepwell.worker.state import facts
+from stepwell.worker.state.declarations import Declarations
+from stepwell.worker.state.due import DueTimes
+from stepwell.worker.state.effects import Effect, TookOn
+from stepwell.worker.state.executions import Executions
+from stepwell.worker.state.failure_log import attempt_fields
+from stepwell.worker.state.loaded_run import LoadedRun
+from stepwell.worker.state.operation_kinds import OperationTable
+from stepwell.worker.state.queue_agenda import QueueAgenda
+from stepwell.worker.state.runs import Capacity, Runs, no_tokens
+from stepwell.worker.state.unit_of_work import UnitOfWork
+from stepwell.worker.steps.permits import Permits
+from stepwell.worker.steps.progress import ProgressKeeper
+from stepwell.worker.steps.step_dispatch import StepDispatch
 
 _log: Final = logging.getLogger("stepwell")
 
@@ -179,7 +179,7 @@ class Worker:
                 assert_never(fact)
 
     def release(self, works: Sequence[UnitOfWork], outcomes: Sequence[Outcome]) -> Iterator[None]:
-        """Release what committed works led to, or forget those that were refused: see `stepwell.worker.outcomes`.
+        """Release what committed works led to, or forget those that were refused: see `arriving.outcomes`.
 
         Yields after each work that may have effects, so that they are carried out before those of the next.
         """

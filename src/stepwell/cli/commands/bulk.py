@@ -13,7 +13,7 @@ from stepwell.cli.group import command
 from stepwell.cli.many import act_on_all, one_or_many, where_options
 from stepwell.cli.options import filters, json_option, reason_option, run_or_many, yes_option
 from stepwell.cli.reading import record_of
-from stepwell.runtime.requests import BulkAct
+from stepwell.runtime.serving.requests import BulkAct
 
 
 @command(

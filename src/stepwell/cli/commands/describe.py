@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from stepwell.api.acts import user_at_host
+from stepwell.api.asking.acts import user_at_host
 from stepwell.cli.acting import client
 from stepwell.cli.database import database_option
 from stepwell.cli.group import command

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import click
 
-from stepwell.api.read_service import ReadService
+from stepwell.api.reading.read_service import ReadService
 from stepwell.cli.database import database_option
 from stepwell.cli.group import command
 from stepwell.cli.options import count, filters, json_option, seconds, workflow_names

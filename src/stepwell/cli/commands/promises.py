@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from stepwell.api.promise_views import PromiseInfo
+from stepwell.api.reading.promise_views import PromiseInfo
 from stepwell.cli.acting import carried_out, client, said
 from stepwell.cli.database import database_option
 from stepwell.cli.group import command

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from stepwell.api.querying import query_in_file
+from stepwell.api.reading.querying import query_in_file
 from stepwell.cli.database import database_option
 from stepwell.cli.exit_codes import FAILED, USAGE
 from stepwell.cli.group import command

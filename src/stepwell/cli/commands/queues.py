@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from stepwell.api.views import QueueInfo
+from stepwell.api.reading.views import QueueInfo
 from stepwell.cli.database import database_option
 from stepwell.cli.group import command
 from stepwell.cli.options import json_option

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import click
 
+from stepwell.api.blocking.handles import Run
 from stepwell.api.engine import Engine
-from stepwell.api.handles import Run
 from stepwell.cli.acting import carried_out, client, confirmed, refuse, said
 from stepwell.cli.database import database_option
 from stepwell.cli.exit_codes import FAILED

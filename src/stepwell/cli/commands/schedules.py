@@ -8,8 +8,8 @@ from typing import Any, Final, TypeVar, cast
 
 import click
 
-from stepwell.api.acts import user_at_host
-from stepwell.api.schedule_views import ScheduleInfo
+from stepwell.api.asking.acts import user_at_host
+from stepwell.api.reading.schedule_views import ScheduleInfo
 from stepwell.cli.acting import client
 from stepwell.cli.database import database_option
 from stepwell.cli.group import COMMANDS, CommandRow, Commands, command

@@ -8,9 +8,9 @@ from typing import Final
 import click
 import msgspec
 
-from stepwell.api.progress_views import ProgressInfo
-from stepwell.api.read_service import ReadService
-from stepwell.api.views import JournalEntry
+from stepwell.api.reading.progress_views import ProgressInfo
+from stepwell.api.reading.read_service import ReadService
+from stepwell.api.reading.views import JournalEntry
 from stepwell.cli.database import database_option
 from stepwell.cli.exit_codes import FAILED
 from stepwell.cli.group import command

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import click
 
-from stepwell.api.options import StartOptions
+from stepwell.api.asking.options import StartOptions
 from stepwell.cli.acting import client, missing_worker, refuse
 from stepwell.cli.database import database_option
 from stepwell.cli.exit_codes import FAILED

@@ -8,7 +8,7 @@ from typing import Final
 import click
 import msgspec
 
-from stepwell.api.read_service import ReadService
+from stepwell.api.reading.read_service import ReadService
 from stepwell.cli.database import database_option
 from stepwell.cli.exit_codes import FAILED
 from stepwell.cli.group import command

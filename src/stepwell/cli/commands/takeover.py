@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from stepwell.api.views import WorkerInfo
+from stepwell.api.reading.views import WorkerInfo
 from stepwell.cli.acting import client, confirmed, refuse, said
 from stepwell.cli.database import database_option
 from stepwell.cli.exit_codes import FAILED

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from stepwell.api.talking import unanswered
+from stepwell.api.blocking.talking import unanswered
 from stepwell.cli.acting import carried_out, client, refuse
 from stepwell.cli.database import database_option
 from stepwell.cli.exit_codes import FAILED

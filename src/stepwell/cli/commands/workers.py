@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import click
 
-from stepwell.api.views import WorkerInfo
+from stepwell.api.reading.views import WorkerInfo
 from stepwell.cli.acting import client
 from stepwell.cli.database import database_option
 from stepwell.cli.group import command

@@ -1,7 +1,7 @@
 """Has runs go on with another chapter: applies `RunContinued` and `RunRewound`. A part of the `Applier`.
 
 `flush` writes the gathered entries of the journal: the new chapter begins behind them; `apply` applies other changes.
-What a chapter keeps of the one before is decided by `stepwell.worker.rewinding`.
+What a chapter keeps of the one before is decided by `stepwell.worker.repair.rewinding`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Creates runs that begin with a part of another one's journal: applies `RunForked`. A part of the `Applier`.
 
-What is kept is decided by `stepwell.worker.rewinding`; here it is copied, and nothing of the other run is changed.
+What is kept is decided by `stepwell.worker.repair.rewinding`; here it is copied, and nothing of the other run is
+changed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Brings ended runs back: applies `RunRetried`, and keeps what that needs when a run ends.
 
-A part of the `Applier`. What is undone is decided by `stepwell.worker.undoing`; here it is deleted.
+A part of the `Applier`. What is undone is decided by `stepwell.worker.repair.undoing`; here it is deleted.
 """
 
 from __future__ import annotations

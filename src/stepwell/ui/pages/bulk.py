@@ -8,9 +8,9 @@ from urllib.parse import quote, urlencode
 from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route
 
-from stepwell.api.read_service import ReadService
+from stepwell.api.reading.read_service import ReadService
 from stepwell.errors import InvalidArgument, RunNotFound
-from stepwell.runtime.requests import BulkAct
+from stepwell.runtime.serving.requests import BulkAct
 from stepwell.ui.site import Page, Site, Visit
 
 ACTS: Final[tuple[BulkAct, ...]] = get_args(BulkAct)

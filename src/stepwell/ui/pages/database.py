@@ -6,7 +6,7 @@ from typing import Final
 
 from starlette.routing import Route
 
-from stepwell.api.read_service import ReadService
+from stepwell.api.reading.read_service import ReadService
 from stepwell.errors import InvalidArgument, ReadTooLong
 from stepwell.ui.site import NotAllowed, Page, Site, Visit
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 import msgspec
 from starlette.routing import Route
 
-from stepwell.api.outline import OutlinedOperation
-from stepwell.api.read_service import ReadService
+from stepwell.api.reading.outline import OutlinedOperation
+from stepwell.api.reading.read_service import ReadService
 from stepwell.errors import InvalidArgument
 from stepwell.ui.site import Page, Site, Visit
 

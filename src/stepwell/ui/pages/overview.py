@@ -8,8 +8,8 @@ import msgspec
 from starlette.routing import Route
 
 from stepwell.api.doctor import stuck
-from stepwell.api.overview import Durations, Throughput
-from stepwell.api.read_service import ReadService
+from stepwell.api.reading.overview import Durations, Throughput
+from stepwell.api.reading.read_service import ReadService
 from stepwell.model.lifecycle import STATUSES, Status
 from stepwell.store.overview import CellCount
 from stepwell.ui.filter_links import quoted

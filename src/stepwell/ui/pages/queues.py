@@ -8,9 +8,9 @@ from urllib.parse import quote, urlencode
 import msgspec
 from starlette.routing import Route
 
-from stepwell.api.acts import Act
-from stepwell.api.read_service import ReadService
-from stepwell.api.views import QueueInfo
+from stepwell.api.asking.acts import Act
+from stepwell.api.reading.read_service import ReadService
+from stepwell.api.reading.views import QueueInfo
 from stepwell.definitions.queues import Rate
 from stepwell.errors import InvalidArgument
 from stepwell.ui.filter_links import quoted

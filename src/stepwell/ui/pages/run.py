@@ -13,10 +13,10 @@ import msgspec
 from starlette.responses import Response
 from starlette.routing import Route
 
-from stepwell.api.failure_path import failure_path
-from stepwell.api.outline import Outline, OutlinedOperation
-from stepwell.api.read_service import ReadService
-from stepwell.api.views import JournalEntry, RunDetails
+from stepwell.api.reading.failure_path import failure_path
+from stepwell.api.reading.outline import Outline, OutlinedOperation
+from stepwell.api.reading.read_service import ReadService
+from stepwell.api.reading.views import JournalEntry, RunDetails
 from stepwell.model.run import RunRecord
 from stepwell.operations.table import OPERATIONS
 from stepwell.store.streams import StreamSummary

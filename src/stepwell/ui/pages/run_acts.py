@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 from starlette.concurrency import run_in_threadpool
 
-from stepwell.api.views import JournalEntry, RunDetails, RunInfo
+from stepwell.api.reading.views import JournalEntry, RunDetails, RunInfo
 from stepwell.errors import InvalidArgument
 from stepwell.model.lifecycle import ENDED
 from stepwell.operations.table import OPERATIONS
@@ -27,7 +27,7 @@ from stepwell.ui.site import Site, Visit
 from stepwell.values.json_schema import misfit
 
 if TYPE_CHECKING:
-    from stepwell.api.code_requests import AskedFor
+    from stepwell.api.reading.code_requests import AskedFor
     from stepwell.model.run import RunRecord
 
 #: Acts that are about one operation of a run, and stand beside it.

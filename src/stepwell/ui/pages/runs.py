@@ -8,8 +8,8 @@ import msgspec
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from stepwell.api.filters import FIELDS
-from stepwell.api.read_service import ReadService
+from stepwell.api.asking.filters import FIELDS
+from stepwell.api.reading.read_service import ReadService
 from stepwell.errors import InvalidFilter, RunNotFound
 from stepwell.model.lifecycle import STATUSES
 from stepwell.ui.filter_links import quoted, value_of, with_word

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 from starlette.routing import Route
 
-from stepwell.api.read_service import ReadService
+from stepwell.api.reading.read_service import ReadService
 from stepwell.errors import InvalidArgument
 from stepwell.ui.cron_words import in_words
 from stepwell.ui.site import Page, Site, Visit

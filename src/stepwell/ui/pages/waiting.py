@@ -8,8 +8,8 @@ import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route
 
-from stepwell.api.promise_views import PromiseInfo
-from stepwell.api.read_service import ReadService
+from stepwell.api.reading.promise_views import PromiseInfo
+from stepwell.api.reading.read_service import ReadService
 from stepwell.ui.forms import Field, fields_of, value_of
 from stepwell.ui.site import Page, Site, Visit
 

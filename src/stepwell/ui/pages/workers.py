@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.routing import Route
 
-from stepwell.api.read_service import ReadService
+from stepwell.api.reading.read_service import ReadService
 from stepwell.errors import InvalidArgument
 from stepwell.ui.site import Page, Site, Visit
 
