@@ -26,6 +26,7 @@
     ├── RunEnded                   the run has ended, so it takes no messages and makes no calls
     ├── RunNotEnded                the run has not ended, or not all of it has, so it cannot be retried
     ├── RunPaused                  the run is paused; unpause it first
+    ├── RunUndone                  a saga has undone its work, so a retry would go on without it; rewind it
     ├── RunNotPaused               the run is not paused, so it cannot be unpaused
     ├── RunNotQueued               the run does not wait in a queue, so it has no delay to change
     ├── RunCancelled               `result()` of a cancelled run
@@ -195,6 +196,10 @@ class RunEnded(StepwellError):
 
 class RunNotEnded(StepwellError):
     """The run has not ended, or its children have not ended yet, so it cannot be retried now."""
+
+
+class RunUndone(StepwellError):
+    """A saga of the run has undone work which a retry would take for done; rewind the run instead."""
 
 
 class RunPaused(StepwellError):

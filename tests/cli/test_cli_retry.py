@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import stepwell
 from stepwell import Engine, step, workflow
 from stepwell.cli import main
 
@@ -38,6 +39,28 @@ def failed(tmp_path: Path) -> str:
                 engine.start(checkout, id=run_id).result(timeout=60)
     down.clear()
     return path
+
+
+@workflow(name="cli.trip")
+async def trip() -> str:
+    async with stepwell.saga() as saga:
+        saga.undo(give_back)
+        return await reach()
+
+
+@step(name="cli.give-back")
+async def give_back() -> None:
+    pass
+
+
+@pytest.fixture
+def undone(failed: str) -> str:
+    """Return the path of such a file, with one failed run more, whose saga has undone its work."""
+    down.append(True)
+    with Engine(failed) as engine, pytest.raises(OSError, match="no route"):
+        engine.start(trip, id="trip").result(timeout=60)
+    down.clear()
+    return failed
 
 
 def run_main(*line: str) -> int:
@@ -79,6 +102,22 @@ def test_what_cannot_be_retried_is_said_and_the_others_are_retried(
     assert "'ada'" in said.out
     assert run_main("retry", "ada", "--db", failed) == 1
     assert "'ada' has not ended (pending)" in capsys.readouterr().err
+
+
+def test_a_run_whose_saga_has_undone_its_work_is_refused_and_the_rest_goes_on(
+    undone: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main("retry", "trip", "ada", "--db", undone) == 1
+    said = capsys.readouterr()
+    assert "'trip' cannot be retried" in said.err
+    assert "'ada' is to be carried on" in said.out
+    assert run_main("retry", "--status", "failed", "--yes", "--db", undone) == 1
+    said = capsys.readouterr()
+    assert "2 runs retried" in said.out
+    assert "1 run cannot be brought back now: the log says why" in said.err
+    assert run_main("retry", "--where", "status:failed", "--yes", "--db", undone) == 1
+    assert "retry: 0 of 1 runs, 1 refused: the log says why" in capsys.readouterr().out
+    assert statuses(undone)["trip"] == "failed"
 
 
 def test_an_unknown_run_stops_the_command_before_it_does_anything(

@@ -249,7 +249,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["wall_time"],
         ["cron", "run", "start_policy"],
         ["attributes", "chapters"],
-        ["clock", "updates"],
+        ["clock", "undone", "updates"],
         ["failed_run", "promise"],
         [
             "acts",

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from tests.support.web import TOKEN, Browser, approval, browser, checkout
 
-from stepwell import AsyncEngine, Engine
+import stepwell
+from stepwell import AsyncEngine, Engine, PermanentError, step, workflow
 from stepwell.model.durations import duration
 from stepwell.model.sizes import size_in_words
 from stepwell.ui import app
@@ -19,6 +20,23 @@ from stepwell.ui.rendering import environment
 from stepwell.ui.words import as_json, pieces, place_of, short_error, short_place, visible
 
 STRANGE = "bad/../order?&#"
+
+
+@step(name="ui.give-back")
+async def give_back() -> None:
+    pass
+
+
+@step(name="ui.vain")
+async def in_vain() -> None:
+    raise PermanentError("no such thing")
+
+
+@workflow(name="ui.undoing")
+async def undoing() -> None:
+    async with stepwell.saga() as saga:
+        saga.undo(give_back)
+        await in_vain()
 
 
 def test_runs_are_listed_by_the_filter_of_the_address(looking: Browser) -> None:
@@ -233,6 +251,15 @@ def test_what_the_engine_refuses_is_said(engine: Engine, acting: Browser) -> Non
     assert answer.status_code == 409
     assert "completed" in answer.text
     assert acting.submit("/run/act?id=good", act="explode").status_code == 400
+
+
+def test_a_page_says_why_a_run_whose_saga_has_undone_its_work_is_not_retried(tmp_path: Path) -> None:
+    with Engine(tmp_path / "undone.db", workflows=[undoing]) as engine:
+        with pytest.raises(PermanentError, match="no such thing"):
+            engine.start(undoing, id="undone").result(timeout=30)
+        answer = browser(app(engine, token=TOKEN)).log_in().submit("/run/act?id=undone", act="retry")
+    assert answer.status_code == 409
+    assert "Rewind the run to operation 1" in answer.text
 
 
 def test_a_page_that_is_still_the_same_is_not_sent_again(looking: Browser) -> None:

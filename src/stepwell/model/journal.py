@@ -32,6 +32,10 @@ TICK: Final = "tick"
 #: `stepwell.replay.generators`. Its operation is 0 as well.
 ABANDONED: Final = "abandoned async generator "
 
+#: The name of an entry that says that a saga begins to undo something; see `stepwell.model.undone`. Its operation is 0
+#: as well, and its kind that of a timer, so that releases which do not know it pass it over.
+UNDOES: Final = "saga from operation "
+
 #: The kind of the entry that says that a value was published, under its name.
 PUBLISHED: Final = "published"
 

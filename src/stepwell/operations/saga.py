@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, Self, cast
 from stepwell.definitions.definition import is_durable, is_workflow
 from stepwell.definitions.durable import unwrapped
 from stepwell.errors import InvalidArgument, StepwellError, UndoFailed
+from stepwell.model.undone import undoes
 from stepwell.operations.calling_run import calling_run
 from stepwell.replay.anyio_support import shield_scope
 from stepwell.replay.operation import continued_by
@@ -42,10 +43,11 @@ class _Undo(NamedTuple):
 class Compensations:
     """What undoes the work of a saga, in the order of registration. `Saga` and `stepwell.sync.Saga` are its forms."""
 
-    __slots__ = ("_is_over", "_is_past_pivot", "_run", "_undos")
+    __slots__ = ("_first", "_is_over", "_is_past_pivot", "_run", "_undos")
 
     def __init__(self) -> None:
         self._run: Execution | None = None
+        self._first = 0  # the first operation of the block
         self._undos: list[_Undo] = []
         self._is_past_pivot = False
         self._is_over = False
@@ -87,7 +89,7 @@ class Compensations:
         run = calling_run(what)
         if self._run is not None:
             raise StepwellError(f"run {run.run_id!r}: a saga is entered once; make another one with {what}")
-        self._run = run
+        self._run, self._first = run, run.issued_so_far + 1
         return self
 
     def _leave(self, error: BaseException | None) -> Coroutine[Any, Any, None] | None:
@@ -138,6 +140,7 @@ class Compensations:
         """Call all that is registered, the last first; tasks of the block that go on may register more meanwhile."""
         while self._undos:
             undo = self._undos.pop()
+            run.undoing.append(undoes(self._first, undo.name))
             try:
                 await _call(run, undo)
             except asyncio.CancelledError as error:

@@ -23,7 +23,7 @@ from stepwell.definitions import invoke
 from stepwell.definitions.callables import refuse_coroutine
 from stepwell.definitions.definition import Workflow
 from stepwell.errors import DefinitionError, RunHalted, SerializationError
-from stepwell.model.journal import ABANDONED, CUT_OFF, TICK, Entry
+from stepwell.model.journal import ABANDONED, CUT_OFF, TICK, UNDOES, Entry
 from stepwell.model.run import RunRecord
 from stepwell.model.updates import UPDATE
 from stepwell.replay.advice import advise
@@ -234,6 +234,8 @@ class Execution(OperationIssuer):
                 self._root.cancel(entry.name or None)
             elif entry.name.startswith(ABANDONED):
                 self.loop.close_generator(int(entry.name.removeprefix(ABANDONED)))
+            elif entry.name in self.undoing:
+                self.undoing.remove(entry.name)
         elif kind in self.kinds.undelivered:
             if entry.op not in self.pending and entry.value != CUT_OFF:  # which comes behind what made the code do so
                 self._diverge(entry, self._whereabouts())
@@ -251,7 +253,7 @@ class Execution(OperationIssuer):
                 # Code that goes round has been cancelled, and has not heard of it yet: it waits for this no more.
         if self.spins and (entry.op or entry.name != TICK):
             # Heard at the next tick, with whatever else is there by then.
-            self.has_news = self.has_news or not entry.name.startswith(ABANDONED)  # which is the run's own doing
+            self.has_news = self.has_news or not entry.name.startswith((ABANDONED, UNDOES))  # which are its own doing
             self.loop.is_open = False
             return False
         if more:

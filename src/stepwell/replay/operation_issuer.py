@@ -89,6 +89,7 @@ class OperationIssuer:
         "run_id",
         "stopped",
         "undelivered",
+        "undoing",
         "withdrawn",
     )
 
@@ -122,6 +123,7 @@ class OperationIssuer:
         self.judged_error: StepwellError | None = None  # what such a one tried
         self.withdrawn: list[Operation] = []
         self.counts: list[MapCount] = []  # maps that have come further, for the worker
+        self.undoing: list[str] = []  # names of entries that tell what sagas undo, and are not in the journal yet
         self.loop = DeterministicLoop.create(self, thread, greenlets=greenlets or not definition.is_async)
         self._seed = f"{record.id}:{record.created_at}"
         self._counter: int = 0

@@ -305,7 +305,7 @@ class Run(Talking, Streaming, Repairs, Generic[T]):
         (as in `cancel`).
 
         Raises `RunEnded` for a completed run, `RunNotEnded` for a run that has not ended, or whose children have not
-        ended yet, `RunNotFound`.
+        ended yet, `RunUndone` for one whose saga has undone its work since (rewind that), `RunNotFound`.
         """
         self._engine._ask(self._engine._session.requests.retry(self.id, by, reason))
 

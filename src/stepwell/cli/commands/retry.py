@@ -16,7 +16,7 @@ from stepwell.cli.many import act_on_all, one_or_many, where_options
 from stepwell.cli.options import ids, reason_option, since, workflow_names, yes_option
 from stepwell.cli.printing import counted
 from stepwell.cli.reading import reads
-from stepwell.errors import InvalidArgument, RunEnded, RunNotEnded
+from stepwell.errors import InvalidArgument, RunEnded, RunNotEnded, RunUndone
 
 
 class _Filters(TypedDict):
@@ -95,6 +95,9 @@ def _retry_all(filters: _Filters, db: str, *, dry_run: bool, yes: bool, reason: 
         workflow = filters["workflow"]
         missing = missing_worker(engine, [] if workflow is None else [workflow], None, db)
         click.echo(f"{counted(done, 'run')} retried, and what came along; {missing or 'workers carry them on'}")
+        if done < count:
+            refuse(f"stepwell retry: {counted(count - done, 'run')} cannot be brought back now: the log says why")
+            return FAILED
     return 0
 
 
@@ -107,7 +110,7 @@ def _retry_each(runs: Sequence[str], db: str, reason: str | None) -> int:
             try:
                 engine.get(run).retry(**said(reason))
                 click.echo(f"run {run!r} is to be carried on; {carried_out(engine, records[run], db)}")
-            except (RunEnded, RunNotEnded) as error:
+            except (RunEnded, RunNotEnded, RunUndone) as error:
                 refuse(f"stepwell retry: {error}")
                 code = FAILED
     return code

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from msgspec.structs import replace
 
-from stepwell.errors import RunEnded, RunNotEnded, RunNotFound, StepwellError, StoreError
+from stepwell.errors import RunEnded, RunNotEnded, RunNotFound, RunUndone, StepwellError, StoreError
 from stepwell.model.acts import Actor
 from stepwell.model.journal import Entry
 from stepwell.model.lifecycle import ENDED, RETRIABLE, Status
@@ -80,7 +80,7 @@ class RetryRequests:
         return key in self._coming
 
     def _bring_back(self, record: RunRecord, actor: Actor, reply: Reply) -> None:
-        """Add a run, and the children that come with it, to the batch as one unit. Raises `RunNotEnded`."""
+        """Add a run, and the children that come with it, to the batch as one unit. Raises as `with_children` does."""
         family = list(self._retried_family(record))
         work = self._worker.batch.lone_work()
         for each, change in family:
@@ -118,7 +118,8 @@ class RetryRequests:
     ) -> Iterator[tuple[RunRecord, RunRetried | RunRewound]]:
         """Yield a run with the change that brings it back, and so its children that come along, if `undoing` is done.
 
-        Raises `RunNotEnded` where one of them is about to end with its parent.
+        Raises `RunNotEnded` where one of them is about to end with its parent, and `RunUndone` where it has undone its
+        work.
         """
         uncancelled: list[int] = []
         family: list[tuple[RunRecord, RunRetried | RunRewound]] = []
@@ -128,7 +129,7 @@ class RetryRequests:
             if child.key in self._coming or not _comes_along(record, child, undoing):
                 continue
             if child.status in RETRIABLE:
-                family += self._retried_family(child)
+                family += self._with_child(record, child)
             elif child.cancel_requested_at is not None:
                 self._check_reached(record, child)
                 uncancelled.append(child.key)
@@ -136,6 +137,16 @@ class RetryRequests:
         change.uncancelled.extend(uncancelled)
         yield record, change
         yield from family
+
+    def _with_child(self, parent: RunRecord, child: RunRecord) -> list[tuple[RunRecord, RunRetried | RunRewound]]:
+        """Return a child that comes along, and its own. Raises `RunUndone` with what can be done to the parent."""
+        try:
+            return list(self._retried_family(child))
+        except RunUndone as error:
+            raise RunUndone(
+                f"run {parent.id!r} cannot be brought back so, for its child would come back with it. Rewind it to "
+                f"operation {child.parent_op}, which started that. {error}"
+            ) from None
 
     def _check_reached(self, parent: RunRecord, child: RunRecord) -> None:
         """Raise `RunNotEnded` where a child has heard already that it is to end with its parent."""

@@ -13,6 +13,7 @@ to the moment before, and what it waited for there is done again. ADR 0034 says 
 - *Attempts* of what is done again are forgotten, so that its retry policy begins anew. That an attempt of another step
   was under way is kept: one that is delivered at most once must not be repeated.
 - *Messages* that were received after it can be received again.
+- *Sagas* that undid work after it would be forgotten with it, and the work taken for done: that is refused.
 
 Pure: from a record and a journal to a `RunRetried`. `codec` reads the failures in them.
 """
@@ -23,8 +24,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
+from stepwell.errors import RunUndone
 from stepwell.model.journal import Entry
 from stepwell.model.run import RunRecord
+from stepwell.model.undone import Undone, undone_by
 from stepwell.model.updates import returned
 from stepwell.replay.kinds import Kinds
 from stepwell.store.changes import RunRetried
@@ -57,7 +60,8 @@ def undo(
 ) -> Undoing:
     """Return what a retry of a run that failed or was cancelled undoes; `entries` are its journal, in order.
 
-    `turn` is the index of the entry that it did not survive, where that is known.
+    `turn` is the index of the entry that it did not survive, where that is known. Raises `RunUndone` where a saga has
+    undone something since.
     """
     turn = _turning_point(codec, record, entries, kinds) if turn is None else turn
     kept = list(entries if turn is None else entries[:turn])
@@ -67,6 +71,9 @@ def undo(
         issued = max(entry.op for entry in (*kept, failure))
         for entry in entries[turn:]:
             (kept if _went_on(entry, failure, issued) else undone).append(entry)
+    taken_back = undone_by(undone)
+    if taken_back is not None:
+        raise _undone(record.id, taken_back, 0 if turn is None else entries[turn].op)
     again = {entry.op for entry in undone if entry.kind == "step_failed"}
     ended = {entry.op for entry in kept if entry.kind not in kinds.undelivered}
     forgotten = [
@@ -87,6 +94,15 @@ def undo(
         frozenset(entry.op for entry in kept if entry.kind == "child"),
         frozenset(entry.name for entry in kept if entry.kind in ("result", "result_failed")),
         frozenset(entry.name for entry in undone if entry.kind == "result_failed"),
+    )
+
+
+def _undone(run_id: str, taken_back: Undone, failed: int) -> RunUndone:
+    stands = f"; if that work stands after all, rewind it to operation {failed}" if failed else ""
+    return RunUndone(
+        f"run {run_id!r} cannot be retried, for it would go on as if its work stood: the saga that begins with "
+        f"operation {taken_back.first} has undone it, by {taken_back.calls}. Rewind the run to operation "
+        f"{taken_back.first}, and the work is done again{stands}"
     )
 
 

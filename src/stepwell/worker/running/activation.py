@@ -127,6 +127,7 @@ class Activator:
                 and not (run.receivers and run.inbox)
                 and not run.requests
                 and not execution.loop.abandoned
+                and not execution.undoing
             ):
                 break
             entry = self._next_entry(run, work)
@@ -184,6 +185,8 @@ class Activator:
         if run.execution.loop.abandoned:
             number = run.execution.loop.abandoned[0]
             return Entry(run.key, 0, "timer", f"{ABANDONED}{number}", 0, self._runs.now)
+        if run.execution.undoing:
+            return Entry(run.key, 0, "timer", run.execution.undoing[0], 0, self._runs.now)
         while run.deliverable:
             entry = run.deliverable.popleft()
             if entry.op in run.execution.pending:

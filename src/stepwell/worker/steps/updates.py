@@ -36,7 +36,9 @@ def takes_updates(run: LoadedRun) -> bool:
 
 def has_nothing_before(run: LoadedRun) -> bool:
     """Tell whether an update that comes now, of those that the code takes on, is the next thing it is to be told."""
-    return not (run.requests or run.sending or run.deliverable or run.execution.loop.abandoned or run.execution.issued)
+    execution = run.execution
+    untold = execution.loop.abandoned or execution.undoing
+    return not (run.requests or run.sending or run.deliverable or untold or execution.issued)
 
 
 def take_on(run: LoadedRun, name: str, key: str, given: Payload, now: int) -> tuple[UpdateTakenOn, Entry]:
