@@ -154,6 +154,12 @@ def _upper(text: str) -> str:
 
 
 @attrs.define
+class Guarded:
+    shown: int
+    _hidden: int = 0
+
+
+@attrs.define
 class Converted:
     name: str = attrs.field(converter=_upper)
 
@@ -257,6 +263,7 @@ KEPT: list[tuple[Any, Any]] = [
     (Forgetful(1, 2), Forgetful),
     (labelled("there"), Parcel),
     (Converted("a"), Converted),
+    (Guarded(1), Guarded),
     (Packet(3), Packet),
     (Sparse(), Sparse),
     (Sparse(3, ["a"]), Sparse),
@@ -317,6 +324,7 @@ CHANGED: list[tuple[Any, Any, str, str]] = [
     (Stamped("a"), Stamped, "$.number", "comes back as 2 in place of 1"),
     (Forgetful(1).__class__.__new__(Forgetful), Forgetful, "$", "missing required field"),
     (Doubling(3), Doubling, "$.size", "comes back as 12 in place of 6"),
+    ([Guarded(1, hidden=7)], list[Guarded], "$[0]._hidden", "a private attribute of"),
     ({"speed": 3, "more": 1}, Options, "$", "has the key 'more'"),
     (Point(1, (2,)), Point, "$[1]", "is a tuple, and comes back as a list"),
     ({1: "a", "1": "b"}, Any, "$", "has the keys 1 and '1', which are the same text in JSON"),

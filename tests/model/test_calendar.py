@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stepwell.errors import InvalidArgument
 from stepwell.model.calendar import Calendar
-from stepwell.model.calendar_spec import CalendarSpec, Interval
+from stepwell.model.calendar_spec import CalendarSpec, Interval, Repeated
 from stepwell.model.clock import MICROSECONDS, datetime_of, microseconds_of
 from stepwell.model.cron import cron_of
 from stepwell.model.schedule import TickKind, run_id_of, tick_of
@@ -198,6 +198,14 @@ def test_a_time_that_a_clock_shows_twice_is_taken_once_unless_both_are_asked_for
     assert ticks_of(CalendarSpec(crons=(cron,), zone=zone, repeated="both"), *between) == first + last
 
 
+@pytest.mark.parametrize(("repeated", "day"), [("last", "2026-10-25"), ("both", "2026-10-25"), ("first", "2026-10-26")])
+def test_who_looks_during_the_repeated_hour_finds_what_comes_again_in_it(repeated: Repeated, day: str) -> None:
+    spec = CalendarSpec(crons=("30 2 * * *",), zone=BERLIN, repeated=repeated)
+    tick = Calendar(spec).next_after(at("2026-10-25T02:35+02:00"))
+    assert tick is not None
+    assert shown([tick], BERLIN) == [f"{day}T02:30:00+01:00"]
+
+
 @pytest.mark.parametrize(
     ("zone", "between"),
     [
@@ -276,6 +284,12 @@ def test_several_crons_and_intervals_tick_together_and_a_moment_of_two_is_one_ti
     ]
 
 
+def test_two_sources_tick_both() -> None:
+    spec = CalendarSpec(crons=("0 12 * * *", "30 12 * * *"))
+    ticks = ticks_of(spec, "2026-01-01T12:00+00:00", "2026-01-01T13:00+00:00")
+    assert ticks == ["2026-01-01T12:00:00+00:00", "2026-01-01T12:30:00+00:00"]
+
+
 def test_an_interval_counts_from_the_epoch_and_is_put_off_by_its_phase() -> None:
     spec = CalendarSpec(intervals=(Interval(3_600 * MICROSECONDS, 300 * MICROSECONDS),), zone=BERLIN)
     ticks = ticks_of(spec, "2026-03-29T00:00+00:00", "2026-03-29T03:00+00:00")
@@ -315,6 +329,13 @@ def test_so_many_excluded_ticks_are_passed_over_and_no_more(
     spec = CalendarSpec(crons=("0 9 * * *",), excluded=("0 9 2-4 1 *",))
     tick = Calendar(spec).next_after(at("2026-01-01T09:00+00:00"))
     assert (None if tick is None else shown([tick], "UTC")[0]) == found
+
+
+def test_those_that_are_passed_over_are_counted_anew_from_each_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stepwell.model.calendar._MAX_EXCLUDED", 2)
+    spec = CalendarSpec(crons=("0 9 * * *",), excluded=("0 9 2-3,5-7 1 *",))
+    ticks = Calendar(spec).some_after(at("2026-01-01T08:00+00:00"), 5)
+    assert [tick[:10] for tick in shown(ticks, "UTC")] == ["2026-01-01", "2026-01-04"]
 
 
 def test_an_excluded_minute_is_passed_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

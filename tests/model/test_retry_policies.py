@@ -41,6 +41,10 @@ def test_a_delay_is_never_shorter_than_it_was_asked_for(policy: Retry, expected:
     assert delays(policy, 3) == expected
 
 
+def test_one_attempt_is_a_policy_as_well() -> None:
+    assert delays(Retry(attempts=1, delay=1), 1) == [None]
+
+
 @pytest.mark.parametrize(("delay", "expected"), [(0.5, 300.0), (2, 600.0), (0, 0.0)])
 def test_a_delay_that_grew_beyond_every_number_is_the_longest_one_and_none_stays_none(
     delay: float, expected: float

@@ -130,6 +130,8 @@ def _habit(owner: Any, field: str) -> str:
     """Return what it is about the class of an object that may change a field."""
     cls = class_of(owner)
     name = type_name(cls)
+    if field.startswith("_") and hasattr(cls, "__attrs_attrs__"):
+        return f"it is a private attribute of {name}, which is not written"
     if not is_pydantic_model(cls):
         return f"{name} changes it when it is made (`__post_init__`, a converter), or does not write it"
     if field in cls.__private_attributes__:

@@ -437,7 +437,9 @@ def _is_its_fields(cls: Any) -> bool:
     if settings is not None:
         return (settings.frozen or cls.__setattr__ is object.__setattr__) and not hasattr(cls, "__post_init__")
     hooks = ("__attrs_pre_init__", "__attrs_post_init__")
-    plain = all(field.converter is None and field.validator is None for field in cls.__attrs_attrs__)
+    fields = cls.__attrs_attrs__
+    plain = all(field.converter is None and field.validator is None for field in fields)
+    plain = plain and not any(field.name.startswith("_") for field in fields)  # those msgspec does not write
     return plain and cls.__setattr__ is object.__setattr__ and not any(hasattr(cls, hook) for hook in hooks)
 
 
