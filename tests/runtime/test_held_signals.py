@@ -71,6 +71,43 @@ def test_handlers_are_called_after_the_turn_all_of_them_and_stay_installed() -> 
     assert _called == ["notes"]
 
 
+def test_a_handler_that_was_installed_a_moment_ago_waits_for_the_end_of_the_turn_as_well() -> None:
+    held = HeldSignals(lambda: None)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    with turn(held):
+        pass
+    signal.signal(signal.SIGUSR1, lambda *_: _called.append("new"))
+    with turn(held):
+        signal.raise_signal(signal.SIGUSR1)
+        _called.append("the turn is over")
+    assert _called == ["the turn is over", "new"]
+
+
+@pytest.mark.parametrize(
+    ("number", "handler"),
+    [
+        (signal.SIGUSR1, signal.SIG_IGN),
+        (signal.SIGUSR2, signal.SIG_IGN),
+        (signal.SIGURG, signal.SIG_DFL),  # which does nothing either
+    ],
+)
+def test_a_handler_that_was_taken_away_a_moment_ago_is_not_called(
+    number: signal.Signals, handler: signal.Handlers
+) -> None:
+    held = HeldSignals(lambda: None)
+    before = signal.signal(number, lambda *_: _called.append("old"))
+    try:
+        with turn(held):
+            pass
+        signal.signal(number, handler)
+        with turn(held):
+            signal.raise_signal(number)
+        assert _called == []
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
+
+
 def test_what_the_turn_raises_stays_what_it_is() -> None:
     held = HeldSignals(lambda: None)
     with pytest.raises(ValueError, match="of the turn"), turn(held):

@@ -23,12 +23,15 @@ from stepwell.model.steady import monotonic
 _PATIENCE_SECONDS: Final = 1.0
 #: How often it is looked which signals have handlers, in seconds: a look takes 30 us.
 _LOOK_SECONDS: Final = 1.0
+#: Those of which programs change the handlers: at each turn it is looked whether they did, which takes 0.5 us.
+_WATCHED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGUSR1)
 
 #: The signals that ask a program to end.
 _ENDING: Final = frozenset({signal.SIGINT, signal.SIGTERM})
 
 #: `signal.signal` without its enumerations, which cost 2 us a call.
 _set_handler: Final[Callable[[int, Any], Any]] = import_module("_signal").signal
+_get_handler: Final[Callable[[int], Any]] = import_module("_signal").getsignal
 #: asyncio's own handler does nothing: the loop hears of the signal in another way.
 _HARMLESS: Final = ("asyncio.unix_events", "_sighandler_noop")
 
@@ -40,6 +43,7 @@ class HeldSignals:
         self._cut_off = cut_off
         self._is_main = threading.get_ident() == threading.main_thread().ident
         self._look_at = 0.0
+        self._watched: list[Any] = []
         self._handled: list[int] = []
         self._held: list[tuple[int, FrameType | None]] = []
         self._since = 0.0
@@ -51,8 +55,9 @@ class HeldSignals:
         if not self._is_main:
             return
         now = self._since = monotonic()
-        if now >= self._look_at:
-            self._look_at = now + _LOOK_SECONDS
+        watched = list(map(_get_handler, _WATCHED))
+        if now >= self._look_at or watched != self._watched:
+            self._look_at, self._watched = now + _LOOK_SECONDS, watched
             self._handled = _handled()
         for number in self._handled:
             self._originals[number] = _set_handler(number, self._hold)
@@ -69,8 +74,12 @@ class HeldSignals:
     def _call(self) -> None:
         """Call the handlers of the signals that came; where one raises, the others are called all the same."""
         number, frame = self._held.pop(0)
+        handler = self._restored[number]
         try:
-            self._restored[number](number, frame)
+            if callable(handler):
+                handler(number, frame)
+            elif handler == signal.SIG_DFL:  # since the last look
+                signal.raise_signal(number)
         finally:
             if self._held:
                 self._call()
