@@ -260,6 +260,32 @@ def test_a_query_that_never_returns_is_ended(engine: TestEngine) -> None:
     assert run.status == "waiting"
 
 
+_waits_for: list[str] = []
+
+
+@workflow
+async def turns_endless() -> None:
+    @stepwell.query
+    def stage() -> str:
+        return "begun"
+
+    while _waits_for:
+        pass
+    await receive("close")
+
+
+def test_a_query_of_a_run_whose_own_code_never_waits_is_ended(engine: TestEngine) -> None:
+    run = engine.start(turns_endless)
+    engine.idle()
+    _waits_for.append("what never comes")
+    try:
+        with pytest.raises(QueryFailed, match=r"had not come to an end after 0.05 s, at .* in turns_endless"):
+            run.query("stage", timeout=0.05)
+    finally:
+        _waits_for.clear()
+    assert run.query("stage", timeout=None) == "begun"
+
+
 @workflow
 async def stages(fail: bool) -> None:
     stage = "begun"

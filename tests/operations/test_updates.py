@@ -40,6 +40,7 @@ from stepwell import (
     sync,
     workflow,
 )
+from stepwell.runtime import engine_thread
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.store import Outcome, Unit
 from stepwell.testing import TestEngine
@@ -472,6 +473,34 @@ def test_a_validator_that_does_more_than_look_refuses(engine: TestEngine, what: 
     assert [entry.kind for entry in run.journal()] == ["update", "answered"]
     run.send("close")
     assert run.result() == ["nothing"]
+
+
+@workflow
+async def judged_for_ever() -> None:
+    def loops(is_endless: bool) -> None:
+        while is_endless:
+            pass
+
+    @stepwell.update(validate=loops)
+    def see(is_endless: bool) -> str:
+        return f"seen {is_endless}"
+
+    await receive("close")
+
+
+@pytest.mark.parametrize("parked", [False, True], ids=["in memory", "parked"])
+def test_a_validator_that_never_returns_is_ended_and_refuses(
+    database: Path, monkeypatch: pytest.MonkeyPatch, parked: bool
+) -> None:
+    monkeypatch.setattr(engine_thread, "VALIDATOR_SECONDS", 0.5)
+    with Engine(database, max_waiting_in_memory=0 if parked else 1000) as engine:
+        run = engine.start(judged_for_ever)
+        late = r"refuses update 'see': its validator had not come to an end after 0.5 s, at .* in loops"
+        for _ in range(2):
+            with pytest.raises(UpdateRefused, match=late):
+                run.update("see", True, timeout=60)
+        assert run.update("see", False, timeout=60) == "seen False"
+        assert [entry.kind for entry in run.journal()] == ["update", "answered"]
 
 
 def test_a_start_and_its_updates_are_one_commit(database: Path) -> None:

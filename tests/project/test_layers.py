@@ -515,7 +515,7 @@ def test_imports_go_down_only_and_the_pure_modules_stay_pure() -> None:
 HANDED = {
     "TurnLoop its owner: self": "as its `Driver`; the simulator is another one",
     "Watchdog its owner: self._who_turns": "asked by the watchdog's own thread",
-    "Watchdog its owner: self._look_at_clock": "called by the watchdog's own thread",
+    "Watchdog its owner: self._each_second": "called by the watchdog's own thread",
     "StallWatch its owner: self._epoch": "asked by the thread that watches the other workers",
     "StepOutlet its owner: self._said": "called by the threads and loops on which steps execute",
     "StepsEnded its owner: self._steps_finished": "an event, which the turn loop calls when it is its turn",

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from stepwell import Engine, step, workflow
+import stepwell
+from stepwell import Engine, poll_until, receive, step, workflow
 
 _let_go = threading.Event()
 
@@ -65,20 +66,46 @@ async def in_a_step() -> None:
     await busy()
 
 
+def _looks_for_ever(_value: object) -> bool:
+    while not _let_go.is_set():
+        pass
+    return True
+
+
+@step(name="watchdog.polled")
+async def polled() -> int:
+    return 1
+
+
+@workflow(name="watchdog.predicate")
+async def predicate() -> None:
+    await poll_until(polled, until=_looks_for_ever, every=1)
+
+
+@workflow(name="watchdog.validator")
+async def validator() -> None:
+    @stepwell.update(validate=_looks_for_ever)
+    def see(_value: int) -> None: ...
+
+    await receive("close", timeout=0.1)
+
+
 @pytest.mark.parametrize(
     ("flow", "named"),
     [
         (plain, "the workflow code at .*test_watchdog.py:\\d+ in plain"),
         (coroutine, "run 'busy'"),
         (in_a_step, "step 'watchdog.step' of run 'busy'"),
+        (predicate, "step 'watchdog.polled' of run 'busy'"),
+        (validator, "run 'busy'"),
     ],
-    ids=["def workflow", "async workflow", "async step"],
+    ids=["def workflow", "async workflow", "async step", "predicate", "validator"],
 )
 def test_code_that_keeps_the_thread_is_named_and_closing_does_not_wait_for_it(
     database: Path, heard: Heard, flow: Callable[[], object], named: str
 ) -> None:
     engine = Engine(database)
-    engine.start(flow, id="busy")
+    engine.start(flow, id="busy", updates=[("see", [1], "1")] if flow is validator else ())
     assert heard.came.wait(60)
     began = time.monotonic()
     engine.close(timeout=0.1)

@@ -43,11 +43,10 @@ from stepwell.api.reading.bulk import BULK_LOOK_SECONDS, BulkInfo
 from stepwell.api.reading.promise_views import PromiseInfo
 from stepwell.api.reading.read_service import ReadService
 from stepwell.api.reading.views import WorkerInfo, to_datetime
-from stepwell.api.session import in_transaction
+from stepwell.api.session import closing_seconds, in_transaction
 from stepwell.definitions.definition import Workflow
 from stepwell.definitions.queues import Limit, Queue
 from stepwell.definitions.start_options import shows_options
-from stepwell.model.clock import to_seconds
 from stepwell.model.lifecycle import Status
 from stepwell.replay.source_location import executing_at
 from stepwell.runtime.lock_watch import acquire_from_loop
@@ -96,9 +95,9 @@ class AsyncEngine(LoopCaller, AsyncStarter, AsyncScheduling["AsyncRun[Any]"]):
         self._block.leave()
         await self.close()
 
-    async def close(self, timeout: float | timedelta = CLOSE_TIMEOUT_SECONDS) -> None:
+    async def close(self, timeout: float | timedelta | None = CLOSE_TIMEOUT_SECONDS) -> None:
         """Stop, giving steps under way `timeout` to end; see `stepwell.Engine.close`."""
-        await self._session.close(to_seconds(timeout, "timeout of close()"))
+        await self._session.close(closing_seconds(timeout))
 
     def _caller(self) -> LoopCaller:
         return self

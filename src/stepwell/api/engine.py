@@ -95,10 +95,11 @@ class Engine(Scheduling, Starter):
         self._block.leave()
         self.close()
 
-    def close(self, timeout: float | timedelta = CLOSE_TIMEOUT_SECONDS) -> None:
-        """Stop: take no more work, give steps under way `timeout` (seconds or a timedelta) to end, and close the file.
+    def close(self, timeout: float | timedelta | None = CLOSE_TIMEOUT_SECONDS) -> None:
+        """Stop: take no more work, give steps under way `timeout` to end, and close the file.
 
-        Steps that need longer are cancelled, or, in threads, abandoned; they are executed again by the next engine.
+        `timeout` is seconds or a timedelta, or None: as long as they need. Steps that need longer are cancelled, or, in
+        threads, abandoned; they are executed again by the next engine.
         A transaction of this engine that is open then is named in the log, and rolled back.
         Runs that have not ended go on with the next engine. Calling it again does nothing.
         """

@@ -43,6 +43,7 @@ from stepwell.importing import without_collector
 from stepwell.model.acts import Actor
 from stepwell.model.clock import Clock, to_seconds
 from stepwell.model.names import check_id
+from stepwell.model.retry import MAX_DURATION_SECONDS
 from stepwell.model.run import RunRecord
 from stepwell.runtime.engine_thread import EngineThread
 from stepwell.runtime.serving.requests import StartRun
@@ -202,7 +203,7 @@ class Session:
         return Querying(self.store.reads, self.codec, self.store.location)
 
     def query_run(
-        self, run_id: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, seconds: float
+        self, run_id: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, seconds: float | None
     ) -> Any:
         """Ask a run; see `stepwell.Run.query`."""
         record = self.reads.record(run_id)
@@ -261,13 +262,18 @@ class Session:
         for event in events:
             self.engine_thread.post(event)
 
-    def close(self, timeout: float | timedelta) -> None:
+    def close(self, timeout: float | timedelta | None) -> None:
         """Close the engine; see `stepwell.Engine.close`."""
         if os.getpid() != self._pid:
             return
         check_outside_of_runs()
-        self.engine_thread.close(to_seconds(timeout, "timeout of close()"))
+        self.engine_thread.close(closing_seconds(timeout))
         _open_threads.discard(self.engine_thread)
+
+
+def closing_seconds(timeout: float | timedelta | None) -> float:
+    """Return how long steps under way have to end when an engine closes: for None, as long as they need."""
+    return MAX_DURATION_SECONDS if timeout is None else to_seconds(timeout, "timeout of close()")
 
 
 def check_outside_of_runs() -> None:

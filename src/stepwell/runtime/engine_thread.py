@@ -34,6 +34,7 @@ from stepwell.runtime.retention import Retention
 from stepwell.runtime.serving.requests import FromStep, Request
 from stepwell.runtime.stalls import StallWatch
 from stepwell.runtime.step_outlet import StepOutlet
+from stepwell.runtime.time_bound import VALIDATOR_SECONDS, StandingBound
 from stepwell.runtime.tokens import new_token
 from stepwell.runtime.turn import TurnLoop
 from stepwell.runtime.wake_ups import WakeUps
@@ -113,6 +114,8 @@ class EngineThread:
             tokens=new_token,
         )
         self.worker = self.turn_loop.worker
+        self._validators = StandingBound(VALIDATOR_SECONDS)
+        self.worker.runs.bounded = self._validators.bounded
         if clock.seconds_until(clock.now()) is not None:
             self.worker.scheduler.start_spread = _START_SPREAD_MICROSECONDS
         self.waiters = self.turn_loop.waiters
@@ -133,7 +136,7 @@ class EngineThread:
         if step_loop is not None:
             self.in_line = InLineTurns(self.turn_loop, clock, self.steps, self.turns, self._wake_ups, step_loop)
         turns = frozenset({EngineThread._pump.__code__, InLineTurns.pump.__code__})
-        self._watchdog = Watchdog(self._who_turns, turns, self._look_at_clock)
+        self._watchdog = Watchdog(self._who_turns, turns, self._each_second)
         self._stalls: StallWatch | None = None
         if stall_limit_seconds is not None:
             why = f"it had not answered for {stall_limit_seconds:g} s"
@@ -252,6 +255,10 @@ class EngineThread:
     def failed(self) -> None:
         """Let go of everything soon, outside of the turn that failed."""
         self.own_loop.soon(self._let_go)
+
+    def _each_second(self) -> None:
+        self._look_at_clock()
+        self._validators.look()
 
     def _look_at_clock(self) -> None:
         """See how far engine time is from the wall clock, which somebody may set at any time."""

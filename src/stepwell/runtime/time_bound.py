@@ -2,8 +2,8 @@
 
 Nothing that Python has ends a function that does not return. So a second thread waits until its time is up, and then
 has the interpreter raise an exception in the first one, between two instructions of whatever that executes. That is
-done only where the code belongs to nobody: a copy of a run that answers a query. A call into C is not interrupted, but
-what comes after it is.
+done only where no journal knows of the code: in a copy of a run, and in the validator of an update. A call into C is
+not interrupted, but what comes after it is.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
-from stepwell.errors import QueryFailed
+from stepwell.errors import QueryFailed, StepwellError
+from stepwell.model.steady import monotonic
 from stepwell.replay.source_location import is_users
 
+#: How long the validator of an update may take.
+VALIDATOR_SECONDS: Final = 10.0
 #: Code that swallows the exception is given it again, after so many seconds.
 _AGAIN_SECONDS: Final = 0.05
 
@@ -31,6 +34,7 @@ class _Bound:
 
     def __init__(self, seconds: float) -> None:
         self.place = ""
+        self.is_up = False  # then no answer counts: the code of a copy may have taken the end for a failure of its own
         self._seconds = seconds
         self._whose = threading.get_ident()
         self._has_ended = threading.Event()
@@ -45,31 +49,96 @@ class _Bound:
                 if self._has_ended.is_set():
                     return
                 self.place = self.place or _users_place(self._whose)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ctypes.c_ulong(self._whose), ctypes.py_object(_TimeIsUpError)
-                )
+                self.is_up = True
+                _raise_in(self._whose)
             wait = _AGAIN_SECONDS
 
     def end(self) -> None:
         """Let the code that follows be; what was sent and has not arrived is taken back."""
         with self._lock:
             self._has_ended.set()
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._whose), None)
+            _take_back(self._whose)
 
 
 @contextmanager
-def time_bound(seconds: float, what: str) -> Generator[None]:
+def time_bound(seconds: float | None, what: str) -> Generator[None]:
     """Have the code of the block raise `QueryFailed` where it executes for longer than `seconds`; `what` names it."""
+    if seconds is None:
+        yield
+        return
     bound = _Bound(seconds)
     try:
         try:
             yield
         finally:
             bound.end()
-    except _TimeIsUpError:
+    except (_TimeIsUpError, Exception):
         bound.end()  # where it came in the midst of that
-        place = f", at {bound.place}" if bound.place else ""
-        raise QueryFailed(f"{what} had not come to an end after {seconds:g} s{place}") from None
+        if not bound.is_up:
+            raise
+    if bound.is_up:
+        raise QueryFailed(_late(what, seconds, bound.place))
+
+
+class StandingBound:
+    """Bounds the time of functions that are called one after another, on whichever thread: a validator's, so far.
+
+    Such a function is over after some microseconds, which a thread of its own for each would multiply. So a thread that
+    is there anyway calls `look` from time to time, and what takes too long is ended as late as that.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._lock = threading.Lock()  # held while the exception is sent: none comes after `_end`
+        self._whose: int | None = None
+        self._since = 0.0
+        self._place = ""
+
+    def bounded(self, what: str, function: Callable[..., object]) -> Callable[..., object]:
+        """Return a function that calls `function`, and raises `StepwellError` where that takes too long."""
+
+        def within(*args: Any, **kwargs: Any) -> object:
+            # The exception comes in here, or in what is called from here, and nowhere in the engine's own frames.
+            try:
+                try:
+                    self._begin()
+                    return function(*args, **kwargs)
+                finally:
+                    self._end()
+            except _TimeIsUpError:
+                self._end()  # where it came in the midst of that
+                raise StepwellError(_late(what, self.seconds, self._place)) from None
+
+        return within
+
+    def look(self) -> None:
+        """End what has taken too long; from a thread that calls no such function."""
+        with self._lock:
+            if self._whose is not None and monotonic() - self._since >= self.seconds:
+                self._place = self._place or _users_place(self._whose)
+                _raise_in(self._whose)
+
+    def _begin(self) -> None:
+        self._since, self._place = monotonic(), ""
+        self._whose = threading.get_ident()
+
+    def _end(self) -> None:
+        with self._lock:
+            if self._whose is not None:
+                _take_back(self._whose)
+            self._whose = None
+
+
+def _raise_in(thread: int) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_TimeIsUpError))
+
+
+def _take_back(thread: int) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)
+
+
+def _late(what: str, seconds: float, place: str) -> str:
+    return f"{what} had not come to an end after {seconds:g} s" + (f", at {place}" if place else "")
 
 
 def _users_place(thread: int) -> str:

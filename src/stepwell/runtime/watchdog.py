@@ -34,7 +34,8 @@ OWN_WORK: Final = (
 _SHOWN_FRAMES: Final = 8
 
 _CALLBACK: Final = asyncio.Handle._run.__code__
-_DRAIN: Final = DeterministicLoop.drain.__code__
+#: What calls code of a run: its tasks, and a validator of its updates.
+_OF_A_RUN: Final = (DeterministicLoop.drain.__code__, DeterministicLoop.call.__code__)
 
 
 class _Seen(msgspec.Struct, frozen=True):
@@ -127,7 +128,7 @@ class Watchdog:
 
 def _whose(frame: FrameType) -> str:
     """Return on whose behalf a frame of the engine calls code; empty where it does not say."""
-    if frame.f_code is _DRAIN:
+    if frame.f_code in _OF_A_RUN:
         return f"run {frame.f_locals['self'].run.run_id!r}"
     attempts = frame.f_locals.get("attempts")
     if isinstance(attempts, StepCall):

@@ -56,7 +56,7 @@ class TestEngine(Engine):
         """The ids of the runs that are in memory; exact only while the engine is idle."""
         return frozenset(run.id for run in list(self._session.engine_thread.worker.memory.runs.values()))
 
-    def idle(self, timeout: float | timedelta = IDLE_TIMEOUT_SECONDS) -> Self:
+    def idle(self, timeout: float | timedelta | None = IDLE_TIMEOUT_SECONDS) -> Self:
         """Wait until the engine has nothing to do: no step under way, nothing due. Return the engine.
 
         Raises `TimeoutError`, naming the steps under way, after `timeout` (real seconds or a timedelta).
@@ -64,7 +64,7 @@ class TestEngine(Engine):
         self._idle(timeout)
         return self
 
-    def _idle(self, timeout: float | timedelta) -> int | None:
+    def _idle(self, timeout: float | timedelta | None) -> int | None:
         engine_thread = self._session.engine_thread
         try:
             due: int | None = self._wait("the engine is not idle", timeout, WaitForIdle())
@@ -74,11 +74,11 @@ class TestEngine(Engine):
                 for attempts in engine_thread.steps.under_way()
             ]
             under_way = ", ".join(steps) or "none"
-            seconds = to_seconds(timeout, "timeout")
-            raise TimeoutError(f"the engine is not idle after {seconds:g} s; steps under way: {under_way}") from None
+            seconds = "" if timeout is None else f" after {to_seconds(timeout, 'timeout'):g} s"
+            raise TimeoutError(f"the engine is not idle{seconds}; steps under way: {under_way}") from None
         return due
 
-    def advance(self, duration: float | timedelta, *, timeout: float | timedelta = IDLE_TIMEOUT_SECONDS) -> None:
+    def advance(self, duration: float | timedelta, *, timeout: float | timedelta | None = IDLE_TIMEOUT_SECONDS) -> None:
         """Let `duration` (seconds or a timedelta) pass, stopping wherever something is due until that is done.
 
         A run that sleeps a day ten times has ended after ``advance(timedelta(days=10))``. `timeout` as in `idle`, for

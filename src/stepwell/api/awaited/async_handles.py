@@ -178,15 +178,15 @@ class AsyncQueueHandle:
         """Return the facts about the queue as they are now; raises `QueueNotFound`."""
         return await self._engine._read(ReadService.queue, self.name)
 
-    async def pause(self, *, reason: str | None = None, by: str | None = None) -> None:
+    async def pause(self, reason: str | None = None, *, by: str | None = None) -> None:
         """Pause the queue: nothing starts from it until `unpause`. Runs under way go on."""
         await self._engine._ask((await self._engine._ready()).requests.pause_queue(self.name, True, by, reason))
 
-    async def unpause(self, *, reason: str | None = None, by: str | None = None) -> None:
+    async def unpause(self, reason: str | None = None, *, by: str | None = None) -> None:
         """Let waiting runs start again."""
         await self._engine._ask((await self._engine._ready()).requests.pause_queue(self.name, False, by, reason))
 
-    async def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
+    async def resume(self, reason: str | None = None, *, by: str | None = None) -> None:
         """Do the same as `unpause`, which had this name."""
         await self.unpause(reason=reason, by=by)
 
@@ -257,7 +257,7 @@ class AsyncRun(AsyncTalking, AsyncStreaming, AsyncRepairs, Generic[T]):
         requests = (await self._engine._ready()).requests
         return cast("bool", await self._engine._ask(requests.cancel(self.id, by, reason)))
 
-    async def retry(self, *, reason: str | None = None, by: str | None = None) -> None:
+    async def retry(self, reason: str | None = None, *, by: str | None = None) -> None:
         """Bring a run back that failed or was cancelled; see `stepwell.Run.retry`."""
         await self._engine._ask((await self._engine._ready()).requests.retry(self.id, by, reason))
 
@@ -275,7 +275,7 @@ class AsyncRun(AsyncTalking, AsyncStreaming, AsyncRepairs, Generic[T]):
         requests = (await self._engine._ready()).requests
         await self._engine._ask(requests.describe(self.id, attributes, tags, remove_tags, note, by))
 
-    async def terminate(self, *, reason: str | None = None, by: str | None = None) -> None:
+    async def terminate(self, reason: str | None = None, *, by: str | None = None) -> None:
         """End the run at once, without its code; see `stepwell.Run.terminate`."""
         await self._engine._ask((await self._engine._ready()).requests.terminate(self.id, by, reason))
 
@@ -285,19 +285,19 @@ class AsyncRun(AsyncTalking, AsyncStreaming, AsyncRepairs, Generic[T]):
         """Change when the run begins to wait for its turn in its queue; see `stepwell.Run.reschedule`."""
         await self._engine._ask((await self._engine._ready()).requests.reschedule(self.id, delay, by, reason))
 
-    async def delete(self, *, reason: str | None = None, by: str | None = None) -> None:
+    async def delete(self, reason: str | None = None, *, by: str | None = None) -> None:
         """Delete the run, which has ended or not begun; see `stepwell.Run.delete`."""
         await self._engine._ask((await self._engine._ready()).requests.delete(self.id, by, reason))
 
-    async def pause(self, *, children: bool = False, reason: str | None = None, by: str | None = None) -> None:
+    async def pause(self, reason: str | None = None, *, children: bool = False, by: str | None = None) -> None:
         """Pause the run; see `stepwell.Run.pause`."""
         await self._engine._ask((await self._engine._ready()).requests.pause(self.id, True, children, by, reason))
 
-    async def unpause(self, *, children: bool = False, reason: str | None = None, by: str | None = None) -> None:
+    async def unpause(self, reason: str | None = None, *, children: bool = False, by: str | None = None) -> None:
         """Let a paused run go on; see `stepwell.Run.unpause`."""
         await self._engine._ask((await self._engine._ready()).requests.pause(self.id, False, children, by, reason))
 
-    async def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
+    async def resume(self, reason: str | None = None, *, by: str | None = None) -> None:
         """Try a halted run again; see `stepwell.Run.resume`."""
         await self._engine._ask((await self._engine._ready()).requests.resume(self.id, by, reason))
 

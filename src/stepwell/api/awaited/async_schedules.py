@@ -125,15 +125,15 @@ class AsyncScheduleHandle(Generic[R]):
         """Return the facts about it; see `stepwell.ScheduleHandle.info`."""
         return await self._engine._read(ReadService.schedule, self.id)
 
-    async def pause(self, *, note: str | None = None, by: str | None = None) -> None:
+    async def pause(self, note: str | None = None, *, by: str | None = None) -> None:
         """Let no tick start a run until `unpause`; see `stepwell.ScheduleHandle.pause`."""
         await self._engine._ask((await self._engine._ready()).schedules.pause(self.id, True, note, by))
 
-    async def unpause(self, *, note: str | None = None, by: str | None = None) -> None:
+    async def unpause(self, note: str | None = None, *, by: str | None = None) -> None:
         """Let it go on with its next tick; see `stepwell.ScheduleHandle.unpause`."""
         await self._engine._ask((await self._engine._ready()).schedules.pause(self.id, False, note, by))
 
-    async def trigger(self, *, note: str | None = None, by: str | None = None) -> R:
+    async def trigger(self, note: str | None = None, *, by: str | None = None) -> R:
         """Start a run now and return its handle; see `stepwell.ScheduleHandle.trigger`."""
         run_id = await self._engine._ask((await self._engine._ready()).schedules.trigger(self.id, note, by))
         return await self._engine.get(run_id)

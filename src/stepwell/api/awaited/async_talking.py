@@ -28,10 +28,10 @@ class AsyncTalking:
         /,
         *args: Any,
         kwargs: Mapping[str, Any] | None = None,
-        timeout: float | timedelta = QUERY_SECONDS,
+        timeout: float | timedelta | None = QUERY_SECONDS,
     ) -> Any:
         """Return what the run answers to a query, asked in a thread; see `stepwell.Run.query`."""
-        seconds = to_seconds(timeout, "timeout")
+        seconds = None if timeout is None else to_seconds(timeout, "timeout")
         session = await self._engine._ready()
         session.check_usable()
         return await self._engine._read(lambda _: session.query_run(self.id, name, args, kwargs, seconds))

@@ -211,15 +211,15 @@ class QueueHandle:
         """Return the facts about the queue as they are now; raises `QueueNotFound`."""
         return self._engine._session.reads.queue(self.name)
 
-    def pause(self, *, reason: str | None = None, by: str | None = None) -> None:
+    def pause(self, reason: str | None = None, *, by: str | None = None) -> None:
         """Pause the queue: nothing starts until `unpause`. Runs under way go on. `reason`, `by`: as in `Run.retry`."""
         self._engine._ask(self._engine._session.requests.pause_queue(self.name, True, by, reason))
 
-    def unpause(self, *, reason: str | None = None, by: str | None = None) -> None:
+    def unpause(self, reason: str | None = None, *, by: str | None = None) -> None:
         """Let waiting runs start again."""
         self._engine._ask(self._engine._session.requests.pause_queue(self.name, False, by, reason))
 
-    def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
+    def resume(self, reason: str | None = None, *, by: str | None = None) -> None:
         """Do the same as `unpause`, which had this name."""
         self.unpause(reason=reason, by=by)
 
@@ -296,7 +296,7 @@ class Run(Talking, Streaming, Repairs, Generic[T]):
         """
         return cast("bool", self._engine._ask(self._engine._session.requests.cancel(self.id, by, reason)))
 
-    def retry(self, *, reason: str | None = None, by: str | None = None) -> None:
+    def retry(self, reason: str | None = None, *, by: str | None = None) -> None:
         """Bring back a run that failed or was cancelled, with the code as it is now; a halted run is resumed.
 
         It goes on from the step that failed, or from where it was when it was cancelled: later entries of its journal
@@ -328,7 +328,7 @@ class Run(Talking, Streaming, Repairs, Generic[T]):
         requests = self._engine._session.requests
         self._engine._ask(requests.describe(self.id, attributes, tags, remove_tags, note, by))
 
-    def terminate(self, *, reason: str | None = None, by: str | None = None) -> None:
+    def terminate(self, reason: str | None = None, *, by: str | None = None) -> None:
         """End the run at once, without executing its code: no `finally` block, no clean-up, no further step.
 
         It is ``cancelled``, even if its worker hangs: what that worker still writes for it is refused. Steps under way
@@ -350,7 +350,7 @@ class Run(Talking, Streaming, Repairs, Generic[T]):
         """
         self._engine._ask(self._engine._session.requests.reschedule(self.id, delay, by, reason))
 
-    def delete(self, *, reason: str | None = None, by: str | None = None) -> None:
+    def delete(self, reason: str | None = None, *, by: str | None = None) -> None:
         """Delete the run, with its journal, messages and values; its id is free again.
 
         The run must have ended, or no worker has begun it: then it leaves its queue in the same commit, its `dedup` key
@@ -360,7 +360,7 @@ class Run(Talking, Streaming, Repairs, Generic[T]):
         """
         self._engine._ask(self._engine._session.requests.delete(self.id, by, reason))
 
-    def pause(self, *, children: bool = False, reason: str | None = None, by: str | None = None) -> None:
+    def pause(self, reason: str | None = None, *, children: bool = False, by: str | None = None) -> None:
         """Pause the run: it starts no step, receives no message, and its timers do not fire, until `unpause`.
 
         Steps under way end, and their results are recorded; then the run is ``paused``. You can read it and send
@@ -370,7 +370,7 @@ class Run(Talking, Streaming, Repairs, Generic[T]):
         """
         self._engine._ask(self._engine._session.requests.pause(self.id, True, children, by, reason))
 
-    def unpause(self, *, children: bool = False, reason: str | None = None, by: str | None = None) -> None:
+    def unpause(self, reason: str | None = None, *, children: bool = False, by: str | None = None) -> None:
         """Let a paused run go on, with the code as it is now; `children`: also the paused runs below it.
 
         Timers that became due meanwhile fire at once. A step whose last attempt had failed (``Retry(then="pause")``) is
@@ -378,7 +378,7 @@ class Run(Talking, Streaming, Repairs, Generic[T]):
         """
         self._engine._ask(self._engine._session.requests.pause(self.id, False, children, by, reason))
 
-    def resume(self, *, reason: str | None = None, by: str | None = None) -> None:
+    def resume(self, reason: str | None = None, *, by: str | None = None) -> None:
         """Try a halted run again, with the code as it is now; a waiting run that is not in memory is replayed.
 
         For a pending or running run it does nothing. `reason` and `by` as in `retry`. Raises `RunEnded` for a run that

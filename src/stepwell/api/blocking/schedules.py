@@ -141,15 +141,15 @@ class ScheduleHandle:
         """Return the facts about the schedule as they are now, with its next ten ticks and its last ten."""
         return self._engine._session.reads.schedule(self.id)
 
-    def pause(self, *, note: str | None = None, by: str | None = None) -> None:
+    def pause(self, note: str | None = None, *, by: str | None = None) -> None:
         """Let no tick start a run until `unpause`; runs under way go on. `note` says why, for people."""
         self._engine._ask(self._engine._session.schedules.pause(self.id, True, note, by))
 
-    def unpause(self, *, note: str | None = None, by: str | None = None) -> None:
+    def unpause(self, note: str | None = None, *, by: str | None = None) -> None:
         """Let it go on with its next tick; the ticks during the pause are left out (see `backfill`)."""
         self._engine._ask(self._engine._session.schedules.pause(self.id, False, note, by))
 
-    def trigger(self, *, note: str | None = None, by: str | None = None) -> Run[Any]:
+    def trigger(self, note: str | None = None, *, by: str | None = None) -> Run[Any]:
         """Start a run now, whatever else is under way, even while the schedule is paused; return its handle."""
         run_id = self._engine._ask(self._engine._session.schedules.trigger(self.id, note, by))
         session = self._engine._session

@@ -43,19 +43,20 @@ class Talking:
         /,
         *args: Any,
         kwargs: Mapping[str, Any] | None = None,
-        timeout: float | timedelta = QUERY_SECONDS,
+        timeout: float | timedelta | None = QUERY_SECONDS,
     ) -> Any:
         """Return what the run answers to a query, which its code has registered with `stepwell.query`.
 
         The answer is of a copy of the run, made here from what is committed of it: so it can be asked whatever its
         state is, ended as well, and whichever process has it; the code of its workflow must be in this one. Nothing is
-        written, and no step starts. `timeout` bounds the time of the handler, in seconds or a timedelta.
+        written, and no step starts. `timeout` bounds the time of that, in seconds or a timedelta; None does not.
 
         Raises what the handler raises; `HandlerNotFound` where the run has no such query; `QueryFailed` where its code
         is not here, or does not fit its journal, and where the handler calls a step, waits, or does not come to an end;
         `DefinitionError` and `SerializationError` for arguments that do not fit; `RunNotFound`.
         """
-        return self._engine._session.query_run(self.id, name, args, kwargs, to_seconds(timeout, "timeout"))
+        seconds = None if timeout is None else to_seconds(timeout, "timeout")
+        return self._engine._session.query_run(self.id, name, args, kwargs, seconds)
 
     @overload
     def update(

@@ -39,7 +39,7 @@ class Querying:
         name: str,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any] | None,
-        seconds: float,
+        seconds: float | None,
     ) -> Any:
         """Ask a run, whose workflow is None where this process does not have it; see `stepwell.Run.query`."""
         run_id = record.id

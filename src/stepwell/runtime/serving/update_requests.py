@@ -54,7 +54,7 @@ class UpdateRequests:
 
     def _refusal(self, run: LoadedRun, request: UpdateRun) -> Exception | None:
         name = request.message.name[len(MARK) :]
-        return refusal(self._worker.codec, run.execution, name, request.message.value)
+        return refusal(self._worker.runs, run.execution, name, request.message.value)
 
     # --- as it comes -------------------------------------------------------------------------------------------------
 

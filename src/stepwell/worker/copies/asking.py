@@ -32,7 +32,8 @@ from stepwell.worker.copies.throwaway import Throwaway
 
 T = TypeVar("T")
 
-#: Within which a handler executes: it raises in the midst of code that does not come to an end; given what that is.
+#: Within which a run is replayed and a handler executes: it raises in the midst of code that does not come to an end.
+#: Given what that is.
 Bound: TypeAlias = Callable[[str], AbstractContextManager[None]]
 
 
@@ -96,12 +97,13 @@ class Asker:
         Raises what its handler raises, and `HandlerNotFound`, `QueryFailed`, `SerializationError`, `DefinitionError`.
         """
         thread, run_id = LoopThread(), snapshot.record.id
-        with thread.entered(), self._copies.replayed(snapshot, definition, thread) as execution:
+        asked, copies = f"query {name!r} of run {run_id!r}", self._copies
+        with thread.entered(), bound(asked), copies.replayed(snapshot, definition, thread) as execution:
             handler = self._handler(execution, name)
             where = f"the arguments of query {name!r} of run {run_id!r}"
             args, kwargs = self._codec.decode_arguments(given, handler.signature, where)
             handler.signature.bind_check(args, kwargs)
-            value = self._answer(execution, handler, args, kwargs, bound)
+            value = self._answer(execution, asked, handler, args, kwargs)
             what = f"the answer of run {run_id!r} to query {name!r}"
             return self._codec.converter(handler.signature.return_annotation).roundtrip(value, what)[1]
 
@@ -114,8 +116,8 @@ class Asker:
             raise HandlerNotFound(none_of_name(execution.run_id, "query", name, handlers))
         return found
 
-    def _answer(self, execution: AskedExecution, handler: Handler, args: Any, kwargs: Any, bound: Bound) -> Any:
-        execution.asked = f"query {handler.name!r} of run {execution.run_id!r}"
+    def _answer(self, execution: AskedExecution, asked: str, handler: Handler, args: Any, kwargs: Any) -> Any:
+        execution.asked = asked
         execution.replaying = True  # so its log is silent
         execution.stopped = False
         loop = execution.loop
@@ -123,10 +125,9 @@ class Asker:
         task = loop.create_task(_called(handler.function, args, kwargs), name=execution.asked, context=Context())
         of_task: Any = asyncio.Task  # its methods: see `stepwell.replay.tasks.is_done`
         # What the run's own code could still do comes after that, and none of it matters.
-        with bound(execution.asked):
-            loop.drain()
-            if is_done(task) and execution.tried is None:
-                return of_task.result(task)
+        loop.drain()
+        if is_done(task) and execution.tried is None:
+            return of_task.result(task)
         raise execution.tried or QueryFailed(
             f"{execution.asked} does not come to an end: it waits for something. A query can read, but not wait"
         )

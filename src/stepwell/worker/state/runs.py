@@ -46,6 +46,11 @@ class Capacity(msgspec.Struct, frozen=True):
     entries: int = MAX_JOURNAL_ENTRIES
 
 
+def unbounded(_what: str, function: Callable[..., object]) -> Callable[..., object]:
+    """Return the function as it is: a worker that has no second thread cannot end code that goes on for too long."""
+    return function
+
+
 def no_tokens() -> NoReturn:
     """Refuse to make a token: a worker that executes code which asks for some is given a source of chance."""
     raise StepwellError("this worker was given no source of tokens, so its runs can promise nothing")
@@ -82,6 +87,8 @@ class Runs:
         self.tokens = tokens
         #: What is started where a run fails or is halted whose workflow says nothing of that.
         self.on_failure: Workflow[..., Any] | None = None
+        #: Bounds the time of a function, given what that is; see `stepwell.runtime.time_bound`.
+        self.bounded: Callable[[str, Callable[..., object]], Callable[..., object]] = unbounded
         self.loops = LoopThread()
         self.memory = RunCache()
         self.batch = CommitBatch()

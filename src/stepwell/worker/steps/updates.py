@@ -15,7 +15,6 @@ from stepwell.model.updates import MARK, UPDATE
 from stepwell.replay.execution import Execution
 from stepwell.replay.handlers import none_of_name
 from stepwell.store.changes import MessageTaken, UpdateAnswered, UpdateTakenOn
-from stepwell.values.codec import Codec
 from stepwell.worker.state.facts import UpdateEnded
 from stepwell.worker.state.loaded_run import LoadedRun
 from stepwell.worker.state.runs import Runs
@@ -60,7 +59,7 @@ def next_update(runs: Runs, run: LoadedRun, work: UnitOfWork) -> Entry | None:
 def _admitted(runs: Runs, run: LoadedRun, message: Message, work: UnitOfWork) -> Entry | None:
     """Return the entry by which a run's code is told of an update; None where that is refused, and answered."""
     name, now = message.name[len(MARK) :], runs.now
-    refused = refusal(runs.codec, run.execution, name, message.value)
+    refused = refusal(runs, run.execution, name, message.value)
     if refused is not None:
         failure = runs.codec.encode_failure(refused)
         answered = UpdateAnswered(run.key, now, failure, position=message.position, failed=True)
@@ -71,7 +70,7 @@ def _admitted(runs: Runs, run: LoadedRun, message: Message, work: UnitOfWork) ->
     return Entry(run.key, op, UPDATE, name, 0, now, message.value)
 
 
-def refusal(codec: Codec, execution: Execution, name: str, given: Payload) -> StepwellError | None:
+def refusal(runs: Runs, execution: Execution, name: str, given: Payload) -> StepwellError | None:
     """Return why a run's code does not take on an update now, None where it does; it has not ended."""
     handlers = execution.handlers
     handler = None if handlers is None else handlers.updates.get(name)
@@ -79,14 +78,14 @@ def refusal(codec: Codec, execution: Execution, name: str, given: Payload) -> St
         return HandlerNotFound(none_of_name(execution.run_id, "update", name, handlers))
     try:
         where = f"the arguments of update {name!r} of run {execution.run_id!r}"
-        args, kwargs = codec.decode_arguments(given, handler.signature, where)
+        args, kwargs = runs.codec.decode_arguments(given, handler.signature, where)
         handler.signature.bind_check(args, kwargs)
     except StepwellError as error:
         return error
     if handler.validate is None:
         return None
     try:
-        execution.judge(f"update {name!r}", handler.validate, args, kwargs)
+        execution.judge(f"update {name!r}", runs.bounded("its validator", handler.validate), args, kwargs)
     except BaseException as error:  # noqa: BLE001 - whatever the validator refuses it with; what is let out ends a thread
         text = str(error) if isinstance(error, StepwellError) else f"{type(error).__name__}: {error}"
         refused = UpdateRefused(f"run {execution.run_id!r} refuses update {name!r}: {text}")
