@@ -67,6 +67,27 @@ def test_every_page_is_whole_and_accessible(chromium: Browser, site: Served, loo
         assert opened.faults == []
 
 
+@pytest.mark.parametrize("typed", ["", "qu", "order-10", "nothing is called this"])
+def test_the_palette_is_accessible_and_says_what_is_chosen(opened: Window, typed: str) -> None:
+    page = opened.open("/run?id=order-1003")
+    page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    page.keyboard.press("Control+k")
+    page.keyboard.type(typed)
+    box = page.get_by_role("dialog").get_by_role("combobox")
+    if typed.startswith("nothing"):
+        expect(page.get_by_role("status").filter(has_text="Nothing has that name")).to_be_visible()
+        assert box.get_attribute("aria-activedescendant") is None
+    else:
+        offered = page.get_by_role("dialog").get_by_role("option")
+        expect(offered.first).to_be_visible()
+        page.keyboard.press("ArrowDown")
+        chosen = page.locator('dialog [aria-selected="true"]')
+        expect(box).to_have_attribute("aria-activedescendant", chosen.get_attribute("id") or "")
+    assert [each["id"] for each in Axe().run(page).response["violations"] if each["impact"] != "minor"] == []
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
 def test_a_login_is_needed_and_the_login_page_is_accessible(chromium: Browser, site: Served) -> None:
     page = chromium.new_context().new_page()
     page.goto(f"{site.address}/run?id=order-1007")

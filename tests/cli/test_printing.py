@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 
 import pytest
 
-from stepwell.cli import printing
+from stepwell.cli import main, printing
 
 LONG = "warehouse.synchronise_stock_levels_of_all_regional_distribution_centres_with_the_head_office"
 
@@ -82,3 +83,18 @@ def test_moments_in_what_the_engine_says_are_local_and_its_commands_name_the_fil
     )
     at = printing.moment(datetime.fromisoformat("2026-11-28T17:48:22.559+00:00"))
     assert said == f"paused at {at}; `stepwell unpause a --db 'my orders.db'` lets it go on"
+
+
+def test_what_click_refuses_is_broken_between_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["list", "--limit", "an unbelievably large number of runs, more than there are"]
+    assert main(line) == 2
+    piped = capsys.readouterr().err
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(line) == 2
+    drawn = capsys.readouterr().err
+    assert max(map(len, drawn.splitlines())) <= 40 < max(map(len, piped.splitlines()))
+    assert drawn.split() == piped.split()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from tests.support.web import TOKEN, Browser, approval, browser, checkout
 
 import stepwell
-from stepwell import AsyncEngine, Engine, PermanentError, step, workflow
+from stepwell import AsyncEngine, Engine, PermanentError, StepwellError, step, workflow
 from stepwell.model.durations import duration
 from stepwell.model.sizes import size_in_words
 from stepwell.ui import app
@@ -267,6 +269,20 @@ def test_a_page_that_is_still_the_same_is_not_sent_again(looking: Browser) -> No
     answer = looking.get("/runs", headers=live)
     assert "<!doctype" not in answer.text
     assert looking.get("/runs", headers=live | {"If-None-Match": answer.headers["etag"]}).status_code == 304
+
+
+def test_a_file_that_was_replaced_is_called_that_and_not_damaged(tmp_path: Path, made: Path) -> None:
+    path, other = tmp_path / "orders.db", tmp_path / "other.db"
+    shutil.copy(made, other)
+    with suppress(StepwellError), Engine(path, workflows=[checkout]) as engine:
+        engine.start(checkout, "order-1").result(timeout=30)
+        visitor = browser(app(engine, token=TOKEN)).log_in()
+        other.replace(path)  # while the log of the other one lies there
+        answers = [visitor.get(page) for page in ("/runs", "/", "/database", "/run?id=order-1", "/runs/counts")]
+    for answer in answers:
+        assert answer.status_code == 503
+        assert "was replaced by another file" in answer.text
+        assert "damaged" not in answer.text
 
 
 def test_an_async_engine_is_shown_and_acted_on_where_it_is_mounted(tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 from starlette.requests import Request
+from starlette.routing import Route
 from tests.support.web import TOKEN, VIEWER_TOKEN, Browser, approval, browser
 
-from stepwell import Engine, InvalidArgument
+from stepwell import Engine, InvalidArgument, Queue
 from stepwell.ui import User, app
 from stepwell.ui.access import LOGIN_SECONDS, Access, Guesses, name_of
 
+POST = Queue("ui.safe")
 PAGES = ["/runs", "/runs/counts", "/runs/complete?word=st", "/run?id=order-1", "/run/journal?id=order-1&form=json"]
 
 
@@ -132,6 +134,63 @@ def test_who_may_only_look_cannot_act_and_is_not_offered_to(acting: Browser, eng
     assert answer.status_code == 403
     assert "look only" in answer.text
     assert engine.get("victim").info().ended_at is None
+
+
+def routes_of(visitor: Browser) -> list[Route]:
+    return [route for route in visitor.app.routes if isinstance(route, Route)]  # type: ignore[attr-defined]
+
+
+def test_who_may_only_look_is_refused_at_every_address_that_takes_a_form(acting: Browser, engine: Engine) -> None:
+    engine.start(approval, "x", id="victim")
+    engine.queue(POST).pause()
+    viewer = browser(acting.app).log_in(VIEWER_TOKEN)
+    nobody = browser(app(engine, token=TOKEN, read_only=True)).log_in()
+    posts = {route.path for route in routes_of(acting) if "POST" in (route.methods or ())}
+    assert posts >= {"/run/act", "/bulk/begin", "/queues/act", "/database/query"}
+    for path in posts - {"/login", "/logout"}:
+        address, fields = f"{path}?id=victim&name=ui.safe", {"act": "terminate", "token": "x", "epoch": "1"}
+        assert viewer.submit(address, **fields).status_code == 403, path
+        if path != "/database/query":  # it reads, so whoever may act may use it there as well
+            assert nobody.submit(address, **fields).status_code == 403, path
+    assert engine.get("victim").acts() == []
+    assert engine.get("victim").info().ended_at is None
+
+
+def test_nobody_who_is_not_logged_in_is_shown_or_allowed_anything(made: Path) -> None:
+    stranger = browser(app(made, token=TOKEN))
+    for route in routes_of(stranger):
+        for method in (route.methods or set()) - {"HEAD"} if route.path != "/login" else ():
+            answer = stranger.request(method, f"{route.path}?id=order-1")
+            assert answer.status_code == 401, route.path
+            assert "order-1" not in answer.text, route.path
+
+
+def test_an_address_has_a_length_and_is_not_sent_back_when_it_is_longer(looking: Browser) -> None:
+    said = "In this address, {}=… has 2,001 characters; it may have 2,000. Shorten it.\n"
+    for route in routes_of(looking):
+        for name in ("filter", "id") if "GET" in (route.methods or ()) and route.path != "/login" else ():
+            answer = looking.get(route.path, params={name: "x" * 2_001})
+            assert (answer.status_code, answer.text) == (400, said.format(name)), route.path
+    assert looking.get("/runs", params={"filter": f'id:"{"x" * 200}"'}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "field"),
+    [
+        ("/run/act?id=victim", "act"),
+        ("/bulk/begin", "act"),
+        ("/queues/act?name=ui.safe", "act"),
+        ("/schedule/act?id=x", "act"),
+        ("/workers/takeover", "epoch"),
+    ],
+)
+def test_a_long_field_of_a_form_is_not_sent_back_whole(
+    acting: Browser, engine: Engine, address: str, field: str
+) -> None:
+    engine.start(approval, "x", id="victim")
+    answer = acting.submit(address, **{field: "a" * 100_000})
+    assert answer.status_code == 400
+    assert len(answer.text) < 10_000
 
 
 def test_a_ui_that_is_read_only_lets_nobody_act(engine: Engine) -> None:

@@ -18,7 +18,7 @@ from stepwell.api.reading.file_reads import file_reads
 from stepwell.api.reading.read_service import ReadService
 from stepwell.api.reading.views import WorkerInfo
 from stepwell.definitions.definition import Versioned, registered_workflows
-from stepwell.errors import InvalidArgument, RunNotFound
+from stepwell.errors import EngineClosed, InvalidArgument, RunNotFound
 from stepwell.model.clock import MICROSECONDS
 from stepwell.model.names import check_id
 from stepwell.model.run import RunRecord
@@ -65,8 +65,22 @@ class Face:
         It may take so many `seconds`; None: as many as a page.
         """
         bound = self._seconds if seconds is None else seconds
+        self._check_in_place()
         with file_reads(self.path, "the page of runs", "the page of queues", seconds=bound) as reads:
             return ask(reads)
+
+    def _check_in_place(self) -> None:
+        """Raise `FileNotUsable` where the engine's file was replaced.
+
+        Asked before the file is read: what lies there now, with the log of the other one, looks damaged, and is not.
+        """
+        if self._engine is None:
+            return
+        try:
+            session = self._engine._session if isinstance(self._engine, Engine) else self._engine._opened()
+        except EngineClosed:
+            return  # it has no file that could be another one
+        session.store.check_in_place()
 
     def query(self, sql: str, rows: int) -> QueryAnswer:
         """Return what a query reads that somebody typed, at most so many rows; see `limited_query`."""

@@ -9,6 +9,7 @@ module of workflows cannot be imported; 128 + n ended by signal n at once, as sh
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _carry_out(line)
         sys.stdout.flush()  # here, where it can be seen that nobody reads
     except click.ClickException as error:
-        error.show()
+        _complain(error)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return 128 + signal.SIGINT
@@ -35,6 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     return code
+
+
+def _complain(error: click.ClickException) -> None:
+    """Say what click refuses, broken between words: it leaves that to the terminal, which breaks within them."""
+    from stepwell.cli.printing import say
+
+    said = io.StringIO()
+    error.show(said)
+    say(said.getvalue().rstrip("\n"), err=True)
 
 
 def _carry_out(line: list[str]) -> int:

@@ -161,6 +161,10 @@ class Store(Protocol):
         """Tell whether one of the next commits may take longer than others, to keep the store in order."""
         ...
 
+    def check_in_place(self) -> None:
+        """Raise `FileNotUsable` where the store is no more where its name leads; from any thread."""
+        ...
+
     def purge(self, ended_before: int, limit: int, claim: Claim) -> int:
         """Delete up to `limit` runs that ended before a time, with all that belongs to them; return how many."""
         ...

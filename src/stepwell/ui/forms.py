@@ -17,6 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from stepwell.errors import InvalidArgument
+from stepwell.shown import shown
 from stepwell.ui.words import visible
 
 FieldKind: TypeAlias = Literal["choice", "yes or no", "number", "text", "json"]
@@ -119,4 +120,4 @@ def _value(field: Field, text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         what = {"number": "a number", "json": 'JSON: "text", 42, true, {"a": 1}'}.get(field.kind, "one of the choices")
-        raise InvalidArgument(f"{field.label}: {text!r} is not {what}") from None
+        raise InvalidArgument(f"{field.label}: {shown(text)} is not {what}") from None

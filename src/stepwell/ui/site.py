@@ -20,6 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
+from stepwell.api.asking.filters import MAX_FILTER_LENGTH
 from stepwell.api.face import Face
 from stepwell.api.reading.read_service import ReadService
 from stepwell.errors import (
@@ -251,6 +252,13 @@ class Site:
             user, login = self._access.user_of(cookie, now), cookie
         if user is None:
             return self._unknown(request)
+        for name, value in request.query_params.items():
+            if len(value) > MAX_FILTER_LENGTH:  # of all that an address has, a filter may be the longest
+                return PlainTextResponse(
+                    f"In this address, {name[:40]}=… has {len(value):,} characters; it may have "
+                    f"{MAX_FILTER_LENGTH:,}. Shorten it.\n",
+                    400,
+                )
         form: Mapping[str, str] = {}
         if request.method == "POST":
             form = await self.form(request)

@@ -112,6 +112,10 @@ class SqliteStore:
         """Tell whether the write-ahead log is about to be copied into the file; see `Store.upkeep_is_due`."""
         return self._writer.log.is_nearly_full
 
+    def check_in_place(self) -> None:
+        """Raise where the file, or one that belongs to it, was deleted or replaced; see `Store.check_in_place`."""
+        self._database.check_in_place()
+
     def purge(self, ended_before: int, limit: int, claim: Claim) -> int:
         """Delete up to `limit` runs that ended before a time, the longest ended first; return how many.
 

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from stepwell.api.reading.read_service import ReadService
 from stepwell.errors import InvalidArgument, RunNotFound
 from stepwell.runtime.serving.requests import BulkAct
+from stepwell.shown import shown
 from stepwell.ui.site import Page, Site, Visit
 
 ACTS: Final[tuple[BulkAct, ...]] = get_args(BulkAct)
@@ -23,7 +24,7 @@ def routes(site: Site) -> list[Route]:
         act, text = _act(visit.form.get("act", "")), visit.form.get("filter", "")
         typed, meant = visit.form.get("typed", "").replace(",", "").strip(), visit.form.get("count", "")
         if not meant.isdecimal() or typed != meant:
-            raise InvalidArgument(f"nothing was done: to {act} {meant} runs, that number is typed, not {typed!r}")
+            raise InvalidArgument(f"nothing was done: to {act} {meant} runs, that number is typed, not {shown(typed)}")
         now = await run_in_threadpool(site.face.look, lambda reads: reads.count(reads.bulk_filter(act, text)))
         if now > int(meant):
             raise InvalidArgument(
@@ -37,7 +38,7 @@ def routes(site: Site) -> list[Route]:
 
 def _act(text: str) -> BulkAct:
     if text not in ACTS:
-        raise InvalidArgument(f"an act on many runs is one of {', '.join(ACTS)}, not {text!r}")
+        raise InvalidArgument(f"an act on many runs is one of {', '.join(ACTS)}, not {shown(text)}")
     return text
 
 

@@ -13,6 +13,7 @@ from stepwell.api.reading.read_service import ReadService
 from stepwell.api.reading.views import QueueInfo
 from stepwell.definitions.queues import Rate
 from stepwell.errors import InvalidArgument
+from stepwell.shown import shown
 from stepwell.ui.filter_links import quoted
 from stepwell.ui.site import Page, Site, Visit
 
@@ -45,7 +46,7 @@ def routes(site: Site) -> list[Route]:
             case "change":
                 await site.face.on_queue(name, "change", **_bounds(visit))
             case _:
-                raise InvalidArgument(f"{what!r} is nothing that can be done to a queue")
+                raise InvalidArgument(f"{shown(what)} is nothing that can be done to a queue")
         return f"/queues?{urlencode({'done': what}, quote_via=quote)}"
 
     def queues(reads: ReadService, _visit: Visit) -> Page:
@@ -89,7 +90,7 @@ def _bounds(visit: Visit) -> dict[str, int | Rate | None]:
 def _whole(text: str, name: str) -> int | None:
     text = text.strip()
     if text and not (text.isdecimal() and len(text) <= _MAX_DIGITS):
-        raise InvalidArgument(f"{name} is a whole number, or empty for no bound, not {text!r}")
+        raise InvalidArgument(f"{name} is a whole number, or empty for no bound, not {shown(text)}")
     return int(text) if text else None
 
 
@@ -97,4 +98,4 @@ def _seconds(text: str, name: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise InvalidArgument(f"{name} is a number of starts in a number of seconds, not in {text!r}") from None
+        raise InvalidArgument(f"{name} is a number of starts in a number of seconds, not in {shown(text)}") from None

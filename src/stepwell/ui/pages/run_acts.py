@@ -22,6 +22,7 @@ from stepwell.api.reading.views import JournalEntry, RunDetails, RunInfo
 from stepwell.errors import InvalidArgument
 from stepwell.model.lifecycle import ENDED
 from stepwell.operations.table import OPERATIONS
+from stepwell.shown import shown
 from stepwell.ui.forms import Field, fields_of, filled, value_of
 from stepwell.ui.site import Site, Visit
 from stepwell.values.json_schema import misfit
@@ -168,7 +169,7 @@ class RunActs:
             case "describe":
                 await face.on_run(run_id, "set_attributes", _attributes(form), **_description(visit))
             case _:
-                raise InvalidArgument(f"{act!r} is nothing that can be done to a run")
+                raise InvalidArgument(f"{shown(act)} is nothing that can be done to a run")
         return _run_address(run_id, act)
 
     # --- values, in a thread: what they are is found out by a replay -------------------------------------------------
@@ -181,7 +182,7 @@ class RunActs:
             return value_of_form(form.get("value", ""))
         name = form.get("name", "")
         asked = next((each for each in self._forms.asked_for(self._record(run_id), None) if each.name == name), None)
-        return _fitting(asked, form, f"the message {name!r}")
+        return _fitting(asked, form, f"the message {shown(name)}")
 
     def _instead(self, run_id: str, form: Mapping[str, str]) -> dict[str, Any]:
         """Return another result for the operation that is gone back to, and other input, where they were given."""
@@ -254,7 +255,7 @@ def _delay(form: Mapping[str, str]) -> float:
     try:
         return float(text or 0)
     except ValueError:
-        raise InvalidArgument(f"the delay is a number of seconds, or empty for none, not {text!r}") from None
+        raise InvalidArgument(f"the delay is a number of seconds, or empty for none, not {shown(text)}") from None
 
 
 def _operation(form: Mapping[str, str]) -> int:
@@ -270,7 +271,7 @@ def _attributes(form: Mapping[str, str]) -> dict[str, Any]:
     for line in form.get("attributes", "").splitlines():
         name, equals, text = line.partition("=")
         if line.strip() and not equals:
-            raise InvalidArgument(f"an attribute is written name=value, not {line!r}")
+            raise InvalidArgument(f"an attribute is written name=value, not {shown(line)}")
         if line.strip():
             found[name.strip()] = attribute_of_form(text.strip())
     return found

@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from stepwell.api.reading.read_service import ReadService
 from stepwell.errors import InvalidArgument
+from stepwell.shown import shown
 from stepwell.ui.cron_words import in_words
 from stepwell.ui.site import Page, Site, Visit
 
@@ -27,7 +28,7 @@ def routes(site: Site) -> list[Route]:
                 span = _time(visit.form.get("start", "")), _time(visit.form.get("end", ""))
                 await site.face.on_schedule(schedule, "backfill", *span, **said)
             case _:
-                raise InvalidArgument(f"{what!r} is nothing that can be done to a schedule")
+                raise InvalidArgument(f"{shown(what)} is nothing that can be done to a schedule")
         return f"/schedule?{urlencode({'id': schedule, 'done': what}, quote_via=quote)}"
 
     return [
@@ -54,5 +55,7 @@ def _time(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text.strip())
     except ValueError:
-        raise InvalidArgument(f"{text!r} is no time: write 2026-11-28T09:00 (UTC) or 2026-11-28T10:00+01:00") from None
+        raise InvalidArgument(
+            f"{shown(text)} is no time: write 2026-11-28T09:00 (UTC) or 2026-11-28T10:00+01:00"
+        ) from None
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)

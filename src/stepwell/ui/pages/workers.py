@@ -6,6 +6,7 @@ from starlette.routing import Route
 
 from stepwell.api.reading.read_service import ReadService
 from stepwell.errors import InvalidArgument
+from stepwell.shown import shown
 from stepwell.ui.site import Page, Site, Visit
 
 _MAX_DIGITS = 18
@@ -21,7 +22,7 @@ def routes(site: Site) -> list[Route]:
     async def take_over(visit: Visit) -> str:
         epoch = visit.form.get("epoch", "")
         if not epoch.isdecimal() or len(epoch) > _MAX_DIGITS:
-            raise InvalidArgument(f"a worker is named by its number, not {epoch!r}")
+            raise InvalidArgument(f"a worker is named by its number, not {shown(epoch)}")
         await site.face.take_over(int(epoch), reason=visit.reason, by=visit.by)
         return "/workers?done=takeover"
 

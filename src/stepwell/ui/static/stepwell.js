@@ -253,7 +253,7 @@ function palette(begun = "") {
     box = document.createElement("dialog");
     box.className = "palette";
     box.setAttribute("aria-label", "Go to");
-    box.innerHTML = '<input aria-label="Where to, or the beginning of a run\'s id" placeholder="A page, an act, the beginning of a run\'s id" autocomplete="off" spellcheck="false"><ul role="listbox"></ul>';
+    box.innerHTML = '<input aria-label="Where to, or the beginning of a run\'s id" placeholder="A page, an act, the beginning of a run\'s id" autocomplete="off" spellcheck="false" role="combobox" aria-expanded="true" aria-controls="offered" aria-autocomplete="list"><ul id="offered" role="listbox" aria-label="Places and acts"></ul><p role="status"></p>';
     document.body.append(box);
     const input = pick("input", box);
     input.addEventListener("input", () => offer(box, input.value));
@@ -266,9 +266,10 @@ function palette(begun = "") {
         const next = found[(at + (event.key === "ArrowDown" ? 1 : -1) + found.length) % found.length];
         next?.setAttribute("aria-selected", "true");
         next?.scrollIntoView({ block: "nearest" });
+        if (next) input.setAttribute("aria-activedescendant", next.id);
       } else if (event.key === "Enter") {
         event.preventDefault();
-        pick("a", found[at] || box)?.click();
+        found[at]?.click();
       }
     });
     box.addEventListener("click", (event) => { if (event.target === box) box.close(); });
@@ -303,20 +304,23 @@ async function offer(box, text) {
 }
 
 function list(box, shown) {
+  const input = pick("input", box);
   pick("ul", box).replaceChildren(...shown.map(({ name, hint, go }, number) => {
     const item = document.createElement("li");
-    const link = document.createElement("a");
     const note = document.createElement("small");
+    item.id = `offered-${number}`;
     item.setAttribute("role", "option");
     item.setAttribute("aria-selected", String(number === 0));
-    link.href = "#";
-    link.tabIndex = -1;
-    link.append(name, note);
+    item.append(name, note);
     note.textContent = hint;
-    link.addEventListener("click", (event) => { event.preventDefault(); go(); });
-    item.append(link);
+    item.addEventListener("click", go);
     return item;
   }));
+  pick("ul", box).hidden = !shown.length; // a list of nothing is none
+  input.setAttribute("aria-expanded", String(shown.length > 0));
+  if (shown.length) input.setAttribute("aria-activedescendant", "offered-0");
+  else input.removeAttribute("aria-activedescendant");
+  pick("p", box).textContent = shown.length ? "" : "Nothing has that name, and no run an id that begins so.";
 }
 
 // --- the filter's completion --------------------------------------------------------------------------------------------
