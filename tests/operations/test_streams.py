@@ -342,6 +342,15 @@ def test_a_live_reader_is_told_of_each_item_and_of_the_end(engine: TestEngine) -
     assert got == ["word 0", "word 1", "word 2"]
 
 
+def test_a_reader_that_does_not_read_holds_up_nobody_and_finds_the_rest_later(engine: TestEngine) -> None:
+    run = engine.start(writes, 3)
+    reader = iter(run.stream("words", str, timeout=30))
+    assert next(reader) == "word 0"
+    engine.advance(3600)
+    assert run.status == "completed"
+    assert list(reader) == ["word 1", "word 2"]
+
+
 def test_a_reader_that_does_not_follow_or_has_waited_long_enough_ends(engine: TestEngine) -> None:
     run = engine.start(writes, 3)
     engine.idle()
