@@ -130,7 +130,7 @@ class Judge:
             self._world.note(process, f"records {kind} {name} for {self.ids[run]}:{op}")
             if kind == "chapter":
                 self._begins_anew(run)
-            if kind not in OPERATIONS.kinds.undelivered:
+            if kind not in OPERATIONS.kinds.undelivered and (op or kind != "timer"):  # of which a run may have many
                 if (run, op) in self._answered:
                     raise Violation("an operation has one outcome", f"{self.ids[run]}:{op} has a second one, {kind}")
                 self._answered.add((run, op))
