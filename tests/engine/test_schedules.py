@@ -335,6 +335,29 @@ def test_a_pause_holds_up_the_backfills_that_were_asked_for_before_it(engine: Te
     assert ids(engine, "held@")[-1] == "held@2024-01-01T11:50:00Z"
 
 
+@pytest.mark.parametrize("by", ["hand", "a failure"])
+def test_a_pause_holds_up_a_tick_of_a_backfill_that_waits_for_a_run(engine: TestEngine, by: str) -> None:
+    schedule = engine.schedule(fail_on_request, id="held", cron="*/10 * * * *", pause_on_failure=by != "hand")
+    schedule.backfill(START - timedelta(minutes=20), START, overlap="buffer_one")
+    engine.idle()
+    assert outcomes(engine, "held") == [("11:40", "started"), ("11:50", "buffered")]
+    if by == "hand":
+        schedule.pause()
+    engine.send("held@2024-01-01T11:40:00Z", "go", "on" if by == "hand" else "fail")
+    engine.idle()
+    assert schedule.info().paused
+    assert ids(engine, "held@") == ["held@2024-01-01T11:40:00Z"]
+    assert [start for start, _ in schedule.info().backfills] == [START - timedelta(minutes=10)]
+    engine.crash()
+    engine.reopen()
+    engine.idle()
+    engine.get_schedule("held").unpause()
+    engine.idle()
+    assert ids(engine, "held@") == ["held@2024-01-01T11:40:00Z", "held@2024-01-01T11:50:00Z"]
+    assert outcomes(engine, "held") == [("11:40", "started"), ("11:50", "started")]
+    assert engine.get_schedule("held").info().backfills == []
+
+
 def test_a_long_backfill_with_allow_is_done_in_pieces(engine: TestEngine) -> None:
     schedule = engine.schedule(note, id="tens", cron="*/10 * * * *")
     schedule.backfill(START - timedelta(minutes=10 * 250), START, overlap="allow")

@@ -7,7 +7,7 @@ the id of a tick's run follows from the schedule and the tick, so that the file 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final, Literal, TypeAlias, get_args
 
@@ -95,11 +95,6 @@ class Backfill(msgspec.Struct, frozen=True, omit_defaults=True):
     held: bool = False
 
 
-def held(backfills: Iterable[Backfill], *, is_so: bool = True) -> tuple[Backfill, ...]:
-    """Return backfills as a pause holds them up, or lets them go on."""
-    return tuple(replace(each, held=is_so) for each in backfills)
-
-
 class ScheduleState(msgspec.Struct, frozen=True, omit_defaults=True):
     """How far a schedule has come. All ticks up to `decided_to` are done with.
 
@@ -123,6 +118,23 @@ class ScheduleState(msgspec.Struct, frozen=True, omit_defaults=True):
     acts: tuple[ScheduleAct, ...] = ()
     over: bool = False
     failed_at: int = 0
+
+
+def held_up(state: ScheduleState) -> ScheduleState:
+    """Return a state as a pause leaves it: what backfills are to do, and have waiting for a run, is done after it."""
+    waiting = [tick for tick, kind in state.buffered if kind == "backfill"]
+    ticks = (Backfill(tick, tick + 1, "buffer_all", held=True) for tick in waiting)
+    return replace(
+        state,
+        backfills=(*ticks, *(replace(each, held=True) for each in state.backfills)),
+        buffered=tuple(each for each in state.buffered if each[1] != "backfill"),
+        recent=tuple(each for each in state.recent if (each.kind, each.outcome) != ("backfill", "buffered")),
+    )
+
+
+def let_go_on(state: ScheduleState) -> ScheduleState:
+    """Return a state as the end of a pause leaves it."""
+    return replace(state, backfills=tuple(replace(each, held=False) for each in state.backfills))
 
 
 class ScheduleRecord(msgspec.Struct, frozen=True):

@@ -23,7 +23,8 @@ from stepwell.model.schedule import (
     ScheduleDefinition,
     ScheduleRecord,
     ScheduleState,
-    held,
+    held_up,
+    let_go_on,
 )
 from stepwell.store.changes import Change
 from stepwell.store.schedules import ScheduleDeleted, ScheduleSaved
@@ -254,7 +255,7 @@ def _paused(request: PauseSchedule, now: int, record: ScheduleRecord) -> Schedul
     note = request.actor.reason if request.paused else None
     # Ticks while it is paused are nobody's: it goes on with the next one.
     decided_to = max(record.state.decided_to, now) if record.paused else record.state.decided_to
-    state = replace(record.state, decided_to=decided_to, backfills=held(record.state.backfills, is_so=request.paused))
+    state = replace(held_up(record.state) if request.paused else let_go_on(record.state), decided_to=decided_to)
     act = "pause" if request.paused else "unpause"
     return _noted(replace(record, paused=request.paused, note=note, state=state), act, now, request.actor)
 

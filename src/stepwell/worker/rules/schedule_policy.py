@@ -27,7 +27,7 @@ from stepwell.model.schedule import (
     TickKind,
     TickOutcome,
     TickRecord,
-    held,
+    held_up,
     is_spent,
     run_id_of,
 )
@@ -145,9 +145,14 @@ class _Deciding:
         self._last_failed, self._failed_at = run_id, max(self._failed_at, at)
         if self._definition.pause_on_failure and not self._paused:
             self._paused = True
-            self._backfills = list(held(self._backfills))
+            self._hold_up()
             self._note = f"run {run_id!r} failed"
             self._say(f"is paused, because run {run_id!r} failed; unpause it when that is mended")
+
+    def _hold_up(self) -> None:
+        backfills, buffered, recent = tuple(self._backfills), tuple(self._buffered), tuple(self._recent)
+        state = held_up(replace(self._record.state, backfills=backfills, buffered=buffered, recent=recent))
+        self._backfills[:], self._buffered[:], self._recent[:] = state.backfills, state.buffered, state.recent
 
     def start(self, tick: int, kind: TickKind) -> None:
         """Start the run of a tick, unless there is one already."""
@@ -166,7 +171,7 @@ class _Deciding:
             self._over = True
 
     def start_buffered(self) -> None:
-        """Start what waited for the run before it; a pause does not hold up what a backfill does."""
+        """Start what waited for the run before it; in a paused schedule, of a backfill that was asked for since."""
         while not self._running and (able := self._able()):
             tick, kind = able[0]
             self._buffered.remove(able[0])
