@@ -138,6 +138,9 @@ class SimDatabase:
     def check_identity(self) -> None:
         """Nobody replaces the file."""
 
+    def check_in_place(self) -> None:
+        """Nobody replaces the file."""
+
     def truncate_wal(self) -> None:
         """There is no log."""
 

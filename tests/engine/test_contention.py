@@ -63,7 +63,7 @@ async def hurried_for_an_end() -> str:
     return "in time"
 
 
-@workflow(name="sleeps")
+@workflow(name="contention.sleeps")
 async def sleeps() -> None:
     await asyncio.sleep(10)
 
@@ -437,7 +437,7 @@ def test_after_the_timeout_nothing_was_recorded(turn_loop: TurnLoop, write: Call
     assert result_of(turn_loop, "one") == '"late"'
 
 
-@pytest.mark.parametrize(("name", "asked"), [("hurried", 1), ("sleeps", 0)])
+@pytest.mark.parametrize(("name", "asked"), [("hurried", 1), ("contention.sleeps", 0)])
 def test_the_file_is_asked_once_for_what_came_before_a_time_where_something_could_come(
     turn_loop: TurnLoop, monkeypatch: pytest.MonkeyPatch, name: str, asked: int
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -140,12 +141,18 @@ print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())
 """
 
 
-def test_a_deleted_log_is_not_brought_into_a_database_that_others_have_written_to_since(database: Path) -> None:
+@pytest.mark.parametrize("is_written", [False, True])
+def test_a_deleted_log_is_not_brought_into_a_database_that_others_have_written_to_since(
+    database: Path, is_written: bool
+) -> None:
     engine = Engine(database, workflows=[])
     for suffix in ("-wal", "-shm"):
         database.with_name(f"{database.name}{suffix}").unlink()
     command = [sys.executable, "-c", STRANGER, str(database)]
     after = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for link in Path("/proc/self/fd").iterdir() if is_written else ():
+        if link.is_symlink() and os.readlink(link) == f"{database}-wal (deleted)":
+            os.utime(link)  # as the engine's own next commit would
     with suppress(FileNotUsable):
         engine.close()
     assert hashlib.sha256(database.read_bytes()).hexdigest() == after.strip()

@@ -97,6 +97,9 @@ class OneConnection:
     def check_identity(self) -> None:
         pass
 
+    def check_in_place(self) -> None:
+        pass
+
     def check_process(self) -> None:
         pass
 

@@ -151,15 +151,18 @@ class SqliteStore:
         The file is let go of in any case. Where the disk is full, or does not write for another passing reason, the
         worker goes without that mark: others find it gone by its lock, as they do after a crash. Raises `StoreFailed`
         where the log cannot be folded for an error of the disk; a reader of another program is none: the log stays
-        then, and nothing is lost. In a forked child raises `EngineClosed` and touches nothing.
+        then, and nothing is lost. Raises `FileNotUsable` where one of the file's names is another file's or nobody's.
+        In a forked child raises `EngineClosed` and touches nothing.
         """
         if self._closed:
             return
         self._database.check_process()
         self._closed = True
         try:
-            if self._writer.failed is None and claim is not None:
-                self._end_worker(claim, now)
+            if self._writer.failed is None:
+                self._database.check_in_place()
+                if claim is not None:
+                    self._end_worker(claim, now)
             self._pool.close()
             self._queries.close()
             if self._writer.failed is None and not self._members.others() and not self._is_lent():

@@ -132,9 +132,16 @@ class Writer:
             self.last_commit.note(*evidence)
         tell(self._members, self.applier.after)
         if self.log.pages >= self.log.checkpoint_at:
-            fault = self.log.checkpoint()
-            if fault is not None:
-                self._fold_log(fault)
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        try:
+            self._database.check_in_place()
+        except StoreError:  # the next commit says so; a log without its name may not belong to the file any more
+            return
+        fault = self.log.checkpoint()
+        if fault is not None:
+            self._fold_log(fault)
 
     def _has_changes(self) -> bool:
         # SQLite does not count CREATE TABLE and its like among the changes, but the gate sees them.

@@ -42,9 +42,22 @@ class FileInPlace:
             return "was deleted or renamed"
         return None if found == self._identity else "was replaced by another file"
 
-    def changed_at(self) -> int | None:
-        """Return when the file changed last, or lost its name, in nanoseconds; None where only its name is known."""
-        return os.stat(self._link).st_ctime_ns if self._name else None
+    def modified_at(self) -> int | None:
+        """Return when what has the file's name now was written to last, in nanoseconds; None where nothing has it."""
+        try:
+            return os.stat(self.path).st_mtime_ns
+        except FileNotFoundError:
+            return None
+
+    def deleted_at(self) -> int | None:
+        """Return when a deleted file lost its name, in nanoseconds; None where it was written to since.
+
+        A file system notes that time as the last change of the file's records, and each write changes them as well.
+        """
+        if not self._name:
+            return None
+        found = os.stat(self._link)
+        return found.st_ctime_ns if found.st_mtime_ns < found.st_ctime_ns else None
 
     def close(self) -> None:
         """Let go of the file. Safe to call twice."""

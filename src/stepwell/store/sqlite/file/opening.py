@@ -98,6 +98,8 @@ class Database:
         # What must stay where it is: a second file under one of these names is what other processes would use.
         beside = (path + paths.WAL_SUFFIX, path + paths.SHM_SUFFIX, lock.path)
         self._file = FileInPlace(path, is_written=False)
+        #: When the database had been written to last, when its log was seen beside it the last time.
+        self._modified_at = self._file.modified_at()
         self._beside = [FileInPlace(name, is_written=True) for name in beside]
         self._in_turn = itertools.cycle(self._beside)
         self.log_room = LogRoom(path + paths.WAL_SUFFIX)
@@ -135,12 +137,18 @@ class Database:
 
         Each call looks at the database and at one of the three files beside it in turn: about 4 µs.
         """
-        self._check_each(self._file, next(self._in_turn))
+        beside = next(self._in_turn)
+        modified_at = self._file.modified_at() if beside is self._beside[0] else self._modified_at
+        self._check_each(self._file, beside)
+        self._modified_at = modified_at
 
     def check_in_place(self) -> None:
         """Raise the same, having looked at all of them; of a file that was closed, none is missed."""
-        if not self._closed:
-            self._check_each(self._file, *self._beside)
+        if self._closed:
+            return
+        modified_at = self._file.modified_at()
+        self._check_each(self._file, *self._beside)
+        self._modified_at = modified_at
 
     def _check_each(self, *files: FileInPlace) -> None:
         for file in files:
@@ -164,9 +172,11 @@ class Database:
     def truncate_wal(self) -> None:
         """Copy the whole write-ahead log into the file and empty it.
 
-        Raises `StoreFailed` where any part of that did not happen; what was committed is still in the log then.
+        Raises `StoreFailed` where any part of that did not happen; what was committed is still in the log then. Raises
+        `FileNotUsable` where the log is not in its place: it may not belong to what the file has become.
         """
         self.check_process()
+        self.check_in_place()
         _truncate_wal(self.writer, self.path)
 
     def close(self) -> None:
@@ -209,8 +219,9 @@ class Database:
         log = self._beside[0]
         if paths.size_bytes(log.path) is not None or self._file.what_happened() is not None:
             return
-        deleted_at = log.changed_at()
-        if deleted_at is not None and os.stat(self.path).st_mtime_ns <= deleted_at:
+        modified_at, deleted_at = self._file.modified_at(), log.deleted_at()
+        was_before = modified_at is not None and deleted_at is not None and modified_at <= deleted_at
+        if was_before or (modified_at is not None and modified_at == self._modified_at):
             with suppress(apsw.Error):
                 self.writer.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
