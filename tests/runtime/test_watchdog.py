@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 import threading
@@ -111,3 +112,18 @@ def test_code_that_keeps_the_thread_is_named_and_closing_does_not_wait_for_it(
     engine.close(timeout=0.1)
     assert time.monotonic() - began < 15  # with no regard to the code it takes 3 s; a commit is waited for for 20 s
     assert re.match(named, heard.line), heard.line
+
+
+def test_what_closing_leaves_behind_complains_of_nothing_when_it_is_collected(
+    database: Path, heard: Heard, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = Engine(database)
+    engine.start(in_a_step, id="busy")
+    assert heard.came.wait(60)
+    thread = engine._session.engine_thread.thread
+    engine.close(timeout=0)
+    _let_go.set()
+    thread.join(60)
+    del engine, thread
+    gc.collect()
+    assert "destroyed" not in caplog.text

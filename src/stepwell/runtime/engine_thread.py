@@ -25,6 +25,7 @@ from stepwell.executors.dispatch import LONG_STEP_SECONDS, Dispatch
 from stepwell.model.acts import Actor
 from stepwell.model.clock import MICROSECONDS, Clock, SystemClock
 from stepwell.model.steady import monotonic
+from stepwell.replay.closing import silence
 from stepwell.replay.source_location import executing_at
 from stepwell.runtime.in_line import InLineTurns, TurnLock, timed_turn
 from stepwell.runtime.light_turns import StepsEnded
@@ -415,6 +416,9 @@ class EngineThread:
         )
         if self.turn_loop.failure is None:
             self.turn_loop.failure = EngineClosed(f"{self.store.location}: the engine is closed")
+        for run in list(self.worker.memory.runs.values()):  # nobody closes them any more: that is told above, once
+            for task in run.execution.loop.unfinished_tasks():
+                silence(task)
         self.own_loop.leave()
 
     def _wait_for(self, event: threading.Event, seconds: float) -> None:
