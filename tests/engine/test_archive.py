@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
+import shutil
 import signal
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from stepwell import (
     verify,
     workflow,
 )
+from stepwell.api.reading.file_reads import file_reads
 from stepwell.cli import main
 from stepwell.store.sqlite import archive as archive_module
 
@@ -225,6 +228,61 @@ def test_a_kill_at_any_moment_loses_nothing_and_another_call_doubles_nothing(
         assert engine.counts() == {}
     assert shown(target, "order-1") == before
     assert verify(target).problems == []
+
+
+#: The command, with one run in a page; dies right before the commit of this number, in whichever file that is.
+_DIES_AT = """\
+import os, signal, sys
+import apsw
+from stepwell.cli import main
+from stepwell.store.sqlite import archive
+archive._ENTRIES = 3
+left = int(sys.argv[1])
+def counts():
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return False
+apsw.connection_hooks.append(lambda connection: connection.set_commit_hook(counts))
+sys.exit(main(["archive", sys.argv[3], "id:order-*", "--yes", "--db", sys.argv[2]]))
+"""
+
+
+def test_the_command_is_killed_at_every_commit_and_no_run_is_lost_or_in_two_files_in_the_end(
+    orders: Path, tmp_path: Path
+) -> None:
+    everything = shown(orders, "order-1")
+    moments = []  # how many runs each file had after a kill
+    for commit in itertools.count():
+        folder = tmp_path / f"killed at {commit}"
+        folder.mkdir()
+        copy, target = folder / "orders.db", folder / "old.db"
+        shutil.copy(orders, copy)
+        line = [sys.executable, "-c", _DIES_AT, str(commit), str(copy), str(target)]
+        ended = subprocess.run(line, check=False, stdout=subprocess.DEVNULL)
+        with Engine(copy, workflows=[sum_up]) as engine:
+            moments.append((runs_of(copy), runs_of(target)))
+            assert runs_of(copy) | runs_of(target) == {"order-0", "order-1", "order-2"}
+            engine.archive(target, "id:order-*")
+            assert engine.counts() == {}
+        assert shown(target, "order-1") == everything
+        assert verify(target).problems == []
+        assert verify(copy).problems == []
+        if ended.returncode == 0:
+            break
+        assert ended.returncode == -signal.SIGKILL
+    assert [len(there) for _, there in moments] == sorted(len(there) for _, there in moments)
+    # Each run was in both files at one of the moments: the archive has it before the file lets go of it.
+    assert set().union(*(here & there for here, there in moments)) == {"order-0", "order-1", "order-2"}
+
+
+def runs_of(path: Path) -> set[str]:
+    if not path.exists():
+        return set()
+    with suppress(FileNotUsable), file_reads(path, "", "") as reads:  # an archive that was being made is none yet
+        return {record.id for record in reads.records("")}
+    return set()
 
 
 def test_the_command_counts_asks_and_moves(
