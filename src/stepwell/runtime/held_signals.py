@@ -23,7 +23,7 @@ from stepwell.model.steady import monotonic
 _PATIENCE_SECONDS: Final = 1.0
 #: How often it is looked which signals have handlers, in seconds: a look takes 30 us.
 _LOOK_SECONDS: Final = 1.0
-#: Those of which programs change the handlers: at each turn it is looked whether they did, which takes 0.5 us.
+#: Those of which programs change the handlers: at each turn it is looked whether they did, which takes 0.2 us.
 _WATCHED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGUSR1)
 
 #: The signals that ask a program to end.
