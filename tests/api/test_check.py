@@ -316,6 +316,15 @@ def test_a_file_without_workers_a_backup_and_a_read_only_copy_are_checked(
     assert not os.path.exists(f"{copy}-wal")
 
 
+def test_an_archive_is_checked_and_has_no_run_in_flight(engine: TestEngine, tmp_path: Path) -> None:
+    under_way(engine)
+    engine.get("run-0").terminate()
+    engine.archive(tmp_path / "archive.db", "id:run-0")
+    engine.close()
+    found = stepwell.check(tmp_path / "archive.db", workflows=[CODE.before])
+    assert (found.runs, found.ok) == (0, True)
+
+
 def test_what_is_no_file_of_stepwell_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("no database at all, only text" * 100)
     with gzip.open(tmp_path / "text.db.gz", "wb") as packed:
