@@ -124,3 +124,15 @@ def test_the_agent_asks_before_it_refunds_and_thinks_nothing_twice(tmp_path: Pat
     first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
     tokens = 'call look_up "order-42" call refund "order-42" Order-42: order-42 is refunded.'
     assert first == second == f"Order-42: order-42 is refunded.\n{tokens}\n"
+
+
+def test_the_subscription_bills_each_month_once_and_says_so_again(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "subscription.py"), str(tmp_path / "subscriptions.db")]
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    said = [
+        "ada has left",
+        "the plan was large",
+        "each month was billed once: True",
+        "the report says what is so: True",
+    ]
+    assert first == second == "\n".join([*said, ""])
