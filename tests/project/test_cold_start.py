@@ -58,6 +58,7 @@ def test_the_collector_does_not_look_through_what_a_first_run_is_importing(said:
     "module",
     [
         "difflib",  # for names that somebody misspelt
+        "ctypes",  # for code that has to be ended, and what the kernel is asked directly
         "shlex",  # for messages about other processes
         "faulthandler",  # for steps in child processes
         "sqlite3",  # never: a second SQLite in one process

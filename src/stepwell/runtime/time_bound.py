@@ -8,7 +8,6 @@ not interrupted, but what comes after it is.
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import threading
 from collections.abc import Callable, Generator
@@ -50,14 +49,15 @@ class _Bound:
                     return
                 self.place = self.place or _users_place(self._whose)
                 self.is_up = True
-                _raise_in(self._whose)
+                _raise_in(self._whose, _TimeIsUpError)
             wait = _AGAIN_SECONDS
 
     def end(self) -> None:
         """Let the code that follows be; what was sent and has not arrived is taken back."""
         with self._lock:
             self._has_ended.set()
-            _take_back(self._whose)
+            if self.is_up:
+                _raise_in(self._whose, None)
 
 
 @contextmanager
@@ -91,6 +91,7 @@ class StandingBound:
         self.seconds = seconds
         self._lock = threading.Lock()  # held while the exception is sent: none comes after `_end`
         self._whose: int | None = None
+        self._is_up = False
         self._since = 0.0
         self._place = ""
 
@@ -116,7 +117,8 @@ class StandingBound:
         with self._lock:
             if self._whose is not None and monotonic() - self._since >= self.seconds:
                 self._place = self._place or _users_place(self._whose)
-                _raise_in(self._whose)
+                self._is_up = True
+                _raise_in(self._whose, _TimeIsUpError)
 
     def _begin(self) -> None:
         self._since, self._place = monotonic(), ""
@@ -124,17 +126,17 @@ class StandingBound:
 
     def _end(self) -> None:
         with self._lock:
-            if self._whose is not None:
-                _take_back(self._whose)
-            self._whose = None
+            if self._whose is not None and self._is_up:
+                _raise_in(self._whose, None)
+            self._whose, self._is_up = None, False
 
 
-def _raise_in(thread: int) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_TimeIsUpError))
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """Have a thread raise `error` in whatever it executes; with None take back what it has not raised yet."""
+    import ctypes  # noqa: PLC0415 - some milliseconds, for what hardly ever happens
 
-
-def _take_back(thread: int) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)
+    sent = None if error is None else ctypes.py_object(error)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), sent)
 
 
 def _late(what: str, seconds: float, place: str) -> str:
