@@ -77,13 +77,12 @@ INSIDE: dict[str, list[list[str]]] = {
         ["engine_thread"],
         ["in_line"],
         ["light_turns", "lock_watch"],
-        ["turn"],
-        ["io_guard", "notifications", "refusals", "retention", "step_outlet", "wake_ups"],
+        ["turn", "wake_ups"],
+        ["io_guard", "notifications", "own_loop", "refusals", "retention", "step_outlet"],
         [
             "driver",
             "held_signals",
             "other_workers",
-            "own_loop",
             "permitted_io",
             "recent_times",
             "recorded",
@@ -150,8 +149,8 @@ INSIDE: dict[str, list[list[str]]] = {
         ["arriving"],
         ["repair", "scheduling"],
         ["running"],
-        ["steps"],
-        ["copies", "pace", "rules", "state"],
+        ["copies", "steps"],
+        ["pace", "rules", "state"],
     ],
     "stepwell.worker.arriving": [
         ["arrivals"],
@@ -160,7 +159,7 @@ INSIDE: dict[str, list[list[str]]] = {
     ],
     "stepwell.worker.copies": [
         ["asking", "checker", "moments"],
-        ["throwaway", "versions"],
+        ["throwaway"],
     ],
     "stepwell.worker.repair": [
         ["forking"],
@@ -168,7 +167,7 @@ INSIDE: dict[str, list[list[str]]] = {
     ],
     "stepwell.worker.rules": [
         ["conflicts"],
-        ["queue_policy", "schedule_policy", "stuck"],
+        ["queue_policy", "schedule_policy", "stuck", "versions"],
     ],
     "stepwell.worker.running": [
         ["claims"],
@@ -177,7 +176,7 @@ INSIDE: dict[str, list[list[str]]] = {
         ["activation"],
         ["letting_go", "run_endings"],
         ["failure_hooks"],
-        ["spinning", "starting"],
+        ["spinning", "starting", "updates"],
     ],
     "stepwell.worker.scheduling": [
         ["queue_scheduler", "schedules"],
@@ -194,7 +193,7 @@ INSIDE: dict[str, list[list[str]]] = {
     "stepwell.worker.steps": [
         ["step_dispatch"],
         ["progress", "transaction_outlet"],
-        ["permits", "polling", "streams", "unrecorded", "updates"],
+        ["permits", "polling", "streams", "unrecorded"],
     ],
     "stepwell.replay": [
         ["execution"],

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final
 
 from stepwell.model.steady import monotonic
+from stepwell.runtime.time_bound import raise_in
 
 _log: Final = logging.getLogger("stepwell")
 
@@ -107,12 +108,9 @@ class OwnLoop:
         atexit.register(self._end_code)
 
     def _end_code(self) -> None:
-        import ctypes  # noqa: PLC0415 - some milliseconds, for what hardly ever happens
-
         self.loop.set_exception_handler(lambda _loop, _context: None)  # nobody is left whom it concerns
         for _ in range(_TELLINGS):
             if self.stopped.is_set() or self.thread.ident is None:
                 return
-            thread, error = ctypes.c_ulong(self.thread.ident), ctypes.py_object(_ProcessEnds)
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, error)
+            raise_in(self.thread.ident, _ProcessEnds)
             self.stopped.wait(_TELLING_SECONDS)

@@ -1,4 +1,4 @@
-"""What callers are told when the engine stops: that what they asked for will not be done. Each is told once."""
+"""What callers are told whose requests are not done: the engine stops, or nobody can write. Each is told once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 
-from stepwell.errors import StepwellError
+from stepwell.errors import StepwellError, StoreUnavailable
+from stepwell.runtime.serving.request_gate import copy_of
 from stepwell.runtime.serving.requests import Asked, Event
 from stepwell.worker.state.unit_of_work import UnitOfWork
 
@@ -26,3 +27,14 @@ def refuse_events(events: deque[Event], failure: StepwellError) -> None:
         if isinstance(event, Asked):
             with suppress(Exception):  # where the event failed half-way, it may have had its answer
                 event.reply(None, failure)
+
+
+def refuse_asked(events: Iterable[Event], error: StoreUnavailable) -> list[Event]:
+    """Tell the callers of the requests among events that nobody can write now; return the other events."""
+    kept: list[Event] = []
+    for event in events:
+        if isinstance(event, Asked):
+            event.reply(None, copy_of(error))
+        else:
+            kept.append(event)
+    return kept

@@ -49,7 +49,7 @@ class _Bound:
                     return
                 self.place = self.place or _users_place(self._whose)
                 self.is_up = True
-                _raise_in(self._whose, _TimeIsUpError)
+                raise_in(self._whose, _TimeIsUpError)
             wait = _AGAIN_SECONDS
 
     def end(self) -> None:
@@ -57,7 +57,7 @@ class _Bound:
         with self._lock:
             self._has_ended.set()
             if self.is_up:
-                _raise_in(self._whose, None)
+                raise_in(self._whose, None)
 
 
 @contextmanager
@@ -118,7 +118,7 @@ class StandingBound:
             if self._whose is not None and monotonic() - self._since >= self.seconds:
                 self._place = self._place or _users_place(self._whose)
                 self._is_up = True
-                _raise_in(self._whose, _TimeIsUpError)
+                raise_in(self._whose, _TimeIsUpError)
 
     def _begin(self) -> None:
         self._since, self._place = monotonic(), ""
@@ -127,11 +127,11 @@ class StandingBound:
     def _end(self) -> None:
         with self._lock:
             if self._whose is not None and self._is_up:
-                _raise_in(self._whose, None)
+                raise_in(self._whose, None)
             self._whose, self._is_up = None, False
 
 
-def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+def raise_in(thread: int, error: type[BaseException] | None) -> None:
     """Have a thread raise `error` in whatever it executes; with None take back what it has not raised yet."""
     import ctypes  # noqa: PLC0415 - some milliseconds, for what hardly ever happens
 

@@ -134,9 +134,12 @@ def _scaled(sizes: list[float], count: int) -> float:
 
 
 @contextmanager
-def collector_paused() -> Generator[None]:
+def collector_paused(*, when: bool = True) -> Generator[None]:
     """Keep the garbage collector from running, in all threads, unless the program has switched it off anyway."""
     global _pauses  # noqa: PLW0603 - there is one collector
+    if not when:
+        yield
+        return
     with _mutex:
         is_ours = _pauses > 0 or gc.isenabled()
         if is_ours:

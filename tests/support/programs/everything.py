@@ -20,6 +20,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -359,70 +360,79 @@ def kill_around_commit(at: str) -> None:
     Writer.finish = finish_or_die  # type: ignore[method-assign]
 
 
-def main(database: str, log: str, result: str, waiting: str) -> None:
-    """Ask for everything, as if for the first time, and wait for the end of it."""
-    global LOG  # noqa: PLW0603 - a script's one setting
-    LOG = log
+def ask(engine: Engine) -> dict[str, Any]:
+    """Ask for everything, as if for the first time, wait for the end of it, and return what came of it."""
+    with engine.transaction() as tx:
+        tx.execute("CREATE TABLE IF NOT EXISTS ledger (what TEXT, amount INTEGER)")
+        if not tx.execute("SELECT 1 FROM ledger WHERE what = 'outbox'"):
+            tx.execute("INSERT INTO ledger VALUES ('outbox', 1)")
+            tx.start(plain, "outbox", id="outbox")
+            tx.send("outbox", "suffix", "!")
+    friend = engine.start(pen_friend, id="pen-friend")
+    parts = engine.start(serial, 1, [], id="serial")
+    run = engine.start(everything, "world", id="main")
+    asking, failing = engine.start(asks, id="asks"), engine.start(fails, id="fails")
+    for word in ("one", "two", "three"):
+        try:
+            engine.send("main", "note", word, key=word)
+        except RunEnded:
+            break
+    for word in ("first", "second", "third"):
+        try:
+            parts.send("part", word, key=word)
+        except RunEnded:
+            break
+    counting = engine.start(counter, id="counter", updates=[("add", [2], "two")])
+    answers = [counting.update("add", 2, key="two"), counting.update("add", 3, key="three")]
+    try:
+        counting.update("add", -1, key="minus one")
+    except ValueError as error:
+        answers.append(str(error))
+    answers += [counting.update("close", key="close"), counting.result(timeout=60)]
+    found: dict[str, Any] = {"main": run.result(timeout=60), "friend": friend.result(timeout=60)}
+    found["outbox"] = engine.get("outbox").result(timeout=60)
+    found["detached"] = engine.get("detached").result(timeout=60)
+    for run_id in ("lingering", "dropped"):
+        try:
+            engine.get(run_id).result(timeout=60)
+        except stepwell.RunCancelled:
+            found[run_id] = "cancelled"
+    found["serial"] = [parts.result(timeout=60), parts.value("parts", timeout=60), parts.info().chapter]
+    found["answers"] = answers
+    tokens = asking.value("tokens", timeout=60)
+    engine.resolve(tokens[0], 7)
+    engine.reject(tokens[1], ValueError("never"))
+    found["asked"] = asking.result(timeout=60)
+    try:
+        failing.result(timeout=60)
+    except ValueError:
+        found["told"] = [hook.result(timeout=60) for hook in engine.list(workflow=is_told)]
+    found["progress"] = run.value("progress", timeout=60)
+    with engine.transaction() as tx:
+        found["ledger"] = tx.execute("SELECT what, amount FROM ledger ORDER BY what, amount")
+    return found
+
+
+def begin(acts: Callable[[Engine], dict[str, Any]]) -> None:
+    """Be a program that does `acts`, once or for each line of the input; see the module."""
+    if len(sys.argv) > 1:
+        run_once(acts, sys.argv[1:], os.environ.get("KILL_AT", ""))
+    else:
+        serve(acts)
+
+
+def run_once(acts: Callable[[Engine], dict[str, Any]], arguments: list[str], kill_at: str) -> None:
+    global LOG
+    if kill_at:
+        kill_around_commit(kill_at)
+    database, LOG, result, waiting = arguments
     # It is killed so often that it looks as if its runs were to blame.
     with Engine(database, max_waiting_in_memory=int(waiting), max_crashes=1_000_000) as engine:
-        with engine.transaction() as tx:
-            tx.execute("CREATE TABLE IF NOT EXISTS ledger (what TEXT, amount INTEGER)")
-            if not tx.execute("SELECT 1 FROM ledger WHERE what = 'outbox'"):
-                tx.execute("INSERT INTO ledger VALUES ('outbox', 1)")
-                tx.start(plain, "outbox", id="outbox")
-                tx.send("outbox", "suffix", "!")
-        friend = engine.start(pen_friend, id="pen-friend")
-        parts = engine.start(serial, 1, [], id="serial")
-        run = engine.start(everything, "world", id="main")
-        asking, failing = engine.start(asks, id="asks"), engine.start(fails, id="fails")
-        for word in ("one", "two", "three"):
-            try:
-                engine.send("main", "note", word, key=word)
-            except RunEnded:
-                break
-        for word in ("first", "second", "third"):
-            try:
-                parts.send("part", word, key=word)
-            except RunEnded:
-                break
-        counting = engine.start(counter, id="counter", updates=[("add", [2], "two")])
-        answers = [counting.update("add", 2, key="two"), counting.update("add", 3, key="three")]
-        try:
-            counting.update("add", -1, key="minus one")
-        except ValueError as error:
-            answers.append(str(error))
-        answers += [counting.update("close", key="close"), counting.result(timeout=60)]
-        found: dict[str, Any] = {"main": run.result(timeout=60), "friend": friend.result(timeout=60)}
-        found["outbox"] = engine.get("outbox").result(timeout=60)
-        found["detached"] = engine.get("detached").result(timeout=60)
-        for run_id in ("lingering", "dropped"):
-            try:
-                engine.get(run_id).result(timeout=60)
-            except stepwell.RunCancelled:
-                found[run_id] = "cancelled"
-        found["serial"] = [parts.result(timeout=60), parts.value("parts", timeout=60), parts.info().chapter]
-        found["answers"] = answers
-        tokens = asking.value("tokens", timeout=60)
-        engine.resolve(tokens[0], 7)
-        engine.reject(tokens[1], ValueError("never"))
-        found["asked"] = asking.result(timeout=60)
-        try:
-            failing.result(timeout=60)
-        except ValueError:
-            found["told"] = [hook.result(timeout=60) for hook in engine.list(workflow=is_told)]
-        found["progress"] = run.value("progress", timeout=60)
-        with engine.transaction() as tx:
-            found["ledger"] = tx.execute("SELECT what, amount FROM ledger ORDER BY what, amount")
+        found = acts(engine)
     Path(result).write_text(json.dumps(found, sort_keys=True))
 
 
-def run_once(arguments: list[str], kill_at: str) -> None:
-    if kill_at:
-        kill_around_commit(kill_at)
-    main(*arguments)
-
-
-def serve() -> None:
+def serve(acts: Callable[[Engine], dict[str, Any]]) -> None:
     """Answer each line ``[arguments, kill_at]`` with the wait status of a child that ran it."""
     import stepwell.store.sqlite.store  # noqa: F401 - loaded once, for all children
 
@@ -432,7 +442,7 @@ def serve() -> None:
         if pid == 0:
             status = 1
             try:
-                run_once(arguments, kill_at)
+                run_once(acts, arguments, kill_at)
                 status = 0
             except BaseException:  # noqa: BLE001 - told to the parent
                 sys.excepthook(*sys.exc_info())
@@ -443,7 +453,4 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        run_once(sys.argv[1:], os.environ.get("KILL_AT", ""))
-    else:
-        serve()
+    begin(ask)

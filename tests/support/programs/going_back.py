@@ -6,8 +6,6 @@ for again after a kill it does only what has not been done: so each act must hav
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -134,18 +132,10 @@ def make_up(engine: Engine) -> dict[str, Any]:
     }
 
 
-def main(database: str, log: str, result: str, waiting: str) -> None:
+def act(engine: Engine) -> dict[str, Any]:
     """Do what has not been done, and say what there is in the end."""
-    everything.LOG = log
-    with Engine(database, max_waiting_in_memory=int(waiting), max_crashes=1_000_000) as engine:
-        found = {**bring_back(engine), **do_away(engine), **make_up(engine)}
-    Path(result).write_text(json.dumps(found, sort_keys=True))
+    return {**bring_back(engine), **do_away(engine), **make_up(engine)}
 
-
-everything.main = main
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        everything.run_once(sys.argv[1:], os.environ.get("KILL_AT", ""))
-    else:
-        everything.serve()
+    everything.begin(act)

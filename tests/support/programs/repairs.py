@@ -7,8 +7,6 @@ again after a kill, each has the same outcome.
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import sys
 import time
 from contextlib import suppress
@@ -110,18 +108,5 @@ def repair(engine: Engine) -> dict[str, Any]:
     return found
 
 
-def main(database: str, log: str, result: str, waiting: str) -> None:
-    """Ask for all of it, as if for the first time, and wait for the end."""
-    everything.LOG = log
-    with Engine(database, max_waiting_in_memory=int(waiting), max_crashes=1_000_000) as engine:
-        found = repair(engine)
-    Path(result).write_text(json.dumps(found, sort_keys=True))
-
-
-everything.main = main
-
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        everything.run_once(sys.argv[1:], os.environ.get("KILL_AT", ""))
-    else:
-        everything.serve()
+    everything.begin(repair)

@@ -6,8 +6,6 @@ Asked for again after a kill it does only what has not been done: so each act mu
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import sys
 from contextlib import suppress
 from datetime import timedelta
@@ -114,18 +112,10 @@ def stand_in_line(engine: Engine) -> dict[str, Any]:
     return {"moved": moved.result(timeout=60), "left": sorted(run.id for run in engine.list("queue:talking.line"))}
 
 
-def main(database: str, log: str, result: str, waiting: str) -> None:
+def act(engine: Engine) -> dict[str, Any]:
     """Do what has not been done, and say what there is in the end."""
-    everything.LOG = log
-    with Engine(database, max_waiting_in_memory=int(waiting), max_crashes=1_000_000) as engine:
-        found = {**talk(engine), **stand_in_line(engine)}
-    Path(result).write_text(json.dumps(found, sort_keys=True))
+    return {**talk(engine), **stand_in_line(engine)}
 
-
-everything.main = main
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        everything.run_once(sys.argv[1:], os.environ.get("KILL_AT", ""))
-    else:
-        everything.serve()
+    everything.begin(act)

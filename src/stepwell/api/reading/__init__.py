@@ -1,4 +1,4 @@
 """What people are shown of a file, whoever has it open.
 
-The rule: it reads, and changes nothing; times and reasons in words are made here and nowhere else.
+The rule: it reads, and changes nothing; why a run waits is put in words here and nowhere else.
 """

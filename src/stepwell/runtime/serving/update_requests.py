@@ -16,10 +16,10 @@ from stepwell.model.updates import MARK, UpdateAnswer, called
 from stepwell.runtime.serving.requests import Event, UpdateRun
 from stepwell.runtime.serving.waiters import Waiters
 from stepwell.store.changes import MessageSent, Sent
+from stepwell.worker.running.updates import has_nothing_before, refusal, take_on, takes_updates
 from stepwell.worker.state.facts import MessageArrived
 from stepwell.worker.state.loaded_run import LoadedRun
 from stepwell.worker.state.unit_of_work import Reply
-from stepwell.worker.steps.updates import has_nothing_before, refusal, take_on, takes_updates
 from stepwell.worker.worker import Worker
 
 

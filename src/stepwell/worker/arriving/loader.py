@@ -15,8 +15,8 @@ from stepwell.store.claims import RunVersioned
 from stepwell.store.queues import PermitReturned
 from stepwell.values.large_values import collector_paused
 from stepwell.worker.arriving.step_outcomes import attempt_history
-from stepwell.worker.copies.versions import other_version
 from stepwell.worker.repair.settlements import Settler
+from stepwell.worker.rules.versions import other_version
 from stepwell.worker.running.carrying import Carrier
 from stepwell.worker.running.claims import Claims
 from stepwell.worker.running.letting_go import LettingGo

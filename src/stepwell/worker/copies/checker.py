@@ -19,7 +19,7 @@ from stepwell.replay.kinds import Kinds
 from stepwell.replay.loop_thread import LoopThread
 from stepwell.values.codec import Codec
 from stepwell.worker.copies.throwaway import Throwaway
-from stepwell.worker.copies.versions import other_version
+from stepwell.worker.rules.versions import other_version
 
 #: ``goes on``: its journal fits; ``diverges``: the code does something else than was recorded; ``breaks``: it cannot be
 #: given what was recorded, or a mistake in it ends it; ``no code``: the workflow is not there.

@@ -20,6 +20,7 @@ from stepwell.store.changes import (
 from stepwell.store.claims import RunWoken
 from stepwell.worker.running.run_endings import RunEndings
 from stepwell.worker.running.spinning import Spinning
+from stepwell.worker.running.updates import next_update
 from stepwell.worker.state.executions import Executions
 from stepwell.worker.state.facts import (
     RunContinues,
@@ -37,7 +38,6 @@ from stepwell.worker.state.unit_of_work import UnitOfWork
 from stepwell.worker.steps.progress import ProgressKeeper
 from stepwell.worker.steps.step_dispatch import StepDispatch
 from stepwell.worker.steps.unrecorded import still_unrecorded
-from stepwell.worker.steps.updates import next_update
 
 # How many deliveries one activation may make to itself (publishing in a loop, say) before it is committed and others
 # get their turn.

@@ -1,4 +1,4 @@
-"""What a worker knows: its runs in memory, the works of the batch, facts and effects.
+"""What the parts of a worker share: its runs in memory, the works of the batch, facts and effects.
 
-The rule: books are kept here, and nothing is decided.
+The rule: it is asked and told by the rooms above, and asks none of them; what becomes of a run is decided there.
 """

@@ -97,8 +97,7 @@ class UnitOfWork(Unit, eq=False):
             return []
         return [*self.rare.refusals, *(partial(reply, None) for reply, _ in self.rare.replies)]
 
-    # --- continuations; `stepwell.worker.arriving.outcomes` says in which order they run
-    # -----------------------------------
+    # --- continuations; `arriving.outcomes` says in which order they run ----------------------------------------------
 
     @overload
     def then(
