@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stepwell.model.durations import duration, span
+from stepwell.model.durations import duration, length_in_words
 
 
 @pytest.mark.parametrize(
@@ -36,4 +36,4 @@ def test_a_length_of_time_is_told_in_two_units_at_most(seconds: float | None, wo
     ("seconds", "words"), [(60, "1 min"), (3_600, "1 h"), (86_400, "1 d"), (90, "1 min 30 s"), (0, "0 s")]
 )
 def test_a_length_that_was_chosen_is_told_without_what_is_nothing_of_it(seconds: float, words: str) -> None:
-    assert span(seconds) == words
+    assert length_in_words(seconds) == words

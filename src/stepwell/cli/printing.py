@@ -40,7 +40,6 @@ def print_facts(facts: Mapping[str, Any]) -> None:
     width = max(map(len, shown)) + 2
     for name, text in shown.items():
         first, *others = text.split("\n")
-        # A value that is JSON stays in one piece, to be copied.
         line = f"{name}:".ljust(width) + first
         if isinstance(facts[name], str):
             say(line, " " * width)

@@ -29,7 +29,7 @@ def duration(seconds: float | None) -> str:
     return " ".join([*parts, f"{whole} s"][:2])
 
 
-def span(seconds: float) -> str:
+def length_in_words(seconds: float) -> str:
     """Return a length that somebody chose, without what is nothing of it: ``1 h``, and not ``1 h 0 min``."""
     words = duration(seconds)
     for nothing in (" 0 s", " 0 min", " 0 h"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from stepwell.model.durations import duration, span
+from stepwell.model.durations import duration, length_in_words
 
 _DAYS: Final = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MONTHS: Final = (
@@ -35,7 +35,9 @@ def in_words(crons: Sequence[str], every: Sequence[tuple[float, float]]) -> str:
     """Return when a schedule ticks; `every` has intervals with their phases, in seconds."""
     parts = [cron_in_words(cron) for cron in crons]
     for seconds, phase in every:
-        parts.append(f"every {span(seconds)}" + (f", {duration(phase)} after the full ones" if phase else ""))
+        parts.append(
+            f"every {length_in_words(seconds)}" + (f", {duration(phase)} after the full ones" if phase else "")
+        )
     return "; ".join(parts)
 
 

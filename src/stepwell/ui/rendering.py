@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from stepwell.model.clock import datetime_of
-from stepwell.model.durations import duration, span
+from stepwell.model.durations import duration, length_in_words
 from stepwell.model.sizes import size_in_words
 from stepwell.ui import words
 from stepwell.ui.filter_links import quoted
@@ -93,7 +93,7 @@ def environment() -> Environment:
     filters |= {
         "exact": _exact,
         "duration": duration,
-        "span": span,
+        "length_in_words": length_in_words,
         "json": words.as_json,
         "in_line": words.in_line,
         "size": size_in_words,

@@ -13,7 +13,7 @@ from stepwell.cli.reading import reads
 from stepwell.cli.show_run import acts_in_words
 from stepwell.definitions.queues import Rate
 from stepwell.model.clock import to_seconds
-from stepwell.model.durations import duration, span
+from stepwell.model.durations import duration, length_in_words
 
 
 @command("queues", "stepwell queues", "stepwell queues --json | jq '.[] | select(.paused)'")
@@ -63,4 +63,4 @@ def _row(info: QueueInfo) -> tuple[str, ...]:
 
 
 def _rate(rate: Rate | None) -> str | None:
-    return None if rate is None else f"{rate.limit} in {span(to_seconds(rate.per, 'rate'))}"
+    return None if rate is None else f"{rate.limit} in {length_in_words(to_seconds(rate.per, 'rate'))}"

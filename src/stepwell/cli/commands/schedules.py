@@ -21,14 +21,14 @@ from stepwell.cli.options import (
     queue_names,
     schedule_names,
     since,
+    span,
     workflow_names,
 )
-from stepwell.cli.options import span as length
 from stepwell.cli.printing import moment, print_json, print_table, when
 from stepwell.cli.reading import reads
 from stepwell.definitions.schedules import ScheduleOptions
 from stepwell.model.calendar_spec import MISSING, REPEATED
-from stepwell.model.durations import span
+from stepwell.model.durations import length_in_words
 from stepwell.model.schedule import OVERLAPS, Overlap
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -73,19 +73,19 @@ def _when_options(function: _Function) -> _Function:
         click.option(
             "--cron", multiple=True, metavar="EXPR", help="Five fields, or six with seconds; may be repeated."
         ),
-        click.option("--every", multiple=True, type=length, metavar="SPAN", help="15m, 6h, 1d; may be repeated."),
+        click.option("--every", multiple=True, type=span, metavar="SPAN", help="15m, 6h, 1d; may be repeated."),
         click.option("--exclude", multiple=True, metavar="EXPR", help="No tick at times that match; may be repeated."),
         click.option("--zone", metavar="NAME", help="The time zone, such as Europe/Berlin."),
         click.option("--missing", type=click.Choice(MISSING), help="A time that the clock leaves out."),
         click.option("--repeated", type=click.Choice(REPEATED), help="A time that the clock shows twice."),
         click.option("--start", type=_moment, metavar="TIME", help="No tick before."),
         click.option("--end", type=_moment, metavar="TIME", help="No tick at or after."),
-        click.option("--jitter", type=length, metavar="SPAN", help="Begin each run later, by up to so much."),
+        click.option("--jitter", type=span, metavar="SPAN", help="Begin each run later, by up to so much."),
         click.option("--overlap", type=click.Choice(OVERLAPS), help="While an earlier run has not ended."),
-        click.option("--catch-up", type=length, metavar="SPAN", help="Do ticks that are no further back after all."),
+        click.option("--catch-up", type=span, metavar="SPAN", help="Do ticks that are no further back after all."),
         click.option("--pause-on-failure/--no-pause-on-failure", default=None, help="Pause when a run fails."),
         click.option("--limit", type=count, metavar="N", help="End the schedule after N runs."),
-        click.option("--deadline", type=length, metavar="SPAN", help="How long each run may take."),
+        click.option("--deadline", type=span, metavar="SPAN", help="How long each run may take."),
         click.option("--queue", metavar="NAME", shell_complete=queue_names, help="The queue in which the runs wait."),
         click.option("--priority", type=int, metavar="N", help="In the queue: higher goes first."),
     ]
@@ -135,7 +135,7 @@ def _told(info: ScheduleInfo, *, as_json: bool) -> None:
 
 
 def _interval(seconds: float, phase: float) -> str:
-    return span(seconds) + (f", {span(phase)} after the full ones" if phase else "")
+    return length_in_words(seconds) + (f", {length_in_words(phase)} after the full ones" if phase else "")
 
 
 @command("list", "stepwell schedules list --json", rows=SUBCOMMANDS)
