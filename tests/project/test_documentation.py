@@ -26,6 +26,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.support.waiting import until
 
 import stepwell
 from stepwell import Engine, Limit, PermanentError, Queue, StepInterrupted, WorkflowIOError, receive, step, workflow
@@ -555,6 +556,7 @@ def the_log(engine: TestEngine) -> Reader:
 
         with pytest.raises(ValueError, match="no luck"):
             engine.start(fails, id="order-42").result(60)
+        until(said.getvalue)  # the log follows the commit, which a reader may see before
     finally:
         logging.getLogger("stepwell").removeHandler(handler)
     (line,) = map(json.loads, said.getvalue().splitlines())
